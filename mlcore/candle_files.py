@@ -1,0 +1,227 @@
+"""From the bytes of a file to a table of candles: CSV, gzipped CSV or Parquet, told apart by content.
+
+Nothing is dropped and nothing is guessed: what cannot be read as written is refused with its row. Whether the rows
+then make sense as candles is `candle_checks`' question.
+"""
+
+import csv
+import io
+import zlib
+from collections.abc import Sequence
+
+import polars as pl
+
+from mlcore.errors import CandlesRefused
+
+COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
+NUMBERS = COLUMNS[1:]
+
+MAX_ROWS = 4_000_000
+"""Seven years of one-minute bars; more is a mistake or an attack."""
+
+MAX_TEXT_BYTES = 384 * 1024 * 1024
+"""What a gzip may unfold to: a small file can otherwise fill the memory of the process that reads it."""
+
+_WANTED = "expected the columns " + ", ".join(COLUMNS)
+_ISO = (
+    r"^(?<day>\d{4}-\d{2}-\d{2})"
+    r"(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2})(?:\.(?<fraction>\d{1,3})0*)?)?)?"
+    r" ?(?:Z|UTC|(?<offset>[+-]\d{2}:?\d{2}))?$"
+)
+_FORMS = {"epoch seconds": r"^\d{10}$", "epoch milliseconds": r"^\d{13}$", "an ISO date": _ISO}
+
+
+def table(data: bytes, name: str) -> pl.DataFrame:
+    """The columns of `COLUMNS`, in that order: timestamp Datetime(ms, UTC), the others float64.
+
+    Raises CandlesRefused with the row where there is one.
+    """
+    if not data:
+        raise CandlesRefused("the file is empty", source=name)
+    if data[:4] == b"PAR1":
+        return _typed(_parquet_columns(data, name), name)
+    if name.lower().endswith((".parquet", ".pq")):
+        raise CandlesRefused(
+            "called Parquet, but its first bytes are not Parquet's; export it again", source=name
+        )
+    if data[:2] == b"\x1f\x8b":
+        data = _unzipped(data, name)
+    elif name.lower().endswith(".gz"):
+        raise CandlesRefused("called .gz, but it is not gzip data; gzip it again, or rename it", source=name)
+    return _typed(_csv_columns(data, name), name)
+
+
+def _unzipped(data: bytes, name: str) -> bytes:
+    """All members of a gzip file, refused as soon as they unfold to more than MAX_TEXT_BYTES."""
+    parts: list[bytes] = []
+    room = MAX_TEXT_BYTES
+    while data.strip(b"\0"):
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(data, room + 1))
+        except zlib.error as error:
+            raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again", source=name) from error
+        room -= len(parts[-1])
+        if room < 0:
+            raise CandlesRefused(f"unfolds to more than {MAX_TEXT_BYTES:,} bytes; split it", source=name)
+        if not member.eof:
+            raise CandlesRefused(
+                "the gzip data ends too early: the file was cut off; fetch it again", source=name
+            )
+        data = member.unused_data
+    return b"".join(parts)
+
+
+def _csv_columns(data: bytes, name: str) -> pl.DataFrame:
+    """The file's columns as text, renamed to COLUMNS' names, one row for each data line."""
+    data = _clean_text(data, name)
+    header, _, body = data.partition(b"\n")
+    names = _header_names(header.decode(), name)
+    if not body:
+        raise CandlesRefused("there is a header but not one row", source=name)
+    if body.count(b"\n") >= MAX_ROWS:
+        raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file", source=name)
+    try:
+        return pl.read_csv(body, has_header=False, new_columns=names, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise _ragged(body.decode(), len(names), name) from error
+
+
+def _clean_text(data: bytes, name: str) -> bytes:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise CandlesRefused("saved as UTF-16; save it as UTF-8", source=name)
+    if b"\0" in data:
+        raise CandlesRefused("binary data, neither CSV nor gzip nor Parquet", source=name)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise CandlesRefused("not UTF-8 text; save it as UTF-8", source=name) from error
+    data = data.removeprefix(b"\xef\xbb\xbf").rstrip()
+    if not data:
+        raise CandlesRefused("the file holds only white space", source=name)
+    return data
+
+
+def _header_names(header: str, name: str) -> list[str]:
+    names = [field.strip().strip('"').strip().lower() for field in header.split(",")]
+    if names[0][:1].isdigit():
+        raise CandlesRefused(f"the first line is data, not a header; {_WANTED}", source=name)
+    for delimiter, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(names) == 1 and delimiter in header:
+            raise CandlesRefused(f"separated by {word}; separate the columns by commas", source=name)
+    _check_names(names, name)
+    return names
+
+
+def _check_names(names: Sequence[str], name: str) -> None:
+    duplicates = sorted({column for column in names if names.count(column) > 1})
+    missing = [column for column in COLUMNS if column not in names]
+    unknown = [column[:40] for column in names if column not in COLUMNS]
+    if duplicates:
+        raise CandlesRefused(f"the column {duplicates[0][:40]!r} is there more than once", source=name)
+    if missing:
+        raise CandlesRefused(f"without the column {', '.join(missing)}; {_WANTED}", source=name)
+    if unknown:
+        raise CandlesRefused(
+            f"with a column that means nothing here: {', '.join(unknown)}; {_WANTED}", source=name
+        )
+
+
+def _ragged(body: str, width: int, name: str) -> CandlesRefused:
+    """The fast reader does not say where it stopped, so the slow one looks for the row."""
+    for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
+        if len(fields) != width:
+            return CandlesRefused(f"has {len(fields)} fields instead of {width}", source=name, row=row)
+    return CandlesRefused("cannot be read as CSV: look for a quote that is never closed", source=name)
+
+
+def _parquet_columns(data: bytes, name: str) -> pl.DataFrame:
+    try:
+        columns = list(pl.read_parquet_schema(io.BytesIO(data)))
+        _check_names(columns, name)
+        rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
+        if rows > MAX_ROWS:
+            raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file", source=name)
+        return pl.read_parquet(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise CandlesRefused("damaged Parquet data; export or fetch the file again", source=name) from error
+
+
+def _typed(columns: pl.DataFrame, name: str) -> pl.DataFrame:
+    series = [_timestamps(columns["timestamp"], name)]
+    series += [_numbers(columns[column], name) for column in NUMBERS]
+    return pl.DataFrame(series).rechunk()
+
+
+def _numbers(column: pl.Series, name: str) -> pl.Series:
+    _refuse_nulls(column, column, name, "is empty")
+    if column.dtype == pl.String:
+        numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+        _refuse_nulls(numbers, column, name, "is {value!r}, not a number")
+        return numbers
+    if not column.dtype.is_numeric():
+        raise CandlesRefused(f"{column.name} holds {column.dtype}, not numbers", source=name)
+    return column.cast(pl.Float64)
+
+
+def _timestamps(column: pl.Series, name: str) -> pl.Series:
+    _refuse_nulls(column, column, name, "is empty")
+    if column.dtype == pl.String or column.dtype.is_integer():
+        return _text_timestamps(column.cast(pl.String).str.strip_chars(), name)
+    if column.dtype == pl.Date:
+        return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    if not isinstance(column.dtype, pl.Datetime):
+        raise CandlesRefused(f"timestamp holds {column.dtype}, not times", source=name)
+    utc = column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
+    whole = utc.dt.cast_time_unit("ms")
+    finer = (whole.cast(utc.dtype) != utc).arg_true()
+    if len(finer):
+        raise CandlesRefused("timestamp is finer than a millisecond", source=name, row=finer[0] + 1)
+    return whole
+
+
+def _text_timestamps(text: pl.Series, name: str) -> pl.Series:
+    """One form for the whole file, that of its first row: seconds and milliseconds must not mix unnoticed."""
+    form = next((form for form, pattern in _FORMS.items() if text.head(1).str.contains(pattern).all()), None)
+    if form is None:
+        raise CandlesRefused(
+            f"timestamp is {text[0][:40]!r}; write 2020-09-20T00:00:00Z, or epoch seconds or milliseconds",
+            source=name,
+            row=1,
+        )
+    strange = (~text.str.contains(_FORMS[form])).arg_true()
+    if len(strange):
+        value = text[strange[0]][:40]
+        raise CandlesRefused(
+            f"timestamp is {value!r}, not {form} as in row 1", source=name, row=strange[0] + 1
+        )
+    times = (_iso_times(text) if form == "an ISO date" else _epoch_times(text, form)).rename("timestamp")
+    _refuse_nulls(times, text, name, "is {value!r}: there is no such time")
+    return times
+
+
+def _epoch_times(text: pl.Series, form: str) -> pl.Series:
+    factor = 1000 if form == "epoch seconds" else 1
+    return (text.cast(pl.Int64) * factor).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+
+
+def _iso_times(text: pl.Series) -> pl.Series:
+    """A time without a zone is UTC."""
+    parts = text.str.extract_groups(_ISO).struct.unnest()
+    digits = pl.col("offset").str.replace(":", "", literal=True)
+    minutes = digits.str.slice(1, 2).cast(pl.Int64) * 60 + digits.str.slice(3, 2).cast(pl.Int64)
+    offset = pl.when(digits.str.starts_with("-")).then(-minutes).otherwise(minutes).fill_null(0)
+    clock = pl.concat_str(
+        "day", pl.lit(" "), pl.col("minute").fill_null("00:00"), pl.lit(":"), pl.col("second").fill_null("00")
+    )
+    local = clock.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="ms", strict=False)
+    fraction = pl.col("fraction").str.pad_end(3, "0").cast(pl.Int64).fill_null(0)
+    moment = local + pl.duration(milliseconds=fraction, minutes=-offset, time_unit="ms")
+    return parts.select(moment.dt.replace_time_zone("UTC")).to_series()
+
+
+def _refuse_nulls(parsed: pl.Series, written: pl.Series, name: str, reason: str) -> None:
+    missing = parsed.is_null().arg_true()
+    if len(missing):
+        value = str(written[missing[0]])[:40]
+        raise CandlesRefused(f"{parsed.name} {reason.format(value=value)}", source=name, row=missing[0] + 1)

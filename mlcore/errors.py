@@ -1,0 +1,44 @@
+"""What mlcore refuses, and in whose words. Every message says what is wrong and what to do about it."""
+
+
+class MlcoreError(ValueError):
+    """The root of everything this package refuses."""
+
+
+class CandlesRefused(MlcoreError):
+    """A candle file, or a frame of candles, that cannot be trusted.
+
+    `row` is the 1-based data row as it stands in the file (the header is not counted), None where the whole
+    file is meant.
+    """
+
+    def __init__(self, reason: str, *, source: str = "the candles", row: int | None = None) -> None:
+        self.reason = reason
+        self.source = source
+        self.row = row
+        where = source if row is None else f"{source}, row {row:,}"
+        super().__init__(f"{where}: {reason}")
+
+
+class NotEnoughBars(MlcoreError):
+    """Fewer bars than a feature schema, a label or a split needs."""
+
+
+class FeaturesRefused(MlcoreError):
+    """A row of features that is not finite; it is never filled in."""
+
+
+class BundleRefused(MlcoreError):
+    """Files that are not the bundle they claim to be, or that cannot be run."""
+
+
+class InvalidParameter(MlcoreError):
+    """A recipe's parameter out of its bounds; `name` says which."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: {reason}")
+
+
+class ResumeRefused(MlcoreError):
+    """A checkpoint that belongs to another fit, or that is damaged."""

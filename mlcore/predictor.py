@@ -1,0 +1,94 @@
+"""The only way a bundle is ever run: by the gate and by the bot alike, in onnxruntime on the CPU."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import polars as pl
+
+from mlcore import bundle, features
+from mlcore.errors import BundleRefused
+
+INPUT = "features"
+OUTPUT = "logits"
+
+# onnxruntime logs a model's faults to stderr on its own; they are raised as BundleRefused instead.
+_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a bot acts on: a direction for the bars after `at`, and how sure the network is of each class."""
+
+    direction: str
+    probabilities: dict[str, float]
+    logits: tuple[float, ...]
+    at: datetime
+    """Opening time of the last bar the prediction saw."""
+
+
+class Predictor:
+    """A loaded bundle. Raises BundleRefused when the files are not what the manifest says, or cannot be run."""
+
+    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+        loaded = bundle.verify(folder) if verify else bundle.read(folder)
+        self.digest = loaded.digest
+        self.manifest = loaded.manifest
+        self.schema = self.manifest.schema
+        if self.manifest.classes != bundle.CLASSES:
+            raise BundleRefused(f"classes {self.manifest.classes}, this code predicts {bundle.CLASSES}")
+        model = loaded.payload(bundle.MODEL_FILE) if verify else _unverified_model(folder)
+        self._session = _session(model, len(self.schema.columns), len(bundle.CLASSES))
+
+    def logits(self, raw_features: np.ndarray) -> np.ndarray:
+        """float32 [n, 3] from unscaled float32 features [n, 72]: the scaler is inside the graph."""
+        rows = np.ascontiguousarray(raw_features, dtype=np.float32)
+        return self._session.run([OUTPUT], {INPUT: rows})[0]
+
+    def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
+        """float64 [n, 3], each row summing to 1."""
+        return softmax(self.logits(raw_features))
+
+    def predict(self, frame: pl.DataFrame) -> Prediction:
+        """From candles (at least the schema's lookback) to the direction after the last of them.
+
+        Raises NotEnoughBars, FeaturesRefused, and BundleRefused for logits that are not finite.
+        """
+        logits = self.logits(features.latest(frame, self.schema))
+        if not np.isfinite(logits).all():
+            raise BundleRefused(f"the model answers {logits[0].tolist()}: not finite, not to be acted on")
+        shares = dict(zip(bundle.CLASSES, softmax(logits)[0].tolist(), strict=True))
+        direction = bundle.CLASSES[int(logits[0].argmax())]
+        return Prediction(direction, shares, tuple(logits[0].tolist()), frame["timestamp"][-1])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in float64, the greatest logit taken off first: no logit overflows."""
+    wide = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _unverified_model(folder: Path) -> bytes:
+    try:
+        return (folder / bundle.MODEL_FILE).read_bytes()
+    except OSError as error:
+        raise BundleRefused(f"{bundle.MODEL_FILE} cannot be read ({error.strerror})") from error
+
+
+def _session(model: bytes, n_features: int, n_classes: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # One row is too little work to share out, and a bot's other threads want the cores.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes share no narrower base
+        raise BundleRefused(f"{bundle.MODEL_FILE} cannot be loaded: {str(error)[:200]}") from error
+    found = [(v.name, v.type, v.shape[1:]) for v in (*session.get_inputs(), *session.get_outputs())]
+    if found != [(INPUT, "tensor(float)", [n_features]), (OUTPUT, "tensor(float)", [n_classes])]:
+        raise BundleRefused(f"{bundle.MODEL_FILE} has inputs and outputs {found}, not {INPUT} → {OUTPUT}")
+    return session
