@@ -1,0 +1,27 @@
+"""People and tokens in the admin: to look at. Changes go through services, which leave an event."""
+
+from django.contrib import admin
+
+from accounts.models import ApiToken, RoleGrant, User
+from audit.admin import HistoryAdmin
+
+
+class RoleGrantInline(admin.TabularInline):
+    model = RoleGrant
+    extra = 0
+    can_delete = False
+
+
+@admin.register(User)
+class UserAdmin(HistoryAdmin):
+    list_display = ["username", "is_active", "is_staff", "last_login"]
+    fields = ["username", "is_active", "is_staff", "is_superuser", "last_login", "date_joined"]
+    search_fields = ["username"]
+    inlines = [RoleGrantInline]
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(HistoryAdmin):
+    list_display = ["name", "user", "scope", "created_at", "expires_at", "revoked_at"]
+    list_filter = ["scope"]
+    fields = ["name", "user", "scope", "created_at", "expires_at", "revoked_at"]

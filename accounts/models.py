@@ -1,0 +1,39 @@
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+
+from accounts.rules import Role, Scope
+
+
+class User(AbstractUser):
+    """A person, or the account a bot's tokens belong to. Being a superuser gives none of the roles."""
+
+
+class RoleGrant(models.Model):
+    """One role that one person holds now; the audit tells who gave it and when."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="grants")
+    role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "role"], name="a_role_is_held_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user.username} as {self.role}"
+
+
+class ApiToken(models.Model):
+    """A secret a program shows instead of a password; only its hash is stored."""
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="tokens")
+    name = models.CharField(max_length=100)
+    scope = models.CharField(max_length=16, choices=[(scope.value, scope.value) for scope in Scope])
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.user.username}'s {self.scope} token {self.name}"

@@ -1,0 +1,67 @@
+"""Who may do what."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from audit.errors import NotAllowed
+
+
+class Role(StrEnum):
+    """What a person may do. Everyone who holds any of them may look."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+
+
+class Scope(StrEnum):
+    """What a token may do: never more than the person it belongs to."""
+
+    BOT = "bot"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+
+
+ROLE_OF_SCOPE = {Scope.OPERATOR: Role.OPERATOR, Scope.APPROVER: Role.APPROVER}
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Whoever asks: a person, a token, or a part of the service itself. Prints as its name in the audit."""
+
+    name: str
+    roles: frozenset[Role] = field(default_factory=frozenset)
+    is_bot: bool = False
+    is_system: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def can_view(self) -> bool:
+        return self.is_system or bool(self.roles)
+
+    def has(self, role: Role) -> bool:
+        return self.is_system or role in self.roles
+
+    def require(self, role: Role, to: str) -> None:
+        """Raise NotAllowed unless this actor holds `role`; `to` says what for ("approve a release")."""
+        if not self.has(role):
+            held = ", ".join(sorted(self.roles)) or "none"
+            raise NotAllowed(f"{self.name} may not {to}: that takes the {role} role (held: {held}).")
+
+
+GATE = Actor("the gate", is_system=True)
+RECONCILE = Actor("reconcile", is_system=True)
+
+
+def roles_through(scope: Scope | None, held: Iterable[Role]) -> frozenset[Role]:
+    """The roles that count when asking through a token of this scope; all that are held without one."""
+    roles = frozenset(held)
+    if scope is None:
+        return roles
+    if scope is Scope.BOT:
+        return frozenset()
+    wanted = {ROLE_OF_SCOPE[scope]}
+    return frozenset(roles & wanted) | (frozenset({Role.VIEWER}) if roles & wanted else frozenset())

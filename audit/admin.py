@@ -1,0 +1,62 @@
+"""The audit history: read-only, filterable by actor, object, kind and time."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from audit.models import AuditEvent
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Shows rows and changes none: every change goes through a service, which leaves an event."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_active and request.user.is_staff)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+
+def history_link(obj: Any) -> str:
+    """A link to the audit events of one object."""
+    query = f"?object_type={obj._meta.model_name}&object_id={obj.pk}"
+    return format_html('<a href="{}{}">history</a>', reverse("admin:audit_auditevent_changelist"), query)
+
+
+class HistoryAdmin(ReadOnlyAdmin):
+    """A read-only page whose every row, and every object's own page, is one click from its history."""
+
+    def get_list_display(self, request: HttpRequest) -> list[str]:
+        return [*super().get_list_display(request), "history"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "history"]
+
+    @admin.display(description="audit")
+    def history(self, obj: Any) -> str:
+        return history_link(obj)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    list_display = ["seq", "at", "actor", "kind", "object_name", "reason"]
+    list_filter = ["at", "kind", "object_type", "actor"]
+    search_fields = ["actor", "object_name", "reason", "body"]
+    date_hierarchy = "at"
+    list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup == "object_id" or super().lookup_allowed(lookup, value, request)

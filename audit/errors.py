@@ -1,0 +1,48 @@
+"""What can go wrong for a caller: one tree for page, API and command."""
+
+
+class DomainError(Exception):
+    """A request the service will not carry out. The message says what happened and what to do."""
+
+    status = 400
+    title = "Refused"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidInput(DomainError):
+    """The request itself is wrong; changing it helps."""
+
+    status = 400
+    title = "Invalid input"
+
+
+class NotAllowed(DomainError):
+    """The request is sound, but not from this actor."""
+
+    status = 403
+    title = "Not allowed"
+
+
+class NotFound(DomainError):
+    """No such thing."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(DomainError):
+    """The request is sound, but the world is not in the state it needs."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Unavailable(DomainError):
+    """The service cannot answer yet; asking again later helps."""
+
+    status = 503
+    title = "Unavailable"

@@ -1,0 +1,21 @@
+from typing import Any
+
+from audit import services
+from audit.command import GateCommand
+from audit.errors import Conflict
+from audit.models import AuditHead
+
+
+class Command(GateCommand):
+    help = "Check the audit chain from its first event to its head."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        broken = services.verify()
+        if broken:
+            places = "; ".join(f"event {b.seq}: {b.problem}" for b in broken[:20])
+            raise Conflict(f"The audit chain is broken at {len(broken)} place(s). {places}")
+        head = AuditHead.objects.filter(pk=1).first()
+        return {"events": head.seq if head else 0, "head": head.hash if head else None, "sound": True}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return f"The chain of {answer['events']} events is sound. Head: {answer['head']}"

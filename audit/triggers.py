@@ -1,0 +1,145 @@
+"""What the database itself refuses, whoever asks: ORM, admin, SQL shell or race.
+
+A `Refusal` is one condition in SQL that both databases understand, compiled for the one at hand. They are installed
+after every `migrate`: altering a column on SQLite rebuilds the table and drops its triggers silently.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import connection
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Refuse `event` on `table` when `condition` (SQL over NEW and OLD) holds, with `message`."""
+
+    name: str
+    table: str
+    event: str
+    message: str
+    condition: str = ""
+
+    def sqlite(self) -> str:
+        when = f" WHEN {self.condition}" if self.condition else ""
+        return (
+            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} FOR EACH ROW{when}"
+            f" BEGIN SELECT RAISE(ABORT, '{self.message}'); END"
+        )
+
+    def postgresql_body(self) -> str:
+        refuse = f"RAISE EXCEPTION '{self.message}' USING ERRCODE = 'integrity_constraint_violation';"
+        guarded = f"IF {self.condition} THEN {refuse} END IF;" if self.condition else refuse
+        returned = {"DELETE": "OLD", "TRUNCATE": "NULL"}.get(self.event, "NEW")
+        return f"BEGIN {guarded} RETURN {returned}; END"
+
+    def postgresql(self) -> list[str]:
+        each = "STATEMENT" if self.event == "TRUNCATE" else "ROW"
+        return [
+            f"CREATE OR REPLACE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql"
+            f" AS $refusal${self.postgresql_body()}$refusal$",
+            f"DROP TRIGGER IF EXISTS {self.name} ON {self.table}",
+            f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table}"
+            f" FOR EACH {each} EXECUTE FUNCTION {self.name}()",
+        ]
+
+
+_registered: dict[str, Refusal] = {}
+
+
+def register(refusals: Iterable[Refusal]) -> None:
+    """Declare what this database must refuse. Called once an app is ready."""
+    _registered.update({refusal.name: refusal for refusal in refusals})
+
+
+def append_only(table: str, key: str = "id") -> list[Refusal]:
+    """No row changes or goes. The INSERT guard stops SQLite's REPLACE, which deletes without a DELETE trigger."""
+    says = f"{table} is append-only"
+    return [
+        Refusal(f"{table}_no_update", table, "UPDATE", says),
+        Refusal(f"{table}_no_delete", table, "DELETE", says),
+        Refusal(f"{table}_no_truncate", table, "TRUNCATE", says),
+        Refusal(
+            f"{table}_no_replace",
+            table,
+            "INSERT",
+            says,
+            f"EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})",
+        ),
+    ]
+
+
+def frozen(table: str, *columns: str) -> list[Refusal]:
+    """These columns never change once written, and the row stays."""
+    differs = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
+    says = f"{table}: {', '.join(columns)} never change"
+    return [
+        Refusal(f"{table}_frozen", table, "UPDATE", says, differs),
+        Refusal(f"{table}_kept", table, "DELETE", f"{table} rows are kept"),
+        Refusal(f"{table}_not_truncated", table, "TRUNCATE", f"{table} rows are kept"),
+    ]
+
+
+def write_once(table: str, *columns: str) -> list[Refusal]:
+    """Each of these columns goes from null to a value once."""
+    return [
+        Refusal(
+            f"{table}_{column}_once",
+            table,
+            "UPDATE",
+            f"{table}.{column} is written once",
+            f"OLD.{column} IS NOT NULL AND NEW.{column} IS DISTINCT FROM OLD.{column}",
+        )
+        for column in columns
+    ]
+
+
+def install() -> None:
+    """Install every registered refusal whose table exists; safe to repeat."""
+    tables = set(connection.introspection.table_names())
+    with connection.cursor() as cursor:
+        for refusal in _applicable():
+            if refusal.table not in tables:
+                continue
+            for statement in _statements(refusal):
+                cursor.execute(statement)
+
+
+def drop() -> None:
+    """Take every refusal out: for a test database about to be emptied, and for nothing else."""
+    with connection.cursor() as cursor:
+        for refusal in _applicable():
+            target = "" if connection.vendor == "sqlite" else f" ON {refusal.table}"
+            cursor.execute(f"DROP TRIGGER IF EXISTS {refusal.name}{target}")
+
+
+def missing() -> list[str]:
+    """Names of refusals that are not installed, disabled, or not as this code declares them."""
+    found = _installed()
+    expected = {
+        r.name: r.sqlite() if connection.vendor == "sqlite" else r.postgresql_body() for r in _applicable()
+    }
+    return sorted(name for name, text in expected.items() if found.get(name) != text)
+
+
+def _applicable() -> list[Refusal]:
+    is_sqlite = connection.vendor == "sqlite"
+    return [r for r in _registered.values() if not (is_sqlite and r.event == "TRUNCATE")]
+
+
+def _statements(refusal: Refusal) -> list[str]:
+    if connection.vendor == "sqlite":
+        return [f"DROP TRIGGER IF EXISTS {refusal.name}", refusal.sqlite()]
+    return refusal.postgresql()
+
+
+def _installed() -> dict[str, str]:
+    query = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        if connection.vendor == "sqlite"
+        else "SELECT t.tgname, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return dict(cursor.fetchall())

@@ -1,0 +1,259 @@
+"""Every setting of the service, read from the environment.
+
+Two profiles. *embedded* (the default) needs nothing: SQLite, a Redis on a socket in the state folder, files in a
+folder, loopback only. *production* has no default for a secret, and refuses to start while one is missing.
+"""
+
+import hashlib
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+PROFILE = env.str("CRPBOT_PROFILE", "embedded")
+if PROFILE not in ("embedded", "production"):
+    raise ImproperlyConfigured(f"CRPBOT_PROFILE is {PROFILE!r}; use 'embedded' or 'production'.")
+IS_EMBEDDED = PROFILE == "embedded"
+
+REQUIRED_IN_PRODUCTION = {
+    "CRPBOT_SECRET_KEY": "a long random text that signs sessions",
+    "CRPBOT_DATABASE_URL": "postgres://user:password@host:5432/name",
+    "CRPBOT_REDIS_URL": "redis://host:6379/0",
+    "CRPBOT_ALLOWED_HOSTS": "the names the service is reached by, comma-separated",
+    "CRPBOT_S3_BUCKET": "the bucket that holds datasets, checkpoints and bundles",
+    "CRPBOT_S3_ACCESS_KEY": "its access key",
+    "CRPBOT_S3_SECRET_KEY": "its secret key",
+}
+if not IS_EMBEDDED:
+    missing = [
+        f"{name} ({what})" for name, what in REQUIRED_IN_PRODUCTION.items() if not os.environ.get(name)
+    ]
+    if missing:
+        raise ImproperlyConfigured("The production profile needs: " + "; ".join(missing) + ".")
+
+STATE_DIR = Path(env.str("CRPBOT_STATE_DIR", str(BASE_DIR / "var" / "state"))).resolve()
+if IS_EMBEDDED:
+    STATE_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _embedded_secret() -> str:
+    """A secret of this state folder's own, made once: nothing to configure, and nothing shared between machines."""
+    path = STATE_DIR / "secret_key"
+    if not path.exists():
+        descriptor, draft = tempfile.mkstemp(dir=STATE_DIR)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)  # whoever links first wins; the others read that one
+        except FileExistsError:
+            pass
+        Path(draft).unlink()
+    return path.read_text()
+
+
+def _embedded_redis() -> str:
+    """A Unix socket in the state folder, or in a private folder where that path is too long for the kernel."""
+    socket = STATE_DIR / "redis.sock"
+    if len(str(socket)) > 100:
+        short = hashlib.sha256(str(STATE_DIR).encode()).hexdigest()[:12]
+        socket = Path(tempfile.gettempdir()) / f"crpbot-{os.getuid()}-{short}" / "redis.sock"
+        socket.parent.mkdir(mode=0o700, exist_ok=True)
+    return f"unix://{socket}"
+
+
+SECRET_KEY = env.str("CRPBOT_SECRET_KEY", "") or _embedded_secret()
+DEBUG = False
+ALLOWED_HOSTS = env.list("CRPBOT_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CRPBOT_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "crpbot.apps.GateAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django_filters",
+    "django_htmx",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "crpbot.apps.CrpbotConfig",
+    "audit",
+    "accounts",
+    "training",
+    "gates",
+    "deploy",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "crpbot.middleware.content_security_policy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "crpbot.middleware.domain_errors",
+]
+
+ROOT_URLCONF = "crpbot.urls"
+ASGI_APPLICATION = "crpbot.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "crpbot.context.service",
+            ],
+        },
+    }
+]
+
+if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": STATE_DIR / "gate.sqlite3",
+            "OPTIONS": {
+                # IMMEDIATE: a deciding transaction takes its write lock at once, never by upgrade (which deadlocks).
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 30,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+            },
+        }
+    }
+else:
+    DATABASES = {"default": env.db_url("CRPBOT_DATABASE_URL")}
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()
+
+if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
+    _files = {
+        "BACKEND": "training.storage.AtomicFileStorage",
+        "OPTIONS": {"location": STATE_DIR / "files"},
+    }
+else:
+    _files = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": env.str("CRPBOT_S3_BUCKET"),
+            "access_key": env.str("CRPBOT_S3_ACCESS_KEY"),
+            "secret_key": env.str("CRPBOT_S3_SECRET_KEY"),
+            "endpoint_url": env.str("CRPBOT_S3_ENDPOINT", "") or None,
+            "region_name": env.str("CRPBOT_S3_REGION", "") or None,
+            "file_overwrite": True,
+            "default_acl": None,
+            "querystring_auth": False,
+        },
+    }
+STORAGES = {
+    "default": _files,
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.str("CRPBOT_STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+WHITENOISE_USE_FINDERS = (
+    True  # no collectstatic step to forget; WhiteNoise indexes the finders once, at start
+)
+WHITENOISE_AUTOREFRESH = False
+STATICFILES_DIRS: list[Path] = []
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "board"
+LOGOUT_REDIRECT_URL = "sign-in"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+X_FRAME_OPTIONS = "DENY"
+if not IS_EMBEDDED:
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = env.int("CRPBOT_HSTS_SECONDS", 31_536_000)
+    SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1 * 1024 * 1024
+DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.authentication.BearerAuthentication",
+        "accounts.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.CanView"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "crpbot.pagination.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "crpbot.problems.problem_response",
+    "PAGE_SIZE": 50,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "crpbot model gate",
+    "DESCRIPTION": "Which model may the bot trust right now, and why.",
+    "VERSION": "1",
+    "SERVE_PERMISSIONS": ["accounts.authentication.CanView"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# What a release may take: the seed's plan allows 90 minutes and about $1.50 on a g5.xlarge.
+RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
+RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
+RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
+WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
+LEASE_SECONDS = env.float("CRPBOT_LEASE_SECONDS", 20.0)
+RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
+MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
+CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "plain"}},
+    "root": {
+        "handlers": ["stderr"],
+        "level": env.str("CRPBOT_LOG_LEVEL", "INFO" if not IS_EMBEDDED else "WARNING"),
+    },
+}

@@ -1,0 +1,22 @@
+from django.apps import AppConfig
+from django.db import models
+
+from audit import triggers
+from deploy.refusals import REFUSALS
+
+
+def advance_after(obj: models.Model) -> None:
+    from deploy.services import advance_for
+
+    advance_for(obj)
+
+
+class DeployConfig(AppConfig):
+    name = "deploy"
+    verbose_name = "Releases and the pointer"
+
+    def ready(self) -> None:
+        from audit import services as audit
+
+        triggers.register(REFUSALS)
+        audit.subscribe(advance_after)

@@ -1,0 +1,77 @@
+"""What the database refuses of releases and the pointer (rule 8)."""
+
+from audit import triggers
+from audit.triggers import Refusal
+
+POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
+FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
+
+# A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole, gate by gate.
+UNPROVEN_COIN = """EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_required AND NOT EXISTS (
+    SELECT 1 FROM deploy_releasecoin place
+    JOIN training_bundle bundle ON bundle.id = place.bundle_id AND bundle.coin_id = place.coin_id
+    JOIN gates_diagnosis diagnosis ON diagnosis.bundle_id = bundle.id AND diagnosis.coin_id = coin.id
+    WHERE place.release_id = NEW.release_id AND place.coin_id = coin.id
+      AND diagnosis.policy_id = NEW.policy_id AND diagnosis.verdict = 'passed'
+      AND diagnosis.dataset_id = place.dataset_id
+      AND (SELECT COUNT(*) FROM gates_gateresult result
+           WHERE result.diagnosis_id = diagnosis.id AND result.is_required) >= 8
+      AND NOT EXISTS (SELECT 1 FROM gates_gateresult result
+           WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
+
+MOVES = "deploy_pointermove"
+REFUSALS = [
+    *triggers.append_only(MOVES, key="epoch"),
+    Refusal(
+        f"{MOVES}_follows",
+        MOVES,
+        "INSERT",
+        "a move must follow the last epoch",
+        f"NEW.epoch <> (SELECT COALESCE(MAX(epoch), 0) + 1 FROM {MOVES})",
+    ),
+    Refusal(
+        f"{MOVES}_has_its_event",
+        MOVES,
+        "INSERT",
+        "a move needs its own event in the audit chain",
+        "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.audit_seq"
+        " AND e.object_type = 'pointermove' AND e.object_id = CAST(NEW.epoch AS varchar(20)))",
+    ),
+    Refusal(
+        f"{MOVES}_pins_the_fallback",
+        MOVES,
+        "INSERT",
+        "a pin must name the registered fallback",
+        f"NEW.kind = 'pin' AND NEW.release_id IS DISTINCT FROM {FALLBACK}",
+    ),
+    Refusal(
+        f"{MOVES}_swaps_under_the_policy_in_force",
+        MOVES,
+        "INSERT",
+        "a swap must name the policy in force",
+        f"NEW.kind = 'swap' AND NEW.policy_id IS DISTINCT FROM {POLICY_IN_FORCE}",
+    ),
+    Refusal(
+        f"{MOVES}_swaps_what_passed",
+        MOVES,
+        "INSERT",
+        "a swap needs every required coin, each with a passed diagnosis of its bundle under the policy in force",
+        f"NEW.kind = 'swap' AND ({UNPROVEN_COIN} OR NOT EXISTS (SELECT 1 FROM training_coin c WHERE c.is_required)"
+        " OR NOT EXISTS (SELECT 1 FROM deploy_release r WHERE r.id = NEW.release_id AND r.purpose = 'candidate'))",
+    ),
+    *triggers.frozen(
+        "deploy_release", "line", "purpose", "policy_id", "seed", "budget_id", "launched_by", "deadline_at"
+    ),
+    *triggers.frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
+    *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
+    *triggers.append_only("deploy_fallbackregistration"),
+    Refusal(
+        "deploy_fallback_is_on_standby",
+        "deploy_fallbackregistration",
+        "INSERT",
+        "only a fallback release on standby can be registered",
+        "NOT EXISTS (SELECT 1 FROM deploy_release r JOIN deploy_releasestatus s ON s.release_id = r.id"
+        " WHERE r.id = NEW.release_id AND r.purpose = 'fallback' AND s.state = 'standby')",
+    ),
+    *triggers.frozen("deploy_serviceidentity", "name"),
+]

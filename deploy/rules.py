@@ -1,0 +1,138 @@
+"""Releases and the pointer: states, and the decisions that move it. No ORM, clock or I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+FALLBACK_GATES = ("bundle", "scaler", "finite_weights", "single_sample")
+
+
+class Purpose(StrEnum):
+    """What a release is for."""
+
+    CANDIDATE = "candidate"  # to be approved and swapped in
+    FALLBACK = "fallback"  # to be registered as what a pin holds the bots on
+    INHERITED = "inherited"  # what the bot ran before this service: epoch 1, whatever it is worth
+
+
+class ReleaseState(StrEnum):
+    BUILDING = "building"
+    AWAITING_APPROVAL = "awaiting_approval"
+    STANDBY = "standby"  # a fallback: fit to be pinned
+    LIVE = "live"
+    SUPERSEDED = "superseded"
+    ROLLED_BACK = "rolled_back"
+    REJECTED = "rejected"
+    DECLINED = "declined"
+
+
+RELEASE_TRANSITIONS: Mapping[str, frozenset[str]] = {
+    ReleaseState.BUILDING: frozenset(
+        {ReleaseState.AWAITING_APPROVAL, ReleaseState.STANDBY, ReleaseState.LIVE, ReleaseState.REJECTED}
+    ),
+    ReleaseState.AWAITING_APPROVAL: frozenset(
+        {ReleaseState.LIVE, ReleaseState.DECLINED, ReleaseState.REJECTED}
+    ),
+    ReleaseState.STANDBY: frozenset(),
+    ReleaseState.LIVE: frozenset({ReleaseState.SUPERSEDED, ReleaseState.ROLLED_BACK}),
+    ReleaseState.SUPERSEDED: frozenset({ReleaseState.LIVE}),
+    ReleaseState.ROLLED_BACK: frozenset({ReleaseState.LIVE}),
+    ReleaseState.REJECTED: frozenset(),
+    ReleaseState.DECLINED: frozenset(),
+}
+
+
+class MoveKind(StrEnum):
+    INHERITED = "inherited"
+    SWAP = "swap"
+    PIN = "pin"
+    OFFLINE = "offline"
+
+
+class Action(StrEnum):
+    APPROVE = "approve"
+    DECLINE = "decline"
+    RESTORE = "restore"
+    CANCEL = "cancel"
+    REGISTER = "register"  # a standby release as the fallback
+
+
+ACTIONS: Mapping[tuple[str, str], frozenset[Action]] = {
+    (Purpose.CANDIDATE, ReleaseState.BUILDING): frozenset({Action.CANCEL}),
+    (Purpose.CANDIDATE, ReleaseState.AWAITING_APPROVAL): frozenset({Action.APPROVE, Action.DECLINE}),
+    (Purpose.CANDIDATE, ReleaseState.SUPERSEDED): frozenset({Action.RESTORE}),
+    (Purpose.CANDIDATE, ReleaseState.ROLLED_BACK): frozenset({Action.RESTORE}),
+    (Purpose.FALLBACK, ReleaseState.BUILDING): frozenset({Action.CANCEL}),
+    (Purpose.FALLBACK, ReleaseState.STANDBY): frozenset({Action.REGISTER}),
+    (Purpose.INHERITED, ReleaseState.BUILDING): frozenset({Action.CANCEL}),
+}
+
+
+def allowed_actions(purpose: str, state: str) -> frozenset[Action]:
+    """What may be asked of a release as it stands; who may ask is another question."""
+    return ACTIONS.get((purpose, state), frozenset())
+
+
+@dataclass(frozen=True)
+class Result:
+    """One gate's word on one coin, as the pointer's rules need it."""
+
+    coin: str
+    gate: str
+    is_required: bool
+    verdict: str
+    observed: str
+    threshold: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one coin of a release came to: gate results, or the reason why there are none."""
+
+    coin: str
+    results: Sequence[Result] = ()
+    missing: str | None = None
+
+    def failures(self, gates: Iterable[str] | None = None) -> list[str]:
+        """What stands against this coin, each with gate, figure and threshold; empty when all passed."""
+        if self.missing is not None:
+            return [f"{self.coin}: {self.missing}"]
+        judged = [r for r in self.results if (r.gate in gates if gates is not None else r.is_required)]
+        if not judged:
+            return [f"{self.coin}: no required gate has spoken"]
+        absent = [g for g in gates or () if g not in {r.gate for r in judged}]
+        against = [
+            f"{r.coin} {r.gate} {r.verdict}: {r.observed}, required {r.threshold}"
+            for r in judged
+            if r.verdict != "passed"
+        ]
+        return against + [f"{self.coin} {gate}: not measured" for gate in absent]
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a release comes to once every required coin has an outcome."""
+
+    state: ReleaseState
+    reason: str
+
+
+def settle(purpose: str, outcomes: Sequence[Outcome]) -> Settlement:
+    """The state a building release goes to, and the reason with coin, gate, figure and threshold."""
+    gates = FALLBACK_GATES if purpose == Purpose.FALLBACK else None
+    against = [line for outcome in outcomes for line in outcome.failures(gates)]
+    if not outcomes:
+        against = ["no required coin"]
+    if purpose == Purpose.FALLBACK:
+        fit = Settlement(ReleaseState.STANDBY, "every coin loads, is finite and answers a single row")
+    else:
+        fit = Settlement(ReleaseState.AWAITING_APPROVAL, "every gate passed for every coin")
+    return Settlement(ReleaseState.REJECTED, "; ".join(against)) if against else fit
+
+
+def must_pin(*, pointer_kind: str | None, live_passed: bool) -> bool:
+    """Rule 4: after a refusal the bots go to the fallback, unless what they run has itself passed every gate.
+
+    There is nothing to move before the first pointer, nor when they are on the fallback, or offline, already.
+    """
+    return pointer_kind in (MoveKind.INHERITED, MoveKind.SWAP) and not live_passed

@@ -1,0 +1,22 @@
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+from audit import triggers
+from gates.refusals import REFUSALS
+
+
+def adopt_the_seed_policy(sender: Any, **kwargs: Any) -> None:
+    from gates.services import ensure_seed_policy
+
+    ensure_seed_policy()
+
+
+class GatesConfig(AppConfig):
+    name = "gates"
+    verbose_name = "Gates"
+
+    def ready(self) -> None:
+        triggers.register(REFUSALS)
+        post_migrate.connect(adopt_the_seed_policy, sender=self, dispatch_uid="gates.adopt_the_seed_policy")

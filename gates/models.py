@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import models
+
+from gates.rules import Verdict
+from training.models import Bundle, Coin, Dataset, Job
+
+
+class GatePolicy(models.Model):
+    """What a bundle must show. Immutable and numbered; in force once adopted."""
+
+    number = models.PositiveIntegerField(unique=True)
+    body = models.TextField(help_text="canonical JSON: gates, their thresholds, which are required")
+    reason = models.TextField()
+    proposed_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        verbose_name_plural = "gate policies"
+
+    def __str__(self) -> str:
+        return f"policy {self.number}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+
+class PolicyAdoption(models.Model):
+    """A policy coming into force; the last one is the policy in force."""
+
+    policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="adoptions")
+    adopted_by = models.CharField(max_length=150)
+    reason = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"adoption {self.pk} of {self.policy}"
+
+
+class Measurement(Job):
+    """One measuring of one bundle's bytes on one dataset: figures, and no opinion."""
+
+    TASK = "gates.measure"
+
+    bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="measurements")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="measurements")
+    body = models.TextField(blank=True, help_text="canonical JSON of mlcore.measure; written once")
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"measurement {self.pk} of {self.bundle}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.body) if self.body else {}
+        return document
+
+
+class Diagnosis(models.Model):
+    """The judgement of one measurement under one policy, both frozen here."""
+
+    measurement = models.ForeignKey(Measurement, on_delete=models.PROTECT, related_name="diagnoses")
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="diagnoses")
+    bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="diagnoses")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="diagnoses")
+    policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="diagnoses")
+    policy_body = models.TextField(help_text="the policy as it was")
+    measured = models.TextField(help_text="the measurement as it was")
+    verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
+    digest = models.CharField(max_length=71, help_text="sha256 over bundle, measurement, policy and results")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "diagnoses"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["measurement", "policy"], name="a_measurement_is_judged_once_by_a_policy"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"diagnosis {self.pk} of {self.bundle}: {self.verdict}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.measured) if self.measured else {}
+        return document
+
+
+class GateResult(models.Model):
+    """What one gate said of one bundle."""
+
+    diagnosis = models.ForeignKey(Diagnosis, on_delete=models.PROTECT, related_name="results")
+    position = models.PositiveSmallIntegerField()
+    gate = models.CharField(max_length=32)
+    is_required = models.BooleanField()
+    verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
+    figure = models.FloatField(
+        null=True, help_text="the one figure that decides, where it is a finite number"
+    )
+    figure_word = models.CharField(max_length=16, blank=True, help_text="nan, inf or -inf where it is not")
+    observed = models.CharField(max_length=200, help_text="the observed figures as a person reads them")
+    threshold = models.CharField(max_length=200)
+    sentence = models.TextField()
+
+    class Meta:
+        ordering = ["diagnosis", "position"]
+        constraints = [models.UniqueConstraint(fields=["diagnosis", "gate"], name="a_gate_speaks_once")]
+
+    def __str__(self) -> str:
+        return f"{self.gate}: {self.verdict}"

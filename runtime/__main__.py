@@ -1,0 +1,215 @@
+"""`python -m runtime active | watch | predict`: ask the service what a bot would run, and what it would decide."""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlcore import candles
+from mlcore.errors import MlcoreError
+from runtime.client import Active, Client, Decision
+from runtime.errors import ClientError, Misconfigured
+
+OK, FAILED, NO_MODEL, INTERRUPTED = 0, 1, 3, 130
+
+EPILOG = """\
+environment:
+  CRPBOT_TOKEN      the bot's API token (there is no option for it: options show in the list of processes)
+  CRPBOT_URL        the service's address, where --url is not given
+  CRPBOT_CACHE_DIR  where the last good set is kept, where --cache-dir is not given
+
+exit status:
+  0  answered by a model
+  1  refused or failed; for `active` also when the service did not confirm what is in use
+  2  wrong usage
+  3  there is no model: the decision is neutral
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        with _client(options) as client:
+            status: int = options.command(client, options)
+            return status
+    except (ClientError, MlcoreError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def active(client: Client, options: argparse.Namespace) -> int:
+    """Print what is live."""
+    now = client.refresh()
+    _show(_plain(now) if options.json else _active_lines(now))
+    if now.problem:
+        return _fail(str(now.problem))
+    return OK if now.has_model else NO_MODEL
+
+
+def watch(client: Client, options: argparse.Namespace) -> int:
+    """Print what is live, and every change of it, until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it the same way
+    say: Callable[[Active], str] = _plain if options.json else _change_line
+    with suppress(KeyboardInterrupt):
+        client.watch(lambda now: _show(say(now)), every_s=options.every)
+    return OK
+
+
+def predict(client: Client, options: argparse.Namespace) -> int:
+    """Print one decision."""
+    frame = candles.read(options.candles)
+    client.refresh()
+    decision = client.predict(options.coin, frame)
+    _show(_plain(decision) if options.json else _decision_lines(decision))
+    if decision.reason:
+        _warn(decision.reason)
+    return OK if decision.line else NO_MODEL
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--url", default=os.environ.get("CRPBOT_URL"), help="the service's address")
+    shared.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=_default_cache_dir(),
+        help="where the last good set is kept (%(default)s)",
+    )
+    shared.add_argument("--timeout", type=_seconds, default=10.0, help="seconds to wait for the network (10)")
+    shared.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="active | watch | predict")
+
+    def command(run: Callable[[Client, argparse.Namespace], int]) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, parents=[shared], help=run.__doc__, description=run.__doc__)
+        added.set_defaults(command=run)
+        return added
+
+    command(active)
+    command(watch).add_argument(
+        "--every", type=_seconds, default=5.0, help="seconds between two questions (5)"
+    )
+    decide = command(predict)
+    decide.add_argument("--coin", required=True, help="for example BTC")
+    decide.add_argument(
+        "--candles", required=True, type=Path, help="CSV, CSV.gz or Parquet, the oldest bar first"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError("must be above zero")
+    return seconds
+
+
+def _default_cache_dir() -> Path:
+    if chosen := os.environ.get("CRPBOT_CACHE_DIR"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crpbot"
+
+
+def _client(options: argparse.Namespace) -> Client:
+    if not options.url:
+        raise Misconfigured(
+            "there is no address: give --url or set CRPBOT_URL, for example http://127.0.0.1:8000"
+        )
+    token = os.environ.get("CRPBOT_TOKEN", "")
+    return Client(options.url, token, options.cache_dir, timeout_s=options.timeout)
+
+
+def _active_lines(now: Active) -> str:
+    if now.epoch is None:
+        return "no model"
+    pointer = now.line or "offline: bots answer neutral"
+    rows = {
+        "line": f"{pointer}{'  (trained on a simulated market)' if now.is_simulated else ''}",
+        "release": now.release or "-",
+        "epoch": now.epoch,
+        "coins": ", ".join(now.coins) or "-",
+        "since": _time(now.moved_at),
+        "because": now.reason,
+        "stale since": _time(now.stale_since) if now.stale_since else "",
+    }
+    return _table(rows)
+
+
+def _change_line(now: Active) -> str:
+    if now.epoch is None:
+        return f"{_time(datetime.now(UTC))}  no model: {now.problem}"
+    where = f"epoch {now.epoch}  {now.line or 'offline'}  release {now.release or '-'}  {' '.join(now.coins)}"
+    return f"{_time(datetime.now(UTC))}  {where}  {now.problem or now.reason}"
+
+
+def _decision_lines(decision: Decision) -> str:
+    shares = "  ".join(f"{name} {share:.4f}" for name, share in decision.probabilities.items())
+    rows = {
+        "coin": decision.coin,
+        "direction": decision.direction,
+        "probabilities": shares or "-",
+        "line": f"{decision.line or '-'}{'  (trained on a simulated market)' if decision.is_simulated else ''}",
+        "release": decision.release or "-",
+        "epoch": decision.epoch or "-",
+        "last bar": _time(decision.at) if decision.at else "-",
+        "stale since": _time(decision.stale_since) if decision.stale_since else "",
+        "reason": decision.reason,
+    }
+    return _table(rows)
+
+
+def _table(rows: dict[str, Any]) -> str:
+    return "\n".join(f"{name:<14} {value}" for name, value in rows.items() if value != "")
+
+
+def _plain(value: Active | Decision) -> str:
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return json.dumps({name: _json(one) for name, one in fields.items()})
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, ClientError):
+        return str(value)
+    return dict(value) if hasattr(value, "keys") else value
+
+
+def _time(at: datetime | None) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if at else "-"
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _warn(message: str) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

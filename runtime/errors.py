@@ -1,0 +1,45 @@
+"""What can go wrong between a bot and the service. Every message says what happened and what to do; none holds a token."""
+
+
+class ClientError(Exception):
+    """The root of everything the runtime raises or reports as a `problem`."""
+
+
+class Misconfigured(ClientError):
+    """An address, token or folder that cannot be used: nothing was asked of the service yet."""
+
+
+class UnknownCoin(ClientError):
+    """A decision was asked for a coin that the bot, or the live release, does not carry: a mistake in the bot."""
+
+
+class ServiceUnavailable(ClientError):
+    """No usable answer: the network, a timeout, a 5xx, or a service that has no pointer yet."""
+
+
+class NotAuthorised(ClientError):
+    """The service did not accept the token."""
+
+
+class Refused(ClientError):
+    """An answer that must not be followed; the set in use stays as it was."""
+
+
+class SnapshotRefused(Refused):
+    """The snapshot is not the document it should be."""
+
+
+class EpochRefused(Refused):
+    """The snapshot's epoch is lower than one seen before, or the same with other content."""
+
+
+class FileRefused(Refused):
+    """A downloaded file whose size or digest is not the announced one."""
+
+
+class SetRefused(Refused):
+    """A coin's bundle cannot be trusted or loaded, and with it the whole set."""
+
+
+class CacheFailed(ClientError):
+    """The cache folder could not be read or written."""

@@ -1,0 +1,235 @@
+"""The service as a bot sees it: one document and some files, over HTTP, with a bearer token.
+
+The token goes to the service's own origin only, stands in no message, and no answer is read further than announced.
+"""
+
+import hashlib
+import ipaddress
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import httpx
+
+from runtime.errors import (
+    FileRefused,
+    Misconfigured,
+    NotAuthorised,
+    Refused,
+    ServiceUnavailable,
+    SnapshotRefused,
+)
+from runtime.snapshot import MAX_BODY_BYTES, File
+
+logger = logging.getLogger(__name__)
+
+ACTIVE_PATH = "/api/v1/active/"
+MAX_REDIRECTS = 3
+MIN_BYTES_PER_S = 16 * 1024
+"""An answer that drips more slowly than this, after one timeout of grace, counts as no answer."""
+
+_MAX_PROBLEM_BYTES = 16 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A snapshot as it came: the body's bytes, and the ETag to ask with next time."""
+
+    body: bytes
+    etag: str | None
+
+
+class Service:
+    """One service at one address. `url` may have a path below which the API lies; `timeout_s` bounds each wait."""
+
+    def __init__(self, url: str, token: str, *, timeout_s: float) -> None:
+        self.url = _checked_url(url)
+        self._origin = _origin(self.url)
+        self._token = _checked_token(token)
+        self._timeout_s = timeout_s
+        # Redirects are followed by hand: httpx would decide for itself where the token goes.
+        # Unpacked bodies only: a compressed one can be a thousand times what was announced.
+        self._http = httpx.Client(
+            timeout=timeout_s, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        )
+        _warn_if_exposed(self.url)
+
+    def __repr__(self) -> str:
+        return f"Service({str(self.url)!r})"
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()
+
+    def active(self, etag: str | None) -> Answer | None:
+        """Ask for the snapshot; None when it is still the one of `etag`.
+
+        Raises ServiceUnavailable, NotAuthorised, or SnapshotRefused for a body without end.
+        """
+        headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
+        with self._get(self._below(ACTIVE_PATH), headers, may_leave=False) as response:
+            if response.status_code == httpx.codes.NOT_MODIFIED and etag:
+                return None
+            self._expect_ok(response)
+            body = b"".join(self._chunks(response, MAX_BODY_BYTES, SnapshotRefused))
+            return Answer(body, response.headers.get("ETag"))
+
+    def download(self, file: File, target: BinaryIO) -> None:
+        """Write one announced file to `target`.
+
+        Raises ServiceUnavailable, NotAuthorised, FileRefused (size or digest differ), OSError (the disk).
+        """
+        digest, size = hashlib.sha256(), 0
+        with self._get(self._resolve(file), {}, may_leave=True) as response:
+            self._expect_ok(response)
+            for chunk in self._chunks(response, file.size, FileRefused):
+                digest.update(chunk)
+                size += len(chunk)
+                target.write(chunk)
+        if size != file.size:
+            raise FileRefused(f"{file.name}: {size:,} bytes came where {file.size:,} were announced")
+        if digest.hexdigest() != file.sha256:
+            raise FileRefused(
+                f"{file.name}: its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…"
+            )
+
+    def _below(self, path: str) -> httpx.URL:
+        return self.url.copy_with(path=self.url.path.rstrip("/") + path)
+
+    def _resolve(self, file: File) -> httpx.URL:
+        try:
+            return _checked_url(str(self.url.join(file.url)))
+        except (Misconfigured, httpx.InvalidURL) as error:
+            raise FileRefused(f"{file.name}: its announced address cannot be used: {error}") from error
+
+    @contextmanager
+    def _get(self, url: httpx.URL, headers: dict[str, str], *, may_leave: bool) -> Iterator[httpx.Response]:
+        """GET, following a few redirects; `may_leave` allows other hosts, which are never shown the token."""
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                with self._http.stream("GET", url, headers=headers | self._credentials(url)) as response:
+                    if response.status_code not in _REDIRECTS:
+                        yield response
+                        return
+                    url = self._next(response, may_leave=may_leave)
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(
+                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
+            ) from error
+        raise ServiceUnavailable(f"{_place(self.url)} redirects more than {MAX_REDIRECTS} times")
+
+    def _credentials(self, url: httpx.URL) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if _origin(url) == self._origin else {}
+
+    def _next(self, response: httpx.Response, *, may_leave: bool) -> httpx.URL:
+        here = _place(response.url)
+        try:
+            url = _checked_url(str(response.url.join(response.headers.get("Location", ""))))
+        except (Misconfigured, httpx.InvalidURL) as error:
+            raise ServiceUnavailable(f"{here} redirects to an address that cannot be used") from error
+        refused = self._say(f"{here} redirects to {_place(url)}: not followed")
+        if url.scheme != "https" and response.url.scheme == "https":
+            raise ServiceUnavailable(f"{refused}, since the way there is not encrypted")
+        if _origin(url) != self._origin and not may_leave:
+            raise ServiceUnavailable(
+                f"{refused}, since that is another host and the token is for this one alone"
+            )
+        return url
+
+    def _chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
+        """The body as sent; `refusal` beyond `limit` bytes, ServiceUnavailable when it drips."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise refusal(f"{_place(response.url)} answers compressed, which was not asked for")
+        size, give_up_at = 0, time.monotonic() + self._timeout_s + limit / MIN_BYTES_PER_S
+        for chunk in response.iter_raw():
+            size += len(chunk)
+            if size > limit:
+                raise refusal(f"{_place(response.url)} sends more than the {limit:,} bytes allowed")
+            if time.monotonic() > give_up_at:
+                raise ServiceUnavailable(f"{_place(response.url)} sends too slowly")
+            yield chunk
+
+    def _expect_ok(self, response: httpx.Response) -> None:
+        code = response.status_code
+        if code == httpx.codes.OK:
+            return
+        said = self._say(f"{_place(response.url)} answers {code}{self._detail(response)}")
+        if code == httpx.codes.UNAUTHORIZED and not self._credentials(response.url):
+            raise NotAuthorised(f"{said}; the token was not shown, since that host is not {_place(self.url)}")
+        if code == httpx.codes.UNAUTHORIZED:
+            raise NotAuthorised(f"{said}; the token was not accepted: it may be mistyped, revoked or expired")
+        if code == httpx.codes.FORBIDDEN:
+            raise NotAuthorised(f"{said}; the token's scope does not allow this: a bot needs the scope 'bot'")
+        if code == httpx.codes.NOT_FOUND:
+            said += "; is the address right?"
+        raise ServiceUnavailable(said)
+
+    def _detail(self, response: httpx.Response) -> str:
+        """What a problem+json (RFC 9457) body says, ready to follow a status code; empty for anything else."""
+        if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
+            return ""
+        try:
+            body = b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused))
+            document = json.loads(body)
+        except (ValueError, RecursionError, Refused, ServiceUnavailable, httpx.HTTPError):
+            return ""  # the status code is the message; a broken explanation adds nothing to it
+        words = document.get("detail") or document.get("title") if isinstance(document, dict) else None
+        return f": {words[:300]}" if isinstance(words, str) else ""
+
+    def _say(self, message: str) -> str:
+        """The message on one line, and without the token even where the other side echoes it."""
+        printable = "".join(letter if letter.isprintable() else " " for letter in message)
+        return printable.replace(self._token, "[token]")
+
+
+def _checked_url(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url.strip())
+    except httpx.InvalidURL as error:
+        raise Misconfigured(f"the service's address is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise Misconfigured("the service's address must begin with http:// or https:// and name a host")
+    if parsed.userinfo:
+        raise Misconfigured(
+            "the service's address must not hold a user or password; give the token by itself"
+        )
+    return parsed
+
+
+def _checked_token(token: str) -> str:
+    # Here, and not in the HTTP library: its message for an illegal header would quote the token.
+    token = token.strip()
+    if not token:
+        raise Misconfigured("there is no token: a bot needs one of scope 'bot' (set CRPBOT_TOKEN)")
+    if not all("!" <= letter <= "~" for letter in token):
+        raise Misconfigured("the token holds a space or a letter that no token has; was it copied whole?")
+    return token
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+def _place(url: httpx.URL) -> str:
+    """The address without its query, which may hold a signature."""
+    return str(url.copy_with(query=None, fragment=None))
+
+
+def _cause(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _warn_if_exposed(url: httpx.URL) -> None:
+    if url.scheme == "https" or url.host == "localhost":
+        return
+    try:
+        is_inside = ipaddress.ip_address(url.host).is_private
+    except ValueError:
+        is_inside = "." not in url.host  # a name of the local network, as between containers
+    if not is_inside:
+        logger.warning("%s is not https: the token travels readable to everyone on the way", _place(url))

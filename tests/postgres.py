@@ -1,0 +1,16 @@
+"""A real PostgreSQL for the tests, from the pgserver wheel."""
+
+import atexit
+import os
+from pathlib import Path
+
+
+def start(folder: str) -> str:
+    """Start a server with its data in `folder`; answers the URL to reach it by. It stops with this process."""
+    Path(folder).chmod(0o755)  # PostgreSQL refuses to run as root, and then runs as a user of its own
+    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    import pgserver
+
+    server = pgserver.get_server(f"{folder}/postgresql", cleanup_mode="stop")
+    atexit.register(server.cleanup)
+    return str(server.get_uri())

@@ -1,0 +1,117 @@
+"""Who holds a job: claimed by lease, renewed by heartbeat, fenced by attempt.
+
+A second delivery of a message finds the job held and returns. A worker killed in the middle lets its lease run out, and
+the next claim goes on. A worker thought dead that comes back holds an old attempt, and its writes find no row.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import close_old_connections, connection, transaction
+from django.utils import timezone
+
+from audit import services as audit
+from audit.errors import Conflict
+from training.models import Job
+from training.rules import JobState
+
+JobType = TypeVar("JobType", bound=Job)
+
+
+class ClaimLost(Exception):
+    """This worker no longer holds the job: its lease ran out and another took it, or the job was ended."""
+
+
+def lease_end() -> Any:
+    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+
+
+@transaction.atomic
+def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) -> JobType | None:
+    """Take the job if it is free; None when somebody holds it or it has ended."""
+    audit.lock_head()
+    job = model._base_manager.filter(pk=pk).first()
+    now = timezone.now()
+    if job is None or job.has_ended:
+        return None
+    if job.state == JobState.RUNNING and job.lease_until is not None and job.lease_until >= now:
+        return None
+    takeover = job.state == JobState.RUNNING
+    try:
+        audit.transition(
+            job,
+            JobState.RUNNING,
+            actor=worker_name,
+            reason="the worker before fell silent; going on from its checkpoint" if takeover else "",
+            detail={"attempt": job.attempt + 1},
+            where={"attempt": job.attempt},
+            attempt=job.attempt + 1,
+            lease_until=lease_end(),
+            worker_name=worker_name,
+            started_at=job.started_at or now,
+            **updates,
+        )
+    except Conflict:
+        return None
+    return job
+
+
+def write(job: Job, **updates: Any) -> None:
+    """Change columns of a job this worker holds. Raises ClaimLost when it does not any more."""
+    held = type(job)._base_manager.filter(pk=job.pk, state=JobState.RUNNING, attempt=job.attempt)
+    if held.update(**updates) != 1:
+        raise ClaimLost(f"{job} is no longer held by attempt {job.attempt}")
+    for name, value in updates.items():
+        setattr(job, name, value)
+
+
+def finish(
+    job: Job, to: JobState, *, failure: str = "", detail: dict[str, Any] | None = None, **updates: Any
+) -> None:
+    """End a job this worker holds. Raises ClaimLost when it does not any more."""
+    try:
+        audit.transition(
+            job,
+            to,
+            actor=job.worker_name,
+            reason=failure,
+            detail=detail,
+            where={"attempt": job.attempt},
+            finished_at=timezone.now(),
+            lease_until=None,
+            failure=failure,
+            **updates,
+        )
+    except Conflict as lost:
+        raise ClaimLost(str(lost)) from lost
+
+
+@contextmanager
+def heartbeat(job: Job, beat: Callable[[], None] | None = None) -> Iterator[None]:
+    """Renew the lease from a thread while the work goes on; `beat` is called along with each renewal."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(settings.LEASE_SECONDS / 4):
+            try:
+                close_old_connections()
+                write(job, lease_until=lease_end())
+                if beat:
+                    beat()
+            except ClaimLost:
+                break
+            except Exception:  # noqa: BLE001 - a database hiccup must not end the heartbeat; the lease has slack
+                continue
+        connection.close()
+
+    thread = threading.Thread(target=renew, name=f"heartbeat of {job}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from training.rules import JOB_TRANSITIONS, JobState, Source
+
+
+class Coin(models.Model):
+    """A coin the bot trades. A release must carry every required one."""
+
+    symbol = models.CharField(max_length=12, unique=True)
+    name = models.CharField(max_length=60, blank=True)
+    is_required = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["symbol"]
+
+    def __str__(self) -> str:
+        return self.symbol
+
+
+class Dataset(models.Model):
+    """One coin's candles, in canonical form, named by their content."""
+
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="datasets")
+    digest = models.CharField(
+        max_length=71, help_text="sha256:… over the canonical bytes, the name of the stored file"
+    )
+    source = models.CharField(max_length=16, choices=[(s.value, s.value) for s in Source])
+    origin = models.CharField(
+        max_length=200, help_text="the uploaded file's name, the exchange, or the simulator's settings"
+    )
+    is_simulated = models.BooleanField(default=False)
+    rows = models.PositiveIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    interval_seconds = models.PositiveIntegerField()
+    gaps = models.PositiveIntegerField(default=0)
+    missing_bars = models.PositiveIntegerField(default=0)
+    zero_volume_bars = models.PositiveIntegerField(default=0)
+    size = models.PositiveBigIntegerField(help_text="bytes")
+    added_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["coin", "digest"], name="one_dataset_per_coin_and_content")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.coin} {self.first_at:%Y-%m-%d}…{self.last_at:%Y-%m-%d} ({self.origin})"
+
+
+class Budget(models.Model):
+    """What the runs of one launch may take together."""
+
+    spending_limit_usd = models.DecimalField(max_digits=12, decimal_places=6)
+    time_limit_seconds = models.PositiveIntegerField(help_text="machine time of all its runs together")
+    runs_expected = models.PositiveSmallIntegerField(
+        default=1, help_text="the time limit is shared among so many"
+    )
+
+    @property
+    def share_of_time_seconds(self) -> float:
+        return self.time_limit_seconds / self.runs_expected
+
+    @property
+    def spent_usd(self) -> Decimal:
+        return sum((run.spent_usd for run in self.runs.all()), Decimal(0))
+
+    @property
+    def committed_usd(self) -> Decimal:
+        """Spent by what has ended, and reserved at the worst by what runs."""
+        return sum((run.committed_usd for run in self.runs.all()), Decimal(0))
+
+
+class JobQuerySet(models.QuerySet[Any]):
+    def due(self, now: datetime, *, resend_after: datetime) -> JobQuerySet:
+        """Work nobody holds, whose message was never sent, or was sent before `resend_after`.
+
+        A message is only a hint that a row waits: one too many is refused by the claim, one too few is sent again here.
+        """
+        free = models.Q(state=JobState.QUEUED) | models.Q(state=JobState.RUNNING, lease_until__lt=now)
+        unsent = models.Q(enqueued_at=None) | models.Q(enqueued_at__lt=resend_after)
+        return self.filter(free & unsent)
+
+
+class Job(models.Model):
+    """Work that one worker at a time holds by a lease. See training.leases."""
+
+    TRANSITIONS: ClassVar = JOB_TRANSITIONS
+    TASK: ClassVar[str]  # the Celery task that claims such a row
+
+    state = models.CharField(
+        max_length=12, default=JobState.QUEUED, choices=[(s.value, s.value) for s in JobState]
+    )
+    attempt = models.PositiveIntegerField(
+        default=0, help_text="raised by each claim; every later write must name it"
+    )
+    lease_until = models.DateTimeField(null=True, blank=True)
+    enqueued_at = models.DateTimeField(null=True, blank=True)
+    worker_name = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    failure = models.TextField(blank=True, help_text="why it failed or was stopped")
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    @property
+    def has_ended(self) -> bool:
+        return JobState(self.state).has_ended
+
+    @property
+    def elapsed_seconds(self) -> float | None:
+        if self.started_at is None:
+            return None
+        return ((self.finished_at or timezone.now()) - self.started_at).total_seconds()
+
+
+class TrainingRun(Job):
+    """One training of one coin by one recipe on one dataset."""
+
+    TASK = "training.train"
+
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="runs")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
+    line = models.CharField(max_length=32)
+    parameters = models.JSONField(default=dict, help_text="what was asked to differ from the recipe")
+    seed = models.PositiveIntegerField()
+    epochs = models.PositiveIntegerField(help_text="at most so many")
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="runs")
+    launched_by = models.CharField(max_length=150)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    checkpoint = models.CharField(max_length=200, blank=True, help_text="key of the stored resume state")
+    device = models.CharField(max_length=100, blank=True)
+    code_version = models.CharField(max_length=64, blank=True)
+    rate_usd_per_hour = models.DecimalField(max_digits=10, decimal_places=4, default=0)
+    reserved_usd = models.DecimalField(max_digits=12, decimal_places=6, default=0)
+    allowed_seconds = models.FloatField(default=0, help_text="what the reservation pays for")
+    billed_seconds = models.FloatField(default=0, help_text="machine time of all attempts")
+    spent_usd = models.DecimalField(max_digits=12, decimal_places=6, default=0)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"run {self.pk} ({self.coin} {self.line})"
+
+    @property
+    def committed_usd(self) -> Decimal:
+        return max(self.reserved_usd, self.spent_usd) if self.state == JobState.RUNNING else self.spent_usd
+
+    @property
+    def progress(self) -> float:
+        """Epochs done, as a share of those allowed; 1 once succeeded (early stopping ends sooner)."""
+        if self.state == JobState.SUCCEEDED:
+            return 1.0
+        return min(1.0, len(self.epoch_rows.all()) / max(1, self.epochs))
+
+
+class Epoch(models.Model):
+    """What one epoch of a run showed."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="epoch_rows")
+    number = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField()
+    train_loss = models.FloatField(null=True)
+    validation_loss = models.FloatField(null=True)
+    validation_accuracy = models.FloatField(null=True)
+    seconds = models.FloatField()
+    rows_per_second = models.FloatField()
+    is_best = models.BooleanField()
+    finished_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="an_epoch_is_reported_once")]
+
+
+class RunLine(models.Model):
+    """One line of a run's log."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="log")
+    at = models.DateTimeField(auto_now_add=True)
+    attempt = models.PositiveIntegerField()
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Bundle(models.Model):
+    """The immutable files of one trained coin, named by the digest of their manifest."""
+
+    digest = models.CharField(max_length=71, unique=True)
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="bundles")
+    line = models.CharField(max_length=32)
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="bundles")
+    run = models.OneToOneField(
+        TrainingRun, on_delete=models.PROTECT, null=True, blank=True, related_name="bundle"
+    )
+    manifest = models.TextField(help_text="the canonical manifest, as hashed")
+    is_simulated = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.coin} {self.line} bundle {self.short_digest}"
+
+    @property
+    def short_digest(self) -> str:
+        return self.digest.removeprefix("sha256:")[:12]
+
+
+class Artifact(models.Model):
+    """One file of a bundle; its bytes are stored under their own hash."""
+
+    bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="artifacts")
+    name = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64, db_index=True)
+    size = models.PositiveBigIntegerField(help_text="bytes")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["bundle", "name"], name="one_artifact_per_name")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.bundle}"
+
+
+class Worker(models.Model):
+    """A worker process as it last described itself."""
+
+    name = models.CharField(max_length=100, unique=True)
+    queues = models.CharField(max_length=100)
+    device = models.CharField(max_length=100, help_text="GPU name, or CPU")
+    memory_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    cuda_version = models.CharField(max_length=20, blank=True)
+    torch_version = models.CharField(max_length=40)
+    code_version = models.CharField(max_length=64)
+    rate_usd_per_hour = models.DecimalField(max_digits=10, decimal_places=4)
+    started_at = models.DateTimeField()
+    last_heard_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,12 @@
+"""What the database refuses of training records."""
+
+from audit import triggers
+
+REFUSALS = [
+    *triggers.append_only("training_epoch"),
+    *triggers.frozen("training_dataset", "coin_id", "digest", "is_simulated", "rows", "first_at", "last_at"),
+    *triggers.frozen(
+        "training_bundle", "digest", "coin_id", "line", "dataset_id", "run_id", "manifest", "is_simulated"
+    ),
+    *triggers.frozen("training_artifact", "bundle_id", "name", "sha256", "size"),
+]

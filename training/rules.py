@@ -1,0 +1,79 @@
+"""States of a run, what it may cost, and when it must stop: decisions without clock or database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_UP, Decimal
+from enum import StrEnum
+
+MICRO = Decimal("0.000001")
+ATTEMPTS_WITHOUT_PROGRESS = 5
+
+
+class JobState(StrEnum):
+    """The life of work that a worker claims: a training run, or a measuring."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+# running → running is a takeover: the lease ran out, another worker goes on.
+JOB_TRANSITIONS: Mapping[str, frozenset[str]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class Source(StrEnum):
+    """Where a dataset's candles came from."""
+
+    UPLOAD = "upload"
+    EXCHANGE = "exchange"
+    SIMULATED = "simulated"
+
+
+def cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
+    """US dollars for `seconds` on a machine of this rate, rounded up to a millionth."""
+    return (Decimal(str(seconds)) * rate_per_hour / 3600).quantize(MICRO, rounding=ROUND_UP)
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a run may take at the worst: it is stopped at `seconds`, which cost `usd`."""
+
+    usd: Decimal
+    seconds: float
+
+
+def reserve(
+    *, remaining_usd: Decimal, share_of_time_seconds: float, rate_per_hour: Decimal
+) -> Reservation | None:
+    """The worst case to set aside before a run starts, cut to what the release has left; None when nothing is."""
+    if remaining_usd <= 0:
+        return None
+    worst = cost(share_of_time_seconds, rate_per_hour)
+    if worst <= remaining_usd or rate_per_hour == 0:
+        return Reservation(worst, share_of_time_seconds)
+    return Reservation(remaining_usd, float(remaining_usd * 3600 / rate_per_hour))
+
+
+def reason_to_stop(
+    *, is_cancelled: bool, billed_seconds: float, share_of_time_seconds: float, reservation: Reservation
+) -> str | None:
+    """Why a run must end between two epochs, or None to go on."""
+    if is_cancelled:
+        return "cancelled by request"
+    if billed_seconds >= share_of_time_seconds:
+        return f"time limit: {billed_seconds:.0f} s of the {share_of_time_seconds:.0f} s a run may take"
+    if billed_seconds >= reservation.seconds:
+        return f"spending limit: ${reservation.usd} were left for this run, and they are spent"
+    return None
