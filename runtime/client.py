@@ -13,8 +13,9 @@ from types import MappingProxyType, TracebackType
 import polars as pl
 
 from mlcore import bundle, features
+from mlcore.candles import check
 from mlcore.errors import BundleRefused
-from mlcore.predictor import Predictor
+from mlcore.predictor import Prediction, Predictor
 from runtime.cache import Cache, Kept, Mark
 from runtime.errors import (
     CacheFailed,
@@ -167,27 +168,22 @@ class Client:
     def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
         """Decide for one coin from its candles, the oldest bar first (`mlcore.candles`; 2,048 bars or more).
 
-        Neutral, with the reason, where there is no model. Raises UnknownCoin, and what `mlcore` refuses:
-        CandlesRefused, NotEnoughBars, FeaturesRefused.
+        Neutral, with the reason, where there is no model or where it answers what is not finite. Raises UnknownCoin,
+        and what `mlcore` refuses in the candles: CandlesRefused, NotEnoughBars, FeaturesRefused.
         """
         state = self._state  # read once: the set may be replaced while this decision is made
         self._expect_known(coin, state)
-        if state.kept is None or not state.predictors:
+        predictor = state.predictors.get(coin)
+        if state.kept is None or predictor is None:
             return self._neutral(coin, state)
-        snapshot, stale_since = state.kept.snapshot, self._stale_since(state)
-        prediction = state.predictors[coin].predict(candles)
-        return Decision(
-            coin=coin,
-            direction=prediction.direction,
-            probabilities=prediction.probabilities,
-            line=snapshot.line,
-            release=snapshot.release,
-            epoch=snapshot.epoch,
-            stale_since=stale_since,
-            reason=_staleness(stale_since, state.problem),
-            at=prediction.at,
-            is_simulated=snapshot.is_simulated,
-        )
+        window = check(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
+        try:
+            prediction = predictor.predict(window)
+        except BundleRefused as error:
+            return replace(
+                self._neutral(coin, state), reason=f"no model: release {state.kept.snapshot.release}: {error}"
+            )
+        return self._decided(coin, state.kept.snapshot, state, prediction)
 
     def refresh(self) -> Active:
         """Ask the service once, and follow it where that is safe; what is not comes back as `problem`.
@@ -347,6 +343,21 @@ class Client:
         was_missed = state.asked_at is not None and state.asked_at > confirmed_at
         return confirmed_at if was_missed or self._clock() - confirmed_at > self._fresh_for else None
 
+    def _decided(self, coin: str, snapshot: Snapshot, state: _State, prediction: Prediction) -> Decision:
+        stale_since = self._stale_since(state)
+        return Decision(
+            coin=coin,
+            direction=prediction.direction,
+            probabilities=MappingProxyType(prediction.probabilities),
+            line=snapshot.line,
+            release=snapshot.release,
+            epoch=snapshot.epoch,
+            stale_since=stale_since,
+            reason=_staleness(stale_since, state.problem),
+            at=prediction.at,
+            is_simulated=snapshot.is_simulated,
+        )
+
     def _neutral(self, coin: str, state: _State) -> Decision:
         stale_since = self._stale_since(state)
         snapshot = state.kept.snapshot if state.kept else None
@@ -390,15 +401,17 @@ def _verify(snapshot: Snapshot, model: Model, folder: Path) -> None:
     except (BundleRefused, OSError) as error:
         raise SetRefused(f"{model.coin}: {error}") from error
     announced = {
-        "coin": model.coin,
-        "line": snapshot.line,
-        "feature_schema": model.feature_schema,
-        "classes": model.classes,
+        "coin": (manifest.coin, model.coin),
+        "line": (manifest.line, snapshot.line),
+        "feature schema": (manifest.schema_name, model.feature_schema),
+        "classes": (manifest.classes, model.classes),
+        "files": ({*manifest.files, bundle.MANIFEST_FILE}, {*model.files}),
     }
-    for name, value in announced.items():
-        found = getattr(manifest, name)
-        if found != value:
-            raise SetRefused(f"{model.coin}: the bundle's {name} is {found!r}, the snapshot says {value!r}")
+    for name, (found, expected) in announced.items():
+        if found != expected:
+            raise SetRefused(f"{model.coin}: the bundle's {name}: {found}; the snapshot says {expected}")
+    if manifest.is_simulated and not snapshot.is_simulated:
+        raise SetRefused(f"{model.coin}: trained on a simulated market, and the snapshot does not say so")
 
 
 def _staleness(stale_since: datetime | None, problem: ClientError | None) -> str:
