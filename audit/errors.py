@@ -12,6 +12,16 @@ class DomainError(Exception):
         self.message = message
         self.field = field
 
+    def as_problem(self) -> dict[str, str | int]:
+        """This refusal as a problem document (RFC 9457)."""
+        document: dict[str, str | int] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.message,
+        }
+        return {**document, "field": self.field} if self.field else document
+
 
 class InvalidInput(DomainError):
     """The request itself is wrong; changing it helps."""
@@ -39,6 +49,13 @@ class Conflict(DomainError):
 
     status = 409
     title = "Conflict"
+
+
+class Unauthenticated(DomainError):
+    """Nobody said who asks, or with a token that does not hold."""
+
+    status = 401
+    title = "Not signed in"
 
 
 class Unavailable(DomainError):

@@ -75,13 +75,15 @@ def transition(
     """Move `obj` to another state: the only writer of a `state` column.
 
     `where` narrows the row further (a worker adds its attempt, so that a worker thought dead writes nothing);
-    `updates` are columns that change with the state. Raises Conflict when the table of transitions forbids the
-    move, or when somebody else moved first.
+    `updates` are columns that change with the state; a model that keeps a `reason` column gets the reason. Raises
+    Conflict when the table of transitions forbids the move, or when somebody else moved first.
     """
     lock_head()
     before = obj.state  # type: ignore[attr-defined]
     if to not in obj.TRANSITIONS[before]:  # type: ignore[attr-defined]
         raise Conflict(f"{obj} is {before}; from there it cannot become {to}.")
+    if any(field.name == "reason" for field in obj._meta.fields):
+        updates["reason"] = reason
     rows = type(obj)._base_manager.filter(pk=obj.pk, state=before, **(where or {}))
     if rows.update(state=to, **updates) != 1:
         raise Conflict(f"{obj} is no longer {before}: somebody else moved it first. Look at it again.")

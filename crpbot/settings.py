@@ -4,6 +4,7 @@ Two profiles. *embedded* (the default) needs nothing: SQLite, a Redis on a socke
 folder, loopback only. *production* has no default for a secret, and refuses to start while one is missing.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -50,10 +51,8 @@ def _embedded_secret() -> str:
         descriptor, draft = tempfile.mkstemp(dir=STATE_DIR)
         with os.fdopen(descriptor, "w") as out:
             out.write(secrets.token_urlsafe(48))
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(draft, path)  # whoever links first wins; the others read that one
-        except FileExistsError:
-            pass
         Path(draft).unlink()
     return path.read_text()
 

@@ -8,7 +8,9 @@ from pathlib import Path
 def start(folder: str) -> str:
     """Start a server with its data in `folder`; answers the URL to reach it by. It stops with this process."""
     Path(folder).chmod(0o755)  # PostgreSQL refuses to run as root, and then runs as a user of its own
-    os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+    runtime = Path(folder) / "run"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     import pgserver
 
     server = pgserver.get_server(f"{folder}/postgresql", cleanup_mode="stop")

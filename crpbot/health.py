@@ -1,0 +1,21 @@
+"""Whether this process can do its work: for the container engine and the load balancer."""
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import DatabaseError
+from django.http import HttpRequest, JsonResponse
+
+from audit import triggers
+
+
+@login_not_required
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 when the database answers and holds its guards; 503 with what is wrong otherwise."""
+    try:
+        missing = triggers.missing()
+    except DatabaseError:
+        return JsonResponse({"ok": False, "problem": "the database does not answer"}, status=503)
+    if missing:
+        return JsonResponse(
+            {"ok": False, "problem": f"{len(missing)} triggers missing; run migrate"}, status=503
+        )
+    return JsonResponse({"ok": True})

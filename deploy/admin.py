@@ -1,0 +1,39 @@
+"""Releases and the pointer in the admin: to read. Nothing here moves anything."""
+
+from django.contrib import admin
+
+from audit.admin import HistoryAdmin
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
+
+
+class ReleaseCoinInline(admin.TabularInline):
+    model = ReleaseCoin
+    extra = 0
+    can_delete = False
+
+
+class ReleaseStatusInline(admin.StackedInline):
+    model = ReleaseStatus
+    can_delete = False
+
+
+@admin.register(Release)
+class ReleaseAdmin(HistoryAdmin):
+    list_display = ["id", "line", "purpose", "state", "policy", "launched_by", "created_at"]
+    list_filter = ["line", "purpose", "status__state", "created_at"]
+    list_select_related = ["status", "policy"]
+    inlines = [ReleaseStatusInline, ReleaseCoinInline]
+
+
+@admin.register(PointerMove)
+class PointerMoveAdmin(HistoryAdmin):
+    list_display = ["epoch", "kind", "release", "moved_by", "moved_at", "reason"]
+    list_filter = ["kind", "moved_by", "moved_at"]
+    list_select_related = ["release"]
+    date_hierarchy = "moved_at"
+
+
+@admin.register(FallbackRegistration)
+class FallbackRegistrationAdmin(HistoryAdmin):
+    list_display = ["id", "release", "registered_by", "at", "reason"]
+    list_select_related = ["release"]

@@ -1,0 +1,28 @@
+import json
+from typing import Any
+
+from audit.command import GateCommand
+from deploy import snapshot
+
+
+class Command(GateCommand):
+    help = "Print what every bot must use now: the snapshot a bot fetches."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(snapshot.current().body)
+        return document
+
+    def say(self, answer: dict[str, Any]) -> str:
+        what = (
+            f"{answer['line']} (release {answer['release']})"
+            if answer["line"]
+            else "nothing: bots answer neutral"
+        )
+        lines = [
+            f"epoch {answer['epoch']}: {what}, {answer['kind']} by {answer['moved_by']} at {answer['moved_at']}",
+            f"because: {answer['reason']}",
+        ]
+        lines += [f"{coin}: {model['bundle']}" for coin, model in answer["models"].items()]
+        if answer["simulated"]:
+            lines.append("simulated market: not for trading")
+        return "\n".join(lines)

@@ -1,0 +1,13 @@
+from typing import Any
+
+from deploy import services
+from deploy.decision_command import DecisionCommand
+
+
+class Command(DecisionCommand):
+    help = "Stop building a release."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        release = self.release(options)
+        services.cancel(release, actor=self.actor(options), reason=options["reason"])
+        return self.after(release)

@@ -1,0 +1,21 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from deploy import services
+
+
+class Command(ActingCommand):
+    help = "Hold every bot on the fallback, at once; on nothing when the fallback is not fit."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--reason", required=True, help="stands in the audit history")
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        move = services.pin(actor=self.actor(options), reason=options["reason"])
+        line = move.release.line if move.release else None
+        return {"epoch": move.epoch, "kind": move.kind, "line": line, "reason": move.reason}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return f"epoch {answer['epoch']}: {answer['line'] or 'offline, bots answer neutral'} ({answer['reason']})"

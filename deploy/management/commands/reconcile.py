@@ -1,0 +1,33 @@
+import signal
+import threading
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import close_old_connections
+
+from deploy import services
+
+
+class Command(BaseCommand):
+    help = "Look at the world every few seconds: send lost messages again, move releases along. Runs until stopped."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--once", action="store_true", help="look once and end")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda *_: stop.set())
+        while not stop.is_set():
+            self._look()
+            if options["once"]:
+                return
+            stop.wait(settings.RECONCILE_EVERY_SECONDS)
+
+    def _look(self) -> None:
+        close_old_connections()
+        try:
+            services.reconcile_once()
+        except Exception as error:  # noqa: BLE001 - a database away for a while must not end the one who repairs
+            self.stderr.write(f"could not look at the world, trying again: {error}")

@@ -1,0 +1,82 @@
+import time
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from audit.errors import InvalidInput
+from deploy import services
+from deploy.models import Release
+from deploy.report import gate_table, progress_line, summary
+from deploy.rules import Purpose, ReleaseState
+from training.models import Dataset
+
+
+class Command(ActingCommand):
+    help = (
+        "Launch a release: train, measure and judge every required coin. With --wait, until it has settled."
+    )
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
+        parser.add_argument("--epochs", type=int)
+        parser.add_argument("--batch-size", type=int)
+        parser.add_argument("--learning-rate", type=float)
+        parser.add_argument("--seed", type=int)
+        parser.add_argument(
+            "--dataset",
+            action="append",
+            default=[],
+            metavar="COIN=ID",
+            help="a coin's dataset; its newest otherwise",
+        )
+        parser.add_argument(
+            "--purpose", choices=[purpose.value for purpose in Purpose], default=Purpose.CANDIDATE.value
+        )
+        parser.add_argument("--wait", action="store_true", help="show its progress until it has settled")
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        names = ("epochs", "batch_size", "learning_rate")
+        release = services.launch(
+            options["line"],
+            actor=self.actor(options),
+            parameters={name: options[name] for name in names if options[name] is not None},
+            datasets=dict(self._dataset(text) for text in options["dataset"]),
+            seed=options["seed"],
+            purpose=Purpose(options["purpose"]),
+        )
+        if options["wait"]:
+            self._wait(release)
+        return summary(Release.objects.get(pk=release.pk))
+
+    def _dataset(self, text: str) -> tuple[str, Dataset]:
+        symbol, _, number = text.partition("=")
+        dataset = Dataset.objects.filter(pk=number).first() if number.isdigit() else None
+        if dataset is None:
+            raise InvalidInput(f"--dataset {text}: say COIN=ID with the number of a dataset that exists.")
+        return symbol, dataset
+
+    def _wait(self, release: Release) -> None:
+        """Until settled; a release to be inherited never settles, and is done once every coin is diagnosed."""
+        last = ""
+        while True:
+            release = Release.objects.select_related("status").get(pk=release.pk)
+            line = progress_line(release)
+            if line != last:
+                self.stderr.write(line)
+                last = line
+            is_measured = all(place.diagnosis_id for place in release.coins.all())
+            if release.state != ReleaseState.BUILDING or (
+                release.purpose == Purpose.INHERITED and is_measured
+            ):
+                return
+            time.sleep(0.5)
+
+    def say(self, answer: dict[str, Any]) -> str:
+        head = f"release {answer['release']} ({answer['line']}) is {answer['state']}"
+        because = f"\nbecause: {answer['reason']}" if answer["reason"] else ""
+        table = gate_table(Release.objects.get(pk=answer["release"]))
+        return f"{head}{because}\n{table}".rstrip()
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return bool(answer["state"] == ReleaseState.REJECTED)

@@ -1,0 +1,15 @@
+from typing import Any
+
+from deploy import services
+from deploy.decision_command import SwapCommand
+
+
+class Command(SwapCommand):
+    help = "Bring back a release that was live before."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        release = self.release(options)
+        services.restore(
+            release, actor=self.actor(options), reason=options["reason"], epoch=self.seen(options)
+        )
+        return self.after(release)

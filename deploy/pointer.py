@@ -1,0 +1,80 @@
+"""The pointer: what it says now, and the one function that moves it."""
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from audit import services as audit
+from audit import triggers
+from audit.errors import Conflict, Unavailable
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseStatus
+from deploy.rules import MoveKind, ReleaseState
+from gates.models import GatePolicy
+
+
+def current() -> PointerMove | None:
+    """The last move: what every bot must use. None until the service has inherited a release."""
+    return PointerMove.objects.select_related("release__status", "policy").order_by("-epoch").first()
+
+
+def fallback() -> Release | None:
+    """The registered fallback."""
+    last = FallbackRegistration.objects.select_related("release__status").first()
+    return last.release if last else None
+
+
+def move(
+    kind: MoveKind, release: Release | None, *, policy: GatePolicy, actor: object, reason: str
+) -> PointerMove:
+    """Append the next epoch and its event, in the caller's transaction.
+
+    The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
+    place, Conflict when they refuse.
+    """
+    if missing := triggers.missing():
+        raise Unavailable(
+            f"The pointer does not move: {len(missing)} database triggers are missing or altered ({missing[0]}, …)."
+            " Run `manage.py migrate`, which installs them."
+        )
+    audit.lock_head()
+    last = current()
+    moved = PointerMove(
+        epoch=last.epoch + 1 if last else 1,
+        previous=last,
+        release=release,
+        policy=policy,
+        kind=kind,
+        moved_by=str(actor),
+        reason=reason,
+        moved_at=timezone.now(),
+    )
+    moved.audit_seq = audit.record(
+        f"pointer.{kind}", moved, actor=actor, reason=reason, detail=_detail(moved)
+    ).seq
+    try:
+        with transaction.atomic():
+            moved.save(force_insert=True)
+    except IntegrityError as refused:
+        raise Conflict(
+            f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
+        ) from refused
+    return moved
+
+
+def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: str) -> None:
+    """Take the live release, if this is it, out of its place."""
+    status = (
+        ReleaseStatus.objects.filter(release=release, state=ReleaseState.LIVE).first() if release else None
+    )
+    if status is not None:
+        audit.transition(status, to, actor=actor, reason=reason)
+
+
+def _detail(moved: PointerMove) -> dict[str, object]:
+    places = moved.release.coins.select_related("coin", "bundle") if moved.release else []
+    return {
+        "epoch": moved.epoch,
+        "line": moved.release.line if moved.release else None,
+        "release": moved.release_id,
+        "policy": moved.policy.number if moved.policy else None,
+        "bundles": {place.coin.symbol: place.bundle.digest for place in places if place.bundle},
+    }

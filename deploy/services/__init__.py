@@ -1,0 +1,19 @@
+"""What is asked of a release or the pointer: launch, advance and settle, decide."""
+
+from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
+from deploy.services.launching import cancel, launch
+from deploy.services.settling import advance, advance_for, reconcile_once
+
+__all__ = [
+    "advance",
+    "advance_for",
+    "approve",
+    "cancel",
+    "decline",
+    "inherit",
+    "launch",
+    "pin",
+    "reconcile_once",
+    "register_fallback",
+    "restore",
+]

@@ -1,0 +1,159 @@
+"""Starting a release, and calling it off."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.errors import Conflict, InvalidInput
+from deploy import pointer
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.outcomes import places_of, required_coins
+from deploy.rules import Action, Purpose
+from deploy.services import settling
+from gates import services as gates
+from training import services as training
+from training.models import Coin, Dataset
+
+DEFAULT_SEED = 1
+
+
+def launch(
+    line: str,
+    *,
+    actor: Actor,
+    parameters: Mapping[str, Any] | None = None,
+    datasets: Mapping[str, Dataset] | None = None,
+    seed: int | None = None,
+    purpose: Purpose = Purpose.CANDIDATE,
+) -> Release:
+    """Start a release: a run for every required coin, each on its dataset (its newest, where none is named).
+
+    Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, or a
+    coin without candles, Conflict when a second release would be inherited.
+    """
+    actor.require(Role.OPERATOR, "launch a release")
+    training.plan(line, dict(parameters or {}))
+    chosen = _choose_datasets(datasets or {})
+    seed = _checked_seed(seed)
+    with transaction.atomic():
+        audit.lock_head()
+        if purpose == Purpose.INHERITED and pointer.current() is not None:
+            raise Conflict("The service has its first pointer already; launch a candidate instead.")
+        release = _create(line, actor, dict(parameters or {}), chosen, seed, purpose)
+        transaction.on_commit(lambda: settling.advance_quietly(release.pk))
+    return release
+
+
+def _create(
+    line: str,
+    actor: Actor,
+    parameters: dict[str, Any],
+    datasets: dict[Coin, Dataset],
+    seed: int,
+    purpose: Purpose,
+) -> Release:
+    release = Release.objects.create(
+        line=line,
+        purpose=purpose,
+        policy=gates.policy_in_force(),
+        parameters=parameters,
+        seed=seed,
+        budget=training.open_budget(runs_expected=len(datasets)),
+        launched_by=actor.name,
+        deadline_at=timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS),
+    )
+    ReleaseStatus.objects.create(release=release)
+    for coin, dataset in datasets.items():
+        ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset)
+    detail = {
+        "line": line,
+        "purpose": purpose,
+        "parameters": parameters,
+        "seed": seed,
+        "policy": release.policy.number,
+        "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
+    }
+    audit.record("release.launched", release, actor=actor, detail=detail)
+    return release
+
+
+def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
+    coins = required_coins()
+    if not coins:
+        raise InvalidInput("There is no required coin: a release would hold nothing.")
+    if unknown := sorted(set(named) - {coin.symbol for coin in coins}):
+        raise InvalidInput(
+            f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
+        )
+    return {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
+
+
+def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
+    dataset = named or coin.datasets.order_by("-id").first()
+    if dataset is None:
+        raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
+    if dataset.coin_id != coin.pk:
+        raise InvalidInput(
+            f"Dataset {dataset.pk} holds {dataset.coin}'s candles, not {coin}'s.", field="datasets"
+        )
+    return dataset
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return DEFAULT_SEED
+    if not 0 <= seed < 2**31:
+        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {2**31 - 1}.", field="seed")
+    return seed
+
+
+def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
+    """Stop building a release. It settles at once, with what is missing as errors (rule 2)."""
+    with audit.refusals_recorded("release.cancel", release, actor=actor, reason=reason):
+        actor.require(Role.OPERATOR, "cancel a release")
+        reason = required_reason(reason)
+        release = Release.objects.select_related("status").get(pk=release.pk)
+        require_action(release, Action.CANCEL)
+        with transaction.atomic():
+            audit.lock_head()
+            audit.record("release.cancelled", release, actor=actor, reason=reason)
+            ReleaseStatus.objects.filter(pk=release.pk, cancel_requested_at=None).update(
+                cancel_requested_at=timezone.now()
+            )
+        for place in places_of(release):
+            if place.run is not None and not place.run.has_ended:
+                training.cancel_run(place.run, actor=actor, reason=reason)
+        settling.settle(release, ended_early=f"cancelled by {actor}: {reason}")
+    return Release.objects.select_related("status").get(pk=release.pk)
+
+
+def required_reason(reason: str) -> str:
+    """Every decision says why."""
+    cleaned = reason.strip()
+    if not cleaned:
+        raise InvalidInput("Give a reason: it stands in the audit history.", field="reason")
+    if len(cleaned) > 1000:
+        raise InvalidInput(f"The reason has {len(cleaned)} characters; 1,000 are enough.", field="reason")
+    return cleaned
+
+
+def require_action(release: Release, action: Action) -> None:
+    """Raise Conflict unless the release stands where this may be asked of it."""
+    if action not in release.allowed_actions:
+        why = f" ({release.status.reason})" if release.status.reason else ""
+        raise Conflict(f"{release} is {release.state}{why}; it cannot be {_PARTICIPLE[action]}.")
+
+
+_PARTICIPLE = {
+    Action.APPROVE: "approved",
+    Action.DECLINE: "declined",
+    Action.RESTORE: "restored",
+    Action.CANCEL: "cancelled",
+    Action.REGISTER: "registered as the fallback",
+}

@@ -1,0 +1,177 @@
+"""Moving a release along: what is due is started, what is complete is settled.
+
+`advance` reads the database and acts on what it finds; it is called after every committed transition, and again by
+`reconcile` every few seconds, so that nothing depends on a message or a process having survived.
+"""
+
+import logging
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import models, transaction
+from django.utils import timezone
+
+from accounts.rules import GATE, Actor, Role
+from audit import services as audit
+from audit.errors import Conflict, DomainError
+from deploy import outcomes, pointer
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
+from deploy.rules import settle as decide
+from deploy.services import pinning
+from gates import services as gates
+from gates.models import Measurement
+from training import services as training
+from training.models import Job, TrainingRun
+from training.queue import enqueue
+from training.rules import JobState
+
+logger = logging.getLogger(__name__)
+RESEND_AFTER = timedelta(seconds=30)
+
+
+def advance(release: Release) -> None:
+    """Start what is due in this release, and settle it once every required coin has an outcome."""
+    release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
+    if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
+        return
+    for place in outcomes.places_of(release):
+        _advance_coin(release, place)
+    if release.state == ReleaseState.BUILDING:
+        settle(release, ended_early="not finished by its deadline" if release.is_overdue else None)
+
+
+def advance_quietly(release_id: int) -> None:
+    """Advance after a commit: a failure is logged, and `reconcile` tries again within seconds."""
+    try:
+        advance(Release.objects.get(pk=release_id))
+    except Exception:
+        logger.exception("release %s could not be advanced; reconcile will try again", release_id)
+
+
+def advance_for(obj: models.Model) -> None:
+    """Advance the releases that a run or a measurement belongs to, once its state has changed."""
+    if not isinstance(obj, TrainingRun | Measurement) or not obj.has_ended:
+        return
+    chosen = {"run": obj} if isinstance(obj, TrainingRun) else {"bundle": obj.bundle_id}
+    for release_id in ReleaseCoin.objects.filter(**chosen).values_list("release_id", flat=True):
+        advance_quietly(release_id)
+
+
+def reconcile_once() -> None:
+    """One look at the world: messages lost are sent again, releases moved along."""
+    now = timezone.now()
+    resend_before = now - max(RESEND_AFTER, timedelta(seconds=settings.LEASE_SECONDS))
+    jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
+    for model in jobs:
+        for job in model.objects.due(now, resend_after=resend_before):
+            enqueue(job)
+    open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
+    for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
+        advance_quietly(release_id)
+
+
+def settle(release: Release, *, ended_early: str | None = None) -> None:
+    """Settle a building release once every required coin has an outcome, or at once when it `ended_early`.
+
+    Rule 3: all passed, it awaits approval. Rule 4: any not passed, it is rejected, and the bots go to the fallback unless
+    what they run has itself passed.
+    """
+    fitness = pinning.fallback_fitness()
+    with transaction.atomic():
+        audit.lock_head()
+        status = ReleaseStatus.objects.get(pk=release.pk)
+        settlement = _settlement(release, status, ended_early)
+        if settlement is None:
+            return
+        audit.transition(
+            status,
+            settlement.state,
+            actor=GATE,
+            reason=settlement.reason,
+            updates_reason=settlement.reason,
+            settled_at=timezone.now(),
+        )
+        if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
+            pin_unless_live_passed(f"{release} rejected: {settlement.reason}", actor=GATE, fitness=fitness)
+    if settlement.state == ReleaseState.REJECTED:
+        _stop_what_still_runs(release, settlement.reason)
+
+
+def pin_unless_live_passed(reason: str, *, actor: object, fitness: pinning.Fitness) -> None:
+    """Rule 4, in the caller's transaction."""
+    now = pointer.current()
+    live_passed = outcomes.passed_its_own_policy(now.release) if now else False
+    if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
+        pinning.pin_in_transaction(reason, actor=actor, fitness=fitness)
+
+
+def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
+    if status.state != ReleaseState.BUILDING:
+        return None
+    found = [
+        _required_outcome(release, coin.pk, coin.symbol, ended_early) for coin in outcomes.required_coins()
+    ]
+    known = [outcome for outcome in found if outcome is not None]
+    if len(known) < len(found):
+        return None
+    if release.purpose == Purpose.INHERITED:
+        lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
+        return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
+    return decide(release.purpose, known)
+
+
+def _required_outcome(release: Release, coin_id: int, symbol: str, ended_early: str | None) -> Outcome | None:
+    place = next((p for p in outcomes.places_of(release) if p.coin_id == coin_id), None)
+    if place is None:
+        return Outcome(symbol, missing="became required after this release was launched")
+    outcome = outcomes.outcome_of(place)
+    return outcome or (Outcome(symbol, missing=ended_early) if ended_early else None)
+
+
+def _advance_coin(release: Release, place: ReleaseCoin) -> None:
+    if place.bundle is None and place.run is None:
+        _start_run(release, place)
+    if place.bundle is None and place.run is not None and place.run.state == JobState.SUCCEEDED:
+        _write_once(place, bundle=place.run.bundle)
+    if place.bundle is not None and place.diagnosis is None:
+        measurement = gates.measure(place.bundle, place.dataset, actor=GATE)
+        if measurement.has_ended:
+            _write_once(place, diagnosis=gates.judge(measurement, release.policy))
+
+
+def _start_run(release: Release, place: ReleaseCoin) -> None:
+    with transaction.atomic():
+        audit.lock_head()
+        place.refresh_from_db(fields=["run"])
+        if place.run_id is not None:
+            return
+        run = training.launch_run(
+            place.coin,
+            place.dataset,
+            line=release.line,
+            parameters=release.parameters,
+            seed=release.seed,
+            budget=release.budget,
+            actor=Actor(
+                release.launched_by, frozenset({Role.OPERATOR})
+            ),  # whose role was checked at the launch
+        )
+        _write_once(place, run=run)
+
+
+def _write_once(place: ReleaseCoin, **column: models.Model) -> None:
+    """Fill one empty column of a release's coin; whoever came first has filled it already."""
+    ((name, value),) = column.items()
+    ReleaseCoin.objects.filter(pk=place.pk, **{f"{name}__isnull": True}).update(**column)
+    setattr(place, name, value)
+
+
+def _stop_what_still_runs(release: Release, reason: str) -> None:
+    for place in outcomes.places_of(release):
+        if place.run is None or place.run.has_ended:
+            continue
+        try:
+            training.cancel_run(place.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
+        except (Conflict, DomainError):
+            continue  # it ended in this very moment

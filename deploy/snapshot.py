@@ -1,0 +1,90 @@
+"""The document a bot fetches: what to run, and why, as one body of bytes."""
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from audit.errors import Unavailable
+from audit.models import AuditEvent
+from deploy import pointer
+from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
+from deploy.outcomes import places_of
+from gates.rules import loosened
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One epoch's document, ready to send. The ETag is the digest of the body."""
+
+    epoch: int
+    body: bytes
+    etag: str
+
+
+def current() -> Snapshot:
+    """The document of the last move. Raises Unavailable before the first."""
+    now = pointer.current()
+    if now is None:
+        raise Unavailable("There is no pointer yet. An approver must inherit the release the bot runs today.")
+    return of(now)
+
+
+def of(move: PointerMove) -> Snapshot:
+    body = json.dumps(document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return Snapshot(move.epoch, body, f'"{hashlib.sha256(body).hexdigest()}"')
+
+
+def document(move: PointerMove) -> dict[str, Any]:
+    """The snapshot as a document; the same move gives the same document, byte for byte."""
+    release = move.release
+    places = [place for place in places_of(release) if place.bundle] if release else []
+    event = AuditEvent.objects.get(pk=move.audit_seq)
+    return {
+        "service": service_name(),
+        "epoch": move.epoch,
+        "kind": move.kind,
+        "line": release.line if release else None,
+        "release": release.pk if release else None,
+        "moved_at": move.moved_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "moved_by": move.moved_by,
+        "reason": move.reason,
+        "simulated": any(place.bundle.is_simulated for place in places if place.bundle),
+        "policy": _policy(move),
+        "audit": {"seq": event.seq, "hash": event.hash},
+        "models": {place.coin.symbol: _model(place) for place in places},
+    }
+
+
+def service_name() -> str:
+    """By which a bot tells this service's epochs from another's."""
+    identity, _ = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
+    return identity.name
+
+
+def _policy(move: PointerMove) -> dict[str, Any] | None:
+    if move.policy is None:
+        return None
+    return {"number": move.policy.number, "loosened": loosened(move.policy.document)}
+
+
+def _model(place: ReleaseCoin) -> dict[str, Any]:
+    bundle = place.bundle
+    assert bundle is not None
+    manifest = json.loads(bundle.manifest)
+    return {
+        "bundle": bundle.digest,
+        "simulated": bundle.is_simulated,
+        "feature_schema": manifest["schema"]["name"],
+        "schema_digest": manifest["schema"]["digest"],
+        "classes": manifest["classes"],
+        "files": {
+            artifact.name: {
+                "sha256": artifact.sha256,
+                "size": artifact.size,
+                "url": f"/api/v1/artifacts/{artifact.sha256}",
+            }
+            for artifact in bundle.artifacts.all()
+        },
+    }
