@@ -1,26 +1,163 @@
-"""What a gate may say."""
+"""From measurements and a policy to verdicts; and what a policy may say. No ORM, clock or I/O."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from audit.errors import InvalidInput
+from gates.figures import Figures, NotMeasured
+from gates.seed_gates import SEED_GATES
+from gates.verdicts import Choice, Finding, Gate, GateOutcome, Threshold, Verdict
+
+__all__ = [
+    "GATES",
+    "SEED_POLICY",
+    "GateOutcome",
+    "Verdict",
+    "checked_policy",
+    "evaluate",
+    "loosened",
+    "overall",
+]
+
+FORMAT = 1
+GATES: Mapping[str, Gate] = {gate.name: gate for gate in SEED_GATES}
+SEED_NAMES = frozenset(gate.name for gate in SEED_GATES)
+
+SEED_POLICY: Mapping[str, Any] = {
+    "format": FORMAT,
+    "gates": {gate.name: {"required": True, **gate.seed_parameters} for gate in SEED_GATES},
+}
+
+# An error outranks a failure: what could not be measured may be worse than what was.
+_WORST_FIRST = (Verdict.ERROR, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 
 
-class Verdict(StrEnum):
-    """Only *passed* passes. *failed*: the thing is bad; *error*: it could not be measured; *inconclusive*: a person must look."""
+def evaluate(
+    measurements: Mapping[str, Any], policy: Mapping[str, Any], *, failure: str = ""
+) -> list[GateOutcome]:
+    """Every gate's word: those of the policy, and the seed's whether the policy names them or not.
 
-    PASSED = "passed"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-    ERROR = "error"
+    `failure` is why the bundle could not be measured at all; then every gate is an *error* that says so.
+    """
+    entries = _entries(policy)
+    names = [*GATES, *sorted(set(entries) - set(GATES))]
+    return [
+        _outcome(name, entries.get(name), Figures(measurements), failure)
+        for name in names
+        if name in entries or name in SEED_NAMES
+    ]
 
 
-@dataclass(frozen=True)
-class GateOutcome:
-    """One gate's word on one bundle, with the figures it stands on."""
+def overall(outcomes: Iterable[GateOutcome]) -> Verdict:
+    """The worst word of the required gates: error, then failed, then inconclusive. None required: an error."""
+    spoken = {outcome.verdict for outcome in outcomes if outcome.is_required}
+    return next((verdict for verdict in _WORST_FIRST if verdict in spoken), Verdict.ERROR)
 
-    gate: str
-    is_required: bool
-    verdict: Verdict
-    figure: float | None
-    observed: str
-    threshold: str
-    sentence: str
+
+def checked_policy(document: object) -> dict[str, Any]:
+    """The document of a sound policy, reduced to what counts. Raises InvalidInput with all that is wrong in it."""
+    if not isinstance(document, Mapping) or document.get("format", FORMAT) != FORMAT:
+        raise InvalidInput(f"A policy is a document of format {FORMAT} with its gates.", field="document")
+    if unknown := sorted(str(key) for key in set(document) - {"format", "gates"}):
+        raise InvalidInput(f"A policy has no field {', '.join(unknown)}.", field="document")
+    problems = list(_problems(document.get("gates")))
+    if problems:
+        raise InvalidInput("This is no policy: " + "; ".join(problems) + ".", field="document")
+    return {"format": FORMAT, "gates": {name: dict(entry) for name, entry in document["gates"].items()}}
+
+
+def loosened(document: Mapping[str, Any]) -> list[str]:
+    """Where a policy asks less than the seed's plan, one sentence each; empty when nowhere."""
+    entries = _entries(document)
+    return [sentence for gate in SEED_GATES for sentence in _loosened(gate, entries.get(gate.name))]
+
+
+def _loosened(gate: Gate, entry: object) -> Iterator[str]:
+    if not isinstance(entry, Mapping) or entry.get("required") is not True:
+        yield f"{gate.name} is not required; the seed's plan requires it."
+        return
+    for parameter in gate.parameters:
+        value = entry.get(parameter.name)
+        if parameter.problem(value) is None and parameter.is_looser(value):
+            yield (
+                f"{gate.name}: {parameter.name.replace('_', ' ')} is {_plain(value)}; "
+                f"the seed's plan says {_plain(parameter.seed)}."
+            )
+
+
+def _outcome(name: str, entry: object, figures: Figures, failure: str) -> GateOutcome:
+    gate = GATES.get(name)
+    is_required = name in SEED_NAMES or not isinstance(entry, Mapping) or entry.get("required") is not False
+    finding, threshold = _finding(gate, name, entry, figures, failure)
+    return GateOutcome(
+        name, is_required, finding.verdict, finding.figure, finding.observed, threshold, finding.sentence
+    )
+
+
+def _finding(
+    gate: Gate | None, name: str, entry: object, figures: Figures, failure: str
+) -> tuple[Finding, str]:
+    if gate is None:
+        return _error(f"The policy asks for a gate {name[:32]!r}, which this code does not know."), "unknown"
+    if not isinstance(entry, Mapping):
+        return _error(f"The policy does not say what {name} requires."), "not set"
+    if unusable := list(_entry_problems(gate, entry)):
+        return _error(f"The policy cannot be judged by: {'; '.join(unusable)}."), "not usable"
+    threshold = gate.says(entry)
+    if failure:
+        return _error(f"{figures.coin} could not be measured: {failure}"), threshold
+    try:
+        if figures.document.get("format") != FORMAT:
+            raise NotMeasured(f"the measurement is not of format {FORMAT}")
+        return gate.judge(figures, entry), threshold
+    except NotMeasured as missing:
+        sentence = f"{figures.coin} cannot be judged by {name}: {missing.message}."
+        return _error(sentence, missing.figure), threshold
+
+
+def _error(sentence: str, figure: float | None = None) -> Finding:
+    return Finding(Verdict.ERROR, figure, "not measured" if figure is None else f"{figure:g}", sentence)
+
+
+def _entries(policy: object) -> Mapping[str, Any]:
+    entries = policy.get("gates") if isinstance(policy, Mapping) else None
+    return entries if isinstance(entries, Mapping) else {}
+
+
+def _problems(entries: object) -> Iterator[str]:
+    """Everything that is wrong with a policy's gates."""
+    if not isinstance(entries, Mapping) or not entries:
+        yield "it names no gate"
+        return
+    for name in sorted(map(str, set(entries) - set(GATES))):
+        yield f"there is no gate {name!r} (known: {', '.join(GATES)})"
+    for gate in GATES.values():
+        if gate.name in entries:
+            yield from _entry_problems(gate, entries[gate.name])
+        elif gate.name in SEED_NAMES:
+            yield f"{gate.name} is one of the seed's gates and must be in every policy"
+
+
+def _entry_problems(gate: Gate, entry: object) -> Iterator[str]:
+    if not isinstance(entry, Mapping):
+        yield f"{gate.name} must be a document"
+        return
+    if not isinstance(entry.get("required"), bool):
+        yield f"{gate.name} must say whether it is required (true or false)"
+    elif gate.name in SEED_NAMES and not entry["required"]:
+        yield f"{gate.name} is one of the seed's gates and must be required"
+    for unknown in sorted(map(str, set(entry) - {"required"} - {p.name for p in gate.parameters})):
+        yield f"{gate.name} has no {unknown!r}"
+    for parameter in gate.parameters:
+        if problem := _parameter_problem(parameter, entry):
+            yield f"{gate.name}: {problem}"
+
+
+def _parameter_problem(parameter: Threshold | Choice, entry: Mapping[str, Any]) -> str | None:
+    if parameter.name not in entry:
+        return f"{parameter.name} is missing"
+    return parameter.problem(entry[parameter.name])
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value).replace("_", " ")

@@ -1,0 +1,101 @@
+"""Reading figures out of a measurement. Whatever is not there, or is no sound number, cannot pass anything."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class NotMeasured(Exception):
+    """A figure that a gate needs is missing, or is not a number one can judge by."""
+
+    def __init__(self, message: str, figure: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.figure = figure
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One document of `mlcore.measure`, read by path. Every reader raises NotMeasured."""
+
+    document: Mapping[str, Any]
+
+    @property
+    def coin(self) -> str:
+        """Whom a sentence is about; only words, so that a missing one decides nothing."""
+        coin = self.document.get("coin")
+        return coin[:12] if isinstance(coin, str) and coin else "The model"
+
+    def section(self, *path: str) -> Mapping[str, Any]:
+        found = self._at(path)
+        if not isinstance(found, Mapping):
+            raise NotMeasured(f"{_name(path)} was not measured")
+        return found
+
+    def number(self, *path: str, least: float = -math.inf, greatest: float = math.inf) -> float:
+        """A finite number within what such a figure can be."""
+        found = self._at(path)
+        word = self._word(path)
+        if found is None and word:
+            raise NotMeasured(f"{_name(path)} is {word}, which is no number to judge by", float(word))
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise NotMeasured(f"{_name(path)} was not measured")
+        value = _as_float(found)
+        if not math.isfinite(value):
+            raise NotMeasured(f"{_name(path)} is {value}, which is no number to judge by", value)
+        if not least <= value <= greatest:
+            raise NotMeasured(f"{_name(path)} is {value:g}, which no sound measuring gives", value)
+        return value
+
+    def share(self, *path: str) -> float:
+        """A part of a whole, 0…1."""
+        return self.number(*path, least=0, greatest=1)
+
+    def count(self, *path: str) -> int:
+        found = self.number(*path, least=0)
+        if found != int(found):
+            raise NotMeasured(f"{_name(path)} is {found:g}, which is no count", found)
+        return int(found)
+
+    def flag(self, *path: str) -> bool:
+        found = self._at(path)
+        if not isinstance(found, bool):
+            raise NotMeasured(f"{_name(path)} was not measured")
+        return found
+
+    def names(self, *path: str) -> list[str]:
+        found = self._at(path)
+        if not isinstance(found, list):
+            raise NotMeasured(f"{_name(path)} was not measured")
+        return [str(name) for name in found]
+
+    def problem(self, section: str) -> str | None:
+        """What went wrong while this section was measured. It must say so outright: silence is not "nothing"."""
+        if "problem" not in self.section(section):
+            raise NotMeasured(f"whether {section} could be measured is not known")
+        found = self._at((section, "problem"))
+        return None if found is None else str(found)[:500] or "it does not say what"
+
+    def _at(self, path: tuple[str, ...]) -> Any:
+        found: Any = self.document
+        for step in path:
+            found = found.get(step) if isinstance(found, Mapping) else None
+        return found
+
+    def _word(self, path: tuple[str, ...]) -> str | None:
+        """The word ("nan", "inf", "-inf") that stands beside a figure stored as null."""
+        words = self.document.get("non_finite")
+        word = words.get(".".join(path)) if isinstance(words, Mapping) else None
+        return word if word in ("nan", "inf", "-inf") else None
+
+
+def _as_float(found: int | float) -> float:
+    try:
+        return float(found)
+    except OverflowError:  # an integer beyond what a float holds
+        return math.inf if found > 0 else -math.inf
+
+
+def _name(path: tuple[str, ...]) -> str:
+    return " ".join(path).replace("_", " ")
