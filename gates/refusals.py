@@ -14,7 +14,7 @@ REFUSALS = [
         "a measurement is written once",
         "OLD.body <> '' AND NEW.body <> OLD.body",
     ),
-    triggers.Refusal("gates_measurement_kept", "gates_measurement", "DELETE", "measurements are kept"),
+    *triggers.frozen("gates_measurement", "bundle_id", "dataset_id"),
     triggers.Refusal(
         "gates_diagnosis_of_its_bundle",
         "gates_diagnosis",
@@ -23,5 +23,32 @@ REFUSALS = [
         "NOT EXISTS (SELECT 1 FROM gates_measurement m JOIN training_bundle b ON b.id = m.bundle_id"
         " WHERE m.id = NEW.measurement_id AND m.bundle_id = NEW.bundle_id AND m.dataset_id = NEW.dataset_id"
         " AND b.coin_id = NEW.coin_id)",
+    ),
+    triggers.Refusal(
+        "gates_diagnosis_passes_what_was_measured",
+        "gates_diagnosis",
+        "INSERT",
+        "a diagnosis passes only what was measured to the end, and judges by its policy as it is",
+        "(NEW.verdict = 'passed' AND NOT EXISTS (SELECT 1 FROM gates_measurement m"
+        " WHERE m.id = NEW.measurement_id AND m.state = 'succeeded' AND m.body = NEW.measured))"
+        " OR NOT EXISTS (SELECT 1 FROM gates_gatepolicy p WHERE p.id = NEW.policy_id AND p.body = NEW.policy_body)",
+    ),
+    triggers.Refusal(
+        "gates_gateresult_of_its_diagnosis",
+        "gates_gateresult",
+        "INSERT",
+        "a diagnosis that passed has no required gate that did not",
+        "NEW.is_required AND NEW.verdict <> 'passed' AND EXISTS (SELECT 1 FROM gates_diagnosis d"
+        " WHERE d.id = NEW.diagnosis_id AND d.verdict = 'passed')",
+    ),
+    triggers.Refusal(
+        "gates_policyadoption_takes_two",
+        "gates_policyadoption",
+        "INSERT",
+        "a policy is adopted by another person than who proposed it, and only a newer one than is in force",
+        "EXISTS (SELECT 1 FROM gates_gatepolicy p WHERE p.id = NEW.policy_id AND p.number > 1"
+        " AND p.proposed_by = NEW.adopted_by)"
+        " OR (SELECT p.number FROM gates_gatepolicy p WHERE p.id = NEW.policy_id) <= (SELECT COALESCE(MAX(p.number), 0)"
+        " FROM gates_policyadoption a JOIN gates_gatepolicy p ON p.id = a.policy_id)",
     ),
 ]

@@ -3,10 +3,11 @@
 import hashlib
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from accounts.rules import GATE, Actor, Role
@@ -77,23 +78,32 @@ def adopt_policy(policy: GatePolicy, *, actor: Actor, reason: str) -> PolicyAdop
             return _put_in_force(policy, actor=str(actor), reason=reason)
 
 
-def measure(bundle: Bundle, dataset: Dataset, *, actor: Actor, again: bool = False) -> Measurement:
+def measure(
+    bundle: Bundle, dataset: Dataset, *, actor: Actor, again: bool = False, since: datetime | None = None
+) -> Measurement:
     """Have a bundle measured by a gate worker. One that waits, runs or succeeded is returned as it is, unless `again`.
 
+    One that failed is repeated, unless it was asked for after `since`: whoever asks in a loop says since when, and a
+    bundle that no worker can measure comes back failed, to be judged, instead of being measured for ever.
     Raises NotAllowed, and InvalidInput for another coin's candles.
     """
     with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
-        measurement, is_new = _measurement(bundle, dataset, actor=actor, again=again)
-        if is_new:
-            queue.enqueue(measurement)
+        _authorise_measuring(bundle, dataset, actor)
+        audit.lock_head()
+        existing = None if again else _usable(bundle, dataset, since)
+        if existing is not None:
+            return existing
+        measurement = _ask(bundle, dataset, actor=actor)
+        queue.enqueue(measurement)
     return measurement
 
 
 def measure_here(bundle: Bundle, dataset: Dataset, *, actor: Actor) -> Measurement:
     """A new measuring for this very process to run: no message is sent, and `reconcile` leaves it its time."""
     with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
-        measurement, _ = _measurement(bundle, dataset, actor=actor, again=True, enqueued_at=timezone.now())
-    return measurement
+        _authorise_measuring(bundle, dataset, actor)
+        audit.lock_head()
+        return _ask(bundle, dataset, actor=actor, enqueued_at=timezone.now())
 
 
 @transaction.atomic
@@ -143,25 +153,33 @@ def _put_in_force(policy: GatePolicy, *, actor: str, reason: str) -> PolicyAdopt
     return adoption
 
 
-def _measurement(
-    bundle: Bundle, dataset: Dataset, *, actor: Actor, again: bool, **columns: Any
-) -> tuple[Measurement, bool]:
-    """The measurement asked for, and whether it is new."""
+def _authorise_measuring(bundle: Bundle, dataset: Dataset, actor: Actor) -> None:
+    actor.require(Role.OPERATOR, "have a bundle measured")
+    if bundle.coin_id != dataset.coin_id:
+        raise InvalidInput(
+            f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.", field="dataset"
+        )
+
+
+def _usable(bundle: Bundle, dataset: Dataset, since: datetime | None) -> Measurement | None:
+    """The latest measurement that need not be repeated."""
+    usable = ~Q(state__in=_WITHOUT_RESULT)
+    if since is not None:
+        usable |= Q(created_at__gte=since)
+    return Measurement.objects.filter(usable, bundle=bundle, dataset=dataset).order_by("-id").first()
+
+
+def _ask(bundle: Bundle, dataset: Dataset, *, actor: Actor, **columns: Any) -> Measurement:
     actor.require(Role.OPERATOR, "have a bundle measured")
     if bundle.coin_id != dataset.coin_id:
         raise InvalidInput(
             f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.",
             field="dataset",
         )
-    audit.lock_head()
-    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset).exclude(state__in=_WITHOUT_RESULT)
-    existing = None if again else rows.order_by("-id").first()
-    if existing:
-        return existing, False
     measurement = Measurement.objects.create(bundle=bundle, dataset=dataset, **columns)
     detail = {"bundle": bundle.digest, "dataset": dataset.digest}
     audit.record("measurement.queued", measurement, actor=actor, detail=detail)
-    return measurement, True
+    return measurement
 
 
 def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
