@@ -1,7 +1,16 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 from audit import triggers
 from training.refusals import REFUSALS
+
+
+def add_the_first_coins(sender: Any, **kwargs: Any) -> None:
+    from training.services import ensure_coins
+
+    ensure_coins()
 
 
 class TrainingConfig(AppConfig):
@@ -10,3 +19,4 @@ class TrainingConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(REFUSALS)
+        post_migrate.connect(add_the_first_coins, sender=self, dispatch_uid="training.add_the_first_coins")

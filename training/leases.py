@@ -4,14 +4,15 @@ A second delivery of a message finds the job held and returns. A worker killed i
 the next claim goes on. A worker thought dead that comes back holds an old attempt, and its writes find no row.
 """
 
+import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import close_old_connections, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from audit import services as audit
@@ -19,6 +20,7 @@ from audit.errors import Conflict
 from training.models import Job
 from training.rules import JobState
 
+logger = logging.getLogger(__name__)
 JobType = TypeVar("JobType", bound=Job)
 
 
@@ -30,15 +32,19 @@ def lease_end() -> Any:
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
+def is_free(job: Job) -> bool:
+    """Whether nobody works on it: it waits, or its worker fell silent."""
+    if job.state == JobState.RUNNING:
+        return job.lease_until is None or job.lease_until < timezone.now()
+    return job.state == JobState.QUEUED
+
+
 @transaction.atomic
 def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) -> JobType | None:
     """Take the job if it is free; None when somebody holds it or it has ended."""
     audit.lock_head()
     job = model._base_manager.filter(pk=pk).first()
-    now = timezone.now()
-    if job is None or job.has_ended:
-        return None
-    if job.state == JobState.RUNNING and job.lease_until is not None and job.lease_until >= now:
+    if job is None or not is_free(job):
         return None
     takeover = job.state == JobState.RUNNING
     try:
@@ -52,7 +58,7 @@ def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) ->
             attempt=job.attempt + 1,
             lease_until=lease_end(),
             worker_name=worker_name,
-            started_at=job.started_at or now,
+            started_at=job.started_at or timezone.now(),
             **updates,
         )
     except Conflict:
@@ -91,21 +97,21 @@ def finish(
 
 
 @contextmanager
-def heartbeat(job: Job, beat: Callable[[], None] | None = None) -> Iterator[None]:
-    """Renew the lease from a thread while the work goes on; `beat` is called along with each renewal."""
+def heartbeat(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+    """Renew the lease from a thread while the work goes on; `columns()` are written along with each renewal."""
     stop = threading.Event()
 
     def renew() -> None:
         while not stop.wait(settings.LEASE_SECONDS / 4):
             try:
-                close_old_connections()
-                write(job, lease_until=lease_end())
-                if beat:
-                    beat()
+                write(job, lease_until=lease_end(), **columns())
             except ClaimLost:
                 break
-            except Exception:  # noqa: BLE001 - a database hiccup must not end the heartbeat; the lease has slack
-                continue
+            except (
+                DatabaseError
+            ) as error:  # a hiccup must not end the heartbeat: the lease has slack for three
+                logger.warning("the heartbeat of %s missed a beat: %s", job, error)
+                connection.close()
         connection.close()
 
     thread = threading.Thread(target=renew, name=f"heartbeat of {job}", daemon=True)

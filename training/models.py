@@ -142,6 +142,14 @@ class TrainingRun(Job):
     launched_by = models.CharField(max_length=150)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     checkpoint = models.CharField(max_length=200, blank=True, help_text="key of the stored resume state")
+    bundle = models.ForeignKey(
+        "Bundle",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="runs",
+        help_text="what it made; a repeated run makes the very same bytes, and so names the same bundle",
+    )
     device = models.CharField(max_length=100, blank=True)
     code_version = models.CharField(max_length=64, blank=True)
     rate_usd_per_hour = models.DecimalField(max_digits=10, decimal_places=4, default=0)
@@ -206,9 +214,6 @@ class Bundle(models.Model):
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="bundles")
     line = models.CharField(max_length=32)
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="bundles")
-    run = models.OneToOneField(
-        TrainingRun, on_delete=models.PROTECT, null=True, blank=True, related_name="bundle"
-    )
     manifest = models.TextField(help_text="the canonical manifest, as hashed")
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -245,6 +250,7 @@ class Worker(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     queues = models.CharField(max_length=100)
+    slots = models.PositiveSmallIntegerField(default=1, help_text="tasks it works on at once")
     device = models.CharField(max_length=100, help_text="GPU name, or CPU")
     memory_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     cuda_version = models.CharField(max_length=20, blank=True)

@@ -1,6 +1,6 @@
 """States of a run, what it may cost, and when it must stop: decisions without clock or database."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
@@ -64,6 +64,14 @@ def reserve(
     if worst <= remaining_usd or rate_per_hour == 0:
         return Reservation(worst, share_of_time_seconds)
     return Reservation(remaining_usd, float(remaining_usd * 3600 / rate_per_hour))
+
+
+def makespan(seconds: Iterable[float], slots: int) -> float:
+    """How long jobs of these lengths take on so many slots, the longest first to whichever slot is free."""
+    loads = [0.0] * slots
+    for length in sorted(seconds, reverse=True):
+        loads[loads.index(min(loads))] += length
+    return max(loads)
 
 
 def reason_to_stop(

@@ -40,6 +40,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100, unique=True)),
                 ('queues', models.CharField(max_length=100)),
+                ('slots', models.PositiveSmallIntegerField(default=1, help_text='tasks it works on at once')),
                 ('device', models.CharField(help_text='GPU name, or CPU', max_length=100)),
                 ('memory_bytes', models.PositiveBigIntegerField(blank=True, null=True)),
                 ('cuda_version', models.CharField(blank=True, max_length=20)),
@@ -155,7 +156,6 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.coin')),
                 ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.dataset')),
-                ('run', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='bundle', to='training.trainingrun')),
             ],
             options={
                 'ordering': ['-id'],
@@ -182,5 +182,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='epoch',
             constraint=models.UniqueConstraint(fields=('run', 'number'), name='an_epoch_is_reported_once'),
+        ),
+        migrations.AddField(
+            model_name='trainingrun',
+            name='bundle',
+            field=models.ForeignKey(blank=True, help_text='what it made; a repeated run makes the very same bytes, and so names the same bundle', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.bundle'),
         ),
     ]

@@ -1,0 +1,101 @@
+"""Candles from an exchange, through ccxt."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import polars as pl
+
+from audit.errors import InvalidInput, Unavailable
+from mlcore import candles
+from mlcore.errors import CandlesRefused
+
+PAGE_ROWS = 1000
+TRIES = 4
+FIRST_PAUSE_SECONDS = 0.5
+
+Answer = TypeVar("Answer")
+
+
+def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.DataFrame:
+    """All complete candles of `pair` from `since` on, checked.
+
+    Raises InvalidInput for an exchange, pair or interval there is not, Unavailable when the exchange does not answer.
+    """
+    import ccxt  # takes a second to import, and only this needs it
+
+    client = _client(ccxt, exchange)
+    _answered(ccxt, exchange, client.load_markets)
+    if pair not in client.markets:
+        raise InvalidInput(f"{exchange} does not trade {pair}.", field="coin")
+    if interval not in (client.timeframes or {}):
+        raise InvalidInput(f"{exchange} has no {interval} candles.", field="interval")
+    step = int(client.parse_timeframe(interval) * 1000)
+    now = int(client.milliseconds())
+    if since.timestamp() * 1000 >= now:
+        raise InvalidInput("since: that is not in the past.", field="since")
+
+    def page(start: int) -> list[list[float]]:
+        rows: list[list[float]] = _answered(
+            ccxt, exchange, lambda: client.fetch_ohlcv(pair, interval, since=start, limit=PAGE_ROWS)
+        )
+        return rows
+
+    return _frame(_pages(page, start=int(since.timestamp() * 1000), step=step, now=now), f"{exchange} {pair}")
+
+
+def _client(ccxt: Any, exchange: str) -> Any:
+    if exchange not in ccxt.exchanges:
+        raise InvalidInput(f"There is no exchange {exchange!r} in ccxt.", field="exchange")
+    return getattr(ccxt, exchange)({"enableRateLimit": True})
+
+
+def _pages(page: Callable[[int], list[list[float]]], *, start: int, step: int, now: int) -> list[list[float]]:
+    """Page after page, until one brings nothing new; the bar that still moves is left out."""
+    rows: list[list[float]] = []
+    while start + step <= now:
+        fresh = [row for row in page(start) if row[0] >= start and row[0] + step <= now]
+        if not fresh:
+            break
+        rows += fresh
+        start = int(fresh[-1][0]) + step
+    return rows
+
+
+def _answered(ccxt: Any, exchange: str, ask: Callable[[], Answer]) -> Answer:
+    """The exchange's answer, asked again after a pause when the network or the exchange stumbles."""
+    for attempt in range(TRIES):
+        try:
+            return ask()
+        except ccxt.NetworkError as error:
+            if attempt == TRIES - 1:
+                raise Unavailable(
+                    f"{exchange} does not answer ({type(error).__name__}: {str(error)[:200]}). Try again later."
+                ) from error
+            time.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
+        except ccxt.BaseError as error:
+            raise InvalidInput(f"{exchange} refuses: {str(error)[:300]}") from error
+    raise AssertionError("every try returns or raises")
+
+
+def _frame(rows: list[list[float]], source: str) -> pl.DataFrame:
+    if not rows:
+        raise InvalidInput(f"{source}: the exchange has no complete candle since then.", field="since")
+    columns: dict[str, Any] = dict(zip(candles.COLUMNS, zip(*rows, strict=True), strict=True))
+    times = pl.Series("timestamp", [int(t) for t in columns.pop("timestamp")], dtype=pl.Int64)
+    stamps = times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    numbers = {name: pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()}
+    try:
+        return candles.check(pl.DataFrame({"timestamp": stamps, **numbers}), source)
+    except CandlesRefused as refused:
+        raise InvalidInput(str(refused)) from refused
+
+
+def parse_since(text: str) -> datetime:
+    """A date or a moment, taken as UTC where it names no zone. Raises InvalidInput."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"since: {text!r} is not a date such as 2020-09-20.", field="since") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

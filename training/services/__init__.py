@@ -1,0 +1,30 @@
+"""What a person or a program asks of training: coins, datasets, runs, and what a launch would take."""
+
+from training.services.coins import ensure_coins, find_coin
+from training.services.datasets import (
+    fetch_candles,
+    find_dataset,
+    import_candles,
+    latest_dataset,
+    simulate_candles,
+)
+from training.services.estimates import Estimate, estimate
+from training.services.runs import cancel_run, find_run, launch_run, open_budget, plan, relaunch
+
+__all__ = [
+    "Estimate",
+    "cancel_run",
+    "ensure_coins",
+    "estimate",
+    "fetch_candles",
+    "find_coin",
+    "find_dataset",
+    "find_run",
+    "import_candles",
+    "latest_dataset",
+    "launch_run",
+    "open_budget",
+    "plan",
+    "relaunch",
+    "simulate_candles",
+]

@@ -1,0 +1,26 @@
+"""The coins the bot trades."""
+
+from django.db import transaction
+
+from audit import services as audit
+from audit.errors import NotFound
+from training.models import Coin
+
+FIRST_COINS = {"BTC": "Bitcoin", "ETH": "Ethereum", "SOL": "Solana"}
+
+
+@transaction.atomic
+def ensure_coins() -> None:
+    """The three coins to begin with, where there is none at all: one that was taken away later stays away."""
+    audit.lock_head()
+    if not Coin.objects.exists():
+        Coin.objects.bulk_create(Coin(symbol=symbol, name=name) for symbol, name in FIRST_COINS.items())
+
+
+def find_coin(symbol: str) -> Coin:
+    """Raises NotFound, naming the coins there are."""
+    coin = Coin.objects.filter(symbol=symbol.upper()).first()
+    if coin is None:
+        known = ", ".join(Coin.objects.values_list("symbol", flat=True))
+        raise NotFound(f"There is no coin {symbol!r}; there are {known}.")
+    return coin

@@ -1,0 +1,115 @@
+"""Candles in: uploaded, fetched from an exchange, or simulated. The same content is the same dataset."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import PurePath
+
+import polars as pl
+from django.conf import settings
+from django.db import transaction
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.errors import InvalidInput, NotFound
+from mlcore import candles
+from mlcore.errors import CandlesRefused
+from mlcore.simulate import simulate
+from training import exchange as exchanges
+from training import files
+from training.models import Coin, Dataset
+from training.rules import Source
+
+
+def import_candles(
+    coin: Coin,
+    data: bytes,
+    *,
+    name: str,
+    actor: Actor,
+    source: Source = Source.UPLOAD,
+    simulated: bool = False,
+    origin: str | None = None,
+) -> Dataset:
+    """The dataset these bytes hold (CSV, CSV.gz or Parquet, told apart by content); the one there is, if it is there.
+
+    `name` is the file's name, for messages. Raises InvalidInput with the row and the reason for a file that cannot
+    be trusted, or is too large; then nothing was written.
+    """
+    actor.require(Role.OPERATOR, "import candles")
+    limit = settings.DATASET_UPLOAD_LIMIT_BYTES
+    if len(data) > limit:
+        raise InvalidInput(
+            f"{name} has {len(data):,} bytes; at most {limit:,} are taken at once. Compress it, or split it.",
+            field="file",
+        )
+    try:
+        frame = candles.read_bytes(data, PurePath(name).name)
+    except CandlesRefused as refused:
+        raise InvalidInput(str(refused), field="file") from refused
+    return _keep(
+        coin, frame, source=source, origin=origin or PurePath(name).name, is_simulated=simulated, actor=actor
+    )
+
+
+def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:
+    """A market made up for `coin`, the same for the same arguments; it says so wherever it is shown."""
+    actor.require(Role.OPERATOR, "simulate candles")
+    try:
+        frame = simulate(coin.symbol, bars, drift, seed)
+    except ValueError as refused:
+        raise InvalidInput(f"This market cannot be simulated: {refused}.") from refused
+    origin = f"simulated: drift {drift:g}, {bars:,} bars, seed {seed}"
+    return _keep(coin, frame, source=Source.SIMULATED, origin=origin, is_simulated=True, actor=actor)
+
+
+def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor) -> Dataset:
+    """The exchange's candles of `coin` against USDT, from `since` to the last complete one.
+
+    Raises InvalidInput for an exchange, pair or interval there is not, Unavailable when the exchange does not answer.
+    """
+    actor.require(Role.OPERATOR, "fetch candles")
+    frame = exchanges.fetch(f"{coin.symbol}/USDT", exchange=exchange, interval=interval, since=since)
+    origin = f"{exchange} {coin.symbol}/USDT {interval}"
+    return _keep(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor)
+
+
+def find_dataset(pk: int) -> Dataset:
+    """Raises NotFound."""
+    dataset = Dataset.objects.select_related("coin").filter(pk=pk).first()
+    if dataset is None:
+        raise NotFound(f"There is no dataset {pk}.")
+    return dataset
+
+
+def latest_dataset(coin: Coin) -> Dataset:
+    """The coin's newest dataset. Raises NotFound when it has none."""
+    dataset = coin.datasets.first()
+    if dataset is None:
+        raise NotFound(f"{coin} has no candles yet: `manage.py import_candles {coin} FILE`.")
+    return dataset
+
+
+def _keep(
+    coin: Coin, frame: pl.DataFrame, *, source: Source, origin: str, is_simulated: bool, actor: Actor
+) -> Dataset:
+    """The file first, then the row: a row never names bytes that are not there."""
+    data = candles.canonical_bytes(frame)
+    digest = f"sha256:{files.store(data)}"
+    with transaction.atomic():
+        audit.lock_head()
+        existing = Dataset.objects.filter(coin=coin, digest=digest).first()
+        if existing is not None:
+            return existing
+        dataset = Dataset.objects.create(
+            coin=coin,
+            digest=digest,
+            source=source,
+            origin=origin[:200],
+            is_simulated=is_simulated,
+            size=len(data),
+            added_by=str(actor),
+            **asdict(candles.describe(frame)),
+        )
+        detail = {"digest": digest, "rows": dataset.rows, "source": source, "simulated": is_simulated}
+        audit.record("dataset.added", dataset, actor=actor, detail=detail)
+    return dataset
