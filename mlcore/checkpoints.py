@@ -1,0 +1,78 @@
+"""The state of an unfinished fit as bytes: safetensors, never a pickle, and hashed, so that damage shows."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from mlcore.errors import ResumeRefused
+
+_MAGIC = b"crpbot checkpoint 1\n"
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch, as a person watching wants it."""
+
+    number: int
+    """From 1."""
+    epochs: int
+    """The most there can be."""
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+    rows_per_second: float
+    is_best: bool
+
+
+@dataclass
+class Progress:
+    """What a fit knows between two epochs, apart from its tensors."""
+
+    reports: list[EpochReport] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.reports)
+
+    @property
+    def best_loss(self) -> float:
+        return self.reports[self.best_epoch - 1].validation_loss if self.best_epoch else float("inf")
+
+
+def pack(fingerprint: str, progress: Progress, tensors: dict[str, np.ndarray]) -> bytes:
+    """All of an unfinished fit. Random numbers need no state: each epoch draws its own from seed and number."""
+    state = {"fingerprint": fingerprint, "best_epoch": progress.best_epoch}
+    reports = json.dumps([asdict(report) for report in progress.reports])
+    body = save(tensors, metadata={"state": json.dumps(state), "reports": reports})
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarray]]:
+    """Raises ResumeRefused for damaged bytes, and for a checkpoint of another recipe, seed or dataset."""
+    body = _checked_body(data)
+    try:
+        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+        state, reports = json.loads(header["state"]), json.loads(header["reports"])
+        tensors = load(body)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ResumeRefused("the checkpoint cannot be read; start the run anew") from error
+    if state["fingerprint"] != fingerprint:
+        raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run anew")
+    return Progress([EpochReport(**report) for report in reports], state["best_epoch"]), tensors
+
+
+def _checked_body(data: bytes) -> bytes:
+    if not data.startswith(_MAGIC):
+        raise ResumeRefused("not a checkpoint of this version; start the run anew")
+    start = len(_MAGIC) + _DIGEST_BYTES
+    digest, body = data[len(_MAGIC) : start], data[start:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run anew")
+    return body

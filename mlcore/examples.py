@@ -1,0 +1,52 @@
+"""Usable rows of a dataset, split in time: the one place that says which rows are fitted on and which are judged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mlcore import features, labels, splits
+from mlcore.errors import NotEnoughBars
+from mlcore.features import Schema
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows with all features and a label to come, oldest first."""
+
+    features: np.ndarray
+    """float32 [n, 72], unscaled."""
+    scaled_returns: np.ndarray
+    """float64 [n]: what is cut into classes."""
+    bars: np.ndarray
+    """int64 [n]: each row's place among the candles."""
+    timestamps: pl.Series
+    split: splits.Split
+
+    def window(self, rows: slice) -> dict[str, str | int]:
+        """First and last bar of a stretch of rows, as the manifest keeps it."""
+        times = self.timestamps[rows.start : rows.stop]
+        return {"first_at": _iso(times[0]), "last_at": _iso(times[-1]), "rows": len(times)}
+
+
+def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
+    """Rows whose features and label are all finite; the others (warm-up, the last H) are left out, never filled in.
+
+    Raises NotEnoughBars when too few remain.
+    """
+    if frame.height <= labels.VOLATILITY_BARS + labels.H:
+        raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
+    computed = features.compute(frame, schema)
+    scaled = labels.scaled_forward_return(frame["close"].to_numpy())
+    bars = np.flatnonzero(np.isfinite(scaled) & np.isfinite(computed).all(axis=1))
+    return Examples(
+        features=np.ascontiguousarray(computed[bars], dtype=np.float32),
+        scaled_returns=scaled[bars],
+        bars=bars,
+        timestamps=frame["timestamp"][bars],
+        split=splits.purged(len(bars)),
+    )
+
+
+def _iso(moment: object) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

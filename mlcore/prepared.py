@@ -1,0 +1,85 @@
+"""A dataset made ready for one recipe: what is learned from the fit window before any network sees it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mlcore import examples, labels
+from mlcore.examples import Examples
+from mlcore.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and scale of each feature over the fit window, float64 [72]; every scale is above zero."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Scaler":
+        wide = features.astype(np.float64)
+        scale = wide.std(axis=0)
+        # A feature that never moved tells nothing either way; dividing by 1 leaves it at zero.
+        return cls(wide.mean(axis=0), np.where(scale > 0, scale, 1.0))
+
+    def scaled(self, features: np.ndarray) -> np.ndarray:
+        """float32 [n, 72], by the very operations of the graph in the bundle."""
+        return (features - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Usable rows with their labels, and what the fit window alone decides: scaler, cuts, class weights."""
+
+    examples: Examples
+    labels: np.ndarray
+    """int64 [n]."""
+    cuts: tuple[float, float]
+    scaler: Scaler
+    class_weights: np.ndarray
+    """float32 [3]: rows / (3 · rows of the class)."""
+
+    @property
+    def fit(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled features and labels of the fit window."""
+        return self._rows(self.examples.split.fit)
+
+    @property
+    def stop(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the window that stops training early."""
+        return self._rows(self.examples.split.stop)
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the commonest class in the stop window: what a constant answer would score there."""
+        counts = np.bincount(self.labels[self.examples.split.stop], minlength=3)
+        return float(counts.max() / counts.sum())
+
+    def fingerprint(self, recipe: Recipe, seed: int) -> str:
+        """Names the fit: one recipe with its parameters, one seed, these rows."""
+        text = json.dumps([recipe.parameters(), seed, self.cuts], sort_keys=True)
+        rows = hashlib.sha256(self.examples.features.tobytes() + self.labels.tobytes()).hexdigest()
+        return hashlib.sha256(f"{text} {rows}".encode()).hexdigest()
+
+    def _rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        return self.scaler.scaled(self.examples.features[rows]), self.labels[rows]
+
+
+def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
+    """Raises NotEnoughBars when too few rows are usable."""
+    gathered = examples.gather(frame, recipe.schema)
+    fit = gathered.split.fit
+    cuts = labels.cuts(gathered.scaled_returns[fit])
+    classes = labels.label(gathered.scaled_returns, cuts)
+    counts = np.bincount(classes[fit], minlength=3)
+    return Prepared(
+        examples=gathered,
+        labels=classes,
+        cuts=cuts,
+        scaler=Scaler.of(gathered.features[fit]),
+        class_weights=(counts.sum() / (3 * counts)).astype(np.float32),
+    )
