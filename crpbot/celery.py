@@ -1,8 +1,10 @@
 """Celery, as workers and web processes share it. Messages are hints; the rows they name hold the truth."""
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_process_init, worker_ready, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 
@@ -22,6 +24,8 @@ def configure(sender: Celery, **kwargs: object) -> None:
     sender.conf.update(
         broker_url=broker_url(settings.REDIS_URL),
         broker_connection_retry_on_startup=True,
+        broker_connection_timeout=2,
+        # Short: a request of the web that announces a job must not wait long for a broker that is away.
         broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_retries": 1},
         task_ignore_result=True,
         task_acks_late=False,  # acknowledged early: recovery is the lease's work, not the broker's
@@ -37,3 +41,31 @@ def configure(sender: Celery, **kwargs: object) -> None:
 
 
 app.autodiscover_tasks()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def describe_this_worker(sender: Any, **kwargs: object) -> None:
+    from training.workers import Description
+
+    queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
+    sender.controller.description = Description(
+        name=sender.hostname, queues=queues, slots=sender.controller.concurrency or 1
+    )
+    sender.controller.description.start()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def sign_this_worker_off(sender: Any, **kwargs: object) -> None:
+    if description := getattr(sender, "description", None):
+        description.stop()
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def start_a_child(**kwargs: object) -> None:
+    """In each forked child, before its first task: nothing of the parent's database, and no life without the parent."""
+    from django.db import connections
+
+    from training.workers import die_with_parent
+
+    die_with_parent()
+    connections.close_all()

@@ -5,14 +5,16 @@ The same code stands on a folder and on S3: it knows Django's default storage an
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
-from audit.errors import Conflict
+from audit.errors import Conflict, Unavailable
 from mlcore import candles
 from training.models import Bundle, Dataset
 
@@ -25,6 +27,21 @@ class FileLost(Conflict):
     title = "File lost"
 
 
+class StoreAway(Unavailable):
+    """The file store does not answer, or has no room; asking again later helps."""
+
+
+@contextmanager
+def _store_answers() -> Iterator[None]:
+    """A missing file passes through; every other trouble of a folder or of S3 becomes StoreAway."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise StoreAway(f"The file store does not answer ({error}).") from error
+
+
 def key(sha256: str) -> str:
     """Where bytes of this hash are kept."""
     return f"sha256/{sha256[:2]}/{sha256}"
@@ -34,14 +51,16 @@ def store(data: bytes) -> str:
     """Keep these bytes; answers their sha256 (hex). Storing them again mends a damaged copy and changes no sound one."""
     sha256 = hashlib.sha256(data).hexdigest()
     if not is_intact(sha256, len(data)):
-        default_storage.save(key(sha256), ContentFile(data))
+        with _store_answers():
+            default_storage.save(key(sha256), ContentFile(data))
     return sha256
 
 
 def open_stream(sha256: str) -> Any:
     """The stored file, opened for reading in binary. Raises FileLost when there is none."""
     try:
-        return default_storage.open(key(sha256), "rb")
+        with _store_answers():
+            return default_storage.open(key(sha256), "rb")
     except FileNotFoundError:
         raise FileLost(
             f"The file sha256:{sha256} is missing from the store: bring it back from a copy."
@@ -50,7 +69,7 @@ def open_stream(sha256: str) -> Any:
 
 def read(sha256: str) -> bytes:
     """The bytes of this hash, hashed again on the way. Raises FileLost when they are missing or not those."""
-    with open_stream(sha256) as stream:
+    with _store_answers(), open_stream(sha256) as stream:
         data: bytes = stream.read()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise FileLost(
@@ -74,7 +93,7 @@ def is_intact(sha256: str, size: int) -> bool:
 
 
 def _chunks(sha256: str) -> Iterator[bytes]:
-    with open_stream(sha256) as stream:
+    with _store_answers(), open_stream(sha256) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
 
@@ -92,13 +111,14 @@ def read_candles(dataset: Dataset) -> pl.DataFrame:
 
 def store_checkpoint(run_id: int, attempt: int, epoch: int, data: bytes) -> str:
     """Keep the resume state of a run; answers its key, which no other attempt can overwrite."""
-    return default_storage.save(f"checkpoints/run-{run_id}/{attempt}-{epoch}", ContentFile(data))
+    with _store_answers():
+        return default_storage.save(f"checkpoints/run-{run_id}/{attempt}-{epoch}", ContentFile(data))
 
 
 def read_checkpoint(checkpoint: str) -> bytes:
     """Raises FileLost when it is gone; whether the bytes are sound, `mlcore.checkpoints` tells."""
     try:
-        with default_storage.open(checkpoint, "rb") as stream:
+        with _store_answers(), default_storage.open(checkpoint, "rb") as stream:
             data: bytes = stream.read()
     except FileNotFoundError:
         raise FileLost(f"The checkpoint {checkpoint} is missing from the store.") from None
@@ -108,4 +128,5 @@ def read_checkpoint(checkpoint: str) -> bytes:
 def delete_checkpoint(checkpoint: str) -> None:
     """Drop a resume state nobody needs any more; one that is gone already is no matter."""
     if checkpoint:
-        default_storage.delete(checkpoint)
+        with _store_answers():
+            default_storage.delete(checkpoint)

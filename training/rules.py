@@ -7,6 +7,7 @@ from enum import StrEnum
 
 MICRO = Decimal("0.000001")
 ATTEMPTS_WITHOUT_PROGRESS = 5
+CANCELLED_BY_REQUEST = "cancelled by request"
 
 
 class JobState(StrEnum):
@@ -66,6 +67,11 @@ def reserve(
     return Reservation(remaining_usd, float(remaining_usd * 3600 / rate_per_hour))
 
 
+def headroom(allowed_seconds: float) -> float:
+    """How long before its limit a run is stopped, so that the stopping itself is paid for too."""
+    return min(1.0, allowed_seconds / 10)
+
+
 def makespan(seconds: Iterable[float], slots: int) -> float:
     """How long jobs of these lengths take on so many slots, the longest first to whichever slot is free."""
     loads = [0.0] * slots
@@ -79,7 +85,7 @@ def reason_to_stop(
 ) -> str | None:
     """Why a run must end between two epochs, or None to go on."""
     if is_cancelled:
-        return "cancelled by request"
+        return CANCELLED_BY_REQUEST
     if billed_seconds >= share_of_time_seconds:
         return f"time limit: {billed_seconds:.0f} s of the {share_of_time_seconds:.0f} s a run may take"
     if billed_seconds >= reservation.seconds:

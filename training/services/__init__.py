@@ -9,7 +9,7 @@ from training.services.datasets import (
     simulate_candles,
 )
 from training.services.estimates import Estimate, estimate
-from training.services.runs import cancel_run, find_run, launch_run, open_budget, plan, relaunch
+from training.services.runs import cancel_run, find_run, launch_run, open_budget, plan, relaunch, repeat
 
 __all__ = [
     "Estimate",
@@ -26,5 +26,6 @@ __all__ = [
     "open_budget",
     "plan",
     "relaunch",
+    "repeat",
     "simulate_candles",
 ]

@@ -1,0 +1,31 @@
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from audit.errors import InvalidInput
+from training import services
+from training.presentation import dataset_document, dataset_sentence
+
+
+class Command(ActingCommand):
+    help = "Import a coin's candles from a CSV, CSV.gz or Parquet file."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("coin")
+        parser.add_argument("file", type=Path)
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        path: Path = options["file"]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="file") from error
+        dataset = services.import_candles(
+            services.find_coin(options["coin"]), data, name=path.name, actor=self.actor(options)
+        )
+        return dataset_document(dataset)
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return dataset_sentence(answer)

@@ -1,0 +1,82 @@
+import socket
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from audit.errors import Conflict, InvalidInput
+from mlcore.recipes import RECIPES
+from training import services
+from training.models import TrainingRun
+from training.presentation import run_document, run_sentence
+from training.rules import JobState
+
+ASKED = ("epochs", "batch_size", "learning_rate", "patience", "label_smoothing")
+
+
+class Command(ActingCommand):
+    help = "Train one coin here and now, in this process; --like-run repeats a run, to see why it failed."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--coin")
+        what.add_argument(
+            "--like-run",
+            type=int,
+            metavar="N",
+            help="the data, seed and parameters of run N, but for those given here",
+        )
+        parser.add_argument("--dataset", type=int, metavar="N", help="the coin's newest one by default")
+        parser.add_argument("--line", choices=list(RECIPES), help="v7_fixed by default")
+        parser.add_argument("--seed", type=int)
+        for name in ASKED:
+            whole = name in ("epochs", "batch_size", "patience")
+            parser.add_argument(f"--{name.replace('_', '-')}", type=int if whole else float)
+        parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        from training import runner  # here torch is wanted
+
+        run = self._launched(options)
+        trained = runner.train(
+            run.pk,
+            worker_name=f"train@{socket.gethostname()}",
+            device=options["device"],
+            on_epoch=None if options["json"] else lambda report: self.stdout.write(runner.epoch_line(report)),
+        )
+        if trained is None:
+            run.refresh_from_db()
+            raise Conflict(f"{run} could not be worked on here: it is {run.state}. {run.failure}".rstrip())
+        return run_document(trained)
+
+    def _launched(self, options: dict[str, Any]) -> TrainingRun:
+        actor = self.actor(options)
+        asked = {name: options[name] for name in ASKED if options[name] is not None}
+        if options["like_run"] is not None:
+            if options["line"] or options["dataset"]:
+                raise InvalidInput(
+                    "--like-run repeats the line and the dataset of that run: leave those two out."
+                )
+            seed = {} if options["seed"] is None else {"seed": options["seed"]}
+            like = services.find_run(options["like_run"])
+            return services.repeat(like, changes={**asked, **seed}, actor=actor, is_sent=False)
+        coin = services.find_coin(options["coin"])
+        dataset = (
+            services.find_dataset(options["dataset"]) if options["dataset"] else services.latest_dataset(coin)
+        )
+        return services.launch_run(
+            coin=coin,
+            dataset=dataset,
+            line=options["line"] or "v7_fixed",
+            parameters=asked,
+            seed=options["seed"] or 0,
+            budget=services.open_budget(),
+            actor=actor,
+            is_sent=False,
+        )
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return bool(answer["state"] != JobState.SUCCEEDED)
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return run_sentence(answer)

@@ -1,0 +1,26 @@
+from typing import Any
+
+from audit.command import GateCommand
+from training.workers import describe_workers
+
+
+class Command(GateCommand):
+    help = "Which workers there are, whether they are alive, their queues, devices and versions."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        return {"workers": describe_workers()}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        lines = [_line(worker) for worker in answer["workers"]]
+        return "\n".join(lines) or "No worker has reported: start one with `make up`."
+
+
+def _line(worker: dict[str, Any]) -> str:
+    memory = f", {worker['memory_bytes'] / 2**30:.0f} GiB" if worker["memory_bytes"] else ""
+    cuda = f", CUDA {worker['cuda_version']}" if worker["cuda_version"] else ""
+    return (
+        f"{worker['name']:<28} {'alive' if worker['is_alive'] else 'silent':<7}"
+        f" {'+'.join(worker['queues'])} × {worker['slots']}   {worker['device']}{memory}{cuda}"
+        f"   torch {worker['torch_version']}   code {worker['code_version']}"
+        f"   ${float(worker['rate_usd_per_hour']):.3f}/h   last heard {worker['last_heard_at']}"
+    )

@@ -1,0 +1,69 @@
+"""Training's records as documents: what the commands print."""
+
+from typing import Any
+
+from training.models import Dataset, TrainingRun
+
+
+def dataset_document(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "id": dataset.pk,
+        "coin": dataset.coin.symbol,
+        "digest": dataset.digest,
+        "source": dataset.source,
+        "origin": dataset.origin,
+        "simulated": dataset.is_simulated,
+        "rows": dataset.rows,
+        "first_at": dataset.first_at.isoformat(),
+        "last_at": dataset.last_at.isoformat(),
+        "interval_seconds": dataset.interval_seconds,
+        "gaps": dataset.gaps,
+        "missing_bars": dataset.missing_bars,
+        "zero_volume_bars": dataset.zero_volume_bars,
+    }
+
+
+def dataset_sentence(document: dict[str, Any]) -> str:
+    """The same for a person."""
+    simulated = "; simulated" if document["simulated"] else ""
+    return (
+        f"Dataset {document['id']}: {document['rows']:,} bars of {document['coin']}"
+        f" from {document['first_at']} to {document['last_at']}, one in {document['interval_seconds']} s;"
+        f" {document['gaps']} gaps ({document['missing_bars']} bars missing),"
+        f" {document['zero_volume_bars']} bars without volume{simulated}\n{document['digest']}"
+    )
+
+
+def run_document(run: TrainingRun) -> dict[str, Any]:
+    best = run.epoch_rows.filter(is_best=True).last()
+    return {
+        "id": run.pk,
+        "coin": run.coin.symbol,
+        "dataset": run.dataset_id,
+        "line": run.line,
+        "parameters": run.parameters,
+        "seed": run.seed,
+        "state": run.state,
+        "failure": run.failure,
+        "epochs_done": run.epoch_rows.count(),
+        "best_epoch": best.number if best else None,
+        "validation_accuracy": best.validation_accuracy if best else None,
+        "device": run.device,
+        "billed_seconds": round(run.billed_seconds, 3),
+        "spent_usd": str(run.spent_usd),
+        "bundle": run.bundle.digest if run.bundle else None,
+    }
+
+
+def run_sentence(document: dict[str, Any]) -> str:
+    """The same for a person."""
+    cost = (
+        f"{document['billed_seconds']:.1f} s on {document['device'] or 'no device'}, ${document['spent_usd']}"
+    )
+    if document["failure"]:
+        return f"Run {document['id']} {document['state']}: {document['failure']} ({cost})"
+    accuracy = document["validation_accuracy"]
+    return (
+        f"Run {document['id']} {document['state']} after {document['epochs_done']} epochs ({cost});"
+        f" best epoch {document['best_epoch']}, validation accuracy {accuracy:.4f}\nbundle {document['bundle']}"
+    )
