@@ -95,7 +95,14 @@ class Diagnosis(models.Model):
 
     @property
     def document(self) -> dict[str, Any]:
+        """The measurement as it was; with no figures but the reason where there was none."""
         document: dict[str, Any] = json.loads(self.measured) if self.measured else {}
+        return document
+
+    @property
+    def frozen_policy(self) -> dict[str, Any]:
+        """The policy as it was."""
+        document: dict[str, Any] = json.loads(self.policy_body)
         return document
 
 

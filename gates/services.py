@@ -14,6 +14,7 @@ from accounts.rules import GATE, Actor, Role
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from audit.rules import canonical
+from gates import runner
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement, PolicyAdoption
 from gates.rules import SEED_POLICY, GateOutcome, checked_policy, evaluate, loosened, overall
 from training import queue
@@ -98,12 +99,14 @@ def measure(
     return measurement
 
 
-def measure_here(bundle: Bundle, dataset: Dataset, *, actor: Actor) -> Measurement:
-    """A new measuring for this very process to run: no message is sent, and `reconcile` leaves it its time."""
+def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
+    """Measure anew in this very process's own child, and judge by the policy in force. Raises like `measure`."""
     with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
         _authorise_measuring(bundle, dataset, actor)
-        audit.lock_head()
-        return _ask(bundle, dataset, actor=actor, enqueued_at=timezone.now())
+        # As if sent: no message is, and `reconcile` leaves it to us unless this process dies over it.
+        measurement = _ask(bundle, dataset, actor=actor, enqueued_at=timezone.now())
+    runner.run(measurement.pk, worker_name=worker_name)
+    return judge(measurement, policy_in_force())
 
 
 @transaction.atomic
@@ -157,7 +160,8 @@ def _authorise_measuring(bundle: Bundle, dataset: Dataset, actor: Actor) -> None
     actor.require(Role.OPERATOR, "have a bundle measured")
     if bundle.coin_id != dataset.coin_id:
         raise InvalidInput(
-            f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.", field="dataset"
+            f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.",
+            field="dataset",
         )
 
 

@@ -1,0 +1,61 @@
+"""Policies, measurements and diagnoses in the admin: to look at, each with its history one click away."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from audit.admin import HistoryAdmin
+from gates.models import Diagnosis, GatePolicy, GateResult, Measurement, PolicyAdoption
+
+
+class ReadOnlyInline(admin.TabularInline):
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_active and request.user.is_staff)
+
+
+class AdoptionInline(ReadOnlyInline):
+    model = PolicyAdoption
+
+
+class GateResultInline(ReadOnlyInline):
+    model = GateResult
+    fields = ["gate", "is_required", "verdict", "observed", "threshold", "sentence"]
+
+
+@admin.register(GatePolicy)
+class GatePolicyAdmin(HistoryAdmin):
+    list_display = ["number", "proposed_by", "created_at", "reason"]
+    inlines = [AdoptionInline]
+
+
+@admin.register(PolicyAdoption)
+class PolicyAdoptionAdmin(HistoryAdmin):
+    list_display = ["policy", "adopted_by", "at", "reason"]
+    list_select_related = ["policy"]
+
+
+@admin.register(Measurement)
+class MeasurementAdmin(HistoryAdmin):
+    list_display = ["id", "bundle", "dataset", "state", "attempt", "worker_name", "created_at", "finished_at"]
+    list_filter = ["state", "bundle__coin", "bundle__line"]
+    list_select_related = ["bundle__coin", "dataset__coin"]
+    date_hierarchy = "created_at"
+
+
+@admin.register(Diagnosis)
+class DiagnosisAdmin(HistoryAdmin):
+    list_display = ["id", "bundle", "policy", "verdict", "created_at"]
+    list_filter = ["verdict", "coin", "policy"]
+    list_select_related = ["bundle__coin", "policy"]
+    date_hierarchy = "created_at"
+    inlines = [GateResultInline]

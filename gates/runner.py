@@ -1,0 +1,148 @@
+"""What a gate worker does: claim a measurement, measure the shipped bytes in a process of its own, store it once."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from audit.rules import canonical
+from gates.models import Measurement
+from training import files, leases
+from training.models import Bundle
+from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
+
+logger = logging.getLogger(__name__)
+
+
+class MeasuringFailed(Exception):
+    """There are no figures, and this is why."""
+
+
+def run(measurement_id: int, *, worker_name: str) -> None:
+    """Measure, if the row is free: a second delivery, or one for a measurement that ended, changes nothing."""
+    measurement = leases.claim(Measurement, measurement_id, worker_name=worker_name)
+    if measurement is None:
+        return
+    try:
+        with leases.heartbeat(measurement):
+            state, columns = _outcome(measurement)
+        leases.finish(measurement, state, **columns)
+    except leases.ClaimLost as lost:
+        logger.warning("%s; its figures are thrown away", lost)
+
+
+def _outcome(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
+    """How the measuring ended, and the columns that go with it."""
+    try:
+        body = canonical(_measured(measurement))
+    except MeasuringFailed as failed:
+        return JobState.FAILED, {"failure": str(failed)}
+    detail = {"sha256": hashlib.sha256(body.encode()).hexdigest()}
+    return JobState.SUCCEEDED, {"body": body, "detail": detail}
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    if measurement.attempt > ATTEMPTS_WITHOUT_PROGRESS:
+        raise MeasuringFailed(
+            f"{ATTEMPTS_WITHOUT_PROGRESS} workers fell silent while measuring it: it may take more than they have"
+        )
+    with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _fetch_bundle(measurement.bundle, folder / "bundle")
+        _fetch_candles(measurement, folder / "candles.canonical")
+        _measure_apart(folder, measurement.bundle.digest)
+        document = _document(folder / "figures.json")
+    if document.get("dataset_digest") != measurement.dataset.digest:
+        raise MeasuringFailed("the figures are of other candles than were asked for")
+    return document
+
+
+def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
+    """The stored bytes as they are. One that is missing or damaged is for the *bundle* gate to find, not for us to hide."""
+    folder.mkdir()
+    for artifact in bundle.artifacts.all():
+        with (
+            contextlib.suppress(files.FileLost),
+            files.open_stream(artifact.sha256) as stream,
+            (folder / artifact.name).open("wb") as out,
+        ):
+            shutil.copyfileobj(stream, out)
+
+
+def _fetch_candles(measurement: Measurement, path: Path) -> None:
+    try:
+        path.write_bytes(files.read(measurement.dataset.digest.removeprefix("sha256:")))
+    except files.FileLost as lost:
+        raise MeasuringFailed(f"its candles cannot be read: {lost}") from lost
+
+
+def _measure_apart(folder: Path, digest: str) -> None:
+    """Raises MeasuringFailed unless the process of its own ends well within its time."""
+    seconds = settings.MEASURING_TIME_LIMIT_SECONDS
+    command = [sys.executable, "-m", "gates.apart", str(os.getpid()), str(int(seconds) + 1)]
+    command += ["--bundle", "bundle", "--candles", "candles.canonical", "--digest", digest]
+    command += ["--output", "figures.json"]
+    with (folder / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_surroundings(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+        )
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise MeasuringFailed(f"measuring took longer than {seconds:g} s and was stopped") from None
+        finally:
+            process.kill()
+            process.wait()
+    if code != 0:
+        raise MeasuringFailed(f"the measuring process {_end(code)}{_last_words(folder / 'errors')}")
+
+
+def _surroundings(folder: Path) -> dict[str, str]:
+    """The whole environment of the measuring process. One thread: figures must not hang on a machine's cores."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    return {
+        **kept,
+        **threads,
+        "PYTHONPATH": str(settings.BASE_DIR),
+        "PYTHONHASHSEED": "0",
+        "LANG": "C.UTF-8",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+    }
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        canonical(document)
+    except (OSError, ValueError, RecursionError) as error:
+        raise MeasuringFailed(f"the measuring process left no sound figures: {error}") from error
+    if not isinstance(document, dict):
+        raise MeasuringFailed("the measuring process left something else than figures")
+    return document
+
+
+def _end(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
+def _last_words(path: Path) -> str:
+    """The last line it wrote, where there is one."""
+    lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+    return f": {lines[-1][:500]}" if lines else ""
