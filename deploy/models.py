@@ -142,7 +142,9 @@ class PointerMove(models.Model):
                 name="epochs_follow_one_another",
                 condition=models.Q(epoch=1, previous=None, kind=MoveKind.INHERITED)
                 | (
-                    models.Q(epoch__gt=1, previous=models.F("epoch") - 1) & ~models.Q(kind=MoveKind.INHERITED)
+                    # previous__isnull is said out loud: a CHECK that comes to NULL lets the row in.
+                    models.Q(epoch__gt=1, previous__isnull=False, previous=models.F("epoch") - 1)
+                    & ~models.Q(kind=MoveKind.INHERITED)
                 ),
             ),
             models.CheckConstraint(

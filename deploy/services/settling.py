@@ -89,7 +89,6 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
             settlement.state,
             actor=GATE,
             reason=settlement.reason,
-            updates_reason=settlement.reason,
             settled_at=timezone.now(),
         )
         if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
@@ -135,8 +134,9 @@ def _advance_coin(release: Release, place: ReleaseCoin) -> None:
     if place.bundle is None and place.run is not None and place.run.state == JobState.SUCCEEDED:
         _write_once(place, bundle=place.run.bundle)
     if place.bundle is not None and place.diagnosis is None:
-        measurement = gates.measure(place.bundle, place.dataset, actor=GATE)
-        if measurement.has_ended:
+        # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.
+        measurement = gates.measure(place.bundle, place.dataset, actor=GATE, since=release.created_at)
+        if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
             _write_once(place, diagnosis=gates.judge(measurement, release.policy))
 
 

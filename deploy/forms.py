@@ -1,0 +1,102 @@
+"""What a person may fill in about releases. Bounds come from the recipes; what they mean is checked by the services."""
+
+from typing import Any
+
+from django import forms
+
+from accounts.forms import ReasonForm
+from deploy import pointer
+from deploy.outcomes import required_coins
+from deploy.rules import Purpose
+from mlcore.recipes import RECIPES
+from training.models import Coin, Dataset
+
+GREATEST_SEED = 2**31 - 1
+PURPOSES = {
+    Purpose.CANDIDATE: "Candidate: to be approved and swapped in",
+    Purpose.FALLBACK: "Fallback: to be registered as what a pin holds the bots on",
+}
+LINES = {
+    "v7_fixed": "v7_fixed, the retrained line",
+    "v5": "v5, serves as the fallback",
+    "v6_enhanced": "v6_enhanced, the failure reproduced",
+}
+_DATASET = "dataset_"
+
+
+class DecisionForm(ReasonForm):
+    """A decision about a release; an approval carries the epoch that its page showed."""
+
+    epoch = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+
+class DatasetField(forms.ModelChoiceField):
+    """One coin's datasets, the newest first."""
+
+    def __init__(self, coin: Coin) -> None:
+        rows = Dataset.objects.filter(coin=coin)
+        empty = "The newest" if rows else "No dataset yet"
+        super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
+
+    def label_from_instance(self, obj: Any) -> str:
+        simulated = ", simulated" if obj.is_simulated else ""
+        return f"#{obj.pk} · {obj.first_at:%b %Y} – {obj.last_at:%b %Y} · {obj.rows:,} bars{simulated} · {obj.origin}"
+
+
+class LaunchForm(forms.Form):
+    """A release of one line: a dataset for every required coin, and what of the recipe may be changed."""
+
+    line = forms.ChoiceField(choices=list(LINES.items()))
+    purpose = forms.ChoiceField(
+        choices=[(purpose.value, text) for purpose, text in PURPOSES.items()], label="Purpose"
+    )
+    seed = forms.IntegerField(
+        min_value=0, max_value=GREATEST_SEED, initial=1, help_text="Equal seed, data and device give equal weights."
+    )
+
+    def __init__(self, line: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.line_name = line
+        registered = pointer.fallback()
+        self.initial.setdefault("line", line)
+        self.initial.setdefault(
+            "purpose", Purpose.FALLBACK if registered and registered.line == line else Purpose.CANDIDATE
+        )
+        for coin in required_coins():
+            self.fields[_DATASET + coin.symbol] = DatasetField(coin)
+        self._parameters = RECIPES[line].adjustable
+        for name, bounds in self._parameters.items():
+            self.fields[name] = _parameter_field(name, bounds)
+
+    @property
+    def parameter_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self._parameters]
+
+    @property
+    def dataset_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(_DATASET)]
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What differs from the recipe; a field left empty, or at its default, does not."""
+        filled = {name: self.cleaned_data.get(name) for name in self._parameters}
+        return {n: v for n, v in filled.items() if v is not None and v != self._parameters[n]["default"]}
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """The datasets that were named, by coin."""
+        named = {name.removeprefix(_DATASET): self.cleaned_data.get(name) for name in self.fields}
+        return {coin: dataset for coin, dataset in named.items() if isinstance(dataset, Dataset)}
+
+
+def _parameter_field(name: str, bounds: dict[str, Any]) -> forms.Field:
+    kind = forms.IntegerField if bounds["is_whole"] else forms.FloatField
+    return kind(
+        label=name.replace("_", " ").capitalize(),
+        required=False,
+        min_value=bounds["least"],
+        max_value=bounds["greatest"],
+        initial=bounds["default"],
+        widget=forms.NumberInput(attrs={"step": 1 if bounds["is_whole"] else "any"}),
+        help_text=f"{bounds['least']:,g} – {bounds['greatest']:,g}, by the recipe {bounds['default']:g}: {bounds['meaning']}.",
+    )

@@ -1,0 +1,14 @@
+from django.urls import path
+
+from deploy.views import board, launch, releases
+
+urlpatterns = [
+    path("", board.show, name="board"),
+    path("pin/", board.pin, name="pin"),
+    path("launch/", launch.launch, name="launch"),
+    path("launch/estimate/", launch.estimate, name="estimate"),
+    path("releases/", releases.index, name="releases"),
+    path("releases/<int:pk>/", releases.show, name="release"),
+    path("releases/<int:pk>/charts/<str:symbol>/", releases.charts, name="release-charts"),
+    path("releases/<int:pk>/<str:action>/", releases.decide, name="decide"),
+]

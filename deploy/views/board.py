@@ -1,0 +1,63 @@
+"""The board: what is live now and why, in one glance; and the pin."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.authentication import actor_of
+from accounts.forms import ReasonForm, show_refusal
+from accounts.pages import living
+from accounts.rules import Role
+from audit.errors import DomainError
+from deploy import services
+from deploy.board import board, matrix_of
+from deploy.rules import MoveKind
+
+MOVING_SECONDS = 2
+STILL_SECONDS = 10
+"""How often the board looks when nothing is built: the gate or another person may move the pointer at any time."""
+
+
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    return _page(request, ReasonForm())
+
+
+@require_http_methods(["GET", "POST"])
+def pin(request: HttpRequest) -> HttpResponse:
+    """Hold every bot on the fallback. Reached by GET (after signing in again, say), it shows the board."""
+    if request.method != "POST":
+        return redirect("board")
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        return _page(request, form, status=400)
+    try:
+        move = services.pin(actor=actor_of(request), reason=form.cleaned_data["reason"])
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, form, status=refusal.status)
+    if move.kind == MoveKind.PIN and move.release:
+        messages.success(request, f"Pinned: every bot must run {move.release.line} (epoch {move.epoch}).")
+    else:
+        messages.warning(request, f"Offline: the fallback is not fit, so bots answer neutral (epoch {move.epoch}).")
+    return redirect("board")
+
+
+def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
+    found = board()
+    shows_live = request.GET.get("gates") == "live" or found.candidate is None
+    shown = found.live if shows_live else found.candidate
+    context = {
+        "board": found,
+        "shown": shown,
+        "shows_live": shows_live,
+        "matrix": matrix_of(shown),
+        "candidate_matrix": matrix_of(found.candidate),
+        "pin_form": pin_form,
+        "can_pin": found.now is not None and not found.is_on_fallback and actor_of(request).has(Role.APPROVER),
+    }
+    every = MOVING_SECONDS if found.is_moving else STILL_SECONDS
+    return living(
+        request, "deploy/board.html", "deploy/_board.html", context, every_seconds=every, status=status
+    )

@@ -1,0 +1,72 @@
+"""Launching a release, with what it would take."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.authentication import actor_of
+from accounts.forms import show_refusal
+from accounts.pages import is_partial
+from accounts.rules import Role
+from audit.errors import DomainError
+from deploy import services
+from deploy.forms import LINES, LaunchForm
+from deploy.outcomes import required_coins
+from deploy.rules import Purpose
+from training import services as training
+from training.workers import alive_workers
+
+DEFAULT_LINE = next(iter(LINES))
+_KEPT = ("purpose", "seed")  # what a person typed that stays when another line is chosen
+
+
+@require_http_methods(["GET", "POST"])
+def launch(request: HttpRequest) -> HttpResponse:
+    """The form; posted, it launches. Asked by htmx for another line, it answers with that line's settings."""
+    if request.method != "POST":
+        line = _line(request.GET.get("line"))
+        kept = {name: request.GET[name] for name in _KEPT if name in request.GET and not is_partial(request)}
+        return _page(request, LaunchForm(line, initial=kept))
+    form = LaunchForm(_line(request.POST.get("line")), request.POST)
+    if not form.is_valid():
+        return _page(request, form, status=400)
+    try:
+        release = services.launch(
+            form.cleaned_data["line"],
+            actor=actor_of(request),
+            parameters=form.parameters,
+            datasets=form.datasets,
+            seed=form.cleaned_data["seed"],
+            purpose=Purpose(form.cleaned_data["purpose"]),
+        )
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, form, status=refusal.status)
+    messages.success(request, f"Launched release {release.pk} of {release.line}. It trains one coin after another slot by slot.")
+    return redirect("release", release.pk)
+
+
+@require_safe
+def estimate(request: HttpRequest) -> HttpResponse:
+    """What the form as it stands would take; for a form that cannot be launched, why it cannot be estimated."""
+    form = LaunchForm(_line(request.GET.get("line")), request.GET)
+    context: dict[str, object] = {"form": form, "has_worker": bool(alive_workers("training"))}
+    if form.is_valid():
+        named = form.datasets
+        try:
+            datasets = [named.get(coin.symbol) or training.latest_dataset(coin) for coin in required_coins()]
+            context["estimate"] = training.estimate(form.line_name, datasets, form.parameters)
+        except DomainError as refusal:
+            context["refusal"] = refusal
+    return render(request, "deploy/_estimate.html", context)
+
+
+def _page(request: HttpRequest, form: LaunchForm, status: int = 200) -> HttpResponse:
+    context = {"form": form, "can_launch": actor_of(request).has(Role.OPERATOR)}
+    template = "deploy/_launch_form.html" if is_partial(request) else "deploy/launch.html"
+    return render(request, template, context, status=status)
+
+
+def _line(asked: str | None) -> str:
+    return asked if asked in LINES else DEFAULT_LINE

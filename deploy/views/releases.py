@@ -1,0 +1,187 @@
+"""Releases: the list, one release with its gates and charts, and the decisions about it."""
+
+import json
+from collections.abc import Callable, Mapping
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.authentication import actor_of
+from accounts.forms import show_refusal
+from accounts.pages import living, paged, with_charts
+from accounts.rules import Actor, Role
+from audit.errors import DomainError
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.forms import DecisionForm
+from deploy.matrix import matrix
+from deploy.models import Release, ReleaseCoin
+from deploy.outcomes import places_of
+from deploy.progress import progress
+from deploy.rules import Action, ReleaseState
+from gates.charts import charts as draw
+
+MOVING_SECONDS = 2
+HISTORY_SHOWN = 50
+CHARTS = {
+    "shares": "Predicted directions",
+    "confidence": "Confidence of predictions",
+    "logits": "Logits",
+    "confusion": "What came, what was said",
+    "reliability": "How sure, how often right",
+}
+# Whom the page offers a decision; the service decides whether they may.
+OFFERED_TO = {action: Role.APPROVER for action in Action} | {Action.CANCEL: Role.OPERATOR}
+BY_ANOTHER = frozenset({Action.APPROVE, Action.RESTORE, Action.REGISTER})
+
+
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    rows = Release.objects.select_related("status", "policy").prefetch_related("coins__dataset", "budget__runs")
+    state = request.GET.get("state")
+    if state in set(ReleaseState):
+        rows = rows.filter(status__state=state)
+    context = {"page": paged(request, rows), "states": list(ReleaseState), "state": state}
+    return render(request, "deploy/releases.html", context)
+
+
+@require_safe
+def show(request: HttpRequest, pk: int) -> HttpResponse:
+    return _page(request, _release(pk))
+
+
+@require_safe
+def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
+    """One coin's pictures, under the policy its diagnosis was made by."""
+    place = get_object_or_404(
+        ReleaseCoin.objects.select_related("diagnosis"), release=pk, coin__symbol=symbol
+    )
+    if place.diagnosis is None:
+        raise Http404(f"{symbol} of release {pk} was not diagnosed.")
+    policy = json.loads(place.diagnosis.policy_body)
+    return JsonResponse({"charts": draw(place.diagnosis.document, policy), "is_moving": False})
+
+
+@require_http_methods(["GET", "POST"])
+def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
+    """One decision with its reason. Reached by GET (after signing in again, say), it shows the release."""
+    release = _release(pk)
+    if action not in set(Action):
+        raise Http404(f"A release cannot be asked to {action}.")
+    if request.method != "POST":
+        return redirect("release", pk)
+    form = DecisionForm(request.POST)
+    if not form.is_valid():
+        return _page(request, release, asked=Action(action), form=form, status=400)
+    try:
+        said = _CARRIED_OUT[Action(action)](release, actor_of(request), form)
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, _release(pk), asked=Action(action), form=form, status=refusal.status)
+    messages.success(request, said)
+    return redirect("release", pk)
+
+
+def _approve(release: Release, actor: Actor, form: DecisionForm) -> str:
+    move = services.approve(release, actor=actor, **_seen(form))
+    return f"Approved: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
+
+
+def _restore(release: Release, actor: Actor, form: DecisionForm) -> str:
+    move = services.restore(release, actor=actor, **_seen(form))
+    return f"Restored: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
+
+
+def _decline(release: Release, actor: Actor, form: DecisionForm) -> str:
+    services.decline(release, actor=actor, reason=form.cleaned_data["reason"])
+    return f"Declined release {release.pk}."
+
+
+def _cancel(release: Release, actor: Actor, form: DecisionForm) -> str:
+    services.cancel(release, actor=actor, reason=form.cleaned_data["reason"])
+    return f"Cancelled release {release.pk}."
+
+
+def _register(release: Release, actor: Actor, form: DecisionForm) -> str:
+    services.register_fallback(release, actor=actor, reason=form.cleaned_data["reason"])
+    return f"Registered: a pin holds the bots on {release.line} of release {release.pk} from now on."
+
+
+_CARRIED_OUT: Mapping[Action, Callable[[Release, Actor, DecisionForm], str]] = {
+    Action.APPROVE: _approve,
+    Action.RESTORE: _restore,
+    Action.DECLINE: _decline,
+    Action.CANCEL: _cancel,
+    Action.REGISTER: _register,
+}
+
+
+def _seen(form: DecisionForm) -> dict[str, object]:
+    return {"reason": form.cleaned_data["reason"], "epoch": form.cleaned_data["epoch"] or 0}
+
+
+def _release(pk: int) -> Release:
+    rows = Release.objects.select_related("status", "policy", "budget").prefetch_related(
+        "coins__dataset", "budget__runs", "moves"
+    )
+    return get_object_or_404(rows, pk=pk)
+
+
+def _page(
+    request: HttpRequest,
+    release: Release,
+    *,
+    asked: Action | None = None,
+    form: DecisionForm | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """The release; after a decision that was refused, with its form as it was filled in."""
+    actor = actor_of(request)
+    now = pointer.current()
+    is_building = release.state == ReleaseState.BUILDING
+    places = places_of(release)
+    is_fallback = pointer.fallback() == release
+    context = {
+        "release": release,
+        "now": now,
+        "is_building": is_building,
+        "is_fallback": is_fallback,
+        "places": places,
+        "matrix": matrix(places),
+        "progress": progress(release),
+        "decisions": _decisions(release, actor, now.epoch if now else 0, asked, form, is_fallback=is_fallback),
+        "charted": [place for place in places if place.diagnosis is not None and not is_building],
+        "charts": CHARTS,
+        "history": AuditEvent.objects.filter(
+            object_type__in=("release", "releasestatus"), object_id=str(release.pk)
+        )[:HISTORY_SHOWN],
+        "has_charts": True,
+    }
+    every = MOVING_SECONDS if is_building else None
+    page = living(
+        request, "deploy/release.html", "deploy/_release.html", context, every_seconds=every, status=status
+    )
+    return with_charts(page)
+
+
+def _decisions(
+    release: Release,
+    actor: Actor,
+    epoch: int,
+    asked: Action | None,
+    filled: DecisionForm | None,
+    *,
+    is_fallback: bool,
+) -> list[dict[str, object]]:
+    """What this person is offered here: each action with its form, and who else must take it where they may not."""
+    offered = []
+    for action in (a for a in Action if a in release.allowed_actions and actor.has(OFFERED_TO[a])):
+        if action == Action.REGISTER and is_fallback:
+            continue
+        form = filled if action == asked and filled else DecisionForm(auto_id=f"{action}-%s")
+        form.auto_id, form.initial["epoch"] = f"{action}-%s", epoch
+        needs_another = action in BY_ANOTHER and actor.name == release.launched_by
+        offered.append({"action": action, "form": form, "needs_another": needs_another, "epoch": epoch})
+    return offered

@@ -1,0 +1,283 @@
+"""Who may move the pointer, when, and what is written when they may not."""
+
+import pytest
+
+from accounts.rules import Actor
+from audit import services as audit
+from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.models import PointerMove, Release
+from deploy.rules import MoveKind, ReleaseState
+from gates import services as gates
+from tests import scenarios
+from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+def stricter(above: float) -> None:
+    """Put a policy in force that asks for more accuracy."""
+    document = gates.policy_in_force().document
+    document["gates"]["accuracy"]["above"] = above
+    proposed = gates.propose_policy(document, actor=APPROVER, reason="more is wanted")
+    gates.adopt_policy(proposed, actor=SECOND_APPROVER, reason="agreed")
+
+
+def state_of(release: Release) -> str:
+    return Release.objects.get(pk=release.pk).state
+
+
+def assert_refused(error: DomainError, epoch: int, kind: str) -> None:
+    """The pointer stands, the refusal is in the audit with its message, and the chain is sound."""
+    now = pointer.current()
+    assert now is not None
+    assert now.epoch == epoch
+    event = AuditEvent.objects.filter(kind=kind).first()
+    assert event is not None
+    assert error.message in event.body.encode().decode("unicode_escape") or error.message[:40] in event.body
+    assert audit.verify() == []
+
+
+def test_an_approval_moves_the_pointer_to_the_release() -> None:
+    before = scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    move = services.approve(release, actor=APPROVER, reason="all gates passed", epoch=before.epoch)
+    assert (move.epoch, move.kind, move.release_id) == (2, MoveKind.SWAP, release.pk)
+    assert state_of(release) == ReleaseState.LIVE
+    assert before.release is not None
+    assert state_of(before.release) == ReleaseState.SUPERSEDED
+    event = AuditEvent.objects.get(pk=move.audit_seq)
+    assert (event.object_type, event.object_id, event.actor) == ("pointermove", "2", "anna")
+    assert audit.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("actor", "epoch", "reason", "says", "error"),
+    [
+        (VIEWER, 1, "fine", "victor may not approve a release", NotAllowed),
+        (Actor("olivia", APPROVER.roles), 1, "fine", "olivia launched", NotAllowed),
+        (LAUNCHER, 1, "fine", "olivia may not approve", NotAllowed),
+        (APPROVER, 0, "fine", "you saw epoch 0, it is 1", Conflict),
+        (APPROVER, 1, "  ", "Give a reason", InvalidInput),
+    ],
+    ids=["by a viewer", "by its launcher", "by an operator", "with an old epoch", "without a reason"],
+)
+def test_an_approval_is_refused(
+    actor: Actor, epoch: int, reason: str, says: str, error: type[DomainError]
+) -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    with pytest.raises(error, match=says) as refused:
+        services.approve(release, actor=actor, reason=reason, epoch=epoch)
+    assert_refused(refused.value, 1, "release.approve.refused")
+    assert state_of(release) == ReleaseState.AWAITING_APPROVAL
+
+
+def test_a_second_approval_of_the_same_release_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    with pytest.raises(Conflict, match="is live") as refused:
+        services.approve(release, actor=SECOND_APPROVER, reason="passed", epoch=1)
+    assert_refused(refused.value, 2, "release.approve.refused")
+
+
+def test_an_approval_after_one_byte_of_one_artifact_changed_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    scenarios.damage(release)
+    with pytest.raises(Conflict, match=r"SOL model\.onnx: the stored bytes are not those") as refused:
+        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    assert_refused(refused.value, 1, "release.approve.refused")
+    scenarios.damage(release)  # flipped back, for whoever shares these bytes
+    assert services.approve(release, actor=APPROVER, reason="passed", epoch=1).epoch == 2
+
+
+def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    stricter(0.80)
+    with pytest.raises(Conflict, match="does not pass policy 2: BTC accuracy failed") as refused:
+        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    assert_refused(refused.value, 1, "release.approve.refused")
+
+
+def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    stricter(0.70)
+    move = services.approve(release, actor=APPROVER, reason="passes the new one too", epoch=1)
+    assert move.policy is not None
+    assert move.policy.number == 2
+    assert release.policy.number == 1
+
+
+def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_approved() -> None:
+    scenarios.service_in_use()
+    sick = scenarios.healthy("SOL") | {
+        "weights": {"tensors": 26, "non_finite": ["fc2.weight"], "problem": None}
+    }
+    release = scenarios.Build(figures={"SOL": sick}).settled()
+    assert state_of(release) == ReleaseState.REJECTED
+    with pytest.raises(Conflict, match="is rejected.*SOL finite_weights failed") as refused:
+        services.approve(release, actor=APPROVER, reason="passed", epoch=2)
+    assert_refused(refused.value, 2, "release.approve.refused")
+
+
+def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    scenarios.Coin.objects.create(symbol="DOT")
+    with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
+        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+
+
+def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).settled()
+    now = pointer.current()
+    assert now is not None
+    assert (now.kind, now.epoch) == (MoveKind.PIN, 2)
+    assert now.release == pointer.fallback()
+    reason = Release.objects.get(pk=release.pk).status.reason
+    assert "BTC accuracy failed: 39.1 % of 1,500 bars" in reason
+    assert reason in now.reason
+    assert AuditEvent.objects.get(pk=now.audit_seq).reason == now.reason
+    assert scenarios.document_of(now)["reason"] == now.reason
+
+
+def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
+    scenarios.service_in_use()
+    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=1)
+    scenarios.Build(seed=2, figures=scenarios.everywhere(scenarios.inaccurate)).settled()
+    now = pointer.current()
+    assert now is not None
+    assert (now.kind, now.epoch) == (MoveKind.SWAP, 2)
+
+
+def test_declining_pins_the_fallback_like_a_rejection() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    services.decline(release, actor=APPROVER, reason="not before the holidays")
+    now = pointer.current()
+    assert now is not None
+    assert now.kind == MoveKind.PIN
+    assert state_of(release) == ReleaseState.DECLINED
+    assert "not before the holidays" in now.reason
+
+
+def test_declining_takes_an_approver() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    with pytest.raises(NotAllowed):
+        services.decline(release, actor=LAUNCHER, reason="mine")
+    assert state_of(release) == ReleaseState.AWAITING_APPROVAL
+
+
+def test_pinning_by_hand_takes_effect_at_once_and_rolls_the_live_release_back() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    move = services.pin(actor=SECOND_APPROVER, reason="it trades oddly")
+    assert (move.kind, move.epoch) == (MoveKind.PIN, 3)
+    assert state_of(release) == ReleaseState.ROLLED_BACK
+    with pytest.raises(Conflict, match="on v5 already"):
+        services.pin(actor=SECOND_APPROVER, reason="again")
+
+
+def test_pinning_takes_an_approver() -> None:
+    scenarios.service_in_use()
+    with pytest.raises(NotAllowed, match="olivia may not pin") as refused:
+        services.pin(actor=LAUNCHER, reason="worried")
+    assert_refused(refused.value, 1, "pointer.pin.refused")
+
+
+def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
+    scenarios.service_in_use()
+    fallback = pointer.fallback()
+    assert fallback is not None
+    scenarios.damage(fallback)
+    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    scenarios.damage(fallback)
+    assert (move.kind, move.release) == (MoveKind.OFFLINE, None)
+    assert "the fallback is not fit: SOL model.onnx" in move.reason
+    assert scenarios.document_of(move)["models"] == {}
+    assert services.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
+
+
+def test_a_rolled_back_release_is_restored_with_every_check_anew() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.pin(actor=APPROVER, reason="it trades oddly")
+    with pytest.raises(NotAllowed, match="launched"):
+        services.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", epoch=3)
+    move = services.restore(release, actor=APPROVER, reason="it was the exchange", epoch=3)
+    assert (move.kind, move.epoch, state_of(release)) == (MoveKind.SWAP, 4, ReleaseState.LIVE)
+
+
+def test_a_superseded_release_that_fails_the_new_policy_is_not_restored() -> None:
+    scenarios.service_in_use()
+    first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
+    services.approve(first, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(second, actor=APPROVER, reason="passed", epoch=2)
+    stricter(0.80)
+    with pytest.raises(Conflict, match="does not pass policy 2"):
+        services.restore(first, actor=APPROVER, reason="it was better", epoch=3)
+
+
+def test_the_inherited_release_can_never_come_back() -> None:
+    before = scenarios.service_in_use()
+    services.pin(actor=APPROVER, reason="V6 is broken")
+    assert before.release is not None
+    with pytest.raises(Conflict, match="cannot be restored"):
+        services.restore(before.release, actor=APPROVER, reason="I miss it", epoch=2)
+
+
+def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> None:
+    release = scenarios.Build(
+        line="v5", purpose=scenarios.Purpose.FALLBACK, figures=scenarios.everywhere(scenarios.inaccurate)
+    ).settled()
+    with pytest.raises(NotAllowed):
+        services.register_fallback(release, actor=Actor("olivia", APPROVER.roles), reason="mine")
+    services.register_fallback(release, actor=APPROVER, reason="it behaved")
+    assert pointer.fallback() == release
+    with pytest.raises(Conflict, match="already"):
+        services.register_fallback(release, actor=SECOND_APPROVER, reason="again")
+
+
+def test_a_candidate_cannot_be_registered_as_the_fallback() -> None:
+    release = scenarios.awaiting_approval()
+    with pytest.raises(Conflict, match="cannot be registered"):
+        services.register_fallback(release, actor=APPROVER, reason="it is better than v5")
+
+
+def test_the_first_pointer_is_inherited_once() -> None:
+    scenarios.inherited()
+    another = scenarios.Build(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, seed=9).release()
+    with pytest.raises(Conflict, match="first pointer already"):
+        services.inherit(another, actor=APPROVER, reason="again")
+
+
+def test_nothing_moves_before_the_first_pointer() -> None:
+    scenarios.fallback()
+    release = scenarios.awaiting_approval()
+    with pytest.raises(Conflict, match="no pointer yet"):
+        services.approve(release, actor=APPROVER, reason="passed", epoch=0)
+    with pytest.raises(Conflict, match="no pointer yet"):
+        services.pin(actor=APPROVER, reason="to be safe")
+    assert not PointerMove.objects.exists()
+
+
+def test_the_pointer_does_not_move_while_a_trigger_is_missing() -> None:
+    from audit import triggers
+
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    triggers.drop()
+    try:
+        with pytest.raises(DomainError, match="triggers are missing"):
+            services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    finally:
+        triggers.install()

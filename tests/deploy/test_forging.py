@@ -1,0 +1,159 @@
+"""Nothing but a decision moves the pointer: the database refuses ORM, SQL and REPLACE alike, after all migrations."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from audit import services as audit
+from deploy import pointer, services
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
+from gates.models import Diagnosis, GateResult
+from tests import scenarios
+from tests.scenarios import APPROVER
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+def sql(text: str) -> Callable[[], None]:
+    def run() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+
+    return run
+
+
+def forged(kind: str, release: Release | None, epoch: int = 2, previous: int = 1) -> PointerMove:
+    """A move with its event, as somebody with the whole code base at hand would write it past the services."""
+    policy = scenarios.gates.policy_in_force()
+    move = PointerMove(
+        epoch=epoch,
+        previous_id=previous,
+        release=release,
+        policy=policy,
+        kind=kind,
+        moved_by="mallory",
+        reason="mine",
+    )
+    move.moved_at = timezone.now()
+    move.audit_seq = audit.record("pointer.swap", move, actor="mallory").seq
+    return move
+
+
+def refused(act: Callable[[], object]) -> None:
+    before = pointer.current()
+    with pytest.raises(DatabaseError), transaction.atomic():
+        act()
+    assert pointer.current() == before
+
+
+def test_a_swap_to_a_release_that_failed_is_refused() -> None:
+    scenarios.service_in_use()
+    rejected = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}).settled()
+    refused(lambda: forged("swap", rejected, 3, 2).save(force_insert=True))
+
+
+def test_a_swap_to_a_release_that_lacks_a_coin_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    scenarios.Coin.objects.create(symbol="DOT")
+    refused(lambda: forged("swap", release).save(force_insert=True))
+
+
+def test_a_swap_to_the_broken_inherited_release_is_refused() -> None:
+    first = scenarios.service_in_use()
+    refused(lambda: forged("swap", first.release).save(force_insert=True))
+
+
+def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
+    for place in release.coins.all():
+        measurement = place.bundle.measurements.get()
+        Diagnosis.objects.create(
+            measurement=measurement,
+            coin=place.coin,
+            bundle=place.bundle,
+            dataset=place.dataset,
+            policy=release.policy,
+            policy_body=release.policy.body,
+            measured=measurement.body,
+            verdict="passed",
+            digest="sha256:0",
+        )
+    refused(lambda: forged("swap", release).save(force_insert=True))
+
+
+def test_a_move_without_its_event_is_refused() -> None:
+    scenarios.service_in_use()
+    move = forged("swap", scenarios.awaiting_approval())
+    move.audit_seq = 1
+    refused(lambda: move.save(force_insert=True))
+
+
+def test_a_pin_to_something_else_than_the_fallback_is_refused() -> None:
+    scenarios.service_in_use()
+    refused(lambda: forged("pin", scenarios.awaiting_approval()).save(force_insert=True))
+
+
+@pytest.mark.parametrize(("epoch", "previous"), [(3, 1), (2, None), (1, None), (0, None)])
+def test_an_epoch_that_does_not_follow_is_refused(epoch: int, previous: int | None) -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    refused(lambda: forged("swap", release, epoch, previous).save(force_insert=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UPDATE deploy_pointermove SET release_id = (SELECT MAX(id) FROM deploy_release) WHERE epoch = 1",
+        "DELETE FROM deploy_pointermove",
+        "UPDATE deploy_pointermove SET reason = 'nothing happened'",
+        "INSERT INTO deploy_pointermove (epoch, previous_id, release_id, policy_id, kind, moved_by, reason, moved_at,"
+        " audit_seq) SELECT 2, 1, MAX(id), 1, 'swap', 'mallory', 'mine', '2026-01-01', 1 FROM deploy_release",
+        "UPDATE gates_diagnosis SET verdict = 'passed'",
+        "UPDATE gates_gateresult SET verdict = 'passed'",
+        "DELETE FROM gates_gateresult WHERE verdict <> 'passed'",
+        "UPDATE deploy_releasecoin SET diagnosis_id = (SELECT MIN(id) FROM gates_diagnosis)",
+        "UPDATE deploy_releasecoin SET bundle_id = (SELECT MIN(id) FROM training_bundle)",
+        "UPDATE training_bundle SET line = 'v7_fixed'",
+        "UPDATE training_artifact SET sha256 = 'other'",
+        "UPDATE gates_gatepolicy SET body = '{}'",
+        "UPDATE deploy_release SET launched_by = 'somebody else'",
+        "DELETE FROM deploy_fallbackregistration",
+        "INSERT INTO deploy_fallbackregistration (release_id, registered_by, reason, at)"
+        " SELECT MIN(id), 'mallory', 'mine', '2026-01-01' FROM deploy_release WHERE line = 'v6_enhanced'",
+        "UPDATE deploy_releasestatus SET state = 'live' WHERE state <> 'live'",
+    ],
+)
+def test_sql_cannot_forge(text: str) -> None:
+    scenarios.service_in_use()
+    scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate), seed=3).settled()
+    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=2)
+    refused(sql(text))
+
+
+def test_sqlite_replace_cannot_swap_an_old_move_out() -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("REPLACE is SQLite's")
+    scenarios.service_in_use()
+    refused(
+        sql(
+            "INSERT OR REPLACE INTO deploy_pointermove SELECT epoch, kind, 'mallory', reason, moved_at, audit_seq,"
+            " policy_id, previous_id, release_id FROM deploy_pointermove"
+        )
+    )
+
+
+def test_postgresql_truncate_is_refused() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("TRUNCATE is PostgreSQL's")
+    scenarios.service_in_use()
+    refused(sql("TRUNCATE deploy_pointermove CASCADE"))
+
+
+@pytest.mark.parametrize("model", [PointerMove, Diagnosis, GateResult, FallbackRegistration, ReleaseCoin])
+def test_the_orm_cannot_delete(model: type) -> None:
+    scenarios.service_in_use()
+    refused(lambda: model._base_manager.all()._raw_delete(using="default"))
