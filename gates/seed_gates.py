@@ -262,8 +262,9 @@ def _lower_bound(figures: Figures, parameters: Parameters) -> float:
 
 def _logit(value: float, bound: float) -> str:
     """With as many digits as it takes to tell it from the bound."""
-    text = signed(value)
-    return text if value == bound or text != signed(bound) else f"{value:+.9g}".replace("-", "−")
+    if value != bound and round(value, 2) == bound:
+        return f"{value:+.9g}".replace("-", "−")
+    return signed(value)
 
 
 def _is_number(text: str) -> bool:

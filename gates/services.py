@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max, Q
+from django.db.models import Max
 from django.utils import timezone
 
 from accounts.rules import GATE, Actor, Role
@@ -166,11 +166,12 @@ def _authorise_measuring(bundle: Bundle, dataset: Dataset, actor: Actor) -> None
 
 
 def _usable(bundle: Bundle, dataset: Dataset, since: datetime | None) -> Measurement | None:
-    """The latest measurement that need not be repeated."""
-    usable = ~Q(state__in=_WITHOUT_RESULT)
-    if since is not None:
-        usable |= Q(created_at__gte=since)
-    return Measurement.objects.filter(usable, bundle=bundle, dataset=dataset).order_by("-id").first()
+    """The latest measurement that need not be repeated; one that failed only where no other is there."""
+    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset).order_by("-id")
+    sound = rows.exclude(state__in=_WITHOUT_RESULT).first()
+    if sound is not None or since is None:
+        return sound
+    return rows.filter(created_at__gte=since).first()
 
 
 def _ask(bundle: Bundle, dataset: Dataset, *, actor: Actor, **columns: Any) -> Measurement:

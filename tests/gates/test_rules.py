@@ -1,0 +1,268 @@
+"""Nothing passes by silence: what is missing, unknown or no number is an error, and only *passed* passes."""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.errors import InvalidInput
+from gates.rules import GATES, SEED_POLICY, GateOutcome, Verdict, checked_policy, evaluate, loosened, overall
+from tests.scenarios import collapsed, healthy, inaccurate
+
+Path = tuple[str, ...]
+
+# What each gate reads: take any of these away, and it cannot pass.
+NEEDS: dict[str, list[str]] = {
+    "bundle": ["bundle", "bundle/digest_matches", "bundle/loads", "bundle/shapes_match", "bundle/problem"],
+    "scaler": [
+        "scaler",
+        "scaler/present",
+        "scaler/count",
+        "scaler/finite_means",
+        "scaler/positive_scales",
+        "scaler/names_equal_schema",
+        "scaler/in_graph",
+        "scaler/problem",
+    ],
+    "finite_weights": ["weights", "weights/tensors", "weights/non_finite", "weights/problem"],
+    "single_sample": [
+        "single_sample",
+        "single_sample/rows",
+        "single_sample/runs",
+        "single_sample/largest_difference",
+        "single_sample/largest_excess",
+        "single_sample/windows_compared",
+        "single_sample/problem",
+    ],
+    "confidence": ["confidence", "confidence/shares_over", "confidence/shares_over/0.90"],
+    "class_balance": ["shares", "shares/down", "shares/neutral", "shares/up"],
+    "logit_range": ["logits", "logits/least", "logits/greatest"],
+    "accuracy": [
+        "accuracy",
+        "accuracy/rows",
+        "accuracy/point",
+        "accuracy/lower",
+        "accuracy/upper",
+        "accuracy/block_bars",
+    ],
+}
+NEEDED = [
+    (gate, path, taken)
+    for gate, paths in NEEDS.items()
+    for path in ["format", *paths]
+    for taken in ("away", "for null", "for NaN")
+    if not (path.endswith("problem") and taken == "for null")  # null is how one says that nothing went wrong
+]
+
+
+def paths_of(document: Any, at: Path = ()) -> list[Path]:
+    """Every place in a document, branches and leaves."""
+    if not isinstance(document, dict):
+        return [at]
+    below = [path for key, value in document.items() for path in paths_of(value, (*at, key))]
+    return [at, *below] if at else below
+
+
+def without(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    document = deepcopy(document)
+    at = document
+    for step in path[:-1]:
+        at = at[step]
+    del at[path[-1]]
+    return document
+
+
+def with_value(document: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    document = deepcopy(document)
+    at = document
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = value
+    return document
+
+
+def passed(document: dict[str, Any], policy: Any = SEED_POLICY) -> set[str]:
+    return {o.gate for o in evaluate(document, policy) if o.verdict == Verdict.PASSED}
+
+
+@pytest.mark.parametrize(
+    ("gate", "path", "taken"), NEEDED, ids=[f"{g}: {path} taken {t}" for g, path, t in NEEDED]
+)
+def test_a_gate_that_lacks_a_figure_never_passes(gate: str, path: str, taken: str) -> None:
+    place = tuple(path.split("/"))
+    document = without(healthy("BTC"), place)
+    if taken != "away":
+        document = with_value(document, place, None if taken == "for null" else math.nan)
+    assert gate not in passed(document)
+
+
+@given(data=st.data(), base=st.sampled_from([healthy, inaccurate, collapsed]))
+def test_taking_figures_away_turns_no_refusal_into_a_pass(data: st.DataObject, base: Any) -> None:
+    """Whatever was measured first, and whatever is then cut out or blanked, no more gates pass than before."""
+    before = base("BTC")
+    for _ in range(data.draw(st.integers(0, 3))):
+        path = data.draw(st.sampled_from(paths_of(before)))
+        odd = st.one_of(st.floats(), st.booleans(), st.text(max_size=5), st.integers(), st.none())
+        before = with_value(before, path, data.draw(odd))
+    after = before
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(paths_of(after) or [("format",)]))
+        blank = data.draw(st.sampled_from(["cut", math.nan, math.inf, -math.inf]))
+        after = without(after, path) if blank == "cut" else with_value(after, path, blank)
+        if not after:
+            break
+    assert passed(after) <= passed(before)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    data=st.data(), document=st.one_of(st.just(None), st.dictionaries(st.text(max_size=8), JSON, max_size=4))
+)
+def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, document: Any) -> None:
+    if document is None:
+        document = healthy("BTC")
+        for _ in range(3):
+            document = with_value(document, data.draw(st.sampled_from(paths_of(document))), data.draw(JSON))
+    outcomes = evaluate(document, SEED_POLICY)
+    assert [outcome.gate for outcome in outcomes] == list(GATES)
+    assert all(len(outcome.observed) <= 200 and len(outcome.threshold) <= 200 for outcome in outcomes)
+
+
+@given(policy=JSON)
+def test_a_policy_of_whatever_form_passes_nothing_it_does_not_set(policy: Any) -> None:
+    outcomes = evaluate(healthy("BTC"), policy)
+    assert overall(outcomes) == Verdict.ERROR
+    assert all(outcome.is_required for outcome in outcomes if outcome.gate in GATES)
+
+
+def outcomes_of(*verdicts: tuple[Verdict, bool]) -> list[GateOutcome]:
+    return [GateOutcome("gate", required, verdict, None, "", "", "") for verdict, required in verdicts]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], Verdict.ERROR),
+        ([(Verdict.PASSED, False)], Verdict.ERROR),
+        ([(Verdict.PASSED, True)], Verdict.PASSED),
+        ([(Verdict.PASSED, True), (Verdict.FAILED, False)], Verdict.PASSED),
+        ([(Verdict.PASSED, True), (Verdict.INCONCLUSIVE, True)], Verdict.INCONCLUSIVE),
+        ([(Verdict.INCONCLUSIVE, True), (Verdict.FAILED, True)], Verdict.FAILED),
+        ([(Verdict.FAILED, True), (Verdict.ERROR, True)], Verdict.ERROR),
+    ],
+    ids=[
+        "no gate at all is an error",
+        "no required gate is an error",
+        "all required passed",
+        "an advisory failure does not decide",
+        "one inconclusive is not passed",
+        "failed outranks inconclusive",
+        "error outranks failed",
+    ],
+)
+def test_the_worst_required_word_is_the_verdict(
+    verdicts: list[tuple[Verdict, bool]], expected: Verdict
+) -> None:
+    assert overall(outcomes_of(*verdicts)) == expected
+
+
+def test_an_unknown_gate_is_an_error() -> None:
+    policy = with_value(dict(SEED_POLICY), ("gates", "vibes"), {"required": True})
+    outcomes = evaluate(healthy("BTC"), policy)
+    assert outcomes[-1].verdict == Verdict.ERROR
+    assert "'vibes', which this code does not know" in outcomes[-1].sentence
+    assert overall(outcomes) == Verdict.ERROR
+
+
+@pytest.mark.parametrize("policy", [{}, {"format": 1, "gates": {}}, {"gates": None}])
+def test_an_empty_policy_is_an_error_gate_by_gate(policy: dict[str, Any]) -> None:
+    outcomes = evaluate(healthy("BTC"), policy)
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.ERROR] * 8
+    assert overall(outcomes) == Verdict.ERROR
+
+
+def test_a_measuring_that_failed_is_an_error_at_every_gate_with_the_reason() -> None:
+    outcomes = evaluate({"coin": "ETH"}, SEED_POLICY, failure="it took longer than 600 s")
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.ERROR}
+    assert outcomes[0].sentence == "ETH could not be measured: it took longer than 600 s"
+    assert outcomes[5].threshold == "each 20 % – 40 %"
+
+
+def policy_with(path: str, value: Any) -> dict[str, Any]:
+    return with_value(deepcopy(dict(SEED_POLICY)), tuple(path.split("/")), value)
+
+
+BAD_POLICIES = [
+    ("not a document", "nothing", "format 1"),
+    ("of another format", policy_with("format", 2), "format 1"),
+    ("with a field nobody knows", policy_with("note", "hi"), "no field note"),
+    ("naming no gate", {"format": 1, "gates": {}}, "names no gate"),
+    ("lacking a seed gate", without(dict(SEED_POLICY), ("gates", "scaler")), "scaler is one of the seed's gates"),
+    ("with a seed gate only advised", policy_with("gates/accuracy/required", False), "must be required"),
+    ("that does not say whether a gate is required", policy_with("gates/bundle", {}), "whether it is required"),
+    ("with a gate that is no document", policy_with("gates/bundle", True), "bundle must be a document"),
+    ("with a gate nobody knows", policy_with("gates/vibes", {"required": True}), "no gate 'vibes'"),
+    ("with a threshold nobody knows", policy_with("gates/bundle/mood", 1), "bundle has no 'mood'"),
+    ("lacking a threshold", without(dict(SEED_POLICY), ("gates", "accuracy", "above")), "above is missing"),
+    ("with a word for a number", policy_with("gates/accuracy/above", "0.65"), "must be a number"),
+    ("with a yes for a number", policy_with("gates/accuracy/above", True), "must be a number"),
+    ("with NaN for a number", policy_with("gates/accuracy/above", math.nan), "must lie between"),
+    ("with an endless threshold", policy_with("gates/logit_range/greatest", math.inf), "must lie between"),
+    ("with a share above one", policy_with("gates/confidence/share_below", 1.5), "must lie between"),
+    ("with half a row", policy_with("gates/accuracy/least_rows", 10.5), "whole number"),
+    ("with a word nobody knows", policy_with("gates/accuracy/judged_by", "hope"), "must be one of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "says"), [b[1:] for b in BAD_POLICIES], ids=[b[0] for b in BAD_POLICIES]
+)
+def test_no_policy_is(document: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        checked_policy(document)
+
+
+def test_the_seeds_policy_is_sound_and_loosens_nothing() -> None:
+    assert checked_policy(SEED_POLICY) == SEED_POLICY
+    assert loosened(SEED_POLICY) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("gates/accuracy/above", 0.5, "accuracy: above is 0.5; the seed's plan says 0.65."),
+        (
+            "gates/accuracy/judged_by",
+            "point",
+            "accuracy: judged by is point; the seed's plan says lower bound.",
+        ),
+        ("gates/confidence/level", 0.95, "confidence: level is 0.95; the seed's plan says 0.9."),
+        ("gates/class_balance/least", 0.1, "class_balance: least is 0.1; the seed's plan says 0.2."),
+        ("gates/logit_range/least", -20, "logit_range: least is -20; the seed's plan says -10."),
+    ],
+)
+def test_what_is_looser_than_the_seed_is_said(path: str, value: Any, says: str) -> None:
+    assert loosened(policy_with(path, value)) == [says]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("gates/accuracy/above", 0.7), ("gates/class_balance/most", 0.38), ("gates/logit_range/greatest", 8)],
+)
+def test_what_is_stricter_loosens_nothing(path: str, value: Any) -> None:
+    assert loosened(policy_with(path, value)) == []
+
+
+def test_leaving_a_seed_gate_out_loosens_it() -> None:
+    assert loosened(without(dict(SEED_POLICY), ("gates", "scaler"))) == [
+        "scaler is not required; the seed's plan requires it."
+    ]
