@@ -1,5 +1,7 @@
 """What can go wrong for a caller: one tree for page, API and command."""
 
+from typing import Any
+
 
 class DomainError(Exception):
     """A request the service will not carry out. The message says what happened and what to do."""
@@ -12,15 +14,15 @@ class DomainError(Exception):
         self.message = message
         self.field = field
 
-    def as_problem(self) -> dict[str, str | int]:
-        """This refusal as a problem document (RFC 9457)."""
-        document: dict[str, str | int] = {
+    def as_problem(self) -> dict[str, Any]:
+        """This refusal as a problem document (RFC 9457); `errors` names the field it is about."""
+        document = {
             "type": "about:blank",
             "title": self.title,
             "status": self.status,
             "detail": self.message,
         }
-        return {**document, "field": self.field} if self.field else document
+        return {**document, "errors": {self.field: [self.message]}} if self.field else document
 
 
 class InvalidInput(DomainError):

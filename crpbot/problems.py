@@ -1,9 +1,12 @@
 """Errors of the API as problem+json (RFC 9457)."""
 
+from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, JsonResponse
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -11,53 +14,72 @@ from rest_framework.views import set_rollback
 from audit.errors import DomainError
 
 CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+TITLES = {400: "Invalid input", 401: "Not signed in", 403: "Not allowed", 404: "Not found", 413: "Too large"}
 
 
 def problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler: one form for our own refusals and the framework's."""
+    """DRF's exception handler: one form for our own refusals and the framework's. None for a bug, which is raised on."""
     set_rollback()
-    document, headers = problem(error)
-    if document is None:
+    found, headers = problem(error)
+    if found is None:
         return None
-    return Response(document, status=document["status"], headers=headers, content_type=CONTENT_TYPE)
+    return Response(found, status=found["status"], headers=headers, content_type=CONTENT_TYPE)
 
 
 def problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The document and headers for an error; (None, {}) for one that is a bug."""
     if isinstance(error, DomainError):
-        extra = {"field": error.field} if error.field else {}
-        return _document(error.status, error.title, error.message, **extra), {}
+        return error.as_problem(), {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 503 else {}
     if isinstance(error, Http404):
-        return _document(404, "Not found", str(error) or "There is no such thing here."), {}
+        return document(404, "There is no such thing here."), {}
     if isinstance(error, PermissionDenied):
-        return _document(403, "Not allowed", str(error) or "This takes another role."), {}
+        return document(403, str(error) or "This takes another role."), {}
+    if isinstance(error, RequestDataTooBig):
+        return document(413, str(error)), {}
+    if isinstance(error, SuspiciousOperation | MultiPartParserError):
+        return document(400, str(error) or "This request cannot be read."), {}
     if isinstance(error, exceptions.APIException):
-        headers = {"WWW-Authenticate": header} if (header := getattr(error, "auth_header", None)) else {}
-        if wait := getattr(error, "wait", None):
-            headers["Retry-After"] = str(int(wait))
-        return _from_framework(error), headers
+        return _from_framework(error), _headers_of(error)
     return None, {}
-
-
-def _from_framework(error: exceptions.APIException) -> dict[str, Any]:
-    title = error.default_detail if isinstance(error.default_detail, str) else "Invalid input"
-    if isinstance(error, exceptions.ValidationError):
-        return _document(400, "Invalid input", _sentence(error.detail), errors=error.detail)
-    return _document(error.status_code, str(title).rstrip("."), str(error.detail))
-
-
-def _sentence(detail: Any) -> str:
-    if isinstance(detail, dict):
-        return "; ".join(f"{name}: {_sentence(value)}" for name, value in detail.items())
-    if isinstance(detail, list):
-        return " ".join(_sentence(value) for value in detail)
-    return str(detail)
-
-
-def _document(status: int, title: str, detail: str, **extra: Any) -> dict[str, Any]:
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}
 
 
 def json_problem(status: int, title: str, detail: str) -> JsonResponse:
     """The same form for what never reaches DRF."""
-    return JsonResponse(_document(status, title, detail), status=status, content_type=CONTENT_TYPE)
+    titled = {**document(status, detail), "title": title}
+    return JsonResponse(titled, status=status, content_type=CONTENT_TYPE)
+
+
+def _from_framework(error: exceptions.APIException) -> dict[str, Any]:
+    if isinstance(error, exceptions.ValidationError):
+        errors: dict[str, list[str]] = {}
+        for name, sentence in _sentences(error.detail):
+            errors.setdefault(name, []).append(sentence)
+        detail = "; ".join(f"{name}: {' '.join(sentences)}" for name, sentences in errors.items())
+        return document(400, detail, errors=errors)
+    return document(error.status_code, str(error.detail))
+
+
+def _headers_of(error: exceptions.APIException) -> dict[str, str]:
+    headers = {"WWW-Authenticate": header} if (header := getattr(error, "auth_header", None)) else {}
+    if wait := getattr(error, "wait", None):
+        headers["Retry-After"] = str(int(wait))
+    return headers
+
+
+def _sentences(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every message with the path of the field it is about: `datasets.BTC`; `body` for the whole."""
+    if isinstance(detail, dict):
+        for key, value in detail.items():
+            yield from _sentences(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(detail, list | tuple):
+        for value in detail:
+            yield from _sentences(value, name)
+    else:
+        yield name or "body", str(detail)
+
+
+def document(status: int, detail: str, **extra: Any) -> dict[str, Any]:
+    """A problem document of this status."""
+    title = TITLES.get(status) or HTTPStatus(status).phrase
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}

@@ -1,0 +1,87 @@
+"""What a request to the API may carry: exactly the named fields, each of exactly its JSON type.
+
+A misspelt field is refused with its name. Ignored, it would launch or decide something else than was asked for.
+"""
+
+import math
+from typing import Any
+
+from django import forms
+from django_filters import rest_framework as filters
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+
+REASON_LIMIT = 1000
+_NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"\S"}
+
+
+@extend_schema_field(_NOT_BLANK)
+class Text(serializers.CharField):
+    """Text, where the framework would take a number as well."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Whole(serializers.IntegerField):
+    """A whole number: no text, no fraction, no boolean."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Number(serializers.FloatField):
+    """A finite number. NaN passes every comparison with a bound, so it must not come this far."""
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+@extend_schema_field({**_NOT_BLANK, "maxLength": REASON_LIMIT})
+class Reason(Text):
+    """Why: it stands in the audit history, next to who."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=REASON_LIMIT, help_text="Why. It stands in the audit history.", **kwargs)
+
+
+class Input(serializers.Serializer[Any]):
+    """A body's fields and no others."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, dict) else []
+        if unknown:
+            known = f"There is no such field here. Known: {', '.join(self.fields) or 'none'}."
+            raise serializers.ValidationError({name[:100]: [known] for name in unknown[:10]})
+        return super().to_internal_value(data)
+
+    @classmethod
+    def read(cls, request: Request) -> dict[str, Any]:
+        """The checked fields of a request's body. Raises ValidationError, field by field."""
+        parsed = cls(data=request.data)
+        parsed.is_valid(raise_exception=True)
+        checked: dict[str, Any] = parsed.validated_data
+        return checked
+
+
+class WholeFilter(filters.NumberFilter):
+    """`?release=3`: a whole number, where the framework would take 3.5 and truncate it."""
+
+    field_class = forms.IntegerField
+
+
+class NoOtherFields(OpenApiSerializerExtension):
+    target_class = "accounts.inputs.Input"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        return {**schema, "additionalProperties": False}

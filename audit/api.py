@@ -1,0 +1,53 @@
+"""The audit chain, to read."""
+
+import json
+from typing import Any, ClassVar
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+
+from audit.models import AuditEvent
+
+
+class Events(ListAPIView[AuditEvent]):
+    """What was done and what was refused, newest first.
+
+    `hash` is the sha256 of the previous event's hash, a line feed and `body`: anyone can check the chain with these rows.
+    """
+
+    class Filter(filters.FilterSet):
+        actor = filters.CharFilter(help_text="A person, a worker or a part of the service.")
+        kind = filters.CharFilter(
+            help_text="As in `pointer.swap`; all kinds of one thing with `pointer.*`.", method="of_kind"
+        )
+        object_type = filters.CharFilter(help_text="As in `release`, `pointermove`, `trainingrun`.")
+        object_id = filters.CharFilter()
+        after = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte")
+        before = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
+        ordering = filters.OrderingFilter(fields=["seq"])
+
+        def of_kind(self, rows: Any, name: str, value: str) -> Any:
+            if value.endswith(".*"):
+                return rows.filter(kind__startswith=value.removesuffix("*"))
+            return rows.filter(kind=value)
+
+    @extend_schema_serializer(component_name="AuditEvent")
+    class Output(serializers.ModelSerializer[AuditEvent]):
+        detail = serializers.SerializerMethodField(help_text="What else the event says; part of `body`.")
+
+        class Meta:
+            model = AuditEvent
+            fields: ClassVar = [
+                "seq", "at", "actor", "kind", "object_type", "object_id", "object_name", "reason",
+                "detail", "body", "previous_hash", "hash",
+            ]  # fmt: skip
+
+        def get_detail(self, event: AuditEvent) -> dict[str, Any]:
+            detail: dict[str, Any] = json.loads(event.body)["detail"]
+            return detail
+
+    queryset = AuditEvent.objects.order_by("-seq")
+    serializer_class = Output
+    filterset_class = Filter

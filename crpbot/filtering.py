@@ -1,0 +1,24 @@
+"""Filters of the lists. A misspelt one is refused: ignored, it would answer more than was asked for."""
+
+from typing import Any
+
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.exceptions import ValidationError
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+
+PAGING = {"limit", "offset"}
+
+
+class StrictFilters(DjangoFilterBackend):
+    """django-filter, and a 400 that names a query parameter nobody reads."""
+
+    def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:
+        filterset_class = self.get_filterset_class(view, queryset)
+        known = set(filterset_class.base_filters) if filterset_class else set()
+        if isinstance(view, ListModelMixin):
+            known |= PAGING
+        if unknown := sorted(set(request.query_params) - known):
+            listed = f"There is no such filter here. Known: {', '.join(sorted(known)) or 'none'}."
+            raise ValidationError({name[:100]: [listed] for name in unknown[:10]})
+        return super().filter_queryset(request, queryset, view)

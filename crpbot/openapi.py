@@ -1,0 +1,82 @@
+"""The OpenAPI document: what every operation may answer besides what was asked for."""
+
+from typing import Any
+
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from rest_framework import serializers
+from rest_framework.mixins import ListModelMixin
+
+from crpbot.problems import CONTENT_TYPE, document
+
+# status: (what it means, an example of what it says)
+MEANINGS = {
+    400: ("The request is wrong; `errors` names the fields.", "reason: This field may not be blank."),
+    401: (
+        "No token or session, or one that is unknown, expired or revoked.",
+        "This token is unknown, expired or revoked. Ask an administrator for another.",
+    ),
+    403: (
+        "It takes another role or scope; or, of a signed-in person, the CSRF token.",
+        "victor may not approve a release: that takes the approver role (held: viewer).",
+    ),
+    404: ("There is no such thing.", "There is no release 99."),
+    409: (
+        "The request is sound, but the world is not in the state it needs.",
+        "The pointer is at epoch 8, and you saw 7: somebody moved it meanwhile. Look at it again.",
+    ),
+    413: ("The body is larger than allowed.", "Request body exceeded settings.DATA_UPLOAD_MAX_MEMORY_SIZE."),
+    415: ("The body is of another type than this takes.", 'Unsupported media type "text/plain" in request.'),
+    503: (
+        "The service cannot answer now; ask again after `Retry-After` seconds.",
+        "There is no pointer yet. An approver must inherit the release the bot runs today.",
+    ),
+}
+
+
+class Problem(serializers.Serializer[Any]):
+    """An error (RFC 9457)."""
+
+    type = serializers.CharField(help_text="`about:blank`: the status says what kind it is.")
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField(help_text="What happened and what to do, for a person.")
+    errors = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="For each wrong field, what is wrong with it.",
+    )
+
+
+class ProblemSchema(AutoSchema):
+    """Adds the problems to every operation. A view names in `problems` those its services raise (409, 503)."""
+
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        for status in sorted(self._statuses()):
+            answer = OpenApiResponse(Problem, MEANINGS[status][0], [_example(status)])
+            bodies[str(status)] = self._get_response_for_code(answer, str(status), [CONTENT_TYPE], direction)
+        return bodies
+
+    def get_summary(self) -> str | None:
+        """The first sentence of the description."""
+        first, _, _ = (self.get_description() or "").replace("\n", " ").partition(". ")
+        return first.rstrip(".") or None
+
+    def _statuses(self) -> set[int]:
+        writes = {400, 413, 415} if self.method == "POST" else set()
+        lists = {400} if isinstance(self.view, ListModelMixin) else set()
+        details = {404} if "{" in self.path else set()
+        return {401, 403, *writes, *lists, *details, *self._raised()}
+
+    def _raised(self) -> tuple[int, ...]:
+        """What the view's service raises; where one view lists and posts, its post alone calls a service."""
+        if self.method == "GET" and hasattr(self.view, "post"):
+            return ()
+        raised: tuple[int, ...] = getattr(self.view, "problems", ())
+        return raised
+
+
+def _example(status: int) -> OpenApiExample:
+    field = {"errors": {"reason": ["This field may not be blank."]}} if status == 400 else {}
+    return OpenApiExample(f"{status}", {**document(status, MEANINGS[status][1]), **field})
