@@ -103,6 +103,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "crpbot.middleware.a_role_to_look",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -172,12 +173,16 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(env.str("CRPBOT_STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+STATIC_ROOT = None  # WhiteNoise serves from where the apps and packages hold their files: no collectstatic step
 WHITENOISE_USE_FINDERS = (
     True  # no collectstatic step to forget; WhiteNoise indexes the finders once, at start
 )
 WHITENOISE_AUTOREFRESH = False
-STATICFILES_DIRS: list[Path] = []
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "crpbot.finders.PlotlyFinder",
+]
+CSRF_FAILURE_VIEW = "crpbot.views.csrf_failure"
 
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
@@ -217,11 +222,13 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.CanView"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_FILTER_BACKENDS": ["crpbot.filtering.StrictFilters"],
     "DEFAULT_PAGINATION_CLASS": "crpbot.pagination.Pages",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.negotiation.OneForm",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "crpbot.openapi.ProblemSchema",
     "EXCEPTION_HANDLER": "crpbot.problems.problem_response",
-    "PAGE_SIZE": 50,
+    "NON_FIELD_ERRORS_KEY": "body",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
@@ -234,6 +241,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_INCLUDE_SCHEMA": False,
 }
 
 # What a release may take: the seed's plan allows 90 minutes and about $1.50 on a g5.xlarge.

@@ -9,9 +9,10 @@ from deploy import pointer
 from deploy.outcomes import required_coins
 from deploy.rules import Purpose
 from mlcore.recipes import RECIPES
+from training.forms import parameter_field
 from training.models import Coin, Dataset
+from training.services.runs import GREATEST_SEED
 
-GREATEST_SEED = 2**31 - 1
 PURPOSES = {
     Purpose.CANDIDATE: "Candidate: to be approved and swapped in",
     Purpose.FALLBACK: "Fallback: to be registered as what a pin holds the bots on",
@@ -51,7 +52,10 @@ class LaunchForm(forms.Form):
         choices=[(purpose.value, text) for purpose, text in PURPOSES.items()], label="Purpose"
     )
     seed = forms.IntegerField(
-        min_value=0, max_value=GREATEST_SEED, initial=1, help_text="Equal seed, data and device give equal weights."
+        min_value=0,
+        max_value=GREATEST_SEED,
+        initial=1,
+        help_text="Equal seed, data and device give equal weights.",
     )
 
     def __init__(self, line: str, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +70,7 @@ class LaunchForm(forms.Form):
             self.fields[_DATASET + coin.symbol] = DatasetField(coin)
         self._parameters = RECIPES[line].adjustable
         for name, bounds in self._parameters.items():
-            self.fields[name] = _parameter_field(name, bounds)
+            self.fields[name] = parameter_field(name, bounds, initial=bounds["default"])
 
     @property
     def parameter_fields(self) -> list[forms.BoundField]:
@@ -88,15 +92,3 @@ class LaunchForm(forms.Form):
         named = {name.removeprefix(_DATASET): self.cleaned_data.get(name) for name in self.fields}
         return {coin: dataset for coin, dataset in named.items() if isinstance(dataset, Dataset)}
 
-
-def _parameter_field(name: str, bounds: dict[str, Any]) -> forms.Field:
-    kind = forms.IntegerField if bounds["is_whole"] else forms.FloatField
-    return kind(
-        label=name.replace("_", " ").capitalize(),
-        required=False,
-        min_value=bounds["least"],
-        max_value=bounds["greatest"],
-        initial=bounds["default"],
-        widget=forms.NumberInput(attrs={"step": 1 if bounds["is_whole"] else "any"}),
-        help_text=f"{bounds['least']:,g} – {bounds['greatest']:,g}, by the recipe {bounds['default']:g}: {bounds['meaning']}.",
-    )

@@ -147,8 +147,8 @@ def _start_run(release: Release, place: ReleaseCoin) -> None:
         if place.run_id is not None:
             return
         run = training.launch_run(
-            place.coin,
-            place.dataset,
+            coin=place.coin,
+            dataset=place.dataset,
             line=release.line,
             parameters=release.parameters,
             seed=release.seed,

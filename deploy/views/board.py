@@ -40,7 +40,9 @@ def pin(request: HttpRequest) -> HttpResponse:
     if move.kind == MoveKind.PIN and move.release:
         messages.success(request, f"Pinned: every bot must run {move.release.line} (epoch {move.epoch}).")
     else:
-        messages.warning(request, f"Offline: the fallback is not fit, so bots answer neutral (epoch {move.epoch}).")
+        messages.warning(
+            request, f"Offline: the fallback is not fit, so bots answer neutral (epoch {move.epoch})."
+        )
     return redirect("board")
 
 
@@ -55,7 +57,9 @@ def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> Http
         "matrix": matrix_of(shown),
         "candidate_matrix": matrix_of(found.candidate),
         "pin_form": pin_form,
-        "can_pin": found.now is not None and not found.is_on_fallback and actor_of(request).has(Role.APPROVER),
+        "can_pin": found.now is not None
+        and not found.is_on_fallback
+        and actor_of(request).has(Role.APPROVER),
     }
     every = MOVING_SECONDS if found.is_moving else STILL_SECONDS
     return living(

@@ -43,7 +43,10 @@ def launch(request: HttpRequest) -> HttpResponse:
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
-    messages.success(request, f"Launched release {release.pk} of {release.line}. It trains one coin after another slot by slot.")
+    messages.success(
+        request,
+        f"Launched release {release.pk} of {release.line}. It trains one coin after another slot by slot.",
+    )
     return redirect("release", release.pk)
 
 

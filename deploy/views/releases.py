@@ -33,13 +33,15 @@ CHARTS = {
     "reliability": "How sure, how often right",
 }
 # Whom the page offers a decision; the service decides whether they may.
-OFFERED_TO = {action: Role.APPROVER for action in Action} | {Action.CANCEL: Role.OPERATOR}
+OFFERED_TO = dict.fromkeys(Action, Role.APPROVER) | {Action.CANCEL: Role.OPERATOR}
 BY_ANOTHER = frozenset({Action.APPROVE, Action.RESTORE, Action.REGISTER})
 
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    rows = Release.objects.select_related("status", "policy").prefetch_related("coins__dataset", "budget__runs")
+    rows = Release.objects.select_related("status", "policy").prefetch_related(
+        "coins__dataset", "budget__runs"
+    )
     state = request.GET.get("state")
     if state in set(ReleaseState):
         rows = rows.filter(status__state=state)
@@ -151,7 +153,9 @@ def _page(
         "places": places,
         "matrix": matrix(places),
         "progress": progress(release),
-        "decisions": _decisions(release, actor, now.epoch if now else 0, asked, form, is_fallback=is_fallback),
+        "decisions": _decisions(
+            release, actor, now.epoch if now else 0, asked, form, is_fallback=is_fallback
+        ),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
         "history": AuditEvent.objects.filter(

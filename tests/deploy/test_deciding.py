@@ -120,7 +120,7 @@ def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_app
     }
     release = scenarios.Build(figures={"SOL": sick}).settled()
     assert state_of(release) == ReleaseState.REJECTED
-    with pytest.raises(Conflict, match="is rejected.*SOL finite_weights failed") as refused:
+    with pytest.raises(Conflict, match=r"is rejected.*SOL finite_weights failed") as refused:
         services.approve(release, actor=APPROVER, reason="passed", epoch=2)
     assert_refused(refused.value, 2, "release.approve.refused")
 

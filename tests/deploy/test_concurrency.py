@@ -1,0 +1,109 @@
+"""Many people decide at once: one winner for each epoch, no gap, no repeat, no deadlock, the chain intact."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.errors import Conflict, DomainError
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.models import PointerMove, ReleaseStatus
+from deploy.rules import MoveKind, ReleaseState
+from tests import scenarios
+from tests.scenarios import APPROVER, SECOND_APPROVER
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed")]
+
+REQUESTS = 100
+AT_ONCE = 16
+
+
+def at_once(requests: list[Callable[[], object]], *, threads: int) -> list[object]:
+    """Run them from many threads, each with its own connection; a refusal is an answer, anything else is raised."""
+    start = threading.Barrier(min(threads, len(requests)))
+    begun = threading.local()
+
+    def ask(request: Callable[[], object]) -> object:
+        if not getattr(begun, "yes", False):
+            begun.yes = True
+            start.wait(timeout=30)
+        try:
+            return request()
+        except DomainError as refusal:
+            return refusal
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(ask, requests))
+
+
+def assert_sound(epochs: int) -> None:
+    assert list(PointerMove.objects.order_by("epoch").values_list("epoch", flat=True)) == list(
+        range(1, epochs + 1)
+    )
+    assert ReleaseStatus.objects.filter(state=ReleaseState.LIVE).count() <= 1
+    assert audit.verify() == []
+
+
+def test_of_two_approvals_at_once_one_moves_the_pointer_and_the_other_is_told() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    answers = at_once(
+        [
+            lambda: services.approve(release, actor=APPROVER, reason="passed", epoch=1),
+            lambda: services.approve(release, actor=SECOND_APPROVER, reason="passed", epoch=1),
+        ],
+        threads=2,
+    )
+    assert Counter(type(answer) for answer in answers) == {PointerMove: 1, Conflict: 1}
+    assert AuditEvent.objects.filter(kind="release.approve.refused").count() == 1
+    assert_sound(2)
+
+
+def test_approvals_of_two_releases_on_the_same_epoch_have_one_winner() -> None:
+    scenarios.service_in_use()
+    first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
+    answers = at_once(
+        [
+            lambda: services.approve(first, actor=APPROVER, reason="passed", epoch=1),
+            lambda: services.approve(second, actor=SECOND_APPROVER, reason="passed", epoch=1),
+        ],
+        threads=2,
+    )
+    assert Counter(type(answer) for answer in answers) == {PointerMove: 1, Conflict: 1}
+    assert_sound(2)
+
+
+def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite writes one after another; the race is PostgreSQL's, in the second pass")
+    scenarios.service_in_use()
+    releases = [scenarios.awaiting_approval(seed) for seed in range(1, 5)]
+    people = [Actor(f"approver{n}", frozenset({Role.APPROVER})) for n in range(REQUESTS)]
+
+    def approve(number: int) -> object:
+        now = pointer.current()
+        assert now is not None
+        release = releases[number % len(releases)]
+        decide = services.approve if release.status.state != ReleaseState.ROLLED_BACK else services.restore
+        return decide(release, actor=people[number], reason=f"request {number}", epoch=now.epoch)
+
+    def pin(number: int) -> object:
+        return services.pin(actor=people[number], reason=f"request {number}")
+
+    requests = [lambda n=n: (pin if n % 3 == 0 else approve)(n) for n in range(REQUESTS)]
+    answers = at_once(requests, threads=AT_ONCE)
+    moves = [answer for answer in answers if isinstance(answer, PointerMove)]
+    refusals = [answer for answer in answers if isinstance(answer, DomainError)]
+    assert len(moves) + len(refusals) == REQUESTS
+    assert len({move.epoch for move in moves}) == len(moves)
+    assert {move.kind for move in moves} == {MoveKind.SWAP, MoveKind.PIN}
+    assert AuditEvent.objects.filter(kind__endswith=".refused").count() == len(refusals)
+    assert_sound(1 + len(moves))

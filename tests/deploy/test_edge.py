@@ -1,0 +1,150 @@
+"""The bots' hot path answers from memory what the database says."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+
+from accounts import services as accounts
+from accounts.models import ApiToken
+from crpbot.asgi import django_application
+from deploy import edge, services, snapshot
+from deploy.edge import ACTIVE_PATH, Edge
+from tests import factories, scenarios
+from tests.scenarios import APPROVER
+
+pytestmark = pytest.mark.usefixtures("committed")
+
+
+class Answer:
+    def __init__(self, messages: list[Any]) -> None:
+        self.status: int = messages[0]["status"]
+        self.headers = {name.decode().lower(): value.decode() for name, value in messages[0]["headers"]}
+        self.body = b"".join(message.get("body", b"") for message in messages[1:])
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(application: Edge, *, method: str = "GET", **headers: str) -> Answer:
+    sent: list[Any] = []
+    said = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Any:
+        for message in said:
+            return message
+        await asyncio.sleep(60)  # the client waits for its answer
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": ACTIVE_PATH,
+        "headers": [*raw, (b"host", b"localhost")],
+        "query_string": b"",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("localhost", 80),
+    }
+    await application(scope, receive, send)
+    return Answer(sent)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Edge:
+    """An edge that asks the database every time, so that a test need not wait."""
+    monkeypatch.setattr(edge, "FRESH_SECONDS", -1.0)
+    return Edge(django_application)
+
+
+@pytest.fixture
+def bot() -> str:
+    return factories.token(factories.person("bot"), "bot")
+
+
+def get(application: Edge, token: str, **headers: str) -> Answer:
+    return async_to_sync(ask)(application, authorization=f"Bearer {token}", **headers)
+
+
+def test_a_bot_reads_the_snapshot_of_the_last_move(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    answer = get(fresh, bot)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()["epoch"] == 1
+    assert answer.json()["line"] == "v6_enhanced"
+    assert answer.body == snapshot.current().body
+
+
+def test_a_moved_pointer_is_served_and_the_old_etag_no_longer_matches(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    before = get(fresh, bot)
+    assert get(fresh, bot, if_none_match=before.headers["etag"]).status == 304
+    services.pin(actor=APPROVER, reason="V6 is broken")
+    after = get(fresh, bot, if_none_match=before.headers["etag"])
+    assert (after.status, after.json()["epoch"], after.json()["line"]) == (200, 2, "v5")
+
+
+def test_head_sends_the_length_and_no_body(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    answer = async_to_sync(ask)(fresh, method="HEAD", authorization=f"Bearer {bot}")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) == len(snapshot.current().body)
+
+
+def test_before_the_first_pointer_it_says_what_is_missing(fresh: Edge, bot: str) -> None:
+    answer = get(fresh, bot)
+    assert answer.status == 503
+    assert "must inherit" in answer.json()["detail"]
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_unknown_token_is_refused(fresh: Edge) -> None:
+    answer = get(fresh, "crp_bot_made_up")
+    assert (answer.status, answer.headers["www-authenticate"][:6]) == (401, "Bearer")
+
+
+def test_a_revoked_token_is_refused(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    assert get(fresh, bot).status == 200
+    accounts.revoke_token(ApiToken.objects.get(), actor="the tests")
+    assert get(fresh, bot).status == 401
+
+
+def test_a_person_whose_role_was_withdrawn_is_refused(fresh: Edge) -> None:
+    scenarios.service_in_use()
+    person = factories.person("oscar", "operator")
+    token = factories.token(person, "operator")
+    assert get(fresh, token).status == 200
+    accounts.withdraw(person, factories.Role.OPERATOR, actor="the tests")
+    assert get(fresh, token).status == 403
+
+
+def test_everything_else_goes_to_django(fresh: Edge) -> None:
+    assert async_to_sync(ask)(fresh).status == 401  # no bearer: Django's own view answers
+    assert async_to_sync(ask)(fresh, method="POST", authorization="Bearer x").status in (401, 405)
+
+
+def test_an_answer_stays_for_half_a_second_and_no_longer(bot: str) -> None:
+    scenarios.service_in_use()
+    application = Edge(django_application)
+
+    async def story() -> list[int]:
+        seen = [(await ask(application, authorization=f"Bearer {bot}")).json()["epoch"]]
+        await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
+        await asyncio.sleep(edge.FRESH_SECONDS + 0.05)
+        seen.append((await ask(application, authorization=f"Bearer {bot}")).json()["epoch"])
+        return seen
+
+    assert async_to_sync(story)() == [1, 2]
+
+
+def test_a_flood_of_made_up_tokens_is_forgotten(fresh: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "TOKENS_REMEMBERED", 10)
+    for number in range(30):
+        get(fresh, f"crp_bot_{number}")
+    assert len(fresh._may_read) <= 11

@@ -1,0 +1,158 @@
+"""Launching, cancelling, and settling by deadline."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.models import Release
+from deploy.rules import Purpose, ReleaseState
+from tests import scenarios
+from tests.scenarios import APPROVER, LAUNCHER, VIEWER
+from training.models import TrainingRun
+from training.rules import JobState
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+@pytest.fixture
+def candles() -> dict[str, scenarios.Dataset]:
+    return {coin.symbol: scenarios.dataset(coin) for coin in scenarios.coins()}
+
+
+def launched() -> Release:
+    release = services.launch("v7_fixed", actor=LAUNCHER, parameters={"epochs": 5})
+    services.advance(release)
+    return Release.objects.get(pk=release.pk)
+
+
+def test_a_launch_starts_a_run_for_every_required_coin(candles: dict[str, scenarios.Dataset]) -> None:
+    release = launched()
+    runs = TrainingRun.objects.order_by("coin__symbol")
+    assert [(run.coin.symbol, run.state, run.epochs) for run in runs] == [
+        (coin, JobState.QUEUED, 5) for coin in scenarios.COINS
+    ]
+    assert {run.launched_by for run in runs} == {"olivia"}
+    assert {run.budget_id for run in runs} == {release.budget_id}
+    assert release.state == ReleaseState.BUILDING
+    assert AuditEvent.objects.filter(kind="release.launched", object_id=str(release.pk)).count() == 1
+
+
+def test_advancing_again_starts_nothing_twice(candles: dict[str, scenarios.Dataset]) -> None:
+    release = launched()
+    services.advance(release)
+    services.reconcile_once()
+    assert TrainingRun.objects.count() == 3
+
+
+def test_a_coin_that_is_not_required_takes_no_part(candles: dict[str, scenarios.Dataset]) -> None:
+    scenarios.Coin.objects.create(symbol="DOGE", is_required=False)
+    assert launched().coins.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "parameters", "says"),
+    [
+        ("v8", {}, "v8"),
+        ("v7_fixed", {"epochs": 0}, "epochs"),
+        ("v7_fixed", {"epochs": 51}, "epochs"),
+        ("v7_fixed", {"batch_size": 8}, "batch_size"),
+        ("v7_fixed", {"batch_size": 5000}, "batch_size"),
+        ("v7_fixed", {"epoch": 5}, "epoch"),
+        ("v7_fixed", {"epochs": "many"}, "epochs"),
+    ],
+)
+def test_a_launch_with_wrong_parameters_names_them_and_writes_nothing(
+    candles: dict[str, scenarios.Dataset], line: str, parameters: dict[str, object], says: str
+) -> None:
+    events = AuditEvent.objects.count()
+    with pytest.raises(InvalidInput, match=says):
+        services.launch(line, actor=LAUNCHER, parameters=parameters)
+    assert not Release.objects.exists()
+    assert AuditEvent.objects.count() == events
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_is_refused(candles: dict[str, scenarios.Dataset], seed: int) -> None:
+    with pytest.raises(InvalidInput, match="seed"):
+        services.launch("v7_fixed", actor=LAUNCHER, seed=seed)
+
+
+@pytest.mark.parametrize("actor", [VIEWER, APPROVER], ids=["a viewer", "an approver"])
+def test_launching_takes_an_operator(candles: dict[str, scenarios.Dataset], actor: Actor) -> None:
+    with pytest.raises(NotAllowed, match="operator role"):
+        services.launch("v7_fixed", actor=actor)
+
+
+def test_a_coin_without_candles_is_named() -> None:
+    btc, *_ = scenarios.coins()
+    scenarios.dataset(btc)
+    with pytest.raises(InvalidInput, match="ETH has no candles yet"):
+        services.launch("v7_fixed", actor=LAUNCHER)
+
+
+def test_another_coins_candles_are_refused(candles: dict[str, scenarios.Dataset]) -> None:
+    with pytest.raises(InvalidInput, match="holds BTC's candles, not ETH's"):
+        services.launch("v7_fixed", actor=LAUNCHER, datasets={"ETH": candles["BTC"]})
+    with pytest.raises(InvalidInput, match="XRP: not a required coin"):
+        services.launch("v7_fixed", actor=LAUNCHER, datasets={"XRP": candles["BTC"]})
+
+
+def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    scenarios.service_in_use()
+    release = services.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
+    assert release.state == ReleaseState.REJECTED
+    assert "cancelled by olivia: wrong batch size" in release.status.reason
+    assert {place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+    now = pointer.current()
+    assert now is not None
+    assert now.kind == "pin"
+    with pytest.raises(Conflict, match="is rejected"):
+        services.cancel(release, actor=LAUNCHER, reason="again")
+
+
+def test_cancelling_takes_an_operator_and_a_reason(candles: dict[str, scenarios.Dataset]) -> None:
+    release = launched()
+    for actor, reason in ((APPROVER, "no"), (LAUNCHER, "")):
+        with pytest.raises(DomainError):
+            services.cancel(release, actor=actor, reason=reason)
+    assert Release.objects.get(pk=release.pk).state == ReleaseState.BUILDING
+    assert AuditEvent.objects.filter(kind="release.cancel.refused").count() == 2
+
+
+def test_a_release_past_its_deadline_settles_with_what_is_missing(
+    candles: dict[str, scenarios.Dataset], settings: object
+) -> None:
+    settings.RELEASE_DEADLINE_SECONDS = -1  # type: ignore[attr-defined]
+    release = launched()
+    assert release.state == ReleaseState.REJECTED
+    assert "BTC: not finished by its deadline" in release.status.reason
+
+
+def test_a_run_that_failed_counts_as_an_error_of_its_coin(candles: dict[str, scenarios.Dataset]) -> None:
+    release = launched()
+    for run in TrainingRun.objects.all():
+        audit.transition(run, JobState.FAILED, actor="worker", failure="out of memory")
+    services.advance(release)
+    release = Release.objects.get(pk=release.pk)
+    assert release.state == ReleaseState.REJECTED
+    assert "failed: out of memory" in release.status.reason
+
+
+def test_a_second_release_cannot_be_launched_to_be_inherited(candles: dict[str, scenarios.Dataset]) -> None:
+    scenarios.inherited()
+    with pytest.raises(Conflict, match="first pointer already"):
+        services.launch("v6_enhanced", actor=LAUNCHER, purpose=Purpose.INHERITED)
+
+
+def test_launched_releases_are_due_within_three_hours(candles: dict[str, scenarios.Dataset]) -> None:
+    operator = Actor("oscar", frozenset({Role.OPERATOR}))
+    release = services.launch("v7_fixed", actor=operator)
+    assert timedelta(hours=2, minutes=59) < release.deadline_at - timezone.now() <= timedelta(hours=3)
