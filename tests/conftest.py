@@ -7,6 +7,8 @@ from accounts.models import User
 from audit import triggers
 from tests import factories
 
+pytest_plugins = ["tests.processes"]
+
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:

@@ -3,6 +3,8 @@
 from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Actor, Role, Scope
+from training import services as training
+from training.models import Budget, Dataset, TrainingRun
 
 PASSWORD = "correct horse battery staple"
 
@@ -21,3 +23,47 @@ def actor(name: str, *roles: str) -> Actor:
 def token(user: User, scope: str) -> str:
     """The secret of a new token of this scope."""
     return accounts.issue_token(user, Scope(scope), name="for a test", actor="the tests")[1]
+
+
+OPERATOR = Actor("olivia", frozenset({Role.VIEWER, Role.OPERATOR}))
+VIEWER = Actor("victor", frozenset({Role.VIEWER}))
+
+
+def candle_csv(rows: int = 3, **changes: str) -> bytes:
+    """A small sound file; `changes` replaces a column's value in the second row ("timestamp" too)."""
+    lines = ["timestamp,open,high,low,close,volume"]
+    for hour in range(rows):
+        row = {"timestamp": f"2024-01-01T{hour:02}:00:00Z", "open": "100", "high": "110", "low": "90"}
+        row |= {"close": "105", "volume": "7", **(changes if hour == 1 else {})}
+        lines.append(",".join(row.values()))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def market(symbol: str = "BTC", *, bars: int = 1600, seed: int = 0) -> Dataset:
+    """A simulated dataset, just long enough to train on."""
+    return training.simulate_candles(
+        training.find_coin(symbol), bars=bars, drift=1.2, seed=seed, actor=OPERATOR
+    )
+
+
+def run(
+    dataset: Dataset,
+    *,
+    epochs: int = 2,
+    batch_size: int = 256,
+    seed: int = 1,
+    line: str = "v7_fixed",
+    budget: Budget | None = None,
+    is_sent: bool = True,
+) -> TrainingRun:
+    """A queued run on this dataset."""
+    return training.launch_run(
+        coin=dataset.coin,
+        dataset=dataset,
+        line=line,
+        parameters={"epochs": epochs, "batch_size": batch_size} if line != "v5" else {},
+        seed=seed,
+        budget=budget or training.open_budget(),
+        actor=OPERATOR,
+        is_sent=is_sent,
+    )

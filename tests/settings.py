@@ -1,6 +1,7 @@
 """The service's own settings on a state folder made for this test process, and thrown away after it.
 
-CRPBOT_TEST_DATABASE=postgresql runs on a real PostgreSQL from the pgserver wheel instead of SQLite.
+CRPBOT_TEST_DATABASE=postgresql runs on a real PostgreSQL from the pgserver wheel instead of SQLite. A process that a test
+starts gets CRPBOT_TEST_STATE_DIR and CRPBOT_TEST_DATABASE_NAME, and works on that test's state (tests.processes).
 """
 
 import atexit
@@ -8,15 +9,16 @@ import os
 import shutil
 import tempfile
 
-_state = tempfile.mkdtemp(prefix="crpbot-test-")
-atexit.register(shutil.rmtree, _state, ignore_errors=True)
+_inherited = os.environ.get("CRPBOT_TEST_STATE_DIR")
+_state = _inherited or tempfile.mkdtemp(prefix="crpbot-test-")
 os.environ["CRPBOT_STATE_DIR"] = _state
 os.environ["CRPBOT_PROFILE"] = "embedded"
+if not _inherited:
+    atexit.register(shutil.rmtree, _state, ignore_errors=True)
+    if os.environ.get("CRPBOT_TEST_DATABASE") == "postgresql":
+        from tests.postgres import start
 
-if os.environ.get("CRPBOT_TEST_DATABASE") == "postgresql":
-    from tests.postgres import start
-
-    os.environ["CRPBOT_DATABASE_URL"] = start(_state)
+        os.environ["CRPBOT_DATABASE_URL"] = start(_state)
 
 from crpbot.settings import *  # noqa: E402, F403
 from crpbot.settings import DATABASES, STATE_DIR  # noqa: E402
@@ -30,3 +32,5 @@ if "sqlite" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["TEST"]["NAME"] = STATE_DIR / "test.sqlite3"
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0
+if _inherited:
+    DATABASES["default"]["NAME"] = os.environ["CRPBOT_TEST_DATABASE_NAME"]

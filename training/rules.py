@@ -6,6 +6,7 @@ from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 
 MICRO = Decimal("0.000001")
+GREATEST_SEED = 2**31 - 1
 ATTEMPTS_WITHOUT_PROGRESS = 5
 CANCELLED_BY_REQUEST = "cancelled by request"
 

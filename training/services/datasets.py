@@ -17,7 +17,10 @@ from mlcore.simulate import simulate
 from training import exchange as exchanges
 from training import files
 from training.models import Coin, Dataset
-from training.rules import Source
+from training.rules import GREATEST_SEED, Source
+
+GREATEST_DRIFT = 5.0
+"""Units of a bar's volatility; beyond it prices leave every scale."""
 
 
 def import_candles(
@@ -54,6 +57,10 @@ def import_candles(
 def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:
     """A market made up for `coin`, the same for the same arguments; it says so wherever it is shown."""
     actor.require(Role.OPERATOR, "simulate candles")
+    if not 0 <= drift <= GREATEST_DRIFT:
+        raise InvalidInput(f"drift: choose a number from 0 to {GREATEST_DRIFT:g}.", field="drift")
+    if not 0 <= seed <= GREATEST_SEED:
+        raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
     try:
         frame = simulate(coin.symbol, bars, drift, seed)
     except ValueError as refused:

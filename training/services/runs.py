@@ -16,9 +16,7 @@ from mlcore.recipes import RECIPES, Recipe
 from mlcore.splits import MIN_ROWS
 from training import leases, queue
 from training.models import Budget, Coin, Dataset, TrainingRun
-from training.rules import JobState
-
-GREATEST_SEED = 2**31 - 1
+from training.rules import GREATEST_SEED, JobState
 
 
 def plan(line: str, parameters: Mapping[str, Any]) -> Recipe:

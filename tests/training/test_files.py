@@ -1,0 +1,173 @@
+"""Stored bytes are named by their content, appear whole or not at all, and damage shows."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests import factories, processes
+from training import files
+from training.files import FileLost, StoreAway
+
+DATA = b"some bytes of a bundle"
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+class TestAStore:
+    """On a folder and on S3 alike."""
+
+    @pytest.fixture(params=["a folder", "S3"], autouse=True)
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        if request.param == "S3":
+            request.getfixturevalue("bucket")
+        return str(request.param)
+
+    def test_gives_back_what_it_was_given_under_its_hash(self) -> None:
+        assert files.store(DATA) == SHA256
+        assert files.read(SHA256) == DATA
+        assert files.is_intact(SHA256, len(DATA))
+        with files.open_stream(SHA256) as stream:
+            assert stream.read() == DATA
+
+    def test_keeps_one_copy_of_the_same_bytes(self) -> None:
+        assert files.store(DATA) == files.store(DATA)
+        assert files.read(SHA256) == DATA
+
+    def test_tells_missing_bytes(self) -> None:
+        assert not files.is_intact(SHA256, len(DATA))
+        with pytest.raises(FileLost, match=f"{SHA256} is missing"):
+            files.read(SHA256)
+        with pytest.raises(FileLost, match="missing"):
+            files.open_stream(SHA256)
+
+    def test_tells_damaged_bytes_and_is_mended_by_storing_them_again(self) -> None:
+        files.store(DATA)
+        overwrite(DATA.replace(b"bundle", b"bungle"))
+        assert not files.is_intact(SHA256, len(DATA))
+        with pytest.raises(FileLost, match="damaged"):
+            files.read(SHA256)
+        files.store(DATA)
+        assert files.read(SHA256) == DATA
+
+    def test_is_not_fooled_by_a_wrong_size(self) -> None:
+        files.store(DATA)
+        assert not files.is_intact(SHA256, len(DATA) + 1)
+
+    @pytest.mark.django_db
+    def test_holds_datasets(self) -> None:
+        dataset = factories.market(bars=200)
+        assert files.read_candles(dataset).height == 200
+
+    def test_holds_checkpoints_until_they_are_dropped(self) -> None:
+        checkpoint = files.store_checkpoint(5, 2, 7, b"state")
+        assert checkpoint == "checkpoints/run-5/2-7"
+        assert files.read_checkpoint(checkpoint) == b"state"
+        files.delete_checkpoint(checkpoint)
+        files.delete_checkpoint(checkpoint)
+        with pytest.raises(FileLost, match="run-5/2-7"):
+            files.read_checkpoint(checkpoint)
+
+
+def overwrite(data: bytes) -> None:
+    from django.core.files.base import ContentFile
+    from django.core.files.storage import default_storage
+
+    default_storage.save(files.key(SHA256), ContentFile(data))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, settings: Any, request: pytest.FixtureRequest) -> Any:
+    """The production profile's own store, as crpbot.settings makes it from the environment."""
+    name = f"bucket-{abs(hash(request.node.name))}"
+    environment = {
+        **os.environ,
+        "CRPBOT_S3_BUCKET": name,
+        "CRPBOT_S3_ACCESS_KEY": "test",
+        "CRPBOT_S3_SECRET_KEY": "test",
+        "CRPBOT_S3_ENDPOINT": s3_endpoint,
+        "CRPBOT_S3_REGION": "us-east-1",
+    }
+    script = "import json; from crpbot import settings; print(json.dumps(settings.STORAGES['default']))"
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=processes.REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
+    import json
+
+    settings.STORAGES = {**settings.STORAGES, "default": json.loads(answer.stdout)}
+    session = boto3.session.Session("test", "test", region_name="us-east-1")
+    made = session.resource("s3", endpoint_url=s3_endpoint).Bucket(name)
+    made.create()
+    return made
+
+
+def test_an_s3_that_is_away_is_said_so_and_not_taken_for_lost_files(bucket: Any, settings: Any) -> None:
+    options = {**settings.STORAGES["default"]["OPTIONS"], "endpoint_url": "http://127.0.0.1:9"}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options},
+    }
+    with pytest.raises(StoreAway, match="does not answer"):
+        files.read(SHA256)
+    with pytest.raises(StoreAway):
+        files.is_intact(SHA256, len(DATA))
+
+
+def test_a_folder_without_room_is_said_so(store: Path) -> None:
+    store.parent.mkdir(exist_ok=True)
+    store.write_text("a file where the folder should be")
+    with pytest.raises(StoreAway):
+        files.store(DATA)
+
+
+WRITER = """
+import os, sys, django
+from django.conf import settings
+settings.configure(STORAGES={"default": {"BACKEND": "training.storage.AtomicFileStorage",
+                                         "OPTIONS": {"location": sys.argv[1]}}})
+django.setup()
+from django.core.files.base import File
+from django.core.files.storage import default_storage
+
+class Endless(File):
+    def chunks(self, chunk_size=None):
+        while True:
+            yield b"x" * 65536
+            print("writing", flush=True)
+
+default_storage.save("sha256/ab/abc", Endless(None, "abc"))
+"""
+
+
+def test_a_writer_killed_in_the_middle_leaves_no_file_under_the_name(store: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(store)], stdout=subprocess.PIPE, cwd=processes.REPOSITORY
+    )
+    with writer:
+        assert writer.stdout is not None
+        for _ in range(3):
+            assert writer.stdout.readline() == b"writing\n"
+        writer.send_signal(signal.SIGKILL)
+    assert not (store / "sha256/ab/abc").exists()
+    drafts = list((store / "sha256/ab").iterdir())
+    assert [draft.name.startswith(".draft-") for draft in drafts] == [True]
