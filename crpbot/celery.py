@@ -17,29 +17,30 @@ def broker_url(redis_url: str) -> str:
 app = Celery("crpbot")
 
 
-@app.on_configure.connect  # type: ignore[untyped-decorator]
-def configure(sender: Celery, **kwargs: object) -> None:
+def configuration() -> dict[str, Any]:
     from django.conf import settings
 
-    sender.conf.update(
-        broker_url=broker_url(settings.REDIS_URL),
-        broker_connection_retry_on_startup=True,
-        broker_connection_timeout=2,
+    return {
+        "broker_url": broker_url(settings.REDIS_URL),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_timeout": 2,
         # Short: a request of the web that announces a job must not wait long for a broker that is away.
-        broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "max_retries": 1},
-        task_ignore_result=True,
-        task_acks_late=False,  # acknowledged early: recovery is the lease's work, not the broker's
-        task_serializer="json",
-        accept_content=["json"],
-        worker_prefetch_multiplier=1,
-        worker_max_tasks_per_child=20,  # a task's memory goes back to the machine
-        worker_hijack_root_logger=False,
-        task_routes={"training.*": {"queue": "training"}, "gates.*": {"queue": "gates"}},
-        task_default_queue="gates",
-        timezone="UTC",
-    )
+        "broker_transport_options": {"socket_timeout": 5, "socket_connect_timeout": 2, "max_retries": 1},
+        "task_ignore_result": True,
+        "task_acks_late": False,  # acknowledged early: recovery is the lease's work, not the broker's
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_prefetch_multiplier": 1,
+        "worker_max_tasks_per_child": 20,  # a task's memory goes back to the machine
+        "worker_hijack_root_logger": False,
+        "task_routes": {"training.*": {"queue": "training"}, "gates.*": {"queue": "gates"}},
+        "task_default_queue": "gates",
+        "timezone": "UTC",
+    }
 
 
+# Asked for when the first message is sent: by then, and not before, the settings can be read.
+app.add_defaults(configuration)
 app.autodiscover_tasks()
 
 
