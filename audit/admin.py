@@ -38,10 +38,10 @@ def history_link(obj: Any) -> str:
 class HistoryAdmin(ReadOnlyAdmin):
     """A read-only page whose every row, and every object's own page, is one click from its history."""
 
-    def get_list_display(self, request: HttpRequest) -> list[str]:
+    def get_list_display(self, request: HttpRequest) -> Any:
         return [*super().get_list_display(request), "history"]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return [*super().get_readonly_fields(request, obj), "history"]
 
     @admin.display(description="audit")

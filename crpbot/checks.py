@@ -1,5 +1,6 @@
 """System checks with a hint for what is wrong."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -8,7 +9,7 @@ from django.db import DatabaseError
 
 
 @register(Tags.database)
-def refusals_are_installed(databases: list[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def refusals_are_installed(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """The triggers that keep the pointer and the audit honest are in the database.
 
     A warning, not an error: `migrate` runs this check before it can install them.

@@ -24,7 +24,6 @@ from gates.models import Measurement
 from training import services as training
 from training.models import Job, TrainingRun
 from training.queue import enqueue
-from training.rules import JobState
 
 logger = logging.getLogger(__name__)
 RESEND_AFTER = timedelta(seconds=30)
@@ -131,7 +130,7 @@ def _required_outcome(release: Release, coin_id: int, symbol: str, ended_early: 
 def _advance_coin(release: Release, place: ReleaseCoin) -> None:
     if place.bundle is None and place.run is None:
         _start_run(release, place)
-    if place.bundle is None and place.run is not None and place.run.state == JobState.SUCCEEDED:
+    if place.bundle is None and place.run is not None and place.run.bundle is not None:
         _write_once(place, bundle=place.run.bundle)
     if place.bundle is not None and place.diagnosis is None:
         # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.

@@ -33,9 +33,10 @@ async def ask(application: Edge, *, method: str = "GET", **headers: str) -> Answ
     said = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive() -> Any:
-        for message in said:
-            return message
-        await asyncio.sleep(60)  # the client waits for its answer
+        message = next(said, None)
+        if message is None:
+            await asyncio.sleep(60)  # the client waits for its answer
+        return message
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -1,0 +1,164 @@
+"""The same decisions on a terminal: same rules, same messages, an exit status a script can use."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import override_settings
+
+from accounts.models import User
+from deploy import pointer
+from deploy.models import Release
+from deploy.rules import ReleaseState
+from tests import factories, scenarios
+from training.models import TrainingRun
+
+pytestmark = [pytest.mark.django_db]
+
+
+def run(name: str, *args: str, **options: Any) -> tuple[int, str]:
+    """The command's exit status and everything it printed."""
+    out = StringIO()
+    try:
+        call_command(name, *args, stdout=out, stderr=out, **options)
+    except SystemExit as ended:
+        return int(ended.code or 0), out.getvalue()
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def cast() -> None:
+    for name, role in (("olivia", "operator"), ("anna", "approver"), ("victor", "viewer")):
+        factories.person(name, role)
+    scenarios.service_in_use()
+
+
+@pytest.mark.usefixtures("cast")
+def test_active_prints_what_every_bot_must_use() -> None:
+    status, said = run("active")
+    assert status == 0
+    assert "epoch 1: v6_enhanced" in said
+    document = json.loads(run("active", "--json")[1])
+    assert (document["epoch"], sorted(document["models"])) == (1, ["BTC", "ETH", "SOL"])
+
+
+def test_active_before_the_first_pointer_exits_non_zero_and_says_what_to_do() -> None:
+    status, said = run("active")
+    assert status == 1
+    assert "must inherit" in said
+
+
+@pytest.mark.usefixtures("cast")
+def test_approve_moves_the_pointer() -> None:
+    release = scenarios.awaiting_approval()
+    status, said = run("approve", str(release.pk), "--reason", "all passed", "--as", "anna")
+    assert (status, "the pointer: v7_fixed (epoch 2)" in said) == (0, True)
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize(
+    ("person", "says"),
+    [("victor", "may not approve"), ("olivia", "may not approve"), ("nobody", "no active user")],
+)
+def test_approve_by_the_wrong_person_exits_non_zero(person: str, says: str) -> None:
+    release = scenarios.awaiting_approval()
+    status, said = run("approve", str(release.pk), "--reason", "all passed", "--as", person)
+    assert status == 1
+    assert says in said
+
+
+@pytest.mark.usefixtures("cast")
+def test_approve_on_an_old_epoch_is_refused_with_a_problem_document() -> None:
+    release = scenarios.awaiting_approval()
+    status, said = run("approve", str(release.pk), "--reason", "x", "--as", "anna", "--epoch", "0", "--json")
+    assert (status, json.loads(said)["status"]) == (1, 409)
+
+
+@pytest.mark.usefixtures("cast")
+def test_decline_and_pin_and_restore_and_cancel() -> None:
+    first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
+    run("approve", str(first.pk), "--reason", "passed", "--as", "anna")
+    assert run("decline", str(second.pk), "--reason", "one is enough", "--as", "anna")[0] == 0
+    assert "epoch 3: v5" in run("pin", "--reason", "it trades oddly", "--as", "anna")[1]
+    assert "epoch 4" in run("restore", str(first.pk), "--reason", "it was the exchange", "--as", "anna")[1]
+    status, said = run("cancel", str(first.pk), "--reason", "too late", "--as", "olivia")
+    assert (status, "cannot be cancelled" in said) == (1, True)
+
+
+@pytest.mark.usefixtures("cast")
+def test_an_unknown_release_is_said_so() -> None:
+    status, said = run("approve", "999", "--reason", "x", "--as", "anna")
+    assert (status, "There is no release 999" in said) == (1, True)
+
+
+@pytest.mark.usefixtures("cast")
+def test_release_launches_and_says_where_it_stands() -> None:
+    status, said = run("release", "--line", "v7_fixed", "--epochs", "3", "--as", "olivia", "--json")
+    answer = json.loads(said)
+    assert (status, answer["state"]) == (0, ReleaseState.BUILDING)
+    release = Release.objects.get(pk=answer["release"])
+    assert release.parameters == {"epochs": 3}
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--line", "v9"], "v9"),
+        (["--line", "v7_fixed", "--epochs", "900"], "epochs"),
+        (["--line", "v7_fixed", "--dataset", "BTC"], "say COIN=ID"),
+        (["--line", "v7_fixed", "--dataset", "BTC=12345"], "say COIN=ID"),
+    ],
+)
+def test_release_with_wrong_arguments_writes_nothing(args: list[str], says: str) -> None:
+    status, said = run("release", *args, "--as", "olivia")
+    assert (status, says in said) == (1, True)
+    assert not TrainingRun.objects.exists()
+
+
+@pytest.mark.usefixtures("cast")
+def test_a_token_says_who_decides_and_as_is_for_the_embedded_profile_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = scenarios.awaiting_approval()
+    with override_settings(IS_EMBEDDED=False):
+        status, said = run("approve", str(release.pk), "--reason", "x", "--as", "anna")
+        assert (status, "embedded profile only" in said) == (1, True)
+        monkeypatch.setenv("CRPBOT_TOKEN", factories.token(User.objects.get(username="anna"), "approver"))
+        assert run("approve", str(release.pk), "--reason", "all passed")[0] == 0
+    now = pointer.current()
+    assert now is not None
+    assert now.moved_by == "anna"
+
+
+@pytest.mark.usefixtures("cast")
+def test_without_anybody_to_decide_a_command_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRPBOT_TOKEN", raising=False)
+    status, said = run("pin", "--reason", "x")
+    assert (status, "set CRPBOT_TOKEN" in said) == (1, True)
+    monkeypatch.setenv("CRPBOT_TOKEN", "crp_made_up")
+    assert "unknown, expired or revoked" in run("pin", "--reason", "x")[1]
+
+
+@pytest.mark.usefixtures("cast")
+def test_verify_audit_says_the_chain_is_sound() -> None:
+    status, said = run("verify_audit")
+    assert (status, "is sound" in said) == (0, True)
+
+
+def test_register_fallback_and_inherit_begin_the_service() -> None:
+    factories.person("anna", "approver")
+    v5 = scenarios.Build(line="v5", purpose=scenarios.Purpose.FALLBACK).settled()
+    v6 = scenarios.Build(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED).release()
+    assert run("register_fallback", str(v5.pk), "--reason", "it behaved", "--as", "anna")[0] == 0
+    status, said = run("inherit", str(v6.pk), "--reason", "as the bot stands", "--as", "anna")
+    assert (status, "v6_enhanced (epoch 1)" in said) == (0, True)
+
+
+@pytest.mark.usefixtures("committed", "cast")
+def test_reconcile_once_moves_a_waiting_release_along() -> None:
+    release = scenarios.Build().release()
+    call_command("reconcile", "--once")
+    assert Release.objects.get(pk=release.pk).state == ReleaseState.AWAITING_APPROVAL
