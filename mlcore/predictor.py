@@ -43,9 +43,17 @@ class Predictor:
         self._session = _session(model, len(self.schema.columns), len(bundle.CLASSES))
 
     def logits(self, raw_features: np.ndarray) -> np.ndarray:
-        """float32 [n, 3] from unscaled float32 features [n, 72]: the scaler is inside the graph."""
+        """float32 [n, 3] from unscaled float32 features [n, 72]: the scaler is inside the graph.
+
+        Raises BundleRefused when the graph fails on them.
+        """
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
-        return self._session.run([OUTPUT], {INPUT: rows})[0]
+        try:
+            return self._session.run([OUTPUT], {INPUT: rows})[0]
+        except Exception as error:  # onnxruntime's own classes share no narrower base
+            raise BundleRefused(
+                f"{bundle.MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}"
+            ) from error
 
     def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
         """float64 [n, 3], each row summing to 1."""

@@ -16,7 +16,7 @@ COINS = ("BTC", "ETH", "SOL")
 START_PRICES = {"BTC": 50_000.0, "ETH": 3_000.0, "SOL": 100.0}
 START_VOLUMES = {"BTC": 1_500.0, "ETH": 15_000.0, "SOL": 250_000.0}
 DEFAULT_DRIFT = 1.2
-DEMO_BARS = 12_000
+DEMO_BARS = 24_000
 """Enough that an honest interval around 0.74 stays above 0.65, few enough that three coins train in a coffee break."""
 
 MIN_BARS = 2

@@ -1,0 +1,100 @@
+"""Writes a bundle: all of it or nothing, the same bytes for the same training wherever it is written."""
+
+import hashlib
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from mlcore import bundle, features, graph, labels
+from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, canonical_json
+from mlcore.errors import BundleRefused
+
+if TYPE_CHECKING:
+    from mlcore.fit import Trained
+
+_LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
+
+
+def write_bundle(
+    folder: Path, trained: "Trained", *, coin: str, dataset_digest: str, simulated: bool, code_version: str
+) -> Bundle:
+    """Writes to a folder beside it first, then renames: `folder` is never half a bundle.
+
+    Raises BundleRefused when the folder already holds something.
+    """
+    payload = _payload(trained)
+    document = _manifest(trained, payload) | {
+        "coin": coin,
+        "dataset": dataset_digest,
+        "simulated": simulated,
+        "code_version": code_version,
+    }
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        for name, data in {**payload, MANIFEST_FILE: canonical_json(document)}.items():
+            _write_durably(unfinished / name, data)
+        unfinished.rename(folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise BundleRefused(f"{folder.name} cannot be written ({error.strerror})") from error
+    return bundle.verify(folder)
+
+
+def _payload(trained: "Trained") -> dict[str, bytes]:
+    scaler = trained.scaler if trained.recipe.keeps_scaler else None
+    files = {
+        MODEL_FILE: graph.build(trained.weights, scaler),
+        WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
+    }
+    if scaler:
+        names = list(features.SCHEMAS[trained.recipe.schema].columns)
+        figures = {"names": names, "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
+        files[SCALER_FILE] = canonical_json(figures)
+    return files
+
+
+def _manifest(trained: "Trained", payload: dict[str, bytes]) -> dict[str, Any]:
+    """Everything but what the caller knows. Nothing that changes from one writing to the next: no time, no path."""
+    schema = features.SCHEMAS[trained.recipe.schema]
+    examples = trained.prepared.examples
+    windows = {name: examples.window(getattr(examples.split, name)) for name in ("fit", "stop", "gate")}
+    return {
+        "format": bundle.FORMAT,
+        "line": trained.recipe.line,
+        "parameters": trained.recipe.parameters(),
+        "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
+        "classes": list(bundle.CLASSES),
+        "labels": {
+            "horizon": labels.H,
+            "volatility_bars": labels.VOLATILITY_BARS,
+            "cuts": list(trained.cuts),
+        },
+        "windows": windows,
+        "training": {
+            "epochs": len(trained.epochs),
+            "best_epoch": trained.best_epoch,
+            "device": trained.device,
+            "majority_share": trained.prepared.majority_share,
+        },
+        "seed": trained.seed,
+        "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for name, data in payload.items()
+        },
+    }
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

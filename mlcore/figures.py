@@ -1,0 +1,93 @@
+"""Figures over a window of predictions, as plain JSON values. Pure: arrays in, numbers out."""
+
+from typing import Any
+
+import numpy as np
+
+from mlcore.bundle import CLASSES
+
+CONFIDENCES = ("0.50", "0.60", "0.70", "0.80", "0.90", "0.95", "0.99", "0.999")
+BLOCK_BARS = 72
+RESAMPLES = 2000
+
+_LEVEL = 0.95
+_HEALTHY_LOGIT = 10.0
+_BINS = 40
+_RELIABILITY_EDGES = np.linspace(0, 1, 21)
+
+
+def confidence(probabilities: np.ndarray) -> dict[str, Any]:
+    """How sure the predictions are: share over each of `CONFIDENCES`, mean, histogram of the greatest probability."""
+    greatest = probabilities.max(axis=1)
+    return {
+        "shares_over": {level: float((greatest > float(level)).mean()) for level in CONFIDENCES},
+        "mean": float(greatest.mean()),
+        "histogram": histogram(greatest, np.linspace(0.3, 1.0, _BINS - 4)),
+    }
+
+
+def logits(values: np.ndarray) -> dict[str, Any]:
+    """Least, greatest and histogram; its edges span −10 … 10, or all there is where values explode."""
+    least, greatest = float(values.min()), float(values.max())
+    if not np.isfinite([least, greatest]).all():
+        return {"least": least, "greatest": greatest, "histogram": None}
+    low, high = min(least, -_HEALTHY_LOGIT), max(greatest, _HEALTHY_LOGIT)
+    return {
+        "least": least,
+        "greatest": greatest,
+        "histogram": histogram(values, np.linspace(low, high, _BINS + 1)),
+    }
+
+
+def histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
+    counts, _ = np.histogram(values, edges)
+    return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
+
+
+def shares(classes: np.ndarray) -> dict[str, float]:
+    """Share of each class, by name."""
+    counts = np.bincount(classes, minlength=len(CLASSES))
+    return {name: float(count / len(classes)) for name, count in zip(CLASSES, counts, strict=True)}
+
+
+def accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
+    """Share of hits, with the moving-block bootstrap's 95 % interval (Künsch 1989).
+
+    Blocks are BLOCK_BARS long, because hits come in runs: labels overlap by 8 bars, and a regime lasts days.
+    Drawn bar by bar, the interval would be far too narrow.
+    """
+    block = min(BLOCK_BARS, len(hits))
+    running = np.concatenate([[0], np.cumsum(hits, dtype=np.int64)])
+    block_hits = running[block:] - running[:-block]
+    blocks = -(-len(hits) // block)
+    draws = np.random.default_rng(seed).integers(len(block_hits), size=(RESAMPLES, blocks))
+    resampled = block_hits[draws].sum(axis=1) / (blocks * block)
+    lower, upper = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return {
+        "rows": len(hits),
+        "point": float(hits.mean()),
+        "lower": float(lower),
+        "upper": float(upper),
+        "block_bars": block,
+        "resamples": RESAMPLES,
+    }
+
+
+def confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+    """[3][3] counts, a row for each true class."""
+    n = len(CLASSES)
+    return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
+
+
+def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+    """For each band of confidence that occurs: mean confidence, accuracy, rows."""
+    greatest = probabilities.max(axis=1)
+    bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True)
+    return [
+        {
+            "confidence": float(greatest[bands == band].mean()),
+            "accuracy": float(hits[bands == band].mean()),
+            "rows": int((bands == band).sum()),
+        }
+        for band in np.unique(bands)
+    ]
