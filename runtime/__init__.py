@@ -9,7 +9,8 @@
 No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx and `mlcore`'s candles, features and predictor.
 """
 
-from runtime.client import Active, Client, Decision
+from runtime.client import Client
+from runtime.decision import Active, Decision
 from runtime.errors import (
     CacheFailed,
     ClientError,

@@ -14,7 +14,8 @@ from typing import Any
 
 from mlcore import candles
 from mlcore.errors import MlcoreError
-from runtime.client import Active, Client, Decision
+from runtime.client import Client
+from runtime.decision import Active, Decision
 from runtime.errors import ClientError, Misconfigured
 
 OK, FAILED, NO_MODEL, INTERRUPTED = 0, 1, 3, 130

@@ -71,7 +71,9 @@ class Service:
 
         Raises ServiceUnavailable, NotAuthorised, or SnapshotRefused for a body without end.
         """
-        headers = {"Accept": "application/json"} | ({"If-None-Match": etag} if etag else {})
+        # no-cache: between a bot and its pointer no proxy may answer from memory.
+        headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
+        headers |= {"If-None-Match": etag} if etag else {}
         with self._get(self._below(ACTIVE_PATH), headers, may_leave=False) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
@@ -92,11 +94,9 @@ class Service:
                 size += len(chunk)
                 target.write(chunk)
         if size != file.size:
-            raise FileRefused(f"{file.name}: {size:,} bytes came where {file.size:,} were announced")
+            raise FileRefused(f"{size:,} bytes came where {file.size:,} were announced")
         if digest.hexdigest() != file.sha256:
-            raise FileRefused(
-                f"{file.name}: its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…"
-            )
+            raise FileRefused(f"its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…")
 
     def _below(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
@@ -105,7 +105,7 @@ class Service:
         try:
             return _checked_url(str(self.url.join(file.url)))
         except (Misconfigured, httpx.InvalidURL) as error:
-            raise FileRefused(f"{file.name}: its announced address cannot be used: {error}") from error
+            raise FileRefused(f"its announced address cannot be used: {error}") from error
 
     @contextmanager
     def _get(self, url: httpx.URL, headers: dict[str, str], *, may_leave: bool) -> Iterator[httpx.Response]:

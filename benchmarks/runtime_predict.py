@@ -1,0 +1,113 @@
+"""From candles to a direction: the bot's runtime against pandas features and torch in eval mode.
+
+    python -m benchmarks.runtime_predict [--quick]
+
+Both sides hold the same trained network, loaded and warm, and get the last 2,048 bars in memory in their own library's
+form. The runtime's side is `Client.predict`, as a bot calls it: it also checks the candles, which the peer does not.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.interleaved import compare
+from benchmarks.pandas_features import relative72
+from mlcore import bundle
+from mlcore.bundle_writer import write_bundle
+from mlcore.candles import digest
+from mlcore.features import SCHEMAS
+from mlcore.fit import fit, prepare
+from mlcore.networks import Network
+from mlcore.recipes import RECIPES
+from mlcore.simulate import simulate
+from runtime import Client
+from tests.runtime.gate import TOKEN, Gate, Release
+
+AIM = 4.0
+COIN = "BTC"
+TOLERANCE = 1e-4
+"""Of a probability: both sides are float32 networks behind float64 features."""
+
+
+def main() -> int:
+    """Print the ratio; 1 when it misses the aim, 2 when the two sides do not say the same."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, to see that it runs")
+    rounds = 10 if parser.parse_args().quick else 60
+    torch.set_num_threads(1)
+    candles = simulate(COIN, bars=6_000, drift=1.2, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        written = _bundle(candles, Path(folder))
+        client = _client(written, Path(folder) / "cache")
+        ours, peer = _runtime(client, candles), _pandas_and_torch(written, candles)
+        if not np.allclose(ours(), peer(), atol=TOLERANCE):
+            print(f"the two sides differ: {ours()} and {peer()}")
+            return 2
+        compared = compare(ours, peer, rounds=rounds, calls=5)
+        client.close()
+    print(f"candles to direction, runtime against pandas and torch: {compared}; aim {AIM:g}")
+    return 0 if compared.ratio >= AIM else 1
+
+
+def _bundle(candles: pl.DataFrame, folder: Path) -> Path:
+    recipe = RECIPES["v7_fixed"].with_parameters(epochs=2)
+    trained = fit(prepare(candles, recipe), recipe, seed=1, device="cpu")
+    written = write_bundle(
+        folder / COIN,
+        trained,
+        coin=COIN,
+        dataset_digest=digest(candles),
+        simulated=True,
+        code_version="benchmark",
+    )
+    return written.folder
+
+
+def _client(written: Path, cache_dir: Path) -> Client:
+    """A client that follows a release of this one bundle; the gate is gone again when it returns."""
+    gate = Gate()
+    try:
+        gate.point_at(Release(1, "v7_fixed", {COIN: written}))
+        client = Client(gate.url, TOKEN, cache_dir, fresh_for_s=3600)
+        if problem := client.refresh().problem:
+            raise problem
+        return client
+    finally:
+        gate.stop()
+
+
+def _runtime(client: Client, candles: pl.DataFrame) -> Callable[[], list[float]]:
+    window = candles.tail(SCHEMAS["relative72"].lookback)
+    return lambda: list(client.predict(COIN, window).probabilities.values())
+
+
+def _pandas_and_torch(written: Path, candles: pl.DataFrame) -> Callable[[], list[float]]:
+    window = pd.DataFrame(candles.tail(SCHEMAS["relative72"].lookback).to_dict(as_series=False))
+    scaler = json.loads((written / bundle.SCALER_FILE).read_text())
+    mean, scale = np.array(scaler["mean"]), np.array(scaler["scale"])
+    network = Network()
+    network.load_state_dict(load_file(written / bundle.WEIGHTS_FILE))
+    network.eval()
+
+    def predict() -> list[float]:
+        row = relative72(window).iloc[[-1]].to_numpy()
+        scaled = torch.from_numpy(((row - mean) / scale).astype(np.float32))
+        with torch.no_grad():
+            return torch.softmax(network(scaled), dim=1)[0].tolist()
+
+    return predict
+
+
+if __name__ == "__main__":
+    sys.exit(main())

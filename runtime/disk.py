@@ -1,0 +1,71 @@
+"""Writing so that a crash at any moment leaves the old or the new, whole: elsewhere first, fsync, then rename."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runtime.errors import CacheFailed
+
+FORMAT = 1
+
+
+@contextmanager
+def told_as_cache_failed(path: Path) -> Iterator[None]:
+    """Turn what the disk raises into CacheFailed with the place and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheFailed(f"{path}: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A document written by `write_json`; None where there is none. Raises OSError, ValueError (damaged)."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is not of format {FORMAT}")
+    return document
+
+
+def write_json(path: Path, document: dict[str, Any], *, draft_folder: Path) -> None:
+    """Replace `path` in one step; the draft lies in `draft_folder`, on the same disk. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=draft_folder)
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(json.dumps({"format": FORMAT, **document}, indent=1).encode())
+            flush_to_disk(file)
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def flush_to_disk(file: BinaryIO) -> None:
+    """Return only when the file's bytes would outlive a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """The same for the names in a folder: a rename is on the disk only after this."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Three small releases, really trained and written as the service does, and a gate on loopback to fetch them from."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlcore.bundle_writer import write_bundle
+from mlcore.fit import Trained, fit, prepare
+from mlcore.predictor import Predictor
+from mlcore.recipes import RECIPES
+from mlcore.simulate import simulate
+from runtime import Client
+from tests.runtime.gate import TOKEN, Gate, Release
+
+COINS = ("BTC", "ETH", "SOL")
+MakeBot = Callable[..., Client]
+ReleaseOf = Callable[[Client], Release]
+
+
+def write(folder: Path, trained: Trained, coin: str) -> Path:
+    """The folder, with the bundle in it."""
+    dataset_digest = "sha256:" + "0" * 64
+    write_bundle(
+        folder, trained, coin=coin, dataset_digest=dataset_digest, simulated=True, code_version="test"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def candles() -> pl.DataFrame:
+    """What a bot would hand in: a little more than the lookback."""
+    return simulate("BTC", bars=2_100, drift=1.2, seed=3)
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> list[Release]:
+    """Three releases of the line v7_fixed that differ in their seed, one epoch each."""
+    recipe = RECIPES["v7_fixed"].with_parameters(epochs=1)
+    prepared = {coin: prepare(simulate(coin, bars=4_000, drift=1.2, seed=1), recipe) for coin in COINS}
+    root = tmp_path_factory.mktemp("releases")
+    return [
+        Release(
+            number,
+            recipe.line,
+            {
+                coin: write(root / f"{number}-{coin}", fit(prepared[coin], recipe, seed=number), coin)
+                for coin in COINS
+            },
+        )
+        for number in (1, 2, 3)
+    ]
+
+
+@pytest.fixture(scope="session")
+def old(releases: list[Release]) -> Release:
+    return releases[0]
+
+
+@pytest.fixture(scope="session")
+def new(releases: list[Release]) -> Release:
+    return releases[1]
+
+
+@pytest.fixture(scope="session")
+def newer(releases: list[Release]) -> Release:
+    return releases[2]
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A service without a pointer yet; `gate.point_at` gives it one."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    gate = Gate()
+    yield gate
+    gate.stop()
+
+
+@pytest.fixture
+def other_gate(gate: Gate) -> Iterator[Gate]:
+    """A second host: another port is another origin."""
+    other = Gate(service="another-gate")
+    yield other
+    other.stop()
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def bot(gate: Gate, cache_dir: Path) -> Iterator[MakeBot]:
+    """Makes clients of `gate` over one cache folder; a second call is a bot that was restarted."""
+    made = []
+
+    def make(
+        *, url: str | None = None, token: str = TOKEN, cache_dir: Path = cache_dir, **options: Any
+    ) -> Client:
+        client = Client(gate.url if url is None else url, token, cache_dir, **options)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def release_of(releases: list[Release], candles: pl.DataFrame) -> ReleaseOf:
+    """Tells which release decides for all coins of a client; fails for a mixture, or without a model."""
+    expected = {
+        (release.number, coin): Predictor(release.folders[coin]).predict(candles).probabilities
+        for release in releases
+        for coin in COINS
+    }
+
+    def tell(client: Client) -> Release:
+        decisions = [client.predict(coin, candles) for coin in COINS]
+        named = [release for release in releases if release.number == decisions[0].release]
+        assert named, decisions[0].reason
+        for decision in decisions:
+            assert decision.release == named[0].number, "a mixture of releases"
+            assert dict(decision.probabilities) == expected[named[0].number, decision.coin]
+        return named[0]
+
+    return tell

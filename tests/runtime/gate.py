@@ -1,0 +1,190 @@
+"""A gate service on loopback for the client's tests: real HTTP, real bundles, and every way to misbehave."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from mlcore import bundle
+
+TOKEN = "bot-token-Zx81"
+HALF = "half, then nothing more"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the pointer can name: one bundle's folder for each coin."""
+
+    number: int
+    line: str
+    folders: dict[str, Path]
+
+    def file(self, coin: str, name: str) -> bytes:
+        return (self.folders[coin] / name).read_bytes()
+
+    def sha256(self, coin: str, name: str) -> str:
+        return hashlib.sha256(self.file(coin, name)).hexdigest()
+
+
+@dataclass
+class Asked:
+    """One request as it came in."""
+
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Gate:
+    """The service. Tests move its pointer, change its document, replace its files, or take it away."""
+
+    service: str = "gate-under-test"
+    epoch: int = 0
+    release: Release | None = None
+    edit: Callable[[dict[str, Any]], None] = lambda document: None
+    files: dict[str, bytes | str] = field(default_factory=dict)
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    before_snapshot: Callable[[], None] = lambda: None
+    is_away: bool = False
+
+    def __post_init__(self) -> None:
+        handler = type("Handler", (_Handler,), {"gate": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.let_go = threading.Event()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def point_at(self, release: Release | None, *, epoch: int | None = None) -> None:
+        """Move the pointer; None is offline. The epoch is the next one unless given."""
+        self.epoch = self.epoch + 1 if epoch is None else epoch
+        self.release = release
+        if release:
+            for folder in release.folders.values():
+                for path in folder.iterdir():
+                    content = path.read_bytes()
+                    self.files.setdefault(hashlib.sha256(content).hexdigest(), content)
+
+    def document(self) -> dict[str, Any]:
+        models = (
+            {coin: _model(folder) for coin, folder in self.release.folders.items()} if self.release else {}
+        )
+        document = {
+            "service": self.service,
+            "epoch": self.epoch,
+            "line": self.release.line if self.release else None,
+            "release": self.release.number if self.release else None,
+            "moved_at": "2026-11-22T08:00:00Z",
+            "reason": "a test moved it",
+            "simulated": True,
+            "policy": {"number": 1, "loosened": []},
+            "audit": {"seq": self.epoch, "hash": "00"},
+            "models": models,
+        }
+        self.edit(document)
+        return document
+
+    def downloads(self) -> list[str]:
+        """The digests asked for so far, in order."""
+        return [asked.path.rpartition("/")[2] for asked in self.asked if "/artifacts/" in asked.path]
+
+    def stop(self) -> None:
+        """Nothing listens at the address any more."""
+        self.let_go.set()
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    read = bundle.read(folder)
+    files = {}
+    for path in sorted(folder.iterdir()):
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files[path.name] = {
+            "sha256": sha256,
+            "size": path.stat().st_size,
+            "url": f"/api/v1/artifacts/{sha256}",
+        }
+    return {
+        "bundle": read.digest,
+        "feature_schema": read.manifest.schema_name,
+        "schema_digest": read.manifest.schema_digest,
+        "classes": list(read.manifest.classes),
+        "files": files,
+    }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    gate: Gate
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's delayed acknowledgement
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests read `gate.asked` instead."""
+
+    def do_GET(self) -> None:
+        gate = self.gate
+        gate.asked.append(Asked(self.path, dict(self.headers)))
+        if gate.is_away:
+            self.close_connection = True
+            return
+        if self.path in gate.answers:
+            self._answer(*gate.answers[self.path])
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
+        elif self.path == "/api/v1/active/":
+            self._snapshot()
+        elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in gate.files:
+            self._file(gate.files[sha256])
+        else:
+            self._problem(404, "there is no such page")
+
+    def _snapshot(self) -> None:
+        self.gate.before_snapshot()
+        if self.gate.epoch == 0:
+            self._problem(503, "no pointer yet")
+            return
+        body = json.dumps(self.gate.document()).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        if self.headers.get("If-None-Match") == etag:
+            self._answer(304, {"ETag": etag}, b"")
+        else:
+            self._answer(200, {"ETag": etag, "Content-Type": "application/json"}, body)
+
+    def _file(self, content: bytes | str) -> None:
+        if isinstance(content, bytes):
+            self._answer(200, {"Content-Type": "application/octet-stream"}, content)
+            return
+        # Half of the file and then silence, until the test lets go.
+        whole = bytes(100_000)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(whole)))
+        self.end_headers()
+        self.wfile.write(whole[:50_000])
+        self.wfile.flush()
+        self.gate.let_go.wait(30)
+        self.close_connection = True
+
+    def _problem(self, status: int, detail: str) -> None:
+        body = json.dumps({"title": "problem", "status": status, "detail": detail}).encode()
+        self._answer(status, {"Content-Type": "application/problem+json"}, body)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -1,0 +1,358 @@
+"""The last good set on disk: a bot starts from it when the service is away, whatever happened while it was written."""
+
+import errno
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from runtime import CacheFailed
+from runtime.errors import EpochRefused
+from tests.runtime.conftest import MakeBot, ReleaseOf
+from tests.runtime.gate import HALF, TOKEN, Gate, Release
+
+FOLLOW_FOR_EVER = """
+import sys
+from runtime import Client
+
+client = Client(sys.argv[1], sys.argv[2], sys.argv[3], timeout_s=20)
+while True:
+    print(client.refresh().epoch, flush=True)
+"""
+
+
+@contextmanager
+def following(gate: Gate, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """A bot in a process of its own that asks without pause, and is killed with SIGKILL at the end."""
+    command = [sys.executable, "-c", FOLLOW_FOR_EVER, gate.url, TOKEN, str(cache_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.send_signal(signal.SIGKILL)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow: the operating system itself refuses every write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def bundles(cache_dir: Path) -> set[str]:
+    return {path.name for path in (cache_dir / "bundles").iterdir()}
+
+
+def digests(gate: Gate) -> set[str]:
+    return {model["bundle"].removeprefix("sha256:") for model in gate.document()["models"].values()}
+
+
+def test_a_bot_starts_from_its_last_good_set_when_nothing_listens(
+    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    gate.stop()
+    client = bot()
+    assert release_of(client) == old
+    assert "cannot be reached" in str(client.refresh().problem)
+    assert release_of(client) == old
+    decision = client.predict("BTC", candles)
+    assert decision.stale_since is not None
+    assert decision.reason.startswith("stale since ")
+
+
+def test_an_offline_pointer_stays_offline_over_a_restart(
+    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+) -> None:
+    for release in (old, None):
+        gate.point_at(release)
+        bot().refresh()
+    gate.stop()
+    assert bot().predict("BTC", candles).direction == "neutral"
+
+
+def test_a_set_on_disk_without_a_coin_the_bot_trades_is_not_begun_with(
+    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    decision = bot(coins=["BTC", "DOGE"]).predict("BTC", candles)
+    assert decision.direction == "neutral"
+    assert "lacks DOGE" in decision.reason
+
+
+def test_without_cache_and_service_the_answer_is_neutral(
+    gate: Gate, bot: MakeBot, candles: pl.DataFrame
+) -> None:
+    gate.stop()
+    client = bot()
+    client.refresh()
+    decision = client.predict("BTC", candles)
+    assert decision.direction == "neutral"
+    assert decision.reason.startswith("no model: ")
+    assert "cannot be reached" in decision.reason
+
+
+def test_a_restarted_bot_asks_only_whether_something_changed(gate: Gate, bot: MakeBot, old: Release) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    before = len(gate.asked)
+    assert bot().refresh().problem is None
+    assert [asked.path for asked in gate.asked[before:]] == ["/api/v1/active/"]
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.onnx", flip_a_bit),
+        ("weights.safetensors", cut_short),
+        ("scaler.json", delete),
+        ("manifest.json", flip_a_bit),
+        ("manifest.json", delete),
+    ],
+)
+def test_a_damaged_bundle_is_not_run_and_downloaded_again(
+    gate: Gate,
+    bot: MakeBot,
+    old: Release,
+    candles: pl.DataFrame,
+    cache_dir: Path,
+    name: str,
+    damage: Callable[[Path], None],
+    release_of: ReleaseOf,
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    damage(next((cache_dir / "bundles").glob(f"*/{name}")))
+    client = bot()
+    decision = client.predict("BTC", candles)
+    assert decision.direction == "neutral"
+    assert "the set on disk cannot be used" in decision.reason
+    assert client.refresh().problem is None
+    assert release_of(client) == old
+    assert release_of(bot()) == old
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("pointers/*.json", flip_a_bit),
+        ("pointers/*.json", cut_short),
+        ("marks.json", cut_short),
+        ("marks.json", delete),
+    ],
+)
+def test_a_damaged_note_is_mended_by_the_next_refresh(
+    gate: Gate,
+    bot: MakeBot,
+    old: Release,
+    cache_dir: Path,
+    name: str,
+    damage: Callable[[Path], None],
+    release_of: ReleaseOf,
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    damage(next(cache_dir.glob(name)))
+    client = bot()
+    assert client.refresh().problem is None
+    assert release_of(client) == old
+    gate.stop()
+    assert release_of(bot()) == old
+
+
+def test_a_lost_file_of_epochs_opens_no_door_to_old_ones(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
+) -> None:
+    gate.point_at(old, epoch=5)
+    bot().refresh()
+    (cache_dir / "marks.json").unlink()
+    gate.point_at(new, epoch=4)
+    assert isinstance(bot().refresh().problem, EpochRefused)
+
+
+def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
+) -> None:
+    client = bot()
+    names = []
+    for release in (old, new, newer):
+        gate.point_at(release)
+        client.refresh()
+        names.append(digests(gate))
+    assert bundles(cache_dir) == names[1] | names[2]
+    assert list((cache_dir / "unfinished").iterdir()) == []
+
+
+def test_refused_releases_do_not_pile_up(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
+) -> None:
+    client = bot()
+    gate.point_at(old)
+    client.refresh()
+    for release in (new, newer):
+        gate.point_at(release)
+        gate.files[release.sha256("SOL", "model.onnx")] = b"bad"
+        assert client.refresh().problem is not None
+    assert len(bundles(cache_dir)) == 3 + 2  # all of the old one, and what was sound of the last attempt
+    assert list((cache_dir / "unfinished").iterdir()) == []
+
+
+def test_two_services_share_a_folder_and_not_their_sets(
+    gate: Gate, other_gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    other_gate.point_at(new)
+    bot().refresh()
+    bot(url=other_gate.url).refresh()
+    gate.stop()
+    other_gate.stop()
+    assert release_of(bot()) == old
+    assert release_of(bot(url=other_gate.url)) == new
+
+
+def test_two_bots_share_a_folder(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    first, second = bot(), bot()
+    gate.point_at(old)
+    assert first.refresh().problem is None
+    downloads = len(gate.downloads())
+    assert second.refresh().problem is None
+    assert len(gate.downloads()) == downloads
+    gate.point_at(new)
+    first.refresh()
+    assert (release_of(first), release_of(second)) == (new, old)
+
+
+def test_a_bot_killed_in_the_middle_of_a_file_starts_from_the_set_before(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    gate.point_at(new)
+    sha256 = new.sha256("ETH", "model.onnx")
+    gate.files[sha256] = HALF
+    gate.edit = lambda document: document["models"]["ETH"]["files"]["model.onnx"].update(size=100_000)
+    with following(gate, cache_dir):
+        deadline = time.monotonic() + 20
+        while not any(path.stat().st_size for path in (cache_dir / "unfinished").glob("*/model.onnx")):
+            assert time.monotonic() < deadline, "the child never began to write the file"
+            time.sleep(0.01)
+    gate.is_away = True
+    assert release_of(bot()) == old
+    gate.is_away = False
+    gate.edit = lambda document: None
+    gate.files[sha256] = new.file("ETH", "model.onnx")
+    gate.epoch += 1
+    client = bot()
+    assert client.refresh().problem is None
+    assert release_of(client) == new
+    assert list((cache_dir / "unfinished").iterdir()) == []
+
+
+def test_a_bot_killed_at_any_moment_starts_from_one_whole_release(
+    gate: Gate,
+    bot: MakeBot,
+    old: Release,
+    new: Release,
+    newer: Release,
+    cache_dir: Path,
+    release_of: ReleaseOf,
+) -> None:
+    """Each answer names another of three releases, so that the child downloads, writes and deletes all the time."""
+    rotation = [old, new, newer]
+    gate.before_snapshot = lambda: gate.point_at(rotation[gate.epoch % 3])
+    moments = random.Random(7)
+    for _ in range(4):
+        gate.is_away = False
+        with following(gate, cache_dir) as child:
+            assert child.stdout is not None
+            for _ in range(3):
+                assert child.stdout.readline()
+            time.sleep(moments.uniform(0, 0.1))
+        gate.is_away = True
+        assert release_of(bot()) in rotation
+
+
+def test_a_full_disk_keeps_the_set_in_use_and_says_why(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    client = bot()
+    client.refresh()
+    gate.point_at(new)
+    with full_disk():
+        problem = client.refresh().problem
+    assert isinstance(problem, CacheFailed)
+    assert os.strerror(errno.EFBIG) in str(problem)
+    assert release_of(client) == old
+    assert client.refresh().problem is None
+    assert release_of(client) == new
+
+
+def test_a_full_disk_holds_no_bot_on_a_model_that_the_pointer_has_left(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
+) -> None:
+    client = bot()
+    for release in (new, old):
+        gate.point_at(release)
+        client.refresh()
+    for move, number in ((new, new.number), (None, None)):
+        gate.point_at(move)
+        with full_disk():
+            active = client.refresh()
+        assert active.release == number
+        assert active.stale_since is None
+        assert "not kept for a restart" in str(active.problem)
+    assert client.predict("BTC", candles).direction == "neutral"
+    assert client.refresh().problem is None
+    gate.stop()
+    assert bot().active.epoch == client.active.epoch
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(bot: MakeBot, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CacheFailed, match="file"):
+        bot(cache_dir=tmp_path / "file" / "cache")
+
+
+def test_a_folder_another_client_is_writing_to_is_waited_for_and_then_told(
+    gate: Gate, bot: MakeBot, new: Release, cache_dir: Path
+) -> None:
+    gate.point_at(new)
+    gate.files[new.sha256("BTC", "model.onnx")] = HALF
+    with following(gate, cache_dir):
+        deadline = time.monotonic() + 20
+        while not gate.downloads():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "written by another client" in str(bot(timeout_s=0.1).refresh().problem)

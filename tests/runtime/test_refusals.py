@@ -1,0 +1,346 @@
+"""Answers that must not be followed. Each has its own message, and the set in use stays whole."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+
+from runtime import Client, Misconfigured
+from runtime.errors import (
+    EpochRefused,
+    FileRefused,
+    NotAuthorised,
+    ServiceUnavailable,
+    SetRefused,
+    SnapshotRefused,
+)
+from tests.runtime.conftest import COINS, MakeBot, ReleaseOf
+from tests.runtime.gate import HALF, TOKEN, Gate, Release
+
+ACTIVE = "/api/v1/active/"
+
+Refuses = Callable[..., None]
+
+
+@pytest.fixture
+def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
+    """A client that follows the release `old` since epoch 1."""
+    gate.point_at(old)
+    client = bot()
+    assert client.refresh().problem is None
+    return client
+
+
+@pytest.fixture
+def refuses(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refuses:
+    """Expects a client to refuse what the gate says now, in these words, and to stay on `old` with every coin."""
+
+    def expect(client: Client, kind: type[Exception], *words: str) -> None:
+        problem = client.refresh().problem
+        assert isinstance(problem, kind), problem
+        for word in words:
+            assert word in str(problem)
+        assert release_of(client) == old
+        decision = client.predict("BTC", candles)
+        assert decision.stale_since is not None
+        assert str(problem) in decision.reason
+
+    return expect
+
+
+def test_a_file_with_other_bytes(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
+    gate.point_at(new)
+    content = bytearray(new.file("ETH", "model.onnx"))
+    content[100] ^= 1
+    gate.files[new.sha256("ETH", "model.onnx")] = bytes(content)
+    refuses(client, FileRefused, "ETH: model.onnx: its sha256 is")
+
+
+def test_a_file_of_another_coin(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
+    gate.point_at(new)
+    gate.files[new.sha256("ETH", "model.onnx")] = new.file("BTC", "model.onnx")
+    refuses(client, FileRefused, "ETH: model.onnx: its sha256 is")
+
+
+def test_a_file_cut_short(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
+    gate.point_at(new)
+    content = new.file("BTC", "model.onnx")
+    gate.files[new.sha256("BTC", "model.onnx")] = content[:-1]
+    refuses(client, FileRefused, f"{len(content) - 1:,} bytes came where {len(content):,}")
+
+
+def test_a_file_longer_than_announced_is_not_read_to_its_end(
+    gate: Gate, client: Client, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(new)
+    content = new.file("BTC", "scaler.json")
+    gate.files[new.sha256("BTC", "scaler.json")] = content + bytes(20_000_000)
+    refuses(client, FileRefused, f"more than the {len(content):,} bytes")
+
+
+def test_a_file_that_never_ends(
+    gate: Gate, client: Client, new: Release, bot: MakeBot, refuses: Refuses
+) -> None:
+    gate.point_at(new)
+    gate.files[new.sha256("BTC", "model.onnx")] = HALF
+    hasty = bot(timeout_s=0.2)
+    refuses(hasty, ServiceUnavailable, "cannot be reached")
+
+
+def test_a_file_that_is_not_there(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
+    gate.point_at(new)
+    del gate.files[new.sha256("SOL", "weights.safetensors")]
+    refuses(client, ServiceUnavailable, "404", "there is no such page")
+
+
+def test_one_bad_coin_keeps_the_whole_former_set_until_it_is_mended(
+    gate: Gate, client: Client, new: Release, release_of: ReleaseOf, refuses: Refuses
+) -> None:
+    gate.point_at(new)
+    sha256 = new.sha256("SOL", "model.onnx")
+    gate.files[sha256] = b"not a model"
+    refuses(client, FileRefused)
+    gate.files[sha256] = new.file("SOL", "model.onnx")
+    assert client.refresh().problem is None
+    assert release_of(client) == new
+
+
+def announce_other_size(document: dict[str, Any]) -> None:
+    document["models"]["BTC"]["files"]["model.onnx"]["size"] += 1
+
+
+def announce_other_bundle(document: dict[str, Any]) -> None:
+    document["models"]["BTC"]["bundle"] = "sha256:" + "ab" * 32
+
+
+def swap_coins(document: dict[str, Any]) -> None:
+    models = document["models"]
+    models["BTC"], models["ETH"] = models["ETH"], models["BTC"]
+
+
+def name_another_line(document: dict[str, Any]) -> None:
+    document["line"] = "v6_enhanced"
+
+
+def hide_the_simulation(document: dict[str, Any]) -> None:
+    document["simulated"] = False
+
+
+def change_the_schema(document: dict[str, Any]) -> None:
+    document["models"]["ETH"]["schema_digest"] = "sha256:" + "cd" * 32
+
+
+def name_an_unknown_schema(document: dict[str, Any]) -> None:
+    document["models"]["ETH"]["feature_schema"] = "absolute99"
+
+
+def reorder_the_classes(document: dict[str, Any]) -> None:
+    document["models"]["ETH"]["classes"].reverse()
+
+
+def leave_a_file_out(document: dict[str, Any]) -> None:
+    del document["models"]["BTC"]["files"]["scaler.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (announce_other_size, FileRefused, "bytes came where"),
+        (announce_other_bundle, SetRefused, "BTC: manifest.json makes this bundle"),
+        (swap_coins, SetRefused, "BTC: the bundle's coin: ETH"),
+        (name_another_line, SetRefused, "BTC: the bundle's line"),
+        (hide_the_simulation, SetRefused, "simulated market"),
+        (change_the_schema, SetRefused, "ETH: relative72 is sha256:cdcd"),
+        (name_an_unknown_schema, SetRefused, "does not know the features 'absolute99'"),
+        (reorder_the_classes, SetRefused, "ETH: the bundle's classes"),
+        (leave_a_file_out, SetRefused, "BTC: scaler.json is missing"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_document_that_does_not_fit_the_bundles(
+    gate: Gate,
+    client: Client,
+    new: Release,
+    change: Callable[[dict[str, Any]], None],
+    kind: type[Exception],
+    words: str,
+    refuses: Refuses,
+) -> None:
+    gate.point_at(new)
+    gate.edit = change
+    refuses(client, kind, words)
+
+
+def test_a_release_without_a_coin_the_bot_trades(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(old)
+    client = bot(coins=COINS)
+    client.refresh()
+    gate.point_at(new)
+    gate.edit = lambda document: document["models"].pop("SOL")
+    refuses(client, SnapshotRefused, "lacks SOL")
+
+
+def test_a_lower_epoch_of_the_same_service(
+    gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(old, epoch=5)
+    client.refresh()
+    gate.point_at(new, epoch=4)
+    refuses(client, EpochRefused, "epoch 4", "epoch 5 was seen already")
+
+
+def test_a_lower_epoch_is_remembered_over_a_restart(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(old, epoch=5)
+    bot().refresh()
+    gate.point_at(new, epoch=4)
+    refuses(bot(), EpochRefused, "epoch 5 was seen already")
+
+
+def test_an_epoch_that_was_seen_but_could_not_be_followed_counts_as_seen(
+    gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(new, epoch=3)
+    gate.edit = announce_other_size
+    client.refresh()
+    gate.point_at(new, epoch=2)
+    gate.edit = lambda document: None
+    refuses(client, EpochRefused, "epoch 3 was seen already")
+    gate.point_at(old, epoch=1)
+    refuses(client, EpochRefused, "confirms epoch 1, but epoch 3 was seen")
+
+
+def test_the_same_epoch_with_another_release(
+    gate: Gate, client: Client, new: Release, refuses: Refuses
+) -> None:
+    gate.point_at(new, epoch=1)
+    refuses(client, EpochRefused, "epoch 1 was seen already, with another release")
+
+
+def test_the_same_epoch_in_other_words_is_followed(gate: Gate, client: Client) -> None:
+    gate.edit = lambda document: document.update(reason="said better")
+    active = client.refresh()
+    assert (active.problem, active.reason) == (None, "said better")
+
+
+def test_another_service_counts_its_own_epochs(gate: Gate, client: Client, new: Release) -> None:
+    gate.point_at(new, epoch=9)
+    client.refresh()
+    gate.service = "a new gate"
+    gate.point_at(new, epoch=1)
+    assert client.refresh().problem is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (401, NotAuthorised, "the token was not accepted"),
+        (403, NotAuthorised, "scope"),
+        (404, ServiceUnavailable, "is the address right?"),
+        (500, ServiceUnavailable, "answers 500"),
+        (503, ServiceUnavailable, "answers 503"),
+    ],
+)
+def test_an_answer_that_is_none(
+    gate: Gate, client: Client, status: int, kind: type[Exception], words: str, refuses: Refuses
+) -> None:
+    gate.answers[ACTIVE] = (status, {}, b"<html>not a problem document</html>")
+    refuses(client, kind, words)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[1]", b'{"service": "x"}', b"\xff\xfe", b"[" * 100_000, b"x" * 3_000_000]
+)
+def test_a_body_that_is_no_snapshot(gate: Gate, client: Client, body: bytes, refuses: Refuses) -> None:
+    gate.answers[ACTIVE] = (200, {}, body)
+    refuses(client, SnapshotRefused)
+
+
+def test_a_compressed_answer_is_not_unpacked(gate: Gate, client: Client, refuses: Refuses) -> None:
+    gate.answers[ACTIVE] = (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b bomb")
+    refuses(client, SnapshotRefused, "compressed")
+
+
+def test_a_304_that_nobody_asked_for(gate: Gate, bot: MakeBot) -> None:
+    gate.answers[ACTIVE] = (304, {}, b"")
+    assert "answers 304" in str(bot().refresh().problem)
+
+
+def test_a_wrong_token_is_named_as_the_reason_and_not_shown(
+    gate: Gate, bot: MakeBot, old: Release, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.point_at(old)
+    with caplog.at_level("DEBUG"):
+        problem = bot(token="wrong-Qq7731").refresh().problem
+    assert isinstance(problem, NotAuthorised)
+    assert "Bearer [token] is not a token of this service; the token was not accepted" in str(problem)
+    assert "wrong-Qq7731" not in caplog.text + str(problem) + repr(problem.__dict__)
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two words", "line\nbreak", "tök€n"])
+def test_a_token_that_is_none_is_refused_without_being_shown(bot: MakeBot, token: str) -> None:
+    with pytest.raises(Misconfigured, match="token") as refused:
+        bot(token=token)
+    assert not token.strip() or token not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "gate.example", "ftp://gate.example", "http://", "http://bot:pw@gate.example"]
+)
+def test_an_address_that_cannot_be_used(bot: MakeBot, url: str) -> None:
+    with pytest.raises(Misconfigured, match="the service's address"):
+        bot(url=url)
+
+
+def test_an_unencrypted_way_through_the_internet_is_warned_of(
+    bot: MakeBot, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot(url="http://gate.example")
+    assert "http://gate.example is not https" in caplog.text
+    caplog.clear()
+    for url in ("https://gate.example", "http://localhost:1", "http://web:8000", "http://10.0.0.7"):
+        bot(url=url)
+    assert caplog.text == ""
+
+
+def test_a_redirect_of_the_snapshot_to_another_host_is_not_followed(
+    gate: Gate, other_gate: Gate, client: Client, refuses: Refuses
+) -> None:
+    gate.answers[ACTIVE] = (302, {"Location": f"{other_gate.url}{ACTIVE}"}, b"")
+    refuses(client, ServiceUnavailable, "another host")
+    assert other_gate.asked == []
+
+
+def test_a_redirect_on_the_same_host_keeps_the_token(gate: Gate, bot: MakeBot, old: Release) -> None:
+    gate.point_at(old)
+    body = json.dumps(gate.document()).encode()
+    gate.answers[ACTIVE] = (307, {"Location": "/elsewhere/"}, b"")
+    gate.answers["/elsewhere/"] = (200, {}, body)
+    assert bot().refresh().problem is None
+    assert gate.asked[1].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_redirects_in_a_circle_end(gate: Gate, client: Client, refuses: Refuses) -> None:
+    gate.answers[ACTIVE] = (302, {"Location": ACTIVE}, b"")
+    refuses(client, ServiceUnavailable, "redirects more than 3 times")
+
+
+def test_a_file_may_come_from_another_host_which_never_sees_the_token(
+    gate: Gate, other_gate: Gate, client: Client, new: Release, release_of: ReleaseOf
+) -> None:
+    """As with files in an object store: what arrives is checked by its digest, wherever it came from."""
+    gate.point_at(new)
+    content = new.file("BTC", "model.onnx")
+    path = f"/api/v1/artifacts/{hashlib.sha256(content).hexdigest()}"
+    gate.answers[path] = (302, {"Location": f"{other_gate.url}/bucket/model"}, b"")
+    other_gate.answers["/bucket/model"] = (200, {}, content)
+    assert client.refresh().problem is None
+    assert release_of(client) == new
+    assert [asked.path for asked in other_gate.asked] == ["/bucket/model"]
+    assert "Authorization" not in other_gate.asked[0].headers
