@@ -20,17 +20,18 @@ class Figures:
     """One document of `mlcore.measure`, read by path. Every reader raises NotMeasured."""
 
     document: Mapping[str, Any]
+    subject: str = ""
 
     @property
     def coin(self) -> str:
         """Whom a sentence is about; only words, so that a missing one decides nothing."""
-        coin = self.document.get("coin")
+        coin = self.subject or self.document.get("coin")
         return coin[:12] if isinstance(coin, str) and coin else "The model"
 
     def section(self, *path: str) -> Mapping[str, Any]:
         found = self._at(path)
         if not isinstance(found, Mapping):
-            raise NotMeasured(f"{_name(path)} was not measured")
+            raise self._missing(path)
         return found
 
     def number(self, *path: str, least: float = -math.inf, greatest: float = math.inf) -> float:
@@ -40,7 +41,7 @@ class Figures:
         if found is None and word:
             raise NotMeasured(f"{_name(path)} is {word}, which is no number to judge by", float(word))
         if isinstance(found, bool) or not isinstance(found, int | float):
-            raise NotMeasured(f"{_name(path)} was not measured")
+            raise self._missing(path)
         value = _as_float(found)
         if not math.isfinite(value):
             raise NotMeasured(f"{_name(path)} is {value}, which is no number to judge by", value)
@@ -61,13 +62,17 @@ class Figures:
     def flag(self, *path: str) -> bool:
         found = self._at(path)
         if not isinstance(found, bool):
-            raise NotMeasured(f"{_name(path)} was not measured")
+            raise self._missing(path)
         return found
+
+    def says_no(self, *path: str) -> bool:
+        """Whether this was found not to hold; not so where it is not known."""
+        return self._at(path) is False
 
     def names(self, *path: str) -> list[str]:
         found = self._at(path)
         if not isinstance(found, list):
-            raise NotMeasured(f"{_name(path)} was not measured")
+            raise self._missing(path)
         return [str(name) for name in found]
 
     def problem(self, section: str) -> str | None:
@@ -76,6 +81,11 @@ class Figures:
             raise NotMeasured(f"whether {section} could be measured is not known")
         found = self._at((section, "problem"))
         return None if found is None else str(found)[:500] or "it does not say what"
+
+    def _missing(self, path: tuple[str, ...]) -> NotMeasured:
+        """With what the measuring itself says went wrong, there or as a whole."""
+        why = next((said for said in (self._at((path[0], "problem")), self._at(("problem",))) if said), None)
+        return NotMeasured(f"{_name(path)} was not measured" + (f": {str(why)[:500]}" if why else ""))
 
     def _at(self, path: tuple[str, ...]) -> Any:
         found: Any = self.document

@@ -33,16 +33,17 @@ _WORST_FIRST = (Verdict.ERROR, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PAS
 
 
 def evaluate(
-    measurements: Mapping[str, Any], policy: Mapping[str, Any], *, failure: str = ""
+    measurements: Mapping[str, Any], policy: Mapping[str, Any], *, coin: str = "", failure: str = ""
 ) -> list[GateOutcome]:
     """Every gate's word: those of the policy, and the seed's whether the policy names them or not.
 
-    `failure` is why the bundle could not be measured at all; then every gate is an *error* that says so.
+    `coin` is whom the sentences are about, where the measurement may not know. `failure` is why the bundle could not
+    be measured at all; then every gate is an *error* that says so.
     """
-    entries = _entries(policy)
+    entries, figures = _entries(policy), Figures(measurements, coin)
     names = [*GATES, *sorted(set(entries) - set(GATES))]
     return [
-        _outcome(name, entries.get(name), Figures(measurements), failure)
+        _outcome(name, entries.get(name), figures, failure)
         for name in names
         if name in entries or name in SEED_NAMES
     ]

@@ -62,9 +62,19 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
         _fetch_candles(measurement, folder / "candles.canonical")
         _measure_apart(folder, measurement.bundle.digest)
         document = _document(folder / "figures.json")
+    _check_subject(document, measurement)
+    return document
+
+
+def _check_subject(document: dict[str, Any], measurement: Measurement) -> None:
+    """Figures of something else than was asked for are no figures. A manifest that cannot be read names no coin."""
+    coin = measurement.bundle.coin.symbol
     if document.get("dataset_digest") != measurement.dataset.digest:
         raise MeasuringFailed("the figures are of other candles than were asked for")
-    return document
+    if document.get("bundle_digest") != measurement.bundle.digest:
+        raise MeasuringFailed("the figures are of another bundle than was asked for")
+    if document.get("coin") not in (None, coin):
+        raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
 
 
 def _fetch_bundle(bundle: Bundle, folder: Path) -> None:

@@ -12,11 +12,11 @@ POINT = "point"
 def judge_bundle(figures: Figures, parameters: Parameters) -> Finding:
     """The files are those that were trained, and they run."""
     checks = {
-        "hashes match": figures.flag("bundle", "digest_matches"),
-        "loads in a clean process": figures.flag("bundle", "loads"),
-        "shapes fit": figures.flag("bundle", "shapes_match"),
+        "digest_matches": "hashes match",
+        "loads": "loads in a clean process",
+        "shapes_match": "shapes fit",
     }
-    return _all_true(figures, "bundle", checks, "bundle")
+    return _all_true(figures, "bundle", checks)
 
 
 def judge_scaler(figures: Figures, parameters: Parameters) -> Finding:
@@ -29,14 +29,16 @@ def judge_scaler(figures: Figures, parameters: Parameters) -> Finding:
             f"{figures.coin}'s bundle holds no scaler: the network would be fed prices it was never trained on.",
         )
     count = figures.count("scaler", "count")
+    if count != 72:
+        sentence = f"{figures.coin}'s scaler knows {count} features; the network reads 72."
+        return Finding(Verdict.FAILED, float(count), f"{count} of 72 features", sentence)
     checks = {
-        f"{count} of 72 features": count == 72,
-        "means finite": figures.flag("scaler", "finite_means"),
-        "scales above 0": figures.flag("scaler", "positive_scales"),
-        "names equal the schema's": figures.flag("scaler", "names_equal_schema"),
-        "in the graph": figures.flag("scaler", "in_graph"),
+        "finite_means": "72 finite means",
+        "positive_scales": "scales above 0",
+        "names_equal_schema": "names equal the schema's",
+        "in_graph": "in the graph",
     }
-    return _all_true(figures, "scaler", checks, "scaler")
+    return _all_true(figures, "scaler", checks)
 
 
 def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
@@ -228,18 +230,20 @@ SEED_GATES = (
 )
 
 
-def _all_true(figures: Figures, section: str, checks: dict[str, bool], name: str) -> Finding:
-    """Passed when every check holds and nothing went wrong; a check that fails is named."""
-    broken = [check for check, holds in checks.items() if not holds]
+def _all_true(figures: Figures, section: str, checks: dict[str, str]) -> Finding:
+    """Passed when every check holds and nothing went wrong. One that does not hold fails, whatever is not known besides."""
+    broken = [says for name, says in checks.items() if figures.says_no(section, name)]
     if broken:
         why = figures.problem(section)
-        sentence = f"{figures.coin}'s {name} does not hold: not so: {', '.join(broken)}" + (
+        sentence = f"{figures.coin}'s {section} is not sound. Not so: {', '.join(broken)}" + (
             f" ({why})." if why else "."
         )
         return Finding(Verdict.FAILED, float(len(broken)), f"not so: {', '.join(broken)}", sentence)
+    for name in checks:
+        figures.flag(section, name)
     _raise_problem(figures, section)
-    sentence = f"{figures.coin}'s {name} is sound: {', '.join(checks)}."
-    return Finding(Verdict.PASSED, 0.0, ", ".join(checks), sentence)
+    says = ", ".join(checks.values())
+    return Finding(Verdict.PASSED, 0.0, says, f"{figures.coin}'s {section} is sound: {says}.")
 
 
 def _raise_problem(figures: Figures, section: str) -> None:

@@ -191,7 +191,9 @@ def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
     bundle, measured = measurement.bundle, _as_measured(measurement)
     failure = measurement.failure or f"the measuring was {measurement.state}"
     is_measured = measurement.state == JobState.SUCCEEDED
-    outcomes = evaluate(measured, policy.document, failure="" if is_measured else failure)
+    outcomes = evaluate(
+        measured, policy.document, coin=bundle.coin.symbol, failure="" if is_measured else failure
+    )
     rows = [_result(position, outcome) for position, outcome in enumerate(outcomes)]
     body = canonical(measured)
     diagnosis = Diagnosis.objects.create(

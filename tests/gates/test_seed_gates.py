@@ -58,10 +58,17 @@ CASES = [
         ERROR,
         None,
     ),
+    (
+        "bundle: what does not hold fails, whatever is not known besides",
+        "bundle",
+        {"bundle/digest_matches": False, "bundle/shapes_match": None},
+        FAILED,
+        1,
+    ),
     ("bundle: a mark that is no yes or no", "bundle", {"bundle/loads": 1}, ERROR, None),
     ("scaler: there and sound", "scaler", {}, PASSED, 0),
     ("scaler: left out", "scaler", {"scaler/present": False}, FAILED, None),
-    ("scaler: of 71 features", "scaler", {"scaler/count": 71}, FAILED, 1),
+    ("scaler: of 71 features", "scaler", {"scaler/count": 71}, FAILED, 71),
     ("scaler: a mean that is no number", "scaler", {"scaler/finite_means": False}, FAILED, 1),
     ("scaler: a scale of zero", "scaler", {"scaler/positive_scales": False}, FAILED, 1),
     ("scaler: features in another order", "scaler", {"scaler/names_equal_schema": False}, FAILED, 1),
@@ -187,7 +194,7 @@ SENTENCES = [
     (
         "bundle",
         {"bundle/digest_matches": False, "bundle/problem": "model.onnx is missing"},
-        "SOL's bundle does not hold: not so: hashes match (model.onnx is missing).",
+        "SOL's bundle is not sound. Not so: hashes match (model.onnx is missing).",
     ),
 ]
 
