@@ -131,7 +131,8 @@ def _ragged(body: str, width: int, name: str) -> CandlesRefused:
     """The fast reader does not say where it stopped, so the slow one looks for the row."""
     for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
         if len(fields) != width:
-            return CandlesRefused(f"has {len(fields)} fields instead of {width}", source=name, row=row)
+            reason = f"has {len(fields)} fields instead of {width}; look for a comma or a quote too many"
+            return CandlesRefused(reason, source=name, row=row)
     return CandlesRefused("cannot be read as CSV: look for a quote that is never closed", source=name)
 
 

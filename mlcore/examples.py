@@ -36,11 +36,12 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
     """
     if frame.height <= labels.VOLATILITY_BARS + labels.H:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
-    computed = features.compute(frame, schema)
+    with np.errstate(over="ignore"):  # a figure beyond float32 becomes infinite, and its row is left out
+        computed = features.compute(frame, schema).astype(np.float32, order="C")
     scaled = labels.scaled_forward_return(frame["close"].to_numpy())
     bars = np.flatnonzero(np.isfinite(scaled) & np.isfinite(computed).all(axis=1))
     return Examples(
-        features=np.ascontiguousarray(computed[bars], dtype=np.float32),
+        features=computed[bars],
         scaled_returns=scaled[bars],
         bars=bars,
         timestamps=frame["timestamp"][bars],

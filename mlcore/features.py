@@ -66,9 +66,10 @@ def compute(frame: pl.DataFrame, schema: Schema | str) -> Array:
     for start in range(0, frame.height, _CHUNK):
         stop = min(start + _CHUNK, frame.height)
         first = max(0, start - LOOKBACK + 1)
-        bars = _Bars(*(values[first:stop] for values in columns))
-        for column, formula in zip(out, formulas, strict=True):
-            column[start:stop] = formula.values(bars)[start - first :]
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
+            bars = _Bars(*(values[first:stop] for values in columns))
+            for column, formula in zip(out, formulas, strict=True):
+                column[start:stop] = formula.values(bars)[start - first :]
     for column, formula in zip(out, formulas, strict=True):
         column[: formula.warm_up] = np.nan
     return out.T
@@ -84,7 +85,8 @@ def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
         )
-    row = compute(frame.tail(schema.lookback), schema)[-1:].astype(np.float32)
+    with np.errstate(over="ignore"):
+        row = compute(frame.tail(schema.lookback), schema)[-1:].astype(np.float32)
     if not np.isfinite(row).all():
         column = int(np.flatnonzero(~np.isfinite(row[0]))[0])
         raise FeaturesRefused(

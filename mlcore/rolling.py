@@ -6,6 +6,7 @@ what there is; the caller knows how many those are.
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,9 +82,16 @@ def exponential_mean(values: Array, span: int, bars: int) -> Array:
         aged += recent
         return aged
 
-    weighted = fold(values, [bars], join)[bars]
-    ages = np.minimum(np.arange(1, values.shape[-1] + 1), bars)
-    return weighted * ((1 - decay) / (1 - decay**ages))
+    return fold(values, [bars], join)[bars] * _over_weights(decay, bars, values.shape[-1])
+
+
+@lru_cache(maxsize=64)
+def _over_weights(decay: float, bars: int, rows: int) -> Array:
+    """One over the sum of each row's weights. Kept: a bot asks for the same few before every decision."""
+    ages = np.minimum(np.arange(1, rows + 1), bars)
+    factors = (1 - decay) / (1 - decay**ages)
+    factors.flags.writeable = False
+    return factors
 
 
 def sample_deviation(values: Array, size: int) -> Array:

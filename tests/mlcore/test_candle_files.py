@@ -1,0 +1,256 @@
+"""Files that cannot be trusted are refused with row and reason; files that can are read whole, whatever their form."""
+
+import gzip
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mlcore import candle_files, candles
+from mlcore.errors import CandlesRefused
+
+HEADER = "timestamp,open,high,low,close,volume"
+ROWS = [f"2024-01-01T{hour:02}:00:00Z,10,12,9,11,{hour}.5" for hour in range(6)]
+
+
+def text(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:
+    return (end.join([header, *rows]) + end).encode()
+
+
+def with_row(number: int, row: str) -> bytes:
+    """The good file with one data row (from 1) replaced."""
+    return text(*ROWS[: number - 1], row, *ROWS[number:])
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def good_frame() -> pl.DataFrame:
+    return candles.read_bytes(text(*ROWS), "good.csv")
+
+
+GOOD_PARQUET = parquet(good_frame())
+GOOD_GZIP = gzip.compress(text(*ROWS))
+
+# name of the file, its bytes, the row that is named, a part of the reason
+MALFORMED = {
+    "no bytes": ("a.csv", b"", None, "empty"),
+    "white space only": ("a.csv", b" \n\n", None, "only white space"),
+    "a header alone": ("a.csv", text(), None, "not one row"),
+    "one row": ("a.csv", text(ROWS[0]), None, "fewer than 2 rows"),
+    "no header": ("a.csv", "\n".join(ROWS).encode(), None, "data, not a header"),
+    "a missing column": ("a.csv", text("1,2", header="timestamp,open"), None, "without the column high, low"),
+    "a column twice": ("a.csv", text(header=HEADER + ",close"), None, "'close' is there more than once"),
+    "an unknown column": ("a.csv", text(header=HEADER + ",trades"), None, "means nothing here: trades"),
+    "semicolons": ("a.csv", text(*ROWS).replace(b",", b";"), None, "separated by semicolons"),
+    "tabs": ("a.csv", text(*ROWS).replace(b",", b"\t"), None, "separated by tabs"),
+    "a row too long": ("a.csv", with_row(3, ROWS[2] + ",7"), 3, "7 fields instead of 6"),
+    "a row too short": ("a.csv", with_row(3, "2024-01-01T02:00:00Z,10,12,9,11"), 3, "volume is empty"),
+    "an empty line inside": ("a.csv", with_row(3, ""), 3, "timestamp is empty"),
+    "a quote never closed": ("a.csv", with_row(3, '"' + ROWS[2]), 3, "a quote too many"),
+    "an empty cell": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,,9,11,1"), 2, "high is empty"),
+    "text for a number": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,12,9,n/a,1"), 2, "'n/a', not a number"),
+    "a decimal comma": ("a.csv", with_row(2, '2024-01-01T01:00:00Z,"10,5",12,9,11,1'), 2, "'10,5', not a number"),
+    "NaN": ("a.csv", with_row(4, "2024-01-01T03:00:00Z,10,12,9,nan,1"), 4, "close is nan"),
+    "infinity": ("a.csv", with_row(4, "2024-01-01T03:00:00Z,10,inf,9,11,1"), 4, "high is inf"),
+    "a price of zero": ("a.csv", with_row(5, "2024-01-01T04:00:00Z,0,12,0,11,1"), 5, "above zero"),
+    "a negative price": ("a.csv", with_row(5, "2024-01-01T04:00:00Z,10,12,-9,11,1"), 5, "low is -9.0"),
+    "a negative volume": ("a.csv", with_row(5, "2024-01-01T04:00:00Z,10,12,9,11,-1"), 5, "volume is -1.0"),
+    "high below low": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,8,9,11,1"), 2, "high 8.0 is below low 9.0"),
+    "open outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,13,12,9,11,1"), 2, "open 13.0 is outside"),
+    "close outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,12,9,8,1"), 2, "close 8.0 is outside"),
+    "a time twice": ("a.csv", with_row(3, ROWS[1]), 3, "there twice"),
+    "times going back": ("a.csv", text(*reversed(ROWS)), 2, "earlier than the row before"),
+    "a time off the grid": ("a.csv", with_row(6, "2024-01-01T05:20:00Z,10,12,9,11,1"), 6, "off the grid"),
+    "no such month": ("a.csv", with_row(2, "2024-13-01T01:00:00Z,10,12,9,11,1"), 2, "there is no such time"),
+    "no such hour": ("a.csv", with_row(2, "2024-01-01T25:00:00Z,10,12,9,11,1"), 2, "there is no such time"),
+    "a time in words": ("a.csv", with_row(1, "yesterday,10,12,9,11,1"), 1, "'yesterday'"),
+    "a day first": ("a.csv", with_row(1, "01/02/2024 00:00,10,12,9,11,1"), 1, "'01/02/2024 00:00'"),
+    "seconds among dates": ("a.csv", with_row(4, "1704067200,10,12,9,11,1"), 4, "not an ISO date as in row 1"),
+    "milliseconds among seconds": (
+        "a.csv",
+        text("1704067200,10,12,9,11,1", "1704067260000,10,12,9,11,1"),
+        2,
+        "not epoch seconds as in row 1",
+    ),
+    "steps under a second": (
+        "a.csv",
+        text("1704067200000,10,12,9,11,1", "1704067200250,10,12,9,11,1"),
+        None,
+        "not whole seconds",
+    ),
+    "a gzip cut off": ("a.csv.gz", GOOD_GZIP[:-12], None, "ends too early"),
+    "a gzip with a wrong checksum": ("a.csv.gz", GOOD_GZIP[:-8] + b"\0" * 8, None, "damaged gzip"),
+    "a gzip with junk behind": ("a.csv.gz", GOOD_GZIP + b"junk", None, "damaged gzip"),
+    "not gzip though called so": ("a.csv.gz", text(*ROWS), None, "not gzip data"),
+    "not Parquet though called so": ("a.parquet", text(*ROWS), None, "not Parquet's"),
+    "a Parquet cut off": ("a.parquet", GOOD_PARQUET[: len(GOOD_PARQUET) // 2], None, "damaged Parquet"),
+    "a Parquet without its middle": ("a.parquet", b"PAR1" + b"\0" * 64 + b"PAR1", None, "damaged Parquet"),
+    "a Parquet with text prices": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit("ten").alias("close"))),
+        1,
+        "'ten', not a number",
+    ),
+    "a Parquet with truth values": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit(True).alias("volume"))),
+        None,
+        "volume holds Boolean",
+    ),
+    "a Parquet with a null": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit(None, pl.Float64).alias("open"))),
+        1,
+        "open is empty",
+    ),
+    "a Parquet with times as fractions": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit(1.5).alias("timestamp"))),
+        None,
+        "timestamp holds Float64",
+    ),
+    "a Parquet with nanoseconds": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.col("timestamp").dt.cast_time_unit("ns") + pl.duration(nanoseconds=7))),
+        1,
+        "finer than a millisecond",
+    ),
+    "a Parquet without volume": ("a.parquet", parquet(good_frame().drop("volume")), None, "without the column volume"),
+    "an image": ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", None, "binary data"),
+    "UTF-16": ("a.csv", text(*ROWS).decode().encode("utf-16"), None, "UTF-16"),
+    "Latin-1": ("a.csv", text("2024-01-01T00:00:00Z,10,12,9,11,£").replace(b"\xc2", b""), None, "not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data", "row", "reason"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_file_is_refused_with_its_row_and_the_reason(
+    name: str, data: bytes, row: int | None, reason: str
+) -> None:
+    with pytest.raises(CandlesRefused) as refused:
+        candles.read_bytes(data, name)
+    assert reason in refused.value.reason
+    assert refused.value.row == row
+    assert str(refused.value).startswith(name if row is None else f"{name}, row {row}: ")
+
+
+def test_the_message_counts_further_rows_with_the_same_fault() -> None:
+    bad = [row.replace(",11,", ",13,") for row in ROWS]
+    with pytest.raises(
+        CandlesRefused, match=r"row 1: close 13.0 is outside low 9.0 … high 12.0 \(5 more rows"
+    ):
+        candles.read_bytes(text(*bad), "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "data"),
+    [
+        ("MAX_TEXT_BYTES", 100, GOOD_GZIP),
+        ("MAX_ROWS", 5, text(*ROWS)),
+        ("MAX_ROWS", 5, GOOD_PARQUET),
+    ],
+    ids=["a gzip that unfolds beyond the limit", "a CSV of too many rows", "a Parquet of too many rows"],
+)
+def test_a_file_that_would_fill_the_memory_is_refused(
+    limit: str, value: int, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candle_files, limit, value)
+    with pytest.raises(CandlesRefused, match=f"more than {value}"):
+        candles.read_bytes(data, "a")
+
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+TIMES = [START + timedelta(hours=hour) for hour in range(3)]
+
+
+def times_as(form: Callable[[datetime], str]) -> bytes:
+    return text(*(f"{form(time)},10,12,9,11,1" for time in TIMES))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        times_as(lambda t: f"{t:%Y-%m-%dT%H:%M:%SZ}"),
+        times_as(lambda t: f"{t:%Y-%m-%dT%H:%M:%S}"),
+        times_as(lambda t: f"{t:%Y-%m-%d %H:%M:%S}"),
+        times_as(lambda t: f"{t:%Y-%m-%d %H:%M}"),
+        times_as(lambda t: f"{t:%Y-%m-%d %H:%M:%S}.000000+00:00"),
+        times_as(lambda t: f"{t + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}+02:00"),
+        times_as(lambda t: f"{t - timedelta(hours=5, minutes=30):%Y-%m-%dT%H:%M:%S}-0530"),
+        times_as(lambda t: f"{t:%Y-%m-%d %H:%M:%S} UTC"),
+        times_as(lambda t: str(int(t.timestamp()))),
+        times_as(lambda t: str(int(t.timestamp()) * 1000)),
+    ],
+    ids=[
+        "ISO with Z",
+        "ISO without a zone",
+        "a space for the T",
+        "without seconds",
+        "with a fraction and an offset",
+        "an offset ahead of UTC",
+        "an offset behind UTC, without its colon",
+        "the word UTC",
+        "epoch seconds",
+        "epoch milliseconds",
+    ],
+)
+def test_each_usual_form_of_a_timestamp_is_read_as_utc(data: bytes) -> None:
+    assert candles.read_bytes(data, "a.csv")["timestamp"].to_list() == TIMES
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"\xef\xbb\xbf" + text(*ROWS)),
+        ("a.csv", text(*ROWS, end="\r\n")),
+        ("a.csv", text(*ROWS) + b"\n\n  \n"),
+        ("a.csv", text(*ROWS).replace(b",10,", b", 10 ,")),
+        ("a.csv", text(*ROWS, header=HEADER.upper())),
+        (
+            "a.csv",
+            text(*(",".join(reversed(r.split(","))) for r in ROWS), header=",".join(HEADER.split(",")[::-1])),
+        ),
+        ("a.csv.gz", GOOD_GZIP),
+        ("a.csv.gz", gzip.compress(text(*ROWS[:3])) + gzip.compress(("\n".join(ROWS[3:])).encode())),
+        ("no-suffix", GOOD_GZIP),
+        ("a.parquet", GOOD_PARQUET),
+        ("a.parquet", parquet(good_frame().with_columns(pl.col("timestamp").dt.replace_time_zone(None)))),
+        ("a.parquet", parquet(good_frame().with_columns(pl.col("timestamp").dt.epoch("s")))),
+        (
+            "a.parquet",
+            parquet(good_frame().with_columns(pl.col("timestamp").dt.convert_time_zone("Europe/Berlin"))),
+        ),
+        ("a.parquet", parquet(good_frame().with_columns(pl.col("open").cast(pl.Int32)))),
+    ],
+    ids=[
+        "a byte order mark",
+        "Windows line ends",
+        "empty lines at the end",
+        "spaces around a number",
+        "capital column names",
+        "columns in another order",
+        "gzip",
+        "a gzip of two members",
+        "gzip without its suffix",
+        "Parquet",
+        "Parquet without a zone",
+        "Parquet with epoch seconds",
+        "Parquet in another zone",
+        "Parquet with whole prices",
+    ],
+)
+def test_the_same_candles_have_one_digest_whatever_file_they_came_in(name: str, data: bytes) -> None:
+    frame = candles.read_bytes(data, name)
+    assert frame.equals(good_frame())
+    assert candles.digest(frame) == candles.digest(good_frame())
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CandlesRefused, match=r"nowhere.csv: cannot be read \(No such file"):
+        candles.read(tmp_path / "nowhere.csv")
