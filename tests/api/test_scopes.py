@@ -1,0 +1,293 @@
+"""Who may ask what: one row for every operation of the API. A new operation without a row fails here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import URLPattern, URLResolver
+from django.utils import timezone
+
+from accounts import services as accounts
+from accounts.models import ApiToken, User
+from accounts.rules import Role
+from audit.models import AuditEvent
+from crpbot import api_urls
+from deploy import pointer, services
+from deploy.rules import Purpose
+from tests import factories, scenarios
+from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
+from training import services as training
+from training.models import Artifact, TrainingRun
+from training.rules import JobState
+
+pytestmark = pytest.mark.django_db
+
+# What a caller without credentials, a bot's token, a viewer's session, an operator's and an approver's token get.
+CALLERS = ("anonymous", "bot", "viewer", "operator", "approver")
+Statuses = tuple[int, int, int, int, int]
+SERVED: Statuses = (401, 200, 200, 200, 200)
+READ: Statuses = (401, 403, 200, 200, 200)
+OPERATED: Statuses = (401, 403, 403, 200, 403)
+STARTED: Statuses = (401, 403, 403, 201, 403)
+DECIDED: Statuses = (401, 403, 403, 403, 200)
+
+SAYS_WHY = {"reason": "figures checked"}
+
+
+@dataclass
+class Request:
+    """A sound request: what of it is refused is refused for who asks."""
+
+    path: str
+    body: Any = None
+    make_file: Callable[[], dict[str, Any]] | None = None
+
+    def send(self, caller: Caller, method: str) -> Any:
+        if self.make_file:
+            return caller.upload(**self.make_file())
+        return caller.get(self.path) if method == "GET" else caller.post(self.path, self.body)
+
+
+def plain(path: str) -> Callable[[], Request]:
+    return lambda: Request(path)
+
+
+def artifact() -> Request:
+    scenarios.awaiting_approval()
+    first = Artifact.objects.first()
+    assert first is not None
+    return Request(f"artifacts/{first.sha256}")
+
+
+def snapshot() -> Request:
+    scenarios.service_in_use()
+    return Request("active/")
+
+
+def one_release() -> Request:
+    return Request(f"releases/{scenarios.awaiting_approval().pk}/")
+
+
+def one_diagnosis() -> Request:
+    place = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
+    return Request(f"diagnoses/{place.diagnosis_id}/")
+
+
+def queued_run() -> TrainingRun:
+    btc = scenarios.coins()[0]
+    return training.launch_run(
+        coin=btc,
+        dataset=scenarios.dataset(btc),
+        line="v7_fixed",
+        parameters={"epochs": 5},
+        seed=1,
+        budget=training.open_budget(),
+        actor=scenarios.LAUNCHER,
+    )
+
+
+def of_run(path: str, body: Any = None) -> Callable[[], Request]:
+    return lambda: Request(f"runs/{queued_run().pk}/{path}", body)
+
+
+def failed_run() -> Request:
+    run = queued_run()
+    TrainingRun.objects.filter(pk=run.pk).update(state=JobState.FAILED)
+    return Request(f"runs/{run.pk}/relaunch/", {"batch_size": 32})
+
+
+def upload() -> Request:
+    coin = scenarios.coins()[0]
+    lines = [f"{1_700_000_000_000 + hour * 3_600_000},10,11,9,10,5" for hour in range(100)]
+    candles = "\n".join(["timestamp,open,high,low,close,volume", *lines]).encode()
+    return Request(
+        "datasets/", make_file=lambda: {"coin": coin.symbol, "file": SimpleUploadedFile("btc.csv", candles)}
+    )
+
+
+def launch() -> Request:
+    for coin in scenarios.coins():
+        scenarios.dataset(coin)
+    return Request("releases/", {"line": "v7_fixed"})
+
+
+def approve() -> Request:
+    epoch = scenarios.service_in_use().epoch
+    return Request(f"releases/{scenarios.awaiting_approval().pk}/approve/", {**SAYS_WHY, "epoch": epoch})
+
+
+def restore() -> Request:
+    scenarios.service_in_use()
+    first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
+    for epoch, release in enumerate((first, second), start=1):
+        services.approve(release, actor=scenarios.APPROVER, reason="passed", epoch=epoch)
+    return Request(f"releases/{first.pk}/restore/", {**SAYS_WHY, "epoch": 3})
+
+
+def decline() -> Request:
+    scenarios.service_in_use()
+    return Request(f"releases/{scenarios.awaiting_approval().pk}/decline/", SAYS_WHY)
+
+
+def cancel() -> Request:
+    scenarios.service_in_use()
+    return Request(f"releases/{scenarios.Build(seed=3).release().pk}/cancel/", SAYS_WHY)
+
+
+def register() -> Request:
+    release = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, seed=9).settled()
+    return Request(f"releases/{release.pk}/register/", SAYS_WHY)
+
+
+def pin() -> Request:
+    scenarios.service_in_use()
+    return Request("pointer/pin/", SAYS_WHY)
+
+
+MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
+    ("GET", "active"): (SERVED, snapshot),
+    ("GET", "artifact"): (SERVED, artifact),
+    ("GET", "audit"): (READ, plain("audit/")),
+    ("GET", "coins"): (READ, plain("coins/")),
+    ("GET", "datasets"): (READ, plain("datasets/")),
+    ("POST", "datasets"): (STARTED, upload),
+    ("GET", "diagnoses"): (READ, plain("diagnoses/")),
+    ("GET", "diagnosis"): (READ, one_diagnosis),
+    ("GET", "moves"): (READ, plain("moves/")),
+    ("POST", "pin"): (DECIDED, pin),
+    ("GET", "policies"): (READ, plain("policies/")),
+    ("GET", "releases"): (READ, plain("releases/")),
+    ("POST", "releases"): (STARTED, launch),
+    ("GET", "release"): (READ, one_release),
+    ("POST", "approve"): (DECIDED, approve),
+    ("POST", "cancel"): (OPERATED, cancel),
+    ("POST", "decline"): (DECIDED, decline),
+    ("POST", "register"): (DECIDED, register),
+    ("POST", "restore"): (DECIDED, restore),
+    ("GET", "runs"): (READ, plain("runs/")),
+    ("GET", "run"): (READ, of_run("")),
+    ("POST", "cancel-run"): (OPERATED, of_run("cancel/", SAYS_WHY)),
+    ("GET", "epochs"): (READ, of_run("epochs/")),
+    ("GET", "log"): (READ, of_run("log/")),
+    ("POST", "relaunch-run"): (STARTED, failed_run),
+    ("GET", "workers"): (READ, plain("workers/")),
+    ("GET", "schema"): (READ, plain("/api/schema/")),
+}
+# A page, for people: whoever is not signed in is sent to do so.
+PAGES = {"docs"}
+CATCH_ALL = {"nowhere"}
+
+
+def endpoints() -> Iterator[tuple[str, Any]]:
+    """The name and view class of every address below api/."""
+    entries = list(api_urls.urlpatterns)
+    while entries:
+        entry = entries.pop()
+        if isinstance(entry, URLResolver):
+            entries += entry.url_patterns
+        elif isinstance(entry, URLPattern):
+            yield str(entry.name), getattr(entry.callback, "view_class", None) or entry.callback.cls
+
+
+def operations() -> set[tuple[str, str]]:
+    return {
+        (method.upper(), name)
+        for name, view in endpoints()
+        if name not in PAGES | CATCH_ALL
+        for method in ("get", "post", "put", "patch", "delete")
+        if hasattr(view, method)
+    }
+
+
+def test_every_operation_has_its_row() -> None:
+    assert operations() == set(MATRIX)
+
+
+@pytest.fixture
+def cast(
+    anonymous: Caller, bot: Caller, viewer: User, as_operator: Caller, as_approver: Caller
+) -> dict[str, Caller]:
+    browser = signed_in(viewer)
+    browser.csrf_token = csrf_token(browser)
+    return dict(zip(CALLERS, (anonymous, bot, browser, as_operator, as_approver), strict=True))
+
+
+@pytest.mark.parametrize(("method", "name"), MATRIX, ids=lambda value: str(value))
+def test_an_operation_answers_only_those_it_is_for(method: str, name: str, cast: dict[str, Caller]) -> None:
+    statuses, prepare = MATRIX[method, name]
+    request = prepare()
+    for (who, caller), status in zip(cast.items(), statuses, strict=True):
+        response = request.send(caller, method)
+        assert (who, response.status_code) == (who, status), response.content
+        if status >= 400:
+            assert_problem(response, status)
+
+
+def test_somebody_without_any_role_is_refused_everywhere_but_told_so(db: None) -> None:
+    newcomer = signed_in(factories.person("nina"))
+    for (method, name), (_, prepare) in MATRIX.items():
+        if method == "GET" and "artifact" not in name and "active" not in name:
+            assert_problem(newcomer.get(prepare().path), 403, "takes a role")
+
+
+def test_a_refused_decision_leaves_the_pointer_and_an_event(
+    as_operator: Caller, operator: User, approver: User
+) -> None:
+    request = approve()
+    assert_problem(
+        request.send(as_operator, "POST"), 403, "olivia may not approve a release", "approver role"
+    )
+    now = pointer.current()
+    assert now is not None
+    assert now.epoch == 1
+    event = AuditEvent.objects.get(kind="release.approve.refused")
+    assert (event.actor, event.reason) == ("olivia", "figures checked")
+
+
+def test_a_role_that_was_withdrawn_is_gone_from_its_tokens_at_once(
+    approver: User, as_approver: Caller
+) -> None:
+    assert as_approver.get("coins/").status_code == 200
+    accounts.withdraw(approver, Role.APPROVER, actor="the tests")
+    assert_problem(as_approver.get("coins/"), 403)
+
+
+def test_a_revoked_and_an_expired_and_a_made_up_token_are_refused_alike(approver: User) -> None:
+    caller = with_token(approver, "approver")
+    accounts.revoke_token(ApiToken.objects.get(), actor="the tests")
+    revoked = assert_problem(caller.get("coins/"), 401, "unknown, expired or revoked")
+    caller = with_token(approver, "approver")
+    ApiToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert assert_problem(caller.get("coins/"), 401) == revoked
+    caller.token = "crp_approver_made-up"
+    response = caller.get("coins/")
+    assert assert_problem(response, 401) == revoked
+    assert response["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_persons_post_needs_the_csrf_token_of_their_browser(viewer: User, operator: User) -> None:
+    request = launch()
+    browser = signed_in(operator)
+    assert_problem(request.send(browser, "POST"), 403, "CSRF")
+    browser.csrf_token = csrf_token(browser)
+    assert request.send(browser, "POST").status_code == 201
+
+
+def test_an_upload_from_a_browser_needs_it_too(operator: User) -> None:
+    request = upload()
+    browser = signed_in(operator)
+    assert_problem(request.send(browser, "POST"), 403, "CSRF")
+    browser.csrf_token = csrf_token(browser)
+    assert request.send(browser, "POST").status_code == 201
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_no_operation_has_a_method_that_it_does_not_name(method: str, as_approver: Caller) -> None:
+    for (_, name), (_, prepare) in MATRIX.items():
+        if name in ("coins", "datasets", "pin", "schema"):
+            response = as_approver.ask(method, prepare().path)
+            assert_problem(response, 405, method)
+            assert method not in response["Allow"].replace("OPTIONS", "")
