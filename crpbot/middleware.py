@@ -1,11 +1,13 @@
 """What every page gets: a content security policy, and a refusal shown as a page."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from accounts.authentication import actor_of
 from audit.errors import DomainError
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -26,6 +28,29 @@ def content_security_policy(get_response: Handler) -> Handler:
         return response
 
     return middleware
+
+
+class a_role_to_look:
+    """A signed-in person without any role is told to ask for one, wherever they go.
+
+    What needs no sign-in, the API (which answers by itself, as a program can read it) and the admin stay out of it.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
+    ) -> HttpResponse | None:
+        match = request.resolver_match
+        if not getattr(view, "login_required", True) or (match and match.app_name == "admin"):
+            return None
+        if actor_of(request).can_view:
+            return None
+        return render(request, "accounts/no_role.html", status=403)
 
 
 class domain_errors:

@@ -1,4 +1,18 @@
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from crpbot.health import healthz
+
+urlpatterns = [
+    path("", include("accounts.urls")),
+    path("", include("training.urls")),
+    path("", include("gates.urls")),
+    path("", include("deploy.urls")),
+    path("api/", include("crpbot.api_urls")),
+    path("healthz", healthz, name="healthz"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "crpbot.views.bad_request"
+handler403 = "crpbot.views.forbidden"
+handler404 = "crpbot.views.not_found"

@@ -91,4 +91,3 @@ class LaunchForm(forms.Form):
         """The datasets that were named, by coin."""
         named = {name.removeprefix(_DATASET): self.cleaned_data.get(name) for name in self.fields}
         return {coin: dataset for coin, dataset in named.items() if isinstance(dataset, Dataset)}
-

@@ -1,0 +1,32 @@
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm
+
+from audit.errors import DomainError
+
+REASON_LIMIT = 1000
+
+
+class SignInForm(AuthenticationForm):
+    """Name and password; says no more than that they do not fit."""
+
+    error_messages = {
+        "invalid_login": "This name and password do not fit. Both tell capitals from small letters.",
+        "inactive": "This account was closed.",
+    }
+
+
+class ReasonForm(forms.Form):
+    """Why somebody decides something: it stands in the audit history, next to who."""
+
+    reason = forms.CharField(
+        max_length=REASON_LIMIT,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="It stands in the audit history, next to your name.",
+        error_messages={"required": "Give a reason: it stands in the audit history."},
+    )
+
+
+def show_refusal(form: forms.Form, refusal: DomainError) -> None:
+    """Put what a service refused beside the field it is about, or at the head of the form."""
+    field = refusal.field if refusal.field in form.fields else None
+    form.add_error(field, refusal.message)

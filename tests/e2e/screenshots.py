@@ -1,0 +1,149 @@
+"""Every page as a picture: `python -m tests.e2e.screenshots [FOLDER [NAME…]]`, light and dark, wide and narrow.
+
+The pages show the tests' own scene (tests.pages.scene) on a state folder of their own, served by the real web process.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = REPOSITORY / "var" / "screenshots"
+WIDTHS = {"wide": 1280, "narrow": 390}
+SCHEMES = ("light", "dark")
+SERVER = """
+import uvicorn
+uvicorn.run("crpbot.asgi:application", host="127.0.0.1", port={port}, log_level="warning", lifespan="off")
+"""
+
+
+def pictures() -> dict[str, tuple[str, str | None]]:
+    """Each picture's name, with the page's address and who looks at it."""
+    from tests.pages import scene
+
+    scene.people()
+    desk = scene.desk(bars=6_000)
+    return {
+        "sign-in": ("/sign-in/", None),
+        "no-role": ("/", "norma"),
+        "board": ("/", "anna"),
+        "board-live": ("/?gates=live", "anna"),
+        "launch": ("/launch/", "olivia"),
+        "releases": ("/releases/", "anna"),
+        "release-awaiting": (f"/releases/{desk.awaiting.pk}/", "anna"),
+        "release-rejected": (f"/releases/{desk.rejected.pk}/", "anna"),
+        "release-broken": (f"/releases/{desk.inherited.pk}/", "victor"),
+        "release-building": (f"/releases/{desk.building.pk}/", "olivia"),
+        "runs": ("/runs/", "olivia"),
+        "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
+        "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),
+        "datasets": ("/datasets/", "olivia"),
+        "dataset": (f"/datasets/{desk.dataset.pk}/", "olivia"),
+        "policies": ("/policies/", "anna"),
+        "policy": ("/policies/1/", "anna"),
+        "propose": ("/policies/propose/", "anna"),
+        "workers": ("/workers/", "victor"),
+        "audit": ("/admin/audit/auditevent/", "ada"),
+        "not-found": ("/releases/9999/", "victor"),
+    }
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The web process on a free port; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", SERVER.format(port=port)], cwd=REPOSITORY)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/healthz")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, ConnectionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def take(folder: Path, only: set[str]) -> None:
+    from tests.e2e.browser import chromium
+
+    wanted = {name: what for name, what in pictures().items() if not only or name in only}
+    folder.mkdir(parents=True, exist_ok=True)
+    with served() as address, chromium() as browser:
+        for scheme in SCHEMES:
+            for width_name, width in WIDTHS.items():
+                for person in dict.fromkeys(person for _, person in wanted.values()):
+                    mine = {name: path for name, (path, who) in wanted.items() if who == person}
+                    for name, page in _shown(browser, address, mine, person, scheme, width):
+                        page.screenshot(path=folder / f"{name}-{width_name}-{scheme}.png", full_page=True)
+    print(f"{len(wanted) * 4} pictures in {folder}")
+
+
+def _shown(
+    browser: "Browser", address: str, paths: dict[str, str], person: str | None, scheme: str, width: int
+) -> Iterator[tuple[str, "Page"]]:
+    """Each page, drawn to its end."""
+    from playwright.sync_api import expect
+
+    from tests.e2e.browser import sign_in
+
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    page.on("console", lambda said: print(f"{page.url}: {said.type}: {said.text}") if said.type == "error" else None)
+    page.on("pageerror", lambda error: print(f"{page.url}: {error}"))
+    if person:
+        sign_in(page, address, person)
+    for name, path in paths.items():
+        page.goto(address + path)
+        for charts in page.locator("[data-charts]").all():
+            charts.scroll_into_view_if_needed()
+        expect(page.locator(".chart-waits", has_text="Loading")).to_have_count(0, timeout=20_000)
+        page.wait_for_timeout(500)
+        page.evaluate("window.scrollTo(0, 0)")
+        yield name, page
+    context.close()
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    folder = Path(arguments[0]) if arguments else FOLDER
+    with tempfile.TemporaryDirectory(prefix="crpbot-screenshots-") as state:
+        os.environ["CRPBOT_STATE_DIR"] = state
+        os.environ["DJANGO_SETTINGS_MODULE"] = "crpbot.settings"
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        take(folder, set(arguments[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""A desk in the middle of its day, for pages to show: something live, something to decide, something training, something
+that failed. Rows go in through the services; what a worker would have reported is written as a worker writes it.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.utils import timezone
+
+from accounts.models import User
+from deploy import services
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from gates import services as gates
+from tests import factories, scenarios
+from tests.scenarios import APPROVER, LAUNCHER
+from training import leases
+from training import services as training
+from training.models import Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
+from training.rules import JobState
+
+PEOPLE = {
+    "victor": ["viewer"],
+    "olivia": ["operator"],
+    "anna": ["approver"],
+    "arthur": ["approver"],
+    "ada": ["viewer", "operator", "approver"],
+    "norma": [],
+}
+STAFF = "ada"
+
+
+@dataclass
+class Scene:
+    """What the pages' tests and pictures ask for by name."""
+
+    inherited: Release
+    fallback: Release
+    awaiting: Release
+    building: Release
+    rejected: Release
+    failed_run: TrainingRun
+    running_run: TrainingRun
+    dataset: Dataset
+
+
+def people() -> dict[str, User]:
+    made = {name: factories.person(name, *roles) for name, roles in PEOPLE.items()}
+    User.objects.filter(username=STAFF).update(is_staff=True)
+    return made
+
+
+def desk(*, bars: int = 2_400) -> Scene:
+    """Everything at once: v5 registered, v6 inherited, a release rejected and the pointer pinned, one to approve, one training."""
+    fallback = scenarios.fallback()
+    inherited = scenarios.inherited()
+    datasets = {coin: _candles(coin, bars) for coin in scenarios.coins()}
+    rejected = scenarios.Build(
+        seed=3, figures={"SOL": lopsided("SOL"), "BTC": drawn("BTC"), "ETH": drawn("ETH")}
+    ).settled()
+    awaiting = scenarios.Build(
+        seed=2, figures={coin: drawn(coin) for coin in scenarios.COINS}, is_simulated=True
+    ).settled()
+    workers()
+    failed = failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
+    building = under_way({coin: datasets[coin] for coin in datasets})
+    running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
+    return Scene(inherited, fallback, awaiting, building, rejected, failed, running, running.dataset)
+
+
+def _candles(coin: Coin, bars: int) -> Dataset:
+    return training.simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER)
+
+
+def drawn(coin: str) -> dict[str, Any]:
+    """A healthy measurement with histograms worth drawing."""
+    document = scenarios.healthy(coin)
+    document["confidence"]["histogram"] = _bell(1 / 3, 1.0, 34, centre=0.58, width=0.09)
+    document["logits"]["histogram"] = _bell(-3.0, 2.5, 44, centre=-0.2, width=0.9)
+    document["reliability"] = [
+        {"confidence": level / 100, "accuracy": level / 100 + 0.08 * math.sin(level), "rows": 40 * (90 - level)}
+        for level in range(38, 86, 6)
+    ]
+    return document
+
+
+def lopsided(coin: str) -> dict[str, Any]:
+    """As `drawn`, but says Up too often, and is right too seldom."""
+    document = drawn(coin)
+    document["shares"] = {"down": 0.17, "neutral": 0.305, "up": 0.525}
+    document["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683}
+    return document
+
+
+def _bell(low: float, high: float, bins: int, *, centre: float, width: float) -> dict[str, Any]:
+    step = (high - low) / bins
+    edges = [low + step * index for index in range(bins + 1)]
+    counts = [round(900 * math.exp(-(((edge + step / 2 - centre) / width) ** 2) / 2)) for edge in edges[:-1]]
+    return {"edges": edges, "counts": counts}
+
+
+def workers() -> None:
+    now = timezone.now()
+    common = {"torch_version": "2.13.0", "code_version": "0.1.0", "started_at": now - timedelta(hours=5)}
+    Worker.objects.create(
+        name="gpu-1@desk",
+        queues="training,gates",
+        slots=1,
+        device="NVIDIA A10G",
+        memory_bytes=24 * 2**30,
+        cuda_version="13.0",
+        rate_usd_per_hour=Decimal("1.006"),
+        last_heard_at=now,
+        **common,
+    )
+    Worker.objects.create(
+        name="cpu-2@desk",
+        queues="gates",
+        device="CPU",
+        memory_bytes=16 * 2**30,
+        rate_usd_per_hour=Decimal("0.17"),
+        last_heard_at=now - timedelta(minutes=14),
+        **common,
+    )
+
+
+def under_way(datasets: dict[Coin, Dataset]) -> Release:
+    """A release whose coins stand at different epochs, the last still queued."""
+    release = Release.objects.create(
+        line="v7_fixed",
+        policy=gates.policy_in_force(),
+        parameters={"batch_size": 128},
+        seed=4,
+        budget=training.open_budget(runs_expected=len(datasets)),
+        launched_by=LAUNCHER.name,
+        deadline_at=timezone.now() + timedelta(hours=3),
+    )
+    ReleaseStatus.objects.create(release=release)
+    for (coin, dataset), done in zip(datasets.items(), (31, 20, 0), strict=False):
+        run = training.launch_run(
+            coin=coin,
+            dataset=dataset,
+            line="v7_fixed",
+            parameters=release.parameters,
+            seed=release.seed,
+            budget=release.budget,
+            actor=LAUNCHER,
+            is_sent=False,
+        )
+        ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, run=run)
+        if done:
+            trained(run, done)
+    return release
+
+
+def trained(run: TrainingRun, epochs: int) -> TrainingRun:
+    """What a worker has reported of a run after so many epochs."""
+    held = leases.claim(
+        TrainingRun,
+        run.pk,
+        worker_name="gpu-1@desk",
+        device="NVIDIA A10G",
+        code_version="0.1.0",
+        rate_usd_per_hour=Decimal("1.006"),
+        reserved_usd=Decimal("0.50"),
+        allowed_seconds=1789.0,
+        billed_seconds=4.0 * epochs,
+        spent_usd=Decimal("0.001118") * epochs,
+    )
+    assert held is not None
+    for number in range(1, epochs + 1):
+        _report(held, number)
+    TrainingRun.objects.filter(pk=run.pk).update(lease_until=timezone.now() + timedelta(hours=1))
+    return held
+
+
+def _report(run: TrainingRun, number: int) -> None:
+    loss = 0.62 + 0.5 * math.exp(-number / 7) + 0.006 * math.sin(5 * number)
+    accuracy = 0.74 - 0.36 * math.exp(-number / 6)
+    Epoch.objects.create(
+        run=run,
+        number=number,
+        attempt=run.attempt,
+        train_loss=loss - 0.03 + 0.04 * math.exp(-number / 3),
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        seconds=4.1,
+        rows_per_second=7_480.0,
+        is_best=number % 3 == 1,
+    )
+    RunLine.objects.create(
+        run=run, attempt=run.attempt, text=f"epoch {number}: validation loss {loss:.4f}, accuracy {accuracy:.1%}"
+    )
+
+
+def failed_run(dataset: Dataset) -> TrainingRun:
+    run = training.launch_run(
+        coin=dataset.coin,
+        dataset=dataset,
+        line="v7_fixed",
+        parameters={"learning_rate": 0.01},
+        seed=9,
+        budget=training.open_budget(),
+        actor=LAUNCHER,
+        is_sent=False,
+    )
+    held = trained(run, 6)
+    leases.finish(held, JobState.FAILED, failure="the loss became NaN in epoch 7: lower the learning rate")
+    return TrainingRun.objects.get(pk=run.pk)
+
+
+def approved(release: Release) -> None:
+    """The awaiting release swapped in, so that something passed is live."""
+    services.approve(release, actor=APPROVER, reason="every gate passed for every coin", epoch=_epoch())
+
+
+def _epoch() -> int:
+    from deploy import pointer
+
+    now = pointer.current()
+    assert now is not None
+    return now.epoch

@@ -1,0 +1,15 @@
+from django.urls import path
+
+from training.views import datasets, runs, workers
+
+urlpatterns = [
+    path("runs/", runs.index, name="runs"),
+    path("runs/<int:pk>/", runs.show, name="run"),
+    path("runs/<int:pk>/charts/", runs.charts, name="run-charts"),
+    path("runs/<int:pk>/cancel/", runs.cancel, name="run-cancel"),
+    path("runs/<int:pk>/again/", runs.again, name="run-again"),
+    path("datasets/", datasets.index, name="datasets"),
+    path("datasets/<int:pk>/", datasets.show, name="dataset"),
+    path("datasets/<int:pk>/charts/", datasets.price, name="dataset-charts"),
+    path("workers/", workers.index, name="workers"),
+]

@@ -1,0 +1,63 @@
+"""Datasets: the list, uploading one, one with its price."""
+
+from django.contrib import messages
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.authentication import actor_of
+from accounts.forms import show_refusal
+from accounts.pages import paged, with_charts
+from accounts.rules import Role
+from audit.errors import DomainError
+from training import charts, files, services
+from training.forms import UploadForm
+from training.models import Dataset
+
+
+@require_http_methods(["GET", "POST"])
+def index(request: HttpRequest) -> HttpResponse:
+    """The list, and the form above it; posted, it adds a dataset."""
+    if request.method != "POST":
+        return _page(request, UploadForm())
+    form = UploadForm(request.POST, request.FILES)
+    if not form.is_valid():
+        return _page(request, form, status=400)
+    upload = form.cleaned_data["file"]
+    began_at = timezone.now()
+    try:
+        dataset = services.import_candles(
+            form.cleaned_data["coin"], upload.read(), name=upload.name, actor=actor_of(request)
+        )
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, form, status=refusal.status)
+    told = "Added" if dataset.created_at >= began_at else "These candles are here already:"
+    messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
+    return redirect("dataset", dataset.pk)
+
+
+@require_safe
+def show(request: HttpRequest, pk: int) -> HttpResponse:
+    dataset = get_object_or_404(Dataset.objects.select_related("coin"), pk=pk)
+    runs = dataset.runs.select_related("coin")[:10]
+    page = render(request, "training/dataset.html", {"dataset": dataset, "runs": runs, "has_charts": True})
+    return with_charts(page)
+
+
+@require_safe
+def price(request: HttpRequest, pk: int) -> JsonResponse:
+    dataset = get_object_or_404(Dataset, pk=pk)
+    return JsonResponse({"charts": charts.price(files.read_candles(dataset)), "is_moving": False})
+
+
+def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResponse:
+    rows = Dataset.objects.select_related("coin").annotate(run_count=Count("runs"))
+    context = {
+        "page": paged(request, rows),
+        "form": form,
+        "can_upload": actor_of(request).has(Role.OPERATOR),
+    }
+    return render(request, "training/datasets.html", context, status=status)

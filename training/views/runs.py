@@ -1,0 +1,130 @@
+"""Runs: the list, and one run while it trains."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.views.decorators.http import require_http_methods, require_safe
+
+from accounts.authentication import actor_of
+from accounts.forms import show_refusal
+from accounts.pages import living, paged, with_charts
+from accounts.rules import Role
+from audit.errors import DomainError
+from mlcore.recipes import RECIPES
+from training import charts as draw
+from training import services
+from training.forms import AgainForm, CancelForm
+from training.models import TrainingRun
+from training.rules import JobState
+
+MOVING_SECONDS = 2
+LOG_LINES_SHOWN = 300
+ENDED_WITHOUT_BUNDLE = (JobState.FAILED, JobState.CANCELLED)
+
+
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    rows = TrainingRun.objects.select_related("coin", "dataset", "release_coin").prefetch_related(
+        "epoch_rows"
+    )
+    state = request.GET.get("state")
+    if state in set(JobState):
+        rows = rows.filter(state=state)
+    page = paged(request, rows)
+    context = {"page": page, "states": list(JobState), "state": state}
+    is_moving = any(not run.has_ended for run in page)
+    every = MOVING_SECONDS if is_moving else None
+    return living(request, "training/runs.html", "training/_runs.html", context, every_seconds=every)
+
+
+@require_safe
+def show(request: HttpRequest, pk: int) -> HttpResponse:
+    return _page(request, _run(pk))
+
+
+@require_safe
+def charts(request: HttpRequest, pk: int) -> JsonResponse:
+    """The curves so far; `is_moving` says whether there may be more."""
+    run = get_object_or_404(TrainingRun.objects.prefetch_related("epoch_rows"), pk=pk)
+    epochs = list(run.epoch_rows.all())
+    return JsonResponse({"charts": draw.learning(epochs, run.epochs), "is_moving": not run.has_ended})
+
+
+@require_http_methods(["GET", "POST"])
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    run = _run(pk)
+    if request.method != "POST":
+        return redirect("run", pk)
+    form = CancelForm(request.POST)
+    if not form.is_valid():
+        return _page(request, run, cancel_form=form, status=400)
+    try:
+        services.cancel_run(run, actor=actor_of(request), reason=form.cleaned_data["reason"])
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, _run(pk), cancel_form=form, status=refusal.status)
+    messages.success(request, f"Run {pk} ends {'now' if run.has_ended else 'after its present epoch'}.")
+    return redirect("run", pk)
+
+
+@require_http_methods(["GET", "POST"])
+def again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Launch a run that failed again, with changes."""
+    run = _run(pk)
+    if request.method != "POST":
+        return redirect("run", pk)
+    form = AgainForm(run, request.POST)
+    if not form.is_valid():
+        return _page(request, run, again_form=form, status=400)
+    try:
+        launched = services.relaunch(run, changes=form.changes, actor=actor_of(request))
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, run, again_form=form, status=refusal.status)
+    messages.success(request, f"Launched run {launched.pk}, after run {pk}. It belongs to no release.")
+    return redirect("run", launched.pk)
+
+
+def _run(pk: int) -> TrainingRun:
+    rows = TrainingRun.objects.select_related("coin", "dataset", "budget", "bundle", "release_coin__release")
+    return get_object_or_404(rows.prefetch_related("epoch_rows"), pk=pk)
+
+
+def _page(
+    request: HttpRequest,
+    run: TrainingRun,
+    *,
+    cancel_form: CancelForm | None = None,
+    again_form: AgainForm | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """The run; after a request that was refused, with its form as it was filled in."""
+    is_operator = actor_of(request).has(Role.OPERATOR)
+    epochs = list(run.epoch_rows.all())
+    context = {
+        "run": run,
+        "epochs": epochs,
+        "last_epoch": epochs[-1] if epochs else None,
+        "best_epoch": next((epoch for epoch in reversed(epochs) if epoch.is_best), None),
+        "log": list(reversed(run.log.order_by("-id")[:LOG_LINES_SHOWN])),
+        "recipe": _recipe(run),
+        "cancel_form": cancel_form or CancelForm(),
+        "cancel_refused": cancel_form is not None,
+        "again_form": again_form or AgainForm(run),
+        "again_refused": again_form is not None,
+        "can_cancel": is_operator and not run.has_ended,
+        "can_repeat": is_operator and run.state in ENDED_WITHOUT_BUNDLE,
+        "has_charts": True,
+    }
+    every = None if run.has_ended else MOVING_SECONDS
+    page = living(
+        request, "training/run.html", "training/_run.html", context, every_seconds=every, status=status
+    )
+    return with_charts(page)
+
+
+def _recipe(run: TrainingRun) -> dict[str, object]:
+    """The settings it trains with: the recipe's, and what was asked to differ."""
+    recipe = RECIPES.get(run.line)
+    defaults = {name: bounds["default"] for name, bounds in recipe.adjustable.items()} if recipe else {}
+    return {**defaults, **run.parameters}
