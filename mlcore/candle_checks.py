@@ -6,7 +6,7 @@ import polars as pl
 from mlcore.candle_files import COLUMNS, NUMBERS
 from mlcore.errors import CandlesRefused
 
-SCHEMA = pl.Schema({"timestamp": pl.Datetime("ms", "UTC"), **dict.fromkeys(NUMBERS, pl.Float64)})
+SCHEMA = pl.Schema([("timestamp", pl.Datetime("ms", "UTC")), *((name, pl.Float64()) for name in NUMBERS)])
 
 _PRICES = ("open", "high", "low", "close")
 
