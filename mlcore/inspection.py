@@ -27,6 +27,8 @@ FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, 
 
 _SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")
 
+_SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")
+
 
 @dataclass
 class Inspection:
@@ -65,17 +67,12 @@ class Inspection:
 
     def scaler_part(self) -> dict[str, Any]:
         if self.bundle is not None and SCALER_FILE not in self.bundle.manifest.files:
-            facts = dict.fromkeys(
-                ("finite_means", "positive_scales", "names_equal_schema", "in_graph"), False
-            )
-            return {"present": False, "count": 0, **facts, "problem": None}
+            return {"present": False, "count": 0, **dict.fromkeys(_SCALER_FACTS, False), "problem": None}
         try:
             return {"present": True, **_scaler_facts(self.folder, self._columns()), "problem": None}
         except FAULTS as error:
-            facts = dict.fromkeys(
-                ("count", "finite_means", "positive_scales", "names_equal_schema", "in_graph")
-            )
-            return {"present": (self.folder / SCALER_FILE).exists(), **facts, "problem": _said(error)}
+            unknown = dict.fromkeys(("count", *_SCALER_FACTS))
+            return {"present": (self.folder / SCALER_FILE).exists(), **unknown, "problem": _said(error)}
 
     def weights_part(self) -> dict[str, Any]:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
@@ -83,7 +80,7 @@ class Inspection:
             stored, initializers = _stored(self.folder), _initializers(_model(self.folder))
         except FAULTS as error:
             return {"tensors": None, "non_finite": None, "equal_in_graph": None, "problem": _said(error)}
-        everything = {**{f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}}
+        everything = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         everything |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
         non_finite = sorted(name for name, array in everything.items() if not np.isfinite(array).all())
         equal = all(_is_same(stored.get(name), initializers.get(name)) for name in graph.shapes(stored))
