@@ -221,7 +221,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.CanView"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["crpbot.parsing.StrictJSON"],
     "DEFAULT_FILTER_BACKENDS": ["crpbot.filtering.StrictFilters"],
     "DEFAULT_PAGINATION_CLASS": "crpbot.pagination.Pages",
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.negotiation.OneForm",
@@ -250,6 +250,7 @@ RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50"
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
 WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
 LEASE_SECONDS = env.float("CRPBOT_LEASE_SECONDS", 20.0)
+RESEND_SECONDS = env.float("CRPBOT_RESEND_SECONDS", 15.0)  # a waiting row's message is sent again after so long
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")

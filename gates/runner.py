@@ -28,6 +28,10 @@ class MeasuringFailed(Exception):
     """There are no figures, and this is why."""
 
 
+class MeasuringKilled(Exception):
+    """The measuring process was killed from outside: that says nothing about the bundle, so it is measured again."""
+
+
 def run(measurement_id: int, *, worker_name: str) -> None:
     """Measure, if the row is free: a second delivery, or one for a measurement that ended, changes nothing."""
     measurement = leases.claim(Measurement, measurement_id, worker_name=worker_name)
@@ -37,6 +41,9 @@ def run(measurement_id: int, *, worker_name: str) -> None:
         with leases.heartbeat(measurement):
             state, columns = _outcome(measurement)
         leases.finish(measurement, state, **columns)
+    except MeasuringKilled as killed:
+        logger.warning("%s: %s; it is measured again", measurement, killed)
+        leases.give_back(measurement)
     except leases.ClaimLost as lost:
         logger.warning("%s; its figures are thrown away", lost)
 
@@ -54,7 +61,7 @@ def _outcome(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
 def _measured(measurement: Measurement) -> dict[str, Any]:
     if measurement.attempt > ATTEMPTS_WITHOUT_PROGRESS:
         raise MeasuringFailed(
-            f"{ATTEMPTS_WITHOUT_PROGRESS} workers fell silent while measuring it: it may take more than they have"
+            f"{ATTEMPTS_WITHOUT_PROGRESS} attempts to measure it were killed: it may take more than the workers have"
         )
     with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -118,6 +125,8 @@ def _measure_apart(folder: Path, digest: str) -> None:
         finally:
             process.kill()
             process.wait()
+    if code == -signal.SIGKILL:
+        raise MeasuringKilled("the measuring process was killed by SIGKILL")
     if code != 0:
         raise MeasuringFailed(f"the measuring process {_end(code)}{_last_words(folder / 'errors')}")
 

@@ -26,6 +26,7 @@ from crpbot.settings import DATABASES, STATE_DIR  # noqa: E402
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
+RESEND_SECONDS = 3.0
 DATABASES["default"].setdefault("TEST", {})
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     # A file, not memory: worker processes and threads of the tests open it too.

@@ -96,6 +96,14 @@ def finish(
         raise ClaimLost(str(lost)) from lost
 
 
+def give_back(job: Job) -> None:
+    """Let go of a job that is not finished, for the next worker to claim. One that is no longer held is let be."""
+    try:
+        write(job, lease_until=timezone.now(), enqueued_at=None)
+    except ClaimLost:
+        return
+
+
 @contextmanager
 def heartbeat(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
     """Renew the lease from a thread while the work goes on; `columns()` are written along with each renewal."""

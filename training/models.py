@@ -88,6 +88,8 @@ class JobQuerySet(models.QuerySet[Any]):
         """
         free = models.Q(state=JobState.QUEUED) | models.Q(state=JobState.RUNNING, lease_until__lt=now)
         unsent = models.Q(enqueued_at=None) | models.Q(enqueued_at__lt=resend_after)
+        # The message that a lost worker answered was sent before its lease ran out; nobody was told since.
+        unsent |= models.Q(state=JobState.RUNNING, enqueued_at__lt=models.F("lease_until"))
         return self.filter(free & unsent)
 
 

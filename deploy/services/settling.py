@@ -26,7 +26,6 @@ from training.models import Job, TrainingRun
 from training.queue import enqueue
 
 logger = logging.getLogger(__name__)
-RESEND_AFTER = timedelta(seconds=30)
 
 
 def advance(release: Release) -> None:
@@ -60,7 +59,7 @@ def advance_for(obj: models.Model) -> None:
 def reconcile_once() -> None:
     """One look at the world: messages lost are sent again, releases moved along."""
     now = timezone.now()
-    resend_before = now - max(RESEND_AFTER, timedelta(seconds=settings.LEASE_SECONDS))
+    resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
     jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
     for model in jobs:
         for job in model.objects.due(now, resend_after=resend_before):

@@ -1,0 +1,118 @@
+"""A release under fire: real workers, one of them killed with SIGKILL at a random moment."""
+
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from django.db import close_old_connections
+
+from accounts.rules import Actor, Role
+from deploy import services
+from deploy.models import Release, ReleaseCoin
+from deploy.outcomes import places_of
+from deploy.rules import ReleaseState
+from mlcore import bundle_writer, fit
+from mlcore.recipes import RECIPES
+from tests.processes import Process, StartWorker, wait_until
+from training import files
+from training import services as training
+from training.models import Dataset
+
+EPOCHS = 8
+BARS = 9_500  # 1,000 rows and a few in the gate window
+OPERATOR = Actor("olivia", frozenset({Role.OPERATOR}))
+
+
+@dataclass
+class Workers:
+    """The two workers of the embedded profile, brought back when killed, as the supervisor does it."""
+
+    start: StartWorker
+    alive: dict[str, Process] = field(default_factory=dict)
+    started: int = 0
+
+    def ensure(self) -> None:
+        for queue, slots in (("training", 2), ("gates", 1)):
+            if queue not in self.alive or self.alive[queue].popen.poll() is not None:
+                self.started += 1
+                self.alive[queue] = self.start(queue, slots=slots, name=f"{queue}{self.started}")
+
+    def shoot(self, chance: random.Random) -> str:
+        """SIGKILL one process of one worker: its parent, or the child at work."""
+        queue = chance.choice(["training", "training", "gates"])
+        worker = self.alive[queue]
+        victims = [psutil.Process(worker.popen.pid), *worker.children]
+        victim = chance.choice(victims)
+        victim.kill()
+        return f"{queue} {'parent' if victim.pid == worker.popen.pid else 'child'}"
+
+
+def simulated_datasets() -> dict[str, Dataset]:
+    """Small markets with a planted drift, one a coin."""
+    training.ensure_coins()
+    return {
+        symbol: training.simulate_candles(
+            training.find_coin(symbol), bars=BARS, drift=1.2, seed=11, actor=OPERATOR
+        )
+        for symbol in ("BTC", "ETH", "SOL")
+    }
+
+
+@dataclass
+class Trial:
+    """What happened to one release."""
+
+    seed: int
+    shot: str
+    shot_after_seconds: float
+    state: str
+    seconds: float
+    attempts: int
+
+
+def release_under_fire(workers: Workers, *, seed: int, chance: random.Random) -> Trial:
+    """Launch a release, kill a worker once at a random moment, and wait until it has settled."""
+    begun = time.monotonic()
+    release = services.launch(
+        "v7_fixed", actor=OPERATOR, parameters={"epochs": EPOCHS, "batch_size": 256}, seed=seed
+    )
+    shot_after = chance.uniform(0.2, 9.0)
+    shot = ""
+
+    def settled() -> bool:
+        nonlocal shot
+        close_old_connections()
+        services.reconcile_once()
+        workers.ensure()
+        if not shot and time.monotonic() - begun >= shot_after:
+            shot = workers.shoot(chance)
+        return _state(release) != ReleaseState.BUILDING
+
+    wait_until(settled, what=f"{release} to settle", seconds=120)
+    if not shot:
+        shot = "nobody: it had settled before"
+    attempts = sum(place.run.attempt for place in places_of(release) if place.run)
+    return Trial(seed, shot, shot_after, _state(release), time.monotonic() - begun, attempts)
+
+
+def _state(release: Release) -> str:
+    return Release.objects.select_related("status").get(pk=release.pk).state
+
+
+def digest_undisturbed(place: ReleaseCoin, folder: Path) -> str:
+    """The digest of the same recipe, dataset and seed trained here, in one go."""
+    assert place.run is not None
+    recipe = RECIPES[place.run.line].with_parameters(**place.run.parameters)
+    prepared = fit.prepare(files.read_candles(place.dataset), recipe)
+    trained = fit.fit(prepared, recipe, seed=place.run.seed, device="cpu")
+    written = bundle_writer.write_bundle(
+        folder,
+        trained,
+        coin=place.coin.symbol,
+        dataset_digest=place.dataset.digest,
+        simulated=True,
+        code_version=place.run.code_version,
+    )
+    return written.digest
