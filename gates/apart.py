@@ -20,13 +20,13 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     parent, seconds = int(sys.argv[1]), int(sys.argv[2])
     bounds = {
-        resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_AS: MEMORY_LIMIT_BYTES,
-        resource.RLIMIT_FSIZE: FILE_LIMIT_BYTES,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: (seconds, seconds + 5),  # SIGXCPU first: a SIGKILL is taken for somebody else's
+        resource.RLIMIT_AS: (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES),
+        resource.RLIMIT_FSIZE: (FILE_LIMIT_BYTES, FILE_LIMIT_BYTES),
+        resource.RLIMIT_CORE: (0, 0),
     }
     for kind, bound in bounds.items():
-        resource.setrlimit(kind, (bound, bound))
+        resource.setrlimit(kind, bound)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the worker died before the request took hold
         os._exit(1)

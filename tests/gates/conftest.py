@@ -1,0 +1,101 @@
+"""Real bundles for the gates to measure: trained once, small, on a simulated market with a strong drift."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from accounts.rules import Actor
+from gates.models import Measurement
+from mlcore import bundle_writer, fit
+from mlcore.recipes import RECIPES
+from mlcore.simulate import simulate
+from training import files
+from training import services as training
+from training.models import Artifact, Bundle, Coin, Dataset
+
+BARS, DRIFT, SEED = 8_000, 1.8, 7
+SYSTEM = Actor("the tests", is_system=True)
+
+
+@cache
+def trained(line: str) -> fit.Trained:
+    """One coin by this line's recipe, in fewer epochs than a release takes."""
+    changes = {"epochs": 6, "batch_size": 256} if line == "v7_fixed" else {}
+    recipe = RECIPES[line].with_parameters(**changes)
+    return fit.fit(fit.prepare(simulate("BTC", BARS, DRIFT, SEED), recipe), recipe, seed=1, device="cpu")
+
+
+def with_a_nan(healthy: fit.Trained) -> fit.Trained:
+    """The same training with one weight that is no number."""
+    weights = {name: array.copy() for name, array in healthy.weights.items()}
+    weights["fc2.weight"].flat[100] = np.nan
+    return replace(healthy, weights=weights)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A database and a file store with one coin's candles."""
+
+    folder: Path
+    dataset: Dataset
+
+    def bundle(self, result: fit.Trained, *, coin: str = "BTC", registered_as: Coin | None = None) -> Bundle:
+        """Write a bundle as a training worker does, and register it."""
+        written = bundle_writer.write_bundle(
+            self.folder / "written",
+            result,
+            coin=coin,
+            dataset_digest=self.dataset.digest,
+            simulated=True,
+            code_version="tests",
+        )
+        made = Bundle.objects.create(
+            digest=written.digest,
+            coin=registered_as or self.dataset.coin,
+            line=result.recipe.line,
+            dataset=self.dataset,
+            manifest=(written.folder / "manifest.json").read_text(),
+            is_simulated=True,
+        )
+        for path in sorted(written.folder.iterdir()):
+            data = path.read_bytes()
+            Artifact.objects.create(bundle=made, name=path.name, sha256=files.store(data), size=len(data))
+        return made
+
+    def stored(self, made: Bundle, name: str) -> Path:
+        """Where the bytes of one file of a bundle lie."""
+        return self.folder / "store" / files.key(made.artifacts.get(name=name).sha256)
+
+    def candles(self) -> Path:
+        return self.folder / "store" / files.key(self.dataset.digest.removeprefix("sha256:"))
+
+
+@pytest.fixture
+def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
+    """On a file store that may be damaged. The lease outlasts the test: its heartbeat would wait for our transaction."""
+    settings.LEASE_SECONDS = 600.0
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "training.storage.AtomicFileStorage",
+            "OPTIONS": {"location": tmp_path / "store"},
+        },
+    }
+    coin, _ = Coin.objects.get_or_create(symbol="BTC")
+    dataset = training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM)
+    return Desk(tmp_path, dataset)
+
+
+@pytest.fixture
+def asked(desk: Desk) -> Callable[[fit.Trained], Measurement]:
+    """A measurement that waits, of a bundle of this training."""
+
+    def ask(result: fit.Trained) -> Measurement:
+        return Measurement.objects.create(bundle=desk.bundle(result), dataset=desk.dataset)
+
+    return ask
