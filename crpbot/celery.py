@@ -25,7 +25,7 @@ def configuration() -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": 2,
         # Short: a request of the web that announces a job must not wait long for a broker that is away.
-        "broker_transport_options": {"socket_timeout": 5, "socket_connect_timeout": 2, "max_retries": 1},
+        "broker_transport_options": {"socket_timeout": 2, "socket_connect_timeout": 2, "max_retries": 1},
         "task_ignore_result": True,
         "task_acks_late": False,  # acknowledged early: recovery is the lease's work, not the broker's
         "task_serializer": "json",
@@ -44,7 +44,7 @@ app.add_defaults(configuration)
 app.autodiscover_tasks()
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_ready.connect
 def describe_this_worker(sender: Any, **kwargs: object) -> None:
     from training.workers import Description
 
@@ -55,13 +55,13 @@ def describe_this_worker(sender: Any, **kwargs: object) -> None:
     sender.controller.description.start()
 
 
-@worker_shutdown.connect  # type: ignore[untyped-decorator]
+@worker_shutdown.connect
 def sign_this_worker_off(sender: Any, **kwargs: object) -> None:
     if description := getattr(sender, "description", None):
         description.stop()
 
 
-@worker_process_init.connect  # type: ignore[untyped-decorator]
+@worker_process_init.connect
 def start_a_child(**kwargs: object) -> None:
     """In each forked child, before its first task: nothing of the parent's database, and no life without the parent."""
     from django.db import connections

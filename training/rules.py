@@ -48,6 +48,12 @@ def cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
     return (Decimal(str(seconds)) * rate_per_hour / 3600).quantize(MICRO, rounding=ROUND_UP)
 
 
+def dollars(amount: Decimal) -> str:
+    """As a person writes it: two decimals, and more only where they say something."""
+    whole, _, decimals = f"{amount:f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
 @dataclass(frozen=True)
 class Reservation:
     """What a run may take at the worst: it is stopped at `seconds`, which cost `usd`."""
@@ -90,5 +96,5 @@ def reason_to_stop(
     if billed_seconds >= share_of_time_seconds:
         return f"time limit: {billed_seconds:.0f} s of the {share_of_time_seconds:.0f} s a run may take"
     if billed_seconds >= reservation.seconds:
-        return f"spending limit: ${reservation.usd} were left for this run, and they are spent"
+        return f"spending limit: {dollars(reservation.usd)} were left for this run, and they are spent"
     return None

@@ -29,6 +29,7 @@ from training.rules import (
     CANCELLED_BY_REQUEST,
     JobState,
     Reservation,
+    dollars,
     reason_to_stop,
     reserve,
 )
@@ -72,29 +73,30 @@ def _take(run_id: int, worker_name: str) -> TrainingRun | None:
         run = TrainingRun.objects.select_related("budget").filter(pk=run_id).first()
         if run is None or not leases.is_free(run):
             return None
-        if why := _hopeless(run):
-            return _fail_unclaimed(run, worker_name, why)
         rate = Decimal(settings.WORKER_RATE_USD_PER_HOUR)
-        held = [other for other in run.budget.runs.exclude(pk=run.pk) if other.state == JobState.RUNNING]
         reservation = _reservation(run, rate)
-        if reservation is not None:
-            return leases.claim(
-                TrainingRun,
-                run.pk,
-                worker_name=worker_name,
-                rate_usd_per_hour=rate,
-                reserved_usd=reservation.usd,
-                allowed_seconds=reservation.seconds,
-                code_version=settings.CODE_VERSION,
-            )
-        if held:  # what they do not use comes free when they end, and this run is sent again then
+        if why := _hopeless(run) or (None if reservation else _nothing_left(run)):
+            _fail_unclaimed(run, worker_name, why)
             return None
-        limit = run.budget.spending_limit_usd.normalize()
-        return _fail_unclaimed(
-            run,
-            worker_name,
-            f"spending limit: the ${limit:f} of this launch are spent; nothing is left for this run",
+        if reservation is None:
+            return None
+        return leases.claim(
+            TrainingRun,
+            run.pk,
+            worker_name=worker_name,
+            rate_usd_per_hour=rate,
+            reserved_usd=reservation.usd,
+            allowed_seconds=reservation.seconds,
+            code_version=settings.CODE_VERSION,
         )
+
+
+def _nothing_left(run: TrainingRun) -> str | None:
+    """Why a run without a reservation has none to hope for; None while others may yet give back what they do not use."""
+    if run.budget.runs.exclude(pk=run.pk).filter(state=JobState.RUNNING).exists():
+        return None
+    limit = dollars(run.budget.spending_limit_usd)
+    return f"spending limit: the {limit} of this launch are spent; nothing is left for this run"
 
 
 def _reservation(run: TrainingRun, rate: Decimal) -> Reservation | None:
@@ -259,7 +261,7 @@ class _Attempt:
         run = self.run
         with tempfile.TemporaryDirectory(prefix="crpbot-bundle-") as folder:
             written = bundle_writer.write_bundle(
-                Path(folder),
+                Path(folder) / "bundle",
                 trained,
                 coin=run.coin.symbol,
                 dataset_digest=run.dataset.digest,
