@@ -19,7 +19,7 @@ from training.workers import alive_workers
 
 MOVES_SHOWN = 6
 READY_FOR_SECONDS = 20
-_READINESS = "the fallback's readiness"
+_READINESS = "fallback-readiness"
 _RELATED = ("status", "policy", "budget")
 _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 

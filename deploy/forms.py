@@ -14,8 +14,8 @@ from training.models import Coin, Dataset
 from training.services.runs import GREATEST_SEED
 
 PURPOSES = {
-    Purpose.CANDIDATE: "Candidate: to be approved and swapped in",
-    Purpose.FALLBACK: "Fallback: to be registered as what a pin holds the bots on",
+    Purpose.CANDIDATE: "Candidate, to be approved",
+    Purpose.FALLBACK: "Fallback, to be registered",
 }
 LINES = {
     "v7_fixed": "v7_fixed, the retrained line",
@@ -40,8 +40,8 @@ class DatasetField(forms.ModelChoiceField):
         super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
 
     def label_from_instance(self, obj: Any) -> str:
-        simulated = ", simulated" if obj.is_simulated else ""
-        return f"#{obj.pk} · {obj.first_at:%b %Y} – {obj.last_at:%b %Y} · {obj.rows:,} bars{simulated} · {obj.origin}"
+        origin = "simulated market" if obj.is_simulated else obj.origin
+        return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {obj.rows:,} bars, {origin}"
 
 
 class LaunchForm(forms.Form):

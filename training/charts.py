@@ -55,13 +55,6 @@ def price(candles: pl.DataFrame) -> dict[str, Figure]:
     return {
         "price": {
             "data": [
-                {**edge, "y": stretches["high"].to_list()},
-                {
-                    **edge,
-                    "y": stretches["low"].to_list(),
-                    "fill": "tonexty",
-                    "fillcolor": "rgba(128,128,128,0.25)",
-                },
                 {
                     "type": "scatter",
                     "mode": "lines",
@@ -70,6 +63,13 @@ def price(candles: pl.DataFrame) -> dict[str, Figure]:
                     "y": stretches["close"].to_list(),
                     "line": {"width": 1.2},
                     "hovertemplate": "%{x} UTC: %{y:,.6~g}<extra></extra>",
+                },
+                {**edge, "y": stretches["high"].to_list()},
+                {
+                    **edge,
+                    "y": stretches["low"].to_list(),
+                    "fill": "tonexty",
+                    "fillcolor": "rgba(128,128,128,0.25)",
                 },
             ],
             "layout": {"showlegend": False, "yaxis": {"title": {"text": "price"}}, "hovermode": "x"},

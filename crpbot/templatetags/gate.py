@@ -53,6 +53,12 @@ def words(state: object) -> str:
     return WORDS.get(str(state), str(state).replace("_", " "))
 
 
+@register.filter
+def deed(kind: str) -> str:
+    """What an audit event says happened, its object known: "release.approve.refused" as "approve refused"."""
+    return words(kind.partition(".")[2].replace(".", " "))
+
+
 @register.simple_tag
 def pill(state: object, text: object = "") -> SafeString:
     """A state or verdict in its colour; `text` in place of its own name."""
@@ -132,9 +138,8 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    parts = [(hours, "h"), (minutes, "min")] if hours else [(minutes, "min"), (rest, "s")]
+    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
 
 
 @register.filter

@@ -23,7 +23,9 @@ def chromium() -> Iterator[Browser]:
     """Raises RuntimeError, saying what to do, where there is no Chromium."""
     path = find_chromium()
     if path is None:
-        raise RuntimeError("No Chromium here: install one (Debian: apt-get install chromium), or set CRPBOT_CHROMIUM.")
+        raise RuntimeError(
+            "No Chromium here: install one (Debian: apt-get install chromium), or set CRPBOT_CHROMIUM."
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:

@@ -116,7 +116,10 @@ def _shown(
         color_scheme="dark" if scheme == "dark" else "light",
     )
     page = context.new_page()
-    page.on("console", lambda said: print(f"{page.url}: {said.type}: {said.text}") if said.type == "error" else None)
+    page.on(
+        "console",
+        lambda said: print(f"{page.url}: {said.type}: {said.text}") if said.type == "error" else None,
+    )
     page.on("pageerror", lambda error: print(f"{page.url}: {error}"))
     if person:
         sign_in(page, address, person)

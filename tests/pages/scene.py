@@ -53,7 +53,9 @@ def people() -> dict[str, User]:
 
 
 def desk(*, bars: int = 2_400) -> Scene:
-    """Everything at once: v5 registered, v6 inherited, a release rejected and the pointer pinned, one to approve, one training."""
+    """v5 registered, v6 inherited, a release rejected and so v5 pinned, another to approve, another training."""
+    for coin in scenarios.coins():
+        scenarios.dataset(coin, is_simulated=True)
     fallback = scenarios.fallback()
     inherited = scenarios.inherited()
     datasets = {coin: _candles(coin, bars) for coin in scenarios.coins()}
@@ -80,7 +82,11 @@ def drawn(coin: str) -> dict[str, Any]:
     document["confidence"]["histogram"] = _bell(1 / 3, 1.0, 34, centre=0.58, width=0.09)
     document["logits"]["histogram"] = _bell(-3.0, 2.5, 44, centre=-0.2, width=0.9)
     document["reliability"] = [
-        {"confidence": level / 100, "accuracy": level / 100 + 0.08 * math.sin(level), "rows": 40 * (90 - level)}
+        {
+            "confidence": level / 100,
+            "accuracy": level / 100 + 0.08 * math.sin(level),
+            "rows": 40 * (90 - level),
+        }
         for level in range(38, 86, 6)
     ]
     return document
@@ -112,7 +118,7 @@ def workers() -> None:
         memory_bytes=24 * 2**30,
         cuda_version="13.0",
         rate_usd_per_hour=Decimal("1.006"),
-        last_heard_at=now,
+        last_heard_at=now + timedelta(minutes=10),  # alive for as long as the pages are looked at
         **common,
     )
     Worker.objects.create(
@@ -191,7 +197,9 @@ def _report(run: TrainingRun, number: int) -> None:
         is_best=number % 3 == 1,
     )
     RunLine.objects.create(
-        run=run, attempt=run.attempt, text=f"epoch {number}: validation loss {loss:.4f}, accuracy {accuracy:.1%}"
+        run=run,
+        attempt=run.attempt,
+        text=f"epoch {number}: validation loss {loss:.4f}, accuracy {accuracy:.1%}",
     )
 
 

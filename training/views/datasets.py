@@ -54,7 +54,11 @@ def price(request: HttpRequest, pk: int) -> JsonResponse:
 
 
 def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResponse:
-    rows = Dataset.objects.select_related("coin").annotate(run_count=Count("runs"))
+    rows = (
+        Dataset.objects.select_related("coin")
+        .annotate(run_count=Count("runs"))
+        .order_by("coin__symbol", "-id")
+    )
     context = {
         "page": paged(request, rows),
         "form": form,

@@ -49,16 +49,21 @@
       plot_bgcolor: "transparent",
       font: { color: colour("--ink"), family: "system-ui, sans-serif", size: 12 },
       colorway: ["--series-1", "--series-2", "--series-3"].map(colour),
-      margin: { ...layout.margin, l: 48, r: 12, t: layout.legend ? 30 : 10, b: 40 },
+      margin: { ...layout.margin, l: 48, r: 20, t: layout.legend ? 30 : 10, b: 40 },
       hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--rule"), font: { color: colour("--ink") } },
     };
+  }
+
+  // Plotly grows the words in a cell until they fill it.
+  function legible(trace) {
+    return trace.texttemplate ? { ...trace, textfont: { size: 13, color: colour("--ink") } } : trace;
   }
 
   function draw(place, figure) {
     figures.set(place, figure);
     place.querySelector(".chart-waits")?.remove();
     const calm = { displayModeBar: false, responsive: true };
-    Plotly.react(place, figure.data, dressed(figure.layout || {}), calm);
+    Plotly.react(place, figure.data.map(legible), dressed(figure.layout || {}), calm);
   }
 
   function say(places, text) {
