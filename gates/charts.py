@@ -89,6 +89,7 @@ def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | No
         "hovertemplate": "%{x}: %{y:.2%}<extra></extra>",
     }
     layout = _layout("Predicted directions", "", "share of predictions")
+    layout["bargap"] = 0.4
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(said), 1.5 * high)]}
     layout["shapes"] = [_band("y", low, high)]
     return {"data": [bars], "layout": layout}
@@ -109,16 +110,22 @@ def confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure |
         "zmax": 1,
         "colorscale": [[0, "rgba(76,139,245,0.04)"], [1, "rgba(76,139,245,0.9)"]],
         "showscale": False,
-        "text": [
-            [f"{share:.0%}<br>{count:,}" for share, count in zip(shares_of, counts, strict=True)]
-            for shares_of, counts in zip(table, rows, strict=True)
-        ],
-        "texttemplate": "%{text}",
         "hovertemplate": "came %{y}, said %{x}: %{z:.1%}<extra></extra>",
     }
     layout = _layout("What came, what was said", "said", "came")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["xaxis"] |= {"showgrid": False}
+    # As annotations, for these take the page's font colour: Plotly's own cell texts reckon with a white page.
+    layout["annotations"] = [
+        {
+            "x": said,
+            "y": came,
+            "text": f"{table[row][column]:.0%}<br>{rows[row][column]:,}",
+            "showarrow": False,
+        }
+        for row, came in enumerate(NAMES)
+        for column, said in enumerate(NAMES)
+    ]
     return {"data": [heat], "layout": layout}
 
 
@@ -215,11 +222,25 @@ def _signed_log(value: float) -> float:
 
 
 def _log_ticks(reach: float) -> Figure:
+    """10, 100, 1k …, both ways; every other one where they would run into each other."""
     powers = range(1, math.ceil(math.log10(1 + reach)) + 1)
-    sizes = [10.0**power for power in powers]
+    sizes = [10.0**power for power in (powers if len(powers) <= 3 else powers[::2])]
     values = [-size for size in reversed(sizes)] + [0.0] + sizes
-    texts = [f"{value:,.0f}".replace("-", "−") if abs(value) < 1e6 else f"{value:.0e}" for value in values]
-    return {"tickvals": [_signed_log(value) for value in values], "ticktext": texts}
+    texts = [_short(value) for value in values]
+    return {"tickvals": [_signed_log(value) for value in values], "ticktext": texts, "tickangle": 0}
+
+
+def _short(value: float) -> str:
+    sign, size = "−" if value < 0 else "", abs(value)
+    if size < 1e3:
+        return f"{sign}{size:.0f}"
+    return (
+        f"{sign}{size / 1e3:.0f}k"
+        if size < 1e6
+        else f"{sign}{size / 1e6:.0f}M"
+        if size < 1e9
+        else f"{sign}{size:.0e}"
+    )
 
 
 def _histogram(section: object) -> tuple[list[float], list[float]] | None:

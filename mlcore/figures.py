@@ -27,7 +27,7 @@ def confidence(probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def logits(values: np.ndarray) -> dict[str, Any]:
-    """Least, greatest and histogram; its edges span −10 … 10, or all there is where values explode."""
+    """Least, greatest and histogram; its edges span −10 … 10, or all there is where values lie beyond."""
     least, greatest = float(values.min()), float(values.max())
     if not np.isfinite([least, greatest]).all():
         return {"least": least, "greatest": greatest, "histogram": None}
@@ -35,8 +35,18 @@ def logits(values: np.ndarray) -> dict[str, Any]:
     return {
         "least": least,
         "greatest": greatest,
-        "histogram": histogram(values, np.linspace(low, high, _BINS + 1)),
+        "histogram": histogram(values, _logit_edges(low, high)),
     }
+
+
+def _logit_edges(low: float, high: float) -> np.ndarray:
+    """Even steps; beyond ten times what is healthy even ratios, or all healthy logits would share one bar."""
+    if max(-low, high) <= 10 * _HEALTHY_LOGIT:
+        return np.linspace(low, high, _BINS + 1)
+    tail = _BINS // 2 - 4
+    below, above = (np.geomspace(_HEALTHY_LOGIT, reach, tail + 1) for reach in (-low, high))
+    healthy = np.linspace(-_HEALTHY_LOGIT, _HEALTHY_LOGIT, _BINS - 2 * tail + 1)
+    return np.unique(np.concatenate([-below, healthy, above]))
 
 
 def histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
