@@ -23,7 +23,7 @@ MEANINGS = {
     404: ("There is no such thing.", "There is no release 99."),
     409: (
         "The request is sound, but the world is not in the state it needs.",
-        "The pointer is at epoch 8, and you saw 7: somebody moved it meanwhile. Look at it again.",
+        "The pointer moved since you looked: you saw epoch 7, it is 8 (odd predictions). Look again.",
     ),
     413: ("The body is larger than allowed.", "Request body exceeded settings.DATA_UPLOAD_MAX_MEMORY_SIZE."),
     415: ("The body is of another type than this takes.", 'Unsupported media type "text/plain" in request.'),

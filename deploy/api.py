@@ -297,6 +297,10 @@ class Moves(ListAPIView[PointerMove]):
     filterset_class = Filter
 
 
+def _move_answer(move: PointerMove) -> Response:
+    return Response(Moves.Output(move).data)
+
+
 @extend_schema_serializer(component_name="Decision")
 class Decision(inputs.Input):
     reason = inputs.Reason()
@@ -318,8 +322,8 @@ class Approve(APIView):
     @extend_schema(operation_id="approve_release", request=Input, responses=Moves.Output)
     def post(self, request: Request, id: int) -> Response:
         """Let the bots use a release that passed, as an approver who did not launch it."""
-        move = services.approve(_release(id), actor=actor_of(request), **self.Input.read(request))
-        return Response(Moves.Output(move).data)
+        checked = self.Input.read(request)
+        return _move_answer(services.approve(_release(id), actor=actor_of(request), **checked))
 
 
 class Restore(APIView):
@@ -329,8 +333,8 @@ class Restore(APIView):
     @extend_schema(operation_id="restore_release", request=Input, responses=Moves.Output)
     def post(self, request: Request, id: int) -> Response:
         """Bring back a release that was live before, as an approver, with every check anew."""
-        move = services.restore(_release(id), actor=actor_of(request), **self.Input.read(request))
-        return Response(Moves.Output(move).data)
+        checked = self.Input.read(request)
+        return _move_answer(services.restore(_release(id), actor=actor_of(request), **checked))
 
 
 class Decline(APIView):
@@ -340,8 +344,8 @@ class Decline(APIView):
     @extend_schema(operation_id="decline_release", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
         """Refuse a release that passed, as an approver. The bots go to the fallback unless what they run has passed."""
-        release = services.decline(_release(id), actor=actor_of(request), **self.Input.read(request))
-        return _release_answer(release)
+        checked = self.Input.read(request)
+        return _release_answer(services.decline(_release(id), actor=actor_of(request), **checked))
 
 
 class Cancel(APIView):
@@ -351,8 +355,8 @@ class Cancel(APIView):
     @extend_schema(operation_id="cancel_release", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
         """Stop building a release, as an operator. It is rejected at once."""
-        release = services.cancel(_release(id), actor=actor_of(request), **self.Input.read(request))
-        return _release_answer(release)
+        checked = self.Input.read(request)
+        return _release_answer(services.cancel(_release(id), actor=actor_of(request), **checked))
 
 
 class Register(APIView):
@@ -362,9 +366,9 @@ class Register(APIView):
     @extend_schema(operation_id="register_fallback", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
         """Make a standby release the fallback, as an approver who did not launch it."""
-        release = _release(id)
-        services.register_fallback(release, actor=actor_of(request), **self.Input.read(request))
-        return _release_answer(release)
+        checked = self.Input.read(request)
+        registration = services.register_fallback(_release(id), actor=actor_of(request), **checked)
+        return _release_answer(registration.release)
 
 
 class Pin(APIView):
@@ -374,5 +378,4 @@ class Pin(APIView):
     @extend_schema(operation_id="pin_fallback", request=Input, responses=Moves.Output)
     def post(self, request: Request) -> Response:
         """Hold every bot on the fallback at once, as an approver; *offline* when not even that is fit."""
-        move = services.pin(actor=actor_of(request), **self.Input.read(request))
-        return Response(Moves.Output(move).data)
+        return _move_answer(services.pin(actor=actor_of(request), **self.Input.read(request)))

@@ -342,14 +342,16 @@ def _alive_since() -> Any:
 
 
 class Chunks:
-    """An open file in pieces, closed with the response that sends it."""
+    """An open file in pieces, closed at its end, or with the response where that ends sooner."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.close = stream.close
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.stream.read(CHUNK_BYTES), b"")
+        with self.stream:
+            while chunk := self.stream.read(CHUNK_BYTES):
+                yield chunk
 
 
 class AsyncChunks:
@@ -360,8 +362,9 @@ class AsyncChunks:
         self.close = stream.close
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await sync_to_async(self.stream.read, thread_sensitive=False)(CHUNK_BYTES):
-            yield chunk
+        with self.stream:
+            while chunk := await sync_to_async(self.stream.read, thread_sensitive=False)(CHUNK_BYTES):
+                yield chunk
 
 
 class Artifacts(APIView):

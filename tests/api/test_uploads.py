@@ -1,0 +1,130 @@
+"""Candles in, over the API."""
+
+import gzip
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from accounts.models import User
+from audit.models import AuditEvent
+from tests import scenarios
+from tests.api.callers import Caller, assert_problem, csrf_token, signed_in
+from training.models import Dataset
+
+pytestmark = pytest.mark.django_db
+
+HEADER = "timestamp,open,high,low,close,volume"
+START_MS, HOUR_MS = 1_700_000_000_000, 3_600_000
+
+
+def candles(bars: int = 100, **odd: str) -> bytes:
+    """Hourly candles as CSV; `row_7=...` replaces one data row."""
+    rows = [f"{START_MS + bar * HOUR_MS},10,11,9,10,5" for bar in range(bars)]
+    for name, row in odd.items():
+        rows[int(name.removeprefix("row_")) - 1] = row
+    return "\n".join([HEADER, *rows]).encode()
+
+
+def csv(content: bytes, name: str = "btc.csv") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content)
+
+
+@pytest.fixture(autouse=True)
+def _coins(db: None) -> None:
+    scenarios.coins()
+
+
+def test_an_upload_becomes_a_dataset_that_says_what_it_holds(as_operator: Caller) -> None:
+    response = as_operator.upload(coin="BTC", file=csv(candles()))
+    assert response.status_code == 201
+    answer = response.json()
+    assert (answer["coin"], answer["rows"], answer["origin"], answer["added_by"]) == (
+        "BTC",
+        100,
+        "btc.csv",
+        "olivia",
+    )
+    assert (answer["is_simulated"], answer["interval_seconds"], answer["gaps"]) == (False, 3600, 0)
+    assert Dataset.objects.get().pk == answer["id"]
+    assert AuditEvent.objects.get(kind="dataset.added").actor == "olivia"
+
+
+def test_the_same_candles_in_another_file_are_the_same_dataset(as_operator: Caller) -> None:
+    first = as_operator.upload(coin="BTC", file=csv(candles()))
+    again = as_operator.upload(coin="btc", file=csv(gzip.compress(candles()), "btc.csv.gz"))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+
+
+def test_candles_that_were_made_up_are_marked_so(as_operator: Caller) -> None:
+    answer = as_operator.upload(coin="BTC", file=csv(candles()), is_simulated="true").json()
+    assert answer["is_simulated"] is True
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (candles(row_7=f"{START_MS + 6 * HOUR_MS},10,8,9,10,5"), "row 7"),
+        (candles(row_9=f"{START_MS + 8 * HOUR_MS},10,11,9,NaN,5"), "row 9"),
+        (candles(row_5=f"{START_MS},10,11,9,10,5"), "row 5"),
+        (b"not candles at all", "btc.csv"),
+        (b"\x1f\x8b not really gzip", "btc.csv"),
+        (HEADER.encode(), "btc.csv"),
+    ],
+    ids=["high under low", "not a number", "a time twice", "no candles", "a broken archive", "no rows"],
+)
+def test_a_file_that_cannot_be_trusted_is_refused_and_nothing_is_kept(
+    content: bytes, says: str, as_operator: Caller
+) -> None:
+    problem = assert_problem(as_operator.upload(coin="BTC", file=csv(content)), 400, says)
+    assert "file" in problem["errors"]
+    assert not Dataset.objects.exists()
+    assert not AuditEvent.objects.filter(kind="dataset.added").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"coin": "BTC"}, "file"),
+        ({"file": b"x"}, "coin"),
+        ({"coin": "DOGE", "file": b"x"}, "coin"),
+        ({"coin": "BTC", "file": b""}, "file"),
+        ({"coin": "BTC", "file": b"x", "symbol": "BTC"}, "symbol"),
+        ({"coin": "BTC", "file": b"x", "is_simulated": "perhaps"}, "is_simulated"),
+        ({"coin": "BTC", "file": "text, not a file"}, "file"),
+    ],
+    ids=["no file", "no coin", "unknown coin", "empty file", "unknown field", "no boolean", "no upload"],
+)
+def test_a_form_that_is_not_complete_is_refused_field_by_field(
+    fields: dict[str, Any], name: str, as_operator: Caller
+) -> None:
+    form = {key: csv(value) if isinstance(value, bytes) else value for key, value in fields.items()}
+    assert name in assert_problem(as_operator.upload(**form), 400)["errors"]
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_read(as_operator: Caller, settings: Any) -> None:
+    settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
+    assert_problem(
+        as_operator.upload(coin="BTC", file=csv(b"x" * 100_000)), 413, "more than a dataset may have"
+    )
+    assert_problem(as_operator.upload(coin="BTC", file=csv(candles())), 400, "at most 1,000 are taken")
+    assert not Dataset.objects.exists()
+
+
+def test_a_persons_browser_is_held_to_the_limit_too(settings: Any, operator: User) -> None:
+    settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
+    browser = signed_in(operator)
+    browser.csrf_token = csrf_token(browser)
+    assert_problem(browser.upload(coin="BTC", file=csv(b"x" * 100_000)), 413)
+
+
+def test_candles_as_json_are_of_the_wrong_type(as_operator: Caller) -> None:
+    assert_problem(as_operator.post("datasets/", {"coin": "BTC", "file": "…"}), 415, "application/json")
+
+
+def test_a_torn_form_is_refused(as_operator: Caller) -> None:
+    response = as_operator.post("datasets/", b"--half", content_type="multipart/form-data; boundary=half")
+    assert_problem(response, 400)
+    response = as_operator.post("datasets/", b"x", content_type="multipart/form-data")
+    assert_problem(response, 400)
