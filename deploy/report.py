@@ -1,10 +1,15 @@
 """A release as a terminal or a program reads it."""
 
+import textwrap
+from itertools import zip_longest
 from typing import Any
 
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import places_of
 from training.rules import JobState
+
+_MARKS = {"passed": "✓", "failed": "✗"}
+"""Of the verdicts that a figure explains; *inconclusive* and *error* are said in words."""
 
 
 def summary(release: Release) -> dict[str, Any]:
@@ -42,8 +47,8 @@ def _coin(place: ReleaseCoin) -> dict[str, Any]:
     }
 
 
-def gate_table(release: Release) -> str:
-    """Gates down, coins across: the verdict where it did not pass, and the observed figure."""
+def gate_table(release: Release, *, width: int = 100) -> str:
+    """Gates down, coins across: verdict and observed figure, wrapped so that a line keeps to about `width` letters."""
     coins = summary(release)["coins"]
     gates = list(dict.fromkeys(gate for coin in coins.values() for gate in coin["gates"]))
     if not gates:
@@ -53,22 +58,29 @@ def gate_table(release: Release) -> str:
         found = [coin["gates"].get(gate) for coin in coins.values()]
         threshold = next(result["threshold"] for result in found if result)
         rows.append([gate, *(_cell(result) for result in found), threshold])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows
-    )
+    first = max(len(row[0]) for row in rows)
+    other = max(14, (width - first) // (len(coins) + 1) - 2)
+    return "\n".join(line for row in rows for line in _wrapped(row, [first, *[other] * (len(coins) + 1)]))
+
+
+def _wrapped(row: list[str], widths: list[int]) -> list[str]:
+    """The lines of one row."""
+    cells = [textwrap.wrap(text, size) or [""] for text, size in zip(row, widths, strict=True)]
+    return [
+        "  ".join(text.ljust(size) for text, size in zip(line, widths, strict=True)).rstrip()
+        for line in zip_longest(*cells, fillvalue="")
+    ]
 
 
 def _cell(result: dict[str, Any] | None) -> str:
     if result is None:
         return "—"
-    mark = "✓" if result["verdict"] == "passed" else f"✗ {result['verdict']}"
-    return f"{mark} {result['observed']}"
+    return f"{_MARKS.get(result['verdict'], result['verdict'] + ':')} {result['observed']}"
 
 
 def progress_line(release: Release) -> str:
     """One line: where each coin is."""
-    return f"release {release.pk}: " + ", ".join(
+    return f"release {release.pk} ({release.line}): " + ", ".join(
         f"{p.coin.symbol} {_progress(p)}" for p in places_of(release)
     )
 

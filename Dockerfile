@@ -1,0 +1,44 @@
+# One image for web, workers, reconcile and migrations; what a container is, its command says.
+#
+#   docker build -t crpbot-gate .                                   the index's own torch: on x86-64, with CUDA
+#   docker build --build-arg TORCH_INDEX_URL=… -t crpbot-gate .     another index's, such as PyTorch's CPU builds
+ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
+ARG TORCH_INDEX_URL=""
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /build
+COPY constraints.txt ./
+# torch alone first: the largest layer by far, rebuilt only when the lock changes.
+RUN pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+COPY pyproject.toml ./
+# The project's own dependencies, without those of development.
+RUN touch README.md && pip install -c constraints.txt . && pip uninstall --yes crpbot-gate
+
+FROM ${PYTHON_IMAGE} AS service
+ARG CODE_VERSION=0.1.0
+RUN groupadd --system --gid 10001 crpbot \
+    && useradd --system --uid 10001 --gid crpbot --home-dir /srv/crpbot --no-create-home crpbot
+COPY --from=packages /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CRPBOT_PROFILE=production \
+    CRPBOT_CODE_VERSION=${CODE_VERSION}
+WORKDIR /srv/crpbot
+COPY manage.py ./
+COPY crpbot crpbot
+COPY deploy deploy
+COPY gates gates
+COPY training training
+COPY accounts accounts
+COPY audit audit
+COPY mlcore mlcore
+COPY runtime runtime
+COPY templates templates
+USER crpbot
+EXPOSE 8000
+CMD ["uvicorn", "crpbot.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \
+     "--proxy-headers", "--forwarded-allow-ips", "*"]

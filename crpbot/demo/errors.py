@@ -1,0 +1,10 @@
+class DemoFailed(Exception):
+    """The demo cannot go on. The message says what happened, what to do, and which log to read."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the demo to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

@@ -1,0 +1,59 @@
+"""What the person at the terminal sees: numbered steps, lines that live, plain ones where nobody watches."""
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+PLAIN_LINES_EVERY_SECONDS = 5.0
+
+
+class Screen:
+    """Writes to `out`; on a terminal the live lines are redrawn, elsewhere they are printed anew every few seconds."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self._out = out
+        self._is_terminal = out.isatty()
+        self._started_at = time.monotonic()
+        self._live: tuple[str, ...] = ()
+        self._plain_at = 0.0
+        self._step = 0
+
+    def step(self, title: str) -> None:
+        """Begin the next part of the story."""
+        self._step += 1
+        elapsed = int(time.monotonic() - self._started_at)
+        self.say(f"\n[{elapsed // 60}:{elapsed % 60:02}] {self._step}. {title}")
+
+    def say(self, text: str) -> None:
+        """Print lines that stay."""
+        self._clear()
+        self._out.write(text + "\n")
+        self._out.flush()
+
+    @property
+    def width(self) -> int:
+        """Letters that fit in a line of a step."""
+        return (shutil.get_terminal_size().columns if self._is_terminal else 100) - 4
+
+    def note(self, text: str) -> None:
+        """Print lines that belong to the step."""
+        self.say("\n".join(f"   {line}".rstrip() for line in text.splitlines()))
+
+    def live(self, *lines: str) -> None:
+        """Show how things stand at this moment."""
+        if self._is_terminal:
+            self._clear()
+            width = shutil.get_terminal_size().columns - 1
+            self._out.write("".join(f"{f'   {line}'[:width]}\n" for line in lines))
+            self._out.flush()
+            self._live = lines
+        elif lines != self._live and time.monotonic() - self._plain_at >= PLAIN_LINES_EVERY_SECONDS:
+            self._live, self._plain_at = lines, time.monotonic()
+            self._out.write("".join(f"   {line}\n" for line in lines))
+            self._out.flush()
+
+    def _clear(self) -> None:
+        if self._is_terminal and self._live:
+            self._out.write(f"\x1b[{len(self._live)}F\x1b[J")
+        self._live = ()

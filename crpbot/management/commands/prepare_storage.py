@@ -1,0 +1,60 @@
+import uuid
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from storages.backends.s3 import S3Storage
+
+from audit.command import GateCommand
+from audit.errors import Unavailable
+
+DEFAULT_REGION = "us-east-1"
+"""The one region that S3 does not want named when a bucket is made."""
+
+
+class Command(GateCommand):
+    help = "Make the bucket if there is none, and prove that files can be written, read and removed there."
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        try:
+            place, is_new = _prepare()
+            _prove()
+        except (OSError, BotoCoreError, ClientError) as error:
+            raise Unavailable(
+                f"The file store cannot be used ({error}). Check CRPBOT_S3_ENDPOINT, the bucket and its keys."
+            ) from error
+        return {"storage": place, "created": is_new}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return f"{answer['storage']} can be used{' (just made)' if answer['created'] else ''}."
+
+
+def _prepare() -> tuple[str, bool]:
+    """Where files are kept, and whether it had to be made; a folder is made by its first file."""
+    if not isinstance(default_storage, S3Storage):
+        return "the files folder", False
+    client, bucket = default_storage.connection.meta.client, default_storage.bucket_name
+    try:
+        client.head_bucket(Bucket=bucket)
+        return f"bucket {bucket}", False
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+            raise
+    region = default_storage.region_name
+    elsewhere = (
+        {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        if region and region != DEFAULT_REGION
+        else {}
+    )
+    client.create_bucket(Bucket=bucket, **elsewhere)
+    return f"bucket {bucket}", True
+
+
+def _prove() -> None:
+    content = uuid.uuid4().hex.encode()
+    name = default_storage.save(f"proof/{content.decode()}", ContentFile(content))
+    with default_storage.open(name, "rb") as stream:
+        if stream.read() != content:
+            raise OSError("it gave back other bytes than were written")
+    default_storage.delete(name)
