@@ -11,8 +11,8 @@ import runpy
 import signal
 import sys
 
-MEMORY_LIMIT_BYTES = 16 * 2**30
-"""Address space, not memory in use: the libraries reserve far more than they touch."""
+MEMORY_LIMIT_BYTES = 8 * 2**30
+"""Address space; five years of hourly candles take a tenth of it."""
 FILE_LIMIT_BYTES = 2**30
 PR_SET_PDEATHSIG = 1
 

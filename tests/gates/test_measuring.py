@@ -38,12 +38,19 @@ def measured(measurement: Measurement, worker: str = "gates@test") -> Diagnosis:
     return services.judge(measurement, services.policy_in_force())
 
 
+def is_bounded(child: psutil.Process) -> bool:
+    bounds = {
+        kind: child.rlimit(kind)[0] for kind in (psutil.RLIMIT_AS, psutil.RLIMIT_CPU, psutil.RLIMIT_CORE)
+    }
+    return psutil.RLIM_INFINITY not in bounds.values() and bounds[psutil.RLIMIT_CORE] == 0
+
+
 def wait_for_child(seconds: float = 20) -> psutil.Process:
-    """The measuring process, once it is at work."""
+    """The measuring process, once it is at work within its bounds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process().children():
-            if "gates.apart" in child.cmdline():
+            if "gates.apart" in child.cmdline() and is_bounded(child):
                 return child
         time.sleep(0.01)
     raise AssertionError("no measuring process was started")

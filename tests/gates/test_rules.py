@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.errors import InvalidInput
@@ -13,6 +13,9 @@ from gates.rules import GATES, SEED_POLICY, GateOutcome, Verdict, checked_policy
 from tests.scenarios import collapsed, healthy, inaccurate
 
 Path = tuple[str, ...]
+
+# Two cores are shared by many: how long one example takes says nothing here.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # What each gate reads: take any of these away, and it cannot pass.
 NEEDS: dict[str, list[str]] = {
@@ -99,6 +102,7 @@ def test_a_gate_that_lacks_a_figure_never_passes(gate: str, path: str, taken: st
     assert gate not in passed(document)
 
 
+@patient
 @given(data=st.data(), base=st.sampled_from([healthy, inaccurate, collapsed]))
 def test_taking_figures_away_turns_no_refusal_into_a_pass(data: st.DataObject, base: Any) -> None:
     """Whatever was measured first, and whatever is then cut out or blanked, no more gates pass than before."""
@@ -124,6 +128,7 @@ JSON = st.recursive(
 )
 
 
+@patient
 @given(
     data=st.data(), document=st.one_of(st.just(None), st.dictionaries(st.text(max_size=8), JSON, max_size=4))
 )
@@ -137,6 +142,7 @@ def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, d
     assert all(len(outcome.observed) <= 200 and len(outcome.threshold) <= 200 for outcome in outcomes)
 
 
+@patient
 @given(policy=JSON)
 def test_a_policy_of_whatever_form_passes_nothing_it_does_not_set(policy: Any) -> None:
     outcomes = evaluate(healthy("BTC"), policy)
