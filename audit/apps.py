@@ -17,4 +17,4 @@ class AuditConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(REFUSALS)
-        post_migrate.connect(install_triggers, dispatch_uid="audit.install_triggers")
+        post_migrate.connect(install_triggers, sender=self, dispatch_uid="audit.install_triggers")

@@ -7,7 +7,7 @@ after every `migrate`: altering a column on SQLite rebuilds the table and drops 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db import connection
+from django.db import connection, transaction
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def write_once(table: str, *columns: str) -> list[Refusal]:
 def install() -> None:
     """Install every registered refusal whose table exists; safe to repeat."""
     tables = set(connection.introspection.table_names())
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         for refusal in _applicable():
             if refusal.table not in tables:
                 continue
@@ -107,7 +107,7 @@ def install() -> None:
 
 def drop() -> None:
     """Take every refusal out: for a test database about to be emptied, and for nothing else."""
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         for refusal in _applicable():
             target = "" if connection.vendor == "sqlite" else f" ON {refusal.table}"
             cursor.execute(f"DROP TRIGGER IF EXISTS {refusal.name}{target}")

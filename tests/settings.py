@@ -31,6 +31,9 @@ DATABASES["default"].setdefault("TEST", {})
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     # A file, not memory: worker processes and threads of the tests open it too.
     DATABASES["default"]["TEST"]["NAME"] = STATE_DIR / "test.sqlite3"
+    # A killed process loses nothing by it, only a power cut would; and each test empties the tables.
+    options = DATABASES["default"]["OPTIONS"]
+    options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0
 if _inherited:
