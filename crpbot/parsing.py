@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
 from rest_framework.exceptions import ParseError
-from rest_framework.parsers import JSONParser, get_encoding
+from rest_framework.parsers import JSONParser
 
 
 class StrictJSON(JSONParser):
-    """No NaN or Infinity, no name twice in one object, no nesting that exhausts the reader."""
+    """UTF-8, no NaN or Infinity, no name twice in one object, no nesting that exhausts the reader."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        encoding = get_encoding(parser_context or {})
         try:
-            text = stream.read().decode(encoding)
-            return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+            return json.loads(
+                stream.read().decode(), object_pairs_hook=_without_repeats, parse_constant=_no_constant
+            )
         except RecursionError:
             raise ParseError("The body is nested too deeply.") from None
         except ValueError as error:
