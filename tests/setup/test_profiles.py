@@ -1,0 +1,128 @@
+"""Settings come from the environment: the embedded profile needs none, production refuses to guess a secret."""
+
+import os
+import runpy
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as active_settings
+from django.core.exceptions import ImproperlyConfigured
+
+REPOSITORY = Path(active_settings.BASE_DIR)
+PRODUCTION = {
+    "CRPBOT_PROFILE": "production",
+    "CRPBOT_SECRET_KEY": "a secret of this test",
+    "CRPBOT_DATABASE_URL": "postgres://crpbot:word@db:5432/crpbot",
+    "CRPBOT_REDIS_URL": "redis://:word@redis:6379/0",
+    "CRPBOT_ALLOWED_HOSTS": "gate.example.com",
+    "CRPBOT_S3_BUCKET": "crpbot",
+    "CRPBOT_S3_ACCESS_KEY": "access",
+    "CRPBOT_S3_SECRET_KEY": "secret",
+}
+REQUIRED = [name for name in PRODUCTION if name != "CRPBOT_PROFILE"]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Nothing set but the state folder."""
+    for name in [name for name in os.environ if name.startswith("CRPBOT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CRPBOT_STATE_DIR", str(tmp_path / "state"))
+    return monkeypatch
+
+
+def settings() -> dict[str, Any]:
+    """The settings file, read anew."""
+    return runpy.run_path(str(REPOSITORY / "crpbot" / "settings.py"))
+
+
+class TestProduction:
+    @pytest.fixture(autouse=True)
+    def complete(self, environment: pytest.MonkeyPatch) -> None:
+        for name, value in PRODUCTION.items():
+            environment.setenv(name, value)
+
+    def test_runs_on_postgresql_redis_and_s3(self) -> None:
+        found = settings()
+        assert found["DATABASES"]["default"]["ENGINE"] == "django.db.backends.postgresql"
+        assert found["REDIS_URL"] == "redis://:word@redis:6379/0"
+        assert found["STORAGES"]["default"]["BACKEND"] == "storages.backends.s3.S3Storage"
+
+    def test_keeps_nothing_on_its_own_disk(self, tmp_path: Path) -> None:
+        settings()
+        assert not (tmp_path / "state").exists()
+
+    def test_sends_cookies_over_https_only(self) -> None:
+        found = settings()
+        assert found["SESSION_COOKIE_SECURE"]
+        assert found["CSRF_COOKIE_SECURE"]
+        assert found["SECURE_SSL_REDIRECT"]
+
+    @pytest.mark.parametrize("name", REQUIRED)
+    @pytest.mark.parametrize("given", [None, ""], ids=["absent", "empty"])
+    def test_refuses_to_start_without(
+        self, name: str, given: str | None, environment: pytest.MonkeyPatch
+    ) -> None:
+        if given is None:
+            environment.delenv(name)
+        else:
+            environment.setenv(name, given)
+        with pytest.raises(ImproperlyConfigured, match=name) as refused:
+            settings()
+        assert [other for other in REQUIRED if other in str(refused.value)] == [name]
+
+    def test_names_everything_that_is_missing_at_once(self, environment: pytest.MonkeyPatch) -> None:
+        for name in REQUIRED:
+            environment.delenv(name)
+        with pytest.raises(ImproperlyConfigured) as refused:
+            settings()
+        assert all(name in str(refused.value) for name in REQUIRED)
+
+
+class TestEmbedded:
+    def test_needs_nothing(self, environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        found = settings()
+        state = tmp_path / "state"
+        assert found["DATABASES"]["default"]["NAME"] == state / "gate.sqlite3"
+        assert found["REDIS_URL"] == f"unix://{state}/redis.sock"
+        assert found["STORAGES"]["default"]["OPTIONS"]["location"] == state / "files"
+        assert set(found["ALLOWED_HOSTS"]) == {"127.0.0.1", "localhost", "[::1]"}
+
+    def test_makes_a_secret_of_its_own_once_that_nobody_else_can_read(
+        self, environment: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        first, second = settings()["SECRET_KEY"], settings()["SECRET_KEY"]
+        assert first == second
+        assert len(first) >= 50
+        assert stat.S_IMODE((tmp_path / "state" / "secret_key").stat().st_mode) == 0o600
+        environment.setenv("CRPBOT_STATE_DIR", str(tmp_path / "another"))
+        assert settings()["SECRET_KEY"] != first
+
+    def test_finds_a_short_place_for_its_socket_below_a_long_path(
+        self, environment: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        environment.setenv("CRPBOT_STATE_DIR", str(tmp_path / ("long" * 30)))
+        environment.setenv("TMPDIR", "/tmp")
+        socket = settings()["REDIS_URL"].removeprefix("unix://")
+        assert len(socket) <= 100
+        Path(socket).parent.rmdir()
+
+    def test_refuses_another_host_than_loopback(self, environment: pytest.MonkeyPatch) -> None:
+        environment.setenv("CRPBOT_ALLOWED_HOSTS", "127.0.0.1,gate.example.com")
+        environment.setenv("DJANGO_SETTINGS_MODULE", "crpbot.settings")
+        checked = subprocess.run(
+            [sys.executable, "manage.py", "check"], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert checked.returncode == 1
+        assert "answers on loopback only, not as gate.example.com" in checked.stderr
+        assert "CRPBOT_PROFILE=production" in checked.stderr
+
+
+def test_a_profile_that_does_not_exist_is_refused(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CRPBOT_PROFILE", "staging")
+    with pytest.raises(ImproperlyConfigured, match="'staging'; use 'embedded' or 'production'"):
+        settings()
