@@ -7,7 +7,8 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from mlcore import checkpoints
 from mlcore.checkpoints import EpochReport, Progress
@@ -15,6 +16,7 @@ from mlcore.errors import MlcoreError
 from mlcore.networks import Network, seeded
 from mlcore.prepared import Prepared, Scaler, prepare
 from mlcore.recipes import Recipe
+from mlcore.updates import Objective, Updates, dropout_masks
 
 __all__ = ["EpochReport", "Prepared", "Scaler", "Trained", "fit", "prepare", "resolve_device"]
 
@@ -110,9 +112,10 @@ class _Training:
         self.fit_rows = self._resident(*prepared.fit)
         self.stop_rows = self._resident(*prepared.stop)
         self.network: Network = seeded(recipe.dropout, seed).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
-        weights = torch.from_numpy(prepared.class_weights).to(device) if recipe.weighs_classes else None
-        self.loss = nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing or 0.0)
+        self.updates = Updates(self.network, recipe.learning_rate, recipe.dropout)
+        weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
+        self.smoothing = recipe.label_smoothing or 0.0
+        self.objective = Objective(weights.to(device), self.smoothing)
         self.fingerprint = prepared.fingerprint(recipe, seed)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -145,38 +148,32 @@ class _Training:
         return report
 
     def _train(self, number: int) -> float:
-        # Each epoch draws from its own seed: a resumed fit needs no random state, only the epoch's number.
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0] >> 1)
-        )
-        self.network.train()
+        """Mean loss over the epoch. Each epoch draws from seed and number: a resumed fit needs no random state."""
+        draw = np.random.SeedSequence([self.seed, number])
+        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        keep = dropout_masks([self.seed, number, 1], self.device)
         features, labels = self.fit_rows
         order = torch.randperm(len(labels)).to(self.device)
-        total, rows = torch.zeros((), device=self.device), 0
-        for x, y in zip(
-            features[order].split(self.batch_size), labels[order].split(self.batch_size), strict=True
-        ):
-            if len(y) == 1:  # BatchNorm has no variance of one row to train on
-                break
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(self.network(x), y)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach() * len(y)
-            rows += len(y)
-        return float(total / rows)
+        features, targets = features[order], self.objective.targets(labels[order])
+        total, weight = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for start in range(0, len(labels) - 1, self.batch_size):  # - 1: BatchNorm has no variance of one row
+            rows = slice(start, start + self.batch_size)
+            total += self.updates.update(features[rows], targets[rows], keep)
+            weight += targets.weights[rows].sum()
+        return float(total / weight)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
         self.network.eval()
         features, labels = self.stop_rows
         logits = self.network(features)
-        return float(self.loss(logits, labels)), float((logits.argmax(1) == labels).float().mean())
+        loss = cross_entropy(logits, labels, self.objective.weights, label_smoothing=self.smoothing)
+        return float(loss), float((logits.argmax(1) == labels).float().mean())
 
     def checkpoint(self) -> bytes:
         tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
+        for index, state in self.updates.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
         return checkpoints.pack(self.fingerprint, self.progress, _arrays(tensors))
 
@@ -192,7 +189,8 @@ class _Training:
         for name, tensor in groups["adam"].items():
             index, _, moment = name.partition(".")
             moments.setdefault(int(index), {})[moment] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        optimizer = self.updates.optimizer
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
     def trained(self) -> Trained:
         is_best = self.recipe.restores_best

@@ -1,0 +1,89 @@
+"""The update written out by hand is the one autograd would make."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mlcore.networks import Network, seeded
+from mlcore.updates import Objective, Updates, dropout_masks
+
+WEIGHTS = torch.tensor([0.9, 1.3, 0.8])
+ROWS, LABELS = torch.randn(65, 72, generator=torch.Generator().manual_seed(1)), torch.arange(65) % 3
+
+
+class FixedMask(nn.Module):
+    """Dropout with a mask given from outside, so that both ways drop the same."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+def masks(dropout: Sequence[float], seed: int) -> list[Tensor]:
+    keep = dropout_masks([seed], "cpu")
+    return [keep(len(ROWS), width, share) for width, share in zip((256, 128, 64), dropout, strict=True)]
+
+
+def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
+    network = seeded(dropout, seed=3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    loss = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)
+    for step in range(steps):
+        if any(dropout):
+            network.dropout1, network.dropout2, network.dropout3 = map(FixedMask, masks(dropout, step))
+        optimizer.zero_grad()
+        loss(network(ROWS), LABELS).backward()
+        optimizer.step()
+    return network
+
+
+def by_hand(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
+    network = seeded(dropout, seed=3)
+    updates = Updates(network, 1e-3, dropout)
+    targets = Objective(WEIGHTS, smoothing).targets(LABELS)
+    for step in range(steps):
+        updates.update(ROWS, targets, dropout_masks([step], "cpu"))
+    return network
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.15], ids=["no smoothing", "smoothing"])
+@pytest.mark.parametrize("dropout", [(0.0, 0.0, 0.0), (0.3, 0.3, 0.2)], ids=["no dropout", "dropout"])
+def test_every_gradient_is_autograds(dropout: Sequence[float], smoothing: float) -> None:
+    reference, ours = by_autograd(dropout, smoothing, steps=1), by_hand(dropout, smoothing, steps=1)
+    for (name, theirs), mine in zip(reference.named_parameters(), ours.parameters(), strict=True):
+        assert theirs.grad is not None and mine.grad is not None
+        assert torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-7), name
+
+
+def test_after_many_steps_network_and_buffers_are_still_autograds() -> None:
+    reference, ours = by_autograd((0.3, 0.3, 0.2), 0.15, steps=20), by_hand((0.3, 0.3, 0.2), 0.15, steps=20)
+    for name, theirs in reference.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], theirs, rtol=1e-3, atol=1e-5), name
+
+
+def test_the_loss_is_that_of_torch() -> None:
+    network = seeded((0.0, 0.0, 0.0), seed=3)
+    expected = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.15)(network(ROWS), LABELS)
+    targets = Objective(WEIGHTS, 0.15).targets(LABELS)
+    total = Updates(network, 1e-3, (0.0, 0.0, 0.0)).slopes(ROWS, targets, dropout_masks([0], "cpu"))
+    assert float(total / targets.weights.sum()) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_masks_drop_their_share_and_keep_the_mean() -> None:
+    mask = dropout_masks([5], "cpu")(1_000, 256, 0.3).numpy()
+    assert np.unique(mask).tolist() == pytest.approx([0, 1 / 0.7])
+    assert (mask == 0).mean() == pytest.approx(0.3, abs=0.005)
+    assert mask.mean() == pytest.approx(1, abs=0.01)
+
+
+def test_masks_are_drawn_anew_each_time_and_repeat_with_the_seed() -> None:
+    first, again = dropout_masks([1, 2], "cpu"), dropout_masks([1, 2], "cpu")
+    one, two = first(64, 64, 0.2), first(64, 64, 0.2)
+    assert not torch.equal(one, two)
+    assert torch.equal(one, again(64, 64, 0.2))
