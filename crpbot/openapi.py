@@ -49,7 +49,7 @@ class Problem(serializers.Serializer[Any]):
 
 
 class ProblemSchema(AutoSchema):
-    """Adds the problems to every operation. A view names in `problems` those its services raise (409, 503)."""
+    """Adds the problems to every operation. A view whose POST needs the world in some state says `can_conflict`."""
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
@@ -67,14 +67,8 @@ class ProblemSchema(AutoSchema):
         writes = {400, 413, 415} if self.method == "POST" else set()
         lists = {400} if isinstance(self.view, ListModelMixin) else set()
         details = {404} if "{" in self.path else set()
-        return {401, 403, *writes, *lists, *details, *self._raised()}
-
-    def _raised(self) -> tuple[int, ...]:
-        """What the view's service raises; where one view lists and posts, its post alone calls a service."""
-        if self.method == "GET" and hasattr(self.view, "post"):
-            return ()
-        raised: tuple[int, ...] = getattr(self.view, "problems", ())
-        return raised
+        conflicts = {409} if self.method == "POST" and getattr(self.view, "can_conflict", False) else set()
+        return {401, 403, 503, *writes, *lists, *details, *conflicts}
 
 
 def _example(status: int) -> OpenApiExample:

@@ -1,10 +1,12 @@
 """Errors of the API as problem+json (RFC 9457)."""
 
+import logging
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
@@ -14,8 +16,10 @@ from rest_framework.views import set_rollback
 from audit.errors import DomainError
 
 CONTENT_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = 2
 TITLES = {400: "Invalid input", 401: "Not signed in", 403: "Not allowed", 404: "Not found", 413: "Too large"}
+_RETRY = {"Retry-After": "2"}
+
+logger = logging.getLogger(__name__)
 
 
 def problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -30,7 +34,7 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response | No
 def problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The document and headers for an error; (None, {}) for one that is a bug."""
     if isinstance(error, DomainError):
-        return error.as_problem(), {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 503 else {}
+        return error.as_problem(), _RETRY if error.status == 503 else {}
     if isinstance(error, Http404):
         return document(404, "There is no such thing here."), {}
     if isinstance(error, PermissionDenied):
@@ -39,6 +43,9 @@ def problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
         return document(413, str(error)), {}
     if isinstance(error, SuspiciousOperation | MultiPartParserError):
         return document(400, str(error) or "This request cannot be read."), {}
+    if isinstance(error, OperationalError):
+        logger.error("the database did not answer", exc_info=error)
+        return document(503, "The service cannot reach its database. Ask again shortly."), _RETRY
     if isinstance(error, exceptions.APIException):
         return _from_framework(error), _headers_of(error)
     return None, {}

@@ -16,3 +16,4 @@ urlpatterns = [
 handler400 = "crpbot.views.bad_request"
 handler403 = "crpbot.views.forbidden"
 handler404 = "crpbot.views.not_found"
+handler500 = "crpbot.views.server_error"

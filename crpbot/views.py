@@ -2,6 +2,7 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views import defaults
 
 from crpbot.problems import json_problem
 
@@ -27,6 +28,12 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     sentence = f"Nothing stands at {request.path}. What was once released, trained or measured is kept: look in its list."
     return _problem(request, 404, "No such page", sentence)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        return json_problem(500, "Something broke", "This is a fault of the service, and it is in its log.")
+    return defaults.server_error(request)
 
 
 def _problem(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:

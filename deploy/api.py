@@ -65,7 +65,6 @@ class Active(APIView):
     """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
 
     permission_classes = (CanServe,)
-    problems = (503,)
 
     @extend_schema_serializer(component_name="Snapshot", examples=[OpenApiExample("live", SNAPSHOT_EXAMPLE)])
     class Output(serializers.Serializer[Any]):
@@ -227,7 +226,6 @@ class Releases(ListAPIView[Release]):
             help_text="`fallback`: to be registered as what a pin holds the bots on.",
         )
 
-    problems = (409, 503)
     queryset = ReleaseDetail.queryset.order_by("-id")
     serializer_class = ReleaseDetail.Output
     filterset_class = Filter
@@ -317,7 +315,7 @@ class DecisionAtEpoch(Decision):
 
 class Approve(APIView):
     Input = DecisionAtEpoch
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="approve_release", request=Input, responses=Moves.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -328,7 +326,7 @@ class Approve(APIView):
 
 class Restore(APIView):
     Input = DecisionAtEpoch
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="restore_release", request=Input, responses=Moves.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -339,7 +337,7 @@ class Restore(APIView):
 
 class Decline(APIView):
     Input = Decision
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="decline_release", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -350,7 +348,7 @@ class Decline(APIView):
 
 class Cancel(APIView):
     Input = Decision
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="cancel_release", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -361,7 +359,7 @@ class Cancel(APIView):
 
 class Register(APIView):
     Input = Decision
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="register_fallback", request=Input, responses=ReleaseDetail.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -373,7 +371,7 @@ class Register(APIView):
 
 class Pin(APIView):
     Input = Decision
-    problems = (409, 503)
+    can_conflict = True
 
     @extend_schema(operation_id="pin_fallback", request=Input, responses=Moves.Output)
     def post(self, request: Request) -> Response:

@@ -229,7 +229,7 @@ def _answer(run: TrainingRun, status: int = 200) -> Response:
 
 
 class CancelRun(APIView):
-    problems = (409,)
+    can_conflict = True
 
     @extend_schema_serializer(component_name="RunCancellation")
     class Input(inputs.Input):
@@ -245,7 +245,7 @@ class CancelRun(APIView):
 
 
 class RelaunchRun(APIView):
-    problems = (409,)
+    can_conflict = True
 
     @extend_schema_serializer(component_name="RunRelaunch")
     class Input(RecipeInput):
@@ -369,7 +369,6 @@ class AsyncChunks:
 
 class Artifacts(APIView):
     permission_classes = (CanServe,)
-    problems = (503,)
 
     @extend_schema(
         parameters=[

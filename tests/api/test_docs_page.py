@@ -14,7 +14,9 @@ from tests.e2e.browser import chromium, find_chromium
 pytestmark = [
     pytest.mark.django_db,
     pytest.mark.browser,
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"),
+    pytest.mark.skipif(
+        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
+    ),
 ]
 
 ORIGIN = "http://gate.test"

@@ -1,9 +1,11 @@
 """Whatever goes wrong, a program reads one form of answer."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from django.db import OperationalError, connection
 
+from gates.models import GatePolicy
 from tests.api.callers import Caller, assert_problem
 
 pytestmark = pytest.mark.django_db
@@ -71,6 +73,24 @@ def test_a_refused_name_is_not_echoed_without_end(as_operator: Caller) -> None:
     response = as_operator.post("releases/", body)
     assert_problem(response, 400)
     assert len(response.content) < 20_000
+
+
+def test_a_fault_of_the_service_is_a_problem_too_and_says_nothing_of_its_inside(as_viewer: Caller) -> None:
+    GatePolicy.objects.create(number=99, body="not JSON", reason="a fault", proposed_by="anna")
+    as_viewer.http.raise_request_exception = False
+    response = as_viewer.get("policies/")
+    problem = assert_problem(response, 500, "a fault of the service")
+    assert "JSON" not in str(problem)
+
+
+def test_while_the_database_does_not_answer_a_program_is_told_to_ask_later(as_viewer: Caller) -> None:
+    def closed(*query: object) -> NoReturn:
+        raise OperationalError("the server closed the connection unexpectedly")
+
+    with connection.execute_wrapper(closed):
+        response = as_viewer.get("workers/")
+    assert_problem(response, 503, "cannot reach its database")
+    assert int(response["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/png", "nonsense"])

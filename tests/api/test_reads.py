@@ -120,6 +120,7 @@ def test_releases_are_filtered_by_state_line_purpose_and_launcher(as_viewer: Cal
     assert rows(as_viewer, "releases/", launched_by="somebody else") == []
 
 
+@pytest.mark.postgresql
 def test_moves_begin_with_where_the_pointer_stands(as_viewer: Caller) -> None:
     scenarios.service_in_use()
     services.pin(actor=scenarios.APPROVER, reason="looks wrong")
@@ -150,6 +151,7 @@ def test_anyone_who_may_look_can_check_the_audit_chain_from_its_rows(as_viewer: 
         assert event["hash"] == previous
 
 
+@pytest.mark.postgresql
 def test_the_audit_is_filtered_by_actor_kind_object_and_time(as_viewer: Caller) -> None:
     began_at = timezone.now()
     scenarios.service_in_use()
@@ -194,6 +196,7 @@ def test_a_list_comes_in_pages_that_lead_to_one_another(as_viewer: Caller) -> No
     assert len(rows(as_viewer, "datasets/", ordering="id", limit=1, offset=4)) == 1
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("query", "name"),
     [
@@ -224,6 +227,7 @@ def test_a_time_that_is_none_is_refused_by_name(as_viewer: Caller) -> None:
     assert "after" in assert_problem(as_viewer.get("audit/", {"after": "yesterday"}), 400)["errors"]
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize("identifier", ["0", "99", "9" * 30, "9" * 5000, "-1", "one"])
 @pytest.mark.parametrize("kind", ["releases", "runs", "diagnoses"])
 def test_an_unknown_id_is_not_found(kind: str, identifier: str, as_viewer: Caller) -> None:
@@ -244,6 +248,7 @@ def queries_of(caller: Caller, path: str) -> int:
     return len(captured)
 
 
+@pytest.mark.postgresql
 def test_a_longer_list_takes_no_more_queries(as_viewer: Caller) -> None:
     scenarios.service_in_use()
     queued_run()
