@@ -30,6 +30,11 @@ class DecisionForm(ReasonForm):
 
     epoch = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
+    @property
+    def seen_epoch(self) -> int:
+        """0, which no pointer ever stands at, when the form says nothing."""
+        return self.cleaned_data.get("epoch") or 0
+
 
 class DatasetField(forms.ModelChoiceField):
     """One coin's datasets, the newest first."""

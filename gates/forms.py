@@ -46,11 +46,11 @@ def _field(parameter: Threshold | Choice, stands: Any) -> forms.Field:
         choices = [(word, word.replace("_", " ")) for word in parameter.words]
         return forms.ChoiceField(label=label, choices=choices, initial=stands)
     kind = forms.IntegerField if parameter.is_whole else forms.FloatField
+    bounds: dict[str, Any] = {"min_value": parameter.least, "max_value": parameter.greatest}
     return kind(
         label=label,
         initial=stands,
-        min_value=parameter.least,
-        max_value=parameter.greatest,
         widget=forms.NumberInput(attrs={"step": 1 if parameter.is_whole else "any"}),
         help_text=f"The plan says {parameter.seed:g}; {parameter.is_looser_when} is looser.",
+        **bounds,
     )

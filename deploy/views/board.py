@@ -49,13 +49,13 @@ def pin(request: HttpRequest) -> HttpResponse:
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
     found = board()
     shows_live = request.GET.get("gates") == "live" or found.candidate is None
-    shown = found.live if shows_live else found.candidate
+    of_candidate = matrix_of(found.candidate)
     context = {
         "board": found,
-        "shown": shown,
+        "shown": found.live if shows_live else found.candidate,
         "shows_live": shows_live,
-        "matrix": matrix_of(shown),
-        "candidate_matrix": matrix_of(found.candidate),
+        "matrix": matrix_of(found.live) if shows_live else of_candidate,
+        "candidate_matrix": of_candidate,
         "pin_form": pin_form,
         "can_pin": found.now is not None
         and not found.is_on_fallback

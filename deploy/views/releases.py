@@ -74,7 +74,7 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
         raise Http404(f"A release cannot be asked to {action}.")
     if request.method != "POST":
         return redirect("release", pk)
-    form = DecisionForm(request.POST)
+    form = DecisionForm(request.POST, auto_id=f"{action}-%s")
     if not form.is_valid():
         return _page(request, release, asked=Action(action), form=form, status=400)
     try:
@@ -87,12 +87,12 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
 
 
 def _approve(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.approve(release, actor=actor, **_seen(form))
+    move = services.approve(release, actor=actor, reason=form.cleaned_data["reason"], epoch=form.seen_epoch)
     return f"Approved: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
 
 
 def _restore(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.restore(release, actor=actor, **_seen(form))
+    move = services.restore(release, actor=actor, reason=form.cleaned_data["reason"], epoch=form.seen_epoch)
     return f"Restored: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
 
 
@@ -120,10 +120,6 @@ _CARRIED_OUT: Mapping[Action, Callable[[Release, Actor, DecisionForm], str]] = {
 }
 
 
-def _seen(form: DecisionForm) -> dict[str, object]:
-    return {"reason": form.cleaned_data["reason"], "epoch": form.cleaned_data["epoch"] or 0}
-
-
 def _release(pk: int) -> Release:
     rows = Release.objects.select_related("status", "policy", "budget").prefetch_related(
         "coins__dataset", "budget__runs", "moves"
@@ -140,22 +136,18 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     """The release; after a decision that was refused, with its form as it was filled in."""
-    actor = actor_of(request)
     now = pointer.current()
     is_building = release.state == ReleaseState.BUILDING
     places = places_of(release)
-    is_fallback = pointer.fallback() == release
     context = {
         "release": release,
         "now": now,
         "is_building": is_building,
-        "is_fallback": is_fallback,
+        "is_fallback": pointer.fallback() == release,
         "places": places,
         "matrix": matrix(places),
         "progress": progress(release),
-        "decisions": _decisions(
-            release, actor, now.epoch if now else 0, asked, form, is_fallback=is_fallback
-        ),
+        "decisions": _decisions(release, actor_of(request), now.epoch if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
         "history": AuditEvent.objects.filter(
@@ -171,21 +163,22 @@ def _page(
 
 
 def _decisions(
-    release: Release,
-    actor: Actor,
-    epoch: int,
-    asked: Action | None,
-    filled: DecisionForm | None,
-    *,
-    is_fallback: bool,
+    release: Release, actor: Actor, epoch: int, asked: Action | None, filled: DecisionForm | None
 ) -> list[dict[str, object]]:
-    """What this person is offered here: each action with its form, and who else must take it where they may not."""
-    offered = []
-    for action in (a for a in Action if a in release.allowed_actions and actor.has(OFFERED_TO[a])):
-        if action == Action.REGISTER and is_fallback:
-            continue
-        form = filled if action == asked and filled else DecisionForm(auto_id=f"{action}-%s")
-        form.auto_id, form.initial["epoch"] = f"{action}-%s", epoch
-        needs_another = action in BY_ANOTHER and actor.name == release.launched_by
-        offered.append({"action": action, "form": form, "needs_another": needs_another, "epoch": epoch})
-    return offered
+    """What this person is offered here, each with its form; and what they asked for, whatever came of it."""
+    return [
+        {
+            "action": action,
+            "form": filled if action == asked and filled else DecisionForm(auto_id=f"{action}-%s"),
+            "needs_another": action in BY_ANOTHER and actor.name == release.launched_by,
+            "epoch": epoch,
+        }
+        for action in Action
+        if action == asked or (action in _open_to(release) and actor.has(OFFERED_TO[action]))
+    ]
+
+
+def _open_to(release: Release) -> frozenset[str]:
+    """What may be asked of a release; the registered fallback need not be registered again."""
+    is_fallback = pointer.fallback() == release
+    return release.allowed_actions - ({Action.REGISTER} if is_fallback else set())

@@ -54,16 +54,11 @@
     };
   }
 
-  // Plotly grows the words in a cell until they fill it.
-  function legible(trace) {
-    return trace.texttemplate ? { ...trace, textfont: { size: 13, color: colour("--ink") } } : trace;
-  }
-
   function draw(place, figure) {
     figures.set(place, figure);
     place.querySelector(".chart-waits")?.remove();
     const calm = { displayModeBar: false, responsive: true };
-    Plotly.react(place, figure.data.map(legible), dressed(figure.layout || {}), calm);
+    Plotly.react(place, figure.data, dressed(figure.layout || {}), calm);
   }
 
   function say(places, text) {

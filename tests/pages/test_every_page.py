@@ -1,0 +1,226 @@
+"""What holds for every page: who may look, what the browser is allowed, where links lead, what a glance costs."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from audit.models import AuditEvent, AuditHead
+from tests.pages import scene
+from tests.pages.conftest import SignedIn
+
+ROLES = {"viewer": "victor", "operator": "olivia", "approver": "anna"}
+PAGES = {
+    "board": "/",
+    "board with the live gates": "/?gates=live",
+    "launch": "/launch/",
+    "launch of another line": "/launch/?line=v5",
+    "launch of no line there is": "/launch/?line=v99",
+    "estimate": "/launch/estimate/?line=v7_fixed&purpose=candidate&seed=1",
+    "releases": "/releases/",
+    "releases in one state": "/releases/?state=rejected",
+    "releases in no state there is": "/releases/?state=strange&page=77",
+    "release being built": "/releases/{building}/",
+    "release to decide": "/releases/{awaiting}/",
+    "release rejected": "/releases/{rejected}/",
+    "release rolled back": "/releases/{inherited}/",
+    "release registered as fallback": "/releases/{fallback}/",
+    "runs": "/runs/",
+    "runs in one state": "/runs/?state=failed",
+    "run under way": "/runs/{running_run}/",
+    "run that failed": "/runs/{failed_run}/",
+    "datasets": "/datasets/",
+    "dataset": "/datasets/{dataset}/",
+    "policies": "/policies/",
+    "policy": "/policies/1/",
+    "proposing a policy": "/policies/propose/",
+    "workers": "/workers/",
+}
+FIGURES = {
+    "release's charts": "/releases/{rejected}/charts/SOL/",
+    "run's charts": "/runs/{running_run}/charts/",
+    "dataset's charts": "/datasets/{dataset}/charts/",
+}
+WITH_CHARTS = {"release", "run", "dataset"}
+MOST_QUERIES = 40
+
+
+def address(pattern: str, desk: scene.Scene) -> str:
+    return pattern.format(**{name: getattr(value, "pk", value) for name, value in vars(desk).items()})
+
+
+class Document(HTMLParser):
+    """What a page holds that matters here."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: set[str] = set()
+        self.ids: list[str] = []
+        self.labelled: set[str] = set()
+        self.fields: list[dict[str, Any]] = []
+        self.inline: list[str] = []
+        self._script: dict[str, Any] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.inline += [f"{tag} {name}" for name in found if name == "style" or name.startswith("on")]
+        if tag == "style" or (tag == "script" and not found.get("src")):
+            self.inline.append(tag)
+        if "id" in found:
+            self.ids.append(str(found["id"]))
+        if tag == "label":
+            self.labelled.add(str(found.get("for")))
+        if tag in ("input", "select", "textarea") and found.get("type") not in ("hidden", "submit"):
+            self.fields.append(found)
+        for name in ("href", "hx-get", "data-charts", "src"):
+            if found.get(name):
+                self.links.add(str(found[name]))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everyone_with_a_role_may_look_at_everything(
+    role: str, desk: scene.Scene, signed_in: SignedIn
+) -> None:
+    client = signed_in(ROLES[role])
+    answers = {name: client.get(address(path, desk)).status_code for name, path in (PAGES | FIGURES).items()}
+    assert set(answers.values()) == {200}, answers
+
+
+def test_nobody_looks_without_signing_in(desk: scene.Scene, client: Client) -> None:
+    for path in (PAGES | FIGURES).values():
+        answer = client.get(address(path, desk))
+        assert answer.status_code == 302, path
+        assert answer["Location"].startswith("/sign-in/?next=/"), path
+
+
+def test_who_holds_no_role_is_told_to_ask_for_one(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("norma")
+    for path in (PAGES | FIGURES).values():
+        answer = client.get(address(path, desk))
+        assert answer.status_code == 403, path
+        assert "Ask whoever runs the\n    service" in answer.content.decode(), path
+
+
+def test_the_page_for_who_holds_no_role_lets_them_sign_out(signed_in: SignedIn) -> None:
+    client = signed_in("norma")
+    assert 'action="/sign-out/"' in client.get("/").content.decode()
+    assert client.post("/sign-out/")["Location"] == "/sign-in/"
+
+
+def test_looking_changes_nothing(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("ada")
+    before = (AuditHead.objects.get().hash, AuditEvent.objects.count())
+    for path in (PAGES | FIGURES).values():
+        client.get(address(path, desk))
+    for action in ("approve", "decline", "restore", "cancel", "register"):
+        assert client.get(f"/releases/{desk.awaiting.pk}/{action}/").status_code == 302
+    for path in (
+        "/pin/",
+        f"/runs/{desk.running_run.pk}/cancel/",
+        f"/runs/{desk.failed_run.pk}/again/",
+        "/policies/1/adopt/",
+    ):
+        assert client.get(path).status_code == 302
+    assert (AuditHead.objects.get().hash, AuditEvent.objects.count()) == before
+
+
+def test_pages_hold_no_inline_script_or_style(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("ada")
+    for name, path in PAGES.items():
+        assert Document(client.get(address(path, desk)).content.decode()).inline == [], name
+
+
+def test_only_pages_with_charts_let_styles_be_written(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("ada")
+    for name, path in PAGES.items():
+        answer = client.get(address(path, desk))
+        policy = answer["Content-Security-Policy"]
+        has_charts = "data-chart=" in answer.content.decode() or name == "release being built"
+        assert ("style-src 'self' 'unsafe-inline'" in policy) == has_charts, name
+        assert ("plotly.min.js" in answer.content.decode()) == has_charts, name
+        assert "script-src 'self';" in policy and "default-src 'none'" in policy, name
+
+
+def test_every_link_leads_somewhere(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("ada")
+    found: set[str] = set()
+    for path in PAGES.values():
+        page = address(path, desk)
+        links = Document(client.get(page).content.decode()).links
+        found |= {page.partition("?")[0] + link if link.startswith("?") else link for link in links}
+    inside = {link for link in found if not link.startswith("#")}
+    assert all(link.startswith("/") for link in inside), inside
+    assert not {link for link in inside if _status(client, link) >= 400}
+
+
+def _status(client: Client, link: str) -> int:
+    answer = client.get(link)
+    if answer.streaming:
+        b"".join(answer.streaming_content)  # type: ignore[attr-defined]  # a static file stays open until its end
+    return answer.status_code
+
+
+def test_every_field_has_a_label_and_every_id_is_there_once(desk: scene.Scene, signed_in: SignedIn) -> None:
+    client = signed_in("ada")
+    for name, path in PAGES.items():
+        page = Document(client.get(address(path, desk)).content.decode())
+        assert len(page.ids) == len(set(page.ids)), (name, sorted(page.ids))
+        for field in page.fields:
+            assert field.get("id") in page.labelled or field.get("aria-label"), (name, field)
+
+
+def test_a_page_asks_the_database_no_more_than_it_must(
+    desk: scene.Scene, signed_in: SignedIn, django_assert_max_num_queries: Any
+) -> None:
+    client = signed_in("ada")
+    for path in PAGES.values():
+        with django_assert_max_num_queries(MOST_QUERIES):
+            client.get(address(path, desk))
+
+
+def test_every_page_there_is_stands_in_this_matrix(desk: scene.Scene) -> None:
+    known = [re.sub(r"\{\w+\}", "1", path).partition("?")[0] for path in (PAGES | FIGURES).values()]
+    covered = {get_resolver().resolve(path).view_name for path in known}
+    by_post_only = {"pin", "decide", "run-cancel", "run-again", "policy-adopt"}
+    without_role = {"sign-in", "sign-out", "healthz"}
+    assert _own_names() == covered | by_post_only | without_role
+
+
+def _own_names() -> set[str]:
+    """The names of all our own pages: the admin and the API have their tests elsewhere."""
+    names: set[str] = set()
+    for entry in get_resolver().url_patterns:
+        if isinstance(entry, URLPattern):
+            names.add(str(entry.name))
+        elif isinstance(entry, URLResolver) and not entry.namespace:
+            names |= {str(pattern.name) for pattern in entry.url_patterns}
+    return names
+
+
+@pytest.mark.parametrize(
+    "path", ["/releases/9999/", "/runs/9999/", "/datasets/9999/", "/policies/9999/", "/nowhere/"]
+)
+def test_what_is_not_there_says_so_in_the_same_frame(path: str, signed_in: SignedIn) -> None:
+    answer = signed_in("victor").get(path)
+    assert answer.status_code == 404
+    assert "No such page" in answer.content.decode() and 'aria-label="Pages"' in answer.content.decode()
+
+
+def test_a_form_from_elsewhere_is_refused_with_a_reason(signed_in: SignedIn) -> None:
+    client = signed_in("anna")
+    client.handler.enforce_csrf_checks = True
+    answer = client.post("/pin/", {"reason": "from another site"})
+    assert answer.status_code == 403 and "cannot be trusted" in answer.content.decode()
+
+
+def test_a_fault_of_the_service_still_looks_like_the_service(settings: Any, signed_in: SignedIn) -> None:
+    client = signed_in("victor")
+    client.raise_request_exception = False
+    settings.ROOT_URLCONF = "tests.pages.broken_urls"
+    answer = client.get("/broken/")
+    assert answer.status_code == 500
+    assert "Something broke" in answer.content.decode() and Document(answer.content.decode()).inline == []

@@ -1,0 +1,407 @@
+"""What a person fills in: sound input does what it says, unsound input is kept, and told what is wrong with it."""
+
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
+
+from audit.models import AuditEvent
+from deploy import pointer
+from deploy.models import PointerMove, Release
+from gates.models import GatePolicy
+from gates.services import policy_in_force
+from tests import factories
+from tests.pages import scene
+from tests.pages.conftest import SignedIn
+from training.models import Dataset, TrainingRun
+
+LAUNCH = {"line": "v7_fixed", "purpose": "candidate", "seed": "3", "epochs": "5", "batch_size": "64"}
+
+
+def text(answer: HttpResponse) -> str:
+    return answer.content.decode()
+
+
+def said(answer: Any) -> list[str]:
+    """The messages of the page an action led to."""
+    return [str(message) for message in answer.context["messages"]]
+
+
+class TestSigningIn:
+    def test_leads_to_the_page_that_was_asked_for(self, desk: scene.Scene, client: Any, db: None) -> None:
+        answer = client.post(
+            "/sign-in/", {"username": "victor", "password": factories.PASSWORD, "next": "/releases/"}
+        )
+        assert (answer.status_code, answer["Location"]) == (302, "/releases/")
+
+    def test_leads_nowhere_outside(self, desk: scene.Scene, client: Any, db: None) -> None:
+        answer = client.post(
+            "/sign-in/",
+            {"username": "victor", "password": factories.PASSWORD, "next": "https://elsewhere.example/"},
+        )
+        assert answer["Location"] == "/"
+
+    def test_keeps_the_name_and_says_no_more_than_that_they_do_not_fit(
+        self, desk: scene.Scene, client: Any, db: None
+    ) -> None:
+        answers = [
+            client.post("/sign-in/", {"username": n, "password": "wrong"}) for n in ("victor", "nobody-here")
+        ]
+        assert [answer.status_code for answer in answers] == [400, 400]
+        assert all("This name and password do not fit" in text(answer) for answer in answers)
+        assert 'value="victor"' in text(answers[0]) and "wrong" not in text(answers[0])
+
+
+class TestLaunching:
+    def test_starts_a_release_with_what_differs_from_the_recipe(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("olivia").post("/launch/", LAUNCH, follow=True)
+        release = Release.objects.latest("id")
+        assert (release.line, release.seed, release.parameters) == ("v7_fixed", 3, {"epochs": 5})
+        assert release.launched_by == "olivia"
+        assert f"Launched release {release.pk}" in said(answer)[0]
+
+    def test_takes_the_dataset_that_was_named(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        older = Dataset.objects.filter(coin__symbol="BTC").earliest("id")
+        signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(older.pk)})
+        assert Release.objects.latest("id").coins.get(coin__symbol="BTC").dataset == older
+
+    @pytest.mark.parametrize(
+        ("field", "value", "problem"),
+        [
+            ("epochs", "0", "greater than or equal to 1"),
+            ("epochs", "51", "less than or equal to 50"),
+            ("epochs", "many", "whole number"),
+            ("batch_size", "15", "greater than or equal to 16"),
+            ("batch_size", "nan", "whole number"),
+            ("learning_rate", "nan", "number"),
+            ("learning_rate", "7", "less than or equal to 0.01"),
+            ("seed", "-1", "greater than or equal to 0"),
+            ("seed", str(2**31), "less than or equal to"),
+            ("purpose", "inherited", "not one of the available choices"),
+            ("line", "v99", "not one of the available choices"),
+            ("dataset_BTC", "999999", "not one of the available choices"),
+        ],
+    )
+    def test_keeps_what_was_typed_and_says_what_is_wrong(
+        self, field: str, value: str, problem: str, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        before = Release.objects.count()
+        answer = signed_in("olivia").post("/launch/", {**LAUNCH, "seed": "77", field: value})
+        assert answer.status_code == 400
+        assert problem in text(answer)
+        assert Release.objects.count() == before
+        if field != "seed":
+            assert 'value="77"' in text(answer)
+
+    def test_refuses_another_coins_candles(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        another = Dataset.objects.filter(coin__symbol="ETH").earliest("id")
+        answer = signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(another.pk)})
+        assert answer.status_code == 400
+
+    @pytest.mark.parametrize("name", ["victor", "anna"])
+    def test_takes_an_operator(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        before = Release.objects.count()
+        answer = signed_in(name).post("/launch/", LAUNCH)
+        assert answer.status_code == 403
+        assert "that takes the operator role" in text(answer)
+        assert Release.objects.count() == before
+
+    def test_is_estimated_as_it_is_filled_in(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        client = signed_in("olivia")
+        few, many = (
+            client.get("/launch/estimate/", {**LAUNCH, "epochs": n}).context["estimate"] for n in (5, 50)
+        )
+        assert many.seconds > few.seconds and many.usd > few.usd
+
+    def test_says_why_there_is_no_estimate(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").get("/launch/estimate/", {**LAUNCH, "epochs": "51"})
+        assert "less than or equal to 50" in text(answer)
+
+    def test_offers_the_settings_of_the_line(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        client = signed_in("olivia")
+        assert 'name="epochs"' in text(client.get("/launch/?line=v7_fixed"))
+        v5 = text(client.get("/launch/?line=v5"))
+        assert 'name="epochs"' not in v5 and "trains to convergence" in v5
+
+
+class TestDeciding:
+    def test_approving_moves_the_pointer(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        epoch = _epoch()
+        answer = signed_in("anna").post(
+            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed", "epoch": epoch}, follow=True
+        )
+        now = pointer.current()
+        assert now and (now.epoch, now.release, now.moved_by) == (epoch + 1, desk.awaiting, "anna")
+        assert said(answer) == [
+            f"Approved: every bot must run v7_fixed of release {desk.awaiting.pk} (epoch {epoch + 1})."
+        ]
+
+    def test_the_form_carries_the_epoch_its_page_showed(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        assert f'<input type="hidden" name="epoch" value="{_epoch()}">' in page
+
+    def test_an_approval_of_an_old_epoch_shows_what_is_now_and_keeps_the_reason(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        now = _epoch()
+        answer = signed_in("anna").post(
+            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed, I looked", "epoch": now - 1}
+        )
+        assert answer.status_code == 409
+        assert f"you saw epoch {now - 1}, it is {now}" in text(answer)
+        assert "all passed, I looked" in text(answer)
+        assert f'name="epoch" value="{now}"' in text(answer)
+        assert _epoch() == now
+
+    @pytest.mark.parametrize("action", ["approve", "decline"])
+    def test_takes_a_reason(self, action: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("anna").post(
+            f"/releases/{desk.awaiting.pk}/{action}/", {"reason": " ", "epoch": _epoch()}
+        )
+        assert answer.status_code == 400
+        assert "Give a reason: it stands in the audit history." in text(answer)
+        assert Release.objects.get(pk=desk.awaiting.pk).state == "awaiting_approval"
+
+    @pytest.mark.parametrize("name", ["victor", "olivia"])
+    @pytest.mark.parametrize("action", ["approve", "decline"])
+    def test_takes_an_approver(self, action: str, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        path = f"/releases/{desk.awaiting.pk}/"
+        client = signed_in(name)
+        assert f'action="{path}{action}/"' not in text(client.get(path))
+        answer = client.post(f"{path}{action}/", {"reason": "I want it", "epoch": _epoch()})
+        assert answer.status_code == 403
+        assert "that takes the approver role" in text(answer) and "I want it" in text(answer)
+
+    def test_declining_says_so(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("arthur").post(
+            f"/releases/{desk.awaiting.pk}/decline/", {"reason": "not today"}, follow=True
+        )
+        assert said(answer) == [f"Declined release {desk.awaiting.pk}."]
+        assert Release.objects.get(pk=desk.awaiting.pk).state == "declined"
+
+    def test_who_launched_it_is_told_that_it_takes_another(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        client = signed_in("ada")
+        client.post("/launch/", LAUNCH)
+        mine = Release.objects.latest("id")
+        answer = client.post(f"/releases/{mine.pk}/approve/", {"reason": "mine", "epoch": _epoch()})
+        assert answer.status_code == 403 and "it takes another person" in text(answer)
+
+    def test_cancelling_ends_a_release_being_built(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(
+            f"/releases/{desk.building.pk}/cancel/", {"reason": "wrong seed"}, follow=True
+        )
+        assert said(answer) == [f"Cancelled release {desk.building.pk}."]
+        assert Release.objects.get(pk=desk.building.pk).state == "rejected"
+
+    def test_what_cannot_be_asked_is_not_there(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        assert (
+            signed_in("anna").post(f"/releases/{desk.awaiting.pk}/explode/", {"reason": "x"}).status_code
+            == 404
+        )
+
+    def test_what_is_settled_cannot_be_settled_again(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("anna").post(
+            f"/releases/{desk.rejected.pk}/approve/", {"reason": "please", "epoch": _epoch()}
+        )
+        assert answer.status_code == 409 and "it cannot be approved" in text(answer)
+
+    def test_a_refused_decision_stands_in_the_release_s_history(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        signed_in("victor").post(
+            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "me too", "epoch": _epoch()}
+        )
+        assert AuditEvent.objects.latest("seq").kind == "release.approve.refused"
+        assert "approve refused" in text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+
+
+class TestPinning:
+    def test_holds_the_bots_on_the_fallback(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        scene.approved(desk.awaiting)
+        client = signed_in("anna")
+        assert 'action="/pin/"' in text(client.get("/"))
+        answer = client.post("/pin/", {"reason": "it behaves oddly"}, follow=True)
+        now = pointer.current()
+        assert now and (now.kind, now.release, now.reason) == ("pin", desk.fallback, "it behaves oddly")
+        assert said(answer) == [f"Pinned: every bot must run v5 (epoch {now.epoch})."]
+        assert 'action="/pin/"' not in text(client.get("/"))
+
+    def test_says_that_they_are_there_already(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        before = PointerMove.objects.count()
+        answer = signed_in("anna").post("/pin/", {"reason": "again"})
+        assert answer.status_code == 409 and "already" in text(answer)
+        assert PointerMove.objects.count() == before
+
+    @pytest.mark.parametrize("name", ["victor", "olivia"])
+    def test_takes_an_approver(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        scene.approved(desk.awaiting)
+        client = signed_in(name)
+        assert 'action="/pin/"' not in text(client.get("/"))
+        answer = client.post("/pin/", {"reason": "I am afraid"})
+        assert answer.status_code == 403 and "that takes the approver role" in text(answer)
+
+    def test_takes_a_reason(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        scene.approved(desk.awaiting)
+        answer = signed_in("anna").post("/pin/", {})
+        assert answer.status_code == 400 and "Give a reason" in text(answer)
+
+
+class TestDatasets:
+    def test_adds_candles(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(
+            "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}, follow=True
+        )
+        dataset = Dataset.objects.latest("id")
+        assert (dataset.coin.symbol, dataset.rows, dataset.origin) == ("ETH", 3, "eth.csv")
+        assert said(answer) == [f"Added dataset {dataset.pk}, 3 bars of ETH."]
+
+    def test_the_same_candles_are_the_same_dataset(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        client = signed_in("olivia")
+        client.post("/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())})
+        count = Dataset.objects.count()
+        answer = client.post(
+            "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}, follow=True
+        )
+        assert Dataset.objects.count() == count
+        assert said(answer)[-1].startswith("These candles are here already")
+
+    @pytest.mark.parametrize(
+        ("data", "problem"),
+        [
+            (b"", "This file is empty"),
+            (b"not,candles\n1,2\n", "timestamp"),
+            (factories.candle_csv(high="1"), "row 2"),
+            (factories.candle_csv(close="nan"), "row 2"),
+        ],
+        ids=["empty", "other columns", "a high below the low", "a close that is no number"],
+    )
+    def test_says_what_is_wrong_with_a_file_and_keeps_the_coin(
+        self, data: bytes, problem: str, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        before = Dataset.objects.count()
+        answer = signed_in("olivia").post("/datasets/", {"coin": "SOL", "file": _upload(data)})
+        assert answer.status_code == 400
+        assert problem in text(answer)
+        assert '<option value="SOL" selected' in text(answer)
+        assert Dataset.objects.count() == before
+
+    def test_needs_a_file(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post("/datasets/", {"coin": "SOL"})
+        assert answer.status_code == 400 and "Choose a file with candles." in text(answer)
+
+    def test_takes_an_operator(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("anna").post(
+            "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}
+        )
+        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+
+
+class TestRuns:
+    def test_one_that_failed_is_launched_again_with_changes(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("olivia").post(
+            f"/runs/{desk.failed_run.pk}/again/", {"learning_rate": "0.001"}, follow=True
+        )
+        run = TrainingRun.objects.latest("id")
+        assert (run.coin, run.dataset, run.seed) == (
+            desk.failed_run.coin,
+            desk.failed_run.dataset,
+            desk.failed_run.seed,
+        )
+        assert run.parameters == {"learning_rate": 0.001}
+        assert f"Launched run {run.pk}" in said(answer)[0]
+
+    def test_its_bounds_are_kept(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(
+            f"/runs/{desk.failed_run.pk}/again/", {"learning_rate": "3", "seed": "8"}
+        )
+        assert answer.status_code == 400
+        assert "less than or equal to 0.01" in text(answer) and 'value="8"' in text(answer)
+
+    def test_only_one_that_failed_is_launched_again(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(f"/runs/{desk.running_run.pk}/again/", {})
+        assert answer.status_code == 409 and "only a run that failed or was cancelled" in text(answer)
+
+    def test_cancelling_waits_for_the_epoch_under_way(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(
+            f"/runs/{desk.running_run.pk}/cancel/", {"reason": "no use"}, follow=True
+        )
+        assert said(answer) == [f"Run {desk.running_run.pk} ends after its present epoch."]
+        assert "ends after this epoch" in text(answer)
+
+    @pytest.mark.parametrize("path", ["/runs/{running_run}/cancel/", "/runs/{failed_run}/again/"])
+    def test_take_an_operator(self, path: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        target = path.format(running_run=desk.running_run.pk, failed_run=desk.failed_run.pk)
+        answer = signed_in("anna").post(target, {"reason": "no use"})
+        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+
+    def test_one_that_ended_cannot_be_cancelled(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(f"/runs/{desk.failed_run.pk}/cancel/", {"reason": "late"})
+        assert answer.status_code == 409 and "has ended already" in text(answer)
+
+
+class TestPolicies:
+    def test_a_loosened_one_takes_two_people_and_is_then_told_on_every_page(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        fields = _policy_fields(signed_in("anna"))
+        signed_in("anna").post(
+            "/policies/propose/", {**fields, "accuracy.above": "0.6", "reason": "a calm market"}
+        )
+        proposed = GatePolicy.objects.latest("number")
+        assert proposed.document["gates"]["accuracy"]["above"] == 0.6
+        assert policy_in_force().number == 1
+
+        alone = signed_in("anna").post(f"/policies/{proposed.number}/adopt/", {"reason": "mine"})
+        assert alone.status_code == 403 and policy_in_force().number == 1
+        signed_in("arthur").post(f"/policies/{proposed.number}/adopt/", {"reason": "agreed"})
+        assert policy_in_force() == proposed
+        for path in ("/", "/runs/", f"/releases/{desk.rejected.pk}/", "/nowhere/"):
+            assert "The gate is loosened." in text(signed_in("victor").get(path)), path
+
+    def test_keeps_what_was_typed_and_says_what_is_wrong(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        fields = _policy_fields(signed_in("anna"))
+        answer = signed_in("anna").post(
+            "/policies/propose/", {**fields, "accuracy.above": "7", "reason": "a slip of the finger"}
+        )
+        assert answer.status_code == 400
+        assert "less than or equal to 0.9999" in text(answer) and "a slip of the finger" in text(answer)
+        assert GatePolicy.objects.count() == 1
+
+    def test_one_that_changes_nothing_is_refused(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("anna").post(
+            "/policies/propose/", {**_policy_fields(signed_in("anna")), "reason": "why not"}
+        )
+        assert answer.status_code == 409 and "which is in force" in text(answer)
+
+    @pytest.mark.parametrize("name", ["victor", "olivia"])
+    def test_take_an_approver(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+        fields = _policy_fields(signed_in("anna"))
+        answer = signed_in(name).post(
+            "/policies/propose/", {**fields, "accuracy.above": "0.7", "reason": "stricter"}
+        )
+        assert answer.status_code == 403 and "that takes the approver role" in text(answer)
+
+
+def _epoch() -> int:
+    now = pointer.current()
+    assert now is not None
+    return now.epoch
+
+
+def _upload(data: bytes) -> SimpleUploadedFile:
+    return SimpleUploadedFile("eth.csv", data)
+
+
+def _policy_fields(client: Any) -> dict[str, str]:
+    """The proposal's form as it is first shown."""
+    form = client.get("/policies/propose/").context["form"]
+    return {name: str(field.initial) for name, field in form.fields.items() if name != "reason"}
