@@ -83,12 +83,12 @@ def test_a_fault_of_the_service_is_a_problem_too_and_says_nothing_of_its_inside(
     assert "JSON" not in str(problem)
 
 
-def test_while_the_database_does_not_answer_a_program_is_told_to_ask_later(as_viewer: Caller) -> None:
+def test_while_the_database_does_not_answer_a_program_is_told_to_ask_later(as_approver: Caller) -> None:
     def closed(*query: object) -> NoReturn:
         raise OperationalError("the server closed the connection unexpectedly")
 
     with connection.execute_wrapper(closed):
-        response = as_viewer.get("workers/")
+        response = as_approver.get("workers/")
     assert_problem(response, 503, "cannot reach its database")
     assert int(response["Retry-After"]) > 0
 
