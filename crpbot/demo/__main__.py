@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[2]
 OK, FAILED, INTERRUPTED = 0, 1, 130
+RULER = "─" * 72
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,29 +114,40 @@ def _summary(plan: "Plan", account: "Account") -> str:
 
     move = pointer.current()
     line = move.release.line if move and move.release else "nothing"
+    because = "\n    ".join((move.reason if move else "-").split("; "))
     people = "\n".join(f"    {name:<10} {password}" for name, password in account.passwords.items())
     coin, path = next(iter(account.history.items()))
-    told = "\n".join(f"  It should not have ended so: {surprise}." for surprise in account.surprises)
+    told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
+    state = _shown(plan.state)
+    is_usual = plan.state == FOLDER / "var" / "state"
+    manage = f"{'' if is_usual else f'CRPBOT_STATE_DIR={state} '}.venv/bin/python manage.py"
     return f"""
-────────────────────────────────────────────────────────────────────────
-The bots are on {line}, epoch {move.epoch if move else "-"}, after {account.seconds:.0f} seconds.
-  because: {move.reason if move else "-"}
-{told}
-Look around
-    {plan.url}/            the board: what is live now, and why
-    {plan.url}/api/schema/ the API; {plan.url}/admin/ the audit history (as admin)
-  Sign in as
+{RULER}
+The bots are on {line}, epoch {move.epoch if move else "-"}, after {account.seconds:.0f} seconds. Because:
+    {because}{told}
+
+Look around at {plan.url}
+    {plan.url}/             what is live now, and why
+    {plan.url}/api/schema/  the API, to read and to try
+    {plan.url}/admin/       the audit history, as admin
+Sign in as
 {people}
-  Ask as the bot does
-    export CRPBOT_URL={plan.url} CRPBOT_TOKEN={account.bot_token}
-    .venv/bin/python -m runtime predict --coin {coin} --candles {path}
-  Ask on the terminal
-    .venv/bin/python manage.py active
-    .venv/bin/python manage.py verify_audit
-  Processes and logs
-    .venv/bin/supervisorctl -c {plan.state}/supervisor.conf status
-    {plan.state}/logs/
-────────────────────────────────────────────────────────────────────────"""
+Ask as the bot does
+    export CRPBOT_URL={plan.url}
+    export CRPBOT_TOKEN={account.bot_token}
+    .venv/bin/python -m runtime predict --coin {coin} --candles {_shown(path)}
+Ask on the terminal
+    {manage} active
+    {manage} verify_audit
+Processes and logs
+    .venv/bin/supervisorctl -c {state}/supervisor.conf status
+    {state}/logs/
+{RULER}"""
+
+
+def _shown(path: Path) -> Path:
+    """As a person in the repository would type it."""
+    return path.relative_to(FOLDER) if path.is_relative_to(FOLDER) else path
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -1,0 +1,163 @@
+"""docker-compose.yml and the Dockerfile, as far as they can be proven without a container engine."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.conf import settings
+from django.core.management import get_commands
+
+REPOSITORY = Path(settings.BASE_DIR)
+TEXT = (REPOSITORY / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OWN = {name: service for name, service in SERVICES.items() if "build" in service}
+STEPS = {"migrate", "storage-ready"}
+LASTING = {name: service for name, service in SERVICES.items() if name not in STEPS}
+VARIABLES = re.findall(r"\$\{(\w+)(:?[-?][^}]*)?\}", TEXT)
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+
+
+def command(service: dict[str, Any]) -> list[str]:
+    """A service's command, with the defaults of its variables; the image's own where it names none."""
+    given = service.get("command") or json.loads(DOCKERFILE.split("\nCMD ")[1].replace("\\\n", ""))
+    if isinstance(given, list):
+        return given
+    return shlex.split(re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", given))
+
+
+def test_it_fits_the_compose_schema() -> None:
+    checked = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "check_jsonschema",
+            "--builtin-schema",
+            "vendor.compose-spec",
+            "docker-compose.yml",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_it_has_every_part_of_production() -> None:
+    assert {"postgresql", "redis", "storage", "web", "gpu-worker", "cpu-worker", "reconcile"} <= set(SERVICES)
+    assert set(SERVICES) >= STEPS
+
+
+@pytest.mark.parametrize("name", [*LASTING])
+def test_what_lasts_is_checked_and_started_again(name: str) -> None:
+    assert SERVICES[name]["restart"] == "unless-stopped"
+    assert SERVICES[name]["healthcheck"]
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" not in service])
+def test_foreign_images_are_pinned_to_a_release(name: str) -> None:
+    tag = SERVICES[name]["image"].partition(":")[2]
+    assert re.match(r"\d+\.\d+", tag), f"{name} runs {SERVICES[name]['image']}"
+
+
+@pytest.mark.parametrize("name", [*OWN])
+def test_our_own_run_without_privileges_on_a_read_only_disk(name: str) -> None:
+    assert OWN[name]["read_only"]
+    assert OWN[name]["cap_drop"] == ["ALL"]
+    assert "USER crpbot" in DOCKERFILE
+
+
+def test_no_secret_has_a_default() -> None:
+    secret = re.compile("SECRET|PASSWORD|KEY|TOKEN")
+    bare = {name for name, rest in VARIABLES if secret.search(name) and not rest}
+    asked = {name for name, rest in VARIABLES if secret.search(name) and rest.startswith(":?")}
+    defaulted = {name for name, rest in VARIABLES if secret.search(name) and "-" in rest[:2]}
+    assert asked
+    assert defaulted == set()
+    assert bare <= asked, "repeated without a message only where the same name has one"
+
+
+def test_what_production_requires_is_given() -> None:
+    from crpbot.settings import REQUIRED_IN_PRODUCTION
+
+    for name, service in OWN.items():
+        assert set(REQUIRED_IN_PRODUCTION) <= set(service["environment"]), name
+
+
+def test_every_value_is_one_that_the_settings_read() -> None:
+    read = (REPOSITORY / "crpbot" / "settings.py").read_text()
+    given = {key for service in OWN.values() for key in service["environment"] if key.startswith("CRPBOT_")}
+    assert {key for key in given if f'"{key}"' not in read} == set()
+
+
+def test_every_variable_is_told_in_the_operations_page() -> None:
+    told = set(re.findall(r"`(CRPBOT_\w+)`", (REPOSITORY / "docs" / "operations.md").read_text()))
+    assert {name for name, _ in VARIABLES} - told == set()
+
+
+def test_every_setting_of_the_environment_is_told_in_the_operations_page() -> None:
+    read = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
+    told = set(re.findall(r"`(CRPBOT_\w+)`", (REPOSITORY / "docs" / "operations.md").read_text()))
+    assert read - told == set()
+
+
+@pytest.mark.parametrize("name", [*OWN])
+def test_its_command_names_something_that_exists(name: str) -> None:
+    words = command(OWN[name])
+    if words[0] == "uvicorn":
+        module, _, attribute = words[1].partition(":")
+        assert hasattr(import_module(module), attribute)
+    elif words[0] == "celery":
+        assert words[1:4] == ["-A", "crpbot", "worker"]
+        queues = set(words[words.index("--queues") + 1].split(","))
+        assert queues == {"training", "gates"}
+    else:
+        assert words[:2] == ["python", "manage.py"]
+        assert words[2] in get_commands()
+
+
+@pytest.mark.parametrize("name", ["web", "gpu-worker", "cpu-worker", "reconcile"])
+def test_it_starts_once_tables_and_bucket_are_there(name: str) -> None:
+    for step in STEPS:
+        assert SERVICES[name]["depends_on"][step] == {"condition": "service_completed_successfully"}
+
+
+def test_the_gpu_worker_reserves_an_nvidia_device() -> None:
+    worker = SERVICES["gpu-worker"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia"
+    assert device["capabilities"] == ["gpu"]
+    assert worker["profiles"] == ["gpu"]
+
+
+def test_only_the_proxy_can_be_reached_from_outside() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
+    assert COMPOSE["networks"]["data"]["internal"]
+    assert "data" not in SERVICES["proxy"]["networks"]
+
+
+def test_the_image_holds_every_package_the_service_imports() -> None:
+    copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE))
+    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert copied == packages | {"templates"}
+
+
+def test_the_builder_is_shown_what_the_image_copies_and_nothing_else() -> None:
+    allowed = {
+        line.removeprefix("!")
+        for line in (REPOSITORY / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        name
+        for names in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+        for name in names.split()
+    }
+    assert allowed == copied

@@ -1,0 +1,133 @@
+"""The commands of the repository, on a machine that lacks something."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+REPOSITORY = Path(settings.BASE_DIR)
+LISTED = ("demo", "test", "setup", "lint", "bench", "soak", "screenshots", "clean", "help")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What `make` reads of the repository, without an environment."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, folder)
+    return folder
+
+
+def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "CRPBOT_"))}
+    return subprocess.run(
+        ["make", "--no-print-directory", *words],
+        cwd=folder,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def script(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.mark.parametrize("words", [(), ("help",)], ids=["make", "make help"])
+def test_help_lists_the_commands(words: tuple[str, ...]) -> None:
+    listed = make(REPOSITORY, *words).stdout
+    assert [name for name in LISTED if f"make {name} " not in listed] == []
+
+
+def test_setup_without_a_python_says_which_it_needs_and_how_to_name_one(clone: Path) -> None:
+    asked = make(clone, "setup", "PYTHON=python-that-is-not-there")
+    assert asked.returncode != 0
+    assert "This needs Python 3.11 or 3.12" in asked.stdout
+    assert "make setup PYTHON=/path/to/python3.11" in asked.stdout
+    assert not (clone / ".venv").exists()
+
+
+def test_setup_passes_over_a_python_that_is_too_old(clone: Path, tmp_path: Path) -> None:
+    old = script(tmp_path / "python3", "exit 1")  # what the question for a fitting version makes of it
+    asked = make(clone, "setup", f"PYTHON={old}")
+    assert asked.returncode != 0
+    assert "found neither" in asked.stdout
+
+
+def test_setup_without_room_on_the_disk_says_how_much_it_needs(clone: Path) -> None:
+    asked = make(clone, "setup", f"PYTHON={sys.executable}", "FREE_MB_NEEDED=999999999")
+    assert asked.returncode != 0
+    assert "the packages need 999999999: make room first" in asked.stdout
+    assert not (clone / ".venv").exists()
+
+
+def test_setup_installs_torch_first_and_the_lock_after_it_once(clone: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    python = script(
+        clone / ".venv" / "bin" / "python",
+        f'[ "$1" = -V ] && echo Python 3.11.7 || echo "$@" >> {log}',
+    )
+    assert make(clone, "setup").returncode == 0
+    installs = [line for line in log.read_text().splitlines() if "pip install" in line]
+    assert installs[0].endswith("-c constraints.txt torch")
+    assert installs[1].endswith("-r constraints.txt")
+    log.unlink()
+    assert make(clone, "setup").stdout == ""
+    assert not log.exists(), f"{python} was asked again although nothing changed"
+    with (clone / "constraints.txt").open("a") as lock:
+        lock.write("another==1.0\n")
+    make(clone, "setup")
+    assert log.exists()
+
+
+def test_demo_hands_on_what_it_is_told(clone: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script(clone / ".venv" / "bin" / "python", f'[ "$1" = -V ] && echo Python 3.11.7 || echo "$@" >> {log}')
+    make(clone, "demo", "PORT=8001", "CANDLES=a folder", "DRIFT=0", "EXIT=1")
+    assert (
+        log.read_text().splitlines()[-1] == "-m crpbot.demo --port 8001 --candles a folder --drift 0 --exit"
+    )
+
+
+class TestCI:
+    @pytest.fixture
+    def asked(self, tmp_path: Path) -> Path:
+        """A checkout whose `make` only tells what it was asked."""
+        (tmp_path / "main" / ".ci").mkdir(parents=True)
+        shutil.copy(REPOSITORY / ".ci" / "run", tmp_path / "main" / ".ci" / "run")
+        script(tmp_path / "bin" / "make", 'echo "make $@; candles: $CRPBOT_CANDLES_DIR"; exit 7')
+        return tmp_path
+
+    def run(self, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = f"{folder / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", ".ci/run"],
+            cwd=folder / "main",
+            env={"PATH": path, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    def test_runs_the_tests_and_fails_when_they_fail(self, asked: Path) -> None:
+        ran = self.run(asked)
+        assert ran.stdout == "make test; candles: \n"
+        assert ran.returncode == 7
+
+    def test_takes_real_candles_that_lie_beside_the_repository(self, asked: Path) -> None:
+        (asked / "shared" / "data").mkdir(parents=True)
+        assert self.run(asked).stdout == f"make test; candles: {asked}/shared/data\n"
+
+    def test_leaves_a_folder_of_candles_that_was_named(self, asked: Path) -> None:
+        (asked / "shared" / "data").mkdir(parents=True)
+        assert "candles: /elsewhere" in self.run(asked, CRPBOT_CANDLES_DIR="/elsewhere").stdout
