@@ -1,0 +1,98 @@
+"""What the service says of a model trained on five years of real hourly candles: that it is honest, and not good enough."""
+
+import json
+import os
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.models import Release
+from deploy.outcomes import places_of
+from deploy.rules import MoveKind, ReleaseState
+from gates import runner as gate_runner
+from gates.models import Measurement
+from tests import factories, scenarios
+from training import runner as training_runner
+from training import services as training
+from training.models import TrainingRun
+from training.rules import Source
+
+FOLDER = os.environ.get("CRPBOT_CANDLES_DIR")
+ROWS = 43_803
+
+pytestmark = [
+    pytest.mark.candles,
+    pytest.mark.skipif(
+        not FOLDER, reason="CRPBOT_CANDLES_DIR is not set: no real candles, nothing shown about them"
+    ),
+]
+
+
+@pytest.fixture
+def rejected(committed: None) -> Release:
+    """V7 trained and measured on all three coins, by what the workers run, in this process."""
+    scenarios.service_in_use()
+    for coin in scenarios.coins():
+        path = Path(str(FOLDER)) / f"{coin}.csv.gz"
+        training.import_candles(
+            coin, path.read_bytes(), name=path.name, source=Source.UPLOAD, actor=scenarios.LAUNCHER
+        )
+    # A short training: the verdict does not hang on the last tenth of a percent.
+    release = services.launch(
+        "v7_fixed", actor=scenarios.LAUNCHER, parameters={"epochs": 8, "batch_size": 128}
+    )
+    services.advance(release)
+    for run in TrainingRun.objects.all():
+        training_runner.train(run.pk, worker_name="training@test")
+    services.advance(release)
+    for measurement in Measurement.objects.filter(state="queued"):
+        gate_runner.run(measurement.pk, worker_name="gates@test")
+    services.advance(release)
+    return Release.objects.select_related("status").get(pk=release.pk)
+
+
+def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason(
+    rejected: Release, client: Client
+) -> None:
+    places = places_of(rejected)
+    assert {place.dataset.rows for place in places} == {ROWS}
+    for place in places:
+        assert place.diagnosis is not None
+        verdicts = {result.gate: result.verdict for result in place.diagnosis.results.all()}
+        assert verdicts["accuracy"] == "failed", verdicts
+        assert all(
+            verdicts[gate] == "passed" for gate in ("bundle", "scaler", "finite_weights", "single_sample")
+        )
+        assert (verdicts["confidence"], verdicts["logit_range"]) == ("passed", "passed")
+        figures = place.diagnosis.document["accuracy"]
+        assert figures["majority"] < figures["point"] < 0.42, "a little skill, and no more"
+
+    assert rejected.state == ReleaseState.REJECTED
+    now = pointer.current()
+    assert now is not None
+    assert (now.kind, now.epoch, now.release) == (MoveKind.PIN, 2, pointer.fallback())
+    reason = rejected.status.reason
+    for coin in scenarios.COINS:
+        assert f"{coin} accuracy failed: " in reason
+    assert "required lower bound over 65 %" in reason
+    assert_everywhere(reason, client)
+
+
+def assert_everywhere(reason: str, client: Client) -> None:
+    """Board, API, audit and command give this reason, to the letter."""
+    out = StringIO()
+    call_command("active", stdout=out)
+    assert reason in out.getvalue()
+    assert reason in AuditEvent.objects.filter(kind="pointer.pin").get().reason
+    token = factories.token(factories.person("bot"), "bot")
+    active = client.get("/api/v1/active/", headers={"authorization": f"Bearer {token}"})
+    assert reason in json.loads(active.content)["reason"]
+    client.force_login(factories.person("victor", "viewer"))
+    shown = client.get("/").content.decode()
+    for part in reason.split("; "):
+        assert part.split(": ", 1)[1].split(",")[0] in shown
