@@ -1,0 +1,34 @@
+"""Features of a long history, candles to a matrix, against pandas.
+
+python -m benchmarks.features [--quick]
+"""
+
+import argparse
+import sys
+
+import pandas as pd
+
+from benchmarks.interleaved import compare
+from benchmarks.pandas_features import relative72
+from mlcore.features import compute
+from mlcore.simulate import simulate
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the bars: does it run, not how fast")
+    is_quick = parser.parse_args().quick
+    bars, rounds = (100_000, 2) if is_quick else (1_000_000, 5)
+    candles = simulate("BTC", bars, drift=0.0, seed=1)
+    table = pd.DataFrame({name: candles[name].to_numpy() for name in candles.columns[1:]})
+    comparison = compare(
+        lambda: compute(candles, "relative72"), lambda: relative72(table).to_numpy(), rounds=rounds, calls=1
+    )
+    print(f"relative72 of {bars:,} candles: {comparison}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
