@@ -11,6 +11,7 @@ from django_filters import rest_framework as filters
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 REASON_LIMIT = 1000
@@ -53,6 +54,13 @@ class Reason(Text):
         super().__init__(max_length=REASON_LIMIT, help_text="Why. It stands in the audit history.", **kwargs)
 
 
+class LengthRequired(APIException):
+    """The framework takes a body of unannounced length for an empty one; then its fields would only seem to be missing."""
+
+    status_code = 411
+    default_detail = "Send the body with a Content-Length; a chunked one is not read."
+
+
 class Input(serializers.Serializer[Any]):
     """A body's fields and no others."""
 
@@ -65,7 +73,9 @@ class Input(serializers.Serializer[Any]):
 
     @classmethod
     def read(cls, request: Request) -> dict[str, Any]:
-        """The checked fields of a request's body. Raises ValidationError, field by field."""
+        """The checked fields of a request's body. Raises ValidationError, field by field; LengthRequired."""
+        if "Transfer-Encoding" in request.headers and not request.headers.get("Content-Length"):
+            raise LengthRequired
         parsed = cls(data=request.data)
         parsed.is_valid(raise_exception=True)
         checked: dict[str, Any] = parsed.validated_data

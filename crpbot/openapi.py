@@ -25,6 +25,10 @@ MEANINGS = {
         "The request is sound, but the world is not in the state it needs.",
         "The pointer moved since you looked: you saw epoch 7, it is 8 (odd predictions). Look again.",
     ),
+    411: (
+        "The body was sent without its length.",
+        "Send the body with a Content-Length; a chunked one is not read.",
+    ),
     413: ("The body is larger than allowed.", "Request body exceeded settings.DATA_UPLOAD_MAX_MEMORY_SIZE."),
     415: ("The body is of another type than this takes.", 'Unsupported media type "text/plain" in request.'),
     503: (
@@ -64,7 +68,7 @@ class ProblemSchema(AutoSchema):
         return first.rstrip(".") or None
 
     def _statuses(self) -> set[int]:
-        writes = {400, 413, 415} if self.method == "POST" else set()
+        writes = {400, 411, 413, 415} if self.method == "POST" else set()
         lists = {400} if isinstance(self.view, ListModelMixin) else set()
         details = {404} if "{" in self.path else set()
         conflicts = {409} if self.method == "POST" and getattr(self.view, "can_conflict", False) else set()

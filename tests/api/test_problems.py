@@ -60,6 +60,11 @@ def test_a_body_of_another_type_is_refused(content_type: str, as_approver: Calle
     assert_problem(response, 415, content_type)
 
 
+def test_a_body_of_unannounced_length_is_not_taken_for_an_empty_one(as_approver: Caller) -> None:
+    headers = {"Authorization": f"Bearer {as_approver.token}", "Transfer-Encoding": "chunked"}
+    assert_problem(as_approver.http.post("/api/v1/pointer/pin/", headers=headers), 411, "Content-Length")
+
+
 def test_every_wrong_field_is_named_at_once(as_operator: Caller) -> None:
     body = {"line": "v8", "epochs": 0, "lerning_rate": 1, "colour": "red"}
     problem = assert_problem(as_operator.post("releases/", body), 400, "lerning_rate", "colour")
