@@ -82,7 +82,7 @@ def start(*command: str, log: Path, **env: str) -> Process:
     return Process(popen, log)
 
 
-def wait_until(condition: Callable[[], Any], *, what: str, seconds: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], *, what: str, seconds: float = 90.0) -> Any:
     """What `condition()` answers once it is true. Fails the test, saying what was waited for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

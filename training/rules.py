@@ -76,7 +76,7 @@ def reserve(
 
 def headroom(allowed_seconds: float) -> float:
     """How long before its limit a run is stopped, so that the stopping itself is paid for too."""
-    return min(1.0, allowed_seconds / 10)
+    return min(2.0, allowed_seconds / 4)
 
 
 def makespan(seconds: Iterable[float], slots: int) -> float:
