@@ -21,9 +21,9 @@ OVERHEAD_SECONDS = 3.0
 """Loading, features and the bundle's files, beside the epochs."""
 
 UPDATE_SECONDS = 0.001
-ROW_SECONDS = 0.000_005
+ROW_SECONDS = 0.000_008
 LOGISTIC_ROWS_PER_SECOND = 5_000.0
-"""One core of a small server, where nothing was measured here yet: an update of 64 rows about 1.3 ms."""
+"""One core of a small server, where nothing was measured here yet: an update of 64 rows takes about 1.5 ms."""
 
 RECENT_EPOCHS = 500
 
