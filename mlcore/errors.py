@@ -40,5 +40,16 @@ class InvalidParameter(MlcoreError):
         super().__init__(f"{name}: {reason}")
 
 
+MAX_SEED = 2**63 - 1
+
+
 class ResumeRefused(MlcoreError):
     """A checkpoint that belongs to another fit, or that is damaged."""
+
+
+def check_bounds(name: str, value: float, least: float, greatest: float) -> None:
+    """Raises InvalidParameter unless least ≤ value ≤ greatest, and so for NaN too."""
+    if not least <= value <= greatest:
+        raise InvalidParameter(
+            name, f"{value:g} is out of bounds; choose a value from {least:g} to {greatest:g}"
+        )

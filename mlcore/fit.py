@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from mlcore import checkpoints
 from mlcore.checkpoints import EpochReport, Progress
-from mlcore.errors import MlcoreError
+from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.networks import Network, seeded
 from mlcore.prepared import Prepared, Scaler, prepare
 from mlcore.recipes import Recipe
@@ -63,8 +63,9 @@ def fit(
 
     `on_epoch` gets each epoch's report and a checkpoint to resume from; an exception it raises stops the fit and
     passes through. Raises ResumeRefused for a checkpoint that is damaged or of another fit, Diverged for a loss that
-    is no longer finite.
+    is no longer finite, InvalidParameter for a negative seed.
     """
+    check_bounds("seed", seed, 0, MAX_SEED)
     if recipe.network == "logistic":
         from mlcore.logistic import fit_logistic
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from mlcore.errors import InvalidParameter
+from mlcore.errors import InvalidParameter, check_bounds
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,7 @@ class Parameter:
             or (self.is_whole and not float(value).is_integer())
         ):
             raise InvalidParameter(self.name, f"{value!r} is not a {'whole ' if self.is_whole else ''}number")
-        if not self.least <= value <= self.greatest:
-            bounds = f"from {self.least:g} to {self.greatest:g}"
-            raise InvalidParameter(self.name, f"{value:g} is out of bounds; choose a value {bounds}")
+        check_bounds(self.name, value, self.least, self.greatest)
         return int(value) if self.is_whole else float(value)
 
 

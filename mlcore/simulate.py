@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mlcore.candle_checks import check
+from mlcore.errors import MAX_SEED, check_bounds
 
 COINS = ("BTC", "ETH", "SOL")
 START_PRICES = {"BTC": 50_000.0, "ETH": 3_000.0, "SOL": 100.0}
@@ -21,6 +22,8 @@ DEMO_BARS = 24_000
 
 MIN_BARS = 2
 MAX_BARS = 1_000_000
+MAX_DRIFT = 5.0
+MAX_INTERVAL_SECONDS = 7 * 86_400
 
 _START_MS = 1_609_459_200_000  # 2021-01-01T00:00:00Z
 _REGIME_BARS = (24, 72)
@@ -29,9 +32,14 @@ _VOLATILITY = 0.005  # log return of a bar, the level it wanders around
 
 
 def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: int = 3600) -> pl.DataFrame:
-    """Candles of `bars` bars from 2021-01-01 on, the same for the same arguments. Raises ValueError out of bounds."""
-    if not MIN_BARS <= bars <= MAX_BARS:
-        raise ValueError(f"bars: {bars:,} is not between {MIN_BARS:,} and {MAX_BARS:,}")
+    """Candles of `bars` bars from 2021-01-01 on, the same for the same arguments.
+
+    Raises InvalidParameter for one out of bounds.
+    """
+    check_bounds("bars", bars, MIN_BARS, MAX_BARS)
+    check_bounds("drift", drift, 0, MAX_DRIFT)
+    check_bounds("seed", seed, 0, MAX_SEED)
+    check_bounds("interval_seconds", interval_seconds, 1, MAX_INTERVAL_SECONDS)
     random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
     volatility = _volatility(random, bars)
     shocks = random.standard_t(_FREEDOM, bars) * np.sqrt((_FREEDOM - 2) / _FREEDOM)

@@ -1,10 +1,13 @@
 """The simulated market: the same for the same arguments, valid, and with something in it only when planted."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 
 from mlcore import candles, simulate
+from mlcore.errors import InvalidParameter
 
 
 def log_close(frame: pl.DataFrame) -> np.ndarray:
@@ -54,7 +57,20 @@ def test_hourly_volatility_is_that_of_a_coin() -> None:
         assert 0.004 < np.diff(log_close(simulate.simulate(coin, 20_000, 0.0, seed=2))).std() < 0.013
 
 
-@pytest.mark.parametrize("bars", [0, 1, simulate.MAX_BARS + 1])
-def test_an_impossible_number_of_bars_is_refused(bars: int) -> None:
-    with pytest.raises(ValueError, match="bars"):
-        simulate.simulate("BTC", bars, 1.2, seed=0)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bars": 1},
+        {"bars": simulate.MAX_BARS + 1},
+        {"drift": -0.1},
+        {"drift": float("nan")},
+        {"seed": -1},
+        {"interval_seconds": 0},
+    ],
+    ids=str,
+)
+def test_an_argument_out_of_bounds_is_refused_by_name(wrong: dict[str, float]) -> None:
+    arguments: dict[str, Any] = {"coin": "BTC", "bars": 100, "drift": 1.2, "seed": 0} | wrong
+    with pytest.raises(InvalidParameter, match="choose a value from") as refused:
+        simulate.simulate(**arguments)
+    assert [refused.value.name] == list(wrong)
