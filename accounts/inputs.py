@@ -15,6 +15,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 REASON_LIMIT = 1000
+BIGGEST_ID = 2**63 - 1
 _NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"\S"}
 
 

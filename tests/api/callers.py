@@ -22,7 +22,7 @@ class Caller:
 
     def get(self, path: str, query: Any = None, *, headers: dict[str, str] | None = None) -> Any:
         """The answer, whose `.bytes` are read to the end: that closes the file of one that streams."""
-        response = self.http.get(_address(path), query, headers=self._headers(headers or {}))
+        response: Any = self.http.get(_address(path), query, headers=self._headers(headers or {}))
         response.bytes = response.getvalue()
         return response
 

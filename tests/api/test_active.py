@@ -78,7 +78,7 @@ def test_a_large_file_comes_whole_and_in_pieces(bot: Caller) -> None:
     big = Artifact.objects.create(
         bundle=artifact.bundle, name="weights.safetensors", sha256=files.store(b"w" * 300_000), size=300_000
     )
-    response = bot.http.get(
+    response: Any = bot.http.get(
         f"/api/v1/artifacts/{big.sha256}", headers={"Authorization": f"Bearer {bot.token}"}
     )
     pieces = list(response.streaming_content)

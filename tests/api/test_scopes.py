@@ -189,7 +189,8 @@ def endpoints() -> Iterator[tuple[str, Any]]:
         if isinstance(entry, URLResolver):
             entries += entry.url_patterns
         elif isinstance(entry, URLPattern):
-            yield str(entry.name), getattr(entry.callback, "view_class", None) or entry.callback.cls
+            view: Any = entry.callback
+            yield str(entry.name), getattr(view, "view_class", None) or view.cls
 
 
 def operations() -> set[tuple[str, str]]:

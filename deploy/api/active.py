@@ -1,0 +1,103 @@
+"""The snapshot that the bots fetch."""
+
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseBase
+from django.utils.cache import get_conditional_response
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.authentication import CanServe
+from deploy import snapshot
+from deploy.rules import MoveKind
+
+SNAPSHOT_EXAMPLE = {
+    "service": "crpbot-4f2c…",
+    "epoch": 7,
+    "kind": "swap",
+    "line": "v7_fixed",
+    "release": 3,
+    "moved_at": "2026-11-22T08:00:00Z",
+    "moved_by": "anna",
+    "reason": "every gate passed, figures checked",
+    "simulated": False,
+    "policy": {"number": 1, "loosened": []},
+    "audit": {"seq": 412, "hash": "9b0c…"},
+    "models": {
+        "BTC": {
+            "bundle": "sha256:51d7…",
+            "simulated": False,
+            "feature_schema": "relative72",
+            "schema_digest": "sha256:c0aa…",
+            "classes": ["down", "neutral", "up"],
+            "files": {
+                "model.onnx": {"sha256": "e3b0…", "size": 259624, "url": "/api/v1/artifacts/e3b0…"},
+            },
+        }
+    },
+}
+
+
+class Active(APIView):
+    """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
+
+    permission_classes = (CanServe,)
+
+    @extend_schema_serializer(component_name="Snapshot", examples=[OpenApiExample("live", SNAPSHOT_EXAMPLE)])
+    class Output(serializers.Serializer[Any]):
+        @extend_schema_serializer(component_name="SnapshotModel")
+        class Model(serializers.Serializer[Any]):
+            @extend_schema_serializer(component_name="SnapshotFile")
+            class File(serializers.Serializer[Any]):
+                sha256 = serializers.CharField()
+                size = serializers.IntegerField(help_text="Bytes.")
+                url = serializers.CharField(help_text="Where to fetch it, with the same token.")
+
+            bundle = serializers.CharField(help_text="`sha256:…` over the manifest.")
+            simulated = serializers.BooleanField()
+            feature_schema = serializers.CharField()
+            schema_digest = serializers.CharField()
+            classes = serializers.ListField(child=serializers.CharField())
+            files = serializers.DictField(child=File(), help_text="By name.")
+
+        @extend_schema_serializer(component_name="SnapshotPolicy")
+        class Policy(serializers.Serializer[Any]):
+            number = serializers.IntegerField()
+            loosened = serializers.ListField(child=serializers.CharField())
+
+        @extend_schema_serializer(component_name="SnapshotEvent")
+        class Event(serializers.Serializer[Any]):
+            seq = serializers.IntegerField()
+            hash = serializers.CharField()
+
+        service = serializers.CharField(help_text="Tells this service's epochs from another's.")
+        epoch = serializers.IntegerField(help_text="Grows by one with every move.")
+        kind = serializers.ChoiceField([kind.value for kind in MoveKind])
+        line = serializers.CharField(allow_null=True, help_text="Null when offline: answer neutral.")
+        release = serializers.IntegerField(allow_null=True)
+        moved_at = serializers.DateTimeField()
+        moved_by = serializers.CharField()
+        reason = serializers.CharField()
+        simulated = serializers.BooleanField(help_text="Whether any of it was trained on a made-up market.")
+        policy = Policy(allow_null=True)
+        audit = Event(help_text="The move's own event in the audit chain.")
+        models = serializers.DictField(child=Model(), help_text="By coin.")
+
+    @extend_schema(responses={200: Output, 304: OpenApiResponse(description="You have the latest.")})
+    def get(self, request: Request) -> HttpResponseBase:
+        """What every bot must run now, all coins in one document.
+
+        Send the last `ETag` as `If-None-Match`: 304 says that nothing moved.
+        """
+        latest = snapshot.current()
+        response = HttpResponse(latest.body, content_type="application/json")
+        response["ETag"] = latest.etag
+        response["Cache-Control"] = "private, no-cache"
+        return get_conditional_response(request, etag=latest.etag, response=response) or response

@@ -1,0 +1,169 @@
+"""Releases: to read, and to launch."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from audit.errors import InvalidInput, NotFound
+from deploy import services
+from deploy.models import Release, ReleaseCoin
+from deploy.rules import Purpose, ReleaseState
+from gates.api import GateOutput
+from gates.rules import Verdict
+from mlcore.recipes import RECIPES
+from training import services as training
+from training.api import RecipeInput
+from training.models import Artifact, Dataset
+
+
+class ReleaseDetail(RetrieveAPIView[Release]):
+    """One release: its coins side by side, each with its gates and the files of its bundle."""
+
+    @extend_schema_serializer(component_name="Release")
+    class Output(serializers.ModelSerializer[Release]):
+        @extend_schema_serializer(component_name="ReleaseCoin")
+        class Place(serializers.ModelSerializer[ReleaseCoin]):
+            @extend_schema_serializer(component_name="File")
+            class File(serializers.ModelSerializer[Artifact]):
+                url = serializers.SerializerMethodField()
+
+                class Meta:
+                    model = Artifact
+                    fields: ClassVar = ["name", "sha256", "size", "url"]
+
+                def get_url(self, artifact: Artifact) -> str:
+                    return reverse("api:artifact", kwargs={"sha256": artifact.sha256})
+
+            coin = serializers.CharField(source="coin.symbol")
+            bundle = serializers.CharField(source="bundle.digest", default=None, allow_null=True)
+            verdict = serializers.ChoiceField(
+                [verdict.value for verdict in Verdict],
+                source="diagnosis.verdict",
+                default=None,
+                allow_null=True,
+            )
+            gates = GateOutput(source="diagnosis.results", many=True, default=[])
+            files = File(source="bundle.artifacts", many=True, default=[])
+
+            class Meta:
+                model = ReleaseCoin
+                fields: ClassVar = [
+                    "coin", "dataset", "run", "bundle", "diagnosis", "verdict", "gates", "files",
+                ]  # fmt: skip
+
+        state = serializers.ChoiceField([state.value for state in ReleaseState])
+        reason = serializers.CharField(
+            source="status.reason", help_text="Why it stands so: coin, gate, figure and threshold."
+        )
+        settled_at = serializers.DateTimeField(source="status.settled_at", allow_null=True)
+        policy = serializers.IntegerField(source="policy.number")
+        parameters = serializers.DictField(help_text="What was asked to differ from the recipe.")
+        is_simulated = serializers.BooleanField()
+        allowed_actions = serializers.SerializerMethodField(help_text="What may be asked of it as it stands.")
+        spent_usd = serializers.DecimalField(source="budget.spent_usd", max_digits=12, decimal_places=6)
+        spending_limit_usd = serializers.DecimalField(
+            source="budget.spending_limit_usd", max_digits=12, decimal_places=6
+        )
+        coins = Place(many=True)
+
+        class Meta:
+            model = Release
+            fields: ClassVar = [
+                "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
+                "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated",
+                "spent_usd", "spending_limit_usd", "coins",
+            ]  # fmt: skip
+
+        def get_allowed_actions(self, release: Release) -> list[str]:
+            return sorted(release.allowed_actions)
+
+    queryset = Release.objects.select_related("status", "policy", "budget").prefetch_related(
+        "budget__runs",
+        "coins__coin",
+        "coins__dataset",
+        "coins__bundle__artifacts",
+        "coins__diagnosis__results",
+    )
+    serializer_class = Output
+    lookup_field = "id"
+
+
+class Releases(ListAPIView[Release]):
+    """Releases, newest first."""
+
+    class Filter(filters.FilterSet):
+        line = filters.CharFilter()
+        purpose = filters.ChoiceFilter(choices=[(p.value, p.value) for p in Purpose])
+        state = filters.ChoiceFilter(
+            field_name="status__state", choices=[(s.value, s.value) for s in ReleaseState]
+        )
+        launched_by = filters.CharFilter()
+        ordering = filters.OrderingFilter(fields=["id"])
+
+    @extend_schema_serializer(
+        component_name="ReleaseLaunch",
+        examples=[
+            OpenApiExample("as the recipe says", {"line": "v7_fixed"}),
+            OpenApiExample(
+                "changed",
+                {"line": "v7_fixed", "epochs": 20, "batch_size": 256, "seed": 7, "datasets": {"BTC": 3}},
+            ),
+        ],
+    )
+    class Input(RecipeInput):
+        line = serializers.ChoiceField(list(RECIPES))
+        datasets = serializers.DictField(
+            child=inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID),
+            required=False,
+            help_text="A dataset's id by coin; the newest of each coin that is not named.",
+        )
+        purpose = serializers.ChoiceField(
+            [Purpose.CANDIDATE.value, Purpose.FALLBACK.value],
+            default=Purpose.CANDIDATE.value,
+            help_text="`fallback`: to be registered as what a pin holds the bots on.",
+        )
+
+    queryset = ReleaseDetail.queryset.order_by("-id")
+    serializer_class = ReleaseDetail.Output
+    filterset_class = Filter
+
+    @extend_schema(operation_id="launch_release", request=Input, responses={201: ReleaseDetail.Output})
+    def post(self, request: Request) -> Response:
+        """Launch a release, as an operator: every required coin is trained, then measured and judged."""
+        checked = self.Input.read(request)
+        release = services.launch(
+            checked["line"],
+            actor=actor_of(request),
+            parameters=self.Input.parameters(checked),
+            datasets=_named_datasets(checked.get("datasets", {})),
+            seed=checked.get("seed"),
+            purpose=Purpose(checked["purpose"]),
+        )
+        response = release_answer(release, status=201)
+        response["Location"] = reverse("api:release", kwargs={"id": release.pk})
+        return response
+
+
+def _named_datasets(ids: Mapping[str, int]) -> dict[str, Dataset]:
+    try:
+        return {symbol: training.find_dataset(pk) for symbol, pk in ids.items()}
+    except NotFound as missing:
+        raise InvalidInput(missing.message, field="datasets") from missing
+
+
+def release_answer(release: Release, status: int = 200) -> Response:
+    fresh = ReleaseDetail.queryset.get(pk=release.pk)
+    return Response(ReleaseDetail.Output(fresh).data, status=status)

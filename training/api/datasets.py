@@ -1,0 +1,129 @@
+"""Coins and their candles."""
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.core.files.uploadhandler import FileUploadHandler
+from django.http import HttpRequest
+from django.utils import timezone
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import (
+    extend_schema,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from audit.errors import InvalidInput, NotFound
+from training import services
+from training.models import Coin, Dataset
+from training.rules import Source
+
+FORM_SLACK_BYTES = 64 * 1024
+"""What a multipart form adds around its file."""
+
+
+class Coins(ListAPIView[Coin]):
+    """The coins the bot trades; a release must carry every required one."""
+
+    class Filter(filters.FilterSet):
+        is_required = filters.BooleanFilter()
+
+    @extend_schema_serializer(component_name="Coin")
+    class Output(serializers.ModelSerializer[Coin]):
+        class Meta:
+            model = Coin
+            fields: ClassVar = ["symbol", "name", "is_required"]
+
+    queryset = Coin.objects.order_by("symbol")
+    serializer_class = Output
+    filterset_class = Filter
+
+
+class UploadLimit(FileUploadHandler):
+    """Refuses a form that announces more than a dataset may have, before any of it is kept."""
+
+    def handle_raw_input(
+        self, input_data: Any, META: Any, content_length: int, boundary: str, encoding: str | None = None
+    ) -> None:
+        limit = settings.DATASET_UPLOAD_LIMIT_BYTES
+        if content_length > limit + FORM_SLACK_BYTES:
+            raise RequestDataTooBig(
+                f"{content_length:,} bytes are more than a dataset may have ({limit:,}). Compress the file, or split it."
+            )
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        return None
+
+
+class Datasets(ListAPIView[Dataset]):
+    """Candles, named by their content."""
+
+    class Filter(filters.FilterSet):
+        coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
+        source = filters.ChoiceFilter(choices=[(s.value, s.value) for s in Source])
+        is_simulated = filters.BooleanFilter()
+        digest = filters.CharFilter(help_text="`sha256:…`")
+        ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
+
+    @extend_schema_serializer(component_name="Dataset")
+    class Output(serializers.ModelSerializer[Dataset]):
+        coin = serializers.CharField(source="coin.symbol")
+
+        class Meta:
+            model = Dataset
+            fields: ClassVar = [
+                "id", "coin", "digest", "source", "origin", "is_simulated", "rows", "first_at", "last_at",
+                "interval_seconds", "gaps", "missing_bars", "zero_volume_bars", "size", "added_by", "created_at",
+            ]  # fmt: skip
+
+    @extend_schema_serializer(component_name="DatasetUpload")
+    class Input(inputs.Input):
+        coin = inputs.Text(help_text="As in `BTC`.")
+        file = serializers.FileField(help_text="CSV, CSV.gz or Parquet, told apart by content.")
+        is_simulated = serializers.BooleanField(
+            default=False, help_text="Whether these candles were made up."
+        )
+
+    queryset = Dataset.objects.select_related("coin").order_by("-id")
+    serializer_class = Output
+    filterset_class = Filter
+    parser_classes = (MultiPartParser,)
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        # Before anything reads the body: checking a session's CSRF token parses the form.
+        request.upload_handlers.insert(0, UploadLimit(request))
+        return super().initialize_request(request, *args, **kwargs)
+
+    @extend_schema(operation_id="upload_dataset", request=Input, responses={200: Output, 201: Output})
+    def post(self, request: Request) -> Response:
+        """Add a coin's candles, as an operator. 200 where these very candles are there already.
+
+        A file that cannot be trusted is refused with the row and the reason, and nothing of it is kept.
+        """
+        checked, began_at = self.Input.read(request), timezone.now()
+        dataset = services.import_candles(
+            _coin(checked["coin"]),
+            checked["file"].read(),
+            name=checked["file"].name,
+            actor=actor_of(request),
+            simulated=checked["is_simulated"],
+        )
+        is_new = dataset.created_at >= began_at
+        return Response(self.Output(dataset).data, status=201 if is_new else 200)
+
+
+def _coin(symbol: str) -> Coin:
+    try:
+        return services.find_coin(symbol)
+    except NotFound as unknown:
+        raise InvalidInput(unknown.message, field="coin") from unknown

@@ -1,0 +1,184 @@
+"""Trainings: their progress, cancelled, launched again."""
+
+from typing import Any, ClassVar
+
+from django.db.models import Count, QuerySet
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import (
+    extend_schema,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.views import APIView
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from mlcore.recipes import RECIPES
+from training import services
+from training.models import Epoch, RunLine, TrainingRun
+from training.rules import JobState
+
+
+class RecipeInput(inputs.Input):
+    """What a launch may change of a line's recipe. Which line takes which, and its own bounds, the recipe says."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        adjustable = {
+            name: setting for recipe in RECIPES.values() for name, setting in recipe.adjustable.items()
+        }
+        return {
+            **super().get_fields(),
+            **{name: _number(setting) for name, setting in adjustable.items()},
+            "seed": inputs.Whole(
+                required=False, min_value=0, max_value=2**31 - 1, help_text="For every random draw."
+            ),
+        }
+
+    @staticmethod
+    def parameters(checked: dict[str, Any]) -> dict[str, Any]:
+        """Those of the checked fields that the recipe knows."""
+        names = {name for recipe in RECIPES.values() for name in recipe.adjustable}
+        return {name: value for name, value in checked.items() if name in names}
+
+
+def _number(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
+    kind = inputs.Whole if setting["is_whole"] else inputs.Number
+    least, greatest = setting["least"], setting["greatest"]
+    return kind(required=False, min_value=least, max_value=greatest, help_text=f"{setting['meaning']}.")
+
+
+class Runs(ListAPIView[TrainingRun]):
+    """Trainings of one coin each, newest first."""
+
+    class Filter(filters.FilterSet):
+        coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
+        line = filters.CharFilter()
+        state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in JobState])
+        dataset = inputs.WholeFilter(field_name="dataset_id")
+        launched_by = filters.CharFilter()
+        ordering = filters.OrderingFilter(fields=["id", "started_at", "finished_at"])
+
+    @extend_schema_serializer(component_name="Run")
+    class Output(serializers.ModelSerializer[TrainingRun]):
+        coin = serializers.CharField(source="coin.symbol")
+        bundle = serializers.CharField(source="bundle.digest", default=None, allow_null=True)
+        parameters = serializers.DictField(help_text="What was asked to differ from the recipe.")
+        epochs_done = serializers.IntegerField()
+        progress = serializers.SerializerMethodField(help_text="0 to 1.")
+        elapsed_seconds = serializers.FloatField(allow_null=True)
+
+        class Meta:
+            model = TrainingRun
+            fields: ClassVar = [
+                "id", "coin", "dataset", "line", "parameters", "seed", "state", "failure",
+                "epochs", "epochs_done", "progress", "elapsed_seconds",
+                "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
+                "created_at", "started_at", "finished_at", "cancel_requested_at",
+                "rate_usd_per_hour", "reserved_usd", "spent_usd", "billed_seconds", "allowed_seconds",
+            ]  # fmt: skip
+
+        def get_progress(self, run: Any) -> float:
+            if run.state == JobState.SUCCEEDED:
+                return 1.0
+            return min(1.0, run.epochs_done / max(1, run.epochs))
+
+    queryset = (
+        TrainingRun.objects.select_related("coin", "bundle")
+        .defer("bundle__manifest")
+        .annotate(epochs_done=Count("epoch_rows"))
+        .order_by("-id")
+    )
+    serializer_class = Output
+    filterset_class = Filter
+
+
+class RunDetail(RetrieveAPIView[TrainingRun]):
+    """One training: how far it is, on which machine, and what it costs."""
+
+    queryset = Runs.queryset
+    serializer_class = Runs.Output
+    lookup_field = "id"
+
+
+def _answer(run: TrainingRun, status: int = 200) -> Response:
+    return Response(Runs.Output(Runs.queryset.get(pk=run.pk)).data, status=status)
+
+
+class CancelRun(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="RunCancellation")
+    class Input(inputs.Input):
+        reason = inputs.Reason()
+
+    @extend_schema(operation_id="cancel_run", request=Input, responses=Runs.Output)
+    def post(self, request: Request, id: int) -> Response:
+        """Stop a training, as an operator: at once where nobody works on it yet, else after its epoch."""
+        checked = self.Input.read(request)
+        run = services.find_run(id)
+        services.cancel_run(run, actor=actor_of(request), reason=checked["reason"])
+        return _answer(run)
+
+
+class RelaunchRun(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="RunRelaunch")
+    class Input(RecipeInput):
+        pass
+
+    @extend_schema(operation_id="relaunch_run", request=Input, responses={201: Runs.Output})
+    def post(self, request: Request, id: int) -> Response:
+        """Launch a run that failed or was cancelled again, as an operator, with these settings changed."""
+        checked = self.Input.read(request)
+        run = services.relaunch(services.find_run(id), changes=checked, actor=actor_of(request))
+        response = _answer(run, status=201)
+        response["Location"] = reverse("api:run", kwargs={"id": run.pk})
+        return response
+
+
+class RunEpochs(ListAPIView[Epoch]):
+    """What each epoch of a run showed, first to last."""
+
+    class Filter(filters.FilterSet):
+        ordering = filters.OrderingFilter(fields=["number"])
+
+    @extend_schema_serializer(component_name="Epoch")
+    class Output(serializers.ModelSerializer[Epoch]):
+        class Meta:
+            model = Epoch
+            fields: ClassVar = [
+                "number", "attempt", "train_loss", "validation_loss", "validation_accuracy", "seconds",
+                "rows_per_second", "is_best", "finished_at",
+            ]  # fmt: skip
+
+    queryset = Epoch.objects.order_by("number")
+    serializer_class = Output
+    filterset_class = Filter
+
+    def get_queryset(self) -> QuerySet[Epoch]:
+        return super().get_queryset().filter(run=services.find_run(self.kwargs["id"]))
+
+
+class RunLog(ListAPIView[RunLine]):
+    """A run's log, first line to last."""
+
+    class Filter(filters.FilterSet):
+        attempt = inputs.WholeFilter()
+
+    @extend_schema_serializer(component_name="LogLine")
+    class Output(serializers.ModelSerializer[RunLine]):
+        class Meta:
+            model = RunLine
+            fields: ClassVar = ["at", "attempt", "text"]
+
+    queryset = RunLine.objects.order_by("id")
+    serializer_class = Output
+    filterset_class = Filter
+
+    def get_queryset(self) -> QuerySet[RunLine]:
+        return super().get_queryset().filter(run=services.find_run(self.kwargs["id"]))
