@@ -1,0 +1,167 @@
+"""The whole story as people live it: real Chromium, real web process, real training and measuring."""
+
+import re
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from deploy import pointer
+from tests import factories, scenarios
+from tests.e2e.browser import chromium, find_chromium, sign_in
+from tests.pages.scene import PEOPLE
+from tests.processes import Process, StartWorker, start, wait_until
+from training import services as training
+
+BARS, DRIFT, SEED = (
+    9_600,
+    1.8,
+    5,
+)  # a market on which every coin passes every gate after a few seconds of training
+SETTINGS = {"Epochs": "10", "Batch size": "128"}
+TRAINED_MS = 120_000
+SERVE = (
+    "import sys, uvicorn;"
+    "uvicorn.run('crpbot.asgi:application', host='127.0.0.1', port=int(sys.argv[1]), lifespan='off')"
+)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
+    ),
+]
+
+
+@dataclass
+class Desk:
+    """A running service with its people, and where it is reached."""
+
+    address: str
+
+
+@pytest.fixture
+def desk(start_worker: StartWorker, tmp_path: Path) -> Iterator[Desk]:
+    """The service on its first day, with candles to train on, a worker, and a web process."""
+    for name, roles in PEOPLE.items():
+        factories.person(name, *roles)
+    scenarios.service_in_use()
+    for coin in scenarios.coins():
+        training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
+    start_worker("training,gates", name="worker")
+    port = _free_port()
+    web = start(sys.executable, "-c", SERVE, str(port), log=tmp_path / "web.log")
+    reconcile = start(sys.executable, "manage.py", "reconcile", log=tmp_path / "reconcile.log")
+    address = f"http://127.0.0.1:{port}"
+    wait_until(lambda: _answers(address), what=f"the web process: {web.output}")
+    yield Desk(address)
+    _stop(web, reconcile)
+
+
+def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(desk: Desk) -> None:
+    with chromium() as browser:
+        onlooker = _as(browser, desk, "victor")
+        expect(onlooker.locator("section", has_text="Live now").first).to_contain_text("v6_enhanced")
+
+        operator = _as(browser, desk, "olivia")
+        release = _launch(operator, desk)
+        _watch_epochs_come_in(operator, release)
+        _watch_a_run_learn(operator)
+        operator.goto(release)
+        expect(operator.get_by_text("24 of 24 gates passed")).to_be_visible(timeout=TRAINED_MS)
+        expect(operator.get_by_role("button", name="Approve release")).to_have_count(0)
+
+        _approve(_as(browser, desk, "anna"))
+
+        # Nobody reloaded the onlooker's page: the board looked by itself.
+        live = onlooker.locator("section", has_text="Live now").first
+        expect(live).to_contain_text("v7_fixed", timeout=20_000)
+        expect(live).to_contain_text("anna, from v6_enhanced")
+        expect(live).to_contain_text("every gate passed, I looked at the charts")
+    now = pointer.current()
+    assert now is not None and now.release is not None
+    assert (now.epoch, now.kind, now.release.line, now.moved_by) == (2, "swap", "v7_fixed", "anna")
+
+
+def _launch(page: Page, desk: Desk) -> str:
+    """Fill in the form and launch; the address of the release."""
+    page.get_by_role("link", name="Releases").click()
+    page.get_by_role("link", name="Launch a release").click()
+    estimate = page.locator("#estimate")
+    expect(estimate).to_contain_text("$")
+    before = estimate.inner_text()
+    for label, value in SETTINGS.items():
+        page.get_by_label(label).fill(value)
+    expect(estimate).not_to_have_text(before)
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url(re.compile(r"/releases/\d+/$"))
+    expect(page.get_by_text("Launched release")).to_be_visible()
+    return page.url
+
+
+def _watch_epochs_come_in(page: Page, release: str) -> None:
+    """The bar of the first coin moves on while the page stays the same page."""
+    page.evaluate("window.isTheSamePage = true")
+    bar = page.get_by_role("progressbar", name="BTC: epochs done")
+    expect(bar).to_be_visible(timeout=TRAINED_MS)
+    expect(bar).not_to_have_attribute("value", "0", timeout=TRAINED_MS)
+    seen = bar.get_attribute("value")
+    expect(page.locator(f"progress[aria-label='BTC: epochs done'][value='{seen}']")).to_have_count(
+        0, timeout=TRAINED_MS
+    )
+    assert page.evaluate("window.isTheSamePage") is True
+
+
+def _watch_a_run_learn(page: Page) -> None:
+    """The curves of a run are drawn, and its log speaks."""
+    page.get_by_role("link", name=re.compile(r"^run \d+$")).first.click()
+    page.wait_for_url(re.compile(r"/runs/\d+/$"))
+    expect(page.locator("[data-chart=loss] .scatterlayer .trace").first).to_be_attached(timeout=TRAINED_MS)
+    expect(page.locator("[data-chart=accuracy] .scatterlayer .trace").first).to_be_attached()
+    expect(page.get_by_role("log")).to_contain_text("epoch")
+
+
+def _approve(page: Page) -> None:
+    page.get_by_role("link", name="Review and decide").click()
+    for coin in scenarios.COINS:
+        expect(page.get_by_role("heading", name=coin).first).to_be_visible()
+    page.locator("summary", has_text="Approve").click()
+    page.get_by_role("button", name="Approve release").click()
+    expect(page.get_by_text("Give a reason: it stands in the audit history.")).to_be_visible()
+    page.get_by_label("Reason").first.fill("every gate passed, I looked at the charts")
+    page.get_by_role("button", name="Approve release").click()
+    expect(page.get_by_text("Approved: every bot must run v7_fixed")).to_be_visible()
+
+
+def _as(browser: Browser, desk: Desk, name: str) -> Page:
+    """A signed-in person's own browser, in which no script may fail."""
+    page = browser.new_context().new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"{name} at {page.url}: {error}"))
+    sign_in(page, desk.address, name)
+    return page
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def _stop(*processes: Process) -> None:
+    for process in processes:
+        process.stop()
