@@ -21,6 +21,7 @@ from mlcore.bundle import MANIFEST_FILE
 from mlcore.bundle import Bundle as BundleFolder
 from mlcore.checkpoints import EpochReport
 from mlcore.errors import MlcoreError, ResumeRefused
+from mlcore.recipes import RECIPES
 from training import files, leases, queue
 from training.limits import Bill, Interruption
 from training.models import Artifact, Bundle, Epoch, RunLine, TrainingRun
@@ -33,7 +34,6 @@ from training.rules import (
     reason_to_stop,
     reserve,
 )
-from training.services import plan
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,6 @@ class _Attempt:
 
     def __init__(self, run: TrainingRun, bill: Bill, device: str, on_epoch: OnEpoch | None) -> None:
         self.run, self.bill, self.device, self.on_epoch = run, bill, device, on_epoch
-        self.recipe = plan(run.line, run.parameters)
         self.interruption = Interruption(Stopped)
 
     def work(self) -> None:
@@ -178,7 +177,8 @@ class _Attempt:
         chosen = fit.resolve_device(self.device)
         device_name = _device_name(chosen)
         self._log(f"attempt {self.run.attempt} on {self.run.worker_name} ({device_name})", device=device_name)
-        prepared = fit.prepare(files.read_candles(self.run.dataset), self.recipe)
+        recipe = RECIPES[self.run.line].with_parameters(**self.run.parameters)
+        prepared = fit.prepare(files.read_candles(self.run.dataset), recipe)
         rows = len(prepared.fit[1])
         self._log(f"{rows:,} rows to fit on, of {self.run.dataset.rows:,} bars")
         self._check_limits()
@@ -186,7 +186,7 @@ class _Attempt:
         def fitted(checkpoint: bytes | None) -> fit.Trained:
             return fit.fit(
                 prepared,
-                self.recipe,
+                recipe,
                 seed=self.run.seed,
                 device=chosen,
                 on_epoch=self._epoch_done,
