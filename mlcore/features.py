@@ -34,7 +34,7 @@ _EMA_BARS = {5: 128, 9: 256, 10: 256, 12: 256, 20: 512, 26: 512, 35: 1024, 50: 1
 """How far back the exponential mean of each span reaches. What lies beyond would weigh under 2e-9 of the whole for
 span 200, under 1e-16 for the others; and a slope's five bars more still fit into the lookback."""
 
-_CHUNK = 14336
+_CHUNK = 30720
 """Rows computed at once: the work arrays of a chunk and its lookback then stay in the processor's cache."""
 
 

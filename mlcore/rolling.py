@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 Array = np.ndarray
-Join = Callable[[Array, Array, int, int], Array]
-"""(recent, older, bars in recent, bars in older) → their union, element by element."""
+Join = Callable[[Array, Array, Array, int, int], object]
+"""(out, recent, older, bars in recent, bars in older): writes their union into `out`, element by element."""
 
 
 def fold(values: Array, sizes: Iterable[int], join: Join) -> dict[int, Array]:
@@ -35,23 +35,23 @@ def _joined(recent: Array, older: Array, n_recent: int, n_older: int, join: Join
     union = np.empty_like(recent)
     union[..., :n_recent] = recent[..., :n_recent]
     reached = max(0, recent.shape[-1] - n_recent)
-    union[..., n_recent:] = join(recent[..., n_recent:], older[..., :reached], n_recent, n_older)
+    join(union[..., n_recent:], recent[..., n_recent:], older[..., :reached], n_recent, n_older)
     return union
 
 
 def sums(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
     """Sums of the last n values."""
-    return fold(values, sizes, lambda recent, older, *_: recent + older)
+    return fold(values, sizes, lambda out, recent, older, *_: np.add(recent, older, out=out))
 
 
 def greatest(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
     """Maxima of the last n values."""
-    return fold(values, sizes, lambda recent, older, *_: np.maximum(recent, older))
+    return fold(values, sizes, lambda out, recent, older, *_: np.maximum(recent, older, out=out))
 
 
 def least(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
     """Minima of the last n values."""
-    return fold(values, sizes, lambda recent, older, *_: np.minimum(recent, older))
+    return fold(values, sizes, lambda out, recent, older, *_: np.minimum(recent, older, out=out))
 
 
 def deviations(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
@@ -62,25 +62,23 @@ def deviations(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
     }
 
 
-def _join_spread(recent: Array, older: Array, n_recent: int, n_older: int) -> Array:
+def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older: int) -> None:
     """Of (sum, sum of squared distances from the mean): Chan, Golub & LeVeque 1983, whose every term is ≥ 0."""
-    union = recent + older
+    np.add(recent, older, out=out)
     distance = recent[0] * n_older
     distance -= older[0] * n_recent
     distance *= distance
     distance *= 1 / (n_recent * n_older * (n_recent + n_older))
-    union[1] += distance
-    return union
+    out[1] += distance
 
 
 def exponential_mean(values: Array, span: int, bars: int) -> Array:
     """Mean with weights (1 − 2/(span + 1))^age over the last `bars` values, divided by the weights there are."""
     decay = 1 - 2 / (span + 1)
 
-    def join(recent: Array, older: Array, n_recent: int, _: int) -> Array:
-        aged = older * decay**n_recent
-        aged += recent
-        return aged
+    def join(out: Array, recent: Array, older: Array, n_recent: int, _: int) -> None:
+        np.multiply(older, decay**n_recent, out=out)
+        out += recent
 
     return fold(values, [bars], join)[bars] * _over_weights(decay, bars, values.shape[-1])
 
