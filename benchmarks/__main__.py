@@ -1,0 +1,65 @@
+"""Every benchmark, one after the other, each in a process of its own; the figures go to docs/benchmarks.md.
+
+    python -m benchmarks [--quick]
+
+With --quick nothing is written: it shows that they run, not how fast.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+BENCHMARKS = {
+    "training": "Three coins trained as the service does, against the plan's own loop (DataLoader, torch's default"
+    " threads, one coin after the other), same number of updates. At least 2 is asked.",
+    "runtime_predict": "From 2,048 candles to a direction in the bot's client, against pandas features and torch in eval"
+    " mode. At least 4 is asked.",
+    "features": "The 72 features of 1,000,000 candles, against pandas.",
+}
+HEAD = """# Benchmarks
+
+Written by `make bench`. Every figure is a ratio of two ways to do one thing, timed in turns in one run: a machine
+that slows down slows both.
+"""
+
+
+def run(name: str, options: list[str]) -> tuple[int, str]:
+    """One benchmark's exit status and what it printed."""
+    found = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *options],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return found.returncode, found.stdout.strip()
+
+
+def section(name: str, said: str) -> str:
+    return f"\n## {name}\n\n{BENCHMARKS[name]}\n\n```\n{said}\n```\n"
+
+
+def main() -> int:
+    """0 when every benchmark reached what is asked of it."""
+    options = sys.argv[1:]
+    worst, page = 0, HEAD
+    for name in BENCHMARKS:
+        print(f"{name}: {BENCHMARKS[name]}", flush=True)
+        status, said = run(name, options)
+        print(f"{said}\n", flush=True)
+        worst, page = max(worst, status), page + section(name, said)
+    if not options:
+        when = datetime.now(UTC).strftime("%Y-%m-%d")
+        page += (
+            f"\n{when}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}.\n"
+        )
+        PAGE.write_text(page)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())
