@@ -1,6 +1,7 @@
 """Stored bytes are named by their content, appear whole or not at all, and damage shows."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from mlcore import bundle as bundles
 from tests import factories, processes
-from training import files
+from training import files, runner
 from training.files import FileLost, StoreAway
 
 DATA = b"some bytes of a bundle"
@@ -112,13 +114,24 @@ def bucket(s3_endpoint: str, settings: Any, request: pytest.FixtureRequest) -> A
         capture_output=True,
         check=True,
     )
-    import json
-
     settings.STORAGES = {**settings.STORAGES, "default": json.loads(answer.stdout)}
     session = boto3.session.Session("test", "test", region_name="us-east-1")
     made = session.resource("s3", endpoint_url=s3_endpoint).Bucket(name)
     made.create()
     return made
+
+
+def test_a_run_trained_on_s3_leaves_its_bundle_there_and_no_checkpoint(
+    bucket: Any, committed: None, tmp_path: Path
+) -> None:
+    run = runner.train(factories.run(factories.market()).pk, worker_name="here@test", device="cpu")
+    assert run is not None
+    assert run.bundle is not None
+    kept = {stored.key for stored in bucket.objects.all()}
+    wanted = {files.key(artifact.sha256) for artifact in run.bundle.artifacts.all()}
+    assert kept == wanted | {files.key(run.dataset.digest.removeprefix("sha256:"))}
+    files.fetch_bundle(run.bundle, tmp_path)
+    assert bundles.verify(tmp_path, run.bundle.digest)
 
 
 def test_an_s3_that_is_away_is_said_so_and_not_taken_for_lost_files(bucket: Any, settings: Any) -> None:

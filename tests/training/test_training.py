@@ -407,6 +407,18 @@ class TestAFailure:
         assert run.failure.startswith("ZeroDivisionError: a fault of ours")
         assert "Traceback" in log_of(run)
 
+    def test_by_ctrl_c_at_a_terminal_ends_the_run_instead_of_leaving_it_to_a_worker(
+        self, dataset: Dataset
+    ) -> None:
+        def interrupt(report: EpochReport) -> None:
+            raise KeyboardInterrupt
+
+        run = factories.run(dataset)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, on_epoch=interrupt)
+        run.refresh_from_db()
+        assert (run.state, run.failure) == (JobState.CANCELLED, "interrupted at the terminal")
+
     def test_of_the_store_leaves_the_run_to_the_next_attempt(
         self, dataset: Dataset, store: Path, settings: Any
     ) -> None:
