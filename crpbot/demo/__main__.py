@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from audit.errors import DomainError
 from crpbot.demo import ground
 from crpbot.demo.errors import DemoFailed, Interrupted
 from crpbot.demo.processes import Processes, programs
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signum, _interrupt)
     try:
         return _run(options, Screen())
-    except DemoFailed as failure:
+    except (DemoFailed, DomainError) as failure:
         sys.stderr.write(f"\nThe demo cannot go on. {failure}\n")
         return FAILED
     except Interrupted:
@@ -175,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how much there is to learn in the simulated market; 0 for nothing (%(default)s)",
     )
     parser.add_argument("--bars", type=int, default=DEMO_BARS, help="of each simulated coin (%(default)s)")
-    parser.add_argument("--epochs", type=int, help="of the candidate, at most (the recipe's own)")
+    parser.add_argument("--epochs", type=int, help="of each network, at most (the recipe's own)")
     parser.add_argument(
         "--exit",
         action="store_true",

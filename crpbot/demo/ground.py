@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from crpbot.demo.errors import DemoFailed
+from mlcore import candles
+from mlcore.errors import CandlesRefused
 
 HOST = "127.0.0.1"
 COINS = ("BTC", "ETH", "SOL")
@@ -58,7 +60,7 @@ def require_room(folder: Path) -> None:
 
 
 def candle_files(folder: Path) -> dict[str, Path]:
-    """Each coin's file in `folder`. Raises DemoFailed naming what is missing."""
+    """Each coin's file in `folder`. Raises DemoFailed naming what is missing, or the row that cannot be read."""
     if not folder.is_dir():
         raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {_expected_names()}.")
     found = {
@@ -68,7 +70,17 @@ def candle_files(folder: Path) -> dict[str, Path]:
         raise DemoFailed(
             f"{folder} has no candles for {', '.join(missing)}: it must hold {_expected_names()}."
         )
-    return {coin: path for coin, path in found.items() if path is not None}
+    paths = {coin: path for coin, path in found.items() if path is not None}
+    for path in paths.values():
+        _require_readable(path)
+    return paths
+
+
+def _require_readable(path: Path) -> None:
+    try:
+        candles.read(path)
+    except CandlesRefused as refused:
+        raise DemoFailed(f"{refused}") from refused
 
 
 def _candidates(folder: Path, coin: str) -> list[Path]:

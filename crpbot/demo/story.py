@@ -61,7 +61,7 @@ class Plan:
     candles: Mapping[str, Path] | None
     """Each coin's file of real candles; None to simulate."""
     epochs: int | None
-    """Of the candidate, at most; None for the recipe's own."""
+    """Of each network, at most; None for the recipe's own."""
 
     @property
     def expected_line(self) -> str | None:
@@ -234,7 +234,7 @@ class Story:
         self._screen.note(f"API, pointer and audit agree on epoch {move.epoch}")
 
     def _launch(self, line: str, purpose: Purpose) -> Release:
-        parameters = {"epochs": self._plan.epochs} if self._plan.epochs and line == CANDIDATE else {}
+        parameters = {"epochs": self._plan.epochs} if self._plan.epochs and line != FALLBACK else {}
         release = deploy.launch(line, actor=self._actors["operator"], parameters=parameters, purpose=purpose)
         self._screen.note(f"release {release.pk}: {line}, a run for each of {', '.join(COINS)}")
         return release

@@ -1,0 +1,230 @@
+"""`make demo`, as a person runs it: on a small market, with real servers and workers."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.processes import REPOSITORY, wait_until
+from training.workers import die_with_parent
+
+pytestmark = pytest.mark.processes
+
+# A market so plain that a few epochs see through it; in its gate window the three classes are as frequent.
+SMALL = ("--drift", "2", "--bars", "10600", "--epochs", "6")
+
+
+class Demo:
+    """One demo on a state folder and a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.out, self.port = folder / "state", folder / "out", free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def clear(self) -> None:
+        """End what a failed test left behind."""
+        for process in self.processes():
+            process.kill()
+        if self.popen is not None:
+            self.popen.wait(10)
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-m", "crpbot.demo", "--port", str(self.port), *options]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
+        kept.pop("DJANGO_SETTINGS_MODULE", None)
+        return {**kept, "CRPBOT_STATE_DIR": str(self.state)}
+
+    def start(self, *options: str) -> None:
+        with self.out.open("wb") as out:
+            self.popen = subprocess.Popen(
+                self.command(*options),
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )
+
+    def ask(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, where that is near."""
+        return subprocess.run(
+            self.command(*options),
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def manage(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=REPOSITORY,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    @property
+    def output(self) -> str:
+        return self.out.read_text()
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        def has_come() -> bool:
+            assert self.popen is not None
+            assert self.popen.poll() is None or text in self.output, f"it ended:\n{self.output}"
+            return text in self.output
+
+        wait_until(has_come, what=f"{text!r} in the demo's output", seconds=seconds)
+
+    def end(self, signum: signal.Signals) -> int:
+        assert self.popen is not None
+        self.popen.send_signal(signum)
+        return self.popen.wait(60)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that works on this demo's state."""
+        return [found for found in psutil.process_iter() if works_on(found, self.state)]
+
+
+def works_on(process: psutil.Process, state: Path) -> bool:
+    try:
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return not is_zombie and process.environ().get("CRPBOT_STATE_DIR") == str(state)
+    except psutil.Error:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path)
+    yield demo
+    demo.clear()
+
+
+def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
+    demo.start(*SMALL)
+    demo.wait_for("until Ctrl-C", seconds=300)
+    told = demo.output
+    assert "pointer: v6_enhanced, epoch 1, inherited by approver" in told
+    assert re.search(r"confidence +✗ (100|99)\.\d % of", told), "the diagnosis of what the bot runs today"
+    assert "pointer: v7_fixed, epoch 2, swap by approver" in told
+    assert "The bots are on v7_fixed, epoch 2" in told
+    assert re.search(r"\d+ events, each bound to the one before: sound", told)
+
+    token = re.search(r"CRPBOT_TOKEN=(\S+)", told)
+    assert token is not None
+    candles = ("--coin", "BTC", "--candles", str(demo.state / "candles" / "BTC.csv"))
+    where = {"CRPBOT_URL": demo.url, "CRPBOT_TOKEN": token[1], "CRPBOT_CACHE_DIR": str(demo.state / "a bot")}
+    decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
+    assert json.loads(decided.stdout)["line"] == "v7_fixed"
+    assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["epoch"] == 2
+    assert demo.manage("manage.py", "verify_audit").returncode == 0
+
+    for name in ("operator", "approver", "viewer", "admin"):
+        password = re.search(rf"^ +{name} +(\S+)$", told, re.MULTILINE)
+        assert password is not None
+        assert "v7_fixed" in board(demo, name, password[1])
+
+    web = next(found for found in demo.processes() if "uvicorn" in found.cmdline())
+    web.kill()
+    demo.wait_for("web had ended and was started again", seconds=30)
+    wait_until(lambda: answers(demo.url), what="the page after the web process was killed")
+
+    assert "is taken by another program" in demo.ask().stderr
+    demo.port = free_port()
+    assert f"A demo runs on {demo.state} already (process " in demo.ask().stderr
+
+    assert demo.end(signal.SIGINT) == 0
+    assert demo.processes() == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_ended_at_any_time_it_leaves_no_process(demo: Demo, signum: signal.Signals) -> None:
+    demo.start(*SMALL)
+    demo.wait_for("2. ", seconds=90)
+    assert len(demo.processes()) > 5
+    assert demo.end(signum) == (-signum if signum == signal.SIGKILL else 130)
+    wait_until(lambda: not demo.processes(), what="its processes to end")
+
+
+def test_the_state_of_an_earlier_one_is_moved_aside(demo: Demo) -> None:
+    demo.state.mkdir()
+    (demo.state / "of the first").touch()
+    demo.start(*SMALL)
+    demo.wait_for("earlier state moved aside to ", seconds=60)
+    aside = re.search(r"moved aside to (\S+)", demo.output)
+    assert aside is not None
+    assert (Path(aside[1]) / "of the first").exists()
+    assert not (demo.state / "of the first").exists()
+    assert demo.end(signal.SIGTERM) == 130
+    assert demo.processes() == []
+
+
+def test_a_taken_port_is_said_so_with_what_to_do(demo: Demo) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", demo.port))
+        taken.listen()
+        asked = demo.ask()
+    assert asked.returncode == 1
+    assert f"Port {demo.port} of 127.0.0.1 is taken by another program." in asked.stderr
+    assert f"make demo PORT={demo.port + 1}" in asked.stderr
+    assert not demo.state.exists(), "nothing is moved or made before it can start"
+
+
+def test_a_folder_without_candles_is_said_so(demo: Demo, tmp_path: Path) -> None:
+    (tmp_path / "BTC.csv.gz").touch()
+    asked = demo.ask("--candles", str(tmp_path))
+    assert asked.returncode == 1
+    assert "has no candles for ETH, SOL" in asked.stderr
+    assert not demo.state.exists()
+
+
+def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_path: Path) -> None:
+    for coin in ("BTC", "ETH", "SOL"):
+        (tmp_path / f"{coin}.csv").write_text(
+            "timestamp,open,high,low,close,volume\n2021-01-01,1,1,1,one,1\n"
+        )
+    asked = demo.ask("--candles", str(tmp_path))
+    assert asked.returncode == 1
+    assert "BTC.csv" in asked.stderr
+    assert "row 1: close is 'one', not a number" in asked.stderr
+    assert not demo.state.exists()
+
+
+def board(demo: Demo, name: str, password: str) -> str:
+    with httpx.Client(base_url=demo.url, follow_redirects=True, headers={"Referer": demo.url}) as browser:
+        browser.get("/sign-in/")
+        form = {"username": name, "password": password, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        browser.post("/sign-in/", data=form)
+        page = browser.get("/")
+        assert page.url.path == "/", "signed in"
+        return page.text
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.HTTPError:
+        return False
