@@ -75,6 +75,8 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     Rule 3: all passed, it awaits approval. Rule 4: any not passed, it is rejected, and the bots go to the fallback unless
     what they run has itself passed.
     """
+    if _settlement(release, release.status, ended_early) is None:
+        return  # hashing the fallback's files is for the moment when it may be needed
     fitness = pinning.fallback_fitness()
     with transaction.atomic():
         audit.lock_head()
@@ -106,8 +108,9 @@ def pin_unless_live_passed(reason: str, *, actor: object, fitness: pinning.Fitne
 def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
     if status.state != ReleaseState.BUILDING:
         return None
+    places = {place.coin_id: place for place in outcomes.places_of(release)}
     found = [
-        _required_outcome(release, coin.pk, coin.symbol, ended_early) for coin in outcomes.required_coins()
+        _required_outcome(coin.symbol, places.get(coin.pk), ended_early) for coin in outcomes.required_coins()
     ]
     known = [outcome for outcome in found if outcome is not None]
     if len(known) < len(found):
@@ -118,8 +121,7 @@ def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None
     return decide(release.purpose, known)
 
 
-def _required_outcome(release: Release, coin_id: int, symbol: str, ended_early: str | None) -> Outcome | None:
-    place = next((p for p in outcomes.places_of(release) if p.coin_id == coin_id), None)
+def _required_outcome(symbol: str, place: ReleaseCoin | None, ended_early: str | None) -> Outcome | None:
     if place is None:
         return Outcome(symbol, missing="became required after this release was launched")
     outcome = outcomes.outcome_of(place)

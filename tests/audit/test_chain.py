@@ -10,36 +10,37 @@ from tests import factories
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 
 
-def three_events() -> None:
+def three_events() -> int:
+    """Three events after those of the first migration; answers the number of the last."""
     user = factories.person("olivia", "operator")
-    services.record("note", user, actor="olivia", reason="first — with a dash")
+    return services.record("note", user, actor="olivia", reason="first — with a dash").seq
 
 
-def run(sql: str) -> None:
+def run(sql: str, last: int) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(sql.format(last=last, before=last - 1, later=last + 7))
 
 
 def test_a_chain_as_written_is_sound() -> None:
-    three_events()
-    assert AuditEvent.objects.count() == 3
+    last = three_events()
+    assert AuditEvent.objects.count() == last
     assert services.verify() == []
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE audit_auditevent SET reason = 'other' WHERE seq = 2",
-        "DELETE FROM audit_auditevent WHERE seq = 3",
-        "INSERT INTO audit_auditevent SELECT 9, at, actor, kind, object_type, object_id, object_name, reason, body,"
+        "UPDATE audit_auditevent SET reason = 'other' WHERE seq = {before}",
+        "DELETE FROM audit_auditevent WHERE seq = {last}",
+        "INSERT INTO audit_auditevent SELECT {later}, at, actor, kind, object_type, object_id, object_name, reason, body,"
         " previous_hash, hash FROM audit_auditevent WHERE seq = 1",
     ],
     ids=["rewriting an event", "cutting the tail", "putting one in out of order"],
 )
 def test_the_database_refuses(sql: str) -> None:
-    three_events()
+    last = three_events()
     with pytest.raises(DatabaseError), transaction.atomic():
-        run(sql)
+        run(sql, last)
     assert services.verify() == []
 
 
@@ -47,20 +48,20 @@ def test_the_database_refuses(sql: str) -> None:
     ("sql", "says"),
     [
         (
-            "UPDATE audit_auditevent SET reason = 'other' WHERE seq = 3",
+            "UPDATE audit_auditevent SET reason = 'other' WHERE seq = {last}",
             "columns differ from its text: reason",
         ),
-        ("UPDATE audit_auditevent SET body = '{}' WHERE seq = 2", "text was changed"),
-        ("DELETE FROM audit_auditevent WHERE seq = 2", "event 2 is missing"),
-        ("DELETE FROM audit_auditevent WHERE seq = 3", "tail was cut"),
+        ("UPDATE audit_auditevent SET body = '{{}}' WHERE seq = {before}", "text was changed"),
+        ("DELETE FROM audit_auditevent WHERE seq = {before}", "is missing"),
+        ("DELETE FROM audit_auditevent WHERE seq = {last}", "tail was cut"),
     ],
     ids=["a column", "a body", "a gap", "a cut tail"],
 )
 def test_verify_finds_what_got_past_the_database(sql: str, says: str) -> None:
-    three_events()
+    last = three_events()
     triggers.drop()
     try:
-        run(sql)
+        run(sql, last)
         found = services.verify()
     finally:
         triggers.install()

@@ -1,0 +1,53 @@
+"""The commands that the README shows, as a reader would type them while the demo runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.processes import REPOSITORY
+
+BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every line of the README's shell blocks, in order."""
+    text = (REPOSITORY / "README.md").read_text()
+    return [line for block in BLOCK.findall(text) for line in block.splitlines() if line.strip()]
+
+
+@dataclass
+class Reader:
+    """Somebody who types what the README says, with the address, the folder and the token that their demo printed."""
+
+    url: str
+    state: Path
+    token: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def types(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run one line; `export` stays for the lines after it, as in a shell."""
+        words = shlex.split(self._own(line))
+        if words[0] == "export":
+            self.environment |= dict(word.split("=", 1) for word in words[1:])
+            return subprocess.CompletedProcess(words, 0, "", "")
+        environment = {**os.environ, "CRPBOT_STATE_DIR": str(self.state), **self.environment}
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
+        return subprocess.run(
+            words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
+        )
+
+    def _own(self, line: str) -> str:
+        """The line with this reader's address, token, folders and Python in the places of the README's."""
+        for shown, mine in {
+            "http://127.0.0.1:8000": self.url,
+            "crp_bot_…": self.token,
+            "my/BTC.csv.gz": str(self.state / "candles" / "BTC.csv"),
+            "var/state": str(self.state),
+            ".venv/bin/python": sys.executable,
+        }.items():
+            line = line.replace(shown, mine)
+        return line

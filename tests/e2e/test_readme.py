@@ -1,0 +1,24 @@
+"""The README tells the truth about what can be typed. That its commands do what it says, tests/e2e/test_demo.py shows."""
+
+import re
+
+import pytest
+
+from tests.e2e import readme
+from tests.processes import REPOSITORY
+
+SHOWN = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("line", readme.commands())
+def test_a_command_is_one_that_a_test_runs(line: str) -> None:
+    targets = re.findall(r"^(\w+):.*##", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    if line.startswith("make "):
+        assert line.split()[1] in targets
+    else:
+        assert line.startswith((".venv/bin/python ", "export "))
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?:docs/|CONTRIBUTING)[^)]*)\)", SHOWN))))
+def test_a_link_leads_somewhere(path: str) -> None:
+    assert (REPOSITORY / path).exists()
