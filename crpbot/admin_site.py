@@ -7,3 +7,4 @@ class GateAdminSite(AdminSite):
     site_header = "crpbot gate: audit history"
     site_title = "crpbot gate"
     index_title = "What was live, why, and who said so"
+    enable_nav_sidebar = False  # the history needs the width

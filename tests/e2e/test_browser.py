@@ -6,7 +6,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from deploy import pointer
 from tests import factories, scenarios
 from tests.e2e.browser import chromium, find_chromium, sign_in
 from tests.pages.scene import PEOPLE
-from tests.processes import Process, StartWorker, start, wait_until
+from tests.processes import StartWorker, start, wait_until
 from training import services as training
 
 BARS, DRIFT, SEED = (
@@ -40,45 +39,67 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Desk:
-    """A running service with its people, and where it is reached."""
-
-    address: str
-
-
 @pytest.fixture
-def desk(start_worker: StartWorker, tmp_path: Path) -> Iterator[Desk]:
-    """The service on its first day, with candles to train on, a worker, and a web process."""
+def address(committed: None, tmp_path: Path) -> Iterator[str]:
+    """Where a web process serves a desk with its people: v6_enhanced inherited, v5 registered."""
     for name, roles in PEOPLE.items():
         factories.person(name, *roles)
     scenarios.service_in_use()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    web = start(sys.executable, "-c", SERVE, str(port), log=tmp_path / "web.log")
+    wait_until(lambda: _answers(f"http://127.0.0.1:{port}"), what=f"the web process: {web.output}")
+    yield f"http://127.0.0.1:{port}"
+    web.stop()
+
+
+@pytest.fixture
+def training_desk(address: str, start_worker: StartWorker, tmp_path: Path) -> Iterator[str]:
+    """The same with candles to train on, a worker and reconcile."""
     for coin in scenarios.coins():
         training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
     start_worker("training,gates", name="worker")
-    port = _free_port()
-    web = start(sys.executable, "-c", SERVE, str(port), log=tmp_path / "web.log")
     reconcile = start(sys.executable, "manage.py", "reconcile", log=tmp_path / "reconcile.log")
-    address = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _answers(address), what=f"the web process: {web.output}")
-    yield Desk(address)
-    _stop(web, reconcile)
+    yield address
+    reconcile.stop()
 
 
-def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(desk: Desk) -> None:
+def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(address: str) -> None:
     with chromium() as browser:
-        onlooker = _as(browser, desk, "victor")
+        page = _as(browser, address, "anna")
+        page.locator("summary", has_text="Pin the fallback").click()
+        page.get_by_label("Reason").type("it beh")
+        _launch(_as(browser, address, "olivia"))
+        expect(page.locator("section", has_text="Candidate").first).to_contain_text(
+            "building", timeout=20_000
+        )
+        page.keyboard.type("aves oddly")
+        expect(page.get_by_label("Reason")).to_have_value("it behaves oddly")
+        page.context.set_offline(True)
+        expect(page.get_by_text("The service does not answer")).to_be_visible(timeout=20_000)
+        page.context.set_offline(False)
+        expect(page.get_by_text("The service does not answer")).to_be_hidden(timeout=20_000)
+        expect(page.get_by_label("Reason")).to_have_value("it behaves oddly")
+        page.context.clear_cookies()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=20_000)
+
+
+def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(training_desk: str) -> None:
+    address = training_desk
+    with chromium() as browser:
+        onlooker = _as(browser, address, "victor")
         expect(onlooker.locator("section", has_text="Live now").first).to_contain_text("v6_enhanced")
 
-        operator = _as(browser, desk, "olivia")
-        release = _launch(operator, desk)
+        operator = _as(browser, address, "olivia")
+        release = _launch(operator)
         _watch_epochs_come_in(operator, release)
         _watch_a_run_learn(operator)
         operator.goto(release)
         expect(operator.get_by_text("24 of 24 gates passed")).to_be_visible(timeout=TRAINED_MS)
         expect(operator.get_by_role("button", name="Approve release")).to_have_count(0)
 
-        _approve(_as(browser, desk, "anna"))
+        _approve(_as(browser, address, "anna"))
 
         # Nobody reloaded the onlooker's page: the board looked by itself.
         live = onlooker.locator("section", has_text="Live now").first
@@ -90,7 +111,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(desk: 
     assert (now.epoch, now.kind, now.release.line, now.moved_by) == (2, "swap", "v7_fixed", "anna")
 
 
-def _launch(page: Page, desk: Desk) -> str:
+def _launch(page: Page) -> str:
     """Fill in the form and launch; the address of the release."""
     page.get_by_role("link", name="Releases").click()
     page.get_by_role("link", name="Launch a release").click()
@@ -140,18 +161,12 @@ def _approve(page: Page) -> None:
     expect(page.get_by_text("Approved: every bot must run v7_fixed")).to_be_visible()
 
 
-def _as(browser: Browser, desk: Desk, name: str) -> Page:
+def _as(browser: Browser, address: str, name: str) -> Page:
     """A signed-in person's own browser, in which no script may fail."""
     page = browser.new_context().new_page()
     page.on("pageerror", lambda error: pytest.fail(f"{name} at {page.url}: {error}"))
-    sign_in(page, desk.address, name)
+    sign_in(page, address, name)
     return page
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _answers(address: str) -> bool:
@@ -160,8 +175,3 @@ def _answers(address: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
-
-
-def _stop(*processes: Process) -> None:
-    for process in processes:
-        process.stop()
