@@ -83,7 +83,7 @@ def fit(
 
 
 def resolve_device(device: str) -> str:
-    """ "cpu" or "cuda"; "auto" is cuda where there is one. Raises MlcoreError for a cuda that is not there."""
+    """Either "cpu" or "cuda"; "auto" is cuda where there is one. Raises MlcoreError for a cuda that is not there."""
     if device not in ("auto", "cpu", "cuda"):
         raise MlcoreError(f"device {device!r}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():

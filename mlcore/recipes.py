@@ -44,7 +44,7 @@ class Recipe:
     line: str
     schema: str
     network: str
-    """"perceptron" (72-256-128-64-3) or "logistic" (multinomial logistic regression)."""
+    """Either "perceptron" (72-256-128-64-3) or "logistic" (multinomial logistic regression)."""
     epochs: int | None
     batch_size: int | None
     learning_rate: float | None
