@@ -1,6 +1,7 @@
 """The last good set on disk: a bot starts from it when the service is away, whatever happened while it was written."""
 
 import errno
+import json
 import os
 import random
 import resource
@@ -115,6 +116,20 @@ def test_a_restarted_bot_asks_only_whether_something_changed(gate: Gate, bot: Ma
     assert [asked.path for asked in gate.asked[before:]] == ["/api/v1/active/"]
 
 
+def test_the_same_document_again_is_not_loaded_and_written_again(
+    gate: Gate, bot: MakeBot, old: Release, cache_dir: Path
+) -> None:
+    """A proxy may drop the ETag; every poll then brings the whole document."""
+    gate.point_at(old)
+    gate.answers["/api/v1/active/"] = (200, {}, json.dumps(gate.document()).encode())
+    client = bot()
+    client.refresh()
+    pointer = next(cache_dir.glob("pointers/*.json"))
+    written_at = pointer.stat().st_mtime_ns
+    assert client.refresh().problem is None
+    assert pointer.stat().st_mtime_ns == written_at
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -189,6 +204,21 @@ def test_a_damaged_note_is_mended_by_the_next_refresh(
     assert release_of(bot()) == old
 
 
+def test_a_pointer_on_disk_that_was_edited_is_not_followed(
+    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame, cache_dir: Path
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    pointer = next(cache_dir.glob("pointers/*.json"))
+    text = pointer.read_text()
+    edited = text.replace(r"\"release\": 1", r"\"release\": 2")
+    assert edited != text
+    pointer.write_text(edited)
+    decision = bot().predict("BTC", candles)
+    assert decision.direction == "neutral"
+    assert "sha256 differs" in decision.reason
+
+
 def test_a_lost_file_of_epochs_opens_no_door_to_old_ones(
     gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
 ) -> None:
@@ -210,6 +240,18 @@ def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
         names.append(digests(gate))
     assert bundles(cache_dir) == names[1] | names[2]
     assert list((cache_dir / "unfinished").iterdir()) == []
+
+
+def test_the_same_release_in_other_words_does_not_push_the_previous_one_out(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
+) -> None:
+    client = bot()
+    for release in (old, new):
+        gate.point_at(release)
+        client.refresh()
+    gate.edit = lambda document: document.update(reason="said better")
+    assert client.refresh().reason == "said better"
+    assert len(bundles(cache_dir)) == 6
 
 
 def test_refused_releases_do_not_pile_up(
