@@ -22,7 +22,7 @@ LINES = {
     "v5": "v5, serves as the fallback",
     "v6_enhanced": "v6_enhanced, the failure reproduced",
 }
-_DATASET = "dataset_"
+DATASET = "dataset_"
 
 
 class DecisionForm(ReasonForm):
@@ -72,7 +72,7 @@ class LaunchForm(forms.Form):
             "purpose", Purpose.FALLBACK if registered and registered.line == line else Purpose.CANDIDATE
         )
         for coin in required_coins():
-            self.fields[_DATASET + coin.symbol] = DatasetField(coin)
+            self.fields[DATASET + coin.symbol] = DatasetField(coin)
         self._parameters = RECIPES[line].adjustable
         for name, bounds in self._parameters.items():
             self.fields[name] = parameter_field(name, bounds, initial=bounds["default"])
@@ -83,7 +83,7 @@ class LaunchForm(forms.Form):
 
     @property
     def dataset_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.fields if name.startswith(_DATASET)]
+        return [self[name] for name in self.fields if name.startswith(DATASET)]
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -94,5 +94,5 @@ class LaunchForm(forms.Form):
     @property
     def datasets(self) -> dict[str, Dataset]:
         """The datasets that were named, by coin."""
-        named = {name.removeprefix(_DATASET): self.cleaned_data.get(name) for name in self.fields}
+        named = {name.removeprefix(DATASET): self.cleaned_data.get(name) for name in self.fields}
         return {coin: dataset for coin, dataset in named.items() if isinstance(dataset, Dataset)}

@@ -11,14 +11,13 @@ from accounts.pages import is_partial
 from accounts.rules import Role
 from audit.errors import DomainError
 from deploy import services
-from deploy.forms import LINES, LaunchForm
+from deploy.forms import DATASET, LINES, LaunchForm
 from deploy.outcomes import required_coins
 from deploy.rules import Purpose
 from training import services as training
 from training.workers import alive_workers
 
 DEFAULT_LINE = next(iter(LINES))
-_KEPT = ("purpose", "seed")  # what a person typed that stays when another line is chosen
 
 
 @require_http_methods(["GET", "POST"])
@@ -26,8 +25,7 @@ def launch(request: HttpRequest) -> HttpResponse:
     """The form; posted, it launches. Asked by htmx for another line, it answers with that line's settings."""
     if request.method != "POST":
         line = _line(request.GET.get("line"))
-        kept = {name: request.GET[name] for name in _KEPT if name in request.GET and not is_partial(request)}
-        return _page(request, LaunchForm(line, initial=kept))
+        return _page(request, LaunchForm(line, initial=_kept(request)))
     form = LaunchForm(_line(request.POST.get("line")), request.POST)
     if not form.is_valid():
         return _page(request, form, status=400)
@@ -43,10 +41,7 @@ def launch(request: HttpRequest) -> HttpResponse:
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
-    messages.success(
-        request,
-        f"Launched release {release.pk} of {release.line}. It trains one coin after another slot by slot.",
-    )
+    messages.success(request, f"Launched release {release.pk} of {release.line}; this page follows it.")
     return redirect("release", release.pk)
 
 
@@ -69,6 +64,11 @@ def _page(request: HttpRequest, form: LaunchForm, status: int = 200) -> HttpResp
     context = {"form": form, "can_launch": actor_of(request).has(Role.OPERATOR)}
     template = "deploy/_launch_form.html" if is_partial(request) else "deploy/launch.html"
     return render(request, template, context, status=status)
+
+
+def _kept(request: HttpRequest) -> dict[str, str]:
+    """What was filled in that holds for any line; settings and purpose go by the line that is chosen."""
+    return {name: value for name, value in request.GET.items() if name == "seed" or name.startswith(DATASET)}
 
 
 def _line(asked: str | None) -> str:

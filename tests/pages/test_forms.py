@@ -120,6 +120,17 @@ class TestLaunching:
         answer = signed_in("olivia").get("/launch/estimate/", {**LAUNCH, "epochs": "51"})
         assert "less than or equal to 50" in text(answer)
 
+    def test_keeps_what_holds_for_any_line_when_another_is_chosen(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        older = Dataset.objects.filter(coin__symbol="BTC").earliest("id")
+        typed = {**LAUNCH, "line": "v5", "seed": "77", "dataset_BTC": str(older.pk)}
+        answer = signed_in("olivia").get("/launch/", typed, headers={"HX-Request": "true"})
+        form = answer.context["form"]
+        assert form["seed"].value() == "77" and form["dataset_BTC"].value() == str(older.pk)
+        assert form["purpose"].value() == "fallback" and "epochs" not in form.fields
+        assert "<html" not in text(answer)
+
     def test_offers_the_settings_of_the_line(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
         assert 'name="epochs"' in text(client.get("/launch/?line=v7_fixed"))
