@@ -42,13 +42,15 @@ class Screen:
 
     def live(self, *lines: str) -> None:
         """Show how things stand at this moment."""
+        if lines == self._live:
+            return
         if self._is_terminal:
             self._clear()
             width = shutil.get_terminal_size().columns - 1
             self._out.write("".join(f"{f'   {line}'[:width]}\n" for line in lines))
             self._out.flush()
             self._live = lines
-        elif lines != self._live and time.monotonic() - self._plain_at >= PLAIN_LINES_EVERY_SECONDS:
+        elif time.monotonic() - self._plain_at >= PLAIN_LINES_EVERY_SECONDS:
             self._live, self._plain_at = lines, time.monotonic()
             self._out.write("".join(f"   {line}\n" for line in lines))
             self._out.flush()
