@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.e2e import readme
+from tests.e2e.readme import Reader
 from tests.processes import REPOSITORY, wait_until
 from training.workers import die_with_parent
 
@@ -147,6 +149,8 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
         assert password is not None
         assert "v7_fixed" in board(demo, name, password[1])
 
+    assert_the_readme_holds(demo, token[1])
+
     web = next(found for found in demo.processes() if "uvicorn" in found.cmdline())
     web.kill()
     demo.wait_for("web had ended and was started again", seconds=30)
@@ -211,6 +215,21 @@ def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_pa
     assert "BTC.csv" in asked.stderr
     assert "row 1: close is 'one', not a number" in asked.stderr
     assert not demo.state.exists()
+
+
+def assert_the_readme_holds(demo: Demo, token: str) -> None:
+    """Every command of the README, typed in its order beside the running demo. `make` itself is what runs all this."""
+    reader = Reader(demo.url, demo.state, token)
+    for line in readme.commands():
+        if line.startswith("make "):
+            continue
+        typed = reader.types(line)
+        said = typed.stdout + typed.stderr
+        if "fetch_candles" in line:  # no exchange is within reach of a test: it says so, and what to do
+            assert (typed.returncode, "Traceback" in said) == (1, False), f"{line}\n{said}"
+            assert "binance" in said
+        else:
+            assert typed.returncode == 0, f"{line}\n{said}"
 
 
 def board(demo: Demo, name: str, password: str) -> str:
