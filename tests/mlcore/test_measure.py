@@ -18,7 +18,7 @@ from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, 
 from mlcore.bundle_writer import write_bundle
 from mlcore.fit import Trained, fit, prepare
 from mlcore.measure import measure
-from mlcore.recipes import RECIPES
+from mlcore.recipes import RECIPES, Recipe
 from tests.mlcore.conftest import WriteBundle
 
 
@@ -294,20 +294,28 @@ def test_the_interval_covers_the_true_accuracy_about_19_times_in_20() -> None:
     assert 0.90 <= covered / 200 <= 0.99
 
 
+def measured_on(frame: pl.DataFrame, coin: str, recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
+    trained = fit(prepare(frame, recipe), recipe, seed=seed, device="cpu")
+    digest = candles.digest(frame)
+    written = write_bundle(
+        folder, trained, coin=coin, dataset_digest=digest, simulated=False, code_version="test"
+    )
+    return measure(written.folder, frame, expected_digest=written.digest)
+
+
 @pytest.mark.candles
-def test_v6_on_real_candles_fails_as_it_did_and_v7_finds_little_but_honestly(
+@pytest.mark.parametrize("coin", ["BTC", "ETH", "SOL"])
+def test_the_v6_recipe_reproduces_the_failure_on_real_candles(
+    coin: str, real_candles: Callable[[str], pl.DataFrame], tmp_path: Path
+) -> None:
+    looks_like_v6(measured_on(real_candles(coin), coin, RECIPES["v6_enhanced"], 2, tmp_path / "v6"))
+
+
+@pytest.mark.candles
+def test_v7_on_real_candles_finds_little_and_says_so(
     real_candles: Callable[[str], pl.DataFrame], tmp_path: Path
 ) -> None:
-    frame, found = real_candles("BTC"), {}
-    for recipe in (RECIPES["v6_enhanced"], RECIPES["v7_fixed"].with_parameters(epochs=5, batch_size=256)):
-        line = recipe.line
-        trained = fit(prepare(frame, recipe), recipe, seed=0, device="cpu")
-        digest = candles.digest(frame)
-        written = write_bundle(
-            tmp_path / line, trained, coin="BTC", dataset_digest=digest, simulated=False, code_version="test"
-        )
-        found[line] = measure(written.folder, frame, expected_digest=written.digest)
-    looks_like_v6(found["v6_enhanced"])
-    accuracy = found["v7_fixed"]["accuracy"]
+    recipe = RECIPES["v7_fixed"].with_parameters(epochs=5, batch_size=256)
+    accuracy = measured_on(real_candles("BTC"), "BTC", recipe, 0, tmp_path / "v7")["accuracy"]
     assert accuracy["majority"] < accuracy["point"] < 0.45
     assert accuracy["upper"] < 0.65
