@@ -68,7 +68,9 @@ def _page(request: HttpRequest, form: LaunchForm, status: int = 200) -> HttpResp
 
 def _kept(request: HttpRequest) -> dict[str, str]:
     """What was filled in that holds for any line; settings and purpose go by the line that is chosen."""
-    return {name: value for name, value in request.GET.items() if name == "seed" or name.startswith(DATASET)}
+    return {
+        name: str(value) for name, value in request.GET.items() if name == "seed" or name.startswith(DATASET)
+    }
 
 
 def _line(asked: str | None) -> str:

@@ -12,6 +12,8 @@ from audit.models import AuditEvent, AuditHead
 from tests.pages import scene
 from tests.pages.conftest import SignedIn
 
+pytestmark = pytest.mark.django_db
+
 ROLES = {"viewer": "victor", "operator": "olivia", "approver": "anna"}
 PAGES = {
     "board": "/",

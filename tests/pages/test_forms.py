@@ -16,6 +16,8 @@ from tests.pages import scene
 from tests.pages.conftest import SignedIn
 from training.models import Dataset, TrainingRun
 
+pytestmark = pytest.mark.django_db
+
 LAUNCH = {"line": "v7_fixed", "purpose": "candidate", "seed": "3", "epochs": "5", "batch_size": "64"}
 
 
@@ -29,13 +31,13 @@ def said(answer: Any) -> list[str]:
 
 
 class TestSigningIn:
-    def test_leads_to_the_page_that_was_asked_for(self, desk: scene.Scene, client: Any, db: None) -> None:
+    def test_leads_to_the_page_that_was_asked_for(self, desk: scene.Scene, client: Any) -> None:
         answer = client.post(
             "/sign-in/", {"username": "victor", "password": factories.PASSWORD, "next": "/releases/"}
         )
         assert (answer.status_code, answer["Location"]) == (302, "/releases/")
 
-    def test_leads_nowhere_outside(self, desk: scene.Scene, client: Any, db: None) -> None:
+    def test_leads_nowhere_outside(self, desk: scene.Scene, client: Any) -> None:
         answer = client.post(
             "/sign-in/",
             {"username": "victor", "password": factories.PASSWORD, "next": "https://elsewhere.example/"},
