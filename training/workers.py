@@ -26,6 +26,15 @@ from training.models import Worker
 
 logger = logging.getLogger(__name__)
 
+# The pool forks new children at any time. One forked while the description's thread is inside SQLite or a socket would
+# inherit locks that nobody will ever release, and hang at its first query: so a fork waits until that thread is idle.
+between_writes = threading.Lock()
+os.register_at_fork(
+    before=between_writes.acquire,
+    after_in_parent=between_writes.release,
+    after_in_child=between_writes.release,
+)
+
 BEAT_SECONDS = 3.0
 ALIVE_SECONDS = 4 * BEAT_SECONDS
 PROBE_TIMEOUT_SECONDS = 120
@@ -81,10 +90,12 @@ class Description(threading.Thread):
     def run(self) -> None:
         device = probe_device()
         while True:
-            self._write(device)
+            with between_writes:
+                self._write(device)
             if self._stopped.wait(BEAT_SECONDS):
                 break
-        self._take_away()
+        with between_writes:
+            self._take_away()
 
     def stop(self) -> None:
         self._stopped.set()

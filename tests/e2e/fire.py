@@ -22,6 +22,7 @@ from training.models import Dataset
 
 EPOCHS = 8
 BARS = 9_500  # 1,000 rows and a few in the gate window
+SETTLES_WITHIN_SECONDS = 120
 OPERATOR = Actor("olivia", frozenset({Role.OPERATOR}))
 
 
@@ -90,11 +91,29 @@ def release_under_fire(workers: Workers, *, seed: int, chance: random.Random) ->
             shot = workers.shoot(chance)
         return _state(release) != ReleaseState.BUILDING
 
-    wait_until(settled, what=f"{release} to settle", seconds=120)
+    try:
+        wait_until(settled, what=f"{release} to settle", seconds=SETTLES_WITHIN_SECONDS)
+    except AssertionError as stuck:
+        raise AssertionError(f"{stuck}; shot {shot}\n{account_of(release, workers)}") from stuck
     if not shot:
         shot = "nobody: it had settled before"
     attempts = sum(place.run.attempt for place in places_of(release) if place.run)
     return Trial(seed, shot, shot_after, _state(release), time.monotonic() - begun, attempts)
+
+
+def account_of(release: Release, workers: Workers) -> str:
+    """Where a release that does not settle stands, and the last its workers said."""
+    jobs = [
+        job for p in places_of(release) for job in (p.run, p.bundle and p.bundle.measurements.first()) if job
+    ]
+    lines = [
+        f"{job}: {job.state}, attempt {job.attempt} of {job.worker_name}, lease until {job.lease_until},"
+        f" sent at {job.enqueued_at}"
+        for job in jobs
+    ]
+    for queue, worker in workers.alive.items():
+        lines += [f"--- {queue}: {worker.popen.poll()}, {worker.children}", worker.output[-3000:]]
+    return "\n".join(lines)
 
 
 def _state(release: Release) -> str:

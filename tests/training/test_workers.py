@@ -1,9 +1,12 @@
 """Real workers over a real Redis: they describe themselves, take runs, and a killed one costs nobody a run."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -204,6 +207,26 @@ class TestTheWorkersCommand:
 def test_a_machine_whose_torch_cannot_be_asked_is_taken_as_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     assert workers.probe_device().device == "CPU"
+
+
+def test_no_child_is_forked_while_the_description_is_being_written() -> None:
+    """It would inherit SQLite's locks in the middle of a query, and hang for ever at its first one."""
+    began, ended = threading.Event(), threading.Event()
+
+    def write_slowly() -> None:
+        with workers.between_writes:
+            began.set()
+            time.sleep(0.3)
+            ended.set()
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    began.wait(5)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if ended.is_set() and workers.between_writes.acquire(timeout=1) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    writer.join()
 
 
 def test_asking_for_a_launch_imports_no_torch() -> None:
