@@ -53,7 +53,8 @@ install:
 	@echo "$(KEY)" > $(STAMP)
 
 chromium: # for the browser tests, which skip with a note where there is none
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -n "$$CRPBOT_CHROMIUM" ] || \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	[ -n "$$CRPBOT_CHROMIUM" ] || \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Installing Chromium for the browser tests"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium \
