@@ -2,6 +2,7 @@
 
 from audit import triggers
 from audit.triggers import Refusal
+from deploy.rules import MoveKind
 
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
 FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
@@ -20,6 +21,7 @@ UNPROVEN_COIN = """EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requir
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
 
 MOVES = "deploy_pointermove"
+KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
 REFUSALS = [
     *triggers.append_only(MOVES, key="epoch"),
     Refusal(
@@ -28,6 +30,14 @@ REFUSALS = [
         "INSERT",
         "a move must follow the last epoch",
         f"NEW.epoch <> (SELECT COALESCE(MAX(epoch), 0) + 1 FROM {MOVES})",
+    ),
+    Refusal(
+        f"{MOVES}_is_of_a_known_kind",
+        MOVES,
+        "INSERT",
+        "a move is inherited, a swap, a pin or offline",
+        # What follows guards each kind by its name: a move of any other would pass by all of it.
+        f"NEW.kind NOT IN ({KINDS})",
     ),
     Refusal(
         f"{MOVES}_has_its_event",

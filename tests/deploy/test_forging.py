@@ -54,6 +54,13 @@ def test_a_swap_to_a_release_that_failed_is_refused() -> None:
     refused(lambda: forged("swap", rejected, 3, 2).save(force_insert=True))
 
 
+@pytest.mark.parametrize("kind", ["SWAP", "swap ", "move", ""])
+def test_a_move_of_no_known_kind_is_refused(kind: str) -> None:
+    scenarios.service_in_use()
+    rejected = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}).settled()
+    refused(lambda: forged(kind, rejected, 3, 2).save(force_insert=True))
+
+
 def test_a_swap_to_a_release_that_lacks_a_coin_is_refused() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
