@@ -83,10 +83,14 @@ class Input(serializers.Serializer[Any]):
         return checked
 
 
+@extend_schema_field({"type": "integer", "minimum": 0, "maximum": BIGGEST_ID})
 class WholeFilter(filters.NumberFilter):
-    """`?release=3`: a whole number, where the framework would take 3.5 and truncate it."""
+    """`?release=3`: a whole number that a database can hold, where the framework would take 3.5 and truncate it."""
 
     field_class = forms.IntegerField
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, min_value=0, max_value=BIGGEST_ID, **kwargs)
 
 
 class NoOtherFields(OpenApiSerializerExtension):

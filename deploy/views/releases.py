@@ -17,7 +17,7 @@ from audit.models import AuditEvent
 from deploy import pointer, services
 from deploy.forms import DecisionForm
 from deploy.matrix import matrix
-from deploy.models import Release, ReleaseCoin
+from deploy.models import Release
 from deploy.outcomes import places_of
 from deploy.progress import progress
 from deploy.rules import Action, ReleaseState
@@ -57,10 +57,9 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """One coin's pictures, under the policy its diagnosis was made by."""
-    place = get_object_or_404(
-        ReleaseCoin.objects.select_related("diagnosis"), release=pk, coin__symbol=symbol
-    )
-    if place.diagnosis is None:
+    places = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
+    place = next((place for place in places if place.coin.symbol == symbol), None)
+    if place is None or place.diagnosis is None:
         raise Http404(f"{symbol} of release {pk} was not diagnosed.")
     policy = json.loads(place.diagnosis.policy_body)
     return JsonResponse({"charts": draw(place.diagnosis.document, policy), "is_moving": False})

@@ -211,6 +211,7 @@ def test_a_list_comes_in_pages_that_lead_to_one_another(as_viewer: Caller) -> No
         ({"dataset": "3.5"}, "dataset"),
         ({"dataset": "NaN"}, "dataset"),
         ({"dataset": "1e99999999"}, "dataset"),
+        ({"dataset": "9" * 20}, "dataset"),
         ({"coin": "B\x00TC"}, "coin"),
         ({"ordering": "password"}, "ordering"),
         ({"format": "html"}, "format"),

@@ -204,7 +204,15 @@ def _own_names() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/releases/9999/", "/runs/9999/", "/datasets/9999/", "/policies/9999/", "/nowhere/"]
+    "path",
+    [
+        "/releases/9999/",
+        f"/releases/{'9' * 20}/charts/BTC/",
+        "/runs/9999/",
+        "/datasets/9999/",
+        "/policies/9999/",
+        "/nowhere/",
+    ],
 )
 def test_what_is_not_there_says_so_in_the_same_frame(path: str, signed_in: SignedIn) -> None:
     answer = signed_in("victor").get(path)
