@@ -13,7 +13,7 @@ from audit import services as audit
 from audit.errors import Conflict, InvalidInput
 from deploy import pointer
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
-from deploy.outcomes import places_of, required_coins
+from deploy.outcomes import required_coins
 from deploy.rules import Action, Purpose
 from deploy.services import settling
 from gates import services as gates
@@ -118,17 +118,13 @@ def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
     with audit.refusals_recorded("release.cancel", release, actor=actor, reason=reason):
         actor.require(Role.OPERATOR, "cancel a release")
         reason = required_reason(reason)
-        release = Release.objects.select_related("status").get(pk=release.pk)
-        require_action(release, Action.CANCEL)
         with transaction.atomic():
             audit.lock_head()
+            release = Release.objects.select_related("status").get(pk=release.pk)
+            require_action(release, Action.CANCEL)
+            release.status.cancel_requested_at = timezone.now()
+            release.status.save(update_fields=["cancel_requested_at"])
             audit.record("release.cancelled", release, actor=actor, reason=reason)
-            ReleaseStatus.objects.filter(pk=release.pk, cancel_requested_at=None).update(
-                cancel_requested_at=timezone.now()
-            )
-        for place in places_of(release):
-            if place.run is not None and not place.run.has_ended:
-                training.cancel_run(place.run, actor=actor, reason=reason)
         settling.settle(release, ended_early=f"cancelled by {actor}: {reason}")
     return Release.objects.select_related("status").get(pk=release.pk)
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.rules import GATE, Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, DomainError
+from audit.errors import Conflict
 from deploy import outcomes, pointer
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
@@ -33,10 +33,11 @@ def advance(release: Release) -> None:
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
     if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
         return
-    for place in outcomes.places_of(release):
-        _advance_coin(release, place)
+    if release.status.cancel_requested_at is None:
+        for place in outcomes.places_of(release):
+            _advance_coin(release, place)
     if release.state == ReleaseState.BUILDING:
-        settle(release, ended_early="not finished by its deadline" if release.is_overdue else None)
+        settle(release, ended_early=_ended_early(release))
 
 
 def advance_quietly(release_id: int) -> None:
@@ -97,6 +98,12 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
         _stop_what_still_runs(release, settlement.reason)
 
 
+def _ended_early(release: Release) -> str | None:
+    if release.status.cancel_requested_at is not None:
+        return "cancelled"  # by a process that died before it settled the release
+    return "not finished by its deadline" if release.is_overdue else None
+
+
 def pin_unless_live_passed(reason: str, *, actor: object, fitness: pinning.Fitness) -> None:
     """Rule 4, in the caller's transaction."""
     now = pointer.current()
@@ -117,6 +124,8 @@ def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None
         return None
     if release.purpose == Purpose.INHERITED:
         lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
+        if status.cancel_requested_at is not None and not lost:
+            lost = [ended_early or "cancelled"]  # measured to the end, it would wait to be inherited for ever
         return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
     return decide(release.purpose, known)
 
@@ -144,7 +153,9 @@ def _start_run(release: Release, place: ReleaseCoin) -> None:
     with transaction.atomic():
         audit.lock_head()
         place.refresh_from_db(fields=["run"])
-        if place.run_id is not None:
+        status = ReleaseStatus.objects.get(pk=release.pk)
+        # Settled or called off since it was read: nobody would stop the run, and it would cost.
+        if place.run_id is not None or status.state != release.state or status.cancel_requested_at:
             return
         run = training.launch_run(
             coin=place.coin,
@@ -173,5 +184,5 @@ def _stop_what_still_runs(release: Release, reason: str) -> None:
             continue
         try:
             training.cancel_run(place.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
-        except (Conflict, DomainError):
+        except Conflict:
             continue  # it ended in this very moment

@@ -11,7 +11,9 @@ from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from deploy import pointer, services
 from deploy.models import Release
+from deploy.outcomes import places_of
 from deploy.rules import Purpose, ReleaseState
+from deploy.services import settling
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
 from training.models import TrainingRun
@@ -116,6 +118,41 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     assert now.kind == "pin"
     with pytest.raises(Conflict, match="is rejected"):
         services.cancel(release, actor=LAUNCHER, reason="again")
+
+
+def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    release = launched()
+    release.status.cancel_requested_at = timezone.now()
+    release.status.save(update_fields=["cancel_requested_at"])
+    services.reconcile_once()
+    release = Release.objects.get(pk=release.pk)
+    assert release.state == ReleaseState.REJECTED
+    assert "BTC: cancelled" in release.status.reason
+    assert {place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+
+
+def test_no_run_starts_for_a_release_called_off_since_it_was_read(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    release = services.launch("v7_fixed", actor=LAUNCHER)
+    read_before = Release.objects.select_related("status", "budget").get(pk=release.pk)
+    (place, *_) = places_of(read_before)
+    services.cancel(release, actor=LAUNCHER, reason="another batch size")
+    settling._advance_coin(read_before, place)
+    assert not TrainingRun.objects.exists()
+
+
+def test_an_inherited_release_measured_to_the_end_can_be_cancelled() -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build(line="v6_enhanced", purpose=Purpose.INHERITED, seed=9).release()
+    services.advance(release)
+    before = pointer.current()
+    release = services.cancel(release, actor=LAUNCHER, reason="launched twice")
+    assert release.state == ReleaseState.REJECTED
+    assert "launched twice" in release.status.reason
+    assert pointer.current() == before
 
 
 def test_cancelling_takes_an_operator_and_a_reason(candles: dict[str, scenarios.Dataset]) -> None:
