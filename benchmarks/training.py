@@ -48,7 +48,7 @@ def main() -> int:
         "--quick", action="store_true", help="fewer bars and rounds: does it run, not how fast"
     )
     is_quick = parser.parse_args().quick
-    bars, epochs, rounds = (8_000, 1, 2) if is_quick else (24_000, 3, 5)
+    bars, epochs, rounds = (8_000, 1, 2) if is_quick else (16_000, 2, 5)
     cores = len(os.sched_getaffinity(0))
     prepared = [_prepared(coin, bars) for coin in COINS]
     pool = ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
