@@ -27,8 +27,6 @@ FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, 
 
 _SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")
 
-_SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")
-
 
 @dataclass
 class Inspection:
