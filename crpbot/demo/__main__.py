@@ -128,9 +128,9 @@ The bots are on {line}, epoch {move.epoch if move else "-"}, after {account.seco
     {because}{told}
 
 Look around at {plan.url}
-    {plan.url}/             what is live now, and why
-    {plan.url}/api/schema/  the API, to read and to try
-    {plan.url}/admin/       the audit history, as admin
+    {plan.url}/           what is live now, and why
+    {plan.url}/api/docs/  the API, to read and to try
+    {plan.url}/admin/     the audit history, as admin
 Sign in as
 {people}
 Ask as the bot does

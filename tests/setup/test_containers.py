@@ -108,6 +108,13 @@ def test_every_setting_of_the_environment_is_told_in_the_operations_page() -> No
     assert read - told == set()
 
 
+def test_every_command_that_the_operations_page_tells_exists() -> None:
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    told = set(re.findall(r"manage\.py\s+(\w+)", page))
+    assert told
+    assert told - set(get_commands()) == set()
+
+
 @pytest.mark.parametrize("name", [*OWN])
 def test_its_command_names_something_that_exists(name: str) -> None:
     words = command(OWN[name])
