@@ -1,9 +1,14 @@
 """People and tokens in the admin: to look at. Changes go through services, which leave an event."""
 
 from django.contrib import admin
+from django.contrib.auth.models import Group
 
 from accounts.models import ApiToken, RoleGrant, User
 from audit.admin import HistoryAdmin
+
+admin.site.unregister(
+    Group
+)  # roles are RoleGrants, given by a service; a group would give nothing and say otherwise
 
 
 class RoleGrantInline(admin.TabularInline):

@@ -53,7 +53,7 @@ class Actor:
 
 
 GATE = Actor("the gate", is_system=True)
-RECONCILE = Actor("reconcile", is_system=True)
+RESERVED_NAMES = frozenset({"gate", "reconcile", "service", "system", "nobody"})
 
 
 def roles_through(scope: Scope | None, held: Iterable[Role]) -> frozenset[Role]:

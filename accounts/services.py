@@ -4,11 +4,13 @@ import hashlib
 import secrets
 from datetime import datetime
 
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import ApiToken, RoleGrant, User
-from accounts.rules import ROLE_OF_SCOPE, Actor, Role, Scope, roles_through
+from accounts.rules import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, roles_through
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotFound
 
@@ -23,6 +25,13 @@ def actor_of(user: User) -> Actor:
     return Actor(user.username, frozenset(Role(grant.role) for grant in user.grants.all()))
 
 
+def find_token(number: int) -> ApiToken:
+    try:
+        return ApiToken.objects.select_related("user").get(pk=number)
+    except ApiToken.DoesNotExist:
+        raise NotFound(f"There is no token {number}. `manage.py people --tokens` lists them.") from None
+
+
 def find_user(username: str) -> User:
     try:
         return User.objects.get(username=username, is_active=True)
@@ -34,7 +43,13 @@ def find_user(username: str) -> User:
 def create_user(
     username: str, *, password: str | None, roles: list[Role], actor: object, is_staff: bool = False
 ) -> User:
-    """A new person with these roles; without a password they can only use tokens."""
+    """A new person with these roles; without a password they can only use tokens.
+
+    Raises InvalidInput for a name or password that does not do, Conflict for a name that is taken.
+    """
+    _check_name(username)
+    if password is not None:
+        _check_password(password, username)
     if User.objects.filter(username=username).exists():
         raise Conflict(f"There is a user {username!r} already.")
     audit.lock_head()
@@ -43,6 +58,45 @@ def create_user(
     for role in roles:
         grant(user, role, actor=actor)
     return user
+
+
+@transaction.atomic
+def set_password(user: User, password: str, *, actor: object) -> None:
+    """Another password; it ends every session of this person. Raises InvalidInput."""
+    _check_password(password, user.username)
+    audit.lock_head()
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    audit.record("user.password_set", user, actor=actor)
+
+
+@transaction.atomic
+def close(user: User, *, actor: object) -> None:
+    """End an account at once: no session, no token. Its name stays in the history. Closing twice changes nothing."""
+    audit.lock_head()
+    if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
+        audit.record("user.closed", user, actor=actor)
+
+
+def _check_name(username: str) -> None:
+    """A name that cannot be mistaken in the audit for a part of the service."""
+    if username.casefold() in RESERVED_NAMES:
+        raise InvalidInput(
+            f"{username!r} is how the service itself signs; choose another name.", field="username"
+        )
+    try:
+        User.username_validator(username)
+    except ValidationError as refused:
+        raise InvalidInput(
+            f"The name {username!r}: {' '.join(refused.messages)}", field="username"
+        ) from refused
+
+
+def _check_password(password: str, username: str) -> None:
+    try:
+        validate_password(password, User(username=username))
+    except ValidationError as refused:
+        raise InvalidInput(f"The password: {' '.join(refused.messages)}", field="password") from refused
 
 
 @transaction.atomic

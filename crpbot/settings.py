@@ -173,7 +173,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "/static/"
-STATIC_ROOT = None  # WhiteNoise serves from where the apps and packages hold their files: no collectstatic step
+STATIC_ROOT = (
+    None  # WhiteNoise serves from where the apps and packages hold their files: no collectstatic step
+)
 WHITENOISE_USE_FINDERS = (
     True  # no collectstatic step to forget; WhiteNoise indexes the finders once, at start
 )
@@ -250,7 +252,9 @@ RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50"
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
 WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
 LEASE_SECONDS = env.float("CRPBOT_LEASE_SECONDS", 20.0)
-RESEND_SECONDS = env.float("CRPBOT_RESEND_SECONDS", 15.0)  # a waiting row's message is sent again after so long
+RESEND_SECONDS = env.float(
+    "CRPBOT_RESEND_SECONDS", 15.0
+)  # a waiting row's message is sent again after so long
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")

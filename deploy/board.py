@@ -86,7 +86,7 @@ def readiness() -> Readiness:
     registered = pointer.fallback()
     if found is None or found.release != registered:
         fitness = pinning.fallback_fitness()
-        found = Readiness(fitness.release, fitness.problem, timezone.now())
+        found = Readiness(fitness.release, fitness.problem or fitness.unchecked, timezone.now())
         cache.set(_READINESS, found, READY_FOR_SECONDS)
     return found
 

@@ -16,7 +16,9 @@ UNPROVEN_COIN = """EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requir
       AND diagnosis.policy_id = NEW.policy_id AND diagnosis.verdict = 'passed'
       AND diagnosis.dataset_id = place.dataset_id
       AND (SELECT COUNT(*) FROM gates_gateresult result
-           WHERE result.diagnosis_id = diagnosis.id AND result.is_required) >= 8
+           WHERE result.diagnosis_id = diagnosis.id AND result.is_required
+             AND result.gate IN ('bundle', 'scaler', 'finite_weights', 'single_sample',
+                                 'confidence', 'class_balance', 'logit_range', 'accuracy')) = 8
       AND NOT EXISTS (SELECT 1 FROM gates_gateresult result
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
 
@@ -79,9 +81,10 @@ REFUSALS = [
         "deploy_fallback_is_on_standby",
         "deploy_fallbackregistration",
         "INSERT",
-        "only a fallback release on standby can be registered",
+        "only a fallback release on standby can be registered, by another person than its launcher",
         "NOT EXISTS (SELECT 1 FROM deploy_release r JOIN deploy_releasestatus s ON s.release_id = r.id"
-        " WHERE r.id = NEW.release_id AND r.purpose = 'fallback' AND s.state = 'standby')",
+        " WHERE r.id = NEW.release_id AND r.purpose = 'fallback' AND s.state = 'standby'"
+        " AND r.launched_by <> NEW.registered_by)",
     ),
     *triggers.frozen("deploy_serviceidentity", "name"),
 ]

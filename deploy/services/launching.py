@@ -19,6 +19,7 @@ from deploy.services import settling
 from gates import services as gates
 from training import services as training
 from training.models import Coin, Dataset
+from training.rules import GREATEST_SEED
 
 DEFAULT_SEED = 1
 
@@ -108,8 +109,8 @@ def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return DEFAULT_SEED
-    if not 0 <= seed < 2**31:
-        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {2**31 - 1}.", field="seed")
+    if not 0 <= seed <= GREATEST_SEED:
+        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {GREATEST_SEED}.", field="seed")
     return seed
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from audit.errors import Conflict
+from audit.errors import Conflict, Unavailable
 from deploy import outcomes, pointer
 from deploy.models import PointerMove, Release
 from deploy.rules import FALLBACK_GATES, MoveKind, ReleaseState
@@ -15,6 +15,8 @@ class Fitness:
 
     release: Release | None
     problem: str | None = None
+    unchecked: str | None = None
+    """Why its bytes could not be looked at. It is pinned all the same: bots verify every file themselves (ADR 0009)."""
 
     @property
     def is_ready(self) -> bool:
@@ -36,7 +38,10 @@ def fallback_fitness() -> Fitness:
         place = by_coin.get(coin.pk)
         outcome = outcomes.outcome_of(place) if place else None
         against += outcome.failures(FALLBACK_GATES) if outcome else [f"{coin}: not diagnosed"]
-    against += outcomes.damaged_files(places)
+    try:
+        against += outcomes.damaged_files(places)
+    except Unavailable as away:
+        return Fitness(release, "; ".join(against) or None, unchecked=away.message)
     return Fitness(release, "; ".join(against) or None)
 
 
@@ -54,5 +59,7 @@ def pin_in_transaction(reason: str, *, actor: object, fitness: Fitness) -> Point
         raise Conflict(f"The bots are on {to.line if to else 'nothing'} already (epoch {now.epoch}).")
     if to is None:
         reason = f"{reason} — and the fallback is not fit: {fitness.problem}"
+    elif fitness.unchecked:
+        reason = f"{reason} — the fallback's bytes were not checked: {fitness.unchecked}"
     pointer.retire(now.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)
     return pointer.move(kind, to, policy=gates.policy_in_force(), actor=actor, reason=reason)

@@ -24,6 +24,7 @@ from gates.models import Measurement
 from training import services as training
 from training.models import Job, TrainingRun
 from training.queue import enqueue
+from training.rules import JobState
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,12 @@ def advance(release: Release) -> None:
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
     if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
         return
-    if release.status.cancel_requested_at is None:
+    ended_early = _ended_early(release)
+    if ended_early is None:
         for place in outcomes.places_of(release):
             _advance_coin(release, place)
     if release.state == ReleaseState.BUILDING:
-        settle(release, ended_early=_ended_early(release))
+        settle(release, ended_early=ended_early)
 
 
 def advance_quietly(release_id: int) -> None:
@@ -68,6 +70,14 @@ def reconcile_once() -> None:
     open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
     for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
         advance_quietly(release_id)
+    # Left running by a process that died between the rejection and their cancelling: nobody needs them, somebody pays.
+    unended = [JobState.QUEUED, JobState.RUNNING]
+    for place in ReleaseCoin.objects.filter(
+        release__status__state=ReleaseState.REJECTED,
+        run__state__in=unended,
+        run__cancel_requested_at=None,
+    ).select_related("release__status"):
+        _stop_what_still_runs(place.release, place.release.status.reason)
 
 
 def settle(release: Release, *, ended_early: str | None = None) -> None:
@@ -122,10 +132,12 @@ def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None
     known = [outcome for outcome in found if outcome is not None]
     if len(known) < len(found):
         return None
+    if status.cancel_requested_at is not None and not any(outcome.missing for outcome in known):
+        return Settlement(
+            ReleaseState.REJECTED, ended_early or "cancelled"
+        )  # measured to the end, and not wanted
     if release.purpose == Purpose.INHERITED:
         lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
-        if status.cancel_requested_at is not None and not lost:
-            lost = [ended_early or "cancelled"]  # measured to the end, it would wait to be inherited for ever
         return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
     return decide(release.purpose, known)
 

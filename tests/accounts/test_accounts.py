@@ -118,11 +118,10 @@ def test_withdrawing_a_role_ends_what_a_token_may_do_at_once() -> None:
     assert found[1].roles == frozenset()
 
 
-def test_the_people_command_adds_grants_and_issues() -> None:
+def test_the_people_command_adds_grants_and_issues(monkeypatch: pytest.MonkeyPatch) -> None:
     out = StringIO()
-    call_command(
-        "people", add="olivia", password=factories.PASSWORD, role=["operator"], token="operator", stdout=out
-    )
+    monkeypatch.setattr("sys.stdin", StringIO(f"{factories.PASSWORD}\n"))
+    call_command("people", add="olivia", role=["operator"], token="operator", stdout=out)
     raw = out.getvalue().rsplit(" ", 1)[-1].strip()
     found = services.authenticate(raw)
     assert found is not None
@@ -132,3 +131,43 @@ def test_the_people_command_adds_grants_and_issues() -> None:
 def test_an_unknown_person_is_said_so() -> None:
     with pytest.raises(NotFound, match="no active user 'nobody'"):
         services.find_user("nobody")
+
+
+def test_the_people_command_lists_and_revokes_tokens_and_closes_accounts() -> None:
+    _, raw = services.issue_token(factories.person("bot"), Scope.BOT, name="a", actor="admin")
+    out = StringIO()
+    call_command("people", tokens=True, stdout=out)
+    number = ApiToken.objects.get().pk
+    assert f"token {number}: bot's bot token a" in out.getvalue()
+    call_command("people", revoke=number, stdout=out)
+    assert services.authenticate(raw) is None
+    call_command("people", close="bot", stdout=out)
+    assert "(closed)" in out.getvalue()
+    assert kinds()[-2:] == ["token.revoked", "user.closed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "says"),
+    [
+        ("olivia", "short", "at least 12 characters"),
+        ("olivia-operator", "olivia-operator1", "too similar"),
+        ("the gate", None, "valid username"),
+        ("Reconcile", None, "how the service itself signs"),
+        ("", None, "valid username"),
+    ],
+)
+def test_a_name_or_password_that_does_not_do_is_refused_and_nobody_is_made(
+    name: str, password: str | None, says: str
+) -> None:
+    before = kinds()
+    with pytest.raises(InvalidInput, match=says):
+        services.create_user(name, password=password, roles=[], actor="admin")
+    assert kinds() == before
+
+
+def test_a_new_password_holds_and_leaves_an_event() -> None:
+    olivia = factories.person("olivia", "operator")
+    services.set_password(olivia, "another long sentence", actor="admin")
+    olivia.refresh_from_db()
+    assert olivia.check_password("another long sentence")
+    assert kinds()[-1] == "user.password_set"

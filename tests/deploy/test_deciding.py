@@ -1,5 +1,8 @@
 """Who may move the pointer, when, and what is written when they may not."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from accounts.rules import Actor
@@ -281,3 +284,25 @@ def test_the_pointer_does_not_move_while_a_trigger_is_missing() -> None:
             services.approve(release, actor=APPROVER, reason="passed", epoch=1)
     finally:
         triggers.install()
+
+
+def test_a_pin_does_not_wait_for_a_file_store_that_is_away(settings: Any, tmp_path: Path) -> None:
+    scenarios.service_in_use()
+    (tmp_path / "files").write_text("a file where the store's folder should be")
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "training.storage.AtomicFileStorage",
+            "OPTIONS": {"location": tmp_path / "files"},
+        },
+    }
+    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    assert (move.kind, move.epoch) == (MoveKind.PIN, 2)
+    assert "the fallback's bytes were not checked" in move.reason
+
+
+def test_a_candidate_cancelled_after_its_last_measuring_is_rejected_as_cancelled() -> None:
+    scenarios.service_in_use()
+    release = services.cancel(scenarios.Build().release(), actor=LAUNCHER, reason="the wrong candles")
+    assert release.state == ReleaseState.REJECTED
+    assert "cancelled by olivia: the wrong candles" in release.status.reason

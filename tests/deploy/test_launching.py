@@ -193,3 +193,14 @@ def test_launched_releases_are_due_within_three_hours(candles: dict[str, scenari
     operator = Actor("oscar", frozenset({Role.OPERATOR}))
     release = services.launch("v7_fixed", actor=operator)
     assert timedelta(hours=2, minutes=59) < release.deadline_at - timezone.now() <= timedelta(hours=3)
+
+
+def test_runs_that_outlived_their_rejected_release_are_cancelled_by_reconcile(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    release = launched()
+    audit.transition(
+        release.status, ReleaseState.REJECTED, actor="a process that died right here", reason="x"
+    )
+    services.reconcile_once()
+    assert set(TrainingRun.objects.values_list("state", flat=True)) == {JobState.CANCELLED}

@@ -20,7 +20,7 @@ from accounts.authentication import actor_of
 from mlcore.recipes import RECIPES
 from training import services
 from training.models import Epoch, RunLine, TrainingRun
-from training.rules import JobState
+from training.rules import GREATEST_SEED, JobState
 
 
 class RecipeInput(inputs.Input):
@@ -34,7 +34,7 @@ class RecipeInput(inputs.Input):
             **super().get_fields(),
             **{name: _number(setting) for name, setting in adjustable.items()},
             "seed": inputs.Whole(
-                required=False, min_value=0, max_value=2**31 - 1, help_text="For every random draw."
+                required=False, min_value=0, max_value=GREATEST_SEED, help_text="For every random draw."
             ),
         }
 

@@ -1,65 +1,113 @@
+import getpass
+import sys
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandParser
+from django.utils import timezone
 
 from accounts import services
-from accounts.models import User
+from accounts.models import ApiToken, User
 from accounts.rules import Role, Scope
 from audit.command import GateCommand
+from audit.errors import InvalidInput
+
+ACTOR = "the command line"
 
 
 class Command(GateCommand):
-    help = "List people; add one (--add NAME --role operator), grant or withdraw a role, issue a token (--token bot)."
+    help = (
+        "List people; add one (--add NAME --role operator), change one (--user NAME --role … --withdraw … --new-password),"
+        " close an account, issue a token (--token bot), list tokens and revoke one. A password is asked for, or read from"
+        " standard input; it never stands on the command line."
+    )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         roles = [role.value for role in Role]
-        parser.add_argument("--add", metavar="NAME", help="a new person, who signs in with --password")
         parser.add_argument(
-            "--user", metavar="NAME", help="the person that --role, --withdraw and --token are for"
+            "--add", metavar="NAME", help="a new person; asks for a password unless --token-only"
         )
-        parser.add_argument("--password", help="for --add; without one the person can only use tokens")
+        parser.add_argument("--user", metavar="NAME", help="the person that the other options are for")
         parser.add_argument(
-            "--staff", action="store_true", help="for --add; may open the admin, and read there"
+            "--token-only", action="store_true", help="for --add: nobody who signs in, such as a bot"
+        )
+        parser.add_argument(
+            "--staff", action="store_true", help="for --add: may open the admin, and read there"
         )
         parser.add_argument("--role", action="append", default=[], choices=roles)
         parser.add_argument("--withdraw", action="append", default=[], choices=roles)
+        parser.add_argument("--new-password", action="store_true", help="ends every session of this person")
         parser.add_argument(
             "--token", choices=[scope.value for scope in Scope], help="issue a token of this scope"
         )
+        parser.add_argument("--days", type=int, help="for --token: it expires after so many days")
+        parser.add_argument("--close", metavar="NAME", help="end an account: no session, no token")
+        parser.add_argument("--tokens", action="store_true", help="list the tokens that hold")
+        parser.add_argument("--revoke", type=int, metavar="N", help="end token number N at once")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        raw = None
-        name = options["add"] or options["user"]
-        if options["add"]:
-            services.create_user(
-                name,
-                password=options["password"],
-                roles=[],
-                actor="the command line",
-                is_staff=options["staff"],
-            )
-        if name:
-            raw = self._change(services.find_user(name), options)
+        raw = self._change(options)
         people = [
-            {"name": user.username, "roles": sorted(grant.role for grant in user.grants.all())}
+            {
+                "name": user.username,
+                "roles": sorted(grant.role for grant in user.grants.all()),
+                "is_active": user.is_active,
+            }
             for user in User.objects.prefetch_related("grants").order_by("username")
         ]
-        return {"people": people, "token": raw}
+        tokens = [
+            {"number": token.pk, "name": str(token), "expires_at": token.expires_at}
+            for token in ApiToken.objects.filter(revoked_at=None).select_related("user").order_by("pk")
+        ]
+        return {"people": people, "tokens": tokens if options["tokens"] else None, "token": raw}
 
-    def _change(self, user: User, options: dict[str, Any]) -> str | None:
+    def _change(self, options: dict[str, Any]) -> str | None:
+        """Do what was asked; the secret of a new token."""
+        if options["revoke"] is not None:
+            services.revoke_token(services.find_token(options["revoke"]), actor=ACTOR)
+        if options["close"]:
+            services.close(services.find_user(options["close"]), actor=ACTOR)
+        if options["add"]:
+            password = None if options["token_only"] else _password()
+            services.create_user(
+                options["add"], password=password, roles=[], actor=ACTOR, is_staff=options["staff"]
+            )
+        name = options["add"] or options["user"]
+        return self._change_person(services.find_user(name), options) if name else None
+
+    def _change_person(self, user: User, options: dict[str, Any]) -> str | None:
         for role in options["role"]:
-            services.grant(user, Role(role), actor="the command line")
+            services.grant(user, Role(role), actor=ACTOR)
         for role in options["withdraw"]:
-            services.withdraw(user, Role(role), actor="the command line")
+            services.withdraw(user, Role(role), actor=ACTOR)
+        if options["new_password"]:
+            services.set_password(user, _password(), actor=ACTOR)
         if not options["token"]:
             return None
+        expires_at = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
         _, raw = services.issue_token(
-            user, Scope(options["token"]), name="from the command line", actor="the command line"
+            user, Scope(options["token"]), name="from the command line", actor=ACTOR, expires_at=expires_at
         )
         return raw
 
     def say(self, answer: dict[str, Any]) -> str:
-        lines = [f"{person['name']:<20} {', '.join(person['roles']) or '—'}" for person in answer["people"]]
+        lines = [
+            f"{person['name']:<20} {', '.join(person['roles']) or '—'}{'' if person['is_active'] else ' (closed)'}"
+            for person in answer["people"]
+        ]
+        for token in answer["tokens"] or []:
+            until = f"until {token['expires_at']:%Y-%m-%d}" if token["expires_at"] else "without end"
+            lines.append(f"token {token['number']}: {token['name']}, {until}")
         if answer["token"]:
             lines.append(f"Token, shown this once: {answer['token']}")
-        return "\n".join(lines) or "Nobody yet: add someone with --add NAME --role operator --password …"
+        return "\n".join(lines) or "Nobody yet: add someone with --add NAME --role operator"
+
+
+def _password() -> str:
+    """Asked for twice at a terminal, else one line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    password = getpass.getpass("Password: ")
+    if password != getpass.getpass("Again: "):
+        raise InvalidInput("The two passwords differ. Nothing was changed.", field="password")
+    return password
