@@ -22,7 +22,7 @@ from training.workers import die_with_parent
 pytestmark = pytest.mark.processes
 
 # A market so plain that a few epochs see through it; in its gate window the three classes are as frequent.
-SMALL = ("--drift", "2", "--bars", "10600", "--epochs", "6")
+SMALL = ("--drift", "2", "--bars", "9000", "--epochs", "8")
 
 
 class Demo:
