@@ -91,7 +91,8 @@ def _logit_range(figures: Figures, parameters: Parameters) -> Reading:
 
 def _single_sample(figures: Figures, parameters: Parameters) -> Reading:
     difference = figures.number("single_sample", "largest_difference", least=0)
-    return Reading(f"{difference:.0e} apart", "one row against the batch")
+    text = f"{difference:.0e} apart" if difference else "equal"
+    return Reading(text, "one row against the batch")
 
 
 _READERS: Mapping[str, Callable[[Figures, Parameters], Reading]] = {

@@ -56,7 +56,7 @@ def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
     if tensors == 0:
         raise NotMeasured("no tensor was found to look at", 0.0)
     sentence = f"All {tensors:,} tensors of {figures.coin}'s bundle are finite."
-    return Finding(Verdict.PASSED, 0.0, f"0 of {tensors:,} tensors", sentence)
+    return Finding(Verdict.PASSED, 0.0, f"all {tensors:,} tensors finite", sentence)
 
 
 def judge_single_sample(figures: Figures, parameters: Parameters) -> Finding:

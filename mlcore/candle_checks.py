@@ -12,12 +12,13 @@ _PRICES = ("open", "high", "low", "close")
 
 
 def check(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
-    """The frame itself if every row is a possible candle and the rows stand on one time grid.
+    """The candles, if every row is a possible one and the rows stand on one time grid; timestamps in milliseconds.
 
     Gaps (missing bars) are allowed, `candles.describe` counts them. Raises CandlesRefused.
     """
+    frame = _in_milliseconds(frame)
     if frame.schema != SCHEMA:
-        raise CandlesRefused(f"a frame of other columns or types than {', '.join(COLUMNS)}", source=source)
+        raise CandlesRefused(_other_schema(frame), source=source)
     if frame.height < 2:
         raise CandlesRefused("fewer than 2 rows", source=source)
     if frame["timestamp"].null_count():
@@ -31,6 +32,23 @@ def check(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
     off_grid = np.append(False, _steps(frame) % milliseconds != 0)
     _refuse_first(frame, {step: off_grid}, source)
     return frame
+
+
+def _in_milliseconds(frame: pl.DataFrame) -> pl.DataFrame:
+    """Timestamps of another unit, as polars reads them from a CSV, in ours; the same frame where they are so already."""
+    found = frame.schema.get("timestamp")
+    if not isinstance(found, pl.Datetime) or found.time_unit == "ms" or found.time_zone != "UTC":
+        return frame
+    return frame.with_columns(pl.col("timestamp").dt.cast_time_unit("ms"))
+
+
+def _other_schema(frame: pl.DataFrame) -> str:
+    """What of the frame's columns is not as it must be."""
+    if tuple(frame.columns) != COLUMNS:
+        return f"the columns are {', '.join(frame.columns) or 'none'}; they must be {', '.join(COLUMNS)}, in this order"
+    name = next(name for name, kind in SCHEMA.items() if frame.schema[name] != kind)
+    wanted = "timestamps in UTC" if name == "timestamp" else "float64"
+    return f"{name} holds {frame.schema[name]}; it must hold {wanted}"
 
 
 def interval_milliseconds(frame: pl.DataFrame) -> int:

@@ -92,7 +92,17 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
         raise InvalidInput(
             f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
         )
-    return {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
+    chosen = {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
+    if len({dataset.is_simulated for dataset in chosen.values()}) > 1:
+        told = ", ".join(
+            f"{coin}'s dataset {dataset.pk} is {'simulated' if dataset.is_simulated else 'real'}"
+            for coin, dataset in chosen.items()
+        )
+        raise InvalidInput(
+            f"A release does not mix simulated and real candles: {told}. Name a dataset for each coin.",
+            field="datasets",
+        )
+    return chosen
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:

@@ -204,3 +204,14 @@ def test_runs_that_outlived_their_rejected_release_are_cancelled_by_reconcile(
     )
     services.reconcile_once()
     assert set(TrainingRun.objects.values_list("state", flat=True)) == {JobState.CANCELLED}
+
+
+def test_simulated_and_real_candles_do_not_meet_in_one_release(candles: dict[str, scenarios.Dataset]) -> None:
+    simulated = scenarios.dataset(scenarios.Coin.objects.get(symbol="BTC"), name="b", is_simulated=True)
+    with pytest.raises(
+        InvalidInput, match=r"does not mix simulated and real candles: BTC's dataset \d+ is simulated"
+    ):
+        services.launch("v7_fixed", actor=LAUNCHER)
+    with pytest.raises(InvalidInput, match="does not mix"):
+        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": simulated})
+    assert services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": candles["BTC"]}).is_simulated is False

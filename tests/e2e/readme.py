@@ -11,12 +11,20 @@ from pathlib import Path
 from tests.processes import REPOSITORY
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
     """Every line of the README's shell blocks, in order."""
     text = (REPOSITORY / "README.md").read_text()
     return [line for block in BLOCK.findall(text) for line in block.splitlines() if line.strip()]
+
+
+def bot() -> str:
+    """The README's own bot."""
+    found = PYTHON.search((REPOSITORY / "README.md").read_text())
+    assert found is not None
+    return found[1]
 
 
 @dataclass
@@ -30,7 +38,13 @@ class Reader:
 
     def types(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run one line; `export` stays for the lines after it, as in a shell."""
-        words = shlex.split(self._own(line))
+        return self._run(shlex.split(self._own(line)))
+
+    def runs(self, program: str) -> subprocess.CompletedProcess[str]:
+        """A program from the README, in the environment that its commands left."""
+        return self._run([sys.executable, "-c", self._own(program)])
+
+    def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         if words[0] == "export":
             self.environment |= dict(word.split("=", 1) for word in words[1:])
             return subprocess.CompletedProcess(words, 0, "", "")
@@ -47,6 +61,7 @@ class Reader:
             "crp_bot_…": self.token,
             "my/BTC.csv.gz": str(self.state / "candles" / "BTC.csv"),
             "var/state": str(self.state),
+            "var/models": str(self.state / "models"),
             ".venv/bin/python": sys.executable,
         }.items():
             line = line.replace(shown, mine)

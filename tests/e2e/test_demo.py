@@ -227,6 +227,8 @@ def assert_the_readme_holds(demo: Demo, token: str) -> None:
             assert "binance" in said
         else:
             assert typed.returncode == 0, f"{line}\n{said}"
+    asked = reader.runs(readme.bot())
+    assert asked.stdout.strip() in ("down", "neutral", "up"), asked.stderr
 
 
 def page(demo: Demo, name: str, path: str) -> str:

@@ -71,8 +71,15 @@ def test_gaps_are_allowed_and_counted(frame: pl.DataFrame) -> None:
     )
 
 
+def test_timestamps_of_another_unit_are_taken_as_they_are_meant() -> None:
+    """As `polars.read_csv(…, try_parse_dates=True)` gives them, which is what a bot's author tries first."""
+    market = simulate.simulate("BTC", 50, 1.2, seed=1)
+    in_microseconds = market.with_columns(pl.col("timestamp").dt.cast_time_unit("us"))
+    assert candles.check(in_microseconds).equals(market)
+
+
 def test_a_frame_of_other_types_is_not_candles(frame: pl.DataFrame) -> None:
-    with pytest.raises(CandlesRefused, match="other columns or types"):
+    with pytest.raises(CandlesRefused, match="close holds Float32; it must hold float64"):
         candles.check(frame.with_columns(pl.col("close").cast(pl.Float32)))
 
 
