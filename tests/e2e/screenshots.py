@@ -1,5 +1,8 @@
 """Every page as a picture: `python -m tests.e2e.screenshots [FOLDER [NAME…]]`, light and dark, wide and narrow.
 
+A NAME is a page (`board`) or one picture of it (`board-wide-light`). The pictures of the documentation are made anew by
+`python -m tests.e2e.screenshots docs/screenshots $(ls docs/screenshots | sed s/.png//)`.
+
 The pages show the tests' own scene (tests.pages.scene) on a state folder of their own, served by the real web process.
 """
 
@@ -91,7 +94,12 @@ def _wait_for(url: str) -> None:
 def take(folder: Path, only: set[str]) -> None:
     from tests.e2e.browser import chromium
 
-    wanted = {name: what for name, what in pictures().items() if not only or name in only}
+    wanted = {
+        name: what
+        for name, what in pictures().items()
+        if not only or any(chosen == name or chosen.startswith(f"{name}-") for chosen in only)
+    }
+    taken = 0
     folder.mkdir(parents=True, exist_ok=True)
     with served() as address, chromium() as browser:
         for scheme in SCHEMES:
@@ -99,8 +107,11 @@ def take(folder: Path, only: set[str]) -> None:
                 for person in dict.fromkeys(person for _, person in wanted.values()):
                     mine = {name: path for name, (path, who) in wanted.items() if who == person}
                     for name, page in _shown(browser, address, mine, person, scheme, width):
-                        page.screenshot(path=folder / f"{name}-{width_name}-{scheme}.png", full_page=True)
-    print(f"{len(wanted) * 4} pictures in {folder}")
+                        picture = f"{name}-{width_name}-{scheme}"
+                        if not only or only & {name, picture}:
+                            page.screenshot(path=folder / f"{picture}.png", full_page=True)
+                            taken += 1
+    print(f"{taken} pictures in {folder}")
 
 
 def _shown(
