@@ -48,7 +48,7 @@ install:
 	fi; \
 	echo "Installing torch (1 of 2, a few minutes the first time)"; \
 	$(PY) -m pip install -qq -c constraints.txt torch; \
-	echo "Installing the other $$(grep -c == constraints.txt) packages of the lock (2 of 2)"; \
+	echo "Installing the other $$(grep -c == constraints.txt) packages of the lock (2 of 2, some minutes more)"; \
 	$(PY) -m pip install -qq -r constraints.txt
 	@echo "$(KEY)" > $(STAMP)
 
