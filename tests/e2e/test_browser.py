@@ -23,7 +23,7 @@ BARS, DRIFT, SEED = (
     1.8,
     5,
 )  # a market on which every coin passes every gate after a few seconds of training
-SETTINGS = {"Epochs": "30", "Batch size": "32"}  # slow enough to be watched, on a busy machine too
+SETTINGS = {"Epochs": "24", "Batch size": "32"}  # slow enough to be watched, on a busy machine too
 TRAINED_MS = 120_000
 SERVE = (
     "import sys, uvicorn;"
