@@ -178,7 +178,7 @@ SENTENCES = [
     ),
     (
         "logit_range",
-        {"logits/greatest": 10.000001},
+        {"logits/least": -2.9, "logits/greatest": 10.000001},
         "SOL's logits run from −2.90 to +10.000001; −10 to +10 is allowed.",
     ),
     (
