@@ -39,7 +39,9 @@ from training.workers import alive_workers
 
 FALLBACK, INHERITED, CANDIDATE = "v5", "v6_enhanced", "v7_fixed"
 MARKET_SEED = 10
-"""A market on which the broken recipe fails as it did for the desk: sure of one direction in every bar, for all coins."""
+"""Chosen among several, so that the broken recipe fails as it did for the desk: sure of one direction in every bar, for
+all coins. On other markets it is as sure, and its logits as large, but for some coin two directions share its answers.
+"""
 HISTORY_ROWS = max(schema.lookback for schema in SCHEMAS.values()) + 100
 """What the demo keeps of each market for the runtime to predict from."""
 
