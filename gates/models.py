@@ -53,6 +53,14 @@ class Measurement(Job):
 
     bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="measurements")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="measurements")
+    baseline = models.ForeignKey(
+        Bundle,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="what its skill is measured against",
+    )
     body = models.TextField(blank=True, help_text="canonical JSON of mlcore.measure; written once")
 
     class Meta:
@@ -77,6 +85,10 @@ class Diagnosis(models.Model):
     policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="diagnoses")
     policy_body = models.TextField(help_text="the policy as it was")
     measured = models.TextField(help_text="the measurement as it was")
+    circumstances = models.TextField(
+        default="{}",
+        help_text="canonical JSON of what the service knew besides: the attempt, its candles' verdicts",
+    )
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     digest = models.CharField(max_length=71, help_text="sha256 over bundle, measurement, policy and results")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -14,7 +14,7 @@ REFUSALS = [
         "a measurement is written once",
         "OLD.body <> '' AND NEW.body <> OLD.body",
     ),
-    *triggers.frozen("gates_measurement", "bundle_id", "dataset_id"),
+    *triggers.frozen("gates_measurement", "bundle_id", "dataset_id", "baseline_id"),
     triggers.Refusal(
         "gates_diagnosis_of_its_bundle",
         "gates_diagnosis",

@@ -6,7 +6,8 @@ from typing import Any
 from audit.errors import InvalidInput
 from gates.figures import Figures, NotMeasured
 from gates.seed_gates import SEED_GATES
-from gates.verdicts import Choice, Finding, Gate, GateOutcome, Threshold, Verdict
+from gates.verdicts import Choice, Gate, GateOutcome, Threshold
+from mlcore.verdicts import WORST_FIRST, Finding, Verdict
 
 __all__ = [
     "GATES",
@@ -27,9 +28,6 @@ SEED_POLICY: Mapping[str, Any] = {
     "format": FORMAT,
     "gates": {gate.name: {"required": True, **gate.seed_parameters} for gate in SEED_GATES},
 }
-
-# An error outranks a failure: what could not be measured may be worse than what was.
-_WORST_FIRST = (Verdict.ERROR, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 
 
 def evaluate(
@@ -52,7 +50,7 @@ def evaluate(
 def overall(outcomes: Iterable[GateOutcome]) -> Verdict:
     """The worst word of the required gates: error, then failed, then inconclusive. None required: an error."""
     spoken = {outcome.verdict for outcome in outcomes if outcome.is_required}
-    return next((verdict for verdict in _WORST_FIRST if verdict in spoken), Verdict.ERROR)
+    return next((verdict for verdict in WORST_FIRST if verdict in spoken), Verdict.ERROR)
 
 
 def checked_policy(document: object) -> dict[str, Any]:

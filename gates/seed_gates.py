@@ -1,8 +1,9 @@
 """The eight gates of the seed's plan. Each is one pure function of (measurements, parameters); none sees the network."""
 
 from gates.figures import Figures, NotMeasured
-from gates.verdicts import Choice, Finding, Gate, Parameters, Threshold, Verdict
+from gates.verdicts import Choice, Gate, Parameters, Threshold
 from gates.wording import limit, listed, percent, signed
+from mlcore.verdicts import Finding, Verdict
 
 DIRECTIONS = ("down", "neutral", "up")
 LOWER_BOUND = "lower_bound"

@@ -2,22 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from gates.figures import Figures
-
-
-class Verdict(StrEnum):
-    """Only *passed* passes.
-
-    *failed*: the thing is bad; *error*: it could not be measured; *inconclusive*: a person must look.
-    """
-
-    PASSED = "passed"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-    ERROR = "error"
+from mlcore.verdicts import Finding, Verdict
 
 
 @dataclass(frozen=True)
@@ -31,16 +19,6 @@ class GateOutcome:
     """The one number that decided: NaN or infinite where that is what was measured, None where nothing was."""
     observed: str
     threshold: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a gate's function answers."""
-
-    verdict: Verdict
-    figure: float | None
-    observed: str
     sentence: str
 
 

@@ -45,8 +45,10 @@ class Manifest:
     schema_digest: str
     lookback: int
     classes: tuple[str, ...]
-    cuts: tuple[float, float]
-    dataset_digest: str
+    cuts: tuple[float, float] | None
+    """None where the bundle came from outside, and nobody knows where its classes were cut."""
+    dataset_digest: str | None
+    """None where it is not known what it was trained on."""
     code_version: str
     seed: int
     files: Mapping[str, FileEntry]
@@ -68,8 +70,8 @@ class Manifest:
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
                 classes=tuple(document["classes"]),
-                cuts=(float(document["labels"]["cuts"][0]), float(document["labels"]["cuts"][1])),
-                dataset_digest=str(document["dataset"]),
+                cuts=_cuts(document["labels"]["cuts"]),
+                dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
                 code_version=str(document["code_version"]),
                 seed=int(document["seed"]),
                 files={name: _entry(name, entry) for name, entry in document["files"].items()},
@@ -151,6 +153,10 @@ def verify(folder: Path, digest: str | None = None) -> Bundle:
     for name in bundle.manifest.files:
         bundle.payload(name)
     return bundle
+
+
+def _cuts(found: Any) -> tuple[float, float] | None:
+    return None if found is None else (float(found[0]), float(found[1]))
 
 
 def _entry(name: str, entry: Mapping[str, Any]) -> FileEntry:

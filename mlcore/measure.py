@@ -114,7 +114,12 @@ def _behaviour(inspection: Inspection, frame: pl.DataFrame, seed: int) -> Iterat
     broken = int((~np.isfinite(logits).all(axis=1)).sum())
     if broken:
         raise BundleRefused(f"{broken:,} of {len(logits):,} predictions are not finite: they have no class")
-    yield from _judged(softmax(logits), frame, gathered, predictor.manifest.cuts, seed)
+    yield from _judged(softmax(logits), frame, gathered, _cuts_of(predictor, gathered), seed)
+
+
+def _cuts_of(predictor: Predictor, gathered: Examples) -> tuple[float, float]:
+    """Where its classes were cut in training; where nobody knows, the terciles of these candles' own fit window."""
+    return predictor.manifest.cuts or labels.cuts(gathered.scaled_returns[gathered.split.fit])
 
 
 def _judged(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.utils import timezone
 
+from mlcore.verdicts import Verdict
 from training.rules import JOB_TRANSITIONS, JobState, Source
 
 
@@ -44,6 +45,15 @@ class Dataset(models.Model):
     missing_bars = models.PositiveIntegerField(default=0)
     zero_volume_bars = models.PositiveIntegerField(default=0)
     size = models.PositiveBigIntegerField(help_text="bytes")
+    verdict = models.CharField(
+        max_length=16,
+        blank=True,
+        choices=[(v.value, v.value) for v in Verdict],
+        help_text="empty: not judged yet",
+    )
+    judgement = models.TextField(
+        blank=True, help_text="canonical JSON: every check's word, and what it measured"
+    )
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -215,7 +225,17 @@ class Bundle(models.Model):
     digest = models.CharField(max_length=71, unique=True)
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="bundles")
     line = models.CharField(max_length=32)
-    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="bundles")
+    dataset = models.ForeignKey(
+        Dataset,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="bundles",
+        help_text="what it was trained on; unknown of one that came from outside",
+    )
+    origin = models.CharField(
+        max_length=200, blank=True, help_text="the file it was imported from, where it was"
+    )
     manifest = models.TextField(help_text="the canonical manifest, as hashed")
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -8,6 +8,7 @@ from audit.command import GateCommand
 from audit.errors import InvalidInput, NotFound
 from gates import services
 from gates.models import Diagnosis
+from training import services as training
 from training.models import Bundle, Dataset
 
 WORDS = {"passed": "✓ passed", "failed": "✗ failed", "inconclusive": "? inconclusive", "error": "! error"}
@@ -78,7 +79,7 @@ def _one(found: list[Bundle], prefix: str) -> Bundle:
 
 def _dataset(bundle: Bundle, pk: int | None) -> Dataset:
     if pk is None:
-        return bundle.dataset
+        return bundle.dataset or training.latest_dataset(bundle.coin)
     dataset = Dataset.objects.select_related("coin").filter(pk=pk).first()
     if dataset is None:
         raise NotFound(f"There is no dataset {pk}.")
