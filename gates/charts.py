@@ -5,7 +5,7 @@ is not drawn.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,33 @@ NAMES = [direction.capitalize() for direction in DIRECTIONS]
 
 EXPLODED = 100.0
 """Logits beyond this are drawn on a logarithmic axis: on a linear one the allowed band would be a hair."""
+DRIFTED = 0.25
+"""A PSI above this is commonly read as another distribution; up to 0.1 as the same."""
+MOST_DRIFTING = 10
+NORMAL_95 = 1.96
+
+RIVALS = {
+    "majority": "always the same",
+    "last_move": "the last move again",
+    "reversal": "the last move back",
+    "baseline": "v5",
+}
+
+Side = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""A measurement document and the policy it was judged by."""
+
+TITLES = {
+    "shares": "Predicted directions",
+    "confidence": "Confidence of predictions",
+    "logits": "Logits",
+    "confusion": "What came, what was said",
+    "reliability": "How sure, how often right",
+    "skill": "Right more often than",
+    "stability": "Accuracy over time",
+    "volatility": "Accuracy by volatility",
+    "drift": "Features that moved most",
+}
+"""Every picture there is, in the order in which pages show them."""
 
 
 def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = SEED_POLICY) -> dict[str, Figure]:
@@ -29,6 +56,20 @@ def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = SEED_POLICY)
     gates = policy.get("gates", {})
     drawn = {name: draw(document, gates) for name, draw in _CHARTS.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
+    """The pictures of several documents, each kind on axes of one length, so that the eye may compare them."""
+    drawn = [charts(document, policy) for document, policy in sides]
+    reach = _logit_reach([document for document, _ in sides])
+    for figures, (document, policy) in zip(drawn, sides, strict=True):
+        if figure := logits(document, policy.get("gates", {}), reach):
+            figures["logits"] = figure
+    for name in TITLES:
+        alike = [figures[name]["layout"] for figures in drawn if name in figures]
+        for axis in ("xaxis", "yaxis"):
+            _share(alike, axis)
+    return drawn
 
 
 def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
@@ -41,32 +82,37 @@ def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
     bars = _bars(edges, _shares(counts), [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]])
     layout = _layout("Confidence of predictions", "probability of the direction said", "share of predictions")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
-    layout["yaxis"] |= {"tickformat": ".0%"}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": _upwards(bars["y"])}
     layout["shapes"] = [_line(level)]
     return {"data": [bars], "layout": layout}
 
 
-def logits(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """The network's raw answers against the allowed range, on a logarithmic axis where they explode."""
+def logits(
+    document: Mapping[str, Any], gates: Mapping[str, Any], reach: tuple[float, float] | None = None
+) -> Figure | None:
+    """The network's raw answers against the allowed range, on a logarithmic axis where they explode.
+
+    `reach` is what the axis must hold besides: the least and greatest logit of what it is compared with.
+    """
     found = _histogram(document.get("logits"))
     if found is None:
         return None
     edges, counts = found
     band = gates.get("logit_range", {})
     low, high = float(band.get("least", -10)), float(band.get("greatest", 10))
-    has_exploded = max(abs(edges[0]), abs(edges[-1])) > EXPLODED
+    least, greatest = min(edges[0], low, *(reach or ())), max(edges[-1], high, *(reach or ()))
+    has_exploded = max(abs(least), abs(greatest)) > EXPLODED
     scale: Callable[[float], float] = _signed_log if has_exploded else float
     colours = [BLUE if low <= left and right <= high else RED for left, right in pairwise(edges)]
     bars = _bars([scale(edge) for edge in edges], _shares(counts), colours)
     bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
     layout = _layout("Logits", "logit (logarithmic)" if has_exploded else "logit", "share of logits")
-    layout["yaxis"] |= {"tickformat": ".0%"}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": _upwards(bars["y"])}
     layout["shapes"] = [_band("x", scale(low), scale(high))]
-    reach = [scale(min(edges[0], low)), scale(max(edges[-1], high))]
-    layout["xaxis"] |= {"range": [1.05 * reach[0], 1.05 * reach[1]]}
+    layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)]}
     if has_exploded:
-        layout["xaxis"] |= _log_ticks(max(abs(edges[0]), abs(edges[-1])))
+        layout["xaxis"] |= _log_ticks(max(abs(least), abs(greatest)))
     return {"data": [bars], "layout": layout}
 
 
@@ -160,12 +206,121 @@ def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure
     return {"data": [ideal, curve], "layout": layout}
 
 
+def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """How much more often it is right than who does not think, and than the fallback: above 0 it knows something."""
+    points = list(_rivals(document.get("skill")))
+    if not points:
+        return None
+    names = [name for name, _ in points]
+    middle = [found["difference"] for _, found in points]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": middle,
+        "y": names,
+        "marker": {"size": 10, "color": [BLUE if found["lower"] > 0 else RED for _, found in points]},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [found["upper"] - found["difference"] for _, found in points],
+            "arrayminus": [found["difference"] - found["lower"] for _, found in points],
+            "color": GREY,
+        },
+        "customdata": [[found["lower"], found["upper"]] for _, found in points],
+        "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
+    }
+    ends = [0.0, *(found[end] for _, found in points for end in ("lower", "upper"))]
+    layout = _layout("Right more often than", "difference in accuracy, with 95 % interval", "")
+    layout["xaxis"] |= {"tickformat": "+.0%", "range": _around(ends)}
+    layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
+    layout["shapes"] = [_line(0.0)]
+    return {"data": [dots], "layout": layout}
+
+
+def stability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Whether it is as right in one month as in another, or has its accuracy from a few lucky weeks."""
+    section = document.get("stability")
+    months = section.get("months") if isinstance(section, Mapping) else None
+    points = [m for m in months if _is_slice(m, "month")] if isinstance(months, Sequence) else []
+    if not points:
+        return None
+    reach = [_half_interval(document, point) for point in points]
+    curve = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [f"{str(point['month'])[:7]}-15" for point in points],
+        "y": [point["accuracy"] for point in points],
+        "line": {"color": BLUE},
+        "marker": {"color": BLUE, "size": 7},
+        "error_y": {"type": "data", "array": reach, "color": GREY, "thickness": 1},
+        "customdata": [point["rows"] for point in points],
+        "hovertemplate": "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>",
+    }
+    layout = _layout("Accuracy over time", "month of the gate window", "share that was right")
+    layout["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
+    layout["shapes"] = _required(gates)
+    return {"data": [curve], "layout": layout}
+
+
+def volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Whether it is right in calm weather only."""
+    section = document.get("stability")
+    terciles = section.get("volatility") if isinstance(section, Mapping) else None
+    points = [t for t in terciles if _is_slice(t, "tercile")] if isinstance(terciles, Sequence) else []
+    if not points:
+        return None
+    reach = [_half_interval(document, point) for point in points]
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [str(point["tercile"]) for point in points],
+        "y": [point["accuracy"] for point in points],
+        "marker": {"color": BLUE, "size": 10},
+        "error_y": {"type": "data", "array": reach, "color": GREY},
+        "customdata": [point["rows"] for point in points],
+        "hovertemplate": "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>",
+    }
+    layout = _layout("Accuracy by volatility", "third of the bars, by how much the price moved", "")
+    layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
+    layout["shapes"] = _required(gates)
+    return {"data": [dots], "layout": layout}
+
+
+def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """The features whose recent values are distributed least like those it learnt from."""
+    section = document.get("drift")
+    psi = section.get("psi") if isinstance(section, Mapping) else None
+    found = {str(k): v for k, v in psi.items() if _is_figure(v)} if isinstance(psi, Mapping) else {}
+    largest = sorted(found.items(), key=lambda entry: -entry[1])[:MOST_DRIFTING]
+    if not largest:
+        return None
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [value for _, value in largest],
+        "y": [name for name, _ in largest],
+        "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
+        "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
+    }
+    layout = _layout("Features that moved most", "PSI of recent bars against the fit window", "")
+    layout["bargap"] = 0.35
+    layout["xaxis"] |= {"range": _upwards([DRIFTED, *(value for _, value in largest)])}
+    layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
+    layout["shapes"] = [_line(DRIFTED)]
+    return {"data": [bars], "layout": layout}
+
+
 _CHARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | None]] = {
+    "shares": shares,
     "confidence": confidence,
     "logits": logits,
-    "shares": shares,
     "confusion": confusion,
     "reliability": reliability,
+    "skill": skill,
+    "stability": stability,
+    "volatility": volatility,
+    "drift": drift,
 }
 
 
@@ -214,6 +369,78 @@ def _band(axis: str, low: float, high: float) -> Figure:
         "line": {"color": GREEN, "width": 1, "dash": "dot"},
         "layer": "below",
     }
+
+
+def _level(at: float) -> Figure:
+    line = {"color": GREEN, "dash": "dot", "width": 1.5}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line}
+
+
+def _required(gates: Mapping[str, Any]) -> list[Figure]:
+    """The accuracy that is required, where the policy says one."""
+    above = gates.get("accuracy", {}).get("above")
+    return [_level(float(above))] if _is_figure(above) else []
+
+
+def _upwards(heights: Sequence[float]) -> list[float]:
+    return [0.0, 1.08 * max(heights, default=1.0) or 1.0]
+
+
+def _around(values: Sequence[float]) -> list[float]:
+    """From the least to the greatest, with some air."""
+    air = 0.08 * (max(values) - min(values)) or 0.01
+    return [min(values) - air, max(values) + air]
+
+
+def _right_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
+    """Of accuracies and their intervals; a third, which is chance, and the seed's 65 % are always in sight."""
+    ends = [end for p, r in zip(points, reach, strict=True) for end in (p["accuracy"] - r, p["accuracy"] + r)]
+    low, high = _around([0.3, 0.7, *ends])
+    return [max(0.0, low), min(1.0, high)]
+
+
+def _half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> float:
+    """Half the 95 % interval of the accuracy of a slice of the window; 0 where nothing tells how wide it is.
+
+    Hits come in runs, so that a slice of n bars tells less than n throws of a coin. How much less, the bootstrap of the
+    whole window says: its variance over that of independent bars is the design effect (Kish 1965), taken for each slice.
+    """
+    section = document.get("accuracy")
+    whole = section if isinstance(section, Mapping) else {}
+    if not all(_is_figure(whole.get(name)) for name in ("rows", "point", "lower", "upper")):
+        return 0.0
+    independent = whole["point"] * (1 - whole["point"]) / max(1, whole["rows"])
+    bootstrap = ((whole["upper"] - whole["lower"]) / (2 * NORMAL_95)) ** 2
+    effect = bootstrap / independent if independent else 1.0
+    share = float(point["accuracy"])
+    return NORMAL_95 * math.sqrt(share * (1 - share) / max(1, point["rows"]) * effect)
+
+
+def _rivals(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Whom its hits are compared with, bar by bar, where that could be measured."""
+    if not isinstance(section, Mapping):
+        return
+    naive = section.get("naive")
+    for name, found in naive.items() if isinstance(naive, Mapping) else ():
+        if _is_difference(found):
+            yield RIVALS.get(str(name), str(name)), found
+    baseline = section.get("baseline")
+    if _is_difference(baseline):
+        yield RIVALS["baseline"], baseline
+
+
+def _logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    ends = [found[0] for found in map(_histogram, (d.get("logits") for d in documents)) if found]
+    return (min(e[0] for e in ends), max(e[-1] for e in ends)) if ends else None
+
+
+def _share(layouts: Sequence[Figure], axis: str) -> None:
+    """Give the axes one range, the widest; those without a range of numbers stay as they are."""
+    ranges = [layout[axis].get("range") for layout in layouts]
+    if len(ranges) > 1 and all(ranges):
+        widest = [min(low for low, _ in ranges), max(high for _, high in ranges)]
+        for layout in layouts:
+            layout[axis]["range"] = widest
 
 
 def _signed_log(value: float) -> float:
@@ -273,4 +500,18 @@ def _is_bin(found: object) -> bool:
         isinstance(found, Mapping)
         and all(_is_figure(found.get(name)) for name in ("confidence", "accuracy", "rows"))
         and found["rows"] > 0
+    )
+
+
+def _is_slice(found: object, name: str) -> bool:
+    return (
+        isinstance(found, Mapping)
+        and bool(found.get(name))
+        and all(_is_figure(found.get(figure)) for figure in ("rows", "accuracy"))
+    )
+
+
+def _is_difference(found: object) -> bool:
+    return isinstance(found, Mapping) and all(
+        _is_figure(found.get(name)) for name in ("difference", "lower", "upper")
     )
