@@ -4,11 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ from django.conf import settings
 
 from audit.rules import canonical
 from gates.models import Measurement
-from training import files, leases
+from training import apart, files, leases
 from training.models import Bundle
 from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
 
@@ -106,44 +102,15 @@ def _fetch_candles(measurement: Measurement, path: Path) -> None:
 def _measure_apart(folder: Path, digest: str) -> None:
     """Raises MeasuringFailed unless the process of its own ends well within its time."""
     seconds = settings.MEASURING_TIME_LIMIT_SECONDS
-    command = [sys.executable, "-m", "gates.apart", str(os.getpid()), str(int(seconds) + 1)]
-    command += ["--bundle", "bundle", "--candles", "candles.canonical", "--digest", digest]
-    command += ["--output", "figures.json"]
-    with (folder / "errors").open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=_surroundings(folder),
-            stdin=subprocess.DEVNULL,
-            stdout=errors,
-            stderr=errors,
-        )
-        try:
-            code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise MeasuringFailed(f"measuring took longer than {seconds:g} s and was stopped") from None
-        finally:
-            process.kill()
-            process.wait()
-    if code == -signal.SIGKILL:
-        raise MeasuringKilled("the measuring process was killed by SIGKILL")
-    if code != 0:
-        raise MeasuringFailed(f"the measuring process {_end(code)}{_last_words(folder / 'errors')}")
-
-
-def _surroundings(folder: Path) -> dict[str, str]:
-    """The whole environment of the measuring process. One thread: figures must not hang on a machine's cores."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-    return {
-        **kept,
-        **threads,
-        "PYTHONPATH": str(settings.BASE_DIR),
-        "PYTHONHASHSEED": "0",
-        "LANG": "C.UTF-8",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-    }
+    arguments = ["--bundle", "bundle", "--candles", "candles.canonical", "--digest", digest]
+    try:
+        apart.run("mlcore.measure", [*arguments, "--output", "figures.json"], folder=folder, seconds=seconds)
+    except apart.TookTooLong as late:
+        raise MeasuringFailed(f"measuring took {late} and was stopped") from None
+    except apart.Killed as killed:
+        raise MeasuringKilled(f"the measuring process was {killed}") from None
+    except apart.EndedBadly as end:
+        raise MeasuringFailed(f"the measuring process {end}") from None
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -155,13 +122,3 @@ def _document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MeasuringFailed("the measuring process left something else than figures")
     return document
-
-
-def _end(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-
-
-def _last_words(path: Path) -> str:
-    """The last line it wrote, where there is one."""
-    lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
-    return f": {lines[-1][:500]}" if lines else ""

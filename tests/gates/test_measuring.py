@@ -50,7 +50,7 @@ def wait_for_child(seconds: float = 20) -> psutil.Process:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process().children():
-            if "gates.apart" in child.cmdline() and is_bounded(child):
+            if "training.apart" in child.cmdline() and is_bounded(child):
                 return child
         time.sleep(0.01)
     raise AssertionError("no measuring process was started")
@@ -212,7 +212,7 @@ def test_a_measuring_that_takes_too_long_is_stopped(asked: Ask, settings: Any) -
     diagnosis = measured(measurement := asked(trained("v7_fixed")))
     assert measurement.failure == "measuring took longer than 0.2 s and was stopped"
     assert diagnosis.verdict == "error"
-    assert not [child for child in psutil.Process().children() if "gates.apart" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if "training.apart" in child.cmdline()]
 
 
 def test_candles_that_are_gone_fail_the_measuring(desk: Desk, asked: Ask) -> None:
