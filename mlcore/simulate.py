@@ -40,10 +40,8 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
     check_bounds("drift", drift, 0, MAX_DRIFT)
     check_bounds("seed", seed, 0, MAX_SEED)
     check_bounds("interval_seconds", interval_seconds, 1, MAX_INTERVAL_SECONDS)
-    random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
-    volatility = _volatility(random, bars)
-    shocks = random.standard_t(_FREEDOM, bars) * np.sqrt((_FREEDOM - 2) / _FREEDOM)
-    returns = volatility * (drift * _regimes(random, bars) + shocks)
+    random, volatility, shocks, regimes = _drawn(coin, bars, seed)
+    returns = volatility * (drift * regimes + shocks)
     path = START_PRICES.get(coin, 100.0) * np.exp(np.concatenate([[0.0], np.cumsum(returns)]))
     opens, closes = path[:-1], path[1:]
     reach = volatility * np.abs(random.standard_normal((2, bars))) / 2
@@ -58,6 +56,21 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
     times = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms"))
     stamps = times.dt.replace_time_zone("UTC")
     return check(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
+
+
+def hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:
+    """−1, 0 or 1 for every bar of that market: what no forecaster is shown, for whoever must know the truth."""
+    return _drawn(coin, bars, seed)[-1]
+
+
+def _drawn(
+    coin: str, bars: int, seed: int
+) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
+    """The generator as it stands after them; volatility, shocks of unit variance, and regimes, [bars] each."""
+    random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
+    volatility = _volatility(random, bars)
+    shocks = random.standard_t(_FREEDOM, bars) * np.sqrt((_FREEDOM - 2) / _FREEDOM)
+    return random, volatility, shocks, _regimes(random, bars)
 
 
 def _regimes(random: np.random.Generator, bars: int) -> np.ndarray:
