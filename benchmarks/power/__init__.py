@@ -1,0 +1,1 @@
+"""How often the gates release, and how often they are fooled: the operating characteristic of the whole judgement."""
