@@ -32,6 +32,10 @@ class BundleRefused(MlcoreError):
     """Files that are not the bundle they claim to be, or that cannot be run."""
 
 
+class CheckpointRefused(MlcoreError):
+    """A file from outside that no bundle can be made of, or not without guessing."""
+
+
 class InvalidParameter(MlcoreError):
     """A recipe's parameter out of its bounds; `name` says which."""
 

@@ -4,6 +4,7 @@ torch's exporter would write source paths and its own version into them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -13,6 +14,14 @@ from mlcore.prepared import Scaler
 
 SCALER_MEAN = "scaler.mean"
 SCALER_SCALE = "scaler.scale"
+
+
+class Layout(StrEnum):
+    """Which comes first after each linear layer. The weights are the same in both, and do not tell."""
+
+    RELU_BEFORE_BN = "relu-before-bn"
+    BN_BEFORE_RELU = "bn-before-relu"
+
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -35,11 +44,13 @@ def shapes(tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return expected
 
 
-def build(weights: Mapping[str, np.ndarray], scaler: Scaler | None) -> bytes:
+def build(
+    weights: Mapping[str, np.ndarray], scaler: Scaler | None, layout: Layout = Layout.RELU_BEFORE_BN
+) -> bytes:
     """Raw features float32 [batch, 72] → logits [batch, 3]; without a scaler, features go in as they are."""
     nodes = list(_scaling() if scaler else ())
     start = nodes[-1].output[0] if nodes else INPUT
-    nodes += _regression(start) if "coef.weight" in weights else _perceptron(start)
+    nodes += _regression(start) if "coef.weight" in weights else _perceptron(start, layout)
     tensors = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
     if scaler:
         tensors |= {SCALER_MEAN: scaler.mean, SCALER_SCALE: scaler.scale}
@@ -55,17 +66,27 @@ def _regression(start: str) -> Iterator[NodeProto]:
     yield _linear("coef", start, OUTPUT)
 
 
-def _perceptron(value: str) -> Iterator[NodeProto]:
+def _perceptron(value: str, layout: Layout) -> Iterator[NodeProto]:
+    steps = (_relu, _normal) if layout is Layout.RELU_BEFORE_BN else (_normal, _relu)
     for layer in range(1, _LAYERS):
-        linear, active, normal = f"linear{layer}", f"relu{layer}", f"normal{layer}"
-        yield _linear(f"fc{layer}", value, linear)
-        yield helper.make_node("Relu", [linear], [active], name=active)
-        inputs = [active, *(f"bn{layer}.{tensor}" for tensor in _BATCH_NORM_TENSORS)]
-        yield helper.make_node(
-            "BatchNormalization", inputs, [normal], name=f"bn{layer}", epsilon=_BATCH_NORM_EPSILON
-        )
-        value = normal
+        node = _linear(f"fc{layer}", value, f"linear{layer}")
+        yield node
+        for step in steps:
+            node = step(layer, node.output[0])
+            yield node
+        value = node.output[0]
     yield _linear(f"fc{_LAYERS}", value, OUTPUT)
+
+
+def _relu(layer: int, value: str) -> NodeProto:
+    return helper.make_node("Relu", [value], [f"relu{layer}"], name=f"relu{layer}")
+
+
+def _normal(layer: int, value: str) -> NodeProto:
+    inputs = [value, *(f"bn{layer}.{tensor}" for tensor in _BATCH_NORM_TENSORS)]
+    return helper.make_node(
+        "BatchNormalization", inputs, [f"normal{layer}"], name=f"bn{layer}", epsilon=_BATCH_NORM_EPSILON
+    )
 
 
 def _linear(name: str, value: str, output: str) -> NodeProto:
