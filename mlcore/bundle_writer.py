@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from mlcore.errors import BundleRefused
 
 if TYPE_CHECKING:
     from mlcore.fit import Trained
+    from mlcore.prepared import Scaler
 
 _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
 
@@ -29,17 +31,27 @@ def write_bundle(
     Raises BundleRefused when the folder already holds something.
     """
     payload = _payload(trained)
-    document = _manifest(trained, payload) | {
+    document = _manifest(trained) | {
         "coin": coin,
         "dataset": dataset_digest,
         "simulated": simulated,
         "code_version": code_version,
     }
+    return write(folder, payload, document)
+
+
+def write(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
+    """These files and the manifest that lists them, whatever they came from. Raises like `write_bundle`."""
+    entries = {
+        name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for name, data in payload.items()
+    }
+    manifest = canonical_json({**document, "files": entries})
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        for name, data in {**payload, MANIFEST_FILE: canonical_json(document)}.items():
+        for name, data in {**payload, MANIFEST_FILE: manifest}.items():
             _write_durably(unfinished / name, data)
         unfinished.rename(folder)
     except OSError as error:
@@ -55,17 +67,23 @@ def _payload(trained: "Trained") -> dict[str, bytes]:
         WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
     if scaler:
-        names = list(features.SCHEMAS[trained.recipe.schema].columns)
-        figures = {"names": names, "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
-        files[SCALER_FILE] = canonical_json(figures)
+        files[SCALER_FILE] = scaler_file(scaler, features.SCHEMAS[trained.recipe.schema])
     return files
 
 
-def _manifest(trained: "Trained", payload: dict[str, bytes]) -> dict[str, Any]:
+def scaler_file(scaler: "Scaler", schema: features.Schema) -> bytes:
+    """scaler.json. Raises ValueError for a figure that is not finite."""
+    figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
+    return canonical_json(figures)
+
+
+def _manifest(trained: "Trained") -> dict[str, Any]:
     """Everything but what the caller knows. Nothing that changes from one writing to the next: no time, no path."""
     schema = features.SCHEMAS[trained.recipe.schema]
     examples = trained.prepared.examples
-    windows = {name: examples.window(getattr(examples.split, name)) for name in ("fit", "stop", "gate")}
+    windows = {
+        name: examples.sealed_window(getattr(examples.split, name)) for name in ("fit", "stop", "gate")
+    }
     return {
         "format": bundle.FORMAT,
         "line": trained.recipe.line,
@@ -83,13 +101,21 @@ def _manifest(trained: "Trained", payload: dict[str, bytes]) -> dict[str, Any]:
             "best_epoch": trained.best_epoch,
             "device": trained.device,
             "majority_share": trained.prepared.majority_share,
+            "validation": _validation(trained),
         },
         "seed": trained.seed,
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        "files": {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-            for name, data in payload.items()
-        },
+    }
+
+
+def _validation(trained: "Trained") -> dict[str, Any]:
+    """Of the very weights in the bundle, on the stop window; measuring recomputes it (`provenance.reload`)."""
+    kept = trained.epochs[trained.best_epoch - 1]
+    return {
+        "loss": kept.validation_loss,
+        "accuracy": kept.validation_accuracy,
+        "rows": len(trained.prepared.stop_labels),
+        "epoch": kept.number,
     }
 
 

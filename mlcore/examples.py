@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore import features, labels, splits
+from mlcore import candles, features, labels, splits
 from mlcore.errors import NotEnoughBars
 from mlcore.features import Schema
 
@@ -20,13 +20,25 @@ class Examples:
     """float64 [n]: what is cut into classes."""
     bars: np.ndarray
     """int64 [n]: each row's place among the candles."""
-    timestamps: pl.Series
+    candles: pl.DataFrame
+    """The rows' own bars, [n]."""
     split: splits.Split
 
+    @property
+    def timestamps(self) -> pl.Series:
+        return self.candles["timestamp"]
+
     def window(self, rows: slice) -> dict[str, str | int]:
-        """First and last bar of a stretch of rows, as the manifest keeps it."""
+        """First and last bar of a stretch of rows."""
         times = self.timestamps[rows.start : rows.stop]
         return {"first_at": _iso(times[0]), "last_at": _iso(times[-1]), "rows": len(times)}
+
+    def sealed_window(self, rows: slice) -> dict[str, str | int]:
+        """The same with the digest of the stretch's candles, as the manifest keeps it.
+
+        Of the candles, not of the features: those may differ in the last bit from one processor to the next.
+        """
+        return {**self.window(rows), "digest": candles.digest(self.candles[rows])}
 
 
 def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
@@ -44,7 +56,7 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
         features=computed[bars],
         scaled_returns=scaled[bars],
         bars=bars,
-        timestamps=frame["timestamp"][bars],
+        candles=frame[bars],
         split=splits.purged(len(bars)),
     )
 

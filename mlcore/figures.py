@@ -1,19 +1,19 @@
 """Figures over a window of predictions, as plain JSON values. Pure: arrays in, numbers out."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from mlcore.bootstrap import RESAMPLES, Blocks
 from mlcore.bundle import CLASSES
 
 CONFIDENCES = ("0.50", "0.60", "0.70", "0.80", "0.90", "0.95", "0.99", "0.999")
-BLOCK_BARS = 72
-RESAMPLES = 2000
 
-_LEVEL = 0.95
 _HEALTHY_LOGIT = 10.0
 _BINS = 40
 _RELIABILITY_EDGES = np.linspace(0, 1, 21)
+_CALIBRATION_BINS = 15
 
 
 def confidence(probabilities: np.ndarray) -> dict[str, Any]:
@@ -61,24 +61,12 @@ def shares(classes: np.ndarray) -> dict[str, float]:
 
 
 def accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
-    """Share of hits, with the moving-block bootstrap's 95 % interval (Künsch 1989).
-
-    Blocks are BLOCK_BARS long, because hits come in runs: labels overlap by 8 bars, and a regime lasts days.
-    Drawn bar by bar, the interval would be far too narrow.
-    """
-    block = min(BLOCK_BARS, len(hits))
-    running = np.concatenate([[0], np.cumsum(hits, dtype=np.int64)])
-    block_hits = running[block:] - running[:-block]
-    blocks = -(-len(hits) // block)
-    draws = np.random.default_rng(seed).integers(len(block_hits), size=(RESAMPLES, blocks))
-    resampled = block_hits[draws].sum(axis=1) / (blocks * block)
-    lower, upper = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    """Share of hits, with the moving-block bootstrap's 95 % interval and standard error."""
+    blocks = Blocks(len(hits), seed)
     return {
-        "rows": len(hits),
-        "point": float(hits.mean()),
-        "lower": float(lower),
-        "upper": float(upper),
-        "block_bars": block,
+        "rows": blocks.rows,
+        **asdict(blocks.estimate(hits)),
+        "block_bars": blocks.block_bars,
         "resamples": RESAMPLES,
     }
 
@@ -101,3 +89,23 @@ def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, A
         }
         for band in np.unique(bands)
     ]
+
+
+def calibration(probabilities: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Whether 70 % sure means right 7 times in 10.
+
+    `ece`: mean distance of accuracy from confidence over 15 equal bands of confidence, weighted by rows (Guo et al.
+    2017). `brier`: mean squared distance of the probabilities from the outcome, summed over classes (Brier 1950):
+    0 at best, 2/3 for always a third each, 2 at worst.
+    """
+    greatest = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == true
+    bands = np.minimum((greatest * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    excess = np.bincount(bands, weights=greatest - hits, minlength=_CALIBRATION_BINS)
+    outcome = np.eye(len(CLASSES))[true]
+    return {
+        "ece": float(np.abs(excess).sum() / len(true)),
+        "brier": float(((probabilities - outcome) ** 2).sum(axis=1).mean()),
+        "bins": _CALIBRATION_BINS,
+        "rows": len(true),
+    }

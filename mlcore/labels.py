@@ -41,11 +41,15 @@ def label(scaled: np.ndarray, cuts: tuple[float, float]) -> np.ndarray:
     return 1 + (scaled > upper).astype(np.int64) - (scaled < lower)
 
 
+def trailing_volatility(close: np.ndarray) -> np.ndarray:
+    """Sample standard deviation of the last VOLATILITY_BARS log returns, float64 [rows]; NaN until there are as many."""
+    volatility = rolling.sample_deviation(np.diff(np.log(close)), VOLATILITY_BARS)
+    return np.concatenate([[np.nan], volatility])
+
+
 def _in_units(close: np.ndarray, moves: np.ndarray, rows: slice) -> np.ndarray:
     """Moves of H bars over the volatility at the rows where they are placed, NaN elsewhere."""
-    log_returns = np.diff(np.log(close))
-    volatility = rolling.sample_deviation(log_returns, VOLATILITY_BARS)
-    unit = np.concatenate([[np.nan], volatility]) * np.sqrt(H)
+    unit = trailing_volatility(close) * np.sqrt(H)
     unit[unit == 0] = np.nan
     scaled = np.full(len(close), np.nan)
     scaled[rows] = moves / unit[rows]

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -19,16 +19,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlcore import candles, examples, features, figures, labels
-from mlcore.errors import BundleRefused, CandlesRefused
-from mlcore.examples import Examples
+from mlcore import candles, causality, figures, provenance, serving, skill, stability
+from mlcore.errors import CandlesRefused
 from mlcore.inspection import FAULTS, Inspection
-from mlcore.predictor import Predictor, softmax
+from mlcore.subject import Subject
 
 FORMAT = 1
-SINGLE_ROWS = 512
-TOLERANCE = 1e-5
-"""A single row may differ from the batch by TOLERANCE + TOLERANCE · |logit|."""
 
 _LIBRARIES = ("numpy", "polars", "onnxruntime", "onnx", "safetensors")
 _UNMEASURED: dict[str, Any] = {
@@ -39,38 +35,98 @@ _UNMEASURED: dict[str, Any] = {
     "shares": dict.fromkeys(("down", "neutral", "up")),
     "logits": dict.fromkeys(("least", "greatest", "histogram")),
     "accuracy": dict.fromkeys(
-        ("rows", "point", "lower", "upper", "block_bars", "resamples", "majority", "last_move")
+        (
+            "rows", "point", "lower", "upper", "standard_error", "block_bars", "resamples", "majority", "last_move",
+        )
     ),
     "confusion": None,
     "reliability": None,
     "window": dict.fromkeys(("first_at", "last_at", "rows", "fit_last_at")),
     "problem": None,
+}  # fmt: skip
+
+_Section = tuple[Callable[[Subject], dict[str, Any]], tuple[str, ...]]
+_SECTIONS: dict[str, _Section] = {
+    "windows": (
+        provenance.windows,
+        (
+            "horizon_bars",
+            "interval_seconds",
+            "gate",
+            "fit",
+            "stop",
+            "on_training_candles",
+            "recomputed",
+            "rows_shared",
+        ),
+    ),
+    "schema": (
+        provenance.schema,
+        ("name", "digest_matches", "names_match", "statistics_match", "columns_out_of_place"),
+    ),
+    "reload": (
+        provenance.reload,
+        ("reported", "recomputed", "largest_difference", "cuts_match", "weights_equal_in_graph"),
+    ),
+    "causality": (causality.causality, ("rows", "columns_differing", "largest_difference")),
+    "skill": (
+        skill.skill,
+        ("rows", "block_bars", "resamples", "accuracy", "naive", "best_naive", "baseline"),
+    ),
+    "calibration": (
+        lambda subject: figures.calibration(subject.probabilities, subject.true),
+        ("ece", "brier", "bins", "rows"),
+    ),
+    "stability": (stability.stability, ("months", "volatility")),
+    "drift": (stability.drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
+    "latency": (serving.latency, ("rows", "p50_ms", "p99_ms")),
 }
+"""Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason."""
 
 
-def measure(folder: Path, frame: pl.DataFrame, *, expected_digest: str, seed: int = 0) -> dict[str, Any]:
+def measure(
+    folder: Path,
+    frame: pl.DataFrame,
+    *,
+    expected_digest: str,
+    seed: int = 0,
+    baseline: Path | None = None,
+    training_frame: pl.DataFrame | None = None,
+) -> dict[str, Any]:
     """All figures as JSON values; one that is not finite is null, with the word for it under `non_finite`.
 
-    Never raises for a bad bundle.
+    `baseline` is the folder of the bundle that would otherwise serve. `training_frame` are the candles that the
+    manifest names; needed only where `frame` is not those. Never raises for a bad bundle.
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
-    figures_found = {
+    subject = Subject(inspection, frame, training_frame, baseline, seed)
+    found = {
         "format": FORMAT,
         **_names(inspection),
         "bundle_digest": expected_digest,
-        "dataset_digest": candles.digest(frame),
+        "dataset_digest": subject.dataset_digest,
         "bundle": inspection.bundle_part(),
         "scaler": inspection.scaler_part(),
         "weights": inspection.weights_part(),
         **_UNMEASURED,
     }
     try:
-        figures_found.update(_behaviour(inspection, frame, seed))
+        found.update(_behaviour(subject))
     except FAULTS as error:
-        figures_found["problem"] = f"{type(error).__name__}: {error}"
+        found["problem"] = f"{type(error).__name__}: {error}"
+    found.update((name, _section(subject, *section)) for name, section in _SECTIONS.items())
     libraries = {name: version(name) for name in _LIBRARIES}
-    return storable({**figures_found, "seconds": perf_counter() - start, "libraries": libraries})
+    return storable({**found, "seconds": perf_counter() - start, "libraries": libraries})
+
+
+def _section(
+    subject: Subject, measured: Callable[[Subject], dict[str, Any]], figures_of: tuple[str, ...]
+) -> dict[str, Any]:
+    try:
+        return {"problem": None, **measured(subject)}
+    except (*FAULTS, ArithmeticError) as error:  # a manifest may claim numbers beyond what a float holds
+        return {**dict.fromkeys(figures_of), "problem": f"{type(error).__name__}: {error}"[:300]}
 
 
 def storable(tree: dict[str, Any]) -> dict[str, Any]:
@@ -100,88 +156,44 @@ def _names(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _behaviour(inspection: Inspection, frame: pl.DataFrame, seed: int) -> Iterator[tuple[str, Any]]:
+def _behaviour(subject: Subject) -> Iterator[tuple[str, Any]]:
     """What the bundle does on the gate window; parts already found stand if a later one fails."""
-    predictor = inspection.predictor
-    if predictor is None:
-        raise BundleRefused("the bundle does not load, so nothing it does could be measured")
-    gathered = examples.gather(frame, predictor.schema)
-    gate = gathered.split.gate
-    yield "window", {**gathered.window(gate), "fit_last_at": gathered.window(gathered.split.fit)["last_at"]}
-    logits = predictor.logits(gathered.features[gate])
-    yield "logits", figures.logits(logits)
-    yield "single_sample", _single_sample(predictor, frame, gathered, logits)
-    broken = int((~np.isfinite(logits).all(axis=1)).sum())
-    if broken:
-        raise BundleRefused(f"{broken:,} of {len(logits):,} predictions are not finite: they have no class")
-    yield from _judged(softmax(logits), frame, gathered, _cuts_of(predictor, gathered), seed)
-
-
-def _cuts_of(predictor: Predictor, gathered: Examples) -> tuple[float, float]:
-    """Where its classes were cut in training; where nobody knows, the terciles of these candles' own fit window."""
-    return predictor.manifest.cuts or labels.cuts(gathered.scaled_returns[gathered.split.fit])
-
-
-def _judged(
-    probabilities: np.ndarray, frame: pl.DataFrame, gathered: Examples, cuts: tuple[float, float], seed: int
-) -> Iterator[tuple[str, Any]]:
-    gate = gathered.split.gate
-    predicted = probabilities.argmax(axis=1)
-    true = labels.label(gathered.scaled_returns[gate], cuts)
-    last_moves = labels.scaled_last_return(frame["close"].to_numpy())[gathered.bars[gate]]
-    hits = predicted == true
-    yield "confidence", figures.confidence(probabilities)
-    yield "shares", figures.shares(predicted)
+    predictor, found = subject.predictor, subject.examples
+    assert predictor.schema is subject.schema
+    gate, fit = found.window(found.split.gate), found.window(found.split.fit)
+    yield "window", {**gate, "fit_last_at": fit["last_at"]}
+    yield "logits", figures.logits(subject.logits)
+    yield "single_sample", serving.single_sample(subject)
+    yield "confidence", figures.confidence(subject.probabilities)
+    yield "shares", figures.shares(subject.predicted)
+    naive = skill.naive_forecasts(subject)
     yield (
         "accuracy",
         {
-            **figures.accuracy(hits, seed),
-            "majority": float(np.bincount(true).max() / len(true)),
-            "last_move": float((labels.label(last_moves, cuts) == true).mean()),
+            **figures.accuracy(subject.hits, subject.seed),
+            **{name: float(naive[name].mean()) for name in ("majority", "last_move")},
         },
     )
-    yield "confusion", figures.confusion(true, predicted)
-    yield "reliability", figures.reliability(probabilities, hits)
-
-
-def _single_sample(
-    predictor: Predictor, frame: pl.DataFrame, gathered: Examples, batch: np.ndarray
-) -> dict[str, Any]:
-    """Rows one at a time, as the bot asks, each from exactly the lookback's bars, against the batch."""
-    bars = gathered.bars[gathered.split.gate]
-    lookback = predictor.schema.lookback
-    able = np.flatnonzero(bars >= lookback - 1)
-    chosen = able[np.linspace(0, len(able) - 1, min(SINGLE_ROWS, len(able))).astype(int)]
-    part = {**_UNMEASURED["single_sample"], "rows": len(chosen), "windows_compared": len(chosen)}
-    if not len(chosen):
-        return {**part, "problem": f"no row of the gate window has {lookback:,} bars before it"}
-    try:
-        singles = [
-            predictor.logits(features.latest(frame.slice(bar - lookback + 1, lookback), predictor.schema))
-            for bar in bars[chosen].tolist()
-        ]
-    except FAULTS as error:
-        return {**part, "runs": False, "problem": str(error)}
-    wide = batch[chosen].astype(np.float64)
-    with np.errstate(invalid="ignore"):  # between infinities there is no difference, and none is reported
-        difference = np.abs(np.concatenate(singles).astype(np.float64) - wide)
-        excess = difference - (TOLERANCE + TOLERANCE * np.abs(wide))
-    return {
-        **part,
-        "runs": True,
-        "largest_difference": float(difference.max()),
-        "largest_excess": float(excess.max()),
-    }
+    yield "confusion", figures.confusion(subject.true, subject.predicted)
+    yield "reliability", figures.reliability(subject.probabilities, subject.hits)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         frame = candles.from_canonical(options.candles.read_bytes())
+        training = options.training and candles.from_canonical(options.training.read_bytes())
     except (OSError, CandlesRefused) as error:
         print(f"measure: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
         return 2
-    found = measure(options.bundle, frame, expected_digest=options.digest, seed=options.seed)
+    found = measure(
+        options.bundle,
+        frame,
+        expected_digest=options.digest,
+        seed=options.seed,
+        baseline=options.baseline,
+        training_frame=training,
+    )
     unfinished = options.output.with_name(f".{options.output.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(found, allow_nan=False))
     unfinished.replace(options.output)
@@ -193,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--candles", type=Path, required=True, help="candles in canonical form")
     parser.add_argument("--digest", required=True, help="the digest the bundle must have, sha256:…")
+    parser.add_argument("--baseline", type=Path, help="the folder of the bundle it would replace")
+    parser.add_argument(
+        "--training",
+        type=Path,
+        help="the candles it was trained on, in canonical form, where they are others",
+    )
     parser.add_argument("--output", type=Path, required=True, help="where the JSON goes")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     return parser

@@ -54,9 +54,13 @@ class Prepared:
         return self._rows(self.examples.split.stop)
 
     @property
+    def stop_labels(self) -> np.ndarray:
+        return self.labels[self.examples.split.stop]
+
+    @property
     def majority_share(self) -> float:
         """Share of the commonest class in the stop window: what a constant answer would score there."""
-        counts = np.bincount(self.labels[self.examples.split.stop], minlength=3)
+        counts = np.bincount(self.stop_labels, minlength=3)
         return float(counts.max() / counts.sum())
 
     def fingerprint(self, recipe: Recipe, seed: int) -> str:

@@ -1,0 +1,36 @@
+"""Rows of one series of candles found again in another, whatever their timestamps or price level say.
+
+A row is recognised by the shape of its last bars: close to close, high and low to close, rounded to nine decimals.
+No row is usable whose close stood still that long, so that dead stretches do not look like one another.
+"""
+
+import numpy as np
+import polars as pl
+
+from mlcore.labels import VOLATILITY_BARS
+
+_DECIMALS = 9
+
+
+def shared_rows(frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, other_bars: np.ndarray) -> int:
+    """How many of `bars` in `frame` are among `other_bars` of `other`."""
+    marks = row_marks(frame)
+    others = marks if other is frame else row_marks(other)
+    return int(np.isin(marks[bars], others[other_bars]).sum())
+
+
+def row_marks(frame: pl.DataFrame) -> np.ndarray:
+    """uint64 [rows]: a hash of each bar and those before it; two that differ are alike once in 2⁶⁴."""
+    close = frame["close"].to_numpy()
+    shapes = (
+        np.diff(close, prepend=close[:1]),
+        frame["high"].to_numpy() - close,
+        close - frame["low"].to_numpy(),
+    )
+    marks = np.zeros(len(close), np.uint64)
+    factors = np.random.default_rng(0).integers(1, 2**63, (len(shapes), VOLATILITY_BARS), np.uint64) * 2 + 1
+    for shape, row in zip(shapes, factors, strict=True):
+        rounded = np.round(shape / close * 10**_DECIMALS).astype(np.int64).view(np.uint64)
+        for age, factor in enumerate(row):
+            marks[age:] += rounded[: len(close) - age] * factor
+    return marks
