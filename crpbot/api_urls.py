@@ -29,6 +29,7 @@ v1 = [
     path("releases/<int:id>/cancel/", deploy.Cancel.as_view(), name="cancel"),
     path("releases/<int:id>/decline/", deploy.Decline.as_view(), name="decline"),
     path("releases/<int:id>/register/", deploy.Register.as_view(), name="register"),
+    path("releases/<int:id>/report/", deploy.ReleaseReport.as_view(), name="report"),
     path("releases/<int:id>/restore/", deploy.Restore.as_view(), name="restore"),
     path("runs/", training.Runs.as_view(), name="runs"),
     path("runs/<int:id>/", training.RunDetail.as_view(), name="run"),

@@ -53,7 +53,11 @@ class Problem(serializers.Serializer[Any]):
 
 
 class ProblemSchema(AutoSchema):
-    """Adds the problems to every operation. A view whose POST needs the world in some state says `can_conflict`."""
+    """Adds the problems to every operation.
+
+    A view whose POST needs the world in some state says `can_conflict`; one that is no list and takes a query,
+    `reads_query`.
+    """
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
@@ -69,7 +73,8 @@ class ProblemSchema(AutoSchema):
 
     def _statuses(self) -> set[int]:
         writes = {400, 411, 413, 415} if self.method == "POST" else set()
-        lists = {400} if isinstance(self.view, ListModelMixin) else set()
+        reads_query = isinstance(self.view, ListModelMixin) or getattr(self.view, "reads_query", False)
+        lists = {400} if reads_query else set()
         details = {404} if "{" in self.path else set()
         conflicts = {409} if self.method == "POST" and getattr(self.view, "can_conflict", False) else set()
         return {401, 403, 503, *writes, *lists, *details, *conflicts}

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from deploy.views import board, launch, releases
+from deploy.views import board, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
@@ -10,5 +10,8 @@ urlpatterns = [
     path("releases/", releases.index, name="releases"),
     path("releases/<int:pk>/", releases.show, name="release"),
     path("releases/<int:pk>/charts/<str:symbol>/", releases.charts, name="release-charts"),
+    path("releases/<int:pk>/report/", reports.show, name="release-report"),
+    path("releases/<int:pk>/report/file/", reports.file, name="release-report-file"),
+    path("releases/<int:pk>/report/charts/<str:symbol>/", reports.charts, name="release-report-charts"),
     path("releases/<int:pk>/<str:action>/", releases.decide, name="decide"),
 ]

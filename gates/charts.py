@@ -7,7 +7,7 @@ is not drawn.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 from gates.rules import SEED_POLICY
 from gates.seed_gates import DIRECTIONS
@@ -511,7 +511,7 @@ def _is_slice(found: object, name: str) -> bool:
     )
 
 
-def _is_difference(found: object) -> bool:
+def _is_difference(found: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(found, Mapping) and all(
         _is_figure(found.get(name)) for name in ("difference", "lower", "upper")
     )

@@ -3,6 +3,7 @@
 from deploy.api.active import Active
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.releases import ReleaseDetail, Releases
+from deploy.api.reports import ReleaseReport
 
 __all__ = [
     "Active",
@@ -13,6 +14,7 @@ __all__ = [
     "Pin",
     "Register",
     "ReleaseDetail",
+    "ReleaseReport",
     "Releases",
     "Restore",
 ]

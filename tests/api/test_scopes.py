@@ -71,6 +71,11 @@ def one_release() -> Request:
     return Request(f"releases/{scenarios.awaiting_approval().pk}/")
 
 
+def report() -> Request:
+    scenarios.service_in_use()
+    return Request(f"releases/{scenarios.awaiting_approval().pk}/report/?against=2")
+
+
 def one_diagnosis() -> Request:
     place = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
     return Request(f"diagnoses/{place.diagnosis_id}/")
@@ -162,6 +167,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "releases"): (READ, plain("releases/")),
     ("POST", "releases"): (STARTED, launch),
     ("GET", "release"): (READ, one_release),
+    ("GET", "report"): (READ, report),
     ("POST", "approve"): (DECIDED, approve),
     ("POST", "cancel"): (OPERATED, cancel),
     ("POST", "decline"): (DECIDED, decline),

@@ -49,6 +49,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "release-rejected": (f"/releases/{desk.rejected.pk}/", "anna"),
         "release-broken": (f"/releases/{desk.inherited.pk}/", "victor"),
         "release-building": (f"/releases/{desk.building.pk}/", "olivia"),
+        "report": (f"/releases/{desk.awaiting.pk}/report/", "anna"),
         "runs": ("/runs/", "olivia"),
         "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),

@@ -30,6 +30,9 @@ PAGES = {
     "release rejected": "/releases/{rejected}/",
     "release rolled back": "/releases/{inherited}/",
     "release registered as fallback": "/releases/{fallback}/",
+    "report": "/releases/{awaiting}/report/",
+    "report against another release": "/releases/{rejected}/report/?against={fallback}",
+    "report of the first release": "/releases/{inherited}/report/",
     "runs": "/runs/",
     "runs in one state": "/runs/?state=failed",
     "run under way": "/runs/{running_run}/",
@@ -43,6 +46,8 @@ PAGES = {
 }
 FIGURES = {
     "release's charts": "/releases/{rejected}/charts/SOL/",
+    "report's charts": "/releases/{awaiting}/report/charts/BTC/",
+    "report as a file": "/releases/{awaiting}/report/file/",
     "run's charts": "/runs/{running_run}/charts/",
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
@@ -208,6 +213,8 @@ def _own_names() -> set[str]:
     [
         "/releases/9999/",
         f"/releases/{'9' * 20}/charts/BTC/",
+        "/releases/9999/report/",
+        "/releases/1/report/?against=9999",
         "/runs/9999/",
         "/datasets/9999/",
         "/policies/9999/",

@@ -68,13 +68,19 @@
     }
   }
 
+  // A page's figures come from the address its group names; a saved report holds its own, in the element named by #id.
+  async function figuresOf(address) {
+    if (address.startsWith("#")) return JSON.parse(document.querySelector(address).textContent);
+    const answer = await fetch(address, { headers: { Accept: "application/json" } });
+    if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
+    return answer.json();
+  }
+
   async function load(group) {
     const places = [...group.querySelectorAll("[data-chart]")];
     const again = () => setTimeout(() => group.isConnected && load(group), CHART_REFRESH_MS);
     try {
-      const answer = await fetch(group.dataset.charts, { headers: { Accept: "application/json" } });
-      if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
-      const { charts, is_moving: isMoving } = await answer.json();
+      const { charts, is_moving: isMoving } = await figuresOf(group.dataset.charts);
       for (const place of places) {
         const figure = charts[place.dataset.chart];
         if (figure) draw(place, figure);

@@ -1,0 +1,141 @@
+"""One release against another, for programs."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import inputs
+from audit.errors import NotFound
+from deploy.comparison.document import document
+from deploy.comparison.rules import Answer
+from deploy.comparison.stored import report
+from deploy.models import Release
+from gates.rules import Verdict
+
+_VERDICTS = [verdict.value for verdict in Verdict]
+
+
+@extend_schema_serializer(component_name="Interval")
+class IntervalOutput(serializers.Serializer[Any]):
+    point = serializers.FloatField()
+    lower = serializers.FloatField(
+        allow_null=True, help_text="Of its 95 % interval; null where none was drawn."
+    )
+    upper = serializers.FloatField(allow_null=True)
+
+
+@extend_schema_serializer(component_name="ReportTrial")
+class TrialOutput(serializers.Serializer[Any]):
+    coin = serializers.CharField()
+    figure = serializers.CharField(help_text="As a person reads it.")
+    verdict = serializers.ChoiceField(_VERDICTS, allow_null=True, help_text="Null where it was not measured.")
+    sentence = serializers.CharField()
+
+
+@extend_schema_serializer(component_name="ReportWord")
+class WordOutput(serializers.Serializer[Any]):
+    verdict = serializers.ChoiceField(_VERDICTS)
+    figure = serializers.FloatField(allow_null=True)
+    observed = serializers.CharField()
+    threshold = serializers.CharField()
+    sentence = serializers.CharField()
+
+
+class ReleaseReport(APIView):
+    reads_query = True
+
+    @extend_schema_serializer(component_name="Report")
+    class Output(serializers.Serializer[Any]):
+        @extend_schema_serializer(component_name="ReportSide")
+        class Side(serializers.Serializer[Any]):
+            @extend_schema_serializer(component_name="ReportCoin")
+            class Coin(serializers.Serializer[Any]):
+                coin = serializers.CharField()
+                verdict = serializers.ChoiceField(_VERDICTS, allow_null=True)
+                diagnosis = serializers.IntegerField(allow_null=True)
+                bundle = serializers.CharField(allow_null=True)
+
+            release = serializers.IntegerField()
+            line = serializers.CharField()
+            state = serializers.CharField(help_text="As in `GET releases/{id}/`.")
+            policy = serializers.IntegerField()
+            is_simulated = serializers.BooleanField()
+            launched_by = serializers.CharField()
+            launched_at = serializers.DateTimeField()
+            coins = Coin(many=True)
+
+        @extend_schema_serializer(component_name="ReportFailure")
+        class Failure(serializers.Serializer[Any]):
+            number = serializers.IntegerField(help_text="As the plan numbers the five failures of V6.")
+            name = serializers.CharField()
+            plan = serializers.CharField(help_text="What the plan says of V6.")
+            gate = serializers.CharField(help_text="The gate that shows it.")
+            measure = serializers.CharField(help_text="What the figures are.")
+            before = TrialOutput(many=True)
+            after = TrialOutput(many=True)
+            answer = serializers.ChoiceField([answer.value.replace(" ", "_") for answer in Answer])
+            sentence = serializers.CharField()
+
+        @extend_schema_serializer(component_name="ReportSkill")
+        class Skill(serializers.Serializer[Any]):
+            coin = serializers.CharField()
+            rows = serializers.IntegerField(allow_null=True)
+            accuracy = IntervalOutput(allow_null=True)
+            required = serializers.FloatField(  # type: ignore[assignment]  # a field's name, not its flag
+                allow_null=True, help_text="The accuracy that the policy asks for."
+            )
+            naive = serializers.CharField(allow_null=True, help_text="The best of those who do not think.")
+            naive_accuracy = serializers.FloatField(allow_null=True)
+            difference = IntervalOutput(allow_null=True, help_text="To the best naive forecaster.")
+            baseline = IntervalOutput(allow_null=True, help_text="The difference to v5 on the same bars.")
+            sentence = serializers.CharField()
+
+        @extend_schema_serializer(component_name="ReportGate")
+        class Gate(serializers.Serializer[Any]):
+            @extend_schema_serializer(component_name="ReportCell")
+            class Cell(serializers.Serializer[Any]):
+                coin = serializers.CharField()
+                before = WordOutput(allow_null=True)
+                after = WordOutput(allow_null=True)
+
+            gate = serializers.CharField()
+            about = serializers.CharField()
+            threshold = serializers.CharField()
+            is_required = serializers.BooleanField()
+            sentence = serializers.CharField()
+            coins = Cell(many=True)
+
+        release = Side()
+        against = Side(allow_null=True)
+        headline = serializers.CharField(help_text="How many of the five are fixed.")
+        standing = serializers.CharField(help_text="Whether the release passes as a whole.")
+        failures = Failure(many=True)
+        skill = Skill(many=True)
+        gates = Gate(many=True)
+
+    class Query(inputs.Input):
+        against = serializers.IntegerField(min_value=1, max_value=inputs.BIGGEST_ID, required=False)
+
+    @extend_schema(
+        operation_id="release_report",
+        parameters=[
+            OpenApiParameter(
+                "against",
+                {"type": "integer", "minimum": 1, "maximum": inputs.BIGGEST_ID},
+                description="Another release; without it, what was live on its own merits when this one was launched.",
+            )
+        ],
+        responses=Output,
+    )
+    def get(self, request: Request, id: int) -> Response:
+        """One release against another: the five V6 failures, what each coin knows, every gate's two words."""
+        asked = self.Query(data=request.query_params.dict())
+        asked.is_valid(raise_exception=True)
+        release = Release.objects.select_related("status", "policy").filter(pk=id).first()
+        if release is None:
+            raise NotFound(f"There is no release {id}.")
+        return Response(document(report(release, asked.validated_data.get("against"))))

@@ -1,0 +1,55 @@
+"""The report: one release against another, as a page, its charts, and one file to keep."""
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from accounts.pages import with_charts
+from audit.errors import InvalidInput
+from deploy.comparison.pictures import pictures, places
+from deploy.comparison.rules import Comparison
+from deploy.comparison.standalone import name_of, standalone
+from deploy.comparison.stored import report
+from deploy.models import Release
+
+
+@require_safe
+def show(request: HttpRequest, pk: int) -> HttpResponse:
+    found = _report(request, pk)
+    others = Release.objects.exclude(pk=pk).select_related("status")
+    context = {"report": found, "places": places(found), "others": others, "has_charts": True}
+    return with_charts(render(request, "deploy/report.html", context))
+
+
+@require_safe
+def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
+    """One coin's pictures of both releases."""
+    found = _report(request, pk)
+    if symbol not in found.coins:
+        raise Http404(f"Release {pk} holds no {symbol}.")
+    return JsonResponse({"charts": pictures(found, symbol), "is_moving": False})
+
+
+@require_safe
+def file(request: HttpRequest, pk: int) -> HttpResponse:
+    """The report to keep: one file that needs no network."""
+    found = _report(request, pk)
+    disposition = f'attachment; filename="{name_of(found)}"'
+    return HttpResponse(standalone(found, at=timezone.now()), headers={"Content-Disposition": disposition})
+
+
+def _report(request: HttpRequest, pk: int) -> Comparison:
+    release = get_object_or_404(Release.objects.select_related("status", "policy"), pk=pk)
+    return report(release, _against(request))
+
+
+def _against(request: HttpRequest) -> int | None:
+    asked = request.GET.get("against", "")
+    if not asked:
+        return None
+    if not asked.isascii() or not asked.isdigit() or len(asked) > 18:
+        raise InvalidInput(
+            "Say which release to hold it against by its number, as in ?against=1.", field="against"
+        )
+    return int(asked)
