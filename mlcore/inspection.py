@@ -50,6 +50,13 @@ class Inspection:
     def digest_matches(self) -> bool:
         return self._tried(lambda: bundle.verify(self.folder, self.expected_digest)) is not None
 
+    @property
+    def is_any_graph(self) -> bool:
+        """Imported as an ONNX file: its tensors are whatever they are, and not those of the network."""
+        document = self.bundle.manifest.document if self.bundle else {}
+        parameters = document.get("parameters")
+        return "imported" in document and isinstance(parameters, dict) and parameters.get("network") == "onnx"
+
     def _tried(self, reading: Any) -> Any:
         try:
             return reading()
@@ -59,7 +66,7 @@ class Inspection:
 
     def bundle_part(self) -> dict[str, Any]:
         matches, loads = self.digest_matches, self.predictor is not None
-        shapes_match = self._tried(lambda: _shapes_match(self.folder))
+        shapes_match = self._tried(lambda: _shapes_match(self.folder, self.is_any_graph))
         problem = "; ".join(dict.fromkeys(self.problems)) or None
         return {"digest_matches": matches, "loads": loads, "shapes_match": shapes_match, "problem": problem}
 
@@ -81,7 +88,8 @@ class Inspection:
         everything = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         everything |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
         non_finite = sorted(name for name, array in everything.items() if not np.isfinite(array).all())
-        equal = all(_is_same(stored.get(name), initializers.get(name)) for name in graph.shapes(stored))
+        expected = _own(initializers) if self.is_any_graph else graph.shapes(stored)
+        equal = all(_is_same(stored.get(name), initializers.get(name)) for name in expected)
         return {
             "tensors": len(everything),
             "non_finite": non_finite,
@@ -119,15 +127,25 @@ def _initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def _shapes_match(folder: Path) -> bool:
-    """Weights file and graph hold exactly the tensors of the network, each in its shape."""
-    stored, initializers = _stored(folder), _initializers(_model(folder))
-    expected = graph.shapes(stored)
+def _shapes_match(folder: Path, is_any_graph: bool) -> bool:
+    """Weights file and graph hold exactly the tensors of the network, each in its shape.
+
+    Of any other graph: both hold the same tensors, some, and each in the same shape.
+    """
+    stored, own = _stored(folder), _own(_initializers(_model(folder)))
     in_file = {
-        name: array.shape for name, array in stored.items() if not name.endswith("num_batches_tracked")
+        name: array.shape
+        for name, array in stored.items()
+        if is_any_graph or not name.endswith("num_batches_tracked")
     }
-    in_graph = {name: array.shape for name, array in initializers.items() if not name.startswith("scaler.")}
-    return in_file == expected and in_graph == expected
+    in_graph = {name: array.shape for name, array in own.items()}
+    expected = in_graph if is_any_graph else graph.shapes(stored)
+    return bool(expected) and in_file == expected and in_graph == expected
+
+
+def _own(initializers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of the network itself: the scaler's stand in a file of their own."""
+    return {name: array for name, array in initializers.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
 
 
 def _scaler_facts(folder: Path, columns: tuple[str, ...]) -> dict[str, Any]:
