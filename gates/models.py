@@ -62,6 +62,7 @@ class Measurement(Job):
         help_text="what its skill is measured against",
     )
     body = models.TextField(blank=True, help_text="canonical JSON of mlcore.measure; written once")
+    code_version = models.CharField(max_length=64, blank=True, help_text="of the worker that claimed it last")
 
     class Meta:
         ordering = ["-id"]

@@ -30,7 +30,9 @@ class MeasuringKilled(Exception):
 
 def run(measurement_id: int, *, worker_name: str) -> None:
     """Measure, if the row is free: a second delivery, or one for a measurement that ended, changes nothing."""
-    measurement = leases.claim(Measurement, measurement_id, worker_name=worker_name)
+    measurement = leases.claim(
+        Measurement, measurement_id, worker_name=worker_name, code_version=settings.CODE_VERSION
+    )
     if measurement is None:
         return
     try:

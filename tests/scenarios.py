@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
@@ -21,6 +22,7 @@ from gates import services as gates
 from gates.models import Measurement
 from training import files
 from training import services as training
+from mlcore.features import SCHEMAS
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.rules import JobState, Source
 
@@ -150,7 +152,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
             "line": line,
             "seed": seed,
             "classes": ["down", "neutral", "up"],
-            "schema": {"name": "relative72", "digest": "sha256:" + "5" * 64},
+            "schema": {"name": "relative72", "digest": SCHEMAS["relative72"].digest},
             "dataset_digest": data.digest,
             "simulated": data.is_simulated,
             "files": entries,
@@ -271,3 +273,4 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
 def document_of(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
     return json.loads(snapshot.of(move).body)
+        code_version=settings.CODE_VERSION,
