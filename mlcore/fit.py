@@ -113,7 +113,7 @@ class _Training:
         self.fit_rows = self._resident(*prepared.fit)
         self.stop_rows = self._resident(*prepared.stop)
         self.network: Network = seeded(recipe.dropout, seed).to(device)
-        self.updates = Updates(self.network, recipe.learning_rate, recipe.dropout)
+        self.updates = Updates(self.network, recipe.learning_rate)
         weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
         self.smoothing = recipe.label_smoothing or 0.0
         self.objective = Objective(weights.to(device), self.smoothing)
@@ -152,16 +152,15 @@ class _Training:
         """Mean loss over the epoch. Each epoch draws from seed and number: a resumed fit needs no random state."""
         draw = np.random.SeedSequence([self.seed, number])
         torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        keep = dropout_masks([self.seed, number, 1], self.device)
+        keep = dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
         features, labels = self.fit_rows
-        order = torch.randperm(len(labels)).to(self.device)
-        features, targets = features[order], self.objective.targets(labels[order])
-        total, weight = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for start in range(0, len(labels) - 1, self.batch_size):  # - 1: BatchNorm has no variance of one row
-            rows = slice(start, start + self.batch_size)
-            total += self.updates.update(features[rows], targets[rows], keep)
-            weight += targets.weights[rows].sum()
-        return float(total / weight)
+        order = torch.randperm(len(labels))
+        if len(labels) % self.batch_size == 1:  # BatchNorm has no variance of one row
+            order = order[:-1]
+        order = order.to(self.device)
+        targets = self.objective.targets(labels[order])
+        rows = features.index_select(0, order)
+        return float(self.updates.epoch(rows, targets, self.batch_size, keep))
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
@@ -174,8 +173,7 @@ class _Training:
     def checkpoint(self) -> bytes:
         tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for index, state in self.updates.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        tensors |= {f"adam.0.{name}": tensor for name, tensor in self.updates.moments.items()}
         return checkpoints.pack(self.fingerprint, self.progress, _arrays(tensors))
 
     def restore(self, data: bytes) -> None:
@@ -186,12 +184,8 @@ class _Training:
             groups[group][rest] = torch.from_numpy(array.copy())
         self.network.load_state_dict(groups["weights"])
         self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["adam"].items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        optimizer = self.updates.optimizer
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        for name, tensor in self.updates.moments.items():
+            tensor.copy_(groups["adam"][f"0.{name}"])
 
     def trained(self) -> Trained:
         is_best = self.recipe.restores_best

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,9 @@ class FixedMask(nn.Module):
         return x * self.mask
 
 
-def masks(dropout: Sequence[float], seed: int) -> list[Tensor]:
-    keep = dropout_masks([seed], "cpu")
-    return [keep(len(ROWS), width, share) for width, share in zip((256, 128, 64), dropout, strict=True)]
+def masks(dropout: Sequence[float], seed: int) -> list[nn.Module]:
+    kept = dropout_masks([seed], dropout, "cpu")(len(ROWS))
+    return [nn.Identity() if mask is None else FixedMask(mask) for mask in kept]
 
 
 def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
@@ -35,8 +34,7 @@ def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Netwo
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loss = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)
     for step in range(steps):
-        if any(dropout):
-            network.dropout1, network.dropout2, network.dropout3 = map(FixedMask, masks(dropout, step))
+        network.dropout1, network.dropout2, network.dropout3 = masks(dropout, step)
         optimizer.zero_grad()
         loss(network(ROWS), LABELS).backward()
         optimizer.step()
@@ -45,10 +43,10 @@ def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Netwo
 
 def by_hand(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
     network = seeded(dropout, seed=3)
-    updates = Updates(network, 1e-3, dropout)
+    updates = Updates(network, 1e-3)
     targets = Objective(WEIGHTS, smoothing).targets(LABELS)
     for step in range(steps):
-        updates.update(ROWS, targets, dropout_masks([step], "cpu"))
+        updates.epoch(ROWS, targets, len(ROWS), dropout_masks([step], dropout, "cpu"))
     return network
 
 
@@ -70,20 +68,38 @@ def test_after_many_steps_network_and_buffers_are_still_autograds() -> None:
 def test_the_loss_is_that_of_torch() -> None:
     network = seeded((0.0, 0.0, 0.0), seed=3)
     expected = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.15)(network(ROWS), LABELS)
-    targets = Objective(WEIGHTS, 0.15).targets(LABELS)
-    total = Updates(network, 1e-3, (0.0, 0.0, 0.0)).slopes(ROWS, targets, dropout_masks([0], "cpu"))
-    assert float(total / targets.weights.sum()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    targets, keep_all = Objective(WEIGHTS, 0.15).targets(LABELS), dropout_masks([0], (0.0, 0.0, 0.0), "cpu")
+    loss = Updates(network, 1e-3).epoch(ROWS, targets, len(ROWS), keep_all)
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
+
+
+def test_an_epoch_is_its_batches_one_after_the_other() -> None:
+    """The last of them shorter, and each divided by its own weight."""
+    whole, split = seeded((0.3, 0.3, 0.2), seed=3), seeded((0.3, 0.3, 0.2), seed=3)
+    objective, dropout = Objective(WEIGHTS, 0.15), (0.3, 0.3, 0.2)
+    loss = Updates(whole, 1e-3).epoch(ROWS, objective.targets(LABELS), 24, dropout_masks([1], dropout, "cpu"))
+    keep, updates, total = dropout_masks([1], dropout, "cpu"), Updates(split, 1e-3), 0.0
+    for rows, labels in zip(ROWS.split(24), LABELS.split(24), strict=True):
+        targets = objective.targets(labels)
+        total += float(updates.epoch(rows, targets, len(rows), keep) * targets.weights.sum())
+    assert float(loss) == pytest.approx(total / float(WEIGHTS[LABELS].sum()), rel=1e-6)
+    for name, theirs in split.state_dict().items():
+        assert torch.allclose(whole.state_dict()[name], theirs, rtol=1e-5, atol=1e-7), name
 
 
 def test_masks_drop_their_share_and_keep_the_mean() -> None:
-    mask = dropout_masks([5], "cpu")(1_000, 256, 0.3).numpy()
-    assert np.unique(mask).tolist() == pytest.approx([0, 1 / 0.7])
-    assert (mask == 0).mean() == pytest.approx(0.3, abs=0.005)
-    assert mask.mean() == pytest.approx(1, abs=0.01)
+    mask, _, none = dropout_masks([5], (0.3, 0.3, 0.0), "cpu")(1_000)
+    assert mask is not None and none is None
+    assert mask.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert float((mask == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+    assert float(mask.mean()) == pytest.approx(1, abs=0.01)
 
 
 def test_masks_are_drawn_anew_each_time_and_repeat_with_the_seed() -> None:
-    first, again = dropout_masks([1, 2], "cpu"), dropout_masks([1, 2], "cpu")
-    one, two = first(64, 64, 0.2), first(64, 64, 0.2)
-    assert not torch.equal(one, two)
-    assert torch.equal(one, again(64, 64, 0.2))
+    shares = (0.3, 0.3, 0.2)
+    first, again = dropout_masks([1, 2], shares, "cpu"), dropout_masks([1, 2], shares, "cpu")
+    one, two, repeated = first(63), first(63), again(63)
+    for a, b, c in zip(one, two, repeated, strict=True):
+        assert a is not None and b is not None and c is not None
+        assert not torch.equal(a, b)
+        assert torch.equal(a, c)
