@@ -1,0 +1,68 @@
+"""One check of candles: its name, its threshold in words, and what it found."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mlcore.verdicts import Finding, Verdict
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's word on one series, in the form of a gate's result."""
+
+    check: str
+    threshold: str
+    finding: Finding
+
+    def document(self) -> dict[str, Any]:
+        """Ready for JSON: a figure that is no finite number is null, its word stands in `observed`."""
+        figure = self.finding.figure
+        return {
+            "check": self.check,
+            "verdict": str(self.finding.verdict),
+            "figure": float(figure) if figure is not None and math.isfinite(figure) else None,
+            "observed": self.finding.observed,
+            "threshold": self.threshold,
+            "sentence": self.finding.sentence,
+        }
+
+
+def finding(is_sound: bool, figure: float | None, observed: str, sound: str, unsound: str) -> Finding:
+    """Passed with one sentence, or failed with the other."""
+    verdict = Verdict.PASSED if is_sound else Verdict.FAILED
+    return Finding(verdict, figure, observed, sound if is_sound else unsound)
+
+
+def none_may(check: str, count: int, be: str, sound: str) -> Check:
+    """Of what no row may be, every one counts."""
+    rows = "row" if count == 1 else "rows"
+    unsound = f"{count:,} {rows} {be}: the file is damaged, or was put together wrongly."
+    return Check(check, f"no row {be}", finding(count == 0, count, f"{count:,} {rows}", sound, unsound))
+
+
+def between(
+    check: str,
+    value: float,
+    low: float | None,
+    high: float | None,
+    form: str,
+    sound: str,
+    unsound: str,
+    *,
+    whole: float | None = None,
+) -> Check:
+    """`low` ≤ value ≤ `high`, either of which may be open. A value that is no number is an error.
+
+    `value` is of the worst stretch where `whole`, that of the series, is told beside it.
+    """
+    bounds = [form.format(bound) for bound in (low, high) if bound is not None]
+    threshold = " … ".join(bounds) if len(bounds) == 2 else f"{'≤' if low is None else '≥'} {bounds[0]}"
+    if not math.isfinite(value):
+        says = "It cannot be measured on this series: nothing moves in it."
+        return Check(check, threshold, Finding(Verdict.ERROR, value, str(value), says))
+    is_within = (low is None or low <= value) and (high is None or value <= high)
+    observed = form.format(value)
+    if whole is not None:
+        observed += f" at worst, {form.format(whole)} over all"
+    return Check(check, threshold, finding(is_within, value, observed, sound, unsound))
