@@ -1,5 +1,6 @@
 """What a person or a program asks of training: coins, datasets, runs, and what a launch would take."""
 
+from training.services.checkpoints import Imported, import_checkpoint, read_checkpoint_file
 from training.services.coins import ensure_coins, find_coin
 from training.services.datasets import (
     fetch_candles,
@@ -9,11 +10,25 @@ from training.services.datasets import (
     simulate_candles,
 )
 from training.services.estimates import Estimate, estimate
+from training.services.judging import (
+    CandlesUnsound,
+    against,
+    checks_of,
+    document_of,
+    judged,
+    require_sound,
+    verdict_sentence,
+)
 from training.services.runs import cancel_run, find_run, launch_run, open_budget, plan, relaunch, repeat
 
 __all__ = [
+    "CandlesUnsound",
     "Estimate",
+    "Imported",
+    "against",
     "cancel_run",
+    "checks_of",
+    "document_of",
     "ensure_coins",
     "estimate",
     "fetch_candles",
@@ -21,11 +36,16 @@ __all__ = [
     "find_dataset",
     "find_run",
     "import_candles",
+    "import_checkpoint",
+    "judged",
     "latest_dataset",
     "launch_run",
     "open_budget",
     "plan",
+    "read_checkpoint_file",
     "relaunch",
     "repeat",
+    "require_sound",
     "simulate_candles",
+    "verdict_sentence",
 ]

@@ -14,10 +14,12 @@ from audit.errors import InvalidInput, NotFound
 from mlcore import candles
 from mlcore.errors import CandlesRefused
 from mlcore.simulate import simulate
+from mlcore.simulated_verdicts import Generator
 from training import exchange as exchanges
 from training import files
 from training.models import Coin, Dataset
 from training.rules import GREATEST_SEED, Source
+from training.services import judging
 
 GREATEST_DRIFT = 5.0
 """Units of a bar's volatility; beyond it prices leave every scale."""
@@ -65,8 +67,17 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
         frame = simulate(coin.symbol, bars, drift, seed)
     except ValueError as refused:
         raise InvalidInput(f"This market cannot be simulated: {refused}.") from refused
-    origin = f"simulated: drift {drift:g}, {bars:,} bars, seed {seed}"
-    return _keep(coin, frame, source=Source.SIMULATED, origin=origin, is_simulated=True, actor=actor)
+    # Every digit of the drift: these words are what the candles are made again from.
+    strength = f"{drift:g}" if float(f"{drift:g}") == drift else repr(drift)
+    return _keep(
+        coin,
+        frame,
+        source=Source.SIMULATED,
+        origin=f"simulated: drift {strength}, {bars:,} bars, seed {seed}",
+        is_simulated=True,
+        generator=Generator(bars=bars, drift=float(drift), seed=seed),
+        actor=actor,
+    )
 
 
 def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor) -> Dataset:
@@ -97,15 +108,28 @@ def latest_dataset(coin: Coin) -> Dataset:
 
 
 def _keep(
-    coin: Coin, frame: pl.DataFrame, *, source: Source, origin: str, is_simulated: bool, actor: Actor
+    coin: Coin,
+    frame: pl.DataFrame,
+    *,
+    source: Source,
+    origin: str,
+    is_simulated: bool,
+    actor: Actor,
+    generator: Generator | None = None,
 ) -> Dataset:
-    """The file first, then the row: a row never names bytes that are not there."""
+    """The file first, then the row: a row never names bytes that are not there.
+
+    Candles that do not pass are kept too, with what was found: nothing that was brought is lost.
+    """
     data = candles.canonical_bytes(frame)
     digest = f"sha256:{files.store(data)}"
+    # Judging reads other datasets' files: before the transaction, not under its lock.
+    if (existing := _existing(coin, digest)) is not None:
+        return judging.judged(existing)
+    judgement = judging.judge_candles(coin, frame, is_simulated=is_simulated, generator=generator)
     with transaction.atomic():
         audit.lock_head()
-        existing = Dataset.objects.filter(coin=coin, digest=digest).first()
-        if existing is not None:
+        if (existing := _existing(coin, digest)) is not None:
             return existing
         dataset = Dataset.objects.create(
             coin=coin,
@@ -116,7 +140,19 @@ def _keep(
             size=len(data),
             added_by=str(actor),
             **asdict(candles.describe(frame)),
+            **judging.judgement_columns(judgement, generator),
         )
-        detail = {"digest": digest, "rows": dataset.rows, "source": source, "simulated": is_simulated}
+        detail = {
+            "digest": digest,
+            "rows": dataset.rows,
+            "source": source,
+            "simulated": is_simulated,
+            "verdict": dataset.verdict,
+            "against": judging.against(dataset),
+        }
         audit.record("dataset.added", dataset, actor=actor, detail=detail)
     return dataset
+
+
+def _existing(coin: Coin, digest: str) -> Dataset | None:
+    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest).first()

@@ -1,0 +1,141 @@
+"""Judging candles when they come in, and asking later whether they passed."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from django.db import transaction
+
+from accounts.rules import GATE
+from audit import services as audit
+from audit.errors import Conflict
+from audit.rules import canonical
+from mlcore.candle_company import Neighbour
+from mlcore.candle_verdicts import Judgement, judge
+from mlcore.simulated_verdicts import Generator, judge_simulated
+from mlcore.verdicts import WORST_FIRST, Verdict
+from training import files
+from training.models import Coin, Dataset
+
+NEIGHBOURS_A_COIN = 3
+"""The newest sound ones: enough to find another coin's candles, few enough to read within an upload."""
+
+_ORIGIN = re.compile(
+    r"^simulated: drift (?P<drift>[0-9.eE+-]+), (?P<bars>[0-9,]+) bars, seed (?P<seed>[0-9]+)$"
+)
+
+
+class CandlesUnsound(Conflict):
+    """Candles that did not pass, asked to carry a release."""
+
+    title = "Candles did not pass"
+
+
+def judge_candles(
+    coin: Coin, frame: pl.DataFrame, *, is_simulated: bool, generator: Generator | None = None
+) -> Judgement:
+    """Simulated candles against their generator, real ones against a market and what else is stored of that time."""
+    if is_simulated:
+        return judge_simulated(frame, coin=coin.symbol, generator=generator)
+    return judge(frame, coin=coin.symbol, neighbours=list(_neighbours(frame)))
+
+
+def judgement_columns(judgement: Judgement, generator: Generator | None = None) -> dict[str, str]:
+    """What a dataset's row keeps of it."""
+    document = judgement.document()
+    if generator is not None:
+        document["generator"] = generator.document()
+    return {"verdict": judgement.verdict, "judgement": canonical(document)}
+
+
+def judged(dataset: Dataset) -> Dataset:
+    """The dataset with its verdict; one from before there were verdicts is judged now, from its stored file.
+
+    Raises FileLost when that is gone. What was once said of a dataset never changes.
+    """
+    if dataset.verdict:
+        return dataset
+    generator = generator_of(dataset)
+    judgement = judge_candles(
+        dataset.coin, files.read_candles(dataset), is_simulated=dataset.is_simulated, generator=generator
+    )
+    columns = judgement_columns(judgement, generator)
+    with transaction.atomic():
+        audit.lock_head()
+        if Dataset.objects.filter(pk=dataset.pk, verdict="").update(**columns):
+            dataset.refresh_from_db(fields=list(columns))
+            detail = {"digest": dataset.digest, "verdict": dataset.verdict, "against": against(dataset)}
+            audit.record("dataset.judged", dataset, actor=GATE, detail=detail)
+    dataset.refresh_from_db(fields=list(columns))
+    return dataset
+
+
+def require_sound(dataset: Dataset) -> Dataset:
+    """The dataset, judged. Raises CandlesUnsound, naming check, figure and threshold, when it did not pass."""
+    dataset = judged(dataset)
+    if dataset.verdict != Verdict.PASSED:
+        raise CandlesUnsound(f"{verdict_sentence(dataset)} Nothing that is to be released trains on them.")
+    return dataset
+
+
+def verdict_sentence(dataset: Dataset) -> str:
+    """For a person: what stands against these candles, worst first, with figures and thresholds."""
+    name = f"{dataset.coin}'s candles (dataset {dataset.pk})"
+    if not dataset.verdict:
+        return f"{name} were not judged yet."
+    if dataset.verdict == Verdict.PASSED:
+        return f"{name} passed every check."
+    return f"{name} did not pass: {'; '.join(against(dataset)) or dataset.verdict}."
+
+
+def against(dataset: Dataset) -> list[str]:
+    """Each check that did not pass, the worst first: `variance_ratio failed: 0.06 (0.50 … 1.40)`."""
+    order = {str(verdict): place for place, verdict in enumerate(WORST_FIRST)}
+    rows = [row for row in checks_of(dataset) if row["verdict"] != Verdict.PASSED]
+    rows.sort(key=lambda row: order.get(row["verdict"], 0))
+    return [
+        f"{row['check']} {row['verdict']}: {row['observed']}, required {row['threshold']}" for row in rows
+    ]
+
+
+def checks_of(dataset: Dataset) -> list[dict[str, Any]]:
+    """Every check's word: check, verdict, figure, observed, threshold, sentence. None of one not judged yet."""
+    return list(document_of(dataset).get("checks", []))
+
+
+def document_of(dataset: Dataset) -> dict[str, Any]:
+    """The stored judgement; empty of one not judged yet."""
+    found: dict[str, Any] = json.loads(dataset.judgement) if dataset.judgement else {}
+    return found
+
+
+def generator_of(dataset: Dataset) -> Generator | None:
+    """The settings a simulated dataset was made with, where they are known."""
+    if not dataset.is_simulated:
+        return None
+    if kept := document_of(dataset).get("generator"):
+        return Generator(bars=kept["bars"], drift=kept["drift"], seed=kept["seed"])
+    found = _ORIGIN.match(dataset.origin)
+    if found is None:
+        return None
+    bars = int(found["bars"].replace(",", ""))
+    return Generator(bars=bars, drift=float(found["drift"]), seed=int(found["seed"]))
+
+
+def _neighbours(frame: pl.DataFrame) -> Iterator[Neighbour]:
+    """Other real datasets that overlap in time and are not known to be bad; one whose file is lost tells nothing."""
+    others = Dataset.objects.filter(
+        is_simulated=False,
+        verdict__in=["", Verdict.PASSED],
+        first_at__lte=frame["timestamp"][-1],
+        last_at__gte=frame["timestamp"][0],
+    ).select_related("coin")
+    for other_coin in Coin.objects.all():
+        for other in others.filter(coin=other_coin).order_by("-id")[:NEIGHBOURS_A_COIN]:
+            try:
+                stored = files.read_candles(other)
+            except files.FileLost:
+                continue
+            yield Neighbour.of(stored, coin=other_coin.symbol, name=f"dataset {other.pk}")
