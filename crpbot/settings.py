@@ -214,6 +214,7 @@ if not IS_EMBEDDED:
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1 * 1024 * 1024
+CHECKPOINT_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_CHECKPOINT_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
 
 REST_FRAMEWORK = {
@@ -257,6 +258,11 @@ RESEND_SECONDS = env.float(
 )  # a waiting row's message is sent again after so long
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
+# The fallback is measured again once its last measurement is older than this, and sooner where another code version made
+# it; twice as old, it is an alarm. One that comes to nothing is asked for again no sooner than the retry says.
+FALLBACK_CHECK_SECONDS = env.int("CRPBOT_FALLBACK_CHECK_SECONDS", 24 * 60 * 60)
+FALLBACK_RETRY_SECONDS = env.int("CRPBOT_FALLBACK_RETRY_SECONDS", 10 * 60)
+IMPORT_TIME_LIMIT_SECONDS = env.int("CRPBOT_IMPORT_TIME_LIMIT_SECONDS", 120)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
 
 LOGGING = {

@@ -50,7 +50,8 @@ class Manifest:
     dataset_digest: str | None
     """None where it is not known what it was trained on."""
     code_version: str
-    seed: int
+    seed: int | None
+    """None where it is not known."""
     files: Mapping[str, FileEntry]
     document: Mapping[str, Any]
 
@@ -73,7 +74,7 @@ class Manifest:
                 cuts=_cuts(document["labels"]["cuts"]),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
                 code_version=str(document["code_version"]),
-                seed=int(document["seed"]),
+                seed=None if document["seed"] is None else int(document["seed"]),
                 files={name: _entry(name, entry) for name, entry in document["files"].items()},
                 document=document,
             )

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from training.models import Dataset, TrainingRun
+from mlcore.bundle import SCALER_FILE
+from training.models import Bundle, Dataset, TrainingRun
 
 
 def dataset_document(dataset: Dataset) -> dict[str, Any]:
@@ -32,6 +33,26 @@ def dataset_sentence(document: dict[str, Any]) -> str:
         f" {document['gaps']} gaps ({document['missing_bars']} bars missing),"
         f" {document['zero_volume_bars']} bars without volume{simulated}\n{document['digest']}"
     )
+
+
+def bundle_document(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "id": bundle.pk,
+        "digest": bundle.digest,
+        "coin": bundle.coin.symbol,
+        "line": bundle.line,
+        "origin": bundle.origin,
+        "simulated": bundle.is_simulated,
+        "files": [artifact.name for artifact in bundle.artifacts.all()],
+    }
+
+
+def bundle_sentence(document: dict[str, Any]) -> str:
+    """The same for a person."""
+    scaler = "with a scaler" if SCALER_FILE in document["files"] else "without a scaler"
+    simulated = "; simulated" if document["simulated"] else ""
+    what = f"Bundle of {document['coin']} {document['line']}, {scaler}{simulated}"
+    return f"{what}; {document['origin']}\n{document['digest']}"
 
 
 def run_document(run: TrainingRun) -> dict[str, Any]:

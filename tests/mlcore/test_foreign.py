@@ -1,0 +1,352 @@
+"""Checkpoints from outside: what they hold comes through exactly, what they do not say is asked for, and nothing is run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from sklearn.preprocessing import StandardScaler
+
+from mlcore import bundle, features, foreign
+from mlcore.bundle import Bundle
+from mlcore.errors import MlcoreError
+from mlcore.inspection import Inspection
+from mlcore.predictor import Predictor
+from tests import checkpoints
+from tests.checkpoints import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
+
+ROWS = np.random.default_rng(7).normal(size=(64, 72)).astype(np.float32)
+SAID: dict[str, Any] = {
+    "coin": "BTC",
+    "line": "v6_enhanced",
+    "schema": "raw72",
+    "layout": LAYOUTS[0],
+    "simulated": False,
+    "code_version": "tests",
+}
+
+
+def imported(data: bytes, folder: Path, **said: Any) -> tuple[Bundle, list[str]]:
+    return foreign.import_file(data, foreign.Request(**{**SAID, **said}), folder / "bundle")
+
+
+def answers(data: bytes, folder: Path, rows: np.ndarray = ROWS, **said: Any) -> np.ndarray:
+    return Predictor(imported(data, folder, **said)[0].folder).logits(rows)
+
+
+def inspected(made: Bundle) -> dict[str, Any]:
+    inspection = Inspection(made.folder, made.digest)
+    parts = (inspection.bundle_part(), inspection.scaler_part(), inspection.weights_part)
+    return {name: value for part in reversed(parts) for name, value in part.items()}
+
+
+def fitted_scaler() -> StandardScaler:
+    return StandardScaler().fit(np.random.default_rng(3).normal(4.0, 3.0, size=(500, 72)))
+
+
+class TestATorchCheckpoint:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_answers_what_the_network_answers_in_either_layout(self, tmp_path: Path, layout: str) -> None:
+        made = network(layout)
+        np.testing.assert_allclose(
+            answers(saved(made.state_dict()), tmp_path, layout=layout),
+            logits(made, ROWS),
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+    def test_answers_otherwise_when_the_other_layout_is_said(self, tmp_path: Path) -> None:
+        made = network(LAYOUTS[0])
+        other = answers(saved(made.state_dict()), tmp_path, layout=LAYOUTS[1])
+        assert np.abs(other - logits(made, ROWS)).max() > 0.01
+
+    def test_without_a_scaler_is_a_bundle_without_one_and_says_so(self, tmp_path: Path) -> None:
+        made, notes = imported(saved(network().state_dict()), tmp_path)
+        assert set(made.manifest.files) == {"model.onnx", "weights.safetensors"}
+        assert any("no scaler" in note for note in notes)
+        found = inspected(made)
+        assert found["present"] is False
+        assert (
+            found["digest_matches"] and found["loads"] and found["shapes_match"] and found["equal_in_graph"]
+        )
+
+    @pytest.mark.parametrize(
+        "scaler",
+        [
+            lambda fitted: {"scaler_params": {"mean": fitted.mean_, "scale": fitted.scale_}},
+            lambda fitted: {
+                "scaler_params": {"mean": fitted.mean_.tolist(), "scale": fitted.scale_.tolist()}
+            },
+            lambda fitted: {
+                "scaler": {"mean": torch.tensor(fitted.mean_), "scale": torch.tensor(fitted.scale_)}
+            },
+            lambda fitted: {"scaler": {"mean_": fitted.mean_, "scale_": fitted.scale_}},
+            lambda fitted: {"scaler": fitted},
+        ],
+        ids=["arrays", "lists", "tensors", "the names of scikit-learn", "scikit-learn's own object"],
+    )
+    def test_with_a_scaler_takes_raw_features(self, tmp_path: Path, scaler: Any) -> None:
+        fitted, made = fitted_scaler(), network()
+        data = saved(
+            {"model_state_dict": made.state_dict(), "feature_columns": list(COLUMNS), **scaler(fitted)}
+        )
+        bundle_made, notes = imported(data, tmp_path)
+        raw = fitted.inverse_transform(ROWS.astype(np.float64))
+        got = Predictor(bundle_made.folder).logits(raw)
+        np.testing.assert_allclose(got, logits(made, fitted.transform(raw)), atol=1e-5, rtol=1e-5)
+        found = inspected(bundle_made)
+        assert found["count"] == 72
+        assert (
+            found["finite_means"]
+            and found["positive_scales"]
+            and found["names_equal_schema"]
+            and found["in_graph"]
+        )
+        assert notes == []
+
+    @pytest.mark.parametrize(
+        "temperature", [2.5, np.float64(2.5), torch.tensor([2.5])], ids=["a number", "NumPy's", "a tensor"]
+    )
+    def test_with_a_temperature_has_its_logits_divided(self, tmp_path: Path, temperature: Any) -> None:
+        made = network()
+        data = saved({"model_state_dict": made.state_dict(), "temperature": temperature})
+        np.testing.assert_allclose(answers(data, tmp_path), logits(made, ROWS) / 2.5, atol=1e-5, rtol=1e-5)
+
+    def test_may_hold_its_temperature_as_a_parameter(self, tmp_path: Path) -> None:
+        made = network()
+        state = {**made.state_dict(), "temperature": torch.nn.Parameter(torch.ones(1) * 0.5)}
+        np.testing.assert_allclose(
+            answers(saved(state), tmp_path), logits(made, ROWS) * 2, atol=1e-5, rtol=1e-5
+        )
+
+    def test_with_its_features_named_in_another_order_is_put_in_ours(self, tmp_path: Path) -> None:
+        made, fitted = network(), fitted_scaler()
+        alphabetical = sorted(COLUMNS)
+        places = [COLUMNS.index(name) for name in alphabetical]
+        data = saved(
+            {
+                "model_state_dict": made.state_dict(),
+                "feature_columns": alphabetical,
+                "scaler_params": {"mean": fitted.mean_, "scale": fitted.scale_},
+            }
+        )
+        got, notes = imported(data, tmp_path)
+        want = logits(made, fitted.transform(ROWS[:, places].astype(np.float64)))
+        np.testing.assert_allclose(Predictor(got.folder).logits(ROWS), want, atol=1e-5, rtol=1e-5)
+        assert any("another order" in note for note in notes)
+
+    @pytest.mark.parametrize(
+        ("columns", "says"),
+        [
+            ([*COLUMNS[:-1], "moon_phase"], "moon_phase"),
+            ([*COLUMNS[:-1]], COLUMNS[-1]),
+            ([*COLUMNS, COLUMNS[0]], "more than once"),
+            ([*COLUMNS[:-1], 3], "not a list of names"),
+            ("returns", "not a list of names"),
+        ],
+        ids=["unknown", "missing", "twice", "not a name", "one text"],
+    )
+    def test_with_other_names_is_refused_naming_them(self, tmp_path: Path, columns: Any, says: str) -> None:
+        data = saved({"model_state_dict": network().state_dict(), "feature_columns": columns})
+        with pytest.raises(MlcoreError, match=says):
+            imported(data, tmp_path)
+
+    def test_saved_on_a_gpu_or_in_parallel_or_in_half_precision_is_the_same_network(
+        self, tmp_path: Path
+    ) -> None:
+        made = network()
+        state = made.state_dict()
+        want = answers(saved(state), tmp_path / "plain")
+        on_gpu = checkpoints.saved_on_a_gpu({"model_state_dict": state, "epoch": 9})
+        parallel = saved({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}})
+        assert (answers(on_gpu, tmp_path / "gpu") == want).all()
+        assert (answers(parallel, tmp_path / "parallel") == want).all()
+        half = saved({name: tensor.half() for name, tensor in state.items()})
+        np.testing.assert_allclose(
+            answers(half, tmp_path / "half"), logits(made.half().float(), ROWS), atol=1e-5
+        )
+
+    def test_names_what_it_did_not_use(self, tmp_path: Path) -> None:
+        held = {"model_state_dict": network().state_dict(), "epoch": 3, "optimizer_state_dict": {}}
+        assert any("'epoch', 'optimizer_state_dict'" in note for note in imported(saved(held), tmp_path)[1])
+
+    def test_that_is_sick_is_imported_for_the_gates_to_see(self, tmp_path: Path) -> None:
+        state = network().state_dict()
+        state["bn2.running_var"][5] = float("nan")
+        made, _ = imported(saved(state), tmp_path)
+        assert inspected(made)["non_finite"] == [
+            "model.onnx:bn2.running_var",
+            "weights.safetensors:bn2.running_var",
+        ]
+
+    @pytest.mark.parametrize(
+        ("held", "says"),
+        [
+            ({"scaler_params": {"mean": [0.0] * 72}}, "has no scale; it has mean"),
+            ({"scaler_params": {"mean": [0.0] * 71, "scale": [1.0] * 71}}, "not one figure for each of 72"),
+            ({"scaler_params": {"mean": [float("nan")] * 72, "scale": [1.0] * 72}}, "not finite"),
+            ({"scaler_params": {"mean": ["0"] * 72, "scale": [1.0] * 72}}, "not a row of numbers"),
+            ({"scaler_params": {"mean": np.array(["a"] * 72), "scale": [1.0] * 72}}, "an array of 'U1'"),
+            ({"scaler_params": 3}, "scaler_params is a int"),
+            ({"scaler": {}, "scaler_params": {}}, "two scalers"),
+            ({"temperature": 0.0}, "above 0"),
+            ({"temperature": float("nan")}, "above 0"),
+            ({"temperature": 1e-45}, "float32"),
+            ({"temperature": "hot"}, "not a number"),
+            ({"state_dict": {}}, "several state dicts"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_that_holds_what_cannot_be_meant_is_refused(
+        self, tmp_path: Path, held: dict[str, Any], says: str
+    ) -> None:
+        with pytest.raises(MlcoreError, match=says):
+            imported(saved({"model_state_dict": network().state_dict(), **held}), tmp_path)
+        assert not (tmp_path / "bundle").exists()
+
+
+class TestAnOnnxFile:
+    def test_answers_under_our_names_and_keeps_no_path(self, tmp_path: Path) -> None:
+        tensors = linear_tensors()
+        made, notes = imported(onnx_file([LINEAR], tensors), tmp_path, layout=None)
+        want = ROWS @ tensors["w"].T + tensors["b"]
+        np.testing.assert_allclose(Predictor(made.folder).logits(ROWS), want, atol=1e-5, rtol=1e-5)
+        assert b"somebody" not in (made.folder / "model.onnx").read_bytes()
+        assert any("no scaler" in note for note in notes)
+        found = inspected(made)
+        assert found["shapes_match"] and found["equal_in_graph"] and found["problem"] is None
+
+    def test_of_our_own_form_brings_its_scaler_along(self, tmp_path: Path) -> None:
+        fitted, made = fitted_scaler(), network()
+        params = {"mean": fitted.mean_, "scale": fitted.scale_}
+        ours, _ = imported(
+            saved({"model_state_dict": made.state_dict(), "scaler_params": params}), tmp_path / "ours"
+        )
+        again, notes = imported((ours.folder / "model.onnx").read_bytes(), tmp_path / "again", layout=None)
+        assert (Predictor(again.folder).logits(ROWS) == Predictor(ours.folder).logits(ROWS)).all()
+        found = inspected(again)
+        assert (
+            found["in_graph"]
+            and found["names_equal_schema"]
+            and found["shapes_match"]
+            and found["equal_in_graph"]
+        )
+        assert not any("no scaler" in note for note in notes)
+
+    def test_whose_names_are_ours_for_other_things_is_not_confused(self, tmp_path: Path) -> None:
+        tensors = {"features": linear_tensors()["w"], "scaler.mean": linear_tensors()["b"]}
+        nodes = [
+            helper.make_node("Gemm", ["logits", "features", "scaler.mean"], ["middle"], transB=1),
+            helper.make_node("Identity", ["middle"], ["answer"]),
+        ]
+        got = answers(onnx_file(nodes, tensors, source="logits", target="answer"), tmp_path, layout=None)
+        np.testing.assert_allclose(
+            got, ROWS @ tensors["features"].T + tensors["scaler.mean"], atol=1e-5, rtol=1e-5
+        )
+
+    def test_with_constants_shows_them_to_the_gates(self, tmp_path: Path) -> None:
+        hidden = helper.make_node("Constant", [], ["b"], value_floats=[0.0, float("nan"), 0.0])
+        made, _ = imported(onnx_file([hidden, LINEAR], {"w": linear_tensors()["w"]}), tmp_path, layout=None)
+        assert inspected(made)["non_finite"] == ["model.onnx:b", "weights.safetensors:b"]
+
+    def test_with_probabilities_for_logits_is_refused(self, tmp_path: Path) -> None:
+        nodes = [LINEAR, helper.make_node("Softmax", ["y"], ["z"])]
+        with pytest.raises(MlcoreError, match="export the logits"):
+            imported(onnx_file(nodes, linear_tensors(), target="z"), tmp_path, layout=None)
+
+    def test_differs_from_its_weights_file_only_as_a_damaged_bundle(self, tmp_path: Path) -> None:
+        made, _ = imported(onnx_file([LINEAR], linear_tensors()), tmp_path, layout=None)
+        graph = onnx.load_model_from_string((made.folder / "model.onnx").read_bytes())
+        graph.graph.initializer[0].name = graph.graph.node[0].input[2] = "other"
+        (made.folder / "model.onnx").write_bytes(graph.SerializeToString())
+        found = inspected(made)
+        assert found["shapes_match"] is False and found["equal_in_graph"] is False
+
+
+class TestNothingIsGuessed:
+    @pytest.mark.parametrize(
+        "columns", [None, list(COLUMNS)], ids=["without names", "with names that both schemas have"]
+    )
+    def test_the_schema_must_be_said(self, tmp_path: Path, columns: Any) -> None:
+        data = saved({"model_state_dict": network().state_dict(), "feature_columns": columns})
+        with pytest.raises(MlcoreError, match="raw72 and relative72 share their names"):
+            imported(data, tmp_path, schema=None)
+
+    def test_the_layout_of_a_checkpoint_must_be_said(self, tmp_path: Path) -> None:
+        with pytest.raises(MlcoreError, match="relu-before-bn or bn-before-relu"):
+            imported(saved(network().state_dict()), tmp_path, layout=None)
+
+    def test_the_layout_of_a_graph_must_not(self, tmp_path: Path) -> None:
+        with pytest.raises(MlcoreError, match="leave the layout out"):
+            imported(onnx_file([LINEAR], linear_tensors()), tmp_path)
+
+    @pytest.mark.parametrize("said", [{"schema": "raw"}, {"layout": "both"}], ids=str)
+    def test_what_is_said_must_be_known(self, tmp_path: Path, said: dict[str, str]) -> None:
+        with pytest.raises(MlcoreError, match="choose"):
+            imported(saved(network().state_dict()), tmp_path, **said)
+
+    def test_the_manifest_says_null_for_what_is_not_known(self, tmp_path: Path) -> None:
+        made, _ = imported(saved(network().state_dict()), tmp_path)
+        manifest = bundle.verify(made.folder).manifest
+        assert (manifest.cuts, manifest.dataset_digest, manifest.seed) == (None, None, None)
+        assert manifest.document["windows"] is None and manifest.document["training"] is None
+        assert manifest.schema == features.SCHEMAS["raw72"]
+
+    def test_the_same_file_makes_the_same_bundle(self, tmp_path: Path) -> None:
+        data = saved(network().state_dict())
+        assert imported(data, tmp_path / "one")[0].digest == imported(data, tmp_path / "two")[0].digest
+
+
+HOSTILE = list(checkpoints.hostile(Path("unused")))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
+    canary = tmp_path / "canary"
+    make, says = checkpoints.hostile(canary)[kind]
+    data = make()
+    layout = LAYOUTS[0] if data.startswith(b"PK") else None
+    with pytest.raises(MlcoreError, match=says):
+        imported(data, tmp_path, layout=layout)
+    assert not canary.exists()
+    if kind not in (
+        "ONNX that ignores its input",
+        "ONNX whose nodes do not meet",
+    ):  # found when they are tried
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_the_canary_would_appear_if_one_were_run(tmp_path: Path) -> None:
+    make, _ = checkpoints.hostile(tmp_path / "canary")["os.system in the pickle"]
+    (tmp_path / "hostile.pt").write_bytes(make())
+    torch.load(tmp_path / "hostile.pt", weights_only=False)
+    assert (tmp_path / "canary").exists()
+
+
+def test_the_program_answers_with_a_refusal_and_lets_nothing_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the service runs it, but for the process: a hook cannot be taken out again, so that here it is only asked."""
+    monkeypatch.setattr("sys.addaudithook", lambda hook: None)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(b"nothing")
+    Path("request.json").write_text(json.dumps({**SAID, "layout": None}))
+    arguments = [
+        "--file",
+        "file",
+        "--request",
+        "request.json",
+        "--bundle",
+        "bundle",
+        "--answer",
+        "answer.json",
+    ]
+    assert foreign.main(arguments) == 0
+    assert "neither a checkpoint" in json.loads(Path("answer.json").read_text())["refused"]
+    with pytest.raises(PermissionError, match=r"os\.system"):
+        foreign._forbid_programs("os.system", (os.fsencode("true"),))

@@ -1,0 +1,42 @@
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from training import services
+from training.presentation import bundle_document, bundle_sentence
+
+
+class Command(ActingCommand):
+    help = "Make a bundle of a checkpoint from outside: a torch .pt or an ONNX file. What it does not say is asked for."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--coin", required=True)
+        parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
+        parser.add_argument("--schema", help="raw72 or relative72: the features it takes, in whose order")
+        parser.add_argument(
+            "--layout", help="relu-before-bn or bn-before-relu; of a .pt, whose weights do not tell"
+        )
+        parser.add_argument(
+            "--simulated", action="store_true", help="it was trained on candles that were made up"
+        )
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        path: Path = options["file"]
+        imported = services.import_checkpoint(
+            services.find_coin(options["coin"]),
+            services.read_checkpoint_file(path),
+            name=path.name,
+            line=options["line"],
+            schema=options["schema"],
+            layout=options["layout"],
+            simulated=options["simulated"],
+            actor=self.actor(options),
+        )
+        return {**bundle_document(imported.bundle), "new": imported.is_new, "notes": list(imported.notes)}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        known = [] if answer["new"] else ["It is here already."]
+        return "\n".join([bundle_sentence(answer), *known, *answer["notes"]])
