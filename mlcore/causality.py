@@ -16,6 +16,7 @@ TOLERANCE = 1e-5
 """In units of a column's deviation over the fit window, with two last bits of float32 beside it. The same bars give the
 same bits (see `rolling`); a feature that sees one bar ahead is off by more than a hundredth of its deviation."""
 
+_UNIT_ROWS = 5000
 _LAST_BITS = 2 * np.finfo(np.float32).eps
 
 
@@ -25,7 +26,7 @@ def causality(subject: Subject) -> dict[str, Any]:
     Cut off is also what lies before the lookback: a feature that needs more than the bot fetches shows here too.
     """
     found = subject.examples
-    unit = _unit(found.features[found.split.fit])
+    unit = _unit(spread(found.features[found.split.fit], _UNIT_ROWS))
     fit_rows = spread(np.arange(found.split.fit.stop), FIT_ROWS)
     gate_rows = found.split.gate.start + subject.single_rows
     alone = [_cut_off(subject, fit_rows)]

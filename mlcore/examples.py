@@ -53,12 +53,19 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
     scaled = labels.scaled_forward_return(frame["close"].to_numpy())
     bars = np.flatnonzero(np.isfinite(scaled) & np.isfinite(computed).all(axis=1))
     return Examples(
-        features=computed[bars],
+        features=_taken(computed, bars),
         scaled_returns=scaled[bars],
         bars=bars,
         candles=frame[bars],
         split=splits.purged(len(bars)),
     )
+
+
+def _taken(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Those rows; without copying them where none between the first and the last is left out."""
+    if len(bars) and bars[-1] - bars[0] + 1 == len(bars):
+        return rows[bars[0] : bars[-1] + 1]
+    return rows[bars]
 
 
 def _iso(moment: object) -> str:

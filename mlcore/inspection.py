@@ -79,6 +79,7 @@ class Inspection:
             unknown = dict.fromkeys(("count", *_SCALER_FACTS))
             return {"present": (self.folder / SCALER_FILE).exists(), **unknown, "problem": _said(error)}
 
+    @cached_property
     def weights_part(self) -> dict[str, Any]:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
         try:

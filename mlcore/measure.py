@@ -108,7 +108,7 @@ def measure(
         "dataset_digest": subject.dataset_digest,
         "bundle": inspection.bundle_part(),
         "scaler": inspection.scaler_part(),
-        "weights": inspection.weights_part(),
+        "weights": inspection.weights_part,
         **_UNMEASURED,
     }
     try:

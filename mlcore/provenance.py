@@ -28,41 +28,41 @@ _WINDOW_FACTS = ("first_at", "last_at", "rows", "digest")
 
 def windows(subject: Subject) -> dict[str, Any]:
     """The gate window measured; fit and stop as the training's candles give them, else as the manifest claims."""
-    training, manifest = subject.training, subject.manifest
-    named = manifest.dataset_digest
-    given = {name: _claimed_window(subject, name) for name in ("fit", "stop")}
-    if training is not None:
-        given = {name: training.sealed_window(getattr(training.split, name)) for name in ("fit", "stop")}
+    training, named = subject.training, subject.manifest.dataset_digest
+    stated = {name: _claimed_window(subject, name) for name in ("fit", "stop", "gate")}
+    found = stated if training is None else _windows_of(training)
+    is_own = named == subject.dataset_digest
     return {
         "horizon_bars": labels.H,
         "interval_seconds": interval_milliseconds(subject.frame) // 1000,
-        "gate": subject.examples.sealed_window(subject.examples.split.gate),
-        **given,
-        "on_training_candles": None if named is None else named == subject.dataset_digest,
-        "recomputed": None if training is None else _windows_hold(subject, training),
+        "gate": found["gate"] if is_own else subject.examples.sealed_window(subject.examples.split.gate),
+        "fit": found["fit"],
+        "stop": found["stop"],
+        "on_training_candles": None if named is None else is_own,
+        "recomputed": None if training is None else all(_holds(stated[name], found[name]) for name in found),
         "rows_shared": None if training is None else _rows_shared(subject, training),
     }
 
 
+def _windows_of(training: Examples) -> dict[str, dict[str, Any]]:
+    return {name: training.sealed_window(getattr(training.split, name)) for name in ("fit", "stop", "gate")}
+
+
 def _claimed_window(subject: Subject, name: str) -> dict[str, Any] | None:
+    """As the manifest states it; of a bundle from outside there is none."""
     if claimed(subject.manifest.document, "windows", name) is None:
         return None
     facts = {fact: claimed(subject.manifest.document, "windows", name, fact) for fact in _WINDOW_FACTS}
-    return {fact: value if isinstance(value, int) else str(value)[:80] for fact, value in facts.items()}
+    return {
+        fact: value if isinstance(value, int | None) else str(value)[:80] for fact, value in facts.items()
+    }
 
 
-def _windows_hold(subject: Subject, training: Examples) -> bool:
-    """Every fact the manifest states of its windows. A digest is in every bundle written since there are any."""
-    for name in ("fit", "stop", "gate"):
-        found = training.sealed_window(getattr(training.split, name))
-        stated = claimed(subject.manifest.document, "windows", name)
-        if (
-            not isinstance(stated, dict)
-            or found | stated != found
-            or not stated.keys() >= {"first_at", "last_at"}
-        ):
-            return False
-    return True
+def _holds(stated: dict[str, Any] | None, found: dict[str, Any] | None) -> bool:
+    """A bundle older than the digests of windows states none; everything else it must state."""
+    if stated is None or found is None:
+        return False
+    return stated in (found, {**found, "digest": None})
 
 
 def _rows_shared(subject: Subject, training: Examples) -> int:
@@ -126,7 +126,7 @@ def reload(subject: Subject) -> dict[str, Any]:
         "recomputed": dict.fromkeys(("loss", "accuracy", "rows")),
         "largest_difference": None,
         "cuts_match": None,
-        "weights_equal_in_graph": subject.inspection.weights_part()["equal_in_graph"],
+        "weights_equal_in_graph": subject.inspection.weights_part["equal_in_graph"],
     }
     training = subject.training
     if training is None:

@@ -22,7 +22,7 @@ class SingleRows:
 
 
 def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the rows, evenly spread, the first and the last among them."""
+    """At most `count` of them along the first axis, evenly spread, the first and the last among them."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 

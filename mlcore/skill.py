@@ -36,7 +36,8 @@ def skill(subject: Subject) -> dict[str, Any]:
 def naive_forecasts(subject: Subject) -> dict[str, np.ndarray]:
     """Hits of: always the window's commonest class; the last H bars' move again; that move turned round."""
     true = subject.true
-    moves = labels.scaled_last_return(subject.frame["close"].to_numpy())[subject.gate_bars]
+    closes, rows = subject.gate_closes
+    moves = labels.scaled_last_return(closes)[rows]
     return {
         "majority": true == np.bincount(true, minlength=len(CLASSES)).argmax(),
         "last_move": labels.label(moves, subject.cuts) == true,

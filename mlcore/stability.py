@@ -20,8 +20,9 @@ _BANDS = 10
 def stability(subject: Subject) -> dict[str, Any]:
     """Accuracy of the gate window by calendar month (UTC) and by tercile of the trailing volatility."""
     times = subject.examples.timestamps[subject.examples.split.gate.start :]
-    months = times.dt.strftime("%Y-%m").to_numpy()
-    volatility = labels.trailing_volatility(subject.frame["close"].to_numpy())[subject.gate_bars]
+    months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
+    closes, rows = subject.gate_closes
+    volatility = labels.trailing_volatility(closes)[rows]
     terciles = np.digitize(volatility, np.quantile(volatility, [1 / 3, 2 / 3]), right=True)
     return {
         "months": [

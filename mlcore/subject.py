@@ -104,6 +104,12 @@ class Subject:
     def gate_bars(self) -> np.ndarray:
         return self.examples.bars[self.examples.split.gate]
 
+    @property
+    def gate_closes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Closes up to the gate window's last bar, from as far back as its rows look, and the rows' places among them."""
+        first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - labels.H)
+        return self.frame["close"].to_numpy()[first:], self.gate_bars - first
+
     @cached_property
     def logits(self) -> np.ndarray:
         """Of the gate window in one batch, float32 [n, 3], finite or not."""
