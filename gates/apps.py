@@ -7,10 +7,10 @@ from audit import triggers
 from gates.refusals import REFUSALS
 
 
-def adopt_the_seed_policy(sender: Any, **kwargs: Any) -> None:
-    from gates.services import ensure_seed_policy
+def adopt_own_policies(sender: Any, **kwargs: Any) -> None:
+    from gates.services import ensure_own_policies
 
-    ensure_seed_policy()
+    ensure_own_policies()
 
 
 class GatesConfig(AppConfig):
@@ -19,4 +19,4 @@ class GatesConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(REFUSALS)
-        post_migrate.connect(adopt_the_seed_policy, sender=self, dispatch_uid="gates.adopt_the_seed_policy")
+        post_migrate.connect(adopt_own_policies, sender=self, dispatch_uid="gates.adopt_own_policies")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 
@@ -75,12 +76,41 @@ class Figures:
             raise self._missing(path)
         return [str(name) for name in found]
 
-    def problem(self, section: str) -> str | None:
+    def text(self, *path: str) -> str:
+        found = self._at(path)
+        if not isinstance(found, str) or not found:
+            raise self._missing(path)
+        return found
+
+    def moment(self, *path: str) -> datetime:
+        """A time with its zone."""
+        said = self.text(*path)
+        try:
+            found = datetime.fromisoformat(said)
+        except ValueError:
+            raise NotMeasured(f"{_name(path)} is {said[:40]!r}, which is no time") from None
+        if found.tzinfo is None:
+            raise NotMeasured(f"{_name(path)} is {said[:40]!r}, which names no zone")
+        return found
+
+    def is_null(self, *path: str) -> bool:
+        """Whether it is said outright that there is none; not so where nothing is said, or the word for a figure."""
+        *above, last = path
+        found = self.section(*above) if above else self.document
+        return last in found and found[last] is None and self._word(path) is None
+
+    def problem(self, *path: str) -> str | None:
         """What went wrong while this section was measured. It must say so outright: silence is not "nothing"."""
-        if "problem" not in self.section(section):
-            raise NotMeasured(f"whether {section} could be measured is not known")
-        found = self._at((section, "problem"))
+        if "problem" not in self.section(*path):
+            raise NotMeasured(f"whether {_name(path)} could be measured is not known")
+        found = self._at((*path, "problem"))
         return None if found is None else str(found)[:500] or "it does not say what"
+
+    def require_sound(self, *path: str) -> None:
+        """Raise NotMeasured where something went wrong while this section was measured."""
+        problem = self.problem(*path)
+        if problem is not None:
+            raise NotMeasured(problem)
 
     def _missing(self, path: tuple[str, ...]) -> NotMeasured:
         """With what the measuring itself says went wrong, there or as a whole."""

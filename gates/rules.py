@@ -4,30 +4,46 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from audit.errors import InvalidInput
+from gates.advisory_gates import ADVISORY_GATES
+from gates.evidence_gates import EVIDENCE_GATES
 from gates.figures import Figures, NotMeasured
 from gates.seed_gates import SEED_GATES
+from gates.skill_gates import SKILL_GATES
 from gates.verdicts import Choice, Gate, GateOutcome, Threshold
 from mlcore.verdicts import WORST_FIRST, Finding, Verdict
 
 __all__ = [
+    "FULL_POLICY",
     "GATES",
     "SEED_POLICY",
     "GateOutcome",
     "Verdict",
     "checked_policy",
+    "eased",
     "evaluate",
     "loosened",
     "overall",
 ]
 
 FORMAT = 1
-GATES: Mapping[str, Gate] = {gate.name: gate for gate in SEED_GATES}
+GATES: Mapping[str, Gate] = {
+    gate.name: gate for gate in (*SEED_GATES, *EVIDENCE_GATES, *SKILL_GATES, *ADVISORY_GATES)
+}
 SEED_NAMES = frozenset(gate.name for gate in SEED_GATES)
+ADVISORY_NAMES = frozenset(gate.name for gate in ADVISORY_GATES)
 
 SEED_POLICY: Mapping[str, Any] = {
     "format": FORMAT,
     "gates": {gate.name: {"required": True, **gate.seed_parameters} for gate in SEED_GATES},
 }
+FULL_POLICY: Mapping[str, Any] = {
+    "format": FORMAT,
+    "gates": {
+        gate.name: {"required": gate.name not in ADVISORY_NAMES, **gate.seed_parameters}
+        for gate in GATES.values()
+    },
+}
+"""Every gate there is, at the thresholds of its own code."""
 
 
 def evaluate(
@@ -66,21 +82,41 @@ def checked_policy(document: object) -> dict[str, Any]:
 
 
 def loosened(document: Mapping[str, Any]) -> list[str]:
-    """Where a policy asks less than the seed's plan, one sentence each; empty when nowhere."""
+    """Where a policy asks less than the seed's plan, one sentence each; empty when nowhere. Shown on every page."""
     entries = _entries(document)
-    return [sentence for gate in SEED_GATES for sentence in _loosened(gate, entries.get(gate.name))]
+    return [
+        sentence
+        for gate in SEED_GATES
+        for sentence in _looser(gate, entries.get(gate.name), "the seed's plan", is_required=True)
+    ]
 
 
-def _loosened(gate: Gate, entry: object) -> Iterator[str]:
-    if not isinstance(entry, Mapping) or entry.get("required") is not True:
-        yield f"{gate.name} is not required; the seed's plan requires it."
+def eased(document: Mapping[str, Any]) -> list[str]:
+    """Where a policy asks less than the full policy of the gates beyond the seed's, one sentence each."""
+    entries = _entries(document)
+    return [
+        sentence
+        for gate in GATES.values()
+        if gate.name not in SEED_NAMES
+        for sentence in _looser(
+            gate, entries.get(gate.name), "the full policy", is_required=gate.name not in ADVISORY_NAMES
+        )
+    ]
+
+
+def _looser(gate: Gate, entry: object, asks: str, *, is_required: bool) -> Iterator[str]:
+    if is_required and (not isinstance(entry, Mapping) or entry.get("required") is not True):
+        yield f"{gate.name} is not required; {asks} requires it."
+        return
+    if not isinstance(entry, Mapping):
+        yield f"{gate.name} is left out; {asks} takes it as advice."
         return
     for parameter in gate.parameters:
         value = entry.get(parameter.name)
         if parameter.problem(value) is None and parameter.is_looser(value):
             yield (
                 f"{gate.name}: {parameter.name.replace('_', ' ')} is {_plain(value)}; "
-                f"the seed's plan says {_plain(parameter.seed)}."
+                f"{asks} says {_plain(parameter.seed)}."
             )
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 from audit.rules import canonical
 from gates.models import Measurement
 from training import apart, files, leases
-from training.models import Bundle
+from training.models import Bundle, Dataset
 from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
 
 logger = logging.getLogger(__name__)
@@ -63,9 +63,7 @@ def _measured(measurement: Measurement) -> dict[str, Any]:
         )
     with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        _fetch_bundle(measurement.bundle, folder / "bundle")
-        _fetch_candles(measurement, folder / "candles.canonical")
-        _measure_apart(folder, measurement.bundle.digest)
+        _measure_apart(folder, [*_fetch(measurement, folder), "--digest", measurement.bundle.digest])
         document = _document(folder / "figures.json")
     _check_subject(document, measurement)
     return document
@@ -82,6 +80,22 @@ def _check_subject(document: dict[str, Any], measurement: Measurement) -> None:
         raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
 
 
+def _fetch(measurement: Measurement, folder: Path) -> list[str]:
+    """Lay everything that is measured into the folder; the arguments that name it."""
+    _fetch_bundle(measurement.bundle, folder / "bundle")
+    _fetch_candles(measurement.dataset, folder / "candles.canonical")
+    arguments = ["--bundle", "bundle", "--candles", "candles.canonical"]
+    if measurement.baseline is not None:
+        # A copy of its own even where it is the same bundle: what is compared with itself is no special case.
+        _fetch_bundle(measurement.baseline, folder / "baseline")
+        arguments += ["--baseline", "baseline"]
+    trained_on = measurement.bundle.dataset
+    if trained_on is not None and trained_on.digest != measurement.dataset.digest:
+        _fetch_candles(trained_on, folder / "training.canonical")
+        arguments += ["--training", "training.canonical"]
+    return arguments
+
+
 def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
     """The stored bytes as they are. One that is missing or damaged is for the *bundle* gate to find, not for us to hide."""
     folder.mkdir()
@@ -94,17 +108,16 @@ def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
             shutil.copyfileobj(stream, out)
 
 
-def _fetch_candles(measurement: Measurement, path: Path) -> None:
+def _fetch_candles(dataset: Dataset, path: Path) -> None:
     try:
-        path.write_bytes(files.read(measurement.dataset.digest.removeprefix("sha256:")))
+        path.write_bytes(files.read(dataset.digest.removeprefix("sha256:")))
     except files.FileLost as lost:
         raise MeasuringFailed(f"its candles cannot be read: {lost}") from lost
 
 
-def _measure_apart(folder: Path, digest: str) -> None:
+def _measure_apart(folder: Path, arguments: list[str]) -> None:
     """Raises MeasuringFailed unless the process of its own ends well within its time."""
     seconds = settings.MEASURING_TIME_LIMIT_SECONDS
-    arguments = ["--bundle", "bundle", "--candles", "candles.canonical", "--digest", digest]
     try:
         apart.run("mlcore.measure", [*arguments, "--output", "figures.json"], folder=folder, seconds=seconds)
     except apart.TookTooLong as late:

@@ -1,5 +1,6 @@
 """The eight gates of the seed's plan. Each is one pure function of (measurements, parameters); none sees the network."""
 
+from gates.checklist import all_true
 from gates.figures import Figures, NotMeasured
 from gates.verdicts import Choice, Gate, Parameters, Threshold
 from gates.wording import limit, listed, percent, signed
@@ -17,7 +18,7 @@ def judge_bundle(figures: Figures, parameters: Parameters) -> Finding:
         "loads": "loads in a clean process",
         "shapes_match": "shapes fit",
     }
-    return _all_true(figures, "bundle", checks)
+    return all_true(figures, "bundle", checks)
 
 
 def judge_scaler(figures: Figures, parameters: Parameters) -> Finding:
@@ -39,7 +40,7 @@ def judge_scaler(figures: Figures, parameters: Parameters) -> Finding:
         "names_equal_schema": "names equal the schema's",
         "in_graph": "in the graph",
     }
-    return _all_true(figures, "scaler", checks)
+    return all_true(figures, "scaler", checks)
 
 
 def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
@@ -53,7 +54,7 @@ def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
             f"{len(broken)} of {tensors:,} tensors: {listed(broken)}"[:200],
             f"{figures.coin}'s weights are not all numbers: NaN or Inf in {listed(broken)}.",
         )
-    _raise_problem(figures, "weights")
+    figures.require_sound("weights")
     if tensors == 0:
         raise NotMeasured("no tensor was found to look at", 0.0)
     sentence = f"All {tensors:,} tensors of {figures.coin}'s bundle are finite."
@@ -76,7 +77,7 @@ def judge_single_sample(figures: Figures, parameters: Parameters) -> Finding:
             f"{difference:.2g}, {excess:.2g} more than rounding explains."
         )
         return Finding(Verdict.FAILED, excess, observed, sentence)
-    _raise_problem(figures, "single_sample")
+    figures.require_sound("single_sample")
     windows = figures.count("single_sample", "windows_compared")
     if min(rows, windows) < least:
         sentence = (
@@ -229,28 +230,6 @@ SEED_GATES = (
         ),
     ),
 )
-
-
-def _all_true(figures: Figures, section: str, checks: dict[str, str]) -> Finding:
-    """Passed when every check holds and nothing went wrong. One that does not hold fails, whatever is not known besides."""
-    broken = [says for name, says in checks.items() if figures.says_no(section, name)]
-    if broken:
-        why = figures.problem(section)
-        sentence = f"{figures.coin}'s {section} is not sound. Not so: {', '.join(broken)}" + (
-            f" ({why})." if why else "."
-        )
-        return Finding(Verdict.FAILED, float(len(broken)), f"not so: {', '.join(broken)}", sentence)
-    for name in checks:
-        figures.flag(section, name)
-    _raise_problem(figures, section)
-    says = ", ".join(checks.values())
-    return Finding(Verdict.PASSED, 0.0, says, f"{figures.coin}'s {section} is sound: {says}.")
-
-
-def _raise_problem(figures: Figures, section: str) -> None:
-    problem = figures.problem(section)
-    if problem is not None:
-        raise NotMeasured(problem)
 
 
 def _lower_bound(figures: Figures, parameters: Parameters) -> float:

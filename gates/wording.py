@@ -30,3 +30,15 @@ def listed(names: list[str], *, at_most: int = 3) -> str:
     """ "a, b, c and 4 more", each name cut so that the whole stays short."""
     shown = ", ".join(name[:40] for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown
+
+
+def points(difference: float) -> str:
+    """ "+2.0" or "−0.4": percentage points between two shares, with their sign."""
+    text = size(difference)
+    sign = "" if float(text) == 0 else "+" if difference > 0 else "−"
+    return f"{sign}{text}"
+
+
+def size(difference: float) -> str:
+    """ "2.0": percentage points without their sign."""
+    return f"{100 * abs(difference):.1f}"

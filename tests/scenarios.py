@@ -14,15 +14,17 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from accounts.rules import Actor, Role
+from audit import services as audit
 from audit.rules import canonical
 from deploy import pointer, services, snapshot
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import Purpose
+from deploy.services import settling
 from gates import services as gates
 from gates.models import Measurement
+from mlcore.features import SCHEMAS
 from training import files
 from training import services as training
-from mlcore.features import SCHEMAS
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.rules import JobState, Source
 
@@ -34,11 +36,14 @@ COINS = ("BTC", "ETH", "SOL")
 
 
 def healthy(coin: str) -> dict[str, Any]:
-    """What `mlcore.measure` says of a bundle that passes every gate of the seed; a little other for each coin."""
+    """What `mlcore.measure` says of a bundle that passes every gate; a little other for each coin."""
     own = {"ETH": -0.015, "SOL": 0.014}.get(coin, 0.0)
     return {
         "format": 1,
         "coin": coin,
+        "bundle_digest": "sha256:" + "b" * 64,
+        "dataset_digest": "sha256:" + "d" * 64,
+        "trained_on": "sha256:" + "d" * 64,
         "bundle": {"digest_matches": True, "loads": True, "shapes_match": True, "problem": None},
         "scaler": {
             "present": True,
@@ -74,6 +79,7 @@ def healthy(coin: str) -> dict[str, Any]:
             "point": 0.739 + own,
             "lower": 0.721 + own,
             "upper": 0.756 + own,
+            "standard_error": 0.009,
             "block_bars": 72,
             "resamples": 2000,
             "majority": 0.35,
@@ -87,16 +93,113 @@ def healthy(coin: str) -> dict[str, Any]:
             "rows": 1500,
             "fit_last_at": "2024-12-01T00:00:00Z",
         },
+        "skill": _skill(0.739 + own, {"majority": 0.35, "last_move": 0.40, "reversal": 0.21}, v5=0.731 + own),
+        "causality": {"rows": 256, "columns_differing": [], "largest_difference": 0.0, "problem": None},
+        "windows": {
+            "horizon_bars": 8,
+            "interval_seconds": 3600,
+            "fit": _window("2024-02-01", "2024-10-01", 7000, "1"),
+            "stop": _window("2024-10-02", "2024-12-30", 1500, "2"),
+            "gate": _window("2025-01-01", "2025-03-01", 1500, "3"),
+            "on_training_candles": True,
+            "recomputed": True,
+            "rows_shared": 0,
+            "problem": None,
+        },
+        "schema": {
+            "name": "relative72",
+            "digest_matches": True,
+            "names_match": True,
+            "statistics_match": True,
+            "columns_out_of_place": [],
+            "problem": None,
+        },
+        "reload": {
+            "reported": {"loss": 0.741, "accuracy": 0.736, "rows": 1500, "epoch": 12},
+            "recomputed": {"loss": 0.741, "accuracy": 0.736, "rows": 1500},
+            "largest_difference": 2e-7,
+            "weights_equal_in_graph": True,
+            "problem": None,
+        },
+        "calibration": {"ece": 0.12, "brier": 0.41, "bins": 15, "rows": 1500, "problem": None},
+        "stability": _stability(0.739 + own),
+        "latency": {"rows": 512, "p50_ms": 0.09, "p99_ms": 0.21, "problem": None},
+        "drift": {
+            "recent_rows": 720,
+            "fit_rows": 7000,
+            "psi": {"returns": 0.04, "rsi_14": 0.11, "atr_14": 0.31, "volatility_50": 0.2},
+            "largest": {"name": "atr_14", "psi": 0.31},
+            "over": 0.25,
+            "problem": None,
+        },
         "seconds": 1.2,
         "libraries": {"onnxruntime": "1.31.1"},
         "non_finite": {},
     }
 
 
+def _skill(accuracy: float, naive: dict[str, float], v5: float) -> dict[str, Any]:
+    """Ahead of each by what the accuracies say, give or take 1.5 points."""
+
+    def ahead_of(other: float) -> dict[str, float]:
+        ahead = accuracy - other
+        return {"accuracy": other, "difference": ahead, "lower": ahead - 0.015, "upper": ahead + 0.015}
+
+    return {
+        "rows": 1500,
+        "block_bars": 72,
+        "resamples": 2000,
+        "accuracy": accuracy,
+        "naive": {name: ahead_of(other) for name, other in naive.items()},
+        "best_naive": max(naive, key=lambda name: naive[name]),
+        "baseline": {"digest": "sha256:" + "5" * 64, **ahead_of(v5), "problem": None},
+        "problem": None,
+    }
+
+
+def _stability(accuracy: float) -> dict[str, Any]:
+    """Two points better in January than in February, one point worse in wild markets."""
+    months = {"2025-01": 0.01, "2025-02": -0.01}
+    volatility = {"calm": 0.0, "usual": 0.01, "wild": -0.01}
+    return {
+        "months": [{"month": m, "rows": 750, "accuracy": accuracy + own} for m, own in months.items()],
+        "volatility": [{"tercile": t, "rows": 500, "accuracy": accuracy + o} for t, o in volatility.items()],
+        "problem": None,
+    }
+
+
+def _window(first: str, last: str, rows: int, digit: str) -> dict[str, Any]:
+    ends = {"first_at": f"{first}T00:00:00Z", "last_at": f"{last}T00:00:00Z"}
+    return {**ends, "rows": rows, "digest": "sha256:" + digit * 64}
+
+
+def circumstances(document: dict[str, Any]) -> dict[str, Any]:
+    """What the service knows of a healthy bundle besides its measurement: a first attempt, on candles that passed."""
+
+    def passed(digest: str) -> dict[str, Any]:
+        return {"digest": digest, "verdict": "passed", "sentence": "Sound.", "simulated": False}
+
+    window = document["window"]
+    return {
+        "attempts": {"count": 1, "earlier": [], "window": {at: window[at] for at in ("first_at", "last_at")}},
+        "candles": {
+            "measured": passed(document["dataset_digest"]),
+            "training": passed(document["trained_on"]),
+        },
+    }
+
+
+def known(document: dict[str, Any]) -> dict[str, Any]:
+    """All that the gates read of it."""
+    return {**document, **circumstances(document)}
+
+
 def inaccurate(coin: str) -> dict[str, Any]:
     """As an honest model of real hourly candles measures."""
     document = healthy(coin)
-    document["accuracy"] |= {"point": 0.391, "lower": 0.379, "upper": 0.404}
+    document["accuracy"] |= {"point": 0.391, "lower": 0.379, "upper": 0.404, "standard_error": 0.0064}
+    document["skill"] = _skill(0.391, {"majority": 0.35, "last_move": 0.34, "reversal": 0.33}, v5=0.389)
+    document["stability"] = _stability(0.391)
     return document
 
 
@@ -114,7 +217,9 @@ def coins() -> list[Coin]:
     return [Coin.objects.get_or_create(symbol=symbol)[0] for symbol in COINS]
 
 
-def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False) -> Dataset:
+def dataset(
+    coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed"
+) -> Dataset:
     """A dataset's row, without a stored file."""
     digest = "sha256:" + hashlib.sha256(f"{coin} {name}".encode()).hexdigest()
     found, _ = Dataset.objects.get_or_create(
@@ -129,7 +234,10 @@ def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False) -> Datas
             "last_at": datetime(2025, 3, 1, tzinfo=UTC),
             "interval_seconds": 3600,
             "size": 480_000,
+            "verdict": "passed",
+            "judgement": "{}",
             "added_by": "olivia",
+            "verdict": verdict,
         },
     )
     return found
@@ -175,18 +283,29 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
     return made
 
 
-def measured(made: Bundle, data: Dataset, document: dict[str, Any]) -> Measurement:
+def measured(
+    made: Bundle, data: Dataset, document: dict[str, Any], *, baseline: Bundle | None = None
+) -> Measurement:
     """A measurement that succeeded with these figures."""
-    document = {**document, "line": made.line, "bundle_digest": made.digest, "dataset_digest": data.digest}
-    return Measurement.objects.create(
+    baseline = baseline or gates.newest_baseline(made)
+    subject = {"line": made.line, "bundle_digest": made.digest, "dataset_digest": data.digest}
+    document = {**document, **subject, "trained_on": made.dataset.digest if made.dataset else None}
+    if baseline is not None and "skill" in document:
+        compared = document["skill"]["baseline"] | {"digest": baseline.digest}
+        document["skill"] = document["skill"] | {"baseline": compared}
+    measurement = Measurement.objects.create(
         bundle=made,
         dataset=data,
+        baseline=baseline,
         state=JobState.SUCCEEDED,
         attempt=1,
         body=canonical(document),
+        code_version=settings.CODE_VERSION,
         started_at=timezone.now(),
         finished_at=timezone.now(),
     )
+    audit.record("measurement.succeeded", measurement, actor="a worker")
+    return measurement
 
 
 @dataclass
@@ -214,8 +333,9 @@ class Build:
         ReleaseStatus.objects.create(release=release)
         for coin, data in places.items():
             made = bundle(coin, data, self.line, seed=self.seed)
-            measured(made, data, self.figures.get(coin.symbol, healthy(coin.symbol)))
-            ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
+            place = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
+            figures = self.figures.get(coin.symbol, healthy(coin.symbol))
+            measured(made, data, figures, baseline=settling.baseline_for(release, place))
         return release
 
     def settled(self) -> Release:
@@ -273,4 +393,3 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
 def document_of(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
     return json.loads(snapshot.of(move).body)
-        code_version=settings.CODE_VERSION,

@@ -132,7 +132,7 @@ def _judge_under(policy: GatePolicy, places: list[ReleaseCoin]) -> None:
     """Judge again, from stored measurements, whatever the policy in force has not judged yet."""
     for place in places:
         if place.bundle is not None and (place.diagnosis is None or place.diagnosis.policy_id != policy.pk):
-            gates.judge_again(place.bundle, policy, dataset=place.dataset)
+            gates.judge_stored(place.bundle, policy, dataset=place.dataset)
 
 
 def _require_epoch(seen: int) -> PointerMove:

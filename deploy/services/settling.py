@@ -22,7 +22,7 @@ from deploy.services import pinning
 from gates import services as gates
 from gates.models import Measurement
 from training import services as training
-from training.models import Job, TrainingRun
+from training.models import Bundle, Job, TrainingRun
 from training.queue import enqueue
 from training.rules import JobState
 
@@ -156,9 +156,24 @@ def _advance_coin(release: Release, place: ReleaseCoin) -> None:
         _write_once(place, bundle=place.run.bundle)
     if place.bundle is not None and place.diagnosis is None:
         # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.
-        measurement = gates.measure(place.bundle, place.dataset, actor=GATE, since=release.created_at)
+        measurement = gates.measure(
+            place.bundle,
+            place.dataset,
+            actor=GATE,
+            baseline=baseline_for(release, place),
+            since=release.created_at,
+        )
         if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
             _write_once(place, diagnosis=gates.judge(measurement, release.policy))
+
+
+def baseline_for(release: Release, place: ReleaseCoin) -> Bundle | None:
+    """The registered fallback's bundle of this coin, a fallback's own; None leaves it to the coin's newest V5."""
+    if release.purpose == Purpose.FALLBACK:
+        return place.bundle
+    registered = pointer.fallback()
+    held = registered.coins.filter(coin=place.coin).select_related("bundle").first() if registered else None
+    return held.bundle if held else None
 
 
 def _start_run(release: Release, place: ReleaseCoin) -> None:

@@ -101,7 +101,7 @@ def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     stricter(0.80)
-    with pytest.raises(Conflict, match="does not pass policy 2: BTC accuracy failed") as refused:
+    with pytest.raises(Conflict, match="does not pass policy 3: BTC accuracy failed") as refused:
         services.approve(release, actor=APPROVER, reason="passed", epoch=1)
     assert_refused(refused.value, 1, "release.approve.refused")
 
@@ -112,8 +112,8 @@ def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() ->
     stricter(0.70)
     move = services.approve(release, actor=APPROVER, reason="passes the new one too", epoch=1)
     assert move.policy is not None
-    assert move.policy.number == 2
-    assert release.policy.number == 1
+    assert move.policy.number == 3
+    assert release.policy.number == 2
 
 
 def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_approved() -> None:
@@ -226,7 +226,7 @@ def test_a_superseded_release_that_fails_the_new_policy_is_not_restored() -> Non
     services.approve(first, actor=APPROVER, reason="passed", epoch=1)
     services.approve(second, actor=APPROVER, reason="passed", epoch=2)
     stricter(0.80)
-    with pytest.raises(Conflict, match="does not pass policy 2"):
+    with pytest.raises(Conflict, match="does not pass policy 3"):
         services.restore(first, actor=APPROVER, reason="it was better", epoch=3)
 
 

@@ -1,5 +1,6 @@
 """A policy is a numbered row that two people put in force."""
 
+import json
 from copy import deepcopy
 from typing import Any
 
@@ -7,12 +8,14 @@ import pytest
 from django.db import DatabaseError, transaction
 
 from accounts.rules import Actor
+from audit import triggers
 from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
 from audit.services import verify
 from gates import services
 from gates.models import GatePolicy, PolicyAdoption
-from gates.rules import SEED_POLICY
+from gates.rules import FULL_POLICY, SEED_POLICY
+from gates.services import policies
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
@@ -22,38 +25,92 @@ ARTHUR = factories.actor("arthur", "approver")
 OLIVIA = factories.actor("olivia", "operator")
 
 
-def seed_with(gate: str, **changes: Any) -> dict[str, Any]:
-    document = deepcopy(dict(SEED_POLICY))
+def full_with(gate: str, **changes: Any) -> dict[str, Any]:
+    document = deepcopy(dict(FULL_POLICY))
     document["gates"][gate].update(changes)
     return document
 
 
 def proposed(above: float = 0.7) -> GatePolicy:
-    return services.propose_policy(seed_with("accuracy", above=above), actor=ANNA, reason="more is needed")
+    return services.propose_policy(full_with("accuracy", above=above), actor=ANNA, reason="more is needed")
 
 
-def test_the_service_starts_under_the_seeds_own_thresholds() -> None:
-    policy = services.policy_in_force()
-    assert policy.number == 1
-    assert policy.document == SEED_POLICY
-    assert (policy.proposed_by, policy.adoptions.get().adopted_by) == ("the seed plan", "the seed plan")
-    kinds = AuditEvent.objects.filter(actor="the seed plan").order_by("seq").values_list("kind", flat=True)
-    assert list(kinds) == ["gatepolicy.proposed", "gatepolicy.adopted"]
+def forget_policies() -> None:
+    """As before the first migration."""
+    triggers.drop()
+    for model in (PolicyAdoption, GatePolicy):
+        model.objects.all().delete()
+    triggers.install()
+
+
+def test_the_service_starts_under_the_seeds_own_thresholds_and_goes_on_to_every_gate() -> None:
+    seed, full = GatePolicy.objects.order_by("number")
+    assert (seed.number, seed.document) == (1, SEED_POLICY)
+    assert (seed.proposed_by, seed.adoptions.get().adopted_by) == ("the seed plan", "the seed plan")
+    assert (full.number, full.document) == (2, FULL_POLICY)
+    assert full.proposed_by != full.adoptions.get().adopted_by
+    assert services.policy_in_force() == full
+    events = AuditEvent.objects.filter(object_type="gatepolicy").order_by("seq")
+    assert [(event.object_name, event.kind) for event in events] == [
+        ("policy 1", "gatepolicy.proposed"),
+        ("policy 1", "gatepolicy.adopted"),
+        ("policy 2", "gatepolicy.proposed"),
+        ("policy 2", "gatepolicy.adopted"),
+    ]
 
 
 def test_migrating_again_changes_nothing() -> None:
     events = AuditEvent.objects.count()
-    services.ensure_seed_policy()
-    assert (GatePolicy.objects.count(), PolicyAdoption.objects.count()) == (1, 1)
+    services.ensure_own_policies()
+    assert (GatePolicy.objects.count(), PolicyAdoption.objects.count()) == (2, 2)
     assert AuditEvent.objects.count() == events
+
+
+def only_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of the time when there was the seed's policy alone."""
+    forget_policies()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(policies, "FULL_POLICY", SEED_POLICY)
+        services.ensure_own_policies()
+    assert services.policy_in_force().number == GatePolicy.objects.get().number == 1
+
+
+def test_an_upgrade_adopts_every_gate_where_nobody_has_proposed_a_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only_the_seeds(monkeypatch)
+    services.ensure_own_policies()
+    assert services.policy_in_force().number == 2
+    assert services.policy_in_force().document == FULL_POLICY
+    assert verify() == []
+
+
+@pytest.mark.parametrize("is_adopted", [True, False], ids=["and adopted it", "and not yet adopted it"])
+def test_an_upgrade_only_proposes_where_a_person_has_proposed_a_policy(
+    monkeypatch: pytest.MonkeyPatch, is_adopted: bool
+) -> None:
+    only_the_seeds(monkeypatch)
+    stricter = deepcopy(dict(SEED_POLICY))
+    stricter["gates"]["accuracy"]["above"] = 0.7
+    theirs = services.propose_policy(stricter, actor=ANNA, reason="more is needed")
+    if is_adopted:
+        services.adopt_policy(theirs, actor=ARTHUR, reason="agreed")
+    before = services.policy_in_force()
+    services.ensure_own_policies()
+    services.ensure_own_policies()
+    assert services.policy_in_force() == before
+    offered = GatePolicy.objects.get(number=3)
+    assert (offered.document, offered.adoptions.count()) == (FULL_POLICY, 0)
+    services.adopt_policy(offered, actor=ANNA, reason="every gate")
+    assert services.policy_in_force() == offered
 
 
 def test_a_proposal_gets_the_next_number_and_decides_nothing_yet() -> None:
     policy = proposed()
-    assert (policy.number, policy.proposed_by) == (2, "anna")
-    assert services.policy_in_force().number == 1
+    assert (policy.number, policy.proposed_by) == (3, "anna")
+    assert services.policy_in_force().number == 2
     event = AuditEvent.objects.get(kind="gatepolicy.proposed", actor="anna")
-    assert (event.object_name, event.reason) == ("policy 2", "more is needed")
+    assert (event.object_name, event.reason) == ("policy 3", "more is needed")
 
 
 def test_a_second_approver_puts_it_in_force() -> None:
@@ -65,18 +122,27 @@ def test_a_second_approver_puts_it_in_force() -> None:
 
 
 def test_a_loosened_threshold_is_named_in_the_events() -> None:
-    policy = services.propose_policy(seed_with("accuracy", above=0.3), actor=ANNA, reason="to see")
+    policy = services.propose_policy(full_with("accuracy", above=0.3), actor=ANNA, reason="to see")
     services.adopt_policy(policy, actor=ARTHUR, reason="for a week")
     for event in AuditEvent.objects.filter(object_id=str(policy.pk), object_type="gatepolicy"):
         assert "accuracy: above is 0.3; the seed's plan says 0.65." in event.body
 
 
+def test_what_is_less_than_the_full_policy_is_named_apart_from_what_is_less_than_the_seeds() -> None:
+    services.propose_policy(full_with("skill", required=False), actor=ANNA, reason="to see")
+    detail = json.loads(AuditEvent.objects.get(kind="gatepolicy.proposed", actor="anna").body)["detail"]
+    assert (detail["loosened"], detail["eased"]) == (
+        [],
+        ["skill is not required; the full policy requires it."],
+    )
+
+
 PROPOSALS = [
-    (OLIVIA, seed_with("accuracy", above=0.7), "why", NotAllowed, "approver role"),
-    (ANNA, seed_with("accuracy", above=7), "why", InvalidInput, "above must lie between"),
+    (OLIVIA, full_with("accuracy", above=0.7), "why", NotAllowed, "approver role"),
+    (ANNA, full_with("accuracy", above=7), "why", InvalidInput, "above must lie between"),
     (ANNA, {"gates": {}}, "why", InvalidInput, "names no gate"),
-    (ANNA, seed_with("accuracy", above=0.7), "  ", InvalidInput, "Say why"),
-    (ANNA, dict(SEED_POLICY), "why", Conflict, "is what policy 1 says"),
+    (ANNA, full_with("accuracy", above=0.7), "  ", InvalidInput, "Say why"),
+    (ANNA, dict(FULL_POLICY), "why", Conflict, "is what policy 2 says"),
 ]
 
 
@@ -90,7 +156,7 @@ def test_no_proposal(
 ) -> None:
     with pytest.raises(error, match=says):
         services.propose_policy(document, actor=actor, reason=reason)
-    assert GatePolicy.objects.count() == 1
+    assert GatePolicy.objects.count() == 2
     assert AuditEvent.objects.get(kind="gatepolicy.proposal.refused").actor == str(actor)
 
 
@@ -107,25 +173,21 @@ def test_no_adoption(actor: Actor, reason: str, error: type[DomainError], says: 
     policy = proposed()
     with pytest.raises(error, match=says):
         services.adopt_policy(policy, actor=actor, reason=reason)
-    assert services.policy_in_force().number == 1
-    assert AuditEvent.objects.get(kind="gatepolicy.adoption.refused").object_name == "policy 2"
+    assert services.policy_in_force().number == 2
+    assert AuditEvent.objects.get(kind="gatepolicy.adoption.refused").object_name == "policy 3"
 
 
 def test_adopting_twice_or_an_older_one_is_refused() -> None:
     older, newer = proposed(0.7), proposed(0.8)
     services.adopt_policy(newer, actor=ARTHUR, reason="at once")
     for policy in (newer, older):
-        with pytest.raises(Conflict, match="policy 3 is in force already"):
+        with pytest.raises(Conflict, match="policy 4 is in force already"):
             services.adopt_policy(policy, actor=ARTHUR, reason="again")
-    assert PolicyAdoption.objects.count() == 2
+    assert PolicyAdoption.objects.count() == 3
 
 
-def test_there_is_no_policy_before_the_first_migration(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audit import triggers
-
-    triggers.drop()
-    PolicyAdoption.objects.all().delete()
-    triggers.install()
+def test_there_is_no_policy_before_the_first_migration() -> None:
+    forget_policies()
     with pytest.raises(Unavailable, match="migrate"):
         services.policy_in_force()
 
@@ -155,4 +217,4 @@ def test_the_database_refuses(forge: Any) -> None:
     policy = proposed()
     with pytest.raises(DatabaseError), transaction.atomic():
         forge(policy)
-    assert services.policy_in_force().number == 1
+    assert services.policy_in_force().number == 2

@@ -9,8 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.errors import InvalidInput
-from gates.rules import GATES, SEED_POLICY, GateOutcome, Verdict, checked_policy, evaluate, loosened, overall
-from tests.scenarios import collapsed, healthy, inaccurate
+from gates.rules import (
+    FULL_POLICY,
+    GATES,
+    SEED_NAMES,
+    SEED_POLICY,
+    GateOutcome,
+    Verdict,
+    checked_policy,
+    eased,
+    evaluate,
+    loosened,
+    overall,
+)
+from tests.scenarios import collapsed, healthy, inaccurate, known
 
 Path = tuple[str, ...]
 
@@ -51,6 +63,100 @@ NEEDS: dict[str, list[str]] = {
         "accuracy/upper",
         "accuracy/block_bars",
     ],
+    "candles": [
+        "dataset_digest",
+        "trained_on",
+        "candles",
+        *(
+            f"candles/{place}{field}"
+            for place in ("measured", "training")
+            for field in ("", "/digest", "/verdict", "/simulated")
+        ),
+    ],
+    "causality": [
+        "causality",
+        "causality/rows",
+        "causality/columns_differing",
+        "causality/largest_difference",
+        "causality/problem",
+    ],
+    "window": [
+        "windows",
+        "windows/horizon_bars",
+        "windows/interval_seconds",
+        "windows/on_training_candles",
+        "windows/recomputed",
+        "windows/rows_shared",
+        "windows/problem",
+        *(
+            f"windows/{name}{field}"
+            for name in ("gate", "fit", "stop")
+            for field in ("", "/first_at", "/last_at", "/rows", "/digest")
+        ),
+        "accuracy/rows",
+    ],
+    "schema": [
+        "schema",
+        "schema/name",
+        "schema/digest_matches",
+        "schema/names_match",
+        "schema/statistics_match",
+        "schema/columns_out_of_place",
+        "schema/problem",
+    ],
+    "reload": [
+        "reload",
+        "reload/reported",
+        "reload/reported/loss",
+        "reload/reported/accuracy",
+        "reload/reported/rows",
+        "reload/reported/epoch",
+        "reload/recomputed",
+        "reload/recomputed/loss",
+        "reload/recomputed/accuracy",
+        "reload/recomputed/rows",
+        "reload/largest_difference",
+        "reload/weights_equal_in_graph",
+        "reload/problem",
+    ],
+    "skill": [
+        "bundle_digest",
+        "skill",
+        "skill/rows",
+        "skill/block_bars",
+        "skill/accuracy",
+        "skill/best_naive",
+        "skill/problem",
+        "skill/naive",
+        "skill/baseline",
+        "skill/baseline/digest",
+        "skill/baseline/problem",
+        *(
+            f"skill/{other}{field}"
+            for other in ("naive/majority", "naive/last_move", "naive/reversal", "baseline")
+            for field in ("", "/accuracy", "/difference", "/lower", "/upper")
+        ),
+    ],
+    "too_good": ["accuracy", "accuracy/point", "accuracy/rows"],
+    "attempts": [
+        "bundle_digest",
+        "accuracy/rows",
+        "accuracy/point",
+        "accuracy/lower",
+        "accuracy/upper",
+        "accuracy/standard_error",
+        "attempts",
+        "attempts/count",
+        "attempts/earlier",
+    ],
+    "calibration": [f"calibration{field}" for field in ("", "/ece", "/brier", "/bins", "/rows", "/problem")],
+    "stability": ["accuracy/point", *(f"stability{at}" for at in ("", "/months", "/volatility", "/problem"))],
+    "latency": [f"latency{field}" for field in ("", "/rows", "/p50_ms", "/p99_ms", "/problem")],
+    "drift": [
+        f"drift{field}"
+        for field in ("", "/recent_rows", "/fit_rows", "/psi", "/psi/atr_14", "/largest/name", "/largest/psi")
+    ]
+    + ["drift/over", "drift/problem"],
 }
 NEEDED = [
     (gate, path, taken)
@@ -87,7 +193,7 @@ def with_value(document: dict[str, Any], path: Path, value: Any) -> dict[str, An
     return document
 
 
-def passed(document: dict[str, Any], policy: Any = SEED_POLICY) -> set[str]:
+def passed(document: dict[str, Any], policy: Any = FULL_POLICY) -> set[str]:
     return {o.gate for o in evaluate(document, policy) if o.verdict == Verdict.PASSED}
 
 
@@ -96,7 +202,7 @@ def passed(document: dict[str, Any], policy: Any = SEED_POLICY) -> set[str]:
 )
 def test_a_gate_that_lacks_a_figure_never_passes(gate: str, path: str, taken: str) -> None:
     place = tuple(path.split("/"))
-    document = without(healthy("BTC"), place)
+    document = without(known(healthy("BTC")), place)
     if taken != "away":
         document = with_value(document, place, None if taken == "for null" else math.nan)
     assert gate not in passed(document)
@@ -106,7 +212,7 @@ def test_a_gate_that_lacks_a_figure_never_passes(gate: str, path: str, taken: st
 @given(data=st.data(), base=st.sampled_from([healthy, inaccurate, collapsed]))
 def test_taking_figures_away_turns_no_refusal_into_a_pass(data: st.DataObject, base: Any) -> None:
     """Whatever was measured first, and whatever is then cut out or blanked, no more gates pass than before."""
-    before = base("BTC")
+    before = known(base("BTC"))
     for _ in range(data.draw(st.integers(0, 3))):
         path = data.draw(st.sampled_from(paths_of(before)))
         odd = st.one_of(st.floats(), st.booleans(), st.text(max_size=5), st.integers(), st.none())
@@ -134,10 +240,10 @@ JSON = st.recursive(
 )
 def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, document: Any) -> None:
     if document is None:
-        document = healthy("BTC")
+        document = known(healthy("BTC"))
         for _ in range(3):
             document = with_value(document, data.draw(st.sampled_from(paths_of(document))), data.draw(JSON))
-    outcomes = evaluate(document, SEED_POLICY)
+    outcomes = evaluate(document, FULL_POLICY)
     assert [outcome.gate for outcome in outcomes] == list(GATES)
     assert all(len(outcome.observed) <= 200 and len(outcome.threshold) <= 200 for outcome in outcomes)
 
@@ -145,9 +251,9 @@ def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, d
 @patient
 @given(policy=JSON)
 def test_a_policy_of_whatever_form_passes_nothing_it_does_not_set(policy: Any) -> None:
-    outcomes = evaluate(healthy("BTC"), policy)
+    outcomes = evaluate(known(healthy("BTC")), policy)
     assert overall(outcomes) == Verdict.ERROR
-    assert all(outcome.is_required for outcome in outcomes if outcome.gate in GATES)
+    assert all(outcome.is_required for outcome in outcomes if outcome.gate in SEED_NAMES)
 
 
 def outcomes_of(*verdicts: tuple[Verdict, bool]) -> list[GateOutcome]:
@@ -272,3 +378,45 @@ def test_leaving_a_seed_gate_out_loosens_it() -> None:
     assert loosened(without(dict(SEED_POLICY), ("gates", "scaler"))) == [
         "scaler is not required; the seed's plan requires it."
     ]
+
+
+def full_with(path: str, value: Any) -> dict[str, Any]:
+    return with_value(deepcopy(dict(FULL_POLICY)), tuple(path.split("/")), value)
+
+
+def test_the_full_policy_is_sound_asks_what_the_seed_asks_and_eases_nothing() -> None:
+    assert checked_policy(FULL_POLICY) == FULL_POLICY
+    assert (loosened(FULL_POLICY), eased(FULL_POLICY)) == ([], [])
+    assert {name: FULL_POLICY["gates"][name] for name in SEED_POLICY["gates"]} == SEED_POLICY["gates"]
+    advisory = {name for name, entry in FULL_POLICY["gates"].items() if not entry["required"]}
+    assert advisory == {"calibration", "stability", "latency", "drift"}
+
+
+def test_the_seeds_own_policy_loosens_nothing_and_says_what_it_leaves_out() -> None:
+    assert loosened(SEED_POLICY) == []
+    assert eased(SEED_POLICY)[0] == "candles is not required; the full policy requires it."
+    assert eased(SEED_POLICY)[-1] == "drift is left out; the full policy takes it as advice."
+    assert len(eased(SEED_POLICY)) == len(GATES) - len(SEED_POLICY["gates"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("gates/skill/above_v5", -0.1, "skill: above v5 is -0.1; the full policy says -0.02."),
+        ("gates/too_good/above", 0.99, "too_good: above is 0.99; the full policy says 0.85."),
+        ("gates/candles/required", False, "candles is not required; the full policy requires it."),
+        ("gates/drift/psi", 2.5, "drift: psi is 2.5; the full policy says 1."),
+    ],
+)
+def test_a_gate_beyond_the_seeds_may_be_eased_and_says_so(path: str, value: Any, says: str) -> None:
+    document = full_with(path, value)
+    assert checked_policy(document) == document
+    assert (loosened(document), eased(document)) == ([], [says])
+
+
+def test_a_gate_that_is_only_advised_informs_and_does_not_decide() -> None:
+    document = known(healthy("BTC")) | {"attempts": {"count": 400, "earlier": [], "window": {}}}
+    assert overall(evaluate(document, FULL_POLICY)) == Verdict.ERROR
+    advised = evaluate(document, full_with("gates/attempts/required", False))
+    assert overall(advised) == Verdict.PASSED
+    assert {o.gate for o in advised if o.verdict == Verdict.ERROR} == {"attempts"}

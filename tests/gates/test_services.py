@@ -14,6 +14,7 @@ from audit.models import AuditEvent
 from audit.rules import canonical
 from gates import services
 from gates.models import Diagnosis, GateResult, Measurement
+from gates.rules import FULL_POLICY
 from tests import factories, scenarios
 from training.models import Bundle, Dataset
 from training.rules import JobState
@@ -98,8 +99,10 @@ def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: B
     assert (diagnosis.measured, diagnosis.policy_body) == (measurement.body, policy.body)
     assert diagnosis.verdict == "passed"
     results = list(diagnosis.results.all())
-    assert [result.position for result in results] == list(range(8))
-    assert all(result.verdict == "passed" and result.is_required for result in results)
+    assert [result.gate for result in results] == list(FULL_POLICY["gates"])
+    assert {result.verdict for result in results} == {"passed"}
+    advisory = {"calibration", "stability", "latency", "drift"}
+    assert {result.gate for result in results if not result.is_required} == advisory
     event = AuditEvent.objects.get(kind="diagnosis.passed")
     assert (event.actor, event.reason) == ("the gate", "every gate passed")
     assert diagnosis.digest in event.body
@@ -120,6 +123,7 @@ def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
         {
             "bundle": made.digest,
             "measured": diagnosis.measured,
+            "circumstances": diagnosis.circumstances,
             "policy": diagnosis.policy_body,
             "results": said,
         }
@@ -133,7 +137,9 @@ def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -
     )
     assert diagnosis.verdict == "failed"
     assert AuditEvent.objects.get(kind="diagnosis.failed").reason == (
-        "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required."
+        "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required. "
+        "BTC: attempt 1 on this gate window, right in 39.1 % of 1,500 bars, an interval widened for it begins at "
+        "37.8 %; more than 65 % is required."
     )
 
 
@@ -141,7 +147,7 @@ def test_judging_twice_is_one_diagnosis(made: Bundle, data: Dataset) -> None:
     measurement = scenarios.measured(made, data, scenarios.healthy("BTC"))
     first = services.judge(measurement, services.policy_in_force())
     assert services.judge(measurement, services.policy_in_force()) == first
-    assert (Diagnosis.objects.count(), GateResult.objects.count()) == (1, 8)
+    assert (Diagnosis.objects.count(), GateResult.objects.count()) == (1, len(FULL_POLICY["gates"]))
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
@@ -159,7 +165,7 @@ def test_a_measuring_that_failed_is_an_error_at_every_gate(made: Bundle, data: D
     diagnosis = services.judge(measurement, services.policy_in_force())
     assert diagnosis.verdict == "error"
     results = diagnosis.results.all()
-    assert [result.verdict for result in results] == ["error"] * 8
+    assert [result.verdict for result in results] == ["error"] * len(FULL_POLICY["gates"])
     assert {result.sentence for result in results} == {"BTC could not be measured: it was killed by SIGKILL"}
     assert diagnosis.document["failure"] == "it was killed by SIGKILL"
 
@@ -178,14 +184,14 @@ def test_a_figure_that_is_no_number_is_kept_as_null_with_its_word(
 
 def test_a_new_policy_judges_what_is_stored_without_measuring(made: Bundle, data: Dataset) -> None:
     policy = services.policy_in_force()
-    assert services.judge_again(made, policy) is None
+    assert services.judge_stored(made, policy) is None
     scenarios.measured(made, data, scenarios.inaccurate("BTC"))
     latest = scenarios.measured(made, data, scenarios.healthy("BTC"))
     ended(services.measure(made, data, actor=OLIVIA, again=True), JobState.FAILED)
-    diagnosis = services.judge_again(made, policy)
+    diagnosis = services.judge_stored(made, policy)
     assert diagnosis is not None
     assert diagnosis.measurement == latest
-    assert services.judge_again(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
+    assert services.judge_stored(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
 
 
 def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data: Dataset) -> None:
@@ -202,7 +208,7 @@ def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data:
 def insert_result(diagnosis: Diagnosis, gate: str, verdict: str) -> None:
     GateResult.objects.create(
         diagnosis=diagnosis,
-        position=9,
+        position=99,
         gate=gate,
         is_required=True,
         verdict=verdict,
@@ -266,4 +272,4 @@ def test_the_database_refuses(made: Bundle, data: Dataset, forge: Any) -> None:
     with pytest.raises((DatabaseError, DomainError)), transaction.atomic():
         forge(diagnosis)
     diagnosis.refresh_from_db()
-    assert (diagnosis.verdict, diagnosis.results.count()) == ("passed", 8)
+    assert (diagnosis.verdict, diagnosis.results.count()) == ("passed", len(FULL_POLICY["gates"]))

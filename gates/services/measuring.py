@@ -1,0 +1,107 @@
+"""Having bundles measured."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.errors import InvalidInput
+from gates import runner
+from gates.models import Diagnosis, Measurement
+from gates.services.judging import judge
+from gates.services.policies import policy_in_force
+from mlcore.recipes import BASELINE_LINE
+from training import queue
+from training.models import Bundle, Dataset
+from training.rules import JobState
+
+_WITHOUT_RESULT = (JobState.FAILED, JobState.CANCELLED)
+
+
+def measure(
+    bundle: Bundle,
+    dataset: Dataset,
+    *,
+    actor: Actor,
+    baseline: Bundle | None = None,
+    again: bool = False,
+    since: datetime | None = None,
+) -> Measurement:
+    """Have a bundle measured by a gate worker. One that waits, runs or succeeded is returned as it is, unless `again`.
+
+    `baseline` is what its skill is measured against: the coin's newest V5 where none is named. One measured against
+    another is measured anew. One that failed is repeated, unless it was asked for after `since`: whoever asks in a loop
+    says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
+    measured for ever. Raises NotAllowed, and InvalidInput for another coin's candles or baseline.
+    """
+    with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
+        audit.lock_head()
+        baseline = baseline or newest_baseline(bundle)
+        _authorise_measuring(bundle, dataset, baseline, actor)
+        existing = None if again else _usable(bundle, dataset, baseline, since)
+        if existing is not None:
+            return existing
+        measurement = _ask(bundle, dataset, baseline, actor=actor)
+        queue.enqueue(measurement)
+    return measurement
+
+
+def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
+    """Measure anew in this very process's own child, and judge by the policy in force. Raises like `measure`."""
+    with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
+        audit.lock_head()
+        baseline = newest_baseline(bundle)
+        _authorise_measuring(bundle, dataset, baseline, actor)
+        # As if sent: no message is, and `reconcile` leaves it to us unless this process dies over it.
+        measurement = _ask(bundle, dataset, baseline, actor=actor, enqueued_at=timezone.now())
+    runner.run(measurement.pk, worker_name=worker_name)
+    return judge(measurement, policy_in_force())
+
+
+def newest_baseline(bundle: Bundle) -> Bundle | None:
+    """What a bundle's skill is measured against by default: its coin's newest V5, and a V5 against itself."""
+    if bundle.line == BASELINE_LINE:
+        return bundle
+    return Bundle.objects.filter(coin=bundle.coin_id, line=BASELINE_LINE).order_by("-id").first()
+
+
+def _authorise_measuring(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor: Actor) -> None:
+    actor.require(Role.OPERATOR, "have a bundle measured")
+    if bundle.coin_id != dataset.coin_id:
+        raise InvalidInput(
+            f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.",
+            field="dataset",
+        )
+    if baseline is not None and baseline.coin_id != bundle.coin_id:
+        raise InvalidInput(
+            f"{bundle} must be compared with a bundle of {bundle.coin}; {baseline} is another coin's.",
+            field="baseline",
+        )
+
+
+def _usable(
+    bundle: Bundle, dataset: Dataset, baseline: Bundle | None, since: datetime | None
+) -> Measurement | None:
+    """The latest measurement that need not be repeated; one that failed only where no other is there."""
+    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset, baseline=baseline).order_by("-id")
+    sound = rows.exclude(state__in=_WITHOUT_RESULT).first()
+    if sound is not None or since is None:
+        return sound
+    return rows.filter(created_at__gte=since).first()
+
+
+def _ask(
+    bundle: Bundle, dataset: Dataset, baseline: Bundle | None, *, actor: Actor, **columns: Any
+) -> Measurement:
+    """A row that waits. The caller has authorised it, and holds the audit head."""
+    measurement = Measurement.objects.create(bundle=bundle, dataset=dataset, baseline=baseline, **columns)
+    detail = {
+        "bundle": bundle.digest,
+        "dataset": dataset.digest,
+        "baseline": baseline.digest if baseline else None,
+    }
+    audit.record("measurement.queued", measurement, actor=actor, detail=detail)
+    return measurement
