@@ -14,6 +14,7 @@ app_name = "api"
 
 v1 = [
     path("active/", deploy.Active.as_view(), name="active"),
+    path("alarms/", deploy.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
     path("coins/", training.Coins.as_view(), name="coins"),

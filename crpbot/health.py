@@ -5,17 +5,23 @@ from django.db import DatabaseError
 from django.http import HttpRequest, JsonResponse
 
 from audit import triggers
+from deploy.models import Alarm
 
 
 @login_not_required
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 when the database answers and holds its guards; 503 with what is wrong otherwise."""
+    """200 when the database answers and holds its guards; 503 with what is wrong otherwise.
+
+    It names the alarms that `reconcile` has raised, and stays 200 over them: another web process would have the same.
+    Whoever is signed in reads what they are about at `/api/v1/alarms/`.
+    """
     try:
         missing = triggers.missing()
+        alarms = list(Alarm.objects.filter(cleared_at=None).order_by("name").values_list("name", flat=True))
     except DatabaseError:
         return JsonResponse({"ok": False, "problem": "the database does not answer"}, status=503)
     if missing:
         return JsonResponse(
             {"ok": False, "problem": f"{len(missing)} triggers missing; run migrate"}, status=503
         )
-    return JsonResponse({"ok": True})
+    return JsonResponse({"ok": True, "alarms": alarms})

@@ -2,41 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from django.core.cache import cache
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from deploy import pointer
+from deploy.alarms import Trouble, troubles
 from deploy.matrix import Matrix, matrix
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
 from deploy.progress import Progress, progress
+from deploy.readiness import Fitness, readiness
 from deploy.rules import MoveKind, Purpose, ReleaseState
-from deploy.services import pinning
 from training.workers import alive_workers
 
 MOVES_SHOWN = 6
-READY_FOR_SECONDS = 20
-_READINESS = "fallback-readiness"
 _RELATED = ("status", "policy", "budget")
 _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 
 
 @dataclass(frozen=True)
-class Readiness:
-    """Whether the fallback could be pinned, as it was found a few seconds ago."""
-
-    release: Release | None
-    problem: str | None
-    checked_at: datetime
-
-
-@dataclass(frozen=True)
 class Board:
     now: PointerMove | None
-    readiness: Readiness
+    readiness: Fitness
+    alarms: Sequence[Trouble]
     candidate: Release | None
     others_awaiting: int
     building: Sequence[Progress]
@@ -64,9 +52,11 @@ def board() -> Board:
     moves = PointerMove.objects.select_related("release", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
     queues = {queue for worker in alive_workers() for queue in worker.queues.split(",")}
+    fitness = readiness()
     return Board(
         now=pointer.current(),
-        readiness=readiness(),
+        readiness=fitness,
+        alarms=troubles(fitness),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[progress(release) for release in building.prefetch_related("budget__runs")],
@@ -78,17 +68,6 @@ def board() -> Board:
 
 def matrix_of(release: Release | None) -> Matrix | None:
     return matrix(places_of(release)) if release else None
-
-
-def readiness() -> Readiness:
-    """The fallback's fitness, looked at no more than every few seconds: it hashes every file."""
-    found: Readiness | None = cache.get(_READINESS)
-    registered = pointer.fallback()
-    if found is None or found.release != registered:
-        fitness = pinning.fallback_fitness()
-        found = Readiness(fitness.release, fitness.problem or fitness.unchecked, timezone.now())
-        cache.set(_READINESS, found, READY_FOR_SECONDS)
-    return found
 
 
 def _candidates() -> QuerySet[Release]:

@@ -5,7 +5,15 @@ from typing import ClassVar
 from django.db import models
 from django.utils import timezone
 
-from deploy.rules import RELEASE_TRANSITIONS, MoveKind, Purpose, ReleaseState, allowed_actions
+from deploy.rules import (
+    RELEASE_TRANSITIONS,
+    AlarmName,
+    MoveKind,
+    Purpose,
+    ReleaseState,
+    Severity,
+    allowed_actions,
+)
 from gates.models import Diagnosis, GatePolicy
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 
@@ -160,6 +168,31 @@ class PointerMove(models.Model):
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}"
+
+
+class Alarm(models.Model):
+    """A trouble a person must end, from the moment it was found to the moment it was over.
+
+    Whether there is trouble now is looked up anew each time (deploy.alarms); this is its history, and says since when.
+    """
+
+    name = models.CharField(max_length=20, choices=[(a.value, a.value) for a in AlarmName])
+    severity = models.CharField(max_length=10, choices=[(s.value, s.value) for s in Severity])
+    sentence = models.TextField(help_text="what is wrong")
+    remedy = models.TextField(help_text="what to do")
+    raised_at = models.DateTimeField()
+    cleared_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name"], condition=models.Q(cleared_at=None), name="an_alarm_is_raised_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"alarm {self.pk} ({self.name})"
 
 
 class ServiceIdentity(models.Model):

@@ -15,6 +15,13 @@ def required_coins() -> list[Coin]:
     return list(Coin.objects.filter(is_required=True))
 
 
+def required_coins_lacking_in(release: Release) -> list[str]:
+    """The symbols of the required coins for which it holds no bundle."""
+    held = release.coins.filter(bundle__isnull=False).values("coin")
+    rows = Coin.objects.filter(is_required=True).exclude(pk__in=held)
+    return list(rows.values_list("symbol", flat=True))
+
+
 def places_of(release: Release) -> list[ReleaseCoin]:
     """The release's coins with all that a decision reads."""
     related = ("coin", "dataset", "run", "bundle", "diagnosis")

@@ -88,3 +88,5 @@ REFUSALS = [
     ),
     *triggers.frozen("deploy_serviceidentity", "name"),
 ]
+    *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
+    *triggers.write_once("deploy_alarm", "cleared_at"),

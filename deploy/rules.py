@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FALLBACK_GATES = ("bundle", "scaler", "finite_weights", "single_sample")
+READY_GATES = (*FALLBACK_GATES, "schema")
+"""What a fallback must pass today to be pinned: it settles on the four, under a policy that may be older than *schema*."""
 
 
 class Purpose(StrEnum):
@@ -47,6 +49,16 @@ class MoveKind(StrEnum):
     SWAP = "swap"
     PIN = "pin"
     OFFLINE = "offline"
+
+
+class AlarmName(StrEnum):
+    FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
+    COINS = "coins"  # what the bots run lacks a required coin
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"  # a pin would send the bots offline, or they lack something already
+    WARNING = "warning"  # it would still work as far as anybody knows
 
 
 class Action(StrEnum):

@@ -1,12 +1,14 @@
 """The snapshot, releases, moves and decisions, for programs."""
 
 from deploy.api.active import Active
+from deploy.api.alarms import Alarms
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
 
 __all__ = [
     "Active",
+    "Alarms",
     "Approve",
     "Cancel",
     "Decline",

@@ -3,6 +3,7 @@
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
 from deploy.services.settling import advance, advance_for, reconcile_once
+from deploy.services.watching import record_alarms, watch_fallback
 
 __all__ = [
     "advance",
@@ -14,6 +15,8 @@ __all__ = [
     "launch",
     "pin",
     "reconcile_once",
+    "record_alarms",
     "register_fallback",
     "restore",
+    "watch_fallback",
 ]

@@ -8,6 +8,7 @@ from audit import services as audit
 from audit.errors import Conflict, NotAllowed
 from deploy import outcomes, pointer
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
+from deploy.readiness import fitness_of
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState
 from deploy.services import pinning
 from deploy.services.launching import require_action, required_reason
@@ -70,6 +71,9 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
     with audit.refusals_recorded("release.register", release, actor=actor, reason=reason):
         reason = _authorise(release, actor, "register a fallback", reason)
         outcomes.require_intact(release, outcomes.places_of(release))
+        require_action(_fresh(release), Action.REGISTER)
+        if against := fitness_of(release).against:
+            raise Conflict(f"{release} would not do as the fallback today: {'; '.join(against)}.")
         with transaction.atomic():
             audit.lock_head()
             release = _fresh(release)

@@ -18,7 +18,7 @@ from deploy import outcomes, pointer
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
-from deploy.services import pinning
+from deploy.services import pinning, watching
 from gates import services as gates
 from gates.models import Measurement
 from training import services as training
@@ -78,6 +78,7 @@ def reconcile_once() -> None:
         run__cancel_requested_at=None,
     ).select_related("release__status"):
         _stop_what_still_runs(place.release, place.release.status.reason)
+    watching.watch_once()
 
 
 def settle(release: Release, *, ended_early: str | None = None) -> None:

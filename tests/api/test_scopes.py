@@ -171,6 +171,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "approve"): (DECIDED, approve),
     ("POST", "cancel"): (OPERATED, cancel),
     ("POST", "decline"): (DECIDED, decline),
+    ("GET", "alarms"): (READ, plain("alarms/")),
     ("POST", "register"): (DECIDED, register),
     ("POST", "restore"): (DECIDED, restore),
     ("GET", "runs"): (READ, plain("runs/")),

@@ -2,14 +2,18 @@ import json
 from typing import Any
 
 from audit.command import GateCommand
-from deploy import snapshot
+from deploy import alarms, snapshot
 
 
 class Command(GateCommand):
-    help = "Print what every bot must use now: the snapshot a bot fetches."
+    help = "Print what every bot must use now: the snapshot a bot fetches, and whatever is an alarm."
 
     def answer(self, **options: Any) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(snapshot.current().body)
+        document["alarms"] = [
+            {"name": t.name, "severity": t.severity, "sentence": t.sentence, "remedy": t.remedy}
+            for t in alarms.troubles()
+        ]
         return document
 
     def say(self, answer: dict[str, Any]) -> str:
@@ -25,4 +29,5 @@ class Command(GateCommand):
         lines += [f"{coin}: {model['bundle']}" for coin, model in answer["models"].items()]
         if answer["simulated"]:
             lines.append("simulated market: not for trading")
+        lines += [f"ALARM: {alarm['sentence']} {alarm['remedy']}" for alarm in answer["alarms"]]
         return "\n".join(lines)

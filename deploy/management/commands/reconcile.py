@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import close_old_connections
 
-from deploy import services
+from deploy import alarms, services
 
 
 class Command(BaseCommand):
@@ -22,8 +22,14 @@ class Command(BaseCommand):
         while not stop.is_set():
             self._look()
             if options["once"]:
+                self._say_alarms()
                 return
             stop.wait(settings.RECONCILE_EVERY_SECONDS)
+
+    def _say_alarms(self) -> None:
+        """Running on, it logs each alarm once, when it begins and when it ends."""
+        for trouble in alarms.troubles():
+            self.stdout.write(f"ALARM: {trouble.sentence} {trouble.remedy}")
 
     def _look(self) -> None:
         close_old_connections()

@@ -1,0 +1,86 @@
+"""What a person must be told without having asked: found anew each time, from the world as it is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from deploy import outcomes, pointer
+from deploy.models import Alarm, Release
+from deploy.readiness import Fitness, readiness
+from deploy.rules import AlarmName, Severity
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong, and what to do about it. The same words while it is the same trouble."""
+
+    name: AlarmName
+    severity: Severity
+    sentence: str
+    remedy: str
+    raised_at: datetime | None = None
+    """When `reconcile` first found it; None when it has not looked since."""
+
+    @property
+    def is_critical(self) -> bool:
+        return self.severity == Severity.CRITICAL
+
+
+def troubles(fitness: Fitness | None = None) -> list[Trouble]:
+    """Everything that is an alarm at this moment, each with the time since when, where that is known."""
+    since = {(a.name, a.sentence): a.raised_at for a in Alarm.objects.filter(cleared_at=None)}
+    return [
+        Trouble(t.name, t.severity, t.sentence, t.remedy, since.get((t.name, t.sentence)))
+        for t in found(fitness or readiness())
+    ]
+
+
+def found(fitness: Fitness) -> Iterator[Trouble]:
+    """The alarms that the world gives reason for. Before the first pointer there is nothing to hold anybody on."""
+    now = pointer.current()
+    if now is None:
+        return
+    yield from _of_the_fallback(fitness)
+    if now.release is not None:
+        yield from _of_missing_coins(now.release)
+
+
+def _of_the_fallback(fitness: Fitness) -> Iterator[Trouble]:
+    release = fitness.release
+    if release is None:
+        yield Trouble(
+            AlarmName.FALLBACK,
+            Severity.CRITICAL,
+            "No fallback is registered: a pin would send every bot offline.",
+            "Launch a release of v5 for the purpose “fallback”, and have another person register it.",
+        )
+    elif fitness.against:
+        yield Trouble(
+            AlarmName.FALLBACK,
+            Severity.CRITICAL,
+            f"The fallback {release.line} (release {release.pk}) is not fit, so a pin would send every bot offline: "
+            f"{fitness.problem}.",
+            "Launch a new release of v5 for the purpose “fallback”, and have another person register it; or bring its"
+            " damaged files back from a copy. It is measured again by itself.",
+        )
+    elif fitness.unconfirmed:
+        yield Trouble(
+            AlarmName.FALLBACK,
+            Severity.WARNING,
+            f"Nobody can say whether the fallback {release.line} (release {release.pk}) still works; a pin would hold "
+            f"the bots on it all the same: {'; '.join(fitness.unconfirmed)}.",
+            "It is measured again by itself: if this stays for more than a few minutes, see that a worker takes the"
+            " gates queue, that reconcile runs and that the file store answers.",
+        )
+
+
+def _of_missing_coins(live: Release) -> Iterator[Trouble]:
+    lacking = outcomes.required_coins_lacking_in(live)
+    if lacking:
+        yield Trouble(
+            AlarmName.COINS,
+            Severity.CRITICAL,
+            f"What the bots run, {live.line} (release {live.pk}), holds nothing for {', '.join(lacking)}: they answer "
+            "neutral there, and it no longer counts as having passed.",
+            f"Launch a release that carries {', '.join(lacking)}, or release the coin from being required.",
+        )

@@ -1,0 +1,290 @@
+"""Whether the fallback would work now: who says so, that all say the same, and that somebody looks again."""
+
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+from audit import services as audit
+from audit.errors import Conflict
+from audit.models import AuditEvent
+from deploy import alarms, readiness, services
+from deploy.alarms import Trouble
+from deploy.models import Alarm, Release
+from deploy.rules import MoveKind, Purpose, Severity
+from gates.models import Measurement
+from tests import scenarios
+from tests.scenarios import APPROVER
+from training import files
+from training.models import Coin
+from training.rules import JobState
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+def fallback() -> Release:
+    return Release.objects.get(line="v5", purpose=Purpose.FALLBACK)
+
+
+def newest(coin: str) -> Measurement:
+    measurement = Measurement.objects.filter(
+        bundle__release_coins__release=fallback(), bundle__coin__symbol=coin
+    ).first()
+    assert measurement is not None
+    return measurement
+
+
+def measured_anew(coin: str, figures: dict[str, Any], **columns: Any) -> None:
+    """A later measurement of the fallback's bundle of this coin; today's code made it, unless `columns` say otherwise."""
+    before = newest(coin)
+    later = scenarios.measured(before.bundle, before.dataset, figures)
+    Measurement.objects.filter(pk=later.pk).update(**columns)
+
+
+def broken(coin: str, section: str, **figures: Any) -> dict[str, Any]:
+    document = scenarios.inaccurate(coin)
+    document[section] = {**document[section], **figures}
+    return document
+
+
+def alarm() -> Trouble | None:
+    cache.clear()  # as it is once the files were looked at anew
+    return next(iter(alarms.troubles()), None)
+
+
+def a_pin_goes() -> str:
+    return services.pin(actor=APPROVER, reason="it trades oddly").kind
+
+
+def lose(coin: str, name: str) -> None:
+    artifact = newest(coin).bundle.artifacts.get(name=name)
+    Path(default_storage.path(files.key(artifact.sha256))).unlink()
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade after which the code computes other features under the same name."""
+    from mlcore.features import SCHEMAS, Schema
+
+    old = SCHEMAS["relative72"]
+    monkeypatch.setitem(SCHEMAS, "relative72", Schema("relative72", old.columns[::-1]))
+
+
+UNFIT = {
+    "a file is damaged": lambda: scenarios.damage(fallback()),
+    "a file is missing": lambda: lose("ETH", "scaler.json"),
+    "a coin is required since": lambda: scenarios.Coin.objects.create(symbol="DOT"),
+    "it no longer loads": lambda: measured_anew("BTC", broken("BTC", "bundle", loads=False)),
+    "its scaler is gone": lambda: measured_anew("BTC", broken("BTC", "scaler", in_graph=False)),
+    "a weight is no number": lambda: measured_anew(
+        "BTC", broken("BTC", "weights", non_finite=["fc1.weight"])
+    ),
+    "a single row fails": lambda: measured_anew("BTC", broken("BTC", "single_sample", runs=False)),
+    "its features stand in another order": lambda: measured_anew(
+        "SOL", broken("SOL", "schema", columns_out_of_place=["rsi_14"], names_match=False)
+    ),
+    "today's measurement says nothing of its features": lambda: measured_anew(
+        "SOL", {k: v for k, v in scenarios.inaccurate("SOL").items() if k != "schema"}
+    ),
+    "its last measuring came to nothing": lambda: measured_anew(
+        "ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="the process ended with 139"
+    ),
+}
+
+
+@pytest.mark.parametrize("breaks", UNFIT.values(), ids=UNFIT.keys())
+def test_a_fallback_that_is_not_fit_is_an_alarm_and_a_pin_goes_offline(breaks: Any) -> None:
+    scenarios.service_in_use()
+    assert alarm() is None
+    breaks()
+    raised = alarm()
+    assert raised is not None
+    assert (raised.is_critical, "would send every bot offline" in raised.sentence) == (True, True)
+    problem = readiness.fallback_fitness().problem
+    assert problem is not None
+    assert problem in raised.sentence
+    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    assert (move.kind, problem in move.reason) == (MoveKind.OFFLINE, True)
+
+
+def test_a_fallback_whose_features_this_code_no_longer_computes_is_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scenarios.service_in_use()
+    forget(monkeypatch)
+    raised = alarm()
+    assert raised is not None
+    assert "BTC: this code computes other relative72 features than it was trained on" in raised.sentence
+    assert a_pin_goes() == MoveKind.OFFLINE
+
+
+def test_without_any_fallback_there_is_an_alarm_from_the_first_pointer_on() -> None:
+    assert alarm() is None
+    scenarios.inherited()
+    raised = alarm()
+    assert raised is not None
+    assert "No fallback is registered" in raised.sentence
+    assert a_pin_goes() == MoveKind.OFFLINE
+
+
+UNCONFIRMED = {
+    "another code version measured it": {"code_version": "0.0.9"},
+    "nobody knows which code measured it": {"code_version": ""},
+    "it was not measured for three days": {"finished_at": timezone.now() - timedelta(days=3)},
+}
+
+
+@pytest.mark.parametrize("columns", UNCONFIRMED.values(), ids=UNCONFIRMED.keys())
+def test_a_fallback_that_nobody_confirmed_is_an_alarm_and_is_pinned_all_the_same(
+    columns: dict[str, Any],
+) -> None:
+    scenarios.service_in_use()
+    Measurement.objects.filter(pk=newest("ETH").pk).update(**columns)
+    raised = alarm()
+    assert raised is not None
+    assert (raised.severity, "ETH" in raised.sentence) == (Severity.WARNING, True)
+    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    assert move.kind == MoveKind.PIN
+    assert "not confirmed of the fallback: ETH" in move.reason
+
+
+def test_figures_of_older_code_that_knew_no_schema_gate_do_not_make_it_unfit() -> None:
+    scenarios.service_in_use()
+    figures = {name: value for name, value in scenarios.inaccurate("SOL").items() if name != "schema"}
+    measured_anew("SOL", figures, code_version="0.0.9")
+    raised = alarm()
+    assert raised is not None
+    assert raised.severity == Severity.WARNING
+    assert a_pin_goes() == MoveKind.PIN
+
+
+def test_a_file_store_that_is_away_is_a_warning_whatever_came_of_the_last_measuring(
+    settings: Any, tmp_path: Path
+) -> None:
+    scenarios.service_in_use()
+    measured_anew("ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="no file could be read")
+    (tmp_path / "files").write_text("a file where the store's folder should be")
+    away = {"BACKEND": "training.storage.AtomicFileStorage", "OPTIONS": {"location": tmp_path / "files"}}
+    settings.STORAGES = {**settings.STORAGES, "default": away}
+    raised = alarm()
+    assert raised is not None
+    assert (raised.severity, "file store" in raised.sentence) == (Severity.WARNING, True)
+    assert a_pin_goes() == MoveKind.PIN
+
+
+def test_a_release_that_would_not_do_today_is_not_registered() -> None:
+    release = scenarios.Build(
+        line="v5", purpose=Purpose.FALLBACK, seed=9, figures=scenarios.everywhere(scenarios.inaccurate)
+    ).settled()
+    place = release.coins.get(coin__symbol="BTC")
+    assert place.bundle is not None
+    scenarios.measured(place.bundle, place.dataset, broken("BTC", "single_sample", runs=False))
+    with pytest.raises(Conflict, match="would not do as the fallback today: BTC single_sample"):
+        services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
+
+
+class TestWatching:
+    """What `reconcile` does about it, every few seconds."""
+
+    def test_a_fallback_measured_lately_by_this_code_is_left_alone(self) -> None:
+        scenarios.service_in_use()
+        assert services.watch_fallback() == []
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"finished_at": timezone.now() - timedelta(hours=25)},
+            {"code_version": "0.0.9", "created_at": timezone.now() - timedelta(hours=1)},
+            {"state": JobState.FAILED, "created_at": timezone.now() - timedelta(hours=1)},
+        ],
+        ids=["a day old", "of another code version", "come to nothing"],
+    )
+    def test_one_that_is_due_is_asked_for_once_and_waits_until_it_ended(
+        self, columns: dict[str, Any]
+    ) -> None:
+        scenarios.service_in_use()
+        Measurement.objects.filter(pk=newest("ETH").pk).update(**columns)
+        (asked,) = services.watch_fallback()
+        assert (asked.bundle.coin.symbol, asked.state) == ("ETH", JobState.QUEUED)
+        assert services.watch_fallback() == []
+        Measurement.objects.filter(pk=asked.pk).update(state=JobState.RUNNING)
+        assert services.watch_fallback() == []
+
+    @pytest.mark.parametrize(
+        "ended",
+        [{"state": JobState.FAILED, "failure": "killed"}, {"code_version": "0.0.9"}],
+        ids=["failed", "made by a worker of another version"],
+    )
+    def test_one_that_just_came_to_nothing_is_not_asked_for_at_once_again(
+        self, ended: dict[str, Any]
+    ) -> None:
+        scenarios.service_in_use()
+        measured_anew("ETH", scenarios.inaccurate("ETH"), **ended)
+        assert services.watch_fallback() == []
+
+    def test_a_new_measurement_gets_its_diagnosis_and_ends_the_alarm(self) -> None:
+        scenarios.service_in_use()
+        Measurement.objects.filter(pk=newest("ETH").pk).update(code_version="0.0.9")
+        services.reconcile_once()
+        assert Alarm.objects.get().cleared_at is None
+        measured_anew("ETH", scenarios.inaccurate("ETH"))
+        services.reconcile_once()
+        assert newest("ETH").diagnoses.count() == 1
+        assert Alarm.objects.get().cleared_at is not None
+        kinds = (
+            AuditEvent.objects.filter(kind__startswith="alarm.")
+            .order_by("seq")
+            .values_list("kind", flat=True)
+        )
+        assert list(kinds) == ["alarm.raised", "alarm.cleared"]
+        assert audit.verify() == []
+
+    def test_looking_again_raises_nothing_again(self) -> None:
+        scenarios.service_in_use()
+        Coin.objects.create(symbol="DOT")
+        for _ in range(3):
+            services.reconcile_once()
+        assert (
+            AuditEvent.objects.filter(kind="alarm.raised").count() == 2
+        )  # the fallback lacks it, and so does V6
+        assert set(Alarm.objects.values_list("name", flat=True)) == {"fallback", "coins"}
+
+    def test_a_trouble_that_changes_is_cleared_and_raised_in_its_new_words(self) -> None:
+        scenarios.service_in_use()
+        Measurement.objects.filter(pk=newest("ETH").pk).update(code_version="0.0.9")
+        services.record_alarms()
+        scenarios.damage(fallback())
+        cache.clear()
+        services.record_alarms()
+        assert [(alarm.severity, alarm.cleared_at is None) for alarm in Alarm.objects.all()] == [
+            (Severity.CRITICAL, True),
+            (Severity.WARNING, False),
+        ]
+
+
+@pytest.mark.usefixtures("committed")
+def test_reconcilers_at_once_ask_and_raise_once() -> None:
+    from django.db import connection
+
+    scenarios.service_in_use()
+    Measurement.objects.filter(pk=newest("ETH").pk).update(finished_at=timezone.now() - timedelta(days=3))
+    start = threading.Barrier(4)
+
+    def look() -> None:
+        start.wait()
+        services.watch_fallback()
+        services.record_alarms()
+        connection.close()
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Measurement.objects.filter(state=JobState.QUEUED).count() == 1
+    assert AuditEvent.objects.filter(kind="alarm.raised").count() == 1
+    assert audit.verify() == []
