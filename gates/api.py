@@ -1,16 +1,24 @@
-"""Policies and judgements, to read."""
+"""Policies and judgements, to read; and policies to propose and adopt."""
 
 import json
 from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.views import APIView
 
+from accounts import inputs
+from accounts.authentication import actor_of
 from accounts.inputs import WholeFilter
+from gates import services
+from gates.differences import Difference, Direction, differences
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.rules import Verdict, loosened
+from gates.rules import FULL_POLICY, Verdict, eased, loosened
 
 
 @extend_schema_serializer(component_name="GateResult")
@@ -24,11 +32,8 @@ class GateOutput(serializers.ModelSerializer[GateResult]):
         ]  # fmt: skip
 
 
-class Policies(ListAPIView[GatePolicy]):
-    """The numbered policies, newest first: which gates, their thresholds, and where they ask less than the seed's plan."""
-
-    class Filter(filters.FilterSet):
-        number = WholeFilter()
+class PolicyDetail(RetrieveAPIView[GatePolicy]):
+    """One policy, with what it says otherwise than the one that was in force when it was proposed."""
 
     @extend_schema_serializer(component_name="Policy")
     class Output(serializers.ModelSerializer[GatePolicy]):
@@ -39,21 +44,118 @@ class Policies(ListAPIView[GatePolicy]):
             reason = serializers.CharField()
 
         document = serializers.DictField(help_text="The gates by name, each with its thresholds.")
-        loosened = serializers.SerializerMethodField()
+        loosened = serializers.SerializerMethodField(help_text="Where it asks less than the seed's plan.")
+        eased = serializers.SerializerMethodField(
+            help_text="Where it asks less of the gates beyond the plan."
+        )
         adoptions = Adoption(many=True, help_text="When it came into force, and by whom.")
 
         class Meta:
             model = GatePolicy
             fields: ClassVar = [
-                "number", "document", "loosened", "reason", "proposed_by", "created_at", "adoptions",
+                "number", "document", "loosened", "eased", "reason", "proposed_by", "created_at", "adoptions",
             ]  # fmt: skip
 
         def get_loosened(self, policy: GatePolicy) -> list[str]:
             return loosened(policy.document)
 
+        def get_eased(self, policy: GatePolicy) -> list[str]:
+            return eased(policy.document)
+
+    @extend_schema_serializer(component_name="PolicyDetail")
+    class OutputWithDifferences(Output):
+        @extend_schema_serializer(component_name="PolicyDifference")
+        class Change(serializers.Serializer[Difference]):
+            gate = serializers.CharField()
+            parameter = serializers.CharField(help_text="`gate` where it is about the gate as a whole.")
+            before = serializers.JSONField(allow_null=True)
+            after = serializers.JSONField(allow_null=True)
+            direction = serializers.ChoiceField([direction.value for direction in Direction])
+            sentence = serializers.CharField()
+
+        predecessor = serializers.IntegerField(
+            source="predecessor.number",
+            default=None,
+            allow_null=True,
+            help_text="What was in force when it was proposed.",
+        )
+        differences = serializers.SerializerMethodField()
+
+        class Meta:
+            model = GatePolicy
+            fields: ClassVar = [
+                "number", "document", "loosened", "eased", "reason", "proposed_by", "created_at", "adoptions",
+                "predecessor", "differences",
+            ]  # fmt: skip
+
+        @extend_schema_field(Change(many=True))
+        def get_differences(self, policy: GatePolicy) -> list[dict[str, Any]]:
+            before = policy.predecessor
+            found = differences(before.document, policy.document) if before else []
+            return [dict(self.Change(change).data) for change in found]
+
+    queryset = GatePolicy.objects.prefetch_related("adoptions")
+    serializer_class = OutputWithDifferences
+    lookup_field = "number"
+
+
+class Policies(ListAPIView[GatePolicy]):
+    """The numbered policies, newest first: which gates, their thresholds, and where they ask less than the seed's plan."""
+
+    can_conflict = True
+
+    class Filter(filters.FilterSet):
+        number = WholeFilter()
+
+    @extend_schema_serializer(
+        component_name="PolicyProposal",
+        examples=[
+            OpenApiExample("as it comes", {"document": FULL_POLICY, "reason": "back to what it came with"})
+        ],
+    )
+    class Input(inputs.Input):
+        document = serializers.DictField(
+            help_text="`format` 1 and `gates`: each by name, with `required` and every threshold it has."
+        )
+        reason = inputs.Reason()
+
     queryset = GatePolicy.objects.prefetch_related("adoptions").order_by("-number")
-    serializer_class = Output
+    serializer_class = PolicyDetail.Output
     filterset_class = Filter
+
+    @extend_schema(
+        operation_id="propose_policy", request=Input, responses={201: PolicyDetail.OutputWithDifferences}
+    )
+    def post(self, request: Request) -> Response:
+        """Propose a policy, as an approver: it gets the next number and decides nothing until another adopts it."""
+        checked = self.Input.read(request)
+        policy = services.propose_policy(
+            checked["document"], actor=actor_of(request), reason=checked["reason"]
+        )
+        response = _policy_answer(policy, status=201)
+        response["Location"] = reverse("api:policy", kwargs={"number": policy.number})
+        return response
+
+
+class AdoptPolicy(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="PolicyAdoptionBy")
+    class Input(inputs.Input):
+        reason = inputs.Reason()
+
+    @extend_schema(operation_id="adopt_policy", request=Input, responses=PolicyDetail.OutputWithDifferences)
+    def post(self, request: Request, number: int) -> Response:
+        """Put a proposed policy in force, as another approver than who proposed it."""
+        checked = self.Input.read(request)
+        policy = services.find_policy(number)
+        services.adopt_policy(policy, actor=actor_of(request), reason=checked["reason"])
+        return _policy_answer(policy)
+
+
+def _policy_answer(policy: GatePolicy, status: int = 200) -> Response:
+    fresh = PolicyDetail.queryset.get(pk=policy.pk)
+    return Response(PolicyDetail.OutputWithDifferences(fresh).data, status=status)
 
 
 class Diagnoses(ListAPIView[Diagnosis]):

@@ -1,17 +1,47 @@
 """What a person may fill in about policies. What it means is checked by the services."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
 
 from accounts.forms import ReasonForm
+from gates.groups import GROUPS, Group, group_of
+from gates.meanings import meaning
 from gates.models import GatePolicy
-from gates.rules import GATES
-from gates.verdicts import Choice, Threshold
+from gates.rules import GATES, SEED_NAMES
+from gates.verdicts import Choice, Gate, Threshold
+
+STANDING = "standing"
+STANDINGS = {
+    "required": "required: decides",
+    "advisory": "advisory: tells only",
+    "absent": "left out: not asked",
+}
+
+
+@dataclass(frozen=True)
+class GateFields:
+    """One gate's part of the form; a gate of the plan has no say in whether it is required."""
+
+    gate: Gate
+    standing: forms.BoundField | None
+    thresholds: list[forms.BoundField]
+
+    @property
+    def about(self) -> str:
+        return (self.gate.judge.__doc__ or "").splitlines()[0]
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it stands otherwise than in the policy it begins from."""
+        fields = [*self.thresholds, *([self.standing] if self.standing else [])]
+        return any(str(field.value()) != str(field.initial) or field.errors for field in fields)
 
 
 class ProposalForm(ReasonForm):
-    """A new policy, written as changes of the thresholds of another."""
+    """A new policy, written as changes of another: which gates decide, and by which thresholds."""
 
     field_order = None
 
@@ -19,38 +49,62 @@ class ProposalForm(ReasonForm):
         super().__init__(*args, **kwargs)
         self._document = policy.document
         for gate in GATES.values():
+            entry = self._document["gates"].get(gate.name)
+            if gate.name not in SEED_NAMES:
+                self.fields[f"{gate.name}.{STANDING}"] = _standing_field(entry)
             for parameter in gate.parameters:
-                stands = self._document["gates"].get(gate.name, {}).get(parameter.name, parameter.seed)
-                self.fields[f"{gate.name}.{parameter.name}"] = _field(parameter, stands)
+                stands = (entry or {}).get(parameter.name, parameter.seed)
+                self.fields[f"{gate.name}.{parameter.name}"] = _field(gate.name, parameter, stands)
 
     @property
-    def gates(self) -> list[tuple[str, list[forms.BoundField]]]:
-        """The fields under the gates they belong to; gates without thresholds have none."""
-        of = {name: [self[f] for f in self.fields if f.startswith(f"{name}.")] for name in GATES}
-        return [(name, fields) for name, fields in of.items() if fields]
+    def groups(self) -> list[tuple[Group, list[GateFields]]]:
+        """Every gate under the group it belongs to."""
+        return [
+            (group, [self._of(gate) for gate in GATES.values() if group_of(gate.name) == group])
+            for group in GROUPS
+        ]
+
+    def _of(self, gate: Gate) -> GateFields:
+        standing = f"{gate.name}.{STANDING}"
+        return GateFields(
+            gate,
+            self[standing] if standing in self.fields else None,
+            [self[f"{gate.name}.{parameter.name}"] for parameter in gate.parameters],
+        )
 
     @property
     def document(self) -> dict[str, Any]:
         """The policy these fields make, ready for `propose_policy`."""
-        entries = {name: dict(entry) for name, entry in self._document["gates"].items()}
-        for name, value in self.cleaned_data.items():
-            gate, _, parameter = name.partition(".")
-            if parameter:
-                entries.setdefault(gate, {"required": True})[parameter] = value
-        return {"format": self._document["format"], "gates": entries}
+        entries = {gate.name: self._entry(gate) for gate in GATES.values()}
+        present = {name: entry for name, entry in entries.items() if entry is not None}
+        return {"format": self._document["format"], "gates": present}
+
+    def _entry(self, gate: Gate) -> dict[str, Any] | None:
+        standing = self.cleaned_data.get(f"{gate.name}.{STANDING}", "required")
+        if standing == "absent":
+            return None
+        thresholds = {p.name: self.cleaned_data[f"{gate.name}.{p.name}"] for p in gate.parameters}
+        return {"required": standing == "required", **thresholds}
 
 
-def _field(parameter: Threshold | Choice, stands: Any) -> forms.Field:
+def _standing_field(entry: Mapping[str, Any] | None) -> forms.Field:
+    stands = "absent" if entry is None else "required" if entry.get("required") else "advisory"
+    return forms.ChoiceField(label="What it does", choices=list(STANDINGS.items()), initial=stands)
+
+
+def _field(gate: str, parameter: Threshold | Choice, stands: Any) -> forms.Field:
     label = parameter.name.replace("_", " ").capitalize()
+    about = meaning(gate, parameter.name)
     if isinstance(parameter, Choice):
         choices = [(word, word.replace("_", " ")) for word in parameter.words]
-        return forms.ChoiceField(label=label, choices=choices, initial=stands)
+        return forms.ChoiceField(label=label, choices=choices, initial=stands, help_text=about)
     kind = forms.IntegerField if parameter.is_whole else forms.FloatField
     bounds: dict[str, Any] = {"min_value": parameter.least, "max_value": parameter.greatest}
     return kind(
         label=label,
         initial=stands,
         widget=forms.NumberInput(attrs={"step": 1 if parameter.is_whole else "any"}),
-        help_text=f"The plan says {parameter.seed:g}; {parameter.is_looser_when} is looser.",
+        help_text=f"{about} {parameter.seed:g} to begin with, {parameter.least:g} to {parameter.greatest:g} "
+        f"allowed; {parameter.is_looser_when} is looser.".strip(),
         **bounds,
     )

@@ -26,6 +26,13 @@ class GatePolicy(models.Model):
         return f"policy {self.number}"
 
     @property
+    def predecessor(self) -> GatePolicy | None:
+        """The policy that was in force when this one was proposed; none before the first."""
+        earlier = PolicyAdoption.objects.filter(at__lte=self.created_at).exclude(policy=self)
+        adoption = earlier.select_related("policy").first()
+        return adoption.policy if adoption else None
+
+    @property
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.body)
         return document

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gates.figures import Figures, NotMeasured
-from gates.wording import limit, signed
+from gates.skill_gates import NAIVE
+from gates.wording import limit, points, signed, size
 
 Range = tuple[float, float]
 Parameters = Mapping[str, Any]
@@ -45,7 +46,7 @@ def reading(gate: str, measured: Mapping[str, Any], policy: Mapping[str, Any]) -
         return None
     try:
         return read(Figures(measured), parameters)
-    except (NotMeasured, KeyError, TypeError, ValueError):
+    except (NotMeasured, AttributeError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -95,10 +96,69 @@ def _single_sample(figures: Figures, parameters: Parameters) -> Reading:
     return Reading(text, "one row against the batch")
 
 
+def _skill(figures: Figures, parameters: Parameters) -> Reading:
+    """Ahead of the naive forecaster that it leads by least; the scale reaches ten points either way."""
+    naive = figures.section("skill", "naive")
+    least = min(naive, key=lambda name: figures.number("skill", "naive", name, "lower"))
+    difference, lower, upper = (
+        figures.number("skill", "naive", least, name) for name in ("difference", "lower", "upper")
+    )
+
+    def place(value: float) -> float:
+        return max(0.0, min(100.0, 50 + 500 * value))
+
+    meter = Meter(
+        (place(float(parameters["above_naive"])), 100.0), (place(difference),), (place(lower), place(upper))
+    )
+    return Reading(
+        f"{points(difference)} points", f"{points(lower)} to {points(upper)} over {NAIVE[least]}", meter
+    )
+
+
+def _too_good(figures: Figures, parameters: Parameters) -> Reading:
+    return Reading(f"{100 * figures.share('accuracy', 'point'):.1f} %")
+
+
+def _attempts(figures: Figures, parameters: Parameters) -> Reading:
+    return Reading(f"attempt {figures.count('attempts', 'count'):,}", "on this gate window")
+
+
+def _calibration(figures: Figures, parameters: Parameters) -> Reading:
+    error = figures.share("calibration", "ece")
+    return Reading(f"{size(error)} points off", f"Brier score {figures.number('calibration', 'brier'):.3f}")
+
+
+def _stability(figures: Figures, parameters: Parameters) -> Reading:
+    parts = figures.section("stability")
+    stretches = [*parts["months"], *parts["volatility"]]
+    worst = min(stretches, key=lambda part: float(part["accuracy"]))
+    name = worst.get("month") or worst.get("tercile")
+    return Reading(f"{100 * worst['accuracy']:.1f} % at worst", f"in {name}, {worst['rows']:,} bars")
+
+
+def _latency(figures: Figures, parameters: Parameters) -> Reading:
+    return Reading(f"{figures.number('latency', 'p99_ms'):.3g} ms", "for 99 of 100 rows")
+
+
+def _drift(figures: Figures, parameters: Parameters) -> Reading:
+    largest = figures.number("drift", "largest", "psi")
+    return Reading(
+        f"{100 * figures.share('drift', 'over'):.0f} % of features",
+        f"most {figures.text('drift', 'largest', 'name')}, PSI {largest:.2f}",
+    )
+
+
 _READERS: Mapping[str, Callable[[Figures, Parameters], Reading]] = {
     "accuracy": _accuracy,
+    "attempts": _attempts,
+    "calibration": _calibration,
     "class_balance": _class_balance,
     "confidence": _confidence,
+    "drift": _drift,
+    "latency": _latency,
     "logit_range": _logit_range,
     "single_sample": _single_sample,
+    "skill": _skill,
+    "stability": _stability,
+    "too_good": _too_good,
 }

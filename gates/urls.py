@@ -1,10 +1,13 @@
 from django.urls import path
 
-from gates import views
+from gates.views import diagnoses, policies
 
 urlpatterns = [
-    path("policies/", views.index, name="policies"),
-    path("policies/propose/", views.propose, name="policy-propose"),
-    path("policies/<int:number>/", views.show, name="policy"),
-    path("policies/<int:number>/adopt/", views.adopt, name="policy-adopt"),
+    path("diagnoses/<int:pk>/", diagnoses.show, name="diagnosis"),
+    path("diagnoses/<int:pk>/charts/", diagnoses.charts, name="diagnosis-charts"),
+    path("diagnoses/<int:pk>/judge/", diagnoses.judge_again, name="diagnosis-judge"),
+    path("policies/", policies.index, name="policies"),
+    path("policies/propose/", policies.propose, name="policy-propose"),
+    path("policies/<int:number>/", policies.show, name="policy"),
+    path("policies/<int:number>/adopt/", policies.adopt, name="policy-adopt"),
 ]

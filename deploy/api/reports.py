@@ -113,6 +113,9 @@ class ReleaseReport(APIView):
         against = Side(allow_null=True)
         headline = serializers.CharField(help_text="How many of the five are fixed.")
         standing = serializers.CharField(help_text="Whether the release passes as a whole.")
+        loosened = serializers.ListField(
+            child=serializers.CharField(), help_text="Where its own policy asks less than the plan."
+        )
         failures = Failure(many=True)
         skill = Skill(many=True)
         gates = Gate(many=True)

@@ -12,6 +12,7 @@ def document(found: Comparison) -> dict[str, Any]:
         "against": _side(found.before) if found.before else None,
         "headline": found.headline,
         "standing": found.standing,
+        "loosened": found.loosened,
         "failures": [_failure(answer) for answer in found.failures],
         "skill": [_skill(skill) for skill in found.skills],
         "gates": [_row(row) for row in found.gates],

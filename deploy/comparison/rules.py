@@ -8,7 +8,7 @@ from typing import Any
 from deploy.comparison.failures import FAILURES, KnownFailure
 from deploy.comparison.skill import Skill, skill_of
 from gates.figures import Figures
-from gates.rules import GATES, Verdict
+from gates.rules import GATES, Verdict, loosened
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,12 @@ class Comparison:
     @property
     def coins(self) -> list[str]:
         return list(self.after.coins)
+
+    @property
+    def loosened(self) -> list[str]:
+        """Where the policy that the release was judged by asks less than the plan."""
+        policies = [judged.policy for judged in self.after.coins.values() if judged.policy]
+        return list(dict.fromkeys(sentence for policy in policies for sentence in loosened(policy)))
 
 
 def compare(after: Side, before: Side | None) -> Comparison:

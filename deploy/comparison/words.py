@@ -14,6 +14,7 @@ def words(found: Comparison) -> str:
     against = f" against {found.before.name}" if found.before else ""
     parts = [
         [f"{found.after.name}{against}", found.headline, found.standing],
+        *([[f"LOOSENED: {sentence}" for sentence in found.loosened]] if found.loosened else []),
         *(list(_failure(answer)) for answer in found.failures),
         ["What it knows of the market", *(f"  {skill.sentence}" for skill in found.skills)],
         ["Gate by gate", *(line for row in found.gates for line in _row(row))],

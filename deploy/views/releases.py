@@ -21,17 +21,14 @@ from deploy.models import Release
 from deploy.outcomes import places_of
 from deploy.progress import progress
 from deploy.rules import Action, ReleaseState
+from gates.charts import TITLES
 from gates.charts import charts as draw
 
 MOVING_SECONDS = 2
 HISTORY_SHOWN = 50
 CHARTS = {
-    "shares": "Predicted directions",
-    "confidence": "Confidence of predictions",
-    "logits": "Logits",
-    "confusion": "What came, what was said",
-    "reliability": "How sure, how often right",
-}
+    name: title for name, title in TITLES.items() if name not in ("volatility", "drift")
+}  # those stand with the diagnosis
 # Whom the page offers a decision; the service decides whether they may.
 OFFERED_TO = dict.fromkeys(Action, Role.APPROVER) | {Action.CANCEL: Role.OPERATOR}
 BY_ANOTHER = frozenset({Action.APPROVE, Action.RESTORE, Action.REGISTER})

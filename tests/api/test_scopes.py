@@ -17,6 +17,7 @@ from audit.models import AuditEvent
 from crpbot import api_urls
 from deploy import pointer, services
 from deploy.rules import Purpose
+from gates.services import policy_in_force, propose_policy
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
 from training import services as training
@@ -33,6 +34,7 @@ READ: Statuses = (401, 403, 200, 200, 200)
 OPERATED: Statuses = (401, 403, 403, 200, 403)
 STARTED: Statuses = (401, 403, 403, 201, 403)
 DECIDED: Statuses = (401, 403, 403, 403, 200)
+PROPOSED: Statuses = (401, 403, 403, 403, 201)
 
 SAYS_WHY = {"reason": "figures checked"}
 
@@ -147,6 +149,21 @@ def register() -> Request:
     return Request(f"releases/{release.pk}/register/", SAYS_WHY)
 
 
+def stricter() -> dict[str, Any]:
+    document: dict[str, Any] = policy_in_force().document
+    document["gates"]["accuracy"]["above"] = 0.7
+    return document
+
+
+def propose() -> Request:
+    return Request("policies/", {**SAYS_WHY, "document": stricter()})
+
+
+def adopt() -> Request:
+    proposed = propose_policy(stricter(), actor=scenarios.SECOND_APPROVER, reason="more is needed")
+    return Request(f"policies/{proposed.number}/adopt/", SAYS_WHY)
+
+
 def pin() -> Request:
     scenarios.service_in_use()
     return Request("pointer/pin/", SAYS_WHY)
@@ -154,6 +171,7 @@ def pin() -> Request:
 
 MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active"): (SERVED, snapshot),
+    ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "coins"): (READ, plain("coins/")),
@@ -164,6 +182,9 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "moves"): (READ, plain("moves/")),
     ("POST", "pin"): (DECIDED, pin),
     ("GET", "policies"): (READ, plain("policies/")),
+    ("POST", "policies"): (PROPOSED, propose),
+    ("GET", "policy"): (READ, plain("policies/1/")),
+    ("POST", "adopt-policy"): (DECIDED, adopt),
     ("GET", "releases"): (READ, plain("releases/")),
     ("POST", "releases"): (STARTED, launch),
     ("GET", "release"): (READ, one_release),
@@ -171,7 +192,6 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "approve"): (DECIDED, approve),
     ("POST", "cancel"): (OPERATED, cancel),
     ("POST", "decline"): (DECIDED, decline),
-    ("GET", "alarms"): (READ, plain("alarms/")),
     ("POST", "register"): (DECIDED, register),
     ("POST", "restore"): (DECIDED, restore),
     ("GET", "runs"): (READ, plain("runs/")),

@@ -177,6 +177,18 @@ def test_what_stands_against_a_release_comes_first_with_a_sentence_of_both() -> 
     )
 
 
+def test_a_report_says_that_its_own_policy_was_loosened() -> None:
+    def loose(coin: str) -> Judged:
+        policy = deepcopy(dict(SEED_POLICY))
+        policy["gates"]["accuracy"]["above"] = 0.3
+        return Judged(coin, policy=policy)
+
+    after = side("v7_fixed", inaccurate)
+    found = compare(Side(**{**vars(after), "coins": {coin: loose(coin) for coin in scenarios.COINS}}), None)
+    assert found.loosened == ["accuracy: above is 0.3; the seed's plan says 0.65."]
+    assert compare(after, None).loosened == []
+
+
 class TestSkill:
     @staticmethod
     def with_skill(difference: float, lower: float, upper: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from accounts.models import User
 from deploy import services
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from gates import services as gates
+from gates.models import Diagnosis
 from tests import factories, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training import leases
@@ -44,6 +45,7 @@ class Scene:
     failed_run: TrainingRun
     running_run: TrainingRun
     dataset: Dataset
+    diagnosis: Diagnosis
 
 
 def people() -> dict[str, User]:
@@ -69,7 +71,10 @@ def desk(*, bars: int = 2_400) -> Scene:
     failed = failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
     building = under_way({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
-    return Scene(inherited, fallback, awaiting, building, rejected, failed, running, running.dataset)
+    diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
+    return Scene(
+        inherited, fallback, awaiting, building, rejected, failed, running, running.dataset, diagnosis
+    )
 
 
 def _candles(coin: Coin, bars: int) -> Dataset:

@@ -39,15 +39,19 @@ PAGES = {
     "run that failed": "/runs/{failed_run}/",
     "datasets": "/datasets/",
     "dataset": "/datasets/{dataset}/",
+    "diagnosis": "/diagnoses/{diagnosis}/",
     "policies": "/policies/",
     "policy": "/policies/1/",
+    "the policy after it": "/policies/2/",
     "proposing a policy": "/policies/propose/",
+    "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",
 }
 FIGURES = {
     "release's charts": "/releases/{rejected}/charts/SOL/",
     "report's charts": "/releases/{awaiting}/report/charts/BTC/",
     "report as a file": "/releases/{awaiting}/report/file/",
+    "diagnosis's charts": "/diagnoses/{diagnosis}/charts/",
     "run's charts": "/runs/{running_run}/charts/",
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
@@ -130,6 +134,7 @@ def test_looking_changes_nothing(desk: scene.Scene, signed_in: SignedIn) -> None
         f"/runs/{desk.running_run.pk}/cancel/",
         f"/runs/{desk.failed_run.pk}/again/",
         "/policies/1/adopt/",
+        f"/diagnoses/{desk.diagnosis.pk}/judge/",
     ):
         assert client.get(path).status_code == 302
     assert (AuditHead.objects.get().hash, AuditEvent.objects.count()) == before
@@ -192,7 +197,7 @@ def test_a_page_asks_the_database_no_more_than_it_must(
 def test_every_page_there_is_stands_in_this_matrix(desk: scene.Scene) -> None:
     known = [re.sub(r"\{\w+\}", "1", path).partition("?")[0] for path in (PAGES | FIGURES).values()]
     covered = {get_resolver().resolve(path).view_name for path in known}
-    by_post_only = {"pin", "decide", "run-cancel", "run-again", "policy-adopt"}
+    by_post_only = {"pin", "decide", "run-cancel", "run-again", "policy-adopt", "diagnosis-judge"}
     without_role = {"sign-in", "sign-out", "healthz"}
     assert _own_names() == covered | by_post_only | without_role
 
@@ -214,9 +219,9 @@ def _own_names() -> set[str]:
         "/releases/9999/",
         f"/releases/{'9' * 20}/charts/BTC/",
         "/releases/9999/report/",
-        "/releases/1/report/?against=9999",
         "/runs/9999/",
         "/datasets/9999/",
+        "/diagnoses/9999/",
         "/policies/9999/",
         "/nowhere/",
     ],

@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
+from django.utils.html import escape
 
 from audit.models import AuditEvent
 from deploy import pointer
 from deploy.models import PointerMove, Release
-from gates.models import GatePolicy
+from gates.meanings import meaning
+from gates.models import Diagnosis, GatePolicy
+from gates.rules import GATES, SEED_NAMES
 from gates.services import policy_in_force
 from tests import factories
 from tests.pages import scene
@@ -363,31 +366,74 @@ class TestPolicies:
     def test_a_loosened_one_takes_two_people_and_is_then_told_on_every_page(
         self, desk: scene.Scene, signed_in: SignedIn
     ) -> None:
+        before = policy_in_force()
         fields = _policy_fields(signed_in("anna"))
         signed_in("anna").post(
             "/policies/propose/", {**fields, "accuracy.above": "0.6", "reason": "a calm market"}
         )
         proposed = GatePolicy.objects.latest("number")
         assert proposed.document["gates"]["accuracy"]["above"] == 0.6
-        assert policy_in_force().number == 1
+        assert policy_in_force() == before
 
         alone = signed_in("anna").post(f"/policies/{proposed.number}/adopt/", {"reason": "mine"})
-        assert alone.status_code == 403 and policy_in_force().number == 1
+        assert alone.status_code == 403 and policy_in_force() == before
         signed_in("arthur").post(f"/policies/{proposed.number}/adopt/", {"reason": "agreed"})
         assert policy_in_force() == proposed
         for path in ("/", "/runs/", f"/releases/{desk.rejected.pk}/", "/nowhere/"):
             assert "The gate is loosened." in text(signed_in("victor").get(path)), path
 
+    def test_the_form_holds_every_gate_with_its_bounds_and_what_they_mean(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        page = text(signed_in("anna").get("/policies/propose/"))
+        for gate in GATES.values():
+            assert f"<strong>{gate.name.replace('_', ' ')}</strong>" in page
+            assert (f'name="{gate.name}.standing"' in page) == (gate.name not in SEED_NAMES)
+            for parameter in gate.parameters:
+                assert f'name="{gate.name}.{parameter.name}"' in page
+                assert meaning(gate.name, parameter.name), f"{gate.name}.{parameter.name} means nothing yet"
+        assert 'min="0.34" max="0.9999"' in page
+
+    def test_a_later_gate_becomes_advice_or_is_left_out_and_the_page_shows_the_difference(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        fields = _policy_fields(signed_in("anna"))
+        changed = {
+            "skill.standing": "advisory",
+            "drift.standing": "absent",
+            "too_good.above": "0.8",
+            "reason": "candles of a young coin",
+        }
+        answer = signed_in("anna").post("/policies/propose/", {**fields, **changed}, follow=True)
+        gates = answer.context["policy"].document["gates"]
+        assert (gates["skill"]["required"], "drift" in gates) == (False, False)
+        told = {(d.gate, d.parameter, d.direction.value) for d in answer.context["differences"]}
+        assert told == {
+            ("skill", "gate", "looser"),
+            ("drift", "gate", "looser"),
+            ("too_good", "above", "stricter"),
+        }
+        assert "What differs from policy" in text(answer)
+
+    def test_one_that_was_in_force_before_can_be_taken_up_again(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        client = signed_in("anna")
+        fields = _policy_fields(client, "/policies/propose/?from=1")
+        client.post("/policies/propose/?from=1", {**fields, "reason": "the plan alone"})
+        assert GatePolicy.objects.latest("number").document == GatePolicy.objects.get(number=1).document
+
     def test_keeps_what_was_typed_and_says_what_is_wrong(
         self, desk: scene.Scene, signed_in: SignedIn
     ) -> None:
+        before = GatePolicy.objects.count()
         fields = _policy_fields(signed_in("anna"))
         answer = signed_in("anna").post(
             "/policies/propose/", {**fields, "accuracy.above": "7", "reason": "a slip of the finger"}
         )
         assert answer.status_code == 400
         assert "less than or equal to 0.9999" in text(answer) and "a slip of the finger" in text(answer)
-        assert GatePolicy.objects.count() == 1
+        assert GatePolicy.objects.count() == before
 
     def test_one_that_changes_nothing_is_refused(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
@@ -404,6 +450,73 @@ class TestPolicies:
         assert answer.status_code == 403 and "that takes the approver role" in text(answer)
 
 
+class TestDiagnoses:
+    def test_another_policy_speaks_of_the_same_figures(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        client = signed_in("anna")
+        page = f"/diagnoses/{desk.diagnosis.pk}/"
+        answer = client.post(f"{page}judge/", {"policy": "1"}, follow=True)
+        judged = Diagnosis.objects.latest("id")
+        assert (judged.measurement, judged.policy.number) == (desk.diagnosis.measurement, 1)
+        assert said(answer) == ["Policy 1 says of the same figures: failed."]
+        assert AuditEvent.objects.filter(kind="diagnosis.judged_again", actor="anna").exists()
+        assert f'href="/diagnoses/{judged.pk}/"' in text(client.get(page))
+        assert Release.objects.get(pk=desk.rejected.pk).state == "rejected"
+
+    def test_every_gate_says_its_sentence_and_the_attempt_is_counted(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        page = text(signed_in("victor").get(f"/diagnoses/{desk.diagnosis.pk}/"))
+        for result in desk.diagnosis.results.all():
+            assert escape(result.sentence) in page, result.gate
+        assert "<dt>Attempt</dt>" in page and desk.diagnosis.digest in page
+
+    def test_takes_an_operator_or_an_approver(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        path = f"/diagnoses/{desk.diagnosis.pk}/"
+        client = signed_in("victor")
+        assert f'action="{path}judge/"' not in text(client.get(path))
+        answer = client.post(f"{path}judge/", {"policy": "1"})
+        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+
+    @pytest.mark.parametrize(("policy", "status"), [("", 400), ("x", 400), ("0", 400), ("99", 404)])
+    def test_by_a_policy_there_is(
+        self, policy: str, status: int, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("anna").post(f"/diagnoses/{desk.diagnosis.pk}/judge/", {"policy": policy})
+        assert answer.status_code == status
+
+
+class TestReports:
+    @pytest.mark.parametrize(("against", "status"), [("9999", 404), ("x", 400), ("1" * 30, 400), ("²", 400)])
+    def test_against_what_is_no_release_says_so(
+        self, against: str, status: int, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/", {"against": against})
+        assert answer.status_code == status
+
+    def test_the_five_failures_stand_at_the_top(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        page = text(signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/"))
+        assert "Of the five V6 failures four are fixed (1, 2, 3 and 4)" in page
+        assert page.index("Severe overconfidence") < page.index("Gate by gate")
+
+    def test_it_is_saved_under_a_name_that_says_what_it_is(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/file/")
+        name = f"report-release-{desk.awaiting.pk}-against-{desk.inherited.pk}.html"
+        assert answer["Content-Disposition"] == f'attachment; filename="{name}"'
+
+
+@pytest.mark.parametrize("name", ["victor", "anna"])
+def test_nobody_is_offered_a_launch_who_may_not_launch(
+    name: str, desk: scene.Scene, signed_in: SignedIn
+) -> None:
+    client = signed_in(name)
+    for path in ("/", "/releases/", "/releases/?state=live", f"/releases/{desk.rejected.pk}/"):
+        page = text(client.get(path))
+        assert 'href="/launch/' not in page, path
+    assert 'href="/launch/' in text(signed_in("olivia").get("/releases/"))
+
+
 def _epoch() -> int:
     now = pointer.current()
     assert now is not None
@@ -414,7 +527,7 @@ def _upload(data: bytes) -> SimpleUploadedFile:
     return SimpleUploadedFile("eth.csv", data)
 
 
-def _policy_fields(client: Any) -> dict[str, str]:
+def _policy_fields(client: Any, path: str = "/policies/propose/") -> dict[str, str]:
     """The proposal's form as it is first shown."""
-    form = client.get("/policies/propose/").context["form"]
+    form = client.get(path).context["form"]
     return {name: str(field.initial) for name, field in form.fields.items() if name != "reason"}

@@ -1,5 +1,8 @@
 """Policies: the list, one with its thresholds, proposing and adopting."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,9 +14,12 @@ from accounts.pages import paged
 from accounts.rules import Role
 from audit.errors import DomainError
 from gates import services
+from gates.differences import differences
 from gates.forms import ProposalForm
+from gates.groups import GROUPS, Group, group_of
 from gates.models import GatePolicy
-from gates.rules import GATES, SEED_POLICY, loosened
+from gates.rules import FULL_POLICY, GATES, eased, loosened
+from gates.verdicts import Gate
 
 
 @require_safe
@@ -21,7 +27,7 @@ def index(request: HttpRequest) -> HttpResponse:
     page = paged(request, GatePolicy.objects.prefetch_related("adoptions"))
     context = {
         "page": page,
-        "rows": [(policy, loosened(policy.document)) for policy in page],
+        "rows": [(policy, loosened(policy.document), eased(policy.document)) for policy in page],
         "in_force": services.policy_in_force(),
         "can_propose": actor_of(request).has(Role.APPROVER),
     }
@@ -53,10 +59,17 @@ def adopt(request: HttpRequest, number: int) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def propose(request: HttpRequest) -> HttpResponse:
-    """A new policy, from the one in force."""
+    """A new policy, from the one in force, or from an older one that is wanted back."""
     in_force = services.policy_in_force()
-    form = ProposalForm(in_force, request.POST if request.method == "POST" else None)
-    context = {"form": form, "in_force": in_force, "can_propose": actor_of(request).has(Role.APPROVER)}
+    begins_as = _begins_as(request, in_force)
+    form = ProposalForm(begins_as, request.POST if request.method == "POST" else None)
+    context = {
+        "form": form,
+        "in_force": in_force,
+        "begins_as": begins_as,
+        "policies": GatePolicy.objects.all(),
+        "can_propose": actor_of(request).has(Role.APPROVER),
+    }
     if request.method != "POST":
         return render(request, "gates/propose.html", context)
     if not form.is_valid():
@@ -74,6 +87,12 @@ def propose(request: HttpRequest) -> HttpResponse:
     return redirect("policy", policy.number)
 
 
+def _begins_as(request: HttpRequest, in_force: GatePolicy) -> GatePolicy:
+    asked = request.GET.get("from", "")
+    known = asked.isascii() and asked.isdigit() and len(asked) < 10
+    return (GatePolicy.objects.filter(number=int(asked)).first() if known else None) or in_force
+
+
 def _policy(number: int) -> GatePolicy:
     return get_object_or_404(GatePolicy.objects.prefetch_related("adoptions"), number=number)
 
@@ -81,29 +100,45 @@ def _policy(number: int) -> GatePolicy:
 def _page(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: int = 200) -> HttpResponse:
     in_force = services.policy_in_force()
     actor = actor_of(request)
+    before = policy.predecessor
     context = {
         "policy": policy,
         "in_force": in_force,
-        "gates": _gates(policy),
+        "groups": _groups(policy),
         "looser": loosened(policy.document),
+        "eased": eased(policy.document),
+        "before": before,
+        "differences": differences(before.document, policy.document) if before else [],
         "form": form,
         "can_adopt": actor.has(Role.APPROVER) and policy.number > in_force.number,
+        "can_propose": actor.has(Role.APPROVER),
         "needs_another": actor.name == policy.proposed_by,
     }
     return render(request, "gates/policy.html", context, status=status)
 
 
-def _gates(policy: GatePolicy) -> list[dict[str, object]]:
-    """Each gate of the policy: what passes, what the plan says, and whether it decides."""
+def _groups(policy: GatePolicy) -> list[tuple[Group, list[dict[str, object]]]]:
+    """Every gate the policy asks for, under its group."""
     entries = policy.document["gates"]
     return [
-        {
-            "name": gate.name,
-            "says": gate.says(entries[gate.name]),
-            "plan": gate.says(SEED_POLICY["gates"][gate.name]),
-            "is_required": entries[gate.name]["required"],
-            "about": (gate.judge.__doc__ or "").splitlines()[0],
-        }
-        for gate in GATES.values()
-        if gate.name in entries
+        (group, found)
+        for group in GROUPS
+        if (
+            found := [
+                _described(gate, entries[gate.name])
+                for gate in GATES.values()
+                if gate.name in entries and group_of(gate.name) == group
+            ]
+        )
     ]
+
+
+def _described(gate: Gate, entry: Mapping[str, Any]) -> dict[str, object]:
+    """What passes, what it says to begin with, and whether it decides."""
+    return {
+        "name": gate.name,
+        "says": gate.says(entry),
+        "plan": gate.says(FULL_POLICY["gates"][gate.name]),
+        "is_required": entry["required"],
+        "about": (gate.judge.__doc__ or "").splitlines()[0],
+    }
