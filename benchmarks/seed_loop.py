@@ -46,18 +46,18 @@ class SmoothedLoss(nn.Module):
         return (-wanted * log_shares).sum(dim=-1).mean()
 
 
-def train(prepared: Prepared, epochs: int, checkpoint: Path) -> nn.Module:
+def train(prepared: Prepared, epochs: int, checkpoint: Path, device: str = "cpu") -> nn.Module:
     """All epochs, saving the best as the plan does; the rows come scaled, as ours do."""
     rows, labels = (torch.from_numpy(array) for array in prepared.fit)
-    stop_rows, stop_labels = (torch.from_numpy(array) for array in prepared.stop)
+    stop_rows, stop_labels = (torch.from_numpy(array).to(device) for array in prepared.stop)
     loader = DataLoader(TensorDataset(rows, labels), batch_size=BATCH_SIZE, shuffle=True)
-    network, loss_of, best = SeedNetwork(), SmoothedLoss(), float("inf")
+    network, loss_of, best = SeedNetwork().to(device), SmoothedLoss(), float("inf")
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
     for _ in range(epochs):
         network.train()
         for batch, wanted in loader:
             optimizer.zero_grad()
-            loss = loss_of(network(batch), wanted)
+            loss = loss_of(network(batch.to(device)), wanted.to(device))
             loss.backward()
             optimizer.step()
         network.eval()
