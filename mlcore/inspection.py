@@ -83,7 +83,7 @@ class Inspection:
     def weights_part(self) -> dict[str, Any]:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
         try:
-            stored, initializers = _stored(self.folder), _initializers(_model(self.folder))
+            stored, initializers = stored_weights(self.folder), _initializers(_model(self.folder))
         except FAULTS as error:
             return {"tensors": None, "non_finite": None, "equal_in_graph": None, "problem": _said(error)}
         everything = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
@@ -112,7 +112,8 @@ def _said(error: BaseException) -> str:
     )
 
 
-def _stored(folder: Path) -> dict[str, np.ndarray]:
+def stored_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The tensors of the weights file, whatever they are worth. Raises one of FAULTS."""
     return load((folder / WEIGHTS_FILE).read_bytes())
 
 
@@ -133,7 +134,7 @@ def _shapes_match(folder: Path, is_any_graph: bool) -> bool:
 
     Of any other graph: both hold the same tensors, some, and each in the same shape.
     """
-    stored, own = _stored(folder), _own(_initializers(_model(folder)))
+    stored, own = stored_weights(folder), _own(_initializers(_model(folder)))
     in_file = {
         name: array.shape
         for name, array in stored.items()

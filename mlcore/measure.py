@@ -158,8 +158,7 @@ def _names(inspection: Inspection) -> dict[str, Any]:
 
 def _behaviour(subject: Subject) -> Iterator[tuple[str, Any]]:
     """What the bundle does on the gate window; parts already found stand if a later one fails."""
-    predictor, found = subject.predictor, subject.examples
-    assert predictor.schema is subject.schema
+    found = subject.examples
     gate, fit = found.window(found.split.gate), found.window(found.split.fit)
     yield "window", {**gate, "fit_last_at": fit["last_at"]}
     yield "logits", figures.logits(subject.logits)

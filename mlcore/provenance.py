@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from mlcore import features, labels
+from mlcore import features, forward, labels
 from mlcore.bundle import SCALER_FILE
 from mlcore.candle_checks import interval_milliseconds
 from mlcore.errors import BundleRefused
 from mlcore.examples import Examples
+from mlcore.graph import Layout
+from mlcore.inspection import stored_weights
 from mlcore.overlap import shared_rows
 from mlcore.prepared import Scaler
+from mlcore.single_rows import spread
 from mlcore.subject import Subject, claimed, claimed_number
 
 STATISTICS_TOLERANCE = 1e-4
@@ -23,6 +26,11 @@ STATISTICS_TOLERANCE = 1e-4
 fitted on the whole series, is beyond 1e-3 in most columns."""
 
 _CUTS_TOLERANCE = 1e-6
+_FOLLOWED_ROWS = 256
+_FOLLOWED_TOLERANCE = 1e-3
+"""In parts of the greatest logit, at least of 1. The graph adds in float32, which is off by 1e-6; a layer more, less or
+elsewhere by far more than this."""
+
 _WINDOW_FACTS = ("first_at", "last_at", "rows", "digest")
 
 
@@ -121,12 +129,12 @@ def reload(subject: Subject) -> dict[str, Any]:
 
     `largest_difference` is the greater of loss's and accuracy's, null where there is nothing to compare.
     """
-    found = {
+    found: dict[str, Any] = {
         "reported": _reported(subject),
         "recomputed": dict.fromkeys(("loss", "accuracy", "rows")),
         "largest_difference": None,
         "cuts_match": None,
-        "weights_equal_in_graph": subject.inspection.weights_part["equal_in_graph"],
+        "weights_equal_in_graph": _graph_follows_weights(subject),
     }
     training = subject.training
     if training is None:
@@ -140,6 +148,32 @@ def reload(subject: Subject) -> dict[str, Any]:
     if any(reported is None for reported, _ in pairs):
         return {**found, "problem": "the manifest does not say what its training reported"}
     return {**found, "largest_difference": float(max(abs(said - is_now) for said, is_now in pairs))}
+
+
+def _graph_follows_weights(subject: Subject) -> bool | None:
+    """Whether the graph holds the weights file's tensors and does with them what the network does, and nothing else.
+
+    What a graph from outside should do is written nowhere else: there only the tensors are compared.
+    """
+    is_same = subject.inspection.weights_part["equal_in_graph"]
+    parameters = subject.manifest.document.get("parameters")
+    if is_same is not True or claimed(parameters, "network") not in ("perceptron", "logistic"):
+        return is_same
+    layout = Layout(claimed(parameters, "layout") or Layout.RELU_BEFORE_BN)
+    gate = subject.examples.split.gate
+    rows = spread(np.arange(gate.start, gate.stop), _FOLLOWED_ROWS)
+    raw = subject.examples.features[rows]
+    scaled = _scaler_of(subject).scaled(raw) if SCALER_FILE in subject.manifest.files else raw
+    expected = forward.logits(stored_weights(subject.inspection.folder), scaled, layout)
+    if not np.isfinite(expected).all():
+        return is_same  # neither does anything, and other figures say so
+    reach = max(1.0, float(np.abs(expected).max()))
+    return bool(np.abs(subject.logits[rows - gate.start] - expected).max() <= _FOLLOWED_TOLERANCE * reach)
+
+
+def _scaler_of(subject: Subject) -> Scaler:
+    held = json.loads((subject.inspection.folder / SCALER_FILE).read_bytes())
+    return Scaler(np.asarray(held["mean"], np.float64), np.asarray(held["scale"], np.float64))
 
 
 def _reported(subject: Subject) -> dict[str, float | None]:

@@ -75,7 +75,7 @@ class Subject:
         named = self.manifest.dataset_digest
         if named == self.dataset_digest:
             return self.frame
-        if self.training_frame is None:
+        if named is None or self.training_frame is None:
             return None
         given = candles.digest(self.training_frame)
         if given != named:

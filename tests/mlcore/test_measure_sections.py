@@ -14,11 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from onnx import helper, load_model_from_string
 
-from mlcore import bundle, candles, causality, features, figures, measure, provenance, skill, stability
+from mlcore import bundle, candles, causality, features, figures, graph, measure, provenance, skill, stability
 from mlcore.bootstrap import Blocks
 from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle
 from mlcore.fit import Trained, fit
+from mlcore.graph import Layout
 from mlcore.inspection import Inspection
 from mlcore.prepared import Scaler
 from mlcore.recipes import RECIPES
@@ -195,6 +197,23 @@ def test_without_the_training_candles_nothing_is_claimed_to_be_recomputed(
     assert found["schema"]["statistics_match"] is None
     assert found["reload"]["largest_difference"] is None
     assert "not at hand" in found["reload"]["problem"]
+
+
+def test_of_a_bundle_from_outside_nothing_of_its_training_is_known(
+    v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
+) -> None:
+    def forget(document: dict[str, Any]) -> None:
+        document.update(dataset=None, windows=None, training=None)
+        document["labels"]["cuts"] = None
+
+    found = measured(restated(v7_bundle, tmp_path / "outside", forget), market[:1_500], training_frame=market)
+    windows = found["windows"]
+    assert windows["problem"] is None
+    unknown = ("fit", "stop", "on_training_candles", "recomputed", "rows_shared")
+    assert {windows[name] for name in unknown} == {None}
+    assert windows["gate"]["rows"] == found["accuracy"]["rows"] == found["skill"]["rows"]
+    assert (found["schema"]["names_match"], found["schema"]["statistics_match"]) == (True, None)
+    assert (found["reload"]["cuts_match"], found["reload"]["largest_difference"]) == (None, None)
 
 
 def test_other_candles_than_the_manifest_names_are_not_taken_for_its_training(
@@ -385,6 +404,55 @@ def test_a_manifest_without_figures_to_compare_says_so(
     assert found["reload"]["largest_difference"] is None
     assert found["reload"]["problem"]
     assert found["skill"]["problem"] is None
+
+
+def skip_a_batch_norm(model: Any) -> None:
+    after = next(node for node in model.graph.node if node.name == "fc3")
+    after.input[0] = "relu2"
+    model.graph.node.remove(next(node for node in model.graph.node if node.name == "bn2"))
+
+
+def double_the_logits(model: Any) -> None:
+    model.graph.node[-1].output[0] = "single"
+    model.graph.node.append(helper.make_node("Add", ["single", "single"], ["logits"]))
+
+
+@pytest.mark.parametrize(
+    "change", [skip_a_batch_norm, double_the_logits], ids=["BatchNorm skipped", "a step more"]
+)
+def test_a_graph_of_the_same_weights_that_does_something_else_with_them_is_found(
+    change: Callable[[Any], object], v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+
+    def changed(document: dict[str, Any]) -> None:
+        model = load_model_from_string((folder / MODEL_FILE).read_bytes())
+        change(model)
+        data = model.SerializeToString()
+        (folder / MODEL_FILE).write_bytes(data)
+        entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        document["files"][MODEL_FILE] = entry
+
+    subject = Subject(Inspection(folder, restated(v7_bundle, folder, changed).digest), market)
+    found = provenance.reload(subject)
+    assert found["weights_equal_in_graph"] is False
+    assert found["largest_difference"] > 1e-3
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_a_network_of_either_layout_is_followed(
+    layout: Layout, v7: Trained, v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
+) -> None:
+    folder = tmp_path / "imported"
+
+    def imported(document: dict[str, Any]) -> None:
+        data = graph.build(v7.weights, v7.scaler, layout)
+        (folder / MODEL_FILE).write_bytes(data)
+        document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        document["parameters"]["layout"] = layout.value
+
+    found = asked(provenance.reload, restated(v7_bundle, folder, imported), market)
+    assert found["weights_equal_in_graph"] is True
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.15])
