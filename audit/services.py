@@ -49,7 +49,7 @@ def record(
         actor=str(actor)[:150],
         kind=kind,
         object_type=obj._meta.model_name or "",
-        object_id=str(obj.pk),
+        object_id="" if obj.pk is None else str(obj.pk),  # of what was refused before it came to be
         object_name=str(obj)[:200],
         reason=reason,
         previous_hash=head.hash,

@@ -247,6 +247,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
+# Whether a release trained or judged on a made-up market may be put in front of a bot: for trials, never for money.
+ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
 # What a release may take: the seed's plan allows 90 minutes and about $1.50 on a g5.xlarge.
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")

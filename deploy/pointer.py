@@ -1,5 +1,6 @@
 """The pointer: what it says now, and the one function that moves it."""
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -22,14 +23,33 @@ def fallback() -> Release | None:
     return last.release if last else None
 
 
+def why_never(release: Release) -> str | None:
+    """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
+
+    A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money.
+    """
+    if settings.ALLOW_SIMULATED:
+        return None
+    places = release.coins.select_related("coin", "dataset", "bundle")
+    coins = [p.coin.symbol for p in places if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)]
+    if not coins:
+        return None
+    return (
+        f"{release} was trained or judged on simulated candles ({', '.join(coins)}), and this service puts no such release"
+        " in front of a bot. Launch one on real candles; CRPBOT_ALLOW_SIMULATED=1 is for trials only."
+    )
+
+
 def move(
     kind: MoveKind, release: Release | None, *, policy: GatePolicy, actor: object, reason: str
 ) -> PointerMove:
     """Append the next epoch and its event, in the caller's transaction.
 
     The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
-    place, Conflict when they refuse.
+    place, Conflict when they refuse, or when the release is one that no bot may ever be given.
     """
+    if release is not None and (why := why_never(release)):
+        raise Conflict(why)
     if missing := triggers.missing():
         raise Unavailable(
             f"The pointer does not move: {len(missing)} database triggers are missing or altered ({missing[0]}, …)."

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.rules import Actor, Role
+from accounts.rules import REASON_LIMIT, Actor, Role
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput
 from deploy import pointer
@@ -36,18 +36,20 @@ def launch(
     """Start a release: a run for every required coin, each on its dataset (its newest, where none is named).
 
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, or a
-    coin without candles, Conflict when a second release would be inherited.
+    coin without candles, Conflict for candles that did not pass, or when a second release would be inherited.
     """
-    actor.require(Role.OPERATOR, "launch a release")
-    training.plan(line, dict(parameters or {}))
-    chosen = _choose_datasets(datasets or {})
-    seed = _checked_seed(seed)
-    with transaction.atomic():
-        audit.lock_head()
-        if purpose == Purpose.INHERITED and pointer.current() is not None:
-            raise Conflict("The service has its first pointer already; launch a candidate instead.")
-        release = _create(line, actor, dict(parameters or {}), chosen, seed, purpose)
-        transaction.on_commit(lambda: settling.advance_quietly(release.pk))
+    wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
+    with audit.refusals_recorded("release.launch", wanted, actor=actor):
+        actor.require(Role.OPERATOR, "launch a release")
+        training.plan(line, dict(parameters or {}))
+        chosen = _choose_datasets(datasets or {})
+        seed = _checked_seed(seed)
+        with transaction.atomic():
+            audit.lock_head()
+            if purpose == Purpose.INHERITED and pointer.current() is not None:
+                raise Conflict("The service has its first pointer already; launch a candidate instead.")
+            release = _create(line, actor, dict(parameters or {}), chosen, seed, purpose)
+            transaction.on_commit(lambda: settling.advance_quietly(release.pk))
     return release
 
 
@@ -102,7 +104,7 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
             f"A release does not mix simulated and real candles: {told}. Name a dataset for each coin.",
             field="datasets",
         )
-    return chosen
+    return {coin: training.require_sound(dataset) for coin, dataset in chosen.items()}
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
@@ -145,8 +147,10 @@ def required_reason(reason: str) -> str:
     cleaned = reason.strip()
     if not cleaned:
         raise InvalidInput("Give a reason: it stands in the audit history.", field="reason")
-    if len(cleaned) > 1000:
-        raise InvalidInput(f"The reason has {len(cleaned)} characters; 1,000 are enough.", field="reason")
+    if len(cleaned) > REASON_LIMIT:
+        raise InvalidInput(
+            f"The reason has {len(cleaned)} characters; {REASON_LIMIT:,} are enough.", field="reason"
+        )
     return cleaned
 
 

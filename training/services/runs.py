@@ -14,9 +14,11 @@ from audit.errors import Conflict, InvalidInput, NotFound
 from mlcore.errors import InvalidParameter
 from mlcore.recipes import RECIPES, Recipe
 from mlcore.splits import MIN_ROWS
+from mlcore.verdicts import Verdict
 from training import leases, queue
-from training.models import Budget, Coin, Dataset, TrainingRun
+from training.models import Budget, Coin, Dataset, RunLine, TrainingRun
 from training.rules import GREATEST_SEED, JobState
+from training.services import judging
 
 
 def plan(line: str, parameters: Mapping[str, Any]) -> Recipe:
@@ -61,6 +63,7 @@ def launch_run(
     actor.require(Role.OPERATOR, "launch a training run")
     recipe = plan(line, parameters)
     _check_dataset(coin, dataset)
+    dataset = judging.judged(dataset)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= GREATEST_SEED:
         raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
     with transaction.atomic():
@@ -79,6 +82,9 @@ def launch_run(
         )
         detail = {"dataset": dataset.digest, "seed": seed, "parameters": run.parameters}
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
+        if dataset.verdict != Verdict.PASSED:
+            warning = f"Warning: {judging.verdict_sentence(dataset)} No release trains on them."
+            RunLine.objects.create(run=run, attempt=0, text=warning)
         if is_sent:
             queue.enqueue(run)
     return run
@@ -108,18 +114,19 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
 
     Raises Conflict for a run that has ended.
     """
-    actor.require(Role.OPERATOR, "cancel a training run")
-    with transaction.atomic():
-        audit.lock_head()
-        run.refresh_from_db()
-        if run.has_ended:
-            raise Conflict(f"{run} has ended already: it {_ended_as(run)}.")
-        if leases.is_free(run):
-            _cancel_at_once(run, actor, reason)
-        elif run.cancel_requested_at is None:
-            run.cancel_requested_at = timezone.now()
-            run.save(update_fields=["cancel_requested_at"])
-            audit.record("trainingrun.cancel_requested", run, actor=actor, reason=reason)
+    with audit.refusals_recorded("trainingrun.cancel", run, actor=actor, reason=reason):
+        actor.require(Role.OPERATOR, "cancel a training run")
+        with transaction.atomic():
+            audit.lock_head()
+            run.refresh_from_db()
+            if run.has_ended:
+                raise Conflict(f"{run} has ended already: it {_ended_as(run)}.")
+            if leases.is_free(run):
+                _cancel_at_once(run, actor, reason)
+            elif run.cancel_requested_at is None:
+                run.cancel_requested_at = timezone.now()
+                run.save(update_fields=["cancel_requested_at"])
+                audit.record("trainingrun.cancel_requested", run, actor=actor, reason=reason)
 
 
 def _cancel_at_once(run: TrainingRun, actor: Actor, reason: str) -> None:

@@ -38,6 +38,8 @@ class Command(ActingCommand):
         from training import runner  # here torch is wanted
 
         run = self._launched(options)
+        for line in run.log.all():
+            self.stderr.write(self.style.WARNING(line.text))
         trained = runner.train(
             run.pk,
             worker_name=f"train@{socket.gethostname()}",
