@@ -1,17 +1,32 @@
 """Runs and candles as pictures: plain Plotly figures, drawn by the page's own script."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
 
+from mlcore.candle_verdicts import LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY
 from training.models import Epoch
 
 Figure = dict[str, Any]
 
 MOST_POINTS = 1200
 """About one a pixel; more cost time to send and draw, and show nothing more."""
+
+BAND = "rgba(63,166,107,0.16)"
+
+JUDGED = {
+    "variance_ratio": (
+        "Variance ratio",
+        "Moves over 16 bars against moves of one: a market's stay near 1, in the band",
+    ),
+    "volatility": ("Volatility", "Standard deviation of returns, scaled to an hour"),
+    "returns": ("Returns", "Quiet bars and violent ones, against the normal distribution"),
+    "day": ("The day", "Volume by the hour: every market sleeps"),
+}
+"""The pictures of a judgement: what each is called, and what it shows."""
 
 
 def learning(epochs: Sequence[Epoch], allowed: int) -> dict[str, Figure]:
@@ -74,6 +89,125 @@ def price(candles: pl.DataFrame) -> dict[str, Figure]:
             ],
             "layout": {"showlegend": False, "yaxis": {"title": {"text": "price"}}, "hovermode": "x"},
         }
+    }
+
+
+def judged(document: Mapping[str, Any]) -> dict[str, Figure]:
+    """How candles moved against the bands they were judged by, from a stored judgement; nothing of one without."""
+    picture = document.get("picture") or {}
+    drawn = {
+        "variance_ratio": _variance_ratio(picture.get("stretches", [])),
+        "volatility": _volatility(picture.get("stretches", []), document.get("generator")),
+        "returns": _returns(picture.get("returns", {})),
+        "day": _day(picture.get("day", [])),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _variance_ratio(stretches: Sequence[Mapping[str, Any]]) -> Figure | None:
+    if not stretches:
+        return None
+    at, bands = [s["at"] for s in stretches], [s["band"] for s in stretches]
+    edge: Figure = {"type": "scatter", "mode": "lines", "x": at, "line": {"width": 0}, "hoverinfo": "skip"}
+    band = [
+        {**edge, "y": [low for low, _ in bands], "showlegend": False},
+        {
+            **edge,
+            "y": [high for _, high in bands],
+            "fill": "tonexty",
+            "fillcolor": BAND,
+            "name": "a market's",
+        },
+    ]
+    line = _over_time(at, [s["variance_ratio"] for s in stretches], "%{x}: %{y:.2f}<extra></extra>")
+    return _titled([*band, line], "variance ratio", rangemode="tozero")
+
+
+def _volatility(stretches: Sequence[Mapping[str, Any]], generator: object) -> Figure | None:
+    if not stretches:
+        return None
+    at = [s["at"] for s in stretches]
+    line = _over_time(at, [s["volatility"] for s in stretches], "%{x}: %{y:.2%} an hour<extra></extra>")
+    figure = _titled([line], "volatility an hour", type="log", tickformat=".2~%", dtick="D1")
+    if generator is None:
+        figure["layout"]["shapes"] = [
+            {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": LEAST_HOURLY_VOLATILITY,
+             "y1": MOST_HOURLY_VOLATILITY, "fillcolor": BAND, "line": {"width": 0}, "layer": "below"}
+        ]  # fmt: skip
+        figure["layout"]["yaxis"]["range"] = _log_range([s["volatility"] for s in stretches])
+    return figure
+
+
+def _log_range(values: Sequence[float | None]) -> list[float]:
+    seen = [value for value in values if value]
+    low = min(*seen, LEAST_HOURLY_VOLATILITY) if seen else LEAST_HOURLY_VOLATILITY
+    high = max(*seen, MOST_HOURLY_VOLATILITY) if seen else MOST_HOURLY_VOLATILITY
+    return [math.log10(low * 0.8), math.log10(high * 1.25)]
+
+
+def _returns(histogram: Mapping[str, Any]) -> Figure | None:
+    edges = histogram.get("edges")
+    if not edges:
+        return None
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    bars = {
+        "type": "bar",
+        "name": "these",
+        "x": middles,
+        "y": histogram["shares"],
+        "width": edges[1] - edges[0],
+        "hovertemplate": "%{x:.2f} deviations: %{y:.2%}<extra></extra>",
+    }
+    normal = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "normal distribution",
+        "x": middles,
+        "y": histogram["normal"],
+        "line": {"width": 1.5, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+    figure = _titled([bars, normal], "share of bars", tickformat=".0%")
+    figure["layout"] |= {"xaxis": {"title": {"text": "standard deviations"}}, "bargap": 0}
+    figure["layout"] |= {
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 0, "y": 1.15},
+        "hovermode": "closest",
+    }
+    return figure
+
+
+def _day(shares: Sequence[float | None]) -> Figure | None:
+    if not any(shares):
+        return None
+    bars = {
+        "type": "bar",
+        "x": [f"{hour:02}" for hour in range(len(shares))],
+        "y": shares,
+        "hovertemplate": "%{x}:00 UTC: %{y:.2f} times the mean<extra></extra>",
+    }
+    figure = _titled([bars], "volume over its mean")
+    figure["layout"] |= {"xaxis": {"title": {"text": "hour, UTC"}, "type": "category"}, "bargap": 0.15}
+    return figure
+
+
+def _over_time(at: list[str], values: list[float | None], hover: str) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": at,
+        "y": values,
+        "line": {"width": 2},
+        "marker": {"size": 4},
+        "showlegend": False,
+        "hovertemplate": hover,
+    }
+
+
+def _titled(data: list[Figure], title: str, **axis: Any) -> Figure:
+    return {
+        "data": data,
+        "layout": {"showlegend": False, "yaxis": {"title": {"text": title}, **axis}, "hovermode": "closest"},
     }
 
 

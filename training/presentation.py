@@ -3,7 +3,9 @@
 from typing import Any
 
 from mlcore.bundle import SCALER_FILE
+from mlcore.verdicts import Verdict
 from training.models import Bundle, Dataset, TrainingRun
+from training.services import checks_of
 
 
 def dataset_document(dataset: Dataset) -> dict[str, Any]:
@@ -21,17 +23,36 @@ def dataset_document(dataset: Dataset) -> dict[str, Any]:
         "gaps": dataset.gaps,
         "missing_bars": dataset.missing_bars,
         "zero_volume_bars": dataset.zero_volume_bars,
+        "verdict": dataset.verdict,
+        "checks": checks_of(dataset),
     }
 
 
 def dataset_sentence(document: dict[str, Any]) -> str:
     """The same for a person."""
     simulated = "; simulated" if document["simulated"] else ""
+    judged = [f"{document['verdict'] or 'not judged'}", *map(_check_line, _against(document))]
     return (
         f"Dataset {document['id']}: {document['rows']:,} bars of {document['coin']}"
         f" from {document['first_at']} to {document['last_at']}, one in {document['interval_seconds']} s;"
         f" {document['gaps']} gaps ({document['missing_bars']} bars missing),"
-        f" {document['zero_volume_bars']} bars without volume{simulated}\n{document['digest']}"
+        f" {document['zero_volume_bars']} bars without volume{simulated}\n{document['digest']}\n"
+        + "\n  ".join(judged)
+    )
+
+
+def is_refused(document: dict[str, Any]) -> bool:
+    """Whether these candles were kept, but will train no release."""
+    return bool(document["verdict"] != Verdict.PASSED)
+
+
+def _against(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in document["checks"] if row["verdict"] != Verdict.PASSED]
+
+
+def _check_line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['check']} {row['verdict']}: {row['observed']}, required {row['threshold']}. {row['sentence']}"
     )
 
 

@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from accounts import inputs
 from accounts.authentication import actor_of
 from audit.errors import InvalidInput, NotFound
+from mlcore.verdicts import Verdict
 from training import services
 from training.models import Coin, Dataset
 from training.rules import Source
@@ -73,18 +74,39 @@ class Datasets(ListAPIView[Dataset]):
         source = filters.ChoiceFilter(choices=[(s.value, s.value) for s in Source])
         is_simulated = filters.BooleanFilter()
         digest = filters.CharFilter(help_text="`sha256:…`")
+        verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
+
+    @extend_schema_serializer(component_name="CandleCheck")
+    class Check(serializers.Serializer[dict[str, Any]]):
+        check = serializers.CharField()
+        verdict = serializers.ChoiceField(choices=[(v.value, v.value) for v in Verdict])
+        figure = serializers.FloatField(
+            allow_null=True, help_text="What decided; null where it is no number."
+        )
+        observed = serializers.CharField()
+        threshold = serializers.CharField()
+        sentence = serializers.CharField()
 
     @extend_schema_serializer(component_name="Dataset")
     class Output(serializers.ModelSerializer[Dataset]):
         coin = serializers.CharField(source="coin.symbol")
+        verdict = serializers.ChoiceField(
+            choices=[("", "not judged yet"), *((v.value, v.value) for v in Verdict)],
+            help_text="Only `passed` may train a release; empty until it is judged.",
+        )
+        checks = serializers.SerializerMethodField()
 
         class Meta:
             model = Dataset
             fields: ClassVar = [
                 "id", "coin", "digest", "source", "origin", "is_simulated", "rows", "first_at", "last_at",
                 "interval_seconds", "gaps", "missing_bars", "zero_volume_bars", "size", "added_by", "created_at",
+                "verdict", "checks",
             ]  # fmt: skip
+
+        def get_checks(self, dataset: Dataset) -> "list[Datasets.Check]":
+            return services.checks_of(dataset)  # type: ignore[return-value]
 
     @extend_schema_serializer(component_name="DatasetUpload")
     class Input(inputs.Input):
@@ -108,7 +130,8 @@ class Datasets(ListAPIView[Dataset]):
     def post(self, request: Request) -> Response:
         """Add a coin's candles, as an operator. 200 where these very candles are there already.
 
-        A file that cannot be trusted is refused with the row and the reason, and nothing of it is kept.
+        A file that cannot be read as candles is refused with the row and the reason, and nothing of it is kept. Candles
+        that can be read are kept and judged: see `verdict` and `checks`.
         """
         checked, began_at = self.Input.read(request), timezone.now()
         dataset = services.import_candles(

@@ -1,4 +1,6 @@
-"""Datasets: the list, uploading one, one with its price."""
+"""Datasets: the list, uploading one, one with its price and what was found of it."""
+
+from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count
@@ -12,6 +14,7 @@ from accounts.forms import show_refusal
 from accounts.pages import paged, with_charts
 from accounts.rules import Role
 from audit.errors import DomainError
+from mlcore.verdicts import WORST_FIRST, Verdict
 from training import charts, files, services
 from training.forms import UploadForm
 from training.models import Dataset
@@ -36,6 +39,8 @@ def index(request: HttpRequest) -> HttpResponse:
         return _page(request, form, status=refusal.status)
     told = "Added" if dataset.created_at >= began_at else "These candles are here already:"
     messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
+    if dataset.verdict != Verdict.PASSED:
+        messages.warning(request, f"{services.verdict_sentence(dataset)} No release can train on them.")
     return redirect("dataset", dataset.pk)
 
 
@@ -43,14 +48,25 @@ def index(request: HttpRequest) -> HttpResponse:
 def show(request: HttpRequest, pk: int) -> HttpResponse:
     dataset = get_object_or_404(Dataset.objects.select_related("coin"), pk=pk)
     runs = dataset.runs.select_related("coin")[:10]
-    page = render(request, "training/dataset.html", {"dataset": dataset, "runs": runs, "has_charts": True})
-    return with_charts(page)
+    context = {
+        "dataset": dataset,
+        "runs": runs,
+        "checks": _worst_first(services.checks_of(dataset)),
+        "pictures": charts.JUDGED if dataset.judgement else {},
+        "has_charts": True,
+    }
+    return with_charts(render(request, "training/dataset.html", context))
 
 
 @require_safe
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
-    return JsonResponse({"charts": charts.price(files.read_candles(dataset)), "is_moving": False})
+    drawn = charts.price(files.read_candles(dataset)) | charts.judged(services.document_of(dataset))
+    return JsonResponse({"charts": drawn, "is_moving": False})
+
+
+def _worst_first(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(checks, key=lambda row: WORST_FIRST.index(Verdict(row["verdict"])))
 
 
 def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResponse:

@@ -5,7 +5,7 @@ from django.core.management.base import CommandParser
 from accounts.command import ActingCommand
 from training import services
 from training.exchange import parse_since
-from training.presentation import dataset_document, dataset_sentence
+from training.presentation import dataset_document, dataset_sentence, is_refused
 
 
 class Command(ActingCommand):
@@ -29,3 +29,6 @@ class Command(ActingCommand):
 
     def say(self, answer: dict[str, Any]) -> str:
         return dataset_sentence(answer)
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return is_refused(answer)

@@ -6,11 +6,11 @@ from django.core.management.base import CommandParser
 from accounts.command import ActingCommand
 from audit.errors import InvalidInput
 from training import services
-from training.presentation import dataset_document, dataset_sentence
+from training.presentation import dataset_document, dataset_sentence, is_refused
 
 
 class Command(ActingCommand):
-    help = "Import a coin's candles from a CSV, CSV.gz or Parquet file."
+    help = "Import a coin's candles from a CSV, CSV.gz or Parquet file, and judge them; exits 1 when they do not pass."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("coin")
@@ -29,3 +29,6 @@ class Command(ActingCommand):
 
     def say(self, answer: dict[str, Any]) -> str:
         return dataset_sentence(answer)
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return is_refused(answer)
