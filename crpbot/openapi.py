@@ -76,7 +76,7 @@ class ProblemSchema(AutoSchema):
         reads_query = isinstance(self.view, ListModelMixin) or getattr(self.view, "reads_query", False)
         lists = {400} if reads_query else set()
         details = {404} if "{" in self.path else set()
-        conflicts = {409} if self.method == "POST" and getattr(self.view, "can_conflict", False) else set()
+        conflicts = {409} if self.method in ("POST", "PATCH") and getattr(self.view, "can_conflict", False) else set()
         return {401, 403, 503, *writes, *lists, *details, *conflicts}
 
 

@@ -36,6 +36,14 @@ class DecisionForm(ReasonForm):
         return self.cleaned_data.get("epoch") or 0
 
 
+class CoinForm(ReasonForm):
+    """A coin to add. It is not required until an approver says so."""
+
+    symbol = forms.CharField(max_length=12, help_text="As in BTC: letters and digits.")
+    name = forms.CharField(max_length=60, required=False)
+    field_order = ("symbol", "name", "reason")
+
+
 class DatasetField(forms.ModelChoiceField):
     """One coin's datasets, the newest first."""
 

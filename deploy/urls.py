@@ -1,10 +1,12 @@
 from django.urls import path
 
-from deploy.views import board, launch, releases, reports
+from deploy.views import board, coins, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
     path("pin/", board.pin, name="pin"),
+    path("coins/", coins.index, name="coins"),
+    path("coins/<str:symbol>/", coins.change, name="coin-change"),
     path("launch/", launch.launch, name="launch"),
     path("launch/estimate/", launch.estimate, name="estimate"),
     path("releases/", releases.index, name="releases"),

@@ -2,6 +2,7 @@
 
 from deploy.api.active import Active
 from deploy.api.alarms import Alarms
+from deploy.api.coins import Coins, OneCoin
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
@@ -11,8 +12,10 @@ __all__ = [
     "Alarms",
     "Approve",
     "Cancel",
+    "Coins",
     "Decline",
     "Moves",
+    "OneCoin",
     "Pin",
     "Register",
     "ReleaseDetail",

@@ -1,15 +1,18 @@
 """What is asked of a release or the pointer: launch, advance and settle, decide."""
 
+from deploy.services.coin_set import add_coin, consequences, set_required
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
 from deploy.services.settling import advance, advance_for, reconcile_once
 from deploy.services.watching import record_alarms, watch_fallback
 
 __all__ = [
+    "add_coin",
     "advance",
     "advance_for",
     "approve",
     "cancel",
+    "consequences",
     "decline",
     "inherit",
     "launch",
@@ -18,5 +21,6 @@ __all__ = [
     "record_alarms",
     "register_fallback",
     "restore",
+    "set_required",
     "watch_fallback",
 ]

@@ -29,6 +29,11 @@ class Caller:
     def post(self, path: str, body: Any, *, content_type: str = "application/json") -> Any:
         return self.http.post(_address(path), body, content_type=content_type, headers=self._headers({}))
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self.http.patch(
+            _address(path), body, content_type="application/json", headers=self._headers({})
+        )
+
     def upload(self, **fields: Any) -> Any:
         return self.http.post(_address("datasets/"), fields, headers=self._headers({}))
 

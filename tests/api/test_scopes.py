@@ -50,6 +50,8 @@ class Request:
     def send(self, caller: Caller, method: str) -> Any:
         if self.make_file:
             return caller.upload(**self.make_file())
+        if method == "PATCH":
+            return caller.patch(self.path, self.body)
         return caller.get(self.path) if method == "GET" else caller.post(self.path, self.body)
 
 
@@ -115,6 +117,11 @@ def upload() -> Request:
     )
 
 
+def drop_a_coin() -> Request:
+    scenarios.service_in_use()
+    return Request("coins/SOL/", {"is_required": False, "confirmed": True, **SAYS_WHY})
+
+
 def launch() -> Request:
     for coin in scenarios.coins():
         scenarios.dataset(coin)
@@ -175,6 +182,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "coins"): (READ, plain("coins/")),
+    ("POST", "coins"): (STARTED, lambda: Request("coins/", {"symbol": "DOT", **SAYS_WHY})),
+    ("PATCH", "coin"): (DECIDED, drop_a_coin),
     ("GET", "datasets"): (READ, plain("datasets/")),
     ("POST", "datasets"): (STARTED, upload),
     ("GET", "diagnoses"): (READ, plain("diagnoses/")),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 
 from audit.errors import InvalidInput, NotAllowed, NotFound
 from audit.models import AuditEvent
@@ -28,11 +29,13 @@ def stored_files(store: Path) -> list[Path]:
     return [path for path in store.rglob("*") if path.is_file()]
 
 
-def test_the_three_coins_are_there_from_the_beginning_and_stay_away_once_taken_away() -> None:
-    assert [coin.symbol for coin in Coin.objects.all()] == ["BTC", "ETH", "SOL"]
-    Coin.objects.get(symbol="SOL").delete()
+def test_the_three_coins_are_there_from_the_beginning_and_cannot_be_taken_away_or_dropped_by_hand() -> None:
     services.ensure_coins()
-    assert [coin.symbol for coin in Coin.objects.all()] == ["BTC", "ETH"]
+    assert [coin.symbol for coin in Coin.objects.all()] == ["BTC", "ETH", "SOL"]
+    with pytest.raises(IntegrityError, match="rows are kept"), transaction.atomic():
+        Coin.objects.get(symbol="SOL").delete()
+    with pytest.raises(IntegrityError, match="under its own event alone"), transaction.atomic():
+        Coin.objects.update(is_required=False)
 
 
 def test_a_sound_file_becomes_a_dataset_with_its_event(btc: Coin) -> None:

@@ -1,0 +1,56 @@
+"""The coins, to add one and to say which of them a release must carry."""
+
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from deploy import services
+from training import api as training
+from training.services import find_coin
+
+
+class Coins(training.Coins):
+    """The coins the bot trades; a release must carry every required one."""
+
+    @extend_schema_serializer(component_name="CoinAddition")
+    class Input(inputs.Input):
+        symbol = inputs.Text(max_length=12, help_text="As in `BTC`.")
+        name = serializers.CharField(max_length=60, required=False, default="", allow_blank=True)
+        reason = inputs.Reason()
+
+    can_conflict = True
+
+    @extend_schema(operation_id="add_coin", request=Input, responses={201: training.Coins.Output})
+    def post(self, request: Request) -> Response:
+        """Add a coin, as an operator, so that candles can be kept for it. No release need carry it yet."""
+        coin = services.add_coin(actor=actor_of(request), **self.Input.read(request))
+        return Response(self.Output(coin).data, status=201)
+
+
+class OneCoin(APIView):
+    @extend_schema_serializer(component_name="CoinRequirement")
+    class Input(inputs.Input):
+        is_required = serializers.BooleanField(help_text="Whether every release must carry it.")
+        reason = inputs.Reason()
+        confirmed = serializers.BooleanField(
+            default=False, help_text="Without it the answer is 409, and says what would follow."
+        )
+
+    can_conflict = True
+
+    @extend_schema(operation_id="require_coin", request=Input, responses=training.Coins.Output)
+    def patch(self, request: Request, symbol: str) -> Response:
+        """Have every release carry this coin from now on, or none, as an approver."""
+        checked = self.Input.read(request)
+        coin = services.set_required(
+            find_coin(symbol),
+            checked["is_required"],
+            actor=actor_of(request),
+            reason=checked["reason"],
+            is_confirmed=checked["confirmed"],
+        )
+        return Response(training.Coins.Output(coin).data)

@@ -1,0 +1,83 @@
+"""The coins: which there are, which a release must carry, and what a change would mean."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts.authentication import actor_of
+from accounts.forms import ReasonForm, show_refusal
+from accounts.rules import Role
+from audit.errors import DomainError
+from deploy import services
+from deploy.forms import CoinForm
+from training.models import Coin
+from training.services import find_coin
+
+
+@require_http_methods(["GET", "POST"])
+def index(request: HttpRequest) -> HttpResponse:
+    """The list, and the form below it; posted, it adds a coin."""
+    if request.method != "POST":
+        return _page(request, CoinForm())
+    form = CoinForm(request.POST)
+    if not form.is_valid():
+        return _page(request, form, status=400)
+    try:
+        coin = services.add_coin(actor=actor_of(request), **form.cleaned_data)
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, form, status=refusal.status)
+    messages.success(request, f"Added {coin}. No release need carry it until an approver requires it.")
+    return redirect("coins")
+
+
+@require_POST
+def change(request: HttpRequest, symbol: str) -> HttpResponse:
+    """Require a coin that is not, or release one that is. What follows stands beside the button."""
+    coin = find_coin(symbol)
+    is_required = request.POST.get("is_required") == "yes"
+    form = _form_of(coin, request.POST)
+    if not form.is_valid():
+        return _page(request, CoinForm(), {coin.symbol: form}, status=400)
+    try:
+        services.set_required(
+            coin,
+            is_required,
+            actor=actor_of(request),
+            reason=form.cleaned_data["reason"],
+            is_confirmed=True,
+        )
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return _page(request, CoinForm(), {coin.symbol: form}, status=refusal.status)
+    messages.success(request, f"{coin} is {'now required' if is_required else 'no longer required'}.")
+    return redirect("coins")
+
+
+def _form_of(coin: Coin, data: Any = None) -> ReasonForm:
+    return ReasonForm(data, auto_id=f"id_{coin.symbol}_%s")
+
+
+def _page(
+    request: HttpRequest, form: forms.Form, changing: dict[str, ReasonForm] | None = None, status: int = 200
+) -> HttpResponse:
+    actor, changing = actor_of(request), changing or {}
+    coins = [
+        {
+            "coin": coin,
+            "form": changing.get(coin.symbol) or _form_of(coin),
+            "follows": services.consequences(coin, is_required=not coin.is_required),
+        }
+        for coin in Coin.objects.prefetch_related("datasets")
+    ]
+    context = {
+        "coins": coins,
+        "form": form,
+        "can_add": actor.has(Role.OPERATOR) or form.is_bound,
+        "can_change": actor.has(Role.APPROVER) or bool(changing),
+    }
+    return render(request, "deploy/coins.html", context, status=status)
