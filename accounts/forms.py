@@ -1,9 +1,8 @@
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 
+from accounts.rules import REASON_LIMIT
 from audit.errors import DomainError
-
-REASON_LIMIT = 1000
 
 
 class SignInForm(AuthenticationForm):

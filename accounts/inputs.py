@@ -14,7 +14,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-REASON_LIMIT = 1000
+from accounts.rules import REASON_LIMIT
+
 BIGGEST_ID = 2**63 - 1
 _NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"\S"}
 

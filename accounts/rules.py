@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from audit.errors import NotAllowed
 
+REASON_LIMIT = 1000
+"""Letters of a reason, wherever it is given."""
+
 
 class Role(StrEnum):
     """What a person may do. Everyone who holds any of them may look."""

@@ -159,11 +159,15 @@ class TestCancelling:
         with pytest.raises(Conflict, match="has ended already: it was cancelled"):
             services.cancel_run(run, actor=factories.OPERATOR, reason="")
         assert len(events("trainingrun.cancelled")) == 1
+        (refused,) = events("trainingrun.cancel.refused")
+        assert "has ended already" in refused.body
 
     def test_takes_an_operator(self, dataset: Dataset) -> None:
         run = launch(dataset)
         with pytest.raises(NotAllowed):
-            services.cancel_run(run, actor=factories.VIEWER, reason="")
+            services.cancel_run(run, actor=factories.VIEWER, reason="not needed")
+        (refused,) = events("trainingrun.cancel.refused")
+        assert (refused.actor, refused.reason) == (str(factories.VIEWER), "not needed")
         run.refresh_from_db()
         assert run.state == JobState.QUEUED
 
