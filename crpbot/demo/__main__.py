@@ -78,7 +78,7 @@ def _live(options: argparse.Namespace, candles: dict[str, Path] | None, state: P
         running.wait_until_running(options.port)
         screen.note(f"all of them run; {plan.url} answers")
         account = Story(plan, screen, running.watch).tell()
-        screen.say(_summary(plan, account))
+        screen.say(_summary(plan, account, is_served=not options.exit))
         status = FAILED if account.surprises else OK
         if not options.exit:
             _serve(plan.url, running, screen)
@@ -110,23 +110,30 @@ def _serve(url: str, running: Processes, screen: Screen) -> None:
         return
 
 
-def _summary(plan: "Plan", account: "Account") -> str:
+def _summary(plan: "Plan", account: "Account", *, is_served: bool) -> str:
+    """How the story ended, and what can be asked of it from here on: less once nobody serves it."""
     from deploy import pointer
 
     move = pointer.current()
     line = move.release.line if move and move.release else "nothing"
     because = "\n    ".join((move.reason if move else "-").split("; "))
-    people = "\n".join(f"    {name:<10} {password}" for name, password in account.passwords.items())
-    coin, path = next(iter(account.history.items()))
-    told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
     state = _shown(plan.state)
     is_usual = plan.state == FOLDER / "var" / "state"
     manage = f"{'' if is_usual else f'CRPBOT_STATE_DIR={state} '}.venv/bin/python manage.py"
-    return f"""
+    told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
+    ended = f"""
 {RULER}
 The bots are on {line}, epoch {move.epoch if move else "-"}, after {account.seconds:.0f} seconds. Because:
     {because}{told}
-
+"""
+    on_the_terminal = f"""Ask on the terminal
+    {manage} active
+    {manage} verify_audit"""
+    if not is_served:
+        return f"{ended}\n{on_the_terminal}\nLogs\n    {state}/logs/\n{RULER}"
+    people = "\n".join(f"    {name:<10} {password}" for name, password in account.passwords.items())
+    coin, path = next(iter(account.history.items()))
+    return f"""{ended}
 Look around at {plan.url}
     {plan.url}/           what is live now, and why
     {plan.url}/api/docs/  the API, to read and to try
@@ -137,9 +144,7 @@ Ask as the bot does
     export CRPBOT_URL={plan.url}
     export CRPBOT_TOKEN={account.bot_token}
     .venv/bin/python -m runtime predict --coin {coin} --candles {_shown(path)}
-Ask on the terminal
-    {manage} active
-    {manage} verify_audit
+{on_the_terminal}
 Processes and logs
     .venv/bin/supervisorctl -c {state}/supervisor.conf status
     {state}/logs/
