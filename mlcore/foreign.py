@@ -15,19 +15,21 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from mlcore import bundle, bundle_writer, features, foreign_onnx, foreign_torch, graph, labels
+from mlcore import bundle, bundle_writer, features, foreign_archive, foreign_onnx, graph, labels
 from mlcore.bundle import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.errors import CheckpointRefused, MlcoreError
 from mlcore.features import Schema
-from mlcore.foreign_torch import Checkpoint
 from mlcore.graph import Layout
 from mlcore.predictor import Predictor
 from mlcore.prepared import Scaler
+
+if TYPE_CHECKING:
+    from mlcore.foreign_torch import Checkpoint
 
 _ZIP = b"PK\x03\x04"
 _LIBRARIES = ("numpy", "onnx", "safetensors")
@@ -102,6 +104,9 @@ def _schema(name: str | None) -> Schema:
 
 
 def _from_torch(data: bytes, schema: Schema, layout: str | None) -> _Sound:
+    foreign_archive.check(data)
+    from mlcore import foreign_torch  # torch takes seconds to load: only for what it is to read
+
     found = foreign_torch.read(data)
     if layout is None:
         raise CheckpointRefused(
@@ -145,7 +150,7 @@ def _layout(name: str) -> Layout:
         raise CheckpointRefused(f"there is no layout {name!r}; choose {' or '.join(Layout)}") from None
 
 
-def _in_order(found: Checkpoint, schema: Schema) -> Checkpoint:
+def _in_order(found: "Checkpoint", schema: Schema) -> "Checkpoint":
     """With the first layer's columns, and the scaler's, where the schema has them. They were named: nothing is guessed."""
     if found.columns is None or found.columns == schema.columns:
         return found
@@ -196,7 +201,7 @@ def _in_graph(scaler: Scaler) -> Scaler:
     return scaler
 
 
-def _notes(found: Checkpoint, schema: Schema) -> list[str]:
+def _notes(found: "Checkpoint", schema: Schema) -> list[str]:
     notes = []
     if found.columns is None:
         notes.append(_SAID_BY_SCHEMA.format(schema=schema.name))

@@ -1,0 +1,36 @@
+"""Looks at a checkpoint's archive before anything of it is read: plain, as torch writes it, and not larger than it looks."""
+
+import io
+import zipfile
+
+from mlcore.errors import CheckpointRefused
+
+MOST_ENTRIES = 1024
+MOST_BYTES = 64 * 2**20
+"""Of all that is in it; the network itself has 260 kB, an optimizer's state beside it twice that."""
+
+_KIND, _SYMLINK = 0o170000, 0o120000
+
+
+def check(data: bytes) -> None:
+    """Raises CheckpointRefused for an archive that torch.save did not write."""
+    try:
+        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise CheckpointRefused(f"its archive is damaged or cut off ({error})") from error
+    if len(entries) > MOST_ENTRIES:
+        raise CheckpointRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
+    for entry in entries:
+        _check_entry(entry)
+    if (total := sum(entry.file_size for entry in entries)) > MOST_BYTES:
+        raise CheckpointRefused(f"its archive unpacks to {total:,} bytes; at most {MOST_BYTES:,} are taken")
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.orig_filename
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
+        raise CheckpointRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
+    if entry.external_attr >> 16 & _KIND == _SYMLINK:
+        raise CheckpointRefused(f"its archive has a link in it, {name[:80]!r}")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        raise CheckpointRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
