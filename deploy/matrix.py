@@ -72,7 +72,8 @@ class Matrix:
     @property
     def quiet(self) -> Sequence[Quiet]:
         """What passed without a scale, a line for each group."""
-        rows = {group: [row for row in self.rows if row.is_quiet and row.group == group] for group in GROUPS}
+        quiet = [row for row in reversed(self.rows) if row.is_quiet]
+        rows = {group: [row for row in quiet if row.group == group] for group in GROUPS}
         return [Quiet(group, found) for group, found in rows.items() if found]
 
     @property

@@ -104,7 +104,12 @@ def _field(gate: str, parameter: Threshold | Choice, stands: Any) -> forms.Field
         label=label,
         initial=stands,
         widget=forms.NumberInput(attrs={"step": 1 if parameter.is_whole else "any"}),
-        help_text=f"{about} {parameter.seed:g} to begin with, {parameter.least:g} to {parameter.greatest:g} "
-        f"allowed; {parameter.is_looser_when} is looser.".strip(),
+        help_text=f"{about} {_plain(parameter.seed)} to begin with; {_plain(parameter.least)} to "
+        f"{_plain(parameter.greatest)} is allowed, {parameter.is_looser_when} is looser.".strip(),
         **bounds,
     )
+
+
+def _plain(value: float) -> str:
+    """ "1,000,000", "0.3333": as a person writes it."""
+    return f"{round(value, 4):,.10g}".replace("-", "−")

@@ -27,7 +27,9 @@ PLAN = Group("The plan", "files whole, figures finite, one row answered as a bat
 EVIDENCE = Group(
     "Evidence", "sound candles, none of them seen in training, figures as reported", _names(EVIDENCE_GATES)
 )
-SKILL = Group("Skill", "neither too good to be true nor the luckiest of many tries", _names(SKILL_GATES))
+SKILL = Group(
+    "Skill, not luck", "neither too good to be true nor the luckiest of many tries", _names(SKILL_GATES)
+)
 ADVICE = Group("Advice", "tells, and decides nothing", _names(ADVISORY_GATES))
 GROUPS = (PLAN, EVIDENCE, SKILL, ADVICE)
 

@@ -128,6 +128,15 @@ class GateRow:
     def is_against(self) -> bool:
         return any(cell.after is not None and cell.after.is_against for cell in self.cells)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether both passed for every coin: there is little to tell."""
+        return all(
+            word is not None and not word.is_against
+            for cell in self.cells
+            for word in (cell.before, cell.after)
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -144,6 +153,16 @@ class Comparison:
     @property
     def coins(self) -> list[str]:
         return list(self.after.coins)
+
+    @property
+    def told(self) -> list[GateRow]:
+        """The gates that tell the two apart, or stand against either."""
+        return [row for row in self.gates if not row.is_unchanged]
+
+    @property
+    def unchanged(self) -> list[GateRow]:
+        """The gates that both pass for every coin."""
+        return [row for row in self.gates if row.is_unchanged]
 
     @property
     def loosened(self) -> list[str]:
@@ -272,7 +291,7 @@ _STANDS: Mapping[Answer, Callable[[Sequence[str]], str]] = {
     Answer.FIXED: lambda numbers: _are(numbers, "fixed"),
     Answer.NOT_FIXED: lambda numbers: _are(numbers, "not fixed"),
     Answer.NOT_KNOWN: lambda numbers: _are(numbers, "not known to be fixed"),
-    Answer.HOLDS: lambda numbers: _are(numbers, "passed now, and was not seen before"),
+    Answer.HOLDS: lambda numbers: _are(numbers, "sound now and not seen to fail before"),
 }
 
 

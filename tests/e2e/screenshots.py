@@ -53,10 +53,12 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "runs": ("/runs/", "olivia"),
         "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),
+        "coins": ("/coins/", "ada"),
         "datasets": ("/datasets/", "olivia"),
         "dataset": (f"/datasets/{desk.dataset.pk}/", "olivia"),
         "policies": ("/policies/", "anna"),
-        "policy": ("/policies/1/", "anna"),
+        "policy": ("/policies/2/", "anna"),
+        "diagnosis": (f"/diagnoses/{desk.diagnosis.pk}/", "anna"),
         "propose": ("/policies/propose/", "anna"),
         "workers": ("/workers/", "victor"),
         "audit": ("/admin/audit/auditevent/", "ada"),
@@ -137,9 +139,9 @@ def _shown(
         sign_in(page, address, person)
     for name, path in paths.items():
         page.goto(address + path)
-        for charts in page.locator("[data-charts]").all():
+        for charts in page.locator("[data-charts]:visible").all():  # what is folded up is not drawn yet
             charts.scroll_into_view_if_needed()
-        expect(page.locator(".chart-waits", has_text="Loading")).to_have_count(0, timeout=20_000)
+        expect(page.locator(".chart-waits:visible", has_text="Loading")).to_have_count(0, timeout=20_000)
         page.wait_for_timeout(500)
         page.evaluate("window.scrollTo(0, 0)")
         yield name, page

@@ -7,11 +7,22 @@ from typing import Any
 import plotly.graph_objects as plotly
 import pytest
 
-from gates.charts import BLUE, RED, charts
+from gates.charts import BLUE, RED, TITLES, charts, side_by_side
 from gates.rules import SEED_POLICY
 from tests.scenarios import collapsed, healthy
 
-ALL = {"confidence", "logits", "shares", "confusion", "reliability"}
+SECTIONS = {
+    "confidence": {"confidence"},
+    "logits": {"logits"},
+    "shares": {"shares"},
+    "confusion": {"confusion"},
+    "reliability": {"reliability"},
+    "skill": {"skill"},
+    "stability": {"stability", "volatility"},
+    "drift": {"drift"},
+}
+"""Which pictures are drawn of which section."""
+ALL = set().union(*SECTIONS.values())
 
 
 def exploded() -> dict[str, Any]:
@@ -30,11 +41,73 @@ def test_plotly_takes_every_picture_and_the_page_can_send_it(document: dict[str,
         assert "font" not in figure["layout"]
 
 
-@pytest.mark.parametrize("gone", sorted(ALL))
+def test_every_picture_has_its_title() -> None:
+    assert set(TITLES) == ALL
+
+
+@pytest.mark.parametrize("gone", sorted(SECTIONS))
 def test_what_was_not_measured_is_not_drawn(gone: str) -> None:
     document = healthy("BTC")
     del document[gone]
-    assert set(charts(document)) == ALL - {gone}
+    assert set(charts(document)) == ALL - SECTIONS[gone]
+
+
+@pytest.mark.parametrize("gone", ["skill", "stability", "drift"])
+def test_a_section_that_could_not_be_measured_is_not_drawn(gone: str) -> None:
+    document = healthy("BTC")
+    document[gone] = {**dict.fromkeys(document[gone]), "problem": "killed"}
+    assert set(charts(document)) == ALL - SECTIONS[gone]
+
+
+def test_skill_is_a_point_with_its_interval_for_every_rival_and_red_where_it_holds_0() -> None:
+    document = healthy("BTC")
+    document["skill"]["naive"]["reversal"] |= {"difference": 0.01, "lower": -0.02, "upper": 0.04}
+    drawn = charts(document)["skill"]["data"][0]
+    shown = dict(zip(drawn["y"], drawn["marker"]["color"], strict=True))
+    assert shown == {
+        "always the same": BLUE,
+        "the last move again": BLUE,
+        "the last move back": RED,
+        "v5": RED,  # 0.8 points ahead, from −0.7 to 2.3
+    }
+    reach = dict(zip(drawn["y"], drawn["error_x"]["arrayminus"], strict=True))
+    assert reach["the last move back"] == pytest.approx(0.03)
+
+
+def test_a_month_has_an_interval_as_much_wider_as_the_bootstrap_says_bars_tell_less() -> None:
+    document = healthy("BTC")
+    whole = document["accuracy"]
+    independent = 1.96 * (whole["point"] * (1 - whole["point"]) / whole["rows"]) ** 0.5
+    effect = ((whole["upper"] - whole["lower"]) / 2 / independent) ** 2
+    month = document["stability"]["months"][0]
+    share, rows = month["accuracy"], month["rows"]
+    drawn = charts(document)["stability"]["data"][0]
+    assert drawn["x"] == ["2025-01-15", "2025-02-15"]
+    assert drawn["error_y"]["array"][0] == pytest.approx(1.96 * (share * (1 - share) / rows * effect) ** 0.5)
+    del whole["lower"]
+    assert charts(document)["stability"]["data"][0]["error_y"]["array"] == [0.0, 0.0]
+
+
+def test_only_the_features_that_moved_most_are_drawn_and_those_beyond_a_quarter_are_red() -> None:
+    document = healthy("BTC")
+    document["drift"]["psi"] = {f"feature_{n}": n / 40 for n in range(20)}
+    drawn = charts(document)["drift"]["data"][0]
+    assert (drawn["y"][0], len(drawn["y"])) == ("feature_19", 10)
+    assert drawn["marker"]["color"] == [RED] * 9 + [BLUE]
+
+
+def test_two_documents_stand_on_axes_of_one_length() -> None:
+    calm, wild = side_by_side([(healthy("BTC"), SEED_POLICY), (exploded(), SEED_POLICY)])
+    for name in ("logits", "confidence", "shares", "skill", "stability"):
+        for axis in ("xaxis", "yaxis"):
+            assert calm[name]["layout"][axis].get("range") == wild[name]["layout"][axis].get("range"), name
+    assert "−1k" in calm["logits"]["layout"]["xaxis"]["ticktext"]
+    assert max(calm["logits"]["data"][0]["x"]) < 1, "small logits keep their place on the long axis"
+
+
+def test_one_that_was_not_measured_leaves_the_other_its_pictures() -> None:
+    calm, nothing = side_by_side([(healthy("BTC"), SEED_POLICY), ({}, {})])
+    assert set(calm) == ALL and nothing == {}
 
 
 @pytest.mark.parametrize(
