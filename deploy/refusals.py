@@ -87,6 +87,6 @@ REFUSALS = [
         " AND r.launched_by <> NEW.registered_by)",
     ),
     *triggers.frozen("deploy_serviceidentity", "name"),
-]
     *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
     *triggers.write_once("deploy_alarm", "cleared_at"),
+]

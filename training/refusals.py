@@ -4,6 +4,17 @@ from audit import triggers
 from audit.triggers import Refusal
 
 REFUSALS = [
+    *triggers.frozen("training_coin", "symbol"),
+    Refusal(
+        "training_coin_is_required_by_a_decision",
+        "training_coin",
+        "UPDATE",
+        "whether a coin is required changes under its own event alone",
+        "NEW.is_required IS DISTINCT FROM OLD.is_required AND NOT EXISTS (SELECT 1 FROM audit_auditevent e"
+        " WHERE e.seq = (SELECT MAX(seq) FROM audit_auditevent) AND e.object_type = 'coin'"
+        " AND e.object_id = CAST(NEW.id AS varchar(20))"
+        " AND e.kind = CASE WHEN NEW.is_required THEN 'coin.required' ELSE 'coin.released' END)",
+    ),
     *triggers.append_only("training_epoch"),
     *triggers.frozen("training_dataset", "coin_id", "digest", "is_simulated", "rows", "first_at", "last_at"),
     Refusal(
