@@ -1,0 +1,304 @@
+"""Candles are judged before anything is trained on them: each fault by the check it names, no healthy series refused."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlcore import candles
+from mlcore.candle_company import Neighbour
+from mlcore.candle_verdicts import LEAST_BARS, Judgement, judge, row_checks
+from mlcore.simulate import simulate
+from mlcore.simulated_verdicts import Generator, judge_simulated
+from mlcore.verdicts import Verdict
+from tests import lifelike
+
+PRICES = ["open", "high", "low", "close"]
+REAL = os.environ.get("CRPBOT_CANDLES_DIR", "")
+Frame = pl.DataFrame
+
+
+def against(judgement: Judgement) -> dict[str, str]:
+    checks = judgement.checks
+    return {c.check: str(c.finding.verdict) for c in checks if c.finding.verdict != Verdict.PASSED}
+
+
+@pytest.fixture(scope="module")
+def market() -> Frame:
+    return lifelike.candles(10_000)
+
+
+@pytest.fixture(scope="module")
+def coins() -> dict[str, Frame]:
+    return {coin: candles.read(Path(REAL) / f"{coin}.csv.gz") for coin in ("BTC", "ETH", "SOL")}
+
+
+def enclosed(frame: Frame) -> Frame:
+    return frame.with_columns(high=pl.max_horizontal(*PRICES), low=pl.min_horizontal(*PRICES))
+
+
+def shuffled_rows(frame: Frame) -> Frame:
+    order = np.random.default_rng(0).permutation(frame.height)
+    return frame.with_columns([frame[name][order] for name in frame.columns[1:]])
+
+
+def shuffled_moves(frame: Frame) -> Frame:
+    """The bars in another order, each joined to the one before: every price path between them is a sound one."""
+    order = np.random.default_rng(0).permutation(frame.height)
+    logs = np.log(frame.select(PRICES).to_numpy())
+    before = np.concatenate([[logs[0, 0]], logs[:-1, 3]])
+    moves = (logs - before[:, None])[order]
+    starts = logs[0, 0] + np.concatenate([[0.0], np.cumsum(moves[:, 3])[:-1]])
+    prices = np.exp(starts[:, None] + moves)
+    return enclosed(
+        frame.with_columns(
+            *(pl.Series(name, prices[:, i]) for i, name in enumerate(PRICES)), frame["volume"][order]
+        )
+    )
+
+
+def smoothed(frame: Frame) -> Frame:
+    closes = pl.col("close").rolling_mean(4, min_samples=1)
+    return enclosed(frame.with_columns(close=closes))
+
+
+def frozen(frame: Frame) -> Frame:
+    still = pl.int_range(pl.len()).is_between(4000, 4060)
+    return enclosed(frame.with_columns(close=pl.when(still).then(frame["close"][4000]).otherwise("close")))
+
+
+def stretched(times: float) -> Callable[[Frame], Frame]:
+    def change(frame: Frame) -> Frame:
+        first = frame["open"][0]
+        return frame.with_columns([(pl.col(name) / first).pow(times) * first for name in PRICES])
+
+    return change
+
+
+def half_noise(frame: Frame) -> Frame:
+    noise = lifelike.random_levels(frame.height, level=100.0).select(PRICES)
+    second = pl.int_range(pl.len()) >= frame.height // 2
+    return frame.with_columns(
+        [pl.when(second).then(noise[name]).otherwise(name).alias(name) for name in PRICES]
+    )
+
+
+def normal_walk(frame: Frame) -> Frame:
+    logs = np.cumsum(np.random.default_rng(1).normal(0, 0.007, frame.height))
+    close = pl.Series(100 * np.exp(logs))
+    opens = close.shift(1).fill_null(100.0)
+    wide = {"high": pl.max_horizontal(opens, close) * 1.002, "low": pl.min_horizontal(opens, close) * 0.998}
+    return frame.with_columns(open=opens, close=close).with_columns(**wide)
+
+
+def misplaced_decimal(frame: Frame) -> Frame:
+    one = pl.int_range(pl.len()) == 777
+    return frame.with_columns(high=pl.when(one).then(pl.col("high") * 10).otherwise("high"))
+
+
+def holes(frame: Frame) -> Frame:
+    return frame.filter(np.random.default_rng(2).random(frame.height) > 0.05)
+
+
+FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
+    "prices drawn afresh for each bar": (lambda f: lifelike.random_levels(7122), "variance_ratio"),
+    "prices drawn afresh in the second half alone": (half_noise, "variance_ratio"),
+    "shuffled rows": (shuffled_rows, "continuity"),
+    "shuffled bars, joined again": (shuffled_moves, "memory"),
+    "smoothed closes": (smoothed, "variance_ratio"),
+    "two days frozen": (frozen, "frozen"),
+    "six times a market's volatility": (stretched(6), "volatility"),
+    "an eighth of a market's volatility": (stretched(1 / 8), "volatility"),
+    "a random walk of normal steps": (normal_walk, "tails"),
+    "one misplaced decimal": (misplaced_decimal, "jumps"),
+    "hourly candles stamped as 5-minute ones": (lambda f: lifelike.stamped(f, 300), "rhythm"),
+    "hourly candles stamped as 2-hour ones": (lambda f: lifelike.stamped(f, 7200), "rhythm"),
+    "hourly candles stamped as daily ones": (lambda f: lifelike.stamped(f, 86_400), "rhythm"),
+    "5-minute candles stamped as hourly ones": (
+        lambda f: lifelike.stamped(lifelike.candles(20_000, interval_seconds=300), 3600),
+        "rhythm",
+    ),
+    "no volume": (lambda f: f.with_columns(volume=pl.lit(0.0)), "volume"),
+    "one volume in every bar": (lambda f: f.with_columns(volume=pl.lit(5.0)), "volume"),
+    "volumes of other bars": (lambda f: f.with_columns(f["volume"].shuffle(seed=1)), "activity"),
+    "one bar in twenty missing": (holes, "gaps"),
+    "a simulated market with its drift": (lambda f: simulate("BTC", 5000, 1.2, 0), "variance_ratio"),
+    "a simulated market without drift": (lambda f: simulate("BTC", 5000, 0, 0), "activity"),
+    "a short simulated market without drift": (lambda f: simulate("ETH", LEAST_BARS, 0, 5), "activity"),
+}
+
+
+@pytest.mark.parametrize(("plant", "check"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_no_market_is_refused_by_the_check_that_knows_it(
+    market: Frame, plant: Callable[[Frame], Frame], check: str
+) -> None:
+    judgement = judge(plant(market))
+    assert against(judgement).get(check) == "failed"
+    assert judgement.verdict in (Verdict.FAILED, Verdict.ERROR)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_series_with_a_markets_habits_passes(seed: int) -> None:
+    bars, interval = ((2000, 3600), (6000, 3600), (2000, 14_400), (3000, 900))[seed % 4]
+    assert against(judge(lifelike.candles(bars, seed=seed, interval_seconds=interval))) == {}
+
+
+@pytest.mark.skipif(not REAL, reason="CRPBOT_CANDLES_DIR names no folder of real candles")
+class TestRealCandles:
+    def test_pass_whole_beside_one_another(self, coins: dict[str, Frame]) -> None:
+        company = [Neighbour.of(frame, coin=coin, name="dataset") for coin, frame in coins.items()]
+        for coin, frame in coins.items():
+            assert against(judge(frame, coin=coin, neighbours=company)) == {}
+
+    @pytest.mark.parametrize("every", ["1h", "4h", "1d"])
+    def test_pass_in_every_slice(self, coins: dict[str, Frame], every: str) -> None:
+        slices = [
+            (coin, start, frame[start : start + bars])
+            for coin, whole in coins.items()
+            for frame in [_resampled(whole, every)]
+            for bars in (LEAST_BARS, 2000, 8000)
+            for start in range(0, frame.height - bars + 1, max(500, bars // 3))
+        ]
+        assert {
+            (coin, start): against(judge(part)) for coin, start, part in slices if against(judge(part))
+        } == {}
+
+    def test_pass_in_every_year(self, coins: dict[str, Frame]) -> None:
+        years = [
+            year for frame in coins.values() for _, year in frame.group_by(pl.col("timestamp").dt.year())
+        ]
+        assert [against(judge(year)) for year in years if against(judge(year))] == []
+
+    def test_are_refused_under_another_coins_name(self, coins: dict[str, Frame]) -> None:
+        company = [Neighbour.of(frame, coin=coin, name="dataset 1") for coin, frame in coins.items()]
+        assert against(judge(coins["ETH"][3000:9000], coin="BTC", neighbours=company)) == {
+            "other_coins": "failed",
+            "same_coin": "inconclusive",
+        }
+
+    @pytest.mark.parametrize("seconds", [60, 300, 900, 14_400, 86_400])
+    def test_are_refused_when_their_times_lie_about_the_interval(
+        self, coins: dict[str, Frame], seconds: int
+    ) -> None:
+        for frame in coins.values():
+            assert against(judge(lifelike.stamped(frame, seconds))).get("rhythm") == "failed"
+
+
+def _resampled(frame: Frame, every: str) -> Frame:
+    if every == "1h":
+        return frame
+    first, last = pl.col("open").first(), pl.col("close").last()
+    grouped = frame.group_by_dynamic("timestamp", every=every)
+    return grouped.agg(first, pl.col("high").max(), pl.col("low").min(), last, pl.col("volume").sum())
+
+
+class TestBesideOtherCandles:
+    def test_another_coins_series_is_refused_and_named(self, market: Frame) -> None:
+        judgement = judge(market, coin="BTC", neighbours=[Neighbour.of(market, coin="ETH", name="dataset 7")])
+        assert against(judgement) == {"other_coins": "failed"}
+        (sentence,) = (c.finding.sentence for c in judgement.checks if c.check == "other_coins")
+        assert "ETH's dataset 7" in sentence
+
+    def test_a_rescaled_copy_of_part_of_it_is_no_other_series(self, market: Frame) -> None:
+        copy = market[:4000].with_columns([pl.col(name) * 20 for name in PRICES])
+        other = Neighbour.of(copy, coin="ETH", name="dataset 7")
+        assert against(judge(market, coin="BTC", neighbours=[other])) == {"other_coins": "failed"}
+
+    def test_what_contradicts_the_coins_own_candles_is_for_a_person_to_look_at(self, market: Frame) -> None:
+        own = Neighbour.of(lifelike.candles(10_000, seed=9), coin="BTC", name="dataset 3")
+        judgement = judge(market, coin="BTC", neighbours=[own])
+        assert against(judgement) == {"same_coin": "inconclusive"}
+        assert judgement.verdict == Verdict.INCONCLUSIVE
+
+    def test_the_same_coin_from_another_place_agrees(self, market: Frame) -> None:
+        elsewhere = market.with_columns([pl.col(name) * 1.002 for name in PRICES])
+        own = Neighbour.of(elsewhere, coin="BTC", name="dataset 3")
+        assert against(judge(market, coin="BTC", neighbours=[own])) == {}
+
+    def test_candles_of_another_time_are_not_compared(self, market: Frame) -> None:
+        other = Neighbour.of(market[:5000], coin="ETH", name="dataset 7")
+        assert against(judge(market[5000:], coin="BTC", neighbours=[other])) == {}
+
+
+class TestRows:
+    def test_too_few_are_inconclusive_and_say_so(self) -> None:
+        judgement = judge(lifelike.candles(300))
+        assert against(judgement) == {"length": "inconclusive"}
+
+    @pytest.mark.parametrize(
+        ("change", "check"),
+        [
+            ({"close": -1.0}, "prices"),
+            ({"close": float("nan")}, "prices"),
+            ({"close": 1e9}, "ranges"),
+            ({"volume": -1.0}, "volume"),
+        ],
+        ids=["a negative price", "no number", "a close above the high", "a negative volume"],
+    )
+    def test_an_impossible_row_is_found_whoever_made_the_frame(
+        self, market: Frame, change: dict[str, float], check: str
+    ) -> None:
+        one = pl.int_range(pl.len()) == 50
+        changed = market.with_columns(
+            [pl.when(one).then(pl.lit(value)).otherwise(name).alias(name) for name, value in change.items()]
+        )
+        assert against(judge(changed))[check] == "failed"
+
+    def test_order_duplicates_and_grid_are_counted(self, market: Frame) -> None:
+        rows = list(range(100))
+        rows[40], rows[41] = 41, 40
+        swapped = {c.check: c.finding.figure for c in row_checks(market[rows])}
+        assert swapped["order"] == 1
+        doubled = {c.check: c.finding.figure for c in row_checks(market[[*range(50), 49, *range(50, 100)]])}
+        assert doubled["duplicates"] == 1
+        late = market[:100].with_columns(
+            timestamp=pl.when(pl.int_range(pl.len()) == 60)
+            .then(pl.col("timestamp") + pl.duration(minutes=7))
+            .otherwise("timestamp")
+        )
+        assert {c.check: c.finding.figure for c in row_checks(late)}["interval"] == 2
+
+
+class TestSimulatedCandles:
+    @pytest.mark.parametrize("drift", [0, 0.4, 1.2, 5])
+    @pytest.mark.parametrize("bars", [LEAST_BARS, 6000])
+    def test_match_their_generator_with_and_without_its_settings(self, drift: float, bars: int) -> None:
+        made = simulate("SOL", bars, drift, 3)
+        assert against(judge_simulated(made, coin="SOL", generator=Generator(bars, drift, 3))) == {}
+        assert against(judge_simulated(made, coin="SOL", generator=None)) == {}
+
+    @pytest.mark.parametrize(
+        "settings",
+        [Generator(2000, 1.2, 4), Generator(2000, 1.1, 3), Generator(1999, 1.2, 3)],
+        ids=["another seed", "another drift", "a bar less"],
+    )
+    def test_of_other_settings_than_they_say_are_refused(self, settings: Generator) -> None:
+        made = simulate("SOL", 2000, 1.2, 3)
+        assert against(judge_simulated(made, coin="SOL", generator=settings)) == {"generator": "failed"}
+
+    def test_of_another_coin_are_refused(self) -> None:
+        made = simulate("SOL", 2000, 1.2, 3)
+        assert against(judge_simulated(made, coin="BTC", generator=Generator(2000, 1.2, 3))) == {
+            "generator": "failed"
+        }
+
+    def test_a_market_that_is_called_simulated_is_refused(self, market: Frame) -> None:
+        assert against(judge_simulated(market, coin="BTC", generator=None)) == {"generator": "failed"}
+
+    def test_random_levels_that_are_called_simulated_are_refused(self) -> None:
+        assert against(judge_simulated(lifelike.random_levels(7122), coin="BTC", generator=None)) == {
+            "generator": "failed"
+        }
+
+
+def test_a_judgement_is_plain_json_whatever_was_measured(market: Frame) -> None:
+    still = market.with_columns([pl.lit(100.0).alias(name) for name in PRICES])
+    for frame in (market, still, lifelike.candles(2), stretched(300)(market)):
+        document = judge(frame).document()
+        json.dumps(document, allow_nan=False)
+        assert {row["verdict"] for row in document["checks"]} <= {str(v) for v in Verdict}
+    assert judge(still).verdict == Verdict.ERROR
