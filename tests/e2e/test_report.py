@@ -1,0 +1,91 @@
+"""The report in a real browser: drawn on its page, and drawn again from the saved file with no network at all."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from gates.models import GatePolicy
+from gates.services import policy_in_force
+from tests import scenarios
+from tests.e2e.browser import chromium, find_chromium
+from tests.e2e.test_browser import _as, address
+
+__all__ = ["address"]  # the fixture of the other browser tests: a web process that serves a desk
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
+    ),
+]
+
+
+@pytest.fixture
+def desk(address: str) -> Iterator[str]:
+    """The desk with a V7 that passed."""
+    scenarios.awaiting_approval()
+    yield address
+
+
+def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(desk: str, tmp_path: Path) -> None:
+    with chromium() as browser:
+        page = _as(browser, desk, "anna")
+        page.get_by_role("link", name="Report").click()
+        _shows_the_report(page)
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Save as one file").click()
+        saved = tmp_path / "report.html"
+        download.value.save_as(saved)
+
+        alone = browser.new_context(offline=True).new_page()
+        asked: list[str] = []
+        alone.on("request", lambda request: asked.append(request.url))
+        alone.on("pageerror", lambda error: pytest.fail(f"in the saved file: {error}"))
+        alone.on(
+            "console", lambda said: said.type != "error" or pytest.fail(f"in the saved file: {said.text}")
+        )
+        alone.goto(saved.as_uri())
+        _shows_the_report(alone)
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def _shows_the_report(page: Page) -> None:
+    expect(page.get_by_text("Of the five V6 failures four are fixed (1, 2, 3 and 4)")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("Logit explosion"))).to_contain_text("−12,527 … +9,301")
+    page.locator("summary", has_text="BTC in pictures").scroll_into_view_if_needed()
+    for side in ("before", "after"):
+        expect(page.locator(f"[data-chart={side}-logits] .barlayer .trace").first).to_be_visible(
+            timeout=20_000
+        )
+    page.locator("summary", has_text="SOL in pictures").click()
+    expect(page.locator("[data-chart=after-skill] .scatterlayer .trace").nth(1)).to_be_visible(timeout=20_000)
+    page.get_by_text("Both pass for every coin:").click()
+    expect(page.get_by_role("rowheader", name=re.compile("^finite weights"))).to_be_visible()
+
+
+def test_a_policy_is_proposed_by_one_approver_and_adopted_by_another(desk: str) -> None:
+    with chromium() as browser:
+        anna = _as(browser, desk, "anna")
+        anna.get_by_role("link", name="Policies").click()
+        anna.get_by_role("link", name="Propose a policy").click()
+        anna.locator("[id='id_accuracy.above']").fill("0.6")
+        anna.locator("[id='id_latency.standing']").select_option("required")
+        anna.get_by_label("Reason").fill("a calm market")
+        anna.get_by_role("button", name="Propose").click()
+        expect(anna.get_by_role("row", name=re.compile("accuracy above 0.65 0.6 looser"))).to_be_visible()
+        expect(
+            anna.get_by_role("row", name=re.compile("latency gate advisory required stricter"))
+        ).to_be_visible()
+        expect(anna.get_by_text("another approver must adopt it")).to_be_visible()
+
+        arthur = _as(browser, desk, "arthur")
+        arthur.goto(anna.url)
+        arthur.locator("summary", has_text="Adopt").click()
+        arthur.get_by_label("Reason").fill("agreed, for a week")
+        arthur.get_by_role("button", name="Put policy").click()
+        expect(arthur.get_by_text("The gate is loosened.")).to_be_visible()
+    assert policy_in_force() == GatePolicy.objects.latest("number")
