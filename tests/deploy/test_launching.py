@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.rules import Actor, Role
@@ -10,7 +11,7 @@ from audit import services as audit
 from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from deploy import pointer, services
-from deploy.models import Release
+from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.rules import Purpose, ReleaseState
 from deploy.services import settling
@@ -69,14 +70,39 @@ def test_a_coin_that_is_not_required_takes_no_part(candles: dict[str, scenarios.
         ("v7_fixed", {"epochs": "many"}, "epochs"),
     ],
 )
-def test_a_launch_with_wrong_parameters_names_them_and_writes_nothing(
+def test_a_launch_with_wrong_parameters_names_them_and_leaves_its_refusal_alone(
     candles: dict[str, scenarios.Dataset], line: str, parameters: dict[str, object], says: str
 ) -> None:
-    events = AuditEvent.objects.count()
     with pytest.raises(InvalidInput, match=says):
         services.launch(line, actor=LAUNCHER, parameters=parameters)
     assert not Release.objects.exists()
-    assert AuditEvent.objects.count() == events
+    refused = AuditEvent.objects.latest("seq")
+    assert (refused.kind, refused.actor, refused.object_id) == ("release.launch.refused", "olivia", "")
+    assert refused.object_name == f"a release of {line}"
+    assert not audit.verify()
+
+
+@pytest.mark.parametrize("verdict", ["failed", "inconclusive", "error"])
+@pytest.mark.parametrize("purpose", list(Purpose))
+def test_candles_that_did_not_pass_train_no_release(verdict: str, purpose: Purpose) -> None:
+    btc, *others = scenarios.coins()
+    for coin in others:
+        scenarios.dataset(coin)
+    unsound = scenarios.dataset(btc, verdict=verdict)
+    with pytest.raises(Conflict, match=rf"BTC's candles \(dataset {unsound.pk}\) did not pass: {verdict}"):
+        services.launch("v7_fixed", actor=LAUNCHER, purpose=purpose)
+    assert not Release.objects.exists()
+    assert "did not pass" in AuditEvent.objects.get(kind="release.launch.refused").body
+
+
+def test_the_database_itself_keeps_unsound_candles_out_of_a_release(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    release, (btc, *_) = launched(), scenarios.coins()
+    unsound = scenarios.dataset(btc, name="noise", verdict="failed")
+    doge = scenarios.Coin.objects.create(symbol="DOGE", is_required=False)
+    with pytest.raises(IntegrityError, match="did not pass"), transaction.atomic():
+        ReleaseCoin.objects.create(release=release, coin=doge, dataset=unsound)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])

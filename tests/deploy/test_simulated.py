@@ -1,0 +1,94 @@
+"""Where money is at stake, no move of the pointer puts a release of a made-up market in front of a bot."""
+
+from typing import Any
+
+import pytest
+
+from audit.errors import Conflict
+from audit.models import AuditEvent
+from deploy import pointer, services, snapshot
+from deploy.models import PointerMove
+from deploy.readiness import fallback_fitness
+from deploy.rules import MoveKind, Purpose
+from tests import scenarios
+from tests.scenarios import APPROVER, LAUNCHER
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+@pytest.fixture
+def production(settings: Any) -> None:
+    settings.ALLOW_SIMULATED = False
+
+
+def epoch() -> int:
+    now = pointer.current()
+    assert now is not None
+    return now.epoch
+
+
+def test_the_embedded_profile_may_and_says_simulated_in_the_snapshot() -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build(is_simulated=True).settled()
+    services.approve(release, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    assert b'"simulated":true' in snapshot.current().body
+
+
+def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
+    scenarios.service_in_use()
+    release, before = scenarios.Build(is_simulated=True).settled(), pointer.current()
+    with pytest.raises(Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"):
+        services.approve(release, actor=APPROVER, reason="it passed", epoch=epoch())
+    assert pointer.current() == before
+    assert "simulated candles" in AuditEvent.objects.get(kind="release.approve.refused").body
+
+
+def test_a_release_of_real_candles_is_approved(production: None) -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build().settled()
+    services.approve(release, actor=APPROVER, reason="it passed", epoch=epoch())
+    now = pointer.current()
+    assert now is not None
+    assert now.release == release
+
+
+def test_what_was_live_while_it_was_allowed_is_not_restored(settings: Any) -> None:
+    scenarios.service_in_use()
+    rehearsed = scenarios.Build(is_simulated=True).settled()
+    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    services.pin(actor=APPROVER, reason="the rehearsal is over")
+    settings.ALLOW_SIMULATED = False
+    with pytest.raises(Conflict, match="simulated candles"):
+        services.restore(rehearsed, actor=APPROVER, reason="again", epoch=epoch())
+
+
+def test_nothing_simulated_is_inherited(production: None) -> None:
+    release = scenarios.Build(line="v6_enhanced", purpose=Purpose.INHERITED, is_simulated=True).release()
+    services.advance(release)
+    with pytest.raises(Conflict, match="simulated candles"):
+        services.inherit(release, actor=APPROVER, reason="as it stands")
+    assert not PointerMove.objects.exists()
+
+
+def test_nothing_simulated_is_registered_as_the_fallback(production: None) -> None:
+    release = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, is_simulated=True).settled()
+    with pytest.raises(Conflict, match="simulated candles"):
+        services.register_fallback(release, actor=APPROVER, reason="for trials")
+    assert pointer.fallback() is None
+
+
+def test_a_pin_goes_offline_rather_than_to_a_simulated_fallback(settings: Any) -> None:
+    scenarios.inherited()
+    fallback = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, is_simulated=True).settled()
+    services.register_fallback(fallback, actor=APPROVER, reason="for trials")
+    settings.ALLOW_SIMULATED = False
+    assert "simulated candles" in str(fallback_fitness().problem)
+    moved = services.pin(actor=APPROVER, reason="stop it")
+    assert (moved.kind, moved.release) == (MoveKind.OFFLINE, None)
+    assert "simulated candles" in moved.reason
+
+
+def test_a_launch_on_simulated_candles_stays_possible_for_rehearsals(production: None) -> None:
+    for coin in scenarios.coins():
+        scenarios.dataset(coin, is_simulated=True)
+    assert services.launch("v7_fixed", actor=LAUNCHER).is_simulated
