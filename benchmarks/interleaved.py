@@ -33,8 +33,13 @@ class Comparison:
 
 def compare(ours: Callable[[], object], peer: Callable[[], object], *, rounds: int, calls: int) -> Comparison:
     """Time `calls` calls of each side in every round, after one round that does not count."""
-    times = [(_seconds(ours, calls), _seconds(peer, calls)) for _ in range(rounds + 1)][1:]
-    return Comparison([our for our, _ in times], [peer for _, peer in times])
+    return Comparison(*in_turns(ours, peer, rounds=rounds, calls=calls))
+
+
+def in_turns(*sides: Callable[[], object], rounds: int, calls: int = 1) -> list[list[float]]:
+    """Seconds a call of any number of sides, a list each with one entry a round; the first round does not count."""
+    times = [[_seconds(side, calls) for side in sides] for _ in range(rounds + 1)][1:]
+    return [list(side) for side in zip(*times, strict=True)]
 
 
 def _seconds(call: Callable[[], object], calls: int) -> float:

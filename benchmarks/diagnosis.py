@@ -1,0 +1,168 @@
+"""A diagnosis from files to verdict, with everything its page draws, against Evidently's classification preset.
+
+    python -m benchmarks.diagnosis [--quick]
+
+The gate window has 100,000 rows of 72 features: candles of some 667,000 bars, of which features, labels, predictions, all
+sections of the measurement, the gates' verdict and the pictures are made anew. Evidently gets the 100,000 predictions of
+just that window ready in memory, and makes its report with tests as JSON. Warm: both libraries imported and run once.
+Cold: a fresh process each, imports included. One core for ours, as a worker of the service has; the peer may use all.
+
+Evidently lives in an environment of its own under build/, made on the first run: it needs an older pandas than ours.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+os.environ |= ONE_CORE  # before any library counts the cores
+
+import numpy as np  # noqa: E402
+
+from benchmarks.interleaved import Comparison, in_turns  # noqa: E402
+from benchmarks.judged import diagnosis  # noqa: E402
+from mlcore import candles  # noqa: E402
+from mlcore.bundle_writer import write_bundle  # noqa: E402
+from mlcore.fit import fit, prepare  # noqa: E402
+from mlcore.inspection import Inspection  # noqa: E402
+from mlcore.recipes import RECIPES  # noqa: E402
+from mlcore.simulate import simulate  # noqa: E402
+from mlcore.subject import Subject  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENVIRONMENT = REPOSITORY / "build" / "evidently"
+PINS = ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "scikit-learn==1.9.1")
+COIN = "BTC"
+WARM_AIM, COLD_AIM = 10.0, 8.0
+GATE_ROWS = 100_000
+BARS_BEFORE = 216
+"""Bars that yield no row: warm-up, horizon and purges."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a diagnosis starts from, and the predictions that the peer is given."""
+
+    bundle: Path
+    candles: Path
+    digest: str
+    baseline: Path
+    predictions: Path
+    rows: int
+
+    @property
+    def arguments(self) -> tuple[Path, Path, str, Path]:
+        return self.bundle, self.candles, self.digest, self.baseline
+
+
+def write_files(folder: Path, gate_rows: int) -> Files:
+    """A trained bundle of so many gate rows, and one of a shorter history for its baseline."""
+    frame = simulate(COIN, bars=round(gate_rows / 0.15) + BARS_BEFORE, drift=1.2, seed=1)
+    bundle, digest = _bundle(folder / "candidate", "v7_fixed", frame)
+    baseline, _ = _bundle(folder / "baseline", "v5", frame.head(20_000))
+    canonical = folder / "candles.canonical"
+    canonical.write_bytes(candles.canonical_bytes(frame))
+    subject = Subject(Inspection(bundle, digest), frame)
+    np.savez(folder / "predictions.npz", probabilities=subject.probabilities, true=subject.true)
+    return Files(bundle, canonical, digest, baseline, folder / "predictions.npz", len(subject.true))
+
+
+def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Path, str]:
+    recipe = RECIPES[line]
+    if line == "v7_fixed":
+        recipe = recipe.with_parameters(epochs=1, batch_size=1024)
+    trained = fit(prepare(frame, recipe), recipe, seed=1, device="cpu")
+    written = write_bundle(
+        folder,
+        trained,
+        coin=COIN,
+        dataset_digest=candles.digest(frame),
+        simulated=True,
+        code_version="benchmark",
+    )
+    return written.folder, written.digest
+
+
+def evidently_python() -> Path:
+    """The interpreter of Evidently's environment, made where it is missing or of other versions."""
+    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "pins"
+    if not stamp.exists() or stamp.read_text().split() != list(PINS):
+        print(f"making {ENVIRONMENT.relative_to(REPOSITORY)} with {PINS[0]}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", *PINS], check=True, stdout=subprocess.DEVNULL)
+        stamp.write_text("\n".join(PINS))
+    return python
+
+
+@contextmanager
+def evidently(python: Path, predictions: Path) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """One report in a process that has made one before, and one in a process of its own."""
+    command = [str(python), "-W", "ignore", "benchmarks/evidently_report.py", str(predictions)]
+    free = {name: value for name, value in os.environ.items() if name not in ONE_CORE}
+    child = subprocess.Popen(
+        command, cwd=REPOSITORY, env=free, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None and child.stdout is not None
+    asks, answers = child.stdin, child.stdout
+
+    def warm() -> None:
+        asks.write("\n")
+        asks.flush()
+        if not answers.readline().strip():
+            raise RuntimeError("Evidently's process made no report")
+
+    def cold() -> None:
+        subprocess.run([*command, "--once"], cwd=REPOSITORY, env=free, check=True, stdout=subprocess.DEVNULL)
+
+    try:
+        yield warm, cold
+    finally:
+        asks.close()
+        child.wait()
+
+
+def main() -> int:
+    """Print both ratios; 1 when one misses its aim, 2 when the diagnosis left something out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a fiftieth of the rows: does it run, not how fast"
+    )
+    is_quick = parser.parse_args().quick
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_files(Path(folder), GATE_ROWS // 50 if is_quick else GATE_ROWS)
+        if problem := incomplete(files):
+            print(f"not a whole diagnosis: {problem}")
+            return 2
+        ours_cold = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
+        with evidently(evidently_python(), files.predictions) as (peer_warm, peer_cold):
+            warm, cold, peers_warm, peers_cold = in_turns(
+                lambda: diagnosis(*files.arguments),
+                lambda: subprocess.run(ours_cold, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL),
+                peer_warm,
+                peer_cold,
+                rounds=2 if is_quick else 5,
+            )
+    whole, fresh = Comparison(warm, peers_warm), Comparison(cold, peers_cold)
+    print(f"diagnosis of {files.rows:,} × 72 rows, warm: {whole}; aim {WARM_AIM:g}")
+    print(f"from a cold process: {fresh}; aim {COLD_AIM:g}")
+    print(f"ours from a cold process against Evidently's warm run: {Comparison(cold, peers_warm)}")
+    return 0 if whole.ratio >= WARM_AIM and fresh.ratio >= COLD_AIM else 1
+
+
+def incomplete(files: Files) -> str | None:
+    """What a diagnosis of these files does not hold: a section with a problem, or a gate without figures."""
+    found = diagnosis(*files.arguments)
+    errors = [sentence for sentence in found["sentences"].values() if "could not" in sentence]
+    return "; ".join(errors) or None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

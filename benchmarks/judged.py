@@ -1,0 +1,42 @@
+"""From a bundle's files to a verdict and the pictures of its page: what a diagnosis comes to, without a database.
+
+    python -m benchmarks.judged BUNDLE CANDLES DIGEST BASELINE
+
+Prints the verdict. What the service knows besides (which attempt it is, what its candles are worth) is stated here.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gates.charts import charts
+from gates.rules import FULL_POLICY, evaluate, overall
+from mlcore import candles
+from mlcore.measure import measure
+
+
+def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dict[str, Any]:
+    """Measurement, every gate's sentence, verdict and pictures, as JSON values."""
+    frame = candles.from_canonical(canonical.read_bytes())
+    document = measure(folder, frame, expected_digest=digest, baseline=baseline)
+    judged = {"digest": document["dataset_digest"], "verdict": "passed", "sentence": "", "simulated": True}
+    ends = {at: document["window"][at] for at in ("first_at", "last_at")}
+    document |= {
+        "candles": {"measured": judged, "training": judged},
+        "attempts": {"count": 1, "earlier": [], "window": ends},
+    }
+    outcomes = evaluate(document, FULL_POLICY)
+    sentences = {outcome.gate: outcome.sentence for outcome in outcomes}
+    drawn = {name: len(json.dumps(figure)) for name, figure in charts(document, FULL_POLICY).items()}
+    return {
+        "verdict": overall(outcomes),
+        "sentences": sentences,
+        "charts": drawn,
+        "document": json.dumps(document),
+    }
+
+
+if __name__ == "__main__":
+    bundle, canonical, digest, baseline = sys.argv[1:]
+    print(diagnosis(Path(bundle), Path(canonical), digest, Path(baseline))["verdict"])
