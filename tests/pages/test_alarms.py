@@ -1,0 +1,100 @@
+"""An alarm on the board, the quiet line when there is none, and the page on which the coins are changed."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.core.cache import cache
+
+from deploy import services
+from tests import scenarios
+from tests.pages import scene
+from tests.pages.conftest import SignedIn
+from training.models import Coin
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def broken(desk: scene.Scene) -> Iterator[Callable[[], None]]:
+    """Damages the fallback of the scene that every test here shares, and mends it afterwards."""
+    changed: list[None] = []
+
+    def damage() -> None:
+        scenarios.damage(desk.fallback)
+        changed.append(None)
+        cache.clear()
+        services.record_alarms()
+
+    yield damage
+    for _ in changed:
+        scenarios.damage(desk.fallback)  # the same bit once more
+    cache.clear()
+
+
+def words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_a_fallback_that_is_ready_is_a_quiet_line(desk: scene.Scene, signed_in: SignedIn) -> None:
+    page = signed_in("victor").get("/").content.decode()
+    assert 'class="alarm' not in page
+    assert re.search(r"v5 ready\s+measured .*(ago|now) , files checked", words(page))
+
+
+def test_a_damaged_fallback_stands_at_the_top_of_the_board_for_everyone(
+    broken: Callable[[], None], signed_in: SignedIn
+) -> None:
+    broken()
+    for person in ("victor", "anna"):
+        page = signed_in(person).get("/").content.decode()
+        assert page.index('class="alarm critical"') < page.index('id="live-now"')
+        assert "a pin would send every bot offline" in words(page)
+        assert re.search(r"Launch a new release of v5 .* Since \d", words(page))
+
+
+def test_the_api_tells_a_monitor_the_same(broken: Callable[[], None], signed_in: SignedIn) -> None:
+    client = signed_in("victor")
+    quiet = client.get("/api/v1/alarms/").json()
+    assert (quiet["count"], quiet["fallback"]["line"], quiet["fallback"]["is_ready"]) == (0, "v5", True)
+    assert client.get("/healthz").json() == {"ok": True, "alarms": []}
+    broken()
+    told = client.get("/api/v1/alarms/").json()
+    assert (told["count"], told["alarms"][0]["severity"], told["fallback"]["is_ready"]) == (
+        1,
+        "critical",
+        False,
+    )
+    assert told["fallback"]["problems"] == [
+        "SOL model.onnx: the stored bytes are not those that were measured"
+    ]
+    assert told["alarms"][0]["raised_at"] is not None
+    health = client.get("/healthz")
+    assert (health.status_code, health.json()["alarms"]) == (200, ["fallback"])
+
+
+class TestCoins:
+    def test_an_operator_adds_one_and_an_approver_requires_it_knowing_what_follows(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        added = {"symbol": "dot", "name": "Polkadot", "reason": "traded"}
+        assert signed_in("olivia").post("/coins/", added).status_code == 302
+        approver = signed_in("anna")
+        page = words(approver.get("/coins/").content.decode())
+        assert "until another is registered a pin sends every bot offline" in page
+        required = {"is_required": "yes", "reason": "traded"}
+        assert approver.post("/coins/DOT/", required, follow=True).status_code == 200
+        assert Coin.objects.get(symbol="DOT").is_required
+        assert "DOT: became required" in words(approver.get("/").content.decode())
+
+    def test_without_a_reason_it_says_so_beside_the_field(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("anna").post("/coins/SOL/", {"is_required": "no"})
+        assert (answer.status_code, "Give a reason" in answer.content.decode()) == (400, True)
+        assert Coin.objects.get(symbol="SOL").is_required
+
+    def test_a_refusal_is_told_on_the_page(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post("/coins/SOL/", {"is_required": "no", "reason": "no longer"})
+        assert (answer.status_code, "approver role" in answer.content.decode()) == (403, True)
+        assert signed_in("olivia").post("/coins/", {"symbol": "BTC", "reason": "again"}).status_code == 409
