@@ -22,6 +22,7 @@ v1 = [
     path("datasets/", training.Datasets.as_view(), name="datasets"),
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
+    path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("moves/", deploy.Moves.as_view(), name="moves"),
     path("pointer/pin/", deploy.Pin.as_view(), name="pin"),
     path("policies/", gates.Policies.as_view(), name="policies"),

@@ -7,8 +7,15 @@ from deploy.rules import MoveKind
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
 FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
 
-# A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole, gate by gate.
-UNPROVEN_COIN = """EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_required AND NOT EXISTS (
+# How many gates the frozen policy of a diagnosis requires: its text is canonical, so they can be counted in it.
+REQUIRED = '"required":true'
+GATES_REQUIRED = (
+    f"(LENGTH(diagnosis.policy_body) - LENGTH(REPLACE(diagnosis.policy_body, '{REQUIRED}', ''))) / {len(REQUIRED)}"
+)
+
+# A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole: gate by
+# gate, each that the policy requires, with the event that says so and names its digest.
+UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_required AND NOT EXISTS (
     SELECT 1 FROM deploy_releasecoin place
     JOIN training_bundle bundle ON bundle.id = place.bundle_id AND bundle.coin_id = place.coin_id
     JOIN gates_diagnosis diagnosis ON diagnosis.bundle_id = bundle.id AND diagnosis.coin_id = coin.id
@@ -19,6 +26,11 @@ UNPROVEN_COIN = """EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requir
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required
              AND result.gate IN ('bundle', 'scaler', 'finite_weights', 'single_sample',
                                  'confidence', 'class_balance', 'logit_range', 'accuracy')) = 8
+      AND (SELECT COUNT(*) FROM gates_gateresult result
+           WHERE result.diagnosis_id = diagnosis.id AND result.is_required) >= {GATES_REQUIRED}
+      AND EXISTS (SELECT 1 FROM audit_auditevent event
+           WHERE event.object_type = 'diagnosis' AND event.object_id = CAST(diagnosis.id AS varchar(20))
+             AND event.kind = 'diagnosis.passed' AND event.body LIKE '%' || diagnosis.digest || '%')
       AND NOT EXISTS (SELECT 1 FROM gates_gateresult result
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
 

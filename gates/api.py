@@ -201,9 +201,15 @@ class DiagnosisDetail(RetrieveAPIView[Diagnosis]):
     class Output(Diagnoses.Output):
         policy_document = serializers.SerializerMethodField(help_text="The policy as it was.")
         measured = serializers.DictField(source="document", help_text="The measurement as it was.")
+        circumstances = serializers.DictField(
+            source="known",
+            help_text="What the service knew besides: which attempt, and its candles' verdicts.",
+        )
 
         class Meta(Diagnoses.Output.Meta):
-            fields: ClassVar = [*Diagnoses.Output.Meta.fields, "policy_document", "measured"]
+            fields: ClassVar = [
+                *Diagnoses.Output.Meta.fields, "policy_document", "measured", "circumstances",
+            ]  # fmt: skip
 
         def get_policy_document(self, diagnosis: Diagnosis) -> dict[str, Any]:
             document: dict[str, Any] = json.loads(diagnosis.policy_body)
@@ -212,3 +218,22 @@ class DiagnosisDetail(RetrieveAPIView[Diagnosis]):
     queryset = Diagnosis.objects.select_related("coin", "bundle", "policy").prefetch_related("results")
     serializer_class = Output
     lookup_field = "id"
+
+
+class JudgeAgain(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="JudgeAgain")
+    class Input(inputs.Input):
+        policy = inputs.Whole(
+            min_value=1, max_value=inputs.BIGGEST_ID, help_text="The number of the policy to judge by."
+        )
+
+    @extend_schema(operation_id="judge_again", request=Input, responses=DiagnosisDetail.Output)
+    def post(self, request: Request, id: int) -> Response:
+        """Another policy's word on what was measured, as an operator or approver. Nothing is measured, nothing moves."""
+        checked = self.Input.read(request)
+        judged = services.judge_again(
+            services.find_diagnosis(id), services.find_policy(checked["policy"]), actor=actor_of(request)
+        )
+        return Response(DiagnosisDetail.Output(DiagnosisDetail.queryset.get(pk=judged.pk)).data)

@@ -1,6 +1,5 @@
 """What the service knows of a measurement besides its figures: which attempt it is, and what its candles are worth."""
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from audit.models import AuditEvent
 from gates.models import Measurement
 from mlcore.recipes import NEVER_ATTEMPTS
+from training import services as training
 from training.models import Bundle, Dataset
 from training.rules import JobState
 
@@ -39,16 +39,9 @@ def _candles(dataset: Dataset) -> dict[str, Any]:
     return {
         "digest": dataset.digest,
         "verdict": dataset.verdict,
-        "sentence": _sentence(dataset),
+        "sentence": training.verdict_sentence(dataset),
         "simulated": dataset.is_simulated,
     }
-
-
-def _sentence(dataset: Dataset) -> str:
-    """What was said of the candles, where they were judged."""
-    judgement = json.loads(dataset.judgement) if dataset.judgement else {}
-    said = judgement.get("sentence") if isinstance(judgement, Mapping) else None
-    return said if isinstance(said, str) else ""
 
 
 def _attempts(measurement: Measurement) -> dict[str, Any]:

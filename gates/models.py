@@ -120,6 +120,12 @@ class Diagnosis(models.Model):
         return document
 
     @property
+    def known(self) -> dict[str, Any]:
+        """What the service knew besides, as it was."""
+        document: dict[str, Any] = json.loads(self.circumstances)
+        return document
+
+    @property
     def frozen_policy(self) -> dict[str, Any]:
         """The policy as it was."""
         document: dict[str, Any] = json.loads(self.policy_body)

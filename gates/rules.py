@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+OBSERVED_LENGTH = 200
+"""An absurd figure is long; its column is not."""
 GATES: Mapping[str, Gate] = {
     gate.name: gate for gate in (*SEED_GATES, *EVIDENCE_GATES, *SKILL_GATES, *ADVISORY_GATES)
 }
@@ -124,8 +126,9 @@ def _outcome(name: str, entry: object, figures: Figures, failure: str) -> GateOu
     gate = GATES.get(name)
     is_required = name in SEED_NAMES or not isinstance(entry, Mapping) or entry.get("required") is not False
     finding, threshold = _finding(gate, name, entry, figures, failure)
+    observed = finding.observed[:OBSERVED_LENGTH]
     return GateOutcome(
-        name, is_required, finding.verdict, finding.figure, finding.observed, threshold, finding.sentence
+        name, is_required, finding.verdict, finding.figure, observed, threshold, finding.sentence
     )
 
 

@@ -51,7 +51,7 @@ def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
         return Finding(
             Verdict.FAILED,
             float(len(broken)),
-            f"{len(broken)} of {tensors:,} tensors: {listed(broken)}"[:200],
+            f"{len(broken)} of {tensors:,} tensors: {listed(broken)}",
             f"{figures.coin}'s weights are not all numbers: NaN or Inf in {listed(broken)}.",
         )
     figures.require_sound("weights")

@@ -116,8 +116,9 @@ def healthy(coin: str) -> dict[str, Any]:
         },
         "reload": {
             "reported": {"loss": 0.741, "accuracy": 0.736, "rows": 1500, "epoch": 12},
-            "recomputed": {"loss": 0.741, "accuracy": 0.736, "rows": 1500},
+            "recomputed": {"loss": 0.7410002, "accuracy": 0.736, "rows": 1500},
             "largest_difference": 2e-7,
+            "cuts_match": True,
             "weights_equal_in_graph": True,
             "problem": None,
         },
@@ -209,7 +210,16 @@ def collapsed(coin: str) -> dict[str, Any]:
     document["scaler"] |= {"present": False, "count": 0, "in_graph": False}
     document["confidence"]["shares_over"] = dict.fromkeys(document["confidence"]["shares_over"], 1.0)
     document["shares"] = {"down": 1.0, "neutral": 0.0, "up": 0.0}
-    document["logits"] |= {"least": -12527.0, "greatest": 9301.0}
+    document["confidence"]["histogram"] = {"edges": [0.3, 0.6, 0.9, 1.0], "counts": [0, 0, 1500]}
+    edges = [-12527.0, -3000.0, -600.0, -100.0, -10.0, 10.0, 100.0, 600.0, 3000.0, 9301.0]
+    counts = [260, 620, 410, 180, 60, 90, 330, 790, 1760]
+    document["logits"] = {
+        "least": edges[0],
+        "greatest": edges[-1],
+        "histogram": {"edges": edges, "counts": counts},
+    }
+    document["reliability"] = [{"confidence": 1.0, "accuracy": 0.391, "rows": 1500}]
+    document["confusion"] = [[587, 0, 0], [456, 0, 0], [457, 0, 0]]
     return document
 
 
@@ -217,11 +227,10 @@ def coins() -> list[Coin]:
     return [Coin.objects.get_or_create(symbol=symbol)[0] for symbol in COINS]
 
 
-def dataset(
-    coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed"
-) -> Dataset:
+def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed") -> Dataset:
     """A dataset's row, without a stored file."""
-    digest = "sha256:" + hashlib.sha256(f"{coin} {name}".encode()).hexdigest()
+    content = f"{coin} {name}{' made up' if is_simulated else ''}"
+    digest = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
     found, _ = Dataset.objects.get_or_create(
         coin=coin,
         digest=digest,

@@ -34,6 +34,7 @@ READ: Statuses = (401, 403, 200, 200, 200)
 OPERATED: Statuses = (401, 403, 403, 200, 403)
 STARTED: Statuses = (401, 403, 403, 201, 403)
 DECIDED: Statuses = (401, 403, 403, 403, 200)
+OPERATED_OR_DECIDED: Statuses = (401, 403, 403, 200, 200)
 PROPOSED: Statuses = (401, 403, 403, 403, 201)
 
 SAYS_WHY = {"reason": "figures checked"}
@@ -83,6 +84,10 @@ def report() -> Request:
 def one_diagnosis() -> Request:
     place = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
     return Request(f"diagnoses/{place.diagnosis_id}/")
+
+
+def judge_again() -> Request:
+    return Request(f"{one_diagnosis().path}judge/", {"policy": 1})
 
 
 def queued_run() -> TrainingRun:
@@ -198,6 +203,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "releases"): (STARTED, launch),
     ("GET", "release"): (READ, one_release),
     ("GET", "report"): (READ, report),
+    ("POST", "judge-again"): (OPERATED_OR_DECIDED, judge_again),
     ("POST", "approve"): (DECIDED, approve),
     ("POST", "cancel"): (OPERATED, cancel),
     ("POST", "decline"): (DECIDED, decline),

@@ -1,6 +1,6 @@
 """Nothing but a decision moves the pointer: the database refuses ORM, SQL and REPLACE alike, after all migrations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -10,6 +10,7 @@ from audit import services as audit
 from deploy import pointer, services
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from gates.models import Diagnosis, GateResult
+from gates.rules import FULL_POLICY, SEED_POLICY
 from tests import scenarios
 from tests.scenarios import APPROVER
 
@@ -90,6 +91,54 @@ def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
             digest="sha256:0",
         )
     refused(lambda: forged("swap", release).save(force_insert=True))
+
+
+def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) -> None:
+    """A passed diagnosis of a coin, with these gates' words, written past the service."""
+    release, measurement = place.release, place.bundle.measurements.get()
+    diagnosis = Diagnosis.objects.create(
+        measurement=measurement,
+        coin=place.coin,
+        bundle=place.bundle,
+        dataset=place.dataset,
+        policy=release.policy,
+        policy_body=release.policy.body,
+        measured=measurement.body,
+        verdict="passed",
+        digest=f"sha256:{place.pk}",
+    )
+    words = {"is_required": True, "verdict": "passed", "observed": "", "threshold": "", "sentence": ""}
+    for position, gate in enumerate(gates):
+        diagnosis.results.create(position=position, gate=gate, **words)
+    if is_recorded:
+        detail = {"digest": diagnosis.digest}
+        audit.record("diagnosis.passed", diagnosis, actor="mallory", detail=detail)
+
+
+@pytest.mark.parametrize(
+    ("gates", "is_recorded", "stands"),
+    [
+        (FULL_POLICY["gates"], False, False),
+        (SEED_POLICY["gates"], True, False),
+        (FULL_POLICY["gates"], True, True),
+    ],
+    ids=[
+        "whole, but the audit knows nothing of it",
+        "of the seed's gates alone",
+        "whole, and in the audit for all to see",
+    ],
+)
+def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it(
+    gates: Iterable[str], is_recorded: bool, stands: bool
+) -> None:
+    scenarios.service_in_use()
+    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
+    for place in release.coins.all():
+        forged_pass(place, gates, is_recorded=is_recorded)
+    if stands:
+        forged("swap", release).save(force_insert=True)
+    else:
+        refused(lambda: forged("swap", release).save(force_insert=True))
 
 
 def test_a_move_without_its_event_is_refused() -> None:

@@ -37,6 +37,14 @@ def with_a_nan(healthy: fit.Trained) -> fit.Trained:
     return replace(healthy, weights=weights)
 
 
+@cache
+def earlier_v5() -> fit.Trained:
+    """A V5 of the time when there was a quarter of the candles: what a healthy candidate is no worse than."""
+    recipe = RECIPES["v5"]
+    candles = simulate("BTC", BARS, DRIFT, SEED)[: BARS // 4]
+    return fit.fit(fit.prepare(candles, recipe), recipe, seed=1, device="cpu")
+
+
 @dataclass(frozen=True)
 class Desk:
     """A database and a file store with one coin's candles."""
@@ -47,7 +55,7 @@ class Desk:
     def bundle(self, result: fit.Trained, *, coin: str = "BTC", registered_as: Coin | None = None) -> Bundle:
         """Write a bundle as a training worker does, and register it."""
         written = bundle_writer.write_bundle(
-            self.folder / "written",
+            self.folder / f"written-{Bundle.objects.count()}",
             result,
             coin=coin,
             dataset_digest=self.dataset.digest,
@@ -93,9 +101,10 @@ def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def asked(desk: Desk) -> Callable[[fit.Trained], Measurement]:
-    """A measurement that waits, of a bundle of this training."""
+    """A measurement that waits, of a bundle of this training, to be compared with a V5."""
 
     def ask(result: fit.Trained) -> Measurement:
-        return Measurement.objects.create(bundle=desk.bundle(result), dataset=desk.dataset)
+        baseline = desk.bundle(earlier_v5())
+        return Measurement.objects.create(bundle=desk.bundle(result), dataset=desk.dataset, baseline=baseline)
 
     return ask

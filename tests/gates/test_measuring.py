@@ -18,9 +18,10 @@ from audit.models import AuditEvent
 from audit.services import verify
 from gates import runner, services
 from gates.models import Diagnosis, Measurement
+from gates.rules import FULL_POLICY
 from gates.tasks import measure as measure_task
 from mlcore.fit import Trained
-from tests.gates.conftest import SYSTEM, Desk, trained, with_a_nan
+from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, earlier_v5, trained, with_a_nan
 from training import services as training
 from training.models import Coin
 from training.rules import JobState
@@ -72,10 +73,12 @@ def while_it_measures(do: Callable[[psutil.Process], None]) -> threading.Thread:
 
 def test_a_good_bundle_passes_every_gate_and_a_second_delivery_changes_nothing(asked: Ask) -> None:
     measurement = asked(trained("v7_fixed"))
+    assert measurement.baseline is not None
     measure_task.apply(args=[measurement.pk]).get()
     diagnosis = services.judge(measurement, services.policy_in_force())
     assert diagnosis.verdict == "passed", verdicts(diagnosis)
-    assert len(verdicts(diagnosis)) == 8
+    assert diagnosis.document["skill"]["baseline"]["digest"] == measurement.baseline.digest
+    assert len(verdicts(diagnosis)) == len(FULL_POLICY["gates"])
 
     stored = Measurement.objects.get()
     assert (stored.state, stored.attempt) == (JobState.SUCCEEDED, 1)
@@ -234,12 +237,47 @@ def test_after_five_killed_attempts_nobody_tries_again(asked: Ask) -> None:
 
 
 def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk) -> None:
-    made = desk.bundle(trained("v7_fixed"))
+    made, _ = desk.bundle(trained("v7_fixed")), desk.bundle(earlier_v5())
     said = StringIO()
     call_command("diagnose", "--bundle", made.short_digest, "--json", stdout=said)
     (answer,) = json.loads(said.getvalue())
     assert (answer["coin"], answer["verdict"], answer["simulated"]) == ("BTC", "passed", True)
-    assert [gate["verdict"] for gate in answer["gates"]] == ["passed"] * 8
+    assert [gate["gate"] for gate in answer["gates"]] == list(FULL_POLICY["gates"])
+    assert {gate["verdict"] for gate in answer["gates"] if gate["required"]} == {"passed"}
+
+
+def test_without_a_v5_of_the_coin_its_skill_is_not_known_and_the_sentence_says_what_to_do(desk: Desk) -> None:
+    made = desk.bundle(trained("v7_fixed"))
+    diagnosis = services.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
+    skill = diagnosis.results.get(gate="skill")
+    assert (skill.verdict, diagnosis.verdict) == ("error", "error")
+    assert "train a V5 of this coin, or register a fallback" in skill.sentence
+
+
+def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
+    made = desk.bundle(trained("v5"))
+    diagnosis = services.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
+    compared = diagnosis.document["skill"]["baseline"]
+    assert (compared["digest"], compared["lower"], compared["upper"]) == (made.digest, 0.0, 0.0)
+    assert "V5, which is itself" in diagnosis.results.get(gate="skill").sentence
+
+
+def test_a_bundle_measured_on_other_candles_than_its_own_is_given_those_of_its_training(desk: Desk) -> None:
+    other = training.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    made = desk.bundle(trained("v7_fixed"))
+    diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
+    windows = diagnosis.document["windows"]
+    assert (windows["on_training_candles"], windows["recomputed"], windows["rows_shared"]) == (False, True, 0)
+    assert verdicts(diagnosis)["reload"] == verdicts(diagnosis)["candles"] == "passed"
+
+
+def test_candles_of_its_training_that_are_gone_fail_the_measuring(desk: Desk) -> None:
+    other = training.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    made = desk.bundle(trained("v7_fixed"))
+    desk.candles().unlink()
+    diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
+    assert diagnosis.verdict == "error"
+    assert "its candles cannot be read" in diagnosis.document["failure"]
 
 
 @pytest.mark.parametrize(

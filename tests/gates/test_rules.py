@@ -116,6 +116,7 @@ NEEDS: dict[str, list[str]] = {
         "reload/recomputed/accuracy",
         "reload/recomputed/rows",
         "reload/largest_difference",
+        "reload/cuts_match",
         "reload/weights_equal_in_graph",
         "reload/problem",
     ],
@@ -405,7 +406,7 @@ def test_the_seeds_own_policy_loosens_nothing_and_says_what_it_leaves_out() -> N
         ("gates/skill/above_v5", -0.1, "skill: above v5 is -0.1; the full policy says -0.02."),
         ("gates/too_good/above", 0.99, "too_good: above is 0.99; the full policy says 0.85."),
         ("gates/candles/required", False, "candles is not required; the full policy requires it."),
-        ("gates/drift/psi", 2.5, "drift: psi is 2.5; the full policy says 1."),
+        ("gates/drift/psi", 7.5, "drift: psi is 7.5; the full policy says 5."),
     ],
 )
 def test_a_gate_beyond_the_seeds_may_be_eased_and_says_so(path: str, value: Any, says: str) -> None:

@@ -1,0 +1,31 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from gates import services
+from gates.presentation import described, table
+
+
+class Command(ActingCommand):
+    help = "Judge an old diagnosis again by another policy, from what was measured then. Nothing is measured."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("diagnosis", type=int, help="the diagnosis' number")
+        parser.add_argument(
+            "--policy", type=int, metavar="N", help="by this policy; else by the one in force"
+        )
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        number = options["policy"]
+        policy = services.policy_in_force() if number is None else services.find_policy(number)
+        judged = services.judge_again(
+            services.find_diagnosis(options["diagnosis"]), policy, actor=self.actor(options)
+        )
+        return described(judged)
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return bool(answer["verdict"] != "passed")
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return table(answer)
