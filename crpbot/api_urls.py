@@ -17,6 +17,7 @@ v1 = [
     path("alarms/", deploy.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
+    path("bundles/", training.Bundles.as_view(), name="bundles"),
     path("coins/", deploy.Coins.as_view(), name="coins"),
     path("coins/<str:symbol>/", deploy.OneCoin.as_view(), name="coin"),
     path("datasets/", training.Datasets.as_view(), name="datasets"),

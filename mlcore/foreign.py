@@ -24,7 +24,7 @@ from mlcore import bundle, bundle_writer, features, foreign_archive, foreign_onn
 from mlcore.bundle import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.errors import CheckpointRefused, MlcoreError
 from mlcore.features import Schema
-from mlcore.graph import Layout
+from mlcore.layouts import Layout
 from mlcore.predictor import Predictor
 from mlcore.prepared import Scaler
 

@@ -4,24 +4,16 @@ torch's exporter would write source paths and its own version into them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from mlcore.layouts import Layout
 from mlcore.predictor import INPUT, OUTPUT
 from mlcore.prepared import Scaler
 
 SCALER_MEAN = "scaler.mean"
 SCALER_SCALE = "scaler.scale"
-
-
-class Layout(StrEnum):
-    """Which comes first after each linear layer. The weights are the same in both, and do not tell."""
-
-    RELU_BEFORE_BN = "relu-before-bn"
-    BN_BEFORE_RELU = "bn-before-relu"
-
 
 _OPSET = 17
 _IR_VERSION = 8

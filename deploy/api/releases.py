@@ -26,7 +26,7 @@ from gates.rules import Verdict
 from mlcore.recipes import RECIPES
 from training import services as training
 from training.api import RecipeInput
-from training.models import Artifact, Dataset
+from training.models import Artifact, Bundle, Dataset
 
 
 class ReleaseDetail(RetrieveAPIView[Release]):
@@ -130,6 +130,11 @@ class Releases(ListAPIView[Release]):
             required=False,
             help_text="A dataset's id by coin; the newest of each coin that is not named.",
         )
+        bundles = serializers.DictField(
+            child=inputs.Text(),
+            required=False,
+            help_text="A bundle's digest by coin: that bundle is measured, and none is trained for the coin.",
+        )
         purpose = serializers.ChoiceField(
             [Purpose.CANDIDATE.value, Purpose.FALLBACK.value],
             default=Purpose.CANDIDATE.value,
@@ -149,6 +154,7 @@ class Releases(ListAPIView[Release]):
             actor=actor_of(request),
             parameters=self.Input.parameters(checked),
             datasets=_named_datasets(checked.get("datasets", {})),
+            bundles=_named_bundles(checked.get("bundles", {})),
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
         )
@@ -162,6 +168,13 @@ def _named_datasets(ids: Mapping[str, int]) -> dict[str, Dataset]:
         return {symbol: training.find_dataset(pk) for symbol, pk in ids.items()}
     except NotFound as missing:
         raise InvalidInput(missing.message, field="datasets") from missing
+
+
+def _named_bundles(digests: Mapping[str, str]) -> dict[str, Bundle]:
+    try:
+        return {symbol: training.find_bundle(digest) for symbol, digest in digests.items()}
+    except NotFound as missing:
+        raise InvalidInput(missing.message, field="bundles") from missing
 
 
 def release_answer(release: Release, status: int = 200) -> Response:

@@ -18,7 +18,7 @@ from deploy.rules import Action, Purpose
 from deploy.services import settling
 from gates import services as gates
 from training import services as training
-from training.models import Coin, Dataset
+from training.models import Bundle, Coin, Dataset
 from training.rules import GREATEST_SEED
 
 DEFAULT_SEED = 1
@@ -30,25 +30,29 @@ def launch(
     actor: Actor,
     parameters: Mapping[str, Any] | None = None,
     datasets: Mapping[str, Dataset] | None = None,
+    bundles: Mapping[str, Bundle] | None = None,
     seed: int | None = None,
     purpose: Purpose = Purpose.CANDIDATE,
 ) -> Release:
     """Start a release: a run for every required coin, each on its dataset (its newest, where none is named).
 
-    Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, or a
-    coin without candles, Conflict for candles that did not pass, or when a second release would be inherited.
+    A coin whose bundle is named is not trained: that bundle is measured on the dataset, and judged like any other.
+    Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
+    that is not of the coin and line, or a coin without candles, Conflict for candles that did not pass, or when a second
+    release would be inherited.
     """
     wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.refusals_recorded("release.launch", wanted, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
         training.plan(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
+        made = _checked_bundles(line, bundles or {}, chosen)
         seed = _checked_seed(seed)
         with transaction.atomic():
             audit.lock_head()
             if purpose == Purpose.INHERITED and pointer.current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
-            release = _create(line, actor, dict(parameters or {}), chosen, seed, purpose)
+            release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)
             transaction.on_commit(lambda: settling.advance_quietly(release.pk))
     return release
 
@@ -58,6 +62,7 @@ def _create(
     actor: Actor,
     parameters: dict[str, Any],
     datasets: dict[Coin, Dataset],
+    bundles: dict[Coin, Bundle],
     seed: int,
     purpose: Purpose,
 ) -> Release:
@@ -67,13 +72,13 @@ def _create(
         policy=gates.policy_in_force(),
         parameters=parameters,
         seed=seed,
-        budget=training.open_budget(runs_expected=len(datasets)),
+        budget=training.open_budget(runs_expected=max(1, len(datasets) - len(bundles))),
         launched_by=actor.name,
         deadline_at=timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS),
     )
     ReleaseStatus.objects.create(release=release)
     for coin, dataset in datasets.items():
-        ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset)
+        ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, bundle=bundles.get(coin))
     detail = {
         "line": line,
         "purpose": purpose,
@@ -81,6 +86,7 @@ def _create(
         "seed": seed,
         "policy": release.policy.number,
         "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
+        "bundles": {coin.symbol: bundle.digest for coin, bundle in bundles.items()},
     }
     audit.record("release.launched", release, actor=actor, detail=detail)
     return release
@@ -116,6 +122,26 @@ def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
             f"Dataset {dataset.pk} holds {dataset.coin}'s candles, not {coin}'s.", field="datasets"
         )
     return dataset
+
+
+def _checked_bundles(
+    line: str, named: Mapping[str, Bundle], datasets: Mapping[Coin, Dataset]
+) -> dict[Coin, Bundle]:
+    """The bundles that take the place of a run: of the coin, of the line, and no simulated one on real candles."""
+    carried = {coin.symbol: coin for coin in datasets}
+    for symbol, bundle in named.items():
+        if symbol not in carried:
+            why = f"{symbol}: not a required coin, so a release does not carry it."
+        elif bundle.coin_id != carried[symbol].pk:
+            why = f"{bundle} is {bundle.coin}'s, not {symbol}'s."
+        elif bundle.line != line:
+            why = f"{bundle} is of the line {bundle.line}; this release is of {line}."
+        elif bundle.is_simulated and not datasets[carried[symbol]].is_simulated:
+            why = f"{bundle} was trained on a simulated market; {symbol}'s dataset is real."
+        else:
+            continue
+        raise InvalidInput(why, field="bundles")
+    return {carried[symbol]: bundle for symbol, bundle in named.items()}
 
 
 def _checked_seed(seed: int | None) -> int:

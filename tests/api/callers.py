@@ -34,8 +34,8 @@ class Caller:
             _address(path), body, content_type="application/json", headers=self._headers({})
         )
 
-    def upload(self, **fields: Any) -> Any:
-        return self.http.post(_address("datasets/"), fields, headers=self._headers({}))
+    def upload(self, path: str = "datasets/", /, **fields: Any) -> Any:
+        return self.http.post(_address(path), fields, headers=self._headers({}))
 
     def ask(self, method: str, path: str, **kwargs: Any) -> Any:
         return self.http.generic(method, _address(path), headers=self._headers({}), **kwargs)

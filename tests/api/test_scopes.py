@@ -18,7 +18,7 @@ from crpbot import api_urls
 from deploy import pointer, services
 from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
-from tests import factories, scenarios
+from tests import checkpoints, factories, scenarios
 from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
 from training import services as training
 from training.models import Artifact, TrainingRun
@@ -50,7 +50,7 @@ class Request:
 
     def send(self, caller: Caller, method: str) -> Any:
         if self.make_file:
-            return caller.upload(**self.make_file())
+            return caller.upload(self.path, **self.make_file())
         if method == "PATCH":
             return caller.patch(self.path, self.body)
         return caller.get(self.path) if method == "GET" else caller.post(self.path, self.body)
@@ -127,6 +127,13 @@ def drop_a_coin() -> Request:
     return Request("coins/SOL/", {"is_required": False, "confirmed": True, **SAYS_WHY})
 
 
+def import_checkpoint() -> Request:
+    coin = scenarios.coins()[0]
+    said = {"coin": coin.symbol, "line": "v5", "schema": "relative72"}
+    file = checkpoints.onnx_file([checkpoints.LINEAR], checkpoints.linear_tensors())
+    return Request("bundles/", make_file=lambda: {**said, "file": SimpleUploadedFile("v5.onnx", file)})
+
+
 def launch() -> Request:
     for coin in scenarios.coins():
         scenarios.dataset(coin)
@@ -186,6 +193,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
+    ("GET", "bundles"): (READ, plain("bundles/")),
+    ("POST", "bundles"): (STARTED, import_checkpoint),
     ("GET", "coins"): (READ, plain("coins/")),
     ("POST", "coins"): (STARTED, lambda: Request("coins/", {"symbol": "DOT", **SAYS_WHY})),
     ("PATCH", "coin"): (DECIDED, drop_a_coin),

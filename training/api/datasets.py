@@ -48,15 +48,18 @@ class Coins(ListAPIView[Coin]):
 
 
 class UploadLimit(FileUploadHandler):
-    """Refuses a form that announces more than a dataset may have, before any of it is kept."""
+    """Refuses a form that announces more than its file may have, before any of it is kept."""
+
+    what = "a dataset"
+    setting = "DATASET_UPLOAD_LIMIT_BYTES"
 
     def handle_raw_input(
         self, input_data: Any, META: Any, content_length: int, boundary: str, encoding: str | None = None
     ) -> None:
-        limit = settings.DATASET_UPLOAD_LIMIT_BYTES
+        limit = getattr(settings, self.setting)
         if content_length > limit + FORM_SLACK_BYTES:
             raise RequestDataTooBig(
-                f"{content_length:,} bytes are more than a dataset may have ({limit:,}). Compress the file, or split it."
+                f"{content_length:,} bytes are more than {self.what} may have ({limit:,}). Compress the file, or split it."
             )
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
@@ -135,7 +138,7 @@ class Datasets(ListAPIView[Dataset]):
         """
         checked, began_at = self.Input.read(request), timezone.now()
         dataset = services.import_candles(
-            _coin(checked["coin"]),
+            named_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
             actor=actor_of(request),
@@ -145,7 +148,7 @@ class Datasets(ListAPIView[Dataset]):
         return Response(self.Output(dataset).data, status=201 if is_new else 200)
 
 
-def _coin(symbol: str) -> Coin:
+def named_coin(symbol: str) -> Coin:
     try:
         return services.find_coin(symbol)
     except NotFound as unknown:

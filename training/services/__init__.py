@@ -1,5 +1,6 @@
 """What a person or a program asks of training: coins, datasets, runs, and what a launch would take."""
 
+from training.services.bundles import find_bundle
 from training.services.checkpoints import Imported, import_checkpoint, read_checkpoint_file
 from training.services.coins import ensure_coins, find_coin
 from training.services.datasets import (
@@ -32,6 +33,7 @@ __all__ = [
     "ensure_coins",
     "estimate",
     "fetch_candles",
+    "find_bundle",
     "find_coin",
     "find_dataset",
     "find_run",

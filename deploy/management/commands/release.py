@@ -9,7 +9,8 @@ from deploy import services
 from deploy.models import Release
 from deploy.report import gate_table, progress_line, summary
 from deploy.rules import Purpose, ReleaseState
-from training.models import Dataset
+from training import services as training
+from training.models import Bundle, Dataset
 
 
 class Command(ActingCommand):
@@ -31,6 +32,13 @@ class Command(ActingCommand):
             help="a coin's dataset; its newest otherwise",
         )
         parser.add_argument(
+            "--bundle",
+            action="append",
+            default=[],
+            metavar="COIN=DIGEST",
+            help="a coin's bundle, measured instead of training one; the beginning of its digest is enough",
+        )
+        parser.add_argument(
             "--purpose", choices=[purpose.value for purpose in Purpose], default=Purpose.CANDIDATE.value
         )
         parser.add_argument("--wait", action="store_true", help="show its progress until it has settled")
@@ -42,6 +50,7 @@ class Command(ActingCommand):
             actor=self.actor(options),
             parameters={name: options[name] for name in names if options[name] is not None},
             datasets=dict(self._dataset(text) for text in options["dataset"]),
+            bundles=dict(self._bundle(text) for text in options["bundle"]),
             seed=options["seed"],
             purpose=Purpose(options["purpose"]),
         )
@@ -55,6 +64,12 @@ class Command(ActingCommand):
         if dataset is None:
             raise InvalidInput(f"--dataset {text}: say COIN=ID with the number of a dataset that exists.")
         return symbol, dataset
+
+    def _bundle(self, text: str) -> tuple[str, Bundle]:
+        symbol, equals, digest = text.partition("=")
+        if not equals or not digest:
+            raise InvalidInput(f"--bundle {text}: say COIN=DIGEST.")
+        return symbol, training.find_bundle(digest, coin=symbol)
 
     def _wait(self, release: Release) -> None:
         """Until settled; a release to be inherited never settles, and is done once every coin is diagnosed."""

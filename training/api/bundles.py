@@ -1,0 +1,111 @@
+"""Bundles, and checkpoints from outside that become some."""
+
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from mlcore.features import SCHEMAS
+from mlcore.layouts import Layout
+from mlcore.recipes import RECIPES
+from training import services
+from training.api.datasets import UploadLimit, named_coin
+from training.models import Bundle
+
+
+class CheckpointLimit(UploadLimit):
+    """The same for a checkpoint."""
+
+    what = "a checkpoint"
+    setting = "CHECKPOINT_UPLOAD_LIMIT_BYTES"
+
+
+class Bundles(ListAPIView[Bundle]):
+    """Trained coins, newest first: trained here, or imported."""
+
+    class Filter(filters.FilterSet):
+        coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
+        line = filters.CharFilter()
+        is_simulated = filters.BooleanFilter()
+        is_imported = filters.BooleanFilter(method="imported", help_text="Whether it came from outside.")
+        digest = filters.CharFilter(help_text="`sha256:…`")
+        ordering = filters.OrderingFilter(fields=["id", "created_at"])
+
+        def imported(self, rows: Any, name: str, value: bool) -> Any:
+            return rows.exclude(origin="") if value else rows.filter(origin="")
+
+    @extend_schema_serializer(component_name="Bundle")
+    class Output(serializers.ModelSerializer[Bundle]):
+        coin = serializers.CharField(source="coin.symbol")
+
+        class Meta:
+            model = Bundle
+            fields: ClassVar = [
+                "id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "created_at",
+            ]  # fmt: skip
+
+    @extend_schema_serializer(component_name="ImportedBundle")
+    class Imported(Output):
+        notes = serializers.ListField(
+            child=serializers.CharField(), help_text="What the file did not say, or said otherwise."
+        )
+
+        class Meta:
+            model = Bundle
+            fields: ClassVar = [
+                "id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "created_at", "notes",
+            ]  # fmt: skip
+
+    @extend_schema_serializer(component_name="CheckpointUpload")
+    class Input(inputs.Input):
+        coin = inputs.Text(help_text="As in `BTC`.")
+        line = serializers.ChoiceField(list(RECIPES))
+        file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
+        schema = serializers.ChoiceField(list(SCHEMAS), help_text="Which features it takes, in whose order.")
+        layout = serializers.ChoiceField(
+            [layout.value for layout in Layout],
+            required=False,
+            help_text="Of a torch checkpoint, whose weights do not tell; an ONNX graph says it itself.",
+        )
+        is_simulated = serializers.BooleanField(
+            default=False, help_text="Whether it was trained on candles that were made up."
+        )
+
+    queryset = Bundle.objects.select_related("coin").order_by("-id")
+    serializer_class = Output
+    filterset_class = Filter
+    parser_classes = (MultiPartParser,)
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        # Before anything reads the body: checking a session's CSRF token parses the form.
+        request.upload_handlers.insert(0, CheckpointLimit(request))
+        return super().initialize_request(request, *args, **kwargs)
+
+    @extend_schema(operation_id="import_checkpoint", request=Input, responses={200: Imported, 201: Imported})
+    def post(self, request: Request) -> Response:
+        """Make a bundle of a checkpoint from outside, as an operator. 200 where it is there already.
+
+        The file is read in a process of its own, and nothing in it is run. What it does not say (which features, which
+        layout) has to be said here; one that cannot be read safely is refused, and nothing of it is kept.
+        """
+        checked = self.Input.read(request)
+        imported = services.import_checkpoint(
+            named_coin(checked["coin"]),
+            checked["file"].read(),
+            name=checked["file"].name,
+            line=checked["line"],
+            schema=checked["schema"],
+            layout=checked.get("layout"),
+            simulated=checked["is_simulated"],
+            actor=actor_of(request),
+        )
+        answer = {**self.Output(imported.bundle).data, "notes": list(imported.notes)}
+        return Response(answer, status=201 if imported.is_new else 200)

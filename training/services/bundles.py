@@ -1,0 +1,18 @@
+"""Bundles by their digest."""
+
+from audit.errors import InvalidInput, NotFound
+from training.models import Bundle
+
+
+def find_bundle(digest: str, *, coin: str | None = None) -> Bundle:
+    """The one bundle, of a coin where one is named, whose digest begins so. Raises NotFound, InvalidInput for several."""
+    beginning = f"sha256:{digest.removeprefix('sha256:')}"
+    rows = Bundle.objects.select_related("coin", "dataset").filter(digest__startswith=beginning)
+    found = list(rows.filter(coin__symbol=coin.upper()) if coin else rows)
+    if not found:
+        raise NotFound(f"No bundle's digest begins with {digest!r}.")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{len(found)} bundles begin with {digest!r}: give more of the digest.", field="bundle"
+        )
+    return found[0]
