@@ -9,15 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard
 
+from gates import drawing
+from gates.drawing import BLUE, GREY, RED, Figure
 from gates.rules import SEED_POLICY
 from gates.seed_gates import DIRECTIONS
 
-Figure = dict[str, Any]
-
-BLUE, RED, GREEN, GREY = "#4c8bf5", "#e5534b", "#3fa66b", "#8b949e"
-GRID = "rgba(128,128,128,0.25)"
-BAND = "rgba(63,166,107,0.16)"
-CLEAR = "rgba(0,0,0,0)"
 NAMES = [direction.capitalize() for direction in DIRECTIONS]
 
 EXPLODED = 100.0
@@ -68,7 +64,7 @@ def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
     for name in TITLES:
         alike = [figures[name]["layout"] for figures in drawn if name in figures]
         for axis in ("xaxis", "yaxis"):
-            _share(alike, axis)
+            drawing.share_axis(alike, axis)
     return drawn
 
 
@@ -79,11 +75,15 @@ def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         return None
     edges, counts = found
     level = float(gates.get("confidence", {}).get("level", 0.9))
-    bars = _bars(edges, _shares(counts), [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]])
-    layout = _layout("Confidence of predictions", "probability of the direction said", "share of predictions")
+    bars = drawing.bars(
+        edges, _shares(counts), [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]]
+    )
+    layout = drawing.layout(
+        "Confidence of predictions", "probability of the direction said", "share of predictions"
+    )
     layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": _upwards(bars["y"])}
-    layout["shapes"] = [_line(level)]
+    layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(bars["y"])}
+    layout["shapes"] = [drawing.line(level)]
     return {"data": [bars], "layout": layout}
 
 
@@ -102,17 +102,17 @@ def logits(
     low, high = float(band.get("least", -10)), float(band.get("greatest", 10))
     least, greatest = min(edges[0], low, *(reach or ())), max(edges[-1], high, *(reach or ()))
     has_exploded = max(abs(least), abs(greatest)) > EXPLODED
-    scale: Callable[[float], float] = _signed_log if has_exploded else float
+    scale: Callable[[float], float] = drawing.signed_log if has_exploded else float
     colours = [BLUE if low <= left and right <= high else RED for left, right in pairwise(edges)]
-    bars = _bars([scale(edge) for edge in edges], _shares(counts), colours)
+    bars = drawing.bars([scale(edge) for edge in edges], _shares(counts), colours)
     bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
-    layout = _layout("Logits", "logit (logarithmic)" if has_exploded else "logit", "share of logits")
-    layout["yaxis"] |= {"tickformat": ".0%", "range": _upwards(bars["y"])}
-    layout["shapes"] = [_band("x", scale(low), scale(high))]
+    layout = drawing.layout("Logits", "logit (logarithmic)" if has_exploded else "logit", "share of logits")
+    layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(bars["y"])}
+    layout["shapes"] = [drawing.band("x", scale(low), scale(high))]
     layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)]}
     if has_exploded:
-        layout["xaxis"] |= _log_ticks(max(abs(least), abs(greatest)))
+        layout["xaxis"] |= drawing.log_ticks(max(abs(least), abs(greatest)))
     return {"data": [bars], "layout": layout}
 
 
@@ -134,10 +134,10 @@ def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | No
         "cliponaxis": False,
         "hovertemplate": "%{x}: %{y:.2%}<extra></extra>",
     }
-    layout = _layout("Predicted directions", "", "share of predictions")
+    layout = drawing.layout("Predicted directions", "", "share of predictions")
     layout["bargap"] = 0.4
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(said), 1.5 * high)]}
-    layout["shapes"] = [_band("y", low, high)]
+    layout["shapes"] = [drawing.band("y", low, high)]
     return {"data": [bars], "layout": layout}
 
 
@@ -158,7 +158,7 @@ def confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure |
         "showscale": False,
         "hovertemplate": "came %{y}, said %{x}: %{z:.1%}<extra></extra>",
     }
-    layout = _layout("What came, what was said", "said", "came")
+    layout = drawing.layout("What came, what was said", "said", "came")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["xaxis"] |= {"showgrid": False}
     # As annotations, for these take the page's font colour: Plotly's own cell texts reckon with a white page.
@@ -200,17 +200,24 @@ def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure
         "line": {"color": GREY, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    layout = _layout("How sure, how often right", "probability said", "share that was right")
+    layout = drawing.layout("How sure, how often right", "probability said", "share that was right")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
+    layout["annotations"] = _calibrated(document.get("calibration"))
     return {"data": [ideal, curve], "layout": layout}
 
 
 def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """How much more often it is right than who does not think, and than the fallback: above 0 it knows something."""
+    """How much more often it is right than who does not think, and than the fallback: above 0 it knows something.
+
+    Red where the interval reaches below what the policy asks for: 0 of the naive, a little less of the fallback.
+    """
     points = list(_rivals(document.get("skill")))
     if not points:
         return None
+    asked = gates.get("skill", {})
+    floors = {RIVALS["baseline"]: float(asked.get("above_v5", 0.0))}
+    naive = float(asked.get("above_naive", 0.0))
     names = [name for name, _ in points]
     middle = [found["difference"] for _, found in points]
     dots = {
@@ -218,7 +225,10 @@ def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "mode": "markers",
         "x": middle,
         "y": names,
-        "marker": {"size": 10, "color": [BLUE if found["lower"] > 0 else RED for _, found in points]},
+        "marker": {
+            "size": 10,
+            "color": [BLUE if found["lower"] > floors.get(name, naive) else RED for name, found in points],
+        },
         "error_x": {
             "type": "data",
             "symmetric": False,
@@ -230,10 +240,10 @@ def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
     ends = [0.0, *(found[end] for _, found in points for end in ("lower", "upper"))]
-    layout = _layout("Right more often than", "difference in accuracy, with 95 % interval", "")
-    layout["xaxis"] |= {"tickformat": "+.0%", "range": _around(ends)}
+    layout = drawing.layout("Right more often than", "difference in accuracy, with 95 % interval", "")
+    layout["xaxis"] |= {"tickformat": "+.0%", "range": drawing.around(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [_line(0.0)]
+    layout["shapes"] = [drawing.line(0.0)]
     return {"data": [dots], "layout": layout}
 
 
@@ -256,7 +266,7 @@ def stability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure |
         "customdata": [point["rows"] for point in points],
         "hovertemplate": "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>",
     }
-    layout = _layout("Accuracy over time", "month of the gate window", "share that was right")
+    layout = drawing.layout("Accuracy over time", "month of the gate window", "share that was right")
     layout["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
     layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
     layout["shapes"] = _required(gates)
@@ -281,7 +291,7 @@ def volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "customdata": [point["rows"] for point in points],
         "hovertemplate": "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>",
     }
-    layout = _layout("Accuracy by volatility", "third of the bars, by how much the price moved", "")
+    layout = drawing.layout("Accuracy by volatility", "third of the bars, by how much the price moved", "")
     layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
     layout["shapes"] = _required(gates)
     return {"data": [dots], "layout": layout}
@@ -303,11 +313,11 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
-    layout = _layout("Features that moved most", "PSI of recent bars against the fit window", "")
+    layout = drawing.layout("Features that moved most", "PSI of recent bars against the fit window", "")
     layout["bargap"] = 0.35
-    layout["xaxis"] |= {"range": _upwards([DRIFTED, *(value for _, value in largest)])}
+    layout["xaxis"] |= {"range": drawing.upwards([DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [_line(DRIFTED)]
+    layout["shapes"] = [drawing.line(DRIFTED)]
     return {"data": [bars], "layout": layout}
 
 
@@ -324,78 +334,27 @@ _CHARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | 
 }
 
 
-def _layout(title: str, x: str, y: str) -> Figure:
-    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
-    return {
-        "title": {"text": title},
-        "xaxis": {**axis, "title": {"text": x}},
-        "yaxis": {**axis, "title": {"text": y}},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "showlegend": False,
-        "bargap": 0.02,
-        "margin": {"l": 48, "r": 16, "t": 40, "b": 44},
-    }
-
-
-def _bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str]) -> Figure:
-    pairs = list(pairwise(edges))
-    return {
-        "type": "bar",
-        "x": [(left + right) / 2 for left, right in pairs],
-        "y": heights,
-        "width": [right - left for left, right in pairs],
-        "marker": {"color": colours},
-        "hovertemplate": "%{x:.3f}: %{y:.2%}<extra></extra>",
-    }
-
-
-def _line(at: float) -> Figure:
-    line = {"color": GREY, "dash": "dash", "width": 1.5}
-    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
-
-
-def _band(axis: str, low: float, high: float) -> Figure:
-    """The allowed range, as a strip behind the bars."""
-    across = "y" if axis == "x" else "x"
-    return {
-        "type": "rect",
-        f"{axis}0": low,
-        f"{axis}1": high,
-        f"{across}ref": "paper",
-        f"{across}0": 0,
-        f"{across}1": 1,
-        "fillcolor": BAND,
-        "line": {"color": GREEN, "width": 1, "dash": "dot"},
-        "layer": "below",
-    }
-
-
-def _level(at: float) -> Figure:
-    line = {"color": GREEN, "dash": "dot", "width": 1.5}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line}
-
-
 def _required(gates: Mapping[str, Any]) -> list[Figure]:
     """The accuracy that is required, where the policy says one."""
     above = gates.get("accuracy", {}).get("above")
-    return [_level(float(above))] if _is_figure(above) else []
+    return [drawing.level(float(above))] if _is_figure(above) else []
 
 
-def _upwards(heights: Sequence[float]) -> list[float]:
-    return [0.0, 1.08 * max(heights, default=1.0) or 1.0]
-
-
-def _around(values: Sequence[float]) -> list[float]:
-    """From the least to the greatest, with some air."""
-    air = 0.08 * (max(values) - min(values)) or 0.01
-    return [min(values) - air, max(values) + air]
+def _calibrated(section: object) -> list[Figure]:
+    """How far certainty and truth are apart on the whole, in a corner where no sound curve comes."""
+    if not isinstance(section, Mapping) or not all(
+        _is_figure(section.get(name)) for name in ("ece", "brier")
+    ):
+        return []
+    text = f"{100 * section['ece']:.1f} points off on average<br>Brier score {section['brier']:.3f}"
+    corner = {"xref": "paper", "yref": "paper", "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}
+    return [{**corner, "text": text, "align": "left", "showarrow": False}]
 
 
 def _right_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
     """Of accuracies and their intervals; a third, which is chance, and the seed's 65 % are always in sight."""
     ends = [end for p, r in zip(points, reach, strict=True) for end in (p["accuracy"] - r, p["accuracy"] + r)]
-    low, high = _around([0.3, 0.7, *ends])
+    low, high = drawing.around([0.3, 0.7, *ends])
     return [max(0.0, low), min(1.0, high)]
 
 
@@ -432,42 +391,6 @@ def _rivals(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     ends = [found[0] for found in map(_histogram, (d.get("logits") for d in documents)) if found]
     return (min(e[0] for e in ends), max(e[-1] for e in ends)) if ends else None
-
-
-def _share(layouts: Sequence[Figure], axis: str) -> None:
-    """Give the axes one range, the widest; those without a range of numbers stay as they are."""
-    ranges = [layout[axis].get("range") for layout in layouts]
-    if len(ranges) > 1 and all(ranges):
-        widest = [min(low for low, _ in ranges), max(high for _, high in ranges)]
-        for layout in layouts:
-            layout[axis]["range"] = widest
-
-
-def _signed_log(value: float) -> float:
-    """Plotly's own logarithmic axis has no room for negative logits."""
-    return math.copysign(math.log10(1 + abs(value)), value)
-
-
-def _log_ticks(reach: float) -> Figure:
-    """10, 100, 1k …, both ways; every other one where they would run into each other."""
-    powers = range(1, math.ceil(math.log10(1 + reach)) + 1)
-    sizes = [10.0**power for power in (powers if len(powers) <= 3 else powers[::2])]
-    values = [-size for size in reversed(sizes)] + [0.0] + sizes
-    texts = [_short(value) for value in values]
-    return {"tickvals": [_signed_log(value) for value in values], "ticktext": texts, "tickangle": 0}
-
-
-def _short(value: float) -> str:
-    sign, size = "−" if value < 0 else "", abs(value)
-    if size < 1e3:
-        return f"{sign}{size:.0f}"
-    return (
-        f"{sign}{size / 1e3:.0f}k"
-        if size < 1e6
-        else f"{sign}{size / 1e6:.0f}M"
-        if size < 1e9
-        else f"{sign}{size:.0e}"
-    )
 
 
 def _histogram(section: object) -> tuple[list[float], list[float]] | None:

@@ -8,7 +8,7 @@ import plotly.graph_objects as plotly
 import pytest
 
 from gates.charts import BLUE, RED, TITLES, charts, side_by_side
-from gates.rules import SEED_POLICY
+from gates.rules import FULL_POLICY, SEED_POLICY
 from tests.scenarios import collapsed, healthy
 
 SECTIONS = {
@@ -70,8 +70,15 @@ def test_skill_is_a_point_with_its_interval_for_every_rival_and_red_where_it_hol
         "the last move back": RED,
         "v5": RED,  # 0.8 points ahead, from −0.7 to 2.3
     }
+    asked = charts(document, FULL_POLICY)["skill"]["data"][0]  # which lets it lose two points to v5
+    assert asked["marker"]["color"] == [BLUE, BLUE, RED, BLUE]
     reach = dict(zip(drawn["y"], drawn["error_x"]["arrayminus"], strict=True))
     assert reach["the last move back"] == pytest.approx(0.03)
+
+
+def test_the_reliability_says_how_far_certainty_and_truth_are_apart() -> None:
+    (said,) = charts(healthy("BTC"))["reliability"]["layout"]["annotations"]
+    assert said["text"] == "12.0 points off on average<br>Brier score 0.410"
 
 
 def test_a_month_has_an_interval_as_much_wider_as_the_bootstrap_says_bars_tell_less() -> None:

@@ -1,0 +1,111 @@
+"""Parts that pictures are made of: axes, bars, bands, lines, and a logarithmic scale that has room for both signs."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+Figure = dict[str, Any]
+
+BLUE, RED, GREEN, GREY = "#4c8bf5", "#e5534b", "#3fa66b", "#8b949e"
+GRID = "rgba(128,128,128,0.25)"
+BAND = "rgba(63,166,107,0.16)"
+CLEAR = "rgba(0,0,0,0)"
+
+
+def layout(title: str, x: str, y: str) -> Figure:
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
+    return {
+        "title": {"text": title},
+        "xaxis": {**axis, "title": {"text": x}},
+        "yaxis": {**axis, "title": {"text": y}},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "showlegend": False,
+        "bargap": 0.02,
+        "margin": {"l": 48, "r": 16, "t": 40, "b": 44},
+    }
+
+
+def bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str]) -> Figure:
+    pairs = list(pairwise(edges))
+    return {
+        "type": "bar",
+        "x": [(left + right) / 2 for left, right in pairs],
+        "y": heights,
+        "width": [right - left for left, right in pairs],
+        "marker": {"color": colours},
+        "hovertemplate": "%{x:.3f}: %{y:.2%}<extra></extra>",
+    }
+
+
+def line(at: float) -> Figure:
+    line = {"color": GREY, "dash": "dash", "width": 1.5}
+    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def level(at: float) -> Figure:
+    line = {"color": GREEN, "dash": "dot", "width": 1.5}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line}
+
+
+def band(axis: str, low: float, high: float) -> Figure:
+    """The allowed range, as a strip behind the bars."""
+    across = "y" if axis == "x" else "x"
+    return {
+        "type": "rect",
+        f"{axis}0": low,
+        f"{axis}1": high,
+        f"{across}ref": "paper",
+        f"{across}0": 0,
+        f"{across}1": 1,
+        "fillcolor": BAND,
+        "line": {"color": GREEN, "width": 1, "dash": "dot"},
+        "layer": "below",
+    }
+
+
+def upwards(heights: Sequence[float]) -> list[float]:
+    return [0.0, 1.08 * max(heights, default=1.0) or 1.0]
+
+
+def around(values: Sequence[float]) -> list[float]:
+    """From the least to the greatest, with some air."""
+    air = 0.08 * (max(values) - min(values)) or 0.01
+    return [min(values) - air, max(values) + air]
+
+
+def signed_log(value: float) -> float:
+    """Plotly's own logarithmic axis has no room for negative logits."""
+    return math.copysign(math.log10(1 + abs(value)), value)
+
+
+def log_ticks(reach: float) -> Figure:
+    """10, 100, 1k …, both ways; every other one where they would run into each other."""
+    powers = range(1, math.ceil(math.log10(1 + reach)) + 1)
+    sizes = [10.0**power for power in (powers if len(powers) <= 3 else powers[::2])]
+    values = [-size for size in reversed(sizes)] + [0.0] + sizes
+    texts = [short(value) for value in values]
+    return {"tickvals": [signed_log(value) for value in values], "ticktext": texts, "tickangle": 0}
+
+
+def short(value: float) -> str:
+    sign, size = "−" if value < 0 else "", abs(value)
+    if size < 1e3:
+        return f"{sign}{size:.0f}"
+    return (
+        f"{sign}{size / 1e3:.0f}k"
+        if size < 1e6
+        else f"{sign}{size / 1e6:.0f}M"
+        if size < 1e9
+        else f"{sign}{size:.0e}"
+    )
+
+
+def share_axis(layouts: Sequence[Figure], axis: str) -> None:
+    """Give the axes one range, the widest; those without a range of numbers stay as they are."""
+    ranges = [layout[axis].get("range") for layout in layouts]
+    if len(ranges) > 1 and all(ranges):
+        widest = [min(low for low, _ in ranges), max(high for _, high in ranges)]
+        for layout in layouts:
+            layout[axis]["range"] = widest
