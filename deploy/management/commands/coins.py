@@ -35,7 +35,10 @@ class Command(ActingCommand):
                 reason=options["reason"],
                 is_confirmed=options["confirmed"],
             )
-        return list(Coin.objects.values("symbol", "name", "is_required"))
+        return [
+            {"symbol": coin.symbol, "name": coin.name, "is_required": coin.is_required}
+            for coin in Coin.objects.all()
+        ]
 
     def say(self, answer: list[dict[str, Any]]) -> str:
         return "\n".join(
