@@ -82,8 +82,7 @@ def _other_coins(found: Sequence[Overlap]) -> Check:
         says = "It moves with the other coins as coins do, and is none of them."
         return Check("other_coins", threshold, Finding(Verdict.PASSED, closest.closest, observed, says))
     says = (
-        f"This is {name} over again: one of the two carries the other coin's name."
-        " Import this coin's own candles; withdraw that dataset if it is the wrong one."
+        f"This is {name} over again: one of the two carries the other coin's name. A person must look which."
     )
     return Check("other_coins", threshold, Finding(Verdict.FAILED, closest.closest, observed, says))
 
@@ -102,7 +101,7 @@ def _same_coin(found: Sequence[Overlap]) -> Check:
         return Check("same_coin", threshold, Finding(Verdict.PASSED, worst.correlation, observed, says))
     says = (
         f"It contradicts {worst.neighbour.name} of the same coin. Which of the two is wrong these figures cannot say:"
-        " a person must look, and withdraw that dataset if it is the wrong one."
+        " a person must look."
     )
     return Check("same_coin", threshold, Finding(Verdict.INCONCLUSIVE, worst.correlation, observed, says))
 

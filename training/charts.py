@@ -16,6 +16,8 @@ MOST_POINTS = 1200
 """About one a pixel; more cost time to send and draw, and show nothing more."""
 
 BAND = "rgba(63,166,107,0.16)"
+TICKS = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+"""Of a logarithmic axis; Plotly's own lie over one another."""
 
 JUDGED = {
     "variance_ratio": (
@@ -128,7 +130,7 @@ def _volatility(stretches: Sequence[Mapping[str, Any]], generator: object) -> Fi
         return None
     at = [s["at"] for s in stretches]
     line = _over_time(at, [s["volatility"] for s in stretches], "%{x}: %{y:.2%} an hour<extra></extra>")
-    figure = _titled([line], "volatility an hour", type="log", tickformat=".2~%", dtick="D1")
+    figure = _titled([line], "volatility an hour", type="log", tickformat=".2~%", tickvals=TICKS)
     if generator is None:
         figure["layout"]["shapes"] = [
             {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": LEAST_HOURLY_VOLATILITY,

@@ -56,6 +56,8 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "coins": ("/coins/", "ada"),
         "datasets": ("/datasets/", "olivia"),
         "dataset": (f"/datasets/{desk.dataset.pk}/", "olivia"),
+        "dataset-market": (f"/datasets/{desk.market.pk}/", "olivia"),
+        "dataset-refused": (f"/datasets/{desk.noise.pk}/", "olivia"),
         "policies": ("/policies/", "anna"),
         "policy": ("/policies/2/", "anna"),
         "diagnosis": (f"/diagnoses/{desk.diagnosis.pk}/", "anna"),

@@ -2,12 +2,14 @@
 that failed. Rows go in through the services; what a worker would have reported is written as a worker writes it.
 """
 
+import io
 import math
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 from django.utils import timezone
 
 from accounts.models import User
@@ -15,7 +17,7 @@ from deploy import services
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from gates import services as gates
 from gates.models import Diagnosis
-from tests import factories, scenarios
+from tests import factories, lifelike, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training import leases
 from training import services as training
@@ -45,6 +47,8 @@ class Scene:
     failed_run: TrainingRun
     running_run: TrainingRun
     dataset: Dataset
+    market: Dataset
+    noise: Dataset
     diagnosis: Diagnosis
 
 
@@ -56,6 +60,7 @@ def people() -> dict[str, User]:
 
 def desk(*, bars: int = 2_400) -> Scene:
     """v5 registered, v6 inherited, a release rejected and so v5 pinned, another to approve, another training."""
+    market, noise = _brought(lifelike.candles(bars)), _brought(lifelike.random_levels(bars))
     for coin in scenarios.coins():
         scenarios.dataset(coin, is_simulated=True)
     fallback = scenarios.fallback()
@@ -73,8 +78,25 @@ def desk(*, bars: int = 2_400) -> Scene:
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
     return Scene(
-        inherited, fallback, awaiting, building, rejected, failed, running, running.dataset, diagnosis
+        inherited,
+        fallback,
+        awaiting,
+        building,
+        rejected,
+        failed,
+        running,
+        running.dataset,
+        market,
+        noise,
+        diagnosis,
     )
+
+
+def _brought(frame: pl.DataFrame) -> Dataset:
+    """Candles of BTC as an operator uploads them, whatever they are worth."""
+    coin, file = training.find_coin("BTC"), io.BytesIO()
+    frame.write_parquet(file)
+    return training.import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER)
 
 
 def _candles(coin: Coin, bars: int) -> Dataset:

@@ -14,7 +14,7 @@ from gates.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
 from gates.rules import GATES, SEED_NAMES
 from gates.services import policy_in_force
-from tests import factories
+from tests import checkpoints, factories
 from tests.pages import scene
 from tests.pages.conftest import SignedIn
 from training.models import Dataset, TrainingRun
@@ -267,6 +267,26 @@ class TestPinning:
         assert answer.status_code == 400 and "Give a reason" in text(answer)
 
 
+class TestBundles:
+    SAID = {"coin": "BTC", "line": "v5", "schema": "relative72"}
+
+    def test_imports_a_checkpoint_and_says_what_it_did_not_say(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        file = _upload(checkpoints.onnx_file([checkpoints.LINEAR], checkpoints.linear_tensors()))
+        answer = signed_in("olivia").post("/bundles/", {**self.SAID, "file": file}, follow=True)
+        assert "Imported BTC v5 bundle" in said(answer)[0] and "no scaler" in said(answer)[0]
+        assert "imported from" in text(answer) and "not known" in text(answer)
+
+    def test_asks_for_what_is_not_guessed(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post("/bundles/", {**self.SAID, "schema": "", "file": _upload(b"PK")})
+        assert answer.status_code == 400 and "This field is required" in text(answer)
+
+    def test_takes_an_operator(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+        answer = signed_in("victor").post("/bundles/", {**self.SAID, "file": _upload(b"PK")})
+        assert answer.status_code == 403 and "operator" in text(answer)
+
+
 class TestDatasets:
     def test_adds_candles(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(
@@ -274,7 +294,9 @@ class TestDatasets:
         )
         dataset = Dataset.objects.latest("id")
         assert (dataset.coin.symbol, dataset.rows, dataset.origin) == ("ETH", 3, "eth.csv")
-        assert said(answer) == [f"Added dataset {dataset.pk}, 3 bars of ETH."]
+        added, warning = said(answer)
+        assert added == f"Added dataset {dataset.pk}, 3 bars of ETH."
+        assert "did not pass" in warning and "No release can train on them" in warning
 
     def test_the_same_candles_are_the_same_dataset(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
@@ -284,7 +306,7 @@ class TestDatasets:
             "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}, follow=True
         )
         assert Dataset.objects.count() == count
-        assert said(answer)[-1].startswith("These candles are here already")
+        assert said(answer)[-2].startswith("These candles are here already")
 
     @pytest.mark.parametrize(
         ("data", "problem"),

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests import factories
+from tests import factories, lifelike
 from training import leases
 from training.models import Dataset, TrainingRun
 from training.rules import JobState
@@ -42,7 +43,9 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def candles(tmp_path: Path) -> Path:
     path = tmp_path / "BTC.csv"
-    path.write_bytes(factories.candle_csv(5))
+    frame = lifelike.candles(1200)
+    times = pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    path.write_bytes(frame.with_columns(times).write_csv().encode())
     return path
 
 
@@ -51,12 +54,13 @@ def candles(tmp_path: Path) -> Path:
 class TestImporting:
     def test_prints_what_came_in(self, say: Command, candles: Path) -> None:
         printed = say("import_candles", "btc", str(candles))
-        assert "5 bars of BTC from 2024-01-01T00:00:00+00:00" in printed
+        assert "1,200 bars of BTC from 2020-09-10T00:00:00+00:00" in printed
+        assert "passed" in printed
         assert Dataset.objects.get().added_by == "olivia"
 
     def test_answers_a_program(self, say: Command, candles: Path) -> None:
         document = json.loads(say("import_candles", "BTC", str(candles), "--json"))
-        assert (document["coin"], document["rows"], document["simulated"]) == ("BTC", 5, False)
+        assert (document["coin"], document["rows"], document["simulated"]) == ("BTC", 1200, False)
         assert document["digest"] == Dataset.objects.get().digest
 
     def test_refuses_a_file_that_is_not_there(self, refusal: Command, tmp_path: Path) -> None:
