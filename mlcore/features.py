@@ -9,7 +9,7 @@ position inside a range of no width is the middle, a bar without volume has a vo
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,11 @@ span 200, under 1e-16 for the others; and a slope's five bars more still fit int
 
 _CHUNK = 30720
 """Rows computed at once: the work arrays of a chunk and its lookback then stay in the processor's cache."""
+_WINDOWS_AT_ONCE = 16
+
+_NEWEST = 64
+"""Bars that the features of the last one look at by themselves; what looks back further is a rolling figure."""
+_PRICES = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True)
@@ -60,19 +65,38 @@ def named(schema: Schema | str) -> Schema:
 
 def compute(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """Features of every bar: float64 [rows, 72], a column's values side by side; NaN until a window is full."""
-    formulas = [_FORMULAS[name] for name in named(schema).columns]
-    columns = [frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
+    formulas = _formulas_of(named(schema))
     out = np.empty((len(formulas), frame.height))
+    for rows, figures in _in_chunks(frame, formulas):
+        for column, values in zip(out, figures, strict=True):
+            column[rows] = values
+    for column, formula in zip(out, formulas, strict=True):
+        column[: formula.warm_up] = np.nan
+    return out.T
+
+
+def rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
+    """The same as float32 [rows, 72], a bar's features side by side; what is beyond float32 is infinite."""
+    formulas = _formulas_of(named(schema))
+    out = np.empty((frame.height, len(formulas)), np.float32)
+    for found, figures in _in_chunks(frame, formulas):
+        with np.errstate(over="ignore"):
+            for column, values in enumerate(figures):
+                out[found, column] = values
+    for column, formula in enumerate(formulas):
+        out[: formula.warm_up, column] = np.nan
+    return out
+
+
+def _in_chunks(frame: pl.DataFrame, formulas: list["_Formula"]) -> Iterator[tuple[slice, Iterable[Array]]]:
+    """Some rows at a time, with the values of each formula there. A chunk's must be taken before the next is asked for."""
+    columns = _columns(frame)
     for start in range(0, frame.height, _CHUNK):
         stop = min(start + _CHUNK, frame.height)
         first = max(0, start - LOOKBACK + 1)
         with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
-            bars = _Bars(*(values[first:stop] for values in columns))
-            for column, formula in zip(out, formulas, strict=True):
-                column[start:stop] = formula.values(bars)[start - first :]
-    for column, formula in zip(out, formulas, strict=True):
-        column[: formula.warm_up] = np.nan
-    return out.T
+            bars = _Bars(values[first:stop] for values in columns)
+            yield slice(start, stop), (formula.values(bars)[start - first :] for formula in formulas)
 
 
 def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
@@ -85,36 +109,103 @@ def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
         )
-    with np.errstate(over="ignore"):
-        row = compute(frame.tail(schema.lookback), schema)[-1:].astype(np.float32)
-    if not np.isfinite(row).all():
-        column = int(np.flatnonzero(~np.isfinite(row[0]))[0])
+    return _newest([values[-schema.lookback :] for values in _columns(frame)], schema)[np.newaxis]
+
+
+def latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
+    """`latest` for each of some bars [n], as if the frame ended there: float32 [n, 72], finite, and the same bits.
+
+    Raises NotEnoughBars, FeaturesRefused.
+    """
+    schema = named(schema)
+    ends = (bars + 1).tolist()
+    if ends and min(ends) < schema.lookback:
+        raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
+    columns, found = _columns(frame), np.empty((len(ends), len(schema.columns)), np.float32)
+    for first in range(0, len(ends), _WINDOWS_AT_ONCE):
+        some = ends[first : first + _WINDOWS_AT_ONCE]
+        windows = [np.stack([values[end - schema.lookback : end] for end in some]) for values in columns]
+        found[first : first + len(some)] = _newest(windows, schema)
+    return found
+
+
+def _newest(windows: list[Array], schema: Schema) -> Array:
+    """float32 [..., 72]: the last bar's features of candles [..., lookback], one array a column. Raises FeaturesRefused."""
+    found = np.empty((*windows[0].shape[:-1], len(schema.columns)), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bars = _Bars(windows, newest=_NEWEST)
+        for column, formula in enumerate(_formulas_of(schema)):
+            found[..., column] = formula.values(bars)[..., -1]
+    _refuse_infinite(found.reshape(-1, len(schema.columns)), schema)
+    return found
+
+
+def _refuse_infinite(found: Array, schema: Schema) -> None:
+    broken = np.argwhere(~np.isfinite(found))
+    if len(broken):
+        row, column = broken[0]
         raise FeaturesRefused(
-            f"{schema.columns[column]} of the last bar is {row[0, column]}; check the candles"
+            f"{schema.columns[column]} of the last bar is {found[row, column]}; check the candles"
         )
-    return row
+
+
+def _columns(frame: pl.DataFrame) -> list[Array]:
+    return [frame[name].to_numpy() for name in _PRICES]
+
+
+def _formulas_of(schema: Schema) -> list["_Formula"]:
+    return [_FORMULAS[name] for name in schema.columns]
 
 
 class _Bars:
-    """A stretch of candles with the rolling figures that several features share."""
+    """A stretch of candles with the rolling figures that several features share; time is the last axis.
 
-    def __init__(self, open_: Array, high: Array, low: Array, close: Array, volume: Array) -> None:
-        self.open, self.high, self.low, self.close, self.volume = open_, high, low, close, volume
-        self.returns = _change(close, 1)
-        self.volume_ratio = _divided(volume, rolling.sums(volume, [20])[20] / 20, undefined=0.0)
-        self.atr = rolling.sums(high - low, [14])[14] / 14
-        self.sma = {n: total / n for n, total in rolling.sums(close, _AVERAGES).items()}
-        self.ema = {n: rolling.exponential_mean(close, n, _EMA_BARS[n]) for n in (*_AVERAGES, 12, 26, 35)}
-        self.volatility = rolling.deviations(self.returns, _BANDS)
-        self.band = {n: 2 * deviation for n, deviation in rolling.deviations(close, _BANDS).items()}
-        self.highest = rolling.greatest(high, (*_STOCHASTICS, *_BANDS))
-        self.lowest = rolling.least(low, (*_STOCHASTICS, *_BANDS))
-        self.moves = rolling.sums(_gains_and_losses(close), _RSIS)
+    With `newest`, candles and figures are of that many last bars alone, and each is made from no more bars than it
+    takes: the same bits (see `rolling`) for a fraction of the work.
+    """
+
+    def __init__(self, columns: Iterable[Array], newest: int | None = None) -> None:
+        open_, high, low, close, volume = columns
+        self._newest = newest
+        self.ema = {n: self._exponential_mean(close, n) for n in (10, 20, 50, 200)}
+        self.macd, self.signal = {}, {}
+        for fast, slow, n in _MACDS:
+            means = [self._exponential_mean(close, span, more=_EMA_BARS[n]) for span in (fast, slow)]
+            macd = means[0] - means[1]
+            self.macd[fast], self.signal[fast] = self._last(macd), self._exponential_mean(macd, n)
+            self.ema[fast] = self._last(means[0])
+        returns = _change(self._reach(close, 1 + max(_BANDS)), 1)
+        self.sma = {n: total / n for n, total in self._rolled(rolling.sums, close, _AVERAGES).items()}
+        self.volatility = self._rolled(rolling.deviations, returns, _BANDS)
+        self.band = {n: 2 * spread for n, spread in self._rolled(rolling.deviations, close, _BANDS).items()}
+        self.highest = self._rolled(rolling.greatest, high, (*_STOCHASTICS, *_BANDS))
+        self.lowest = self._rolled(rolling.least, low, (*_STOCHASTICS, *_BANDS))
+        self.moves = self._rolled(rolling.sums, _gains_and_losses(self._reach(close, 1 + max(_RSIS))), _RSIS)
+        self.atr = self._rolled(rolling.sums, high - low, [14])[14] / 14
+        usual_volume = self._rolled(rolling.sums, volume, [20])[20] / 20
+        candles = (open_, high, low, close, volume, returns)
+        self.open, self.high, self.low, self.close, self.volume, self.returns = map(self._last, candles)
+        self.volume_ratio = _divided(self.volume, usual_volume, undefined=0.0)
         self.stochastic = {n: self.place(n) * 100 for n in _STOCHASTICS}
-        self.macd = {fast: self.ema[fast] - self.ema[slow] for fast, slow, _ in _MACDS}
-        self.signal = {
-            fast: rolling.exponential_mean(self.macd[fast], n, _EMA_BARS[n]) for fast, _, n in _MACDS
-        }
+
+    def _reach(self, values: Array, bars: int) -> Array:
+        """What the newest bars' figures over so many bars are made from."""
+        return values if self._newest is None else values[..., -(bars + self._newest) :]
+
+    def _last(self, values: Array) -> Array:
+        return values if self._newest is None else values[..., -self._newest :]
+
+    def _rolled(
+        self, roll: Callable[[Array, Iterable[int]], dict[int, Array]], values: Array, sizes: Iterable[int]
+    ) -> dict[int, Array]:
+        rolled = roll(self._reach(values, max(sizes)), sizes)
+        return {n: self._last(figures) for n, figures in rolled.items()}
+
+    def _exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
+        """Of the newest bars, and of so many more before them."""
+        bars = _EMA_BARS[span]
+        mean = rolling.exponential_mean(self._reach(values, bars + more), span, bars)
+        return self._reach(mean, more)
 
     def place(self, n: int) -> Array:
         """Where the close stands between the lowest low (0) and the highest high (1) of n bars."""
@@ -140,8 +231,8 @@ def _divided(numerator: Array, denominator: Array, *, undefined: float) -> Array
 def _before(values: Array, bars: int) -> Array:
     """Each row's value `bars` rows earlier; the first rows, which the warm-up hides, repeat the first value."""
     shifted = np.empty_like(values)
-    shifted[:bars] = values[:1]
-    shifted[bars:] = values[: max(0, len(values) - bars)]
+    shifted[..., :bars] = values[..., :1]
+    shifted[..., bars:] = values[..., : max(0, values.shape[-1] - bars)]
     return shifted
 
 

@@ -94,6 +94,25 @@ def test_the_bot_sees_bit_for_bit_what_training_saw(name: str, bar: int) -> None
 
 
 @both_schemas
+def test_many_bars_at_once_have_the_bits_that_each_has_alone(name: str) -> None:
+    bars = np.array([2047, 2048, 2500, *range(2_960, 3_000)])
+    alone = [features.latest(MARKET[: bar + 1], name) for bar in bars.tolist()]
+    assert np.array_equal(features.latest_at(MARKET, bars, name), np.concatenate(alone))
+
+
+def test_among_many_bars_one_with_too_few_before_it_is_refused() -> None:
+    with pytest.raises(NotEnoughBars, match="bar 2,046 has fewer than 2,048 bars"):
+        features.latest_at(MARKET, np.array([2046, 2500]), "relative72")
+
+
+@both_schemas
+def test_rows_are_the_same_features_in_single_precision(name: str) -> None:
+    market = simulate.simulate("BTC", 33_000, 0.0, seed=9)  # longer than what is computed at once
+    expected = features.compute(market, name).astype(np.float32)
+    assert np.array_equal(features.rows(market, name), expected, equal_nan=True)
+
+
+@both_schemas
 def test_a_long_history_gives_the_same_features_as_a_short_one(name: str) -> None:
     """A history longer than the stretch that is computed at once."""
     long = simulate.simulate("BTC", 40_000, 0.0, seed=9)
