@@ -5,6 +5,8 @@ from typing import Any
 from django import forms
 
 from accounts.forms import ReasonForm
+from mlcore.features import SCHEMAS
+from mlcore.layouts import Layout
 from mlcore.recipes import RECIPES
 from training.models import Coin, TrainingRun
 from training.services.runs import GREATEST_SEED
@@ -20,6 +22,29 @@ class UploadForm(forms.Form):
         " opening time in UTC.",
         error_messages={"required": "Choose a file with candles.", "empty": "This file is empty."},
     )
+
+
+class CheckpointForm(forms.Form):
+    """A trained coin from outside, and what its file does not say."""
+
+    coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
+    line = forms.ChoiceField(choices=[(line, line) for line in RECIPES])
+    schema = forms.ChoiceField(
+        label="Features",
+        choices=[("", "Choose"), *((name, name) for name in SCHEMAS)],
+        help_text="Which it takes, in whose order. Both schemas share their names, so that no file tells.",
+    )
+    layout = forms.ChoiceField(
+        required=False,
+        choices=[("", "ONNX: the graph says it"), *((layout.value, layout.value) for layout in Layout)],
+        help_text="Of a .pt, whose weights do not tell.",
+    )
+    file = forms.FileField(
+        label="Checkpoint",
+        help_text="A .pt that torch.save wrote, or an ONNX file.",
+        error_messages={"required": "Choose a checkpoint.", "empty": "This file is empty."},
+    )
+    simulated = forms.BooleanField(required=False, label="Trained on a simulated market")
 
 
 class CancelForm(ReasonForm):

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from training.views import datasets, runs, workers
+from training.views import bundles, datasets, runs, workers
 
 urlpatterns = [
     path("runs/", runs.index, name="runs"),
@@ -8,6 +8,7 @@ urlpatterns = [
     path("runs/<int:pk>/charts/", runs.charts, name="run-charts"),
     path("runs/<int:pk>/cancel/", runs.cancel, name="run-cancel"),
     path("runs/<int:pk>/again/", runs.again, name="run-again"),
+    path("bundles/", bundles.index, name="bundles"),
     path("datasets/", datasets.index, name="datasets"),
     path("datasets/<int:pk>/", datasets.show, name="dataset"),
     path("datasets/<int:pk>/charts/", datasets.price, name="dataset-charts"),

@@ -37,6 +37,7 @@ PAGES = {
     "runs in one state": "/runs/?state=failed",
     "run under way": "/runs/{running_run}/",
     "run that failed": "/runs/{failed_run}/",
+    "bundles": "/bundles/",
     "coins": "/coins/",
     "datasets": "/datasets/",
     "dataset": "/datasets/{dataset}/",
@@ -198,7 +199,15 @@ def test_a_page_asks_the_database_no_more_than_it_must(
 def test_every_page_there_is_stands_in_this_matrix(desk: scene.Scene) -> None:
     known = [re.sub(r"\{\w+\}", "1", path).partition("?")[0] for path in (PAGES | FIGURES).values()]
     covered = {get_resolver().resolve(path).view_name for path in known}
-    by_post_only = {"pin", "coin-change", "decide", "run-cancel", "run-again", "policy-adopt", "diagnosis-judge"}
+    by_post_only = {
+        "pin",
+        "coin-change",
+        "decide",
+        "run-cancel",
+        "run-again",
+        "policy-adopt",
+        "diagnosis-judge",
+    }
     without_role = {"sign-in", "sign-out", "healthz"}
     assert _own_names() == covered | by_post_only | without_role
 
