@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.bootstrap import RESAMPLES, Blocks
+from mlcore.bootstrap import CAUTIOUS_BLOCK_BARS, RESAMPLES, Blocks
 from mlcore.bundle import CLASSES
 
 CONFIDENCES = ("0.50", "0.60", "0.70", "0.80", "0.90", "0.95", "0.99", "0.999")
@@ -61,11 +61,11 @@ def shares(classes: np.ndarray) -> dict[str, float]:
 
 
 def accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
-    """Share of hits, with the moving-block bootstrap's 95 % interval and standard error."""
-    blocks = Blocks(len(hits), seed)
+    """Share of hits, with the cautious 95 % interval of the moving-block bootstrap and its standard error."""
+    blocks = Blocks(len(hits), seed, CAUTIOUS_BLOCK_BARS)
     return {
         "rows": blocks.rows,
-        **asdict(blocks.estimate(hits)),
+        **asdict(blocks.cautious(hits)),
         "block_bars": blocks.block_bars,
         "resamples": RESAMPLES,
     }

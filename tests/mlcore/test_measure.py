@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, load_model_from_string
 
 from mlcore import candles, figures
+from mlcore.bootstrap import student_quantile
 from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.bundle_writer import write_bundle
 from mlcore.fit import Trained, fit, prepare
@@ -283,9 +284,25 @@ def test_the_interval_of_hits_in_runs_is_wider_than_that_of_single_hits() -> Non
     single = np.random.default_rng(0).random(3_600) < 0.7
     runs = np.repeat(single[:50], 72)
     narrow, wide = figures.accuracy(single, seed=0), figures.accuracy(runs, seed=0)
-    assert narrow["upper"] - narrow["lower"] == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 3_600), rel=0.25)
-    assert wide["upper"] - wide["lower"] > 5 * (narrow["upper"] - narrow["lower"])
-    assert narrow["block_bars"] == 72
+    width = 2 * student_quantile(0.975, 3_600 / 216 - 1) * np.sqrt(0.21 / 3_600)
+    assert narrow["upper"] - narrow["lower"] == pytest.approx(width, rel=0.35)
+    assert wide["upper"] - wide["lower"] > 4 * (narrow["upper"] - narrow["lower"])
+    assert narrow["block_bars"] == 216
+
+
+@pytest.mark.parametrize(
+    ("freedom", "tabled"), [(1, 12.706), (4, 2.776), (10, 2.228), (30, 2.042), (1_000, 1.962)]
+)
+def test_the_quantiles_of_students_t_are_those_of_the_tables(freedom: float, tabled: float) -> None:
+    assert student_quantile(0.975, freedom) == pytest.approx(tabled, abs=6e-4)
+    assert student_quantile(0.5, freedom) == pytest.approx(0, abs=1e-9)
+    assert student_quantile(0.025, freedom) == pytest.approx(-tabled, abs=6e-4)
+
+
+def test_a_short_window_still_has_two_blocks_and_so_an_interval() -> None:
+    found = figures.accuracy(np.arange(150) % 3 > 0, seed=0)
+    assert found["block_bars"] == 75
+    assert found["lower"] < found["point"] < found["upper"]
 
 
 def test_the_interval_covers_the_true_accuracy_about_19_times_in_20() -> None:
