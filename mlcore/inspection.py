@@ -171,6 +171,8 @@ def _scales_by(model: onnx.ModelProto, mean: np.ndarray, scale: np.ndarray) -> b
     readers = [node for node in model.graph.node if centred in node.input]
     if [(node.op_type, list(node.input)) for node in readers] != [("Div", [centred, SCALER_SCALE])]:
         return False
+    if sum(name in (SCALER_MEAN, SCALER_SCALE) for node in model.graph.node for name in node.input) != 2:
+        return False
     held = _initializers(model)
     return _is_same(held.get(SCALER_MEAN), mean) and _is_same(held.get(SCALER_SCALE), scale)
 
