@@ -40,7 +40,7 @@ class Release(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"release {self.pk} ({self.line})"
+        return f"release {self.pk} ({self.line})" if self.pk else f"a release of {self.line}"
 
     @property
     def state(self) -> str:

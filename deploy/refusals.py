@@ -87,6 +87,13 @@ REFUSALS = [
         "deploy_release", "line", "purpose", "policy_id", "seed", "budget_id", "launched_by", "deadline_at"
     ),
     *triggers.frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
+    Refusal(
+        "deploy_releasecoin_trains_on_sound_candles",
+        "deploy_releasecoin",
+        "INSERT",
+        "candles that did not pass cannot train a release",
+        "NOT EXISTS (SELECT 1 FROM training_dataset d WHERE d.id = NEW.dataset_id AND d.verdict = 'passed')",
+    ),
     *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
     *triggers.append_only("deploy_fallbackregistration"),
     Refusal(
