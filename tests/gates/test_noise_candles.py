@@ -1,0 +1,56 @@
+"""Prices drawn at random around a level: refused as candles, and were they not, the network trained on them is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.rules import Outcome, Purpose, ReleaseState, Result, settle
+from gates.rules import SEED_POLICY, evaluate
+from mlcore import bundle_writer, candles, fit
+from mlcore.candle_verdicts import judge
+from mlcore.measure import measure
+from mlcore.recipes import RECIPES
+from mlcore.verdicts import Verdict
+from tests import lifelike
+
+ROWS = 7122
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """V7 trained to its end on random levels, and measured, as if no check of candles existed."""
+    frame = lifelike.random_levels(ROWS)
+    recipe = RECIPES["v7_fixed"]
+    trained = fit.fit(fit.prepare(frame, recipe), recipe, seed=1, device="cpu")
+    folder: Path = tmp_path_factory.mktemp("noise") / "bundle"
+    written = bundle_writer.write_bundle(
+        folder,
+        trained,
+        coin="BTC",
+        dataset_digest=candles.digest(frame),
+        simulated=False,
+        code_version="test",
+    )
+    return measure(written.folder, frame, expected_digest=written.digest)
+
+
+def test_random_levels_are_refused_as_candles() -> None:
+    judgement = judge(lifelike.random_levels(ROWS))
+    found = {check.check: check.finding for check in judgement.checks}
+    assert judgement.verdict == Verdict.FAILED
+    assert found["variance_ratio"].verdict == Verdict.FAILED
+    assert found["variance_ratio"].figure == pytest.approx(0.06, abs=0.02)
+
+
+def test_a_network_trained_on_them_is_not_released_by_the_seeds_gates_alone(measured: dict[str, Any]) -> None:
+    """A random level comes back to its middle, and that can be learned: 0.57 is the best there is, under the plan's 0.65."""
+    assert 0.5 < measured["accuracy"]["point"] < 0.6
+    spoken = evaluate(measured, SEED_POLICY, coin="BTC")
+    verdicts = {outcome.gate: outcome.verdict for outcome in spoken}
+    assert verdicts["accuracy"] == Verdict.FAILED
+    assert verdicts["class_balance"] == Verdict.FAILED
+    results = [Result("BTC", o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in spoken]
+    settled = settle(Purpose.CANDIDATE, [Outcome("BTC", results)])
+    assert settled.state == ReleaseState.REJECTED
+    assert "BTC accuracy failed" in settled.reason
