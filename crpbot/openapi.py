@@ -55,7 +55,7 @@ class Problem(serializers.Serializer[Any]):
 class ProblemSchema(AutoSchema):
     """Adds the problems to every operation.
 
-    A view whose POST needs the world in some state says `can_conflict`; one that is no list and takes a query,
+    A view whose POST or PATCH needs the world in some state says `can_conflict`; one that is no list and takes a query,
     `reads_query`.
     """
 
@@ -72,11 +72,12 @@ class ProblemSchema(AutoSchema):
         return first.rstrip(".") or None
 
     def _statuses(self) -> set[int]:
-        writes = {400, 411, 413, 415} if self.method == "POST" else set()
+        is_writing = self.method in ("POST", "PATCH")
+        writes = {400, 411, 413, 415} if is_writing else set()
         reads_query = isinstance(self.view, ListModelMixin) or getattr(self.view, "reads_query", False)
         lists = {400} if reads_query else set()
         details = {404} if "{" in self.path else set()
-        conflicts = {409} if self.method in ("POST", "PATCH") and getattr(self.view, "can_conflict", False) else set()
+        conflicts = {409} if is_writing and getattr(self.view, "can_conflict", False) else set()
         return {401, 403, 503, *writes, *lists, *details, *conflicts}
 
 
