@@ -247,6 +247,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
+# Where the private halves of the keys lie that sign what bots are given, and which epoch they signed last.
+SIGNING_KEYS_DIR = Path(
+    env.str("CRPBOT_SIGNING_KEYS_DIR", str(STATE_DIR / "keys") if IS_EMBEDDED else "/var/lib/crpbot/keys")
+).resolve()
 # Whether a release trained or judged on a made-up market may be put in front of a bot: for trials, never for money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
 # What a release may take: the seed's plan allows 90 minutes and about $1.50 on a g5.xlarge.

@@ -1,6 +1,6 @@
 """The bots' hot path: ready-made bytes from memory, in front of Django.
 
-Every `GET /api/v1/active/` with a bearer token is answered here. What it needs from the database (the last epoch, the
+Every `GET /api/v1/active/` and `active/signed/` with a bearer token is answered here. What it needs from the database (the last epoch, the
 token's owner) is asked again once it is older than FRESH_SECONDS, by one request for all that wait; so a moved pointer
 and a revoked token are known here within that time. When the database does not answer, neither does the edge: the
 bot then keeps its last good set, and nobody is told what could not be checked.
@@ -11,14 +11,14 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
 from accounts import services as accounts
 from audit.errors import DomainError, NotAllowed, Unauthenticated, Unavailable
-from deploy import pointer, snapshot
+from deploy import pointer, signing, snapshot
 from deploy.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
@@ -29,10 +29,21 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Known = TypeVar("Known")
 
 ACTIVE_PATH = "/api/v1/active/"
+SIGNED_PATH = "/api/v1/active/signed/"
 FRESH_SECONDS = 0.5
 TOKENS_REMEMBERED = 4096
 
 logger = logging.getLogger(__name__)
+
+
+class Ready(Protocol):
+    """Bytes that can be sent as they are."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def etag(self) -> str: ...
 
 
 class Fresh(Generic[Known]):
@@ -62,25 +73,30 @@ class Fresh(Generic[Known]):
 
 
 class Edge:
-    """An ASGI application: `active/` for bots from memory, everything else by `inner`."""
+    """An ASGI application: `active/`, plain and signed, for bots from memory, everything else by `inner`."""
 
     def __init__(self, inner: App) -> None:
         self.inner = inner
-        self._snapshot = Fresh(_latest)
+        self._documents: dict[str, Fresh[Any]] = {
+            ACTIVE_PATH: Fresh(_latest),
+            SIGNED_PATH: Fresh(lambda _: signing.envelope()),
+        }
         self._may_read: dict[str, Fresh[bool]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == ACTIVE_PATH and scope["method"] in ("GET", "HEAD"):
-            headers = dict(scope["headers"])
-            if headers.get(b"authorization", b"")[:7].lower() == b"bearer ":
-                await self._answer(headers, scope["method"], send)
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            document, headers = self._documents.get(scope["path"]), dict(scope["headers"])
+            if document and headers.get(b"authorization", b"")[:7].lower() == b"bearer ":
+                await self._answer(document, headers, scope["method"], send)
                 return
         await self.inner(scope, receive, send)
 
-    async def _answer(self, headers: dict[bytes, bytes], method: str, send: Send) -> None:
+    async def _answer(
+        self, document: Fresh[Ready], headers: dict[bytes, bytes], method: str, send: Send
+    ) -> None:
         try:
             await self._authorise(headers[b"authorization"][7:].decode("latin-1").strip())
-            latest = await self._snapshot.get()
+            latest = await document.get()
         except DomainError as refusal:
             await _send_refusal(refusal, send)
             return

@@ -6,8 +6,10 @@ from django.db import models
 from django.utils import timezone
 
 from deploy.rules import (
+    KEY_TRANSITIONS,
     RELEASE_TRANSITIONS,
     AlarmName,
+    KeyState,
     MoveKind,
     Purpose,
     ReleaseState,
@@ -142,6 +144,9 @@ class PointerMove(models.Model):
     reason = models.TextField()
     moved_at = models.DateTimeField()
     audit_seq = models.BigIntegerField(help_text="its own event in the audit chain")
+    is_advance = models.BooleanField(
+        default=False, help_text="says again what the move before it said, under a higher epoch (ADR 0018)"
+    )
 
     class Meta:
         ordering = ["-epoch"]
@@ -153,7 +158,8 @@ class PointerMove(models.Model):
                     # previous__isnull is said out loud: a CHECK that comes to NULL lets the row in.
                     models.Q(epoch__gt=1, previous__isnull=False, previous=models.F("epoch") - 1)
                     & ~models.Q(kind=MoveKind.INHERITED)
-                ),
+                )
+                | models.Q(is_advance=True, previous__isnull=False, previous__lt=models.F("epoch")),
             ),
             models.CheckConstraint(
                 name="no_release_means_offline",
@@ -193,6 +199,28 @@ class Alarm(models.Model):
 
     def __str__(self) -> str:
         return f"alarm {self.pk} ({self.name})"
+
+
+class SigningKey(models.Model):
+    """The public half of a key that signs what bots are given; the private half lies in a folder (deploy.keys)."""
+
+    TRANSITIONS: ClassVar = KEY_TRANSITIONS
+
+    key_id = models.CharField(max_length=64, unique=True, help_text="stands beside each of its signatures")
+    public_hex = models.CharField(max_length=64, help_text="Ed25519, 32 bytes: what a bot pins")
+    state = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in KeyState], default=KeyState.NEXT
+    )
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    retired_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"signing key {self.key_id[:12]}"
 
 
 class ServiceIdentity(models.Model):

@@ -9,9 +9,8 @@ FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC
 
 # How many gates the frozen policy of a diagnosis requires: its text is canonical, so they can be counted in it.
 REQUIRED = '"required":true'
-GATES_REQUIRED = (
-    f"(LENGTH(diagnosis.policy_body) - LENGTH(REPLACE(diagnosis.policy_body, '{REQUIRED}', ''))) / {len(REQUIRED)}"
-)
+WITHOUT_THEM = f"REPLACE(diagnosis.policy_body, '{REQUIRED}', '')"
+GATES_REQUIRED = f"(LENGTH(diagnosis.policy_body) - LENGTH({WITHOUT_THEM})) / {len(REQUIRED)}"
 
 # A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole: gate by
 # gate, each that the policy requires, with the event that says so and names its digest.
@@ -35,6 +34,7 @@ UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requi
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
 
 MOVES = "deploy_pointermove"
+LAST_EPOCH = f"(SELECT MAX(epoch) FROM {MOVES})"
 KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
 REFUSALS = [
     *triggers.append_only(MOVES, key="epoch"),
@@ -43,7 +43,18 @@ REFUSALS = [
         MOVES,
         "INSERT",
         "a move must follow the last epoch",
-        f"NEW.epoch <> (SELECT COALESCE(MAX(epoch), 0) + 1 FROM {MOVES})",
+        f"NOT NEW.is_advance AND NEW.epoch <> (SELECT COALESCE(MAX(epoch), 0) + 1 FROM {MOVES})",
+    ),
+    Refusal(
+        f"{MOVES}_advances_in_place",
+        MOVES,
+        "INSERT",
+        "an advance must say again what the last move said, under a higher epoch",
+        # It is let past the other guards on a move, so it may change nothing that a bot runs.
+        f"NEW.is_advance AND NOT EXISTS (SELECT 1 FROM {MOVES} last WHERE last.epoch = {LAST_EPOCH}"
+        " AND NEW.previous_id = last.epoch AND NEW.epoch > last.epoch AND NEW.kind = last.kind"
+        " AND NEW.release_id IS NOT DISTINCT FROM last.release_id"
+        " AND NEW.policy_id IS NOT DISTINCT FROM last.policy_id)",
     ),
     Refusal(
         f"{MOVES}_is_of_a_known_kind",
@@ -66,21 +77,22 @@ REFUSALS = [
         MOVES,
         "INSERT",
         "a pin must name the registered fallback",
-        f"NEW.kind = 'pin' AND NEW.release_id IS DISTINCT FROM {FALLBACK}",
+        f"NOT NEW.is_advance AND NEW.kind = 'pin' AND NEW.release_id IS DISTINCT FROM {FALLBACK}",
     ),
     Refusal(
         f"{MOVES}_swaps_under_the_policy_in_force",
         MOVES,
         "INSERT",
         "a swap must name the policy in force",
-        f"NEW.kind = 'swap' AND NEW.policy_id IS DISTINCT FROM {POLICY_IN_FORCE}",
+        f"NOT NEW.is_advance AND NEW.kind = 'swap' AND NEW.policy_id IS DISTINCT FROM {POLICY_IN_FORCE}",
     ),
     Refusal(
         f"{MOVES}_swaps_what_passed",
         MOVES,
         "INSERT",
         "a swap needs every required coin, each with a passed diagnosis of its bundle under the policy in force",
-        f"NEW.kind = 'swap' AND ({UNPROVEN_COIN} OR NOT EXISTS (SELECT 1 FROM training_coin c WHERE c.is_required)"
+        f"NOT NEW.is_advance AND NEW.kind = 'swap' AND ({UNPROVEN_COIN}"
+        " OR NOT EXISTS (SELECT 1 FROM training_coin c WHERE c.is_required)"
         " OR NOT EXISTS (SELECT 1 FROM deploy_release r WHERE r.id = NEW.release_id AND r.purpose = 'candidate'))",
     ),
     *triggers.frozen(
@@ -104,6 +116,23 @@ REFUSALS = [
         "NOT EXISTS (SELECT 1 FROM deploy_release r JOIN deploy_releasestatus s ON s.release_id = r.id"
         " WHERE r.id = NEW.release_id AND r.purpose = 'fallback' AND s.state = 'standby'"
         " AND r.launched_by <> NEW.registered_by)",
+    ),
+    *triggers.frozen("deploy_signingkey", "key_id", "public_hex", "created_by", "created_at"),
+    *triggers.write_once("deploy_signingkey", "activated_at", "retired_at"),
+    Refusal(
+        "deploy_signingkey_begins_as_next",
+        "deploy_signingkey",
+        "INSERT",
+        "a signing key begins as next",
+        "NEW.state <> 'next'",
+    ),
+    Refusal(
+        "deploy_signingkey_stays_retired",
+        "deploy_signingkey",
+        "UPDATE",
+        "a signing key only goes from next to active to retired",
+        "NEW.state <> OLD.state AND NOT (OLD.state = 'next' AND NEW.state IN ('active', 'retired'))"
+        " AND NOT (OLD.state = 'active' AND NEW.state = 'retired')",
     ),
     *triggers.frozen("deploy_serviceidentity", "name"),
     *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),

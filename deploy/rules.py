@@ -51,9 +51,24 @@ class MoveKind(StrEnum):
     OFFLINE = "offline"
 
 
+class KeyState(StrEnum):
+    NEXT = "next"  # made, its public half given to bots, signs nothing yet
+    ACTIVE = "active"  # signs every snapshot; two do during a rotation
+    RETIRED = "retired"  # never signs again
+
+
+KEY_TRANSITIONS: Mapping[str, frozenset[str]] = {
+    KeyState.NEXT: frozenset({KeyState.ACTIVE, KeyState.RETIRED}),
+    KeyState.ACTIVE: frozenset({KeyState.RETIRED}),
+    KeyState.RETIRED: frozenset(),
+}
+MOST_ACTIVE_KEYS = 2
+
+
 class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
+    SIGNING = "signing"  # nothing can be signed for the bots: no key, or an epoch that was signed before
 
 
 class Severity(StrEnum):

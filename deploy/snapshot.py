@@ -13,6 +13,8 @@ from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import places_of
 from gates.rules import loosened
 
+NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -27,7 +29,7 @@ def current() -> Snapshot:
     """The document of the last move. Raises Unavailable before the first."""
     now = pointer.current()
     if now is None:
-        raise Unavailable("There is no pointer yet. An approver must inherit the release the bot runs today.")
+        raise Unavailable(NO_POINTER)
     return of(now)
 
 
@@ -53,7 +55,7 @@ def document(move: PointerMove) -> dict[str, Any]:
         "simulated": any(place.bundle.is_simulated for place in places if place.bundle),
         "policy": _policy(move),
         "audit": {"seq": event.seq, "hash": event.hash},
-        "models": {place.coin.symbol: _model(place) for place in places},
+        "models": {place.coin.symbol: model(place) for place in places},
     }
 
 
@@ -69,7 +71,8 @@ def _policy(move: PointerMove) -> dict[str, Any] | None:
     return {"number": move.policy.number, "loosened": loosened(move.policy.document)}
 
 
-def _model(place: ReleaseCoin) -> dict[str, Any]:
+def model(place: ReleaseCoin) -> dict[str, Any]:
+    """One coin's bundle, as announced: its digest, and digest, size and address of each file."""
     bundle = place.bundle
     assert bundle is not None
     manifest = json.loads(bundle.manifest)

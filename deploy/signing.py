@@ -1,0 +1,204 @@
+"""What bots are given: the snapshot in an envelope that says who signed it, when, and until when it holds.
+
+A DSSE envelope (https://github.com/secure-systems-lab/dsse) with an Ed25519 signature by each active key. It is signed anew
+every minute, so that an answer that something on the way keeps repeating shows. Every web process makes the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from securesystemslib.dsse import Envelope as Dsse
+
+from audit.errors import Unavailable
+from audit.models import AuditEvent
+from audit.rules import canonical
+from deploy import keys, pointer, snapshot, watermark
+from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
+from deploy.outcomes import places_of
+from deploy.rules import ReleaseState
+from deploy.watermark import Mark
+from gates.models import Diagnosis, GatePolicy
+
+PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
+VALID_FOR = timedelta(minutes=3)
+"""From `issued_at`: two renewals may be missed before a bot says *stale since*."""
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One signed snapshot, ready to send. The ETag is the digest of the body."""
+
+    body: bytes
+    etag: str
+    epoch: int
+    issued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class _Signable:
+    """What the next envelope is to say, as the database has it."""
+
+    service: str
+    move: PointerMove
+    event_hash: str
+    following: Release | None
+    keys: Sequence[SigningKey]
+    issued_at: datetime
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Equal for two that come to the same bytes. The hash binds the move and every event before it."""
+        following = self.following.pk if self.following else None
+        return self.event_hash, following, tuple(key.key_id for key in self.keys), self.issued_at
+
+
+_last: tuple[tuple[object, ...], Envelope] | None = None
+"""This process's last envelope and what it was made of: asked for twice a second, it changes once a minute."""
+
+
+def envelope(now: datetime | None = None) -> Envelope:
+    """The signed snapshot of this moment.
+
+    Raises Unavailable before the first pointer, without a key to sign with, and for an epoch below the highest that was
+    ever signed, or the same with another content: then the database was brought back from a backup.
+    """
+    global _last
+    found = _signable(now or timezone.now())
+    if _last is None or _last[0] != found.identity:
+        _last = found.identity, _signed(found)
+    return _last[1]
+
+
+def why_not() -> str | None:
+    """Why bots get no signed snapshot now; None where they do, or where nothing was to be signed yet. Signs nothing."""
+    now = pointer.current()
+    if now is None or not keys.is_begun():
+        return None
+    try:
+        _require_ahead(watermark.of(snapshot.service_name()), _mark(now))
+        for key in keys.active_or_refuse():
+            keys.signer(key)
+    except Unavailable as reason:
+        return reason.message
+    return None
+
+
+def epochs_lacking() -> int:
+    """By how much the epoch must be advanced before it may be signed; 0 where nothing is in the way."""
+    now = pointer.current()
+    if now is None:
+        return 0
+    mark = watermark.of(snapshot.service_name())
+    return 0 if mark is None or _is_ahead(mark, _mark(now)) else mark.epoch + 1 - now.epoch
+
+
+def _signable(now: datetime) -> _Signable:
+    service = snapshot.service_name()
+    for _ in range(_ATTEMPTS):
+        # The mark before the pointer: what another process signed meanwhile is then never above what is read here.
+        seen = watermark.of(service)
+        move = pointer.current()
+        if move is None:
+            raise Unavailable(snapshot.NO_POINTER)
+        active = keys.active_or_refuse()
+        mark = _mark(move)
+        _require_ahead(seen, mark)
+        if seen == mark or watermark.raise_to(service, mark):
+            return _Signable(service, move, mark.content, _following(), active, _issued_at(move, now))
+    raise Unavailable("The pointer is moving. Ask again shortly.")
+
+
+def _mark(move: PointerMove) -> Mark:
+    return Mark(move.epoch, AuditEvent.objects.values_list("hash", flat=True).get(pk=move.audit_seq))
+
+
+def _is_ahead(seen: Mark, mark: Mark) -> bool:
+    return mark.epoch > seen.epoch or mark == seen
+
+
+def _require_ahead(seen: Mark | None, mark: Mark) -> None:
+    if seen is None or _is_ahead(seen, mark):
+        return
+    lacking = seen.epoch + 1 - mark.epoch
+    found = "signed already" if mark.epoch < seen.epoch else "signed already with another content"
+    raise Unavailable(
+        f"Nothing is signed for the bots: epoch {mark.epoch} was {found} (the last was {seen.epoch}), so the database is an"
+        f" older one, brought back from a backup. An approver runs `manage.py advance_epoch --by {lacking} --reason …`; bots"
+        " keep what they have."
+    )
+
+
+def _issued_at(move: PointerMove, now: datetime) -> datetime:
+    """The beginning of the minute, or the move where that is later: the same in every process."""
+    minute = now.replace(second=0, microsecond=0)
+    return max(minute, move.moved_at.replace(microsecond=0))
+
+
+def _following() -> Release | None:
+    """The release that may be approved next: bots fetch its files ahead."""
+    waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
+    return None if waiting is None or pointer.why_never(waiting) else waiting
+
+
+def _signed(found: _Signable) -> Envelope:
+    payload = canonical(_document(found)).encode()
+    sealed = Dsse(payload, PAYLOAD_TYPE, {})
+    for key in found.keys:
+        sealed.sign(keys.signer(key))
+    body = json.dumps(sealed.to_dict(), separators=(",", ":")).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()}"'
+    return Envelope(body, etag, found.move.epoch, found.issued_at, found.issued_at + VALID_FOR)
+
+
+def _document(found: _Signable) -> dict[str, Any]:
+    """The plain snapshot, and what makes it proof: times, the end of the audit chain, every coin's diagnosis."""
+    document = snapshot.document(found.move)
+    release, move = found.move.release, found.move
+    places = places_of(release) if release else []
+    for place in places:
+        if place.bundle is not None:
+            document["models"][place.coin.symbol]["diagnosis"] = _diagnosis(place, move.policy)
+    return {
+        **document,
+        "issued_at": _iso(found.issued_at),
+        "expires_at": _iso(found.issued_at + VALID_FOR),
+        "audit_head": _audit_head(move, found.issued_at),
+        # Which coins the release is of, apart from what is announced for each: one left out by mistake shows.
+        "coins": [place.coin.symbol for place in places],
+        "next": _announced(found.following),
+    }
+
+
+def _announced(release: Release | None) -> dict[str, Any] | None:
+    if release is None:
+        return None
+    places = [place for place in places_of(release) if place.bundle is not None]
+    models = {place.coin.symbol: snapshot.model(place) | {"diagnosis": _diagnosis(place)} for place in places}
+    simulated = any(model["simulated"] for model in models.values())
+    return {"release": release.pk, "line": release.line, "simulated": simulated, "models": models}
+
+
+def _diagnosis(place: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
+    """The digest of the judgement that let this bundle through: under the move's policy, else of its own release."""
+    of_the_move = Diagnosis.objects.filter(bundle=place.bundle, dataset=place.dataset, policy=policy).first()
+    found = (of_the_move if policy else None) or place.diagnosis
+    return found.digest if found else None
+
+
+def _audit_head(move: PointerMove, issued_at: datetime) -> dict[str, Any]:
+    """The end of the chain as it was when the minute began; never before the move's own event."""
+    last = AuditEvent.objects.filter(at__lte=issued_at, seq__gte=move.audit_seq).order_by("-seq").first()
+    head = last or AuditEvent.objects.get(pk=move.audit_seq)
+    return {"seq": head.seq, "hash": head.hash}
+
+
+def _iso(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
