@@ -1,0 +1,298 @@
+"""Faults in the bytes of a bundle: weights, scaler, graph, files."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from safetensors.numpy import save
+
+from mlcore import bundle, features, graph
+from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.prepared import Scaler
+from tests.faults.workshop import Case, Workshop
+
+
+def logits_explode(shop: Workshop) -> Case:
+    weights = shop.good.weights
+    weights["fc4.weight"] *= 4_000
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def logits_far_from_zero(shop: Workshop) -> Case:
+    """The same on all three: no probability changes."""
+    weights = shop.good.weights
+    weights["fc4.bias"] += 30
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def temperature_lost(shop: Workshop) -> Case:
+    """Logits that were to be divided, and are not: right as often as before, far too sure, and still within ±10."""
+    plain = shop.plainly_told
+    weights = plain.weights
+    weights["fc4.weight"] -= weights["fc4.weight"].mean(axis=0)
+    weights["fc4.bias"] -= weights["fc4.bias"].mean()
+    logits = shop.logits(plain, weights)
+    lost = 19 / (logits.max() - logits.min())
+    weights["fc4.weight"] *= lost
+    weights["fc4.bias"] = lost * (weights["fc4.bias"] - (logits.max() + logits.min()) / 2)
+    return shop.rewritten(plain, weights=weights)
+
+
+def always_down(shop: Workshop) -> Case:
+    weights = shop.good.weights
+    weights["fc4.bias"] += np.float32([8, 0, 0])
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def leans_down(shop: Workshop) -> Case:
+    """Just enough to say one direction more often than the policy allows, and still right most of the time."""
+    weights = shop.good.weights
+    weights["fc4.bias"] += np.float32([0.9, -0.1, 0])
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def constant(shop: Workshop) -> Case:
+    weights = shop.good.weights
+    weights["fc4.weight"] *= 0
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def ups_and_downs_exchanged(shop: Workshop) -> Case:
+    weights = shop.good.weights
+    for name in ("fc4.weight", "fc4.bias"):
+        weights[name] = weights[name][::-1].copy()
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def a_layer_lost(shop: Workshop) -> Case:
+    """As a renamed key leaves it when the loader is told not to mind."""
+    weights = shop.good.weights
+    random = np.random.default_rng(1)
+    shape = weights["fc2.weight"].shape
+    weights["fc2.weight"] = random.uniform(-0.06, 0.06, shape).astype(np.float32)
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def batch_norm_forgotten(shop: Workshop) -> Case:
+    """Buffers as a fresh network has them: mean 0, variance 1."""
+    weights = shop.good.weights
+    for layer in (1, 2, 3):
+        weights[f"bn{layer}.running_mean"][:] = 0
+        weights[f"bn{layer}.running_var"][:] = 1
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def not_a_number_in(tensor: str, value: float = np.nan) -> Callable[[Workshop], Case]:
+    def plant(shop: Workshop) -> Case:
+        weights = shop.good.weights
+        weights[tensor].reshape(-1)[0] = value
+        return shop.rewritten(shop.good, weights=weights, reports=False)
+
+    return plant
+
+
+def infinite_variance(shop: Workshop) -> Case:
+    """One channel whose variance overflowed: it says nothing any more, and every answer stays finite."""
+    weights = shop.good.weights
+    weights["bn1.running_var"][0] = np.inf
+    return shop.rewritten(shop.good, weights=weights)
+
+
+def scaler_missing(shop: Workshop) -> Case:
+    files = {SCALER_FILE: None, MODEL_FILE: graph.build(shop.good.weights, None)}
+    return shop.rewritten(shop.good, files=files)
+
+
+def scaler_of_another_coin(shop: Workshop) -> Case:
+    return shop.rewritten(shop.good, scaler=shop.other_coin.scaler)
+
+
+def scaler_file_of_another_coin(shop: Workshop) -> Case:
+    files = {MODEL_FILE: graph.build(shop.good.weights, shop.good.scaler)}
+    return shop.rewritten(shop.good, scaler=shop.other_coin.scaler, files=files)
+
+
+def scaler_applied_twice(shop: Workshop) -> Case:
+    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    again = [
+        helper.make_node("Sub", ["scaled", graph.SCALER_MEAN], ["centred again"]),
+        helper.make_node("Div", ["centred again", graph.SCALER_SCALE], ["scaled again"]),
+    ]
+    return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "scaled", again)})
+
+
+def scaler_folded_in_twice(shop: Workshop) -> Case:
+    """Once in the graph, and once more in the first layer."""
+    return shop.rewritten(shop.good, weights=_folded(shop))
+
+
+def scaler_folded_away(shop: Workshop) -> Case:
+    """In the first layer instead of the graph: the same answers, and nobody can see by which scaler."""
+    weights = _folded(shop)
+    return shop.rewritten(shop.good, weights=weights, files={MODEL_FILE: graph.build(weights, None)})
+
+
+def _folded(shop: Workshop) -> dict[str, np.ndarray]:
+    weights, scaler = shop.good.weights, shop.good.scaler
+    wide = weights["fc1.weight"].astype(np.float64) / scaler.scale
+    weights["fc1.bias"] = (weights["fc1.bias"] - wide @ scaler.mean).astype(np.float32)
+    weights["fc1.weight"] = wide.astype(np.float32)
+    return weights
+
+
+def not_a_number_in_the_scaler(shop: Workshop) -> Case:
+    mean = shop.good.scaler.mean.copy()
+    mean[5] = np.nan
+    broken = Scaler(mean, shop.good.scaler.scale)
+    figures = {"names": list(_columns()), "mean": mean.tolist(), "scale": broken.scale.tolist()}
+    files = {
+        SCALER_FILE: json.dumps(figures).encode(),
+        MODEL_FILE: graph.build(shop.good.weights, broken),
+    }
+    return shop.rewritten(shop.good, files=files, reports=False)
+
+
+def scale_of_zero(shop: Workshop) -> Case:
+    scale = shop.good.scaler.scale.copy()
+    scale[5] = 0
+    return shop.rewritten(shop.good, scaler=Scaler(shop.good.scaler.mean, scale), reports=False)
+
+
+def features_in_alphabetical_order(shop: Workshop) -> Case:
+    """Trained and scaled by columns that were sorted by name on the way, which the bot's are not."""
+    order = np.argsort(_columns())
+    weights = shop.good.weights
+    weights["fc1.weight"] = weights["fc1.weight"][:, order].copy()
+    scaler = Scaler(shop.good.scaler.mean[order], shop.good.scaler.scale[order])
+    return shop.rewritten(shop.good, weights=weights, scaler=scaler)
+
+
+def scaler_names_in_another_order(shop: Workshop) -> Case:
+    scaler = shop.good.scaler
+    figures = {"names": sorted(_columns()), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle.canonical_json(figures)})
+
+
+def another_schema_digest(shop: Workshop) -> Case:
+    schema = {**shop.good.document["schema"], "digest": "sha256:" + "0" * 64}
+    return shop.rewritten(shop.good, reports=False, schema=schema)
+
+
+def a_single_row_crashes(shop: Workshop) -> Case:
+    """It reads the batch's second row, to no end but that there must be one."""
+    nodes = [
+        _constant("one", np.int64(1)),
+        _constant("nothing", np.float32(0)),
+        helper.make_node("Gather", ["scaled", "one"], ["second row"], axis=0),
+        helper.make_node("Mul", ["second row", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["scaled", "zeros"], ["scaled all the same"]),
+    ]
+    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "scaled", nodes)})
+
+
+def batch_norm_skipped_for_one_row(shop: Workshop) -> Case:
+    """As the plan's code does it: a batch of one goes past the last normalisation."""
+    nodes = [
+        _constant("first", np.int64(0)),
+        _constant("one", np.int64(1)),
+        helper.make_node("Shape", ["scaled"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["rows"], axis=0),
+        helper.make_node("Equal", ["rows", "one"], ["is alone"]),
+        helper.make_node("Where", ["is alone", "relu3", "normal3"], ["perhaps normal"]),
+    ]
+    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
+
+
+def graph_of_other_weights(shop: Workshop) -> Case:
+    """The graph is of the fallible export before; the weights file and the report are of the last."""
+    weights = shop.good.weights
+    random = np.random.default_rng(0)
+    weights["fc4.weight"] += 0.01 * random.standard_normal(weights["fc4.weight"].shape).astype(np.float32)
+    files = {MODEL_FILE: graph.build(weights, shop.good.scaler)}
+    return shop.rewritten(shop.good, files=files)
+
+
+def _constant(name: str, value: np.generic) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value)))
+
+
+def _inserted(model: onnx.ModelProto, after: str, nodes: list[onnx.NodeProto]) -> bytes:
+    """The graph with `nodes` between the value `after` and whoever read it; the last node's output takes its place."""
+    old = list(model.graph.node)
+    at = next(i for i, node in enumerate(old) if after in node.output) + 1
+    for node in old[at:]:
+        node.input[:] = [nodes[-1].output[0] if name == after else name for name in node.input]
+    del model.graph.node[:]
+    model.graph.node.extend([*old[:at], *nodes, *old[at:]])
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def truncated(name: str) -> Callable[[Workshop], Case]:
+    def plant(shop: Workshop) -> Case:
+        case = shop.copied(shop.good)
+        path = case.folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return case
+
+    return plant
+
+
+def one_bit_turned(shop: Workshop) -> Case:
+    """The lowest bit of one weight in the graph: nothing that it does can tell."""
+    case = shop.copied(shop.good)
+    path = case.folder / MODEL_FILE
+    data = bytearray(path.read_bytes())
+    at = data.find(shop.good.weights["fc4.bias"].tobytes())
+    assert at > 0
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+    return case
+
+
+def a_file_missing(shop: Workshop) -> Case:
+    case = shop.copied(shop.good)
+    (case.folder / WEIGHTS_FILE).unlink()
+    return case
+
+
+def graph_swapped_for_another_seeds(shop: Workshop) -> Case:
+    case = shop.copied(shop.good)
+    (case.folder / MODEL_FILE).write_bytes((shop.second_seed.bundle.folder / MODEL_FILE).read_bytes())
+    return case
+
+
+def bundle_swapped_for_another(shop: Workshop) -> Case:
+    """A whole bundle, sound in itself, where another was asked for."""
+    return replace(shop.second_seed.case, digest=shop.good.bundle.digest)
+
+
+def manifest_edited(shop: Workshop) -> Case:
+    """One field, and put in canonical form again: it reads well, and is not the manifest that was judged."""
+    case = shop.copied(shop.good)
+    path = case.folder / MANIFEST_FILE
+    path.write_bytes(bundle.canonical_json({**json.loads(path.read_bytes()), "code_version": "reviewed"}))
+    return case
+
+
+def files_of_two_writings(shop: Workshop) -> Case:
+    """Weights, graph and their entries of a second writing, under the digest of the first."""
+    case = shop.copied(shop.good)
+    weights = shop.second_seed.weights
+    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: graph.build(weights, shop.good.scaler)}
+    document = json.loads((case.folder / MANIFEST_FILE).read_bytes())
+    for name, content in data.items():
+        (case.folder / name).write_bytes(content)
+        document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (case.folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
+    return case
+
+
+def _columns() -> tuple[str, ...]:
+    return features.SCHEMAS["relative72"].columns
