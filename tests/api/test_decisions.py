@@ -144,7 +144,7 @@ class TestApproving:
         release = scenarios.awaiting_approval()
         answer = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "epoch": 1}).json()
         assert (answer["epoch"], answer["kind"], answer["release"]) == (2, "swap", release.pk)
-        assert (answer["moved_by"], answer["reason"], answer["policy"]) == ("anna", "figures checked", 1)
+        assert (answer["moved_by"], answer["reason"], answer["policy"]) == ("anna", "figures checked", 2)
         assert bot.get("active/").json()["line"] == "v7_fixed"
 
     def test_an_approval_of_what_moved_since_is_a_conflict(self, as_approver: Caller) -> None:

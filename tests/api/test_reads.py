@@ -12,6 +12,7 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from deploy import services
 from deploy.rules import Purpose
+from gates.rules import FULL_POLICY, SEED_POLICY
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.api.test_scopes import queued_run
@@ -19,6 +20,8 @@ from training.models import Dataset, Epoch, RunLine, TrainingRun, Worker
 from training.rules import JobState
 
 pytestmark = pytest.mark.django_db
+
+ALL = len(FULL_POLICY["gates"])
 
 
 def rows(caller: Caller, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -74,9 +77,9 @@ def test_a_run_tells_how_far_it_is_and_what_it_cost(as_viewer: Caller) -> None:
 
 def test_a_diagnosis_shows_every_gate_with_its_figure_and_threshold(as_viewer: Caller) -> None:
     scenarios.Build(line="v6_enhanced", figures=scenarios.everywhere(scenarios.collapsed)).settled()
-    (row,) = rows(as_viewer, "diagnoses/", coin="BTC", verdict="failed", policy=1)
+    (row,) = rows(as_viewer, "diagnoses/", coin="BTC", verdict="failed", policy=2)
     gates = {gate["gate"]: gate for gate in row["gates"]}
-    assert len(gates) == 8
+    assert list(gates) == list(FULL_POLICY["gates"])
     assert (gates["logit_range"]["verdict"], gates["logit_range"]["is_required"]) == ("failed", True)
     assert "12,527" in gates["logit_range"]["observed"]
     assert gates["logit_range"]["threshold"]
@@ -90,11 +93,11 @@ def test_a_release_shows_its_coins_side_by_side_and_where_their_files_are(as_vie
     release = scenarios.awaiting_approval()
     answer = as_viewer.get(f"releases/{release.pk}/").json()
     assert (answer["state"], answer["allowed_actions"]) == ("awaiting_approval", ["approve", "decline"])
-    assert (answer["policy"], answer["launched_by"], answer["is_simulated"]) == (1, "olivia", False)
+    assert (answer["policy"], answer["launched_by"], answer["is_simulated"]) == (2, "olivia", False)
     assert [(coin["coin"], coin["verdict"], len(coin["gates"])) for coin in answer["coins"]] == [
-        ("BTC", "passed", 8),
-        ("ETH", "passed", 8),
-        ("SOL", "passed", 8),
+        ("BTC", "passed", ALL),
+        ("ETH", "passed", ALL),
+        ("SOL", "passed", ALL),
     ]
     file = next(file for file in answer["coins"][0]["files"] if file["name"] == "model.onnx")
     content = as_viewer.get(file["url"]).bytes
@@ -134,10 +137,12 @@ def test_moves_begin_with_where_the_pointer_stands(as_viewer: Caller) -> None:
 
 
 def test_policies_show_their_thresholds_and_who_put_them_in_force(as_viewer: Caller) -> None:
-    (policy,) = rows(as_viewer, "policies/")
-    assert (policy["number"], policy["loosened"]) == (1, [])
-    assert len(policy["document"]["gates"]) == 8
-    assert policy["adoptions"][0]["reason"]
+    full, seed = rows(as_viewer, "policies/")
+    assert (seed["number"], seed["document"]) == (1, SEED_POLICY)
+    assert (full["number"], full["document"], full["eased"]) == (2, FULL_POLICY, [])
+    for policy in (seed, full):
+        assert policy["loosened"] == []
+        assert policy["adoptions"][0]["reason"]
 
 
 def test_anyone_who_may_look_can_check_the_audit_chain_from_its_rows(as_viewer: Caller) -> None:
