@@ -69,7 +69,7 @@ class TestLaunching:
         assert f"Launched release {release.pk}" in said(answer)[0]
 
     def test_takes_the_dataset_that_was_named(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        older = Dataset.objects.filter(coin__symbol="BTC").earliest("id")
+        older = Dataset.objects.filter(coin__symbol="BTC", is_simulated=True).earliest("id")
         signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(older.pk)})
         assert Release.objects.latest("id").coins.get(coin__symbol="BTC").dataset == older
 
