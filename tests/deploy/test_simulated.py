@@ -37,7 +37,9 @@ def test_the_embedded_profile_may_and_says_simulated_in_the_snapshot() -> None:
 def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
     scenarios.service_in_use()
     release, before = scenarios.Build(is_simulated=True).settled(), pointer.current()
-    with pytest.raises(Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"):
+    with pytest.raises(
+        Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"
+    ):
         services.approve(release, actor=APPROVER, reason="it passed", epoch=epoch())
     assert pointer.current() == before
     assert "simulated candles" in AuditEvent.objects.get(kind="release.approve.refused").body
