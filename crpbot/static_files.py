@@ -11,8 +11,14 @@ class StaticFiles(WhiteNoiseMiddleware):
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
-        streamed = WhiteNoiseMiddleware.serve(static_file, request)
-        whole = HttpResponse(b"".join(streamed.streaming_content), status=streamed.status_code)
-        streamed.close()
-        whole.headers = streamed.headers
+        found = static_file.get_response(request.method, request.META)
+        content = b""
+        if found.file is not None:
+            # Not by way of a streaming response: closing that would tell Django that this request is over.
+            with found.file as file:
+                content = file.read()
+        whole = HttpResponse(content, status=int(found.status))
+        del whole["Content-Type"]
+        for name, value in found.headers:
+            whole[name] = value
         return whole

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, prefetch_related_objects
 
 from deploy import pointer
 from deploy.alarms import Trouble, troubles
@@ -54,7 +54,7 @@ def board() -> Board:
     queues = {queue for worker in alive_workers() for queue in worker.queues.split(",")}
     fitness = readiness()
     return Board(
-        now=pointer.current(),
+        now=_now(),
         readiness=fitness,
         alarms=troubles(fitness),
         candidate=candidate,
@@ -68,6 +68,14 @@ def board() -> Board:
 
 def matrix_of(release: Release | None) -> Matrix | None:
     return matrix(places_of(release)) if release else None
+
+
+def _now() -> PointerMove | None:
+    """Where the pointer stands, with what the page asks of its release."""
+    now = pointer.current()
+    if now is not None and now.release is not None:
+        prefetch_related_objects([now.release], "coins__dataset")
+    return now
 
 
 def _candidates() -> QuerySet[Release]:

@@ -11,6 +11,8 @@ from django.test import Client
 
 from audit.models import AuditEvent
 from deploy import pointer, services
+from deploy.comparison.rules import Answer
+from deploy.comparison.stored import report
 from deploy.models import Release
 from deploy.outcomes import places_of
 from deploy.rules import MoveKind, ReleaseState
@@ -81,6 +83,22 @@ def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason
         assert f"{coin} accuracy failed: " in reason
     assert "required lower bound over 65 %" in reason
     assert_everywhere(reason, client)
+    assert_the_report_says_what_skill_there_is(rejected)
+
+
+def assert_the_report_says_what_skill_there_is(rejected: Release) -> None:
+    """Honestly, with intervals, and why it is not enough; and that V6's failures are no longer what it lacks."""
+    found = report(rejected)
+    assert found.before is not None and found.before.line == "v6_enhanced"
+    answers = {answer.failure.name: answer.answer for answer in found.failures}
+    assert answers["Severe overconfidence"] == answers["Logit explosion"] == Answer.FIXED
+    for skill in found.skills:
+        assert skill.accuracy is not None and skill.accuracy.lower is not None
+        assert skill.difference is not None and skill.difference.lower is not None
+        assert skill.difference.lower < 0.05, "a little skill, and no more"
+        assert "95 % interval" in skill.sentence and " points (" in skill.sentence
+        assert "It is not enough: more than 65 % is required" in skill.sentence
+    assert "accuracy for BTC, ETH and SOL" in found.standing
 
 
 def assert_everywhere(reason: str, client: Client) -> None:
