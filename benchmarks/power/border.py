@@ -6,13 +6,11 @@ cut into gate windows; every window is measured and judged as a release would be
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.power.shares import Share
 from gates import rules
 from mlcore import candles, examples, figures, labels
 from mlcore.bundle_writer import write_bundle
@@ -35,36 +33,23 @@ NETWORK_DRIFT = 0.9
 BEYOND = "always right, or wrong for 72 bars on average"
 """Errors that outlast the simulator's regimes, of up to 300 bars: shown, not promised."""
 
+_FIRST_SEED = 5_000
+
 Hits = np.ndarray
 """bool [bars]: where a forecaster is right."""
 
 
-@dataclass(frozen=True)
-class BorderFigure:
-    """How often one kind of forecaster passed, over gate windows of one length."""
-
-    forecaster: str
-    window: str
-    passed: Share
-
-    @property
-    def holds(self) -> bool:
-        return self.forecaster == BEYOND or self.passed.share <= ALLOWED
+def judge_border(market: int, bars: int = MARKET_BARS) -> dict[str, dict[str, list[int]]]:
+    """{forecaster: {window: [windows that passed, windows]}} on the market of that number."""
+    return {
+        name: {window: _tally(hits, rows) for window, rows in WINDOW_ROWS.items()}
+        for name, hits in forecasters(bars, _FIRST_SEED + market)
+    }
 
 
-def measure_border(
-    markets: int, bars: int = MARKET_BARS, first_seed: int = 5_000
-) -> Iterator[list[BorderFigure]]:
-    """The figures so far, after each market."""
-    tallies: dict[tuple[str, str], list[int]] = {}
-    for seed in range(first_seed, first_seed + markets):
-        for name, hits in forecasters(bars, seed):
-            for window, rows in WINDOW_ROWS.items():
-                tally = tallies.setdefault((name, window), [0, 0])
-                starts = range(0, len(hits) - rows + 1, rows)
-                tally[0] += sum(passes(hits[start : start + rows]) for start in starts)
-                tally[1] += len(starts)
-        yield [BorderFigure(name, window, Share(*tally)) for (name, window), tally in tallies.items()]
+def _tally(hits: Hits, rows: int) -> list[int]:
+    starts = range(0, len(hits) - rows + 1, rows)
+    return [sum(passes(hits[start : start + rows]) for start in starts), len(starts)]
 
 
 def passes(hits: Hits) -> bool:

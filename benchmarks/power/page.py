@@ -1,0 +1,6 @@
+def write(a, b):
+    pass
+
+
+def summary(a):
+    return ""
