@@ -31,7 +31,7 @@ def causality(subject: Subject) -> dict[str, Any]:
     gate_rows = found.split.gate.start + subject.single_rows
     alone = [_cut_off(subject, fit_rows)]
     if len(gate_rows):
-        alone.append(subject.single_features.values)
+        alone.append(subject.single_features)
     else:
         gate_rows = spread(np.arange(found.split.gate.start, found.split.gate.stop), GATE_ROWS)
         alone.append(_cut_off(subject, gate_rows))
@@ -54,12 +54,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _cut_off(subject: Subject, rows: np.ndarray) -> np.ndarray:
     """float32 [n, 72]: each row's features from the candles up to it, at most the lookback's."""
-    return np.stack([_last(subject, bar) for bar in subject.examples.bars[rows].tolist()])
-
-
-def _last(subject: Subject, bar: int) -> np.ndarray:
-    first = max(0, bar + 1 - subject.schema.lookback)
-    with np.errstate(over="ignore"):
-        return features.compute(subject.frame.slice(first, bar + 1 - first), subject.schema)[-1].astype(
-            np.float32
-        )
+    bars, lookback = subject.examples.bars[rows], subject.schema.lookback
+    short = bars < lookback - 1
+    alone = [features.rows(subject.frame.head(bar + 1), subject.schema)[-1:] for bar in bars[short].tolist()]
+    return np.concatenate([*alone, features.latest_at(subject.frame, bars[~short], subject.schema)])

@@ -48,10 +48,11 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
     """
     if frame.height <= labels.VOLATILITY_BARS + labels.H:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
-    with np.errstate(over="ignore"):  # a figure beyond float32 becomes infinite, and its row is left out
-        computed = features.compute(frame, schema).astype(np.float32, order="C")
+    computed = features.rows(
+        frame, schema
+    )  # a figure beyond float32 is infinite there, and its row is left out
     scaled = labels.scaled_forward_return(frame["close"].to_numpy())
-    bars = np.flatnonzero(np.isfinite(scaled) & np.isfinite(computed).all(axis=1))
+    bars = np.flatnonzero(np.isfinite(scaled) & _all_finite(computed))
     return Examples(
         features=_taken(computed, bars),
         scaled_returns=scaled[bars],
@@ -59,6 +60,15 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
         candles=frame[bars],
         split=splits.purged(len(bars)),
     )
+
+
+def _all_finite(computed: np.ndarray) -> np.ndarray:
+    """Whether each row is. A sum is not finite where one of its terms is not; the few others that are not are too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.isfinite(computed @ np.ones(computed.shape[1], computed.dtype))
+    doubtful = np.flatnonzero(~found)
+    found[doubtful] = np.isfinite(computed[doubtful]).all(axis=1)
+    return found
 
 
 def _taken(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:

@@ -6,10 +6,13 @@ import numpy as np
 
 from mlcore.errors import NotEnoughBars
 from mlcore.inspection import FAULTS
+from mlcore.single_rows import seconds_of, spread
 from mlcore.subject import Subject
 
 TOLERANCE = 1e-5
 """A single row may differ from the batch by TOLERANCE + TOLERANCE · |logit|."""
+
+TIMED_ROWS = 100
 
 _FACTS = ("runs", "largest_difference", "largest_excess", "problem")
 
@@ -21,7 +24,7 @@ def single_sample(subject: Subject) -> dict[str, Any]:
     if not len(rows):
         return {**part, "problem": _too_short(subject)}
     try:
-        singles = subject.single_logits.values.astype(np.float64)
+        singles = subject.single_logits.astype(np.float64)
     except FAULTS as error:
         return {**part, "runs": False, "problem": str(error)}
     wide = subject.logits[rows].astype(np.float64)
@@ -37,11 +40,12 @@ def single_sample(subject: Subject) -> dict[str, Any]:
 
 
 def latency(subject: Subject) -> dict[str, Any]:
-    """From candles to probabilities, milliseconds a row on this machine: the same rows as `single_sample`."""
-    rows = subject.single_rows
+    """From candles to probabilities, milliseconds a row on this machine: some of the rows of `single_sample`."""
+    rows = spread(subject.single_rows, TIMED_ROWS)
     if not len(rows):
         raise NotEnoughBars(_too_short(subject))
-    milliseconds = 1000 * (subject.single_features.seconds + subject.single_logits.seconds)
+    bars = subject.gate_bars[rows]
+    milliseconds = 1000 * seconds_of(subject.predictor, subject.frame, bars, subject.schema)
     half, nearly_all = np.quantile(milliseconds, [0.5, 0.99])
     return {"rows": len(rows), "p50_ms": float(half), "p99_ms": float(nearly_all)}
 

@@ -20,7 +20,6 @@ from mlcore.examples import Examples
 from mlcore.features import Schema
 from mlcore.inspection import Inspection
 from mlcore.predictor import Predictor, softmax
-from mlcore.single_rows import SingleRows
 
 SINGLE_ROWS = 512
 
@@ -122,13 +121,13 @@ class Subject:
         return single_rows.spread(able, SINGLE_ROWS)
 
     @cached_property
-    def single_features(self) -> SingleRows:
-        """Of those rows, each from its lookback alone."""
-        return single_rows.features_of(self.frame, self.gate_bars[self.single_rows], self.schema)
+    def single_features(self) -> np.ndarray:
+        """float32 [n, 72]: of those rows, each from its lookback alone."""
+        return features.latest_at(self.frame, self.gate_bars[self.single_rows], self.schema)
 
     @cached_property
-    def single_logits(self) -> SingleRows:
-        return single_rows.logits_of(self.predictor, self.single_features.values)
+    def single_logits(self) -> np.ndarray:
+        return single_rows.logits_of(self.predictor, self.single_features)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
