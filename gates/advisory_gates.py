@@ -107,11 +107,11 @@ def judge_drift(figures: Figures, parameters: Parameters) -> Finding:
     return Finding(Verdict.PASSED if is_still else Verdict.FAILED, largest, observed, sentence)
 
 
-# Where they stand, and why: on real hourly candles V7's certainty is off by 0.01–0.03, on simulated ones, where smoothed
-# labels keep it modest, by 0.12; a Brier score of 2/3 is that of always a third each. Months and terciles of real
-# candles fall 6 points below the whole, simulated ones 7. A machine that does much else takes 50 ms for the slowest of a
-# hundred answers, and a bot asks once a bar. Three weeks of real candles stand at an index of 3.4 in the worst of
-# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, go beyond 8.
+# Where they stand, and why: on real hourly candles certainty is off by 0.01–0.03, on simulated ones, where smoothed labels
+# keep it modest, by 0.07–0.12, V6's by 0.67; a Brier score of 2/3 is that of always a third each. Months and terciles of
+# real candles fall 6 points below the whole, simulated ones 7. A machine that does much else takes 70 ms for the slowest
+# of a hundred answers, and a bot asks once a bar. Three weeks of real candles stand at an index of 3.4 in the worst of
+# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, go beyond 6.
 ADVISORY_GATES = (
     Gate(
         "calibration",

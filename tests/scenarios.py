@@ -243,10 +243,9 @@ def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict:
             "last_at": datetime(2025, 3, 1, tzinfo=UTC),
             "interval_seconds": 3600,
             "size": 480_000,
-            "verdict": "passed",
+            "verdict": verdict,
             "judgement": "{}",
             "added_by": "olivia",
-            "verdict": verdict,
         },
     )
     return found
