@@ -1,11 +1,11 @@
 """Whether the accuracy is skill: above the naive and near V5, not too good to be true, not the luckiest of many tries."""
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from gates.figures import Figures, NotMeasured
 from gates.verdicts import Gate, Parameters, Threshold
 from gates.wording import limit, percent, points
+from mlcore.bootstrap import student_quantile
 from mlcore.verdicts import WORST_FIRST, Finding, Verdict
 
 NAIVE = {
@@ -88,6 +88,11 @@ def judge_attempts(figures: Figures, parameters: Parameters) -> Finding:
     above, rows = float(parameters["above"]), figures.count("accuracy", "rows")
     point, count = figures.share("accuracy", "point"), _attempt(figures)
     lower = _widened(figures, point, count)
+    if count == 1:
+        sentence = (
+            f"{figures.coin}: the first attempt on this gate window; the accuracy's own interval stands."
+        )
+        return Finding(Verdict.PASSED, lower, "attempt 1, nothing to widen", sentence)
     reaches = f"{percent(lower, beside=above)}"
     observed = f"attempt {count:,}: {percent(point, beside=above)}, no less than {reaches}"
     tried = f"{figures.coin}: attempt {count:,} on this gate window"
@@ -124,7 +129,9 @@ SKILL_GATES = (
     Gate(
         "attempts",
         judge_attempts,
-        lambda p: f"lower bound over {limit(p['above'])}, at 5 % for all attempts together",
+        lambda p: (
+            f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on"
+        ),
         (Threshold("above", 0.65, 0.0, 0.9999, is_looser_when="lower"),),
     ),
 )
@@ -171,15 +178,24 @@ def _attempt(figures: Figures) -> int:
 
 
 def _widened(figures: Figures, point: float, attempts: int) -> float:
-    """The lower bound at ALPHA for all attempts together (Bonferroni), never above the bootstrap's own."""
+    """The lower bound at ALPHA for all attempts together (Bonferroni), never above the bootstrap's own.
+
+    By Student's t with as many degrees of freedom as the bootstrap had blocks, less one, as the accuracy's own.
+    """
     lower, upper = figures.share("accuracy", "lower"), figures.share("accuracy", "upper")
     error = figures.number("accuracy", "standard_error", least=0, greatest=0.5)
+    rows, blocks = figures.count("accuracy", "rows"), figures.count("accuracy", "block_bars")
+    if not rows or not blocks:
+        raise NotMeasured(f"the accuracy is of {rows:,} bars in blocks of {blocks:,}")
     if not lower <= point <= upper:
         raise NotMeasured(f"the accuracy is {point:g}, its interval {lower:g} to {upper:g}")
-    # A 95 % interval is 3.9 standard errors wide; one that is twice as wide belongs to other figures.
-    if error < (upper - lower) / 8 or (error == 0 and 0 < point < 1):
+    freedom = max(rows / blocks, 2) - 1
+    # An interval twice as wide as its standard error says belongs to other figures.
+    if error < (upper - lower) / (4 * student_quantile(1 - ALPHA / 2, freedom)) or (
+        error == 0 and 0 < point < 1
+    ):
         raise NotMeasured(
             f"a standard error of {error:g} does not go with an interval of {lower:g} to {upper:g}"
         )
-    reach = NormalDist().inv_cdf(1 - ALPHA / (2 * attempts)) * error
-    return max(0.0, min(lower, point - reach))
+    reach = student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
+    return lower if attempts == 1 else max(0.0, min(lower, point - reach))

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gates.rules import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
+from mlcore.bootstrap import student_quantile
 from tests.gates.test_seed_gates import accuracy, changed
 from tests.scenarios import healthy, known
 
@@ -105,7 +106,9 @@ CASES = [
     ("attempts: the first", "attempts", accuracy(0.67, 0.652, 0.688), PASSED),
     ("attempts: the fortieth of the same figures", "attempts", accuracy(0.67, 0.652, 0.688) | attempt(40), INCONCLUSIVE),
     ("attempts: the fortieth, clear all the same", "attempts", attempt(40), PASSED),
-    ("attempts: not right often enough at all", "attempts", accuracy(0.65, 0.63, 0.67), FAILED),
+    ("attempts: the first has nothing to widen, however bad", "attempts", accuracy(0.35, 0.33, 0.37), PASSED),
+    ("attempts: not right often enough at all", "attempts", accuracy(0.65, 0.63, 0.67) | attempt(2), FAILED),
+    ("attempts: the second without its blocks", "attempts", attempt(2) | {"accuracy/block_bars": 0}, ERROR),
     ("attempts: a count that is not theirs", "attempts", {"attempts/count": 2}, ERROR),
     ("attempts: before the first", "attempts", {"attempts/count": 0}, ERROR),
     ("attempts: the same bytes among the earlier", "attempts", {"attempts/count": 2, "attempts/earlier": [ITSELF]}, ERROR),
@@ -149,7 +152,7 @@ SENTENCES = [
     (
         "attempts",
         accuracy(0.67, 0.652, 0.688) | attempt(3),
-        "SOL: attempt 3 on this gate window, right in 67.0 % of 1,500 bars, an interval widened for it begins at 64.8 %; "
+        "SOL: attempt 3 on this gate window, right in 67.0 % of 1,500 bars, an interval widened for it begins at 64.6 %; "
         "below 65 %, so it may be the luckiest of its tries.",
     ),
     (
@@ -186,10 +189,12 @@ def test_a_trader_reads_the_figures_in_one_sentence(
 
 def test_each_attempt_asks_more_and_none_less_than_the_bootstrap() -> None:
     figures = accuracy(0.70, 0.68, 0.72) | {"accuracy/standard_error": 0.0102}
+    whole = healthy("SOL")["accuracy"]
     lower = [said("attempts", figures | attempt(count)).figure for count in (1, 2, 5, 40)]
     assert lower == sorted(lower, key=lambda bound: -(bound or 0))
     assert lower[0] == pytest.approx(0.68)
-    assert lower[3] == pytest.approx(0.70 - 3.2272 * 0.0102, abs=1e-5)  # the normal quantile at 0.05 / 80
+    blocks = whole["rows"] / whole["block_bars"]
+    assert lower[3] == pytest.approx(0.70 - student_quantile(1 - 0.05 / 80, blocks - 1) * 0.0102, abs=1e-5)
 
 
 def test_a_healthy_bundle_passes_all_twenty() -> None:
