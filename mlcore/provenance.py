@@ -124,6 +124,7 @@ def _out_of_place(held: dict[str, Any], training: Examples, columns: tuple[str, 
     }
 
 
+@np.errstate(all="ignore")  # logits that are no numbers give figures that are none, and gates read those
 def reload(subject: Subject) -> dict[str, Any]:
     """The stop window's figures that training reported, against those of the stored bytes, in a process that did not train.
 
