@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.models import ReleaseCoin
-from gates.groups import GROUPS, Group, group_of
+from gates.groups import ADVICE, EVIDENCE, GROUPS, PLAN, SKILL, Group, group_of
 from gates.models import Diagnosis, GateResult
 from gates.readings import Reading, reading
 from gates.rules import Verdict
+
+_ORDER = (PLAN, SKILL, EVIDENCE, ADVICE)
+"""The groups in the order in which they are worth a look."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Matrix:
     def loud(self) -> Sequence[Row]:
         """What is shown gate by gate: what decides and did not pass, what passed by how much, what is only advice."""
         rows = [row for row in self.rows if not row.is_quiet]
-        return sorted(rows, key=lambda row: (not row.is_required, not row.is_against))
+        return sorted(
+            rows, key=lambda row: (not row.is_required, not row.is_against, _ORDER.index(row.group))
+        )
 
     @property
     def quiet(self) -> Sequence[Quiet]:

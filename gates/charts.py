@@ -240,7 +240,7 @@ def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
     ends = [0.0, *(found[end] for _, found in points for end in ("lower", "upper"))]
-    layout = drawing.layout("Right more often than", "difference in accuracy, with 95 % interval", "")
+    layout = drawing.layout("Right more often than", "difference, 95 % interval", "")
     layout["xaxis"] |= {"tickformat": "+.0%", "range": drawing.around(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["shapes"] = [drawing.line(0.0)]
@@ -291,7 +291,7 @@ def volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "customdata": [point["rows"] for point in points],
         "hovertemplate": "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>",
     }
-    layout = drawing.layout("Accuracy by volatility", "third of the bars, by how much the price moved", "")
+    layout = drawing.layout("Accuracy by volatility", "thirds of the bars", "")
     layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
     layout["shapes"] = _required(gates)
     return {"data": [dots], "layout": layout}
@@ -313,7 +313,7 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
-    layout = drawing.layout("Features that moved most", "PSI of recent bars against the fit window", "")
+    layout = drawing.layout("Features that moved most", "PSI, recent against fit", "")
     layout["bargap"] = 0.35
     layout["xaxis"] |= {"range": drawing.upwards([DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}

@@ -111,7 +111,7 @@ def _skill(figures: Figures, parameters: Parameters) -> Reading:
         (place(float(parameters["above_naive"])), 100.0), (place(difference),), (place(lower), place(upper))
     )
     return Reading(
-        f"{points(difference)} points", f"{points(lower)} to {points(upper)} over {NAIVE[least]}", meter
+        f"{points(difference)} pts", f"{points(lower)} to {points(upper)} over {NAIVE[least]}", meter
     )
 
 

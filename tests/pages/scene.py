@@ -123,7 +123,14 @@ def lopsided(coin: str) -> dict[str, Any]:
     """As `drawn`, but says Up too often, and is right too seldom."""
     document = drawn(coin)
     document["shares"] = {"down": 0.17, "neutral": 0.305, "up": 0.525}
-    document["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683}
+    less = 0.662 - document["accuracy"]["point"]
+    document["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683, "standard_error": 0.0107}
+    for part in (*document["stability"]["months"], *document["stability"]["volatility"]):
+        part["accuracy"] += less
+    document["skill"]["accuracy"] += less
+    for rival in document["skill"]["naive"].values():
+        rival |= {name: rival[name] + less for name in ("difference", "lower", "upper")}
+    document["skill"]["baseline"]["accuracy"] += less
     return document
 
 

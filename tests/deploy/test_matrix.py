@@ -1,0 +1,59 @@
+"""Twenty gates read as a few lines: what decides and did not pass first, what passed without a scale on one line."""
+
+from typing import Any
+
+import pytest
+
+from deploy.matrix import Matrix, matrix
+from deploy.models import Release
+from deploy.outcomes import places_of
+from gates.groups import ADVICE, EVIDENCE, PLAN, SKILL
+from gates.rules import ADVISORY_NAMES, GATES
+from tests import scenarios
+
+pytestmark = pytest.mark.django_db
+
+
+def built(**figures: Any) -> tuple[Release, Matrix]:
+    release = scenarios.Build(figures=figures).settled()
+    return release, matrix(places_of(release))
+
+
+def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one() -> None:
+    _, found = built()
+    assert [row.gate for row in found.loud] == [
+        "accuracy", "logit_range", "class_balance", "confidence", "skill",
+    ]  # fmt: skip
+    assert {quiet.group: [row.gate for row in quiet.rows] for quiet in found.quiet} == {
+        PLAN: ["bundle", "scaler", "finite_weights", "single_sample"],
+        EVIDENCE: ["candles", "causality", "window", "schema", "reload"],
+        SKILL: ["too_good", "attempts"],
+        ADVICE: ["calibration", "stability", "latency", "drift"],
+    }
+
+
+def test_every_gate_is_shown_once() -> None:
+    _, found = built(SOL=scenarios.collapsed("SOL"))
+    shown = [row.gate for row in found.loud] + [row.gate for quiet in found.quiet for row in quiet.rows]
+    assert sorted(shown) == sorted(GATES)
+
+
+def test_what_decides_and_did_not_pass_comes_first_and_what_only_advises_last() -> None:
+    document = scenarios.healthy("ETH")
+    document["scaler"] |= {"present": False}
+    document["latency"] |= {"p50_ms": 900.0, "p99_ms": 2000.0}
+    _, found = built(ETH=document)
+    assert found.loud[0].gate == "scaler" and found.loud[0].is_against
+    assert [row.gate for row in found.loud if not row.is_required] == [found.loud[-1].gate] == ["latency"]
+
+
+def test_only_required_words_are_counted() -> None:
+    _, found = built()
+    assert (found.spoken, found.against) == (3 * (len(GATES) - len(ADVISORY_NAMES)), 0)
+
+
+def test_each_coin_knows_which_attempt_it_is() -> None:
+    built()
+    assert built()[1].attempts == {"BTC": 1, "ETH": 1, "SOL": 1}, "the same bundles are no other attempt"
+    again = scenarios.Build(seed=7).settled()
+    assert matrix(places_of(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}
