@@ -14,10 +14,10 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql format bench soak screenshots lock clean
+.PHONY: help demo test setup install chromium lint unit postgresql format bench bench-gpu soak screenshots lock clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: setup ## the whole story on this machine, then serve it (PORT=8000, CANDLES=folder, DRIFT=1.2, EXIT=1)
 	@$(PY) -m crpbot.demo $(if $(PORT),--port $(PORT)) $(if $(CANDLES),--candles "$(CANDLES)") \
@@ -82,6 +82,9 @@ format: setup ## mend the style
 
 bench: setup ## measure against the peers, interleaved; figures go to docs/
 	$(PY) -m benchmarks
+
+bench-gpu: setup ## training on a GPU against the seed's loop on that same GPU; status 3 where there is none
+	$(PY) -m benchmarks.gpu
 
 soak: setup ## the long runs: killed workers, twenty times over
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly

@@ -1,0 +1,58 @@
+"""Training three coins on a GPU as the service does, against the seed's own loop on that same GPU.
+
+    python -m benchmarks.gpu [--quick]
+
+Ours: three processes, a coin each, side by side on the one GPU. The peer: one process, one coin after the other. Without
+a GPU that torch can use it says so and ends with status 3; nothing is estimated.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from benchmarks import seed_loop
+from benchmarks.interleaved import compare
+from benchmarks.training import prepared_coin, train
+from mlcore.simulate import COINS
+
+AIM = 20.0
+NO_GPU = 3
+
+
+def main() -> int:
+    """Print the ratio; 1 when it misses the aim, 3 when there is no GPU."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer bars and rounds: does it run, not how fast"
+    )
+    is_quick = parser.parse_args().quick
+    if not torch.cuda.is_available():
+        print("no GPU here that torch can use: nothing was measured", file=sys.stderr)
+        return NO_GPU
+    bars, epochs, rounds = (8_000, 1, 2) if is_quick else (16_000, 4, 5)
+    n, prepared = len(COINS), [prepared_coin(coin, bars) for coin in COINS]
+    pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"))
+    with tempfile.TemporaryDirectory() as folder, pool:
+
+        def ours() -> None:
+            list(pool.map(train, COINS, [bars] * n, [epochs] * n, ["cuda"] * n))
+
+        def peer() -> None:
+            for coin in prepared:
+                seed_loop.train(coin, epochs, Path(folder) / "best.pt", "cuda")
+            torch.cuda.synchronize()
+
+        comparison = compare(ours, peer, rounds=rounds, calls=1)
+    print(f"training three coins on {torch.cuda.get_device_name()}: {comparison}; aim {AIM:g}")
+    return 0 if comparison.ratio >= AIM else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
