@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,10 +68,15 @@ def describe(frame: pl.DataFrame) -> Description:
 
 def canonical_bytes(frame: pl.DataFrame) -> bytes:
     """One form for one content: header, int64 epoch milliseconds, then five columns of float64, little-endian."""
-    columns = [_milliseconds(frame).astype("<i8").tobytes()]
-    # + 0.0 turns -0.0 into 0.0: equal volumes must not give two digests.
-    columns += [(frame[name].to_numpy() + 0.0).astype("<f8").tobytes() for name in NUMBERS]
-    return _HEADER.pack(_MAGIC, frame.height) + b"".join(columns)
+    return b"".join(_canonical_parts(frame))
+
+
+def _canonical_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
+    yield _HEADER.pack(_MAGIC, frame.height)
+    yield _milliseconds(frame).astype("<i8").data
+    for name in NUMBERS:
+        # + 0.0 turns -0.0 into 0.0: equal volumes must not give two digests.
+        yield (frame[name].to_numpy() + 0.0).astype("<f8", copy=False).data
 
 
 def from_canonical(data: bytes) -> pl.DataFrame:
@@ -96,7 +102,10 @@ def from_canonical(data: bytes) -> pl.DataFrame:
 
 def digest(frame: pl.DataFrame) -> str:
     """`sha256:…` of the canonical bytes: the same whatever file the candles came in."""
-    return "sha256:" + hashlib.sha256(canonical_bytes(frame)).hexdigest()
+    found = hashlib.sha256()
+    for part in _canonical_parts(frame):
+        found.update(part)
+    return f"sha256:{found.hexdigest()}"
 
 
 def _milliseconds(frame: pl.DataFrame) -> np.ndarray:

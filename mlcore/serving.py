@@ -12,7 +12,7 @@ from mlcore.subject import Subject
 TOLERANCE = 1e-5
 """A single row may differ from the batch by TOLERANCE + TOLERANCE · |logit|."""
 
-TIMED_ROWS = 100
+TIMED_ROWS = 50
 
 _FACTS = ("runs", "largest_difference", "largest_excess", "problem")
 
