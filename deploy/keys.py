@@ -96,6 +96,12 @@ def pinned() -> list[SigningKey]:
     return list(SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk"))
 
 
+def exported() -> str:
+    """What a bot is given as its public key: `pinned`, with commas between. Raises Unavailable before the first key."""
+    active_or_refuse()
+    return ",".join(key.public_hex for key in pinned())
+
+
 def is_begun() -> bool:
     """Whether there ought to be a key: in the embedded profile the first one is made when it is first needed."""
     return not settings.IS_EMBEDDED or SigningKey.objects.exists()

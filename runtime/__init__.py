@@ -2,18 +2,21 @@
 
     from runtime import Client
 
-    with Client("https://gate.example", token, cache_dir="/var/lib/bot/models") as client:
+    with Client("https://gate.example", token, public_key, "/var/lib/bot/models") as client:
         client.refresh()
         decision = client.predict("BTC", candles)
 
-No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx and `mlcore`'s candles, features and predictor.
+No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx, securesystemslib and `mlcore`'s candles,
+features and predictor.
 """
 
 from runtime.client import Client
 from runtime.decision import Active, Decision
 from runtime.errors import (
+    AnswerExpired,
     CacheFailed,
     ClientError,
+    EnvelopeRefused,
     Misconfigured,
     NotAuthorised,
     Refused,
@@ -23,10 +26,12 @@ from runtime.errors import (
 
 __all__ = [
     "Active",
+    "AnswerExpired",
     "CacheFailed",
     "Client",
     "ClientError",
     "Decision",
+    "EnvelopeRefused",
     "Misconfigured",
     "NotAuthorised",
     "Refused",

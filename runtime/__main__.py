@@ -24,6 +24,7 @@ EPILOG = """\
 environment:
   CRPBOT_TOKEN      the bot's API token (there is no option for it: options show in the list of processes)
   CRPBOT_URL        the service's address, where --url is not given
+  CRPBOT_PUBLIC_KEY what the service signs with, where --public-key is not given; two keys, with a comma, while it changes
   CRPBOT_CACHE_DIR  where the last good set is kept, where --cache-dir is not given
 
 exit status:
@@ -84,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--url", default=os.environ.get("CRPBOT_URL"), help="the service's address")
     shared.add_argument(
+        "--public-key",
+        default=os.environ.get("CRPBOT_PUBLIC_KEY", ""),
+        help="what the service signs with: manage.py keys export",
+    )
+    shared.add_argument(
         "--cache-dir",
         type=Path,
         default=_default_cache_dir(),
@@ -135,7 +141,7 @@ def _client(options: argparse.Namespace) -> Client:
             "there is no address: give --url or set CRPBOT_URL, for example http://127.0.0.1:8000"
         )
     token = os.environ.get("CRPBOT_TOKEN", "")
-    return Client(options.url, token, options.cache_dir, timeout_s=options.timeout)
+    return Client(options.url, token, options.public_key, options.cache_dir, timeout_s=options.timeout)
 
 
 def _active_lines(now: Active) -> str:

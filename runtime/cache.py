@@ -2,7 +2,7 @@
 
     lock                  held while a client downloads, writes or deletes
     marks.json            the highest epoch seen of each service
-    pointers/<url>.json   of each address: the current and the previous snapshot, as they came
+    pointers/<url>.json   of each address: the current and the previous snapshot, in their envelopes as they came
     bundles/<sha256>/     whole bundles, named by their digest
     unfinished/           what a crash may leave behind; emptied by the next client that follows a snapshot
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.disk import flush_folder, flush_to_disk, remove, told_as_cache_failed
+from runtime.envelope import PublicKeys
 from runtime.errors import CacheFailed
 from runtime.notes import Notes
 from runtime.snapshot import Model
@@ -37,11 +38,11 @@ class Cache:
     Raises CacheFailed where the folder can neither be found nor made.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, keys: PublicKeys) -> None:
         self.folder = folder
         self._bundles = folder / "bundles"
         self._unfinished = folder / "unfinished"
-        self.notes = Notes(folder, url, draft_folder=self._unfinished)
+        self.notes = Notes(folder, url, keys, draft_folder=self._unfinished)
         with told_as_cache_failed(folder):
             for needed in (self._bundles, self._unfinished, self.notes.pointers):
                 needed.mkdir(mode=0o700, parents=True, exist_ok=True)

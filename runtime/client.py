@@ -3,7 +3,7 @@
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,7 +18,9 @@ from mlcore.errors import BundleRefused
 from mlcore.predictor import Prediction, Predictor
 from runtime.cache import Cache
 from runtime.decision import NEUTRAL, Active, Decision, why_neutral, why_stale
+from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import (
+    AnswerExpired,
     CacheFailed,
     ClientError,
     EpochRefused,
@@ -31,7 +33,7 @@ from runtime.errors import (
 from runtime.loading import Verify, load
 from runtime.notes import Kept, Mark
 from runtime.service import Answer, Service
-from runtime.snapshot import Model, Snapshot, parse
+from runtime.snapshot import Model, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +64,12 @@ class Client:
 
     It starts from what `cache_dir` holds, without asking anybody; `refresh` or `watch` ask the service.
 
+    `public_key` is what `manage.py keys export` prints: 64 hex digits, or two such texts (with a comma between them, or as
+    a list) while the service changes its key. Nothing is followed that none of them signed, from the network or the disk.
     `coins` are those the bot trades: a release without one of them is refused. `timeout_s` bounds each wait for the
     network. After `fresh_for_s` seconds without an answer a decision says *stale since*.
 
-    Raises Misconfigured (address or token) and CacheFailed (the folder cannot be made); no other method raises for a
+    Raises Misconfigured (address, token or key) and CacheFailed (the folder cannot be made); no other method raises for a
     reason of network, service or disk.
     """
 
@@ -73,6 +77,7 @@ class Client:
         self,
         url: str,
         token: str,
+        public_key: str | Iterable[str],
         cache_dir: str | Path,
         *,
         coins: Collection[str] | None = None,
@@ -80,8 +85,9 @@ class Client:
         fresh_for_s: float = 60.0,
         clock: Callable[[], datetime] = _now,
     ) -> None:
+        self._keys = PublicKeys(public_key)
         self._service = Service(url, token, timeout_s=timeout_s)
-        self._cache = Cache(Path(cache_dir), str(self._service.url))
+        self._cache = Cache(Path(cache_dir), str(self._service.url), self._keys)
         self._coins = frozenset(coins or ())
         self._timeout_s = timeout_s
         self._fresh_for = timedelta(seconds=fresh_for_s)
@@ -181,21 +187,30 @@ class Client:
     def _ask(self) -> None:
         kept = self._state.kept
         answer = self._service.active(kept.etag if kept else None)
-        if kept is not None and (answer is None or answer.body == kept.body):
+        if answer is not None and (kept is None or answer.body != kept.body):
+            self._hear(answer, verify(answer.body, self._keys))
+        elif kept is not None:
             self._confirm(kept)
-        elif answer is not None:
-            with self._cache.exclusive(self._timeout_s):
-                self._follow(answer)
 
-    def _follow(self, answer: Answer) -> None:
-        snapshot = parse(answer.body)
+    def _hear(self, answer: Answer, signed: Signed) -> None:
+        """Go on with a verified answer: the same release signed anew, or another one."""
+        kept = self._state.kept
+        if kept is not None and signed.snapshot.content == kept.snapshot.content:
+            self._confirm(replace(kept, body=answer.body, signed=signed, etag=answer.etag))
+            return
+        with self._cache.exclusive(self._timeout_s):
+            self._follow(answer, signed)
+        self._expect_vouched_for(signed)
+
+    def _follow(self, answer: Answer, signed: Signed) -> None:
+        snapshot = signed.snapshot
         self._expect_no_step_back(snapshot)
         self._expect_coins(snapshot)
         wanted = snapshot.models.values()
         # Before the download: a disk full of what crashes and refusals left has room again.
         self._cache.prune(wanted)
         predictors = load(snapshot, self._bring)
-        kept = Kept(answer.body, snapshot, answer.etag, self._clock())
+        kept = Kept(answer.body, signed, answer.etag, self._confirmed_at(signed))
         self._state = _State(kept, predictors)
         # After the flip: a full disk must not hold a bot on a model that the pointer has left.
         self._note(kept)
@@ -207,12 +222,25 @@ class Client:
             raise EpochRefused(
                 f"the service confirms epoch {kept.snapshot.epoch}, but epoch {seen.epoch} was seen already"
             )
-        now = self._clock()
-        kept = replace(kept, confirmed_at=now)
+        kept = replace(kept, confirmed_at=self._confirmed_at(kept.signed))
         self._state = replace(self._state, kept=kept, was_missed=False, problem=None)
-        if self._noted_at is None or now - self._noted_at > NOTE_EVERY:
+        if self._noted_at is None or kept.confirmed_at - self._noted_at > NOTE_EVERY:
             with self._cache.exclusive(self._timeout_s):
                 self._note(kept)
+        self._expect_vouched_for(kept.signed)
+
+    def _confirmed_at(self, signed: Signed) -> datetime:
+        # An answer that is kept somewhere and repeated confirms nothing beyond what was signed.
+        return min(self._clock(), signed.expires_at)
+
+    def _expect_vouched_for(self, signed: Signed) -> None:
+        """Raise AnswerExpired where what is in use was signed too long ago; it stays in use."""
+        if signed.is_expired(self._clock()):
+            raise AnswerExpired(
+                f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and held until"
+                f" {signed.expires_at:%H:%M:%S}Z: the service, or something before it, repeats an old one, or this machine's"
+                " clock is ahead"
+            )
 
     def _note(self, kept: Kept) -> None:
         """Write down what is in use; where the disk refuses it stays in use all the same, and the problem is told."""

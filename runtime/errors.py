@@ -6,7 +6,7 @@ class ClientError(Exception):
 
 
 class Misconfigured(ClientError):
-    """An address, token or folder that cannot be used: nothing was asked of the service yet."""
+    """An address, token, key or folder that cannot be used: nothing was asked of the service yet."""
 
 
 class UnknownCoin(ClientError):
@@ -21,8 +21,16 @@ class NotAuthorised(ClientError):
     """The service did not accept the token."""
 
 
+class AnswerExpired(ClientError):
+    """What came was signed too long ago: something keeps repeating an old answer, or a clock is wrong."""
+
+
 class Refused(ClientError):
     """An answer that must not be followed; the set in use stays as it was."""
+
+
+class EnvelopeRefused(Refused):
+    """What came is not signed by a key that this bot trusts, or is no envelope at all."""
 
 
 class SnapshotRefused(Refused):

@@ -3,29 +3,34 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from runtime.disk import read_json, told_as_cache_failed, write_json
-from runtime.errors import CacheFailed, SnapshotRefused
-from runtime.snapshot import Snapshot, parse
+from runtime.envelope import PublicKeys, Signed, verify, without_verifying
+from runtime.errors import CacheFailed, Refused
+from runtime.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, SnapshotRefused)
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, Refused)
 """What reading a damaged document raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A snapshot that was followed: the body as it came, the same parsed, its ETag, when it was last confirmed."""
+    """A snapshot that was followed: the envelope as it came, the same read, its ETag, when it was last confirmed."""
 
     body: bytes
-    snapshot: Snapshot
+    signed: Signed
     etag: str | None
     confirmed_at: datetime
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.signed.snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +44,29 @@ class Mark:
 class Notes:
     """The notes in one cache folder, seen from the service at `url`. Whoever writes holds the folder's lock."""
 
-    def __init__(self, folder: Path, url: str, *, draft_folder: Path) -> None:
+    def __init__(self, folder: Path, url: str, keys: PublicKeys, *, draft_folder: Path) -> None:
         self.pointers = folder / "pointers"
         self._pointer = self.pointers / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
         self._marks = folder / "marks.json"
         self._url = url
+        self._keys = keys
         self._draft_folder = draft_folder
         self._marks_in_memory: dict[str, Mark] = {}
 
     def current(self) -> Kept | None:
-        """The snapshot last followed from this address, or None. Raises CacheFailed where it cannot be read."""
+        """The snapshot last followed from this address, its signature verified again; None where there is none.
+
+        Raises CacheFailed where it cannot be read, or no longer is of a key that this bot trusts.
+        """
         try:
             with told_as_cache_failed(self._pointer):
                 document = read_json(self._pointer)
-            return None if document is None else _kept(document["current"])
+            if document is None:
+                return None
+            kept = _kept(document["current"])
+            return replace(kept, signed=verify(kept.body, self._keys))
+        except Refused as error:
+            raise CacheFailed(f"{self._pointer} is not to be trusted: {error}") from error
         except DAMAGE as error:
             raise CacheFailed(f"{self._pointer} is damaged: {error}") from error
 
@@ -127,4 +141,6 @@ def _kept(document: dict[str, Any]) -> Kept:
     body = document["body"].encode()
     if hashlib.sha256(body).hexdigest() != document["sha256"]:
         raise ValueError("the kept snapshot's sha256 differs")
-    return Kept(body, parse(body), document["etag"], datetime.fromisoformat(document["confirmed_at"]))
+    # Not verified here: the notes of other addresses hold other services' keys, and name what must stay in the cache.
+    signed = without_verifying(body)
+    return Kept(body, signed, document["etag"], datetime.fromisoformat(document["confirmed_at"]))

@@ -17,19 +17,20 @@ from typing import BinaryIO
 
 import httpx
 
+from runtime.envelope import MAX_ENVELOPE_BYTES
 from runtime.errors import (
+    EnvelopeRefused,
     FileRefused,
     Misconfigured,
     NotAuthorised,
     Refused,
     ServiceUnavailable,
-    SnapshotRefused,
 )
-from runtime.snapshot import MAX_BODY_BYTES, File
+from runtime.snapshot import File
 
 logger = logging.getLogger(__name__)
 
-ACTIVE_PATH = "/api/v1/active/"
+ACTIVE_PATH = "/api/v1/active/signed/"
 MAX_REDIRECTS = 3
 MIN_BYTES_PER_S = 16 * 1024
 """An answer that drips more slowly than this, after one timeout of grace, counts as no answer."""
@@ -40,7 +41,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A snapshot as it came: the body's bytes, and the ETag to ask with next time."""
+    """A signed snapshot as it came: the envelope's bytes, and the ETag to ask with next time."""
 
     body: bytes
     etag: str | None
@@ -72,9 +73,9 @@ class Service:
         self._http.close()
 
     def active(self, etag: str | None) -> Answer | None:
-        """Ask for the snapshot; None when it is still the one of `etag`.
+        """Ask for the signed snapshot; None when it is still the one of `etag`. Nothing is verified here.
 
-        Raises ServiceUnavailable, NotAuthorised, or SnapshotRefused for a body without end.
+        Raises ServiceUnavailable, NotAuthorised, or EnvelopeRefused for a body without end.
         """
         # no-cache: between a bot and its pointer no proxy may answer from memory.
         headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
@@ -83,7 +84,7 @@ class Service:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
             self._expect_ok(response)
-            body = b"".join(self._chunks(response, MAX_BODY_BYTES, SnapshotRefused))
+            body = b"".join(self._chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
             return Answer(body, response.headers.get("ETag"))
 
     def download(self, file: File, target: BinaryIO) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ MAX_FILE_BYTES = 64 << 20
 """A V7 graph has 260 kB; a larger announcement than this is a mistake that must not fill the bot's disk."""
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -81,12 +84,49 @@ class Snapshot:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def parse(body: bytes) -> Snapshot:
-    """Read and check a snapshot (DESIGN section 7). Keys this client does not know are ignored.
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The release that awaits approval: what a bot may fetch ahead, so that a move costs it no download."""
 
-    Raises SnapshotRefused with the place and the reason.
+    release: int
+    line: str
+    is_simulated: bool
+    models: Mapping[str, Model]
+
+
+def parse(body: bytes) -> tuple[dict[str, Any], Snapshot]:
+    """Read and check a snapshot (DESIGN section 7); the document as it came, and what was read from it.
+
+    Keys this client does not know are ignored. Raises SnapshotRefused with the place and the reason.
     """
     document = _object(_decode(body), "the document")
+    return document, _snapshot(document)
+
+
+def parse_time(document: Mapping[str, Any], key: str) -> datetime:
+    """A time of the document, with its zone. Raises SnapshotRefused."""
+    return _time(_field(document, key, str), key)
+
+
+def announced(value: Any) -> Announced | None:
+    """The document's `next`. One that cannot be read is logged and left: it must not keep a bot from the pointer."""
+    if value is None:
+        return None
+    try:
+        following = _object(value, "next")
+        models = _object(_field(following, "models", dict, "next"), "next.models")
+        return Announced(
+            release=_positive(_field(following, "release", int, "next"), "next.release"),
+            line=_matching(_field(following, "line", str, "next"), _LINE, "next.line"),
+            is_simulated=_field(following, "simulated", bool, "next"),
+            models={coin: _model(coin, model) for coin, model in sorted(models.items())},
+        )
+    except SnapshotRefused as error:
+        logger.warning("what is announced as next cannot be fetched ahead: %s", error)
+        return None
+
+
+def _snapshot(document: Mapping[str, Any]) -> Snapshot:
     release, line = _optional(document, "release", int), _optional(document, "line", str)
     models = _object(_field(document, "models", dict), "models")
     snapshot = Snapshot(

@@ -143,6 +143,7 @@ Sign in as
 Ask as the bot does
     export CRPBOT_URL={plan.url}
     export CRPBOT_TOKEN={account.bot_token}
+    export CRPBOT_PUBLIC_KEY={account.public_key}
     .venv/bin/python -m runtime predict --coin {coin} --candles {_shown(path)}
 {on_the_terminal}
 Processes and logs

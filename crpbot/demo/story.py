@@ -22,7 +22,7 @@ from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.ground import COINS
 from crpbot.demo.screen import Screen
-from deploy import pointer
+from deploy import keys, pointer
 from deploy import services as deploy
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
@@ -80,6 +80,7 @@ class Account:
 
     passwords: dict[str, str] = field(default_factory=dict)
     bot_token: str = ""
+    public_key: str = ""
     history: dict[str, Path] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     events: int = 0
@@ -120,7 +121,9 @@ class Story:
             self.account.passwords[name] = password
             self._actors[name] = accounts.actor_of(user)
         self.account.bot_token = self._issue_bot_token()
+        self.account.public_key = keys.exported()
         self._screen.note("operator launches, approver decides, viewer looks, admin reads the audit history")
+        self._screen.note(f"the bot pins the service's public key, {self.account.public_key}")
 
     def _issue_bot_token(self) -> str:
         bot: User = accounts.create_user("bot", password=None, roles=[], actor="the demo")
@@ -209,7 +212,8 @@ class Story:
 
     def _predict(self) -> None:
         self._screen.step("The bot fetches what it may trust, verifies it, and asks it")
-        with Client(self._plan.url, self.account.bot_token, self._plan.state / "bot", coins=COINS) as client:
+        account, kept = self.account, self._plan.state / "bot"
+        with Client(self._plan.url, account.bot_token, account.public_key, kept, coins=COINS) as client:
             active = client.refresh()
             if active.problem is not None:
                 raise DemoFailed(f"The bot cannot follow the service: {active.problem}")

@@ -29,11 +29,12 @@ def bot() -> str:
 
 @dataclass
 class Reader:
-    """Somebody who types what the README says, with the address, the folder and the token that their demo printed."""
+    """Somebody who types what the README says, with the address, the folder, token and key that their demo printed."""
 
     url: str
     state: Path
     token: str
+    public_key: str
     environment: dict[str, str] = field(default_factory=dict)
 
     def types(self, line: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,7 @@ class Reader:
         for shown, mine in {
             "http://127.0.0.1:8000": self.url,
             "crp_bot_…": self.token,
+            "4f2c…": self.public_key,
             "my/BTC.csv.gz": str(self.state / "candles" / "BTC.csv"),
             "var/state": str(self.state),
             "var/models": str(self.state / "models"),

@@ -136,9 +136,16 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     assert re.search(r"\d+ events, each bound to the one before: sound", told)
 
     token = re.search(r"CRPBOT_TOKEN=(\S+)", told)
+    public_key = re.search(r"CRPBOT_PUBLIC_KEY=(\S+)", told)
     assert token is not None
+    assert public_key is not None
     candles = ("--coin", "BTC", "--candles", str(demo.state / "candles" / "BTC.csv"))
-    where = {"CRPBOT_URL": demo.url, "CRPBOT_TOKEN": token[1], "CRPBOT_CACHE_DIR": str(demo.state / "a bot")}
+    where = {
+        "CRPBOT_URL": demo.url,
+        "CRPBOT_TOKEN": token[1],
+        "CRPBOT_PUBLIC_KEY": public_key[1],
+        "CRPBOT_CACHE_DIR": str(demo.state / "a bot"),
+    }
     decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["epoch"] == 2

@@ -97,9 +97,15 @@ def bot(gate: Gate, cache_dir: Path) -> Iterator[MakeBot]:
     made = []
 
     def make(
-        *, url: str | None = None, token: str = TOKEN, cache_dir: Path = cache_dir, **options: Any
+        *,
+        url: str | None = None,
+        token: str = TOKEN,
+        public_key: str | None = None,
+        cache_dir: Path = cache_dir,
+        **options: Any,
     ) -> Client:
-        client = Client(gate.url if url is None else url, token, cache_dir, **options)
+        key = gate.public_key if public_key is None else public_key
+        client = Client(gate.url if url is None else url, token, key, cache_dir, **options)
         made.append(client)
         return client
 

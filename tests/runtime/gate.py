@@ -5,13 +5,20 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner
+
 from mlcore import bundle
 
 TOKEN = "bot-token-Zx81"
+SIGNED_PATH = "/api/v1/active/signed/"
+PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
+VALID_FOR = timedelta(minutes=3)
 HALF = "half, then nothing more"
 
 
@@ -43,6 +50,9 @@ class Gate:
     """The service. Tests move its pointer, change its document, replace its files, or take it away."""
 
     service: str = "gate-under-test"
+    signers: list[CryptoSigner] = field(default_factory=lambda: [CryptoSigner.generate_ed25519()])
+    issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    tamper: Callable[[dict[str, Any]], None] = lambda envelope: None
     epoch: int = 0
     release: Release | None = None
     edit: Callable[[dict[str, Any]], None] = lambda document: None
@@ -59,6 +69,10 @@ class Gate:
         self.let_go = threading.Event()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
+
+    @property
+    def public_key(self) -> str:
+        return ",".join(signer.public_key.keyval["public"] for signer in self.signers)
 
     @property
     def url(self) -> str:
@@ -89,9 +103,23 @@ class Gate:
             "policy": {"number": 1, "loosened": []},
             "audit": {"seq": self.epoch, "hash": "00"},
             "models": models,
+            "issued_at": self.issued_at.isoformat(),
+            "expires_at": (self.issued_at + VALID_FOR).isoformat(),
+            "audit_head": {"seq": self.epoch, "hash": "00"},
+            "coins": list(models),
+            "next": None,
         }
         self.edit(document)
         return document
+
+    def envelope(self) -> bytes:
+        """The document of this moment, signed by every key; `tamper` then changes what is sent."""
+        sealed = Envelope(json.dumps(self.document()).encode(), PAYLOAD_TYPE, {})
+        for signer in self.signers:
+            sealed.sign(signer)
+        sent = sealed.to_dict()
+        self.tamper(sent)
+        return json.dumps(sent).encode()
 
     def downloads(self) -> list[str]:
         """The digests asked for so far, in order."""
@@ -143,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*gate.answers[self.path])
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
-        elif self.path == "/api/v1/active/":
+        elif self.path == SIGNED_PATH:
             self._snapshot()
         elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in gate.files:
             self._file(gate.files[sha256])
@@ -155,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.gate.epoch == 0:
             self._problem(503, "no pointer yet")
             return
-        body = json.dumps(self.gate.document()).encode()
+        body = self.gate.envelope()
         etag = f'"{hashlib.sha256(body).hexdigest()}"'
         if self.headers.get("If-None-Match") == etag:
             self._answer(304, {"ETag": etag}, b"")

@@ -1,6 +1,8 @@
 """The last good set on disk: a bot starts from it when the service is away, whatever happened while it was written."""
 
+import base64
 import errno
+import hashlib
 import json
 import os
 import random
@@ -19,13 +21,13 @@ import pytest
 from runtime import CacheFailed
 from runtime.errors import EpochRefused
 from tests.runtime.conftest import MakeBot, ReleaseOf
-from tests.runtime.gate import HALF, TOKEN, Gate, Release
+from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
 
 FOLLOW_FOR_EVER = """
 import sys
 from runtime import Client
 
-client = Client(sys.argv[1], sys.argv[2], sys.argv[3], timeout_s=20)
+client = Client(*sys.argv[1:], timeout_s=20)
 while True:
     print(client.refresh().epoch, flush=True)
 """
@@ -34,7 +36,7 @@ while True:
 @contextmanager
 def following(gate: Gate, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A bot in a process of its own that asks without pause, and is killed with SIGKILL at the end."""
-    command = [sys.executable, "-c", FOLLOW_FOR_EVER, gate.url, TOKEN, str(cache_dir)]
+    command = [sys.executable, "-c", FOLLOW_FOR_EVER, gate.url, TOKEN, gate.public_key, str(cache_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
             yield child
@@ -113,7 +115,7 @@ def test_a_restarted_bot_asks_only_whether_something_changed(gate: Gate, bot: Ma
     bot().refresh()
     before = len(gate.asked)
     assert bot().refresh().problem is None
-    assert [asked.path for asked in gate.asked[before:]] == ["/api/v1/active/"]
+    assert [asked.path for asked in gate.asked[before:]] == [SIGNED_PATH]
 
 
 def test_the_same_document_again_is_not_loaded_and_written_again(
@@ -121,7 +123,7 @@ def test_the_same_document_again_is_not_loaded_and_written_again(
 ) -> None:
     """A proxy may drop the ETag; every poll then brings the whole document."""
     gate.point_at(old)
-    gate.answers["/api/v1/active/"] = (200, {}, json.dumps(gate.document()).encode())
+    gate.answers[SIGNED_PATH] = (200, {}, gate.envelope())
     client = bot()
     client.refresh()
     pointer = next(cache_dir.glob("pointers/*.json"))
@@ -204,19 +206,37 @@ def test_a_damaged_note_is_mended_by_the_next_refresh(
     assert release_of(bot()) == old
 
 
+def edited(pointer: Path, *, is_careful: bool) -> None:
+    """Say another release in the kept envelope; carefully, with the checksum that stands beside it."""
+    document = json.loads(pointer.read_text())
+    envelope = json.loads(document["current"]["body"])
+    payload = base64.b64decode(envelope["payload"]).replace(b'"release": 1', b'"release": 2')
+    envelope["payload"] = base64.b64encode(payload).decode()
+    body = json.dumps(envelope)
+    document["current"]["body"] = body
+    if is_careful:
+        document["current"]["sha256"] = hashlib.sha256(body.encode()).hexdigest()
+    pointer.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("is_careful", "words"), [(False, "sha256 differs"), (True, "its signature is wrong")]
+)
 def test_a_pointer_on_disk_that_was_edited_is_not_followed(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame, cache_dir: Path
+    gate: Gate,
+    bot: MakeBot,
+    old: Release,
+    candles: pl.DataFrame,
+    cache_dir: Path,
+    is_careful: bool,
+    words: str,
 ) -> None:
     gate.point_at(old)
     bot().refresh()
-    pointer = next(cache_dir.glob("pointers/*.json"))
-    text = pointer.read_text()
-    edited = text.replace(r"\"release\": 1", r"\"release\": 2")
-    assert edited != text
-    pointer.write_text(edited)
+    edited(next(cache_dir.glob("pointers/*.json")), is_careful=is_careful)
     decision = bot().predict("BTC", candles)
     assert decision.direction == "neutral"
-    assert "sha256 differs" in decision.reason
+    assert words in decision.reason
 
 
 def test_a_lost_file_of_epochs_opens_no_door_to_old_ones(
@@ -274,11 +294,11 @@ def test_two_services_share_a_folder_and_not_their_sets(
     gate.point_at(old)
     other_gate.point_at(new)
     bot().refresh()
-    bot(url=other_gate.url).refresh()
+    bot(url=other_gate.url, public_key=other_gate.public_key).refresh()
     gate.stop()
     other_gate.stop()
     assert release_of(bot()) == old
-    assert release_of(bot(url=other_gate.url)) == new
+    assert release_of(bot(url=other_gate.url, public_key=other_gate.public_key)) == new
 
 
 def test_two_bots_share_a_folder(

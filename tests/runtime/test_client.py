@@ -15,7 +15,7 @@ from mlcore.recipes import RECIPES
 from mlcore.simulate import simulate
 from runtime import Active, UnknownCoin
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, write
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.gate import SIGNED_PATH, TOKEN, Gate, Release
 
 
 def test_a_decision_is_what_the_release_of_the_pointer_says(
@@ -48,7 +48,7 @@ def test_an_unchanged_pointer_costs_one_short_answer(gate: Gate, bot: MakeBot, o
     client.refresh()
     before = len(gate.asked)
     assert client.refresh().problem is None
-    assert [asked.path for asked in gate.asked[before:]] == ["/api/v1/active/"]
+    assert [asked.path for asked in gate.asked[before:]] == [SIGNED_PATH]
     assert "If-None-Match" in gate.asked[-1].headers
 
 

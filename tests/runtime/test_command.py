@@ -18,6 +18,7 @@ from tests.runtime.gate import TOKEN, Gate, Release
 def environment(gate: Gate, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRPBOT_URL", gate.url)
     monkeypatch.setenv("CRPBOT_TOKEN", TOKEN)
+    monkeypatch.setenv("CRPBOT_PUBLIC_KEY", gate.public_key)
     monkeypatch.setenv("CRPBOT_CACHE_DIR", str(cache_dir))
 
 
@@ -107,7 +108,12 @@ def test_too_few_candles_and_an_unknown_coin_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("variable", "words"), [("CRPBOT_TOKEN", "there is no token"), ("CRPBOT_URL", "give --url")]
+    ("variable", "words"),
+    [
+        ("CRPBOT_TOKEN", "there is no token"),
+        ("CRPBOT_URL", "give --url"),
+        ("CRPBOT_PUBLIC_KEY", "there is no public key"),
+    ],
 )
 def test_what_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, words: str

@@ -1,7 +1,6 @@
 """Answers that must not be followed. Each has its own message, and the set in use stays whole."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from runtime import Client, Misconfigured
 from runtime.errors import (
+    EnvelopeRefused,
     EpochRefused,
     FileRefused,
     NotAuthorised,
@@ -18,9 +18,7 @@ from runtime.errors import (
     SnapshotRefused,
 )
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf
-from tests.runtime.gate import HALF, TOKEN, Gate, Release
-
-ACTIVE = "/api/v1/active/"
+from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
 
 Refuses = Callable[..., None]
 
@@ -181,8 +179,35 @@ def test_a_release_without_a_coin_the_bot_trades(
     client = bot(coins=COINS)
     client.refresh()
     gate.point_at(new)
-    gate.edit = lambda document: document["models"].pop("SOL")
+
+    def drop_it(document: dict[str, Any]) -> None:
+        del document["models"]["SOL"]
+        document["coins"].remove("SOL")
+
+    gate.edit = drop_it
     refuses(client, SnapshotRefused, "lacks SOL")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda document: document["models"].pop("SOL"), "nothing is announced for SOL"),
+        (lambda document: document["coins"].remove("ETH"), "ETH is announced, and the release is not of it"),
+        (lambda document: document.pop("coins"), "coins is not a list"),
+    ],
+    ids=["one missing", "one too many", "none named"],
+)
+def test_a_set_that_is_not_the_coins_of_the_release(
+    gate: Gate,
+    client: Client,
+    new: Release,
+    refuses: Refuses,
+    change: Callable[[dict[str, Any]], None],
+    words: str,
+) -> None:
+    gate.point_at(new)
+    gate.edit = change
+    refuses(client, SnapshotRefused, words)
 
 
 def test_a_lower_epoch_of_the_same_service(
@@ -250,7 +275,7 @@ def test_another_service_counts_its_own_epochs(gate: Gate, client: Client, new: 
 def test_an_answer_that_is_none(
     gate: Gate, client: Client, status: int, kind: type[Exception], words: str, refuses: Refuses
 ) -> None:
-    gate.answers[ACTIVE] = (status, {}, b"<html>not a problem document</html>")
+    gate.answers[SIGNED_PATH] = (status, {}, b"<html>not a problem document</html>")
     refuses(client, kind, words)
 
 
@@ -258,17 +283,17 @@ def test_an_answer_that_is_none(
     "body", [b"", b"<html>", b"[1]", b'{"service": "x"}', b"\xff\xfe", b"[" * 100_000, b"x" * 3_000_000]
 )
 def test_a_body_that_is_no_snapshot(gate: Gate, client: Client, body: bytes, refuses: Refuses) -> None:
-    gate.answers[ACTIVE] = (200, {}, body)
-    refuses(client, SnapshotRefused)
+    gate.answers[SIGNED_PATH] = (200, {}, body)
+    refuses(client, EnvelopeRefused)
 
 
 def test_a_compressed_answer_is_not_unpacked(gate: Gate, client: Client, refuses: Refuses) -> None:
-    gate.answers[ACTIVE] = (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b bomb")
-    refuses(client, SnapshotRefused, "compressed")
+    gate.answers[SIGNED_PATH] = (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b bomb")
+    refuses(client, EnvelopeRefused, "compressed")
 
 
 def test_a_304_that_nobody_asked_for(gate: Gate, bot: MakeBot) -> None:
-    gate.answers[ACTIVE] = (304, {}, b"")
+    gate.answers[SIGNED_PATH] = (304, {}, b"")
     assert "answers 304" in str(bot().refresh().problem)
 
 
@@ -312,22 +337,22 @@ def test_an_unencrypted_way_through_the_internet_is_warned_of(
 def test_a_redirect_of_the_snapshot_to_another_host_is_not_followed(
     gate: Gate, other_gate: Gate, client: Client, refuses: Refuses
 ) -> None:
-    gate.answers[ACTIVE] = (302, {"Location": f"{other_gate.url}{ACTIVE}"}, b"")
+    gate.answers[SIGNED_PATH] = (302, {"Location": f"{other_gate.url}{SIGNED_PATH}"}, b"")
     refuses(client, ServiceUnavailable, "another host")
     assert other_gate.asked == []
 
 
 def test_a_redirect_on_the_same_host_keeps_the_token(gate: Gate, bot: MakeBot, old: Release) -> None:
     gate.point_at(old)
-    body = json.dumps(gate.document()).encode()
-    gate.answers[ACTIVE] = (307, {"Location": "/elsewhere/"}, b"")
+    body = gate.envelope()
+    gate.answers[SIGNED_PATH] = (307, {"Location": "/elsewhere/"}, b"")
     gate.answers["/elsewhere/"] = (200, {}, body)
     assert bot().refresh().problem is None
     assert gate.asked[1].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
 def test_redirects_in_a_circle_end(gate: Gate, client: Client, refuses: Refuses) -> None:
-    gate.answers[ACTIVE] = (302, {"Location": ACTIVE}, b"")
+    gate.answers[SIGNED_PATH] = (302, {"Location": SIGNED_PATH}, b"")
     refuses(client, ServiceUnavailable, "redirects more than 3 times")
 
 
