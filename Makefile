@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql format bench bench-gpu soak screenshots lock clean
+.PHONY: help demo test setup install chromium lint unit postgresql format bench bench-gpu faults power soak screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,7 +71,7 @@ lint: setup ## style, types, the direction of imports, forgotten migrations
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
 
 unit: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not soak"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "not soak"
 
 postgresql: setup
 	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -m "postgresql and not soak"
@@ -85,6 +85,12 @@ bench: setup ## measure against the peers, interleaved; figures go to docs/
 
 bench-gpu: setup ## training on a GPU against the seed's loop on that same GPU; status 3 where there is none
 	$(PY) -m benchmarks.gpu
+
+faults: setup ## plant every fault and see which gate catches it, then judge healthy bundles; the table goes to docs/
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults
+
+power: setup chromium ## how often V7 is released at every drift (an hour the first time; it goes on where it stopped)
+	$(PY) -m benchmarks.power
 
 soak: setup ## the long runs: killed workers, twenty times over
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly

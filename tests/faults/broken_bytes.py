@@ -116,6 +116,14 @@ def scaler_file_of_another_coin(shop: Workshop) -> Case:
     return shop.rewritten(shop.good, scaler=shop.other_coin.scaler, files=files)
 
 
+def scaler_file_rounded(shop: Workshop) -> Case:
+    """Eight digits beside a graph that scales by all of them: the file is not the scaler that serves."""
+    scaler = shop.good.scaler
+    mean, scale = ([float(f"{value:.8g}") for value in values] for values in (scaler.mean, scaler.scale))
+    figures = {"names": list(_columns()), "mean": mean, "scale": scale}
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle.canonical_json(figures)})
+
+
 def scaler_applied_twice(shop: Workshop) -> Case:
     model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
     again = [

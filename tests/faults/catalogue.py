@@ -107,6 +107,7 @@ FAULTS = (
         bytes_.scaler_file_of_another_coin,
     ),
     Fault("scaler applied twice", "two scalings in the graph", "scaler", bytes_.scaler_applied_twice),
+    Fault("scaler file rounded", "the graph scales by more digits", "scaler", bytes_.scaler_file_rounded),
     Fault(
         "scaler folded in twice",
         "in the graph, and again in the first layer",

@@ -66,7 +66,7 @@ class Case:
 
     def outcomes(self) -> list[GateOutcome]:
         """Every gate's word under the full policy."""
-        return rules.evaluate(self.document(), FULL_POLICY, coin="BTC")
+        return rules.evaluate(self.document(), FULL_POLICY, coin=self.candle_facts.coin)
 
     def _attempts(self, found: Mapping[str, Any]) -> dict[str, Any]:
         window = found.get("window") or {}
@@ -113,7 +113,11 @@ class Good:
 
     @property
     def case(self) -> Case:
-        return Case(self.bundle.folder, self.bundle.digest, self.frame, self.baseline)
+        return self.case_of(MARKET_CANDLES)
+
+    def case_of(self, facts: CandleFacts) -> Case:
+        """Judged with this known of its candles."""
+        return Case(self.bundle.folder, self.bundle.digest, self.frame, self.baseline, candle_facts=facts)
 
 
 class Workshop:
