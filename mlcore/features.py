@@ -36,7 +36,7 @@ span 200, under 1e-16 for the others; and a slope's five bars more still fit int
 
 _CHUNK = 30720
 """Rows computed at once: the work arrays of a chunk and its lookback then stay in the processor's cache."""
-_WINDOWS_AT_ONCE = 16
+_WINDOWS_AT_ONCE = 64
 
 _NEWEST = 64
 """Bars that the features of the last one look at by themselves; what looks back further is a rolling figure."""
