@@ -1,0 +1,51 @@
+"""Each of the plan's five V6 failures, planted in the bytes of a bundle, stands in the report next to a sound V7."""
+
+import pytest
+
+from deploy.comparison.failures import FAILURES
+from deploy.comparison.pictures import pictures
+from deploy.comparison.rules import Answer, Judged, Side, Word, compare
+from gates.rules import FULL_POLICY, evaluate, overall
+from tests.faults.catalogue import FAULTS, Fault
+from tests.faults.workshop import Case, Workshop
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+V6 = [fault for fault in FAULTS if fault.name.startswith("v6: ")]
+
+
+def side(line: str, case: Case) -> Side:
+    """A release of one coin, measured from its bytes and judged by every gate."""
+    coin, document = case.candle_facts.coin, case.document()
+    outcomes = evaluate(document, FULL_POLICY, coin=coin)
+    words = {
+        o.gate: Word(o.verdict, o.observed, o.threshold, o.sentence, o.is_required, o.figure)
+        for o in outcomes
+    }
+    judged = Judged(coin, document, FULL_POLICY, words, overall(outcomes), 1, case.digest)
+    return Side(1, line, "rolled_back", 2, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged})
+
+
+@pytest.mark.parametrize("fault", V6, ids=lambda fault: fault.name)
+def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, shop: Workshop) -> None:
+    before, after = side("v6_enhanced", fault.plant(shop)), side("v7_fixed", shop.good.case)
+    found = compare(after, before)
+    (answer,) = (answer for answer in found.failures if answer.failure.gate == fault.gate)
+    assert answer.answer == Answer.FIXED, answer.sentence
+    assert answer.before[0].verdict == "failed" and answer.after[0].verdict == "passed"
+    assert answer.before[0].figure != answer.after[0].figure
+    assert f"v6_enhanced failed {fault.gate.replace('_', ' ')}" in answer.sentence
+    assert found.standing.startswith("v7_fixed passes")
+
+
+def test_pictures_of_exploded_and_sound_logits_share_a_logarithmic_axis(shop: Workshop) -> None:
+    exploded = next(fault for fault in V6 if fault.gate == "logit_range")
+    found = compare(side("v7_fixed", shop.good.case), side("v6_enhanced", exploded.plant(shop)))
+    drawn = pictures(found, found.coins[0])
+    layouts = [drawn[f"{when}-logits"]["layout"]["xaxis"] for when in ("before", "after")]
+    assert layouts[0]["range"] == layouts[1]["range"]
+    assert "logarithmic" in layouts[1]["title"]["text"]
+
+
+def test_all_five_are_planted() -> None:
+    assert {fault.gate for fault in V6} == {failure.gate for failure in FAILURES}
