@@ -14,6 +14,7 @@ app_name = "api"
 
 v1 = [
     path("active/", deploy.Active.as_view(), name="active"),
+    path("active/signed/", deploy.SignedActive.as_view(), name="active-signed"),
     path("alarms/", deploy.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
@@ -24,6 +25,7 @@ v1 = [
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
+    path("keys/", deploy.Keys.as_view(), name="keys"),
     path("moves/", deploy.Moves.as_view(), name="moves"),
     path("pointer/pin/", deploy.Pin.as_view(), name="pin"),
     path("policies/", gates.Policies.as_view(), name="policies"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from deploy import outcomes, pointer
+from deploy import outcomes, pointer, signing
 from deploy.models import Alarm, Release
 from deploy.readiness import Fitness, readiness
 from deploy.rules import AlarmName, Severity
@@ -43,6 +43,17 @@ def found(fitness: Fitness) -> Iterator[Trouble]:
     yield from _of_the_fallback(fitness)
     if now.release is not None:
         yield from _of_missing_coins(now.release)
+    if reason := signing.why_not():
+        yield _of_signing(reason)
+
+
+def _of_signing(reason: str) -> Trouble:
+    return Trouble(
+        AlarmName.SIGNING,
+        Severity.CRITICAL,
+        "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
+        reason,
+    )
 
 
 def _of_the_fallback(fitness: Fitness) -> Iterator[Trouble]:

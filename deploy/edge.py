@@ -1,9 +1,9 @@
 """The bots' hot path: ready-made bytes from memory, in front of Django.
 
-Every `GET /api/v1/active/` and `active/signed/` with a bearer token is answered here. What it needs from the database (the last epoch, the
-token's owner) is asked again once it is older than FRESH_SECONDS, by one request for all that wait; so a moved pointer
-and a revoked token are known here within that time. When the database does not answer, neither does the edge: the
-bot then keeps its last good set, and nobody is told what could not be checked.
+Every `GET /api/v1/active/` and `active/signed/` with a bearer token is answered here. What it needs from the database
+(the last epoch, the token's owner) is asked again once it is older than FRESH_SECONDS, by one request for all that
+wait; so a moved pointer and a revoked token are known here within that time. When the database does not answer,
+neither does the edge: the bot then keeps its last good set, and nobody is told what could not be checked.
 """
 
 import asyncio

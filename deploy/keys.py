@@ -1,7 +1,7 @@
 """The keys that sign what bots are given: public halves in the database, private halves in a folder of their own.
 
-A bot pins public halves. To change the key: `create`, give bots the new public half beside the old, `activate` (both
-sign), take the old one from the bots, `retire` it. A private half is never in the database, in a log or in an answer.
+A bot pins public halves. To change the key: create another, give bots its public half beside the old one's, activate it
+(both sign), take the old one from the bots, retire it. A private half is never in the database, in a log or in an answer.
 """
 
 import os
@@ -13,65 +13,42 @@ from django.db import transaction
 from django.utils import timezone
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from accounts.rules import GATE, Actor, Role
+from accounts.rules import GATE
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotFound, Unavailable
+from audit.errors import InvalidInput, NotFound, Unavailable
 from deploy.models import SigningKey
-from deploy.rules import MOST_ACTIVE_KEYS, KeyState
-from deploy.services.launching import required_reason
+from deploy.rules import KeyState
 
 HOW_TO_BEGIN = "Run `manage.py keys create --reason …`, then `manage.py keys activate KEY --reason …`."
 
 
-def create(*, actor: Actor, reason: str) -> SigningKey:
-    """A new key, which signs nothing until it is activated. Raises NotAllowed, InvalidInput, Unavailable (the folder)."""
+def create(*, actor: object, reason: str) -> SigningKey:
+    """A new key, which signs nothing until it is activated. Raises Unavailable where the folder cannot be written.
+
+    The caller has decided. The file comes first: a row without its private half would be a key that cannot sign.
+    """
     made = CryptoSigner.generate_ed25519()
     public = made.public_key
-    key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=actor.name)
-    with audit.refusals_recorded("signingkey.create", key, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "make a signing key")
-        reason = required_reason(reason)
-        # The file first: a row without its private half would be a key that cannot sign.
-        _write_private(key, made.private_bytes)
-        with transaction.atomic():
-            audit.lock_head()
-            key.save(force_insert=True)
-            audit.record(
-                "signingkey.created", key, actor=actor, reason=reason, detail={"public": key.public_hex}
-            )
+    key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
+    _write_private(key, made.private_bytes)
+    with transaction.atomic():
+        audit.lock_head()
+        key.save(force_insert=True)
+        detail = {"key_id": key.key_id, "public": key.public_hex}
+        audit.record("signingkey.created", key, actor=actor, reason=reason, detail=detail)
     return key
 
 
-def activate(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
-    """Let it sign, beside the one that does. Raises NotAllowed, Conflict, Unavailable where its private half is missing."""
-    with audit.refusals_recorded("signingkey.activate", key, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "activate a signing key")
-        reason = required_reason(reason)
-        signer(key)
-        with transaction.atomic():
-            audit.lock_head()
-            key = SigningKey.objects.get(pk=key.pk)
-            if len(active()) >= MOST_ACTIVE_KEYS:
-                raise Conflict(f"{MOST_ACTIVE_KEYS} keys sign already: retire one of them first.")
-            audit.transition(key, KeyState.ACTIVE, actor=actor, reason=reason, activated_at=timezone.now())
-    return key
+def activate(key: SigningKey, *, actor: object, reason: str) -> None:
+    """Let it sign. The caller has decided, and holds the audit head. Raises Unavailable without its private half."""
+    signer(key)
+    audit.transition(key, KeyState.ACTIVE, actor=actor, reason=reason, activated_at=timezone.now())
 
 
-def retire(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
-    """End a key for good and delete its private half. Raises NotAllowed, and Conflict for the only one that signs."""
-    with audit.refusals_recorded("signingkey.retire", key, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "retire a signing key")
-        reason = required_reason(reason)
-        with transaction.atomic():
-            audit.lock_head()
-            key = SigningKey.objects.get(pk=key.pk)
-            if [one.pk for one in active()] == [key.pk]:
-                raise Conflict(
-                    "It is the only key that signs; without it bots would hear nothing. Create and activate another first."
-                )
-            audit.transition(key, KeyState.RETIRED, actor=actor, reason=reason, retired_at=timezone.now())
-            transaction.on_commit(lambda: _private_path(key).unlink(missing_ok=True))
-    return key
+def retire(key: SigningKey, *, actor: object, reason: str) -> None:
+    """End it for good, and delete its private half once that is committed. The caller has decided, and holds the head."""
+    audit.transition(key, KeyState.RETIRED, actor=actor, reason=reason, retired_at=timezone.now())
+    transaction.on_commit(lambda: _private_path(key).unlink(missing_ok=True))
 
 
 def find(text: str) -> SigningKey:
@@ -97,9 +74,12 @@ def pinned() -> list[SigningKey]:
 
 
 def exported() -> str:
-    """What a bot is given as its public key: `pinned`, with commas between. Raises Unavailable before the first key."""
-    active_or_refuse()
-    return ",".join(key.public_hex for key in pinned())
+    """What a bot is given as its public key: `pinned`, with commas between. Raises Unavailable where there is none."""
+    ensure_first()
+    found = pinned()
+    if not found:
+        raise Unavailable(f"There is no signing key yet. {HOW_TO_BEGIN}")
+    return ",".join(key.public_hex for key in found)
 
 
 def is_begun() -> bool:

@@ -50,26 +50,60 @@ def move(
     """
     if release is not None and (why := why_never(release)):
         raise Conflict(why)
+    _require_guards()
+    audit.lock_head()
+    last = current()
+    return _append(
+        PointerMove(
+            epoch=last.epoch + 1 if last else 1,
+            previous=last,
+            release=release,
+            policy=policy,
+            kind=kind,
+        ),
+        f"pointer.{kind}",
+        actor=actor,
+        reason=reason,
+    )
+
+
+def advance(by: int, *, actor: object, reason: str) -> PointerMove:
+    """Append an epoch that is higher by so many and says what the last one said, in the caller's transaction.
+
+    The caller has decided, and holds the audit head. Raises as `move` does, and Conflict before the first pointer.
+    """
+    _require_guards()
+    audit.lock_head()
+    last = current()
+    if last is None:
+        raise Conflict("There is no pointer to advance.")
+    return _append(
+        PointerMove(
+            epoch=last.epoch + by,
+            previous=last,
+            release=last.release,
+            policy=last.policy,
+            kind=last.kind,
+            is_advance=True,
+        ),
+        "pointer.advanced",
+        actor=actor,
+        reason=f"{reason} — as epoch {last.epoch}: {last.reason}",
+    )
+
+
+def _require_guards() -> None:
     if missing := triggers.missing():
         raise Unavailable(
             f"The pointer does not move: {len(missing)} database triggers are missing or altered ({missing[0]}, …)."
             " Run `manage.py migrate`, which installs them."
         )
-    audit.lock_head()
-    last = current()
-    moved = PointerMove(
-        epoch=last.epoch + 1 if last else 1,
-        previous=last,
-        release=release,
-        policy=policy,
-        kind=kind,
-        moved_by=str(actor),
-        reason=reason,
-        moved_at=timezone.now(),
-    )
-    moved.audit_seq = audit.record(
-        f"pointer.{kind}", moved, actor=actor, reason=reason, detail=_detail(moved)
-    ).seq
+
+
+def _append(moved: PointerMove, event: str, *, actor: object, reason: str) -> PointerMove:
+    """Write the move with its event."""
+    moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
+    moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=_detail(moved)).seq
     try:
         with transaction.atomic():
             moved.save(force_insert=True)

@@ -1,9 +1,10 @@
 """The snapshot, releases, moves and decisions, for programs."""
 
-from deploy.api.active import Active
+from deploy.api.active import Active, SignedActive
 from deploy.api.alarms import Alarms
 from deploy.api.coins import Coins, OneCoin
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
+from deploy.api.keys import Keys
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
 
@@ -14,6 +15,7 @@ __all__ = [
     "Cancel",
     "Coins",
     "Decline",
+    "Keys",
     "Moves",
     "OneCoin",
     "Pin",
@@ -22,4 +24,5 @@ __all__ = [
     "ReleaseReport",
     "Releases",
     "Restore",
+    "SignedActive",
 ]

@@ -15,8 +15,9 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
-from deploy import snapshot
+from deploy import signing, snapshot
 from deploy.rules import MoveKind
+from deploy.snapshot import Snapshot
 
 SNAPSHOT_EXAMPLE = {
     "service": "crpbot-4f2c…",
@@ -42,6 +43,12 @@ SNAPSHOT_EXAMPLE = {
             },
         }
     },
+}
+
+SIGNED_EXAMPLE = {
+    "payload": "eyJhdWRpdCI6eyJo…",
+    "payloadType": "application/vnd.crpbot.snapshot+json",
+    "signatures": [{"keyid": "141dfdaf5714…", "sig": "/PbYP3wufFKp…"}],
 }
 
 
@@ -96,8 +103,45 @@ class Active(APIView):
 
         Send the last `ETag` as `If-None-Match`: 304 says that nothing moved.
         """
-        latest = snapshot.current()
-        response = HttpResponse(latest.body, content_type="application/json")
-        response["ETag"] = latest.etag
-        response["Cache-Control"] = "private, no-cache"
-        return get_conditional_response(request, etag=latest.etag, response=response) or response
+        return _conditional(request, snapshot.current())
+
+
+class SignedActive(APIView):
+    """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
+
+    permission_classes = (CanServe,)
+
+    @extend_schema_serializer(
+        component_name="SignedSnapshot", examples=[OpenApiExample("live", SIGNED_EXAMPLE)]
+    )
+    class Output(serializers.Serializer[Any]):
+        @extend_schema_serializer(component_name="SnapshotSignature")
+        class Signature(serializers.Serializer[Any]):
+            keyid = serializers.CharField(help_text="Which key: see `keys/`.")
+            sig = serializers.CharField(help_text="Ed25519 over the payload and its type (DSSE), in base64.")
+
+        payload = serializers.CharField(
+            help_text="In base64: the snapshot as JSON, with `issued_at`, `expires_at`, `audit_head`, `coins`, each coin's"
+            " `diagnosis`, and as `next` what may be approved next."
+        )
+        payloadType = serializers.CharField(help_text=f"`{signing.PAYLOAD_TYPE}`")
+        signatures = Signature(many=True)
+
+    @extend_schema(
+        operation_id="active_signed",
+        responses={200: Output, 304: OpenApiResponse(description="You have the latest.")},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """The same in an envelope that the service signed (DSSE, Ed25519): what bots follow.
+
+        Signed anew every minute and good for three: an answer that something on the way repeats shows by its age. Verify it
+        under a public key that was given to you by hand (`manage.py keys export`).
+        """
+        return _conditional(request, signing.envelope())
+
+
+def _conditional(request: Request, latest: Snapshot | signing.Envelope) -> HttpResponseBase:
+    response = HttpResponse(latest.body, content_type="application/json")
+    response["ETag"] = latest.etag
+    response["Cache-Control"] = "private, no-cache"
+    return get_conditional_response(request, etag=latest.etag, response=response) or response

@@ -1,18 +1,23 @@
 """What is asked of a release or the pointer: launch, advance and settle, decide."""
 
+from deploy.services.advancing import advance_epoch
 from deploy.services.coin_set import add_coin, consequences, set_required
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
 from deploy.services.settling import advance, advance_for, reconcile_once
+from deploy.services.signing_keys import activate_key, create_key, retire_key
 from deploy.services.watching import record_alarms, watch_fallback
 
 __all__ = [
+    "activate_key",
     "add_coin",
     "advance",
+    "advance_epoch",
     "advance_for",
     "approve",
     "cancel",
     "consequences",
+    "create_key",
     "decline",
     "inherit",
     "launch",
@@ -21,6 +26,7 @@ __all__ = [
     "record_alarms",
     "register_fallback",
     "restore",
+    "retire_key",
     "set_required",
     "watch_fallback",
 ]

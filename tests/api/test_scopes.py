@@ -72,6 +72,11 @@ def snapshot() -> Request:
     return Request("active/")
 
 
+def signed_snapshot() -> Request:
+    scenarios.service_in_use()
+    return Request("active/signed/")
+
+
 def one_release() -> Request:
     return Request(f"releases/{scenarios.awaiting_approval().pk}/")
 
@@ -190,6 +195,7 @@ def pin() -> Request:
 
 MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active"): (SERVED, snapshot),
+    ("GET", "active-signed"): (SERVED, signed_snapshot),
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
@@ -202,6 +208,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "datasets"): (STARTED, upload),
     ("GET", "diagnoses"): (READ, plain("diagnoses/")),
     ("GET", "diagnosis"): (READ, one_diagnosis),
+    ("GET", "keys"): (READ, plain("keys/")),
     ("GET", "moves"): (READ, plain("moves/")),
     ("POST", "pin"): (DECIDED, pin),
     ("GET", "policies"): (READ, plain("policies/")),

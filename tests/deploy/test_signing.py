@@ -1,20 +1,23 @@
 """What bots are given is signed: by keys that never leave their folder, anew each minute, and never an epoch twice."""
 
+import base64
 import json
 import stat
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
 from pytest_django import Settings
 
 from audit import services as audit
-from audit.errors import Conflict, NotAllowed, Unavailable
+from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
-from deploy import keys, pointer, services, signing, snapshot, watermark
+from deploy import alarms, keys, pointer, readiness, services, signing, snapshot, watermark
 from deploy.models import PointerMove, SigningKey
+from deploy.rules import AlarmName, KeyState, MoveKind
 from deploy.signing import Envelope
 from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import EnvelopeRefused
@@ -32,16 +35,296 @@ def folder(tmp_path: Path, settings: Settings) -> Path:
     return tmp_path / "keys"
 
 
-def opened(found: Envelope) -> Signed:
-    return verify(found.body, PublicKeys([key.public_hex for key in keys.active()]))
+@pytest.fixture
+def production(settings: Settings) -> None:
+    settings.IS_EMBEDDED = False
 
 
-def test_the_bots_verifier_reads_what_the_service_signed() -> None:
-    move = scenarios.service_in_use()
-    found = signing.envelope(NOON)
-    read = opened(found)
-    assert (read.snapshot.epoch, read.snapshot.line) == (found.epoch, "v6_enhanced") == (1, "v6_enhanced")
-    assert sorted(read.snapshot.models) == ["BTC", "ETH", "SOL"]
-    assert (read.issued_at, read.expires_at) == (NOON.replace(second=0), NOON.replace(second=0) + timedelta(minutes=3))
-    assert read.audit_seq >= move.audit_seq
-    assert AuditEvent.objects.get(pk=read.audit_seq).hash == read.audit_hash
+def opened(found: Envelope, *trusted: SigningKey) -> Signed:
+    return verify(found.body, PublicKeys([key.public_hex for key in trusted or keys.active()]))
+
+
+def payload(found: Envelope) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(json.loads(found.body)["payload"]))
+    return document
+
+
+def new_key() -> SigningKey:
+    return services.activate_key(services.create_key(actor=APPROVER, reason=WHY), actor=APPROVER, reason=WHY)
+
+
+def go_back_to(epoch: int) -> None:
+    """What restoring a backup does to the moves: those after it never were."""
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER deploy_pointermove_no_delete")
+        cursor.execute("DELETE FROM deploy_pointermove WHERE epoch > %s", [epoch])
+    call_command("migrate", verbosity=0)
+
+
+class TestTheEnvelope:
+    def test_is_read_by_the_verifier_of_the_bots(self) -> None:
+        move = scenarios.service_in_use()
+        found = signing.envelope(NOON)
+        read = opened(found)
+        assert (read.snapshot.epoch, found.epoch, read.snapshot.line) == (1, 1, "v6_enhanced")
+        assert sorted(read.snapshot.models) == ["BTC", "ETH", "SOL"]
+        minute = NOON.replace(second=0)
+        assert (read.issued_at, read.expires_at) == (minute, minute + timedelta(minutes=3))
+        assert read.audit_seq >= move.audit_seq
+        assert AuditEvent.objects.get(pk=read.audit_seq).hash == read.audit_hash
+
+    def test_says_what_the_plain_snapshot_says_and_names_each_diagnosis(self) -> None:
+        scenarios.service_in_use()
+        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, epoch=1)
+        plain, signed = json.loads(snapshot.current().body), payload(signing.envelope(NOON))
+        for coin, model in signed["models"].items():
+            digest = model.pop("diagnosis")
+            assert digest.startswith("sha256:"), coin
+            place = pointer.current().release.coins.get(coin__symbol=coin)  # type: ignore[union-attr]
+            assert place.diagnosis is not None
+            assert digest == place.diagnosis.digest
+        assert {name: signed[name] for name in plain} == plain
+        assert signed["coins"] == ["BTC", "ETH", "SOL"]
+
+    def test_is_the_same_in_every_process_for_a_minute_and_then_another(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scenarios.service_in_use()
+        first = signing.envelope(NOON)
+        monkeypatch.setattr(signing, "_last", None)  # another process has made none yet
+        assert signing.envelope(NOON + timedelta(seconds=29)) == first
+        later = signing.envelope(NOON + timedelta(seconds=30))
+        assert (later.epoch, later.etag != first.etag) == (1, True)
+        assert opened(later).snapshot.content == opened(first).snapshot.content
+
+    def test_is_made_at_once_when_the_pointer_moves(self) -> None:
+        scenarios.service_in_use()
+        signing.envelope(NOON)
+        services.pin(actor=APPROVER, reason="V6 is broken")
+        assert opened(signing.envelope(NOON)).snapshot.line == "v5"
+
+    def test_announces_what_awaits_approval_until_it_is_decided(self) -> None:
+        scenarios.service_in_use()
+        assert payload(signing.envelope(NOON))["next"] is None
+        waiting = scenarios.awaiting_approval()
+        following = opened(signing.envelope(NOON)).next
+        assert following is not None
+        assert (following.release, sorted(following.models)) == (waiting.pk, ["BTC", "ETH", "SOL"])
+        services.decline(waiting, actor=APPROVER, reason="not now")
+        assert payload(signing.envelope(NOON))["next"] is None
+
+    def test_of_an_offline_pointer_holds_no_models(self) -> None:
+        scenarios.service_in_use()
+        with transaction.atomic():
+            audit.lock_head()
+            policy = scenarios.gates.policy_in_force()
+            pointer.move(MoveKind.OFFLINE, None, policy=policy, actor=APPROVER, reason="nothing is fit")
+        assert opened(signing.envelope(NOON)).snapshot.is_offline
+
+    def test_is_not_made_before_the_first_pointer(self) -> None:
+        with pytest.raises(Unavailable, match="no pointer yet"):
+            signing.envelope(NOON)
+
+
+class TestKeys:
+    def test_the_embedded_profile_makes_its_first_by_itself_and_only_that(self, folder: Path) -> None:
+        scenarios.service_in_use()
+        signing.envelope(NOON)
+        signing.envelope(NOON)
+        key = SigningKey.objects.get()
+        assert key.state == KeyState.ACTIVE
+        kinds = AuditEvent.objects.filter(object_type="signingkey").values_list("kind", flat=True)
+        assert set(kinds) == {"signingkey.created", "signingkey.active"}
+        path = folder / f"{key.key_id}.pem"
+        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(folder.stat().st_mode)) == (0o600, 0o700)
+
+    @pytest.mark.usefixtures("production")
+    def test_production_says_what_to_run(self) -> None:
+        scenarios.service_in_use()
+        with pytest.raises(Unavailable, match=r"manage\.py keys create"):
+            signing.envelope(NOON)
+        assert [t.name for t in alarms.troubles(readiness.readiness())] == [AlarmName.SIGNING]
+        new_key()
+        assert opened(signing.envelope(NOON)).snapshot.epoch == 1
+        assert alarms.troubles(readiness.readiness()) == []
+
+    def test_a_private_half_is_nowhere_but_in_its_file(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scenarios.service_in_use()
+        with caplog.at_level("DEBUG"):
+            key = new_key()
+            found = signing.envelope(NOON)
+        pem = (folder / f"{key.key_id}.pem").read_text()
+        secret = pem.splitlines()[1]
+        events = "".join(AuditEvent.objects.values_list("body", flat=True))
+        row = json.dumps(list(SigningKey.objects.values()), default=str)
+        for place in (events, row, caplog.text, found.body.decode(), repr(key)):
+            assert secret not in place
+
+    def test_are_changed_with_an_overlap(self, folder: Path) -> None:
+        scenarios.service_in_use()
+        signing.envelope(NOON)
+        old = keys.active()[0]
+        new = services.create_key(actor=APPROVER, reason=WHY)
+        assert keys.exported() == f"{old.public_hex},{new.public_hex}"
+        with pytest.raises(EnvelopeRefused):
+            opened(signing.envelope(NOON), new)
+        services.activate_key(new, actor=APPROVER, reason=WHY)
+        both = signing.envelope(NOON)
+        assert opened(both, old).snapshot == opened(both, new).snapshot
+        services.retire_key(old, actor=APPROVER, reason=WHY)
+        alone = signing.envelope(NOON)
+        assert opened(alone, new).key_id == new.key_id
+        with pytest.raises(EnvelopeRefused):
+            opened(alone, old)
+        assert keys.exported() == new.public_hex
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_retired_one_leaves_no_private_half(self, committed: None, folder: Path) -> None:
+        old, _ = new_key(), new_key()
+        services.retire_key(old, actor=APPROVER, reason=WHY)
+        assert len(list(folder.glob("*.pem"))) == 1
+        assert not (folder / f"{old.key_id}.pem").exists()
+
+    def test_a_retired_one_never_signs_again(self) -> None:
+        old, _ = new_key(), new_key()
+        old = services.retire_key(old, actor=APPROVER, reason=WHY)
+        with pytest.raises(Conflict):
+            services.activate_key(old, actor=APPROVER, reason=WHY)
+
+    def test_the_only_one_that_signs_is_not_retired(self) -> None:
+        only = new_key()
+        with pytest.raises(Conflict, match="alone signs"):
+            services.retire_key(only, actor=APPROVER, reason=WHY)
+        assert AuditEvent.objects.filter(kind="signingkey.retire.refused").count() == 1
+
+    def test_no_more_than_two_sign(self) -> None:
+        new_key(), new_key()
+        with pytest.raises(Conflict, match="retire one"):
+            new_key()
+
+    def test_take_the_approver_role_and_a_reason(self, folder: Path) -> None:
+        with pytest.raises(NotAllowed, match="approver"):
+            services.create_key(actor=LAUNCHER, reason=WHY)
+        with pytest.raises(InvalidInput, match="reason"):
+            services.create_key(actor=APPROVER, reason=" ")
+        assert not SigningKey.objects.exists()
+        assert not folder.exists()
+        key = services.create_key(actor=APPROVER, reason=WHY)
+        for decide in (services.activate_key, services.retire_key):
+            with pytest.raises(NotAllowed):
+                decide(key, actor=LAUNCHER, reason=WHY)
+        assert AuditEvent.objects.filter(kind__startswith="signingkey", kind__endswith="refused").count() == 4
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda path: path.unlink(), "cannot be read"),
+            (lambda path: path.write_text("not a key"), "is damaged"),
+            (
+                lambda path: path.write_bytes(signing.keys.CryptoSigner.generate_ed25519().private_bytes),
+                "that of another key",
+            ),
+        ],
+        ids=["missing", "damaged", "exchanged"],
+    )
+    def test_whose_private_half_is_not_right_sign_nothing_and_raise_an_alarm(
+        self, folder: Path, change: Any, words: str
+    ) -> None:
+        scenarios.service_in_use()
+        key = new_key()
+        change(folder / f"{key.key_id}.pem")
+        with pytest.raises(Unavailable, match=words):
+            signing.envelope(NOON)
+        trouble = next(t for t in alarms.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
+        assert words in trouble.remedy
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE deploy_signingkey SET public_hex = 'ab'",
+            "UPDATE deploy_signingkey SET key_id = 'ab'",
+            "UPDATE deploy_signingkey SET state = 'next'",
+            "UPDATE deploy_signingkey SET activated_at = NULL",
+            "DELETE FROM deploy_signingkey",
+            "INSERT INTO deploy_signingkey (key_id, public_hex, state, created_by, created_at)"
+            " VALUES ('x', 'y', 'active', 'mallory', '2026-01-01 00:00:00')",
+        ],
+    )
+    @pytest.mark.postgresql
+    def test_are_not_edited_past_the_service(self, statement: str) -> None:
+        new_key()
+        with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+class TestADatabaseBroughtBack:
+    @pytest.fixture
+    def restored(self) -> PointerMove:
+        """Three epochs were signed, the database of epoch 1 came back, and something else was decided since."""
+        scenarios.service_in_use()
+        for _ in range(2):
+            services.advance_epoch(1, actor=APPROVER, reason=WHY)
+            signing.envelope(NOON)
+        go_back_to(1)
+        now = pointer.current()
+        assert now is not None
+        return now
+
+    def test_signs_no_epoch_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
+        with pytest.raises(Unavailable, match=r"advance_epoch --by 3 --reason"):
+            signing.envelope(NOON)
+        trouble = next(t for t in alarms.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
+        assert "advance_epoch --by 3" in trouble.remedy
+        assert json.loads(snapshot.current().body)["epoch"] == 1, "people still see where it stands"
+
+    def test_signs_no_epoch_again_with_another_content(self, restored: PointerMove) -> None:
+        services.pin(actor=APPROVER, reason="V6 is broken")
+        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, epoch=2)
+        now, mark = pointer.current(), watermark.of(snapshot.service_name())
+        assert now is not None
+        assert mark is not None
+        assert now.epoch == mark.epoch == 3
+        with pytest.raises(Unavailable, match=r"epoch 3 was signed already with another content.*--by 1 "):
+            signing.envelope(NOON)
+
+    def test_is_heard_again_once_its_epoch_was_advanced(self, restored: PointerMove) -> None:
+        with pytest.raises(Conflict, match="by 3 or more"):
+            services.advance_epoch(2, actor=APPROVER, reason="restored from the night's backup")
+        move = services.advance_epoch(3, actor=APPROVER, reason="restored from the night's backup")
+        assert (move.epoch, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
+        assert opened(signing.envelope(NOON)).snapshot.epoch == 4
+        assert all(t.name != AlarmName.SIGNING for t in alarms.troubles(readiness.readiness()))
+        event = AuditEvent.objects.get(pk=move.audit_seq)
+        assert (event.kind, event.actor) == ("pointer.advanced", "anna")
+        assert event.reason.startswith("restored from the night's backup — as epoch 1: ")
+        assert audit.verify() == []
+        assert services.pin(actor=APPROVER, reason="V6 is broken").epoch == 5
+
+    def test_takes_the_approver_role_a_reason_and_a_sound_number(self, restored: PointerMove) -> None:
+        with pytest.raises(NotAllowed):
+            services.advance_epoch(3, actor=LAUNCHER, reason=WHY)
+        with pytest.raises(InvalidInput, match="reason"):
+            services.advance_epoch(3, actor=APPROVER, reason="")
+        for by in (0, -1, 1_000_001):
+            with pytest.raises(InvalidInput, match="1,000,000"):
+                services.advance_epoch(by, actor=APPROVER, reason=WHY)
+        assert pointer.current() == restored
+        assert AuditEvent.objects.filter(kind="pointer.advance.refused").count() == 5
+
+    def test_a_mark_that_cannot_be_read_signs_nothing(self, folder: Path) -> None:
+        scenarios.service_in_use()
+        signing.envelope(NOON)
+        (folder / watermark.FILE_NAME).write_text("{")
+        with pytest.raises(Unavailable, match=r"signed\.json"):
+            signing.envelope(NOON)
+
+    def test_another_process_that_went_further_is_never_undercut(self) -> None:
+        scenarios.service_in_use()
+        signing.envelope(NOON)
+        service = snapshot.service_name()
+        assert watermark.raise_to(service, watermark.Mark(9, "theirs"))
+        assert not watermark.raise_to(service, watermark.Mark(8, "ours"))
+        assert not watermark.raise_to(service, watermark.Mark(9, "ours"))
+        assert watermark.of(service) == watermark.Mark(9, "theirs")

@@ -151,6 +151,7 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["epoch"] == 2
     assert demo.manage("manage.py", "verify_audit").returncode == 0
 
+    assert_the_readme_holds(demo, token[1], public_key[1])
     assert all("v7_fixed" in page(demo, name, "/") for name in ("operator", "approver", "viewer"))
     assert page(demo, "viewer", "/api/docs/")
     assert "pointer.swap" in page(demo, "admin", "/admin/audit/auditevent/")
@@ -221,9 +222,9 @@ def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_pa
     assert not demo.state.exists()
 
 
-def assert_the_readme_holds(demo: Demo, token: str) -> None:
+def assert_the_readme_holds(demo: Demo, token: str, public_key: str) -> None:
     """Every command of the README, typed in its order beside the running demo. `make` itself is what runs all this."""
-    reader = Reader(demo.url, demo.state, token)
+    reader = Reader(demo.url, demo.state, token, public_key)
     for line in readme.commands():
         if line.startswith("make "):
             continue

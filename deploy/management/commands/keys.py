@@ -1,0 +1,54 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from audit.errors import InvalidInput
+from deploy import keys, services
+from deploy.models import SigningKey
+
+
+class Command(ActingCommand):
+    help = (
+        "List the keys that sign what bots are given; create, activate or retire one; export what a bot pins as its public"
+        " key. To change the key: create, give bots what export prints, activate, retire the old one, export again."
+    )
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        does = ["list", "create", "activate", "retire", "export"]
+        parser.add_argument("do", choices=does, nargs="?", default="list")
+        parser.add_argument("key", nargs="?", default="", help="its id, or the beginning of it")
+        parser.add_argument("--reason", default="", help="stands in the audit history")
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        match options["do"]:
+            case "export":
+                return {"public_key": keys.exported()}
+            case "list":
+                return {"keys": [_row(key) for key in SigningKey.objects.order_by("pk")]}
+        actor, reason = self.actor(options), options["reason"]
+        if options["do"] == "create":
+            made = services.create_key(actor=actor, reason=reason)
+        else:
+            if not options["key"]:
+                raise InvalidInput("Say which key: `manage.py keys list` shows them.", field="key")
+            change = services.activate_key if options["do"] == "activate" else services.retire_key
+            made = change(keys.find(options["key"]), actor=actor, reason=reason)
+        return {"keys": [_row(made)]}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        if "public_key" in answer:
+            return str(answer["public_key"])
+        lines = [f"{key['key_id'][:12]}  {key['state']:<8} {key['public']}" for key in answer["keys"]]
+        return "\n".join(lines) or f"There is no key yet. {keys.HOW_TO_BEGIN}"
+
+
+def _row(key: SigningKey) -> dict[str, Any]:
+    return {
+        "key_id": key.key_id,
+        "public": key.public_hex,
+        "state": key.state,
+        "created_at": key.created_at,
+        "activated_at": key.activated_at,
+        "retired_at": key.retired_at,
+    }
