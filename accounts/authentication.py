@@ -78,6 +78,15 @@ class CanServe(BasePermission):
         return actor.is_bot or actor.can_view
 
 
+class IsBot(BasePermission):
+    """A bot alone: what it says of itself, nobody says for it."""
+
+    message = "This takes a bot token: only a bot says what it runs."
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return actor_of(request).is_bot
+
+
 class BearerScheme(OpenApiAuthenticationExtension):
     target_class = "accounts.authentication.BearerAuthentication"
     name = "token"

@@ -268,6 +268,12 @@ MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 60
 # it; twice as old, it is an alarm. One that comes to nothing is asked for again no sooner than the retry says.
 FALLBACK_CHECK_SECONDS = env.int("CRPBOT_FALLBACK_CHECK_SECONDS", 24 * 60 * 60)
 FALLBACK_RETRY_SECONDS = env.int("CRPBOT_FALLBACK_RETRY_SECONDS", 10 * 60)
+# How often a bot says what it runs; it is live for three times as long. Behind or silent for BOT_LATE it is an alarm, silent
+# for BOT_GONE nobody waits for it any more, and silent for BOT_KEPT it is forgotten, as are acknowledgements of that age.
+BOT_HEARTBEAT_SECONDS = env.int("CRPBOT_BOT_HEARTBEAT_SECONDS", 10)
+BOT_LATE_SECONDS = env.int("CRPBOT_BOT_LATE_SECONDS", 60)
+BOT_GONE_SECONDS = env.int("CRPBOT_BOT_GONE_SECONDS", 24 * 60 * 60)
+BOT_KEPT_SECONDS = env.int("CRPBOT_BOT_KEPT_SECONDS", 30 * 24 * 60 * 60)
 IMPORT_TIME_LIMIT_SECONDS = env.int("CRPBOT_IMPORT_TIME_LIMIT_SECONDS", 120)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
 

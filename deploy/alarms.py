@@ -1,13 +1,15 @@
 """What a person must be told without having asked: found anew each time, from the world as it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from deploy import outcomes, pointer, signing
-from deploy.models import Alarm, Release
+from deploy import fleet, outcomes, pointer, signing
+from deploy.models import Alarm, PointerMove, Release
 from deploy.readiness import Fitness, readiness
-from deploy.rules import AlarmName, Severity
+from deploy.rules import AlarmName, BotState, Severity
+
+BOTS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,9 @@ def found(fitness: Fitness) -> Iterator[Trouble]:
     yield from _of_the_fallback(fitness)
     if now.release is not None:
         yield from _of_missing_coins(now.release)
+    yield from _of_the_bots(now)
     if reason := signing.why_not():
         yield _of_signing(reason)
-
-
-def _of_signing(reason: str) -> Trouble:
-    return Trouble(
-        AlarmName.SIGNING,
-        Severity.CRITICAL,
-        "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
-        reason,
-    )
 
 
 def _of_the_fallback(fitness: Fitness) -> Iterator[Trouble]:
@@ -95,3 +89,44 @@ def _of_missing_coins(live: Release) -> Iterator[Trouble]:
             "neutral there, and it no longer counts as having passed.",
             f"Launch a release that carries {', '.join(lacking)}, or release the coin from being required.",
         )
+
+
+def _of_signing(reason: str) -> Trouble:
+    return Trouble(
+        AlarmName.SIGNING,
+        Severity.CRITICAL,
+        "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
+        reason,
+    )
+
+
+def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
+    troubled = fleet.troubled()
+    if bots := troubled.get(BotState.MIXTURE):
+        yield Trouble(
+            AlarmName.MIXTURE,
+            Severity.CRITICAL,
+            f"What a bot runs is not what its epoch's release holds: {_named(bots)}.",
+            "Stop it, empty its cache folder and start it again. The page Bots says what differs, and the audit what it said"
+            " (bot.mixture).",
+        )
+    if bots := troubled.get(BotState.BEHIND):
+        yield Trouble(
+            AlarmName.BEHIND,
+            Severity.CRITICAL,
+            f"Every bot must be on epoch {now.epoch}, and has not followed: {_named(bots)}.",
+            "Read its last error on the page Bots; start it again, or stop it where it must not trade on what it has.",
+        )
+    if bots := troubled.get(BotState.SILENT):
+        yield Trouble(
+            AlarmName.SILENT,
+            Severity.WARNING,
+            f"Nobody knows what these bots run, they have fallen silent: {_named(bots)}.",
+            "See whether they run and reach this service. A bot that is no longer needed: revoke its token.",
+        )
+
+
+def _named(bots: Sequence[str]) -> str:
+    """A few by name: a count would change with every bot that follows, and make it another alarm each time."""
+    named = ", ".join(bots[:BOTS_NAMED])
+    return f"{named} and others" if len(bots) > BOTS_NAMED else named

@@ -223,6 +223,82 @@ class SigningKey(models.Model):
         return f"signing key {self.key_id[:12]}"
 
 
+class Bot(models.Model):
+    """One running instance of a bot, as it last described itself; its name is that of its token's user.
+
+    A heartbeat overwrites it. What must not be lost is in the audit chain; a bot silent for long is forgotten (ADR 0019).
+    """
+
+    name = models.CharField(max_length=150)
+    instance = models.CharField(max_length=64)
+    client_version = models.CharField(max_length=64)
+    first_heard_at = models.DateTimeField()
+    last_heard_at = models.DateTimeField(db_index=True)
+    epoch = models.BigIntegerField(null=True, blank=True, help_text="none where it has no model")
+    line = models.CharField(max_length=32, blank=True)
+    release_number = models.BigIntegerField(null=True, blank=True)
+    bundles = models.JSONField(default=dict, blank=True, help_text="digest by coin, as it says")
+    ready_for = models.BigIntegerField(
+        null=True, blank=True, help_text="the next release, fetched, verified and loaded"
+    )
+    claim = models.CharField(
+        max_length=64, help_text="digest of what it says it runs: the same again is not judged again"
+    )
+    last_error = models.CharField(max_length=1000, blank=True)
+    stale_since = models.DateTimeField(
+        null=True, blank=True, help_text="since when the service cannot reach it"
+    )
+    differs = models.TextField(blank=True, help_text="how that is not what its epoch's release holds")
+    differed_at_epoch = models.BigIntegerField(
+        null=True, blank=True, help_text="the pointer's, when that last went into the audit"
+    )
+
+    state: str
+    """A BotState; only on rows that come from deploy.fleet."""
+
+    class Meta:
+        ordering = ["name", "instance"]
+        constraints = [models.UniqueConstraint(fields=["name", "instance"], name="an_instance_is_one_bot")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.instance})"
+
+
+class Acknowledgement(models.Model):
+    """That a bot runs an epoch, the whole of its release: when it first said so, and how long after the move."""
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="acknowledgements")
+    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="acknowledgements")
+    at = models.DateTimeField(db_index=True)
+    seconds = models.FloatField(help_text="since the move")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [models.UniqueConstraint(fields=["bot", "move"], name="an_epoch_is_acknowledged_once")]
+
+    def __str__(self) -> str:
+        return f"{self.bot} on epoch {self.move_id}"
+
+
+class Convergence(models.Model):
+    """The moment at which every live bot had acknowledged a move. Append-only; a move overtaken before has none."""
+
+    move = models.OneToOneField(
+        PointerMove, on_delete=models.PROTECT, primary_key=True, related_name="convergence"
+    )
+    at = models.DateTimeField()
+    bots = models.PositiveIntegerField()
+    slowest_seconds = models.FloatField(
+        null=True, blank=True, help_text="of those that were there when it moved"
+    )
+
+    class Meta:
+        ordering = ["-move"]
+
+    def __str__(self) -> str:
+        return f"{self.bots} bots on epoch {self.move_id}"
+
+
 class ServiceIdentity(models.Model):
     """The name by which bots tell this service's epochs from another's. One row, made once."""
 

@@ -23,6 +23,12 @@ def fallback() -> Release | None:
     return last.release if last else None
 
 
+def announced() -> Release | None:
+    """The release that may be approved next, the newest: bots fetch and load its files ahead."""
+    waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
+    return None if waiting is None or why_never(waiting) else waiting
+
+
 def why_never(release: Release) -> str | None:
     """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
 

@@ -137,4 +137,11 @@ REFUSALS = [
     *triggers.frozen("deploy_serviceidentity", "name"),
     *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
     *triggers.write_once("deploy_alarm", "cleared_at"),
+    Refusal(
+        "deploy_acknowledgement_stands",
+        "deploy_acknowledgement",
+        "UPDATE",
+        "an acknowledgement never changes",  # it may go: with its bot, or when it is old
+    ),
+    *triggers.append_only("deploy_convergence", key="move_id"),
 ]

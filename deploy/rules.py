@@ -69,11 +69,64 @@ class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
     SIGNING = "signing"  # nothing can be signed for the bots: no key, or an epoch that was signed before
+    MIXTURE = "mixture"  # a bot runs what its epoch's release does not hold
+    BEHIND = "behind"  # a bot that reports does not run what it must
+    SILENT = "silent"  # a bot that reported lately no longer does
 
 
 class Severity(StrEnum):
     CRITICAL = "critical"  # a pin would send the bots offline, or they lack something already
     WARNING = "warning"  # it would still work as far as anybody knows
+
+
+class BotState(StrEnum):
+    """A bot against what it must run. In this order on the page: what troubles somebody comes first."""
+
+    MIXTURE = "mixture"  # what it says it runs is not what its epoch's release holds
+    BEHIND = "behind"  # it reports, and has not followed the pointer for too long
+    SILENT = "silent"  # it reported lately, and no longer does: nobody knows what it runs
+    MOVING = "moving"  # it reports, and the move is too young to expect it there
+    CURRENT = "current"  # it reports that it runs what it must
+    GONE = "gone"  # silent for so long that nobody waits for it, or since its token was revoked
+
+
+HEARTBEATS_MISSED = 3
+"""A bot is live as long as it was heard of within so many heartbeats."""
+MOST_DIFFERENCES_TOLD = 4
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a release holds, or a bot says it runs: release and digests, bundle by coin."""
+
+    release: int | None
+    line: str | None
+    bundles: Mapping[str, str]
+
+
+def differences(said: Running, expected: Running) -> str:
+    """In which way a bot runs something else than its epoch's release; empty where it runs that, whole."""
+    found = []
+    if (said.release, said.line) != (expected.release, expected.line):
+        found.append(f"it names {_named(said)}, the epoch is of {_named(expected)}")
+    for coin in sorted({*said.bundles, *expected.bundles}):
+        here, there = said.bundles.get(coin), expected.bundles.get(coin)
+        if here is None:
+            found.append(f"{coin} is missing")
+        elif there is None:
+            found.append(f"{coin} is not of this release")
+        elif here != there:
+            found.append(f"{coin} is {_short(here)}, the release holds {_short(there)}")
+    told, rest = found[:MOST_DIFFERENCES_TOLD], len(found) - MOST_DIFFERENCES_TOLD
+    return "; ".join(told) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _named(running: Running) -> str:
+    return "no release" if running.release is None else f"release {running.release} ({running.line})"
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
 
 
 class Action(StrEnum):

@@ -20,7 +20,6 @@ from audit.rules import canonical
 from deploy import keys, pointer, snapshot, watermark
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import places_of
-from deploy.rules import ReleaseState
 from deploy.watermark import Mark
 from gates.models import Diagnosis, GatePolicy
 
@@ -112,7 +111,7 @@ def _signable(now: datetime) -> _Signable:
         mark = _mark(move)
         _require_ahead(seen, mark)
         if seen == mark or watermark.raise_to(service, mark):
-            return _Signable(service, move, mark.content, _following(), active, _issued_at(move, now))
+            return _Signable(service, move, mark.content, pointer.announced(), active, _issued_at(move, now))
     raise Unavailable("The pointer is moving. Ask again shortly.")
 
 
@@ -140,12 +139,6 @@ def _issued_at(move: PointerMove, now: datetime) -> datetime:
     """The beginning of the minute, or the move where that is later: the same in every process."""
     minute = now.replace(second=0, microsecond=0)
     return max(minute, move.moved_at.replace(microsecond=0))
-
-
-def _following() -> Release | None:
-    """The release that may be approved next: bots fetch its files ahead."""
-    waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
-    return None if waiting is None or pointer.why_never(waiting) else waiting
 
 
 def _signed(found: _Signable) -> Envelope:

@@ -4,11 +4,14 @@ from deploy.services.advancing import advance_epoch
 from deploy.services.coin_set import add_coin, consequences, set_required
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
+from deploy.services.reporting import Heard, Heartbeat, heartbeat, watch_bots
 from deploy.services.settling import advance, advance_for, reconcile_once
 from deploy.services.signing_keys import activate_key, create_key, retire_key
 from deploy.services.watching import record_alarms, watch_fallback
 
 __all__ = [
+    "Heard",
+    "Heartbeat",
     "activate_key",
     "add_coin",
     "advance",
@@ -19,6 +22,7 @@ __all__ = [
     "consequences",
     "create_key",
     "decline",
+    "heartbeat",
     "inherit",
     "launch",
     "pin",
@@ -28,5 +32,6 @@ __all__ = [
     "restore",
     "retire_key",
     "set_required",
+    "watch_bots",
     "watch_fallback",
 ]

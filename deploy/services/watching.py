@@ -18,6 +18,7 @@ from deploy.alarms import Trouble
 from deploy.models import Alarm, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.readiness import readiness
+from deploy.services.reporting import watch_bots
 from gates import services as gates
 from gates.models import Measurement
 
@@ -25,8 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def watch_once() -> None:
-    """Have the fallback measured where that is due, and write down which alarms began and ended."""
+    """Have the fallback measured where that is due, see where the bots stand, write down which alarms began and ended."""
     watch_fallback()
+    watch_bots()
     record_alarms()
 
 
