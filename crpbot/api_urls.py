@@ -24,6 +24,7 @@ v1 = [
     path("datasets/", training.Datasets.as_view(), name="datasets"),
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
+    path("datasets/<int:id>/withdraw/", deploy.WithdrawDataset.as_view(), name="withdraw-dataset"),
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("keys/", deploy.Keys.as_view(), name="keys"),
     path("moves/", deploy.Moves.as_view(), name="moves"),

@@ -48,7 +48,7 @@ class DatasetField(forms.ModelChoiceField):
     """One coin's datasets, the newest first."""
 
     def __init__(self, coin: Coin) -> None:
-        rows = Dataset.objects.filter(coin=coin)
+        rows = Dataset.objects.filter(coin=coin, withdrawn_at=None)
         empty = "The newest" if rows else "No dataset yet"
         super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
 

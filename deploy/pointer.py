@@ -7,7 +7,7 @@ from django.utils import timezone
 from audit import services as audit
 from audit import triggers
 from audit.errors import Conflict, Unavailable
-from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseStatus
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 
@@ -35,8 +35,13 @@ def why_never(release: Release) -> str | None:
     A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money.
     """
     if settings.ALLOW_SIMULATED:
+    places = list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
+    if withdrawn := [p.coin.symbol for p in places if _stands_on_withdrawn(p)]:
+        return (
+            f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
+            " front of no bot again. Launch one on other candles."
+        )
         return None
-    places = release.coins.select_related("coin", "dataset", "bundle")
     coins = [p.coin.symbol for p in places if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)]
     if not coins:
         return None
@@ -47,6 +52,11 @@ def why_never(release: Release) -> str | None:
 
 
 def move(
+def _stands_on_withdrawn(place: ReleaseCoin) -> bool:
+    trained_on = place.bundle.dataset if place.bundle else None
+    return place.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
+
+
     kind: MoveKind, release: Release | None, *, policy: GatePolicy, actor: object, reason: str
 ) -> PointerMove:
     """Append the next epoch and its event, in the caller's transaction.

@@ -6,6 +6,7 @@ from deploy.rules import MoveKind
 
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
 FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
+POINTED_AT = "(SELECT release_id FROM deploy_pointermove ORDER BY epoch DESC LIMIT 1)"
 
 # How many gates the frozen policy of a diagnosis requires: its text is canonical, so they can be counted in it.
 REQUIRED = '"required":true'
@@ -104,7 +105,20 @@ REFUSALS = [
         "deploy_releasecoin",
         "INSERT",
         "candles that did not pass cannot train a release",
-        "NOT EXISTS (SELECT 1 FROM training_dataset d WHERE d.id = NEW.dataset_id AND d.verdict = 'passed')",
+        "NOT EXISTS (SELECT 1 FROM training_dataset d WHERE d.id = NEW.dataset_id AND d.verdict = 'passed'"
+        " AND d.withdrawn_at IS NULL)",
+    ),
+    Refusal(
+        "deploy_dataset_in_use_is_not_withdrawn",
+        "training_dataset",
+        "UPDATE",
+        "a release that is undecided, live or the fallback stands on these candles",
+        "NEW.withdrawn_at IS NOT NULL AND OLD.withdrawn_at IS NULL AND EXISTS (SELECT 1 FROM deploy_releasecoin place"
+        " JOIN deploy_releasestatus status ON status.release_id = place.release_id"
+        " LEFT JOIN training_bundle bundle ON bundle.id = place.bundle_id"
+        " WHERE (place.dataset_id = NEW.id OR bundle.dataset_id = NEW.id)"
+        " AND (status.state IN ('building', 'awaiting_approval', 'live')"
+        f" OR place.release_id = {FALLBACK} OR place.release_id = {POINTED_AT}))",
     ),
     *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
     *triggers.append_only("deploy_fallbackregistration"),

@@ -1,12 +1,13 @@
 from django.urls import path
 
-from deploy.views import board, coins, launch, releases, reports
+from deploy.views import board, coins, datasets, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
     path("pin/", board.pin, name="pin"),
     path("coins/", coins.index, name="coins"),
     path("coins/<str:symbol>/", coins.change, name="coin-change"),
+    path("datasets/<int:pk>/withdraw/", datasets.withdraw, name="dataset-withdraw"),
     path("launch/", launch.launch, name="launch"),
     path("launch/estimate/", launch.estimate, name="estimate"),
     path("releases/", releases.index, name="releases"),

@@ -7,6 +7,7 @@ from typing import Any
 from audit.models import AuditEvent
 from gates.models import Measurement
 from mlcore.recipes import NEVER_ATTEMPTS
+from mlcore.verdicts import Verdict
 from training import services as training
 from training.models import Bundle, Dataset
 from training.rules import JobState
@@ -38,7 +39,8 @@ def of(measurement: Measurement) -> dict[str, Any]:
 def _candles(dataset: Dataset) -> dict[str, Any]:
     return {
         "digest": dataset.digest,
-        "verdict": dataset.verdict,
+        # What was withdrawn once passed; it says nothing for a model any more.
+        "verdict": Verdict.FAILED if dataset.is_withdrawn else dataset.verdict,
         "sentence": training.verdict_sentence(dataset),
         "simulated": dataset.is_simulated,
     }

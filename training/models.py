@@ -56,15 +56,29 @@ class Dataset(models.Model):
     )
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
+    withdrawn_at = models.DateTimeField(
+        null=True, blank=True, help_text="when it was said to have been stored wrongly; never undone"
+    )
+    withdrawn_by = models.CharField(max_length=150, blank=True)
+    withdrawn_reason = models.TextField(blank=True)
 
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [
-            models.UniqueConstraint(fields=["coin", "digest"], name="one_dataset_per_coin_and_content")
+            # Of those that stand: what was withdrawn may be brought again, and is judged anew.
+            models.UniqueConstraint(
+                fields=["coin", "digest"],
+                condition=models.Q(withdrawn_at=None),
+                name="one_standing_dataset_per_coin_and_content",
+            )
         ]
 
     def __str__(self) -> str:
         return f"{self.coin} {self.first_at:%Y-%m-%d}…{self.last_at:%Y-%m-%d} ({self.origin})"
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.withdrawn_at is not None
 
 
 class Budget(models.Model):

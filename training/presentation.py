@@ -25,6 +25,9 @@ def dataset_document(dataset: Dataset) -> dict[str, Any]:
         "zero_volume_bars": dataset.zero_volume_bars,
         "verdict": dataset.verdict,
         "checks": checks_of(dataset),
+        "withdrawn_at": dataset.withdrawn_at.isoformat() if dataset.withdrawn_at else None,
+        "withdrawn_by": dataset.withdrawn_by,
+        "withdrawn_reason": dataset.withdrawn_reason,
     }
 
 
@@ -32,6 +35,8 @@ def dataset_sentence(document: dict[str, Any]) -> str:
     """The same for a person."""
     simulated = "; simulated" if document["simulated"] else ""
     judged = [f"{document['verdict'] or 'not judged'}", *map(_check_line, _against(document))]
+    if document["withdrawn_at"]:
+        judged.insert(0, f"withdrawn by {document['withdrawn_by']}: {document['withdrawn_reason']}")
     return (
         f"Dataset {document['id']}: {document['rows']:,} bars of {document['coin']}"
         f" from {document['first_at']} to {document['last_at']}, one in {document['interval_seconds']} s;"

@@ -24,6 +24,17 @@ REFUSALS = [
         "what was said of a dataset never changes",
         "OLD.verdict <> '' AND (NEW.verdict <> OLD.verdict OR NEW.judgement <> OLD.judgement)",
     ),
+    Refusal(
+        "training_dataset_withdrawn_once_by_a_decision",
+        "training_dataset",
+        "UPDATE",
+        "candles are withdrawn once, under their own event alone",
+        "(NEW.withdrawn_at IS DISTINCT FROM OLD.withdrawn_at OR NEW.withdrawn_by <> OLD.withdrawn_by"
+        " OR NEW.withdrawn_reason <> OLD.withdrawn_reason) AND (OLD.withdrawn_at IS NOT NULL"
+        " OR NEW.withdrawn_at IS NULL OR NOT EXISTS (SELECT 1 FROM audit_auditevent e"
+        " WHERE e.seq = (SELECT MAX(seq) FROM audit_auditevent) AND e.object_type = 'dataset'"
+        " AND e.object_id = CAST(NEW.id AS varchar(20)) AND e.kind = 'dataset.withdrawn'))",
+    ),
     *triggers.frozen(
         "training_bundle", "digest", "coin_id", "line", "dataset_id", "manifest", "is_simulated", "origin"
     ),

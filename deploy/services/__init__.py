@@ -8,6 +8,7 @@ from deploy.services.reporting import Heard, Heartbeat, heartbeat, watch_bots
 from deploy.services.settling import advance, advance_for, reconcile_once
 from deploy.services.signing_keys import activate_key, create_key, retire_key
 from deploy.services.watching import record_alarms, watch_fallback
+from deploy.services.withdrawing import withdraw_dataset
 
 __all__ = [
     "Heard",
@@ -34,4 +35,5 @@ __all__ = [
     "set_required",
     "watch_bots",
     "watch_fallback",
+    "withdraw_dataset",
 ]

@@ -119,7 +119,7 @@ def _of_requiring(coin: Coin) -> list[str]:
         for release in _undecided()
         if not release.coins.filter(coin=coin).exists()
     ]
-    if not coin.datasets.exists():
+    if not coin.datasets.filter(withdrawn_at=None).exists():
         follows.append(f"There are no candles of {coin}: no release can be launched until there are.")
     return [*follows, f"Every release from now on needs {coin}, passed by every gate."]
 

@@ -114,7 +114,7 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
-    dataset = named or coin.datasets.order_by("-id").first()
+    dataset = named or coin.datasets.filter(withdrawn_at=None).order_by("-id").first()
     if dataset is None:
         raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
     if dataset.coin_id != coin.pk:
@@ -138,6 +138,8 @@ def _checked_bundles(
             why = f"{bundle} is of the line {bundle.line}; this release is of {line}."
         elif bundle.is_simulated and not datasets[carried[symbol]].is_simulated:
             why = f"{bundle} was trained on a simulated market; {symbol}'s dataset is real."
+        elif bundle.dataset is not None and bundle.dataset.is_withdrawn:
+            why = f"{bundle} was trained on dataset {bundle.dataset.pk}, which was withdrawn."
         else:
             continue
         raise InvalidInput(why, field="bundles")

@@ -65,7 +65,8 @@ def newest_baseline(bundle: Bundle) -> Bundle | None:
     """What a bundle's skill is measured against by default: its coin's newest V5, and a V5 against itself."""
     if bundle.line == BASELINE_LINE:
         return bundle
-    return Bundle.objects.filter(coin=bundle.coin_id, line=BASELINE_LINE).order_by("-id").first()
+    rows = Bundle.objects.filter(coin=bundle.coin_id, line=BASELINE_LINE, dataset__withdrawn_at=None)
+    return rows.order_by("-id").first()
 
 
 def _authorise_measuring(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor: Actor) -> None:

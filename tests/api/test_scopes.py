@@ -35,6 +35,7 @@ OPERATED: Statuses = (401, 403, 403, 200, 403)
 STARTED: Statuses = (401, 403, 403, 201, 403)
 DECIDED: Statuses = (401, 403, 403, 403, 200)
 OPERATED_OR_DECIDED: Statuses = (401, 403, 403, 200, 200)
+ONCE: Statuses = (401, 403, 403, 200, 409)  # for both; what the operator did, the approver finds done
 PROPOSED: Statuses = (401, 403, 403, 403, 201)
 
 SAYS_WHY = {"reason": "figures checked"}
@@ -127,6 +128,10 @@ def upload() -> Request:
     )
 
 
+def withdraw_dataset() -> Request:
+    return Request(f"datasets/{scenarios.dataset(scenarios.coins()[0]).pk}/withdraw/", SAYS_WHY)
+
+
 def drop_a_coin() -> Request:
     scenarios.service_in_use()
     return Request("coins/SOL/", {"is_required": False, "confirmed": True, **SAYS_WHY})
@@ -206,6 +211,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("PATCH", "coin"): (DECIDED, drop_a_coin),
     ("GET", "datasets"): (READ, plain("datasets/")),
     ("POST", "datasets"): (STARTED, upload),
+    ("POST", "withdraw-dataset"): (ONCE, withdraw_dataset),
     ("GET", "diagnoses"): (READ, plain("diagnoses/")),
     ("GET", "diagnosis"): (READ, one_diagnosis),
     ("GET", "keys"): (READ, plain("keys/")),

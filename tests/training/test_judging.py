@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from audit.models import AuditEvent
+from deploy.services import withdraw_dataset
 from mlcore.candles import canonical_bytes
 from mlcore.verdicts import Verdict
 from tests import factories, lifelike
@@ -128,6 +129,12 @@ def test_a_dataset_from_before_is_judged_when_first_asked_for_and_never_again(bt
     services.judged(Dataset.objects.get(pk=old.pk))
     event = AuditEvent.objects.get(kind="dataset.judged")
     assert (event.actor, event.object_id) == ("the gate", str(old.pk))
+
+
+def test_withdrawn_candles_are_no_evidence_against_others(btc: Coin) -> None:
+    first = import_(services.find_coin("ETH"), lifelike.candles(2000))
+    withdraw_dataset(first, actor=factories.OPERATOR, reason="they are BTC's")
+    assert import_(btc, lifelike.candles(2000)).verdict == Verdict.PASSED
 
 
 def test_nobody_changes_what_was_said_of_a_dataset(btc: Coin) -> None:

@@ -90,6 +90,9 @@ class Datasets(ListAPIView[Dataset]):
         is_simulated = filters.BooleanFilter()
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
+        is_withdrawn = filters.BooleanFilter(
+            field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
+        )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
 
     @extend_schema_serializer(component_name="Dataset")
@@ -106,7 +109,7 @@ class Datasets(ListAPIView[Dataset]):
             fields: ClassVar = [
                 "id", "coin", "digest", "source", "origin", "is_simulated", "rows", "first_at", "last_at",
                 "interval_seconds", "gaps", "missing_bars", "zero_volume_bars", "size", "added_by", "created_at",
-                "verdict", "checks",
+                "verdict", "checks", "withdrawn_at", "withdrawn_by", "withdrawn_reason",
             ]  # fmt: skip
 
         @extend_schema_field(CandleCheck(many=True))

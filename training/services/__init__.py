@@ -17,6 +17,7 @@ from training.services.judging import (
     checks_of,
     document_of,
     judged,
+    refused_beside,
     require_sound,
     verdict_sentence,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "open_budget",
     "plan",
     "read_checkpoint_file",
+    "refused_beside",
     "relaunch",
     "repeat",
     "require_sound",

@@ -100,8 +100,8 @@ def find_dataset(pk: int) -> Dataset:
 
 
 def latest_dataset(coin: Coin) -> Dataset:
-    """The coin's newest dataset. Raises NotFound when it has none."""
-    dataset = coin.datasets.first()
+    """The coin's newest dataset that was not withdrawn. Raises NotFound when it has none."""
+    dataset = coin.datasets.filter(withdrawn_at=None).first()
     if dataset is None:
         raise NotFound(f"{coin} has no candles yet: `manage.py import_candles {coin} FILE`.")
     return dataset
@@ -155,4 +155,4 @@ def _keep(
 
 
 def _existing(coin: Coin, digest: str) -> Dataset | None:
-    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest).first()
+    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest, withdrawn_at=None).first()

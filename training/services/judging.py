@@ -22,6 +22,9 @@ from training.models import Coin, Dataset
 NEIGHBOURS_A_COIN = 3
 """The newest sound ones: enough to find another coin's candles, few enough to read within an upload."""
 
+PASSED = Verdict.PASSED
+COMPANY_CHECKS = ("other_coins", "same_coin")
+_NAMED = re.compile(r"\bdataset ([0-9]+)\b")
 _ORIGIN = re.compile(
     r"^simulated: drift (?P<drift>[0-9.eE+-]+), (?P<bars>[0-9,]+) bars, seed (?P<seed>[0-9]+)$"
 )
@@ -73,9 +76,10 @@ def judged(dataset: Dataset) -> Dataset:
 
 
 def require_sound(dataset: Dataset) -> Dataset:
-    """The dataset, judged. Raises CandlesUnsound, naming check, figure and threshold, when it did not pass."""
-    dataset = judged(dataset)
-    if dataset.verdict != Verdict.PASSED:
+    """The dataset, judged. Raises CandlesUnsound: withdrawn, or which check did not pass, with figure and threshold."""
+    if not dataset.is_withdrawn:
+        dataset = judged(dataset)
+    if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
         raise CandlesUnsound(f"{verdict_sentence(dataset)} Nothing that is to be released trains on them.")
     return dataset
 
@@ -83,11 +87,37 @@ def require_sound(dataset: Dataset) -> Dataset:
 def verdict_sentence(dataset: Dataset) -> str:
     """For a person: what stands against these candles, worst first, with figures and thresholds."""
     name = f"{dataset.coin}'s candles (dataset {dataset.pk})"
+    if dataset.withdrawn_at is not None:
+        by, day = dataset.withdrawn_by, f"{dataset.withdrawn_at:%Y-%m-%d}"
+        return f"{name} were withdrawn by {by} on {day}: {dataset.withdrawn_reason.rstrip('.')}."
     if not dataset.verdict:
         return f"{name} were not judged yet."
     if dataset.verdict == Verdict.PASSED:
         return f"{name} passed every check."
-    return f"{name} did not pass: {'; '.join(against(dataset)) or dataset.verdict}."
+    why = f"{name} did not pass: {'; '.join(against(dataset)) or dataset.verdict}."
+    return " ".join([why, *_way_on(dataset)])
+
+
+def refused_beside(dataset: Dataset) -> list[Dataset]:
+    """The standing datasets that did not pass because of this one: each can be brought again once this is withdrawn."""
+    rows = Dataset.objects.select_related("coin").filter(withdrawn_at=None).exclude(verdict__in=["", PASSED])
+    return [row for row in rows.order_by("id") if dataset.pk in _refused_for(row)]
+
+
+def _way_on(dataset: Dataset) -> list[str]:
+    """What to do about a refusal whose ground is gone: the word itself stays as it was said."""
+    gone = Dataset.objects.filter(pk__in=_refused_for(dataset)).exclude(withdrawn_at=None)
+    return [
+        f"Dataset {pk}, which it was compared with, was withdrawn since: withdraw these too and import them again, and"
+        " they are judged anew."
+        for pk in gone.values_list("pk", flat=True)
+    ]
+
+
+def _refused_for(dataset: Dataset) -> set[int]:
+    """The datasets that its failed comparisons name."""
+    rows = [r for r in checks_of(dataset) if r["check"] in COMPANY_CHECKS and r["verdict"] != PASSED]
+    return {int(number) for row in rows for number in _NAMED.findall(row["observed"])}
 
 
 def against(dataset: Dataset) -> list[str]:
@@ -128,6 +158,7 @@ def _neighbours(frame: pl.DataFrame) -> Iterator[Neighbour]:
     """Other real datasets that overlap in time and are not known to be bad; one whose file is lost tells nothing."""
     others = Dataset.objects.filter(
         is_simulated=False,
+        withdrawn_at=None,
         verdict__in=["", Verdict.PASSED],
         first_at__lte=frame["timestamp"][-1],
         last_at__gte=frame["timestamp"][0],

@@ -82,7 +82,7 @@ def launch_run(
         )
         detail = {"dataset": dataset.digest, "seed": seed, "parameters": run.parameters}
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
-        if dataset.verdict != Verdict.PASSED:
+        if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
             warning = f"Warning: {judging.verdict_sentence(dataset)} No release trains on them."
             RunLine.objects.create(run=run, attempt=0, text=warning)
         if is_sent:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
+from accounts.forms import ReasonForm, show_refusal
 from accounts.pages import paged, with_charts
 from accounts.rules import Role
 from audit.errors import DomainError
@@ -46,16 +46,26 @@ def index(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def show(request: HttpRequest, pk: int) -> HttpResponse:
-    dataset = get_object_or_404(Dataset.objects.select_related("coin"), pk=pk)
-    runs = dataset.runs.select_related("coin")[:10]
+    return page(request, get_object_or_404(Dataset.objects.select_related("coin"), pk=pk))
+
+
+def page(
+    request: HttpRequest, dataset: Dataset, *, withdrawal: ReasonForm | None = None, status: int = 200
+) -> HttpResponse:
+    """One dataset; after a withdrawal that was refused, with its form as it was filled in."""
+    actor = actor_of(request)
     context = {
         "dataset": dataset,
-        "runs": runs,
+        "sentence": services.verdict_sentence(dataset),
+        "refused_beside": services.refused_beside(dataset),
+        "withdrawal": withdrawal or ReasonForm(),
+        "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
+        "runs": dataset.runs.select_related("coin")[:10],
         "checks": _worst_first(services.checks_of(dataset)),
         "pictures": charts.JUDGED if dataset.judgement else {},
         "has_charts": True,
     }
-    return with_charts(render(request, "training/dataset.html", context))
+    return with_charts(render(request, "training/dataset.html", context, status=status))
 
 
 @require_safe

@@ -1,0 +1,32 @@
+"""Taking back candles that were stored wrongly."""
+
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import inputs
+from accounts.authentication import actor_of
+from deploy import services
+from training import api as training
+from training.services import find_dataset
+
+
+class WithdrawDataset(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="DatasetWithdrawal")
+    class Input(inputs.Input):
+        reason = inputs.Reason()
+
+    @extend_schema(operation_id="withdraw_dataset", request=Input, responses=training.Datasets.Output)
+    def post(self, request: Request, id: int) -> Response:
+        """Say of candles that they were stored wrongly, as an operator or an approver; it is never undone.
+
+        409 while a release that is undecided, live or the registered fallback stands on them.
+        """
+        checked = self.Input.read(request)
+        dataset = services.withdraw_dataset(
+            find_dataset(id), actor=actor_of(request), reason=checked["reason"]
+        )
+        return Response(training.Datasets.Output(dataset).data)

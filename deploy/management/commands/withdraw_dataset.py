@@ -1,0 +1,30 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.command import ActingCommand
+from deploy import services
+from training.presentation import dataset_document, dataset_sentence
+from training.services import find_dataset, refused_beside
+
+
+class Command(ActingCommand):
+    help = "Withdraw a dataset that was stored wrongly: it judges no others, and nothing that is released trains on it."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("dataset", type=int, help="the dataset's number")
+        parser.add_argument("--reason", required=True, help="stands in the audit history")
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        dataset = services.withdraw_dataset(
+            find_dataset(options["dataset"]), actor=self.actor(options), reason=options["reason"]
+        )
+        refused = [other.pk for other in refused_beside(dataset)]
+        return {**dataset_document(dataset), "refused_beside": refused}
+
+    def say(self, answer: dict[str, Any]) -> str:
+        told = [
+            f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged anew"
+            for pk in answer["refused_beside"]
+        ]
+        return "\n".join([dataset_sentence(answer), *told])

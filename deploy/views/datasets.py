@@ -1,0 +1,37 @@
+"""Taking back a dataset: what its page posts."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods
+
+from accounts.authentication import actor_of
+from accounts.forms import ReasonForm, show_refusal
+from audit.errors import DomainError
+from deploy import services
+from training.services import find_dataset, refused_beside
+from training.views import datasets
+
+
+@require_http_methods(["GET", "POST"])
+def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("dataset", pk)
+    dataset, form = find_dataset(pk), ReasonForm(request.POST)
+    if not form.is_valid():
+        return datasets.page(request, dataset, withdrawal=form, status=400)
+    try:
+        dataset = services.withdraw_dataset(
+            dataset, actor=actor_of(request), reason=form.cleaned_data["reason"]
+        )
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return datasets.page(request, dataset, withdrawal=form, status=refusal.status)
+    messages.success(request, f"Dataset {pk} is withdrawn.")
+    for other in refused_beside(dataset):
+        messages.warning(
+            request,
+            f"{other.coin}'s dataset {other.pk} was refused beside it. Withdraw it too and upload its file again: it is"
+            " judged anew.",
+        )
+    return redirect("dataset", pk)

@@ -1,0 +1,249 @@
+"""Candles that were stored wrongly are taken back: they judge no others and carry no release, and nothing is forgotten."""
+
+import json
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from accounts.rules import Actor
+from audit import services as audit
+from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from audit.models import AuditEvent
+from deploy import pointer, services
+from deploy.forms import DatasetField
+from deploy.models import Release
+from gates import circumstances
+from mlcore.verdicts import Verdict
+from tests import factories, lifelike, scenarios
+from tests.deploy.test_commands import run
+from tests.scenarios import APPROVER, LAUNCHER, VIEWER
+from tests.training.test_judging import import_
+from training import services as training
+from training.models import Bundle, Dataset, RunLine
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+def withdraw(dataset: Dataset, actor: Actor = LAUNCHER, reason: str = "ETH's, brought as BTC's") -> Dataset:
+    return services.withdraw_dataset(dataset, actor=actor, reason=reason)
+
+
+def kinds() -> list[str]:
+    rows = AuditEvent.objects.filter(kind__startswith="dataset.withdr").order_by("seq")
+    return list(rows.values_list("kind", flat=True))
+
+
+@pytest.fixture
+def mistaken() -> tuple[Dataset, Dataset]:
+    """ETH's candles stored as BTC's, and so ETH's own refused."""
+    btc, eth, _ = scenarios.coins()
+    candles: pl.DataFrame = lifelike.candles(2000)
+    return import_(btc, candles), import_(eth, candles)
+
+
+def test_what_was_refused_beside_withdrawn_candles_is_judged_anew_when_it_is_brought_again(
+    mistaken: tuple[Dataset, Dataset],
+) -> None:
+    wrong, refused = mistaken
+    assert (wrong.verdict, refused.verdict) == (Verdict.PASSED, Verdict.FAILED)
+    assert training.refused_beside(wrong) == [refused]
+    withdraw(wrong)
+    assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in training.verdict_sentence(
+        refused
+    )
+    assert import_(refused.coin, lifelike.candles(2000)) == refused  # what was said stays said
+    withdraw(refused, reason="judged beside dataset 1")
+    again = import_(refused.coin, lifelike.candles(2000))
+    assert (again.verdict, again.digest) == (Verdict.PASSED, refused.digest)
+    assert again != refused
+    assert training.require_sound(again) == again
+
+
+def test_the_event_names_what_was_refused_beside_it(mistaken: tuple[Dataset, Dataset]) -> None:
+    wrong, refused = mistaken
+    withdraw(wrong)
+    event = AuditEvent.objects.get(kind="dataset.withdrawn")
+    detail = json.loads(event.body)["detail"]
+    assert (event.actor, event.reason, detail["refused_beside"]) == (
+        "olivia",
+        "ETH's, brought as BTC's",
+        [refused.pk],
+    )
+    assert audit.verify() == []
+
+
+def test_what_failed_for_another_reason_names_no_way_on() -> None:
+    btc = scenarios.coins()[0]
+    noise = import_(btc, lifelike.random_levels(2000))
+    withdraw(scenarios.dataset(btc))
+    assert "withdrawn" not in training.verdict_sentence(noise)
+    assert training.refused_beside(noise) == []
+
+
+def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None:
+    coins = scenarios.coins()
+    older, newer = scenarios.dataset(coins[0], name="a"), scenarios.dataset(coins[0], name="b")
+    for coin in coins[1:]:
+        scenarios.dataset(coin)
+    withdrawn = withdraw(newer)
+    assert list(DatasetField(coins[0]).queryset) == [older]
+    assert training.latest_dataset(coins[0]) == older
+    with pytest.raises(training.CandlesUnsound, match=r"withdrawn by olivia on .*brought as BTC's"):
+        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})
+    assert services.launch("v7_fixed", actor=LAUNCHER).coins.get(coin=coins[0]).dataset == older
+
+
+def test_a_coin_whose_only_candles_are_withdrawn_has_none() -> None:
+    for coin in scenarios.coins():
+        scenarios.dataset(coin)
+    withdraw(Dataset.objects.get(coin__symbol="SOL"))
+    with pytest.raises(InvalidInput, match="SOL has no candles"):
+        services.launch("v7_fixed", actor=LAUNCHER)
+
+
+def test_a_bundle_of_withdrawn_candles_is_not_launched() -> None:
+    coins = scenarios.coins()
+    data = {coin: scenarios.dataset(coin) for coin in coins}
+    made = scenarios.bundle(coins[0], scenarios.dataset(coins[0], name="wrong"), "v7_fixed", seed=1)
+    assert made.dataset is not None
+    withdraw(made.dataset)
+    with pytest.raises(InvalidInput, match="which was withdrawn"):
+        services.launch("v7_fixed", actor=LAUNCHER, bundles={"BTC": Bundle.objects.get(pk=made.pk)})
+    assert Dataset.objects.get(pk=data[coins[0]].pk).withdrawn_at is None
+
+
+def test_the_database_takes_no_release_on_them() -> None:
+    release = scenarios.Build().release()
+    other = withdraw(scenarios.dataset(scenarios.coins()[0], name="other"))
+    place = release.coins.first()
+    assert place is not None
+    place.pk, place.dataset = None, other
+    with pytest.raises(IntegrityError, match="did not pass"), transaction.atomic():
+        place.save(force_insert=True)
+
+
+def test_a_debug_run_on_them_warns() -> None:
+    coin = scenarios.coins()[0]
+    withdrawn = withdraw(scenarios.dataset(coin))
+    training.launch_run(
+        coin=coin,
+        dataset=withdrawn,
+        line="v7_fixed",
+        parameters={},
+        seed=1,
+        budget=training.open_budget(),
+        actor=LAUNCHER,
+    )
+    assert "were withdrawn by olivia" in RunLine.objects.get().text
+
+
+def superseded() -> Release:
+    scenarios.service_in_use()
+    first = scenarios.Build(seed=1, is_simulated=True).settled()
+    services.approve(first, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(scenarios.awaiting_approval(2), actor=APPROVER, reason="passed", epoch=2)
+    return Release.objects.get(pk=first.pk)
+
+
+def test_a_release_that_stood_on_them_is_not_restored() -> None:
+    release = superseded()
+    withdraw(release.coins.get(coin__symbol="ETH").dataset)
+    with pytest.raises(Conflict, match=r"withdrawn since \(ETH\)"):
+        services.restore(release, actor=APPROVER, reason="the old one was better", epoch=3)
+
+
+def test_a_diagnosis_from_then_on_says_so() -> None:
+    release = superseded()
+    place = release.coins.get(coin__symbol="ETH")
+    assert place.diagnosis is not None
+    withdraw(place.dataset)
+    candles = circumstances.of(place.diagnosis.measurement)["candles"]["measured"]
+    assert (candles["verdict"], "withdrawn by olivia" in candles["sentence"]) == ("failed", True)
+
+
+def building() -> Release:
+    return scenarios.Build().release()
+
+
+def live() -> Release:
+    scenarios.service_in_use()
+    release = scenarios.Build(is_simulated=True).settled()
+    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    return release
+
+
+def registered() -> Release:
+    return scenarios.fallback()
+
+
+def pinned() -> Release:
+    scenarios.service_in_use()
+    services.pin(actor=APPROVER, reason="to be safe")
+    now = pointer.current()
+    assert now is not None and now.release is not None
+    return now.release
+
+
+@pytest.mark.parametrize("stands", [building, scenarios.awaiting_approval, live, registered, pinned])
+def test_candles_that_a_release_stands_on_stay(stands: Callable[[], Release]) -> None:
+    release = stands()
+    dataset = release.coins.get(coin__symbol="BTC").dataset
+    with pytest.raises(Conflict, match=rf"release {release.pk} \(.*stands? on it"):
+        withdraw(dataset)
+    assert kinds() == ["dataset.withdraw.refused"]
+    with pytest.raises(IntegrityError, match="stands on these candles"), transaction.atomic():
+        audit.record("dataset.withdrawn", dataset, actor=LAUNCHER)
+        Dataset.objects.filter(pk=dataset.pk).update(withdrawn_at=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [({"actor": VIEWER}, NotAllowed), ({"reason": " "}, InvalidInput)],
+    ids=["by a viewer", "without a reason"],
+)
+def test_a_refused_withdrawal_leaves_an_event_and_nothing_else(
+    given: dict[str, object], error: type[DomainError]
+) -> None:
+    dataset = scenarios.dataset(scenarios.coins()[0])
+    with pytest.raises(error):
+        withdraw(dataset, **given)  # type: ignore[arg-type]
+    dataset.refresh_from_db()
+    assert (dataset.is_withdrawn, kinds()) == (False, ["dataset.withdraw.refused"])
+
+
+def test_it_is_said_once() -> None:
+    dataset = withdraw(scenarios.dataset(scenarios.coins()[0]), actor=APPROVER)
+    with pytest.raises(Conflict, match=r"withdrawn by anna .* not said twice"):
+        withdraw(dataset)
+    assert kinds() == ["dataset.withdrawn", "dataset.withdraw.refused"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"withdrawn_at": None}, {"withdrawn_by": "nobody"}, {"withdrawn_reason": "another"}],
+    ids=["taken back", "by another", "for another reason"],
+)
+def test_nobody_changes_it_behind_the_services_back(change: dict[str, object]) -> None:
+    dataset = withdraw(scenarios.dataset(scenarios.coins()[0]))
+    with pytest.raises(IntegrityError, match="withdrawn once"), transaction.atomic():
+        audit.record("dataset.withdrawn", dataset, actor=LAUNCHER)
+        Dataset.objects.filter(pk=dataset.pk).update(**change)
+
+
+def test_without_its_event_the_database_refuses_it() -> None:
+    dataset = scenarios.dataset(scenarios.coins()[0])
+    with pytest.raises(IntegrityError, match="under their own event alone"), transaction.atomic():
+        Dataset.objects.filter(pk=dataset.pk).update(withdrawn_at=timezone.now(), withdrawn_by="olivia")
+
+
+def test_the_command_says_what_was_refused_beside_it(mistaken: tuple[Dataset, Dataset]) -> None:
+    factories.person("olivia", "operator")
+    wrong, refused = mistaken
+    status, said = run("withdraw_dataset", str(wrong.pk), "--reason", "ETH's", "--as", "olivia")
+    assert (status, "withdrawn by olivia: ETH's" in said) == (0, True)
+    assert f"dataset {refused.pk} was refused beside it" in said
+    status, said = run("withdraw_dataset", str(wrong.pk), "--reason", "again", "--as", "olivia")
+    assert (status, "not said twice" in said) == (1, True)
