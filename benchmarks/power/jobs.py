@@ -7,9 +7,12 @@ from typing import Any
 from benchmarks.power import border
 from benchmarks.power.markets import Market, judge
 from benchmarks.power.results import Results
+from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS
 
 MARKETS = {0.0: 60, 1.5: 60, 1.0: 20, 1.25: 20, 2.0: 20, 0.75: 20, 1.75: 20, 0.5: 20, 0.25: 20}
 """How many of each drift: most where something is asked, and those first."""
+DEMO_MARKETS = 20
+"""Of the drift and the length of the demo's: how often a newcomer's first release would be refused."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,4 @@ def jobs(is_quick: bool) -> Iterator[Job]:
     yield from (Job("border", number=number) for number in range(border.MARKETS))
     for drift, count in MARKETS.items():
         yield from (Job("market", Market(drift, number)) for number in range(count))
+    yield from (Job("market", Market(DEFAULT_DRIFT, number, DEMO_BARS)) for number in range(DEMO_MARKETS))

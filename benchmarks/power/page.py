@@ -1,6 +1,132 @@
-def write(a, b):
-    pass
+"""docs/power.md: the curves, the figures behind them, and what they mean."""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.power import pictures
+from benchmarks.power.border import ALLOWED, BEYOND, MARKET_BARS, TRUE_ACCURACY
+from benchmarks.power.markets import SETTINGS
+from benchmarks.power.results import LEAST_RELEASED, RELEASED_AT, Results
+from gates.rules import FULL_POLICY
+
+NAME = "power.md"
 
 
-def summary(a):
-    return ""
+def write(results: Results, folder: Path) -> None:
+    """The page, and its pictures where there is something to draw them with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        drawn = {name: f"![{name}]({path.name})\n" for name, path in pictures.draw(results, folder).items()}
+    except pictures.NoBrowser as missing:
+        drawn = dict.fromkeys(("released", "gates", "border"), f"(Not drawn: {missing}.)\n")
+    parts = [*_head(results), *_released(results, drawn), *_gates(results, drawn), *_border(results, drawn)]
+    (folder / NAME).write_text("\n".join(parts))
+
+
+def summary(results: Results) -> str:
+    """The figures that something is asked of, and what was missed."""
+    said = [
+        f"drift {drift:g}, {bars:,} bars: {results.of(bars).released(drift)} released"
+        for bars in results.bars
+        for drift in results.of(bars).drifts()
+    ]
+    said += [
+        f"{name}, {window}: {share} passed"
+        for name, windows in results.border().items()
+        for window, share in windows.items()
+    ]
+    return "\n".join([*said, *(results.shortfalls() or ["Everything that is asked was reached."])])
+
+
+def _head(results: Results) -> Iterator[str]:
+    yield "# How often V7 is released\n"
+    yield "Written by `make power`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
+    asked = results.asked
+    for drift, says in ((0.0, "none may be"), (RELEASED_AT, f"more than {LEAST_RELEASED:.0%} is asked")):
+        if drift in asked.drifts():
+            yield f"- Drift {drift:g}: {asked.released(drift)} markets released; {says}."
+    within = [share for name, found in results.border().items() if name != BEYOND for share in found.values()]
+    if within:
+        worst = max(within, key=lambda share: share.share)
+        yield f"- A true accuracy of {TRUE_ACCURACY}: at worst {worst} gate windows passed; at most {ALLOWED:.0%} is asked."
+    yield from (f"- NOT REACHED: {said}" for said in results.shortfalls())
+    yield ""
+
+
+def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in SETTINGS.items())
+    yield "## Markets\n"
+    yield drawn["released"]
+    yield (
+        f"A market is three coins of {results.bars[0] if results.bars else 0:,} simulated bars (43,800 are five years of "
+        "hours), each with a drift planted in hidden regimes; of one coin nothing can be learned about another. V7 is "
+        f"trained on each by its recipe with {settings}, its fallback V5 beside it; the bytes are measured in full and "
+        "judged under the full policy, as a first attempt on candles judged against their generator. A market is "
+        "released when every coin passes every required gate. Once a coin is refused the others are not trained: they "
+        "would change nothing.\n"
+    )
+    yield "| drift | bars | markets released | coins judged | accuracy | over the last move |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for bars in results.bars:
+        found = results.of(bars)
+        for drift in found.drifts():
+            coins = found.coins(drift)
+            yield (
+                f"| {drift:g} | {bars:,} | {found.released(drift)} | {len(coins)} | {_middle(coins, 'accuracy')} | "
+                f"{_middle(coins, 'over_last_move')} |"
+            )
+    yield "\nAccuracy and lead over the last move are medians over the coins, with the least and the greatest.\n"
+
+
+def _middle(coins: list[dict], figure: str) -> str:
+    values = [coin[figure] for coin in coins if coin[figure] is not None]
+    if not values:
+        return "not measured"
+    return f"{statistics.median(values):.3f} ({min(values):.3f} … {max(values):.3f})"
+
+
+def _gates(results: Results, drawn: dict[str, str]) -> Iterator[str]:
+    yield "## Gates\n"
+    yield drawn["gates"]
+    yield "Share of the judged coins that each gate refused; gates that are not named refused none.\n"
+    names = results.gates()
+    yield f"| drift | bars | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}"
+    for bars in results.bars:
+        for drift in results.of(bars).drifts():
+            refused = results.of(bars).refused(drift)
+            shares = (f"{refused[name].share:.0%}" if name in refused else "0%" for name in names)
+            yield f"| {drift:g} | {bars:,} | {' | '.join(shares)} |"
+    yield ""
+    if "too_good" in names:
+        yield (
+            f"Where V7 is right in more than {FULL_POLICY['gates']['too_good']['above']:g} of the bars, *too_good* is "
+            "inconclusive: no real market is so easy, and it is a leak until a person shows otherwise. That is why the "
+            "curve falls again.\n"
+        )
+    if "skill" in names:
+        yield (
+            "*skill* asks that V7 is better than naming the last move again, which is often right where regimes last. "
+            "The lead is a few points only, and it takes years of bars to show it.\n"
+        )
+
+
+def _border(results: Results, drawn: dict[str, str]) -> Iterator[str]:
+    yield "## The border\n"
+    yield drawn["border"]
+    yield (
+        f"Forecasters that are right in exactly {TRUE_ACCURACY} of the bars must not pass the accuracy gate more than "
+        f"{ALLOWED:.0%} of the time. What decides is how their errors come: labels overlap by eight bars, and regimes "
+        f"last 24 to 72. Each kind is calibrated on markets of {MARKET_BARS:,} bars, which are cut into gate windows; every "
+        "window is measured and judged as a release's would be.\n"
+    )
+    windows = list(next(iter(results.border().values()), {}))
+    yield f"| errors | {' | '.join(windows)} |\n| --- |{' --- |' * len(windows)}"
+    for name, found in results.border().items():
+        yield f"| {name} | {' | '.join(str(found[window]) for window in windows)} |"
+    yield (
+        f"\n*{BEYOND}* is shown, not promised: errors of up to some 300 bars outlast every regime of the simulator, and an "
+        "interval drawn from blocks of 216 knows too little of them.\n"
+        if BEYOND in results.border()
+        else ""
+    )

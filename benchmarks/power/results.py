@@ -42,6 +42,20 @@ class Results:
     def has_border(self, number: int, bars: int) -> bool:
         return any((line["number"], line["bars"]) == (number, bars) for line in self.borders)
 
+    @property
+    def bars(self) -> list[int]:
+        """The lengths of market there are, the longest first."""
+        return sorted({line["bars"] for line in self.markets}, reverse=True)
+
+    def of(self, bars: int) -> "Results":
+        """Only the markets of that length."""
+        return Results([line for line in self.markets if line["bars"] == bars], self.borders)
+
+    @property
+    def asked(self) -> "Results":
+        """Those that something is asked of: the longest markets."""
+        return self.of(self.bars[0]) if self.markets else self
+
     def drifts(self) -> list[float]:
         return sorted({line["drift"] for line in self.markets})
 
@@ -78,11 +92,11 @@ class Results:
 
     def shortfalls(self) -> list[str]:
         """What is asked and was not reached, a sentence each."""
-        found = []
-        if 0.0 in self.drifts() and self.released(0.0).hits:
-            found.append(f"Without drift {self.released(0.0)} of the markets were released; none may be.")
-        if RELEASED_AT in self.drifts() and self.released(RELEASED_AT).share <= LEAST_RELEASED:
-            found.append(f"At drift {RELEASED_AT} only {self.released(RELEASED_AT)} were released.")
+        found, asked = [], self.asked
+        if 0.0 in asked.drifts() and asked.released(0.0).hits:
+            found.append(f"Without drift {asked.released(0.0)} of the markets were released; none may be.")
+        if RELEASED_AT in asked.drifts() and asked.released(RELEASED_AT).share <= LEAST_RELEASED:
+            found.append(f"At drift {RELEASED_AT} only {asked.released(RELEASED_AT)} were released.")
         found += [
             f"At the border, {name} passed in {share} of the windows of {window}."
             for name, windows in self.border().items()
