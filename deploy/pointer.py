@@ -32,15 +32,16 @@ def announced() -> Release | None:
 def why_never(release: Release) -> str | None:
     """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
 
-    A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money.
+    A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money. Nor
+    does what was trained or judged on candles that were stored wrongly.
     """
-    if settings.ALLOW_SIMULATED:
     places = list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
     if withdrawn := [p.coin.symbol for p in places if _stands_on_withdrawn(p)]:
         return (
             f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
             " front of no bot again. Launch one on other candles."
         )
+    if settings.ALLOW_SIMULATED:
         return None
     coins = [p.coin.symbol for p in places if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)]
     if not coins:
@@ -51,12 +52,12 @@ def why_never(release: Release) -> str | None:
     )
 
 
-def move(
 def _stands_on_withdrawn(place: ReleaseCoin) -> bool:
     trained_on = place.bundle.dataset if place.bundle else None
     return place.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
 
 
+def move(
     kind: MoveKind, release: Release | None, *, policy: GatePolicy, actor: object, reason: str
 ) -> PointerMove:
     """Append the next epoch and its event, in the caller's transaction.

@@ -3,8 +3,8 @@
 from deploy.api.active import Active, SignedActive
 from deploy.api.alarms import Alarms
 from deploy.api.coins import Coins, OneCoin
-from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.datasets import WithdrawDataset
+from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.keys import Keys
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
@@ -26,5 +26,5 @@ __all__ = [
     "Releases",
     "Restore",
     "SignedActive",
-]
     "WithdrawDataset",
+]
