@@ -2,11 +2,13 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from datetime import datetime
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import ApiToken, RoleGrant, User
@@ -146,14 +148,22 @@ def revoke_token(token: ApiToken, *, actor: object) -> None:
 
 def authenticate(raw: str) -> tuple[User, Actor] | None:
     """The person and the actor behind a token, or None: unknown, expired, revoked, or of an inactive user."""
-    token = (
-        ApiToken.objects.select_related("user")
-        .prefetch_related("user__grants")
-        .filter(digest=digest_of(raw), revoked_at=None, user__is_active=True)
-        .first()
-    )
-    if token is None or (token.expires_at and token.expires_at <= timezone.now()):
-        return None
+    token = _standing([digest_of(raw)]).first()
+    return (token.user, _actor_behind(token)) if token else None
+
+
+def actors_of(digests: Collection[str]) -> dict[str, Actor]:
+    """The actors behind these tokens, by digest, in one question; one that `authenticate` would not know is left out."""
+    return {token.digest: _actor_behind(token) for token in _standing(digests)} if digests else {}
+
+
+def _standing(digests: Collection[str]) -> QuerySet[ApiToken]:
+    holds = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    found = ApiToken.objects.filter(holds, digest__in=digests, revoked_at=None, user__is_active=True)
+    return found.select_related("user").prefetch_related("user__grants")
+
+
+def _actor_behind(token: ApiToken) -> Actor:
     scope = Scope(token.scope)
     held = [Role(grant.role) for grant in token.user.grants.all()]
-    return token.user, Actor(token.user.username, roles_through(scope, held), is_bot=scope is Scope.BOT)
+    return Actor(token.user.username, roles_through(scope, held), is_bot=scope is Scope.BOT)

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import edge, services, snapshot
+from deploy import freshness, services, snapshot
 from deploy.edge import ACTIVE_PATH, Edge
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
@@ -59,7 +61,7 @@ async def ask(application: Edge, *, method: str = "GET", **headers: str) -> Answ
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Edge:
     """An edge that asks the database every time, so that a test need not wait."""
-    monkeypatch.setattr(edge, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", -1.0)
     return Edge(django_application)
 
 
@@ -137,15 +139,27 @@ def test_an_answer_stays_for_half_a_second_and_no_longer(bot: str) -> None:
     async def story() -> list[int]:
         seen = [(await ask(application, authorization=f"Bearer {bot}")).json()["epoch"]]
         await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
-        await asyncio.sleep(edge.FRESH_SECONDS + 0.05)
+        await asyncio.sleep(freshness.FRESH_SECONDS + 0.05)
         seen.append((await ask(application, authorization=f"Bearer {bot}")).json()["epoch"])
         return seen
 
     assert async_to_sync(story)() == [1, 2]
 
 
-def test_a_flood_of_made_up_tokens_is_forgotten(fresh: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "TOKENS_REMEMBERED", 10)
+def test_a_flood_of_made_up_tokens_is_forgotten(fresh: Edge) -> None:
     for number in range(30):
         get(fresh, f"crp_bot_{number}")
-    assert len(fresh._may_read) <= 11
+    assert len(fresh.owners) <= 1
+
+
+def test_all_tokens_that_were_shown_are_looked_up_by_one_question(fresh: Edge) -> None:
+    scenarios.service_in_use()
+    tokens = [factories.token(factories.person(f"bot{number}"), "bot") for number in range(5)]
+    for token in tokens:
+        assert get(fresh, token).status == 200
+    digests = [accounts.digest_of(token) for token in tokens]
+    accounts.revoke_token(ApiToken.objects.get(digest=digests[2]), actor="the tests")
+    with CaptureQueriesContext(connection) as asked:
+        actors = accounts.actors_of(digests)
+    assert sorted(actors) == sorted({*digests} - {digests[2]})
+    assert len(asked) == 2  # the tokens with their users, and the users' grants

@@ -1,0 +1,79 @@
+"""Telling the web processes that the pointer moved, over Redis: in addition to their asking, never instead of it.
+
+A message says no more than *look*: what is true they read from the database. Without Redis they find out by asking.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import AsyncIterator
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from django.db import transaction
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+CHANNEL = "crpbot.moves"
+TIMEOUT_SECONDS = 1.0
+"""Of connecting and of each answer."""
+LISTEN_SECONDS = 10.0
+RECONNECT_SECONDS = (0.2, 1.0)
+"""Spread, so that not every web process returns to a Redis that just came back at the same moment."""
+
+logger = logging.getLogger(__name__)
+
+
+def announce(epoch: int) -> None:
+    """Have every web process told of this epoch once the transaction has committed; a move never waits for it."""
+    # Not a daemon: a command that moves the pointer ends at once, and its message is to be sent all the same.
+    tell = threading.Thread(target=_publish, args=(epoch,), name=f"push of epoch {epoch}")
+    transaction.on_commit(tell.start, robust=True)
+
+
+async def moves() -> AsyncIterator[None]:
+    """One item for each time that something may have moved. Never ends; the first comes once Redis listens to us.
+
+    One comes after every reconnection too: what was said meanwhile, nobody heard.
+    """
+    is_told = False
+    while True:
+        try:
+            async with _listening() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(CHANNEL)
+                is_told = False
+                yield
+                while True:
+                    if await channel.get_message(timeout=LISTEN_SECONDS):
+                        yield
+        except (RedisError, OSError) as error:
+            if not is_told:  # once, not at every attempt
+                logger.warning("Redis does not tell of moves, the database is asked instead: %s", error)
+            is_told = True
+        await asyncio.sleep(random.uniform(*RECONNECT_SECONDS))
+
+
+def _publish(epoch: int) -> None:
+    try:
+        with redis.Redis.from_url(
+            settings.REDIS_URL,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            client.publish(CHANNEL, str(epoch))
+    except (RedisError, OSError) as error:
+        logger.warning("epoch %d could not be pushed, bots hear of it when the web asks: %s", epoch, error)
+
+
+def _listening() -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        health_check_interval=int(LISTEN_SECONDS),
+        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+    )
