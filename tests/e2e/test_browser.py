@@ -96,7 +96,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(traini
         _watch_epochs_come_in(operator, release)
         _watch_a_run_learn(operator)
         operator.goto(release)
-        expect(operator.get_by_text("24 of 24 gates passed")).to_be_visible(timeout=TRAINED_MS)
+        expect(operator.get_by_text("48 of 48 gates passed")).to_be_visible(timeout=TRAINED_MS)
         expect(operator.get_by_role("button", name="Approve release")).to_have_count(0)
 
         _approve(_as(browser, address, "anna"))
