@@ -7,6 +7,7 @@ from django.utils import timezone
 from audit import services as audit
 from audit import triggers
 from audit.errors import Conflict, Unavailable
+from deploy import push
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
@@ -128,6 +129,7 @@ def _append(moved: PointerMove, event: str, *, actor: object, reason: str) -> Po
         raise Conflict(
             f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
         ) from refused
+    push.announce(moved.epoch)
     return moved
 
 
