@@ -1,17 +1,21 @@
 """Faults in the bytes of a bundle: weights, scaler, graph, files."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save
 
 from mlcore import bundle, features, graph
 from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.foreign import Request, import_file
+from mlcore.graph import Layout
 from mlcore.prepared import Scaler
 from tests.faults.workshop import Case, Workshop
 
@@ -114,6 +118,24 @@ def scaler_of_another_coin(shop: Workshop) -> Case:
 def scaler_file_of_another_coin(shop: Workshop) -> Case:
     files = {MODEL_FILE: graph.build(shop.good.weights, shop.good.scaler)}
     return shop.rewritten(shop.good, scaler=shop.other_coin.scaler, files=files)
+
+
+def imported_without_scaler(shop: Workshop) -> Case:
+    """A checkpoint as such bots have on disk: the weights and the names of the features, and no scaler anywhere."""
+    weights = {name: torch.from_numpy(array) for name, array in shop.good.weights.items()}
+    checkpoint = io.BytesIO()
+    torch.save({"model_state_dict": weights, "feature_columns": list(_columns())}, checkpoint)
+    request = Request("BTC", "v6_enhanced", "relative72", Layout.RELU_BEFORE_BN, False, "faults")
+    made, _ = import_file(checkpoint.getvalue(), request, shop.place())
+    return replace(shop.good.case, folder=made.folder, digest=made.digest)
+
+
+def model_of_another_coin(shop: Workshop) -> Case:
+    """ETH's weights and scaler under a manifest that is BTC's: its coin, its candles, its windows, its classes."""
+    good = shop.good
+    mine = {name: good.document[name] for name in ("coin", "dataset", "windows", "labels", "training")}
+    case = shop.rewritten(shop.other_coin, reports=False, **mine)
+    return replace(good.case, folder=case.folder, digest=case.digest)
 
 
 def scaler_file_rounded(shop: Workshop) -> Case:

@@ -107,6 +107,18 @@ FAULTS = (
         bytes_.scaler_file_of_another_coin,
     ),
     Fault("scaler applied twice", "two scalings in the graph", "scaler", bytes_.scaler_applied_twice),
+    Fault(
+        "imported without a scaler",
+        "a checkpoint from outside that holds none",
+        "scaler",
+        bytes_.imported_without_scaler,
+    ),
+    Fault(
+        "model of another coin",
+        "ETH's, under a manifest that says BTC",
+        "schema",
+        bytes_.model_of_another_coin,
+    ),
     Fault("scaler file rounded", "the graph scales by more digits", "scaler", bytes_.scaler_file_rounded),
     Fault(
         "scaler folded in twice",
