@@ -1,10 +1,11 @@
 """What one policy says otherwise than another, threshold by threshold, and which way that goes. No ORM, clock or I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gates.live import LIVE_GATES, live_part
 from gates.rules import GATES
 from gates.verdicts import Choice, Threshold
 
@@ -38,7 +39,13 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
     """Every change from one policy's document to another's, in the order of the gates."""
     olds, news = before["gates"], after["gates"]
     names = [*GATES, *sorted((set(olds) | set(news)) - set(GATES))]
-    return [change for name in names for change in _of_gate(name, olds.get(name), news.get(name))]
+    of_gates = [change for name in names for change in _of_gate(name, olds.get(name), news.get(name))]
+    return of_gates + list(_of_live(live_part(before), live_part(after)))
+
+
+def _of_live(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in before:
+        yield from _of_thresholds(f"live {name}", LIVE_GATES[name].parameters, before[name], after[name])
 
 
 def _of_gate(
@@ -53,7 +60,17 @@ def _of_gate(
     if before.get(REQUIRED) != after.get(REQUIRED):
         looser = _direction(is_looser=not after.get(REQUIRED))
         yield Difference(name, "gate", _standing(before), _standing(after), looser)
-    for parameter in GATES[name].parameters if name in GATES else ():
+    if name in GATES:
+        yield from _of_thresholds(name, GATES[name].parameters, before, after)
+
+
+def _of_thresholds(
+    name: str,
+    parameters: Iterable[Threshold | Choice],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> Iterator[Difference]:
+    for parameter in parameters:
         old, new = before.get(parameter.name), after.get(parameter.name)
         if old != new:
             yield Difference(

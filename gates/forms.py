@@ -77,7 +77,7 @@ class ProposalForm(ReasonForm):
         """The policy these fields make, ready for `propose_policy`."""
         entries = {gate.name: self._entry(gate) for gate in GATES.values()}
         present = {name: entry for name, entry in entries.items() if entry is not None}
-        return {"format": self._document["format"], "gates": present}
+        return {**self._document, "gates": present}
 
     def _entry(self, gate: Gate) -> dict[str, Any] | None:
         standing = self.cleaned_data.get(f"{gate.name}.{STANDING}", "required")

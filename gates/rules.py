@@ -7,6 +7,7 @@ from audit.errors import InvalidInput
 from gates.advisory_gates import ADVISORY_GATES
 from gates.evidence_gates import EVIDENCE_GATES
 from gates.figures import Figures, NotMeasured
+from gates.live import DEFAULT_LIVE, LIVE_GATES, live_part, live_problems
 from gates.seed_gates import SEED_GATES
 from gates.skill_gates import SKILL_GATES
 from gates.verdicts import Choice, Gate, GateOutcome, Threshold
@@ -44,6 +45,7 @@ FULL_POLICY: Mapping[str, Any] = {
         gate.name: {"required": gate.name not in ADVISORY_NAMES, **gate.seed_parameters}
         for gate in GATES.values()
     },
+    "live": DEFAULT_LIVE,
 }
 """Every gate there is, at the thresholds of its own code."""
 
@@ -75,12 +77,20 @@ def checked_policy(document: object) -> dict[str, Any]:
     """The document of a sound policy, reduced to what counts. Raises InvalidInput with all that is wrong in it."""
     if not isinstance(document, Mapping) or document.get("format", FORMAT) != FORMAT:
         raise InvalidInput(f"A policy is a document of format {FORMAT} with its gates.", field="document")
-    if unknown := sorted(str(key) for key in set(document) - {"format", "gates"}):
+    if unknown := sorted(str(key) for key in set(document) - {"format", "gates", "live"}):
         raise InvalidInput(f"A policy has no field {', '.join(unknown)}.", field="document")
     problems = list(_problems(document.get("gates")))
+    problems += live_problems(document["live"]) if "live" in document else []
     if problems:
         raise InvalidInput("This is no policy: " + "; ".join(problems) + ".", field="document")
-    return {"format": FORMAT, "gates": {name: dict(entry) for name, entry in document["gates"].items()}}
+    return {
+        "format": FORMAT,
+        **{
+            part: {name: dict(entry) for name, entry in document[part].items()}
+            for part in ("gates", "live")
+            if part in document
+        },
+    }
 
 
 def loosened(document: Mapping[str, Any]) -> list[str]:
@@ -96,12 +106,19 @@ def loosened(document: Mapping[str, Any]) -> list[str]:
 def eased(document: Mapping[str, Any]) -> list[str]:
     """Where a policy asks less than the full policy of the gates beyond the seed's, one sentence each."""
     entries = _entries(document)
+    live = live_part(document)
     return [
         sentence
         for gate in GATES.values()
         if gate.name not in SEED_NAMES
         for sentence in _looser(
             gate, entries.get(gate.name), "the full policy", is_required=gate.name not in ADVISORY_NAMES
+        )
+    ] + [
+        sentence
+        for name, entry in live.items()
+        for sentence in _looser_thresholds(
+            f"live {name}", LIVE_GATES[name].parameters, entry, "the full policy"
         )
     ]
 
@@ -113,11 +130,17 @@ def _looser(gate: Gate, entry: object, asks: str, *, is_required: bool) -> Itera
     if not isinstance(entry, Mapping):
         yield f"{gate.name} is left out; {asks} takes it as advice."
         return
-    for parameter in gate.parameters:
+    yield from _looser_thresholds(gate.name, gate.parameters, entry, asks)
+
+
+def _looser_thresholds(
+    name: str, parameters: Iterable[Threshold | Choice], entry: Mapping[str, Any], asks: str
+) -> Iterator[str]:
+    for parameter in parameters:
         value = entry.get(parameter.name)
         if parameter.problem(value) is None and parameter.is_looser(value):
             yield (
-                f"{gate.name}: {parameter.name.replace('_', ' ')} is {_plain(value)}; "
+                f"{name}: {parameter.name.replace('_', ' ')} is {_plain(value)}; "
                 f"{asks} says {_plain(parameter.seed)}."
             )
 

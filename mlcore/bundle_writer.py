@@ -96,6 +96,7 @@ def _manifest(trained: "Trained") -> dict[str, Any]:
             "cuts": list(trained.cuts),
         },
         "windows": windows,
+        "seen": _seen(trained),
         "training": {
             "epochs": len(trained.epochs),
             "best_epoch": trained.best_epoch,
@@ -106,6 +107,13 @@ def _manifest(trained: "Trained") -> dict[str, Any]:
         "seed": trained.seed,
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
+
+
+def _seen(trained: "Trained") -> dict[str, list[float]]:
+    """Least and greatest value of each feature, unscaled, in the fit window: beyond them a prediction is a guess."""
+    examples = trained.prepared.examples
+    fit = examples.features[examples.split.fit]
+    return {"least": fit.min(axis=0).tolist(), "greatest": fit.max(axis=0).tolist()}
 
 
 def _validation(trained: "Trained") -> dict[str, Any]:

@@ -32,6 +32,10 @@ class BundleRefused(MlcoreError):
     """Files that are not the bundle they claim to be, or that cannot be run."""
 
 
+class NotFinite(BundleRefused):
+    """A model answered what is no number."""
+
+
 class CheckpointRefused(MlcoreError):
     """A file from outside that no bundle can be made of, or not without guessing."""
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import polars as pl
 
 from mlcore import bundle, features
-from mlcore.errors import BundleRefused
+from mlcore.errors import BundleRefused, NotFinite
 
 INPUT = "features"
 OUTPUT = "logits"
@@ -30,6 +30,8 @@ class Prediction:
     logits: tuple[float, ...]
     at: datetime
     """Opening time of the last bar the prediction saw."""
+    out_of_range: int | None = None
+    """Features outside what the fit window held; None where the bundle does not say what that was."""
 
 
 class Predictor:
@@ -44,6 +46,7 @@ class Predictor:
             raise BundleRefused(f"classes {self.manifest.classes}, this code predicts {bundle.CLASSES}")
         model = loaded.payload(bundle.MODEL_FILE) if verify else _unverified_model(folder)
         self._session = _session(model, len(self.schema.columns), len(bundle.CLASSES))
+        self._seen = _seen(self.manifest.document.get("seen"), len(self.schema.columns))
 
     def logits(self, raw_features: np.ndarray) -> np.ndarray:
         """float32 [n, 3] from unscaled float32 features [n, 72]: the scaler is inside the graph.
@@ -67,14 +70,22 @@ class Predictor:
     def predict(self, frame: pl.DataFrame) -> Prediction:
         """From candles (at least the schema's lookback) to the direction after the last of them.
 
-        Raises NotEnoughBars, FeaturesRefused, and BundleRefused for logits that are not finite.
+        Raises NotEnoughBars, FeaturesRefused, and NotFinite for logits that are no numbers.
         """
-        logits = self.logits(features.latest(frame, self.schema))
+        row = features.latest(frame, self.schema)
+        logits = self.logits(row)
         if not np.isfinite(logits).all():
-            raise BundleRefused(f"the model answers {logits[0].tolist()}: not finite, not to be acted on")
+            raise NotFinite(f"the model answers {logits[0].tolist()}: not finite, not to be acted on")
         shares = dict(zip(bundle.CLASSES, softmax(logits)[0].tolist(), strict=True))
         direction = bundle.CLASSES[int(logits[0].argmax())]
-        return Prediction(direction, shares, tuple(logits[0].tolist()), frame["timestamp"][-1])
+        values, at = tuple(logits[0].tolist()), frame["timestamp"][-1]
+        return Prediction(direction, shares, values, at, self._out_of_range(row))
+
+    def _out_of_range(self, row: np.ndarray) -> int | None:
+        if self._seen is None:
+            return None
+        least, greatest = self._seen
+        return int(np.count_nonzero((row < least) | (row > greatest)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -83,6 +94,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def _seen(found: object, n_features: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Least and greatest of each feature in the fit window, float32 [n]; None where the manifest does not say so."""
+    try:
+        least, greatest = (np.asarray(found[end], np.float32) for end in ("least", "greatest"))  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (least, greatest) if least.shape == greatest.shape == (n_features,) else None
 
 
 def _unverified_model(folder: Path) -> bytes:
