@@ -45,6 +45,7 @@ def found(fitness: Fitness) -> Iterator[Trouble]:
     yield from _of_the_fallback(fitness)
     if now.release is not None:
         yield from _of_missing_coins(now.release)
+        yield from _of_what_is_live(now.release)
     yield from _of_the_bots(now)
     if reason := signing.why_not():
         yield _of_signing(reason)
@@ -88,6 +89,17 @@ def _of_missing_coins(live: Release) -> Iterator[Trouble]:
             f"What the bots run, {live.line} (release {live.pk}), holds nothing for {', '.join(lacking)}: they answer "
             "neutral there, and it no longer counts as having passed.",
             f"Launch a release that carries {', '.join(lacking)}, or release the coin from being required.",
+        )
+
+
+def _of_what_is_live(live: Release) -> Iterator[Trouble]:
+    """What no move would bring in front of a bot stays there until one takes it away."""
+    if never := pointer.why_never(live):
+        yield Trouble(
+            AlarmName.UNFIT,
+            Severity.CRITICAL,
+            f"The bots run what this service would put in front of none: {never}",
+            "Pin the bots, to the fallback or offline where it is not fit either; then launch a release on real candles.",
         )
 
 

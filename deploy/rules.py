@@ -68,6 +68,7 @@ MOST_ACTIVE_KEYS = 2
 class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
+    UNFIT = "unfit"  # what the bots run is what this service would put in front of none
     SIGNING = "signing"  # nothing can be signed for the bots: no key, or an epoch that was signed before
     MIXTURE = "mixture"  # a bot runs what its epoch's release does not hold
     BEHIND = "behind"  # a bot that reports does not run what it must

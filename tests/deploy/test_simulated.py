@@ -6,7 +6,7 @@ import pytest
 
 from audit.errors import Conflict
 from audit.models import AuditEvent
-from deploy import pointer, services, snapshot
+from deploy import alarms, pointer, services, snapshot
 from deploy.models import PointerMove
 from deploy.readiness import fallback_fitness
 from deploy.rules import MoveKind, Purpose
@@ -52,6 +52,25 @@ def test_a_release_of_real_candles_is_approved(production: None) -> None:
     now = pointer.current()
     assert now is not None
     assert now.release == release
+
+
+def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinned_away(settings: Any) -> None:
+    scenarios.service_in_use()
+    rehearsed = scenarios.Build(is_simulated=True).settled()
+    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    assert alarms.troubles() == []
+    settings.ALLOW_SIMULATED = False
+    (trouble,) = alarms.troubles()
+    assert (trouble.name, trouble.is_critical) == ("unfit", True)
+    assert f"{rehearsed} was trained or judged on simulated candles (BTC, ETH, SOL)" in trouble.sentence
+    services.record_alarms()
+    services.pin(actor=APPROVER, reason="the rehearsal is over")
+    assert alarms.troubles() == []
+    services.record_alarms()
+    assert [event.kind for event in AuditEvent.objects.filter(kind__startswith="alarm.").order_by("seq")] == [
+        "alarm.raised",
+        "alarm.cleared",
+    ]
 
 
 def test_what_was_live_while_it_was_allowed_is_not_restored(settings: Any) -> None:
