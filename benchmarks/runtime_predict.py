@@ -79,7 +79,7 @@ def _client(written: Path, cache_dir: Path) -> Client:
     gate = Gate()
     try:
         gate.point_at(Release(1, "v7_fixed", {COIN: written}))
-        client = Client(gate.url, TOKEN, cache_dir, fresh_for_s=3600)
+        client = Client(gate.url, TOKEN, gate.public_key, cache_dir, fresh_for_s=3600)
         if problem := client.refresh().problem:
             raise problem
         return client

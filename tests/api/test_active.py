@@ -11,8 +11,9 @@ from django.core.files.storage import default_storage
 from django.test import AsyncClient
 
 from accounts.models import User
-from deploy import services, snapshot
+from deploy import keys, services, snapshot
 from runtime import snapshot as client_side
+from runtime.envelope import PublicKeys, verify
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from training import files
@@ -47,8 +48,27 @@ def test_the_snapshot_is_the_very_bytes_the_edge_serves(bot: Caller) -> None:
 
 def test_the_clients_own_reader_takes_it(bot: Caller) -> None:
     scenarios.service_in_use()
-    read = client_side.parse(bot.get("active/").bytes)
+    _, read = client_side.parse(bot.get("active/").bytes)
     assert (read.epoch, read.line, sorted(read.models)) == (1, "v6_enhanced", ["BTC", "ETH", "SOL"])
+
+
+def test_the_signed_one_is_the_same_with_the_same_headers(bot: Caller) -> None:
+    scenarios.service_in_use()
+    response = bot.get("active/signed/")
+    signed = verify(response.bytes, PublicKeys(keys.exported()))
+    assert signed.snapshot == client_side.parse(bot.get("active/").bytes)[1]
+    assert response["Content-Type"] == "application/json"
+    assert response["Cache-Control"] == "private, no-cache"
+    assert response["ETag"] == f'"{hashlib.sha256(response.bytes).hexdigest()}"'
+
+
+def test_the_public_halves_of_the_keys_are_listed_and_nothing_else_of_them(as_approver: Caller) -> None:
+    made = services.create_key(actor=scenarios.APPROVER, reason="the tests")
+    (row,) = as_approver.get("keys/?state=next").json()["results"]
+    assert (row["key_id"], row["public"]) == (made.key_id, made.public_hex)
+    assert sorted(row) == [
+        "activated_at", "created_at", "created_by", "key_id", "public", "retired_at", "state",
+    ]  # fmt: skip
 
 
 def test_a_bot_that_has_the_latest_gets_an_empty_304_until_the_pointer_moves(bot: Caller) -> None:

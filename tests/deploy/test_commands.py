@@ -2,11 +2,13 @@
 
 import json
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.test import override_settings
+from pytest_django import Settings
 
 from accounts.models import User
 from deploy import pointer
@@ -162,3 +164,45 @@ def test_reconcile_once_moves_a_waiting_release_along() -> None:
     release = scenarios.Build().release()
     call_command("reconcile", "--once")
     assert Release.objects.get(pk=release.pk).state == ReleaseState.AWAITING_APPROVAL
+
+
+@pytest.mark.usefixtures("cast")
+def test_a_key_is_changed_on_the_terminal(settings: Settings, tmp_path: Path) -> None:
+    settings.SIGNING_KEYS_DIR = tmp_path
+    old = run("keys", "export")[1].strip()
+    because = ("--reason", "yearly change", "--as", "anna")
+    (made,) = json.loads(run("keys", "create", *because, "--json")[1])["keys"]
+    assert run("keys", "export")[1].strip() == f"{old},{made['public']}"
+    assert run("keys", "activate", made["key_id"][:8], *because)[0] == 0
+    first = next(line.split()[0] for line in run("keys")[1].splitlines() if old in line)
+    assert run("keys", "retire", first, *because)[0] == 0
+    assert run("keys", "export")[1].strip() == made["public"]
+    assert [line.split()[1] for line in run("keys", "list")[1].splitlines()] == ["retired", "active"]
+
+
+@pytest.mark.usefixtures("cast")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("create", "--as", "anna"), "Give a reason"),
+        (("create", "--reason", "x", "--as", "olivia"), "approver role"),
+        (("activate", "--reason", "x", "--as", "anna"), "Say which key"),
+        (("retire", "abc", "--reason", "x", "--as", "anna"), "no signing key 'abc'"),
+        (("create", "--reason", "x"), "Say who decides"),
+    ],
+    ids=["no reason", "another role", "no key", "an unknown key", "nobody"],
+)
+def test_a_change_of_keys_that_is_not_sound_changes_nothing(
+    arguments: tuple[str, ...], words: str, settings: Settings, tmp_path: Path
+) -> None:
+    settings.SIGNING_KEYS_DIR = tmp_path
+    status, said = run("keys", *arguments)
+    assert (status, words in said) == (1, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("cast")
+def test_the_epoch_is_advanced_on_the_terminal() -> None:
+    assert run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "olivia")[0] == 1
+    status, said = run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "anna")
+    assert (status, said.startswith("epoch 4: v6_enhanced as before (restored")) == (0, True)

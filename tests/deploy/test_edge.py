@@ -12,8 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import freshness, services, snapshot
-from deploy.edge import ACTIVE_PATH, Edge
+from deploy import freshness, keys, services, snapshot, watermark
+from deploy.edge import ACTIVE_PATH, SIGNED_PATH, Edge
+from runtime.envelope import PublicKeys, verify
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 
@@ -30,7 +31,7 @@ class Answer:
         return json.loads(self.body)
 
 
-async def ask(application: Edge, *, method: str = "GET", **headers: str) -> Answer:
+async def ask(application: Edge, *, method: str = "GET", path: str = ACTIVE_PATH, **headers: str) -> Answer:
     sent: list[Any] = []
     said = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
@@ -47,7 +48,7 @@ async def ask(application: Edge, *, method: str = "GET", **headers: str) -> Answ
     scope = {
         "type": "http",
         "method": method,
-        "path": ACTIVE_PATH,
+        "path": path,
         "headers": [*raw, (b"host", b"localhost")],
         "query_string": b"",
         "http_version": "1.1",
@@ -70,8 +71,8 @@ def bot() -> str:
     return factories.token(factories.person("bot"), "bot")
 
 
-def get(application: Edge, token: str, **headers: str) -> Answer:
-    return async_to_sync(ask)(application, authorization=f"Bearer {token}", **headers)
+def get(application: Edge, token: str, *, path: str = ACTIVE_PATH, **headers: str) -> Answer:
+    return async_to_sync(ask)(application, path=path, authorization=f"Bearer {token}", **headers)
 
 
 def test_a_bot_reads_the_snapshot_of_the_last_move(fresh: Edge, bot: str) -> None:
@@ -90,6 +91,40 @@ def test_a_moved_pointer_is_served_and_the_old_etag_no_longer_matches(fresh: Edg
     services.pin(actor=APPROVER, reason="V6 is broken")
     after = get(fresh, bot, if_none_match=before.headers["etag"])
     assert (after.status, after.json()["epoch"], after.json()["line"]) == (200, 2, "v5")
+
+
+def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    answer = get(fresh, bot, path=SIGNED_PATH)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    trusted = PublicKeys(keys.exported())
+    assert verify(answer.body, trusted).snapshot.epoch == 1
+    assert answer.headers["etag"] != get(fresh, bot).headers["etag"]
+    services.pin(actor=APPROVER, reason="V6 is broken")
+    moved = get(fresh, bot, path=SIGNED_PATH, if_none_match=answer.headers["etag"])
+    assert (moved.status, verify(moved.body, trusted).snapshot.line) == (200, "v5")
+
+
+def test_the_signed_snapshot_costs_nothing_while_it_is_known(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+
+    def again() -> int:
+        etag = get(fresh, bot, path=SIGNED_PATH).headers["etag"]
+        return get(fresh, bot, path=SIGNED_PATH, if_none_match=etag).status
+
+    # Twice: a minute may end between two questions, though not between these two and the next two.
+    assert 304 in (again(), again())
+
+
+def test_what_may_not_be_signed_is_not_served_while_people_still_see_where_it_stands(
+    fresh: Edge, bot: str
+) -> None:
+    scenarios.service_in_use()
+    get(fresh, bot, path=SIGNED_PATH)
+    watermark.raise_to(snapshot.service_name(), watermark.Mark(7, "another history"))
+    answer = get(fresh, bot, path=SIGNED_PATH)
+    assert (answer.status, "advance_epoch --by 7" in answer.json()["detail"]) == (503, True)
+    assert get(fresh, bot).json()["epoch"] == 1
 
 
 def test_head_sends_the_length_and_no_body(fresh: Edge, bot: str) -> None:

@@ -1,6 +1,7 @@
 """Nothing but a decision moves the pointer: the database refuses ORM, SQL and REPLACE alike, after all migrations."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -213,3 +214,54 @@ def test_postgresql_truncate_is_refused() -> None:
 def test_the_orm_cannot_delete(model: type) -> None:
     scenarios.service_in_use()
     refused(lambda: model._base_manager.all()._raw_delete(using="default"))
+
+
+def advanced(epoch: int, **differs: Any) -> PointerMove:
+    """An advance as the service would write it, but for what `differs`."""
+    last = pointer.current()
+    assert last is not None
+    move = forged(last.kind, last.release, epoch, last.epoch)
+    move.is_advance, move.policy = True, last.policy
+    for name, value in differs.items():
+        setattr(move, name, value)
+    return move
+
+
+def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
+    scenarios.service_in_use()
+    advanced(40).save(force_insert=True)
+    now = pointer.current()
+    assert now is not None
+    assert (now.epoch, now.previous_id, now.kind) == (40, 1, "inherited")
+    assert services.pin(actor=APPROVER, reason="V6 is broken").epoch == 41
+
+
+def test_an_advance_to_another_release_is_refused() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    refused(lambda: advanced(40, release=release).save(force_insert=True))
+
+
+@pytest.mark.parametrize("kind", ["swap", "pin", "offline"])
+def test_an_advance_of_another_kind_is_refused(kind: str) -> None:
+    scenarios.service_in_use()
+    refused(lambda: advanced(40, kind=kind).save(force_insert=True))
+
+
+@pytest.mark.parametrize(("epoch", "previous"), [(1, 1), (0, 1), (40, None), (40, 40)])
+def test_an_advance_that_does_not_go_up_from_the_last_epoch_is_refused(
+    epoch: int, previous: int | None
+) -> None:
+    scenarios.service_in_use()
+    refused(lambda: advanced(epoch, previous_id=previous).save(force_insert=True))
+
+
+def test_an_advance_without_its_event_is_refused() -> None:
+    scenarios.service_in_use()
+    refused(lambda: advanced(40, audit_seq=1).save(force_insert=True))
+
+
+def test_a_swap_still_leaves_no_gap() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    refused(lambda: forged("swap", release, 40, 1).save(force_insert=True))
