@@ -113,7 +113,7 @@ def _of_signing(reason: str) -> Trouble:
 
 
 def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
-    troubled = fleet.troubled()
+    troubled = fleet.troubled(now)
     if bots := troubled.get(BotState.MIXTURE):
         yield Trouble(
             AlarmName.MIXTURE,

@@ -7,6 +7,7 @@ from django.db.models import QuerySet, prefetch_related_objects
 
 from deploy import pointer
 from deploy.alarms import Trouble, troubles
+from deploy.fleet import Fleet, fleet
 from deploy.matrix import Matrix, matrix
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
@@ -25,6 +26,7 @@ class Board:
     now: PointerMove | None
     readiness: Fitness
     alarms: Sequence[Trouble]
+    fleet: Fleet
     candidate: Release | None
     others_awaiting: int
     building: Sequence[Progress]
@@ -34,7 +36,8 @@ class Board:
 
     @property
     def is_moving(self) -> bool:
-        return bool(self.building)
+        """Whether something changes by itself soon: a release being built, bots on their way to the pointer."""
+        return bool(self.building) or (self.fleet.live > 0 and not self.fleet.has_converged)
 
     @property
     def is_on_fallback(self) -> bool:
@@ -52,11 +55,12 @@ def board() -> Board:
     moves = PointerMove.objects.select_related("release", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
     queues = {queue for worker in alive_workers() for queue in worker.queues.split(",")}
-    fitness = readiness()
+    fitness, now = readiness(), _now()
     return Board(
-        now=_now(),
+        now=now,
         readiness=fitness,
         alarms=troubles(fitness),
+        fleet=fleet(now, pointer.announced()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[progress(release) for release in building.prefetch_related("budget__runs")],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Case, CharField, Count, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
@@ -10,7 +11,6 @@ from django.utils import timezone
 
 from accounts.models import ApiToken
 from accounts.rules import Scope
-from deploy import pointer
 from deploy.models import Bot, PointerMove, Release
 from deploy.rules import HEARTBEATS_MISSED, BotState
 
@@ -50,9 +50,9 @@ def live() -> QuerySet[Bot]:
     return Bot.objects.filter(last_heard_at__gt=_live_since(timezone.now()))
 
 
-def standing() -> QuerySet[Bot]:
-    """Every bot with its `state` (a BotState) at this moment."""
-    now, at = timezone.now(), pointer.current()
+def standing(at: PointerMove | None) -> QuerySet[Any]:
+    """Every bot with its `state` (a BotState) at this moment, where `at` is where the pointer stands."""
+    now = timezone.now()
     is_live = Q(last_heard_at__gt=_live_since(now))
     is_awaited = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _holds_a_token(now)
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
@@ -72,16 +72,16 @@ def standing() -> QuerySet[Bot]:
     )
 
 
-def worst_first(rows: QuerySet[Bot]) -> QuerySet[Bot]:
+def worst_first(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Rows of `standing`, what troubles somebody before what does not."""
     ranks = [When(state=state.value, then=Value(rank)) for rank, state in enumerate(BotState)]
     return rows.order_by(Case(*ranks, output_field=IntegerField()), "name", "instance")
 
 
-def troubled() -> dict[BotState, Sequence[str]]:
+def troubled(at: PointerMove | None) -> dict[BotState, Sequence[str]]:
     """The bots that are an alarm, by what is wrong with them, named."""
     late_since = timezone.now() - timedelta(seconds=settings.BOT_LATE_SECONDS)
-    rows = standing().filter(
+    rows = standing(at).filter(
         Q(state__in=(BotState.MIXTURE.value, BotState.BEHIND.value))
         | Q(state=BotState.SILENT.value, last_heard_at__lte=late_since)
     )

@@ -253,9 +253,6 @@ class Bot(models.Model):
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"
     )
 
-    state: str
-    """A BotState; only on rows that come from deploy.fleet."""
-
     class Meta:
         ordering = ["name", "instance"]
         constraints = [models.UniqueConstraint(fields=["name", "instance"], name="an_instance_is_one_bot")]

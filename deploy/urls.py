@@ -1,10 +1,11 @@
 from django.urls import path
 
-from deploy.views import board, coins, datasets, launch, releases, reports
+from deploy.views import board, bots, coins, datasets, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
     path("pin/", board.pin, name="pin"),
+    path("bots/", bots.index, name="bots"),
     path("coins/", coins.index, name="coins"),
     path("coins/<str:symbol>/", coins.change, name="coin-change"),
     path("datasets/<int:pk>/withdraw/", datasets.withdraw, name="dataset-withdraw"),

@@ -401,3 +401,11 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
 def document_of(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
     return json.loads(snapshot.of(move).body)
+
+
+def heartbeat_of(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:
+    """The body of a heartbeat of a bot that runs this move's release, the whole of it."""
+    document = document_of(move)
+    said = {name: document[name] for name in ("service", "epoch", "line", "release")}
+    bundles = {coin: model["bundle"] for coin, model in document["models"].items()}
+    return {"instance": instance, "client_version": "0.1.0", **said, "bundles": bundles, **changes}

@@ -22,6 +22,7 @@ TONES = {
     "standby": "good",
     "swap": "good",
     "alive": "good",
+    "current": "good",
     "in force": "good",
     "fixed": "good",
     "holds": "good",
@@ -31,6 +32,8 @@ TONES = {
     "rejected": "bad",
     "offline": "bad",
     "silent": "bad",
+    "mixture": "bad",
+    "behind": "bad",
     "not fixed": "bad",
     "inconclusive": "wait",
     "awaiting_approval": "wait",
@@ -40,8 +43,9 @@ TONES = {
     "looser": "wait",
     "running": "busy",
     "building": "busy",
+    "moving": "busy",
 }
-WORDS = {"swap": "approved", "pin": "pinned"}
+WORDS = {"swap": "approved", "pin": "pinned", "moving": "following"}
 SIGNS = {
     "passed": ("good", "✓"),
     "failed": ("bad", "✕"),

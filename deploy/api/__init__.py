@@ -2,6 +2,7 @@
 
 from deploy.api.active import Active, SignedActive
 from deploy.api.alarms import Alarms
+from deploy.api.bots import Acknowledgements, Bots, Heartbeat, OneMove
 from deploy.api.coins import Coins, OneCoin
 from deploy.api.datasets import WithdrawDataset
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
@@ -10,15 +11,19 @@ from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
 
 __all__ = [
+    "Acknowledgements",
     "Active",
     "Alarms",
     "Approve",
+    "Bots",
     "Cancel",
     "Coins",
     "Decline",
     "Keys",
+    "Heartbeat",
     "Moves",
     "OneCoin",
+    "OneMove",
     "Pin",
     "Register",
     "ReleaseDetail",

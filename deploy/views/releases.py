@@ -15,6 +15,7 @@ from accounts.rules import Actor, Role
 from audit.errors import DomainError
 from audit.models import AuditEvent
 from deploy import pointer, services
+from deploy.fleet import fleet
 from deploy.forms import DecisionForm
 from deploy.matrix import matrix
 from deploy.models import Release
@@ -138,6 +139,7 @@ def _page(
     context = {
         "release": release,
         "now": now,
+        "fleet": fleet(now, pointer.announced()) if Action.APPROVE in release.allowed_actions else None,
         "is_building": is_building,
         "is_fallback": pointer.fallback() == release,
         "places": places,

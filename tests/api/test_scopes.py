@@ -37,6 +37,7 @@ DECIDED: Statuses = (401, 403, 403, 403, 200)
 OPERATED_OR_DECIDED: Statuses = (401, 403, 403, 200, 200)
 ONCE: Statuses = (401, 403, 403, 200, 409)  # for both; what the operator did, the approver finds done
 PROPOSED: Statuses = (401, 403, 403, 403, 201)
+SAID_BY_A_BOT: Statuses = (401, 200, 403, 403, 403)
 
 SAYS_WHY = {"reason": "figures checked"}
 
@@ -198,12 +199,22 @@ def pin() -> Request:
     return Request("pointer/pin/", SAYS_WHY)
 
 
+def heartbeat() -> Request:
+    return Request("bots/heartbeat/", scenarios.heartbeat_of(scenarios.service_in_use()))
+
+
+def of_move(path: str = "") -> Callable[[], Request]:
+    return lambda: Request(f"moves/{scenarios.service_in_use().epoch}/{path}")
+
+
 MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active"): (SERVED, snapshot),
     ("GET", "active-signed"): (SERVED, signed_snapshot),
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
+    ("GET", "bots"): (READ, plain("bots/")),
+    ("POST", "heartbeat"): (SAID_BY_A_BOT, heartbeat),
     ("GET", "bundles"): (READ, plain("bundles/")),
     ("POST", "bundles"): (STARTED, import_checkpoint),
     ("GET", "coins"): (READ, plain("coins/")),
@@ -216,6 +227,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "diagnosis"): (READ, one_diagnosis),
     ("GET", "keys"): (READ, plain("keys/")),
     ("GET", "moves"): (READ, plain("moves/")),
+    ("GET", "move"): (READ, of_move()),
+    ("GET", "acknowledgements"): (READ, of_move("acknowledgements/")),
     ("POST", "pin"): (DECIDED, pin),
     ("GET", "policies"): (READ, plain("policies/")),
     ("POST", "policies"): (PROPOSED, propose),

@@ -89,7 +89,7 @@ def moved_ago(move: PointerMove, seconds: float, monkeypatch: pytest.MonkeyPatch
 
 
 def states() -> dict[str, str]:
-    return dict(fleet.worst_first(fleet.standing()).values_list("instance", "state"))
+    return dict(fleet.worst_first(fleet.standing(pointer.current())).values_list("instance", "state"))
 
 
 def troubles() -> dict[str, str]:

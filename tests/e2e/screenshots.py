@@ -50,6 +50,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "release-broken": (f"/releases/{desk.inherited.pk}/", "victor"),
         "release-building": (f"/releases/{desk.building.pk}/", "olivia"),
         "report": (f"/releases/{desk.awaiting.pk}/report/", "anna"),
+        "bots": ("/bots/", "anna"),
         "runs": ("/runs/", "olivia"),
         "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),

@@ -13,8 +13,10 @@ import polars as pl
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import services
-from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from accounts.rules import Actor
+from deploy import pointer, services
+from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
+from deploy.rules import Running
 from gates import services as gates
 from gates.models import Diagnosis
 from tests import factories, lifelike, scenarios
@@ -33,6 +35,7 @@ PEOPLE = {
     "norma": [],
 }
 STAFF = "ada"
+FULL = "epoch 3 is in use but not kept for a restart: the cache's disk is full (ENOSPC)"
 
 
 @dataclass
@@ -73,6 +76,7 @@ def desk(*, bars: int = 2_400) -> Scene:
         seed=2, figures={coin: drawn(coin) for coin in scenarios.COINS}, is_simulated=True
     ).settled()
     workers()
+    bots(awaiting)
     failed = failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
     building = under_way({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
@@ -164,6 +168,42 @@ def workers() -> None:
         last_heard_at=now - timedelta(minutes=14),
         **common,
     )
+
+
+def bots(ready_for: Release) -> None:
+    """Three bots that run what they must, two of them ready for what comes next."""
+    for name, instances in {"trader": ("desk-1", "desk-2"), "paper": ("lab",)}.items():
+        for instance in instances:
+            is_ready = instance != "lab"
+            heard_of(name, instance, ready_for=ready_for.pk if is_ready else None)
+    # Live for as long as the pages are looked at.
+    now = timezone.now()
+    Bot.objects.update(first_heard_at=now - timedelta(days=9), last_heard_at=now + timedelta(minutes=10))
+
+
+def troubled_bots() -> None:
+    """A bot in each kind of trouble, as none is in the scene itself."""
+    now = pointer.current()
+    assert now is not None
+    heard_of("trader", "desk-3", epoch=now.epoch - 1, release=None, line=None, bundles={}, last_error=FULL)
+    heard_of("trader", "desk-4", epoch=now.epoch + 4, stale_since=timezone.now() - timedelta(hours=2))
+    heard_of("paper", "cellar")
+    none = dict.fromkeys(("service", "epoch", "line", "release"))
+    heard_of("paper", "new", **none, bundles={})
+    Bot.objects.exclude(instance="cellar").update(last_heard_at=timezone.now() + timedelta(minutes=10))
+    Bot.objects.filter(instance="cellar").update(last_heard_at=timezone.now() - timedelta(hours=3))
+
+
+def heard_of(name: str, instance: str, **changes: Any) -> None:
+    """A heartbeat of a bot that runs the pointer's release, but for the changes."""
+    now = pointer.current()
+    assert now is not None
+    if not User.objects.filter(username=name).exists():
+        factories.token(factories.person(name), "bot")
+    said = scenarios.heartbeat_of(now, instance, **changes)
+    running = Running(said["release"], said["line"], said["bundles"])
+    rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}
+    services.heartbeat(services.Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
 
 
 def under_way(datasets: dict[Coin, Dataset]) -> Release:
@@ -259,8 +299,6 @@ def approved(release: Release) -> None:
 
 
 def _epoch() -> int:
-    from deploy import pointer
-
     now = pointer.current()
     assert now is not None
     return now.epoch

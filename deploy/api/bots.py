@@ -1,0 +1,247 @@
+"""Bots: what each says it runs, and who has followed a move."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import inputs
+from accounts.authentication import IsBot, actor_of
+from audit.errors import NotFound
+from deploy import fleet, pointer, services
+from deploy.models import Acknowledgement, Bot, PointerMove
+from deploy.rules import BotState, Running
+from deploy.services import Heartbeat as Said
+
+MOST_COINS = 64
+_INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
+_COIN = r"^[A-Z0-9]{1,12}$"
+_DIGEST = r"^sha256:[0-9a-f]{64}$"
+_BUNDLES = {
+    "type": "object",
+    "maxProperties": MOST_COINS,
+    "propertyNames": {"pattern": _COIN},
+    "additionalProperties": {"type": "string", "pattern": _DIGEST},
+}
+
+HEARTBEAT_EXAMPLE = {
+    "instance": "desk-1",
+    "client_version": "0.1.0",
+    "service": "crpbot-4f2c…",
+    "epoch": 7,
+    "line": "v7_fixed",
+    "release": 3,
+    "bundles": {"BTC": f"sha256:{'51d7' * 16}"},
+    "ready_for": 4,
+    "last_error": None,
+    "stale_since": None,
+}
+
+
+@extend_schema_field(_BUNDLES)
+class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+    """A bundle's digest by coin, so many coins at most."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict) or len(data) > MOST_COINS:
+            raise serializers.ValidationError(f"Give an object of at most {MOST_COINS} coins.")
+        for coin, digest in data.items():
+            if not re.fullmatch(_COIN, coin):
+                raise serializers.ValidationError("A coin is named as in `BTC`.")
+            if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
+                raise serializers.ValidationError(
+                    f"{coin}: give the bundle's digest, `sha256:` and 64 hex digits."
+                )
+        return data
+
+    def to_representation(self, value: Mapping[str, str]) -> dict[str, str]:
+        return dict(value)
+
+
+class Heartbeat(APIView):
+    permission_classes = [IsBot]
+    can_conflict = True
+
+    @extend_schema_serializer(
+        component_name="Heartbeat",
+        examples=[OpenApiExample("on epoch 7", HEARTBEAT_EXAMPLE, request_only=True)],
+    )
+    class Input(inputs.Input):
+        instance = serializers.RegexField(
+            _INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
+        )
+        client_version = inputs.Text(max_length=64)
+        service = inputs.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
+        epoch = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID, allow_null=True)
+        line = inputs.Text(max_length=32, allow_null=True)
+        release = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID, allow_null=True)
+        bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
+        ready_for = inputs.Whole(
+            min_value=1,
+            max_value=inputs.BIGGEST_ID,
+            allow_null=True,
+            default=None,
+            help_text="The announced release, once it is fetched, verified and loaded.",
+        )
+        last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
+        stale_since = serializers.DateTimeField(allow_null=True, default=None)
+
+    @extend_schema_serializer(component_name="HeartbeatAnswer")
+    class Output(serializers.Serializer[Any]):
+        heartbeat_seconds = serializers.IntegerField(help_text="When to send the next one.")
+        epoch = serializers.IntegerField(allow_null=True, help_text="The pointer's; null before the first.")
+        next = serializers.IntegerField(allow_null=True, help_text="The announced release, to fetch ahead.")
+
+    @extend_schema(operation_id="send_heartbeat", request=Input, responses=Output)
+    def post(self, request: Request) -> Response:
+        """Say what this bot runs. The first heartbeat that names an epoch acknowledges it. 409 for another service's bot."""
+        heard = services.heartbeat(_said(self.Input.read(request)), actor=actor_of(request))
+        answer = {
+            "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
+            "epoch": heard.epoch,
+            "next": heard.next.pk if heard.next else None,
+        }
+        return Response(self.Output(answer).data)
+
+
+def _said(checked: Mapping[str, Any]) -> Said:
+    return Said(
+        instance=checked["instance"],
+        client_version=checked["client_version"],
+        service=checked["service"],
+        epoch=checked["epoch"],
+        running=Running(checked["release"], checked["line"], checked["bundles"]),
+        ready_for=checked["ready_for"],
+        last_error=checked["last_error"] or "",
+        stale_since=checked["stale_since"],
+    )
+
+
+class Bots(ListAPIView[Bot]):
+    """Every bot as it last described itself, against what it must run; what troubles somebody comes first."""
+
+    class Filter(filters.FilterSet):
+        name = filters.CharFilter()
+        instance = filters.CharFilter()
+        state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in BotState])
+        epoch = inputs.WholeFilter()
+        release = inputs.WholeFilter(field_name="release_number")
+        ready_for = inputs.WholeFilter()
+
+    @extend_schema_serializer(component_name="Bot")
+    class Output(serializers.ModelSerializer[Bot]):
+        state = serializers.ChoiceField(
+            [state.value for state in BotState],
+            help_text="`mixture`: not what its epoch's release holds. `behind`: live, and not on the pointer's epoch."
+            " `moving`: the same, but the move is young. `silent`: not heard of for three heartbeats. `gone`: nor is it"
+            " waited for.",
+        )
+        release = serializers.IntegerField(source="release_number", allow_null=True)
+        bundles = Bundles()
+
+        class Meta:
+            model = Bot
+            fields: ClassVar = [
+                "name", "instance", "state", "epoch", "line", "release", "bundles", "differs", "ready_for",
+                "client_version", "last_error", "stale_since", "first_heard_at", "last_heard_at",
+            ]  # fmt: skip
+
+    serializer_class = Output
+    filterset_class = Filter
+    queryset = Bot.objects.none()
+
+    def get_queryset(self) -> QuerySet[Bot]:
+        return fleet.worst_first(fleet.standing(pointer.current()))
+
+
+class OneMove(APIView):
+    @extend_schema_serializer(component_name="MoveDetail")
+    class Output(serializers.Serializer[Any]):
+        epoch = serializers.IntegerField()
+        kind = serializers.CharField()
+        line = serializers.CharField(source="release.line", default=None, allow_null=True)
+        release = serializers.IntegerField(source="release_id", allow_null=True)
+        moved_by = serializers.CharField()
+        reason = serializers.CharField()
+        moved_at = serializers.DateTimeField()
+        is_current = serializers.BooleanField()
+        acknowledged = serializers.IntegerField(
+            help_text="Bots that acknowledged it at any time, as far as they are kept."
+        )
+        live = serializers.IntegerField(help_text="Bots that are live now.")
+        has_converged = serializers.BooleanField(
+            help_text="Whether there was a moment at which every live bot ran it."
+        )
+        converged_at = serializers.DateTimeField(source="convergence.at", default=None, allow_null=True)
+        bots = serializers.IntegerField(
+            source="convergence.bots", default=None, allow_null=True, help_text="Live when it converged."
+        )
+        slowest_seconds = serializers.FloatField(
+            source="convergence.slowest_seconds",
+            default=None,
+            allow_null=True,
+            help_text="From the move to the last acknowledgement of a bot that was there when it moved.",
+        )
+
+    @extend_schema(operation_id="show_move", responses=Output)
+    def get(self, request: Request, epoch: int) -> Response:
+        """One move of the pointer, and whether every live bot has followed it."""
+        move = PointerMove.objects.select_related("release", "convergence").filter(pk=epoch).first()
+        if move is None:
+            raise NotFound(f"There is no epoch {epoch}.")
+        now = pointer.current()
+        extra = {
+            "is_current": move == now,
+            "acknowledged": move.acknowledgements.count(),
+            "live": fleet.live().count(),
+            "has_converged": hasattr(move, "convergence")
+            or (move == now and fleet.fleet(move, None).has_converged),
+        }
+        for name, value in extra.items():
+            setattr(move, name, value)
+        return Response(self.Output(move).data)
+
+
+class Acknowledgements(ListAPIView[Acknowledgement]):
+    """Who acknowledged a move, the slowest first."""
+
+    class Filter(filters.FilterSet):
+        name = filters.CharFilter(field_name="bot__name")
+        instance = filters.CharFilter(field_name="bot__instance")
+
+    @extend_schema_serializer(component_name="Acknowledgement")
+    class Output(serializers.ModelSerializer[Acknowledgement]):
+        name = serializers.CharField(source="bot.name")
+        instance = serializers.CharField(  # type: ignore[assignment]  # a field's name, not what is serialized
+            source="bot.instance"
+        )
+        joined_later = serializers.SerializerMethodField(
+            help_text="Whether the bot was first heard of after the move: its seconds then say nothing of how fast it is."
+        )
+
+        class Meta:
+            model = Acknowledgement
+            fields: ClassVar = ["name", "instance", "at", "seconds", "joined_later"]
+
+        def get_joined_later(self, row: Acknowledgement) -> bool:
+            return row.bot.first_heard_at > row.move.moved_at
+
+    serializer_class = Output
+    filterset_class = Filter
+    queryset = Acknowledgement.objects.none()
+
+    def get_queryset(self) -> QuerySet[Acknowledgement]:
+        epoch = self.kwargs.get("epoch", 0)
+        if not PointerMove.objects.filter(pk=epoch).exists():
+            raise NotFound(f"There is no epoch {epoch}.")
+        rows = Acknowledgement.objects.filter(move_id=epoch).select_related("bot", "move")
+        return rows.order_by("-seconds", "-id")

@@ -1,0 +1,35 @@
+"""Bots: what each says it runs, against what every bot must run."""
+
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from accounts.pages import living, paged
+from deploy import pointer
+from deploy.fleet import fleet, standing, worst_first
+from deploy.models import Acknowledgement, Convergence
+from deploy.rules import BotState
+
+MOVING_SECONDS = 2
+STILL_SECONDS = 5
+
+
+@require_safe
+def index(request: HttpRequest) -> HttpResponse:
+    now = pointer.current()
+    found = fleet(now, pointer.announced())
+    rows, state = worst_first(standing(now)), request.GET.get("state")
+    if state in set(BotState):
+        rows = rows.filter(state=state)
+    of_the_move = Acknowledgement.objects.filter(move=now)
+    rows = rows.prefetch_related(Prefetch("acknowledgements", of_the_move, to_attr="of_the_move"))
+    context = {
+        "now": now,
+        "fleet": found,
+        "convergence": Convergence.objects.filter(move=now).first(),
+        "page": paged(request, rows),
+        "states": list(BotState),
+        "state": state,
+    }
+    every = STILL_SECONDS if found.has_converged or not found.live else MOVING_SECONDS
+    return living(request, "deploy/bots.html", "deploy/_bots.html", context, every_seconds=every)

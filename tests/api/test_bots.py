@@ -1,0 +1,159 @@
+"""Heartbeats as bots send them, and what a program reads of bots and of who followed a move."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from accounts.models import User
+from deploy import services
+from deploy.models import Acknowledgement, Bot
+from tests import scenarios
+from tests.api.callers import Caller, assert_problem
+from tests.scenarios import APPROVER
+
+pytestmark = pytest.mark.django_db
+
+HEARTBEAT = "bots/heartbeat/"
+
+
+def approved() -> Any:
+    waiting = scenarios.awaiting_approval()
+    return services.approve(waiting, actor=APPROVER, reason="every gate passed", epoch=1)
+
+
+def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_comes_next(bot: Caller) -> None:
+    now = scenarios.service_in_use()
+    answer = bot.post(HEARTBEAT, scenarios.heartbeat_of(now))
+    assert (answer.status_code, answer.json()) == (200, {"heartbeat_seconds": 10, "epoch": 1, "next": None})
+    waiting = scenarios.awaiting_approval()
+    said = scenarios.heartbeat_of(
+        now, ready_for=waiting.pk, last_error="", stale_since="2026-11-22T08:00:00Z"
+    )
+    assert bot.post(HEARTBEAT, said).json()["next"] == waiting.pk
+
+
+def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
+    scenarios.service_in_use()
+    none = dict.fromkeys(("service", "epoch", "line", "release"))
+    answer = bot.post(HEARTBEAT, {"instance": "a", "client_version": "0.1.0", **none, "bundles": {}})
+    assert (answer.status_code, Bot.objects.get().epoch) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"instance": "desk 1"}, "instance"),
+        ({"instance": "d" * 65}, "instance"),
+        ({"client_version": ""}, "client_version"),
+        ({"client_version": "v" * 65}, "client_version"),
+        ({"epoch": "1"}, "epoch"),
+        ({"epoch": 0}, "epoch"),
+        ({"epoch": 2**63}, "epoch"),
+        ({"release": True}, "release"),
+        ({"ready_for": -1}, "ready_for"),
+        ({"bundles": {"BTC": "51d7"}}, "bundles"),
+        ({"bundles": {"BTC": None}}, "bundles"),
+        ({"bundles": {"btc/": f"sha256:{'0' * 64}"}}, "bundles"),
+        ({"bundles": {f"C{number}": f"sha256:{'0' * 64}" for number in range(65)}}, "bundles"),
+        ({"bundles": []}, "bundles"),
+        ({"last_error": "e" * 1001}, "last_error"),
+        ({"stale_since": "yesterday"}, "stale_since"),
+        ({"epochs": 1}, "epochs"),
+        ({"epoch": None}, "epoch"),
+        ({"service": None}, "service"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_a_bot_cannot_mean_is_refused_by_the_name_of_the_field(
+    changes: dict[str, Any], field: str, bot: Caller
+) -> None:
+    said = scenarios.heartbeat_of(scenarios.service_in_use(), **changes)
+    assert field in assert_problem(bot.post(HEARTBEAT, said), 400)["errors"]
+    assert not Bot.objects.exists()
+
+
+def test_a_bot_of_another_service_is_told_which_is_which(bot: Caller) -> None:
+    said = scenarios.heartbeat_of(scenarios.service_in_use(), service="crpbot-other")
+    assert_problem(
+        bot.post(HEARTBEAT, said), 409, "follows the service crpbot-other", "cache folder of its own"
+    )
+
+
+def test_an_approver_does_not_speak_for_a_bot(as_approver: Caller) -> None:
+    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    assert_problem(as_approver.post(HEARTBEAT, said), 403, "only a bot says what it runs")
+
+
+def test_a_heartbeat_is_cheap(bot: Caller) -> None:
+    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    bot.post(HEARTBEAT, said)
+    with CaptureQueriesContext(connection) as asked:
+        bot.post(HEARTBEAT, said)
+    assert len(asked) <= 7
+
+
+def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller, as_operator: Caller) -> None:
+    before = scenarios.service_in_use()
+    old = scenarios.heartbeat_of(before, "b")
+    bot.post(HEARTBEAT, old)
+    now = approved()
+    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "a"))
+    mixed = scenarios.heartbeat_of(now, "c")
+    mixed["bundles"] |= {"SOL": old["bundles"]["SOL"]}
+    bot.post(HEARTBEAT, mixed)
+    rows = as_operator.get("bots/").json()["results"]
+    assert [(row["instance"], row["state"], row["epoch"]) for row in rows] == [
+        ("c", "mixture", 2),
+        ("b", "moving", 1),
+        ("a", "current", 2),
+    ]
+    assert rows[0]["bundles"] == mixed["bundles"]
+    assert rows[0]["differs"].startswith("SOL is ")
+    assert [row["instance"] for row in as_operator.get("bots/?state=moving").json()["results"]] == ["b"]
+    assert as_operator.get("bots/?epoch=2&limit=1").json()["count"] == 2
+    assert_problem(as_operator.get("bots/?state=tired"), 400)
+
+
+def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operator: Caller) -> None:
+    before = scenarios.service_in_use()
+    for instance in ("a", "b"):
+        bot.post(HEARTBEAT, scenarios.heartbeat_of(before, instance))
+    now = approved()
+    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "a"))
+    move = as_operator.get("moves/2/").json()
+    assert (move["acknowledged"], move["live"], move["has_converged"], move["converged_at"]) == (
+        1,
+        2,
+        False,
+        None,
+    )
+    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "b"))
+    services.watch_bots()
+    move = as_operator.get("moves/2/").json()
+    assert (move["bots"], move["has_converged"], move["is_current"]) == (2, True, True)
+    rows = as_operator.get("moves/2/acknowledgements/").json()["results"]
+    assert [row["instance"] for row in rows] == ["b", "a"]
+    assert move["slowest_seconds"] == rows[0]["seconds"]
+    assert not rows[0]["joined_later"]
+    assert as_operator.get("moves/1/acknowledgements/?instance=a").json()["results"][0]["joined_later"]
+    for path in ("moves/9/", "moves/9/acknowledgements/"):
+        assert_problem(as_operator.get(path), 404, "There is no epoch 9")
+
+
+def test_a_move_that_was_overtaken_has_not_converged(bot: Caller, as_operator: Caller) -> None:
+    bot.post(HEARTBEAT, scenarios.heartbeat_of(scenarios.service_in_use()))
+    Bot.objects.update(last_heard_at=timezone.now() - timedelta(seconds=60))
+    approved()
+    move = as_operator.get("moves/1/").json()
+    assert (move["is_current"], move["has_converged"], move["acknowledged"]) == (False, False, 1)
+
+
+def test_a_revoked_bot_is_heard_no_more(bot: Caller, approver: User) -> None:
+    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    User.objects.filter(username="trader").update(is_active=False)
+    assert_problem(bot.post(HEARTBEAT, said), 401)
+    assert not Acknowledgement.objects.exists()

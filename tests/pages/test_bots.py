@@ -1,0 +1,89 @@
+"""The page of the bots, and what the board and a release to decide say of them."""
+
+import html
+import re
+
+import pytest
+
+from deploy import alarms
+from deploy.models import Bot, Release
+from tests.pages import scene
+from tests.pages.conftest import SignedIn
+
+pytestmark = pytest.mark.django_db
+
+
+def words(page: str) -> str:
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
+
+
+def shown(signed_in: SignedIn, path: str = "/bots/") -> str:
+    return words(signed_in("victor").get(path).content.decode())
+
+
+def test_the_board_says_how_many_bots_run_what_they_must(desk: scene.Scene, signed_in: SignedIn) -> None:
+    assert re.search(r"Bots 3 of 3 bots on epoch \d+", shown(signed_in, "/"))
+
+
+def test_board_and_approval_say_how_many_are_ready(desk: scene.Scene, signed_in: SignedIn) -> None:
+    assert "2 of 3 bots ready" in shown(signed_in, "/")
+    to_decide = f"/releases/{desk.awaiting.pk}/"
+    assert "2 of 3 bots ready The others fetch its files still" in shown(signed_in, to_decide)
+    Bot.objects.update(ready_for=desk.awaiting.pk)
+    assert "3 of 3 bots ready They hold its files, checked and loaded" in shown(signed_in, to_decide)
+
+
+def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: SignedIn) -> None:
+    page = shown(signed_in)
+    assert "What every bot must run v5 epoch 2" in page
+    assert page.count("3 as released") == 3
+    assert re.search(r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s .*ready 0\.1\.0", page)
+
+
+def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: SignedIn) -> None:
+    scene.troubled_bots()
+    page = shown(signed_in)
+    assert [page.index(name) for name in ("desk-4", "cellar", "desk-1")] == sorted(
+        page.index(name) for name in ("desk-4", "cellar", "desk-1")
+    )
+    assert "Differs: this service never had epoch 6." in page
+    assert "Stale since 2 hours ago" in page
+    assert "Its last error: epoch 3 is in use but not kept" in page
+    assert re.search(r"paper new following – no model none", page)
+    assert {trouble.name for trouble in alarms.troubles()} >= {"mixture", "silent"}
+    assert "What a bot runs is not what its epoch's release holds" in shown(signed_in, "/")
+
+
+def test_a_bots_own_words_are_shown_as_text(desk: scene.Scene, signed_in: SignedIn) -> None:
+    scene.heard_of("trader", "desk-1", last_error="<script>alert(1)</script>")
+    page = signed_in("victor").get("/bots/").content.decode()
+    assert "&lt;script&gt;alert(1)" in page and "<script>alert" not in page
+
+
+def test_without_a_bot_it_says_how_one_comes_to_report(desk: scene.Scene, signed_in: SignedIn) -> None:
+    Bot.objects.all().delete()
+    assert "No bot has reported yet" in shown(signed_in)
+    assert "Bots none reports" in shown(signed_in, "/")
+
+
+def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
+    desk: scene.Scene, signed_in: SignedIn
+) -> None:
+    client = signed_in("victor")
+    page = client.get("/bots/").content.decode()
+    again = re.search(r'hx-get="([^"]+)" hx-trigger="every 5s"', page)
+    assert again
+    htmx = {"HX-Request": "true"}
+    assert client.get(again[1], headers=htmx).status_code == 204
+    Bot.objects.filter(instance="lab").update(ready_for=desk.awaiting.pk)
+    assert client.get(again[1], headers=htmx).status_code == 200
+    Bot.objects.filter(instance="lab").update(epoch=1)
+    assert 'hx-trigger="every 2s"' in client.get("/bots/").content.decode()
+
+
+def test_a_release_that_is_not_announced_says_which_one_is(desk: scene.Scene, signed_in: SignedIn) -> None:
+    from tests import scenarios
+
+    newer: Release = scenarios.Build(seed=21).settled()
+    page = shown(signed_in, f"/releases/{desk.awaiting.pk}/")
+    assert f"Bots fetch release {newer.pk} ahead, not this one" in page
