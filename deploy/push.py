@@ -13,6 +13,8 @@ import redis
 import redis.asyncio
 from django.conf import settings
 from django.db import transaction
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -46,14 +48,27 @@ async def moves() -> AsyncIterator[None]:
                 await channel.subscribe(CHANNEL)
                 is_told = False
                 yield
-                while True:
-                    if await channel.get_message(timeout=LISTEN_SECONDS):
-                        yield
+                async for _ in _messages(channel):
+                    yield
         except (RedisError, OSError) as error:
             if not is_told:  # once, not at every attempt
                 logger.warning("Redis does not tell of moves, the database is asked instead: %s", error)
             is_told = True
         await asyncio.sleep(random.uniform(*RECONNECT_SECONDS))
+
+
+async def _messages(channel: PubSub) -> AsyncIterator[None]:
+    """Whatever comes. Raises ConnectionError where not even a ping is answered: half of a connection tells nothing."""
+    is_asked = False
+    while True:
+        if await channel.get_message(timeout=LISTEN_SECONDS):
+            is_asked = False
+            yield
+        elif is_asked:
+            raise redis.ConnectionError("it no longer answers")
+        else:
+            is_asked = True
+            await channel.ping()
 
 
 def _publish(epoch: int) -> None:
@@ -73,7 +88,5 @@ def _listening() -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(
         settings.REDIS_URL,
         socket_connect_timeout=TIMEOUT_SECONDS,
-        socket_keepalive=True,
-        health_check_interval=int(LISTEN_SECONDS),
-        retry=redis.asyncio.retry.Retry(NoBackoff(), 0),
+        retry=AsyncRetry(NoBackoff(), 0),
     )

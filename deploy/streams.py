@@ -154,8 +154,11 @@ class Streams:
                         await self._woken.wait()
 
     async def _listen(self) -> None:
-        async for _ in push.moves():
-            self._woken.set()
+        try:
+            async for _ in push.moves():
+                self._woken.set()
+        except Exception:
+            logger.exception("nothing tells the streams of moves any more: the database is asked")
 
     async def _look(self) -> None:
         """Give each what it has not been offered, and end those whose token no longer stands."""
