@@ -20,6 +20,7 @@ v1 = [
     path("audit/", audit.Events.as_view(), name="audit"),
     path("bots/", deploy.Bots.as_view(), name="bots"),
     path("bots/heartbeat/", deploy.Heartbeat.as_view(), name="heartbeat"),
+    path("bots/windows/", deploy.LiveWindows.as_view(), name="windows"),
     path("bundles/", training.Bundles.as_view(), name="bundles"),
     path("coins/", deploy.Coins.as_view(), name="coins"),
     path("coins/<str:symbol>/", deploy.OneCoin.as_view(), name="coin"),

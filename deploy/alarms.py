@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from deploy import fleet, outcomes, pointer, signing
+from deploy import fleet, live, outcomes, pointer, signing
 from deploy.models import Alarm, PointerMove, Release
 from deploy.readiness import Fitness, readiness
-from deploy.rules import AlarmName, BotState, Severity
+from deploy.rules import AlarmName, BotState, MoveKind, Severity
 
 BOTS_NAMED = 3
 
@@ -47,6 +47,7 @@ def found(fitness: Fitness) -> Iterator[Trouble]:
         yield from _of_missing_coins(now.release)
         yield from _of_what_is_live(now.release)
     yield from _of_the_bots(now)
+    yield from _of_their_predictions()
     if reason := signing.why_not():
         yield _of_signing(reason)
 
@@ -135,6 +136,32 @@ def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
             Severity.WARNING,
             f"Nobody knows what these bots run, they have fallen silent: {_named(bots)}.",
             "See whether they run and reach this service. A bot that is no longer needed: revoke its token.",
+        )
+
+
+def _of_their_predictions() -> Iterator[Trouble]:
+    """Without figures, which change with every window; the release's page has them."""
+    found = live.standing()
+    if found is None:
+        return
+    if found.breaching and not found.calls_for_a_pin:
+        is_on_fallback = found.move.kind == MoveKind.PIN
+        yield Trouble(
+            AlarmName.LIVE,
+            Severity.CRITICAL if is_on_fallback else Severity.WARNING,
+            f"What these bots predict on epoch {found.move.epoch} breaches the live gates: "
+            f"{_named(sorted({str(bot) for bot in found.bots}))}.",
+            "The fallback answers what is no number, and nothing is left to pin: stop the bots, and launch a new fallback."
+            if is_on_fallback
+            else "Most live bots say otherwise, so the pointer stays: see what candles these bots are fed, or stop them.",
+        )
+    if found.wandering:
+        yield Trouble(
+            AlarmName.DRIFT,
+            Severity.WARNING,
+            f"What is predicted on epoch {found.move.epoch} wanders from what was judged: "
+            f"{', '.join(sorted({window.coin.symbol for window in found.wandering}))}.",
+            "Look at the release's page, live against the gate window: where the market has moved for good, train again.",
         )
 
 

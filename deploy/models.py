@@ -16,6 +16,7 @@ from deploy.rules import (
     Severity,
     allowed_actions,
 )
+from gates.live import Tally
 from gates.models import Diagnosis, GatePolicy
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 
@@ -294,6 +295,74 @@ class Convergence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.bots} bots on epoch {self.move_id}"
+
+
+class LiveWindow(models.Model):
+    """Some predictions of one coin by one bot under one epoch, counted; judged once, when it came.
+
+    Append-only, and forgotten with its age; what moved the pointer stands in the audit.
+    """
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="windows")
+    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="windows")
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+")
+    policy = models.ForeignKey(
+        GatePolicy, on_delete=models.PROTECT, related_name="+", help_text="whose live part judged it"
+    )
+    first_at = models.DateTimeField(help_text="by the bot's clock")
+    last_at = models.DateTimeField()
+    received_at = models.DateTimeField(db_index=True)
+    predictions = models.PositiveIntegerField()
+    non_finite = models.PositiveIntegerField(help_text="answers that were no numbers")
+    down = models.PositiveIntegerField()
+    neutral = models.PositiveIntegerField()
+    up = models.PositiveIntegerField()
+    confidence = models.JSONField(help_text="counts by the bands of mlcore.certainty")
+    logit_least = models.FloatField(null=True, blank=True)
+    logit_greatest = models.FloatField(null=True, blank=True)
+    out_of_range = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        help_text="feature values outside what training saw; none where nobody knows that",
+    )
+    breach = models.TextField(
+        blank=True, help_text="what tripped, with its figures; none for another epoch's"
+    )
+    warning = models.TextField(blank=True, help_text="what wanders, with its figures")
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["move", "bot", "coin", "id"], name="live_windows_of_a_bot")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["bot", "move", "coin", "first_at"], name="a_window_sent_again_counts_once"
+            ),
+            models.CheckConstraint(
+                name="a_window_adds_up",
+                condition=models.Q(
+                    predictions=models.F("down")
+                    + models.F("neutral")
+                    + models.F("up")
+                    + models.F("non_finite")
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.predictions} predictions of {self.coin} by {self.bot}"
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(
+            self.predictions,
+            self.non_finite,
+            (self.down, self.neutral, self.up),
+            tuple(self.confidence),
+            self.logit_least,
+            self.logit_greatest,
+            self.out_of_range or 0,
+            0 if self.out_of_range is None else self.predictions - self.non_finite,
+        )
 
 
 class ServiceIdentity(models.Model):

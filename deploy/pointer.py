@@ -1,5 +1,7 @@
 """The pointer: what it says now, and the one function that moves it."""
 
+from collections.abc import Mapping, Sequence
+
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -59,9 +61,15 @@ def _stands_on_withdrawn(place: ReleaseCoin) -> bool:
 
 
 def move(
-    kind: MoveKind, release: Release | None, *, policy: GatePolicy, actor: object, reason: str
+    kind: MoveKind,
+    release: Release | None,
+    *,
+    policy: GatePolicy,
+    actor: object,
+    reason: str,
+    evidence: Sequence[Mapping[str, object]] = (),
 ) -> PointerMove:
-    """Append the next epoch and its event, in the caller's transaction.
+    """Append the next epoch and its event, in the caller's transaction; the event holds the `evidence`, if any.
 
     The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
     place, Conflict when they refuse, or when the release is one that no bot may ever be given.
@@ -82,6 +90,7 @@ def move(
         f"pointer.{kind}",
         actor=actor,
         reason=reason,
+        evidence=evidence,
     )
 
 
@@ -118,10 +127,18 @@ def _require_guards() -> None:
         )
 
 
-def _append(moved: PointerMove, event: str, *, actor: object, reason: str) -> PointerMove:
+def _append(
+    moved: PointerMove,
+    event: str,
+    *,
+    actor: object,
+    reason: str,
+    evidence: Sequence[Mapping[str, object]] = (),
+) -> PointerMove:
     """Write the move with its event."""
     moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
-    moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=_detail(moved)).seq
+    detail = _detail(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
+    moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
     try:
         with transaction.atomic():
             moved.save(force_insert=True)

@@ -158,4 +158,10 @@ REFUSALS = [
         "an acknowledgement never changes",  # it may go: with its bot, or when it is old
     ),
     *triggers.append_only("deploy_convergence", key="move_id"),
+    Refusal(
+        "deploy_livewindow_stands",
+        "deploy_livewindow",
+        "UPDATE",
+        "a live window never changes",  # it may go: with its bot, or when it is old
+    ),
 ]

@@ -1,8 +1,8 @@
 """What a model must show while it predicts for real: the live part of a policy. No ORM, clock or I/O.
 
 A tripwire sees what a healthy model never does, within tens of predictions; enough bots that breach one have the
-fallback pinned. Class shares wander in a healthy model too: they need thousands of predictions, and only warn, and so
-do features outside the training's range, which say that the market moved, not that the model is broken.
+fallback pinned. Class shares, and features outside what training saw, wander under a healthy model too: they need
+hundreds or thousands of predictions, and only warn.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -186,9 +186,10 @@ LIVE_GATES: Mapping[str, LiveGate] = {
                 f"{p['predictions']:,.0f} predictions or more"
             ),
             (
-                Threshold("share_below", 0.01, 0.0, 1.0, is_looser_when="higher"),
-                Threshold("predictions", 50, 1, RECENT_PREDICTIONS, is_looser_when="higher", is_whole=True),
+                Threshold("share_below", 0.05, 0.0, 1.0, is_looser_when="higher"),
+                Threshold("predictions", 500, 1, 1e9, is_looser_when="higher", is_whole=True),
             ),
+            is_patient=True,
         ),
     )
 }

@@ -7,6 +7,7 @@ from deploy.api.coins import Coins, OneCoin
 from deploy.api.datasets import WithdrawDataset
 from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
 from deploy.api.keys import Keys
+from deploy.api.live import LiveWindows
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
 
@@ -19,8 +20,9 @@ __all__ = [
     "Cancel",
     "Coins",
     "Decline",
-    "Keys",
     "Heartbeat",
+    "Keys",
+    "LiveWindows",
     "Moves",
     "OneCoin",
     "OneMove",

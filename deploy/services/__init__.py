@@ -4,6 +4,7 @@ from deploy.services.advancing import advance_epoch
 from deploy.services.coin_set import add_coin, consequences, set_required
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
+from deploy.services.live import Posted, hold_back, receive_window, watch_live
 from deploy.services.reporting import Heard, Heartbeat, heartbeat, watch_bots
 from deploy.services.settling import advance, advance_for, reconcile_once
 from deploy.services.signing_keys import activate_key, create_key, retire_key
@@ -13,6 +14,7 @@ from deploy.services.withdrawing import withdraw_dataset
 __all__ = [
     "Heard",
     "Heartbeat",
+    "Posted",
     "activate_key",
     "add_coin",
     "advance",
@@ -24,9 +26,11 @@ __all__ = [
     "create_key",
     "decline",
     "heartbeat",
+    "hold_back",
     "inherit",
     "launch",
     "pin",
+    "receive_window",
     "reconcile_once",
     "record_alarms",
     "register_fallback",
@@ -35,5 +39,6 @@ __all__ = [
     "set_required",
     "watch_bots",
     "watch_fallback",
+    "watch_live",
     "withdraw_dataset",
 ]

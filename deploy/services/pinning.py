@@ -1,5 +1,7 @@
 """Holding the bots on the fallback, or on nothing when not even that is fit."""
 
+from collections.abc import Mapping, Sequence
+
 from audit.errors import Conflict
 from deploy import pointer
 from deploy.models import PointerMove
@@ -10,7 +12,9 @@ from gates import services as gates
 __all__ = ["Fitness", "fallback_fitness", "pin_in_transaction"]
 
 
-def pin_in_transaction(reason: str, *, actor: object, fitness: Fitness) -> PointerMove:
+def pin_in_transaction(
+    reason: str, *, actor: object, fitness: Fitness, evidence: Sequence[Mapping[str, object]] = ()
+) -> PointerMove:
     """Move the pointer to the fallback, or offline when it is not fit (rule 7). The caller holds the audit head."""
     now = pointer.current()
     if now is None:
@@ -29,4 +33,6 @@ def pin_in_transaction(reason: str, *, actor: object, fitness: Fitness) -> Point
     if to is not None and fitness.doubts:
         reason = f"{reason} — not confirmed of the fallback: {'; '.join(fitness.doubts)}"
     pointer.retire(now.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)
-    return pointer.move(kind, to, policy=gates.policy_in_force(), actor=actor, reason=reason)
+    return pointer.move(
+        kind, to, policy=gates.policy_in_force(), actor=actor, reason=reason, evidence=evidence
+    )

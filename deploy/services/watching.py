@@ -18,6 +18,7 @@ from deploy.alarms import Trouble
 from deploy.models import Alarm, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.readiness import readiness
+from deploy.services.live import watch_live
 from deploy.services.reporting import watch_bots
 from gates import services as gates
 from gates.models import Measurement
@@ -29,6 +30,7 @@ def watch_once() -> None:
     """Have the fallback measured where that is due, see where the bots stand, write down which alarms began and ended."""
     watch_fallback()
     watch_bots()
+    watch_live()
     record_alarms()
 
 

@@ -1,0 +1,135 @@
+"""What bots count of their own predictions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import inputs
+from accounts.authentication import IsBot, actor_of
+from deploy import services
+from gates.live import FEATURES, Tally
+from mlcore.certainty import BANDS, EDGES
+
+INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
+MOST_PREDICTIONS = 100_000
+"""In one window; the client sends a hundred at most."""
+EXAMPLE = {
+    "instance": "desk-1",
+    "epoch": 7,
+    "coin": "BTC",
+    "first_at": "2026-11-22T08:00:00Z",
+    "last_at": "2026-11-22T08:00:59Z",
+    "predictions": 100,
+    "non_finite": 0,
+    "shares": {"down": 34, "neutral": 31, "up": 35},
+    "confidence": {"edges": list(EDGES), "counts": [0] * 10 + [20] * 5 + [0] * 20},
+    "logits": {"least": -2.9, "greatest": 2.4},
+    "out_of_range": 3,
+}
+
+
+def _count(**kwargs: Any) -> inputs.Whole:
+    return inputs.Whole(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
+
+
+class LiveWindows(APIView):
+    permission_classes = [IsBot]
+    can_conflict = True
+
+    @extend_schema_serializer(
+        component_name="LiveWindow",
+        examples=[OpenApiExample("a hundred predictions", EXAMPLE, request_only=True)],
+    )
+    class Input(inputs.Input):
+        @extend_schema_serializer(component_name="LiveShares")
+        class Shares(inputs.Input):
+            down = _count()
+            neutral = _count()
+            up = _count()
+
+        @extend_schema_serializer(component_name="LiveConfidence")
+        class Confidence(inputs.Input):
+            edges = serializers.ListField(
+                child=inputs.Number(min_value=0, max_value=1),
+                min_length=BANDS + 1,
+                max_length=BANDS + 1,
+                help_text="0.30, 0.32 … 1.00: the service knows no others.",
+            )
+            counts = serializers.ListField(child=_count(), min_length=BANDS, max_length=BANDS)
+
+            def validate_edges(self, edges: list[float]) -> list[float]:
+                if [round(edge, 6) for edge in edges] != list(EDGES):
+                    raise serializers.ValidationError("The bands are those of 0.30, 0.32 … 1.00.")
+                return edges
+
+        @extend_schema_serializer(component_name="LiveLogits")
+        class Logits(inputs.Input):
+            least = inputs.Number(allow_null=True)
+            greatest = inputs.Number(allow_null=True)
+
+        instance = serializers.RegexField(INSTANCE, help_text="As in its heartbeats.")
+        epoch = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID)
+        coin = inputs.Text(max_length=12)
+        first_at = serializers.DateTimeField(
+            help_text="By the bot's clock; a window sent again has the same."
+        )
+        last_at = serializers.DateTimeField()
+        predictions = inputs.Whole(min_value=1, max_value=MOST_PREDICTIONS)
+        non_finite = _count(help_text="Answers that were no numbers.")
+        shares = Shares(help_text="How many finite answers said which direction.")
+        confidence = Confidence(help_text="How many were how sure of the direction they said.")
+        logits = Logits(help_text="Both null where no answer was finite.")
+        out_of_range = inputs.Whole(
+            min_value=0,
+            max_value=FEATURES * MOST_PREDICTIONS,
+            allow_null=True,
+            help_text="Feature values outside what training saw; null where the bundle does not say.",
+        )
+
+    @extend_schema_serializer(component_name="LiveWindowAnswer")
+    class Output(serializers.Serializer[Any]):
+        breach = serializers.CharField(
+            allow_blank=True,
+            help_text="What trips, with its figures. Empty for another epoch's window: nobody judges it.",
+        )
+        warning = serializers.CharField(allow_blank=True, help_text="What wanders, with its figures.")
+
+    @extend_schema(
+        operation_id="send_window",
+        request=Input,
+        responses={201: OpenApiResponse(Output, description="Written down, now or when it came before.")},
+    )
+    def post(self, request: Request) -> Response:
+        """Say what this bot predicted: counts. Where most live bots breach the live gates, the fallback is pinned.
+
+        409 for an instance that has sent no heartbeat yet.
+        """
+        window = services.receive_window(_posted(self.Input.read(request)), actor=actor_of(request))
+        return Response(self.Output(window).data, status=201)
+
+
+def _posted(checked: Mapping[str, Any]) -> services.Posted:
+    shares, outside = checked["shares"], checked["out_of_range"]
+    tally = Tally(
+        predictions=checked["predictions"],
+        non_finite=checked["non_finite"],
+        classes=(shares["down"], shares["neutral"], shares["up"]),
+        confidence=tuple(checked["confidence"]["counts"]),
+        least=checked["logits"]["least"],
+        greatest=checked["logits"]["greatest"],
+        out_of_range=outside or 0,
+        ranged=0 if outside is None else checked["predictions"] - checked["non_finite"],
+    )
+    return services.Posted(
+        instance=checked["instance"],
+        epoch=checked["epoch"],
+        coin=checked["coin"],
+        first_at=checked["first_at"],
+        last_at=checked["last_at"],
+        tally=tally,
+    )

@@ -1,0 +1,108 @@
+"""What the bots' predictions look like under the pointer's epoch, as the database has it at this moment."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+
+from deploy import fleet, pointer
+from deploy.live_rules import must_hold_back
+from deploy.models import Bot, LiveWindow, PointerMove
+from gates.live import RECENT_PREDICTIONS, Tally
+from training.models import Coin
+
+RECENT_WINDOWS = 20
+"""A bot that decides once an hour sends windows of one prediction: so many are looked at, at most."""
+REASON_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The live bots on the pointer's epoch, and what is held against their predictions."""
+
+    move: PointerMove
+    live: int
+    breaching: Sequence[LiveWindow]
+    """The newest window of each of them and each coin, where it tripped."""
+    wandering: Sequence[LiveWindow]
+
+    @property
+    def bots(self) -> list[Bot]:
+        """Those whose predictions breach, each once."""
+        return list({window.bot_id: window.bot for window in self.breaching}.values())
+
+    @property
+    def calls_for_a_pin(self) -> bool:
+        return must_hold_back(kind=self.move.kind, breaching=len(self.bots), live=self.live)
+
+    @property
+    def reason(self) -> str:
+        """Who breaches what, with the figures of the first few."""
+        bots = self.bots
+        told = [f"{window.bot}: {window.coin} {window.breach}" for window in self.breaching[:REASON_NAMES]]
+        rest = len(self.breaching) - len(told)
+        return (
+            f"{len(bots)} of {self.live} live bots on epoch {self.move.epoch} breach the live gates: "
+            + "; ".join(told)
+            + (f"; and {rest} more" if rest else "")
+        )
+
+
+def standing() -> Standing | None:
+    """None before the first pointer. A bot counts when it is live, on the pointer's epoch, and runs what that holds."""
+    move = pointer.current()
+    if move is None:
+        return None
+    bots = fleet.live().filter(epoch=move.epoch, differs="")
+    newest = newest_of(move).filter(bot__in=bots).select_related("bot", "coin").order_by("bot", "coin")
+    return Standing(
+        move=move,
+        live=bots.count(),
+        breaching=list(newest.exclude(breach="")),
+        wandering=list(newest.exclude(warning="")),
+    )
+
+
+def newest_of(move: PointerMove) -> QuerySet[LiveWindow]:
+    """The last window of each bot and coin under this move's epoch."""
+    later = LiveWindow.objects.filter(
+        move=move, bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk")
+    )
+    return LiveWindow.objects.filter(~Exists(later), move=move)
+
+
+def tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tally, Tally]:
+    """What this bot predicted of this coin lately, and under the whole epoch, both with the newest window.
+
+    The whole is added up as far as its gates need it: counts, not confidence or logits.
+    """
+    rows = LiveWindow.objects.filter(bot=bot, move=move, coin=coin)
+    columns = ("predictions", "non_finite", "down", "neutral", "up", "out_of_range")
+    is_ranged = Q(out_of_range__isnull=False)
+    sums = rows.aggregate(
+        **{name: Sum(name, default=0) for name in columns},
+        ranged=Sum(F("predictions") - F("non_finite"), filter=is_ranged, default=0),
+    )
+    before = Tally(
+        sums["predictions"],
+        sums["non_finite"],
+        (sums["down"], sums["neutral"], sums["up"]),
+        out_of_range=sums["out_of_range"],
+        ranged=sums["ranged"],
+    )
+    return _recent(newest, rows.order_by("-pk")[: RECENT_WINDOWS - 1]), before + newest
+
+
+def _recent(newest: Tally, earlier: Iterable[LiveWindow]) -> Tally:
+    found = newest
+    for window in earlier if found.predictions < RECENT_PREDICTIONS else ():
+        found += window.tally
+        if found.predictions >= RECENT_PREDICTIONS:
+            break
+    return found
+
+
+def added(windows: Iterable[LiveWindow]) -> Tally:
+    return reduce(add, (window.tally for window in windows), Tally())
