@@ -1,9 +1,10 @@
 """How often V7 is released, by how much there is to learn; and how often the accuracy gate is fooled at its border.
 
-    python -m benchmarks.power [--quick] [--results FILE] [--docs FOLDER]
+    python -m benchmarks.power [--quick | --draw] [--results FILE] [--docs FOLDER]
 
-Every result is a line of FILE at once: an interrupted run goes on where it stopped. At the end the page and its pictures are
-written to FOLDER. With --quick a handful of tiny markets show that it runs, and nothing else.
+Every result is a line of FILE at once: an interrupted run goes on where it stopped. At the end the page and its pictures
+are written to FOLDER. With --draw nothing is run: the page is of what was found so far. With --quick a handful of tiny
+markets show that it runs, and nothing else.
 """
 
 import argparse
@@ -44,8 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     """0 when everything that is asked was reached."""
     options = _parser().parse_args(arguments)
     known = Results.read(options.results)
-    todo = [job for job in jobs(options.quick) if not job.is_in(known)]
-    run(todo, options.results, lambda text: print(text, end="", flush=True))
+    todo = [] if options.draw else [job for job in jobs(options.quick) if not job.is_in(known)]
+    if todo:
+        run(todo, options.results, lambda text: print(text, end="", flush=True))
     found = Results.read(options.results)
     page.write(found, options.docs)
     print(page.summary(found))
@@ -55,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.power", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few tiny markets: does it run")
+    parser.add_argument("--draw", action="store_true", help="only the page, of what was found so far")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "var" / "power.jsonl")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "docs")
     return parser

@@ -9,9 +9,9 @@ from benchmarks.power.markets import Market, judge
 from benchmarks.power.results import Results
 from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS
 
-MARKETS = {0.0: 60, 1.5: 60, 1.0: 20, 1.25: 20, 2.0: 20, 0.75: 20, 1.75: 20, 0.5: 20, 0.25: 20}
+MARKETS = {0.0: 60, 1.5: 60, 1.0: 10, 1.25: 10, 2.0: 10, 0.75: 10, 1.75: 10, 0.5: 10, 0.25: 10}
 """How many of each drift: most where something is asked, and those first."""
-DEMO_MARKETS = 20
+DEMO_MARKETS = 10
 """Of the drift and the length of the demo's: how often a newcomer's first release would be refused."""
 
 
