@@ -1,6 +1,7 @@
 """The web process: the edge in front, Django behind it."""
 
 import os
+import resource
 from typing import cast
 
 from django.core.asgi import get_asgi_application
@@ -10,4 +11,16 @@ django_application = get_asgi_application()
 
 from deploy.edge import App, Edge  # noqa: E402 - the apps must be ready first
 
+MOST_OPEN_FILES = 65_536
+
+
+def allow_open_files() -> None:
+    """Every bot's stream is an open file, and many systems begin a process with 1,024 of them: take what it may have."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, MOST_OPEN_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+allow_open_files()
 application = Edge(cast(App, django_application))
