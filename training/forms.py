@@ -36,15 +36,19 @@ class CheckpointForm(forms.Form):
     )
     layout = forms.ChoiceField(
         required=False,
-        choices=[("", "ONNX: the graph says it"), *((layout.value, layout.value) for layout in Layout)],
-        help_text="Of a .pt, whose weights do not tell.",
+        choices=[("", "None said"), *((layout.value, layout.value) for layout in Layout)],
+        help_text="Asked for with a .pt, whose weights do not tell; an ONNX graph says it itself.",
     )
     file = forms.FileField(
         label="Checkpoint",
         help_text="A .pt that torch.save wrote, or an ONNX file.",
         error_messages={"required": "Choose a checkpoint.", "empty": "This file is empty."},
     )
-    simulated = forms.BooleanField(required=False, label="Trained on a simulated market")
+    simulated = forms.BooleanField(
+        required=False,
+        label="Trained on a simulated market",
+        help_text="Then it is marked so everywhere, and carries no money in production.",
+    )
 
 
 class CancelForm(ReasonForm):

@@ -54,6 +54,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "runs": ("/runs/", "olivia"),
         "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),
+        "bundles": ("/bundles/", "olivia"),
         "coins": ("/coins/", "ada"),
         "datasets": ("/datasets/", "olivia"),
         "dataset": (f"/datasets/{desk.dataset.pk}/", "olivia"),

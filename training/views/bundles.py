@@ -42,7 +42,7 @@ def index(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, form: CheckpointForm, status: int = 200) -> HttpResponse:
-    rows = Bundle.objects.select_related("coin", "dataset").prefetch_related("runs", "artifacts")
+    rows = Bundle.objects.select_related("coin", "dataset").prefetch_related("runs")
     context = {
         "page": paged(request, rows),
         "form": form,
