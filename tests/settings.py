@@ -13,6 +13,7 @@ _inherited = os.environ.get("CRPBOT_TEST_STATE_DIR")
 _state = _inherited or tempfile.mkdtemp(prefix="crpbot-test-")
 os.environ["CRPBOT_STATE_DIR"] = _state
 os.environ["CRPBOT_PROFILE"] = "embedded"
+os.environ.pop("CRPBOT_SIGNING_KEYS_DIR", None)  # no test signs with anybody's real key
 if not _inherited:
     atexit.register(shutil.rmtree, _state, ignore_errors=True)
     if os.environ.get("CRPBOT_TEST_DATABASE") == "postgresql":

@@ -20,7 +20,7 @@ CANDLE_SUFFIXES = (".csv.gz", ".csv", ".parquet")
 FREE_BYTES_NEEDED = 500_000_000
 LOCK_NAME = "demo.lock"
 
-# What would lead the demo to a database, a broker or files that are not its own, or onto a network.
+# What would lead the demo to a database, a broker, files or keys that are not its own, or onto a network.
 FOREIGN = (
     "CRPBOT_PROFILE",
     "CRPBOT_SECRET_KEY",
@@ -30,6 +30,7 @@ FOREIGN = (
     "CRPBOT_ALLOWED_HOSTS",
     "CRPBOT_TRUSTED_ORIGINS",
     "CRPBOT_TOKEN",
+    "CRPBOT_SIGNING_KEYS_DIR",
 )
 
 

@@ -51,6 +51,7 @@ class Moves(ListAPIView[PointerMove]):
             model = PointerMove
             fields: ClassVar = [
                 "epoch", "kind", "line", "release", "policy", "moved_by", "reason", "moved_at", "audit_seq",
+                "is_advance",
             ]  # fmt: skip
 
     queryset = PointerMove.objects.select_related("release", "policy").order_by("-epoch")
