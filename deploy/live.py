@@ -2,20 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from operator import add
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 
 from deploy import fleet, pointer
 from deploy.live_rules import must_hold_back
-from deploy.models import Bot, LiveWindow, PointerMove
+from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
 from gates.live import RECENT_PREDICTIONS, Tally
 from training.models import Coin
 
 RECENT_WINDOWS = 20
 """A bot that decides once an hour sends windows of one prediction: so many are looked at, at most."""
 REASON_NAMES = 3
+WINDOWS_DRAWN = 500
+AGAINST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,15 @@ def tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tal
     columns = ("predictions", "non_finite", "down", "neutral", "up", "out_of_range")
     is_ranged = Q(out_of_range__isnull=False)
     sums = rows.aggregate(
-        **{name: Sum(name, default=0) for name in columns},
-        ranged=Sum(F("predictions") - F("non_finite"), filter=is_ranged, default=0),
+        **{f"all_{name}": Sum(name, default=0) for name in columns},
+        all_ranged=Sum(F("predictions") - F("non_finite"), filter=is_ranged, default=0),
     )
     before = Tally(
-        sums["predictions"],
-        sums["non_finite"],
-        (sums["down"], sums["neutral"], sums["up"]),
-        out_of_range=sums["out_of_range"],
-        ranged=sums["ranged"],
+        sums["all_predictions"],
+        sums["all_non_finite"],
+        (sums["all_down"], sums["all_neutral"], sums["all_up"]),
+        out_of_range=sums["all_out_of_range"],
+        ranged=sums["all_ranged"],
     )
     return _recent(newest, rows.order_by("-pk")[: RECENT_WINDOWS - 1]), before + newest
 
@@ -102,6 +105,53 @@ def _recent(newest: Tally, earlier: Iterable[LiveWindow]) -> Tally:
         if found.predictions >= RECENT_PREDICTIONS:
             break
     return found
+
+
+@dataclass(frozen=True)
+class CoinLive:
+    """What bots said of one coin of a release, as far as windows are kept."""
+
+    coin: Coin
+    predictions: int
+    bots: int
+    last_at: datetime
+    against: Sequence[LiveWindow]
+    """The newest of each bot under the release's last epoch, where it trips or wanders."""
+
+
+def of_release(release: Release) -> list[CoinLive]:
+    """Each coin that bots have predicted with this release."""
+    rows = (
+        LiveWindow.objects.filter(move__release=release)
+        .order_by("coin__symbol")
+        .values("coin")
+        .annotate(
+            all_predictions=Sum("predictions"), bots=Count("bot", distinct=True), last_at=Max("received_at")
+        )
+    )
+    coins = Coin.objects.in_bulk([row["coin"] for row in rows])
+    last = PointerMove.objects.filter(release=release).first()
+    against: dict[int, list[LiveWindow]] = {}
+    if last is not None and coins:
+        spoken = newest_of(last).exclude(breach="", warning="").select_related("bot")
+        for window in spoken.order_by("bot"):
+            against.setdefault(window.coin_id, []).append(window)
+    return [
+        CoinLive(
+            coins[row["coin"]],
+            row["all_predictions"],
+            row["bots"],
+            row["last_at"],
+            against.get(row["coin"], [])[:AGAINST_SHOWN],
+        )
+        for row in rows
+    ]
+
+
+def newest_windows(place: ReleaseCoin) -> list[LiveWindow]:
+    """The last windows of this coin under this release, the oldest first."""
+    rows = LiveWindow.objects.filter(move__release=place.release_id, coin=place.coin_id)
+    return list(rows.order_by("-pk")[:WINDOWS_DRAWN])[::-1]
 
 
 def added(windows: Iterable[LiveWindow]) -> Tally:

@@ -14,6 +14,7 @@ urlpatterns = [
     path("releases/", releases.index, name="releases"),
     path("releases/<int:pk>/", releases.show, name="release"),
     path("releases/<int:pk>/charts/<str:symbol>/", releases.charts, name="release-charts"),
+    path("releases/<int:pk>/live/<str:symbol>/", releases.live_charts, name="release-live-charts"),
     path("releases/<int:pk>/report/", reports.show, name="release-report"),
     path("releases/<int:pk>/report/file/", reports.file, name="release-report-file"),
     path("releases/<int:pk>/report/charts/<str:symbol>/", reports.charts, name="release-report-charts"),

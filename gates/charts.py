@@ -70,7 +70,7 @@ def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
 
 def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
     """How sure the network is, how often; red where the confidence gate counts."""
-    found = _histogram(document.get("confidence"))
+    found = histogram(document.get("confidence"))
     if found is None:
         return None
     edges, counts = found
@@ -94,7 +94,7 @@ def logits(
 
     `reach` is what the axis must hold besides: the least and greatest logit of what it is compared with.
     """
-    found = _histogram(document.get("logits"))
+    found = histogram(document.get("logits"))
     if found is None:
         return None
     edges, counts = found
@@ -119,7 +119,7 @@ def logits(
 def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
     """How often each direction is said, against the band it must lie in."""
     found = document.get("shares")
-    said = [found[d] for d in DIRECTIONS if _is_figure(found.get(d))] if isinstance(found, Mapping) else []
+    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
     if len(said) < len(DIRECTIONS):
         return None
     band = gates.get("class_balance", {})
@@ -301,7 +301,7 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
     """The features whose recent values are distributed least like those it learnt from."""
     section = document.get("drift")
     psi = section.get("psi") if isinstance(section, Mapping) else None
-    found = {str(k): v for k, v in psi.items() if _is_figure(v)} if isinstance(psi, Mapping) else {}
+    found = {str(k): v for k, v in psi.items() if is_figure(v)} if isinstance(psi, Mapping) else {}
     largest = sorted(found.items(), key=lambda entry: -entry[1])[:MOST_DRIFTING]
     if not largest:
         return None
@@ -337,14 +337,12 @@ _CHARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | 
 def _required(gates: Mapping[str, Any]) -> list[Figure]:
     """The accuracy that is required, where the policy says one."""
     above = gates.get("accuracy", {}).get("above")
-    return [drawing.level(float(above))] if _is_figure(above) else []
+    return [drawing.level(float(above))] if is_figure(above) else []
 
 
 def _calibrated(section: object) -> list[Figure]:
     """How far certainty and truth are apart on the whole, in a corner where no sound curve comes."""
-    if not isinstance(section, Mapping) or not all(
-        _is_figure(section.get(name)) for name in ("ece", "brier")
-    ):
+    if not isinstance(section, Mapping) or not all(is_figure(section.get(name)) for name in ("ece", "brier")):
         return []
     text = f"{100 * section['ece']:.1f} points off on average<br>Brier score {section['brier']:.3f}"
     corner = {"xref": "paper", "yref": "paper", "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}
@@ -366,7 +364,7 @@ def _half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> flo
     """
     section = document.get("accuracy")
     whole = section if isinstance(section, Mapping) else {}
-    if not all(_is_figure(whole.get(name)) for name in ("rows", "point", "lower", "upper")):
+    if not all(is_figure(whole.get(name)) for name in ("rows", "point", "lower", "upper")):
         return 0.0
     independent = whole["point"] * (1 - whole["point"]) / max(1, whole["rows"])
     bootstrap = ((whole["upper"] - whole["lower"]) / (2 * NORMAL_95)) ** 2
@@ -389,18 +387,19 @@ def _rivals(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    ends = [found[0] for found in map(_histogram, (d.get("logits") for d in documents)) if found]
+    ends = [found[0] for found in map(histogram, (d.get("logits") for d in documents)) if found]
     return (min(e[0] for e in ends), max(e[-1] for e in ends)) if ends else None
 
 
-def _histogram(section: object) -> tuple[list[float], list[float]] | None:
+def histogram(section: object) -> tuple[list[float], list[float]] | None:
+    """Edges and counts of a measured section; None where it holds no sound ones."""
     histogram = section.get("histogram") if isinstance(section, Mapping) else None
     if not isinstance(histogram, Mapping):
         return None
     edges, counts = histogram.get("edges"), histogram.get("counts")
     if not isinstance(edges, list) or not isinstance(counts, list) or len(edges) != len(counts) + 1:
         return None
-    if not counts or not all(_is_figure(value) for value in [*edges, *counts]):
+    if not counts or not all(is_figure(value) for value in [*edges, *counts]):
         return None
     return edges, counts
 
@@ -410,18 +409,19 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / whole for count in counts]
 
 
-def _is_figure(value: object) -> bool:
+def is_figure(value: object) -> bool:
+    """Whether this is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, Sequence) and len(row) == 3 and all(_is_figure(count) for count in row)
+    return isinstance(row, Sequence) and len(row) == 3 and all(is_figure(count) for count in row)
 
 
 def _is_bin(found: object) -> bool:
     return (
         isinstance(found, Mapping)
-        and all(_is_figure(found.get(name)) for name in ("confidence", "accuracy", "rows"))
+        and all(is_figure(found.get(name)) for name in ("confidence", "accuracy", "rows"))
         and found["rows"] > 0
     )
 
@@ -430,11 +430,11 @@ def _is_slice(found: object, name: str) -> bool:
     return (
         isinstance(found, Mapping)
         and bool(found.get(name))
-        and all(_is_figure(found.get(figure)) for figure in ("rows", "accuracy"))
+        and all(is_figure(found.get(figure)) for figure in ("rows", "accuracy"))
     )
 
 
 def _is_difference(found: object) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(found, Mapping) and all(
-        _is_figure(found.get(name)) for name in ("difference", "lower", "upper")
+        is_figure(found.get(name)) for name in ("difference", "lower", "upper")
     )

@@ -22,6 +22,7 @@ from deploy.rules import Purpose
 from deploy.services import settling
 from gates import services as gates
 from gates.models import Measurement
+from mlcore import certainty
 from mlcore.features import SCHEMAS
 from training import files
 from training import services as training
@@ -401,6 +402,27 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
 def document_of(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
     return json.loads(snapshot.of(move).body)
+
+
+def window_of(
+    move: PointerMove, instance: str = "desk-1", coin: str = "BTC", **changes: Any
+) -> dict[str, Any]:
+    """The body of a live window of a hundred healthy predictions."""
+    counts = [0] * 12 + [20, 20, 20, 20, 20] + [0] * 18
+    return {
+        "instance": instance,
+        "epoch": move.epoch,
+        "coin": coin,
+        "first_at": "2026-11-22T08:00:00Z",
+        "last_at": "2026-11-22T08:00:59Z",
+        "predictions": 100,
+        "non_finite": 0,
+        "shares": {"down": 34, "neutral": 31, "up": 35},
+        "confidence": {"edges": list(certainty.EDGES), "counts": counts},
+        "logits": {"least": -2.9, "greatest": 2.4},
+        "out_of_range": 3,
+        **changes,
+    }
 
 
 def heartbeat_of(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from accounts.pages import living, paged, with_charts
 from accounts.rules import Actor, Role
 from audit.errors import DomainError
 from audit.models import AuditEvent
-from deploy import pointer, services
+from deploy import live, pointer, services
 from deploy.fleet import fleet
 from deploy.forms import DecisionForm
 from deploy.matrix import matrix
@@ -24,6 +24,9 @@ from deploy.progress import progress
 from deploy.rules import Action, ReleaseState
 from gates.charts import TITLES
 from gates.charts import charts as draw
+from gates.live_charts import LIVE_TITLES, Reach
+from gates.live_charts import live_charts as draw_live
+from gates.services import policy_in_force
 
 MOVING_SECONDS = 2
 HISTORY_SHOWN = 50
@@ -61,6 +64,22 @@ def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
         raise Http404(f"{symbol} of release {pk} was not diagnosed.")
     policy = json.loads(place.diagnosis.policy_body)
     return JsonResponse({"charts": draw(place.diagnosis.document, policy), "is_moving": False})
+
+
+@require_safe
+def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
+    """What bots predicted of one coin lately, against its gate window, under the policy in force."""
+    places = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
+    place = get_object_or_404(places, coin__symbol=symbol)
+    windows = live.newest_windows(place)
+    reaches = [
+        Reach(window.received_at, window.logit_least, window.logit_greatest)
+        for window in windows
+        if window.logit_least is not None and window.logit_greatest is not None
+    ]
+    before = place.diagnosis.document if place.diagnosis else {}
+    drawn = draw_live(live.added(windows), reaches, before, policy_in_force().document)
+    return JsonResponse({"charts": drawn, "is_moving": False})
 
 
 @require_http_methods(["GET", "POST"])
@@ -148,6 +167,8 @@ def _page(
         "decisions": _decisions(release, actor_of(request), now.epoch if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
+        "live": live.of_release(release),
+        "live_charts": LIVE_TITLES,
         "history": AuditEvent.objects.filter(
             object_type__in=("release", "releasestatus"), object_id=str(release.pk)
         )[:HISTORY_SHOWN],

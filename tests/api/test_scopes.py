@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from accounts import services as accounts
 from accounts.models import ApiToken, User
-from accounts.rules import Role
+from accounts.rules import Actor, Role
 from audit.models import AuditEvent
 from crpbot import api_urls
 from deploy import pointer, services
-from deploy.rules import Purpose
+from deploy.rules import Purpose, Running
 from gates.services import policy_in_force, propose_policy
 from tests import checkpoints, factories, scenarios
 from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
@@ -38,6 +38,7 @@ OPERATED_OR_DECIDED: Statuses = (401, 403, 403, 200, 200)
 ONCE: Statuses = (401, 403, 403, 200, 409)  # for both; what the operator did, the approver finds done
 PROPOSED: Statuses = (401, 403, 403, 403, 201)
 SAID_BY_A_BOT: Statuses = (401, 200, 403, 403, 403)
+COUNTED_BY_A_BOT: Statuses = (401, 201, 403, 403, 403)
 
 SAYS_WHY = {"reason": "figures checked"}
 
@@ -203,6 +204,16 @@ def heartbeat() -> Request:
     return Request("bots/heartbeat/", scenarios.heartbeat_of(scenarios.service_in_use()))
 
 
+def window() -> Request:
+    """Of the bot in the cast, which has sent a heartbeat."""
+    now = scenarios.service_in_use()
+    body = scenarios.heartbeat_of(now)
+    running = Running(body["release"], body["line"], body["bundles"])
+    said = services.Heartbeat("desk-1", "0.1.0", body["service"], now.epoch, running)
+    services.heartbeat(said, actor=Actor("trader", is_bot=True))
+    return Request("bots/windows/", scenarios.window_of(now))
+
+
 def of_move(path: str = "") -> Callable[[], Request]:
     return lambda: Request(f"moves/{scenarios.service_in_use().epoch}/{path}")
 
@@ -215,6 +226,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "bots"): (READ, plain("bots/")),
     ("POST", "heartbeat"): (SAID_BY_A_BOT, heartbeat),
+    ("POST", "windows"): (COUNTED_BY_A_BOT, window),
     ("GET", "bundles"): (READ, plain("bundles/")),
     ("POST", "bundles"): (STARTED, import_checkpoint),
     ("GET", "coins"): (READ, plain("coins/")),

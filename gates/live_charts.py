@@ -1,0 +1,168 @@
+"""What bots predict for real, drawn against what was measured before the release: plain Plotly figures, as gates.charts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from gates import charts, drawing
+from gates.drawing import BLUE, GREY, RED, Figure
+from gates.live import Tally, live_part
+from gates.seed_gates import DIRECTIONS
+from mlcore.certainty import EDGES
+
+LIVE_TITLES = {
+    "live_shares": "Directions said live",
+    "live_confidence": "Confidence live",
+    "live_logits": "Logits live",
+}
+"""Every picture there is, in the order in which pages show them."""
+BAND_WIDTH = 0.02
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the logits of one window went."""
+
+    at: datetime
+    least: float
+    greatest: float
+
+
+def live_charts(
+    whole: Tally, reaches: Sequence[Reach], document: Mapping[str, Any], policy: Mapping[str, Any]
+) -> dict[str, Figure]:
+    """The pictures of these predictions. `document` is the measurement that let the bundle pass; empty without one."""
+    thresholds = live_part(policy)
+    drawn = {
+        "live_shares": shares(whole, document, thresholds["class_balance"]),
+        "live_confidence": confidence(whole, document, thresholds["confidence"]),
+        "live_logits": logits(reaches, document, thresholds["logit_range"]),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
+    """How often each direction is said live, beside how often it was on the gate window."""
+    if not whole.finite:
+        return None
+    said = [count / whole.finite for count in whole.classes]
+    least, most = band["least"], band["most"]
+    colours = [BLUE if least <= share <= most else RED for share in said]
+    bars = [_directions("live", said, colours)]
+    if before := _shares_before(document):
+        bars.append(_directions("gate window", before, [GREY] * len(before)))
+    layout = drawing.layout(LIVE_TITLES["live_shares"], "", "share of predictions")
+    layout["barmode"], layout["bargap"] = "group", 0.3
+    heights = [share for each in bars for share in each["y"]]
+    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(heights), 1.5 * most)]}
+    layout["shapes"] = [drawing.band("y", least, most)]
+    return {"data": bars, "layout": layout}
+
+
+def confidence(whole: Tally, document: Mapping[str, Any], asked: Mapping[str, float]) -> Figure | None:
+    """How sure it is live, as bars, and was on the gate window, as a line."""
+    if not whole.finite:
+        return None
+    level = asked["level"]
+    heights = [count / whole.finite for count in whole.confidence]
+    bars = drawing.bars(EDGES, heights, [RED if edge >= level - 1e-9 else BLUE for edge in EDGES[:-1]])
+    bars["name"] = "live"
+    data, tallest = [bars], list(heights)
+    if before := charts.histogram(document.get("confidence")):
+        line = _outline(*before)
+        tallest += line["y"]
+        data.append(line)
+    layout = drawing.layout(
+        LIVE_TITLES["live_confidence"], "probability of the direction said", "share of predictions"
+    )
+    layout["xaxis"] |= {"tickformat": ".0%", "range": [EDGES[0], 1]}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(tallest)}
+    layout["shapes"] = [drawing.line(level)]
+    return {"data": data, "layout": layout}
+
+
+def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
+    """The least and greatest logit of each window, against the allowed range and what was measured before."""
+    if not reaches:
+        return None
+    low, high = band["least"], band["greatest"]
+    ends = [low, high, *(reach.least for reach in reaches), *(reach.greatest for reach in reaches)]
+    has_exploded = max(map(abs, ends)) > charts.EXPLODED
+    scale = drawing.signed_log if has_exploded else float
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": [reach.at.isoformat() for reach in reaches],
+            "y": [scale(value) for value in values],
+            "marker": {"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
+            "customdata": [f"{value:,.4g}" for value in values],
+            "hovertemplate": f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}<extra></extra>",
+        }
+        for name, values in (
+            ("least", [reach.least for reach in reaches]),
+            ("greatest", [reach.greatest for reach in reaches]),
+        )
+    ]
+    layout = drawing.layout(
+        LIVE_TITLES["live_logits"], "", "logit (logarithmic)" if has_exploded else "logit"
+    )
+    layout["xaxis"] |= {"type": "date"}
+    layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))]}
+    if has_exploded:
+        layout["yaxis"] |= drawing.log_ticks(max(map(abs, ends)))
+    layout["shapes"] = [drawing.band("y", scale(low), scale(high)), *_measured_reach(document, scale)]
+    return {"data": data, "layout": layout}
+
+
+def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Figure:
+    return {
+        "type": "bar",
+        "name": name,
+        "x": charts.NAMES,
+        "y": list(said),
+        "marker": {"color": list(colours)},
+        "text": [f"{share:.0%}" for share in said],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": f"%{{x}}, {name}: %{{y:.2%}}<extra></extra>",
+    }
+
+
+def _shares_before(document: Mapping[str, Any]) -> list[float]:
+    found = document.get("shares")
+    said = (
+        [found[d] for d in DIRECTIONS if charts.is_figure(found.get(d))] if isinstance(found, Mapping) else []
+    )
+    return said if len(said) == len(DIRECTIONS) else []
+
+
+def _outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
+    """A histogram as a line, per band of the live one's width, so that both are of one height where they agree."""
+    all_rows = sum(counts) or 1
+    pairs = list(pairwise(edges))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "gate window",
+        "x": [(left + right) / 2 for left, right in pairs],
+        "y": [
+            count / all_rows * BAND_WIDTH / (right - left)
+            for count, (left, right) in zip(counts, pairs, strict=True)
+        ],
+        "line": {"color": GREY, "width": 2, "shape": "hvh"},
+        "hovertemplate": "gate window, %{x:.2f}: %{y:.2%}<extra></extra>",
+    }
+
+
+def _measured_reach(document: Mapping[str, Any], scale: Any) -> list[Figure]:
+    found = document.get("logits")
+    ends = [found.get(end) for end in ("least", "greatest")] if isinstance(found, Mapping) else []
+    return [
+        drawing.level(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
+        for end in ends
+        if charts.is_figure(end)
+    ]

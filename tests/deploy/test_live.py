@@ -1,0 +1,372 @@
+"""What bots count of their predictions: judged as it comes, and enough of them hold everybody on the fallback."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, transaction
+from django.test import Client
+from django.utils import timezone
+
+from audit.models import AuditEvent
+from deploy import alarms, pointer, services
+from deploy.live_rules import is_majority, must_hold_back
+from deploy.models import Alarm, Bot, LiveWindow, PointerMove
+from deploy.readiness import readiness
+from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
+from mlcore.bundle import CLASSES
+from mlcore.predictor import Prediction
+from runtime.summary import Summaries
+from tests import factories, scenarios
+from tests.api.callers import Caller, assert_problem
+from tests.scenarios import APPROVER, COINS
+
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+V6_LOGITS = [(9301.0, -4022.0, -12527.0), (6120.0, -310.0, -4488.0), (702.0, -88.0, -655.0)]
+V7_LOGITS = [(-0.9, 0.2, 1.1), (1.3, -0.4, -0.8), (0.1, 0.7, -0.6)]
+
+
+def answer(logits: tuple[float, ...], at: datetime) -> Prediction:
+    powers = [math.exp(logit - max(logits)) for logit in logits]
+    shares = dict(zip(CLASSES, (power / sum(powers) for power in powers), strict=True))
+    return Prediction(max(shares, key=shares.__getitem__), shares, logits, at, 0)
+
+
+@dataclass
+class Desk:
+    """One bot: it says what it runs, predicts, and posts what its own client counts of that."""
+
+    instance: str
+    api: Caller
+    summaries: Summaries = field(default_factory=Summaries)
+    clock: datetime = NOON
+    predictions: int = 0
+
+    def follow(self) -> None:
+        now = pointer.current()
+        assert now is not None
+        said = self.api.post("bots/heartbeat/", scenarios.heartbeat_of(now, self.instance))
+        assert said.status_code == 200, said.content
+
+    def predict(self, coin: str, like: list[tuple[float, float, float]], epoch: int) -> list[dict[str, Any]]:
+        """One prediction; what the service answered to the windows that are complete by it."""
+        self.clock += timedelta(milliseconds=20)
+        logits = like[self.predictions % len(like)]
+        self.predictions += 1
+        self.summaries.add(epoch, coin, answer(logits, self.clock), self.clock)
+        return self.post()
+
+    def post(self) -> list[dict[str, Any]]:
+        answers = []
+        for window in self.summaries.take(self.clock):
+            said = self.api.post("bots/windows/", window.document(self.instance))
+            assert said.status_code == 201, said.content
+            answers.append(said.json())
+        return answers
+
+
+@pytest.fixture
+def bots(db: None) -> Caller:
+    return Caller(Client(), factories.token(factories.person("trader"), "bot"))
+
+
+def fleet_of(size: int, api: Caller) -> list[Desk]:
+    desks = [Desk(f"desk-{number}", api) for number in range(1, size + 1)]
+    for desk in desks:
+        desk.follow()
+    return desks
+
+
+def swapped() -> PointerMove:
+    """V7 is live: it passed every gate, and was approved."""
+    scenarios.service_in_use()
+    return services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=1)
+
+
+def now() -> PointerMove:
+    found = pointer.current()
+    assert found is not None
+    return found
+
+
+def window(epoch: int, instance: str = "desk-1", *, ill: bool = False, **changes: Any) -> dict[str, Any]:
+    """Thirty predictions as a client sends them."""
+    summaries = Summaries()
+    for number in range(30):
+        logits = (V6_LOGITS if ill else V7_LOGITS)[number % 3]
+        summaries.add(epoch, "BTC", answer(logits, NOON), NOON)
+    found = summaries.take(NOON + timedelta(minutes=2))
+    return {**found[0].document(instance), **changes}
+
+
+def alarm(name: AlarmName) -> alarms.Trouble | None:
+    return next((t for t in alarms.found(readiness()) if t.name == name), None)
+
+
+def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:
+    said = api.post("bots/windows/", body)
+    assert said.status_code == 201, said.content
+    found: dict[str, Any] = said.json()
+    return found
+
+
+def test_a_fleet_that_starts_to_predict_like_v6_has_v5_pinned_within_a_hundred_predictions(
+    bots: Caller,
+) -> None:
+    epoch = swapped().epoch
+    desks = fleet_of(3, bots)
+    for turn in range(300):
+        for desk in desks:
+            desk.predict(COINS[turn % 3], V7_LOGITS, epoch)
+    assert (now().epoch, LiveWindow.objects.filter(breach="").count()) == (epoch, 9)
+
+    ill = 0
+    while now().epoch == epoch:
+        for desk in desks:
+            desk.predict(COINS[ill % 3], V6_LOGITS, epoch)
+            ill += 1
+        assert ill < 100
+    held = now()
+    assert held.release is not None
+    assert (held.kind, held.release.line, held.moved_by) == (MoveKind.PIN, "v5", "the live gates")
+    assert (
+        "2 of 3 live bots on epoch 2 breach the live gates: trader (desk-1): BTC logit range" in held.reason
+    )
+    assert PointerMove.objects.count() == 3
+
+
+def test_the_windows_stand_in_the_moves_own_event(bots: Caller) -> None:
+    epoch = swapped().epoch
+    (desk,) = fleet_of(1, bots)
+    live_release = now().release
+    tell(desk.api, window(epoch, ill=True))
+    event = AuditEvent.objects.get(kind="pointer.pin")
+    assert event.actor == "the live gates"
+    (evidence,) = json.loads(event.body)["detail"]["evidence"]
+    assert evidence["bot"] == "trader (desk-1)"
+    assert (evidence["coin"], evidence["predictions"], evidence["logits"]) == ("BTC", 10, [-12527.0, 9301.0])
+    assert evidence["window"] == LiveWindow.objects.get().pk
+    assert live_release is not None
+    assert live_release.__class__.objects.get(pk=live_release.pk).status.state == ReleaseState.ROLLED_BACK
+
+
+def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(3, bots)
+    for instance in ("desk-2", "desk-3"):
+        tell(bots, window(epoch, instance))
+    said = tell(bots, window(epoch, ill=True))
+    assert said["breach"].startswith("logit range: logits −12,527 … +9,301")
+    assert now().epoch == epoch
+    services.record_alarms()
+    raised = Alarm.objects.get(name=AlarmName.LIVE)
+    assert (raised.severity, "trader (desk-1)" in raised.sentence) == (Severity.WARNING, True)
+    for at in range(1, 11):  # as soon as what it predicts looks healthy for long enough, it is over
+        tell(
+            bots,
+            window(
+                epoch,
+                first_at=(NOON + timedelta(hours=at)).isoformat(),
+                last_at=(NOON + timedelta(hours=at)).isoformat(),
+            ),
+        )
+    services.record_alarms()
+    assert Alarm.objects.filter(name=AlarmName.LIVE, cleared_at=None).count() == 0
+
+
+def test_a_bot_alone_is_its_own_majority(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    tell(bots, window(epoch, ill=True))
+    assert now().kind == MoveKind.PIN
+
+
+@pytest.mark.parametrize(
+    ("breaching", "bots", "is_one"), [(0, 0, False), (1, 1, True), (1, 2, False), (2, 3, True), (2, 4, False)]
+)
+def test_a_majority_is_more_than_half_of_the_live_bots(breaching: int, bots: int, is_one: bool) -> None:
+    assert is_majority(breaching, bots) is is_one
+
+
+@pytest.mark.parametrize(
+    ("kind", "holds"), [("inherited", True), ("swap", True), ("pin", False), ("offline", False)]
+)
+def test_there_is_nowhere_to_send_bots_that_are_on_the_fallback(kind: str, holds: bool) -> None:
+    assert must_hold_back(kind=kind, breaching=3, live=3) is holds
+
+
+def test_what_the_bot_inherited_is_judged_like_everything_else(bots: Caller) -> None:
+    scenarios.service_in_use()
+    fleet_of(1, bots)
+    tell(bots, window(1, ill=True))
+    assert (now().epoch, now().kind) == (2, MoveKind.PIN)
+
+
+def test_a_window_of_another_epoch_is_kept_and_counts_for_nothing(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    assert tell(bots, window(1, ill=True)) == {"breach": "", "warning": ""}
+    assert (now().epoch, LiveWindow.objects.get().move_id) == (epoch, 1)
+    tell(bots, window(epoch))
+    assert services.hold_back() is None
+
+
+def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    said = scenarios.heartbeat_of(now())
+    bots.post("bots/heartbeat/", {**said, "bundles": {**said["bundles"], "BTC": "sha256:" + "0" * 64}})
+    tell(bots, window(epoch, ill=True))
+    assert now().epoch == epoch
+
+
+def test_bots_that_fell_silent_count_on_neither_side_and_reconcile_sees_it(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(3, bots)
+    tell(bots, window(epoch, ill=True))
+    assert now().epoch == epoch
+    Bot.objects.exclude(instance="desk-1").update(last_heard_at=timezone.now() - timedelta(minutes=5))
+    services.watch_live()
+    assert now().moved_by == "the live gates"
+
+
+def test_a_window_sent_again_counts_once(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(2, bots)
+    body = window(epoch, ill=True)
+    assert tell(bots, body) == tell(bots, body)
+    assert LiveWindow.objects.count() == 1
+
+
+def test_the_pin_happens_once_however_often_it_is_asked_for(bots: Caller) -> None:
+    epoch = swapped().epoch
+    desks = fleet_of(3, bots)
+    for desk in desks:
+        tell(bots, window(epoch, desk.instance, ill=True))
+    assert services.hold_back() is None
+    assert PointerMove.objects.filter(kind=MoveKind.PIN).count() == 1
+
+
+def test_without_a_fallback_that_is_fit_the_bots_go_offline_as_by_any_pin(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    registered = pointer.fallback()
+    assert registered is not None
+    scenarios.damage(registered)
+    tell(bots, window(epoch, ill=True))
+    assert now().kind == MoveKind.OFFLINE
+    assert "the fallback is not fit" in now().reason
+
+
+class TestOnTheFallback:
+    @pytest.fixture(autouse=True)
+    def pinned(self, db: None) -> PointerMove:
+        scenarios.service_in_use()
+        return services.pin(actor=APPROVER, reason="to be sure")
+
+    def test_v5_need_not_pass_the_gates_on_confidence_and_logits(self, bots: Caller) -> None:
+        fleet_of(1, bots)
+        assert tell(bots, window(2, ill=True)) == {"breach": "", "warning": ""}
+
+    def test_answers_that_are_no_numbers_are_a_critical_alarm_and_the_pointer_stays(
+        self, bots: Caller
+    ) -> None:
+        fleet_of(1, bots)
+        summaries = Summaries()
+        for _ in range(10):
+            summaries.add_non_finite(2, "BTC", NOON)
+        (none,) = summaries.take(NOON)
+        assert tell(bots, none.document("desk-1"))["breach"] == "finite answers: 10 of 10 answers not finite"
+        found = alarm(AlarmName.LIVE)
+        assert (now().epoch, found.severity if found else None) == (2, Severity.CRITICAL)
+
+
+def test_class_shares_of_thousands_of_predictions_warn_and_nothing_more(bots: Caller) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    always = [V7_LOGITS[0]]
+    desk = Desk("desk-1", bots)
+    said = [a for _ in range(2900) for a in desk.predict("BTC", always, epoch)]
+    assert {a["warning"] for a in said} == {""}
+    said = [a for _ in range(100) for a in desk.predict("BTC", always, epoch)]
+    assert said[-1] == {"breach": "", "warning": "class balance: 0.0 % / 0.0 % / 100.0 % down / neutral / up"}
+    found = alarm(AlarmName.DRIFT)
+    assert found is not None
+    assert (found.severity, found.sentence.endswith("BTC.")) == (Severity.WARNING, True)
+    assert now().epoch == epoch
+
+
+def test_a_feed_that_breaks_in_the_middle_of_an_epoch_does_not_hide_behind_good_weeks(bots: Caller) -> None:
+    epoch = swapped().epoch
+    (desk,) = fleet_of(1, bots)
+    for _ in range(1000):
+        desk.predict("BTC", V7_LOGITS, epoch)
+    sure = [(0.0, 0.0, 6.0)]  # certain of everything, though no logit explodes
+    told = [a["breach"] for _ in range(100) for a in desk.predict("BTC", sure, epoch)]
+    assert any(breach.startswith("confidence: ") for breach in told)
+    assert now().kind == MoveKind.PIN
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"predictions": 31}, "shares"),
+        ({"predictions": 0}, "predictions"),
+        ({"predictions": 100_001}, "predictions"),
+        ({"predictions": True}, "predictions"),
+        ({"shares": {"down": 30, "neutral": 0}}, "shares"),
+        ({"shares": {"down": -1, "neutral": 1, "up": 30}}, "shares"),
+        ({"confidence": {"edges": [0.0] * 36, "counts": [0] * 35}}, "confidence"),
+        ({"logits": {"least": None, "greatest": 1.0}}, "logits"),
+        ({"logits": {"least": 2.0, "greatest": 1.0}}, "logits"),
+        ({"logits": {"least": None, "greatest": None}}, "logits"),
+        ({"out_of_range": 72 * 30 + 1}, "out_of_range"),
+        ({"last_at": "2026-11-22T11:00:00Z"}, "last_at"),
+        ({"epoch": 99}, "epoch"),
+        ({"coin": "DOGE"}, "coin"),
+        ({"note": "hello"}, "note"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_figures_that_cannot_be_are_refused_by_the_name_of_the_field(
+    changes: dict[str, Any], field: str, bots: Caller
+) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    problem = assert_problem(bots.post("bots/windows/", {**window(epoch), **changes}), 400)
+    assert any(name.split(".")[0] == field for name in problem["errors"])
+    assert not LiveWindow.objects.exists()
+
+
+def test_an_instance_that_nobody_has_heard_of_is_asked_for_a_heartbeat(bots: Caller) -> None:
+    epoch = swapped().epoch
+    assert_problem(bots.post("bots/windows/", window(epoch)), 409, "Send a heartbeat first")
+
+
+def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: Any) -> None:
+    epoch = swapped().epoch
+    fleet_of(1, bots)
+    tell(bots, window(epoch))
+    with pytest.raises(DatabaseError, match="never changes"), transaction.atomic():
+        LiveWindow.objects.update(breach="nothing to see")
+    services.watch_live()
+    assert LiveWindow.objects.exists()
+    settings.BOT_KEPT_SECONDS = 0
+    services.watch_live()
+    assert not LiveWindow.objects.exists()
+
+
+def test_posting_takes_few_queries_however_long_the_epoch_lasts(
+    bots: Caller, django_assert_max_num_queries: Any
+) -> None:
+    epoch = swapped().epoch
+    (desk,) = fleet_of(1, bots)
+    for _ in range(3000):
+        desk.predict("BTC", V7_LOGITS, epoch)
+    with django_assert_max_num_queries(20):
+        tell(bots, window(epoch, coin="BTC"))
