@@ -2,8 +2,17 @@
 
 from django.contrib import admin
 
-from audit.admin import HistoryAdmin
-from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
+from audit.admin import HistoryAdmin, ReadOnlyAdmin
+from deploy.models import (
+    Acknowledgement,
+    Bot,
+    Convergence,
+    FallbackRegistration,
+    PointerMove,
+    Release,
+    ReleaseCoin,
+    ReleaseStatus,
+)
 
 
 class ReleaseCoinInline(admin.TabularInline):
@@ -37,3 +46,25 @@ class PointerMoveAdmin(HistoryAdmin):
 class FallbackRegistrationAdmin(HistoryAdmin):
     list_display = ["id", "release", "registered_by", "at", "reason"]
     list_select_related = ["release"]
+
+
+@admin.register(Bot)
+class BotAdmin(HistoryAdmin):
+    list_display = ["name", "instance", "epoch", "line", "client_version", "differs", "last_heard_at"]
+    list_filter = ["name", "epoch", "client_version", "last_heard_at"]
+    search_fields = ["name", "instance", "last_error", "differs"]
+
+
+@admin.register(Acknowledgement)
+class AcknowledgementAdmin(ReadOnlyAdmin):
+    list_display = ["bot", "move", "at", "seconds"]
+    list_filter = ["move__kind", "bot__name", "at"]
+    list_select_related = ["bot", "move"]
+    date_hierarchy = "at"
+
+
+@admin.register(Convergence)
+class ConvergenceAdmin(ReadOnlyAdmin):
+    list_display = ["move", "at", "bots", "slowest_seconds"]
+    list_select_related = ["move"]
+    date_hierarchy = "at"

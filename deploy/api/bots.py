@@ -105,12 +105,13 @@ class Heartbeat(APIView):
     def post(self, request: Request) -> Response:
         """Say what this bot runs. The first heartbeat that names an epoch acknowledges it. 409 for another service's bot."""
         heard = services.heartbeat(_said(self.Input.read(request)), actor=actor_of(request))
-        answer = {
-            "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
-            "epoch": heard.epoch,
-            "next": heard.next.pk if heard.next else None,
-        }
-        return Response(self.Output(answer).data)
+        return Response(
+            {
+                "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
+                "epoch": heard.epoch,
+                "next": heard.next.pk if heard.next else None,
+            }
+        )
 
 
 def _said(checked: Mapping[str, Any]) -> Said:

@@ -211,13 +211,13 @@ class TestHeartbeat:
             connection,
         ) as asked:
             hear(said)
-        assert len(asked) <= 5
+        assert len(asked) <= 3
         after = approved()
         events, said = AuditEvent.objects.count(), on(after)
         hear(on(after, "desk-2"))
         with CaptureQueriesContext(connection) as asked:
             hear(said)
-        assert len([q for q in asked if "SAVEPOINT" not in q["sql"]]) <= 7
+        assert len([q for q in asked if "SAVEPOINT" not in q["sql"]]) <= 5
         assert AuditEvent.objects.count() == events
 
 

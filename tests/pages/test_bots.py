@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from deploy import alarms
-from deploy.models import Bot, Release
+from deploy import alarms, services
+from deploy.models import Acknowledgement, Bot, Convergence, Release
+from tests import scenarios
 from tests.pages import scene
 from tests.pages.conftest import SignedIn
 
@@ -82,8 +83,16 @@ def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
 
 
 def test_a_release_that_is_not_announced_says_which_one_is(desk: scene.Scene, signed_in: SignedIn) -> None:
-    from tests import scenarios
-
     newer: Release = scenarios.Build(seed=21).settled()
     page = shown(signed_in, f"/releases/{desk.awaiting.pk}/")
     assert f"Bots fetch release {newer.pk} ahead, not this one" in page
+
+
+@pytest.mark.parametrize("model", ["bot", "acknowledgement", "convergence"])
+def test_the_admin_shows_them_and_changes_none(model: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+    services.watch_bots()
+    client = signed_in(scene.STAFF)
+    assert client.get(f"/admin/deploy/{model}/").status_code == 200
+    for action in ("add/", "1/delete/"):
+        assert client.post(f"/admin/deploy/{model}/{action}", {"post": "yes"}).status_code in (302, 403)
+    assert (Bot.objects.count(), Acknowledgement.objects.count(), Convergence.objects.count()) == (3, 3, 1)
