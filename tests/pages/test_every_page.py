@@ -206,6 +206,7 @@ def test_every_page_there_is_stands_in_this_matrix(desk: scene.Scene) -> None:
     by_post_only = {
         "pin",
         "coin-change",
+        "dataset-withdraw",
         "decide",
         "run-cancel",
         "run-again",
