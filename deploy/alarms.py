@@ -47,7 +47,7 @@ def found(fitness: Fitness) -> Iterator[Trouble]:
         yield from _of_missing_coins(now.release)
         yield from _of_what_is_live(now.release)
     yield from _of_the_bots(now)
-    yield from _of_their_predictions()
+    yield from _of_their_predictions(now)
     if reason := signing.why_not():
         yield _of_signing(reason)
 
@@ -139,9 +139,9 @@ def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
         )
 
 
-def _of_their_predictions() -> Iterator[Trouble]:
+def _of_their_predictions(now: PointerMove) -> Iterator[Trouble]:
     """Without figures, which change with every window; the release's page has them."""
-    found = live.standing()
+    found = live.standing(now)
     if found is None:
         return
     if found.breaching and not found.calls_for_a_pin:

@@ -53,18 +53,22 @@ class Standing:
         )
 
 
-def standing() -> Standing | None:
-    """None before the first pointer. A bot counts when it is live, on the pointer's epoch, and runs what that holds."""
-    move = pointer.current()
+def standing(move: PointerMove | None = None) -> Standing | None:
+    """Under this move, or where the pointer stands; None before the first.
+
+    A bot counts when it is live, on the epoch, and runs what that holds.
+    """
+    move = move or pointer.current()
     if move is None:
         return None
     bots = fleet.live().filter(epoch=move.epoch, differs="")
-    newest = newest_of(move).filter(bot__in=bots).select_related("bot", "coin").order_by("bot", "coin")
+    spoken = newest_of(move).exclude(breach="", warning="").filter(bot__in=bots)
+    found = list(spoken.select_related("bot", "coin").order_by("bot", "coin"))
     return Standing(
         move=move,
-        live=bots.count(),
-        breaching=list(newest.exclude(breach="")),
-        wandering=list(newest.exclude(warning="")),
+        live=bots.count() if found else 0,  # nobody asks how many they are while nothing is held against any
+        breaching=[window for window in found if window.breach],
+        wandering=[window for window in found if window.warning],
     )
 
 

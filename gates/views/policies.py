@@ -17,6 +17,7 @@ from gates import services
 from gates.differences import differences
 from gates.forms import ProposalForm
 from gates.groups import GROUPS, Group, group_of
+from gates.live import LIVE_GATES, live_part
 from gates.models import GatePolicy
 from gates.rules import FULL_POLICY, GATES, eased, loosened
 from gates.verdicts import Gate
@@ -105,6 +106,7 @@ def _page(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: in
         "policy": policy,
         "in_force": in_force,
         "groups": _groups(policy),
+        "live": _live(policy),
         "looser": loosened(policy.document),
         "eased": eased(policy.document),
         "before": before,
@@ -130,6 +132,20 @@ def _groups(policy: GatePolicy) -> list[tuple[Group, list[dict[str, object]]]]:
                 if gate.name in entries and group_of(gate.name) == group
             ]
         )
+    ]
+
+
+def _live(policy: GatePolicy) -> list[dict[str, object]]:
+    """The live gates, by the policy's thresholds, which are the usual ones where it sets none."""
+    thresholds = live_part(policy.document)
+    return [
+        {
+            "name": gate.name,
+            "about": (gate.judge.__doc__ or "").splitlines()[0],
+            "says": gate.says(thresholds.get(gate.name, {})),
+            "is_tripwire": gate.is_tripwire,
+        }
+        for gate in LIVE_GATES.values()
     ]
 
 

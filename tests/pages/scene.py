@@ -3,9 +3,10 @@ that failed. Rows go in through the services; what a worker would have reported 
 """
 
 import io
+import itertools
 import math
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +19,9 @@ from deploy import pointer, services
 from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import Running
 from gates import services as gates
+from gates.live import Tally
 from gates.models import Diagnosis
+from mlcore import certainty
 from tests import factories, lifelike, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training import leases
@@ -77,6 +80,7 @@ def desk(*, bars: int = 2_400) -> Scene:
     ).settled()
     workers()
     bots(awaiting)
+    live_windows()
     failed = failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
     building = under_way({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
@@ -179,6 +183,35 @@ def bots(ready_for: Release) -> None:
     # Live for as long as the pages are looked at.
     now = timezone.now()
     Bot.objects.update(first_heard_at=now - timedelta(days=9), last_heard_at=now + timedelta(minutes=10))
+
+
+def live_windows() -> None:
+    """What the bots at the desk predicted of late, and what one of them still had to tell of v6."""
+    now = pointer.current()
+    assert now is not None
+    start = timezone.now() - timedelta(hours=2)
+    for number, (coin, turn) in enumerate(itertools.product(scenarios.COINS, range(8))):
+        told(now.epoch, coin, start + timedelta(minutes=15 * turn), _predicted(number))
+    for turn in range(4):
+        told(1, "BTC", start - timedelta(minutes=15 * turn), _predicted_by_v6(turn))
+
+
+def told(epoch: int, coin: str, at: datetime, tally: Tally) -> None:
+    posted = services.Posted("desk-1", epoch, coin, at, at + timedelta(minutes=1), tally)
+    services.receive_window(posted, actor=Actor("trader", is_bot=True))
+
+
+def _predicted(number: int) -> Tally:
+    sure = [round(25 * math.exp(-(((edge - 0.57) / 0.09) ** 2) / 2)) for edge in certainty.EDGES[:-1]]
+    finite, down = sum(sure), 60 + 5 * (number % 7)
+    classes = (down, 90, finite - down - 90)
+    least, greatest = -2.6 - 0.2 * math.sin(number), 2.1 + 0.3 * math.cos(number)
+    return Tally(finite, 0, classes, tuple(sure), least, greatest, 3, finite)
+
+
+def _predicted_by_v6(turn: int) -> Tally:
+    certain = (0,) * (certainty.BANDS - 1) + (100,)
+    return Tally(100, 0, (98, 1, 1), certain, -12_527.0 + 900 * turn, 9_301.0 - 700 * turn, 1400, 100)
 
 
 def troubled_bots() -> None:

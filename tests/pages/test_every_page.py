@@ -55,6 +55,9 @@ PAGES = {
 }
 FIGURES = {
     "release's charts": "/releases/{rejected}/charts/SOL/",
+    "live charts": "/releases/{fallback}/live/BTC/",
+    "live charts of what exploded": "/releases/{inherited}/live/BTC/",
+    "live charts of what no bot ever ran": "/releases/{rejected}/live/SOL/",
     "report's charts": "/releases/{awaiting}/report/charts/BTC/",
     "report as a file": "/releases/{awaiting}/report/file/",
     "diagnosis's charts": "/diagnoses/{diagnosis}/charts/",
