@@ -48,6 +48,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "release-awaiting": (f"/releases/{desk.awaiting.pk}/", "anna"),
         "release-rejected": (f"/releases/{desk.rejected.pk}/", "anna"),
         "release-broken": (f"/releases/{desk.inherited.pk}/", "victor"),
+        "release-live": (f"/releases/{desk.fallback.pk}/", "victor"),
         "release-building": (f"/releases/{desk.building.pk}/", "olivia"),
         "report": (f"/releases/{desk.awaiting.pk}/report/", "anna"),
         "bots": ("/bots/", "anna"),
