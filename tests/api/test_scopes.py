@@ -16,6 +16,7 @@ from accounts.rules import Actor, Role
 from audit.models import AuditEvent
 from crpbot import api_urls
 from deploy import pointer, services
+from deploy.models import PointerMove
 from deploy.rules import Purpose, Running
 from gates.services import policy_in_force, propose_policy
 from tests import checkpoints, factories, scenarios
@@ -80,12 +81,22 @@ def signed_snapshot() -> Request:
     return Request("active/signed/")
 
 
+def streamed_snapshot() -> Request:
+    scenarios.service_in_use()
+    return Request("active/stream/")
+
+
 def one_release() -> Request:
     return Request(f"releases/{scenarios.awaiting_approval().pk}/")
 
 
+def in_use() -> PointerMove:
+    """Where the pointer stands, of a service that more than one row may have put in use."""
+    return pointer.current() or scenarios.service_in_use()
+
+
 def report() -> Request:
-    scenarios.service_in_use()
+    in_use()
     return Request(f"releases/{scenarios.awaiting_approval().pk}/report/?against=2")
 
 
@@ -215,12 +226,16 @@ def window() -> Request:
 
 
 def of_move(path: str = "") -> Callable[[], Request]:
-    return lambda: Request(f"moves/{scenarios.service_in_use().epoch}/{path}")
+    def request() -> Request:
+        return Request(f"moves/{in_use().epoch}/{path}")
+
+    return request
 
 
 MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active"): (SERVED, snapshot),
     ("GET", "active-signed"): (SERVED, signed_snapshot),
+    ("GET", "active-stream"): (SERVED, streamed_snapshot),
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
