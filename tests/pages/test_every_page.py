@@ -65,7 +65,7 @@ FIGURES = {
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
 WITH_CHARTS = {"release", "run", "dataset"}
-MOST_QUERIES = 40
+MOST_QUERIES = 50
 
 
 def address(pattern: str, desk: scene.Scene) -> str:
