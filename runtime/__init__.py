@@ -10,7 +10,7 @@ No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx, secures
 features and predictor.
 """
 
-from runtime.client import Client
+from runtime.client import AsyncClient, Client
 from runtime.decision import Active, Decision
 from runtime.errors import (
     AnswerExpired,
@@ -23,10 +23,12 @@ from runtime.errors import (
     ServiceUnavailable,
     UnknownCoin,
 )
+from runtime.version import VERSION as __version__
 
 __all__ = [
     "Active",
     "AnswerExpired",
+    "AsyncClient",
     "CacheFailed",
     "Client",
     "ClientError",
@@ -37,4 +39,5 @@ __all__ = [
     "Refused",
     "ServiceUnavailable",
     "UnknownCoin",
+    "__version__",
 ]

@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Cache:
         self.folder = folder
         self._bundles = folder / "bundles"
         self._unfinished = folder / "unfinished"
+        self._mine = threading.Lock()  # the file's lock holds off other clients, not this one's other threads
         self.notes = Notes(folder, url, keys, draft_folder=self._unfinished)
         with told_as_cache_failed(folder):
             for needed in (self._bundles, self._unfinished, self.notes.pointers):
@@ -59,18 +61,21 @@ class Cache:
     def exclusive(self, timeout_s: float) -> Iterator[None]:
         """Keep other clients of this folder from writing; raises CacheFailed after `timeout_s` of waiting."""
         give_up_at = time.monotonic() + timeout_s
-        while not self._try_lock():
-            if time.monotonic() > give_up_at:
-                raise CacheFailed(
-                    f"{self.folder} is being written by another client for over {timeout_s:g} s"
-                )
-            time.sleep(_LOCK_STEP_S)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        with self._mine:
+            while not self._try_lock():
+                if time.monotonic() > give_up_at:
+                    raise CacheFailed(
+                        f"{self.folder} is being written by another client for over {timeout_s:g} s"
+                    )
+                time.sleep(_LOCK_STEP_S)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _try_lock(self) -> bool:
+        if self._lock < 0:
+            raise CacheFailed(f"{self.folder} was given back: this client is closed")
         with told_as_cache_failed(self.folder / "lock"):
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,6 +21,14 @@ class NotAuthorised(ClientError):
     """The service did not accept the token."""
 
 
+class NotTaken(ClientError):
+    """The service understood what the bot reported, and does not take it: sending the same again is no use."""
+
+
+class Superseded(ClientError):
+    """A download was given up, since the pointer meanwhile names something else."""
+
+
 class AnswerExpired(ClientError):
     """What came was signed too long ago: something keeps repeating an old answer, or a clock is wrong."""
 
@@ -31,6 +39,10 @@ class Refused(ClientError):
 
 class EnvelopeRefused(Refused):
     """What came is not signed by a key that this bot trusts, or is no envelope at all."""
+
+
+class StreamRefused(Refused):
+    """What comes on the stream is no stream of events; the bot asks again and again instead."""
 
 
 class SnapshotRefused(Refused):

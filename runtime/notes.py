@@ -51,7 +51,11 @@ class Notes:
         self._url = url
         self._keys = keys
         self._draft_folder = draft_folder
-        self._marks_in_memory: dict[str, Mark] = {}
+        # What was followed was also seen: a lost file of marks does not open the door to old epochs.
+        self._highest: dict[str, Mark] = {}
+        for kept in self.followed():
+            self._lift(kept.snapshot.service, Mark(kept.snapshot.epoch, kept.snapshot.content))
+        self._is_unwritten = False
 
     def current(self) -> Kept | None:
         """The snapshot last followed from this address, its signature verified again; None where there is none.
@@ -89,22 +93,33 @@ class Notes:
 
     def mark(self, service: str) -> Mark | None:
         """The highest epoch seen of `service`, by this client or, on disk, by any other of the folder."""
-        marks = [self._marks_in_memory.get(service), self._marks_on_disk().get(service)]
-        # What was followed was also seen: a lost file of marks does not open the door to old epochs.
-        for kept in self.followed():
-            if kept.snapshot.service == service:
-                marks.append(Mark(kept.snapshot.epoch, kept.snapshot.content))
-        return max(filter(None, marks), key=lambda mark: mark.epoch, default=None)
+        if on_disk := self._marks_on_disk().get(service):
+            self._lift(service, on_disk)
+        return self._highest.get(service)
 
     def raise_mark(self, service: str, mark: Mark) -> None:
-        """Remember `mark`, which the caller found higher: in memory at once; that a disk is full is only logged."""
-        self._marks_in_memory[service] = mark
-        marks = self._marks_on_disk() | {service: mark}
-        services = {name: {"epoch": one.epoch, "content": one.content} for name, one in sorted(marks.items())}
+        """Remember `mark`, which the caller found higher: in memory at once, on the disk with `write_marks`."""
+        self._highest[service] = mark
+        self._is_unwritten = True
+
+    def write_marks(self) -> None:
+        """Write down what `raise_mark` remembered; that a disk is full is only logged, and tried again next time."""
+        if not self._is_unwritten:
+            return
+        for service, mark in self._marks_on_disk().items():
+            self._lift(service, mark)
+        marks = sorted(self._highest.items())
+        services = {name: {"epoch": one.epoch, "content": one.content} for name, one in marks}
         try:
             write_json(self._marks, {"services": services}, draft_folder=self._draft_folder)
+            self._is_unwritten = False
         except OSError as error:
-            logger.warning("epoch %d of %s could not be noted on disk: %s", mark.epoch, service, error)
+            logger.warning("the epochs seen so far could not be noted on disk: %s", error)
+
+    def _lift(self, service: str, mark: Mark) -> None:
+        known = self._highest.get(service)
+        if known is None or mark.epoch > known.epoch:
+            self._highest[service] = mark
 
     def _before(self, kept: Kept) -> Kept | None:
         try:

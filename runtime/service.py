@@ -1,19 +1,20 @@
-"""The service as a bot sees it: one document and some files, over HTTP, with a bearer token.
+"""The service as a bot sees it: one document, asked for or streamed, some files, and what the bot reports, over HTTP.
 
 The token goes to the service's own origin only, stands in no message, and no answer is read further than announced.
 """
 
+import asyncio
 import hashlib
 import ipaddress
 import json
 import logging
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO
+from typing import Any, Protocol
 
 import httpx
 
@@ -23,19 +24,32 @@ from runtime.errors import (
     FileRefused,
     Misconfigured,
     NotAuthorised,
+    NotTaken,
     Refused,
     ServiceUnavailable,
+    StreamRefused,
 )
+from runtime.events import Events
 from runtime.snapshot import File
+from runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
 
 ACTIVE_PATH = "/api/v1/active/signed/"
+STREAM_PATH = "/api/v1/active/stream/"
+HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
+WINDOWS_PATH = "/api/v1/bots/windows/"
 MAX_REDIRECTS = 3
 MIN_BYTES_PER_S = 16 * 1024
 """An answer that drips more slowly than this, after one timeout of grace, counts as no answer."""
 
+LONGEST_SILENCE_S = 40.0
+"""A stream says something every 15 s; one that does not is dead, whatever the network believes."""
+LONGEST_UNCONFIRMED_S = 90.0
+"""It brings a newly signed snapshot every minute; one that only chatters is left for asking."""
+
 _MAX_PROBLEM_BYTES = 16 * 1024
+_NOT_TAKEN = frozenset({400, 409, 413, 422})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -45,6 +59,12 @@ class Answer:
 
     body: bytes
     etag: str | None
+
+
+class Target(Protocol):
+    """Where a download goes."""
+
+    def write(self, chunk: bytes, /) -> object: ...
 
 
 class Service:
@@ -57,11 +77,9 @@ class Service:
         self._timeout_s = timeout_s
         # Redirects are followed by hand: httpx would decide for itself where the token goes.
         # Unpacked bodies only: a compressed one can be a thousand times what was announced.
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": f"crpbot-runtime/{VERSION}"}
         self._http = httpx.Client(
-            timeout=timeout_s,
-            follow_redirects=False,
-            headers={"Accept-Encoding": "identity"},
-            verify=_certificates(),
+            timeout=timeout_s, follow_redirects=False, headers=self._headers, verify=_certificates()
         )
         _warn_if_exposed(self.url)
 
@@ -83,18 +101,79 @@ class Service:
         with self._get(self._below(ACTIVE_PATH), headers, may_leave=False) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
-            self._expect_ok(response)
+            self._expect_ok(response, self._problem(response))
             body = b"".join(self._chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
             return Answer(body, response.headers.get("ETag"))
 
-    def download(self, file: File, target: BinaryIO) -> None:
+    async def stream(self, hear: Callable[[Answer], None]) -> None:
+        """Hand over snapshots as the service sends them: the one of now, then each new one. Nothing is verified here.
+
+        Never returns; raises ServiceUnavailable, NotAuthorised, StreamRefused, and what `hear` raises.
+        """
+        url, loop = self._below(STREAM_PATH), asyncio.get_running_loop()
+        waits = httpx.Timeout(self._timeout_s, read=LONGEST_SILENCE_S)
+        headers = self._headers | {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s) as patience,
+                httpx.AsyncClient(timeout=waits, verify=_certificates()) as http,
+                http.stream("GET", url, headers=headers | self._credentials(url)) as response,
+            ):
+                await self._expect_stream(response)
+                events = Events()
+                async for chunk in response.aiter_raw():
+                    for event in events.feed(chunk):
+                        if event.name == "snapshot":
+                            hear(Answer(event.data, None))
+                            patience.reschedule(loop.time() + LONGEST_UNCONFIRMED_S)
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(self._say(f"{_place(url)} broke off: {_cause(error)}")) from error
+        except TimeoutError as error:
+            raise ServiceUnavailable(f"{_place(url)} brings no snapshot") from error
+        raise ServiceUnavailable(f"{_place(url)} ended")
+
+    async def _expect_stream(self, response: httpx.Response) -> None:
+        body = b""
+        if response.status_code != httpx.codes.OK and _is_problem(response):
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _MAX_PROBLEM_BYTES:
+                    break
+        self._expect_ok(response, body)
+        kind = response.headers.get("Content-Type", "").partition(";")[0]
+        if kind != "text/event-stream" or response.headers.get("Content-Encoding", "identity") != "identity":
+            raise StreamRefused(self._say(f"{_place(response.url)} answers {kind[:60]!r}, not a stream"))
+
+    def post(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Report something; the service's answer.
+
+        Raises ServiceUnavailable, NotAuthorised, and NotTaken where sending the same again is no use.
+        """
+        url = self._below(path)
+        try:
+            with self._http.stream("POST", url, json=document, headers=self._credentials(url)) as response:
+                if response.status_code in _NOT_TAKEN:
+                    detail = _detail(self._problem(response))
+                    raise NotTaken(self._say(f"{_place(url)} answers {response.status_code}{detail}"))
+                if response.status_code != httpx.codes.CREATED:
+                    self._expect_ok(response, self._problem(response))
+                answer = json.loads(b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}")
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(
+                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
+            ) from error
+        except (ValueError, RecursionError, Refused) as error:
+            raise ServiceUnavailable(f"{_place(url)} answers what cannot be read") from error
+        return answer if isinstance(answer, dict) else {}
+
+    def download(self, file: File, target: Target) -> None:
         """Write one announced file to `target`.
 
         Raises ServiceUnavailable, NotAuthorised, FileRefused (size or digest differ), OSError (the disk).
         """
         digest, size = hashlib.sha256(), 0
         with self._get(self._resolve(file), {}, may_leave=True) as response:
-            self._expect_ok(response)
+            self._expect_ok(response, self._problem(response))
             for chunk in self._chunks(response, file.size, FileRefused):
                 digest.update(chunk)
                 size += len(chunk)
@@ -160,11 +239,11 @@ class Service:
                 raise ServiceUnavailable(f"{_place(response.url)} sends too slowly")
             yield chunk
 
-    def _expect_ok(self, response: httpx.Response) -> None:
+    def _expect_ok(self, response: httpx.Response, problem: bytes) -> None:
         code = response.status_code
         if code == httpx.codes.OK:
             return
-        said = self._say(f"{_place(response.url)} answers {code}{self._detail(response)}")
+        said = self._say(f"{_place(response.url)} answers {code}{_detail(problem)}")
         if code == httpx.codes.UNAUTHORIZED and not self._credentials(response.url):
             raise NotAuthorised(f"{said}; the token was not shown, since that host is not {_place(self.url)}")
         if code == httpx.codes.UNAUTHORIZED:
@@ -175,22 +254,33 @@ class Service:
             said += "; is the address right?"
         raise ServiceUnavailable(said)
 
-    def _detail(self, response: httpx.Response) -> str:
-        """What a problem+json (RFC 9457) body says, ready to follow a status code; empty for anything else."""
-        if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
-            return ""
+    def _problem(self, response: httpx.Response) -> bytes:
+        """The body of a problem+json (RFC 9457); empty for anything else."""
+        if response.status_code == httpx.codes.OK or not _is_problem(response):
+            return b""
         try:
-            body = b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused))
-            document = json.loads(body)
-        except (ValueError, RecursionError, Refused, ServiceUnavailable, httpx.HTTPError):
-            return ""  # the status code is the message; a broken explanation adds nothing to it
-        words = document.get("detail") or document.get("title") if isinstance(document, dict) else None
-        return f": {words[:300]}" if isinstance(words, str) else ""
+            return b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused))
+        except (Refused, ServiceUnavailable, httpx.HTTPError):
+            return b""  # the status code is the message; a broken explanation adds nothing to it
 
     def _say(self, message: str) -> str:
         """The message on one line, and without the token even where the other side echoes it."""
         printable = "".join(letter if letter.isprintable() else " " for letter in message)
         return printable.replace(self._token, "[token]")
+
+
+def _is_problem(response: httpx.Response) -> bool:
+    return bool(response.headers.get("Content-Type", "").startswith("application/problem+json"))
+
+
+def _detail(problem: bytes) -> str:
+    """What a problem says, ready to follow a status code; empty where it says nothing."""
+    try:
+        document = json.loads(problem)
+    except (ValueError, RecursionError):
+        return ""
+    words = document.get("detail") or document.get("title") if isinstance(document, dict) else None
+    return f": {words[:300]}" if isinstance(words, str) else ""
 
 
 @cache

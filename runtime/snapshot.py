@@ -69,19 +69,15 @@ class Snapshot:
         return self.release is None
 
     @property
+    def set_digest(self) -> str:
+        """The sha256 (hex) of what decides which predictors there are, whichever release names them."""
+        return _set_digest(self.line, self.is_simulated, self.models)
+
+    @property
     def content(self) -> str:
         """The sha256 (hex) of what decides what a bot runs; wording, times and addresses are left out."""
-        models = {
-            coin: [
-                model.bundle,
-                model.feature_schema,
-                model.schema_digest,
-                {file.name: [file.sha256, file.size] for file in model.files.values()},
-            ]
-            for coin, model in self.models.items()
-        }
-        decisive = [self.service, self.epoch, self.line, self.release, models]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        decisive = [self.service, self.epoch, self.line, self.release, _decisive(self.models)]
+        return _sha256(decisive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +88,11 @@ class Announced:
     line: str
     is_simulated: bool
     models: Mapping[str, Model]
+
+    @property
+    def set_digest(self) -> str:
+        """As `Snapshot.set_digest`: equal where the snapshot that follows names this very set."""
+        return _set_digest(self.line, self.is_simulated, self.models)
 
 
 def parse(body: bytes) -> tuple[dict[str, Any], Snapshot]:
@@ -124,6 +125,27 @@ def announced(value: Any) -> Announced | None:
     except SnapshotRefused as error:
         logger.warning("what is announced as next cannot be fetched ahead: %s", error)
         return None
+
+
+def _set_digest(line: str | None, is_simulated: bool, models: Mapping[str, Model]) -> str:
+    classes = {coin: model.classes for coin, model in models.items()}
+    return _sha256([line, is_simulated, classes, _decisive(models)])
+
+
+def _decisive(models: Mapping[str, Model]) -> dict[str, Any]:
+    return {
+        coin: [
+            model.bundle,
+            model.feature_schema,
+            model.schema_digest,
+            {file.name: [file.sha256, file.size] for file in model.files.values()},
+        ]
+        for coin, model in models.items()
+    }
+
+
+def _sha256(decisive: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _snapshot(document: Mapping[str, Any]) -> Snapshot:

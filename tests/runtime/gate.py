@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,9 @@ from mlcore import bundle
 
 TOKEN = "bot-token-Zx81"
 SIGNED_PATH = "/api/v1/active/signed/"
+STREAM_PATH = "/api/v1/active/stream/"
+HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
+WINDOWS_PATH = "/api/v1/bots/windows/"
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
 VALID_FOR = timedelta(minutes=3)
 HALF = "half, then nothing more"
@@ -61,6 +65,10 @@ class Gate:
     asked: list[Asked] = field(default_factory=list)
     before_snapshot: Callable[[], None] = lambda: None
     is_away: bool = False
+    streams: bool = True
+    announced: Release | None = None
+    heartbeats: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         handler = type("Handler", (_Handler,), {"gate": self})
@@ -82,11 +90,18 @@ class Gate:
         """Move the pointer; None is offline. The epoch is the next one unless given."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self.release = release
-        if release:
-            for folder in release.folders.values():
-                for path in folder.iterdir():
-                    content = path.read_bytes()
-                    self.files.setdefault(hashlib.sha256(content).hexdigest(), content)
+        self._offer(release)
+
+    def announce(self, release: Release | None) -> None:
+        """Say what awaits approval."""
+        self.announced = release
+        self._offer(release)
+
+    def _offer(self, release: Release | None) -> None:
+        for folder in release.folders.values() if release else ():
+            for path in folder.iterdir():
+                content = path.read_bytes()
+                self.files.setdefault(hashlib.sha256(content).hexdigest(), content)
 
     def document(self) -> dict[str, Any]:
         models = (
@@ -107,7 +122,7 @@ class Gate:
             "expires_at": (self.issued_at + VALID_FOR).isoformat(),
             "audit_head": {"seq": self.epoch, "hash": "00"},
             "coins": list(models),
-            "next": None,
+            "next": _announced(self.announced) if self.announced else None,
         }
         self.edit(document)
         return document
@@ -132,6 +147,11 @@ class Gate:
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+
+
+def _announced(release: Release) -> dict[str, Any]:
+    models = {coin: _model(folder) for coin, folder in release.folders.items()}
+    return {"release": release.number, "line": release.line, "simulated": True, "models": models}
 
 
 def _model(folder: Path) -> dict[str, Any]:
@@ -173,10 +193,48 @@ class _Handler(BaseHTTPRequestHandler):
             self._problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
         elif self.path == SIGNED_PATH:
             self._snapshot()
+        elif self.path == STREAM_PATH and gate.streams:
+            self._stream()
         elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in gate.files:
             self._file(gate.files[sha256])
         else:
             self._problem(404, "there is no such page")
+
+    def do_POST(self) -> None:
+        gate = self.gate
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        gate.asked.append(Asked(self.path, dict(self.headers)))
+        if gate.is_away:
+            self.close_connection = True
+        elif self.path in gate.answers:
+            self._answer(*gate.answers[self.path])
+        elif self.path == HEARTBEAT_PATH:
+            gate.heartbeats.append(json.loads(body))
+            self._say({"heartbeat_seconds": 1, "epoch": gate.epoch, "next": None}, 200)
+        elif self.path == WINDOWS_PATH:
+            gate.windows.append(json.loads(body))
+            self._say({"accepted": True}, 201)
+        else:
+            self._problem(404, "there is no such page")
+
+    def _say(self, document: dict[str, Any], status: int) -> None:
+        self._answer(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
+
+    def _stream(self) -> None:
+        """Each new state as an event, until the gate goes away or stops."""
+        gate, sent = self.gate, None
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"retry: 2000\n\n")
+        self.close_connection = True
+        while not (gate.is_away or gate.let_go.wait(0.005)):
+            said = gate.epoch, gate.release, gate.announced, gate.issued_at
+            if gate.epoch and said != sent:
+                sent = said
+                with suppress(OSError):
+                    self.wfile.write(b"id: %d\nevent: snapshot\ndata: %b\n\n" % (gate.epoch, gate.envelope()))
 
     def _snapshot(self) -> None:
         self.gate.before_snapshot()

@@ -176,7 +176,7 @@ def test_a_decision_says_since_when_nobody_confirmed_its_model(
     gate.point_at(old)
     client.refresh()
     confirmed_at = now[0]
-    now[0] += timedelta(seconds=59)
+    now[0] += timedelta(seconds=89)
     assert client.predict("BTC", candles).stale_since is None
     now[0] += timedelta(seconds=2)
     decision = client.predict("BTC", candles)
@@ -202,24 +202,25 @@ def test_an_absent_service_stops_nobody(
     assert client.refresh().stale_since is None
 
 
+@pytest.mark.parametrize("streams", [True, False], ids=["streamed", "asked for"])
 def test_watching_tells_the_first_state_and_then_each_change_once(
-    gate: Gate, bot: MakeBot, old: Release, new: Release
+    gate: Gate, bot: MakeBot, old: Release, new: Release, streams: bool
 ) -> None:
+    gate.streams = streams
     gate.point_at(old)
     told: list[Active] = []
-    polls = iter(range(100))
     stop = threading.Event()
 
-    def move() -> None:
-        match next(polls):
-            case 3:
-                gate.point_at(new)
-            case 6:
-                stop.set()
+    def hear(active: Active) -> None:
+        told.append(active)
+        if active.release == old.number:
+            gate.point_at(new)
+        else:
+            threading.Timer(0.1, stop.set).start()
 
-    gate.before_snapshot = move
-    bot().watch(told.append, every_s=0.001, stop=stop)
-    assert [active.release for active in told] == [old.number, new.number]
+    bot().watch(hear, every_s=0.01, stop=stop)
+    assert [(active.release, active.problem) for active in told] == [(old.number, None), (new.number, None)]
+    assert (SIGNED_PATH in {asked.path for asked in gate.asked}) is not streams
 
 
 def test_a_release_whose_bundles_have_no_scaler_is_followed_where_the_pointer_names_it(

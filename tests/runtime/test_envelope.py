@@ -170,10 +170,10 @@ def test_a_snapshot_signed_long_ago_is_followed_where_it_is_the_newest_ever_seen
 def test_the_same_release_signed_anew_is_neither_loaded_nor_downloaded_again(
     gate: Gate, client: Client
 ) -> None:
-    before, downloads = client._state.predictors, len(gate.downloads())
+    before, downloads = client._follower._state.predictors, len(gate.downloads())
     gate.issued_at += timedelta(minutes=1)
     assert client.refresh().problem is None
-    assert client._state.predictors is before
+    assert client._follower._state.predictors is before
     assert len(gate.downloads()) == downloads
 
 
