@@ -18,7 +18,7 @@ from audit import services as audit
 from audit.rules import canonical
 from deploy import pointer, services, snapshot
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
-from deploy.rules import Purpose
+from deploy.rules import Purpose, Running
 from deploy.services import settling
 from gates import services as gates
 from gates.models import Measurement
@@ -341,11 +341,14 @@ class Build:
         )
         ReleaseStatus.objects.create(release=release)
         for coin, data in places.items():
-            made = bundle(coin, data, self.line, seed=self.seed)
+            made = self.bundle(coin, data)
             place = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
             measured(made, data, figures, baseline=settling.baseline_for(release, place))
         return release
+
+    def bundle(self, coin: Coin, data: Dataset) -> Bundle:
+        return bundle(coin, data, self.line, seed=self.seed)
 
     def settled(self) -> Release:
         """The same, advanced by the service until it settles."""
@@ -423,6 +426,13 @@ def window_of(
         "out_of_range": 3,
         **changes,
     }
+
+
+def heard(move: PointerMove, instance: str = "desk-1") -> services.Heartbeat:
+    """The same heartbeat, as the service is told of it."""
+    said = heartbeat_of(move, instance)
+    running = Running(said["release"], said["line"], said["bundles"])
+    return services.Heartbeat(instance, said["client_version"], said["service"], said["epoch"], running)
 
 
 def heartbeat_of(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from audit.models import AuditEvent
 from crpbot import api_urls
 from deploy import pointer, services
 from deploy.models import PointerMove
-from deploy.rules import Purpose, Running
+from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
 from tests import checkpoints, factories, scenarios
 from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
@@ -218,10 +218,7 @@ def heartbeat() -> Request:
 def window() -> Request:
     """Of the bot in the cast, which has sent a heartbeat."""
     now = scenarios.service_in_use()
-    body = scenarios.heartbeat_of(now)
-    running = Running(body["release"], body["line"], body["bundles"])
-    said = services.Heartbeat("desk-1", "0.1.0", body["service"], now.epoch, running)
-    services.heartbeat(said, actor=Actor("trader", is_bot=True))
+    services.heartbeat(scenarios.heard(now), actor=Actor("trader", is_bot=True))
     return Request("bots/windows/", scenarios.window_of(now))
 
 

@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.errors import Conflict, DomainError
 from audit.models import AuditEvent
 from deploy import pointer, services
-from deploy.models import PointerMove, ReleaseStatus
+from deploy.models import LiveWindow, PointerMove, ReleaseStatus
 from deploy.rules import MoveKind, ReleaseState
+from gates.live import Tally
+from mlcore.certainty import BANDS
 from tests import scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
 
@@ -107,3 +110,23 @@ def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch
     assert {move.kind for move in moves} == {MoveKind.SWAP, MoveKind.PIN}
     assert AuditEvent.objects.filter(kind__endswith=".refused").count() == len(refusals)
     assert_sound(1 + len(moves))
+
+
+def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
+    now = scenarios.service_in_use()
+    bots = [f"desk-{number}" for number in range(8)]
+    trader = Actor("trader", is_bot=True)
+    for instance in bots:
+        services.heartbeat(scenarios.heard(now, instance), actor=trader)
+    certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
+    at = timezone.now()
+
+    def post(instance: str) -> Callable[[], object]:
+        said = services.Posted(instance, now.epoch, "BTC", at, at, certain)
+        return lambda: services.receive_window(said, actor=trader)
+
+    answers = at_once([post(instance) for instance in bots], threads=8)
+    assert all(isinstance(answer, LiveWindow) for answer in answers), answers
+    pin = PointerMove.objects.get(kind=MoveKind.PIN)
+    assert (pin.epoch, pin.moved_by, LiveWindow.objects.count()) == (2, "the live gates", 8)
+    assert_sound(2)
