@@ -15,6 +15,7 @@ app_name = "api"
 v1 = [
     path("active/", deploy.Active.as_view(), name="active"),
     path("active/signed/", deploy.SignedActive.as_view(), name="active-signed"),
+    path("active/stream/", deploy.ActiveStream.as_view(), name="active-stream"),
     path("alarms/", deploy.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),

@@ -192,13 +192,18 @@ class Streams:
     def _offer(self, subscriber: Subscriber, envelope: Envelope) -> None:
         if self._event is None or self._event[0] is not envelope:
             # Made once: all subscribers share these bytes.
-            self._event = envelope, b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.epoch, envelope.body)
+            self._event = envelope, event_of(envelope)
         subscriber.offer(*self._event)
 
     def _tell(self, problem: str) -> None:
         if problem != self._problem:  # once, not twice a second
             logger.warning("%s", problem, exc_info=True)
         self._problem = problem
+
+
+def event_of(envelope: Envelope) -> bytes:
+    """An envelope as a server-sent event. Its body is JSON on one line."""
+    return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.epoch, envelope.body)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -1,6 +1,6 @@
 """The snapshot, releases, moves and decisions, for programs."""
 
-from deploy.api.active import Active, SignedActive
+from deploy.api.active import Active, ActiveStream, SignedActive
 from deploy.api.alarms import Alarms
 from deploy.api.bots import Acknowledgements, Bots, Heartbeat, OneMove
 from deploy.api.coins import Coins, OneCoin
@@ -14,6 +14,7 @@ from deploy.api.reports import ReleaseReport
 __all__ = [
     "Acknowledgements",
     "Active",
+    "ActiveStream",
     "Alarms",
     "Approve",
     "Bots",

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
 from django.utils.cache import get_conditional_response
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiResponse,
@@ -15,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
-from deploy import signing, snapshot
+from deploy import signing, snapshot, streams
 from deploy.rules import MoveKind
 from deploy.snapshot import Snapshot
 
@@ -138,6 +139,25 @@ class SignedActive(APIView):
         under a public key that was given to you by hand (`manage.py keys export`).
         """
         return _conditional(request, signing.envelope())
+
+
+class ActiveStream(APIView):
+    """Behind Django's own servers, and for a signed-in person: one event. In production `deploy.edge` streams on."""
+
+    permission_classes = (CanServe,)
+
+    @extend_schema(
+        operation_id="active_stream",
+        responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "Events, without end.")},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """Every new signed snapshot as it comes, as server-sent events: `id` the epoch, `data` the envelope on one line.
+
+        The newest at once, then each that follows; a comment after 15 seconds without one. Ends with its token.
+        """
+        return HttpResponse(
+            streams.BEGINNING + streams.event_of(signing.envelope()), content_type="text/event-stream"
+        )
 
 
 def _conditional(request: Request, latest: Snapshot | signing.Envelope) -> HttpResponseBase:
