@@ -25,6 +25,7 @@ os.environ |= ONE_CORE  # before any library counts the cores
 
 import numpy as np  # noqa: E402
 
+from benchmarks.environments import REPOSITORY, python_of  # noqa: E402
 from benchmarks.interleaved import Comparison, in_turns  # noqa: E402
 from benchmarks.judged import diagnosis  # noqa: E402
 from mlcore import candles  # noqa: E402
@@ -35,8 +36,6 @@ from mlcore.recipes import RECIPES  # noqa: E402
 from mlcore.simulate import simulate  # noqa: E402
 from mlcore.subject import Subject  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-ENVIRONMENT = REPOSITORY / "build" / "evidently"
 PINS = ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "scikit-learn==1.9.1")
 COIN = "BTC"
 WARM_AIM, COLD_AIM = 10.0, 8.0
@@ -89,17 +88,6 @@ def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Pat
     return written.folder, written.digest
 
 
-def evidently_python() -> Path:
-    """The interpreter of Evidently's environment, made where it is missing or of other versions."""
-    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "pins"
-    if not stamp.exists() or stamp.read_text().split() != list(PINS):
-        print(f"making {ENVIRONMENT.relative_to(REPOSITORY)} with {PINS[0]}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-qq", *PINS], check=True, stdout=subprocess.DEVNULL)
-        stamp.write_text("\n".join(PINS))
-    return python
-
-
 @contextmanager
 def evidently(python: Path, predictions: Path) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
     """One report in a process that has made one before, and one in a process of its own."""
@@ -142,7 +130,7 @@ def main() -> int:
             print(f"not a whole diagnosis: {problem}")
             return 2
         ours_cold = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
-        with evidently(evidently_python(), files.predictions) as (peer_warm, peer_cold):
+        with evidently(python_of("evidently", PINS), files.predictions) as (peer_warm, peer_cold):
             warm, cold, peers_warm, peers_cold = in_turns(
                 lambda: diagnosis(*files.arguments),
                 lambda: subprocess.run(ours_cold, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL),

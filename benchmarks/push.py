@@ -1,0 +1,163 @@
+"""From the commit of a move to the flip in 1,000 connected bots; the same by polling MLflow's registry for three coins.
+
+    python -m benchmarks.push [--quick]
+
+Everything on this machine: one web process, Redis, SQLite, the mover, the bots in two processes (benchmarks/fleet.py says
+what they do). The clock is the machine's own, which all processes share: it starts when the transaction has committed and
+stops when a bot has verified the envelope and assigned the new set. MLflow's bots take turns as fast as it answers, and
+know of a move when they have seen the new version of all three coins.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gate_service import BUNDLES, STATE, Service, running, window
+from benchmarks.mlflow_registry import COINS, Registry, registry
+
+# After the service's settings.
+from django.db import transaction  # isort: skip
+
+AIM_MS, ACKNOWLEDGED_WITHIN_S = 250.0, 10.0
+FLEETS = 2
+TOKENS = 100
+PAUSE_SECONDS = 1.0
+LAST_MOVES = 2
+"""After these the bots are let finish acknowledging; the others are overtaken by the next move."""
+
+
+class Fleets:
+    """The bots' processes, read in lockstep."""
+
+    def __init__(self, processes: "list[subprocess.Popen[str]]") -> None:
+        self._processes = processes
+
+    def all_have(self, what: str, epoch: int) -> list[int]:
+        """When each bot flipped to (or acknowledged) this epoch."""
+        return [at for process in self._processes for at in _line(process, what, epoch)]
+
+
+def _line(process: "subprocess.Popen[str]", what: str, epoch: int) -> list[int]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = json.loads(line)
+        if (found["what"], found["epoch"]) == (what, epoch):
+            return list(found["at"])
+    raise RuntimeError("the bots' process ended")
+
+
+@contextmanager
+def fleets(module: str, setups: list[dict[str, Any]]) -> Iterator[Fleets]:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}"],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in setups
+    ]
+    try:
+        for process, setup in zip(processes, setups, strict=True):
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(setup) + "\n")
+            process.stdin.flush()
+        yield Fleets(processes)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.communicate()
+
+
+def pushed(service: Service, *, bots: int, moves: int) -> tuple[list[float], list[float]]:
+    """Seconds from commit to flip for every bot and move; and, for the last moves, to the last acknowledgement."""
+    candles = STATE / "window.parquet"
+    window().write_parquet(candles)
+    shared = {"port": service.port, "public_key": service.public_key, "tokens": service.tokens}
+    files = {"bundles": [str(path) for path in BUNDLES.iterdir()], "window": str(candles)}
+    each = bots // FLEETS
+    setups = [shared | files | {"first": number * each, "count": each} for number in range(FLEETS)]
+    flips, acknowledged = list[float](), list[float]()
+    with fleets("fleet", setups) as bots_:
+        bots_.all_have("flipped", _epoch())
+        for number in range(1, moves + 1):
+            time.sleep(PAUSE_SECONDS)
+            committed_at, epoch = _moved(service, number)
+            flips += [(at - committed_at) / 1e9 for at in bots_.all_have("flipped", epoch)]
+            if number > moves - LAST_MOVES:
+                last = max(bots_.all_have("acknowledged", epoch))
+                acknowledged.append((last - committed_at) / 1e9)
+    return flips, acknowledged
+
+
+def polled(found: Registry, *, bots: int, moves: int) -> list[float]:
+    """Seconds from the last alias' answer to each bot's having seen all three."""
+    paths = [found.path(coin) for coin in COINS]
+    setup = {"port": found.port, "headers": found.headers, "paths": paths, "count": bots, "connections": 8}
+    flips = list[float]()
+    with fleets("registry_fleet", [setup]) as bots_:
+        bots_.all_have("flipped", 1)
+        for number in range(moves):
+            version = 2 - number % 2
+            found.move(version)
+            moved_at = time.monotonic_ns()
+            # Who asks between the aliases of two coins sees a mixture; who asked after the last may be a moment early.
+            flips += [max(0.0, (at - moved_at) / 1e9) for at in bots_.all_have("flipped", version)]
+    return flips
+
+
+def _moved(service: Service, number: int) -> tuple[int, int]:
+    """When the move had committed (the first of what happens then), and its epoch."""
+    committed: list[int] = []
+    with transaction.atomic():
+        transaction.on_commit(lambda: committed.append(time.monotonic_ns()))
+        epoch = service.move(number)
+    return committed[0], epoch
+
+
+def _epoch() -> int:
+    from deploy import pointer
+
+    now = pointer.current()
+    assert now is not None
+    return now.epoch
+
+
+def said(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    at = {share: ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3 for share in (0.5, 0.99)}
+    return f"p50 {at[0.5]:,.0f} ms, p99 {at[0.99]:,.0f} ms, maximum {ordered[-1] * 1e3:,.0f} ms"
+
+
+def main() -> int:
+    """Print what both take; 1 when the 99th percentile or the acknowledgements miss their aim."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fifty bots: does it run, not how fast")
+    is_quick = parser.parse_args().quick
+    bots, moves = (50, 3) if is_quick else (1_000, 20)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        service = stack.enter_context(running(bots=min(bots, TOKENS)))
+        flips, acknowledged = pushed(service, bots=bots, moves=moves)
+        found = stack.enter_context(registry(folder / "mlflow"))
+        seen = polled(found, bots=bots, moves=1 if is_quick else 2)
+    print(f"{bots:,} bots, {moves} moves, commit to flip: {said(flips)}; aim p99 {AIM_MS:g}")
+    print(
+        f"the last acknowledgement: {max(acknowledged):.1f} s after the commit; aim {ACKNOWLEDGED_WITHIN_S:g}"
+    )
+    print(f"polling MLflow's registry as fast as it answers, {bots:,} bots: {said(seen)}")
+    p99 = sorted(flips)[int(0.99 * len(flips))] * 1e3
+    return 0 if p99 <= AIM_MS and max(acknowledged) <= ACKNOWLEDGED_WITHIN_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
