@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore import rolling
+from mlcore import rolling, side_by_side
 from mlcore.errors import FeaturesRefused, NotEnoughBars
 
 Array = np.ndarray
@@ -65,38 +65,29 @@ def named(schema: Schema | str) -> Schema:
 
 def compute(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """Features of every bar: float64 [rows, 72], a column's values side by side; NaN until a window is full."""
-    formulas = _formulas_of(named(schema))
-    out = np.empty((len(formulas), frame.height))
-    for rows, figures in _in_chunks(frame, formulas):
-        for column, values in zip(out, figures, strict=True):
-            column[rows] = values
-    for column, formula in zip(out, formulas, strict=True):
-        column[: formula.warm_up] = np.nan
-    return out.T
+    return _filled(np.empty((len(named(schema).columns), frame.height)).T, frame, schema)
 
 
 def rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """The same as float32 [rows, 72], a bar's features side by side; what is beyond float32 is infinite."""
-    formulas = _formulas_of(named(schema))
-    out = np.empty((frame.height, len(formulas)), np.float32)
-    for found, figures in _in_chunks(frame, formulas):
-        with np.errstate(over="ignore"):
-            for column, values in enumerate(figures):
-                out[found, column] = values
+    return _filled(np.empty((frame.height, len(named(schema).columns)), np.float32), frame, schema)
+
+
+def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
+    """`out` with every bar's features; each stretch of bars from its own candles and the lookback before them."""
+    formulas, columns = _formulas_of(named(schema)), _columns(frame)
+
+    def fill(some: slice) -> None:
+        first = max(0, some.start - LOOKBACK + 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
+            bars = _Bars(values[first : some.stop] for values in columns)
+            for column, formula in enumerate(formulas):
+                out[some, column] = formula.values(bars)[some.start - first :]
+
+    side_by_side.each(fill, side_by_side.stretches(frame.height, _CHUNK))
     for column, formula in enumerate(formulas):
         out[: formula.warm_up, column] = np.nan
     return out
-
-
-def _in_chunks(frame: pl.DataFrame, formulas: list["_Formula"]) -> Iterator[tuple[slice, Iterable[Array]]]:
-    """Some rows at a time, with the values of each formula there. A chunk's must be taken before the next is asked for."""
-    columns = _columns(frame)
-    for start in range(0, frame.height, _CHUNK):
-        stop = min(start + _CHUNK, frame.height)
-        first = max(0, start - LOOKBACK + 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
-            bars = _Bars(values[first:stop] for values in columns)
-            yield slice(start, stop), (formula.values(bars)[start - first :] for formula in formulas)
 
 
 def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
@@ -121,12 +112,16 @@ def latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
     ends = (bars + 1).tolist()
     if ends and min(ends) < schema.lookback:
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
-    columns, found = _columns(frame), np.empty((len(ends), len(schema.columns)), np.float32)
-    for first in range(0, len(ends), _WINDOWS_AT_ONCE):
-        some = ends[first : first + _WINDOWS_AT_ONCE]
-        windows = [np.stack([values[end - schema.lookback : end] for end in some]) for values in columns]
-        found[first : first + len(some)] = _newest(windows, schema)
-    return found
+    columns = _columns(frame)
+
+    def last_rows(some: slice) -> Array:
+        windows = (
+            np.stack([values[end - schema.lookback : end] for end in ends[some]]) for values in columns
+        )
+        return _newest(list(windows), schema)
+
+    found = side_by_side.each(last_rows, side_by_side.stretches(len(ends), _WINDOWS_AT_ONCE))
+    return np.concatenate(found) if found else np.empty((0, len(schema.columns)), np.float32)
 
 
 def _newest(windows: list[Array], schema: Schema) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import polars as pl
 
-from mlcore import bundle, features
+from mlcore import bundle, features, side_by_side
 from mlcore.errors import BundleRefused, NotFinite
 
 INPUT = "features"
@@ -16,6 +16,7 @@ OUTPUT = "logits"
 
 _BATCH = 512
 """Rows run at once: what lies between the layers then stays in the processor's cache."""
+_ROWS_A_THREAD = 8 * _BATCH
 
 # onnxruntime logs a model's faults to stderr on its own; they are raised as BundleRefused instead.
 _FATAL_ONLY = 4
@@ -55,13 +56,18 @@ class Predictor:
         """
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
         try:
-            batches = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)] or [rows]
-            found = [self._session.run([OUTPUT], {INPUT: batch})[0] for batch in batches]
+            stretches = side_by_side.stretches(len(rows), _ROWS_A_THREAD) or [slice(0, 0)]
+            found = side_by_side.each(lambda some: self._in_batches(rows[some]), stretches)
             return found[0] if len(found) == 1 else np.concatenate(found)
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(
                 f"{bundle.MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}"
             ) from error
+
+    def _in_batches(self, rows: np.ndarray) -> np.ndarray:
+        batches = [rows[some] for some in side_by_side.stretches(len(rows), _BATCH)] or [rows]
+        found = [self._session.run([OUTPUT], {INPUT: batch})[0] for batch in batches]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
         """float64 [n, 3], each row summing to 1."""

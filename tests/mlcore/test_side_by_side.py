@@ -1,0 +1,114 @@
+"""Work shared out over cores: the same bits whatever their number, the same error, and no thread where none is needed."""
+
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlcore import features, prepared, side_by_side
+from mlcore.bundle import Bundle
+from mlcore.errors import FeaturesRefused
+from mlcore.predictor import Predictor
+from mlcore.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def history() -> pl.DataFrame:
+    """Long enough for several stretches of features."""
+    return simulate("BTC", 70_000, drift=1.2, seed=2)
+
+
+def on(cores: int, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(side_by_side, "cores", lambda: cores)
+
+
+def test_what_is_found_keeps_the_order_of_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(4, monkeypatch)
+    assert side_by_side.each(lambda number: number * number, range(100)) == [n * n for n in range(100)]
+
+
+def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(2, monkeypatch)
+    later_failed = threading.Event()
+
+    def fail(number: int) -> None:
+        if number == 0:
+            assert later_failed.wait(timeout=10)
+        else:
+            later_failed.set()
+        raise ValueError(f"number {number}")
+
+    with pytest.raises(ValueError, match="number 0"):
+        side_by_side.each(fail, [0, 1])
+
+
+def test_numpys_error_state_holds_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(2, monkeypatch)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        side_by_side.each(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
+
+
+def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(4, monkeypatch)
+    before = threading.active_count()
+    seen = side_by_side.each(lambda _: threading.current_thread(), ["one"])
+    assert seen == [threading.current_thread()]
+    assert threading.current_thread() not in side_by_side.each(lambda _: threading.current_thread(), "ab")
+    assert threading.active_count() == before
+
+
+def test_features_are_the_same_bits_on_one_core_and_on_three(
+    history: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = np.linspace(3000, history.height - 1, 200).astype(int)
+    on(1, monkeypatch)
+    whole, single = features.rows(history, "relative72"), features.latest_at(history, bars, "relative72")
+    on(3, monkeypatch)
+    assert features.rows(history, "relative72").tobytes() == whole.tobytes()
+    assert features.latest_at(history, bars, "relative72").tobytes() == single.tobytes()
+    assert single.tobytes() == whole[bars].tobytes()
+
+
+def test_a_refused_bar_is_the_same_one_whatever_the_cores(
+    history: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = history.with_columns(
+        volume=pl.when(pl.int_range(pl.len()) % 7000 == 6999).then(np.inf).otherwise(pl.col("volume"))
+    )
+    bars = np.arange(6999, broken.height, 7)
+    said = []
+    for cores in (1, 3):
+        on(cores, monkeypatch)
+        with pytest.raises(FeaturesRefused) as refused:
+            features.latest_at(broken, bars, "relative72")
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+def test_logits_are_the_same_bits_on_one_core_and_on_three(
+    v7_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(20_001, 72)).astype(np.float32)
+    predictor = Predictor(v7_bundle.folder)
+    on(1, monkeypatch)
+    alone = predictor.logits(rows)
+    on(3, monkeypatch)
+    assert predictor.logits(rows).tobytes() == alone.tobytes()
+    assert predictor.logits(rows[:0]).shape == (0, 3)
+
+
+def test_a_scaler_is_the_same_bits_on_one_core_and_on_three_and_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = np.random.default_rng(0).normal(1e4, 3.0, size=(70_001, 72)).astype(np.float32)
+    rows[:, 5] = 0.1
+    on(1, monkeypatch)
+    alone = prepared.Scaler.of(rows)
+    on(3, monkeypatch)
+    found = prepared.Scaler.of(rows)
+    assert (found.mean.tobytes(), found.scale.tobytes()) == (alone.mean.tobytes(), alone.scale.tobytes())
+    wide = rows.astype(np.float64)
+    assert np.abs(found.mean / wide.mean(axis=0) - 1).max() < 1e-14
+    assert found.scale[5] == 1.0  # a constant column, found so exactly
+    assert np.abs(np.delete(found.scale, 5) / np.delete(wide.std(axis=0), 5) - 1).max() < 1e-10
