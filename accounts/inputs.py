@@ -43,9 +43,16 @@ class Number(serializers.FloatField):
     """A finite number. NaN passes every comparison with a bound, so it must not come this far."""
 
     def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
+        if isinstance(data, bool) or not isinstance(data, int | float) or not _is_finite(data):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 @extend_schema_field({**_NOT_BLANK, "maxLength": REASON_LIMIT})

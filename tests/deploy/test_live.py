@@ -324,6 +324,8 @@ def test_a_feed_that_breaks_in_the_middle_of_an_epoch_does_not_hide_behind_good_
         ({"confidence": {"edges": [0.0] * 36, "counts": [0] * 35}}, "confidence"),
         ({"logits": {"least": None, "greatest": 1.0}}, "logits"),
         ({"logits": {"least": 2.0, "greatest": 1.0}}, "logits"),
+        ({"logits": {"least": -(10**400), "greatest": 1.0}}, "logits"),
+        ({"first_at": "0001-01-01T00:00:00+14:00"}, "first_at"),
         ({"logits": {"least": None, "greatest": None}}, "logits"),
         ({"out_of_range": 72 * 30 + 1}, "out_of_range"),
         ({"last_at": "2026-11-22T11:00:00Z"}, "last_at"),
