@@ -149,6 +149,7 @@ class Service:
 
         Raises ServiceUnavailable, NotAuthorised, and NotTaken where sending the same again is no use.
         """
+        self._expect_open()
         url = self._below(path)
         try:
             with self._http.stream("POST", url, json=document, headers=self._credentials(url)) as response:
@@ -183,6 +184,10 @@ class Service:
         if digest.hexdigest() != file.sha256:
             raise FileRefused(f"its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…")
 
+    def _expect_open(self) -> None:
+        if self._http.is_closed:
+            raise ServiceUnavailable("this client is closed and asks nobody")
+
     def _below(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
 
@@ -195,6 +200,7 @@ class Service:
     @contextmanager
     def _get(self, url: httpx.URL, headers: dict[str, str], *, may_leave: bool) -> Iterator[httpx.Response]:
         """GET, following a few redirects; `may_leave` allows other hosts, which are never shown the token."""
+        self._expect_open()
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 with self._http.stream("GET", url, headers=headers | self._credentials(url)) as response:

@@ -1,6 +1,9 @@
 """Three small releases, really trained and written as the service does, and a gate on loopback to fetch them from."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,37 @@ from mlcore.fit import Trained, fit, prepare
 from mlcore.predictor import Predictor
 from mlcore.recipes import RECIPES
 from mlcore.simulate import simulate
-from runtime import Client
+from runtime import Active, Client
 from tests.runtime.gate import TOKEN, Gate, Release
 
 COINS = ("BTC", "ETH", "SOL")
 MakeBot = Callable[..., Client]
 ReleaseOf = Callable[[Client], Release]
+
+
+def wait_until(is_so: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Look until it is so; a machine may be busy, and still no test waits longer than it must."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.005)
+
+
+@contextmanager
+def watching(client: Client, *, every_s: float = 0.05) -> Iterator[list[Active]]:
+    """The client follows in a thread, as a bot runs it; what it tells of changes."""
+    told: list[Active] = []
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=client.watch, args=(told.append,), kwargs={"every_s": every_s, "stop": stop}
+    )
+    thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive(), "watching does not end"
 
 
 def write(folder: Path, trained: Trained, coin: str) -> Path:

@@ -1,0 +1,291 @@
+"""A bot's loop: moves are heard at once, what is announced is at hand before, and the service hears what runs."""
+
+import asyncio
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from runtime import Active, AsyncClient, Misconfigured
+from runtime.envelope import PublicKeys
+from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, wait_until, watching
+from tests.runtime.gate import (
+    HALF,
+    HEARTBEAT_PATH,
+    SIGNED_PATH,
+    STREAM_PATH,
+    TOKEN,
+    WINDOWS_PATH,
+    Gate,
+    Release,
+)
+
+
+def test_what_is_announced_is_at_hand_when_the_pointer_moves(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    client = bot(spread_s=0)
+    with watching(client):
+        wait_until(lambda: client.active.release == old.number, "the first release is in use")
+        gate.announce(new)
+        wait_until(
+            lambda: gate.heartbeats and gate.heartbeats[-1]["ready_for"] == new.number, "ready is told"
+        )
+        assert release_of(client) == old, "what is only announced decides nothing"
+        downloads = len(gate.downloads())
+        gate.files.clear()
+        gate.announced = None
+        gate.point_at(new)
+        wait_until(lambda: client.active.release == new.number, "the flip")
+        assert len(gate.downloads()) == downloads
+        assert release_of(client) == new
+
+
+def test_a_flip_asks_neither_network_nor_disk(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    """With the folder's lock held by somebody else and the service's files gone, the move is followed all the same."""
+    gate.point_at(old)
+    gate.announce(new)
+    client, other = bot(timeout_s=0.2), bot()
+    client.refresh()
+    gate.point_at(new)
+    gate.files.clear()
+    with other._follower._cache.exclusive(1):
+        active = client.refresh()
+        assert release_of(client) == new
+        assert "not kept for a restart" in str(active.problem)
+    assert client.refresh().problem is None
+    gate.stop()
+    assert release_of(bot()) == new
+
+
+def test_a_rollback_does_not_wait_for_a_slow_download(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
+) -> None:
+    client = bot()
+    for release in (old, new):
+        gate.point_at(release)
+        client.refresh()
+    gate.files[newer.sha256("BTC", "model.onnx")] = HALF
+    gate.announce(newer)
+    with watching(client):
+        wait_until(lambda: newer.sha256("BTC", "model.onnx") in gate.downloads(), "the download has begun")
+        gate.point_at(old)
+        wait_until(lambda: client.active.epoch == 3, "the rollback", seconds=5)
+        assert release_of(client) == old
+        gate.let_go.set()
+
+
+def test_a_set_that_left_a_shared_folder_is_written_again_before_it_is_noted(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    gate.announce(new)
+    client = bot()
+    client.refresh()
+    for model in gate.document()["next"]["models"].values():
+        bundle = cache_dir / "bundles" / model["bundle"].removeprefix("sha256:")
+        for file in bundle.iterdir():
+            file.unlink()
+        bundle.rmdir()
+    gate.point_at(new)
+    assert client.refresh().problem is None
+    gate.stop()
+    assert release_of(bot()) == new
+
+
+def test_disk_and_memory_hold_the_current_the_previous_and_the_announced_release(
+    gate: Gate, bot: MakeBot, releases: list[Release], cache_dir: Path
+) -> None:
+    client = bot()
+    for turn in range(5):
+        gate.point_at(releases[turn % 3])
+        gate.announce(releases[(turn + 1) % 3])
+        client.refresh()
+        assert client._follower.ready_for == releases[(turn + 1) % 3].number
+    assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
+    assert len(client._follower._sets) == 3
+    gate.announce(None)
+    gate.point_at(releases[0])
+    client.refresh()
+    assert client._follower.ready_for is None
+    assert len(list((cache_dir / "bundles").iterdir())) == 2 * len(COINS)
+
+
+def test_an_announced_release_that_cannot_be_fetched_is_told_and_disturbs_nobody(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    gate.announce(new)
+    gate.files[new.sha256("ETH", "model.onnx")] = b"not a model"
+    client = bot(spread_s=0)
+    with watching(client) as told:
+        wait_until(lambda: any(beat["last_error"] for beat in gate.heartbeats), "the service hears why")
+        assert "release 2 cannot be fetched ahead: ETH: model.onnx" in gate.heartbeats[-1]["last_error"]
+        assert gate.heartbeats[-1]["ready_for"] is None
+        assert release_of(client) == old
+    assert [active.problem for active in told] == [None]
+
+
+def test_a_move_is_acknowledged_with_every_coins_bundle(
+    gate: Gate, bot: MakeBot, old: Release, new: Release
+) -> None:
+    gate.point_at(old)
+    with watching(bot(spread_s=0, instance="desk-1")):
+        wait_until(lambda: gate.heartbeats and gate.heartbeats[-1]["epoch"] == 1, "epoch 1 is acknowledged")
+        gate.point_at(new)
+        wait_until(lambda: gate.heartbeats[-1]["epoch"] == 2, "epoch 2 is acknowledged", seconds=5)
+        beat = gate.heartbeats[-1]
+        assert beat["bundles"] == {coin: model["bundle"] for coin, model in gate.document()["models"].items()}
+        assert (beat["instance"], beat["service"], beat["release"]) == ("desk-1", gate.service, new.number)
+        assert (beat["last_error"], beat["stale_since"]) == (None, None)
+        gate.point_at(None)
+        wait_until(lambda: gate.heartbeats[-1]["epoch"] == 3, "offline is acknowledged")
+        assert (gate.heartbeats[-1]["bundles"], gate.heartbeats[-1]["line"]) == ({}, None)
+
+
+def test_heartbeats_go_on_where_nothing_moves(gate: Gate, bot: MakeBot, old: Release) -> None:
+    gate.point_at(old)
+    with watching(bot(spread_s=0)):
+        wait_until(lambda: len(gate.heartbeats) >= 3, "a third heartbeat")
+
+
+def test_what_was_predicted_is_told_in_windows(
+    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+) -> None:
+    gate.point_at(old)
+    client = bot(spread_s=0)
+    with watching(client):
+        wait_until(lambda: gate.heartbeats and client.active.has_model, "the bot is known")
+        for _ in range(100):
+            client.predict("BTC", candles)
+        wait_until(lambda: gate.windows, "a window is told")
+    (window,) = gate.windows
+    assert (window["coin"], window["epoch"], window["predictions"]) == ("BTC", 1, 100)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(404, {}, b""), (500, {}, b""), (200, {}, b"\xff\x00junk"), (409, {}, b""), (401, {}, b"")],
+    ids=str,
+)
+def test_a_service_that_takes_no_reports_keeps_nobody_from_following(
+    gate: Gate,
+    bot: MakeBot,
+    old: Release,
+    new: Release,
+    candles: pl.DataFrame,
+    answer: tuple[int, dict[str, str], bytes],
+) -> None:
+    gate.answers |= {HEARTBEAT_PATH: answer, WINDOWS_PATH: answer}
+    gate.point_at(old)
+    client = bot(spread_s=0)
+    with watching(client) as told:
+        wait_until(lambda: HEARTBEAT_PATH in {asked.path for asked in gate.asked}, "it was tried")
+        gate.point_at(new)
+        wait_until(lambda: told and told[-1].release == new.number, "the move")
+    assert client.predict("BTC", candles).reason == ""
+    assert {active.problem for active in told} == {None}
+
+
+def test_while_it_cannot_stream_it_asks_and_then_streams_again(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release
+) -> None:
+    gate.streams = False
+    gate.point_at(old)
+    client = bot()
+    with watching(client):
+        wait_until(lambda: client.active.release == old.number, "heard by asking")
+        gate.point_at(new)
+        wait_until(lambda: client.active.release == new.number, "heard by asking again")
+        gate.streams = True
+        asked = len(gate.asked)
+        wait_until(lambda: STREAM_PATH in {one.path for one in gate.asked[asked:]}, "it streams again")
+        wait_until(lambda: gate.heartbeats, "and is quiet")
+        gate.point_at(newer)
+        wait_until(lambda: client.active.release == newer.number, "heard on the stream")
+
+
+def test_a_stream_that_breaks_is_taken_up_again(gate: Gate, bot: MakeBot, old: Release, new: Release) -> None:
+    gate.point_at(old)
+    client = bot()
+    with watching(client) as told:
+        wait_until(lambda: client.active.release == old.number, "heard")
+        gate.is_away = True
+        wait_until(lambda: client.active.problem, "the absence is told")
+        gate.point_at(new)
+        gate.is_away = False
+        wait_until(lambda: client.active.release == new.number, "heard again")
+        assert client.active.stale_since is None
+    assert "cannot be reached" in str(told[1].problem)
+
+
+def test_what_the_bots_own_function_raises_ends_the_watch(gate: Gate, bot: MakeBot, old: Release) -> None:
+    gate.point_at(old)
+
+    def fail(active: Active) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        bot().watch(fail)
+
+
+def test_closing_ends_the_watch_and_decisions_go_on(
+    gate: Gate, bot: MakeBot, old: Release, release_of: ReleaseOf
+) -> None:
+    gate.point_at(old)
+    client = bot()
+    thread = threading.Thread(target=client.watch, args=(lambda active: None,))
+    thread.start()
+    wait_until(lambda: client.active.has_model, "the first release is in use")
+    client.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert release_of(client) == old
+    assert "is closed" in str(client.refresh().problem)
+
+
+def test_a_name_that_the_service_would_not_take_is_told_at_once(bot: MakeBot) -> None:
+    with pytest.raises(Misconfigured, match="'desk 1'"):
+        bot(instance="desk 1")
+
+
+def test_a_bots_own_name_stays_over_a_restart(bot: MakeBot, tmp_path: Path) -> None:
+    assert bot().instance == bot().instance
+    assert bot(cache_dir=tmp_path / "another").instance != bot().instance
+
+
+async def test_asyncio_hears_decides_and_flips_as_threads_do(
+    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
+) -> None:
+    gate.point_at(old)
+    told: asyncio.Queue[Active] = asyncio.Queue()
+    async with AsyncClient(gate.url, TOKEN, gate.public_key, cache_dir, spread_s=0) as client:
+        following = asyncio.create_task(client.watch(told.put_nowait))
+        assert (await asyncio.wait_for(told.get(), 20)).release == old.number
+        gate.point_at(new)
+        assert (await asyncio.wait_for(told.get(), 20)).release == new.number
+        assert (await client.predict("BTC", candles)).release == new.number
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        gate.point_at(old)
+        assert (await client.refresh()).release == old.number
+    assert SIGNED_PATH in {asked.path for asked in gate.asked}
+
+
+async def test_bots_of_one_process_share_what_they_loaded_and_verified(
+    gate: Gate, cache_dir: Path, old: Release
+) -> None:
+    gate.point_at(old)
+    keys = PublicKeys(gate.public_key)
+    bots = [AsyncClient(gate.url, TOKEN, keys, cache_dir) for _ in range(10)]
+    assert {(await one.refresh()).release for one in bots} == {old.number}
+    assert len({id(one._follower._state.predictors["BTC"]) for one in bots}) == 1
+    assert len(gate.downloads()) == 4 * len(COINS)
+    for one in bots:
+        await one.close()
