@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from audit.errors import InvalidInput
+from audit.rules import canonical
 from gates.differences import differences
+from gates.forms import ProposalForm
 from gates.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
+from gates.models import GatePolicy
 from gates.rules import FULL_POLICY, SEED_POLICY, checked_policy, eased
+from gates.services import policy_in_force
 from mlcore import certainty
 from mlcore.verdicts import Finding, Verdict
 
@@ -149,3 +153,15 @@ def test_a_looser_one_is_said_and_stands_in_the_differences() -> None:
     assert [change.sentence for change in differences(FULL_POLICY, looser)] == [
         "live logit range: greatest from 10 to 100, looser"
     ]
+
+
+@pytest.mark.django_db
+def test_a_proposal_by_the_form_leaves_the_live_part_as_it_stands() -> None:
+    in_force = policy_in_force()
+    document = with_live(logit_range={"greatest": 5.0})
+    policy = GatePolicy(number=in_force.number + 1, body=canonical(document))
+    unbound = ProposalForm(policy)
+    filled = {name: unbound.get_initial_for_field(field, name) for name, field in unbound.fields.items()}
+    form = ProposalForm(policy, {**filled, "reason": "as it stands"})
+    assert form.is_valid(), form.errors
+    assert form.document["live"]["logit_range"]["greatest"] == 5.0
