@@ -120,15 +120,17 @@ class Bot:
             "release": snapshot.release,
             "bundles": {coin: model.bundle for coin, model in snapshot.models.items()},
         }
+        while not await self._is_heard(json.dumps(said).encode()):
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+        self._fleet.heard(snapshot.epoch)
+
+    async def _is_heard(self, body: bytes) -> bool:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._fleet.port)
         try:
-            writer.write(self._request("POST", "/api/v1/bots/heartbeat/", json.dumps(said).encode()))
-            answer = await reader.readuntil(b"\r\n\r\n")
+            writer.write(self._request("POST", "/api/v1/bots/heartbeat/", body))
+            return b" 200 " in await reader.readline()
         finally:
             writer.close()
-        if b" 200 " not in answer.splitlines()[0]:
-            raise RuntimeError(f"no acknowledgement: {answer.decode()}")
-        self._fleet.heard(snapshot.epoch)
 
     def _request(self, method: str, path: str, body: bytes = b"") -> bytes:
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n"

@@ -139,7 +139,7 @@ def _trained(coin: str, line: str, dataset_digest: str) -> Written:
         "simulated": False,
         "code_version": "benchmark",
     }
-    return write_bundle(BUNDLES / f"{line}-{coin}", made, **described).folder
+    return write_bundle(BUNDLES / f"{line}-{coin}", made, **described)
 
 
 def window() -> "candles.pl.DataFrame":

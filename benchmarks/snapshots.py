@@ -64,9 +64,9 @@ def main() -> int:
     full, unchanged, guarded, unguarded = (list[Timing]() for _ in range(4))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        service = stack.enter_context(running())
         with_word = stack.enter_context(registry(folder / "guarded"))
         without = stack.enter_context(registry(folder / "unguarded", has_authentication=False))
-        service = stack.enter_context(running())
         for _ in range(2 if is_quick else 6):
             full.append(ours(service, etag=None, seconds=seconds))
             unchanged.append(_unchanged(service, seconds))
