@@ -15,6 +15,8 @@ import numpy as np
 BLOCK_BARS = 72
 CAUTIOUS_BLOCK_BARS = 216
 RESAMPLES = 2000
+_AT_ONCE = 50
+"""Resamples summed at once: the blocks' totals then stay in the processor's cache."""
 
 _LEVEL = 0.95
 _LEAST_BLOCKS = 2
@@ -57,7 +59,10 @@ class Blocks:
     def _means(self, values: np.ndarray) -> np.ndarray:
         running = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
         totals = running[self.block_bars :] - running[: -self.block_bars]
-        return totals[self._draws].sum(axis=1) / (self._in_one * self.block_bars)
+        some = (totals[self._draws[first : first + _AT_ONCE]] for first in range(0, RESAMPLES, _AT_ONCE))
+        return np.concatenate([of_blocks.sum(axis=1) for of_blocks in some]) / (
+            self._in_one * self.block_bars
+        )
 
 
 @lru_cache(maxsize=256)

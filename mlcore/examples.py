@@ -54,10 +54,10 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
     scaled = labels.scaled_forward_return(frame["close"].to_numpy())
     bars = np.flatnonzero(np.isfinite(scaled) & _all_finite(computed))
     return Examples(
-        features=_taken(computed, bars),
+        features=taken(computed, bars),
         scaled_returns=scaled[bars],
         bars=bars,
-        candles=frame[bars],
+        candles=frame[bars[0] : bars[-1] + 1] if _is_whole(bars) else frame[bars],
         split=splits.purged(len(bars)),
     )
 
@@ -71,11 +71,14 @@ def _all_finite(computed: np.ndarray) -> np.ndarray:
     return found
 
 
-def _taken(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
+def taken(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """Those rows; without copying them where none between the first and the last is left out."""
-    if len(bars) and bars[-1] - bars[0] + 1 == len(bars):
-        return rows[bars[0] : bars[-1] + 1]
-    return rows[bars]
+    return rows[bars[0] : bars[-1] + 1] if _is_whole(bars) else rows[bars]
+
+
+def _is_whole(bars: np.ndarray) -> bool:
+    """Whether these, which grow, leave none out between the first and the last."""
+    return len(bars) > 0 and bool(bars[-1] - bars[0] + 1 == len(bars))
 
 
 def _iso(moment: object) -> str:

@@ -1,6 +1,7 @@
 """Figures over a window of predictions, as plain JSON values. Pure: arrays in, numbers out."""
 
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ _CALIBRATION_BINS = 15
 
 def confidence(probabilities: np.ndarray) -> dict[str, Any]:
     """How sure the predictions are: share over each of `CONFIDENCES`, mean, histogram of the greatest probability."""
-    greatest = probabilities.max(axis=1)
+    greatest = reduce(np.maximum, probabilities.T)
     return {
         "shares_over": {level: float((greatest > float(level)).mean()) for level in CONFIDENCES},
         "mean": float(greatest.mean()),
@@ -79,7 +80,7 @@ def confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
 
 def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
     """For each band of confidence that occurs: mean confidence, accuracy, rows."""
-    greatest = probabilities.max(axis=1)
+    greatest = reduce(np.maximum, probabilities.T)
     bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True)
     return [
         {
@@ -98,7 +99,7 @@ def calibration(probabilities: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     2017). `brier`: mean squared distance of the probabilities from the outcome, summed over classes (Brier 1950):
     0 at best, 2/3 for always a third each, 2 at worst.
     """
-    greatest = probabilities.max(axis=1)
+    greatest = reduce(np.maximum, probabilities.T)
     hits = probabilities.argmax(axis=1) == true
     bands = np.minimum((greatest * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     excess = np.bincount(bands, weights=greatest - hits, minlength=_CALIBRATION_BINS)

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlcore import candles, causality, figures, provenance, serving, skill, stability
+from mlcore import candles, causality, figures, provenance, serving, side_by_side, skill, stability
 from mlcore.errors import CandlesRefused
 from mlcore.inspection import FAULTS, Inspection
 from mlcore.subject import Subject
@@ -79,9 +80,11 @@ _SECTIONS: dict[str, _Section] = {
     ),
     "stability": (stability.stability, ("months", "volatility")),
     "drift": (stability.drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
-    "latency": (serving.latency, ("rows", "p50_ms", "p99_ms")),
 }
 """Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason."""
+
+_TIMED: dict[str, _Section] = {"latency": (serving.latency, ("rows", "p50_ms", "p99_ms"))}
+"""The same, measured while nothing else runs here."""
 
 
 def measure(
@@ -111,22 +114,25 @@ def measure(
         "weights": inspection.weights_part,
         **_UNMEASURED,
     }
-    try:
-        found.update(_behaviour(subject))
-    except FAULTS as error:
-        found["problem"] = f"{type(error).__name__}: {error}"
-    found.update((name, _section(subject, *section)) for name, section in _SECTIONS.items())
+    subject.prepare()
+    parts = (
+        partial(_behaviour, subject),
+        *(partial(_section, subject, *named) for named in _SECTIONS.items()),
+    )
+    for part in side_by_side.each(lambda measured: measured(), parts):
+        found |= part
+    for named in _TIMED.items():
+        found |= _section(subject, *named)
     libraries = {name: version(name) for name in _LIBRARIES}
     return storable({**found, "seconds": perf_counter() - start, "libraries": libraries})
 
 
-def _section(
-    subject: Subject, measured: Callable[[Subject], dict[str, Any]], figures_of: tuple[str, ...]
-) -> dict[str, Any]:
+def _section(subject: Subject, name: str, section: _Section) -> dict[str, dict[str, Any]]:
+    measured, figures_of = section
     try:
-        return {"problem": None, **measured(subject)}
+        return {name: {"problem": None, **measured(subject)}}
     except (*FAULTS, ArithmeticError) as error:  # a manifest may claim numbers beyond what a float holds
-        return {**dict.fromkeys(figures_of), "problem": f"{type(error).__name__}: {error}"[:300]}
+        return {name: {**dict.fromkeys(figures_of), "problem": f"{type(error).__name__}: {error}"[:300]}}
 
 
 def storable(tree: dict[str, Any]) -> dict[str, Any]:
@@ -156,8 +162,17 @@ def _names(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _behaviour(subject: Subject) -> Iterator[tuple[str, Any]]:
+def _behaviour(subject: Subject) -> dict[str, Any]:
     """What the bundle does on the gate window; parts already found stand if a later one fails."""
+    found: dict[str, Any] = {}
+    try:
+        found.update(_behaviours(subject))
+    except FAULTS as error:
+        found["problem"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _behaviours(subject: Subject) -> Iterator[tuple[str, Any]]:
     found = subject.examples
     gate, fit = found.window(found.split.gate), found.window(found.split.fit)
     yield "window", {**gate, "fit_last_at": fit["last_at"]}

@@ -7,10 +7,12 @@ No row is usable whose close stood still that long, so that dead stretches do no
 import numpy as np
 import polars as pl
 
+from mlcore import side_by_side
 from mlcore.labels import VOLATILITY_BARS
 
 _DECIMALS = 9
 _SIEVE_BITS = 22
+_BARS_AT_ONCE = 16384
 
 
 def shared_rows(frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, other_bars: np.ndarray) -> int:
@@ -30,16 +32,28 @@ def _among(marks: np.ndarray, others: np.ndarray) -> int:
 
 def row_marks(frame: pl.DataFrame) -> np.ndarray:
     """uint64 [rows]: a hash of each bar and those before it; two that differ are alike once in 2⁶⁴."""
-    close = frame["close"].to_numpy()
-    shapes = (
-        np.diff(close, prepend=close[:1]),
-        frame["high"].to_numpy() - close,
-        close - frame["low"].to_numpy(),
-    )
+    columns = [frame[name].to_numpy() for name in ("high", "low", "close")]
+    marks = np.empty(frame.height, np.uint64)
+
+    def fill(some: slice) -> None:
+        first = max(
+            0, some.start - VOLATILITY_BARS
+        )  # one bar more than is hashed: its close is the last one's
+        marks[some] = _marks(*(values[first : some.stop] for values in columns))[some.start - first :]
+
+    side_by_side.each(fill, side_by_side.stretches(frame.height, _BARS_AT_ONCE))
+    return marks
+
+
+def _marks(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """Of a stretch of candles: right from where VOLATILITY_BARS others stand before, or where the candles begin."""
+    shapes = (np.diff(close, prepend=close[:1]), high - close, close - low)
     marks = np.zeros(len(close), np.uint64)
+    product = np.empty_like(marks)
     factors = np.random.default_rng(0).integers(1, 2**63, (len(shapes), VOLATILITY_BARS), np.uint64) * 2 + 1
     for shape, row in zip(shapes, factors, strict=True):
         rounded = np.round(shape / close * 10**_DECIMALS).astype(np.int64).view(np.uint64)
         for age, factor in enumerate(row):
-            marks[age:] += rounded[: len(close) - age] * factor
+            rest = len(close) - age
+            marks[age:] += np.multiply(rounded[:rest], factor, out=product[:rest])
     return marks

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,12 @@ class Predictor:
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, in float64, the greatest logit taken off first: no logit overflows."""
     wide = logits.astype(np.float64)
+    greatest = reduce(
+        np.maximum, np.moveaxis(wide, -1, 0)
+    )  # class by class: NumPy is slow along so short an axis
     with np.errstate(invalid="ignore"):
-        powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+        powers = np.exp(wide - greatest[..., np.newaxis])
+    return powers / reduce(np.add, np.moveaxis(powers, -1, 0))[..., np.newaxis]
 
 
 def _seen(found: object, n_features: int) -> tuple[np.ndarray, np.ndarray] | None:

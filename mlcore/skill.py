@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcore import labels
+from mlcore import examples, labels
 from mlcore.bootstrap import RESAMPLES, Blocks
 from mlcore.bundle import CLASSES
 from mlcore.inspection import FAULTS
@@ -69,8 +69,11 @@ def _against_baseline(subject: Subject) -> dict[str, Any]:
 def _paired(subject: Subject, baseline: Predictor) -> dict[str, Any]:
     """On the gate rows that both can predict, by the candidate's classes: the baseline's own cuts may differ."""
     others = subject.examples_of(baseline.schema)
-    _, ours, theirs = np.intersect1d(subject.gate_bars, others.bars, assume_unique=True, return_indices=True)
-    logits = baseline.logits(others.features[theirs])
+    row_of_bar = np.full(subject.frame.height, -1)
+    row_of_bar[others.bars] = np.arange(len(others.bars))
+    theirs = row_of_bar[subject.gate_bars]
+    ours, theirs = np.flatnonzero(theirs >= 0), theirs[theirs >= 0]
+    logits = baseline.logits(examples.taken(others.features, theirs))
     if not np.isfinite(logits).all():
         raise ValueError("its predictions are not finite")
     blocks = Blocks(len(ours), subject.seed)

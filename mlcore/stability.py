@@ -1,5 +1,6 @@
 """Whether a model is as good in one month as in the next, in calm as in wild hours, and on today's candles."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,27 @@ def stability(subject: Subject) -> dict[str, Any]:
     months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
     closes, rows = subject.gate_closes
     volatility = labels.trailing_volatility(closes)[rows]
-    terciles = np.digitize(volatility, np.quantile(volatility, [1 / 3, 2 / 3]), right=True)
+    calm, usual = np.quantile(volatility, [1 / 3, 2 / 3])
+    terciles = (volatility > calm).astype(np.int8) + (volatility > usual)
     return {
         "months": [
-            {"month": str(month), **_among(subject.hits, months == month)} for month in np.unique(months)
+            {"month": str(months[some.start]), **_among(subject.hits[some])} for some in _alike(months)
         ],
         "volatility": [
-            {"tercile": name, **_among(subject.hits, terciles == tercile)}
+            {"tercile": name, **_among(subject.hits[terciles == tercile])}
             for tercile, name in enumerate(TERCILES)
         ],
     }
 
 
-def _among(hits: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    rows = int(chosen.sum())
-    return {"rows": rows, "accuracy": float(hits[chosen].mean()) if rows else None}
+def _alike(values: np.ndarray) -> list[slice]:
+    """Stretches of equal values, which stand together: time only grows."""
+    borders = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
+    return [slice(start, stop) for start, stop in pairwise(borders)]
+
+
+def _among(hits: np.ndarray) -> dict[str, Any]:
+    return {"rows": len(hits), "accuracy": float(hits.mean()) if len(hits) else None}
 
 
 def drift(subject: Subject) -> dict[str, Any]:

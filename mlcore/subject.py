@@ -5,6 +5,7 @@ MlcoreError that says why.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlcore import candles, examples, features, labels, single_rows
+from mlcore import candles, examples, features, labels, side_by_side, single_rows
 from mlcore.bundle import Manifest
 from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.examples import Examples
 from mlcore.features import Schema
-from mlcore.inspection import Inspection
+from mlcore.inspection import FAULTS, Inspection
 from mlcore.predictor import Predictor, softmax
 
 SINGLE_ROWS = 512
@@ -34,11 +35,21 @@ class Subject:
     """The candles of its training, where the caller has them; not looked for when `frame` is those."""
     baseline_folder: Path | None = None
     seed: int = 0
-    _gathered: dict[tuple[str, str], Examples] = field(default_factory=dict)
+    _gathered: dict[tuple[int, str], Examples] = field(default_factory=dict)
 
     @cached_property
     def dataset_digest(self) -> str:
         return candles.digest(self.frame)
+
+    def prepare(self) -> None:
+        """Work out what many figures share, side by side. What cannot be had says so to whoever needs it."""
+        shared = ("dataset_digest", "examples"), ("training", "training_cuts", "hits", "single_logits")
+        for names in shared:
+            side_by_side.each(self._attempt, names)
+
+    def _attempt(self, name: str) -> None:
+        with suppress(*FAULTS):
+            getattr(self, name)
 
     @property
     def manifest(self) -> Manifest:
@@ -62,7 +73,7 @@ class Subject:
 
     def examples_of(self, schema: Schema) -> Examples:
         """The measured candles' rows under a schema."""
-        return self._gather(self.frame, self.dataset_digest, schema)
+        return self._gather(self.frame, schema)
 
     @property
     def examples(self) -> Examples:
@@ -85,7 +96,7 @@ class Subject:
     def training(self) -> Examples | None:
         """The rows of its training, recomputed from the candles; None where those are not at hand."""
         frame = self.training_candles
-        return None if frame is None else self._gather(frame, self.manifest.dataset_digest or "", self.schema)
+        return None if frame is None else self._gather(frame, self.schema)
 
     @cached_property
     def training_cuts(self) -> tuple[float, float] | None:
@@ -152,8 +163,8 @@ class Subject:
     def hits(self) -> np.ndarray:
         return self.predicted == self.true
 
-    def _gather(self, frame: pl.DataFrame, digest: str, schema: Schema) -> Examples:
-        key = digest, schema.name
+    def _gather(self, frame: pl.DataFrame, schema: Schema) -> Examples:
+        key = id(frame), schema.name
         if key not in self._gathered:
             self._gathered[key] = examples.gather(frame, schema)
         return self._gathered[key]
