@@ -75,6 +75,7 @@ class Gate:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.let_go = threading.Event()
+        self._moving = threading.RLock()  # no answer is made of two releases
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
@@ -88,14 +89,15 @@ class Gate:
 
     def point_at(self, release: Release | None, *, epoch: int | None = None) -> None:
         """Move the pointer; None is offline. The epoch is the next one unless given."""
-        self.epoch = self.epoch + 1 if epoch is None else epoch
-        self.release = release
         self._offer(release)
+        with self._moving:
+            self.epoch = self.epoch + 1 if epoch is None else epoch
+            self.release = release
 
     def announce(self, release: Release | None) -> None:
         """Say what awaits approval."""
-        self.announced = release
         self._offer(release)
+        self.announced = release
 
     def _offer(self, release: Release | None) -> None:
         for folder in release.folders.values() if release else ():
@@ -104,6 +106,10 @@ class Gate:
                 self.files.setdefault(hashlib.sha256(content).hexdigest(), content)
 
     def document(self) -> dict[str, Any]:
+        with self._moving:
+            return self._document()
+
+    def _document(self) -> dict[str, Any]:
         models = (
             {coin: _model(folder) for coin, folder in self.release.folders.items()} if self.release else {}
         )

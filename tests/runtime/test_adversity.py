@@ -1,0 +1,276 @@
+"""Ten ways in which the service, the way to it or the disk can fail a bot. It keeps its last good set and says why.
+
+One test each, over a bot that streams, asks and fetches ahead as it does in earnest; the finer cases of each stand in
+test_envelope, test_refusals and test_cache.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from securesystemslib.signer import CryptoSigner
+
+from runtime import Active, AnswerExpired, CacheFailed, Client, EnvelopeRefused
+from runtime.errors import ClientError, EpochRefused, FileRefused, SetRefused
+from runtime.events import MAX_EVENT_BYTES
+from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
+from tests.runtime.gate import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Gate, Release
+
+Refuses = Callable[..., None]
+
+FOLLOW = """
+import sys, threading
+from runtime import Client
+
+client = Client(*sys.argv[1:], timeout_s=20, spread_s=0)
+client.watch(lambda active: print(active.release, flush=True), every_s=0.02)
+"""
+
+
+@pytest.fixture
+def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
+    """A bot on the release `old`, epoch 1."""
+    gate.point_at(old)
+    client = bot()
+    assert client.refresh().problem is None
+    return client
+
+
+@pytest.fixture
+def stays(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refuses:
+    """Follows what the gate says now until a problem is told, which must be of this kind and in these words."""
+
+    def expect(client: Client, kind: type[ClientError], *words: str) -> None:
+        def reasons(active: Active) -> str:
+            return str(active.problem)
+
+        with watching(client) as told:
+            wait_until(lambda: any(isinstance(active.problem, kind) for active in told), f"{kind} is told")
+            assert release_of(client) == old
+        (said, *_) = [reasons(active) for active in told if isinstance(active.problem, kind)]
+        for word in words:
+            assert word in said
+        decision = client.predict("BTC", candles)
+        assert decision.release == old.number
+        assert decision.reason.startswith("stale since ")
+
+    return expect
+
+
+def test_a_tampered_file(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+    content = bytearray(new.file("ETH", "model.onnx"))
+    content[100] ^= 1
+    gate.point_at(new)
+    gate.files[new.sha256("ETH", "model.onnx")] = bytes(content)
+    stays(client, FileRefused, "ETH: model.onnx: its sha256 is")
+
+
+def test_a_truncated_file(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+    content = new.file("SOL", "weights.safetensors")
+    gate.point_at(new)
+    gate.files[new.sha256("SOL", "weights.safetensors")] = content[:-100]
+    stays(client, FileRefused, f"SOL: weights.safetensors: {len(content) - 100:,} bytes came")
+
+
+def test_swapped_coins(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+    """Signed, digests right, every file whole: BTC's model under the name of ETH, and the other way round."""
+
+    def swap(document: dict[str, Any]) -> None:
+        models = document["models"]
+        models["BTC"], models["ETH"] = models["ETH"], models["BTC"]
+
+    gate.point_at(new)
+    gate.edit = swap
+    stays(client, SetRefused, "BTC: the bundle's coin: ETH")
+
+
+def test_a_replayed_old_envelope(
+    gate: Gate, client: Client, old: Release, new: Release, stays: Refuses
+) -> None:
+    replayed = gate.envelope()
+    for release in (new, old):
+        gate.point_at(release)
+        client.refresh()
+    gate.answers[SIGNED_PATH] = (200, {}, replayed)
+    event = b"id: 1\nevent: snapshot\ndata: " + replayed + b"\n\n"
+    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, event)
+    stays(client, EpochRefused, "epoch 1", "epoch 3 was seen already")
+
+
+def test_a_wrong_key(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+    gate.signers = [CryptoSigner.generate_ed25519()]
+    gate.point_at(new)
+    stays(client, EnvelopeRefused, "it is signed by", "and this bot trusts")
+
+
+def test_a_key_that_was_retired_and_an_envelope_that_expired(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame, stays: Refuses
+) -> None:
+    now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
+    gate.issued_at = now[0]
+    gate.point_at(old)
+    client = bot(clock=lambda: now[0])
+    assert client.refresh().problem is None
+    now[0] += VALID_FOR + timedelta(seconds=1)
+    stays(client, AnswerExpired, "was signed at 2026-11-22 08:00:00Z and held until 08:03:00Z")
+    assert client.predict("BTC", candles).stale_since == gate.issued_at + VALID_FOR
+
+    retired = gate.signers
+    gate.signers = [CryptoSigner.generate_ed25519()]
+    successor = bot(public_key=gate.public_key, clock=lambda: now[0])
+    assert "is not to be trusted" in successor.predict("BTC", candles).reason
+    gate.signers, gate.issued_at = retired, now[0]
+    gate.point_at(new)
+    assert isinstance(successor.refresh().problem, EnvelopeRefused)
+    assert successor.predict("BTC", candles).direction == "neutral"
+
+
+JUNK = random.Random(1).randbytes(200_000)
+GARBAGE = {
+    "binary junk": JUNK,
+    "an endless line": b"data: " + b"x" * (MAX_EVENT_BYTES + 1),
+    "an event without end": b"data: x\n" * (MAX_EVENT_BYTES // 7),
+    "half an event": b'id: 2\nevent: snapshot\ndata: {"payload": "',
+    "whole events of no meaning": b"event: snapshot\ndata: {}\n\n" * 5,
+    "an answer in pictures": b"<html>\n<h1>Sign in</h1>\n</html>",
+}
+
+
+@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE)
+def test_a_garbage_stream(
+    gate: Gate,
+    client: Client,
+    old: Release,
+    new: Release,
+    release_of: ReleaseOf,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+) -> None:
+    """What is asked for still comes, so that nothing is missed; and the log says why it does not stream."""
+    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, body)
+    with watching(client):
+        wait_until(lambda: "not streaming" in caplog.text or "not a signed envelope" in caplog.text, "why")
+        assert release_of(client) == old
+        gate.point_at(new)
+        wait_until(lambda: client.active.release == new.number, "the move is heard by asking")
+    assert release_of(client) == new
+
+
+def test_garbage_wherever_it_is_asked(gate: Gate, client: Client, stays: Refuses) -> None:
+    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, JUNK)
+    gate.answers[SIGNED_PATH] = (200, {}, JUNK)
+    stays(client, EnvelopeRefused, "not a signed envelope")
+
+
+def test_the_service_is_away_for_an_hour(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame, release_of: ReleaseOf
+) -> None:
+    now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
+    gate.issued_at = now[0]
+    gate.point_at(old)
+    client = bot(clock=lambda: now[0])
+    with watching(client):
+        wait_until(lambda: client.active.release == old.number, "it follows")
+        gate.is_away = True
+        wait_until(lambda: client.active.problem, "the absence is noticed")
+        for _ in range(60):
+            now[0] += timedelta(minutes=1)
+            decision = client.predict("BTC", candles)
+            assert (decision.release, decision.stale_since) == (old.number, gate.issued_at)
+        assert decision.reason.startswith("stale since 2026-11-22 08:00:00Z: ")
+        assert "cannot be reached" in decision.reason
+        restarted = bot(clock=lambda: now[0])
+        assert release_of(restarted) == old
+        assert restarted.predict("BTC", candles).stale_since == gate.issued_at
+        gate.issued_at = now[0]
+        gate.point_at(new)
+        gate.is_away = False
+        wait_until(lambda: client.active.release == new.number, "it follows again")
+    decision = client.predict("BTC", candles)
+    assert (decision.stale_since, decision.reason) == (None, "")
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow: the operating system itself refuses every write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(gate: Gate, client: Client, old: Release, new: Release, release_of: ReleaseOf) -> None:
+    gate.point_at(new)
+    with full_disk():
+        problem = client.refresh().problem
+        assert release_of(client) == old
+    assert isinstance(problem, CacheFailed)
+    assert os.strerror(errno.EFBIG) in str(problem)
+    assert client.refresh().problem is None
+    assert release_of(client) == new
+
+
+def test_a_full_disk_holds_up_no_move_to_a_release_that_was_fetched_ahead(
+    gate: Gate, client: Client, new: Release, cache_dir: Path, release_of: ReleaseOf, bot: MakeBot
+) -> None:
+    gate.announce(new)
+    client.refresh()
+    gate.point_at(new)
+    with full_disk():
+        problem = client.refresh().problem
+    assert release_of(client) == new
+    assert "epoch 2 is in use but not kept for a restart" in str(problem)
+    assert client.refresh().problem is None
+    gate.stop()
+    assert release_of(bot()) == new
+
+
+def sound(cache_dir: Path) -> None:
+    """Every bundle under its final name is whole."""
+    for folder in (cache_dir / "bundles").iterdir():
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        for name, entry in manifest["files"].items():
+            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_the_cache_is_killed_in_mid_write(
+    gate: Gate, bot: MakeBot, releases: list[Release], cache_dir: Path, release_of: ReleaseOf
+) -> None:
+    """A real process, SIGKILL at many points while it downloads, notes, fetches ahead and deletes."""
+    moments = random.Random(11)
+    command = [sys.executable, "-c", FOLLOW, gate.url, TOKEN, gate.public_key, str(cache_dir)]
+    gate.point_at(releases[0])
+    bot().refresh()
+    for _ in range(4):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline()
+            for _ in range(moments.randrange(1, 6)):
+                gate.point_at(releases[gate.epoch % 3])
+                gate.announce(releases[(gate.epoch + 1) % 3])
+                time.sleep(moments.uniform(0, 0.05))
+            child.send_signal(signal.SIGKILL)
+        gate.is_away = True
+        sound(cache_dir)
+        assert release_of(bot()) in releases
+        gate.is_away = False
+    client = bot()
+    assert client.refresh().problem is None
+    assert client.active.epoch == gate.epoch
+    assert list((cache_dir / "unfinished").iterdir()) == []
