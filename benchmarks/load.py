@@ -6,6 +6,7 @@ One request at a time on each connection, as a bot asks; the parser knows just e
 import asyncio
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import cast
 
 import uvloop
 
@@ -41,8 +42,7 @@ class _Asking(asyncio.Protocol):
         self._next = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
         self._ask()
 
     def data_received(self, data: bytes) -> None:
