@@ -4,7 +4,6 @@ from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase
 from django.utils.cache import get_conditional_response
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiResponse,
@@ -141,6 +140,18 @@ class SignedActive(APIView):
         return _conditional(request, signing.envelope())
 
 
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "the epoch"},
+        "event": {"type": "string", "enum": ["snapshot"]},
+        "data": {"type": "string", "description": "the envelope of `active/signed/`, on one line"},
+        "retry": {"type": "integer", "description": "milliseconds to wait before connecting again"},
+    },
+}
+
+
 class ActiveStream(APIView):
     """Behind Django's own servers, and for a signed-in person: one event. In production `deploy.edge` streams on."""
 
@@ -148,7 +159,7 @@ class ActiveStream(APIView):
 
     @extend_schema(
         operation_id="active_stream",
-        responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "Events, without end.")},
+        responses={(200, "text/event-stream"): OpenApiResponse(_EVENT, "Events, without end.")},
     )
     def get(self, request: Request) -> HttpResponseBase:
         """Every new signed snapshot as it comes, as server-sent events: `id` the epoch, `data` the envelope on one line.

@@ -29,7 +29,6 @@ _DIGEST = r"^sha256:[0-9a-f]{64}$"
 _BUNDLES = {
     "type": "object",
     "maxProperties": MOST_COINS,
-    "propertyNames": {"pattern": _COIN},
     "additionalProperties": {"type": "string", "pattern": _DIGEST},
 }
 
