@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql format bench bench-gpu faults power soak screenshots lock clean
+.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults power soak screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ unit: setup
 
 postgresql: setup
 	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -m "postgresql and not soak"
+
+wheel: setup ## what a bot installs, crpbot-runtime, in dist
+	@$(PY) -m distribution.wheel dist
 
 format: setup ## mend the style
 	$(VENV)/bin/ruff check --fix .

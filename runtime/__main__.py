@@ -52,6 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def command() -> None:
+    """The installed `crpbot` command."""
+    sys.exit(main())
+
+
 def active(client: Client, options: argparse.Namespace) -> int:
     """Print what is live."""
     now = client.refresh()

@@ -149,6 +149,9 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["epoch"] == 2
+    assert re.match(
+        r"BTC (down|neutral|up) 0\.\d\d  release \d+", decision_of_the_example(demo, candles[-1], where)
+    )
     assert demo.manage("manage.py", "verify_audit").returncode == 0
 
     assert_the_readme_holds(demo, token[1], public_key[1])
@@ -220,6 +223,21 @@ def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_pa
     assert "BTC.csv" in asked.stderr
     assert "row 1: close is 'one', not a number" in asked.stderr
     assert not demo.state.exists()
+
+
+def decision_of_the_example(demo: Demo, file: str, where: dict[str, str]) -> str:
+    """What docs/example_bot.py first decides with a model."""
+    environment = {**demo.environment, **where, "PYTHONPATH": str(REPOSITORY), "BOT_EVERY_S": "0.2"}
+    command = [sys.executable, "docs/example_bot.py", file]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    ) as example:
+        try:
+            assert example.stdout is not None
+            lines = iter(example.stdout.readline, "")
+            return next(line for line in lines if line.startswith("BTC ") and "no model" not in line)
+        finally:
+            example.kill()
 
 
 def assert_the_readme_holds(demo: Demo, token: str, public_key: str) -> None:

@@ -1,8 +1,19 @@
 """What a bot has to install: the runtime is light, and it says what types it takes."""
 
+import json
+import re
 import subprocess
 import sys
+import zipfile
 from importlib import resources
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import runtime
+from distribution import wheel
+from tests.runtime.gate import TOKEN, Gate, Release
 
 HEAVY = {
     "torch",
@@ -30,3 +41,65 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
 
 def test_the_runtime_ships_its_types() -> None:
     assert resources.files("runtime").joinpath("py.typed").is_file()
+
+
+BLOCKED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {heavy}:
+            raise ModuleNotFoundError(f"{{name}} is not among what the wheel requires")
+
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, {installed!r})
+import mlcore, runtime
+assert all(module.__file__.startswith({installed!r}) for module in (mlcore, runtime))
+from runtime.__main__ import command
+command()
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as it comes to lie where it is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    zipfile.ZipFile(wheel.build(folder)).extractall(folder / "installed")
+    return folder / "installed"
+
+
+def test_the_wheel_decides_without_the_repository_and_without_what_is_heavy(
+    installed: Path, gate: Gate, old: Release, candles: pl.DataFrame, tmp_path: Path
+) -> None:
+    gate.point_at(old)
+    candles.write_csv(tmp_path / "BTC.csv")
+    environment = {
+        "CRPBOT_URL": gate.url,
+        "CRPBOT_TOKEN": TOKEN,
+        "CRPBOT_PUBLIC_KEY": gate.public_key,
+        "CRPBOT_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    program = BLOCKED.format(heavy=HEAVY, installed=str(installed))
+    asks = ["predict", "--coin", "BTC", "--candles", str(tmp_path / "BTC.csv"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *asks],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["release"] == old.number
+
+
+def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    required = set(re.findall(r"^Requires-Dist: ([a-z-]+)", metadata.read_text(), re.MULTILINE))
+    assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
+    assert f"Version: {runtime.__version__}" in metadata.read_text()
+    assert (installed / "runtime" / "py.typed").is_file()
+    assert not {"fit.py", "networks.py", "checkpoints.py"} & {
+        path.name for path in (installed / "mlcore").iterdir()
+    }

@@ -1,0 +1,42 @@
+"""A bot in forty lines: it decides every minute, and hears of a rollback within a second.
+
+pip install crpbot_runtime-*.whl      # made by `make wheel`
+CRPBOT_URL=… CRPBOT_TOKEN=… CRPBOT_PUBLIC_KEY=… python docs/example_bot.py candles/BTC.csv candles/ETH.csv
+"""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mlcore import candles
+from runtime import Active, Client
+
+EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
+
+
+def changed(now: Active) -> None:
+    print(f"now: {now.line}, release {now.release}, epoch {now.epoch}  {now.problem or ''}", flush=True)
+
+
+def trade(client: Client, coin: str, file: Path) -> None:
+    decision = client.predict(coin, candles.read(file))  # your own candles here: 2,048 bars or more
+    sure = decision.probabilities.get(decision.direction, 0.0)
+    print(
+        f"{coin} {decision.direction} {sure:.2f}  release {decision.release}  {decision.reason}", flush=True
+    )
+
+
+def main(paths: list[str]) -> None:
+    url, token, key = (os.environ[f"CRPBOT_{name}"] for name in ("URL", "TOKEN", "PUBLIC_KEY"))
+    files = {Path(path).name.partition(".")[0]: Path(path) for path in paths}
+    with Client(url, token, key, os.environ.get("CRPBOT_CACHE_DIR", "var/models"), coins=files) as client:
+        threading.Thread(target=client.watch, args=(changed,), daemon=True).start()
+        while True:  # neutral until there is a model; with what the last run left on disk, at once
+            for coin, file in files.items():
+                trade(client, coin, file)
+            time.sleep(EVERY_S)
+
+
+main(sys.argv[1:])

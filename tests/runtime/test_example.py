@@ -1,0 +1,47 @@
+"""The bot of the documentation does what it says. Against a real demo, tests/e2e/test_demo.py runs it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from tests.processes import REPOSITORY
+from tests.runtime.gate import TOKEN, Gate, Release
+
+EXAMPLE = REPOSITORY / "docs" / "example_bot.py"
+
+
+def test_the_example_bot_follows_a_move_and_tells_the_service(
+    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame, tmp_path: Path
+) -> None:
+    files = [str(tmp_path / f"{coin}.csv") for coin in ("BTC", "ETH")]
+    for file in files:
+        candles.write_csv(file)
+    gate.point_at(old)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "CRPBOT_URL": gate.url,
+        "CRPBOT_TOKEN": TOKEN,
+        "CRPBOT_PUBLIC_KEY": gate.public_key,
+        "CRPBOT_CACHE_DIR": str(cache_dir),
+        "BOT_EVERY_S": "0.02",
+    }
+    command = [sys.executable, str(EXAMPLE), *files]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        try:
+            assert child.stdout is not None
+            lines = iter(child.stdout.readline, "")
+            assert any(re.match(r"BTC \w+ 0\.\d\d  release 1", line) for line in lines)
+            gate.point_at(new)
+            assert any(line == "now: v7_fixed, release 2, epoch 2\n" for line in lines)
+            assert any(re.match(r"ETH \w+ 0\.\d\d  release 2", line) for line in lines)
+        finally:
+            child.kill()
+
+
+def test_the_example_bot_has_forty_lines() -> None:
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
