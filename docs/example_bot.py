@@ -1,6 +1,5 @@
-"""A bot in forty lines: it decides every minute, and hears of a rollback within a second.
+"""A bot in forty lines: it decides every minute, and hears of a rollback within a second. `make wheel` makes its client.
 
-pip install crpbot_runtime-*.whl      # made by `make wheel`
 CRPBOT_URL=… CRPBOT_TOKEN=… CRPBOT_PUBLIC_KEY=… python docs/example_bot.py candles/BTC.csv candles/ETH.csv
 """
 
@@ -23,9 +22,8 @@ def changed(now: Active) -> None:
 def trade(client: Client, coin: str, file: Path) -> None:
     decision = client.predict(coin, candles.read(file))  # your own candles here: 2,048 bars or more
     sure = decision.probabilities.get(decision.direction, 0.0)
-    print(
-        f"{coin} {decision.direction} {sure:.2f}  release {decision.release}  {decision.reason}", flush=True
-    )
+    says = f"{decision.direction} {sure:.2f}  release {decision.release}  {decision.reason}"
+    print(f"{coin} {says}", flush=True)
 
 
 def main(paths: list[str]) -> None:
@@ -34,8 +32,8 @@ def main(paths: list[str]) -> None:
     with Client(url, token, key, os.environ.get("CRPBOT_CACHE_DIR", "var/models"), coins=files) as client:
         threading.Thread(target=client.watch, args=(changed,), daemon=True).start()
         while True:  # neutral until there is a model; with what the last run left on disk, at once
-            for coin, file in files.items():
-                trade(client, coin, file)
+            for coin in files:
+                trade(client, coin, files[coin])
             time.sleep(EVERY_S)
 
 
