@@ -180,12 +180,15 @@ class Streams:
 
     async def _end_unwelcome(self, since: float) -> None:
         """Apart from the envelope: where none can be signed, a revoked token's stream ends all the same."""
+        asked_about = list(
+            self._subscribers
+        )  # who comes while the database answers was checked on the way in
         try:
-            welcome = await self._may_serve([one.digest for one in self._subscribers], since)
+            welcome = await self._may_serve([one.digest for one in asked_about], since)
         except Exception:  # noqa: BLE001 - as above
             self._tell("the streams cannot ask the database")
             return
-        for subscriber in self._subscribers:
+        for subscriber in asked_about:
             if subscriber.digest not in welcome:
                 subscriber.ended.set()
 

@@ -1,7 +1,7 @@
 """A bot that holds a stream open hears of everything that is signed, at once, and of nothing else."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
 from deploy import freshness, keys, services, streams
-from deploy.edge import Edge
+from deploy.edge import STREAM_PATH, Edge
 from tests import factories, scenarios
-from tests.deploy.streaming import Stream
+from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.scenarios import APPROVER
 
 pytestmark = pytest.mark.usefixtures("committed")
@@ -157,6 +157,34 @@ def test_the_stream_of_a_person_whose_role_was_withdrawn_ends(edge: Edge) -> Non
             await watcher.hears(1)
             await sync_to_async(accounts.withdraw)(person, factories.Role.OPERATOR, actor="the tests")
             await watcher.until(lambda: watcher.is_complete, "the end of the stream")
+
+    told(story)
+
+
+def test_a_bot_that_comes_while_the_tokens_are_looked_up_stays(edge: Edge, token: str) -> None:
+    scenarios.service_in_use()
+    other = factories.token(factories.person("second"), "bot")
+
+    async def story() -> None:
+        asking, may_go_on = asyncio.Event(), asyncio.Event()
+        may_serve = edge._welcome
+
+        async def slowly(digests: Collection[str], since: float) -> set[str]:
+            answer = await may_serve(digests, since)
+            asking.set()
+            await may_go_on.wait()
+            return answer
+
+        edge.streams = streams.Streams(edge._documents[STREAM_PATH].get, slowly)
+        async with Stream(edge, token) as first:
+            await asyncio.wait_for(asking.wait(), PATIENCE_SECONDS)
+            async with Stream(edge, other) as second:
+                await second.hears(1)
+                may_go_on.set()
+                await pin()
+                for bot in (first, second):
+                    await bot.hears(2)
+                    assert not bot.is_complete
 
     told(story)
 
