@@ -41,7 +41,8 @@ class Blocks:
         self.rows, self.block_bars = rows, min(block_bars, max(1, rows // _LEAST_BLOCKS))
         self._in_one = -(-rows // self.block_bars)
         starts = rows - self.block_bars + 1
-        self._draws = np.random.default_rng(seed).integers(starts, size=(RESAMPLES, self._in_one))
+        size = RESAMPLES, self._in_one
+        self._draws = np.random.default_rng(seed).integers(starts, size=size, dtype=np.int32)
 
     def estimate(self, values: np.ndarray) -> Estimate:
         """The mean of whole numbers [rows], such as the differences of two forecasters' hits; percentile interval."""

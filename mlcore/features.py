@@ -80,9 +80,10 @@ def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
     def fill(some: slice) -> None:
         first = max(0, some.start - LOOKBACK + 1)
         with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
-            bars = _Bars(values[first : some.stop] for values in columns)
+            newest = some.stop - some.start
+            bars = _Bars((values[first : some.stop] for values in columns), newest=newest + _NEWEST)
             for column, formula in enumerate(formulas):
-                out[some, column] = formula.values(bars)[some.start - first :]
+                out[some, column] = formula.values(bars)[-newest:]
 
     side_by_side.each(fill, side_by_side.stretches(frame.height, _CHUNK))
     for column, formula in enumerate(formulas):

@@ -29,7 +29,7 @@ def skill(subject: Subject) -> dict[str, Any]:
         "accuracy": float(subject.hits.mean()),
         "naive": naive,
         "best_naive": max(naive, key=lambda name: naive[name]["accuracy"]),
-        "baseline": _against_baseline(subject),
+        "baseline": _against_baseline(subject, blocks),
     }
 
 
@@ -55,18 +55,18 @@ def _compared(hits: np.ndarray, others: np.ndarray, blocks: Blocks) -> dict[str,
     }
 
 
-def _against_baseline(subject: Subject) -> dict[str, Any]:
+def _against_baseline(subject: Subject, blocks: Blocks) -> dict[str, Any]:
     """A baseline that cannot be run takes only its own part down."""
     if subject.baseline_folder is None:
         return {**NOT_COMPARED, "problem": "no baseline was given"}
     try:
         predictor = Predictor(subject.baseline_folder)
-        return {"digest": predictor.digest, **_paired(subject, predictor), "problem": None}
+        return {"digest": predictor.digest, **_paired(subject, predictor, blocks), "problem": None}
     except FAULTS as error:
         return {**NOT_COMPARED, "problem": f"the baseline: {error}"[:300]}
 
 
-def _paired(subject: Subject, baseline: Predictor) -> dict[str, Any]:
+def _paired(subject: Subject, baseline: Predictor, blocks: Blocks) -> dict[str, Any]:
     """On the gate rows that both can predict, by the candidate's classes: the baseline's own cuts may differ."""
     others = subject.examples_of(baseline.schema)
     row_of_bar = np.full(subject.frame.height, -1)
@@ -76,5 +76,6 @@ def _paired(subject: Subject, baseline: Predictor) -> dict[str, Any]:
     logits = baseline.logits(examples.taken(others.features, theirs))
     if not np.isfinite(logits).all():
         raise ValueError("its predictions are not finite")
-    blocks = Blocks(len(ours), subject.seed)
+    if len(ours) != blocks.rows:
+        blocks = Blocks(len(ours), subject.seed)
     return _compared(subject.hits[ours], logits.argmax(axis=1) == subject.true[ours], blocks)
