@@ -4,8 +4,8 @@
 
 The gate window has 100,000 rows of 72 features: candles of some 667,000 bars, of which features, labels, predictions, all
 sections of the measurement, the gates' verdict and the pictures are made anew. Evidently gets the 100,000 predictions of
-just that window ready in memory, and makes its report with tests as JSON. Warm: both libraries imported and run once.
-Cold: a fresh process each, imports included. One core for ours, as a worker of the service has; the peer may use all.
+just that window ready in memory, and makes its report with tests as JSON. Each runs in a process of its own, ours with the
+surroundings that the service gives it. Warm: all imported and run once. Cold: a fresh process each, imports included.
 
 Evidently lives in an environment of its own under build/, made on the first run: it needs an older pandas than ours.
 """
@@ -20,21 +20,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-os.environ |= ONE_CORE  # before any library counts the cores
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from benchmarks.environments import REPOSITORY, python_of  # noqa: E402
-from benchmarks.interleaved import Comparison, in_turns  # noqa: E402
-from benchmarks.judged import diagnosis  # noqa: E402
-from mlcore import candles  # noqa: E402
-from mlcore.bundle_writer import write_bundle  # noqa: E402
-from mlcore.fit import fit, prepare  # noqa: E402
-from mlcore.inspection import Inspection  # noqa: E402
-from mlcore.recipes import RECIPES  # noqa: E402
-from mlcore.simulate import simulate  # noqa: E402
-from mlcore.subject import Subject  # noqa: E402
+from benchmarks.environments import REPOSITORY, python_of
+from benchmarks.interleaved import Comparison, in_turns
+from benchmarks.judged import diagnosis
+from mlcore import candles
+from mlcore.bundle_writer import write_bundle
+from mlcore.fit import fit, prepare
+from mlcore.inspection import Inspection
+from mlcore.recipes import RECIPES
+from mlcore.simulate import simulate
+from mlcore.subject import Subject
+from training import apart
 
 PINS = ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "scikit-learn==1.9.1")
 COIN = "BTC"
@@ -89,12 +87,12 @@ def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Pat
 
 
 @contextmanager
-def evidently(python: Path, predictions: Path) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def reports(
+    command: list[str], surroundings: dict[str, str]
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
     """One report in a process that has made one before, and one in a process of its own."""
-    command = [str(python), "-W", "ignore", "benchmarks/evidently_report.py", str(predictions)]
-    free = {name: value for name, value in os.environ.items() if name not in ONE_CORE}
     child = subprocess.Popen(
-        command, cwd=REPOSITORY, env=free, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=REPOSITORY, env=surroundings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdin is not None and child.stdout is not None
     asks, answers = child.stdin, child.stdout
@@ -103,10 +101,12 @@ def evidently(python: Path, predictions: Path) -> Iterator[tuple[Callable[[], No
         asks.write("\n")
         asks.flush()
         if not answers.readline().strip():
-            raise RuntimeError("Evidently's process made no report")
+            raise RuntimeError(f"no report came from {command[:4]}")
 
     def cold() -> None:
-        subprocess.run([*command, "--once"], cwd=REPOSITORY, env=free, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "--once"], cwd=REPOSITORY, env=surroundings, check=True, stdout=subprocess.DEVNULL
+        )
 
     try:
         yield warm, cold
@@ -129,15 +129,14 @@ def main() -> int:
         if problem := incomplete(files):
             print(f"not a whole diagnosis: {problem}")
             return 2
-        ours_cold = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
-        with evidently(python_of("evidently", PINS), files.predictions) as (peer_warm, peer_cold):
-            warm, cold, peers_warm, peers_cold = in_turns(
-                lambda: diagnosis(*files.arguments),
-                lambda: subprocess.run(ours_cold, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL),
-                peer_warm,
-                peer_cold,
-                rounds=2 if is_quick else 5,
-            )
+        command = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
+        peer = [str(python_of("evidently", PINS)), "-W", "ignore", "benchmarks/evidently_report.py"]
+        with (
+            reports(command, apart.surroundings(Path(folder))) as ours,
+            reports([*peer, str(files.predictions)], dict(os.environ)) as evidentlys,
+        ):
+            sides = in_turns(*ours, *evidentlys, rounds=2 if is_quick else 5)
+    warm, cold, peers_warm, peers_cold = sides
     whole, fresh = Comparison(warm, peers_warm), Comparison(cold, peers_cold)
     print(f"diagnosis of {files.rows:,} × 72 rows, warm: {whole}; aim {WARM_AIM:g}")
     print(f"from a cold process: {fresh}; aim {COLD_AIM:g}")

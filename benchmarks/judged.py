@@ -1,8 +1,9 @@
 """From a bundle's files to a verdict and the pictures of its page: what a diagnosis comes to, without a database.
 
-    python -m benchmarks.judged BUNDLE CANDLES DIGEST BASELINE
+    python -m benchmarks.judged BUNDLE CANDLES DIGEST BASELINE [--once]
 
-Prints the verdict. What the service knows besides (which attempt it is, what its candles are worth) is stated here.
+Prints the verdict, once or for each line of its input. What the service knows besides (which attempt it is, what its
+candles are worth) is stated here.
 """
 
 import json
@@ -38,5 +39,7 @@ def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dic
 
 
 if __name__ == "__main__":
-    bundle, canonical, digest, baseline = sys.argv[1:]
-    print(diagnosis(Path(bundle), Path(canonical), digest, Path(baseline))["verdict"])
+    bundle, canonical, digest, baseline = sys.argv[1:5]
+    for _ in [""] if "--once" in sys.argv else sys.stdin:
+        found = diagnosis(Path(bundle), Path(canonical), digest, Path(baseline))
+        print(found["verdict"], flush=True)

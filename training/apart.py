@@ -47,7 +47,7 @@ def run(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=_surroundings(folder),
+            env=surroundings(folder),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -65,13 +65,19 @@ def run(
         raise EndedBadly(f"{_end(code)}{_last_words(words)}")
 
 
-def _surroundings(folder: Path) -> dict[str, str]:
-    """Its whole environment. One thread: what it finds must not hang on a machine's cores."""
+def surroundings(folder: Path) -> dict[str, str]:
+    """Its whole environment. Libraries get one thread: what is found must not hang on a machine's cores.
+
+    What is freed is kept, not given back: arrays of many sizes come and go, and clearing their pages anew takes longer
+    than filling them. Above 32 MiB (the most glibc allows) each is still given back at once.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
     return {
         **kept,
         **threads,
+        **memory,
         "PYTHONPATH": str(_SERVICE),
         "PYTHONHASHSEED": "0",
         "LANG": "C.UTF-8",
