@@ -23,8 +23,8 @@ BENCHMARKS = {
     "diagnosis": "A gate window of 100,000 rows, from files to verdict with everything the page draws (candles of some"
     " 667,000 bars: the features of all of them, training's own figures recomputed), against Evidently's classification"
     " preset with its tests, which is given the predictions of that window ready made. Ours in the surroundings that the"
-    " service gives it, its work shared out over the cores. Evidently is installed into an environment of its own under build/, made"
-    " on the first run. At least 10 warm and 8 cold is asked.",
+    " service gives it, its work shared out over the cores. Evidently is installed into an environment of its own under"
+    " build/, made on the first run. At least 10 warm and 8 cold is asked.",
     "push": "From the commit of a move to the flip in 1,000 connected bots, all on this machine: the envelope pushed, its"
     " signature verified by the runtime's own code, every bundle at hand, one assignment. Their acknowledgements follow,"
     " spread over seven seconds. Below, the same 1,000 bots polling MLflow's registry for three coins as fast as it answers,"
