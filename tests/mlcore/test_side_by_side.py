@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlcore import features, prepared, side_by_side
+from mlcore import features, measure, prepared, side_by_side
 from mlcore.bundle import Bundle
 from mlcore.errors import FeaturesRefused
 from mlcore.predictor import Predictor
@@ -112,3 +112,18 @@ def test_a_scaler_is_the_same_bits_on_one_core_and_on_three_and_right(
     assert np.abs(found.mean / wide.mean(axis=0) - 1).max() < 1e-14
     assert found.scale[5] == 1.0  # a constant column, found so exactly
     assert np.abs(np.delete(found.scale, 5) / np.delete(wide.std(axis=0), 5) - 1).max() < 1e-10
+
+
+def test_a_measurement_holds_the_same_figures_on_one_core_and_on_three(
+    v7_bundle: Bundle, v5_bundle: Bundle, market: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for cores in (1, 3):
+        on(cores, monkeypatch)
+        document = measure.measure(
+            v7_bundle.folder, market, expected_digest=v7_bundle.digest, baseline=v5_bundle.folder
+        )
+        assert document["problem"] is None
+        assert document["skill"]["problem"] is None
+        found.append({name: part for name, part in document.items() if name not in ("seconds", "latency")})
+    assert found[0] == found[1]
