@@ -30,8 +30,6 @@ AIM_MS, ACKNOWLEDGED_WITHIN_S = 250.0, 10.0
 FLEETS = 2
 TOKENS = 100
 PAUSE_SECONDS = 1.0
-LAST_MOVES = 2
-"""After these the bots are let finish acknowledging; the others are overtaken by the next move."""
 
 
 class Fleets:
@@ -78,7 +76,7 @@ def fleets(module: str, setups: list[dict[str, Any]]) -> Iterator[Fleets]:
 
 
 def pushed(service: Service, *, bots: int, moves: int) -> tuple[list[float], list[float]]:
-    """Seconds from commit to flip for every bot and move; and, for the last moves, to the last acknowledgement."""
+    """Seconds from commit to flip for every bot and move; and, for every move, to the last acknowledgement."""
     candles = STATE / "window.parquet"
     window().write_parquet(candles)
     shared = {"port": service.port, "public_key": service.public_key, "tokens": service.tokens}
@@ -87,14 +85,13 @@ def pushed(service: Service, *, bots: int, moves: int) -> tuple[list[float], lis
     setups = [shared | files | {"first": number * each, "count": each} for number in range(FLEETS)]
     flips, acknowledged = list[float](), list[float]()
     with fleets("fleet", setups) as bots_:
-        bots_.all_have("flipped", _epoch())
+        bots_.all_have("acknowledged", _epoch())
         for number in range(1, moves + 1):
             time.sleep(PAUSE_SECONDS)
             committed_at, epoch = _moved(service, number)
             flips += [(at - committed_at) / 1e9 for at in bots_.all_have("flipped", epoch)]
-            if number > moves - LAST_MOVES:
-                last = max(bots_.all_have("acknowledged", epoch))
-                acknowledged.append((last - committed_at) / 1e9)
+            last = max(bots_.all_have("acknowledged", epoch))
+            acknowledged.append((last - committed_at) / 1e9)
     return flips, acknowledged
 
 
@@ -144,7 +141,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fifty bots: does it run, not how fast")
     is_quick = parser.parse_args().quick
-    bots, moves = (50, 3) if is_quick else (1_000, 20)
+    bots, moves = (50, 3) if is_quick else (1_000, 12)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         service = stack.enter_context(running(bots=min(bots, TOKENS)))
