@@ -63,9 +63,7 @@ def hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:
     return _drawn(coin, bars, seed)[-1]
 
 
-def _drawn(
-    coin: str, bars: int, seed: int
-) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
+def _drawn(coin: str, bars: int, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
     """The generator as it stands after them; volatility, shocks of unit variance, and regimes, [bars] each."""
     random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
     volatility = _volatility(random, bars)
