@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import lifelike
 from tests.processes import REPOSITORY
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -37,6 +38,11 @@ class Reader:
     public_key: str
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Candles of their own, which move as a market does: the demo's do not, and are refused as real ones."""
+        self._own_candles = self.state / "candles" / "own.csv"
+        lifelike.candles(2500).write_csv(self._own_candles)
+
     def types(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run one line; `export` stays for the lines after it, as in a shell."""
         return self._run(shlex.split(self._own(line)))
@@ -61,7 +67,7 @@ class Reader:
             "http://127.0.0.1:8000": self.url,
             "crp_bot_…": self.token,
             "4f2c…": self.public_key,
-            "my/BTC.csv.gz": str(self.state / "candles" / "BTC.csv"),
+            "my/BTC.csv.gz": str(self._own_candles),
             "var/state": str(self.state),
             "var/models": str(self.state / "models"),
             ".venv/bin/python": sys.executable,

@@ -34,7 +34,7 @@ def desk(address: str) -> Iterator[str]:
 def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(desk: str, tmp_path: Path) -> None:
     with chromium() as browser:
         page = _as(browser, desk, "anna")
-        page.get_by_role("link", name="Report").click()
+        page.get_by_role("link", name="Report", exact=True).click()
         _shows_the_report(page)
         with page.expect_download() as download:
             page.get_by_role("link", name="Save as one file").click()

@@ -20,5 +20,9 @@ def test_imports_flow_the_way_the_contracts_say() -> None:
 
 
 def test_every_package_of_the_project_is_under_the_contracts() -> None:
-    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {
+        "tests",
+        "benchmarks",
+        "distribution",
+    }
     assert packages == set(IMPORTS["root_packages"])
