@@ -72,13 +72,13 @@ def test_a_coin_that_cannot_be_added_leaves_an_event_and_nothing_else(
 
 
 def test_whoever_requires_a_coin_that_nothing_holds_is_told_first_what_follows() -> None:
-    scenarios.service_in_use()
+    inherited = scenarios.service_in_use().release
     waiting = scenarios.awaiting_approval()
     coin = add()
     with pytest.raises(Conflict) as refused:
         change(coin, True, is_confirmed=False)
     for says in (
-        "What the bots run, release 2 (v6_enhanced), holds nothing for DOT",
+        f"What the bots run, {inherited}, holds nothing for DOT",
         "a pin sends every bot offline",
         f"{waiting} was launched without DOT and can no longer go live",
         "There are no candles of DOT",
