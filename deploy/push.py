@@ -51,6 +51,9 @@ async def moves() -> AsyncIterator[None]:
                 async for _ in _messages(channel):
                     yield
         except (RedisError, OSError) as error:
+            if (task := asyncio.current_task()) and task.cancelling():
+                # A connection that cannot even be closed must not take the place of being told to end.
+                raise asyncio.CancelledError from error
             if not is_told:  # once, not at every attempt
                 logger.warning("Redis does not tell of moves, the database is asked instead: %s", error)
             is_told = True

@@ -304,6 +304,8 @@ def test_an_edge_that_nobody_listens_to_looks_at_nothing(edge: Edge, token: str)
         async with Stream(edge, token) as bot:
             await bot.hears(1)
         assert len(edge.streams) == 0
-        await bot.until(lambda: asyncio.all_tasks() <= before, "the end of every task")
+        if left := asyncio.all_tasks() - before:
+            _, left = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
+        assert not left, [task.get_stack() for task in left]
 
     told(story)
