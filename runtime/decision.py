@@ -15,8 +15,9 @@ class Decision:
     """What to do with one coin now.
 
     `direction` is one of down, neutral, up; `probabilities` of the three add up to 1 and are empty without a model.
-    `line`, `release` and `epoch` say which model spoke; `at` is the opening time of the last bar it saw. `stale_since`
-    is when the service last confirmed that model, None while it does; `reason` is empty when nothing is amiss.
+    `line`, `release`, `epoch` and `bundle` (the digest of the files that were loaded) say which model spoke; `at` is the
+    opening time of the last bar it saw. `stale_since` is when the service last confirmed that model, None while it does;
+    `reason` is empty when nothing is amiss.
     `is_simulated` warns that the model was trained on a made-up market.
     """
 
@@ -30,6 +31,7 @@ class Decision:
     reason: str
     at: datetime | None = None
     is_simulated: bool = False
+    bundle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

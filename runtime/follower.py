@@ -170,7 +170,7 @@ class Follower:
                 self.summaries.add_non_finite(state.snapshot.epoch, coin, self._clock())
             return replace(self._neutral(coin, state), reason=f"no model: {error}")
         self.summaries.add(state.snapshot.epoch, coin, prediction, self._clock())
-        return self._decided(coin, state, state.snapshot, prediction)
+        return self._decided(coin, state, state.snapshot, prediction, predictor.digest)
 
     def hear(self, answer: Answer) -> None:
         """Take what the service says, if it is signed and newer; waits for neither network nor locks of others.
@@ -463,7 +463,9 @@ class Follower:
         is_old = abs(self._clock() - confirmed_at) > self._fresh_for
         return confirmed_at if state.was_missed or is_old else None
 
-    def _decided(self, coin: str, state: State, snapshot: Snapshot, prediction: Prediction) -> Decision:
+    def _decided(
+        self, coin: str, state: State, snapshot: Snapshot, prediction: Prediction, bundle: str
+    ) -> Decision:
         stale_since = self._stale_since(state)
         return Decision(
             coin=coin,
@@ -476,6 +478,7 @@ class Follower:
             reason=why_stale(stale_since, state.trouble),
             at=prediction.at,
             is_simulated=snapshot.is_simulated,
+            bundle=bundle,
         )
 
     def _neutral(self, coin: str, state: State) -> Decision:

@@ -30,6 +30,7 @@ def test_a_decision_is_what_the_release_of_the_pointer_says(
         assert dict(decision.probabilities) == said.probabilities
         assert decision.direction == said.direction
         assert (decision.line, decision.release, decision.epoch) == (old.line, old.number, 7)
+        assert decision.bundle == Predictor(old.folders[coin]).digest
         assert decision.at == candles["timestamp"][-1]
         assert decision.is_simulated
         assert (decision.stale_since, decision.reason) == (None, "")
