@@ -53,6 +53,13 @@ class Conflict(DomainError):
     title = "Conflict"
 
 
+class TooLarge(DomainError):
+    """More bytes than such a request can have."""
+
+    status = 413
+    title = "Too large"
+
+
 class Unauthenticated(DomainError):
     """Nobody said who asks, or with a token that does not hold."""
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import APIException
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -41,6 +43,7 @@ HEARTBEAT_EXAMPLE = {
     "release": 3,
     "bundles": {"BTC": f"sha256:{'51d7' * 16}"},
     "ready_for": 4,
+    "holds_fallback": 1,
     "last_error": None,
     "stale_since": None,
 }
@@ -91,6 +94,13 @@ class Heartbeat(APIView):
             default=None,
             help_text="The announced release, once it is fetched, verified and loaded.",
         )
+        holds_fallback = inputs.Whole(
+            min_value=1,
+            max_value=inputs.BIGGEST_ID,
+            allow_null=True,
+            default=None,
+            help_text="The release that a pin leads to, once it is fetched, verified and loaded.",
+        )
         last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
         stale_since = serializers.DateTimeField(allow_null=True, default=None)
 
@@ -104,13 +114,28 @@ class Heartbeat(APIView):
     def post(self, request: Request) -> Response:
         """Say what this bot runs. The first heartbeat that names an epoch acknowledges it. 409 for another service's bot."""
         heard = services.heartbeat(_said(self.Input.read(request)), actor=actor_of(request))
-        return Response(
-            {
-                "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
-                "epoch": heard.epoch,
-                "next": heard.next.pk if heard.next else None,
-            }
-        )
+        return Response(told(heard))
+
+
+_HEARTBEAT = Heartbeat.Input()  # making its fields takes longer than checking them
+
+
+def read(body: bytes) -> Said | None:
+    """A heartbeat that came another way than through `Heartbeat`; None for one that `Heartbeat` refuses, and says why."""
+    (parser,) = Heartbeat.parser_classes
+    try:
+        return _said(_HEARTBEAT.run_validation(parser().parse(BytesIO(body))))
+    except APIException:
+        return None
+
+
+def told(heard: services.Heard) -> dict[str, int | None]:
+    """What a bot is answered."""
+    return {
+        "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
+        "epoch": heard.epoch,
+        "next": heard.next.pk if heard.next else None,
+    }
 
 
 def _said(checked: Mapping[str, Any]) -> Said:
@@ -121,6 +146,7 @@ def _said(checked: Mapping[str, Any]) -> Said:
         epoch=checked["epoch"],
         running=Running(checked["release"], checked["line"], checked["bundles"]),
         ready_for=checked["ready_for"],
+        holds_fallback=checked["holds_fallback"],
         last_error=checked["last_error"] or "",
         stale_since=checked["stale_since"],
     )
@@ -136,6 +162,7 @@ class Bots(ListAPIView[Bot]):
         epoch = inputs.WholeFilter()
         release = inputs.WholeFilter(field_name="release_number")
         ready_for = inputs.WholeFilter()
+        holds_fallback = inputs.WholeFilter()
 
     @extend_schema_serializer(component_name="Bot")
     class Output(serializers.ModelSerializer[Bot]):
@@ -152,7 +179,7 @@ class Bots(ListAPIView[Bot]):
             model = Bot
             fields: ClassVar = [
                 "name", "instance", "state", "epoch", "line", "release", "bundles", "differs", "ready_for",
-                "client_version", "last_error", "stale_since", "first_heard_at", "last_heard_at",
+                "holds_fallback", "client_version", "last_error", "stale_since", "first_heard_at", "last_heard_at",
             ]  # fmt: skip
 
     serializer_class = Output

@@ -5,7 +5,7 @@ from deploy.services.coin_set import add_coin, consequences, set_required
 from deploy.services.deciding import approve, decline, inherit, pin, register_fallback, restore
 from deploy.services.launching import cancel, launch
 from deploy.services.live import Posted, hold_back, receive_window, watch_live
-from deploy.services.reporting import Heard, Heartbeat, heartbeat, watch_bots
+from deploy.services.reporting import Heard, Heartbeat, Report, heartbeat, heartbeats, watch_bots
 from deploy.services.settling import advance, advance_for, reconcile_once
 from deploy.services.signing_keys import activate_key, create_key, retire_key
 from deploy.services.watching import record_alarms, watch_fallback
@@ -15,6 +15,7 @@ __all__ = [
     "Heard",
     "Heartbeat",
     "Posted",
+    "Report",
     "activate_key",
     "add_coin",
     "advance",
@@ -26,6 +27,7 @@ __all__ = [
     "create_key",
     "decline",
     "heartbeat",
+    "heartbeats",
     "hold_back",
     "inherit",
     "launch",

@@ -1,23 +1,24 @@
 """What bots say they run: their heartbeats, and the moment at which all of them had followed a move.
 
-A heartbeat takes no lock of the audit: a thousand bots acknowledge a move within seconds. Only one that contradicts its
-epoch's release becomes an event, once for each epoch of the pointer.
+Many heartbeats are written in one transaction, which takes no lock of the audit: a thousand bots acknowledge a move within
+seconds. Only one that contradicts its epoch's release becomes an event, once for each epoch of the pointer.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Max
+from django.db.models import Count, F, Max, Q
 from django.utils import timezone
 
 from accounts.rules import GATE, Actor
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotAllowed
+from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.rules import canonical
 from deploy import fleet, pointer, snapshot
 from deploy.models import Acknowledgement, Bot, Convergence, PointerMove, Release, ReleaseCoin
@@ -37,6 +38,7 @@ class Heartbeat:
     epoch: int | None
     running: Running
     ready_for: int | None = None
+    holds_fallback: int | None = None
     last_error: str = ""
     stale_since: datetime | None = None
 
@@ -77,23 +79,68 @@ class Heard:
     next: Release | None
 
 
-def heartbeat(said: Heartbeat, *, actor: Actor) -> Heard:
-    """Write down what a bot runs, and acknowledge its epoch when it is the first to name it.
+@dataclass(frozen=True)
+class Report:
+    """A heartbeat, and whose token it came with."""
 
-    Raises NotAllowed for anybody but a bot, InvalidInput where what it says cannot be meant, Conflict for a bot that
-    follows another service.
+    actor: Actor
+    said: Heartbeat
+
+    @property
+    def bot(self) -> tuple[str, str]:
+        """Name and instance: whose row this is."""
+        return self.actor.name, self.said.instance
+
+
+def heartbeat(said: Heartbeat, *, actor: Actor) -> Heard:
+    """Write down what one bot runs; as `heartbeats`, but a refusal is raised."""
+    (outcome,) = heartbeats([Report(actor, said)])
+    if isinstance(outcome, DomainError):
+        raise outcome
+    return outcome
+
+
+def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
+    """Write down what these bots run, and acknowledge each one's epoch where it is the first to name it: all or none.
+
+    What each is told, in their order: NotAllowed for anybody but a bot, InvalidInput where what it says cannot be meant,
+    Conflict for a bot that follows another service, and for one instance too many. A refused one leaves the others alone.
     """
-    if not actor.is_bot:
-        raise NotAllowed(f"{actor} is no bot: only a bot's token says what a bot runs.")
     world, now = _world(), timezone.now()
-    _require_sense(said, world.service)
-    known = Bot.objects.filter(name=actor.name, instance=said.instance)
-    bot = next(iter(known.order_by().only("claim", "differs")), None)
-    if bot is not None and bot.claim == said.claim and not bot.differs:
-        Bot.objects.filter(pk=bot.pk).update(**_reported(said, now))
-    else:
-        _judge(said, bot, world, actor=actor, now=now)
-    return Heard(world.epoch, pointer.announced() if world.has_candidate else None)
+    refusals = [_refusal(report, world.service) for report in reports]
+    sound = [report for report, refusal in zip(reports, refusals, strict=True) if refusal is None]
+    written = list[_Written]()
+    with transaction.atomic(savepoint=False):
+        for turn in _turns(sound):
+            written += _write([_judged(report, world.service) for report in turn], now)
+    _record_mixtures([one for one in written if one.judged.differs], at=world.epoch or 0)
+    heard = Heard(world.epoch, pointer.announced() if world.has_candidate else None)
+    known = {one.judged.report.bot for one in written}
+    return [
+        refusal or (heard if report.bot in known else _crowded(report))
+        for report, refusal in zip(reports, refusals, strict=True)
+    ]
+
+
+def _turns(reports: Sequence[Report]) -> list[list[Report]]:
+    """One bot may have spoken twice meanwhile: then once in each turn, the first word first."""
+    turns: list[dict[tuple[str, str], Report]] = []
+    for report in reports:
+        turn = next((turn for turn in turns if report.bot not in turn), None)
+        if turn is None:
+            turns.append(turn := {})
+        turn[report.bot] = report
+    return [list(turn.values()) for turn in turns]
+
+
+def _refusal(report: Report, service: str) -> DomainError | None:
+    try:
+        if not report.actor.is_bot:
+            raise NotAllowed(f"{report.actor} is no bot: only a bot's token says what a bot runs.")
+        _require_sense(report.said, service)
+    except DomainError as refusal:
+        return refusal
+    return None
 
 
 def _require_sense(said: Heartbeat, service: str) -> None:
@@ -109,38 +156,132 @@ def _require_sense(said: Heartbeat, service: str) -> None:
         raise InvalidInput("Name the service whose epoch this is.", field="service")
 
 
-def _reported(said: Heartbeat, now: datetime) -> dict[str, object]:
-    """What may differ from one heartbeat to the next while the bot runs the same."""
-    return {
-        "client_version": said.client_version,
-        "last_heard_at": now,
-        "ready_for": said.ready_for,
-        "last_error": said.last_error,
-        "stale_since": said.stale_since,
-    }
+@dataclass(frozen=True)
+class _Judged:
+    """A heartbeat held against what its epoch's release holds."""
+
+    report: Report
+    expected: "_Expected | None"
+    differs: str
+
+    @property
+    def likeness(self) -> tuple[object, ...]:
+        """Equal for those whose `columns` are."""
+        said = self.report.said
+        ahead = (said.ready_for, said.holds_fallback)
+        told = (said.client_version, *ahead, said.last_error, said.stale_since)
+        return said.claim, self.differs, *told
+
+    def columns(self, now: datetime) -> dict[str, Any]:
+        """The bot's row, but for who it is and since when it is known."""
+        said = self.report.said
+        return {
+            "client_version": said.client_version,
+            "last_heard_at": now,
+            "epoch": said.epoch,
+            "line": said.running.line or "",
+            "release_number": said.running.release,
+            "bundles": dict(said.running.bundles),
+            "ready_for": said.ready_for,
+            "holds_fallback": said.holds_fallback,
+            "claim": said.claim,
+            "last_error": said.last_error,
+            "stale_since": said.stale_since,
+            "differs": self.differs,
+        }
+
+    def is_known_to(self, before: Bot | None) -> bool:
+        """Whether it was judged like this already: what it acknowledges, it has acknowledged."""
+        return before is not None and before.claim == self.report.said.claim and not before.differs
 
 
-def _judge(said: Heartbeat, bot: Bot | None, world: _World, *, actor: Actor, now: datetime) -> None:
-    """Hold what a bot says against what its epoch's release holds, and write down which it is."""
-    expected = _expected(world.service, said.epoch)
-    differs = _differs(said, expected)
-    columns = {
-        **_reported(said, now),
-        "epoch": said.epoch,
-        "line": said.running.line or "",
-        "release_number": said.running.release,
-        "bundles": dict(said.running.bundles),
-        "claim": said.claim,
-        "differs": differs,
-    }
-    with transaction.atomic():
-        bot = _written(bot, columns, name=actor.name, instance=said.instance, now=now)
-        if expected is not None and not differs:
-            since = (now - expected.moved_at).total_seconds()
-            row = Acknowledgement(bot=bot, move_id=expected.epoch, at=now, seconds=max(0.0, since))
-            Acknowledgement.objects.bulk_create([row], ignore_conflicts=True)
-    if differs:
-        _record_mixture(bot, said, expected, differs, at=world.epoch or 0, actor=actor)
+@dataclass(frozen=True)
+class _Written:
+    """A heartbeat that stands in its bot's row."""
+
+    judged: _Judged
+    bot: Bot
+
+
+def _judged(report: Report, service: str) -> _Judged:
+    expected = _expected(service, report.said.epoch)
+    return _Judged(report, expected, _differs(report.said, expected))
+
+
+def _write(turn: Sequence[_Judged], now: datetime) -> list[_Written]:
+    """Write one heartbeat a bot, in the caller's transaction; a new bot for which there is no room is left out."""
+    before = _rows_of([one.report for one in turn])
+    _update([one for one in turn if one.report.bot in before], before, now)
+    bots = before | _made([one for one in turn if one.report.bot not in before], now)
+    written = [_Written(one, bots[one.report.bot]) for one in turn if one.report.bot in bots]
+    _acknowledge(
+        [one for one in written if not one.judged.is_known_to(before.get(one.judged.report.bot))], now
+    )
+    return written
+
+
+def _rows_of(reports: Sequence[Report]) -> dict[tuple[str, str], Bot]:
+    """The known bots, locked in one order: another process may be writing to the same rows."""
+    instances = dict[str, list[str]]()
+    for report in reports:
+        instances.setdefault(report.actor.name, []).append(report.said.instance)
+    named = Q(pk=None)
+    for name, these in instances.items():
+        named |= Q(name=name, instance__in=these)
+    rows = Bot.objects.filter(named).order_by("pk").select_for_update(no_key=True)
+    return {(row.name, row.instance): row for row in rows.only("name", "instance", "claim", "differs")}
+
+
+def _update(known: Sequence[_Judged], rows: Mapping[tuple[str, str], Bot], now: datetime) -> None:
+    """One write for all that say the same; never over what another process heard later."""
+    alike = dict[tuple[object, ...], list[_Judged]]()
+    for one in known:
+        alike.setdefault(one.likeness, []).append(one)
+    for these in alike.values():
+        found = Bot.objects.filter(pk__in=[rows[one.report.bot].pk for one in these])
+        found.filter(last_heard_at__lte=now).update(**these[0].columns(now))
+
+
+def _made(news: Sequence[_Judged], now: datetime) -> dict[tuple[str, str], Bot]:
+    """Rows for those heard of for the first time, in one order too; one that another process has just made is it."""
+    if not news:
+        return {}
+    room = _room({one.report.actor.name for one in news})
+    made = dict[tuple[str, str], Bot]()
+    for one in sorted(news, key=lambda one: one.report.bot):
+        name, instance = one.report.bot
+        if room[name] > 0:
+            room[name] -= 1
+            made[name, instance] = Bot(name=name, instance=instance, first_heard_at=now, **one.columns(now))
+    Bot.objects.bulk_create(
+        made.values(),
+        update_conflicts=True,
+        unique_fields=["name", "instance"],
+        update_fields=list(news[0].columns(now)),
+    )
+    return made
+
+
+def _room(names: Collection[str]) -> dict[str, int]:
+    """How many more instances each of these tokens' users may have."""
+    counted = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
+    return dict.fromkeys(names, MOST_INSTANCES) | {name: MOST_INSTANCES - held for name, held in counted}
+
+
+def _acknowledge(news: Sequence[_Written], now: datetime) -> None:
+    Acknowledgement.objects.bulk_create(
+        [
+            Acknowledgement(
+                bot=one.bot,
+                move_id=expected.epoch,
+                at=now,
+                seconds=max(0.0, (now - expected.moved_at).total_seconds()),
+            )
+            for one in news
+            if (expected := one.judged.expected) is not None and not one.judged.differs
+        ],
+        ignore_conflicts=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -178,47 +319,43 @@ def _differs(said: Heartbeat, expected: _Expected | None) -> str:
     return differences(said.running, expected.running)
 
 
-def _written(
-    bot: Bot | None, columns: Mapping[str, object], *, name: str, instance: str, now: datetime
-) -> Bot:
-    if bot is not None:
-        Bot.objects.filter(pk=bot.pk).update(**columns)
-        return bot
-    if Bot.objects.filter(name=name).count() >= MOST_INSTANCES:
-        raise Conflict(
-            f"{name} has {MOST_INSTANCES} instances already. Give an instance one name that it keeps over restarts; one"
-            " that is not heard of any more is forgotten in time."
-        )
-    known = {"name": name, "instance": instance}
-    first = {**columns, **known, "first_heard_at": now}
-    return Bot.objects.update_or_create(**known, defaults=columns, create_defaults=first)[0]
+def _crowded(report: Report) -> Conflict:
+    return Conflict(
+        f"{report.actor.name} has {MOST_INSTANCES} instances already. Give an instance one name that it keeps over restarts;"
+        " one that is not heard of any more is forgotten in time."
+    )
 
 
-def _record_mixture(
-    bot: Bot, said: Heartbeat, expected: _Expected | None, differs: str, *, at: int, actor: Actor
-) -> None:
+def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
     """At most one event for each bot and epoch of the pointer (`at`), whatever it says how often."""
-    unreported = Bot.objects.filter(pk=bot.pk).exclude(differed_at_epoch=at)
-    if not unreported.exists():
+    found = {one.bot.pk: one for one in mixed}
+    unreported = Bot.objects.exclude(differed_at_epoch=at)
+    news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
+    if not news:
         return
     with transaction.atomic():
         audit.lock_head()
-        if unreported.update(differed_at_epoch=at):
-            holds = dict(expected.running.bundles) if expected else {}
-            audit.record(
-                "bot.mixture",
-                bot,
-                actor=actor,
-                reason=differs,
-                detail={
-                    "epoch": said.epoch,
-                    "release": said.running.release,
-                    "line": said.running.line,
-                    "bundles": dict(said.running.bundles),
-                    "expected": holds,
-                    "client_version": said.client_version,
-                },
-            )
+        for key in news:
+            if unreported.filter(pk=key).update(differed_at_epoch=at):
+                _record_mixture(found[key])
+
+
+def _record_mixture(one: _Written) -> None:
+    said, expected = one.judged.report.said, one.judged.expected
+    audit.record(
+        "bot.mixture",
+        one.bot,
+        actor=one.judged.report.actor,
+        reason=one.judged.differs,
+        detail={
+            "epoch": said.epoch,
+            "release": said.running.release,
+            "line": said.running.line,
+            "bundles": dict(said.running.bundles),
+            "expected": dict(expected.running.bundles) if expected else {},
+            "client_version": said.client_version,
+        },
+    )
 
 
 def watch_bots() -> None:

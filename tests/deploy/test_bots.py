@@ -429,6 +429,31 @@ class TestForgetting:
         assert Acknowledgement.objects.get().move == now
 
 
+def test_of_several_heard_at_once_each_gets_its_own_answer_and_who_spoke_twice_meant_the_last() -> None:
+    before = scenarios.service_in_use()
+    after = approved()
+    mixed = on(after, "c", running=on(before).running)
+    said = [on(before, "a"), nothing_yet("b"), mixed, on(after, "b", service="crpbot-other"), on(after, "a")]
+    told = services.heartbeats([services.Report(TRADER, one) for one in said])
+    assert [type(one).__name__ for one in told] == ["Heard", "Heard", "Heard", "Conflict", "Heard"]
+    assert states() == {"a": "current", "b": "moving", "c": "mixture"}
+    acknowledged = Acknowledgement.objects.order_by("move")
+    assert list(acknowledged.values_list("bot__instance", "move")) == [("a", 1), ("a", 2)]
+    assert AuditEvent.objects.filter(kind="bot.mixture").count() == 1
+
+
+def test_what_was_heard_later_is_not_written_over_by_a_process_that_waited_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = scenarios.service_in_use()
+    after = approved()
+    hear(on(after))
+    heard_at = Bot.objects.get().last_heard_at
+    monkeypatch.setattr(timezone, "now", lambda: heard_at - timedelta(seconds=1))
+    hear(on(before))
+    assert (Bot.objects.get().epoch, Acknowledgement.objects.count()) == (2, 2)
+
+
 def test_an_operator_is_no_bot_even_with_every_role() -> None:
     everything = Actor("ada", frozenset(Role))
     with pytest.raises(NotAllowed):

@@ -31,9 +31,17 @@ class Answer:
         return json.loads(self.body)
 
 
-async def ask(application: Edge, *, method: str = "GET", path: str = ACTIVE_PATH, **headers: str) -> Answer:
+async def ask(
+    application: Any, *, method: str = "GET", path: str = ACTIVE_PATH, body: bytes = b"", **headers: str
+) -> Answer:
     sent: list[Any] = []
-    said = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    middle = len(body) // 2  # in two pieces: the network decides how many there are
+    said = iter(
+        [
+            {"type": "http.request", "body": body[:middle], "more_body": True},
+            {"type": "http.request", "body": body[middle:], "more_body": False},
+        ]
+    )
 
     async def receive() -> Any:
         message = next(said, None)

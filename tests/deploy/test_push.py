@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,7 +23,8 @@ from accounts.models import ApiToken
 from crpbot.asgi import django_application
 from deploy import freshness, pointer, push, services
 from deploy.edge import SIGNED_PATH, STREAM_PATH, Edge
-from tests import factories, processes, scenarios
+from tests import factories, scenarios
+from tests.deploy.serving import web
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.processes import Process, wait_until
 from tests.scenarios import APPROVER
@@ -156,34 +156,6 @@ def test_a_move_does_not_wait_for_a_redis_that_hangs(redis_socket: str) -> None:
         assert not telling.is_alive()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def web(log: Path, redis_url: str) -> Iterator[str]:
-    """A web process as `make demo` starts it; its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "crpbot.asgi:application", "--port", str(port)]
-    options = ["--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "1"]
-    process = processes.start(*command, *options, log=log, CRPBOT_REDIS_URL=redis_url)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until(lambda: _is_healthy(url), what=f"the web process: {log}")
-        yield url
-    finally:
-        process.stop()
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 @asynccontextmanager
 async def opened(url: str, token: str) -> AsyncIterator[AsyncIterator[str]]:
     """The lines of a stream over a real connection."""
@@ -235,8 +207,8 @@ def test_two_web_processes_know_of_moves_and_revoked_tokens_also_when_redis_is_k
         web(tmp_path / "first.log", settings.REDIS_URL) as first,
         web(tmp_path / "second.log", settings.REDIS_URL) as second,
     ):
-        async_to_sync(story)(first, second, running)
-        for url in (first, second):
+        async_to_sync(story)(first.url, second.url, running)
+        for url in (first.url, second.url):
             asked = httpx.get(url + SIGNED_PATH, headers={"Authorization": f"Bearer {token}"})
             assert asked.status_code == 401
     for log in ("first.log", "second.log"):
