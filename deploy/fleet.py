@@ -25,6 +25,9 @@ class Fleet:
     announced: Release | None
     ready: int
     """How many of them hold the announced release loaded."""
+    fallback: Release | None = None
+    holding: int = 0
+    """How many of them hold the fallback loaded: a pin costs them no download."""
 
     @property
     def has_converged(self) -> bool:
@@ -34,15 +37,21 @@ class Fleet:
     def are_ready(self) -> bool:
         return self.live > 0 and self.ready == self.live
 
+    @property
+    def can_be_pinned(self) -> bool:
+        """Whether a pin would reach every live bot without a download."""
+        return self.live > 0 and self.holding == self.live
 
-def fleet(now: PointerMove | None, announced: Release | None) -> Fleet:
-    """The live bots against this move, and how many are ready for the announced release."""
+
+def fleet(now: PointerMove | None, announced: Release | None, fallback: Release | None = None) -> Fleet:
+    """The live bots against this move, and how many have at hand what awaits approval, and what a pin leads to."""
     counts = live().aggregate(
         live=Count("pk"),
         current=Count("pk", filter=_is_on(now)),
         ready=Count("pk", filter=Q(ready_for=announced.pk if announced else 0)),  # no release is number 0
+        holding=Count("pk", filter=Q(holds_fallback=fallback.pk if fallback else 0)),
     )
-    return Fleet(epoch=now.epoch if now else None, announced=announced, **counts)
+    return Fleet(epoch=now.epoch if now else None, announced=announced, fallback=fallback, **counts)
 
 
 def live() -> QuerySet[Bot]:

@@ -242,6 +242,9 @@ class Bot(models.Model):
     ready_for = models.BigIntegerField(
         null=True, blank=True, help_text="the next release, fetched, verified and loaded"
     )
+    holds_fallback = models.BigIntegerField(
+        null=True, blank=True, help_text="what a pin leads to, fetched, verified and loaded"
+    )
     claim = models.CharField(
         max_length=64, help_text="digest of what it says it runs: the same again is not judged again"
     )

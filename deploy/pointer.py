@@ -32,6 +32,12 @@ def announced() -> Release | None:
     return None if waiting is None or why_never(waiting) else waiting
 
 
+def pinnable() -> Release | None:
+    """The fallback, where it may be given to a bot: they keep it fetched and loaded, for a pin comes without warning."""
+    registered = fallback()
+    return None if registered is None or why_never(registered) else registered
+
+
 def why_never(release: Release) -> str | None:
     """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
 

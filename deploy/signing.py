@@ -49,14 +49,15 @@ class _Signable:
     move: PointerMove
     event_hash: str
     following: Release | None
+    fallback: Release | None
     keys: Sequence[SigningKey]
     issued_at: datetime
 
     @property
     def identity(self) -> tuple[object, ...]:
         """Equal for two that come to the same bytes. The hash binds the move and every event before it."""
-        following = self.following.pk if self.following else None
-        return self.event_hash, following, tuple(key.key_id for key in self.keys), self.issued_at
+        announced = [release and release.pk for release in (self.following, self.fallback)]
+        return self.event_hash, *announced, tuple(key.key_id for key in self.keys), self.issued_at
 
 
 _last: tuple[tuple[object, ...], Envelope] | None = None
@@ -111,7 +112,15 @@ def _signable(now: datetime) -> _Signable:
         mark = _mark(move)
         _require_ahead(seen, mark)
         if seen == mark or watermark.raise_to(service, mark):
-            return _Signable(service, move, mark.content, pointer.announced(), active, _issued_at(move, now))
+            return _Signable(
+                service,
+                move,
+                mark.content,
+                following=pointer.announced(),
+                fallback=pointer.pinnable(),
+                keys=active,
+                issued_at=_issued_at(move, now),
+            )
     raise Unavailable("The pointer is moving. Ask again shortly.")
 
 
@@ -167,6 +176,8 @@ def _document(found: _Signable) -> dict[str, Any]:
         # Which coins the release is of, apart from what is announced for each: one left out by mistake shows.
         "coins": [place.coin.symbol for place in places],
         "next": _announced(found.following),
+        # Also while the bots run it: what a pin leads to is said in one place.
+        "fallback": _announced(found.fallback),
     }
 
 

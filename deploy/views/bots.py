@@ -17,7 +17,7 @@ STILL_SECONDS = 5
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
     now = pointer.current()
-    found = fleet(now, pointer.announced())
+    found = fleet(now, pointer.announced(), pointer.pinnable())
     rows, state = worst_first(standing(now)), request.GET.get("state")
     if state in set(BotState):
         rows = rows.filter(state=state)

@@ -399,6 +399,17 @@ class TestReady:
         hear(on(now, "b", ready_for=waiting.pk))
         assert fleet.fleet(now, pointer.announced()).are_ready
 
+    def test_the_live_bots_that_hold_the_fallback_are_counted(self) -> None:
+        now = scenarios.service_in_use()
+        fallback = pointer.pinnable()
+        assert fallback is not None
+        hear(on(now, "a", holds_fallback=fallback.pk))
+        hear(on(now, "b"))
+        found = fleet.fleet(now, None, fallback)
+        assert (found.live, found.holding, found.can_be_pinned) == (2, 1, False)
+        hear(on(now, "b", holds_fallback=fallback.pk))
+        assert fleet.fleet(now, None, fallback).can_be_pinned
+
     def test_a_simulated_release_that_can_never_go_live_is_not_announced(self, settings: Any) -> None:
         scenarios.service_in_use()
         waiting = scenarios.Build(is_simulated=True).settled()

@@ -17,7 +17,7 @@ from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
 from deploy import alarms, keys, pointer, readiness, services, signing, snapshot, watermark
 from deploy.models import PointerMove, SigningKey
-from deploy.rules import AlarmName, KeyState, MoveKind
+from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
 from deploy.signing import Envelope
 from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import EnvelopeRefused
@@ -112,6 +112,27 @@ class TestTheEnvelope:
         assert (following.release, sorted(following.models)) == (waiting.pk, ["BTC", "ETH", "SOL"])
         services.decline(waiting, actor=APPROVER, reason="not now")
         assert payload(signing.envelope(NOON))["next"] is None
+
+    def test_announces_the_fallback_as_the_very_set_that_a_pin_leads_to(self) -> None:
+        scenarios.service_in_use()
+        fallback = opened(signing.envelope(NOON)).fallback
+        assert fallback is not None
+        services.pin(actor=APPROVER, reason="V6 is broken")
+        pinned = opened(signing.envelope(NOON))
+        assert (pinned.snapshot.release, pinned.snapshot.set_digest) == (
+            fallback.release,
+            fallback.set_digest,
+        )
+        assert pinned.fallback == fallback, "a bot that comes now is to hold it at the next pin too"
+
+    def test_announces_no_fallback_that_is_given_to_no_bot(self, settings: Settings) -> None:
+        scenarios.service_in_use()
+        made_up = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, seed=6, is_simulated=True).settled()
+        services.register_fallback(made_up, actor=APPROVER, reason="a trial")
+        fallback = opened(signing.envelope(NOON)).fallback
+        assert fallback is not None and fallback.release == made_up.pk
+        settings.ALLOW_SIMULATED = False
+        assert payload(signing.envelope(NOON))["fallback"] is None
 
     def test_of_an_offline_pointer_holds_no_models(self) -> None:
         scenarios.service_in_use()

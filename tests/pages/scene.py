@@ -175,11 +175,14 @@ def workers() -> None:
 
 
 def bots(ready_for: Release) -> None:
-    """Three bots that run what they must, two of them ready for what comes next."""
+    """Three bots that run what they must, the fallback, two of them ready for what comes next."""
+    fallback = pointer.pinnable()
+    assert fallback is not None
     for name, instances in {"trader": ("desk-1", "desk-2"), "paper": ("lab",)}.items():
         for instance in instances:
             is_ready = instance != "lab"
-            heard_of(name, instance, ready_for=ready_for.pk if is_ready else None)
+            ahead = {"ready_for": ready_for.pk if is_ready else None, "holds_fallback": fallback.pk}
+            heard_of(name, instance, **ahead)
     # Live for as long as the pages are looked at.
     now = timezone.now()
     Bot.objects.update(first_heard_at=now - timedelta(days=9), last_heard_at=now + timedelta(minutes=10))

@@ -34,11 +34,24 @@ def test_board_and_approval_say_how_many_are_ready(desk: scene.Scene, signed_in:
     assert "3 of 3 bots ready They hold its files, checked and loaded" in shown(signed_in, to_decide)
 
 
+def test_board_and_page_say_which_bots_a_pin_would_cost_a_download(
+    desk: scene.Scene, signed_in: SignedIn
+) -> None:
+    assert "3 of 3 bots hold it" in shown(signed_in, "/")
+    Bot.objects.filter(instance="lab").update(holds_fallback=desk.awaiting.pk)
+    assert "2 of 3 bots hold it" in shown(signed_in, "/")
+    page = shown(signed_in)
+    assert "what a pin leads to 2 of 3 bots hold it the others would have to download it first" in page
+    assert (page.count("no fallback"), page.count("next: not yet")) == (1, 1)
+
+
 def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: SignedIn) -> None:
     page = shown(signed_in)
     assert "What every bot must run v5 epoch 2" in page
     assert page.count("3 as released") == 3
-    assert re.search(r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s .*ready 0\.1\.0", page)
+    assert re.search(
+        r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0", page
+    )
 
 
 def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: SignedIn) -> None:
