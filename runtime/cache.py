@@ -7,7 +7,8 @@
     unfinished/           what a crash may leave behind; emptied by the next client that follows a snapshot
 
 A file or folder appears under its final name only when it is whole and on the disk. The pointer is written after the
-bundles it names, and bundles are deleted after the pointer that no longer does.
+bundles it names, and bundles are deleted after the pointer that no longer does. There are those of four releases at most:
+in use, before it (the last good one), the fallback, and what awaits approval; a fifth while it is being fetched.
 """
 
 import fcntl
@@ -118,13 +119,13 @@ class Cache:
         return target
 
     def prune(self, wanted: Collection[Model]) -> None:
-        """Delete every bundle but `wanted` and those of the current and previous snapshots. The caller holds the lock.
+        """Delete every bundle but `wanted` and what the notes name. The caller holds the lock.
 
         What cannot be deleted is only logged: a bot must be able to follow the pointer all the same.
         """
         names = {self.bundle(model).name for model in wanted}
-        for kept in self.notes.followed():
-            names |= {self.bundle(model).name for model in kept.snapshot.models.values()}
+        for named in self.notes.named():
+            names |= {self.bundle(model).name for model in named.models.values()}
         try:
             for folder in self._bundles.iterdir():
                 if folder.name not in names:

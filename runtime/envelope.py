@@ -30,7 +30,8 @@ _SHOWN = 12
 class Signed:
     """A snapshot, and what its signature covers besides. `issued_at` and `expires_at` are the service's clock, in UTC.
 
-    `key_id` says which of the pinned keys signed it; `next` is what may be approved next, to be fetched ahead.
+    `key_id` says which of the pinned keys signed it. Two releases are to be fetched ahead: `next`, which awaits approval,
+    and `fallback`, which a pin leads to.
     """
 
     snapshot: Snapshot
@@ -40,6 +41,12 @@ class Signed:
     audit_hash: str
     key_id: str
     next: Announced | None
+    fallback: Announced | None
+
+    @property
+    def announced(self) -> tuple[Announced, ...]:
+        """What to have at hand before a move names it: the fallback first, since a pin comes without warning."""
+        return tuple(one for one in (self.fallback, self.next) if one is not None)
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the service has not vouched for it lately: *stale since*, and no reason to stop."""
@@ -127,7 +134,8 @@ def _read(sealed: Envelope, key_id: str) -> Signed:
     _expect_its_coins(document, snapshot)
     issued_at, expires_at = (parse_time(document, name) for name in ("issued_at", "expires_at"))
     head = _head(document)
-    return Signed(snapshot, issued_at, expires_at, *head, key_id, announced(document.get("next")))
+    ahead = (announced(document, key) for key in ("next", "fallback"))
+    return Signed(snapshot, issued_at, expires_at, *head, key_id, *ahead)
 
 
 def _expect_its_coins(document: Mapping[str, Any], snapshot: Snapshot) -> None:

@@ -8,74 +8,41 @@ and everything slow is left to `run_errands`, which runs beside.
 import logging
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, BinaryIO
+from functools import lru_cache
+from typing import Any
 
 import polars as pl
 
-from mlcore.candles import check
-from mlcore.errors import BundleRefused, NotFinite
-from mlcore.predictor import Prediction
 from runtime.cache import Cache
-from runtime.decision import NEUTRAL, Active, Decision, why_neutral, why_stale
+from runtime.deciding import Decider
+from runtime.decision import Active, Decision
 from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import (
     AnswerExpired,
     CacheFailed,
     ClientError,
     EpochRefused,
-    FileRefused,
     Refused,
-    SetRefused,
     SnapshotRefused,
     Superseded,
-    UnknownCoin,
 )
-from runtime.loading import Named, Predictors, Verify, load
+from runtime.fetching import Fetch, Fetcher
+from runtime.loading import Predictors
 from runtime.notes import Kept, Mark
-from runtime.service import Answer, Target
-from runtime.snapshot import File, Model, Snapshot
-from runtime.summary import Summaries
-from runtime.version import VERSION
+from runtime.reporting import heartbeat
+from runtime.service import Answer
+from runtime.snapshot import Announced, Named, Snapshot
+from runtime.state import NO_PREDICTORS, State
 
 logger = logging.getLogger(__name__)
 
 NOTE_EVERY = timedelta(seconds=60)
 """How often an unchanged pointer's confirmation is written down; a restart may look that much staler than it is."""
 
-MAX_ERROR_LETTERS = 1000
-
-Fetch = Callable[[File, Target], None]
-NO_PREDICTORS: Predictors = MappingProxyType({})
-
 verify_once = lru_cache(maxsize=4)(verify)
 """Clients of one process that share one PublicKeys verify the same bytes once."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All that a decision depends on, replaced as a whole. `was_missed`: the last question was not confirmed.
-
-    `unkept` says why what is in use could not be written down.
-    """
-
-    kept: Kept | None = None
-    predictors: Predictors = field(default_factory=lambda: NO_PREDICTORS)
-    was_missed: bool = False
-    problem: ClientError | None = None
-    unkept: ClientError | None = None
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        return self.kept.snapshot if self.kept else None
-
-    @property
-    def trouble(self) -> ClientError | None:
-        return self.problem or self.unkept
 
 
 class Follower:
@@ -96,18 +63,18 @@ class Follower:
         fresh_for: timedelta,
         clock: Callable[[], datetime],
     ) -> None:
-        self._cache, self._keys, self._fetch = cache, keys, fetch
+        self._cache, self._keys = cache, keys
         self._coins = frozenset(coins or ())
         self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
-        self.summaries = Summaries()
+        self._fetcher = Fetcher(cache, fetch, timeout_s=timeout_s)
+        self._decider = Decider(coins=self._coins, fresh_for=fresh_for, clock=clock)
         self._replacing = threading.Lock()  # held for a moment, by whoever replaces the state
         self._on_errands = threading.Lock()  # held by whoever downloads, loads or writes
         self._wanted: Kept | None = None  # heard of, and not in use until its set is at hand
         self._sets: dict[str, Predictors] = {}  # of the releases in use, before it and announced
         self._before = ""
         self._is_closing = False
-        self._ready_for: int | None = None
-        self._unready: ClientError | None = None
+        self._unready = ""  # why something announced cannot be had
         self._noted: Kept | None = None
         self._logged = ""
         self._state = self._from_disk()
@@ -117,21 +84,7 @@ class Follower:
     def active(self) -> Active:
         """What this bot runs at this moment."""
         state = self._state
-        snapshot = state.snapshot
-        if snapshot is None:
-            return Active(problem=state.trouble)
-        return Active(
-            service=snapshot.service,
-            epoch=snapshot.epoch,
-            line=snapshot.line,
-            release=snapshot.release,
-            coins=tuple(state.predictors),
-            is_simulated=snapshot.is_simulated,
-            moved_at=snapshot.moved_at,
-            reason=snapshot.reason,
-            stale_since=self._stale_since(state),
-            problem=state.trouble,
-        )
+        return state.active(self._stale_since(state))
 
     @property
     def etag(self) -> str | None:
@@ -141,9 +94,15 @@ class Follower:
 
     @property
     def ready_for(self) -> int | None:
-        """The announced release, once it is fetched, verified, loaded and warm."""
-        following = self._following()
-        return self._ready_for if following is not None and following.release == self._ready_for else None
+        """The release that awaits approval, once it is fetched, verified, loaded and warm."""
+        kept = self._state.kept
+        return self._number_at_hand(kept.signed.next if kept else None)
+
+    @property
+    def holds_fallback(self) -> int | None:
+        """The fallback's release, once it is fetched, verified, loaded and warm."""
+        kept = self._state.kept
+        return self._number_at_hand(kept.signed.fallback if kept else None)
 
     @property
     def is_waiting(self) -> bool:
@@ -153,24 +112,12 @@ class Follower:
     @property
     def has_errands(self) -> bool:
         """Whether `run_errands` would find something to do."""
-        return self.is_waiting or self._is_unnoted() or self._announces_news()
+        return self.is_waiting or self._is_unnoted() or bool(self._lacking())
 
     def decide(self, coin: str, candles: pl.DataFrame) -> Decision:
         """Decide for one coin; as `Client.predict`."""
-        state = self._state  # read once: the set may be replaced while this decision is made
-        self._expect_known(coin, state)
-        predictor = state.predictors.get(coin)
-        if predictor is None or state.snapshot is None:
-            return self._neutral(coin, state)
-        window = check(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
-        try:
-            prediction = predictor.predict(window)
-        except BundleRefused as error:
-            if isinstance(error, NotFinite):
-                self.summaries.add_non_finite(state.snapshot.epoch, coin, self._clock())
-            return replace(self._neutral(coin, state), reason=f"no model: {error}")
-        self.summaries.add(state.snapshot.epoch, coin, prediction, self._clock())
-        return self._decided(coin, state, state.snapshot, prediction, predictor.digest)
+        # The state is read once: the set may be replaced while this decision is made.
+        return self._decider.decide(coin, candles, self._state)
 
     def hear(self, answer: Answer) -> None:
         """Take what the service says, if it is signed and newer; waits for neither network nor locks of others.
@@ -226,24 +173,18 @@ class Follower:
     def report(self, instance: str) -> dict[str, Any]:
         """The heartbeat: what this bot runs at this moment."""
         state = self._state
-        snapshot, stale_since = state.snapshot, self._stale_since(state)
-        trouble = state.trouble or self._unready
-        return {
-            "instance": instance,
-            "client_version": VERSION,
-            "service": snapshot.service if snapshot else None,
-            "epoch": snapshot.epoch if snapshot else None,
-            "line": snapshot.line if snapshot else None,
-            "release": snapshot.release if snapshot else None,
-            "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
-            "ready_for": self.ready_for,
-            "last_error": str(trouble)[:MAX_ERROR_LETTERS] if trouble else None,
-            "stale_since": stale_since.isoformat() if stale_since else None,
-        }
+        return heartbeat(
+            instance,
+            state,
+            stale_since=self._stale_since(state),
+            ready_for=self.ready_for,
+            holds_fallback=self.holds_fallback,
+            trouble=str(state.trouble or (self._unready if self._lacking() else "")),
+        )
 
     def windows(self, instance: str) -> list[dict[str, Any]]:
         """What its predictions looked like, where that is due; each is given out once."""
-        return [window.document(instance) for window in self.summaries.take(self._clock())]
+        return [window.document(instance) for window in self._decider.summaries.take(self._clock())]
 
     def _take(self, heard: Kept) -> None:
         self._expect_no_step_back(heard.snapshot)
@@ -260,14 +201,15 @@ class Follower:
     def _flip(self, heard: Kept, predictors: Predictors) -> None:
         before = self._state
         self._state = State(heard, predictors)
-        self._wanted, self._unready, self._ready_for = None, None, None
+        self._wanted = None
         # A rollback must find the set that it goes back to.
         self._before = before.snapshot.set_digest if before.snapshot else ""
         self._hold(heard.snapshot, predictors)
 
     def _hold(self, named: Named, predictors: Predictors) -> None:
-        """Keep this set loaded, and besides it only those of the release in use, before it and announced."""
-        held = {self._before, *(one.set_digest for one in (self._state.snapshot, self._following()) if one)}
+        """Keep this set loaded, and besides it only those of the releases in use, before it and announced."""
+        in_use = [self._state.snapshot] if self._state.snapshot else []
+        held = {self._before, *(one.set_digest for one in (*in_use, *self._announced()))}
         sets = self._sets | {named.set_digest: predictors}
         self._sets = {digest: loaded for digest, loaded in sets.items() if digest in held}
 
@@ -303,7 +245,7 @@ class Follower:
             return not self._is_closing and now is not None and now.snapshot.set_digest == digest
 
         try:
-            predictors = self._loaded(wanted.snapshot, is_wanted)
+            predictors = self._fetcher.bring(wanted.snapshot, is_wanted)
         except Superseded:
             return
         with self._replacing:
@@ -311,75 +253,55 @@ class Follower:
                 self._flip(self._wanted, predictors)
 
     def _prepare(self) -> None:
-        """Have at hand what awaits approval, so that the move will cost no download."""
-        following = self._following()
-        if following is None or not self._announces_news():
-            return
+        """Have at hand what a move may name next, so that it will cost no download."""
+        problems = [str(problem) for one in self._lacking() if (problem := self._fetch_ahead(one))]
+        unready = "; ".join(problems)
+        if unready and unready != self._unready:
+            logger.warning("%s", unready)
+        self._unready = unready
+
+    def _fetch_ahead(self, announced: Announced) -> ClientError | None:
+        """Fetch and load it while that is wanted and nothing is more urgent; why it cannot be had, where it cannot."""
 
         def is_wanted() -> bool:
-            now = self._following()
-            is_announced = now is not None and now.set_digest == following.set_digest
-            return is_announced and not (self.is_waiting or self._is_unnoted() or self._is_closing)
+            is_announced = announced.set_digest in {one.set_digest for one in self._announced()}
+            return is_announced and not (self.is_waiting or self._has_unnoted_move() or self._is_closing)
 
         try:
-            self._expect_coins(following)
-            predictors = self._at_hand(following) or self._loaded(following, is_wanted)
+            self._expect_coins(announced)
+            predictors = self._fetcher.bring(announced, is_wanted)
         except Superseded:
-            return
+            return None
         except ClientError as error:
-            problem = f"release {following.release} cannot be fetched ahead: {error}"
-            if problem != str(self._unready or ""):
-                logger.warning("%s", problem)
-            self._unready = type(error)(problem)
-            return
+            return type(error)(f"release {announced.release} cannot be fetched ahead: {error}")
         with self._replacing:
             if is_wanted():
-                self._hold(following, predictors)
-                self._ready_for, self._unready = following.release, None
+                self._hold(announced, predictors)
+        return None
 
-    def _following(self) -> Named | None:
+    def _announced(self) -> tuple[Announced, ...]:
         kept = self._state.kept
-        return kept.signed.next if kept else None
+        return kept.signed.announced if kept else ()
 
-    def _announces_news(self) -> bool:
-        following = self._following()
-        return following is not None and following.release != self._ready_for
+    def _lacking(self) -> list[Announced]:
+        """What is announced and not at hand yet, the more urgent first."""
+        return [one for one in self._announced() if one.set_digest not in self._sets]
 
-    def _loaded(self, named: Named, is_wanted: Callable[[], bool]) -> Predictors:
-        with self._cache.exclusive(self._timeout_s):
-            self._cache.notes.write_marks()
-            # Before the download: a disk full of what crashes and refusals left has room again.
-            self._cache.prune(named.models.values())
-            return load(named, partial(self._bundle, is_wanted))
-
-    def _bundle(self, is_wanted: Callable[[], bool], model: Model, verify: Verify) -> Path:
-        """The bundle's folder, downloaded where it is not at hand or not what it should be."""
-        if self._cache.holds(model):
-            try:
-                return self._on_disk(model, verify)
-            except SetRefused as error:
-                logger.warning("downloading again what lies damaged in the cache: %s", error)
-        return self._cache.admit(model, partial(self._download, is_wanted, model), verify)
-
-    def _on_disk(self, model: Model, verify: Verify) -> Path:
-        folder = self._cache.bundle(model)
-        verify(folder)
-        return folder
-
-    def _download(self, is_wanted: Callable[[], bool], model: Model, name: str, target: BinaryIO) -> None:
-        try:
-            self._fetch(model.files[name], _Interruptible(target, is_wanted))
-        except FileRefused as error:
-            raise FileRefused(f"{model.coin}: {name}: {error}") from error
+    def _number_at_hand(self, announced: Announced | None) -> int | None:
+        return announced.release if announced and announced.set_digest in self._sets else None
 
     def _is_unnoted(self) -> bool:
         kept, noted = self._state.kept, self._noted
         if kept is None or noted is kept:
             return False
-        # Of one service, an epoch never means two things (_expect_no_step_back).
-        if noted is None or _place(noted.snapshot) != _place(kept.snapshot):
+        if noted is None or self._has_unnoted_move() or _ahead(noted) != _ahead(kept):
             return True
         return kept.confirmed_at - noted.confirmed_at > NOTE_EVERY
+
+    def _has_unnoted_move(self) -> bool:
+        """Whether a restart would begin with another epoch: more urgent than what is only announced."""
+        kept, noted = self._state.kept, self._noted
+        return kept is not None and (noted is None or _place(noted.snapshot) != _place(kept.snapshot))
 
     def _settle(self) -> None:
         """Write down what is in use; where the disk refuses it stays in use all the same, and the problem is told.
@@ -389,25 +311,20 @@ class Follower:
         kept = self._state.kept
         if kept is None or not self._is_unnoted():
             return
-        following, unkept = kept.signed.next, None
+        unkept = None
         try:
             with self._cache.exclusive(self._timeout_s):
                 self._cache.notes.write_marks()
-                self._expect_on_disk(kept.snapshot)
+                self._fetcher.complete(kept.snapshot, lambda: not self._is_closing)
                 self._cache.notes.keep(kept)
                 self._noted = kept
-                self._cache.prune(following.models.values() if following else ())
+                self._cache.prune(())
         except ClientError as error:
             self._noted = None
             unkept = CacheFailed(f"epoch {kept.snapshot.epoch} is in use but not kept for a restart: {error}")
         with self._replacing:
             self._state = replace(self._state, unkept=unkept)
         self._log_trouble()
-
-    def _expect_on_disk(self, snapshot: Snapshot) -> None:
-        """A set that was at hand in memory may have gone from a folder that several clients share: fetch it again."""
-        if not all(self._cache.holds(model) for model in snapshot.models.values()):
-            load(snapshot, partial(self._bundle, lambda: not self._is_closing))
 
     def _log_trouble(self) -> None:
         trouble = str(self._state.trouble or "")
@@ -437,18 +354,13 @@ class Follower:
                 f"release {named.release} lacks {', '.join(missing)}, which this bot trades"
             )
 
-    def _expect_known(self, coin: str, state: State) -> None:
-        known = self._coins or state.predictors.keys()
-        if known and coin not in known:
-            raise UnknownCoin(f"{coin!r} is not one of {', '.join(sorted(known))}")
-
     def _from_disk(self) -> State:
         try:
             kept = self._cache.notes.current()
             if kept is None:
                 return State()
             self._expect_coins(kept.snapshot)
-            predictors = load(kept.snapshot, self._on_disk)
+            predictors = self._fetcher.from_disk(kept.snapshot)
         except (CacheFailed, Refused) as error:
             return State(problem=CacheFailed(f"the set on disk cannot be used: {error}"))
         self._noted = kept
@@ -456,56 +368,14 @@ class Follower:
         return State(kept, predictors)
 
     def _stale_since(self, state: State) -> datetime | None:
-        if state.kept is None:
-            return None
-        confirmed_at = state.kept.confirmed_at
-        # Either way: a clock set back must not make an old answer look new for hours.
-        is_old = abs(self._clock() - confirmed_at) > self._fresh_for
-        return confirmed_at if state.was_missed or is_old else None
-
-    def _decided(
-        self, coin: str, state: State, snapshot: Snapshot, prediction: Prediction, bundle: str
-    ) -> Decision:
-        stale_since = self._stale_since(state)
-        return Decision(
-            coin=coin,
-            direction=prediction.direction,
-            probabilities=MappingProxyType(prediction.probabilities),
-            line=snapshot.line,
-            release=snapshot.release,
-            epoch=snapshot.epoch,
-            stale_since=stale_since,
-            reason=why_stale(stale_since, state.trouble),
-            at=prediction.at,
-            is_simulated=snapshot.is_simulated,
-            bundle=bundle,
-        )
-
-    def _neutral(self, coin: str, state: State) -> Decision:
-        stale_since = self._stale_since(state)
-        return Decision(
-            coin=coin,
-            direction=NEUTRAL,
-            probabilities=MappingProxyType({}),
-            line=None,
-            release=None,
-            epoch=state.snapshot.epoch if state.snapshot else None,
-            stale_since=stale_since,
-            reason=why_neutral(state.snapshot, stale_since, state.trouble),
-        )
+        return state.stale_since(self._clock(), self._fresh_for)
 
 
 def _place(snapshot: Snapshot) -> tuple[str, int]:
+    # Of one service, an epoch never means two things (_expect_no_step_back).
     return snapshot.service, snapshot.epoch
 
 
-class _Interruptible:
-    """A file that a download writes to for as long as it is wanted."""
-
-    def __init__(self, file: BinaryIO, is_wanted: Callable[[], bool]) -> None:
-        self._file, self._is_wanted = file, is_wanted
-
-    def write(self, chunk: bytes, /) -> object:
-        if not self._is_wanted():
-            raise Superseded("the pointer meanwhile names something else")
-        return self._file.write(chunk)
+def _ahead(kept: Kept) -> list[str]:
+    """The sets that must stay on the disk besides what is in use."""
+    return [one.set_digest for one in kept.signed.announced]

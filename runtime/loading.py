@@ -13,14 +13,12 @@ from mlcore import bundle, features
 from mlcore.errors import BundleRefused
 from mlcore.predictor import Predictor
 from runtime.errors import SetRefused
-from runtime.snapshot import Announced, Model, Snapshot
+from runtime.snapshot import Model, Named
 
 Verify = Callable[[Path], None]
 Locate = Callable[[Model, Verify], Path]
 """Gives the folder of a model's bundle, after the function handed to it found that folder sound."""
 
-
-Named = Snapshot | Announced
 Predictors = Mapping[str, Predictor]
 """What decides for each coin of one release."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from runtime.disk import read_json, told_as_cache_failed, write_json
 from runtime.envelope import PublicKeys, Signed, verify, without_verifying
 from runtime.errors import CacheFailed, Refused
-from runtime.snapshot import Snapshot
+from runtime.snapshot import Named, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +84,23 @@ class Notes:
 
     def followed(self) -> Iterator[Kept]:
         """The current and previous snapshots of every address that shares the folder."""
+        for current, previous in self._pairs():
+            yield from (current, *previous)
+
+    def named(self) -> Iterator[Named]:
+        """What must stay in the folder: of every address, both snapshots, and what the current one announces."""
+        for current, previous in self._pairs():
+            yield current.snapshot
+            yield from current.signed.announced
+            yield from (kept.snapshot for kept in previous)
+
+    def _pairs(self) -> Iterator[tuple[Kept, list[Kept]]]:
+        """The current snapshot of each address, and the one before it if there was any."""
         for path in sorted(self.pointers.glob("*.json")):
             try:
-                document = read_json(path) or {}
-                yield from [_kept(document[key]) for key in ("current", "previous") if document.get(key)]
+                if document := read_json(path):
+                    before = [document["previous"]] if document["previous"] else []
+                    yield _kept(document["current"]), [_kept(one) for one in before]
             except (OSError, *DAMAGE) as error:
                 logger.warning("%s cannot be read, and what it alone names may go: %s", path, error)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 from runtime.errors import SnapshotRefused
@@ -50,7 +51,7 @@ class Model:
     files: Mapping[str, File]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """Where the pointer stands. Offline: `line` and `release` are None and `models` is empty."""
 
@@ -68,31 +69,35 @@ class Snapshot:
         """Whether the pointer names nothing, so that bots answer neutral."""
         return self.release is None
 
-    @property
+    @cached_property
     def set_digest(self) -> str:
         """The sha256 (hex) of what decides which predictors there are, whichever release names them."""
         return _set_digest(self.line, self.is_simulated, self.models)
 
-    @property
+    @cached_property
     def content(self) -> str:
         """The sha256 (hex) of what decides what a bot runs; wording, times and addresses are left out."""
         decisive = [self.service, self.epoch, self.line, self.release, _decisive(self.models)]
         return _sha256(decisive)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Announced:
-    """The release that awaits approval: what a bot may fetch ahead, so that a move costs it no download."""
+    """A release that the pointer may name next, which a bot fetches ahead so that the move costs it no download."""
 
     release: int
     line: str
     is_simulated: bool
     models: Mapping[str, Model]
 
-    @property
+    @cached_property
     def set_digest(self) -> str:
         """As `Snapshot.set_digest`: equal where the snapshot that follows names this very set."""
         return _set_digest(self.line, self.is_simulated, self.models)
+
+
+Named = Snapshot | Announced
+"""What names a bundle for each coin of one release."""
 
 
 def parse(body: bytes) -> tuple[dict[str, Any], Snapshot]:
@@ -109,21 +114,23 @@ def parse_time(document: Mapping[str, Any], key: str) -> datetime:
     return _time(_field(document, key, str), key)
 
 
-def announced(value: Any) -> Announced | None:
-    """The document's `next`. One that cannot be read is logged and left: it must not keep a bot from the pointer."""
-    if value is None:
+def announced(document: Mapping[str, Any], key: str) -> Announced | None:
+    """The document's `next` or `fallback`. One that cannot be read is logged and left: it must not keep a bot from the
+    pointer.
+    """
+    if document.get(key) is None:
         return None
     try:
-        following = _object(value, "next")
-        models = _object(_field(following, "models", dict, "next"), "next.models")
+        value = _object(document[key], key)
+        models = _object(_field(value, "models", dict, key), f"{key}.models")
         return Announced(
-            release=_positive(_field(following, "release", int, "next"), "next.release"),
-            line=_matching(_field(following, "line", str, "next"), _LINE, "next.line"),
-            is_simulated=_field(following, "simulated", bool, "next"),
+            release=_positive(_field(value, "release", int, key), f"{key}.release"),
+            line=_matching(_field(value, "line", str, key), _LINE, f"{key}.line"),
+            is_simulated=_field(value, "simulated", bool, key),
             models={coin: _model(coin, model) for coin, model in sorted(models.items())},
         )
     except SnapshotRefused as error:
-        logger.warning("what is announced as next cannot be fetched ahead: %s", error)
+        logger.warning("what is announced as %s cannot be fetched ahead: %s", key, error)
         return None
 
 

@@ -161,7 +161,12 @@ class Watch:
 
     def _tell(self) -> None:
         active = self._follower.active
-        running = (active.service, active.epoch, self._follower.ready_for)
+        running = (
+            active.service,
+            active.epoch,
+            self._follower.ready_for,
+            self._follower.holds_fallback,
+        )
         if running != self._reported:
             self._reported = running
             now = asyncio.get_running_loop().time()

@@ -67,6 +67,7 @@ class Gate:
     is_away: bool = False
     streams: bool = True
     announced: Release | None = None
+    fallback: Release | None = None
     heartbeats: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -99,6 +100,11 @@ class Gate:
         self._offer(release)
         self.announced = release
 
+    def register(self, release: Release | None) -> None:
+        """Say what a pin would lead to."""
+        self._offer(release)
+        self.fallback = release
+
     def _offer(self, release: Release | None) -> None:
         for folder in release.folders.values() if release else ():
             for path in folder.iterdir():
@@ -129,6 +135,7 @@ class Gate:
             "audit_head": {"seq": self.epoch, "hash": "00"},
             "coins": list(models),
             "next": _announced(self.announced) if self.announced else None,
+            "fallback": _announced(self.fallback) if self.fallback else None,
         }
         self.edit(document)
         return document
@@ -236,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"retry: 2000\n\n")
         self.close_connection = True
         while not (gate.is_away or gate.let_go.wait(0.005)):
-            said = gate.epoch, gate.release, gate.announced, gate.issued_at
+            said = gate.epoch, gate.release, gate.announced, gate.fallback, gate.issued_at
             if gate.epoch and said != sent:
                 sent = said
                 with suppress(OSError):

@@ -98,7 +98,47 @@ def test_a_set_that_left_a_shared_folder_is_written_again_before_it_is_noted(
     assert release_of(bot()) == new
 
 
-def test_disk_and_memory_hold_the_current_the_previous_and_the_announced_release(
+def test_a_pin_reaches_a_fresh_bot_without_a_download(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
+) -> None:
+    """Also one that was started anew, and one from whose folder a later release has taken the last place."""
+    gate.point_at(new)
+    gate.register(old)
+    client = bot(spread_s=0)
+    with watching(client):
+        wait_until(
+            lambda: gate.heartbeats and gate.heartbeats[-1]["holds_fallback"] == old.number, "it is told"
+        )
+        assert release_of(client) == new, "what is only announced decides nothing"
+        for release in (newer, new, newer):
+            gate.point_at(release)
+            wait_until(lambda: client.active.epoch == gate.epoch, "the move is followed")
+    gate.files.clear()
+    restarted = bot()
+    gate.point_at(old)
+    downloads = len(gate.downloads())
+    for pinned in (client, restarted):
+        assert pinned.refresh().problem is None
+        assert release_of(pinned) == old
+        assert pinned._follower.holds_fallback == old.number
+    assert len(gate.downloads()) == downloads
+
+
+def test_a_fallback_that_cannot_be_fetched_is_told_and_the_candidate_is_fetched_all_the_same(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release
+) -> None:
+    gate.point_at(new)
+    gate.register(old)
+    gate.announce(newer)
+    del gate.files[old.sha256("ETH", "model.onnx")]
+    client = bot()
+    assert client.refresh().problem is None
+    said = client._follower.report("desk-1")
+    assert (said["ready_for"], said["holds_fallback"]) == (newer.number, None)
+    assert "release 1 cannot be fetched ahead" in said["last_error"]
+
+
+def test_disk_and_memory_hold_what_is_in_use_before_it_and_announced(
     gate: Gate, bot: MakeBot, releases: list[Release], cache_dir: Path
 ) -> None:
     client = bot()
@@ -114,6 +154,10 @@ def test_disk_and_memory_hold_the_current_the_previous_and_the_announced_release
     client.refresh()
     assert client._follower.ready_for is None
     assert len(list((cache_dir / "bundles").iterdir())) == 2 * len(COINS)
+    gate.register(releases[2])
+    client.refresh()
+    assert client._follower.holds_fallback == releases[2].number
+    assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
 
 
 def test_an_announced_release_that_cannot_be_fetched_is_told_and_disturbs_nobody(
