@@ -1,0 +1,470 @@
+"""Whatever people, workers and crashes do, in whatever order: the pointer never names what has not passed.
+
+Hypothesis chooses the order. Decisions go through the services, on the real database with real commits; what workers
+train and measure is written by the same leases that a worker writes it with. After every step the audit chain is replayed
+by `Oracle`, and what a bot would be given is verified as a bot does it.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import connection, transaction
+from django.utils import timezone
+from hypothesis import HealthCheck
+from hypothesis import settings as trials_as
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from audit.rules import canonical
+from deploy import keys, pointer, services, signing
+from deploy.models import Bot, PointerMove, Release, SigningKey
+from deploy.rules import Action, Purpose, ReleaseState
+from gates import services as gates
+from gates.live import Tally
+from gates.models import GatePolicy, Measurement
+from mlcore.certainty import BANDS
+from runtime.envelope import PublicKeys, verify
+from tests import scenarios
+from tests.deploy.disturbed import Disturbance, Ground, Kill, Overtake, act
+from tests.deploy.oracle import Oracle
+from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
+from training import files, leases, queue
+from training.models import Coin, Dataset, Job, TrainingRun
+from training.rules import JobState
+
+BOTH = Actor("otto", frozenset({Role.VIEWER, Role.OPERATOR, Role.APPROVER}))
+BOT = Actor("trader", is_bot=True)
+CAST = (APPROVER, SECOND_APPROVER, LAUNCHER, BOTH, VIEWER)
+
+FIGURES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "healthy": scenarios.healthy,
+    "in doubt": lambda coin: _with_accuracy(scenarios.healthy(coin), point=0.66, lower=0.63),
+    "inaccurate": scenarios.inaccurate,
+    "collapsed": scenarios.collapsed,
+}
+OVERTAKING = ("approve", "pin", "decline", "adopt", "reconcile", "require", "register", "withdraw")
+
+people = st.sampled_from(CAST)
+picks = st.integers(0, 5)
+outcomes = st.sampled_from(["healthy", *FIGURES, "not measured"])
+disturbances: st.SearchStrategy[Disturbance] = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(Kill, st.integers(1, 60)),
+    st.builds(Overtake, st.integers(1, 12), st.sampled_from(OVERTAKING)),
+)
+
+
+def _with_accuracy(document: dict[str, Any], **figures: float) -> dict[str, Any]:
+    document["accuracy"] |= figures
+    return document
+
+
+class Clock:
+    """Goes on by itself with every look, and by hours when it is told."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 22, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.at += timedelta(microseconds=10)
+        return self.at
+
+
+class Service(RuleBasedStateMachine):
+    """The service in use: V6 inherited, V5 the fallback; BTC and ETH required, SOL not."""
+
+    ground: ClassVar[Ground]
+    clock: ClassVar[Clock]
+    seen: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ground.restore()
+        self.clock.at = datetime(2026, 11, 22, tzinfo=UTC)
+        self.hands: list[Job] = []
+        self.damaged: dict[str, bytes] = {}
+        approvers = frozenset(person.name for person in CAST if person.has(Role.APPROVER))
+        self.oracle = Oracle(approvers, required=set(scenarios.COINS))
+        self.look()
+
+    # What people ask for
+
+    @rule(who=people, seed=st.integers(1, 3), disturbed=disturbances)
+    def launch(self, who: Actor, seed: int, disturbed: Disturbance) -> None:
+        self.do(lambda: services.launch("v7_fixed", actor=who, seed=seed), disturbed)
+
+    @initialize(approved=st.lists(st.booleans(), max_size=2))
+    def begin(self, approved: list[bool]) -> None:
+        """On the first day, or later: with candidates that wait, and some that went live."""
+        for seed, is_approved in enumerate(approved, start=4):
+            self.release_a_candidate(seed, None, is_approved=is_approved, disturbed=None)
+
+    @rule(
+        seed=st.integers(1, 3),
+        spoilt=st.none() | st.tuples(st.sampled_from(scenarios.COINS), outcomes),
+        is_approved=st.booleans(),
+        disturbed=disturbances,
+    )
+    def release_a_candidate(
+        self, seed: int, spoilt: tuple[str, str] | None, *, is_approved: bool, disturbed: Disturbance
+    ) -> None:
+        """From the launch to its verdict, with all that workers do for it, and to its approval."""
+        self.do(lambda: services.launch("v7_fixed", actor=LAUNCHER, seed=seed), None)
+        self.do(lambda: self._work_through(dict([spoilt] if spoilt else [])), None)
+        if is_approved:
+            self.do(lambda: self._swap(Action.APPROVE, SECOND_APPROVER, 0), disturbed)
+
+    @rule(seed=st.integers(6, 7), register=st.booleans(), disturbed=disturbances)
+    def replace_the_fallback(self, seed: int, register: bool, disturbed: Disturbance) -> None:
+        self.do(lambda: services.launch("v5", actor=LAUNCHER, seed=seed, purpose=Purpose.FALLBACK), disturbed)
+        self.do(lambda: self._work_through({}), None)
+        if register:
+            self.do(self._register, disturbed)
+
+    @rule(who=people, pick=picks, stale=st.sampled_from([0, 0, 0, 1]), disturbed=disturbances)
+    def approve(self, who: Actor, pick: int, stale: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._swap(Action.APPROVE, who, pick, stale), disturbed)
+
+    @rule(who=people, pick=picks, disturbed=disturbances)
+    def restore(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._swap(Action.RESTORE, who, pick), disturbed)
+
+    @rule(who=people, pick=picks, disturbed=disturbances)
+    def decline(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._decline(who, pick), disturbed)
+
+    @rule(who=people, pick=picks, disturbed=disturbances)
+    def cancel(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
+        self.do(
+            lambda: services.cancel(self._release(Action.CANCEL, pick), actor=who, reason="no"), disturbed
+        )
+
+    @rule(who=people, is_fit=st.sampled_from([True, True, False]), disturbed=disturbances)
+    def pin(self, who: Actor, is_fit: bool, disturbed: Disturbance) -> None:
+        """To the fallback; offline where its bytes are damaged just before."""
+        if not is_fit:
+            self.a_file_is_damaged(0, in_use=False)
+        self.do(lambda: services.pin(actor=who, reason="to be safe"), disturbed)
+
+    @rule(who=people, pick=picks, disturbed=disturbances)
+    def register(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._register(who, pick), disturbed)
+
+    @rule(
+        who=people, above=st.sampled_from([0.60, 0.65, 0.73]), adopted=st.booleans(), disturbed=disturbances
+    )
+    def propose_a_policy(self, who: Actor, above: float, adopted: bool, disturbed: Disturbance) -> None:
+        document = gates.policy_in_force().document
+        document["gates"]["accuracy"]["above"] = above
+        self.do(lambda: gates.propose_policy(document, actor=who, reason="the market changed"), disturbed)
+        if adopted:
+            self.do(self._adopt, disturbed)
+
+    @rule(who=people, disturbed=disturbances)
+    def adopt_a_policy(self, who: Actor, disturbed: Disturbance) -> None:
+        self.do(lambda: self._adopt(who), disturbed)
+
+    @rule(
+        who=people,
+        coin=st.sampled_from(scenarios.COINS),
+        is_required=st.booleans(),
+        disturbed=disturbances,
+    )
+    def change_the_coins(self, who: Actor, coin: str, is_required: bool, disturbed: Disturbance) -> None:
+        self.do(lambda: self._require(who, coin, is_required), disturbed)
+
+    @rule(who=people, pick=picks, disturbed=disturbances)
+    def withdraw_candles(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._withdraw(who, pick), disturbed)
+
+    @rule(coin=st.sampled_from(scenarios.COINS), name=st.sampled_from("bcd"))
+    def bring_candles(self, coin: str, name: str) -> None:
+        scenarios.dataset(Coin.objects.get(symbol=coin), name=name)
+
+    @rule(who=people, by=st.integers(0, 3), disturbed=disturbances)
+    def advance_the_epoch(self, who: Actor, by: int, disturbed: Disturbance) -> None:
+        self.do(lambda: services.advance_epoch(by, actor=who, reason="from a backup"), disturbed)
+
+    @rule(disturbed=disturbances, retires=st.booleans())
+    def change_the_signing_key(self, disturbed: Disturbance, retires: bool) -> None:
+        """In the order of a rotation, or in a wrong one, which is refused."""
+        self.do(lambda: services.create_key(actor=APPROVER, reason="yearly"), None)
+        newest, oldest = SigningKey.objects.first(), keys.active()[0]
+        assert newest is not None
+        why = {"actor": APPROVER, "reason": "yearly"}
+        self.do(lambda: services.activate_key(newest, **why), disturbed)
+        if retires:
+            self.do(lambda: services.retire_key(oldest, **why), disturbed)
+
+    # What workers, bots and time do
+
+    @rule(pick=picks)
+    def a_message_is_delivered(self, pick: int) -> None:
+        """To a worker that claims its job, where that is free: the first time, late, or again."""
+        jobs = self._jobs()
+        if jobs:
+            job = jobs[pick % len(jobs)]
+            claimed = self._claim(job, f"worker {len(self.hands)}")
+            self.hands += [claimed] if claimed else []
+
+    @rule(pick=picks, outcome=outcomes, disturbed=disturbances)
+    def a_worker_finishes(self, pick: int, outcome: str, disturbed: Disturbance) -> None:
+        """Whichever, of those that ever claimed: one thought dead long ago, too, or one that finished already."""
+        if self.hands:
+            self.do(lambda: self._finish(self.hands[pick % len(self.hands)], outcome), disturbed)
+
+    @rule(
+        spoilt=st.dictionaries(st.sampled_from(scenarios.COINS), outcomes, max_size=1), disturbed=disturbances
+    )
+    def workers_work(self, spoilt: dict[str, str], disturbed: Disturbance) -> None:
+        self.do(lambda: self._work_through(spoilt), disturbed)
+
+    @rule(disturbed=disturbances)
+    def reconcile(self, disturbed: Disturbance) -> None:
+        self.do(services.reconcile_once, disturbed)
+
+    @rule(hours=st.sampled_from([0.01, 0.01, 1.0, 4.0]))
+    def time_passes(self, hours: float) -> None:
+        self.clock.at += timedelta(hours=hours)
+
+    @rule(bots=st.integers(1, 2), disturbed=disturbances)
+    def bots_predict_like_v6(self, bots: int, disturbed: Disturbance) -> None:
+        self.do(lambda: self._breach(bots), disturbed)
+
+    @rule(pick=picks, in_use=st.booleans())
+    def a_file_is_damaged(self, pick: int, *, in_use: bool) -> None:
+        now, fallback = pointer.current(), pointer.fallback()
+        release = now.release if in_use and now and now.release else fallback
+        assert release is not None
+        for place in release.coins.filter(bundle__isnull=False)[:1]:
+            self._damage(place.bundle.artifacts.all()[pick % 3].sha256)
+
+    @rule()
+    def damaged_files_come_back(self) -> None:
+        for sha256 in list(self.damaged):
+            self._mend(sha256)
+
+    # What is held against it
+
+    def do(self, what: Callable[[], object], disturbed: Disturbance) -> None:
+        done = act(what, disturbed, self._overtake)
+        self.look()
+        if isinstance(done, PointerMove):
+            assert done.epoch in self.oracle.moves, "a move that was answered stands"
+
+    def look(self) -> None:
+        if self.oracle.look(frozenset(self.damaged)):
+            self._bots_are_given_what_passed()
+
+    def _bots_are_given_what_passed(self) -> None:
+        pinned = PublicKeys([key.public_hex for key in keys.active()])
+        signed = verify(signing.envelope().body, pinned)
+        told, move = signed.snapshot, self.oracle
+        assert (told.epoch, told.release) == (move.epoch, move.release)
+        event = PointerMove.objects.get(epoch=move.epoch).audit_seq
+        assert signed.audit_seq >= event
+        places = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
+        assert {coin: model.bundle for coin, model in told.models.items()} == {
+            place.coin.symbol: place.bundle.digest for place in places
+        }
+        for model in told.models.values():
+            stored = {name: self._stored(file.sha256) for name, file in model.files.items()}
+            assert "sha256:" + hashlib.sha256(stored["manifest.json"]).hexdigest() == model.bundle
+            named = json.loads(stored["manifest.json"])["files"]
+            assert {name: (file.sha256, file.size) for name, file in model.files.items()} == {
+                **{name: (entry["sha256"], entry["size"]) for name, entry in named.items()},
+                "manifest.json": (model.bundle.removeprefix("sha256:"), len(stored["manifest.json"])),
+            }
+            assert all(
+                hashlib.sha256(stored[name]).hexdigest() == f.sha256 for name, f in model.files.items()
+            )
+        if signed.next is not None:
+            assert Release.objects.get(pk=signed.next.release).state == ReleaseState.AWAITING_APPROVAL
+
+    def teardown(self) -> None:
+        self.damaged_files_come_back()
+        assert audit.verify() == []
+        type(self).seen.update(self.oracle.seen)
+
+    # How it is done
+
+    def _overtake(self, by: str) -> object:
+        return {
+            "approve": lambda: self._swap(Action.APPROVE, SECOND_APPROVER, 0),
+            "pin": lambda: services.pin(actor=SECOND_APPROVER, reason="overtaking"),
+            "decline": lambda: self._decline(SECOND_APPROVER, 0),
+            "adopt": self._adopt,
+            "reconcile": services.reconcile_once,
+            "require": lambda: self._require(SECOND_APPROVER, "SOL", True),
+            "register": self._register,
+            "withdraw": lambda: self._withdraw(SECOND_APPROVER, 0),
+        }[by]()
+
+    def _release(self, action: Action, pick: int) -> Release:
+        """One of which this can be asked, the newest first; any, where there is none or the pick is the last."""
+        found = list(Release.objects.select_related("status").order_by("-id"))
+        fitting = [release for release in found if action in release.allowed_actions]
+        chosen = fitting if fitting and pick < 5 else found
+        return chosen[pick % len(chosen)]
+
+    def _swap(self, action: Action, who: Actor, pick: int, stale: int = 0) -> PointerMove:
+        decide = services.approve if action == Action.APPROVE else services.restore
+        now = pointer.current()
+        assert now is not None
+        return decide(self._release(action, pick), actor=who, reason="it passed", epoch=now.epoch - stale)
+
+    def _decline(self, who: Actor, pick: int) -> Release:
+        return services.decline(self._release(Action.DECLINE, pick), actor=who, reason="not this one")
+
+    def _register(self, who: Actor = SECOND_APPROVER, pick: int = 0) -> object:
+        return services.register_fallback(self._release(Action.REGISTER, pick), actor=who, reason="a better")
+
+    def _adopt(self, who: Actor = SECOND_APPROVER) -> object:
+        newest = GatePolicy.objects.first()
+        assert newest is not None
+        return gates.adopt_policy(newest, actor=who, reason="agreed")
+
+    def _require(self, who: Actor, coin: str, is_required: bool) -> Coin:
+        found = Coin.objects.get(symbol=coin)
+        return services.set_required(found, is_required, actor=who, reason="asked for", is_confirmed=True)
+
+    def _withdraw(self, who: Actor, pick: int) -> Dataset:
+        found = list(Dataset.objects.order_by("-id"))
+        return services.withdraw_dataset(found[pick % len(found)], actor=who, reason="stored wrongly")
+
+    def _breach(self, bots: int) -> None:
+        """So many of two bots say that what they run answers as V6 did."""
+        now = pointer.current()
+        if now is None or now.release is None:
+            return
+        certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
+        at = timezone.now()
+        for instance in ("desk-1", "desk-2"):
+            services.heartbeat(scenarios.heard(now, instance), actor=BOT)
+        for bot in Bot.objects.order_by("pk")[:bots]:
+            services.receive_window(
+                services.Posted(bot.instance, now.epoch, "BTC", at, at, certain), actor=BOT
+            )
+
+    def _jobs(self) -> list[Job]:
+        return [*TrainingRun.objects.order_by("-id")[:4], *Measurement.objects.order_by("-id")[:4]]
+
+    def _work_through(self, spoilt: dict[str, str]) -> None:
+        """Workers take whatever waits until nothing does; a coin that is `spoilt` measures so."""
+        for _ in range(4):
+            for model in (TrainingRun, Measurement):
+                for job in model.objects.filter(state__in=[JobState.QUEUED, JobState.RUNNING]):
+                    if leases.is_free(job) and (held := self._claim(job, "a worker")):
+                        coin = held.coin if isinstance(held, TrainingRun) else held.bundle.coin
+                        self._finish(held, spoilt.get(coin.symbol, "healthy"))
+
+    def _claim(self, job: Job, worker: str) -> Job | None:
+        version = {"code_version": settings.CODE_VERSION}
+        return leases.claim(type(job), job.pk, worker_name=worker, **version)
+
+    def _finish(self, job: Job, outcome: str) -> None:
+        with suppress(leases.ClaimLost):
+            if outcome == "not measured":
+                leases.finish(job, JobState.FAILED, failure="out of memory")
+            elif isinstance(job, TrainingRun):
+                with transaction.atomic():
+                    audit.lock_head()
+                    made = scenarios.bundle(job.coin, job.dataset, job.line, seed=job.seed)
+                    leases.finish(job, JobState.SUCCEEDED, bundle=made)
+            else:
+                assert isinstance(job, Measurement)
+                body = _figures(job, "inaccurate" if job.bundle.line == "v5" else outcome)
+                leases.finish(job, JobState.SUCCEEDED, body=body)
+
+    def _stored(self, sha256: str) -> bytes:
+        return self.damaged.get(sha256) or files.read(sha256)
+
+    def _damage(self, sha256: str) -> None:
+        if sha256 not in self.damaged:
+            self.damaged[sha256] = files.read(sha256)
+            _path(sha256).write_bytes(b"\0" + self.damaged[sha256][1:])
+
+    def _mend(self, sha256: str) -> None:
+        _path(sha256).write_bytes(self.damaged.pop(sha256))
+
+
+def _path(sha256: str) -> Path:
+    return Path(default_storage.path(files.key(sha256)))
+
+
+def _figures(measurement: Measurement, outcome: str) -> str:
+    """As `mlcore.measure` writes them, of this bundle, these candles and this baseline."""
+    made, against = measurement.bundle, measurement.baseline
+    document = FIGURES[outcome](made.coin.symbol)
+    document |= {
+        "line": made.line,
+        "bundle_digest": made.digest,
+        "dataset_digest": measurement.dataset.digest,
+    }
+    document["trained_on"] = made.dataset.digest if made.dataset else None
+    document["skill"]["baseline"] |= {"digest": against.digest if against else None}
+    return canonical(document)
+
+
+def _in_use() -> None:
+    """A service on its first day, with three coins' candles and two required."""
+    scenarios.service_in_use()
+    sol = Coin.objects.get(symbol="SOL")
+    services.set_required(sol, False, actor=APPROVER, reason="two will do", is_confirmed=True)
+    keys.exported()
+
+
+@pytest.fixture
+def service(committed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Service]]:
+    if connection.vendor != "sqlite":
+        pytest.skip("each trial begins with SQLite's backup, a few milliseconds of it")
+    Service.clock, Service.seen = Clock(), Counter()
+    logging.disable()  # thousands of alarms, which nobody reads
+    monkeypatch.setattr(timezone, "now", Service.clock.now)
+    monkeypatch.setattr(queue, "_quiet_until", math.inf)  # no broker: a rule delivers, or nobody does
+    _in_use()
+    Service.ground = Ground()
+    yield Service
+    logging.disable(logging.NOTSET)
+    Service.ground.restore()
+    Service.ground.close()
+
+
+def trials(count: int, *, steps: int, **more: Any) -> trials_as:
+    unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    return trials_as(
+        max_examples=count,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=unhurried,
+        **more,
+    )
+
+
+EVENTS = {"pointer.swap", "pointer.pin", "pointer.offline", "pointer.advanced", "fallback.registered"}
+
+
+def test_the_pointer_never_names_what_has_not_passed(service: type[Service]) -> None:
+    run_state_machine_as_test(service, settings=trials(12, steps=30, derandomize=True))
+    assert service.seen.keys() >= EVENTS, "the trials came by every kind of move"
+
+
+@pytest.mark.soak
+def test_the_pointer_never_names_what_has_not_passed_in_a_thousand_trials(service: type[Service]) -> None:
+    run_state_machine_as_test(service, settings=trials(1000, steps=50))
+    assert service.seen.keys() >= EVENTS
