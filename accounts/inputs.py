@@ -17,17 +17,41 @@ from rest_framework.request import Request
 from accounts.rules import REASON_LIMIT
 
 BIGGEST_ID = 2**63 - 1
-_NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"\S"}
+# Something besides white space, and no NUL, which no database keeps.
+NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
 
 
-@extend_schema_field(_NOT_BLANK)
-class Text(serializers.CharField):
-    """Text, where the framework would take a number as well."""
+@extend_schema_field({"type": "string", "pattern": r"^[^\u0000]*$"})
+class Words(serializers.CharField):
+    """Text, perhaps empty, where the framework would take a number as well."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+@extend_schema_field(NOT_BLANK)
+class Text(Words):
+    """Text that says something."""
+
+
+class Named(serializers.RegexField):
+    """Text of one form; no number that would look like it."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class YesNo(serializers.BooleanField):
+    """`true` or `false`: no word for it, no number."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
 
 
 class Whole(serializers.IntegerField):
@@ -55,7 +79,7 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-@extend_schema_field({**_NOT_BLANK, "maxLength": REASON_LIMIT})
+@extend_schema_field({**NOT_BLANK, "maxLength": REASON_LIMIT})
 class Reason(Text):
     """Why: it stands in the audit history, next to who."""
 
@@ -99,6 +123,21 @@ class WholeFilter(filters.NumberFilter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, min_value=0, max_value=BIGGEST_ID, **kwargs)
+
+
+class _YesOrNo(forms.Field):
+    def to_python(self, value: Any) -> bool | None:
+        words = {"true": True, "false": False}
+        if value is not None and str(value).lower() not in words:
+            raise forms.ValidationError("Give `true` or `false`.")
+        return None if value is None else words[str(value).lower()]
+
+
+@extend_schema_field({"type": "boolean"})
+class YesNoFilter(filters.Filter):
+    """`?is_required=true`, where the framework's own takes any other word for no filter at all."""
+
+    field_class = _YesOrNo
 
 
 class NoOtherFields(OpenApiSerializerExtension):

@@ -15,6 +15,11 @@ class Nowhere(APIView):
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """No `Allow`: what is not there has no methods."""
+        return {}
+
     def initial(self, request: Request, *args: object, **kwargs: object) -> NoReturn:
         raise NotFound(
             "There is nothing at this address. /api/docs/ lists what there is; most end with a slash."

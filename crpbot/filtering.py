@@ -11,7 +11,7 @@ PAGING = {"limit", "offset"}
 
 
 class StrictFilters(DjangoFilterBackend):
-    """django-filter, and a 400 that names a query parameter nobody reads."""
+    """django-filter, and a 400 that names a query parameter which nobody reads, or which says nothing, or two things."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:
         filterset_class = self.get_filterset_class(view, queryset)
@@ -21,4 +21,7 @@ class StrictFilters(DjangoFilterBackend):
         if unknown := sorted(set(request.query_params) - known):
             listed = f"There is no such filter here. Known: {', '.join(sorted(known)) or 'none'}."
             raise ValidationError({name[:100]: [listed] for name in unknown[:10]})
+        given = {name: request.query_params.getlist(name) for name in request.query_params}
+        if unclear := [name for name, values in given.items() if len(values) > 1 or not values[0].strip()]:
+            raise ValidationError({name: ["Give one value, or leave it out."] for name in unclear})
         return super().filter_queryset(request, queryset, view)

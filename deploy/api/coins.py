@@ -1,7 +1,6 @@
 """The coins, to add one and to say which of them a release must carry."""
 
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -18,8 +17,8 @@ class Coins(training.Coins):
 
     @extend_schema_serializer(component_name="CoinAddition")
     class Input(inputs.Input):
-        symbol = inputs.Text(max_length=12, help_text="As in `BTC`.")
-        name = serializers.CharField(max_length=60, required=False, default="", allow_blank=True)
+        symbol = inputs.Named(r"^[A-Za-z0-9]{1,12}$", help_text="As in `BTC`.")
+        name = inputs.Words(max_length=60, required=False, default="", allow_blank=True)
         reason = inputs.Reason()
 
     can_conflict = True
@@ -34,9 +33,9 @@ class Coins(training.Coins):
 class OneCoin(APIView):
     @extend_schema_serializer(component_name="CoinRequirement")
     class Input(inputs.Input):
-        is_required = serializers.BooleanField(help_text="Whether every release must carry it.")
+        is_required = inputs.YesNo(help_text="Whether every release must carry it.")
         reason = inputs.Reason()
-        confirmed = serializers.BooleanField(
+        confirmed = inputs.YesNo(
             default=False, help_text="Without it the answer is 409, and says what would follow."
         )
 

@@ -72,7 +72,7 @@ class LiveWindows(APIView):
             least = inputs.Number(allow_null=True)
             greatest = inputs.Number(allow_null=True)
 
-        instance = serializers.RegexField(INSTANCE, help_text="As in its heartbeats.")
+        instance = inputs.Named(INSTANCE, help_text="As in its heartbeats.")
         epoch = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID)
         coin = inputs.Text(max_length=12)
         first_at = serializers.DateTimeField(
