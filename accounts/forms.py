@@ -1,17 +1,38 @@
+import math
+from typing import Any
+
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
+from django.core.exceptions import NON_FIELD_ERRORS
 
 from accounts.rules import REASON_LIMIT
+from accounts.throttling import SignIns
 from audit.errors import DomainError
 
 
 class SignInForm(AuthenticationForm):
-    """Name and password; says no more than that they do not fit."""
+    """Name and password; says no more than that they do not fit, and after many wrong ones does not even look."""
 
     error_messages = {
         "invalid_login": "This name and password do not fit. Both tell capitals from small letters.",
         "inactive": "This account was closed.",
+        "too_many": "Too many wrong passwords for this name from where you are: try again in %(minutes)s minutes.",
     }
+
+    def clean(self) -> dict[str, Any]:
+        limit = SignIns(self.cleaned_data.get("username") or "")
+        if limit.is_used_up(self.request):
+            minutes = {"minutes": math.ceil((limit.wait() or 0) / 60)}
+            raise forms.ValidationError(self.error_messages["too_many"], code="too_many", params=minutes)
+        try:
+            return super().clean()
+        except forms.ValidationError:
+            limit.allow_request(self.request, None)
+            raise
+
+    @property
+    def is_refused_unread(self) -> bool:
+        return self.has_error(NON_FIELD_ERRORS, "too_many")
 
 
 class ReasonForm(forms.Form):

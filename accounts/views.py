@@ -13,7 +13,8 @@ class SignIn(auth.LoginView):
     redirect_authenticated_user = True
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
-        return self.render_to_response(self.get_context_data(form=form), status=400)
+        status = 429 if isinstance(form, SignInForm) and form.is_refused_unread else 400
+        return self.render_to_response(self.get_context_data(form=form), status=status)
 
 
 @method_decorator(login_not_required, name="dispatch")

@@ -1,4 +1,4 @@
-"""The web process: the edge in front, Django behind it."""
+"""The web process: the edge in front, then what a request may weigh, then Django."""
 
 import os
 import resource
@@ -9,7 +9,8 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = get_asgi_application()
 
-from deploy.edge import App, Edge  # noqa: E402 - the apps must be ready first
+from crpbot.limits import Limits  # noqa: E402 - the apps must be ready first
+from deploy.edge import App, Edge  # noqa: E402
 
 MOST_OPEN_FILES = 65_536
 
@@ -23,4 +24,4 @@ def allow_open_files() -> None:
 
 
 allow_open_files()
-application = Edge(cast(App, django_application))
+application = Edge(cast(App, Limits(cast(App, django_application))))

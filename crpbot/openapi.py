@@ -7,6 +7,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 
+from accounts.inputs import NOT_BLANK
 from crpbot.problems import CONTENT_TYPE, document
 
 # status: (what it means, an example of what it says)
@@ -29,8 +30,16 @@ MEANINGS = {
         "The body was sent without its length.",
         "Send the body with a Content-Length; a chunked one is not read.",
     ),
-    413: ("The body is larger than allowed.", "Request body exceeded settings.DATA_UPLOAD_MAX_MEMORY_SIZE."),
+    413: (
+        "The body is larger than allowed.",
+        "A request here may have 262,144 bytes, and this one has 300,000.",
+    ),
     415: ("The body is of another type than this takes.", 'Unsupported media type "text/plain" in request.'),
+    429: (
+        "Too many requests of this kind, or too many refused ones from this address; ask again after `Retry-After`"
+        " seconds.",
+        "Too many requests: ask again in 17 seconds, and less often.",
+    ),
     503: (
         "The service cannot answer now; ask again after `Retry-After` seconds.",
         "There is no pointer yet. An approver must inherit the release the bot runs today.",
@@ -66,6 +75,16 @@ class ProblemSchema(AutoSchema):
             bodies[str(status)] = self._get_response_for_code(answer, str(status), [CONTENT_TYPE], direction)
         return bodies
 
+    def _get_parameters(self) -> list[dict[str, Any]]:
+        """What stands in a query says something: an empty filter would be one that nobody meant."""
+        parameters: list[dict[str, Any]] = super()._get_parameters()
+        for parameter in parameters:
+            if parameter["in"] == "query" and parameter["schema"] == {"type": "string"}:
+                parameter["schema"] = NOT_BLANK
+            elif parameter["schema"].get("type") == "array":
+                parameter["schema"] = {**parameter["schema"], "minItems": 1}
+        return parameters
+
     def get_summary(self) -> str | None:
         """The first sentence of the description."""
         first, _, _ = (self.get_description() or "").replace("\n", " ").partition(". ")
@@ -78,7 +97,7 @@ class ProblemSchema(AutoSchema):
         lists = {400} if reads_query else set()
         details = {404} if "{" in self.path else set()
         conflicts = {409} if is_writing and getattr(self.view, "can_conflict", False) else set()
-        return {401, 403, 503, *writes, *lists, *details, *conflicts}
+        return {401, 403, 429, 503, *writes, *lists, *details, *conflicts}
 
 
 def _example(status: int) -> OpenApiExample:

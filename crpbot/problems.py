@@ -1,6 +1,7 @@
 """Errors of the API as problem+json (RFC 9457)."""
 
 import logging
+import math
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from accounts.throttling import Unauthenticated
 from audit.errors import DomainError
 
 CONTENT_TYPE = "application/problem+json"
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 def problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: one form for our own refusals and the framework's. None for a bug, which is raised on."""
     set_rollback()
+    if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
+        error = _once_too_often(error, context)
     found, headers = problem(error)
     if found is None:
         return None
@@ -57,6 +61,13 @@ def json_problem(status: int, title: str, detail: str) -> JsonResponse:
     return JsonResponse(titled, status=status, content_type=CONTENT_TYPE)
 
 
+def _once_too_often(error: exceptions.APIException, context: dict[str, Any]) -> exceptions.APIException:
+    """The same refusal, or Throttled where this address was refused too often lately."""
+    limit = Unauthenticated()
+    is_within = limit.allow_request(context["request"], context["view"])
+    return error if is_within else exceptions.Throttled(limit.wait())
+
+
 def _from_framework(error: exceptions.APIException) -> dict[str, Any]:
     if isinstance(error, exceptions.ValidationError):
         errors: dict[str, list[str]] = {}
@@ -64,14 +75,20 @@ def _from_framework(error: exceptions.APIException) -> dict[str, Any]:
             errors.setdefault(name, []).append(sentence)
         detail = "; ".join(f"{name}: {' '.join(sentences)}" for name, sentences in errors.items())
         return document(400, detail, errors=errors)
+    if isinstance(error, exceptions.Throttled):
+        return document(429, f"Too many requests: ask again in {_seconds_of(error)} seconds, and less often.")
     return document(error.status_code, str(error.detail))
 
 
 def _headers_of(error: exceptions.APIException) -> dict[str, str]:
     headers = {"WWW-Authenticate": header} if (header := getattr(error, "auth_header", None)) else {}
-    if wait := getattr(error, "wait", None):
-        headers["Retry-After"] = str(int(wait))
+    if isinstance(error, exceptions.Throttled):
+        headers["Retry-After"] = str(_seconds_of(error))
     return headers
+
+
+def _seconds_of(error: exceptions.Throttled) -> int:
+    return max(1, math.ceil(getattr(error, "wait", None) or 0))
 
 
 def _sentences(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:

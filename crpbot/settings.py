@@ -148,6 +148,18 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()
+CACHES = {
+    "default": {  # of each process
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    },
+    "shared": {  # what the web processes count together; no request waits long for it
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "crpbot",
+        "OPTIONS": {"socket_timeout": 0.25, "socket_connect_timeout": 0.25},
+    },
+}
 
 if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
     _files = {
@@ -213,7 +225,8 @@ if not IS_EMBEDDED:
     SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-DATA_UPLOAD_MAX_MEMORY_SIZE = 1 * 1024 * 1024
+# The most that a request's body may have, and what the two uploads may besides: see crpbot/limits.py.
+DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
 CHECKPOINT_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_CHECKPOINT_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
 
@@ -231,6 +244,19 @@ REST_FRAMEWORK = {
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "crpbot.openapi.ProblemSchema",
     "EXCEPTION_HANDLER": "crpbot.problems.problem_response",
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.Limit"],
+    # In a second, minute, hour or day; empty: as often as they like. docs/operations.md tells what each is for.
+    "DEFAULT_THROTTLE_RATES": {
+        "reads": env.str("CRPBOT_RATE_READS", "1200/min"),
+        "files": env.str("CRPBOT_RATE_FILES", "60000/min"),
+        "decisions": env.str("CRPBOT_RATE_DECISIONS", "120/min"),
+        "uploads": env.str("CRPBOT_RATE_UPLOADS", "30/min"),
+        "bots": env.str("CRPBOT_RATE_BOTS", "60000/min"),
+        "unauthenticated": env.str("CRPBOT_RATE_UNAUTHENTICATED", "120/min"),
+        "sign_in": env.str("CRPBOT_RATE_SIGN_IN", "20/hour"),
+    },
+    # Proxies that stand in front and say in X-Forwarded-For who asked them.
+    "NUM_PROXIES": env.int("CRPBOT_PROXIES", 0 if IS_EMBEDDED else 1),
     "NON_FIELD_ERRORS_KEY": "body",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -244,6 +270,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all that it says, like any other decision
     "SERVE_INCLUDE_SCHEMA": False,
 }
 

@@ -56,6 +56,7 @@ class Active(APIView):
     """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
 
     permission_classes = (CanServe,)
+    reading_scope = None
 
     @extend_schema_serializer(component_name="Snapshot", examples=[OpenApiExample("live", SNAPSHOT_EXAMPLE)])
     class Output(serializers.Serializer[Any]):
@@ -110,6 +111,7 @@ class SignedActive(APIView):
     """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
 
     permission_classes = (CanServe,)
+    reading_scope = None
 
     @extend_schema_serializer(
         component_name="SignedSnapshot", examples=[OpenApiExample("live", SIGNED_EXAMPLE)]
@@ -156,6 +158,7 @@ class ActiveStream(APIView):
     """Behind Django's own servers, and for a signed-in person: one event. In production `deploy.edge` streams on."""
 
     permission_classes = (CanServe,)
+    reading_scope = None
 
     @extend_schema(
         operation_id="active_stream",

@@ -134,6 +134,7 @@ class Register(APIView):
 
 
 class Pin(APIView):
+    throttle_scope = None  # nobody who may pin is ever told to wait
     Input = Decision
     can_conflict = True
 

@@ -51,6 +51,7 @@ def test_a_hostile_file_is_refused_by_name(as_operator: Caller, tmp_path: Any) -
     assert not Bundle.objects.exists()
 
 
-def test_one_too_large_is_refused_before_it_is_kept(as_operator: Caller, settings: Any) -> None:
+def test_one_too_large_is_refused(as_operator: Caller, settings: Any) -> None:
     settings.CHECKPOINT_UPLOAD_LIMIT_BYTES = 1000
-    assert_problem(sent(as_operator, bytes(100_000)), 413, "more than a checkpoint may have")
+    assert_problem(sent(as_operator, bytes(10_000)), 400, "more than 1,000 bytes")
+    assert not Bundle.objects.exists()

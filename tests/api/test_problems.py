@@ -39,7 +39,7 @@ def test_an_address_that_is_none_is_a_problem_too(path: str, method: str, anonym
         (f'{{"reason": {DEEP}', 400),
         (b'{"reason": "\xff"}', 400),
         (b"\x00", 400),
-        (f'{{"reason": "{"x" * 1_100_000}"}}', 413),
+        (f'{{"reason": "{"x" * 300_000}"}}', 413),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -76,7 +76,7 @@ def test_every_wrong_field_is_named_at_once(as_operator: Caller) -> None:
 
 
 def test_a_refused_name_is_not_echoed_without_end(as_operator: Caller) -> None:
-    body = {f"{number}{'x' * 500}": 1 for number in range(1000)}
+    body = {f"{number}{'x' * 500}": 1 for number in range(400)}
     response = as_operator.post("releases/", body)
     assert_problem(response, 400)
     assert len(response.content) < 20_000

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from accounts.models import User
 from audit.models import AuditEvent
 from tests import scenarios
-from tests.api.callers import Caller, assert_problem, csrf_token, signed_in
+from tests.api.callers import Caller, assert_problem
 from training.models import Dataset
 
 pytestmark = pytest.mark.django_db
@@ -103,20 +102,11 @@ def test_a_form_that_is_not_complete_is_refused_field_by_field(
     assert name in assert_problem(as_operator.upload(**form), 400)["errors"]
 
 
-def test_a_file_over_the_limit_is_refused_before_it_is_read(as_operator: Caller, settings: Any) -> None:
+def test_a_file_over_the_limit_is_refused(as_operator: Caller, settings: Any) -> None:
+    """Much over it, and it does not come this far: tests/crpbot/test_limits.py."""
     settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
-    assert_problem(
-        as_operator.upload(coin="BTC", file=csv(b"x" * 100_000)), 413, "more than a dataset may have"
-    )
     assert_problem(as_operator.upload(coin="BTC", file=csv(candles())), 400, "at most 1,000 are taken")
     assert not Dataset.objects.exists()
-
-
-def test_a_persons_browser_is_held_to_the_limit_too(settings: Any, operator: User) -> None:
-    settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
-    browser = signed_in(operator)
-    browser.csrf_token = csrf_token(browser)
-    assert_problem(browser.upload(coin="BTC", file=csv(b"x" * 100_000)), 413)
 
 
 def test_candles_as_json_are_of_the_wrong_type(as_operator: Caller) -> None:

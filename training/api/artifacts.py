@@ -52,6 +52,7 @@ class AsyncChunks:
 
 class Artifacts(APIView):
     permission_classes = (CanServe,)
+    reading_scope = "files"
 
     @extend_schema(
         parameters=[

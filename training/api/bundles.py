@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from django.http import HttpRequest
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers
@@ -17,15 +16,8 @@ from mlcore.features import SCHEMAS
 from mlcore.layouts import Layout
 from mlcore.recipes import RECIPES
 from training import services
-from training.api.datasets import UploadLimit, named_coin
+from training.api.datasets import named_coin
 from training.models import Bundle
-
-
-class CheckpointLimit(UploadLimit):
-    """The same for a checkpoint."""
-
-    what = "a checkpoint"
-    setting = "CHECKPOINT_UPLOAD_LIMIT_BYTES"
 
 
 class Bundles(ListAPIView[Bundle]):
@@ -34,8 +26,8 @@ class Bundles(ListAPIView[Bundle]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
-        is_simulated = filters.BooleanFilter()
-        is_imported = filters.BooleanFilter(method="imported", help_text="Whether it came from outside.")
+        is_simulated = inputs.YesNoFilter()
+        is_imported = inputs.YesNoFilter(method="imported", help_text="Whether it came from outside.")
         digest = filters.CharFilter(help_text="`sha256:…`")
         ordering = filters.OrderingFilter(fields=["id", "created_at"])
 
@@ -83,11 +75,7 @@ class Bundles(ListAPIView[Bundle]):
     serializer_class = Output
     filterset_class = Filter
     parser_classes = (MultiPartParser,)
-
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        # Before anything reads the body: checking a session's CSRF token parses the form.
-        request.upload_handlers.insert(0, CheckpointLimit(request))
-        return super().initialize_request(request, *args, **kwargs)
+    throttle_scope = "uploads"
 
     @extend_schema(operation_id="import_checkpoint", request=Input, responses={200: Imported, 201: Imported})
     def post(self, request: Request) -> Response:

@@ -2,10 +2,6 @@
 
 from typing import Any, ClassVar
 
-from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
-from django.core.files.uploadhandler import FileUploadHandler
-from django.http import HttpRequest
 from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
@@ -27,15 +23,12 @@ from training import services
 from training.models import Coin, Dataset
 from training.rules import Source
 
-FORM_SLACK_BYTES = 64 * 1024
-"""What a multipart form adds around its file."""
-
 
 class Coins(ListAPIView[Coin]):
     """The coins the bot trades; a release must carry every required one."""
 
     class Filter(filters.FilterSet):
-        is_required = filters.BooleanFilter()
+        is_required = inputs.YesNoFilter()
 
     @extend_schema_serializer(component_name="Coin")
     class Output(serializers.ModelSerializer[Coin]):
@@ -46,28 +39,6 @@ class Coins(ListAPIView[Coin]):
     queryset = Coin.objects.order_by("symbol")
     serializer_class = Output
     filterset_class = Filter
-
-
-class UploadLimit(FileUploadHandler):
-    """Refuses a form that announces more than its file may have, before any of it is kept."""
-
-    what = "a dataset"
-    setting = "DATASET_UPLOAD_LIMIT_BYTES"
-
-    def handle_raw_input(
-        self, input_data: Any, META: Any, content_length: int, boundary: str, encoding: str | None = None
-    ) -> None:
-        limit = getattr(settings, self.setting)
-        if content_length > limit + FORM_SLACK_BYTES:
-            raise RequestDataTooBig(
-                f"{content_length:,} bytes are more than {self.what} may have ({limit:,}). Compress the file, or split it."
-            )
-
-    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
-        return raw_data
-
-    def file_complete(self, file_size: int) -> None:
-        return None
 
 
 class CandleCheck(serializers.Serializer[dict[str, Any]]):
@@ -87,10 +58,10 @@ class Datasets(ListAPIView[Dataset]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         source = filters.ChoiceFilter(choices=[(s.value, s.value) for s in Source])
-        is_simulated = filters.BooleanFilter()
+        is_simulated = inputs.YesNoFilter()
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
-        is_withdrawn = filters.BooleanFilter(
+        is_withdrawn = inputs.YesNoFilter(
             field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
         )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
@@ -128,11 +99,7 @@ class Datasets(ListAPIView[Dataset]):
     serializer_class = Output
     filterset_class = Filter
     parser_classes = (MultiPartParser,)
-
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        # Before anything reads the body: checking a session's CSRF token parses the form.
-        request.upload_handlers.insert(0, UploadLimit(request))
-        return super().initialize_request(request, *args, **kwargs)
+    throttle_scope = "uploads"
 
     @extend_schema(operation_id="upload_dataset", request=Input, responses={200: Output, 201: Output})
     def post(self, request: Request) -> Response:
