@@ -11,6 +11,41 @@ from crpbot.problems import CONTENT_TYPE
 from tests.api.callers import Caller
 from tests.api.test_scopes import MATRIX
 
+# Lists that come whole, and what keeps each of them short. Every other list comes in pages.
+A_GATE_EACH, A_COIN_EACH, A_THRESHOLD_EACH = "one a gate", "one a coin", "one a threshold of a policy"
+SHORT = {
+    "Alarms.alarms": "one a kind of alarm",
+    "Dataset.checks": "one a check of candles",
+    "Diagnosis.gates": A_GATE_EACH,
+    "DiagnosisDetail.gates": A_GATE_EACH,
+    "FallbackReadiness.problems": A_COIN_EACH,
+    "FallbackReadiness.unconfirmed": A_COIN_EACH,
+    "ImportedBundle.notes": "one a thing that a checkpoint may not say",
+    "Policy.loosened": A_THRESHOLD_EACH,
+    "Policy.eased": A_THRESHOLD_EACH,
+    "Policy.adoptions": "one a time that two people put it in force",
+    "PolicyDetail.loosened": A_THRESHOLD_EACH,
+    "PolicyDetail.eased": A_THRESHOLD_EACH,
+    "PolicyDetail.adoptions": "one a time that two people put it in force",
+    "PolicyDetail.differences": A_THRESHOLD_EACH,
+    "Release.allowed_actions": "one a decision there is",
+    "Release.coins": A_COIN_EACH,
+    "ReleaseCoin.gates": A_GATE_EACH,
+    "ReleaseCoin.files": "the files of one bundle",
+    "Report.loosened": A_THRESHOLD_EACH,
+    "Report.failures": "the five of V6",
+    "Report.skill": A_COIN_EACH,
+    "Report.gates": A_GATE_EACH,
+    "ReportFailure.before": A_COIN_EACH,
+    "ReportFailure.after": A_COIN_EACH,
+    "ReportGate.coins": A_COIN_EACH,
+    "ReportSide.coins": A_COIN_EACH,
+    "SignedSnapshot.signatures": "one an active key: two during a rotation",
+    "SnapshotModel.classes": "three",
+    "SnapshotPolicy.loosened": A_THRESHOLD_EACH,
+    "Worker.queues": "two",
+}
+
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
@@ -37,11 +72,37 @@ def test_every_operation_is_described_and_says_how_it_can_fail(document: dict[st
     for method, path, operation in described:
         where = f"{method} {path}"
         assert operation["summary"], where
-        assert {"401", "403"} <= set(operation["responses"]), where
+        assert {"401", "403", "429", "503"} <= set(operation["responses"]), where
         assert ("{" not in path) or "404" in operation["responses"], where
         for status, answer in operation["responses"].items():
             assert answer["description"] or status.startswith("2"), where
             assert (CONTENT_TYPE in answer.get("content", {})) == (int(status) >= 400), where
+
+
+def test_a_list_comes_in_pages_or_cannot_grow(document: dict[str, Any]) -> None:
+    answers = {n: s for n, s in document["components"]["schemas"].items() if not n.endswith("Request")}
+    whole = {
+        f"{name}.{field}"
+        for name, schema in answers.items()
+        for field, found in schema.get("properties", {}).items()
+        if found.get("type") == "array" and not (name.startswith("Paginated") and field == "results")
+    }
+    assert whole == set(SHORT)
+    assert not [name for name, schema in answers.items() if schema.get("type") == "array"]
+
+
+def test_every_page_has_its_bounds(document: dict[str, Any]) -> None:
+    in_pages = 0
+    for method, path, operation in operations(document):
+        content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        assert content.get("schema", {}).get("type") != "array", f"{method} {path} is a bare list"
+        if "Paginated" in str(content):
+            queries = {query["name"]: query["schema"] for query in operation["parameters"]}
+            limit = queries["limit"]
+            assert (limit["minimum"], limit["default"], limit["maximum"]) == (1, 50, 500), path
+            assert queries["offset"]["minimum"] == 0, path
+            in_pages += 1
+    assert in_pages >= 14
 
 
 def test_every_decision_asks_for_a_reason_and_takes_nothing_it_does_not_name(

@@ -1,16 +1,19 @@
 """Who may ask what: one row for every operation of the API. A new operation without a row fails here."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.urls import URLPattern, URLResolver
+from django.test import Client
+from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
 from django.utils import timezone
 
 from accounts import services as accounts
+from accounts.authentication import IsBot
 from accounts.models import ApiToken, User
 from accounts.rules import Actor, Role
 from audit.models import AuditEvent
@@ -29,6 +32,8 @@ pytestmark = pytest.mark.django_db
 
 # What a caller without credentials, a bot's token, a viewer's session, an operator's and an approver's token get.
 CALLERS = ("anonymous", "bot", "viewer", "operator", "approver")
+# Who is nobody, whatever they were: each gets what a caller without credentials gets.
+NOBODY = ("a revoked token", "an expired token", "a made-up token", "a token of a closed account")
 Statuses = tuple[int, int, int, int, int]
 SERVED: Statuses = (401, 200, 200, 200, 200)
 READ: Statuses = (401, 403, 200, 200, 200)
@@ -282,6 +287,9 @@ PAGES = {"docs"}
 CATCH_ALL = {"nowhere"}
 
 
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
+
+
 def endpoints() -> Iterator[tuple[str, Any]]:
     """The name and view class of every address below api/."""
     entries = list(api_urls.urlpatterns)
@@ -317,10 +325,34 @@ def cast(
     return dict(zip(CALLERS, (anonymous, bot, browser, as_operator, as_approver), strict=True))
 
 
+@pytest.fixture
+def nobodies(db: None) -> dict[str, Caller]:
+    """Those whose token held once, or never; all of them were approvers."""
+    was = factories.person("paula", "approver")
+    callers = {who: with_token(was, "approver") for who in NOBODY[:2]}
+    revoked, expired = ApiToken.objects.filter(user=was).order_by("id")
+    accounts.revoke_token(revoked, actor="the tests")
+    ApiToken.objects.filter(pk=expired.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    closed = factories.person("carl", "approver")
+    made_up, of_closed = Caller(Client(), "crp_approver_made-up"), with_token(closed, "approver")
+    accounts.close(closed, actor="the tests")
+    return {**callers, **dict(zip(NOBODY[2:], (made_up, of_closed), strict=True))}
+
+
 @pytest.mark.parametrize(("method", "name"), MATRIX, ids=lambda value: str(value))
-def test_an_operation_answers_only_those_it_is_for(method: str, name: str, cast: dict[str, Caller]) -> None:
+def test_an_operation_answers_only_those_it_is_for(
+    method: str, name: str, cast: dict[str, Caller], nobodies: dict[str, Caller]
+) -> None:
     statuses, prepare = MATRIX[method, name]
     request = prepare()
+    for who, caller in nobodies.items():
+        response = request.send(caller, method)
+        assert (who, response.status_code) == (who, 401), response.content
+        assert_problem(response, 401)
+        assert response["WWW-Authenticate"].startswith("Bearer")
+    newcomer = signed_in(factories.person("nina"))
+    newcomer.csrf_token = csrf_token(newcomer)
+    assert_problem(request.send(newcomer, method), 403)
     for (who, caller), status in zip(cast.items(), statuses, strict=True):
         response = request.send(caller, method)
         assert (who, response.status_code) == (who, status), response.content
@@ -328,11 +360,8 @@ def test_an_operation_answers_only_those_it_is_for(method: str, name: str, cast:
             assert_problem(response, status)
 
 
-def test_somebody_without_any_role_is_refused_everywhere_but_told_so(db: None) -> None:
-    newcomer = signed_in(factories.person("nina"))
-    for (method, name), (_, prepare) in MATRIX.items():
-        if method == "GET" and "artifact" not in name and "active" not in name:
-            assert_problem(newcomer.get(prepare().path), 403, "takes a role")
+def test_somebody_without_any_role_is_told_to_ask_for_one(db: None) -> None:
+    assert_problem(signed_in(factories.person("nina")).get("coins/"), 403, "takes a role")
 
 
 def test_a_refused_decision_leaves_the_pointer_and_an_event(
@@ -357,17 +386,12 @@ def test_a_role_that_was_withdrawn_is_gone_from_its_tokens_at_once(
     assert_problem(as_approver.get("coins/"), 403)
 
 
-def test_a_revoked_and_an_expired_and_a_made_up_token_are_refused_alike(approver: User) -> None:
-    caller = with_token(approver, "approver")
-    accounts.revoke_token(ApiToken.objects.get(), actor="the tests")
-    revoked = assert_problem(caller.get("coins/"), 401, "unknown, expired or revoked")
-    caller = with_token(approver, "approver")
-    ApiToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert assert_problem(caller.get("coins/"), 401) == revoked
-    caller.token = "crp_approver_made-up"
-    response = caller.get("coins/")
-    assert assert_problem(response, 401) == revoked
-    assert response["WWW-Authenticate"].startswith("Bearer")
+def test_a_revoked_and_an_expired_and_a_made_up_token_are_refused_alike(nobodies: dict[str, Caller]) -> None:
+    said = [
+        assert_problem(caller.get("coins/"), 401, "unknown, expired or revoked")
+        for caller in nobodies.values()
+    ]
+    assert said == [said[0]] * len(NOBODY)
 
 
 def test_a_persons_post_needs_the_csrf_token_of_their_browser(viewer: User, operator: User) -> None:
@@ -386,10 +410,24 @@ def test_an_upload_from_a_browser_needs_it_too(operator: User) -> None:
     assert request.send(browser, "POST").status_code == 201
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_no_operation_has_a_method_that_it_does_not_name(method: str, as_approver: Caller) -> None:
-    for (_, name), (_, prepare) in MATRIX.items():
-        if name in ("coins", "datasets", "pin", "schema"):
-            response = as_approver.ask(method, prepare().path)
+def test_no_address_has_a_method_that_it_does_not_name(
+    anonymous: Caller, bot: Caller, as_approver: Caller, settings: Any
+) -> None:
+    unlimited = dict.fromkeys(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"], "")
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "DEFAULT_THROTTLE_RATES": unlimited}
+    for name, view in endpoints():
+        named = {method for method, of in MATRIX if of == name}
+        for method in METHODS - named if named else ():
+            assert_problem(anonymous.ask(method, _address_of(name)), 401)
+            allowed = bot if IsBot in view.permission_classes else as_approver
+            response = allowed.ask(method, _address_of(name))
             assert_problem(response, 405, method)
-            assert method not in response["Allow"].replace("OPTIONS", "")
+            assert set(response["Allow"].split(", ")) - {"HEAD", "OPTIONS"} == named, name
+
+
+def _address_of(name: str) -> str:
+    """Of anything: a method is refused before the thing is looked for."""
+    for given in ({}, {"id": 1}, {"number": 1}, {"epoch": 1}, {"symbol": "BTC"}, {"sha256": "0" * 64}):
+        with suppress(NoReverseMatch):
+            return reverse(f"api:{name}", kwargs=given)
+    raise AssertionError(f"what does the address of {name} take?")
