@@ -71,7 +71,7 @@ lint: setup ## style, types, the direction of imports, forgotten migrations
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
 
 unit: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup -m "not soak"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not soak"
 
 postgresql: setup
 	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -m "postgresql and not soak"

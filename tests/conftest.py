@@ -2,12 +2,14 @@ from collections.abc import Iterator
 
 import pytest
 from django.core.cache import cache
+from django.core.management.color import no_style
+from django.db import connection
 
 from accounts.models import User
 from audit import triggers
 from tests import factories
 
-pytest_plugins = ["tests.processes"]
+pytest_plugins = ["tests.processes", "tests.sharing"]
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +21,15 @@ def _empty_cache() -> None:
 def committed(transactional_db: None) -> Iterator[None]:
     """A database whose transactions really commit, for races and processes.
 
-    The triggers come out before the tables are emptied (they refuse it), and `flush` puts them back.
+    The triggers come out before the tables are emptied (they refuse it), and `flush` puts them back, with the rows that
+    every database begins with: under the same keys, whatever ran before.
     """
     yield
     triggers.drop()
+    with connection.cursor() as cursor:
+        sequences = connection.introspection.sequence_list()
+        for statement in connection.ops.sequence_reset_by_name_sql(no_style(), sequences):
+            cursor.execute(statement)
 
 
 @pytest.fixture

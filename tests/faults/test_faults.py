@@ -10,9 +10,6 @@ from tests.faults.workshop import Workshop, caught_by
 
 Judged = dict[str, list[GateOutcome]]
 
-# All in one process: the good bundles that the faults are planted in are trained once.
-pytestmark = pytest.mark.xdist_group("faults")
-
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_caught_by_the_gate_it_names(fault: Fault, judged: Judged) -> None:

@@ -9,8 +9,6 @@ from gates.rules import FULL_POLICY, evaluate, overall
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.workshop import Case, Workshop
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 V6 = [fault for fault in FAULTS if fault.name.startswith("v6: ")]
 
 

@@ -13,9 +13,6 @@ from benchmarks.power.markets import Market, judge
 from benchmarks.power.results import Results
 from benchmarks.power.shares import Share
 
-# In one process: the run over a tiny grid is made once.
-pytestmark = pytest.mark.xdist_group("power")
-
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
