@@ -71,6 +71,7 @@ class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
 
 class Heartbeat(APIView):
     permission_classes = [IsBot]
+    throttle_scope = "bots"
     can_conflict = True
 
     @extend_schema_serializer(
@@ -78,7 +79,7 @@ class Heartbeat(APIView):
         examples=[OpenApiExample("on epoch 7", HEARTBEAT_EXAMPLE, request_only=True)],
     )
     class Input(inputs.Input):
-        instance = serializers.RegexField(
+        instance = inputs.Named(
             _INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
         )
         client_version = inputs.Text(max_length=64)

@@ -39,6 +39,7 @@ def _count(**kwargs: Any) -> inputs.Whole:
 
 class LiveWindows(APIView):
     permission_classes = [IsBot]
+    throttle_scope = "bots"
     can_conflict = True
 
     @extend_schema_serializer(

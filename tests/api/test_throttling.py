@@ -65,14 +65,19 @@ def test_a_persons_tokens_count_together_and_a_bots_apart(operator: User, rates:
 def test_reading_deciding_uploading_and_what_bots_say_are_counted_apart(
     as_operator: Caller, bot: Caller, rates: Any
 ) -> None:
-    rates(reads="1/hour", decisions="1/hour", uploads="1/hour", bots="1/hour")
-    wrong = {"line": "v99"}
-    for _ in range(2):
-        answers = [as_operator.get("coins/"), as_operator.post("releases/", wrong), as_operator.upload()]
-        answers.append(bot.post("bots/windows/", {}))
-        codes = [answer.status_code for answer in answers]
-    assert codes == [429] * 4
-    assert bot.get("active/").status_code == 503
+    asked = {
+        "reads": lambda: as_operator.get("coins/"),
+        "decisions": lambda: as_operator.post("releases/", {"line": "v99"}),
+        "uploads": lambda: as_operator.upload(),
+        "bots": lambda: (bot.post("bots/windows/", {}), bot.post("bots/heartbeat/", {}))[1],
+        "files": lambda: bot.get(f"artifacts/{'0' * 64}"),
+    }
+    unlimited = dict.fromkeys(asked, "")
+    for scarce in asked:
+        rates(**{**unlimited, scarce: "1/hour"})
+        again = {kind: [ask().status_code for _ in range(2)][1] for kind, ask in asked.items()}
+        assert {kind for kind, status in again.items() if status == 429} == {scarce}
+    assert bot.get("active/").status_code == 503, "there is no pointer; it was not turned away"
 
 
 def test_a_pin_is_never_refused_for_being_asked_often(as_approver: Caller, rates: Any) -> None:
