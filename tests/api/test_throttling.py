@@ -34,7 +34,7 @@ def counted_by_redis(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
     shared = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": settings.REDIS_URL,
-        "OPTIONS": {"socket_timeout": 0.25, "socket_connect_timeout": 0.25},
+        "OPTIONS": {"socket_timeout": 10, "socket_connect_timeout": 10},
     }
     settings.CACHES = {**settings.CACHES, "shared": shared}
     yield
