@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults power soak screenshots lock clean
+.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults power soak chaos screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,7 +96,10 @@ power: setup chromium ## how often V7 is released at every drift (an hour the fi
 	$(PY) -m benchmarks.power
 
 soak: setup ## the long runs: killed workers, twenty times over
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_fire.py
+
+chaos: setup ## 200 moves of the pointer while processes are killed, then the invariant at length; the table goes to docs/
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_chaos.py tests/deploy/test_invariant.py
 
 screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
 	$(PY) -m tests.e2e.screenshots

@@ -329,7 +329,7 @@ class Build:
 
     def release(self) -> Release:
         """The release with a measured bundle for every coin, not yet settled."""
-        places = {coin: dataset(coin, is_simulated=self.is_simulated) for coin in coins()}
+        places = {coin: self.dataset(coin) for coin in coins()}
         release = Release.objects.create(
             line=self.line,
             purpose=self.purpose,
@@ -346,6 +346,9 @@ class Build:
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
             measured(made, data, figures, baseline=settling.baseline_for(release, place))
         return release
+
+    def dataset(self, coin: Coin) -> Dataset:
+        return dataset(coin, is_simulated=self.is_simulated)
 
     def bundle(self, coin: Coin, data: Dataset) -> Bundle:
         return bundle(coin, data, self.line, seed=self.seed)

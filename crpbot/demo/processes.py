@@ -210,6 +210,8 @@ class Processes:
             for pid in self._pids.values():
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+        if self._supervisor.stdin is not None:
+            self._supervisor.stdin.close()  # the tether
         self._supervisor = None
 
     def _all_run(self) -> bool:

@@ -1,0 +1,373 @@
+"""The whole service under fire: its processes as the demo runs them, bots that predict all the time, kills at any moment.
+
+Everything runs under supervisor, which brings back what was killed. Decisions are asked over the API, as people's programs
+ask them; what was answered, and what every bot wrote down, is held against the database when it is over.
+"""
+
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from django.conf import settings
+
+from accounts.models import User
+from benchmarks.ports import free_port
+from crpbot.demo.processes import Processes, Program, programs
+from deploy import keys, services
+from deploy.models import Release, ReleaseStatus
+from deploy.outcomes import places_of
+from deploy.rules import Purpose, ReleaseState
+from mlcore import bundle_writer, fit
+from mlcore.recipes import RECIPES
+from tests import factories, scenarios
+from tests.e2e.fire import simulated_datasets
+from tests.e2e.journal import Journal
+from tests.processes import REPOSITORY, wait_until
+from tests.scenarios import APPROVER
+from training import files
+from training import services as training
+from training.models import Artifact, Bundle, Coin, Dataset
+
+LONGEST_MOVE_S = 90.0
+KINDS = ("release", "release", "pin", "restore")
+"""Of moves, in this order again and again: live to live, to the fallback, and back to what was live."""
+
+
+@dataclass
+class Real(scenarios.Build):
+    """A release of what bots can load: trained on stored candles, if only for an epoch, and measured by hand."""
+
+    folder: Path = Path()
+
+    def dataset(self, coin: Coin) -> Dataset:
+        return training.latest_dataset(coin)
+
+    def bundle(self, coin: Coin, data: Dataset) -> Bundle:
+        return trained(self.folder, coin, data, self.line, self.seed)
+
+
+def trained(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) -> Bundle:
+    """A bundle of this line trained on these candles, registered as a worker registers it."""
+    recipe = RECIPES[line]
+    if line != "v5":
+        recipe = recipe.with_parameters(epochs=1, batch_size=1024)
+    made = fit.fit(fit.prepare(files.read_candles(data), recipe), recipe, seed=seed, device="cpu")
+    described = {
+        "coin": coin.symbol,
+        "dataset_digest": data.digest,
+        "simulated": True,
+        "code_version": "test",
+    }
+    written = bundle_writer.write_bundle(folder / f"{line}-{seed}-{coin}", made, **described)
+    manifest = (written.folder / "manifest.json").read_text()
+    bundle = Bundle.objects.create(
+        digest=written.digest, coin=coin, line=line, dataset=data, manifest=manifest, is_simulated=True
+    )
+    for path in sorted(written.folder.iterdir()):
+        content = path.read_bytes()
+        Artifact.objects.create(bundle=bundle, name=path.name, sha256=files.store(content), size=len(content))
+    return bundle
+
+
+class Fleet(Processes):
+    """The supervised processes, and a gun."""
+
+    def pids(self) -> dict[str, int]:
+        """Of those that supervisor says run: for a second at least, so that it brings them back at once."""
+        return {info["name"]: info["pid"] for info in self._infos() if info["statename"] == "RUNNING"}
+
+    def shoot(self, name: str, chance: random.Random) -> str | None:
+        """SIGKILL it, or one of its children; what was shot, None where it is just being brought back."""
+        pid = self.pids().get(name)
+        if pid is None:
+            return None
+        victims = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        victim = chance.choice(victims)
+        victim.kill()
+        return name if victim.pid == pid else f"{name}, a child"
+
+
+@dataclass
+class Move:
+    """One decision: what was asked, and what became of it. `epoch` where it was answered."""
+
+    number: int
+    kind: str
+    epoch: int | None = None
+    lost: int = 0
+    """How often nobody answered."""
+    refused: int = 0
+    """How often it was refused, because the world had changed since it was looked at."""
+
+    @property
+    def reason(self) -> str:
+        return f"move {self.number}"
+
+
+@dataclass
+class Desk:
+    """The people's programs: they ask over HTTP, at whichever web process answers."""
+
+    ports: list[int]
+    tokens: Mapping[str, str]
+    bundles: list[dict[str, str]]
+    """Digest by coin, of each set that a release may be made of."""
+    chance: random.Random
+    moves: list[Move] = field(default_factory=list)
+    on_asking: Callable[[], None] | None = None
+    """Called once, just before the next move is asked for."""
+
+    def make(self, number: int) -> Move:
+        """One move, asked for until it stands."""
+        move = Move(number, KINDS[number % len(KINDS)])
+        self.moves.append(move)
+        deadline = time.monotonic() + LONGEST_MOVE_S
+        while not self._stands(move):
+            assert time.monotonic() < deadline, f"{move} could not be made"
+            self._ask(move)
+        return move
+
+    def launch_for_workers(self, seed: int) -> None:
+        """A release that workers train and measure, whatever becomes of it; one that nobody answers is let be."""
+        self._send(
+            "POST",
+            "releases/",
+            "operator",
+            {"line": "v7_fixed", "epochs": 2, "batch_size": 1024, "seed": seed},
+        )
+
+    def _stands(self, move: Move) -> bool:
+        """As answered; or, where the answer was lost, as the service says."""
+        return move.epoch is not None or self._now()["reason"] == move.reason
+
+    def _ask(self, move: Move) -> None:
+        now = self._now()
+        if now["reason"] == move.reason:
+            return
+        path = self._path(move, now)
+        if path is None:
+            return
+        body = {"reason": move.reason} | ({} if path == "pointer/pin/" else {"epoch": now["epoch"]})
+        if self.on_asking is not None:
+            self.on_asking()
+            self.on_asking = None
+        answer = self._send("POST", path, "approver", body)
+        if answer is None:
+            move.lost += 1
+        elif answer.is_success:
+            move.epoch = answer.json()["epoch"]
+        else:
+            move.refused += 1
+            self._expect_taken(answer)
+
+    def _path(self, move: Move, now: Mapping[str, Any]) -> str | None:
+        if move.kind == "pin":
+            return "pointer/pin/"
+        if move.kind == "restore":
+            found = [*self._releases("rolled_back"), *self._releases("superseded")]
+            return f"releases/{self.chance.choice(found)}/restore/" if found else None
+        waiting = self._releases("awaiting_approval")
+        if not waiting:
+            bundles = self.chance.choice(self.bundles)
+            self._expect_taken(
+                self._send("POST", "releases/", "operator", {"line": "v7_fixed", "bundles": bundles})
+            )
+            return None
+        return f"releases/{waiting[0]}/approve/"
+
+    def _releases(self, state: str) -> list[int]:
+        answer = self._send("GET", f"releases/?state={state}&purpose=candidate", "operator")
+        self._expect_taken(answer)
+        return [row["id"] for row in answer.json()["results"]] if answer and answer.is_success else []
+
+    def _expect_taken(self, answer: httpx.Response | None) -> None:
+        """What was asked made sense: it was done, or not now, or nobody answered."""
+        assert answer is None or answer.is_success or answer.status_code in (409, 429, 503), answer.text
+
+    def _now(self) -> dict[str, Any]:
+        def ask() -> dict[str, Any] | None:
+            answer = self._send("GET", "active/", "operator")
+            return answer.json() if answer is not None and answer.status_code == 200 else None
+
+        found: dict[str, Any] = wait_until(ask, what="a web process", seconds=LONGEST_MOVE_S)
+        return found
+
+    def _send(self, method: str, path: str, who: str, body: object = None) -> httpx.Response | None:
+        """The answer of the first web process that gives one; None where the one that heard us is gone.
+
+        What no web process even took up is asked of the next; what one took up and did not answer may have been done.
+        """
+        for port in self.chance.sample(self.ports, len(self.ports)):
+            try:
+                return httpx.request(
+                    method,
+                    f"http://127.0.0.1:{port}/api/v1/{path}",
+                    json=body,
+                    headers={"Authorization": f"Bearer {self.tokens[who]}"},
+                    timeout=20,
+                )
+            except httpx.ConnectError:
+                continue
+            except httpx.HTTPError:
+                return None
+        return None
+
+
+@dataclass
+class Chaos:
+    """One run."""
+
+    desk: Desk
+    fleet: Fleet
+    journals: list[Journal]
+    caches: list[Path]
+    chance: random.Random
+    shots: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def run(self, moves: int, targets: Sequence[str], *, kills: int, work_every: int) -> None:
+        """So many moves, in the asking for some of which a process is killed: each target in its turn."""
+        begun = time.monotonic()
+        shot_at = dict(zip(sorted(self.chance.sample(range(moves), kills)), cycle(targets), strict=False))
+        for number in range(moves):
+            if number % work_every == 0:
+                self.desk.launch_for_workers(seed=1_000 + number)
+            with self._shooting(shot_at.get(number)):
+                self.desk.make(number)
+            self.fleet.watch()
+            time.sleep(self.chance.uniform(0.0, 0.4))
+        self.seconds = time.monotonic() - begun
+
+    @contextmanager
+    def _shooting(self, target: str | None) -> Iterator[None]:
+        """Kill it at a random moment from when the move is asked for: about as long as an answer takes, and longer."""
+        gun = threading.Timer(self.chance.uniform(0.0, 0.15), self._shoot, [target])
+        if target is not None:
+            self.desk.on_asking = gun.start
+        yield
+        if target is not None:
+            gun.join()
+
+    def _shoot(self, target: str) -> None:
+        hit = self.fleet.shoot(target, self.chance)
+        self.shots[hit or "nobody: it was just being brought back"] += 1
+
+    def wait_until_all_is_settled(self) -> None:
+        """What workers were killed over goes on, and comes to an end."""
+        building = ReleaseStatus.objects.filter(state=ReleaseState.BUILDING).exclude(
+            release__purpose=Purpose.INHERITED
+        )
+        wait_until(lambda: not building.exists(), what="every release to settle", seconds=180)
+
+    def wait_until_bots_are_on(self, epoch: int) -> None:
+        def all_there() -> bool:
+            return all((rows := j.decisions()) and rows[-1].epoch == epoch for j in self.journals)
+
+        wait_until(all_there, what=f"every bot on epoch {epoch}", seconds=60)
+
+
+@contextmanager
+def service_under_fire(
+    folder: Path, *, sets: int, webs: int, bots: int, seed: int, is_small: bool = False
+) -> Iterator[Chaos]:
+    """The service in use, `sets` of V7 bundles to release, and two bots in each of so many processes.
+
+    Where it `is_small`, one worker takes both queues.
+    """
+    bundles = _releases(folder, sets)
+    ports = [free_port() for _ in range(webs)]
+    people = {"operator": ("olivia", "operator"), "approver": ("anna", "approver")}
+    tokens = {
+        who: factories.token(factories.person(name, scope), scope) for who, (name, scope) in people.items()
+    }
+    chance = random.Random(seed)
+    desk = Desk(ports, tokens, bundles, random.Random(seed + 1))
+    found = [
+        *_service(ports, is_small=is_small),
+        *(_bots(folder, n, ports, factories.person(f"trader{n}")) for n in range(bots)),
+    ]
+    names = [f"desk{n}-{kind}" for n in range(bots) for kind in ("threads", "asyncio")]
+    journals = [Journal(folder / f"journal-{name}") for name in names]
+    caches = [folder / f"cache-{name}" for name in names]
+    with Fleet(folder=REPOSITORY, state=folder, socket=folder / "s.sock", say=lambda text: None) as fleet:
+        fleet.start(found)
+        fleet.wait_until_running(ports[0])
+        yield Chaos(desk, fleet, journals, caches, chance)
+
+
+def _service(ports: list[int], *, is_small: bool) -> list[Program]:
+    socket = Path(settings.REDIS_URL.removeprefix("unix://"))
+    found = programs(port=ports[0], redis_socket=socket, cores=1)
+    (web,) = [program for program in found if program.name == "web"]
+    more = [
+        replace(
+            web,
+            name=f"web{n}",
+            command=[str(port) if word == str(ports[0]) else word for word in web.command],
+        )
+        for n, port in enumerate(ports[1:], start=2)
+    ]
+    if is_small:
+        found = [_of_both_queues(program) for program in found if program.name != "gates"]
+    return [*found, *more]
+
+
+def _of_both_queues(program: Program) -> Program:
+    both = ["training,gates" if word == "training" else word for word in program.command]
+    return replace(program, command=both)
+
+
+def _bots(folder: Path, number: int, ports: list[int], person: User) -> Program:
+    name = f"desk{number}"
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    secrets = f'CRPBOT_TOKEN="{factories.token(person, "bot")}",CRPBOT_PUBLIC_KEY="{keys.exported()}"'
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.journal",
+        str(folder / f"journal-{name}"),
+        str(folder / f"cache-{name}"),
+    ]
+    return Program(
+        name,
+        [*command, *urls],
+        priority=4,
+        environment=f'{secrets},OMP_NUM_THREADS="1",POLARS_MAX_THREADS="1"',
+    )
+
+
+def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
+    """V5 registered, V7 in use, and the digests by coin of every V7 set that can be released, measured as healthy."""
+    scenarios.inherited()
+    datasets = simulated_datasets()
+    fallback = Real(
+        line="v5",
+        purpose=Purpose.FALLBACK,
+        figures=scenarios.everywhere(scenarios.inaccurate),
+        folder=folder,
+    ).settled()
+    services.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
+    first = Real(folder=folder).settled()
+    services.approve(first, actor=APPROVER, reason="to begin with", epoch=1)
+    found = [_digests(first)]
+    baselines = {place.coin.symbol: place.bundle for place in places_of(fallback)}
+    for seed in range(2, sets + 1):
+        made = {c: trained(folder, data.coin, data, "v7_fixed", seed) for c, data in datasets.items()}
+        for coin, bundle in made.items():
+            scenarios.measured(bundle, datasets[coin], scenarios.healthy(coin), baseline=baselines[coin])
+        found.append({coin: bundle.digest for coin, bundle in made.items()})
+    return found
+
+
+def _digests(release: Release) -> dict[str, str]:
+    return {place.coin.symbol: place.bundle.digest for place in places_of(release) if place.bundle}

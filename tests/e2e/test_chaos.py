@@ -1,0 +1,163 @@
+"""Two hundred moves under fire: no bot ever decides from a mixture of releases, or from a byte that was not verified."""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import quantiles
+
+import pytest
+from pytest_django import Settings
+
+from audit import services as audit
+from audit.models import AuditEvent
+from deploy.models import Bot, PointerMove, ReleaseStatus
+from tests import scenarios
+from tests.deploy.oracle import MOVES, Oracle
+from tests.e2e.chaos import Chaos, service_under_fire
+from tests.e2e.journal import Decided, Hashed, hash_all
+from tests.processes import REPOSITORY, environment
+
+TARGETS = ("web", "redis", "training", "reconcile", "desk0")
+
+
+@pytest.fixture
+def folder(
+    committed: None, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Where this run's processes work, with a Redis of their own: to kill it takes nobody else's away."""
+    with tempfile.TemporaryDirectory(prefix="crpbot-", dir="/tmp") as short:  # sockets have short names
+        settings.REDIS_URL = f"unix://{short}/r.sock"
+        for name, value in environment(CRPBOT_REDIS_URL=settings.REDIS_URL).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+        yield Path(short)
+
+
+@pytest.mark.processes
+def test_no_bot_is_ever_on_a_mixture_whatever_is_killed(folder: Path) -> None:
+    with service_under_fire(folder, sets=2, webs=1, bots=1, seed=1, is_small=True) as chaos:
+        chaos.run(10, TARGETS, kills=len(TARGETS), work_every=10)
+        chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
+    assert_no_bot_was_wrong(chaos)
+
+
+@pytest.mark.soak
+@pytest.mark.processes
+def test_two_hundred_moves_under_fire(folder: Path) -> None:
+    with service_under_fire(folder, sets=4, webs=2, bots=2, seed=20261122) as chaos:
+        chaos.run(200, [*TARGETS, "web2", "gates", "desk1"], kills=100, work_every=20)
+        chaos.wait_until_all_is_settled()
+        chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
+    assert_no_bot_was_wrong(chaos)
+    (REPOSITORY / "docs" / "chaos.md").write_text(account(chaos))
+
+
+def assert_moves_stand(chaos: Chaos) -> int:
+    """What was answered stands, what was not was done once; every move is of what had passed. The last epoch."""
+    moves = {move.epoch: move for move in PointerMove.objects.all()}
+    assert sorted(moves) == list(range(1, len(moves) + 1))
+    made = Counter(move.reason for move in moves.values())
+    for asked in chaos.desk.moves:
+        assert made[asked.reason] == 1, f"{asked} was made {made[asked.reason]} times"
+        assert asked.epoch is None or moves[asked.epoch].reason == asked.reason
+    Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
+    assert audit.verify() == []
+    assert not Bot.objects.exclude(differs="").exists(), "by the bots' own word to the service"
+    assert ReleaseStatus.objects.filter(state="live").count() <= 1
+    return max(moves)
+
+
+def assert_no_bot_was_wrong(chaos: Chaos) -> None:
+    releases = bundles_by_epoch()
+    for journal, cache in zip(chaos.journals, chaos.caches, strict=True):
+        decisions = journal.decisions()
+        mixed = [d for d in decisions if d.bundle and d.bundle != releases[d.epoch or 0].get(d.coin)]
+        assert mixed == [], "decided by what its epoch's release does not hold"
+        epochs = [d.epoch for d in decisions if d.epoch is not None]
+        assert epochs == sorted(epochs), "an epoch never goes back, over restarts too"
+        assert len(set(epochs)) > 1 and any(d.bundle for d in decisions)
+        assert [row.wrong for row in journal.read() if isinstance(row, Hashed) and row.wrong] == []
+        files, wrong = hash_all(cache)
+        assert files and wrong == []
+
+
+def bundles_by_epoch() -> dict[int, Mapping[str, str]]:
+    """As the audit says what each move named."""
+    found = {}
+    for event in AuditEvent.objects.filter(kind__in=MOVES):
+        detail = json.loads(event.body)["detail"]
+        found[detail["epoch"]] = detail["bundles"]
+    return found
+
+
+def flips(chaos: Chaos) -> list[float]:
+    """Seconds from each move to the first decision on it, for every bot that came to decide on it."""
+    moved_at = {move.epoch: move.moved_at.timestamp() for move in PointerMove.objects.all()}
+    found = []
+    for journal in chaos.journals:
+        seen: set[int] = set()
+        for decision in journal.decisions():
+            if decision.epoch is not None and decision.epoch not in seen:
+                seen.add(decision.epoch)
+                found.append(decision.at - moved_at[decision.epoch])
+    return sorted(found)
+
+
+def account(chaos: Chaos) -> str:
+    """The figures of the long run as a page of the documentation."""
+    moves = chaos.desk.moves
+    lost, refused = sum(m.lost for m in moves), sum(m.refused for m in moves)
+    return "\n".join(
+        [
+            "# Two hundred moves under fire",
+            "",
+            f"Written by `make chaos`: {len(moves)} moves of the pointer in {chaos.seconds / 60:.0f} minutes, asked for",
+            "over the API of two web processes, with workers that train and measure beside them, while bots on threads and",
+            "on asyncio decide all the time. At random moments around the asking one process was killed with SIGKILL, and",
+            "brought back by supervisor.",
+            "",
+            "No bot ever decided by a bundle that its epoch's release does not hold, by what the audit says. No file in a",
+            "bot's folder was other than its name says, after any flip. No bot's epoch went back, over its own restarts",
+            "too; every bot ended on the last epoch. Every move that was answered stands; one whose answer was lost was",
+            "made once. Every release settled. Every swap was of what had passed, replayed from the audit chain, which was",
+            "sound.",
+            "",
+            *_table(("killed", "times"), sorted(chaos.shots.items())),
+            *_table(("moves", "times"), sorted(Counter(move.kind for move in moves).items())),
+            f"Without an answer {lost} requests, refused because the world had changed {refused}.",
+            "",
+            *_table(
+                ("bot", "decisions", "without a model", "stale", "epochs", "files hashed"),
+                [_of_bot(journal._path.name, list(journal.read())) for journal in chaos.journals],
+            ),
+            _flips_told(flips(chaos)),
+            "",
+        ]
+    )
+
+
+def _of_bot(name: str, rows: Sequence[Decided | Hashed]) -> tuple[object, ...]:
+    decisions = [row for row in rows if isinstance(row, Decided)]
+    return (
+        name.removeprefix("journal-"),
+        f"{len(decisions):,}",
+        sum(d.bundle is None for d in decisions),
+        f"{sum(d.is_stale for d in decisions):,}",
+        len({d.epoch for d in decisions if d.epoch is not None}),
+        f"{sum(row.files for row in rows if isinstance(row, Hashed)):,}",
+    )
+
+
+def _flips_told(seconds: list[float]) -> str:
+    cuts = quantiles(seconds, n=100)
+    return (
+        f"From a move to the first decision on it, kills and restarts included: half within {cuts[49]:.2f} s, 90 % within"
+        f" {cuts[89]:.1f} s, all within {seconds[-1]:.1f} s."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [*("| " + " | ".join(map(str, line)) + " |" for line in lines), ""]
