@@ -6,12 +6,25 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Case, CharField, Count, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    Exists,
+    F,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
 from django.utils import timezone
 
 from accounts.models import ApiToken
 from accounts.rules import Scope
-from deploy.models import Bot, PointerMove, Release
+from deploy.models import Acknowledgement, Bot, PointerMove, Release
 from deploy.rules import HEARTBEATS_MISSED, BotState
 
 
@@ -60,7 +73,10 @@ def live() -> QuerySet[Bot]:
 
 
 def standing(at: PointerMove | None) -> QuerySet[Any]:
-    """Every bot with its `state` (a BotState) at this moment, where `at` is where the pointer stands."""
+    """Every bot with its `state` (a BotState) at this moment, where `at` is where the pointer stands.
+
+    `acknowledged_seconds` is how long it took to acknowledge that move; None where it has not, or came after it.
+    """
     now = timezone.now()
     is_live = Q(last_heard_at__gt=_live_since(now))
     is_awaited = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _holds_a_token(now)
@@ -77,8 +93,15 @@ def standing(at: PointerMove | None) -> QuerySet[Any]:
             When(has_moved_lately, then=Value(BotState.MOVING.value)),
             default=Value(BotState.BEHIND.value),
             output_field=CharField(),
-        )
+        ),
+        acknowledged_seconds=Subquery(_in_time(at).values("seconds")[:1]),
     )
+
+
+def _in_time(at: PointerMove | None) -> QuerySet[Acknowledgement]:
+    """The acknowledgement of this move by a bot that was there when it was made."""
+    rows = Acknowledgement.objects.filter(bot=OuterRef("pk"), move=at)
+    return rows.filter(bot__first_heard_at__lte=F("move__moved_at"))
 
 
 def worst_first(rows: QuerySet[Any]) -> QuerySet[Any]:

@@ -175,12 +175,17 @@ class Bots(ListAPIView[Bot]):
         )
         release = serializers.IntegerField(source="release_number", allow_null=True)
         bundles = Bundles()
+        acknowledged_seconds = serializers.FloatField(
+            allow_null=True,
+            help_text="From the pointer's move to its acknowledgement; null before, and for a bot that came later.",
+        )
 
         class Meta:
             model = Bot
             fields: ClassVar = [
-                "name", "instance", "state", "epoch", "line", "release", "bundles", "differs", "ready_for",
-                "holds_fallback", "client_version", "last_error", "stale_since", "first_heard_at", "last_heard_at",
+                "name", "instance", "state", "acknowledged_seconds", "epoch", "line", "release", "bundles", "differs",
+                "ready_for", "holds_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
+                "last_heard_at",
             ]  # fmt: skip
 
     serializer_class = Output

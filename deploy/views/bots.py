@@ -1,13 +1,12 @@
 """Bots: what each says it runs, against what every bot must run."""
 
-from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from accounts.pages import living, paged
 from deploy import pointer
 from deploy.fleet import fleet, standing, worst_first
-from deploy.models import Acknowledgement, Convergence
+from deploy.models import Convergence
 from deploy.rules import BotState
 
 MOVING_SECONDS = 2
@@ -21,8 +20,6 @@ def index(request: HttpRequest) -> HttpResponse:
     rows, state = worst_first(standing(now)), request.GET.get("state")
     if state in set(BotState):
         rows = rows.filter(state=state)
-    of_the_move = Acknowledgement.objects.filter(move=now)
-    rows = rows.prefetch_related(Prefetch("acknowledgements", of_the_move, to_attr="of_the_move"))
     context = {
         "now": now,
         "fleet": found,

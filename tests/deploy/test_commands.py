@@ -1,6 +1,9 @@
 """The same decisions on a terminal: same rules, same messages, an exit status a script can use."""
 
 import json
+import re
+from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -8,11 +11,14 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import override_settings
+from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import User
-from deploy import pointer
-from deploy.models import Release
+from accounts.rules import Actor
+from deploy import pointer, services
+from deploy.api import Bots
+from deploy.models import Bot, Release
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
 from training.models import TrainingRun
@@ -206,3 +212,47 @@ def test_the_epoch_is_advanced_on_the_terminal() -> None:
     assert run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "olivia")[0] == 1
     status, said = run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "anna")
     assert (status, said.startswith("epoch 4: v6_enhanced as before (restored")) == (0, True)
+
+
+@pytest.mark.usefixtures("cast")
+def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
+    assert run("bots") == (0, "epoch 1: bots must run v6_enhanced (release 2)\nNo bot has reported yet.\n")
+    move, fallback = pointer.current(), pointer.pinnable()
+    assert move is not None and fallback is not None
+    trader = Actor("trader", is_bot=True)
+    factories.token(factories.person("trader"), "bot")
+    for said in (
+        replace(scenarios.heard(move, "desk-1"), holds_fallback=fallback.pk),
+        scenarios.heard(move, "desk-2"),
+    ):
+        services.heartbeat(said, actor=trader)
+    Bot.objects.update(first_heard_at=move.moved_at - timedelta(hours=1))
+    status, said_of_all = run("bots")
+    assert (status, "2 of 2 live bots run it, 1 of 2 hold the fallback (release 1)" in said_of_all) == (
+        0,
+        True,
+    )
+    assert re.search(
+        r"trader \(desk-1\) +current +1 +v6_enhanced \(release 2\) +after \d+\.\d s +\d+ s ago +held",
+        said_of_all,
+    )
+
+    error = "release 1 cannot be fetched ahead: BTC: the disk is full"
+    services.heartbeat(replace(scenarios.heard(move, "desk-1"), last_error=error), actor=trader)
+    Bot.objects.filter(instance="desk-2").update(last_heard_at=timezone.now() - timedelta(minutes=7))
+    status, said_of_all = run("bots")
+    first, second = (said_of_all.index(f"trader (desk-{number})") for number in (2, 1))
+    assert (status, first < second) == (1, True), "what troubles somebody comes first"
+    assert error in said_of_all and "7 min ago" in said_of_all
+
+    document = json.loads(run("bots", "--json")[1])
+    assert {name: document[name] for name in ("epoch", "release", "live", "current", "holding", "next")} == {
+        "epoch": 1, "release": 2, "live": 1, "current": 1, "holding": 0, "next": None,
+    }  # fmt: skip
+    listed = Bots.Output(Bots().get_queryset(), many=True).data
+    assert [set(bot) for bot in document["bots"]] == [set(bot) for bot in listed], "the same as the API says"
+    assert (
+        [bot["state"] for bot in document["bots"]]
+        == [bot["state"] for bot in listed]
+        == ["silent", "current"]
+    )

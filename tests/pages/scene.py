@@ -236,6 +236,8 @@ def heard_of(name: str, instance: str, **changes: Any) -> None:
     assert now is not None
     if not User.objects.filter(username=name).exists():
         factories.token(factories.person(name), "bot")
+    # It may have been put ahead of the clock, to stay live; a heartbeat does not undo a later one.
+    Bot.objects.filter(name=name, instance=instance).update(last_heard_at=timezone.now())
     said = scenarios.heartbeat_of(now, instance, **changes)
     running = Running(said["release"], said["line"], said["bundles"])
     rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}

@@ -1,0 +1,20 @@
+from typing import Any
+
+from audit.command import GateCommand
+from deploy import roll_call
+
+
+class Command(GateCommand):
+    help = (
+        "List the bots: what each says it runs against what it must, as page Bots and GET /api/v1/bots/ do. Exit status 1"
+        " where one is behind or silent, or runs a mixture."
+    )
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        return roll_call.roll_call()
+
+    def say(self, answer: dict[str, Any]) -> str:
+        return roll_call.as_lines(answer)
+
+    def failed(self, answer: dict[str, Any]) -> bool:
+        return roll_call.is_troubled(answer)
