@@ -44,8 +44,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
 
 
 def _of_live(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
-    for name in before:
-        yield from _of_thresholds(f"live {name}", LIVE_GATES[name].parameters, before[name], after[name])
+    for name, gate in LIVE_GATES.items():
+        yield from _of_thresholds(f"live {name}", gate.parameters, before.get(name, {}), after.get(name, {}))
 
 
 def _of_gate(

@@ -1,13 +1,14 @@
 """What a person may fill in about policies. What it means is checked by the services."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django import forms
 
 from accounts.forms import ReasonForm
-from gates.groups import GROUPS, Group, group_of
+from gates.groups import GROUPS, LIVE, Group, group_of
+from gates.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, live_part
 from gates.meanings import meaning
 from gates.models import GatePolicy
 from gates.rules import GATES, SEED_NAMES
@@ -23,9 +24,10 @@ STANDINGS = {
 
 @dataclass(frozen=True)
 class GateFields:
-    """One gate's part of the form; a gate of the plan has no say in whether it is required."""
+    """One gate's part of the form. Only a gate beyond the plan has a `standing` to choose; `remark` says what others do."""
 
-    gate: Gate
+    gate: Gate | LiveGate
+    remark: str
     standing: forms.BoundField | None
     thresholds: list[forms.BoundField]
 
@@ -41,7 +43,7 @@ class GateFields:
 
 
 class ProposalForm(ReasonForm):
-    """A new policy, written as changes of another: which gates decide, and by which thresholds."""
+    """A new policy, written as changes of another: which gates decide, by which thresholds, and what bots may show live."""
 
     field_order = None
 
@@ -55,29 +57,48 @@ class ProposalForm(ReasonForm):
             for parameter in gate.parameters:
                 stands = (entry or {}).get(parameter.name, parameter.seed)
                 self.fields[f"{gate.name}.{parameter.name}"] = _field(gate.name, parameter, stands)
+        thresholds = live_part(self._document)
+        for gate, parameter in _live_thresholds():
+            stands = thresholds[gate.name][parameter.name]
+            self.fields[_live(gate, parameter)] = _field(f"live {gate.name}", parameter, stands)
 
     @property
     def groups(self) -> list[tuple[Group, list[GateFields]]]:
-        """Every gate under the group it belongs to."""
-        return [
+        """Every gate that has something to fill in, under the group it belongs to."""
+        measured = [
             (group, [self._of(gate) for gate in GATES.values() if group_of(gate.name) == group])
             for group in GROUPS
         ]
+        live = [self._of_live(gate) for gate in LIVE_GATES.values() if gate.parameters]
+        return [*measured, (LIVE, live)]
 
     def _of(self, gate: Gate) -> GateFields:
         standing = f"{gate.name}.{STANDING}"
+        is_chosen = standing in self.fields
         return GateFields(
             gate,
-            self[standing] if standing in self.fields else None,
+            "" if is_chosen else "Always required.",
+            self[standing] if is_chosen else None,
             [self[f"{gate.name}.{parameter.name}"] for parameter in gate.parameters],
         )
+
+    def _of_live(self, gate: LiveGate) -> GateFields:
+        remark = "A breach by most bots pins the fallback." if gate.is_tripwire else "Warns only."
+        return GateFields(gate, remark, None, [self[_live(gate, each)] for each in gate.parameters])
 
     @property
     def document(self) -> dict[str, Any]:
         """The policy these fields make, ready for `propose_policy`."""
         entries = {gate.name: self._entry(gate) for gate in GATES.values()}
         present = {name: entry for name, entry in entries.items() if entry is not None}
-        return {**self._document, "gates": present}
+        return {**self._document, "gates": present, **self._live_part()}
+
+    def _live_part(self) -> dict[str, Any]:
+        """Nothing for a policy that had none and is to have the usual thresholds still: it says the same as before."""
+        live: dict[str, dict[str, Any]] = {name: {} for name in DEFAULT_LIVE}
+        for gate, parameter in _live_thresholds():
+            live[gate.name][parameter.name] = self.cleaned_data[_live(gate, parameter)]
+        return {"live": live} if "live" in self._document or live != DEFAULT_LIVE else {}
 
     def _entry(self, gate: Gate) -> dict[str, Any] | None:
         standing = self.cleaned_data.get(f"{gate.name}.{STANDING}", "required")
@@ -85,6 +106,16 @@ class ProposalForm(ReasonForm):
             return None
         thresholds = {p.name: self.cleaned_data[f"{gate.name}.{p.name}"] for p in gate.parameters}
         return {"required": standing == "required", **thresholds}
+
+
+def _live_thresholds() -> Iterator[tuple[LiveGate, Threshold]]:
+    for gate in LIVE_GATES.values():
+        for parameter in gate.parameters:
+            yield gate, parameter
+
+
+def _live(gate: LiveGate, parameter: Threshold) -> str:
+    return f"live.{gate.name}.{parameter.name}"
 
 
 def _standing_field(entry: Mapping[str, Any] | None) -> forms.Field:

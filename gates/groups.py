@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gates.advisory_gates import ADVISORY_GATES
 from gates.evidence_gates import EVIDENCE_GATES
+from gates.live import LIVE_GATES
 from gates.seed_gates import SEED_GATES
 from gates.skill_gates import SKILL_GATES
 from gates.verdicts import Gate
@@ -32,6 +33,8 @@ SKILL = Group(
 )
 ADVICE = Group("Advice", "tells, and decides nothing", _names(ADVISORY_GATES))
 GROUPS = (PLAN, EVIDENCE, SKILL, ADVICE)
+LIVE = Group("Live", "on what bots count of their own predictions", frozenset(LIVE_GATES))
+"""Apart from the others: these look at no measurement."""
 
 
 def group_of(gate: str, *, is_required: bool = True) -> Group:

@@ -47,9 +47,26 @@ MEANINGS: Mapping[tuple[str, str], str] = {
     ("latency", "p99_ms"): "Within how many milliseconds 99 of 100 single rows must be answered.",
     ("drift", "share"): "The share of features that may have moved notably (PSI above 0.25).",
     ("drift", "psi"): "No feature's PSI may be above this.",
+    ("live logit_range", "least"): "No logit may lie below this.",
+    ("live logit_range", "greatest"): "No logit may lie above this.",
+    ("live logit_range", "predictions"): "With fewer predictions of a bot nobody can tell.",
+    ("live confidence", "level"): "A prediction above this probability counts as nearly certain.",
+    ("live confidence", "share_below"): "Less than this share of predictions may be nearly certain.",
+    ("live confidence", "predictions"): "With fewer predictions of a bot nobody can tell.",
+    ("live class_balance", "least"): "Each direction must be said at least this often.",
+    ("live class_balance", "most"): "No direction may be said more often than this.",
+    (
+        "live class_balance",
+        "predictions",
+    ): "A healthy model's shares wander: over fewer predictions they say nothing.",
+    (
+        "live feature_range",
+        "share_below",
+    ): "Less than this share of features may lie outside what training saw.",
+    ("live feature_range", "predictions"): "With fewer predictions of a bot nobody can tell.",
 }
 
 
 def meaning(gate: str, parameter: str) -> str:
-    """Empty for a threshold that nobody has described."""
+    """Empty for a threshold that nobody has described. A live gate is named `live confidence`."""
     return MEANINGS.get((gate, parameter), "")

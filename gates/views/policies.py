@@ -143,6 +143,7 @@ def _live(policy: GatePolicy) -> list[dict[str, object]]:
             "name": gate.name,
             "about": (gate.judge.__doc__ or "").splitlines()[0],
             "says": gate.says(thresholds.get(gate.name, {})),
+            "plan": gate.says(gate.default),
             "is_tripwire": gate.is_tripwire,
         }
         for gate in LIVE_GATES.values()

@@ -156,12 +156,36 @@ def test_a_looser_one_is_said_and_stands_in_the_differences() -> None:
 
 
 @pytest.mark.django_db
-def test_a_proposal_by_the_form_leaves_the_live_part_as_it_stands() -> None:
+def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_they_stand() -> None:
     in_force = policy_in_force()
     document = with_live(logit_range={"greatest": 5.0})
     policy = GatePolicy(number=in_force.number + 1, body=canonical(document))
+    filled = _filled(policy)
+    untouched = ProposalForm(policy, filled)
+    assert untouched.is_valid(), untouched.errors
+    assert untouched.document == document
+    changed = ProposalForm(policy, {**filled, "live.confidence.share_below": "0.9"})
+    assert changed.is_valid(), changed.errors
+    assert checked_policy(changed.document) == with_live(
+        logit_range={"greatest": 5.0}, confidence={"share_below": 0.9}
+    )
+    (group, live) = changed.groups[-1]
+    assert [gate.gate.name for gate in live if gate.has_changed] == ["confidence"], group
+    refused = ProposalForm(policy, {**filled, "live.logit_range.greatest": "1e9"})
+    assert not refused.is_valid() and "less than or equal to" in str(refused.errors)
+
+
+@pytest.mark.django_db
+def test_a_policy_without_a_live_part_gets_one_by_the_form_only_where_it_says_otherwise() -> None:
+    plan = GatePolicy(number=1, body=canonical({"format": 1, "gates": FULL_POLICY["gates"]}))
+    for share, has_one in (("0.8", False), ("0.7", True)):
+        form = ProposalForm(plan, {**_filled(plan), "live.confidence.share_below": share})
+        assert form.is_valid(), form.errors
+        assert ("live" in form.document) == has_one
+
+
+def _filled(policy: GatePolicy) -> dict[str, Any]:
+    """The form as it is first shown, with a reason."""
     unbound = ProposalForm(policy)
     filled = {name: unbound.get_initial_for_field(field, name) for name, field in unbound.fields.items()}
-    form = ProposalForm(policy, {**filled, "reason": "as it stands"})
-    assert form.is_valid(), form.errors
-    assert form.document["live"]["logit_range"]["greatest"] == 5.0
+    return {**filled, "reason": "the tests"}

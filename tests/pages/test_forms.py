@@ -10,6 +10,7 @@ from django.utils.html import escape
 from audit.models import AuditEvent
 from deploy import pointer
 from deploy.models import PointerMove, Release
+from gates.live import DEFAULT_LIVE
 from gates.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
 from gates.rules import GATES, SEED_NAMES
@@ -415,6 +416,33 @@ class TestPolicies:
                 assert f'name="{gate.name}.{parameter.name}"' in page
                 assert meaning(gate.name, parameter.name), f"{gate.name}.{parameter.name} means nothing yet"
         assert 'min="0.34" max="0.9999"' in page
+        for name, thresholds in DEFAULT_LIVE.items():
+            for parameter in thresholds:
+                assert f'name="live.{name}.{parameter}"' in page
+                assert meaning(f"live {name}", parameter), f"live {name}.{parameter} means nothing yet"
+
+    def test_a_looser_live_gate_is_proposed_like_any_other_and_said_everywhere(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        fields = _policy_fields(signed_in("anna"))
+        changed = {
+            "live.confidence.share_below": "0.95",
+            "live.logit_range.greatest": "8",
+            "reason": "a surer model",
+        }
+        answer = signed_in("anna").post("/policies/propose/", {**fields, **changed}, follow=True)
+        told = [difference.sentence for difference in answer.context["differences"]]
+        assert told == [
+            "live logit range: greatest from 10 to 8, stricter",
+            "live confidence: share below from 0.8 to 0.95, looser",
+        ]
+        page = text(answer)
+        assert "live confidence: share below is 0.95; the full policy says 0.8." in page
+        assert "to begin with: less than 80 % over 90 %" in page
+        refused = signed_in("anna").post(
+            "/policies/propose/", {**fields, "live.confidence.predictions": "0", "reason": "a slip"}
+        )
+        assert refused.status_code == 400 and "greater than or equal to 1" in text(refused)
 
     def test_a_later_gate_becomes_advice_or_is_left_out_and_the_page_shows_the_difference(
         self, desk: scene.Scene, signed_in: SignedIn
