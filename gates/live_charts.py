@@ -1,6 +1,6 @@
 """What bots predict for real, drawn against what was measured before the release: plain Plotly figures, as gates.charts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -19,6 +19,10 @@ LIVE_TITLES = {
 }
 """Every picture there is, in the order in which pages show them."""
 BAND_WIDTH = 0.02
+LIVE_WIDTH = 0.8
+"""Of the picture of logits; the rest is the gate window's."""
+
+Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -84,28 +88,20 @@ def confidence(whole: Tally, document: Mapping[str, Any], asked: Mapping[str, fl
 
 
 def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
-    """The least and greatest logit of each window, against the allowed range and what was measured before."""
+    """The least and greatest logit of each window, against the allowed range, and beside how all of them lay on the gate
+    window.
+    """
     if not reaches:
         return None
     low, high = band["least"], band["greatest"]
+    before = charts.histogram(document.get("logits"))
     ends = [low, high, *(reach.least for reach in reaches), *(reach.greatest for reach in reaches)]
+    ends += [before[0][0], before[0][-1]] if before else []
     has_exploded = max(map(abs, ends)) > charts.EXPLODED
-    scale = drawing.signed_log if has_exploded else float
+    scale: Scale = drawing.signed_log if has_exploded else float
     data = [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": [reach.at.isoformat() for reach in reaches],
-            "y": [scale(value) for value in values],
-            "marker": {"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
-            "customdata": [f"{value:,.4g}" for value in values],
-            "hovertemplate": f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}<extra></extra>",
-        }
-        for name, values in (
-            ("least", [reach.least for reach in reaches]),
-            ("greatest", [reach.greatest for reach in reaches]),
-        )
+        _reached("least", reaches, [reach.least for reach in reaches], low, high, scale),
+        _reached("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
     ]
     layout = drawing.layout(
         LIVE_TITLES["live_logits"], "", "logit (logarithmic)" if has_exploded else "logit"
@@ -115,7 +111,44 @@ def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[
     if has_exploded:
         layout["yaxis"] |= drawing.log_ticks(max(map(abs, ends)))
     layout["shapes"] = [drawing.band("y", scale(low), scale(high)), *_measured_reach(document, scale)]
+    if before:
+        data.append(_beside(*before, scale))
+        layout["xaxis"]["domain"] = [0, LIVE_WIDTH]
+        layout["xaxis2"] = {"domain": [LIVE_WIDTH + 0.02, 1], "visible": False, "anchor": "y"}
     return {"data": data, "layout": layout}
+
+
+def _reached(
+    name: str, reaches: Sequence[Reach], values: Sequence[float], low: float, high: float, scale: Scale
+) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [reach.at.isoformat() for reach in reaches],
+        "y": [scale(value) for value in values],
+        "marker": {"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
+        "customdata": [f"{value:,.4g}" for value in values],
+        "hovertemplate": f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}<extra></extra>",
+    }
+
+
+def _beside(edges: Sequence[float], counts: Sequence[float], scale: Scale) -> Figure:
+    """The gate window's logits as bars that lie down, on the same axis as the live ones."""
+    all_logits = sum(counts) or 1
+    ends = [scale(edge) for edge in edges]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": "gate window",
+        "xaxis": "x2",
+        "x": [count / all_logits for count in counts],
+        "y": [(left + right) / 2 for left, right in pairwise(ends)],
+        "width": [right - left for left, right in pairwise(ends)],
+        "marker": {"color": GREY},
+        "customdata": [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)],
+        "hovertemplate": "gate window, %{customdata}: %{x:.2%}<extra></extra>",
+    }
 
 
 def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Figure:
@@ -158,7 +191,7 @@ def _outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
     }
 
 
-def _measured_reach(document: Mapping[str, Any], scale: Any) -> list[Figure]:
+def _measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figure]:
     found = document.get("logits")
     ends = [found.get(end) for end in ("least", "greatest")] if isinstance(found, Mapping) else []
     return [

@@ -44,7 +44,7 @@ def test_every_picture_stands_beside_what_was_measured_and_can_be_sent() -> None
 def test_what_leaves_the_live_gates_is_red() -> None:
     found = drawn(tally(classes=(90, 5, 5)), reaches(2.0, 9301.0))
     assert found["live_shares"]["data"][0]["marker"]["color"] == [RED, RED, RED]
-    least, greatest = found["live_logits"]["data"]
+    least, greatest = found["live_logits"]["data"][:2]
     assert (least["marker"]["color"], greatest["marker"]["color"]) == ([BLUE, BLUE], [BLUE, RED])
     assert "logarithmic" in found["live_logits"]["layout"]["yaxis"]["title"]["text"]
 
@@ -63,6 +63,18 @@ def test_both_histograms_are_of_one_height_where_they_agree() -> None:
     whole = Tally(350, 0, (100, 150, 100), tuple(counts), -1.0, 1.0)
     live, before = drawn(whole, [], document)["live_confidence"]["data"]
     assert before["y"] == pytest.approx(live["y"])
+
+
+def test_logits_stand_on_one_axis_with_how_they_lay_on_the_gate_window() -> None:
+    histogram = {"edges": [-3.0, -1.0, 1.0, 2.0], "counts": [25, 50, 25]}
+    document = {"logits": {"least": -3.0, "greatest": 2.0, "histogram": histogram}}
+    *live, before = drawn(tally(), reaches(2.0, 30.0), document)["live_logits"]["data"]
+    assert [each["name"] for each in live] == ["least", "greatest"]
+    assert (before["orientation"], before["x"], before["y"]) == ("h", [0.25, 0.5, 0.25], [-2.0, 0.0, 1.5])
+    exploded = {"logits": {**document["logits"], "histogram": {**histogram, "edges": [-9000, -1, 1, 2]}}}
+    layout = drawn(tally(), reaches(2.0), exploded)["live_logits"]["layout"]
+    assert "logarithmic" in layout["yaxis"]["title"]["text"], "an axis that holds both"
+    assert layout["yaxis"]["range"][0] < -3.9
 
 
 def test_without_a_measurement_the_live_side_is_drawn_alone() -> None:
