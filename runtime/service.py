@@ -49,6 +49,7 @@ LONGEST_UNCONFIRMED_S = 90.0
 """It brings a newly signed snapshot every minute; one that only chatters is left for asking."""
 
 _MAX_PROBLEM_BYTES = 16 * 1024
+_MAX_ETAG_LETTERS = 200
 _NOT_TAKEN = frozenset({400, 409, 413, 422})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -103,7 +104,7 @@ class Service:
                 return None
             self._expect_ok(response, self._problem(response))
             body = b"".join(self._chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
-            return Answer(body, response.headers.get("ETag"))
+            return Answer(body, _sound_etag(response.headers.get("ETag")))
 
     async def stream(self, hear: Callable[[Answer], None]) -> None:
         """Hand over snapshots as the service sends them: the one of now, then each new one. Nothing is verified here.
@@ -149,20 +150,19 @@ class Service:
 
         Raises ServiceUnavailable, NotAuthorised, and NotTaken where sending the same again is no use.
         """
-        self._expect_open()
         url = self._below(path)
+        credentials = self._credentials(url)
         try:
-            with self._http.stream("POST", url, json=document, headers=self._credentials(url)) as response:
+            with (
+                self._reaching(url),
+                self._http.stream("POST", url, json=document, headers=credentials) as response,
+            ):
                 if response.status_code in _NOT_TAKEN:
                     detail = _detail(self._problem(response))
                     raise NotTaken(self._say(f"{_place(url)} answers {response.status_code}{detail}"))
                 if response.status_code != httpx.codes.CREATED:
                     self._expect_ok(response, self._problem(response))
                 answer = json.loads(b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}")
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable(
-                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
-            ) from error
         except (ValueError, RecursionError, Refused) as error:
             raise ServiceUnavailable(f"{_place(url)} answers what cannot be read") from error
         return answer if isinstance(answer, dict) else {}
@@ -184,9 +184,19 @@ class Service:
         if digest.hexdigest() != file.sha256:
             raise FileRefused(f"its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…")
 
-    def _expect_open(self) -> None:
-        if self._http.is_closed:
-            raise ServiceUnavailable("this client is closed and asks nobody")
+    @contextmanager
+    def _reaching(self, url: httpx.URL) -> Iterator[None]:
+        """Tell what the network does, and a client that is closed before or meanwhile, as ServiceUnavailable."""
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise ServiceUnavailable(
+                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
+            ) from error
+        except RuntimeError as error:
+            if not self._http.is_closed:
+                raise
+            raise ServiceUnavailable("this client is closed and asks nobody") from error
 
     def _below(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
@@ -200,18 +210,13 @@ class Service:
     @contextmanager
     def _get(self, url: httpx.URL, headers: dict[str, str], *, may_leave: bool) -> Iterator[httpx.Response]:
         """GET, following a few redirects; `may_leave` allows other hosts, which are never shown the token."""
-        self._expect_open()
-        try:
-            for _ in range(MAX_REDIRECTS + 1):
-                with self._http.stream("GET", url, headers=headers | self._credentials(url)) as response:
-                    if response.status_code not in _REDIRECTS:
-                        yield response
-                        return
-                    url = self._next(response, may_leave=may_leave)
-        except httpx.HTTPError as error:
-            raise ServiceUnavailable(
-                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
-            ) from error
+        for _ in range(MAX_REDIRECTS + 1):
+            sent = headers | self._credentials(url)
+            with self._reaching(url), self._http.stream("GET", url, headers=sent) as response:
+                if response.status_code not in _REDIRECTS:
+                    yield response
+                    return
+                url = self._next(response, may_leave=may_leave)
         raise ServiceUnavailable(f"{_place(self.url)} redirects more than {MAX_REDIRECTS} times")
 
     def _credentials(self, url: httpx.URL) -> dict[str, str]:
@@ -273,6 +278,11 @@ class Service:
         """The message on one line, and without the token even where the other side echoes it."""
         printable = "".join(letter if letter.isprintable() else " " for letter in message)
         return printable.replace(self._token, "[token]")
+
+
+def _sound_etag(etag: str | None) -> str | None:
+    """One that can be sent back: of other letters no request can be made, and the bot would never ask again."""
+    return etag if etag and len(etag) <= _MAX_ETAG_LETTERS and all("!" <= x <= "~" for x in etag) else None
 
 
 def _is_problem(response: httpx.Response) -> bool:

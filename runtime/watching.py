@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0
 RETRY_ERRANDS_S = 5.0
 TICK_S = 1.0
+LONGEST_UNNOTED_S = 1.0
+"""A bot that crashes within it begins with the set before, and is told of this one again."""
 LEAST_HEARTBEAT_S, MOST_HEARTBEAT_S = 1.0, 300.0
 MOST_WINDOWS = 256
 """Kept while the service cannot be told; the oldest go first."""
@@ -147,6 +150,7 @@ class Watch:
     async def _fetch(self) -> None:
         while True:
             await self._has_errands.wait()
+            await self._let_others_follow()
             self._has_errands.clear()
             try:
                 await in_thread(self._follower.run_errands)
@@ -158,6 +162,16 @@ class Watch:
             if self._follower.has_errands and not self._has_errands.is_set():
                 loop = asyncio.get_running_loop()
                 loop.call_later(RETRY_ERRANDS_S * random.uniform(0.8, 1.2), self._has_errands.set)
+
+    async def _let_others_follow(self) -> None:
+        """What is in use is written down a moment later: the other bots of this process change over meanwhile."""
+        now = asyncio.get_running_loop().time
+        until = now() + random.uniform(0, min(LONGEST_UNNOTED_S, self._spread_s))
+        while not self._follower.is_waiting and (left := until - now()) > 0:
+            self._has_errands.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._has_errands.wait()
 
     def _tell(self) -> None:
         active = self._follower.active

@@ -292,6 +292,15 @@ def test_a_compressed_answer_is_not_unpacked(gate: Gate, client: Client, refuses
     refuses(client, EnvelopeRefused, "compressed")
 
 
+def test_an_etag_that_no_request_can_carry(gate: Gate, client: Client, new: Release) -> None:
+    """It is left aside: sent back it would be an error of the HTTP library, with every question from then on."""
+    gate.point_at(new)
+    gate.answers[SIGNED_PATH] = (200, {"ETag": '"\xff"'}, gate.envelope())
+    for _ in range(2):
+        active = client.refresh()
+        assert (active.release, active.problem) == (new.number, None)
+
+
 def test_a_304_that_nobody_asked_for(gate: Gate, bot: MakeBot) -> None:
     gate.answers[SIGNED_PATH] = (304, {}, b"")
     assert "answers 304" in str(bot().refresh().problem)

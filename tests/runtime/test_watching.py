@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -320,6 +321,79 @@ async def test_asyncio_hears_decides_and_flips_as_threads_do(
         gate.point_at(old)
         assert (await client.refresh()).release == old.number
     assert SIGNED_PATH in {asked.path for asked in gate.asked}
+
+
+def test_a_decision_waits_for_no_download(
+    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
+) -> None:
+    """The service hangs in the middle of a file; meanwhile the bot decides again and again, from what it has."""
+    gate.point_at(old)
+    client = bot(timeout_s=60)
+    gate.files[new.sha256("BTC", "model.onnx")] = HALF
+    with watching(client):
+        wait_until(lambda: client.active.has_model, "the first release is in use")
+        gate.point_at(new)
+        wait_until(lambda: new.sha256("BTC", "model.onnx") in gate.downloads(), "the download has begun")
+        began = time.monotonic()
+        assert {client.predict("BTC", candles).release for _ in range(20)} == {old.number}
+        assert client._follower.is_waiting and time.monotonic() - began < 30
+        gate.let_go.set()
+
+
+async def test_asyncio_a_hanging_service_holds_up_neither_loop_nor_decision(
+    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
+) -> None:
+    gate.point_at(old)
+    now = asyncio.get_running_loop().time
+    async with AsyncClient(gate.url, TOKEN, gate.public_key, cache_dir, timeout_s=60) as client:
+        assert (await client.refresh()).release == old.number
+        gate.files[new.sha256("BTC", "model.onnx")] = HALF
+        gate.point_at(new)
+        asking = asyncio.create_task(client.refresh())
+        while new.sha256("BTC", "model.onnx") not in gate.downloads():
+            await asyncio.sleep(0.005)
+        began = now()
+        assert {(await client.predict("BTC", candles)).release for _ in range(20)} == {old.number}
+        assert not asking.done() and now() - began < 30
+        gate.let_go.set()
+        assert "cannot be reached" in str((await asking).problem)
+
+
+async def test_asyncio_starts_offline_and_without_anything_is_neutral(
+    gate: Gate, bot: MakeBot, cache_dir: Path, tmp_path: Path, old: Release, candles: pl.DataFrame
+) -> None:
+    gate.point_at(old)
+    bot().refresh()
+    gate.stop()
+    for folder, release, says in (
+        (cache_dir, old.number, "stale since "),
+        (tmp_path / "empty", None, "no model: "),
+    ):
+        async with AsyncClient(gate.url, TOKEN, gate.public_key, folder) as client:
+            assert (await client.predict("BTC", candles)).release == release
+            assert "cannot be reached" in str((await client.refresh()).problem)
+            decision = await client.predict("BTC", candles)
+            assert (decision.release, decision.reason.startswith(says)) == (release, True)
+
+
+def test_closing_while_it_asks_is_told_and_not_raised(gate: Gate, bot: MakeBot, old: Release) -> None:
+    gate.point_at(old)
+    client = bot()
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_asked.set()
+        may_answer.wait(20)
+
+    gate.before_snapshot = hold
+    found: list[Active] = []
+    asking = threading.Thread(target=lambda: found.append(client.refresh()))
+    asking.start()
+    assert is_asked.wait(20)
+    client.close()
+    may_answer.set()
+    asking.join(20)
+    assert [active.problem is not None for active in found] == [True]
 
 
 async def test_bots_of_one_process_share_what_they_loaded_and_verified(
