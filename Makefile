@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults power soak chaos screenshots lock clean
+.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults schemathesis power soak chaos screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench-gpu: setup ## training on a GPU against the seed's loop on that same GPU; 
 
 faults: setup ## plant every fault and see which gate catches it, then judge healthy bundles; the table goes to docs/
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults
+
+schemathesis: setup ## ask every operation of the running API what its schema allows and what not (ARGS="--seed 7")
+	OMP_NUM_THREADS=1 $(PY) -m tests.api.conformance $(ARGS)
 
 power: setup chromium ## how often V7 is released at every drift (an hour the first time; it goes on where it stopped)
 	$(PY) -m benchmarks.power
