@@ -8,6 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +122,7 @@ def _ask(question: Callable[[BaseCache], int]) -> int:
 
 
 def _add_one(cache: BaseCache, window: Window) -> int:
-    cache.add(
-        window.key, 0, timeout=2 * window.seconds
-    )  # longer than it counts, not to end between these two lines
-    try:
+    with suppress(ValueError):  # the window's first request
         return cache.incr(window.key)
-    except ValueError:  # Redis was started anew between them
-        return 1
+    # Kept for longer than it counts, so that no count ends while it is added to.
+    return 1 if cache.add(window.key, 1, timeout=2 * window.seconds) else cache.incr(window.key)

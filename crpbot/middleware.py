@@ -30,6 +30,18 @@ def content_security_policy(get_response: Handler) -> Handler:
     return middleware
 
 
+def answers_are_not_kept(get_response: Handler) -> Handler:
+    """What the API answers is for whoever asked, and as it is now: nothing on the way keeps it, unless the view says so."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return middleware
+
+
 class a_role_to_look:
     """A signed-in person without any role is told to ask for one, wherever they go.
 

@@ -98,6 +98,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "crpbot.static_files.StaticFiles",
     "crpbot.middleware.content_security_policy",
+    "crpbot.middleware.answers_are_not_kept",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -247,7 +248,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.Limit"],
     # In a second, minute, hour or day; empty: as often as they like. docs/operations.md tells what each is for.
     "DEFAULT_THROTTLE_RATES": {
-        "reads": env.str("CRPBOT_RATE_READS", "1200/min"),
+        "reads": env.str("CRPBOT_RATE_READS", "3000/min"),
         "files": env.str("CRPBOT_RATE_FILES", "60000/min"),
         "decisions": env.str("CRPBOT_RATE_DECISIONS", "120/min"),
         "uploads": env.str("CRPBOT_RATE_UPLOADS", "30/min"),

@@ -110,3 +110,13 @@ def test_an_answer_is_read_as_nothing_but_what_it_is(as_viewer: Caller) -> None:
     response = as_viewer.get("coins/")
     assert response["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in response["Content-Security-Policy"]
+
+
+def test_nothing_on_the_way_keeps_an_answer(as_viewer: Caller, anonymous: Caller) -> None:
+    assert as_viewer.get("coins/")["Cache-Control"] == "no-store"
+    assert anonymous.get("coins/")["Cache-Control"] == "no-store"
+    assert anonymous.get("/api/nothing/")["Cache-Control"] == "no-store"
+
+
+def test_another_hosts_name_is_a_problem_too(anonymous: Caller) -> None:
+    assert_problem(anonymous.get("coins/", headers={"Host": "evil.example"}), 400)
