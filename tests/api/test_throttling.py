@@ -13,6 +13,7 @@ from accounts.models import User
 from deploy import pointer
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem, with_token
+from tests.api.test_scopes import MATRIX, endpoints
 
 pytestmark = pytest.mark.django_db
 
@@ -78,6 +79,25 @@ def test_reading_deciding_uploading_and_what_bots_say_are_counted_apart(
         again = {kind: [ask().status_code for _ in range(2)][1] for kind, ask in asked.items()}
         assert {kind for kind, status in again.items() if status == 429} == {scarce}
     assert bot.get("active/").status_code == 503, "there is no pointer; it was not turned away"
+
+
+def test_nothing_is_without_a_limit_but_a_pin_and_what_bots_follow(settings: Any) -> None:
+    scopes = {
+        (method, name): getattr(
+            view, *(("reading_scope", "reads") if method == "GET" else ("throttle_scope", "decisions"))
+        )
+        for name, view in endpoints()
+        for method in ("GET", "POST", "PATCH")
+        if (method, name) in MATRIX
+    }
+    assert {operation for operation, scope in scopes.items() if scope is None} == {
+        ("POST", "pin"),
+        ("GET", "active"),
+        ("GET", "active-signed"),
+        ("GET", "active-stream"),
+    }
+    assert set(scopes.values()) - {None} <= set(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"])
+    assert {name for (_, name), scope in scopes.items() if scope == "uploads"} == {"datasets", "bundles"}
 
 
 def test_a_pin_is_never_refused_for_being_asked_often(as_approver: Caller, rates: Any) -> None:
