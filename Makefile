@@ -74,7 +74,7 @@ unit: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not soak"
 
 postgresql: setup
-	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -m "postgresql and not soak"
+	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -n 2 -m "postgresql and not soak"
 
 wheel: setup ## what a bot installs, crpbot-runtime, in dist
 	@$(PY) -m distribution.wheel dist

@@ -15,4 +15,8 @@ def start(folder: str) -> str:
 
     server = pgserver.get_server(f"{folder}/postgresql", cleanup_mode="stop")
     atexit.register(server.cleanup)
+    # What a power cut would take is of no value to anybody; the settings are read again without a restart.
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        server.psql(f"ALTER SYSTEM SET {setting} = off;")
+    server.psql("SELECT pg_reload_conf();")
     return str(server.get_uri())

@@ -16,7 +16,8 @@ os.environ["CRPBOT_PROFILE"] = "embedded"
 os.environ.pop("CRPBOT_SIGNING_KEYS_DIR", None)  # no test signs with anybody's real key
 if not _inherited:
     atexit.register(shutil.rmtree, _state, ignore_errors=True)
-    if os.environ.get("CRPBOT_TEST_DATABASE") == "postgresql":
+    # One server for all workers of pytest-xdist, each of which has a database of its own: they inherit its address.
+    if os.environ.get("CRPBOT_TEST_DATABASE") == "postgresql" and "PYTEST_XDIST_WORKER" not in os.environ:
         from tests.postgres import start
 
         os.environ["CRPBOT_DATABASE_URL"] = start(_state)
