@@ -1,31 +1,16 @@
-"""What bots say they run: their heartbeats, and the moment at which all of them had followed a move.
-
-Many heartbeats are written in one transaction, which takes no lock of the audit: a thousand bots acknowledge a move within
-seconds. Only one that contradicts its epoch's release becomes an event, once for each epoch of the pointer.
-"""
+"""What a bot says it runs, held against what its epoch's release holds."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import Count, F, Max, Q
-from django.utils import timezone
-
-from accounts.rules import GATE, Actor
-from audit import services as audit
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from accounts.rules import Actor
+from audit.errors import Conflict, InvalidInput
 from audit.rules import canonical
-from deploy import fleet, pointer, snapshot
-from deploy.models import Acknowledgement, Bot, Convergence, PointerMove, Release, ReleaseCoin
+from deploy.models import Bot, PointerMove, ReleaseCoin
 from deploy.rules import Running, differences
-
-MOST_INSTANCES = 5_000
-"""Of one token's user: made-up names fill no disk."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +35,6 @@ class Heartbeat:
         return hashlib.sha256(canonical({"said": said}).encode()).hexdigest()
 
 
-# By hand, in one question: a thousand bots ask it within seconds of a move, and building three costs more than asking.
-_WORLD = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(epoch) FROM deploy_pointermove),
-    EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
-
-
-@dataclass(frozen=True)
-class _World:
-    """What every heartbeat is held against."""
-
-    service: str
-    epoch: int | None
-    has_candidate: bool
-
-
-def _world() -> _World:
-    with connection.cursor() as cursor:
-        cursor.execute(_WORLD)
-        service, epoch, has_candidate = cursor.fetchone()
-    return _World(service or snapshot.service_name(), epoch, bool(has_candidate))
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a bot is told in return."""
-
-    epoch: int | None
-    next: Release | None
-
-
 @dataclass(frozen=True)
 class Report:
     """A heartbeat, and whose token it came with."""
@@ -92,76 +48,21 @@ class Report:
         return self.actor.name, self.said.instance
 
 
-def heartbeat(said: Heartbeat, *, actor: Actor) -> Heard:
-    """Write down what one bot runs; as `heartbeats`, but a refusal is raised."""
-    (outcome,) = heartbeats([Report(actor, said)])
-    if isinstance(outcome, DomainError):
-        raise outcome
-    return outcome
+@dataclass(frozen=True)
+class Expected:
+    """What one epoch said every bot must run. It never changes, so a process looks it up once."""
 
-
-def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
-    """Write down what these bots run, and acknowledge each one's epoch where it is the first to name it: all or none.
-
-    What each is told, in their order: NotAllowed for anybody but a bot, InvalidInput where what it says cannot be meant,
-    Conflict for a bot that follows another service, and for one instance too many. A refused one leaves the others alone.
-    """
-    world, now = _world(), timezone.now()
-    refusals = [_refusal(report, world.service) for report in reports]
-    sound = [report for report, refusal in zip(reports, refusals, strict=True) if refusal is None]
-    written = list[_Written]()
-    with transaction.atomic(savepoint=False):
-        for turn in _turns(sound):
-            written += _write([_judged(report, world.service) for report in turn], now)
-    _record_mixtures([one for one in written if one.judged.differs], at=world.epoch or 0)
-    heard = Heard(world.epoch, pointer.announced() if world.has_candidate else None)
-    known = {one.judged.report.bot for one in written}
-    return [
-        refusal or (heard if report.bot in known else _crowded(report))
-        for report, refusal in zip(reports, refusals, strict=True)
-    ]
-
-
-def _turns(reports: Sequence[Report]) -> list[list[Report]]:
-    """One bot may have spoken twice meanwhile: then once in each turn, the first word first."""
-    turns: list[dict[tuple[str, str], Report]] = []
-    for report in reports:
-        turn = next((turn for turn in turns if report.bot not in turn), None)
-        if turn is None:
-            turns.append(turn := {})
-        turn[report.bot] = report
-    return [list(turn.values()) for turn in turns]
-
-
-def _refusal(report: Report, service: str) -> DomainError | None:
-    try:
-        if not report.actor.is_bot:
-            raise NotAllowed(f"{report.actor} is no bot: only a bot's token says what a bot runs.")
-        _require_sense(report.said, service)
-    except DomainError as refusal:
-        return refusal
-    return None
-
-
-def _require_sense(said: Heartbeat, service: str) -> None:
-    if said.service is not None and said.service != service:
-        raise Conflict(
-            f"This bot follows the service {said.service}, and this is {service}: their epochs are not comparable."
-            " Give the bot this service's address, key and token, and a cache folder of its own."
-        )
-    running = said.running
-    if said.epoch is None and (running.release is not None or running.line or running.bundles):
-        raise InvalidInput("A bot that names no epoch runs no release and no bundles.", field="epoch")
-    if said.epoch is not None and said.service is None:
-        raise InvalidInput("Name the service whose epoch this is.", field="service")
+    epoch: int
+    moved_at: datetime
+    running: Running
 
 
 @dataclass(frozen=True)
-class _Judged:
+class Judged:
     """A heartbeat held against what its epoch's release holds."""
 
     report: Report
-    expected: "_Expected | None"
+    expected: Expected | None
     differs: str
 
     @property
@@ -195,105 +96,27 @@ class _Judged:
         return before is not None and before.claim == self.report.said.claim and not before.differs
 
 
-@dataclass(frozen=True)
-class _Written:
-    """A heartbeat that stands in its bot's row."""
+def require_sense(said: Heartbeat, service: str) -> None:
+    """Raise Conflict for a bot that follows another service, InvalidInput for what cannot be meant."""
+    if said.service is not None and said.service != service:
+        raise Conflict(
+            f"This bot follows the service {said.service}, and this is {service}: their epochs are not comparable."
+            " Give the bot this service's address, key and token, and a cache folder of its own."
+        )
+    running = said.running
+    if said.epoch is None and (running.release is not None or running.line or running.bundles):
+        raise InvalidInput("A bot that names no epoch runs no release and no bundles.", field="epoch")
+    if said.epoch is not None and said.service is None:
+        raise InvalidInput("Name the service whose epoch this is.", field="service")
 
-    judged: _Judged
-    bot: Bot
 
-
-def _judged(report: Report, service: str) -> _Judged:
+def judged(report: Report, service: str) -> Judged:
+    """Hold a report against what its epoch says every bot must run."""
     expected = _expected(service, report.said.epoch)
-    return _Judged(report, expected, _differs(report.said, expected))
+    return Judged(report, expected, _differs(report.said, expected))
 
 
-def _write(turn: Sequence[_Judged], now: datetime) -> list[_Written]:
-    """Write one heartbeat a bot, in the caller's transaction; a new bot for which there is no room is left out."""
-    before = _rows_of([one.report for one in turn])
-    _update([one for one in turn if one.report.bot in before], before, now)
-    bots = before | _made([one for one in turn if one.report.bot not in before], now)
-    written = [_Written(one, bots[one.report.bot]) for one in turn if one.report.bot in bots]
-    _acknowledge(
-        [one for one in written if not one.judged.is_known_to(before.get(one.judged.report.bot))], now
-    )
-    return written
-
-
-def _rows_of(reports: Sequence[Report]) -> dict[tuple[str, str], Bot]:
-    """The known bots, locked in one order: another process may be writing to the same rows."""
-    instances = dict[str, list[str]]()
-    for report in reports:
-        instances.setdefault(report.actor.name, []).append(report.said.instance)
-    named = Q(pk=None)
-    for name, these in instances.items():
-        named |= Q(name=name, instance__in=these)
-    rows = Bot.objects.filter(named).order_by("pk").select_for_update(no_key=True)
-    return {(row.name, row.instance): row for row in rows.only("name", "instance", "claim", "differs")}
-
-
-def _update(known: Sequence[_Judged], rows: Mapping[tuple[str, str], Bot], now: datetime) -> None:
-    """One write for all that say the same; never over what another process heard later."""
-    alike = dict[tuple[object, ...], list[_Judged]]()
-    for one in known:
-        alike.setdefault(one.likeness, []).append(one)
-    for these in alike.values():
-        found = Bot.objects.filter(pk__in=[rows[one.report.bot].pk for one in these])
-        found.filter(last_heard_at__lte=now).update(**these[0].columns(now))
-
-
-def _made(news: Sequence[_Judged], now: datetime) -> dict[tuple[str, str], Bot]:
-    """Rows for those heard of for the first time, in one order too; one that another process has just made is it."""
-    if not news:
-        return {}
-    room = _room({one.report.actor.name for one in news})
-    made = dict[tuple[str, str], Bot]()
-    for one in sorted(news, key=lambda one: one.report.bot):
-        name, instance = one.report.bot
-        if room[name] > 0:
-            room[name] -= 1
-            made[name, instance] = Bot(name=name, instance=instance, first_heard_at=now, **one.columns(now))
-    Bot.objects.bulk_create(
-        made.values(),
-        update_conflicts=True,
-        unique_fields=["name", "instance"],
-        update_fields=list(news[0].columns(now)),
-    )
-    return made
-
-
-def _room(names: Collection[str]) -> dict[str, int]:
-    """How many more instances each of these tokens' users may have."""
-    counted = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
-    return dict.fromkeys(names, MOST_INSTANCES) | {name: MOST_INSTANCES - held for name, held in counted}
-
-
-def _acknowledge(news: Sequence[_Written], now: datetime) -> None:
-    Acknowledgement.objects.bulk_create(
-        [
-            Acknowledgement(
-                bot=one.bot,
-                move_id=expected.epoch,
-                at=now,
-                seconds=max(0.0, (now - expected.moved_at).total_seconds()),
-            )
-            for one in news
-            if (expected := one.judged.expected) is not None and not one.judged.differs
-        ],
-        ignore_conflicts=True,
-    )
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What one epoch said every bot must run. It never changes, so a process looks it up once."""
-
-    epoch: int
-    moved_at: datetime
-    running: Running
-
-
-def _expected(service: str, epoch: int | None) -> _Expected | None:
+def _expected(service: str, epoch: int | None) -> Expected | None:
     """None without an epoch, and for one that this service never had."""
     try:
         return None if epoch is None else _of_the_epoch(service, epoch)
@@ -302,105 +125,18 @@ def _expected(service: str, epoch: int | None) -> _Expected | None:
 
 
 @lru_cache(maxsize=64)
-def _of_the_epoch(service: str, epoch: int) -> _Expected:
+def _of_the_epoch(service: str, epoch: int) -> Expected:
     """Raises PointerMove.DoesNotExist, which is not remembered: the epoch may come."""
     move = PointerMove.objects.select_related("release").get(pk=epoch)
     rows = ReleaseCoin.objects.filter(release=move.release, bundle__isnull=False)
     bundles = dict(rows.values_list("coin__symbol", "bundle__digest")) if move.release else {}
     line = move.release.line if move.release else None
-    return _Expected(epoch, move.moved_at, Running(move.release_id, line, bundles))
+    return Expected(epoch, move.moved_at, Running(move.release_id, line, bundles))
 
 
-def _differs(said: Heartbeat, expected: _Expected | None) -> str:
+def _differs(said: Heartbeat, expected: Expected | None) -> str:
     if said.epoch is None:
         return ""
     if expected is None:
         return f"this service never had epoch {said.epoch}"
     return differences(said.running, expected.running)
-
-
-def _crowded(report: Report) -> Conflict:
-    return Conflict(
-        f"{report.actor.name} has {MOST_INSTANCES} instances already. Give an instance one name that it keeps over restarts;"
-        " one that is not heard of any more is forgotten in time."
-    )
-
-
-def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
-    """At most one event for each bot and epoch of the pointer (`at`), whatever it says how often."""
-    found = {one.bot.pk: one for one in mixed}
-    unreported = Bot.objects.exclude(differed_at_epoch=at)
-    news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
-    if not news:
-        return
-    with transaction.atomic():
-        audit.lock_head()
-        for key in news:
-            if unreported.filter(pk=key).update(differed_at_epoch=at):
-                _record_mixture(found[key])
-
-
-def _record_mixture(one: _Written) -> None:
-    said, expected = one.judged.report.said, one.judged.expected
-    audit.record(
-        "bot.mixture",
-        one.bot,
-        actor=one.judged.report.actor,
-        reason=one.judged.differs,
-        detail={
-            "epoch": said.epoch,
-            "release": said.running.release,
-            "line": said.running.line,
-            "bundles": dict(said.running.bundles),
-            "expected": dict(expected.running.bundles) if expected else {},
-            "client_version": said.client_version,
-        },
-    )
-
-
-def watch_bots() -> None:
-    """Write down when a move has converged, and forget bots that nobody has heard of for long."""
-    record_convergence()
-    forget()
-
-
-def record_convergence() -> Convergence | None:
-    """The pointer's epoch, once every live bot has acknowledged it: recorded once, with an event."""
-    now = pointer.current()
-    if now is None or Convergence.objects.filter(pk=now.epoch).exists():
-        return None
-    found = fleet.fleet(now, None)
-    if not found.has_converged:
-        return None
-    slowest = slowest_seconds(now)
-    with transaction.atomic():
-        audit.lock_head()
-        if Convergence.objects.filter(pk=now.epoch).exists():
-            return None  # another reconciler was first
-        made = Convergence.objects.create(
-            move=now, at=timezone.now(), bots=found.live, slowest_seconds=slowest
-        )
-        detail = {"bots": found.live, "slowest_seconds": slowest}
-        audit.record("pointer.converged", now, actor=GATE, reason=f"{found.live} bots run it", detail=detail)
-    return made
-
-
-def slowest_seconds(move: PointerMove) -> float | None:
-    """The longest that a live bot took which was there when the pointer moved; None where there was none."""
-    rows = Acknowledgement.objects.filter(
-        move=move, bot__in=fleet.live(), bot__first_heard_at__lte=F("move__moved_at")
-    )
-    slowest: float | None = rows.aggregate(slowest=Max("seconds"))["slowest"]
-    return slowest
-
-
-def forget() -> None:
-    """Bots that were not heard of for very long, and acknowledgements as old, go; those of the pointer's epoch stay."""
-    before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
-    last = PointerMove.objects.aggregate(epoch=Max("epoch"))["epoch"]
-    for rows in (
-        Acknowledgement.objects.filter(at__lt=before).exclude(move_id=last),
-        Bot.objects.filter(last_heard_at__lt=before),
-    ):
-        if rows.exists():
-            rows.delete()

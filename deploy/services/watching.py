@@ -18,8 +18,8 @@ from deploy.alarms import Trouble
 from deploy.models import Alarm, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.readiness import readiness
+from deploy.services.convergence import watch_bots
 from deploy.services.live import watch_live
-from deploy.services.reporting import watch_bots
 from gates import services as gates
 from gates.models import Measurement
 

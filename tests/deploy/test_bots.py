@@ -20,7 +20,7 @@ from audit.models import AuditEvent
 from deploy import alarms, fleet, pointer, services, snapshot
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.rules import Running, differences
-from deploy.services import Heartbeat, reporting
+from deploy.services import Heartbeat, hearing
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 
@@ -196,7 +196,7 @@ class TestHeartbeat:
 
     def test_made_up_instances_do_not_grow_without_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = scenarios.service_in_use()
-        monkeypatch.setattr(reporting, "MOST_INSTANCES", 2)
+        monkeypatch.setattr(hearing, "MOST_INSTANCES", 2)
         for instance in ("a", "b"):
             hear(on(now, instance))
         with pytest.raises(Conflict, match="2 instances already"):
