@@ -1,5 +1,6 @@
 """The web process: the edge in front, then what a request may weigh, then Django."""
 
+import gc
 import os
 import resource
 from typing import cast
@@ -25,3 +26,6 @@ def allow_open_files() -> None:
 
 allow_open_files()
 application = Edge(cast(App, Limits(cast(App, django_application))))
+# What is loaded by now stays: to look through all of it for rubbish, now and then, would keep every bot waiting.
+gc.collect()
+gc.freeze()

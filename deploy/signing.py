@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.utils import timezone
@@ -162,9 +163,9 @@ def _signed(found: _Signable) -> Envelope:
 
 def _document(found: _Signable) -> dict[str, Any]:
     """The plain snapshot, and what makes it proof: times, the end of the audit chain, every coin's diagnosis."""
-    document = snapshot.document(found.move)
     release, move = found.move.release, found.move
     places = places_of(release) if release else []
+    document = snapshot.document(move, places)
     for place in places:
         if place.bundle is not None:
             document["models"][place.coin.symbol]["diagnosis"] = _diagnosis(place, move.policy)
@@ -175,15 +176,20 @@ def _document(found: _Signable) -> dict[str, Any]:
         "audit_head": _audit_head(move, found.issued_at),
         # Which coins the release is of, apart from what is announced for each: one left out by mistake shows.
         "coins": [place.coin.symbol for place in places],
-        "next": _announced(found.following),
+        "next": _announced(found.service, found.following),
         # Also while the bots run it: what a pin leads to is said in one place.
-        "fallback": _announced(found.fallback),
+        "fallback": _announced(found.service, found.fallback),
     }
 
 
-def _announced(release: Release | None) -> dict[str, Any] | None:
-    if release is None:
-        return None
+def _announced(service: str, release: Release | None) -> dict[str, Any] | None:
+    return None if release is None else _of_the_release(service, release.pk)
+
+
+@lru_cache(maxsize=16)
+def _of_the_release(service: str, number: int) -> dict[str, Any]:
+    """What is announced has settled, and never changes: a process looks it up once, and not while a move waits."""
+    release = Release.objects.get(pk=number)
     places = [place for place in places_of(release) if place.bundle is not None]
     models = {place.coin.symbol: snapshot.model(place) | {"diagnosis": _diagnosis(place)} for place in places}
     simulated = any(model["simulated"] for model in models.values())

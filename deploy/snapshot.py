@@ -3,6 +3,7 @@
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +39,15 @@ def of(move: PointerMove) -> Snapshot:
     return Snapshot(move.epoch, body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
-def document(move: PointerMove) -> dict[str, Any]:
-    """The snapshot as a document; the same move gives the same document, byte for byte."""
+def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
+    """The snapshot as a document; the same move gives the same document, byte for byte.
+
+    `places` are those of the move's release, where they were read already.
+    """
     release = move.release
-    places = [place for place in places_of(release) if place.bundle] if release else []
+    if places is None:
+        places = places_of(release) if release else []
+    places = [place for place in places if place.bundle]
     event = AuditEvent.objects.get(pk=move.audit_seq)
     return {
         "service": service_name(),

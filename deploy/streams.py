@@ -168,6 +168,8 @@ class Streams:
             for subscriber in self._subscribers:
                 if subscriber.offered is not envelope:
                     self._offer(subscriber, envelope)
+            # All is sent before anything else is asked for: that runs in a thread, and the two would take turns.
+            await asyncio.sleep(0)
         except DomainError as refusal:
             self._tell(f"nothing is streamed: {refusal.message}")
         except Exception:  # noqa: BLE001 - whatever the database raises, the streams outlive it
