@@ -13,6 +13,8 @@ from runtime.errors import CacheFailed
 
 FORMAT = 1
 
+Identity = tuple[int, int, int]
+
 
 @contextmanager
 def told_as_cache_failed(path: Path) -> Iterator[None]:
@@ -21,6 +23,15 @@ def told_as_cache_failed(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CacheFailed(f"{path}: {error.strerror or error}") from error
+
+
+def identity(path: Path) -> Identity | None:
+    """What changes whenever `write_json` has written this file; None where there is none. Raises OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from runtime.disk import read_json, told_as_cache_failed, write_json
+from runtime.disk import Identity, identity, read_json, told_as_cache_failed, write_json
 from runtime.envelope import PublicKeys, Signed, verify, without_verifying
 from runtime.errors import CacheFailed, Refused
 from runtime.snapshot import Named, Snapshot
@@ -53,6 +53,8 @@ class Notes:
         self._draft_folder = draft_folder
         # What was followed was also seen: a lost file of marks does not open the door to old epochs.
         self._highest: dict[str, Mark] = {}
+        self._marks_known: dict[str, Mark] = {}
+        self._marks_read: Identity | None = None
         for kept in self.followed():
             self._lift(kept.snapshot.service, Mark(kept.snapshot.epoch, kept.snapshot.content))
         self._is_unwritten = False
@@ -149,8 +151,15 @@ class Notes:
 
     def _marks_on_disk(self) -> dict[str, Mark]:
         try:
-            services = (read_json(self._marks) or {"services": {}})["services"]
-            return {name: Mark(int(mark["epoch"]), str(mark["content"])) for name, mark in services.items()}
+            # Asked for at every move, and hardly ever written by another: a file that is still the same is not read again.
+            written = identity(self._marks)
+            if written is None or written != self._marks_read:
+                services = (read_json(self._marks) or {"services": {}})["services"]
+                self._marks_known = {
+                    name: Mark(int(mark["epoch"]), str(mark["content"])) for name, mark in services.items()
+                }
+                self._marks_read = written
+            return self._marks_known
         except (OSError, *DAMAGE) as error:
             logger.warning("the epochs seen so far cannot be read: %s", error)
             return {}

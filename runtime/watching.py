@@ -24,13 +24,16 @@ logger = logging.getLogger(__name__)
 LONGEST_PAUSE_S = 60.0
 RETRY_ERRANDS_S = 5.0
 TICK_S = 1.0
-LONGEST_UNNOTED_S = 1.0
-"""A bot that crashes within it begins with the set before, and is told of this one again."""
+NOTE_S = 0.002
+"""What writing down a flip takes of the interpreter, which all bots of one process share."""
 LEAST_HEARTBEAT_S, MOST_HEARTBEAT_S = 1.0, 300.0
 MOST_WINDOWS = 256
 """Kept while the service cannot be told; the oldest go first."""
 
 Given = TypeVar("Given")
+
+_running: set["Watch"] = set()
+"""Those of this process."""
 
 # Of its own: a bot's other uses of the default pool must not wait for our network.
 _threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="crpbot")
@@ -80,9 +83,11 @@ class Watch:
     async def run(self) -> None:
         """Until cancelled; raises only what `on_change` raises."""
         loops = [asyncio.create_task(one) for one in (self._listen(), self._fetch(), self._report())]
+        _running.add(self)
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            _running.discard(self)
             for task in loops:
                 task.cancel()
             ended = await asyncio.gather(*loops, return_exceptions=True)
@@ -164,9 +169,12 @@ class Watch:
                 loop.call_later(RETRY_ERRANDS_S * random.uniform(0.8, 1.2), self._has_errands.set)
 
     async def _let_others_follow(self) -> None:
-        """What is in use is written down a moment later: the other bots of this process change over meanwhile."""
+        """What is in use is written down once the other bots of this process have changed over too; a lone bot's at once.
+
+        One that crashes before begins with the set before, and is told of this one again.
+        """
         now = asyncio.get_running_loop().time
-        until = now() + random.uniform(0, min(LONGEST_UNNOTED_S, self._spread_s))
+        until = now() + random.uniform(0, NOTE_S * (len(_running) - 1))
         while not self._follower.is_waiting and (left := until - now()) > 0:
             self._has_errands.clear()
             with suppress(TimeoutError):
