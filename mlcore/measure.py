@@ -104,17 +104,20 @@ def measure(
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
     subject = Subject(inspection, frame, training_frame, baseline, seed)
+    files = {
+        "bundle": inspection.bundle_part(),
+        "scaler": inspection.scaler_part(),
+        "weights": inspection.weights_part,
+    }
+    subject.prepare()
     found = {
         "format": FORMAT,
         **_names(inspection),
         "bundle_digest": expected_digest,
         "dataset_digest": subject.dataset_digest,
-        "bundle": inspection.bundle_part(),
-        "scaler": inspection.scaler_part(),
-        "weights": inspection.weights_part,
+        **files,
         **_UNMEASURED,
     }
-    subject.prepare()
     parts = (
         partial(_behaviour, subject),
         *(partial(_section, subject, *named) for named in _SECTIONS.items()),

@@ -196,9 +196,9 @@ def _cuts_match(subject: Subject) -> bool:
 
 def _stop_figures(subject: Subject, training: Examples) -> dict[str, Any]:
     stop = training.split.stop
-    assert subject.training_cuts is not None
+    logits = subject.stop_logits
+    assert subject.training_cuts is not None and logits is not None
     classes = labels.label(training.scaled_returns, subject.training_cuts)
-    logits = subject.predictor.logits(training.features[stop])
     parameters = subject.manifest.document.get("parameters")
     weights = np.ones(3)
     if claimed(parameters, "weighs_classes") is True:

@@ -24,6 +24,12 @@ from mlcore.predictor import Predictor, softmax
 
 SINGLE_ROWS = 512
 
+_SHARED = (
+    ("examples", "dataset_digest"),
+    ("training", "logits", "single_logits", "stop_logits", "training_cuts"),
+)
+"""What many figures are made from, the second from the first; in each the longest first, so that none is left for last."""
+
 
 @dataclass
 class Subject:
@@ -43,8 +49,7 @@ class Subject:
 
     def prepare(self) -> None:
         """Work out what many figures share, side by side. What cannot be had says so to whoever needs it."""
-        shared = ("dataset_digest", "examples"), ("training", "training_cuts", "hits", "single_logits")
-        for names in shared:
+        for names in _SHARED:
             side_by_side.each(self._attempt, names)
 
     def _attempt(self, name: str) -> None:
@@ -124,6 +129,12 @@ class Subject:
     def logits(self) -> np.ndarray:
         """Of the gate window in one batch, float32 [n, 3], finite or not."""
         return self.predictor.logits(self.examples.features[self.examples.split.gate])
+
+    @cached_property
+    def stop_logits(self) -> np.ndarray | None:
+        """Of its training's stop window, float32 [n, 3]; None where the training's candles are not at hand."""
+        training = self.training
+        return None if training is None else self.predictor.logits(training.features[training.split.stop])
 
     @cached_property
     def single_rows(self) -> np.ndarray:

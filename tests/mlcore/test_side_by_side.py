@@ -54,8 +54,38 @@ def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest
     before = threading.active_count()
     seen = side_by_side.each(lambda _: threading.current_thread(), ["one"])
     assert seen == [threading.current_thread()]
-    assert threading.current_thread() not in side_by_side.each(lambda _: threading.current_thread(), "ab")
+    meeting = threading.Barrier(2, timeout=10)
+    assert sorted(side_by_side.each(lambda _: meeting.wait(), "ab")) == [0, 1]
     assert threading.active_count() == before
+
+
+def test_work_within_work_goes_to_the_same_threads_and_whoever_is_free_helps_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on(2, monkeypatch)
+    before, meeting = threading.active_count(), threading.Barrier(2, timeout=10)
+
+    def within(piece: str) -> int:
+        meeting.wait()  # two of them at once, or the test fails by its timeout
+        return threading.active_count() - before
+
+    assert side_by_side.each(lambda _: side_by_side.each(within, "abcd"), ["one", "two"]) == [[1] * 4] * 2
+    assert threading.active_count() == before
+
+
+def test_who_waits_within_work_begins_nothing_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(2, monkeypatch)
+    guard, order = threading.RLock(), []
+
+    def work(number: int) -> list[int]:
+        with guard:  # as a figure is worked out that others need
+            order.append(number)
+            found = side_by_side.each(lambda piece: 10 * number + piece, range(20))
+            assert order[-1] == number
+            return found
+
+    wanted = [[10 * number + piece for piece in range(20)] for number in range(12)]
+    assert side_by_side.each(work, range(12)) == wanted
 
 
 def test_features_are_the_same_bits_on_one_core_and_on_three(
