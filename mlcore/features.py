@@ -192,16 +192,14 @@ class _Bars:
         return values if self._newest is None else values[..., -self._newest :]
 
     def _rolled(
-        self, roll: Callable[[Array, Iterable[int]], dict[int, Array]], values: Array, sizes: Iterable[int]
+        self, roll: Callable[..., dict[int, Array]], values: Array, sizes: Iterable[int]
     ) -> dict[int, Array]:
-        rolled = roll(self._reach(values, max(sizes)), sizes)
-        return {n: self._last(figures) for n, figures in rolled.items()}
+        return roll(self._reach(values, max(sizes)), sizes, self._newest)
 
     def _exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
         """Of the newest bars, and of so many more before them."""
-        bars = _EMA_BARS[span]
-        mean = rolling.exponential_mean(self._reach(values, bars + more), span, bars)
-        return self._reach(mean, more)
+        bars, newest = _EMA_BARS[span], None if self._newest is None else self._newest + more
+        return rolling.exponential_mean(self._reach(values, bars + more), span, bars, newest)
 
     def place(self, n: int) -> Array:
         """Where the close stands between the lowest low (0) and the highest high (1) of n bars."""

@@ -15,51 +15,62 @@ Join = Callable[[Array, Array, Array, int, int], object]
 """(out, recent, older, bars in recent, bars in older): writes their union into `out`, element by element."""
 
 
-def fold(values: Array, sizes: Iterable[int], join: Join) -> dict[int, Array]:
-    """For each window size: the windows' folds, shaped as `values`; time is the last axis."""
+def fold(values: Array, sizes: Iterable[int], join: Join, newest: int | None = None) -> dict[int, Array]:
+    """For each window size: the windows' folds, shaped as `values`; time is the last axis.
+
+    With `newest`, those of the last so many windows alone: each level is then made no further back than the next takes.
+    """
     folds: dict[int, Array] = {}
     wanted = sorted(sizes)
-    level, width = values, 1
-    while width <= wanted[-1]:
+    largest, newest = wanted[-1], values.shape[-1] if newest is None else newest
+    level, width = _last(values, newest + largest - 1), 1
+    while width <= largest:
         for size in wanted:
             if size & width:
                 done = size & (width - 1)
-                folds[size] = _joined(folds[size], level, done, width, join) if done else level
-        if 2 * width <= wanted[-1]:
-            level = _joined(level, level, width, width, join)
+                folds[size] = _joined(folds[size], level, done, width, join) if done else _last(level, newest)
         width *= 2
+        if width <= largest:
+            older = level
+            level = _joined(_last(level, newest + largest - width), older, width // 2, width // 2, join)
     return folds
 
 
+def _last(values: Array, count: int) -> Array:
+    """At most so many, the last ones."""
+    return values[..., max(0, values.shape[-1] - count) :]
+
+
 def _joined(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) -> Array:
+    """Both end with the same bar; `older` may begin before `recent`."""
     union = np.empty_like(recent)
-    union[..., :n_recent] = recent[..., :n_recent]
-    reached = max(0, recent.shape[-1] - n_recent)
-    join(union[..., n_recent:], recent[..., n_recent:], older[..., :reached], n_recent, n_older)
+    reached = _last(older[..., : max(0, older.shape[-1] - n_recent)], recent.shape[-1])
+    alone = recent.shape[-1] - reached.shape[-1]
+    union[..., :alone] = recent[..., :alone]
+    join(union[..., alone:], recent[..., alone:], reached, n_recent, n_older)
     return union
 
 
-def sums(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
+def sums(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Sums of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.add(recent, older, out=out))
+    return fold(values, sizes, lambda out, recent, older, *_: np.add(recent, older, out=out), newest)
 
 
-def greatest(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
+def greatest(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Maxima of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.maximum(recent, older, out=out))
+    return fold(values, sizes, lambda out, recent, older, *_: np.maximum(recent, older, out=out), newest)
 
 
-def least(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
+def least(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Minima of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.minimum(recent, older, out=out))
+    return fold(values, sizes, lambda out, recent, older, *_: np.minimum(recent, older, out=out), newest)
 
 
-def deviations(values: Array, sizes: Iterable[int]) -> dict[int, Array]:
+def deviations(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Sample standard deviations of the last n values; exactly 0 where they are all the same."""
     state = np.stack([values, np.zeros_like(values)])
-    return {
-        size: np.sqrt(square / (size - 1)) for size, (_, square) in fold(state, sizes, _join_spread).items()
-    }
+    spreads = fold(state, sizes, _join_spread, newest)
+    return {size: np.sqrt(square / (size - 1)) for size, (_, square) in spreads.items()}
 
 
 def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older: int) -> None:
@@ -72,7 +83,7 @@ def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older
     out[1] += distance
 
 
-def exponential_mean(values: Array, span: int, bars: int) -> Array:
+def exponential_mean(values: Array, span: int, bars: int, newest: int | None = None) -> Array:
     """Mean with weights (1 − 2/(span + 1))^age over the last `bars` values, divided by the weights there are."""
     decay = 1 - 2 / (span + 1)
 
@@ -80,7 +91,8 @@ def exponential_mean(values: Array, span: int, bars: int) -> Array:
         np.multiply(older, decay**n_recent, out=out)
         out += recent
 
-    return fold(values, [bars], join)[bars] * _over_weights(decay, bars, values.shape[-1])
+    folded = fold(values, [bars], join, newest)[bars]
+    return folded * _last(_over_weights(decay, bars, values.shape[-1]), folded.shape[-1])
 
 
 @lru_cache(maxsize=64)
