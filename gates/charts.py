@@ -409,7 +409,7 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / whole for count in counts]
 
 
-def is_figure(value: object) -> bool:
+def is_figure(value: object) -> TypeGuard[float]:
     """Whether this is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

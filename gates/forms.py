@@ -58,9 +58,9 @@ class ProposalForm(ReasonForm):
                 stands = (entry or {}).get(parameter.name, parameter.seed)
                 self.fields[f"{gate.name}.{parameter.name}"] = _field(gate.name, parameter, stands)
         thresholds = live_part(self._document)
-        for gate, parameter in _live_thresholds():
-            stands = thresholds[gate.name][parameter.name]
-            self.fields[_live(gate, parameter)] = _field(f"live {gate.name}", parameter, stands)
+        for live, threshold in _live_thresholds():
+            stands = thresholds[live.name][threshold.name]
+            self.fields[_live(live, threshold)] = _field(f"live {live.name}", threshold, stands)
 
     @property
     def groups(self) -> list[tuple[Group, list[GateFields]]]:

@@ -106,7 +106,7 @@ def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[
     layout = drawing.layout(
         LIVE_TITLES["live_logits"], "", "logit (logarithmic)" if has_exploded else "logit"
     )
-    layout["xaxis"] |= {"type": "date"}
+    layout["xaxis"] |= {"type": "date", "nticks": 4, "tickangle": 0}
     layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))]}
     if has_exploded:
         layout["yaxis"] |= drawing.log_ticks(max(map(abs, ends)))

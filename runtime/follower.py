@@ -208,8 +208,8 @@ class Follower:
 
     def _hold(self, named: Named, predictors: Predictors) -> None:
         """Keep this set loaded, and besides it only those of the releases in use, before it and announced."""
-        in_use = [self._state.snapshot] if self._state.snapshot else []
-        held = {self._before, *(one.set_digest for one in (*in_use, *self._announced()))}
+        held = {self._before, *(one.set_digest for one in self._announced())}
+        held |= {self._state.snapshot.set_digest} if self._state.snapshot else set()
         sets = self._sets | {named.set_digest: predictors}
         self._sets = {digest: loaded for digest, loaded in sets.items() if digest in held}
 
