@@ -55,7 +55,7 @@ FIGURES: dict[str, Callable[[str], dict[str, Any]]] = {
     "inaccurate": scenarios.inaccurate,
     "collapsed": scenarios.collapsed,
 }
-OVERTAKING = ("approve", "pin", "decline", "adopt", "reconcile", "require", "register", "withdraw")
+OVERTAKING = ("approve", "adopt", "pin", "decline", "reconcile", "require", "register", "withdraw")
 
 people = st.sampled_from(CAST)
 picks = st.integers(0, 5)
@@ -135,8 +135,17 @@ class Service(RuleBasedStateMachine):
         if register:
             self.do(self._register, disturbed)
 
-    @rule(who=people, pick=picks, stale=st.sampled_from([0, 0, 0, 1]), disturbed=disturbances)
-    def approve(self, who: Actor, pick: int, stale: int, disturbed: Disturbance) -> None:
+    @rule(
+        who=people,
+        pick=picks,
+        stale=st.sampled_from([0, 0, 0, 1]),
+        is_whole=st.sampled_from([True, True, False]),
+        disturbed=disturbances,
+    )
+    def approve(self, who: Actor, pick: int, stale: int, is_whole: bool, disturbed: Disturbance) -> None:
+        """As it was seen, or too late; of what was measured, or of what was damaged since."""
+        if not is_whole:
+            self._damage_a_file(self._release(Action.APPROVE, pick), pick)
         self.do(lambda: self._swap(Action.APPROVE, who, pick, stale), disturbed)
 
     @rule(who=people, pick=picks, disturbed=disturbances)
@@ -157,7 +166,7 @@ class Service(RuleBasedStateMachine):
     def pin(self, who: Actor, is_fit: bool, disturbed: Disturbance) -> None:
         """To the fallback; offline where its bytes are damaged just before."""
         if not is_fit:
-            self.a_file_is_damaged(0, in_use=False)
+            self.a_file_is_damaged(0, "the fallback")
         self.do(lambda: services.pin(actor=who, reason="to be safe"), disturbed)
 
     @rule(who=people, pick=picks, disturbed=disturbances)
@@ -245,13 +254,16 @@ class Service(RuleBasedStateMachine):
     def bots_predict_like_v6(self, bots: int, disturbed: Disturbance) -> None:
         self.do(lambda: self._breach(bots), disturbed)
 
-    @rule(pick=picks, in_use=st.booleans())
-    def a_file_is_damaged(self, pick: int, *, in_use: bool) -> None:
-        now, fallback = pointer.current(), pointer.fallback()
-        release = now.release if in_use and now and now.release else fallback
-        assert release is not None
-        for place in release.coins.filter(bundle__isnull=False)[:1]:
-            self._damage(place.bundle.artifacts.all()[pick % 3].sha256)
+    @rule(pick=picks, whose=st.sampled_from(["the fallback", "in use", "the newest"]))
+    def a_file_is_damaged(self, pick: int, whose: str) -> None:
+        now = pointer.current()
+        release = {
+            "the fallback": pointer.fallback(),
+            "in use": now.release if now else None,
+            "the newest": Release.objects.order_by("-id").first(),
+        }[whose]
+        if release is not None:
+            self._damage_a_file(release, pick)
 
     @rule()
     def damaged_files_come_back(self) -> None:
@@ -307,7 +319,7 @@ class Service(RuleBasedStateMachine):
             "approve": lambda: self._swap(Action.APPROVE, SECOND_APPROVER, 0),
             "pin": lambda: services.pin(actor=SECOND_APPROVER, reason="overtaking"),
             "decline": lambda: self._decline(SECOND_APPROVER, 0),
-            "adopt": self._adopt,
+            "adopt": self._tighten,
             "reconcile": services.reconcile_once,
             "require": lambda: self._require(SECOND_APPROVER, "SOL", True),
             "register": self._register,
@@ -337,6 +349,13 @@ class Service(RuleBasedStateMachine):
         newest = GatePolicy.objects.first()
         assert newest is not None
         return gates.adopt_policy(newest, actor=who, reason="agreed")
+
+    def _tighten(self) -> object:
+        """Two people put a policy in force that not all pass who passed before."""
+        document = gates.policy_in_force().document
+        document["gates"]["accuracy"]["above"] = 0.73
+        gates.propose_policy(document, actor=APPROVER, reason="more is wanted")
+        return self._adopt()
 
     def _require(self, who: Actor, coin: str, is_required: bool) -> Coin:
         found = Coin.objects.get(symbol=coin)
@@ -392,6 +411,10 @@ class Service(RuleBasedStateMachine):
 
     def _stored(self, sha256: str) -> bytes:
         return self.damaged.get(sha256) or files.read(sha256)
+
+    def _damage_a_file(self, release: Release, pick: int) -> None:
+        for place in release.coins.filter(bundle__isnull=False)[:1]:
+            self._damage(place.bundle.artifacts.all()[pick % 3].sha256)
 
     def _damage(self, sha256: str) -> None:
         if sha256 not in self.damaged:

@@ -43,6 +43,13 @@ class Decided:
 
 
 @dataclass(frozen=True)
+class Began:
+    """A bot's process started, or started again."""
+
+    at: float
+
+
+@dataclass(frozen=True)
 class Hashed:
     """Every file in a bot's folder, hashed at one moment; those whose bytes are not what they are named by."""
 
@@ -54,13 +61,14 @@ class Journal:
     """What one bot did, over all of its lives."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Writes from here on; a line that a kill cut off stays one of its own."""
-        self._out = self._path.open("a", buffering=1)
+        self._out = self.path.open("a", buffering=1)
         self._out.write("\n")
+        self._write("began", [time.time()])
 
     def decided(self, decision: Decision) -> None:
         stale = decision.stale_since is not None
@@ -75,14 +83,25 @@ class Journal:
         with self._lock:
             self._out.write(json.dumps([what, *row]) + "\n")
 
-    def read(self) -> Iterator[Decided | Hashed]:
-        for line in self._path.read_text().splitlines():
+    def read(self) -> Iterator[Began | Decided | Hashed]:
+        kinds = {"began": Began, "decided": Decided, "hashed": Hashed}
+        for line in self.path.read_text().splitlines():
             with suppress(ValueError):
                 what, *row = json.loads(line)
-                yield Decided(*row) if what == "decided" else Hashed(*row)
+                yield kinds[what](*row)
 
     def decisions(self) -> list[Decided]:
         return [row for row in self.read() if isinstance(row, Decided)]
+
+    def lives(self) -> list[list[Decided]]:
+        """Its decisions by a model, of one process after another."""
+        found: list[list[Decided]] = []
+        for row in self.read():
+            if isinstance(row, Began):
+                found.append([])
+            elif isinstance(row, Decided) and row.bundle is not None:
+                found[-1].append(row)
+        return [life for life in found if life]
 
 
 def hash_all(cache: Path) -> tuple[int, list[str]]:
