@@ -105,7 +105,13 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [supervisorctl]
 serverurl = unix://{_plain(socket)}
 """
-    return head + "".join(_section(program, folder, logs) for program in found)
+    return head + "".join(_section(program, folder, logs) for program in found) + _group(found)
+
+
+def _group(found: Sequence[Program]) -> str:
+    """All that work on Redis, ended together and before it: groups are ended one after another."""
+    names = [program.name for program in found if program.priority > 1]
+    return f"\n[group:service]\nprograms = {','.join(names)}\n"
 
 
 def _section(program: Program, folder: Path, logs: Path) -> str:
