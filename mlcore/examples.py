@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore import candles, features, labels, splits
+from mlcore import candles, features, labels, side_by_side, splits
 from mlcore.errors import NotEnoughBars
 from mlcore.features import Schema
+
+_ROWS_A_THREAD = 32768
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,13 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
 
 def _all_finite(computed: np.ndarray) -> np.ndarray:
     """Whether each row is. A sum is not finite where one of its terms is not; the few others that are not are too large."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = np.isfinite(computed @ np.ones(computed.shape[1], computed.dtype))
+
+    def sums_are(some: slice) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.isfinite(computed[some] @ np.ones(computed.shape[1], computed.dtype))
+
+    stretches = side_by_side.stretches(len(computed), _ROWS_A_THREAD)
+    found = np.concatenate(side_by_side.each(sums_are, stretches))
     doubtful = np.flatnonzero(~found)
     found[doubtful] = np.isfinite(computed[doubtful]).all(axis=1)
     return found

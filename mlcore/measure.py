@@ -48,6 +48,10 @@ _UNMEASURED: dict[str, Any] = {
 
 _Section = tuple[Callable[[Subject], dict[str, Any]], tuple[str, ...]]
 _SECTIONS: dict[str, _Section] = {
+    "skill": (
+        skill.skill,
+        ("rows", "block_bars", "resamples", "accuracy", "naive", "best_naive", "baseline"),
+    ),
     "windows": (
         provenance.windows,
         (
@@ -70,10 +74,6 @@ _SECTIONS: dict[str, _Section] = {
         ("reported", "recomputed", "largest_difference", "cuts_match", "weights_equal_in_graph"),
     ),
     "causality": (causality.causality, ("rows", "columns_differing", "largest_difference")),
-    "skill": (
-        skill.skill,
-        ("rows", "block_bars", "resamples", "accuracy", "naive", "best_naive", "baseline"),
-    ),
     "calibration": (
         lambda subject: figures.calibration(subject.probabilities, subject.true),
         ("ece", "brier", "bins", "rows"),
@@ -81,7 +81,8 @@ _SECTIONS: dict[str, _Section] = {
     "stability": (stability.stability, ("months", "volatility")),
     "drift": (stability.drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
 }
-"""Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason."""
+"""Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason.
+The longest come first, so that no core waits for one at the end."""
 
 _TIMED: dict[str, _Section] = {"latency": (serving.latency, ("rows", "p50_ms", "p99_ms"))}
 """The same, measured while nothing else runs here."""
