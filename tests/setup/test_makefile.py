@@ -11,7 +11,19 @@ import pytest
 from django.conf import settings
 
 REPOSITORY = Path(settings.BASE_DIR)
-LISTED = ("demo", "test", "setup", "lint", "bench", "bench-gpu", "soak", "chaos", "screenshots", "clean", "help")
+LISTED = (
+    "demo",
+    "test",
+    "setup",
+    "lint",
+    "bench",
+    "bench-gpu",
+    "soak",
+    "chaos",
+    "screenshots",
+    "clean",
+    "help",
+)
 
 
 @pytest.fixture
