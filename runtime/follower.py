@@ -365,7 +365,8 @@ class Follower:
             return State(problem=CacheFailed(f"the set on disk cannot be used: {error}"))
         self._noted = kept
         self._sets = {kept.snapshot.set_digest: predictors}
-        return State(kept, predictors)
+        # The pointer may have moved while this bot was down, and even been followed (a kill between flip and note).
+        return State(kept, predictors, was_missed=True)
 
     def _stale_since(self, state: State) -> datetime | None:
         return state.stale_since(self._clock(), self._fresh_for)

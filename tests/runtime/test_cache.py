@@ -71,6 +71,7 @@ def test_a_bot_starts_from_its_last_good_set_when_nothing_listens(
     gate.stop()
     client = bot()
     assert release_of(client) == old
+    assert client.predict("BTC", candles).reason.startswith("stale since "), "it may have been overtaken"
     assert "cannot be reached" in str(client.refresh().problem)
     assert release_of(client) == old
     decision = client.predict("BTC", candles)
@@ -114,7 +115,8 @@ def test_a_restarted_bot_asks_only_whether_something_changed(gate: Gate, bot: Ma
     gate.point_at(old)
     bot().refresh()
     before = len(gate.asked)
-    assert bot().refresh().problem is None
+    active = bot().refresh()
+    assert (active.problem, active.stale_since) == (None, None)
     assert [asked.path for asked in gate.asked[before:]] == [SIGNED_PATH]
 
 
