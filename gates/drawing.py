@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 Figure = dict[str, Any]
 
@@ -109,3 +109,8 @@ def share_axis(layouts: Sequence[Figure], axis: str) -> None:
         widest = [min(low for low, _ in ranges), max(high for _, high in ranges)]
         for layout in layouts:
             layout[axis]["range"] = widest
+
+
+def is_figure(value: object) -> TypeGuard[float]:
+    """Whether this is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

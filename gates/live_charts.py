@@ -6,8 +6,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from gates import charts, drawing
-from gates.drawing import BLUE, GREY, RED, Figure
+from gates import drawing
+from gates.distribution_charts import EXPLODED, NAMES, histogram
+from gates.drawing import BLUE, GREY, RED, Figure, is_figure
 from gates.live import Tally, live_part
 from gates.seed_gates import DIRECTIONS
 from mlcore.certainty import EDGES
@@ -74,7 +75,7 @@ def confidence(whole: Tally, document: Mapping[str, Any], asked: Mapping[str, fl
     bars = drawing.bars(EDGES, heights, [RED if edge >= level - 1e-9 else BLUE for edge in EDGES[:-1]])
     bars["name"] = "live"
     data, tallest = [bars], list(heights)
-    if before := charts.histogram(document.get("confidence")):
+    if before := histogram(document.get("confidence")):
         line = _outline(*before)
         tallest += line["y"]
         data.append(line)
@@ -94,10 +95,10 @@ def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[
     if not reaches:
         return None
     low, high = band["least"], band["greatest"]
-    before = charts.histogram(document.get("logits"))
+    before = histogram(document.get("logits"))
     ends = [low, high, *(reach.least for reach in reaches), *(reach.greatest for reach in reaches)]
     ends += [before[0][0], before[0][-1]] if before else []
-    has_exploded = max(map(abs, ends)) > charts.EXPLODED
+    has_exploded = max(map(abs, ends)) > EXPLODED
     scale: Scale = drawing.signed_log if has_exploded else float
     data = [
         _reached("least", reaches, [reach.least for reach in reaches], low, high, scale),
@@ -155,7 +156,7 @@ def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Fig
     return {
         "type": "bar",
         "name": name,
-        "x": charts.NAMES,
+        "x": NAMES,
         "y": list(said),
         "marker": {"color": list(colours)},
         "text": [f"{share:.0%}" for share in said],
@@ -167,9 +168,7 @@ def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Fig
 
 def _shares_before(document: Mapping[str, Any]) -> list[float]:
     found = document.get("shares")
-    said = (
-        [found[d] for d in DIRECTIONS if charts.is_figure(found.get(d))] if isinstance(found, Mapping) else []
-    )
+    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
     return said if len(said) == len(DIRECTIONS) else []
 
 
@@ -197,5 +196,5 @@ def _measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figure]:
     return [
         drawing.level(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
         for end in ends
-        if charts.is_figure(end)
+        if is_figure(end)
     ]

@@ -7,7 +7,8 @@ from typing import Any
 import plotly.graph_objects as plotly
 import pytest
 
-from gates.charts import BLUE, RED, TITLES, charts, side_by_side
+from gates.charts import TITLES, charts, side_by_side
+from gates.drawing import BLUE, RED
 from gates.rules import FULL_POLICY, SEED_POLICY
 from tests.scenarios import collapsed, healthy
 
