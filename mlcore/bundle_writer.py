@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,16 +15,14 @@ from safetensors.numpy import save
 from mlcore import bundle, features, graph, labels
 from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, canonical_json
 from mlcore.errors import BundleRefused
-
-if TYPE_CHECKING:
-    from mlcore.fit import Trained
-    from mlcore.prepared import Scaler
+from mlcore.prepared import Scaler
+from mlcore.trained import Trained
 
 _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
 
 
 def write_bundle(
-    folder: Path, trained: "Trained", *, coin: str, dataset_digest: str, simulated: bool, code_version: str
+    folder: Path, trained: Trained, *, coin: str, dataset_digest: str, simulated: bool, code_version: str
 ) -> Bundle:
     """Writes to a folder beside it first, then renames: `folder` is never half a bundle.
 
@@ -60,7 +58,7 @@ def write(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) 
     return bundle.verify(folder)
 
 
-def _payload(trained: "Trained") -> dict[str, bytes]:
+def _payload(trained: Trained) -> dict[str, bytes]:
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
         MODEL_FILE: graph.build(trained.weights, scaler),
@@ -71,13 +69,13 @@ def _payload(trained: "Trained") -> dict[str, bytes]:
     return files
 
 
-def scaler_file(scaler: "Scaler", schema: features.Schema) -> bytes:
+def scaler_file(scaler: Scaler, schema: features.Schema) -> bytes:
     """scaler.json. Raises ValueError for a figure that is not finite."""
     figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
     return canonical_json(figures)
 
 
-def _manifest(trained: "Trained") -> dict[str, Any]:
+def _manifest(trained: Trained) -> dict[str, Any]:
     """Everything but what the caller knows. Nothing that changes from one writing to the next: no time, no path."""
     schema = features.SCHEMAS[trained.recipe.schema]
     examples = trained.prepared.examples
@@ -109,14 +107,14 @@ def _manifest(trained: "Trained") -> dict[str, Any]:
     }
 
 
-def _seen(trained: "Trained") -> dict[str, list[float]]:
+def _seen(trained: Trained) -> dict[str, list[float]]:
     """Least and greatest value of each feature, unscaled, in the fit window: beyond them a prediction is a guess."""
     examples = trained.prepared.examples
     fit = examples.features[examples.split.fit]
     return {"least": fit.min(axis=0).tolist(), "greatest": fit.max(axis=0).tolist()}
 
 
-def _validation(trained: "Trained") -> dict[str, Any]:
+def _validation(trained: Trained) -> dict[str, Any]:
     """Of the very weights in the bundle, on the stop window; measuring recomputes it (`provenance.reload`)."""
     kept = trained.epochs[trained.best_epoch - 1]
     return {

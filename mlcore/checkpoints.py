@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -28,6 +29,10 @@ class EpochReport:
     seconds: float
     rows_per_second: float
     is_best: bool
+
+
+OnEpoch = Callable[[EpochReport, bytes], None]
+"""Called with the report of each epoch, and a checkpoint to resume from."""
 
 
 @dataclass

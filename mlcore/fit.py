@@ -1,8 +1,7 @@
 """From prepared rows to a trained coin: an ordinary loop, reported and checkpointed after every epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -11,39 +10,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mlcore import checkpoints
-from mlcore.checkpoints import EpochReport, Progress
+from mlcore.checkpoints import EpochReport, OnEpoch, Progress
 from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.networks import Network, seeded
 from mlcore.prepared import Prepared, Scaler, prepare
 from mlcore.recipes import Recipe
+from mlcore.trained import Trained
 from mlcore.updates import Objective, Updates, dropout_masks
 
 __all__ = ["EpochReport", "Prepared", "Scaler", "Trained", "fit", "prepare", "resolve_device"]
-
-OnEpoch = Callable[[EpochReport, bytes], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a bundle is written from."""
-
-    weights: dict[str, np.ndarray]
-    """Parameters and buffers by their torch names (fc1.weight …); coef.weight and coef.bias for a regression."""
-    prepared: Prepared
-    recipe: Recipe
-    seed: int
-    epochs: list[EpochReport]
-    best_epoch: int
-    """The epoch whose weights these are."""
-    device: str
-
-    @property
-    def scaler(self) -> Scaler:
-        return self.prepared.scaler
-
-    @property
-    def cuts(self) -> tuple[float, float]:
-        return self.prepared.cuts
 
 
 class Diverged(MlcoreError):
@@ -67,6 +42,7 @@ def fit(
     """
     check_bounds("seed", seed, 0, MAX_SEED)
     if recipe.network == "logistic":
+        # Only here: scikit-learn takes a second to import, and a network needs none of it.
         from mlcore.logistic import fit_logistic
 
         return fit_logistic(prepared, recipe, seed=seed, on_epoch=on_epoch)

@@ -1,6 +1,5 @@
 """v5: multinomial logistic regression to convergence; the one place that needs scikit-learn."""
 
-from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
@@ -9,10 +8,10 @@ from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
 from mlcore import checkpoints
-from mlcore.checkpoints import EpochReport, Progress
-from mlcore.fit import Trained
+from mlcore.checkpoints import EpochReport, OnEpoch, Progress
 from mlcore.prepared import Prepared
 from mlcore.recipes import Recipe
+from mlcore.trained import Trained
 
 _MAX_ITERATIONS = 200
 """Newton's method needs five or six on a sound market."""
@@ -23,7 +22,7 @@ def fit_logistic(
     recipe: Recipe,
     *,
     seed: int,
-    on_epoch: Callable[[EpochReport, bytes], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Trained:
     """Weights coef.weight [3, 72] and coef.bias [3]; the whole fit is one epoch, so there is nothing to resume."""
     start = perf_counter()
