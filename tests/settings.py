@@ -42,3 +42,6 @@ else:
     DATABASES["default"]["CONN_MAX_AGE"] = 0
 if _inherited:
     DATABASES["default"]["NAME"] = os.environ["CRPBOT_TEST_DATABASE_NAME"]
+else:
+    # Each client of a test makes the middleware anew, for which WhiteNoise would look at two hundred files each time.
+    WHITENOISE_AUTOREFRESH = True

@@ -18,6 +18,8 @@ TOGETHER = {
     "bundles": ("tests/mlcore/",),
     "clients": ("tests/runtime/",),
     # Long, and nothing else: begun last, they would be waited for alone.
+    "schema": ("tests/api/test_conformance.py",),
+    "gathering": ("tests/deploy/test_gathering.py",),
     "checkpoints": ("tests/training/test_checkpoints.py",),
     "runs": ("tests/training/test_training.py",),
     "live": ("tests/deploy/test_live.py",),

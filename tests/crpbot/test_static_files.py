@@ -8,6 +8,11 @@ import pytest
 from django.test import AsyncClient
 
 
+@pytest.fixture(autouse=True)
+def _as_it_is_served(settings: Any) -> None:
+    settings.WHITENOISE_AUTOREFRESH = False
+
+
 def get(path: str, **headers: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
