@@ -1,6 +1,6 @@
 """Nothing but a decision moves the pointer: the database refuses ORM, SQL and REPLACE alike, after all migrations."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,14 @@ from tests import scenarios
 from tests.scenarios import APPROVER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_use(django_db_setup: None, django_db_blocker: Any) -> Iterator[PointerMove]:
+    """A service in use, made once: each test leaves it as it found it."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield scenarios.service_in_use()
+        transaction.set_rollback(True)
 
 
 def sql(text: str) -> Callable[[], None]:
@@ -51,32 +59,27 @@ def refused(act: Callable[[], object]) -> None:
 
 
 def test_a_swap_to_a_release_that_failed_is_refused() -> None:
-    scenarios.service_in_use()
     rejected = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}).settled()
     refused(lambda: forged("swap", rejected, 3, 2).save(force_insert=True))
 
 
 @pytest.mark.parametrize("kind", ["SWAP", "swap ", "move", ""])
 def test_a_move_of_no_known_kind_is_refused(kind: str) -> None:
-    scenarios.service_in_use()
     rejected = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}).settled()
     refused(lambda: forged(kind, rejected, 3, 2).save(force_insert=True))
 
 
 def test_a_swap_to_a_release_that_lacks_a_coin_is_refused() -> None:
-    scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     scenarios.Coin.objects.create(symbol="DOT")
     refused(lambda: forged("swap", release).save(force_insert=True))
 
 
-def test_a_swap_to_the_broken_inherited_release_is_refused() -> None:
-    first = scenarios.service_in_use()
-    refused(lambda: forged("swap", first.release).save(force_insert=True))
+def test_a_swap_to_the_broken_inherited_release_is_refused(in_use: PointerMove) -> None:
+    refused(lambda: forged("swap", in_use.release).save(force_insert=True))
 
 
 def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
-    scenarios.service_in_use()
     release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
     for place in release.coins.all():
         measurement = place.bundle.measurements.get()
@@ -132,7 +135,6 @@ def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) 
 def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it(
     gates: Iterable[str], is_recorded: bool, stands: bool
 ) -> None:
-    scenarios.service_in_use()
     release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
     for place in release.coins.all():
         forged_pass(place, gates, is_recorded=is_recorded)
@@ -143,58 +145,61 @@ def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it
 
 
 def test_a_move_without_its_event_is_refused() -> None:
-    scenarios.service_in_use()
     move = forged("swap", scenarios.awaiting_approval())
     move.audit_seq = 1
     refused(lambda: move.save(force_insert=True))
 
 
 def test_a_pin_to_something_else_than_the_fallback_is_refused() -> None:
-    scenarios.service_in_use()
     refused(lambda: forged("pin", scenarios.awaiting_approval()).save(force_insert=True))
 
 
 @pytest.mark.parametrize(("epoch", "previous"), [(3, 1), (2, None), (1, None), (0, None)])
 def test_an_epoch_that_does_not_follow_is_refused(epoch: int, previous: int | None) -> None:
-    scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     refused(lambda: forged("swap", release, epoch, previous).save(force_insert=True))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "UPDATE deploy_pointermove SET release_id = (SELECT MAX(id) FROM deploy_release) WHERE epoch = 1",
-        "DELETE FROM deploy_pointermove",
-        "UPDATE deploy_pointermove SET reason = 'nothing happened'",
-        "INSERT INTO deploy_pointermove (epoch, previous_id, release_id, policy_id, kind, moved_by, reason, moved_at,"
-        " audit_seq) SELECT 2, 1, MAX(id), 1, 'swap', 'mallory', 'mine', '2026-01-01', 1 FROM deploy_release",
-        "UPDATE gates_diagnosis SET verdict = 'passed'",
-        "UPDATE gates_gateresult SET verdict = 'passed'",
-        "DELETE FROM gates_gateresult WHERE verdict <> 'passed'",
-        "UPDATE deploy_releasecoin SET diagnosis_id = (SELECT MIN(id) FROM gates_diagnosis)",
-        "UPDATE deploy_releasecoin SET bundle_id = (SELECT MIN(id) FROM training_bundle)",
-        "UPDATE training_bundle SET line = 'v7_fixed'",
-        "UPDATE training_artifact SET sha256 = 'other'",
-        "UPDATE gates_gatepolicy SET body = '{}'",
-        "UPDATE deploy_release SET launched_by = 'somebody else'",
-        "DELETE FROM deploy_fallbackregistration",
-        "INSERT INTO deploy_fallbackregistration (release_id, registered_by, reason, at)"
-        " SELECT MIN(id), 'mallory', 'mine', '2026-01-01' FROM deploy_release WHERE line = 'v6_enhanced'",
-        "UPDATE deploy_releasestatus SET state = 'live' WHERE state <> 'live'",
-    ],
-)
-def test_sql_cannot_forge(text: str) -> None:
-    scenarios.service_in_use()
-    scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate), seed=3).settled()
-    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=2)
-    refused(sql(text))
+class TestSQL:
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _after_a_rejection_and_a_swap(cls, in_use: PointerMove) -> Iterator[None]:
+        with transaction.atomic():
+            scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate), seed=3).settled()
+            services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=2)
+            yield
+            transaction.set_rollback(True)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "UPDATE deploy_pointermove SET release_id = (SELECT MAX(id) FROM deploy_release) WHERE epoch = 1",
+            "DELETE FROM deploy_pointermove",
+            "UPDATE deploy_pointermove SET reason = 'nothing happened'",
+            "INSERT INTO deploy_pointermove (epoch, previous_id, release_id, policy_id, kind, moved_by, reason, moved_at,"
+            " audit_seq) SELECT 2, 1, MAX(id), 1, 'swap', 'mallory', 'mine', '2026-01-01', 1 FROM deploy_release",
+            "UPDATE gates_diagnosis SET verdict = 'passed'",
+            "UPDATE gates_gateresult SET verdict = 'passed'",
+            "DELETE FROM gates_gateresult WHERE verdict <> 'passed'",
+            "UPDATE deploy_releasecoin SET diagnosis_id = (SELECT MIN(id) FROM gates_diagnosis)",
+            "UPDATE deploy_releasecoin SET bundle_id = (SELECT MIN(id) FROM training_bundle)",
+            "UPDATE training_bundle SET line = 'v7_fixed'",
+            "UPDATE training_artifact SET sha256 = 'other'",
+            "UPDATE gates_gatepolicy SET body = '{}'",
+            "UPDATE deploy_release SET launched_by = 'somebody else'",
+            "DELETE FROM deploy_fallbackregistration",
+            "INSERT INTO deploy_fallbackregistration (release_id, registered_by, reason, at)"
+            " SELECT MIN(id), 'mallory', 'mine', '2026-01-01' FROM deploy_release WHERE line = 'v6_enhanced'",
+            "UPDATE deploy_releasestatus SET state = 'live' WHERE state <> 'live'",
+        ],
+    )
+    def test_cannot_forge(self, text: str) -> None:
+        refused(sql(text))
 
 
 def test_sqlite_replace_cannot_swap_an_old_move_out() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("REPLACE is SQLite's")
-    scenarios.service_in_use()
     refused(
         sql(
             "INSERT OR REPLACE INTO deploy_pointermove SELECT epoch, kind, 'mallory', reason, moved_at, audit_seq,"
@@ -206,13 +211,11 @@ def test_sqlite_replace_cannot_swap_an_old_move_out() -> None:
 def test_postgresql_truncate_is_refused() -> None:
     if connection.vendor != "postgresql":
         pytest.skip("TRUNCATE is PostgreSQL's")
-    scenarios.service_in_use()
     refused(sql("TRUNCATE deploy_pointermove CASCADE"))
 
 
 @pytest.mark.parametrize("model", [PointerMove, Diagnosis, GateResult, FallbackRegistration, ReleaseCoin])
 def test_the_orm_cannot_delete(model: type) -> None:
-    scenarios.service_in_use()
     refused(lambda: model._base_manager.all()._raw_delete(using="default"))
 
 
@@ -228,7 +231,6 @@ def advanced(epoch: int, **differs: Any) -> PointerMove:
 
 
 def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
-    scenarios.service_in_use()
     advanced(40).save(force_insert=True)
     now = pointer.current()
     assert now is not None
@@ -237,14 +239,12 @@ def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
 
 
 def test_an_advance_to_another_release_is_refused() -> None:
-    scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     refused(lambda: advanced(40, release=release).save(force_insert=True))
 
 
 @pytest.mark.parametrize("kind", ["swap", "pin", "offline"])
 def test_an_advance_of_another_kind_is_refused(kind: str) -> None:
-    scenarios.service_in_use()
     refused(lambda: advanced(40, kind=kind).save(force_insert=True))
 
 
@@ -252,16 +252,13 @@ def test_an_advance_of_another_kind_is_refused(kind: str) -> None:
 def test_an_advance_that_does_not_go_up_from_the_last_epoch_is_refused(
     epoch: int, previous: int | None
 ) -> None:
-    scenarios.service_in_use()
     refused(lambda: advanced(epoch, previous_id=previous).save(force_insert=True))
 
 
 def test_an_advance_without_its_event_is_refused() -> None:
-    scenarios.service_in_use()
     refused(lambda: advanced(40, audit_seq=1).save(force_insert=True))
 
 
 def test_a_swap_still_leaves_no_gap() -> None:
-    scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     refused(lambda: forged("swap", release, 40, 1).save(force_insert=True))
