@@ -43,5 +43,5 @@ COPY templates templates
 USER crpbot
 EXPOSE 8000
 CMD ["uvicorn", "crpbot.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \
-     "--proxy-headers", "--forwarded-allow-ips", "*", "--loop", "uvloop", "--http", "httptools", \
+     "--no-proxy-headers", "--loop", "uvloop", "--http", "httptools", \
      "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10", "--backlog", "4096"]

@@ -30,6 +30,7 @@ WEB_OPTIONS = (
     *("--timeout-keep-alive", "75"),  # a polling bot keeps its connection
     *("--timeout-graceful-shutdown", "3"),  # streams never end by themselves
     *("--backlog", "4096"),  # after a restart every bot comes back within seconds
+    "--no-proxy-headers",  # CRPBOT_PROXIES alone says whose word on the asker's address is taken
 )
 
 

@@ -14,6 +14,8 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
+from crpbot.demo.processes import WEB_OPTIONS
+
 REPOSITORY = Path(settings.BASE_DIR)
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
@@ -23,6 +25,12 @@ STEPS = {"migrate", "storage-ready"}
 LASTING = {name: service for name, service in SERVICES.items() if name not in STEPS}
 VARIABLES = re.findall(r"\$\{(\w+)(:?[-?][^}]*)?\}", TEXT)
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+SETTINGS = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
+NOT_HANDED_ON = {
+    "CRPBOT_STATE_DIR": "the embedded profile's",
+    "CRPBOT_CODE_VERSION": "the image's own, from its build",
+    "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
+}
 
 
 def command(service: dict[str, Any]) -> list[str]:
@@ -92,9 +100,22 @@ def test_what_production_requires_is_given() -> None:
 
 
 def test_every_value_is_one_that_the_settings_read() -> None:
-    read = (REPOSITORY / "crpbot" / "settings.py").read_text()
     given = {key for service in OWN.values() for key in service["environment"] if key.startswith("CRPBOT_")}
-    assert {key for key in given if f'"{key}"' not in read} == set()
+    assert given - SETTINGS == set()
+
+
+@pytest.mark.parametrize("name", [*OWN])
+def test_every_setting_reaches_the_container(name: str) -> None:
+    assert SETTINGS - set(OWN[name]["environment"]) == set(NOT_HANDED_ON)
+    assert "CRPBOT_CODE_VERSION=${CODE_VERSION}" in DOCKERFILE
+
+
+def test_what_has_no_default_here_is_handed_on_as_it_is_set() -> None:
+    """Compose's own word for that is a name without a value: an empty one would take the settings' defaults away."""
+    handed_on = {key for key, value in COMPOSE["x-service"]["environment"].items() if value is None}
+    assert {"CRPBOT_PROXIES", "CRPBOT_RATE_SIGN_IN", "CRPBOT_BOT_LATE_SECONDS"} <= handed_on
+    for service in OWN.values():
+        assert handed_on == {key for key, value in service["environment"].items() if value is None}
 
 
 def test_every_variable_is_told_in_the_operations_page() -> None:
@@ -103,9 +124,8 @@ def test_every_variable_is_told_in_the_operations_page() -> None:
 
 
 def test_every_setting_of_the_environment_is_told_in_the_operations_page() -> None:
-    read = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
     told = set(re.findall(r"`(CRPBOT_\w+)`", (REPOSITORY / "docs" / "operations.md").read_text()))
-    assert read - told == set()
+    assert SETTINGS - told == set()
 
 
 def test_every_command_that_the_operations_page_tells_exists() -> None:
@@ -128,6 +148,12 @@ def test_its_command_names_something_that_exists(name: str) -> None:
     else:
         assert words[:2] == ["python", "manage.py"]
         assert words[2] in get_commands()
+
+
+def test_only_the_settings_say_whose_word_on_the_askers_address_is_taken() -> None:
+    """uvicorn's own answer, the first address of the header, is the asker's to choose: its throttle would be too."""
+    for options in (command(SERVICES["web"]), WEB_OPTIONS):
+        assert "--no-proxy-headers" in options
 
 
 @pytest.mark.parametrize("name", ["web", "gpu-worker", "cpu-worker", "reconcile"])
