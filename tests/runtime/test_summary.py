@@ -2,7 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import thread_time
 
 import numpy as np
 import pytest
@@ -154,7 +154,7 @@ def test_threads_lose_no_prediction() -> None:
 
 def test_counting_one_takes_less_than_a_tenth_of_a_millisecond() -> None:
     summaries, one = Summaries(), prediction()
-    start = perf_counter()
+    start = thread_time()  # of the processor: a busy machine's other work is not counted
     for _ in range(1000):
         summaries.add(7, "BTC", one, NOW)
-    assert (perf_counter() - start) / 1000 < 1e-4
+    assert (thread_time() - start) / 1000 < 1e-4

@@ -81,9 +81,7 @@ def test_a_worker_killed_in_mid_epoch_leaves_no_child_and_the_next_one_goes_on(
     children = first.children
     first.kill()
     assert state_of(run) == JobState.RUNNING
-    wait_until(
-        lambda: not any(child.is_running() for child in children), what="the children's death", seconds=5
-    )
+    wait_until(lambda: not any(child.is_running() for child in children), what="the children's death")
     done = run.epoch_rows.count()
 
     start_worker(name="second")
