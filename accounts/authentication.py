@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib.auth.models import AnonymousUser
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -50,11 +50,10 @@ def actor_of(request: HttpRequest | Request) -> Actor:
     if isinstance(auth, Actor):
         return auth
     user = request.user
-    return (
-        services.actor_of(user)
-        if isinstance(user, User) and not isinstance(user, AnonymousUser)
-        else ANONYMOUS
-    )
+    if not isinstance(user, User):
+        return ANONYMOUS
+    prefetch_related_objects([user], "grants")  # once a request: middleware, view and frame all ask
+    return services.actor_of(user)
 
 
 class CanView(BasePermission):

@@ -28,18 +28,21 @@ class Trouble:
         return self.severity == Severity.CRITICAL
 
 
-def troubles(fitness: Fitness | None = None) -> list[Trouble]:
-    """Everything that is an alarm at this moment, each with the time since when, where that is known."""
+def troubles(fitness: Fitness | None = None, now: PointerMove | None = None) -> list[Trouble]:
+    """Everything that is an alarm at this moment, each with the time since when, where that is known.
+
+    Whoever knows the fallback's fitness, or where the pointer stands, passes it.
+    """
     since = {(a.name, a.sentence): a.raised_at for a in Alarm.objects.filter(cleared_at=None)}
     return [
         Trouble(t.name, t.severity, t.sentence, t.remedy, since.get((t.name, t.sentence)))
-        for t in found(fitness or readiness())
+        for t in found(fitness or readiness(), now)
     ]
 
 
-def found(fitness: Fitness) -> Iterator[Trouble]:
+def found(fitness: Fitness, now: PointerMove | None = None) -> Iterator[Trouble]:
     """The alarms that the world gives reason for. Before the first pointer there is nothing to hold anybody on."""
-    now = pointer.current()
+    now = now or pointer.current()
     if now is None:
         return
     yield from _of_the_fallback(fitness)

@@ -59,7 +59,7 @@ def board() -> Board:
     return Board(
         now=now,
         readiness=fitness,
-        alarms=troubles(fitness),
+        alarms=troubles(fitness, now),
         fleet=fleet(now, pointer.announced(), fitness.release),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,

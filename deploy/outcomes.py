@@ -24,7 +24,7 @@ def required_coins_lacking_in(release: Release) -> list[str]:
 
 def places_of(release: Release) -> list[ReleaseCoin]:
     """The release's coins with all that a decision reads."""
-    related = ("coin", "dataset", "run", "bundle", "diagnosis")
+    related = ("coin", "dataset", "run", "bundle__dataset", "diagnosis")
     return list(
         release.coins.select_related(*related).prefetch_related("diagnosis__results", "bundle__artifacts")
     )

@@ -38,13 +38,13 @@ def pinnable() -> Release | None:
     return None if registered is None or why_never(registered) else registered
 
 
-def why_never(release: Release) -> str | None:
+def why_never(release: Release, places: Sequence[ReleaseCoin] = ()) -> str | None:
     """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
 
     A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money. Nor
-    does what was trained or judged on candles that were stored wrongly.
+    does what was trained or judged on candles that were stored wrongly. Whoever has its places passes them.
     """
-    places = list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
+    places = places or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
     if withdrawn := [p.coin.symbol for p in places if _stands_on_withdrawn(p)]:
         return (
             f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"

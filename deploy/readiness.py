@@ -123,7 +123,7 @@ def fitness_of(release: Release, look: Callable[[Release, Sequence[ReleaseCoin]]
     seen = look(release, places)
     unmeasured = [word.unmeasured for word in words if word.unmeasured]
     against = [line for word in words for line in word.against]
-    if never := pointer.why_never(release):
+    if never := pointer.why_never(release, places):
         against.append(never)
     doubts = [line for word in words for line in word.doubts]
     (doubts if seen.unchecked else against).extend(unmeasured)

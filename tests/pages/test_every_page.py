@@ -64,7 +64,6 @@ FIGURES = {
     "run's charts": "/runs/{running_run}/charts/",
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
-WITH_CHARTS = {"release", "run", "dataset"}
 MOST_QUERIES = 50
 
 
