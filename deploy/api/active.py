@@ -86,7 +86,7 @@ class Active(APIView):
             hash = serializers.CharField()
 
         service = serializers.CharField(help_text="Tells this service's epochs from another's.")
-        epoch = serializers.IntegerField(help_text="Grows by one with every move.")
+        epoch = serializers.IntegerField(help_text="Grows with every move.")
         kind = serializers.ChoiceField([kind.value for kind in MoveKind])
         line = serializers.CharField(allow_null=True, help_text="Null when offline: answer neutral.")
         release = serializers.IntegerField(allow_null=True)
@@ -124,7 +124,7 @@ class SignedActive(APIView):
 
         payload = serializers.CharField(
             help_text="In base64: the snapshot as JSON, with `issued_at`, `expires_at`, `audit_head`, `coins`, each coin's"
-            " `diagnosis`, and as `next` what may be approved next."
+            " `diagnosis`, as `next` what may be approved next, and as `fallback` what a pin leads to."
         )
         payloadType = serializers.CharField(help_text=f"`{signing.PAYLOAD_TYPE}`")
         signatures = Signature(many=True)

@@ -25,7 +25,7 @@ from deploy.rules import BotState, Running
 from deploy.services import Heartbeat as Said
 
 MOST_COINS = 64
-_INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
+INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 _COIN = r"^[A-Z0-9]{1,12}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 _BUNDLES = {
@@ -80,7 +80,7 @@ class Heartbeat(APIView):
     )
     class Input(inputs.Input):
         instance = inputs.Named(
-            _INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
+            INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
         )
         client_version = inputs.Text(max_length=64)
         service = inputs.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")

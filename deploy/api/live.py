@@ -12,10 +12,10 @@ from rest_framework.views import APIView
 from accounts import inputs
 from accounts.authentication import IsBot, actor_of
 from deploy import services
+from deploy.api.bots import INSTANCE
 from gates.live import FEATURES, Tally
 from mlcore.certainty import BANDS, EDGES
 
-INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 MOST_PREDICTIONS = 100_000
 """In one window; the client sends a hundred at most."""
 EXAMPLE = {

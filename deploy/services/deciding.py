@@ -8,10 +8,10 @@ from audit import services as audit
 from audit.errors import Conflict, NotAllowed
 from deploy import outcomes, pointer
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
-from deploy.readiness import fitness_of
+from deploy.readiness import fallback_fitness, fitness_of
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState
-from deploy.services import pinning
 from deploy.services.launching import require_action, required_reason
+from deploy.services.pinning import pin_in_transaction
 from deploy.services.settling import pin_unless_live_passed
 from gates import services as gates
 from gates.models import GatePolicy
@@ -38,7 +38,7 @@ def decline(release: Release, *, actor: Actor, reason: str) -> Release:
     with audit.refusals_recorded("release.decline", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "decline a release")
         reason = required_reason(reason)
-        fitness = pinning.fallback_fitness()
+        fitness = fallback_fitness()
         with transaction.atomic():
             audit.lock_head()
             release = _fresh(release)
@@ -60,10 +60,10 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
     with audit.refusals_recorded("pointer.pin", about, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "pin the fallback")
         reason = required_reason(reason)
-        fitness = pinning.fallback_fitness()
+        fitness = fallback_fitness()
         with transaction.atomic():
             audit.lock_head()
-            return pinning.pin_in_transaction(reason, actor=actor, fitness=fitness)
+            return pin_in_transaction(reason, actor=actor, fitness=fitness)
 
 
 def register_fallback(release: Release, *, actor: Actor, reason: str) -> FallbackRegistration:

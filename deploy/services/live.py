@@ -15,8 +15,9 @@ from audit.errors import Conflict, InvalidInput, NotAllowed
 from deploy import live, pointer
 from deploy.live_rules import LIVE_GATES
 from deploy.models import Bot, LiveWindow, PointerMove, ReleaseCoin
+from deploy.readiness import fallback_fitness
 from deploy.rules import MoveKind
-from deploy.services import pinning
+from deploy.services.pinning import pin_in_transaction
 from gates import services as gates
 from gates.live import FEATURES, LiveOutcome, Tally, judge_live
 from gates.models import GatePolicy
@@ -68,13 +69,13 @@ def hold_back() -> PointerMove | None:
     """
     if not _calls(live.standing()):
         return None  # hashing the fallback's files is for the moment when it is needed
-    fitness = pinning.fallback_fitness()
+    fitness = fallback_fitness()
     with transaction.atomic():
         audit.lock_head()
         now = live.standing()  # another may have pinned, or the pointer moved, meanwhile
         if now is None or not _calls(now):
             return None
-        return pinning.pin_in_transaction(
+        return pin_in_transaction(
             now.reason[:REASON_LIMIT], actor=LIVE_GATES, fitness=fitness, evidence=_evidence(now.breaching)
         )
 

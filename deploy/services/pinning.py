@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from audit.errors import Conflict
 from deploy import pointer
 from deploy.models import PointerMove
-from deploy.readiness import Fitness, fallback_fitness
+from deploy.readiness import Fitness
 from deploy.rules import MoveKind, ReleaseState
 from gates import services as gates
-
-__all__ = ["Fitness", "fallback_fitness", "pin_in_transaction"]
 
 
 def pin_in_transaction(

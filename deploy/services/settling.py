@@ -16,9 +16,11 @@ from audit import services as audit
 from audit.errors import Conflict
 from deploy import outcomes, pointer
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.readiness import Fitness, fallback_fitness
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
-from deploy.services import pinning, watching
+from deploy.services import watching
+from deploy.services.pinning import pin_in_transaction
 from gates import services as gates
 from gates.models import Measurement
 from training import services as training
@@ -89,7 +91,7 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     """
     if _settlement(release, release.status, ended_early) is None:
         return  # hashing the fallback's files is for the moment when it may be needed
-    fitness = pinning.fallback_fitness()
+    fitness = fallback_fitness()
     with transaction.atomic():
         audit.lock_head()
         status = ReleaseStatus.objects.get(pk=release.pk)
@@ -115,12 +117,12 @@ def _ended_early(release: Release) -> str | None:
     return "not finished by its deadline" if release.is_overdue else None
 
 
-def pin_unless_live_passed(reason: str, *, actor: object, fitness: pinning.Fitness) -> None:
+def pin_unless_live_passed(reason: str, *, actor: object, fitness: Fitness) -> None:
     """Rule 4, in the caller's transaction."""
     now = pointer.current()
     live_passed = outcomes.passed_its_own_policy(now.release) if now else False
     if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
-        pinning.pin_in_transaction(reason, actor=actor, fitness=fitness)
+        pin_in_transaction(reason, actor=actor, fitness=fitness)
 
 
 def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
