@@ -200,7 +200,11 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 async def _send_json(document: Mapping[str, Any], send: Send) -> None:
     body = json.dumps(document).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(body)).encode()),
+    ]
     await _send(200, headers, body, send)
 
 
@@ -220,7 +224,7 @@ async def _send_document(latest: Ready, headers: Headers, method: str, send: Sen
 
 
 async def _send_refusal(refusal: DomainError, send: Send) -> None:
-    headers = [(b"content-type", b"application/problem+json")]
+    headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="crpbot gate"'))
     if refusal.status == 503:
@@ -231,5 +235,6 @@ async def _send_refusal(refusal: DomainError, send: Send) -> None:
 
 
 async def _send(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:
+    headers = [*headers, (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

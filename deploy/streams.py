@@ -32,6 +32,7 @@ HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"private, no-store, no-transform"),
     (b"connection", b"close"),
+    (b"x-content-type-options", b"nosniff"),
     (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
 ]
 BEGINNING = b"retry: 2000\n\n"
