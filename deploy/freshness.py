@@ -48,13 +48,26 @@ class Owners:
         self._known: Fresh[dict[str, Actor | None]] = Fresh(
             lambda known: dict(accounts.actors_of(list(known or ())))
         )
+        self._unasked: set[str] = set()
+        self._asking = asyncio.Lock()
+        self._next: asyncio.Task[dict[str, Actor | None]] | None = None
 
     async def of(self, digests: Collection[str], since: float | None = None) -> dict[str, Actor | None]:
         """The actor behind each of these tokens, by its digest; None where it is unknown, expired or revoked."""
         known = await self._known.get(since)
         if missing := [digest for digest in digests if digest not in known]:
-            known |= dict.fromkeys(missing) | await from_database(accounts.actors_of, missing)
+            self._unasked.update(missing)
+            if self._next is None:
+                self._next = asyncio.create_task(self._look_up())
+            found = await asyncio.shield(self._next)
+            known |= {digest: found[digest] for digest in missing}
         return known
+
+    async def _look_up(self) -> dict[str, Actor | None]:
+        """Ask for all that came while the last question was under way: a flood costs one question at a time."""
+        async with self._asking:
+            asked, self._unasked, self._next = self._unasked, set(), None
+            return dict.fromkeys(asked) | await from_database(accounts.actors_of, asked)
 
     def __len__(self) -> int:
         return len(self._known._value or ())

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts import services as accounts
@@ -170,6 +171,17 @@ def test_a_person_whose_role_was_withdrawn_is_refused(fresh: Edge) -> None:
     assert get(fresh, token).status == 403
 
 
+def test_no_answer_is_taken_for_another_kind_and_no_refusal_is_kept_on_the_way(fresh: Edge, bot: str) -> None:
+    scenarios.service_in_use()
+    etag = get(fresh, bot).headers["etag"]
+    answered, unchanged = get(fresh, bot, path=SIGNED_PATH), get(fresh, bot, if_none_match=etag)
+    refused = get(fresh, "crp_bot_made_up")
+    assert [answer.status for answer in (answered, unchanged, refused)] == [200, 304, 401]
+    for answer in (answered, unchanged, refused):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert refused.headers["cache-control"] == "no-store"
+
+
 def test_everything_else_goes_to_django(fresh: Edge) -> None:
     assert async_to_sync(ask)(fresh).status == 401  # no bearer: Django's own view answers
     assert async_to_sync(ask)(fresh, method="POST", authorization="Bearer x").status in (401, 405)
@@ -193,6 +205,61 @@ def test_a_flood_of_made_up_tokens_is_forgotten(fresh: Edge) -> None:
     for number in range(30):
         get(fresh, f"crp_bot_{number}")
     assert len(fresh.owners) <= 1
+
+
+def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
+    bot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenarios.service_in_use()
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", 60.0)
+    asked, under_way, at_once = list[int](), list[int](), list[int]()
+    actors_of = accounts.actors_of
+
+    def slowly(digests: Any) -> Any:
+        asked.append(len(digests))
+        under_way.append(1)
+        time.sleep(0.02)
+        at_once.append(len(under_way))
+        under_way.pop()
+        return actors_of(digests)
+
+    monkeypatch.setattr(accounts, "actors_of", slowly)
+    application = Edge(django_application)
+
+    async def flood() -> list[int]:
+        shown = [f"crp_bot_{number}" for number in range(50)] + [bot]
+        answers = [ask(application, authorization=f"Bearer {token}") for token in shown]
+        return [answer.status for answer in await asyncio.gather(*answers)]
+
+    assert async_to_sync(flood)() == [401] * 50 + [200]
+    assert (max(at_once), sum(asked)) == (1, 51)
+
+
+def test_a_look_up_that_failed_is_made_anew_and_one_that_was_given_up_serves_the_others(
+    bot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners, digest, actors_of = freshness.Owners(), accounts.digest_of(bot), accounts.actors_of
+    is_broken = True
+
+    def sometimes(digests: Any) -> Any:
+        if is_broken and digests:
+            raise OperationalError("the database went away")
+        return actors_of(digests)
+
+    monkeypatch.setattr(accounts, "actors_of", sometimes)
+
+    async def story() -> None:
+        nonlocal is_broken
+        both = await asyncio.gather(owners.of([digest]), owners.of(["other"]), return_exceptions=True)
+        assert [type(one) for one in both] == [OperationalError, OperationalError]
+        is_broken = False
+        given_up, waiting = (asyncio.ensure_future(owners.of([digest])) for _ in range(2))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        found = (await waiting)[digest]
+        assert found is not None and found.is_bot
+
+    async_to_sync(story)()
 
 
 def test_all_tokens_that_were_shown_are_looked_up_by_one_question(fresh: Edge) -> None:
