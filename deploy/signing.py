@@ -7,6 +7,7 @@ every minute, so that an answer that something on the way keeps repeating shows.
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -48,7 +49,8 @@ class _Signable:
 
     service: str
     move: PointerMove
-    event_hash: str
+    mark: Mark
+    is_marked: bool
     following: Release | None
     fallback: Release | None
     keys: Sequence[SigningKey]
@@ -58,7 +60,7 @@ class _Signable:
     def identity(self) -> tuple[object, ...]:
         """Equal for two that come to the same bytes. The hash binds the move and every event before it."""
         announced = [release and release.pk for release in (self.following, self.fallback)]
-        return self.event_hash, *announced, tuple(key.key_id for key in self.keys), self.issued_at
+        return self.mark.content, *announced, tuple(key.key_id for key in self.keys), self.issued_at
 
 
 _last: tuple[tuple[object, ...], Envelope] | None = None
@@ -72,10 +74,14 @@ def envelope(now: datetime | None = None) -> Envelope:
     ever signed, or the same with another content: then the database was brought back from a backup.
     """
     global _last
-    found = _signable(now or timezone.now())
-    if _last is None or _last[0] != found.identity:
-        _last = found.identity, _signed(found)
-    return _last[1]
+    for _ in range(_ATTEMPTS):
+        found = _signable(now or timezone.now())
+        if _last is not None and _last[0] == found.identity and found.is_marked:
+            return _last[1]
+        if (payload := _payload(found)) is not None:
+            _last = found.identity, _signed(found, payload)
+            return _last[1]
+    raise Unavailable("The pointer is moving. Ask again shortly.")
 
 
 def why_not() -> str | None:
@@ -103,26 +109,35 @@ def epochs_lacking() -> int:
 
 def _signable(now: datetime) -> _Signable:
     service = snapshot.service_name()
-    for _ in range(_ATTEMPTS):
-        # The mark before the pointer: what another process signed meanwhile is then never above what is read here.
-        seen = watermark.of(service)
-        move = pointer.current()
-        if move is None:
-            raise Unavailable(snapshot.NO_POINTER)
-        active = keys.active_or_refuse()
-        mark = _mark(move)
-        _require_ahead(seen, mark)
-        if seen == mark or watermark.raise_to(service, mark):
-            return _Signable(
-                service,
-                move,
-                mark.content,
-                following=pointer.announced(),
-                fallback=pointer.pinnable(),
-                keys=active,
-                issued_at=_issued_at(move, now),
-            )
-    raise Unavailable("The pointer is moving. Ask again shortly.")
+    # The mark before the pointer: what another process signed meanwhile is then never above what is read here.
+    seen = watermark.of(service)
+    move = pointer.current()
+    if move is None:
+        raise Unavailable(snapshot.NO_POINTER)
+    active = keys.active_or_refuse()
+    mark = _mark(move)
+    _require_ahead(seen, mark)
+    return _Signable(
+        service,
+        move,
+        mark,
+        is_marked=seen == mark,
+        following=pointer.announced(),
+        fallback=pointer.pinnable(),
+        keys=active,
+        issued_at=_issued_at(move, now),
+    )
+
+
+def _payload(found: _Signable) -> bytes | None:
+    """What is to be signed, once its epoch is written down; None where another process wrote down a higher one."""
+    if found.is_marked:
+        return canonical(_document(found)).encode()
+    # The disk takes its time, and every bot waits: what the document says is looked up meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as disk:
+        marked = disk.submit(watermark.raise_to, found.service, found.mark)
+        payload = canonical(_document(found)).encode()
+        return payload if marked.result() else None
 
 
 def _mark(move: PointerMove) -> Mark:
@@ -151,8 +166,7 @@ def _issued_at(move: PointerMove, now: datetime) -> datetime:
     return max(minute, move.moved_at.replace(microsecond=0))
 
 
-def _signed(found: _Signable) -> Envelope:
-    payload = canonical(_document(found)).encode()
+def _signed(found: _Signable, payload: bytes) -> Envelope:
     sealed = Dsse(payload, PAYLOAD_TYPE, {})
     for key in found.keys:
         sealed.sign(keys.signer(key))

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from pytest_django import Settings
+from securesystemslib import dsse
 
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
@@ -340,6 +343,25 @@ class TestADatabaseBroughtBack:
         (folder / watermark.FILE_NAME).write_text("{")
         with pytest.raises(Unavailable, match=r"signed\.json"):
             signing.envelope(NOON)
+
+    def test_whatever_is_signed_stands_on_the_disk_by_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scenarios.service_in_use()
+        flush, sign, found = os.fsync, dsse.Envelope.sign, list[watermark.Mark | None]()
+
+        def slowly(descriptor: int) -> None:
+            time.sleep(0.05)
+            flush(descriptor)
+
+        def noted(sealed: dsse.Envelope, signer: Any) -> Any:
+            found.append(watermark.of(snapshot.service_name()))
+            return sign(sealed, signer)
+
+        monkeypatch.setattr(os, "fsync", slowly)
+        monkeypatch.setattr(dsse.Envelope, "sign", noted)
+        signed = [signing.envelope(NOON).epoch]
+        services.pin(actor=APPROVER, reason=WHY)
+        signed.append(signing.envelope(NOON).epoch)
+        assert [mark and mark.epoch for mark in found] == signed == [1, 2]
 
     def test_another_process_that_went_further_is_never_undercut(self) -> None:
         scenarios.service_in_use()
