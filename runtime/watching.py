@@ -174,7 +174,8 @@ class Watch:
         One that crashes before begins with the set before, and is told of this one again.
         """
         now = asyncio.get_running_loop().time
-        until = now() + random.uniform(0, NOTE_S * (len(_running) - 1))
+        # None of them at first: the moment after a move belongs to the bots that have not changed over yet.
+        until = now() + random.uniform(0.25, 1.25) * NOTE_S * (len(_running) - 1)
         while not self._follower.is_waiting and (left := until - now()) > 0:
             self._has_errands.clear()
             with suppress(TimeoutError):
