@@ -50,7 +50,8 @@ def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: S
     assert "What every bot must run v5 epoch 2" in page
     assert page.count("3 as released") == 3
     assert re.search(
-        r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0", page
+        r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",
+        page,
     )
 
 
