@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from gates import drawing
+from gates.advisory_gates import NOTABLE_PSI
 from gates.drawing import BLUE, RED, Figure, is_figure
 from gates.seed_gates import DIRECTIONS
 
@@ -12,16 +13,13 @@ NAMES = [direction.capitalize() for direction in DIRECTIONS]
 
 EXPLODED = 100.0
 """Logits beyond this are drawn on a logarithmic axis: on a linear one the allowed band would be a hair."""
-DRIFTED = 0.25
-"""A PSI above this is commonly read as another distribution; up to 0.1 as the same."""
 MOST_DRIFTING = 10
 
 
 def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
     """How often each direction is said, against the band it must lie in."""
-    found = document.get("shares")
-    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
-    if len(said) < len(DIRECTIONS):
+    said = measured_shares(document)
+    if said is None:
         return None
     band = gates.get("class_balance", {})
     low, high = float(band.get("least", 0.2)), float(band.get("most", 0.4))
@@ -103,15 +101,22 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "orientation": "h",
         "x": [value for _, value in largest],
         "y": [name for name, _ in largest],
-        "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
+        "marker": {"color": [RED if value > NOTABLE_PSI else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
     layout = drawing.layout("Features that moved most", "PSI, recent against fit", "")
     layout["bargap"] = 0.35
-    layout["xaxis"] |= {"range": drawing.upwards([DRIFTED, *(value for _, value in largest)])}
+    layout["xaxis"] |= {"range": drawing.upwards([NOTABLE_PSI, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [drawing.line(DRIFTED)]
+    layout["shapes"] = [drawing.line(NOTABLE_PSI)]
     return {"data": [bars], "layout": layout}
+
+
+def measured_shares(document: Mapping[str, Any]) -> list[float] | None:
+    """How often down, neutral and up were said; None where not all three were measured."""
+    found = document.get("shares")
+    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
+    return said if len(said) == len(DIRECTIONS) else None
 
 
 def logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

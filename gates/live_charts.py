@@ -7,10 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from gates import drawing
-from gates.distribution_charts import EXPLODED, NAMES, histogram
+from gates.distribution_charts import EXPLODED, NAMES, histogram, measured_shares
 from gates.drawing import BLUE, GREY, RED, Figure, is_figure
 from gates.live import Tally, live_part
-from gates.seed_gates import DIRECTIONS
 from mlcore.certainty import EDGES
 
 LIVE_TITLES = {
@@ -56,7 +55,7 @@ def shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float])
     least, most = band["least"], band["most"]
     colours = [BLUE if least <= share <= most else RED for share in said]
     bars = [_directions("live", said, colours)]
-    if before := _shares_before(document):
+    if before := measured_shares(document):
         bars.append(_directions("gate window", before, [GREY] * len(before)))
     layout = drawing.layout(LIVE_TITLES["live_shares"], "", "share of predictions")
     layout["barmode"], layout["bargap"] = "group", 0.3
@@ -164,12 +163,6 @@ def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Fig
         "cliponaxis": False,
         "hovertemplate": f"%{{x}}, {name}: %{{y:.2%}}<extra></extra>",
     }
-
-
-def _shares_before(document: Mapping[str, Any]) -> list[float]:
-    found = document.get("shares")
-    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
-    return said if len(said) == len(DIRECTIONS) else []
 
 
 def _outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:

@@ -29,10 +29,6 @@ class Caught:
         return self.fault.gate in self.by
 
     @property
-    def is_caught_by_one(self) -> bool:
-        return self.by == (self.fault.gate,)
-
-    @property
     def row(self) -> tuple[str, str, str]:
         others = ", ".join(gate for gate in self.by if gate != self.fault.gate)
         found = "yes" if self.is_caught else "MISSED"
