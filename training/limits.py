@@ -13,6 +13,9 @@ from typing import Any, Self
 from training.models import TrainingRun
 from training.rules import cost, headroom
 
+RINGS_AGAIN_AFTER_SECONDS = 0.5
+"""What is raised within a finalizer, Python drops: an alarm that falls into one must ring again."""
+
 
 @dataclass(frozen=True)
 class Bill:
@@ -74,7 +77,7 @@ class Interruption:
             yield
             return
         before = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), RINGS_AGAIN_AFTER_SECONDS)
         try:
             yield
         finally:

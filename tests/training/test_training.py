@@ -23,6 +23,7 @@ from mlcore.predictor import Predictor
 from tests import factories
 from training import files, leases, runner, services
 from training.files import StoreAway
+from training.limits import Interruption
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
 
@@ -271,6 +272,10 @@ class TestAWorkerThoughtDead:
         assert not Bundle.objects.exists()
 
 
+# pytest tells of what Python drops.
+IN_A_FINALIZER = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 class TestLimits:
     def test_a_cancelled_run_stops_between_epochs(self, dataset: Dataset, store: Path) -> None:
         run = factories.run(dataset, epochs=50)
@@ -304,15 +309,26 @@ class TestLimits:
         assert run.failure.startswith("spending limit: $0.0005")
         assert Decimal(0) < run.spent_usd <= Decimal("0.0005")
 
+    @IN_A_FINALIZER
     def test_a_limit_holds_in_mid_epoch_too(self, settings: Any) -> None:
-        """An epoch of this takes twice the two and a half seconds that the money lasts."""
-        settings.RELEASE_SPENDING_LIMIT_USD = "0.0007"
+        """An epoch of this takes twice the three seconds that the money lasts."""
+        settings.RELEASE_SPENDING_LIMIT_USD = "0.0009"
         started = time.monotonic()
         run = train(factories.run(factories.market(bars=300_000), epochs=50, batch_size=16))
         assert time.monotonic() - started < 30
         assert run.failure.startswith("spending limit")
-        assert run.spent_usd <= Decimal("0.0007")
+        assert run.spent_usd <= Decimal("0.0009")
         assert run.epoch_rows.count() == 0
+
+    @IN_A_FINALIZER
+    def test_an_alarm_that_falls_into_a_finalizer_rings_again(self) -> None:
+        class Departing:
+            def __del__(self) -> None:
+                time.sleep(0.3)
+
+        with pytest.raises(runner.Stopped), Interruption(runner.Stopped).after(0.1):
+            Departing()
+            time.sleep(30)
 
     def test_three_at_once_cannot_overspend(self, dataset: Dataset, settings: Any) -> None:
         """The first reserves its worst case, $0.503; the second what is left of $0.60; for the third there is nothing."""
