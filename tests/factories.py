@@ -1,8 +1,11 @@
 """The small cast of the tests, made by plain functions."""
 
+from pathlib import Path
+
 from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Actor, Role, Scope
+from training import files
 from training import services as training
 from training.models import Budget, Bundle, Dataset, TrainingRun
 
@@ -75,3 +78,11 @@ def bundle(dataset: Dataset, name: str = "one") -> Bundle:
     return Bundle.objects.create(
         digest=f"sha256:{name}", coin=dataset.coin, line="v7_fixed", dataset=dataset, manifest="{}"
     )
+
+
+def bundle_folder(bundle: Bundle, folder: Path) -> Path:
+    """A bundle's stored files, each verified, in `folder`."""
+    folder.mkdir(exist_ok=True)
+    for artifact in bundle.artifacts.all():
+        (folder / artifact.name).write_bytes(files.read(artifact.sha256))
+    return folder

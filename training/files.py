@@ -6,7 +6,6 @@ The same code stands on a folder and on S3: it knows Django's default storage an
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,7 +15,7 @@ from django.core.files.storage import default_storage
 
 from audit.errors import Conflict, Unavailable
 from mlcore import candles
-from training.models import Bundle, Dataset
+from training.models import Dataset
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -96,12 +95,6 @@ def _chunks(sha256: str) -> Iterator[bytes]:
     with _store_answers(), open_stream(sha256) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
-
-
-def fetch_bundle(bundle: Bundle, folder: Path) -> None:
-    """Put every file of a bundle into `folder`, each verified. Raises FileLost."""
-    for artifact in bundle.artifacts.all():
-        (folder / artifact.name).write_bytes(read(artifact.sha256))
 
 
 def read_candles(dataset: Dataset) -> pl.DataFrame:

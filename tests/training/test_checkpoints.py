@@ -67,9 +67,7 @@ def import_(coin: Coin, data: bytes, **said: Any) -> services.Imported:
 
 
 def predictor(bundle: Bundle, folder: Path) -> Predictor:
-    folder.mkdir(exist_ok=True)
-    files.fetch_bundle(bundle, folder)
-    return Predictor(folder)
+    return Predictor(factories.bundle_folder(bundle, folder))
 
 
 def gates_of(bundle: Bundle, dataset: Dataset) -> dict[str, str]:

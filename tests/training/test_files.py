@@ -130,7 +130,7 @@ def test_a_run_trained_on_s3_leaves_its_bundle_there_and_no_checkpoint(
     kept = {stored.key for stored in bucket.objects.all()}
     wanted = {files.key(artifact.sha256) for artifact in run.bundle.artifacts.all()}
     assert kept == wanted | {files.key(run.dataset.digest.removeprefix("sha256:"))}
-    files.fetch_bundle(run.bundle, tmp_path)
+    factories.bundle_folder(run.bundle, tmp_path)
     assert bundles.verify(tmp_path, run.bundle.digest)
 
 

@@ -75,7 +75,7 @@ class TestARun:
         assert run.bundle is not None
         assert (run.bundle.coin, run.bundle.line, run.bundle.dataset) == (dataset.coin, "v7_fixed", dataset)
         assert run.bundle.is_simulated
-        files.fetch_bundle(run.bundle, tmp_path)
+        factories.bundle_folder(run.bundle, tmp_path)
         verified = bundles.verify(tmp_path, run.bundle.digest)
         assert verified.manifest.coin == "BTC"
         assert verified.manifest.dataset_digest == dataset.digest
