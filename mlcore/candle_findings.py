@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mlcore.market import DAY, HOUR
 from mlcore.verdicts import Finding, Verdict
 
 
@@ -66,3 +67,18 @@ def between(
     if whole is not None:
         observed += f" at worst, {form.format(whole)} over all"
     return Check(check, threshold, finding(is_within, value, observed, sound, unsound))
+
+
+def not_asked(check: str, threshold: str, observed: str) -> Check:
+    """Passed, where a series is too short for this question."""
+    says = "Too short a time to ask; the other checks decide."
+    return Check(check, threshold, Finding(Verdict.PASSED, None, observed, says))
+
+
+def interval_in_words(seconds: int) -> str:
+    """ "4 hours", or "90 s" where no whole unit says it."""
+    for unit, name in ((DAY, "day"), (HOUR, "hour"), (60, "minute")):
+        if seconds and seconds % unit == 0:
+            count = seconds // unit
+            return f"{count} {name}s" if count > 1 else f"1 {name}"
+    return f"{seconds} s"

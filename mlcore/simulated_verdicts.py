@@ -7,7 +7,8 @@ import polars as pl
 
 from mlcore.candle_findings import Check, finding
 from mlcore.candle_pictures import picture
-from mlcore.candle_verdicts import Judgement, row_checks, variance_ratio_band
+from mlcore.candle_rows import row_checks
+from mlcore.candle_verdicts import Judgement, variance_ratio_band
 from mlcore.candles import digest
 from mlcore.errors import MlcoreError
 from mlcore.market import Market

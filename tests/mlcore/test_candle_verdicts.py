@@ -11,7 +11,8 @@ import pytest
 
 from mlcore import candles
 from mlcore.candle_company import Neighbour
-from mlcore.candle_verdicts import LEAST_BARS, Judgement, judge, row_checks
+from mlcore.candle_rows import row_checks
+from mlcore.candle_verdicts import LEAST_BARS, Judgement, judge
 from mlcore.simulate import simulate
 from mlcore.simulated_verdicts import Generator, judge_simulated
 from mlcore.verdicts import Verdict
