@@ -5,7 +5,8 @@
 SETUP is one line of JSON: url, public_key, tokens, first, count, seed, folder, window. Every bot begins with a cache folder
 of its own that is a copy of `seed`: it was started again, and holds what its service named last. The bots of a process share
 the keys (so that an envelope is verified once for all of them) and the loaded predictors, as the client's page says they
-may: a thousand sets would not fit into one machine's memory. One bot in a hundred decides at once by the new set.
+may: a thousand sets would not fit into one machine's memory. One bot in a hundred decides by the new set, once all have
+it: a decision takes milliseconds of a process that hundreds of bots share here, and none would share with others.
 
 Prints a line for each epoch that all have flipped to.
 """
@@ -51,12 +52,12 @@ class Fleet:
         self._epochs[number] = epoch
         moments = self._flips.setdefault(epoch, [])
         moments.append(at)
-        if number % PREDICTS_ONE_IN == 0:
-            decision = asyncio.create_task(self._decide(self._clients[number], epoch))
-            self._decisions.add(decision)
-            decision.add_done_callback(self._decisions.discard)
         if len(moments) == len(self._clients):
             print(json.dumps({"what": "flipped", "epoch": epoch, "at": moments}), flush=True)
+            for one in self._clients[::PREDICTS_ONE_IN]:
+                decision = asyncio.create_task(self._decide(one, epoch))
+                self._decisions.add(decision)
+                decision.add_done_callback(self._decisions.discard)
 
     async def _decide(self, client: AsyncClient, epoch: int) -> None:
         decision = await client.predict("BTC", self._window)

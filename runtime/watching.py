@@ -10,7 +10,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -75,6 +74,7 @@ class Watch:
         self._instance, self._every_s, self._spread_s = instance, every_s, spread_s
         self._told: tuple[object, ...] | None = None
         self._has_errands = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None
         self._reported: tuple[object, ...] = ()
         self._report_at = 0.0
         self._windows: deque[dict[str, Any]] = deque(maxlen=MOST_WINDOWS)
@@ -88,6 +88,8 @@ class Watch:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         finally:
             _running.discard(self)
+            if self._later is not None:
+                self._later.cancel()
             for task in loops:
                 task.cancel()
             ended = await asyncio.gather(*loops, return_exceptions=True)
@@ -148,14 +150,13 @@ class Watch:
             raise
         finally:
             if self._follower.has_errands:
-                self._has_errands.set()
+                self._begin_errands()
         if not self._follower.is_waiting:
             self._tell()
 
     async def _fetch(self) -> None:
         while True:
             await self._has_errands.wait()
-            await self._let_others_follow()
             self._has_errands.clear()
             try:
                 await in_thread(self._follower.run_errands)
@@ -168,19 +169,22 @@ class Watch:
                 loop = asyncio.get_running_loop()
                 loop.call_later(RETRY_ERRANDS_S * random.uniform(0.8, 1.2), self._has_errands.set)
 
-    async def _let_others_follow(self) -> None:
+    def _begin_errands(self) -> None:
         """What is in use is written down once the other bots of this process have changed over too; a lone bot's at once.
 
         One that crashes before begins with the set before, and is told of this one again.
         """
-        now = asyncio.get_running_loop().time
-        # None of them at first: the moment after a move belongs to the bots that have not changed over yet.
-        until = now() + random.uniform(0.25, 1.25) * NOTE_S * (len(_running) - 1)
-        while not self._follower.is_waiting and (left := until - now()) > 0:
-            self._has_errands.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._has_errands.wait()
+        others = len(_running) - 1
+        if self._follower.is_waiting or not others:
+            self._has_errands.set()
+        elif self._later is None:
+            # None of them at first: the moment after a move belongs to the bots that have not changed over yet.
+            delay = random.uniform(0.25, 1.25) * NOTE_S * others
+            self._later = asyncio.get_running_loop().call_later(delay, self._others_have_followed)
+
+    def _others_have_followed(self) -> None:
+        self._later = None
+        self._has_errands.set()
 
     def _tell(self) -> None:
         active = self._follower.active
