@@ -27,8 +27,9 @@ BENCHMARKS = {
     " build/, made on the first run. At least 10 warm and 8 cold is asked.",
     "push": "From the commit of a move to the flip in 1,000 connected bots, all on this machine and each the client that"
     " bots install (runtime.AsyncClient, 500 to a process, which share keys and loaded predictors): the envelope pushed, its"
-    " signature verified, every coin's predictor at hand, one assignment; one bot in a hundred decides by it at once. Their"
-    " acknowledgements follow, spread over five seconds, and count when they stand in the database. Below, as many"
+    " signature verified, every coin's predictor at hand, one assignment; one bot in a hundred decides by it,"
+    " once its process has changed over. Their acknowledgements follow, spread over five seconds, and count when they stand"
+    " in the database. Below, as many"
     " bots polling MLflow's registry for three coins as fast as it answers, without its authentication, which makes it much"
     " slower. A 99th percentile under 250 ms and every acknowledgement within 10 s is asked.",
     "snapshots": "What bots ask all day, from one web process with authentication, against MLflow's registry (a worker a"
