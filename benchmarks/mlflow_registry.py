@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from benchmarks.environments import python_of
-from benchmarks.ports import free_port
+from tests.loopback import answers, free_port
 
 PINS = ("mlflow[auth]==3.17.2",)
 COINS = ("BTC", "ETH", "SOL")
@@ -95,9 +94,7 @@ def registry(folder: Path, *, has_authentication: bool = True) -> Iterator[Regis
 def _wait(found: Registry, server: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{found.port}/health", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.5)
+        if answers(f"http://127.0.0.1:{found.port}/health"):
+            return
+        time.sleep(0.5)
     raise RuntimeError(f"MLflow did not start: {log.read_text()[-2000:]}")

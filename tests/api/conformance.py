@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from crpbot.demo.ground import own_environment
 from crpbot.demo.processes import WEB_OPTIONS
+from tests.loopback import free_port, wait_until_it_answers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PHASES = "examples,coverage,fuzzing,stateful"
@@ -126,25 +124,11 @@ def redis(address: str, log: Path) -> Iterator[None]:
 @contextmanager
 def served(log: Path) -> Iterator[str]:
     """The web process as the demo starts it, on a free port; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     web = [sys.executable, "-m", "uvicorn", "crpbot.asgi:application", "--port", str(port), *WEB_OPTIONS]
     with running(*web, "--no-access-log", "--log-level", "warning", log=log):
-        _wait_for(f"http://127.0.0.1:{port}/healthz")
+        wait_until_it_answers(f"http://127.0.0.1:{port}/healthz")
         yield f"http://127.0.0.1:{port}"
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, ConnectionError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def _without_rates() -> dict[str, str]:

@@ -1,15 +1,13 @@
 """Web processes as `make demo` starts them, on the test's own state."""
 
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from tests import processes
+from tests.loopback import answers, free_port
 from tests.processes import Process, wait_until
 
 
@@ -34,20 +32,7 @@ def web(log: Path, redis_url: str, *, grace_seconds: int = 1) -> Iterator[Web]:
     process = processes.start(*command, *options, log=log, CRPBOT_REDIS_URL=redis_url)
     found = Web(port, process)
     try:
-        wait_until(lambda: _is_healthy(found.url), what=f"the web process: {log}")
+        wait_until(lambda: answers(f"{found.url}/healthz"), what=f"the web process: {log}")
         yield found
     finally:
         process.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False

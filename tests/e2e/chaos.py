@@ -21,7 +21,6 @@ import psutil
 from django.conf import settings
 
 from accounts.models import User
-from benchmarks.ports import free_port
 from crpbot.demo.processes import Processes, Program, programs
 from deploy import keys, services
 from deploy.models import Release, ReleaseStatus
@@ -32,6 +31,7 @@ from mlcore.recipes import RECIPES
 from tests import factories, scenarios
 from tests.e2e.fire import simulated_datasets
 from tests.e2e.journal import Journal
+from tests.loopback import free_port
 from tests.processes import REPOSITORY, wait_until
 from tests.scenarios import APPROVER
 from training import files

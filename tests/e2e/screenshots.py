@@ -7,17 +7,15 @@ The pages show the tests' own scene (tests.pages.scene) on a state folder of the
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
-from urllib.request import urlopen
+
+from tests.loopback import free_port, wait_until_it_answers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -74,29 +72,15 @@ def pictures() -> dict[str, tuple[str, str | None]]:
 @contextmanager
 def served() -> Iterator[str]:
     """The web process on a free port; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([sys.executable, "-c", SERVER.format(port=port)], cwd=REPOSITORY)
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(f"{address}/healthz")
+        wait_until_it_answers(f"{address}/healthz")
         yield address
     finally:
         server.terminate()
         server.wait(10)
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, ConnectionError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def take(folder: Path, only: set[str]) -> None:

@@ -1,10 +1,7 @@
 """The whole story as people live it: real Chromium, real web process, real training and measuring."""
 
 import re
-import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from deploy import services as deploy
 from deploy.rules import Purpose, ReleaseState
 from tests import factories, scenarios
 from tests.e2e.browser import chromium, find_chromium, sign_in
+from tests.loopback import answers, free_port
 from tests.pages.scene import PEOPLE
 from tests.processes import StartWorker, start, wait_until
 from training import services as training
@@ -45,12 +43,11 @@ def address(committed: None, tmp_path: Path) -> Iterator[str]:
     for name, roles in PEOPLE.items():
         factories.person(name, *roles)
     scenarios.service_in_use()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
     web = start(sys.executable, "-c", SERVE, str(port), log=tmp_path / "web.log")
-    wait_until(lambda: _answers(f"http://127.0.0.1:{port}"), what=f"the web process: {web.output}")
-    yield f"http://127.0.0.1:{port}"
+    wait_until(lambda: answers(f"{address}/healthz"), what=f"the web process: {web.log}")
+    yield address
     web.stop()
 
 
@@ -180,11 +177,3 @@ def _as(browser: Browser, address: str, name: str) -> Page:
     page.on("pageerror", lambda error: pytest.fail(f"{name} at {page.url}: {error}"))
     sign_in(page, address, name)
     return page
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/healthz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
-        return False

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e import readme
 from tests.e2e.readme import Reader
+from tests.loopback import answers, free_port
 from tests.processes import REPOSITORY, wait_until
 from training.workers import die_with_parent
 
@@ -111,13 +112,6 @@ def works_on(process: psutil.Process, state: Path) -> bool:
         return False
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     demo = Demo(tmp_path)
@@ -162,7 +156,7 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     web = next(found for found in demo.processes() if "uvicorn" in found.cmdline())
     web.kill()
     demo.wait_for("web had ended and was started again", seconds=30)
-    wait_until(lambda: answers(demo.url), what="the page after the web process was killed")
+    wait_until(lambda: answers(f"{demo.url}/healthz"), what="the page after the web process was killed")
 
     assert "is taken by another program" in demo.ask().stderr
     demo.port = free_port()
@@ -270,10 +264,3 @@ def page(demo: Demo, name: str, path: str) -> str:
         assert shown.status_code == 200
         assert shown.url.path == path, f"{name} is sent to {shown.url.path}"
         return shown.text
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").status_code == 200
-    except httpx.HTTPError:
-        return False
