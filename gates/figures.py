@@ -10,10 +10,12 @@ from typing import Any
 class NotMeasured(Exception):
     """A figure that a gate needs is missing, or is not a number one can judge by."""
 
-    def __init__(self, message: str, figure: float | None = None) -> None:
+    def __init__(self, message: str, figure: float | None = None, *, brief: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.figure = figure
+        self.brief = brief or message
+        """The same where a figure would stand."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ class Figures:
     def _missing(self, path: tuple[str, ...]) -> NotMeasured:
         """With what the measuring itself says went wrong, there or as a whole."""
         why = next((said for said in (self._at((path[0], "problem")), self._at(("problem",))) if said), None)
-        return NotMeasured(f"{_name(path)} was not measured" + (f": {str(why)[:500]}" if why else ""))
+        message = f"{_name(path)} was not measured"
+        if not why:
+            return NotMeasured(message)
+        return NotMeasured(f"{message}: {str(why)[:500]}", brief=f"not measured: {why}")
 
     def _at(self, path: tuple[str, ...]) -> Any:
         found: Any = self.document

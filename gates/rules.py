@@ -166,18 +166,21 @@ def _finding(
         return _error(f"The policy cannot be judged by: {'; '.join(unusable)}."), "not usable"
     threshold = gate.says(entry)
     if failure:
-        return _error(f"{figures.coin} could not be measured: {failure}"), threshold
+        return _error(
+            f"{figures.coin} could not be measured: {failure}", f"not measured: {failure}"
+        ), threshold
     try:
         if figures.document.get("format") != FORMAT:
             raise NotMeasured(f"the measurement is not of format {FORMAT}")
         return gate.judge(figures, entry), threshold
     except NotMeasured as missing:
         sentence = f"{figures.coin} cannot be judged by {name}: {missing.message}."
-        return _error(sentence, missing.figure), threshold
+        return _error(sentence, missing.brief, missing.figure), threshold
 
 
-def _error(sentence: str, figure: float | None = None) -> Finding:
-    return Finding(Verdict.ERROR, figure, "not measured" if figure is None else f"{figure:g}", sentence)
+def _error(sentence: str, observed: str = "not measured", figure: float | None = None) -> Finding:
+    """What stands where a figure would says why there is none: a table, and a release's reason, show no more of it."""
+    return Finding(Verdict.ERROR, figure, observed, sentence)
 
 
 def _entries(policy: object) -> Mapping[str, Any]:

@@ -307,7 +307,16 @@ def test_a_measuring_that_failed_is_an_error_at_every_gate_with_the_reason() -> 
     outcomes = evaluate({"coin": "ETH"}, SEED_POLICY, failure="it took longer than 600 s")
     assert {outcome.verdict for outcome in outcomes} == {Verdict.ERROR}
     assert outcomes[0].sentence == "ETH could not be measured: it took longer than 600 s"
+    assert {outcome.observed for outcome in outcomes} == {"not measured: it took longer than 600 s"}
     assert outcomes[5].threshold == "each 20 % – 40 %"
+
+
+def test_what_could_not_be_measured_says_why_where_its_figure_would_stand() -> None:
+    document = known(healthy("BTC"))
+    document["schema"] |= {"columns_out_of_place": None, "problem": "the bundle holds no scaler"}
+    (outcome,) = (found for found in evaluate(document, FULL_POLICY) if found.gate == "schema")
+    assert (outcome.verdict, outcome.observed) == (Verdict.ERROR, "not measured: the bundle holds no scaler")
+    assert "was not measured: the bundle holds no scaler" in outcome.sentence
 
 
 def policy_with(path: str, value: Any) -> dict[str, Any]:
