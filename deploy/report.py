@@ -48,7 +48,10 @@ def _coin(place: ReleaseCoin) -> dict[str, Any]:
 
 
 def gate_table(release: Release, *, width: int = 100) -> str:
-    """Gates down, coins across: verdict and observed figure, wrapped so that a line keeps to about `width` letters."""
+    """Gates down, coins across: verdict and observed figure, wrapped so that a line keeps to about `width` letters.
+
+    What tells and decides nothing says so beside its name.
+    """
     coins = summary(release)["coins"]
     gates = list(dict.fromkeys(gate for coin in coins.values() for gate in coin["gates"]))
     if not gates:
@@ -56,11 +59,12 @@ def gate_table(release: Release, *, width: int = 100) -> str:
     rows = [["gate", *coins, "passes when"]]
     for gate in gates:
         found = [coin["gates"].get(gate) for coin in coins.values()]
-        threshold = next(result["threshold"] for result in found if result)
-        rows.append([gate, *(_cell(result) for result in found), threshold])
-    first = max(len(row[0]) for row in rows)
-    other = max(14, (width - first) // (len(coins) + 1) - 2)
-    return "\n".join(line for row in rows for line in _wrapped(row, [first, *[other] * (len(coins) + 1)]))
+        first = next(result for result in found if result)
+        name = gate if first["required"] else f"{gate} (advisory)"
+        rows.append([name, *(_cell(result) for result in found), first["threshold"]])
+    names = max(len(word) for row in rows for word in row[0].split())
+    other = max(14, (width - names) // (len(coins) + 1) - 2)
+    return "\n".join(line for row in rows for line in _wrapped(row, [names, *[other] * (len(coins) + 1)]))
 
 
 def _wrapped(row: list[str], widths: list[int]) -> list[str]:

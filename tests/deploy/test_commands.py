@@ -19,6 +19,7 @@ from accounts.rules import Actor
 from deploy import pointer, services
 from deploy.api import Bots
 from deploy.models import Bot, Release
+from deploy.report import gate_table
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
 from training.models import TrainingRun
@@ -108,6 +109,13 @@ def test_release_launches_and_says_where_it_stands() -> None:
     assert (status, answer["state"]) == (0, ReleaseState.BUILDING)
     release = Release.objects.get(pk=answer["release"])
     assert release.parameters == {"epochs": 3}
+
+
+def test_a_table_of_gates_tells_advice_from_what_decides() -> None:
+    gates = re.findall(r"^(\w+) .*\n(\(advisory\))?", gate_table(scenarios.awaiting_approval()), re.MULTILINE)
+    said = {gate: bool(mark) for gate, mark in gates}
+    assert (said["calibration"], said["drift"]) == (True, True)
+    assert (said["accuracy"], said["bundle"]) == (False, False)
 
 
 @pytest.mark.usefixtures("cast")
