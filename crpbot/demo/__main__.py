@@ -78,7 +78,7 @@ def _live(options: argparse.Namespace, candles: dict[str, Path] | None, state: P
         running.wait_until_running(options.port)
         screen.note(f"all of them run; {plan.url} answers")
         account = Story(plan, screen, running.watch).tell()
-        screen.say(_summary(plan, account, is_served=not options.exit))
+        screen.say(_summary(plan, account, screen.clock, is_served=not options.exit))
         status = FAILED if account.surprises else OK
         if not options.exit:
             _serve(plan.url, running, screen)
@@ -110,8 +110,8 @@ def _serve(url: str, running: Processes, screen: Screen) -> None:
         return
 
 
-def _summary(plan: "Plan", account: "Account", *, is_served: bool) -> str:
-    """How the story ended, and what can be asked of it from here on: less once nobody serves it."""
+def _summary(plan: "Plan", account: "Account", clock: str, *, is_served: bool) -> str:
+    """How the story ended and when, and what can be asked of it from here on: less once nobody serves it."""
     from deploy import pointer
 
     move = pointer.current()
@@ -123,7 +123,7 @@ def _summary(plan: "Plan", account: "Account", *, is_served: bool) -> str:
     told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
     ended = f"""
 {RULER}
-The bots are on {line}, epoch {move.epoch if move else "-"}, after {account.seconds:.0f} seconds. Because:
+The bots are on {line}, epoch {move.epoch if move else "-"}, after {clock} minutes. Because:
     {because}{told}
 """
     on_the_terminal = f"""Ask on the terminal

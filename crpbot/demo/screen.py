@@ -22,8 +22,13 @@ class Screen:
     def step(self, title: str) -> None:
         """Begin the next part of the story."""
         self._step += 1
+        self.say(f"\n[{self.clock}] {self._step}. {title}")
+
+    @property
+    def clock(self) -> str:
+        """Minutes and seconds since the beginning."""
         elapsed = int(time.monotonic() - self._started_at)
-        self.say(f"\n[{elapsed // 60}:{elapsed % 60:02}] {self._step}. {title}")
+        return f"{elapsed // 60}:{elapsed % 60:02}"
 
     def say(self, text: str) -> None:
         """Print lines that stay."""

@@ -5,6 +5,7 @@ if every coin passes every gate and a second person agrees; otherwise it holds t
 """
 
 import secrets
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from deploy import services as deploy
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
 from deploy.report import gate_table, progress_line
-from deploy.rules import Purpose, ReleaseState
+from deploy.rules import READY_GATES, Purpose, ReleaseState
 from mlcore import candles
 from mlcore.features import SCHEMAS
 from mlcore.simulate import DEFAULT_DRIFT
@@ -84,7 +85,6 @@ class Account:
     history: dict[str, Path] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
     events: int = 0
-    seconds: float = 0.0
     surprises: list[str] = field(default_factory=list)
     """What did not end as it should."""
 
@@ -99,7 +99,6 @@ class Story:
 
     def tell(self) -> Account:
         """All of it. Raises DemoFailed where it cannot go on."""
-        started = time.monotonic()
         self._make_accounts()
         self._wait_for_workers()
         self._bring_candles()
@@ -108,7 +107,6 @@ class Story:
         self._release_candidate()
         self._predict()
         self._compare_accounts_of_it()
-        self.account.seconds = time.monotonic() - started
         return self.account
 
     def _make_accounts(self) -> None:
@@ -181,9 +179,22 @@ class Story:
         approver = self._actors["approver"]
         deploy.inherit(inherited, actor=approver, reason="what the bot runs today")
         deploy.register_fallback(fallback, actor=approver, reason="linear, well calibrated, cannot blow up")
+        self._say_why_it_will_do(fallback)
         self._say_pointer()
         self._screen.note(f"\nThe diagnosis of {INHERITED}, on the bytes the bot runs:\n")
         self._screen.note(gate_table(inherited, width=self._screen.width))
+
+    def _say_why_it_will_do(self, fallback: Release) -> None:
+        """Where the fallback was just told to have failed gates, why it is right to fall back on."""
+        diagnoses = [place.diagnosis for place in places_of(fallback) if place.diagnosis]
+        spoken = [result for diagnosis in diagnoses for result in diagnosis.results.all()]
+        against = dict.fromkeys(r.gate for r in spoken if r.is_required and r.verdict != "passed")
+        if against:
+            why = (
+                f"{fallback.line} did not pass {', '.join(against)}, and is the fallback all the same: that has to load, to "
+                f"predict and to read what the bot computes ({', '.join(READY_GATES)}), and need not be skilled."
+            )
+            self._screen.note(textwrap.fill(why, self._screen.width))
 
     def _release_candidate(self) -> None:
         self._screen.step(f"The operator launches {CANDIDATE}")
