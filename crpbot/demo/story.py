@@ -150,7 +150,8 @@ class Story:
         if self._plan.candles is not None:
             path = self._plan.candles[symbol]
             self.account.history[symbol] = path
-            return training.import_candles(coin, path.read_bytes(), name=path.name, actor=operator)
+            kept = training.import_candles(coin, path.read_bytes(), name=path.name, actor=operator)
+            return kept.dataset
         dataset = training.simulate_candles(
             coin, bars=self._plan.bars, drift=self._plan.drift, seed=MARKET_SEED, actor=operator
         )

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
 import pytest
 from django.db import connection
 from django.utils import timezone
@@ -18,8 +19,10 @@ from deploy.models import LiveWindow, PointerMove, ReleaseStatus
 from deploy.rules import MoveKind, ReleaseState
 from gates.live import Tally
 from mlcore.certainty import BANDS
-from tests import scenarios
+from tests import factories, lifelike, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
+from training import services as training
+from training.services.datasets import Kept
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed")]
 
@@ -82,6 +85,21 @@ def test_approvals_of_two_releases_on_the_same_epoch_have_one_winner() -> None:
     )
     assert Counter(type(answer) for answer in answers) == {PointerMove: 1, Conflict: 1}
     assert_sound(2)
+
+
+def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new() -> None:
+    frame = lifelike.candles(1_200)
+    text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
+    coin = training.find_coin("BTC")
+
+    def bring() -> object:
+        return training.import_candles(coin, text, name="BTC.csv", actor=factories.OPERATOR)
+
+    first, second = at_once([bring, bring], threads=2)
+    assert isinstance(first, Kept)
+    assert isinstance(second, Kept)
+    assert first.dataset == second.dataset
+    assert {first.is_new, second.is_new} == {True, False}
 
 
 def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch() -> None:

@@ -104,7 +104,7 @@ def _brought(frame: pl.DataFrame) -> Dataset:
     """Candles of BTC as an operator uploads them, whatever they are worth."""
     coin, file = training.find_coin("BTC"), io.BytesIO()
     frame.write_parquet(file)
-    return training.import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER)
+    return training.import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER).dataset
 
 
 def _candles(coin: Coin, bars: int) -> Dataset:

@@ -77,9 +77,10 @@ def gates_of(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
 
 def dataset_of(coin: Coin, frame: pl.DataFrame, is_simulated: bool) -> Dataset:
     text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
-    return services.import_candles(
+    kept = services.import_candles(
         coin, text, name="candles.csv", actor=factories.OPERATOR, simulated=is_simulated
     )
+    return kept.dataset
 
 
 def is_close(found: np.ndarray, wanted: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ def btc() -> Coin:
 
 
 def import_(coin: Coin, data: bytes, name: str = "BTC.csv", **more: Any) -> Dataset:
-    return services.import_candles(coin, data, **{"name": name, "actor": factories.OPERATOR, **more})
+    return services.import_candles(coin, data, **{"name": name, "actor": factories.OPERATOR, **more}).dataset
 
 
 def stored_files(store: Path) -> list[Path]:

@@ -30,7 +30,8 @@ def csv(frame: pl.DataFrame) -> bytes:
 
 
 def import_(coin: Coin, frame: pl.DataFrame, **more: bool) -> Dataset:
-    return services.import_candles(coin, csv(frame), name="candles.csv", actor=factories.OPERATOR, **more)
+    kept = services.import_candles(coin, csv(frame), name="candles.csv", actor=factories.OPERATOR, **more)
+    return kept.dataset
 
 
 def before_verdicts(coin: Coin, frame: pl.DataFrame, **columns: object) -> Dataset:

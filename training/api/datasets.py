@@ -2,7 +2,6 @@
 
 from typing import Any, ClassVar
 
-from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
     extend_schema,
@@ -108,16 +107,15 @@ class Datasets(ListAPIView[Dataset]):
         A file that cannot be read as candles is refused with the row and the reason, and nothing of it is kept. Candles
         that can be read are kept and judged: see `verdict` and `checks`.
         """
-        checked, began_at = self.Input.read(request), timezone.now()
-        dataset = services.import_candles(
+        checked = self.Input.read(request)
+        kept = services.import_candles(
             named_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
             actor=actor_of(request),
             simulated=checked["is_simulated"],
         )
-        is_new = dataset.created_at >= began_at
-        return Response(self.Output(dataset).data, status=201 if is_new else 200)
+        return Response(self.Output(kept.dataset).data, status=201 if kept.is_new else 200)
 
 
 def named_coin(symbol: str) -> Coin:

@@ -1,6 +1,6 @@
 """Candles in: uploaded, fetched from an exchange, or simulated. The same content is the same dataset."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import PurePath
 
@@ -25,6 +25,15 @@ GREATEST_DRIFT = 5.0
 """Units of a bar's volatility; beyond it prices leave every scale."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where candles are that were brought."""
+
+    dataset: Dataset
+    is_new: bool
+    """Whether they were not there before."""
+
+
 def import_candles(
     coin: Coin,
     data: bytes,
@@ -34,7 +43,7 @@ def import_candles(
     source: Source = Source.UPLOAD,
     simulated: bool = False,
     origin: str | None = None,
-) -> Dataset:
+) -> Kept:
     """The dataset these bytes hold (CSV, CSV.gz or Parquet, told apart by content); the one there is, if it is there.
 
     `name` is the file's name, for messages. Raises InvalidInput with the row and the reason for a file that cannot
@@ -77,7 +86,7 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
         is_simulated=True,
         generator=Generator(bars=bars, drift=float(drift), seed=seed),
         actor=actor,
-    )
+    ).dataset
 
 
 def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor) -> Dataset:
@@ -88,7 +97,7 @@ def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, act
     actor.require(Role.OPERATOR, "fetch candles")
     frame = exchanges.fetch(f"{coin.symbol}/USDT", exchange=exchange, interval=interval, since=since)
     origin = f"{exchange} {coin.symbol}/USDT {interval}"
-    return _keep(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor)
+    return _keep(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor).dataset
 
 
 def find_dataset(pk: int) -> Dataset:
@@ -100,8 +109,11 @@ def find_dataset(pk: int) -> Dataset:
 
 
 def latest_dataset(coin: Coin) -> Dataset:
-    """The coin's newest dataset that was not withdrawn. Raises NotFound when it has none."""
-    dataset = coin.datasets.filter(withdrawn_at=None).first()
+    """What is trained on where nobody names a dataset: the coin's newest that stands, and passed if any did.
+
+    Raises NotFound when it has none.
+    """
+    dataset = Dataset.objects.filter(coin=coin).standing().soundest_first().first()
     if dataset is None:
         raise NotFound(f"{coin} has no candles yet: `manage.py import_candles {coin} FILE`.")
     return dataset
@@ -116,7 +128,7 @@ def _keep(
     is_simulated: bool,
     actor: Actor,
     generator: Generator | None = None,
-) -> Dataset:
+) -> Kept:
     """The file first, then the row: a row never names bytes that are not there.
 
     Candles that do not pass are kept too, with what was found: nothing that was brought is lost.
@@ -125,12 +137,12 @@ def _keep(
     digest = f"sha256:{files.store(data)}"
     # Judging reads other datasets' files: before the transaction, not under its lock.
     if (existing := _existing(coin, digest)) is not None:
-        return judging.judged(existing)
+        return Kept(judging.judged(existing), is_new=False)
     judgement = judging.judge_candles(coin, frame, is_simulated=is_simulated, generator=generator)
     with transaction.atomic():
         audit.lock_head()
         if (existing := _existing(coin, digest)) is not None:
-            return existing
+            return Kept(existing, is_new=False)
         dataset = Dataset.objects.create(
             coin=coin,
             digest=digest,
@@ -151,8 +163,8 @@ def _keep(
             "against": judging.against(dataset),
         }
         audit.record("dataset.added", dataset, actor=actor, detail=detail)
-    return dataset
+    return Kept(dataset, is_new=True)
 
 
 def _existing(coin: Coin, digest: str) -> Dataset | None:
-    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest, withdrawn_at=None).first()
+    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest).standing().first()

@@ -6,7 +6,6 @@ from django.contrib import messages
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
@@ -29,15 +28,15 @@ def index(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _page(request, form, status=400)
     upload = form.cleaned_data["file"]
-    began_at = timezone.now()
     try:
-        dataset = services.import_candles(
+        kept = services.import_candles(
             form.cleaned_data["coin"], upload.read(), name=upload.name, actor=actor_of(request)
         )
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
-    told = "Added" if dataset.created_at >= began_at else "These candles are here already:"
+    dataset = kept.dataset
+    told = "Added" if kept.is_new else "These candles are here already:"
     messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
     if dataset.verdict != Verdict.PASSED:
         messages.warning(request, f"{services.verdict_sentence(dataset)} No release can train on them.")

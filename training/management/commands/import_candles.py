@@ -22,10 +22,10 @@ class Command(ActingCommand):
             data = path.read_bytes()
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="file") from error
-        dataset = services.import_candles(
+        kept = services.import_candles(
             services.find_coin(options["coin"]), data, name=path.name, actor=self.actor(options)
         )
-        return dataset_document(dataset)
+        return dataset_document(kept.dataset)
 
     def say(self, answer: dict[str, Any]) -> str:
         return dataset_sentence(answer)
