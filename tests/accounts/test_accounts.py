@@ -146,6 +146,16 @@ def test_the_people_command_lists_and_revokes_tokens_and_closes_accounts() -> No
     assert kinds()[-2:] == ["token.revoked", "user.closed"]
 
 
+@pytest.mark.parametrize("days", [0, -3, 999_999_999])
+def test_a_token_for_days_that_are_of_no_use_is_not_issued(days: int) -> None:
+    factories.person("bot")
+    said = StringIO()
+    with pytest.raises(SystemExit):
+        call_command("people", user="bot", token="bot", days=days, stderr=said)
+    assert "choose from 1 to 3,650" in said.getvalue()
+    assert not ApiToken.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "password", "says"),
     [

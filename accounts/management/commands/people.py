@@ -1,6 +1,6 @@
 import getpass
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -13,6 +13,7 @@ from audit.command import GateCommand
 from audit.errors import InvalidInput
 
 ACTOR = "the command line"
+MOST_DAYS = 3650
 
 
 class Command(GateCommand):
@@ -40,7 +41,9 @@ class Command(GateCommand):
         parser.add_argument(
             "--token", choices=[scope.value for scope in Scope], help="issue a token of this scope"
         )
-        parser.add_argument("--days", type=int, help="for --token: it expires after so many days")
+        parser.add_argument(
+            "--days", type=int, help="for --token: it expires after so many days; without, never"
+        )
         parser.add_argument("--close", metavar="NAME", help="end an account: no session, no token")
         parser.add_argument("--tokens", action="store_true", help="list the tokens that hold")
         parser.add_argument("--revoke", type=int, metavar="N", help="end token number N at once")
@@ -84,9 +87,9 @@ class Command(GateCommand):
             services.set_password(user, _password(), actor=ACTOR)
         if not options["token"]:
             return None
-        expires_at = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
+        scope, until = Scope(options["token"]), _expiry(options["days"])
         _, raw = services.issue_token(
-            user, Scope(options["token"]), name="from the command line", actor=ACTOR, expires_at=expires_at
+            user, scope, name="from the command line", actor=ACTOR, expires_at=until
         )
         return raw
 
@@ -101,6 +104,15 @@ class Command(GateCommand):
         if answer["token"]:
             lines.append(f"Token, shown this once: {answer['token']}")
         return "\n".join(lines) or "Nobody yet: add someone with --add NAME --role operator"
+
+
+def _expiry(days: int | None) -> datetime | None:
+    """When a token of so many days ends. Raises InvalidInput for days that no token is of use for."""
+    if days is None:
+        return None
+    if not 1 <= days <= MOST_DAYS:
+        raise InvalidInput(f"--days is {days}; choose from 1 to {MOST_DAYS:,}.", field="days")
+    return timezone.now() + timedelta(days=days)
 
 
 def _password() -> str:
