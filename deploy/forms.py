@@ -9,6 +9,7 @@ from deploy import pointer
 from deploy.outcomes import required_coins
 from deploy.rules import Purpose
 from mlcore.recipes import RECIPES
+from mlcore.verdicts import Verdict
 from training.forms import parameter_field
 from training.models import Coin, Dataset
 from training.services.runs import GREATEST_SEED
@@ -45,16 +46,17 @@ class CoinForm(ReasonForm):
 
 
 class DatasetField(forms.ModelChoiceField):
-    """One coin's datasets, the newest first."""
+    """One coin's datasets, the newest first; one that did not pass its checks says so, and comes after all others."""
 
     def __init__(self, coin: Coin) -> None:
-        rows = Dataset.objects.filter(coin=coin, withdrawn_at=None)
-        empty = "The newest" if rows else "No dataset yet"
+        rows = Dataset.objects.filter(coin=coin).standing().soundest_first()
+        empty = "The newest that passed its checks" if rows else "No dataset yet"
         super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
 
     def label_from_instance(self, obj: Any) -> str:
         origin = "simulated market" if obj.is_simulated else obj.origin
-        return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {obj.rows:,} bars, {origin}"
+        refused = f", {obj.verdict}" if obj.verdict not in ("", Verdict.PASSED) else ""
+        return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {obj.rows:,} bars, {origin}{refused}"
 
 
 class LaunchForm(forms.Form):

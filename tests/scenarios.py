@@ -228,7 +228,9 @@ def coins() -> list[Coin]:
     return [Coin.objects.get_or_create(symbol=symbol)[0] for symbol in COINS]
 
 
-def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed") -> Dataset:
+def dataset(
+    coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed", rows: int = 10_000
+) -> Dataset:
     """A dataset's row, without a stored file."""
     content = f"{coin} {name}{' made up' if is_simulated else ''}"
     digest = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
@@ -239,7 +241,7 @@ def dataset(coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict:
             "source": Source.SIMULATED if is_simulated else Source.UPLOAD,
             "origin": f"{coin}.csv.gz",
             "is_simulated": is_simulated,
-            "rows": 10_000,
+            "rows": rows,
             "first_at": datetime(2024, 1, 1, tzinfo=UTC),
             "last_at": datetime(2025, 3, 1, tzinfo=UTC),
             "interval_seconds": 3600,

@@ -25,6 +25,17 @@ class Coin(models.Model):
         return self.symbol
 
 
+class DatasetQuerySet(models.QuerySet["Dataset"]):
+    def standing(self) -> DatasetQuerySet:
+        """Without what was withdrawn."""
+        return self.filter(withdrawn_at=None)
+
+    def soundest_first(self) -> DatasetQuerySet:
+        """The newest first; those that did not pass their checks only after all others."""
+        is_refused = ~models.Q(verdict__in=["", Verdict.PASSED])
+        return self.order_by(models.Case(models.When(is_refused, then=1), default=0), "-created_at", "-id")
+
+
 class Dataset(models.Model):
     """One coin's candles, in canonical form, named by their content."""
 
@@ -61,6 +72,8 @@ class Dataset(models.Model):
     )
     withdrawn_by = models.CharField(max_length=150, blank=True)
     withdrawn_reason = models.TextField(blank=True)
+
+    objects = DatasetQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]

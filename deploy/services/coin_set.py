@@ -14,7 +14,7 @@ from deploy import outcomes, pointer
 from deploy.models import Release
 from deploy.rules import ReleaseState
 from deploy.services.launching import required_reason
-from training.models import Coin
+from training.models import Coin, Dataset
 
 _SYMBOL = re.compile(r"[A-Z0-9]{1,12}")
 _UNDECIDED = (ReleaseState.BUILDING, ReleaseState.AWAITING_APPROVAL)
@@ -119,7 +119,7 @@ def _of_requiring(coin: Coin) -> list[str]:
         for release in _undecided()
         if not release.coins.filter(coin=coin).exists()
     ]
-    if not coin.datasets.filter(withdrawn_at=None).exists():
+    if not Dataset.objects.filter(coin=coin).standing().exists():
         follows.append(f"There are no candles of {coin}: no release can be launched until there are.")
     return [*follows, f"Every release from now on needs {coin}, passed by every gate."]
 

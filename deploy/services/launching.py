@@ -34,12 +34,12 @@ def launch(
     seed: int | None = None,
     purpose: Purpose = Purpose.CANDIDATE,
 ) -> Release:
-    """Start a release: a run for every required coin, each on its dataset (its newest, where none is named).
+    """Start a release: a run for every required coin, each on its dataset (its newest sound one, where none is named).
 
     A coin whose bundle is named is not trained: that bundle is measured on the dataset, and judged like any other.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
-    that is not of the coin and line, or a coin without candles, Conflict for candles that did not pass, or when a second
-    release would be inherited.
+    that is not of the coin and line, or a coin without candles or with too few, Conflict for candles that did not pass, or
+    when a second release would be inherited.
     """
     wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.refusals_recorded("release.launch", wanted, actor=actor):
@@ -47,6 +47,8 @@ def launch(
         training.plan(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
         made = _checked_bundles(line, bundles or {}, chosen)
+        for coin in chosen.keys() - made.keys():
+            training.require_trainable(coin, chosen[coin])
         seed = _checked_seed(seed)
         with transaction.atomic():
             audit.lock_head()
@@ -114,7 +116,7 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
-    dataset = named or coin.datasets.filter(withdrawn_at=None).order_by("-id").first()
+    dataset = named or Dataset.objects.filter(coin=coin).standing().soundest_first().first()
     if dataset is None:
         raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
     if dataset.coin_id != coin.pk:

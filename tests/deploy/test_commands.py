@@ -22,7 +22,7 @@ from deploy.models import Bot, Release
 from deploy.report import gate_table
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
-from training.models import TrainingRun
+from training.models import Dataset, TrainingRun
 
 pytestmark = [pytest.mark.django_db]
 
@@ -132,6 +132,13 @@ def test_release_with_wrong_arguments_writes_nothing(args: list[str], says: str)
     status, said = run("release", *args, "--as", "olivia")
     assert (status, says in said) == (1, True)
     assert not TrainingRun.objects.exists()
+
+
+@pytest.mark.usefixtures("cast")
+def test_release_takes_a_coin_named_once() -> None:
+    one = f"BTC={Dataset.objects.filter(coin__symbol='BTC')[0].pk}"
+    status, said = run("release", "--line", "v7_fixed", "--dataset", one, "--dataset", one, "--as", "olivia")
+    assert (status, "--dataset names BTC twice" in said) == (1, True)
 
 
 @pytest.mark.usefixtures("cast")

@@ -11,6 +11,7 @@ from audit import services as audit
 from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from deploy import pointer, services
+from deploy.forms import DatasetField
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.rules import Purpose, ReleaseState
@@ -122,6 +123,35 @@ def test_a_coin_without_candles_is_named() -> None:
     scenarios.dataset(btc)
     with pytest.raises(InvalidInput, match="ETH has no candles yet"):
         services.launch("v7_fixed", actor=LAUNCHER)
+
+
+def test_candles_too_few_to_train_on_are_refused_and_measure_a_bundle_all_the_same(
+    candles: dict[str, scenarios.Dataset],
+) -> None:
+    btc, *_ = scenarios.coins()
+    short = scenarios.dataset(btc, name="short", rows=999)
+    with pytest.raises(InvalidInput, match="999 bars; training needs 1,000"):
+        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short})
+    assert Release.objects.count() == 0
+    made = scenarios.bundle(btc, candles["BTC"], "v7_fixed", seed=1)
+    release = services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short}, bundles={"BTC": made})
+    assert release.state == ReleaseState.BUILDING
+
+
+def test_candles_that_were_refused_are_chosen_only_where_a_coin_has_no_others() -> None:
+    btc, *others = scenarios.coins()
+    for coin in others:
+        scenarios.dataset(coin)
+    noise = scenarios.dataset(btc, name="noise", verdict="failed")
+    with pytest.raises(DomainError, match="did not pass"):
+        services.launch("v7_fixed", actor=LAUNCHER)
+    sound = scenarios.dataset(btc)
+    shuffled = scenarios.dataset(btc, name="shuffled", verdict="failed")
+    assert launched().coins.get(coin=btc).dataset == sound
+    offered = DatasetField(btc)
+    assert list(offered.queryset or ()) == [sound, shuffled, noise]
+    assert offered.initial == sound
+    assert offered.label_from_instance(noise).endswith(", failed")
 
 
 def test_another_coins_candles_are_refused(candles: dict[str, scenarios.Dataset]) -> None:

@@ -21,7 +21,16 @@ from training.services.judging import (
     require_sound,
     verdict_sentence,
 )
-from training.services.runs import cancel_run, find_run, launch_run, open_budget, plan, relaunch, repeat
+from training.services.runs import (
+    cancel_run,
+    find_run,
+    launch_run,
+    open_budget,
+    plan,
+    relaunch,
+    repeat,
+    require_trainable,
+)
 
 __all__ = [
     "CandlesUnsound",
@@ -50,6 +59,7 @@ __all__ = [
     "relaunch",
     "repeat",
     "require_sound",
+    "require_trainable",
     "simulate_candles",
     "verdict_sentence",
 ]

@@ -100,7 +100,7 @@ def verdict_sentence(dataset: Dataset) -> str:
 
 def refused_beside(dataset: Dataset) -> list[Dataset]:
     """The standing datasets that did not pass because of this one: each can be brought again once this is withdrawn."""
-    rows = Dataset.objects.select_related("coin").filter(withdrawn_at=None).exclude(verdict__in=["", PASSED])
+    rows = Dataset.objects.select_related("coin").standing().exclude(verdict__in=["", PASSED])
     return [row for row in rows.order_by("id") if dataset.pk in _refused_for(row)]
 
 

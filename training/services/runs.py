@@ -62,7 +62,7 @@ def launch_run(
     """
     actor.require(Role.OPERATOR, "launch a training run")
     recipe = plan(line, parameters)
-    _check_dataset(coin, dataset)
+    require_trainable(coin, dataset)
     dataset = judging.judged(dataset)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= GREATEST_SEED:
         raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
@@ -90,7 +90,8 @@ def launch_run(
     return run
 
 
-def _check_dataset(coin: Coin, dataset: Dataset) -> None:
+def require_trainable(coin: Coin, dataset: Dataset) -> None:
+    """Raise InvalidInput for candles of another coin, or too few to train on."""
     if dataset.coin_id != coin.pk:
         raise InvalidInput(f"Dataset {dataset.pk} is {dataset.coin}'s, not {coin}'s.", field="dataset")
     if dataset.rows < MIN_ROWS:

@@ -1,5 +1,6 @@
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandParser
 
@@ -11,6 +12,8 @@ from deploy.report import gate_table, progress_line, summary
 from deploy.rules import Purpose, ReleaseState
 from training import services as training
 from training.models import Bundle, Dataset
+
+Named = TypeVar("Named", Bundle, Dataset)
 
 
 class Command(ActingCommand):
@@ -29,7 +32,7 @@ class Command(ActingCommand):
             action="append",
             default=[],
             metavar="COIN=ID",
-            help="a coin's dataset; its newest otherwise",
+            help="a coin's dataset; its newest that passed otherwise",
         )
         parser.add_argument(
             "--bundle",
@@ -49,8 +52,8 @@ class Command(ActingCommand):
             options["line"],
             actor=self.actor(options),
             parameters={name: options[name] for name in names if options[name] is not None},
-            datasets=dict(self._dataset(text) for text in options["dataset"]),
-            bundles=dict(self._bundle(text) for text in options["bundle"]),
+            datasets=_once_each("--dataset", map(self._dataset, options["dataset"])),
+            bundles=_once_each("--bundle", map(self._bundle, options["bundle"])),
             seed=options["seed"],
             purpose=Purpose(options["purpose"]),
         )
@@ -95,3 +98,13 @@ class Command(ActingCommand):
 
     def failed(self, answer: dict[str, Any]) -> bool:
         return bool(answer["state"] == ReleaseState.REJECTED)
+
+
+def _once_each(option: str, named: Iterable[tuple[str, Named]]) -> dict[str, Named]:
+    """What was named for each coin; a coin named twice is a slip, and which of the two was meant nobody can tell."""
+    chosen: dict[str, Named] = {}
+    for symbol, value in named:
+        if symbol in chosen:
+            raise InvalidInput(f"{option} names {symbol} twice: name each coin once.")
+        chosen[symbol] = value
+    return chosen
