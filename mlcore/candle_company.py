@@ -29,12 +29,14 @@ class Neighbour:
     ends: np.ndarray
     """int64 [rows], seconds since 1970."""
     closes: np.ndarray
+    number: int | None = None
+    """The dataset's; None of candles that are not stored."""
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, *, coin: str, name: str) -> "Neighbour":
+    def of(cls, frame: pl.DataFrame, *, coin: str, name: str, number: int | None = None) -> "Neighbour":
         """Of a frame that `candle_checks.check` takes."""
         ends = frame["timestamp"].dt.epoch("s").to_numpy() + interval_milliseconds(frame) // 1000
-        return cls(coin, name, ends, frame["close"].to_numpy())
+        return cls(coin, name, ends, frame["close"].to_numpy(), number)
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,17 @@ def _other_coins(found: Sequence[Overlap]) -> Check:
     if not found:
         return _alone("other_coins", threshold, "No other coin's candles of that time are stored yet.")
     closest = max(found, key=lambda o: o.closest)
-    name = f"{closest.neighbour.coin}'s {closest.neighbour.name}"
+    name, beside = f"{closest.neighbour.coin}'s {closest.neighbour.name}", closest.neighbour.number
     observed = f"{closest.closest:.3f} with {name}, over {min(closest.bars, WINDOW_BARS):,} bars at most"
     if closest.closest < MOST_CORRELATION:
         says = "It moves with the other coins as coins do, and is none of them."
-        return Check("other_coins", threshold, Finding(Verdict.PASSED, closest.closest, observed, says))
+        return Check(
+            "other_coins", threshold, Finding(Verdict.PASSED, closest.closest, observed, says), beside
+        )
     says = (
         f"This is {name} over again: one of the two carries the other coin's name. A person must look which."
     )
-    return Check("other_coins", threshold, Finding(Verdict.FAILED, closest.closest, observed, says))
+    return Check("other_coins", threshold, Finding(Verdict.FAILED, closest.closest, observed, says), beside)
 
 
 def _same_coin(found: Sequence[Overlap]) -> Check:
@@ -92,18 +96,23 @@ def _same_coin(found: Sequence[Overlap]) -> Check:
     if not found:
         return _alone("same_coin", threshold, "No other candles of this coin and time are stored yet.")
     worst = min(found, key=lambda o: (_agrees(o), o.correlation))
+    beside = worst.neighbour.number
     observed = (
         f"{worst.correlation:.3f} with {worst.neighbour.name} over {worst.bars:,} bars, closes"
         f" {worst.distance:.2%} apart"
     )
     if _agrees(worst):
         says = "It agrees with the coin's other candles wherever they overlap."
-        return Check("same_coin", threshold, Finding(Verdict.PASSED, worst.correlation, observed, says))
+        return Check(
+            "same_coin", threshold, Finding(Verdict.PASSED, worst.correlation, observed, says), beside
+        )
     says = (
         f"It contradicts {worst.neighbour.name} of the same coin. Which of the two is wrong these figures cannot say:"
         " a person must look."
     )
-    return Check("same_coin", threshold, Finding(Verdict.INCONCLUSIVE, worst.correlation, observed, says))
+    return Check(
+        "same_coin", threshold, Finding(Verdict.INCONCLUSIVE, worst.correlation, observed, says), beside
+    )
 
 
 def _agrees(found: Overlap) -> bool:

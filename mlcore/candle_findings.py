@@ -15,10 +15,13 @@ class Check:
     check: str
     threshold: str
     finding: Finding
+    beside: int | None = None
+    """The number of the dataset that it was compared with, where it was with one."""
 
     def document(self) -> dict[str, Any]:
         """Ready for JSON: a figure that is no finite number is null, its word stands in `observed`."""
         figure = self.finding.figure
+        beside = {} if self.beside is None else {"beside": self.beside}
         return {
             "check": self.check,
             "verdict": str(self.finding.verdict),
@@ -26,6 +29,7 @@ class Check:
             "observed": self.finding.observed,
             "threshold": self.threshold,
             "sentence": self.finding.sentence,
+            **beside,
         }
 
 

@@ -12,6 +12,7 @@ from accounts.rules import Actor
 from audit import services as audit
 from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
+from audit.rules import canonical
 from deploy import pointer, services
 from deploy.forms import DatasetField
 from deploy.models import Release
@@ -20,7 +21,7 @@ from mlcore.verdicts import Verdict
 from tests import factories, lifelike, scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
-from tests.training.test_judging import import_
+from tests.training.test_judging import before_verdicts, import_
 from training import services as training
 from training.models import Bundle, Dataset, RunLine
 
@@ -73,6 +74,19 @@ def test_the_event_names_what_was_refused_beside_it(mistaken: tuple[Dataset, Dat
         [refused.pk],
     )
     assert audit.verify() == []
+
+
+def test_a_refusal_names_what_it_was_compared_with_and_an_older_one_is_read_by_its_words(
+    mistaken: tuple[Dataset, Dataset],
+) -> None:
+    wrong, refused = mistaken
+    (check,) = (row for row in training.checks_of(refused) if row["check"] == "other_coins")
+    assert check["beside"] == wrong.pk
+    older = {name: said for name, said in check.items() if name != "beside"}
+    kept = before_verdicts(
+        refused.coin, lifelike.candles(1500), verdict="failed", judgement=canonical({"checks": [older]})
+    )
+    assert training.refused_beside(wrong) == [refused, kept]
 
 
 def test_what_failed_for_another_reason_names_no_way_on() -> None:

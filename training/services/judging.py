@@ -117,7 +117,14 @@ def _way_on(dataset: Dataset) -> list[str]:
 def _refused_for(dataset: Dataset) -> set[int]:
     """The datasets that its failed comparisons name."""
     rows = [r for r in checks_of(dataset) if r["check"] in COMPANY_CHECKS and r["verdict"] != PASSED]
-    return {int(number) for row in rows for number in _NAMED.findall(row["observed"])}
+    return {number for row in rows for number in _compared_with(row)}
+
+
+def _compared_with(row: dict[str, Any]) -> set[int]:
+    if "beside" in row:
+        return {row["beside"]}
+    # Verdicts from before it stood apart have it in their words alone, and those never change.
+    return {int(number) for number in _NAMED.findall(row["observed"])}
 
 
 def against(dataset: Dataset) -> list[str]:
@@ -169,4 +176,4 @@ def _neighbours(frame: pl.DataFrame) -> Iterator[Neighbour]:
                 stored = files.read_candles(other)
             except files.FileLost:
                 continue
-            yield Neighbour.of(stored, coin=other_coin.symbol, name=f"dataset {other.pk}")
+            yield Neighbour.of(stored, coin=other_coin.symbol, name=f"dataset {other.pk}", number=other.pk)
