@@ -1,6 +1,6 @@
 """A bot in forty lines: it decides every minute, and hears of a rollback within a second. `make wheel` makes its client.
 
-CRPBOT_URL=… CRPBOT_TOKEN=… CRPBOT_PUBLIC_KEY=… python docs/example_bot.py candles/BTC.csv candles/ETH.csv
+CRPBOT_URL=… CRPBOT_TOKEN=… CRPBOT_PUBLIC_KEY=… python example_bot.py BTC.csv ETH.csv  (`-m docs.example_bot` in a clone)
 """
 
 import os

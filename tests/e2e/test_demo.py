@@ -222,8 +222,8 @@ def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_pa
 
 def decision_of_the_example(demo: Demo, file: str, where: dict[str, str]) -> str:
     """What docs/example_bot.py first decides with a model."""
-    environment = {**demo.environment, **where, "PYTHONPATH": str(REPOSITORY), "BOT_EVERY_S": "0.2"}
-    command = [sys.executable, "docs/example_bot.py", file]
+    environment = {**demo.environment, **where, "BOT_EVERY_S": "0.2"}
+    command = [sys.executable, "-m", "docs.example_bot", file]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
     ) as example:
