@@ -7,11 +7,8 @@ from typing import Any
 from gates.figures import Figures, NotMeasured
 from gates.verdicts import Gate, Parameters, Threshold
 from gates.wording import limit, listed, percent, size
+from mlcore.terms import DRIFTED, TERCILES
 from mlcore.verdicts import Finding, Verdict
-
-TERCILES = ("calm", "usual", "wild")
-NOTABLE_PSI = 0.25
-"""A population stability index above this is a shift that credit scoring, where it comes from, acts upon."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,14 @@ def judge_drift(figures: Figures, parameters: Parameters) -> Finding:
     if not psi or psi.get(name) != largest or largest != max(psi.values()):
         raise NotMeasured("the feature that drifted most is not the one that is named")
     figures.require_sound("drift")
-    if abs(over - sum(value > NOTABLE_PSI for value in psi.values()) / len(psi)) > 1e-6:
+    if abs(over - sum(value > DRIFTED for value in psi.values()) / len(psi)) > 1e-6:
         raise NotMeasured("the share of features that drifted is not that of the figures beside it")
-    drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > NOTABLE_PSI]
-    observed = f"{percent(over)} of features above {NOTABLE_PSI:g}, most {name[:40]} ({largest:.2f})"
+    drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > DRIFTED]
+    observed = f"{percent(over)} of features above {DRIFTED:g}, most {name[:40]} ({largest:.2f})"
     sentence = (
         f"{figures.coin}'s features have moved from those it was trained on in {len(drifted)} of {len(psi)} cases"
         f"{f' ({listed(drifted)})' if drifted else ''}, {name[:40]} the most with an index of {largest:.2f}; at most "
-        f"{limit(most_share)} above {NOTABLE_PSI:g} and none above {most_psi:g} are usual."
+        f"{limit(most_share)} above {DRIFTED:g} and none above {most_psi:g} are usual."
     )
     is_still = over <= most_share and largest <= most_psi
     return Finding(Verdict.PASSED if is_still else Verdict.FAILED, largest, observed, sentence)
@@ -142,7 +139,7 @@ ADVISORY_GATES = (
     Gate(
         "drift",
         judge_drift,
-        lambda p: f"at most {limit(p['share'])} of features above {NOTABLE_PSI:g}, none above {p['psi']:g}",
+        lambda p: f"at most {limit(p['share'])} of features above {DRIFTED:g}, none above {p['psi']:g}",
         (
             Threshold("share", 0.9, 0.0, 1.0, is_looser_when="higher"),
             Threshold("psi", 5.0, 0.0, 1000.0, is_looser_when="higher"),

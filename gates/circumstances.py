@@ -7,6 +7,7 @@ from typing import Any
 from audit.models import AuditEvent
 from gates.models import Measurement
 from mlcore.recipes import NEVER_ATTEMPTS
+from mlcore.splits import GATE_SHARE
 from mlcore.verdicts import Verdict
 from training import services as training
 from training.models import Bundle, Dataset
@@ -14,9 +15,6 @@ from training.rules import JobState
 
 NEARLY_THE_SAME = 0.5
 """Gate windows that share this part of the shorter one are one window: what was learned on it, was learned."""
-
-GATE_SHARE = 0.15
-"""Of a dataset's bars, the newest: mlcore.splits."""
 
 Window = tuple[datetime, datetime]
 

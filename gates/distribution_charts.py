@@ -5,9 +5,9 @@ from itertools import pairwise
 from typing import Any
 
 from gates import drawing
-from gates.advisory_gates import NOTABLE_PSI
 from gates.drawing import BLUE, RED, Figure, is_figure
 from gates.seed_gates import DIRECTIONS
+from mlcore.terms import DRIFTED
 
 NAMES = [direction.capitalize() for direction in DIRECTIONS]
 
@@ -101,14 +101,14 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "orientation": "h",
         "x": [value for _, value in largest],
         "y": [name for name, _ in largest],
-        "marker": {"color": [RED if value > NOTABLE_PSI else BLUE for _, value in largest]},
+        "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
     layout = drawing.layout("Features that moved most", "PSI, recent against fit", "")
     layout["bargap"] = 0.35
-    layout["xaxis"] |= {"range": drawing.upwards([NOTABLE_PSI, *(value for _, value in largest)])}
+    layout["xaxis"] |= {"range": drawing.upwards([DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [drawing.line(NOTABLE_PSI)]
+    layout["shapes"] = [drawing.line(DRIFTED)]
     return {"data": [bars], "layout": layout}
 
 

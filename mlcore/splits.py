@@ -1,4 +1,4 @@
-"""The split in time: 70 % to fit, 15 % to stop early by, 15 % for the gate, purged at the borders."""
+"""The split in time: the oldest bars to fit, newer ones to stop early by, the newest for the gate, purged at the borders."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,9 @@ from mlcore.labels import H
 
 MIN_ROWS = 1000
 """Fewer usable rows cannot carry a network, nor tell a good one from a lucky one."""
+
+FIT_PERCENT, STOP_PERCENT = 70, 15
+GATE_SHARE = (100 - FIT_PERCENT - STOP_PERCENT) / 100
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ def purged(rows: int, horizon: int = H) -> Split:
     """
     if rows < MIN_ROWS:
         raise NotEnoughBars(f"{rows:,} usable rows; training needs {MIN_ROWS:,}: import a longer history")
-    first_border, second_border = rows * 70 // 100, rows * 85 // 100
+    first_border, second_border = (rows * p // 100 for p in (FIT_PERCENT, FIT_PERCENT + STOP_PERCENT))
     return Split(
         fit=slice(0, first_border - horizon),
         stop=slice(first_border, second_border - horizon),

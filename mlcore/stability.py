@@ -8,11 +8,9 @@ import numpy as np
 from mlcore import labels
 from mlcore.single_rows import spread
 from mlcore.subject import Subject
+from mlcore.terms import DRIFTED, TERCILES
 
-TERCILES = ("calm", "usual", "wild")
 RECENT_ROWS = 500
-DRIFTED = 0.25
-"""A PSI above this is commonly read as another distribution (Siddiqi 2006)."""
 
 _FIT_ROWS = 5000
 _BANDS = 10
