@@ -35,7 +35,7 @@ def confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure |
         "showscale": False,
         "hovertemplate": "came %{y}, said %{x}: %{z:.1%}<extra></extra>",
     }
-    layout = drawing.layout("What came, what was said", "said", "came")
+    layout = drawing.layout("said", "came")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["xaxis"] |= {"showgrid": False}
     # As annotations, for these take the page's font colour: Plotly's own cell texts reckon with a white page.
@@ -77,7 +77,7 @@ def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure
         "line": {"color": GREY, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    layout = drawing.layout("How sure, how often right", "probability said", "share that was right")
+    layout = drawing.layout("probability said", "share that was right")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
     layout["annotations"] = _calibrated(document.get("calibration"))
@@ -117,7 +117,7 @@ def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
     ends = [0.0, *(found[end] for _, found in points for end in ("lower", "upper"))]
-    layout = drawing.layout("Right more often than", "difference, 95 % interval", "")
+    layout = drawing.layout("difference, 95 % interval", "")
     layout["xaxis"] |= {"tickformat": "+.0%", "range": drawing.around(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["shapes"] = [drawing.line(0.0)]
@@ -143,7 +143,7 @@ def stability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure |
         "customdata": [point["rows"] for point in points],
         "hovertemplate": "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>",
     }
-    layout = drawing.layout("Accuracy over time", "month of the gate window", "share that was right")
+    layout = drawing.layout("month of the gate window", "share that was right")
     layout["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
     layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
     layout["shapes"] = _required(gates)
@@ -168,7 +168,7 @@ def volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "customdata": [point["rows"] for point in points],
         "hovertemplate": "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>",
     }
-    layout = drawing.layout("Accuracy by volatility", "thirds of the bars", "")
+    layout = drawing.layout("thirds of the bars", "")
     layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
     layout["shapes"] = _required(gates)
     return {"data": [dots], "layout": layout}

@@ -31,8 +31,7 @@ TITLES = {
 def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = SEED_POLICY) -> dict[str, Figure]:
     """Every picture that a measurement document holds figures for, by name, with the policy's thresholds drawn in."""
     gates = policy.get("gates", {})
-    drawn = {name: draw(document, gates) for name, draw in _CHARTS.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    return drawing.titled({name: draw(document, gates) for name, draw in _CHARTS.items()}, TITLES)
 
 
 def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
@@ -40,8 +39,8 @@ def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
     drawn = [charts(document, policy) for document, policy in sides]
     reach = distribution_charts.logit_reach([document for document, _ in sides])
     for figures, (document, policy) in zip(drawn, sides, strict=True):
-        if figure := distribution_charts.logits(document, policy.get("gates", {}), reach):
-            figures["logits"] = figure
+        logits = distribution_charts.logits(document, policy.get("gates", {}), reach)
+        figures |= drawing.titled({"logits": logits}, TITLES)
     for name in TITLES:
         alike = [figures[name]["layout"] for figures in drawn if name in figures]
         for axis in ("xaxis", "yaxis"):

@@ -33,7 +33,7 @@ def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | No
         "cliponaxis": False,
         "hovertemplate": "%{x}: %{y:.2%}<extra></extra>",
     }
-    layout = drawing.layout("Predicted directions", "", "share of predictions")
+    layout = drawing.layout("", "share of predictions")
     layout["bargap"] = 0.4
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(said), 1.5 * high)]}
     layout["shapes"] = [drawing.band("y", low, high)]
@@ -50,9 +50,7 @@ def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
     bars = drawing.bars(
         edges, _shares(counts), [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]]
     )
-    layout = drawing.layout(
-        "Confidence of predictions", "probability of the direction said", "share of predictions"
-    )
+    layout = drawing.layout("probability of the direction said", "share of predictions")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(bars["y"])}
     layout["shapes"] = [drawing.line(level)]
@@ -79,7 +77,7 @@ def logits(
     bars = drawing.bars([scale(edge) for edge in edges], _shares(counts), colours)
     bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
-    layout = drawing.layout("Logits", "logit (logarithmic)" if has_exploded else "logit", "share of logits")
+    layout = drawing.layout("logit (logarithmic)" if has_exploded else "logit", "share of logits")
     layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(bars["y"])}
     layout["shapes"] = [drawing.band("x", scale(low), scale(high))]
     layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)]}
@@ -104,7 +102,7 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
-    layout = drawing.layout("Features that moved most", "PSI, recent against fit", "")
+    layout = drawing.layout("PSI, recent against fit", "")
     layout["bargap"] = 0.35
     layout["xaxis"] |= {"range": drawing.upwards([DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}

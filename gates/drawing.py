@@ -1,7 +1,7 @@
 """Parts that pictures are made of: axes, bars, bands, lines, and a logarithmic scale that has room for both signs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard
 
@@ -13,10 +13,17 @@ BAND = "rgba(63,166,107,0.16)"
 CLEAR = "rgba(0,0,0,0)"
 
 
-def layout(title: str, x: str, y: str) -> Figure:
+def titled(drawn: Mapping[str, Figure | None], titles: Mapping[str, str]) -> dict[str, Figure]:
+    """Those that there are, each under its title."""
+    found = {name: figure for name, figure in drawn.items() if figure is not None}
+    for name, figure in found.items():
+        figure["layout"]["title"] = {"text": titles[name]}
+    return found
+
+
+def layout(x: str, y: str) -> Figure:
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
     return {
-        "title": {"text": title},
         "xaxis": {**axis, "title": {"text": x}},
         "yaxis": {**axis, "title": {"text": y}},
         "paper_bgcolor": CLEAR,

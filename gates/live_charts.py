@@ -44,7 +44,7 @@ def live_charts(
         "live_confidence": confidence(whole, document, thresholds["confidence"]),
         "live_logits": logits(reaches, document, thresholds["logit_range"]),
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    return drawing.titled(drawn, LIVE_TITLES)
 
 
 def shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
@@ -57,7 +57,7 @@ def shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float])
     bars = [_directions("live", said, colours)]
     if before := measured_shares(document):
         bars.append(_directions("gate window", before, [GREY] * len(before)))
-    layout = drawing.layout(LIVE_TITLES["live_shares"], "", "share of predictions")
+    layout = drawing.layout("", "share of predictions")
     layout["barmode"], layout["bargap"] = "group", 0.3
     heights = [share for each in bars for share in each["y"]]
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(heights), 1.5 * most)]}
@@ -78,9 +78,7 @@ def confidence(whole: Tally, document: Mapping[str, Any], asked: Mapping[str, fl
         line = _outline(*before)
         tallest += line["y"]
         data.append(line)
-    layout = drawing.layout(
-        LIVE_TITLES["live_confidence"], "probability of the direction said", "share of predictions"
-    )
+    layout = drawing.layout("probability of the direction said", "share of predictions")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [EDGES[0], 1]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": drawing.upwards(tallest)}
     layout["shapes"] = [drawing.line(level)]
@@ -103,9 +101,7 @@ def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[
         _reached("least", reaches, [reach.least for reach in reaches], low, high, scale),
         _reached("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
     ]
-    layout = drawing.layout(
-        LIVE_TITLES["live_logits"], "", "logit (logarithmic)" if has_exploded else "logit"
-    )
+    layout = drawing.layout("", "logit (logarithmic)" if has_exploded else "logit")
     layout["xaxis"] |= {"type": "date", "nticks": 4, "tickangle": 0}
     layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))]}
     if has_exploded:

@@ -44,6 +44,8 @@ def test_plotly_takes_every_picture_and_the_page_can_send_it(document: dict[str,
 
 def test_every_picture_has_its_title() -> None:
     assert set(TITLES) == ALL
+    for drawn in (charts(healthy("BTC")), *side_by_side([(healthy("BTC"), SEED_POLICY)] * 2)):
+        assert {name: figure["layout"]["title"]["text"] for name, figure in drawn.items()} == TITLES
 
 
 @pytest.mark.parametrize("gone", sorted(SECTIONS))
