@@ -37,17 +37,20 @@ def fold(values: Array, sizes: Iterable[int], join: Join, newest: int | None = N
 
 
 def _last(values: Array, count: int) -> Array:
-    """At most so many, the last ones."""
-    return values[..., max(0, values.shape[-1] - count) :]
+    """At most so many, the last ones; at least one."""
+    return values[..., -count:]
 
 
 def _joined(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) -> Array:
     """Both end with the same bar; `older` may begin before `recent`."""
     union = np.empty_like(recent)
-    reached = _last(older[..., : max(0, older.shape[-1] - n_recent)], recent.shape[-1])
-    alone = recent.shape[-1] - reached.shape[-1]
-    union[..., :alone] = recent[..., :alone]
-    join(union[..., alone:], recent[..., alone:], reached, n_recent, n_older)
+    end = max(0, older.shape[-1] - n_recent)
+    first = end - recent.shape[-1]
+    if first >= 0:
+        join(union, recent, older[..., first:end], n_recent, n_older)
+    else:
+        union[..., :-first] = recent[..., :-first]
+        join(union[..., -first:], recent[..., -first:], older[..., :end], n_recent, n_older)
     return union
 
 
