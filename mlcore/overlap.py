@@ -7,12 +7,17 @@ No row is usable whose close stood still that long, so that dead stretches do no
 import numpy as np
 import polars as pl
 
-from mlcore import side_by_side
+from mlcore import rolling, side_by_side
 from mlcore.labels import VOLATILITY_BARS
 
 _DECIMALS = 9
 _SIEVE_BITS = 22
-_BARS_AT_ONCE = 16384
+_BARS_AT_ONCE = 32768
+
+_OF_SHAPES = np.random.default_rng(0).integers(1, 2**63, 3, np.uint64) * 2 + 1
+"""What each shape of a bar is multiplied by. Odd, so that products of different numbers differ."""
+_OF_OLDER = np.random.default_rng(1).integers(1, 2**63, VOLATILITY_BARS, np.uint64) * 2 + 1
+"""What the hash of older bars is multiplied by, for each number of newer bars that it is joined to."""
 
 
 def shared_rows(frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, other_bars: np.ndarray) -> int:
@@ -23,11 +28,18 @@ def shared_rows(frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, othe
 
 
 def _among(marks: np.ndarray, others: np.ndarray) -> int:
-    """How many marks are among the others. Those others go first whose highest bits no mark has: nearly all of them."""
+    """How many marks are among the others; looked up one by one are those alone that may be."""
+    others = _sieved(others, marks)
+    marks = _sieved(marks, others)
+    return int(np.isin(marks, others).sum())
+
+
+def _sieved(marks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Those whose highest bits are some other's highest bits too: of marks that are not among the others, few."""
     seen = np.zeros(1 << _SIEVE_BITS, bool)
     shift = np.uint64(64 - _SIEVE_BITS)
-    seen[marks >> shift] = True
-    return int(np.isin(marks, others[seen[others >> shift]]).sum())
+    seen[others >> shift] = True
+    return marks[seen[marks >> shift]]
 
 
 def row_marks(frame: pl.DataFrame) -> np.ndarray:
@@ -48,12 +60,12 @@ def row_marks(frame: pl.DataFrame) -> np.ndarray:
 def _marks(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarray:
     """Of a stretch of candles: right from where VOLATILITY_BARS others stand before, or where the candles begin."""
     shapes = (np.diff(close, prepend=close[:1]), high - close, close - low)
-    marks = np.zeros(len(close), np.uint64)
-    product = np.empty_like(marks)
-    factors = np.random.default_rng(0).integers(1, 2**63, (len(shapes), VOLATILITY_BARS), np.uint64) * 2 + 1
-    for shape, row in zip(shapes, factors, strict=True):
-        rounded = np.round(shape / close * 10**_DECIMALS).astype(np.int64).view(np.uint64)
-        for age, factor in enumerate(row):
-            rest = len(close) - age
-            marks[age:] += np.multiply(rounded[:rest], factor, out=product[:rest])
-    return marks
+    bars = np.zeros(len(close), np.uint64)
+    for shape, factor in zip(shapes, _OF_SHAPES, strict=True):
+        bars += np.round(shape / close * 10**_DECIMALS).astype(np.int64).view(np.uint64) * factor
+    return rolling.fold(bars, [VOLATILITY_BARS], _join_marks)[VOLATILITY_BARS]
+
+
+def _join_marks(out: np.ndarray, recent: np.ndarray, older: np.ndarray, n_recent: int, _: int) -> None:
+    np.multiply(older, _OF_OLDER[n_recent], out=out)
+    out += recent
