@@ -60,7 +60,7 @@ class Blocks:
     def _means(self, values: np.ndarray) -> np.ndarray:
         running = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
         totals = running[self.block_bars :] - running[: -self.block_bars]
-        some = (totals[self._draws[first : first + _AT_ONCE]] for first in range(0, RESAMPLES, _AT_ONCE))
+        some = (totals.take(self._draws[first : first + _AT_ONCE]) for first in range(0, RESAMPLES, _AT_ONCE))
         return np.concatenate([of_blocks.sum(axis=1) for of_blocks in some]) / (
             self._in_one * self.block_bars
         )

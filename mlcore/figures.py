@@ -51,7 +51,9 @@ def _logit_edges(low: float, high: float) -> np.ndarray:
 
 
 def histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
-    counts, _ = np.histogram(values, edges)
+    steps, ends = len(edges) - 1, (float(edges[0]), float(edges[-1]))
+    is_even = np.array_equal(edges, np.linspace(*ends, steps + 1))  # numpy then counts, and need not sort
+    counts, _ = np.histogram(values.astype(np.float64), steps if is_even else edges, ends)
     return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
 
 
@@ -81,14 +83,17 @@ def confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
 def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
     """For each band of confidence that occurs: mean confidence, accuracy, rows."""
     greatest = reduce(np.maximum, probabilities.T)
-    bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True)
+    bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True).astype(np.int8)
+    by_band = np.argsort(bands, kind="stable")
+    borders = np.cumsum(np.bincount(bands))[:-1]
     return [
         {
-            "confidence": float(greatest[bands == band].mean()),
-            "accuracy": float(hits[bands == band].mean()),
-            "rows": int((bands == band).sum()),
+            "confidence": float(greatest[rows].mean()),
+            "accuracy": float(hits[rows].mean()),
+            "rows": len(rows),
         }
-        for band in np.unique(bands)
+        for rows in np.split(by_band, borders)
+        if len(rows)
     ]
 
 
