@@ -29,8 +29,7 @@ def check(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
     if milliseconds % 1000:
         raise CandlesRefused(f"an interval of {milliseconds} ms is not whole seconds", source=source)
     step = f"timestamp {{timestamp}} is off the grid: not a multiple of {milliseconds // 1000} s after the row before"
-    off_grid = np.append(False, _steps(frame) % milliseconds != 0)
-    _refuse_first(frame, {step: off_grid}, source)
+    _refuse_first(frame, {step: _off_grid(frame, milliseconds)}, source)
     return frame
 
 
@@ -55,6 +54,15 @@ def interval_milliseconds(frame: pl.DataFrame) -> int:
     """The most common step between rows; the smaller of two equally common ones."""
     steps, counts = np.unique(_steps(frame), return_counts=True)
     return int(steps[counts.argmax()])
+
+
+def _off_grid(frame: pl.DataFrame, milliseconds: int) -> np.ndarray:
+    """Rows that come after another time than a multiple of the interval; divided are the few that come after another."""
+    steps = np.append(milliseconds, _steps(frame))
+    others = np.flatnonzero(steps != milliseconds)
+    found = np.zeros(frame.height, bool)
+    found[others] = steps[others] % milliseconds != 0
+    return found
 
 
 def _steps(frame: pl.DataFrame) -> np.ndarray:
