@@ -48,12 +48,12 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
 
     Raises NotEnoughBars when too few remain.
     """
+    close = frame["close"].to_numpy()
     if frame.height <= labels.VOLATILITY_BARS + labels.H:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
-    computed = features.rows(
-        frame, schema
-    )  # a figure beyond float32 is infinite there, and its row is left out
-    scaled = labels.scaled_forward_return(frame["close"].to_numpy())
+    makings = (lambda: features.rows(frame, schema), lambda: labels.scaled_forward_return(close))
+    # A figure beyond float32 is infinite in these rows, and its row is left out.
+    computed, scaled = side_by_side.each(lambda made: made(), makings)
     bars = np.flatnonzero(np.isfinite(scaled) & _all_finite(computed))
     return Examples(
         features=taken(computed, bars),

@@ -105,30 +105,29 @@ def measure(
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
     subject = Subject(inspection, frame, training_frame, baseline, seed)
-    files = {
-        "bundle": inspection.bundle_part(),
-        "scaler": inspection.scaler_part(),
-        "weights": inspection.weights_part,
-    }
     subject.prepare()
     found = {
         "format": FORMAT,
         **_names(inspection),
         "bundle_digest": expected_digest,
         "dataset_digest": subject.dataset_digest,
-        **files,
+        **subject.files,
         **_UNMEASURED,
     }
     parts = (
         partial(_behaviour, subject),
         *(partial(_section, subject, *named) for named in _SECTIONS.items()),
+        _libraries,
     )
     for part in side_by_side.each(lambda measured: measured(), parts):
         found |= part
     for named in _TIMED.items():
         found |= _section(subject, *named)
-    libraries = {name: version(name) for name in _LIBRARIES}
-    return storable({**found, "seconds": perf_counter() - start, "libraries": libraries})
+    return storable({**found, "seconds": perf_counter() - start})
+
+
+def _libraries() -> dict[str, dict[str, str]]:
+    return {"libraries": {name: version(name) for name in _LIBRARIES}}
 
 
 def _section(subject: Subject, name: str, section: _Section) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from mlcore.predictor import Predictor, softmax
 SINGLE_ROWS = 512
 
 _SHARED = (
-    ("examples", "dataset_digest"),
+    ("examples", "files", "dataset_digest"),
     ("training", "logits", "single_logits", "stop_logits", "training_cuts"),
 )
 """What many figures are made from, the second from the first; in each the longest first, so that none is left for last."""
@@ -46,6 +46,15 @@ class Subject:
     @cached_property
     def dataset_digest(self) -> str:
         return candles.digest(self.frame)
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """What the bundle's files say without being run."""
+        return {
+            "bundle": self.inspection.bundle_part(),
+            "scaler": self.inspection.scaler_part(),
+            "weights": self.inspection.weights_part,
+        }
 
     def prepare(self) -> None:
         """Work out what many figures share, side by side. What cannot be had says so to whoever needs it."""
