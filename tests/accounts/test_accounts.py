@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from accounts import services
@@ -50,6 +52,21 @@ def test_a_new_person_is_in_the_audit_with_every_role() -> None:
     factories.person("olivia", "operator", "viewer")
     assert kinds()[-3:] == ["user.created", "role.granted", "role.granted"]
     assert audit.verify() == []
+
+
+def test_however_many_made_up_tokens_are_shown_no_question_holds_more_than_its_part_of_them() -> None:
+    _, raw = services.issue_token(factories.person("bot"), Scope.BOT, name="a", actor="admin")
+    genuine, held = services.digest_of(raw), list[int]()
+
+    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        held.append(len(params))
+        return execute(sql, params, many, context)
+
+    made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_AT_ONCE)]
+    with connection.execute_wrapper(count):
+        assert list(services.actors_of([*made_up, genuine])) == [genuine]
+    assert services.TOKENS_AT_ONCE < max(held) < services.TOKENS_AT_ONCE + 10
+    assert services.actors_of([]) == {}
 
 
 def test_a_name_is_taken_once() -> None:
