@@ -114,7 +114,7 @@ def measure(
         **subject.files,
         **_UNMEASURED,
     }
-    parts = (
+    parts: tuple[Callable[[], dict[str, Any]], ...] = (
         partial(_behaviour, subject),
         *(partial(_section, subject, *named) for named in _SECTIONS.items()),
         _libraries,
