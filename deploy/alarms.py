@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from deploy import fleet, live, outcomes, pointer, signing
+from deploy import outcomes, pointer
+from deploy.bots import fleet, live
 from deploy.models import Alarm, PointerMove, Release
 from deploy.readiness import Fitness, readiness
 from deploy.rules import AlarmName, BotState, MoveKind, Severity
+from deploy.serving import signing
 
 BOTS_NAMED = 3
 
@@ -144,7 +146,7 @@ def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
 
 def _of_their_predictions(now: PointerMove) -> Iterator[Trouble]:
     """Without figures, which change with every window; the release's page has them."""
-    found = live.standing(now)
+    found = live.conduct(now)
     if found is None:
         return
     if found.breaching and not found.calls_for_a_pin:

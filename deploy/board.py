@@ -7,7 +7,7 @@ from django.db.models import QuerySet, prefetch_related_objects
 
 from deploy import pointer
 from deploy.alarms import Trouble, troubles
-from deploy.fleet import Fleet, fleet
+from deploy.bots.fleet import Fleet, fleet
 from deploy.matrix import Matrix, matrix
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of

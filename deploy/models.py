@@ -203,7 +203,7 @@ class Alarm(models.Model):
 
 
 class SigningKey(models.Model):
-    """The public half of a key that signs what bots are given; the private half lies in a folder (deploy.keys)."""
+    """The public half of a key that signs what bots are given; the private half lies in a folder (deploy.serving.keys)."""
 
     TRANSITIONS: ClassVar = KEY_TRANSITIONS
 

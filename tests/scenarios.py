@@ -16,10 +16,11 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import canonical
-from deploy import pointer, services, snapshot
+from deploy import pointer, services
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.rules import Purpose, Running
 from deploy.services import settling
+from deploy.serving import snapshot
 from gates import services as gates
 from gates.models import Measurement
 from mlcore import certainty

@@ -23,12 +23,13 @@ from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.ground import COINS
 from crpbot.demo.screen import Screen
-from deploy import keys, pointer
+from deploy import pointer
 from deploy import services as deploy
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
 from deploy.report import gate_table, progress_line
 from deploy.rules import READY_GATES, Purpose, ReleaseState
+from deploy.serving import keys
 from mlcore import candles
 from mlcore.features import SCHEMAS
 from mlcore.simulate import DEFAULT_DRIFT

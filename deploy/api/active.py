@@ -15,9 +15,9 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
-from deploy import signing, snapshot, streams
 from deploy.rules import MoveKind
-from deploy.snapshot import Snapshot
+from deploy.serving import events, signing, snapshot
+from deploy.serving.snapshot import Snapshot
 
 SNAPSHOT_EXAMPLE = {
     "service": "crpbot-4f2c…",
@@ -170,7 +170,7 @@ class ActiveStream(APIView):
         The newest at once, then each that follows; a comment after 15 seconds without one. Ends with its token.
         """
         return HttpResponse(
-            streams.BEGINNING + streams.event_of(signing.envelope()), content_type="text/event-stream"
+            events.BEGINNING + events.event_of(signing.envelope()), content_type="text/event-stream"
         )
 
 

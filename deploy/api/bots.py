@@ -19,7 +19,8 @@ from rest_framework.views import APIView
 from accounts import inputs
 from accounts.authentication import IsBot, actor_of
 from audit.errors import NotFound
-from deploy import fleet, pointer, services
+from deploy import pointer, services
+from deploy.bots import fleet
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.rules import BotState, Running
 from deploy.services import Heartbeat as Said

@@ -5,9 +5,10 @@ from django.db import transaction
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput
-from deploy import pointer, signing
+from deploy import pointer
 from deploy.models import PointerMove
 from deploy.services.launching import required_reason
+from deploy.serving import signing
 
 MOST = 1_000_000
 """More is a slip of the hand; and an epoch can never be taken back."""

@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from accounts.rules import GATE
 from audit import services as audit
-from deploy import fleet, pointer
+from deploy import pointer
+from deploy.bots import fleet
 from deploy.models import Acknowledgement, Bot, Convergence, PointerMove
 
 

@@ -15,9 +15,10 @@ from django.utils import timezone
 from accounts.rules import Actor
 from audit import services as audit
 from audit.errors import Conflict, DomainError, NotAllowed
-from deploy import pointer, snapshot
+from deploy import pointer
 from deploy.models import Acknowledgement, Bot, Release
 from deploy.services.reporting import Heartbeat, Judged, Report, judged, require_sense
+from deploy.serving import snapshot
 
 MOST_INSTANCES = 5_000
 """Of one token's user: made-up names fill no disk."""

@@ -12,8 +12,9 @@ from django.utils import timezone
 from accounts.rules import REASON_LIMIT, Actor
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotAllowed
-from deploy import live, pointer
-from deploy.live_rules import LIVE_GATES
+from deploy import pointer
+from deploy.bots import live
+from deploy.bots.live_rules import LIVE_GATES
 from deploy.models import Bot, LiveWindow, PointerMove, ReleaseCoin
 from deploy.readiness import fallback_fitness
 from deploy.rules import MoveKind
@@ -67,12 +68,12 @@ def hold_back() -> PointerMove | None:
 
     The rules are those of every pin: offline when the fallback is not fit. The windows stand in the event.
     """
-    if not _calls(live.standing()):
+    if not _calls(live.conduct()):
         return None  # hashing the fallback's files is for the moment when it is needed
     fitness = fallback_fitness()
     with transaction.atomic():
         audit.lock_head()
-        now = live.standing()  # another may have pinned, or the pointer moved, meanwhile
+        now = live.conduct()  # another may have pinned, or the pointer moved, meanwhile
         if now is None or not _calls(now):
             return None
         return pin_in_transaction(
@@ -97,8 +98,8 @@ def watch_live() -> None:
         old.delete()
 
 
-def _calls(standing: live.Standing | None) -> bool:
-    return standing is not None and standing.calls_for_a_pin
+def _calls(conduct: live.Conduct | None) -> bool:
+    return conduct is not None and conduct.calls_for_a_pin
 
 
 def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[LiveWindow, bool]:

@@ -5,10 +5,10 @@ from django.db import transaction
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.errors import Conflict
-from deploy import keys
 from deploy.models import SigningKey
 from deploy.rules import MOST_ACTIVE_KEYS
 from deploy.services.launching import required_reason
+from deploy.serving import keys
 
 
 def create_key(*, actor: Actor, reason: str) -> SigningKey:

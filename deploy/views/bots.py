@@ -5,7 +5,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.pages import living, paged
 from deploy import pointer
-from deploy.fleet import fleet, standing, worst_first
+from deploy.bots.fleet import fleet, standing, worst_first
 from deploy.models import Convergence
 from deploy.rules import BotState
 

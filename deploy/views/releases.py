@@ -14,8 +14,9 @@ from accounts.pages import living, paged, with_charts
 from accounts.rules import Actor, Role
 from audit.errors import DomainError
 from audit.models import AuditEvent
-from deploy import live, pointer, services
-from deploy.fleet import fleet
+from deploy import pointer, services
+from deploy.bots import live
+from deploy.bots.fleet import fleet
 from deploy.forms import DecisionForm
 from deploy.matrix import matrix
 from deploy.models import Release

@@ -11,7 +11,8 @@ from django.core.files.storage import default_storage
 from django.test import AsyncClient
 
 from accounts.models import User
-from deploy import keys, services, snapshot
+from deploy import services
+from deploy.serving import keys, snapshot
 from runtime import snapshot as client_side
 from runtime.envelope import PublicKeys, verify
 from tests import factories, scenarios

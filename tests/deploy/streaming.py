@@ -5,8 +5,8 @@ import json
 from types import TracebackType
 from typing import Any
 
-from deploy import keys
-from deploy.edge import STREAM_PATH, Edge
+from deploy.edge.application import STREAM_PATH, Edge
+from deploy.serving import keys
 from runtime.envelope import PublicKeys, Signed, verify
 
 PATIENCE_SECONDS = 20.0

@@ -17,10 +17,12 @@ from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotAllowed
 from audit.models import AuditEvent
-from deploy import alarms, fleet, pointer, services, snapshot
+from deploy import alarms, pointer, services
+from deploy.bots import fleet
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.rules import Running, differences
 from deploy.services import Heartbeat, hearing
+from deploy.serving import snapshot
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 

@@ -13,8 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import freshness, keys, services, snapshot, watermark
-from deploy.edge import ACTIVE_PATH, SIGNED_PATH, Edge
+from deploy import services
+from deploy.edge import freshness
+from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
+from deploy.serving import keys, snapshot, watermark
 from runtime.envelope import PublicKeys, verify
 from tests import factories, scenarios
 from tests.scenarios import APPROVER

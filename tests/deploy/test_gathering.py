@@ -15,8 +15,8 @@ from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 
 from crpbot.asgi import django_application
-from deploy import gathering
-from deploy.edge import HEARTBEAT_PATH, MOST_HEARTBEAT_BYTES, Edge
+from deploy.edge import gathering
+from deploy.edge.application import HEARTBEAT_PATH, MOST_HEARTBEAT_BYTES, Edge
 from deploy.models import Acknowledgement, Bot
 from tests import factories, scenarios
 from tests.deploy.serving import Web, web

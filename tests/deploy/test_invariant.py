@@ -29,9 +29,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import canonical
-from deploy import keys, pointer, services, signing
+from deploy import pointer, services
 from deploy.models import Bot, PointerMove, Release, SigningKey
 from deploy.rules import Action, Purpose, ReleaseState
+from deploy.serving import keys, signing
 from gates import services as gates
 from gates.live import Tally
 from gates.models import GatePolicy, Measurement

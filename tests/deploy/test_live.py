@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from audit.models import AuditEvent
 from deploy import alarms, pointer, services
-from deploy.live_rules import is_majority, must_hold_back
+from deploy.bots.live_rules import is_majority, must_hold_back
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.readiness import readiness
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity

@@ -21,8 +21,9 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import freshness, pointer, push, services
-from deploy.edge import SIGNED_PATH, STREAM_PATH, Edge
+from deploy import pointer, push, services
+from deploy.edge import freshness
+from deploy.edge.application import SIGNED_PATH, STREAM_PATH, Edge
 from tests import factories, scenarios
 from tests.deploy.serving import web
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream

@@ -18,10 +18,11 @@ from securesystemslib import dsse
 from audit import services as audit
 from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
-from deploy import alarms, keys, pointer, readiness, services, signing, snapshot, watermark
+from deploy import alarms, pointer, readiness, services
 from deploy.models import PointerMove, SigningKey
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
-from deploy.signing import Envelope
+from deploy.serving import keys, signing, snapshot, watermark
+from deploy.serving.signing import Envelope
 from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import EnvelopeRefused
 from tests import scenarios

@@ -6,10 +6,11 @@ import pytest
 
 from audit.errors import Conflict
 from audit.models import AuditEvent
-from deploy import alarms, pointer, services, snapshot
+from deploy import alarms, pointer, services
 from deploy.models import PointerMove
 from deploy.readiness import fallback_fitness
 from deploy.rules import MoveKind, Purpose
+from deploy.serving import snapshot
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 

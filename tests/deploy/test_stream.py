@@ -14,8 +14,10 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import freshness, keys, services, streams
-from deploy.edge import STREAM_PATH, Edge
+from deploy import services
+from deploy.edge import freshness, streams
+from deploy.edge.application import STREAM_PATH, Edge
+from deploy.serving import events, keys
 from tests import factories, scenarios
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.scenarios import APPROVER
@@ -253,7 +255,7 @@ def test_a_quiet_stream_says_that_it_lives(edge: Edge, token: str, monkeypatch: 
 
     async def story() -> None:
         async with Stream(edge, token) as bot:
-            await bot.until(lambda: bot.bodies.count(streams.COMMENT) >= 2, "two comments")
+            await bot.until(lambda: bot.bodies.count(events.COMMENT) >= 2, "two comments")
             assert bot.epochs == [1]
 
     told(story)

@@ -22,10 +22,11 @@ from django.conf import settings
 
 from accounts.models import User
 from crpbot.demo.processes import Processes, Program, programs
-from deploy import keys, services
+from deploy import services
 from deploy.models import Release, ReleaseStatus
 from deploy.outcomes import places_of
 from deploy.rules import Purpose, ReleaseState
+from deploy.serving import keys
 from mlcore import bundle_writer, fit
 from mlcore.recipes import RECIPES
 from tests import factories, scenarios

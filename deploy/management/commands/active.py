@@ -2,7 +2,8 @@ import json
 from typing import Any
 
 from audit.command import GateCommand
-from deploy import alarms, snapshot
+from deploy import alarms
+from deploy.serving import snapshot
 
 
 class Command(GateCommand):

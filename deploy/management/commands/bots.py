@@ -1,7 +1,7 @@
 from typing import Any
 
 from audit.command import GateCommand
-from deploy import roll_call
+from deploy.bots import roll_call
 
 
 class Command(GateCommand):

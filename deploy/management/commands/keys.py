@@ -4,8 +4,9 @@ from django.core.management.base import CommandParser
 
 from accounts.command import ActingCommand
 from audit.errors import InvalidInput
-from deploy import keys, services
+from deploy import services
 from deploy.models import SigningKey
+from deploy.serving import keys
 
 
 class Command(ActingCommand):

@@ -8,8 +8,9 @@ from operator import add
 
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 
-from deploy import fleet, pointer
-from deploy.live_rules import must_hold_back
+from deploy import pointer
+from deploy.bots import fleet
+from deploy.bots.live_rules import must_hold_back
 from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
 from gates.live import RECENT_PREDICTIONS, Tally
 from training.models import Coin
@@ -22,7 +23,7 @@ AGAINST_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Standing:
+class Conduct:
     """The live bots on the pointer's epoch, and what is held against their predictions."""
 
     move: PointerMove
@@ -53,7 +54,7 @@ class Standing:
         )
 
 
-def standing(move: PointerMove | None = None) -> Standing | None:
+def conduct(move: PointerMove | None = None) -> Conduct | None:
     """Under this move, or where the pointer stands; None before the first.
 
     A bot counts when it is live, on the epoch, and runs what that holds.
@@ -64,7 +65,7 @@ def standing(move: PointerMove | None = None) -> Standing | None:
     bots = fleet.live().filter(epoch=move.epoch, differs="")
     spoken = newest_of(move).exclude(breach="", warning="").filter(bot__in=bots)
     found = list(spoken.select_related("bot", "coin").order_by("bot", "coin"))
-    return Standing(
+    return Conduct(
         move=move,
         live=bots.count() if found else 0,  # nobody asks how many they are while nothing is held against any
         breaching=[window for window in found if window.breach],

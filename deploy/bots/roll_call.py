@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from deploy import pointer
-from deploy.fleet import fleet, standing, worst_first
+from deploy.bots.fleet import fleet, standing, worst_first
 from deploy.rules import BotState
 
 TROUBLED = frozenset({BotState.MIXTURE, BotState.BEHIND, BotState.SILENT})

@@ -19,10 +19,11 @@ from securesystemslib.dsse import Envelope as Dsse
 from audit.errors import Unavailable
 from audit.models import AuditEvent
 from audit.rules import canonical
-from deploy import keys, pointer, snapshot, watermark
+from deploy import pointer
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import places_of
-from deploy.watermark import Mark
+from deploy.serving import keys, snapshot, watermark
+from deploy.serving.watermark import Mark
 from gates.models import Diagnosis, GatePolicy
 
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"

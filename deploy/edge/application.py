@@ -18,13 +18,14 @@ from accounts import services as accounts
 from accounts.authentication import IsBot
 from accounts.rules import Actor
 from audit.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
-from deploy import pointer, signing, snapshot
+from deploy import pointer
 from deploy.api import bots
-from deploy.freshness import Fresh, Owners
-from deploy.gathering import Gathering
+from deploy.edge.freshness import Fresh, Owners
+from deploy.edge.gathering import Gathering
+from deploy.edge.streams import Message, Receive, Send, Streams
 from deploy.services import Heartbeat, Report
-from deploy.snapshot import Snapshot
-from deploy.streams import Message, Receive, Send, Streams
+from deploy.serving import signing, snapshot
+from deploy.serving.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError
 
 from audit.errors import DomainError, Unavailable
 from deploy import services
-from deploy.freshness import from_database
+from deploy.edge.freshness import from_database
 from deploy.services import Heard, Report
 
 GATHER_SECONDS = 0.1

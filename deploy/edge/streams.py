@@ -1,6 +1,6 @@
 """The streams of one web process: thousands of bots, each given the newest envelope as soon as there is one.
 
-Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html). Every subscriber is sent the same bytes,
+Server-sent events. Every subscriber is sent the same bytes,
 and holds at most the newest that it has not taken yet: a slow one costs the others nothing, a stuck one is dropped.
 """
 
@@ -12,8 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 from audit.errors import DomainError, Unavailable
-from deploy import freshness, push
-from deploy.signing import Envelope
+from deploy import push
+from deploy.edge import freshness
+from deploy.serving.events import BEGINNING, COMMENT, event_of
+from deploy.serving.signing import Envelope
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,9 +37,6 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
 ]
-BEGINNING = b"retry: 2000\n\n"
-"""Milliseconds until a client that lost its stream comes again; ours spread that by themselves."""
-COMMENT = b": still here\n\n"
 
 logger = logging.getLogger(__name__)
 
@@ -205,11 +204,6 @@ class Streams:
         if problem != self._problem:  # once, not twice a second
             logger.warning("%s", problem, exc_info=True)
         self._problem = problem
-
-
-def event_of(envelope: Envelope) -> bytes:
-    """An envelope as a server-sent event. Its body is JSON on one line."""
-    return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.epoch, envelope.body)
 
 
 async def _until_gone(receive: Receive) -> None:

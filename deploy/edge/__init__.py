@@ -1,0 +1,1 @@
+"""The bots' hot path, an ASGI application in front of Django: answers from memory, streams, and heartbeats gathered."""

@@ -1,0 +1,12 @@
+"""An envelope as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from deploy.serving.signing import Envelope
+
+BEGINNING = b"retry: 2000\n\n"
+"""Milliseconds until a client that lost its stream comes again; ours spread that by themselves."""
+COMMENT = b": still here\n\n"
+
+
+def event_of(envelope: Envelope) -> bytes:
+    """One event. The envelope's body is JSON on one line."""
+    return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.epoch, envelope.body)
