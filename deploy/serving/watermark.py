@@ -19,10 +19,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Mark:
-    """An epoch that was signed, and what it said (`signing.content_of`)."""
+    """An epoch that was signed."""
 
     epoch: int
     content: str
+    """The hash of its move's audit event, which binds what it said and every event before it."""
 
 
 def of(service: str) -> Mark | None:
