@@ -60,7 +60,7 @@ def board() -> Board:
         now=now,
         readiness=fitness,
         alarms=troubles(fitness, now),
-        fleet=fleet(now, pointer.announced(), fitness.release),
+        fleet=fleet(now, pointer.announced(), pointer.pinnable()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[progress(release) for release in building.prefetch_related("budget__runs")],

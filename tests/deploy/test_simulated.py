@@ -7,6 +7,7 @@ import pytest
 from audit.errors import Conflict
 from audit.models import AuditEvent
 from deploy import alarms, pointer, services
+from deploy.board import board
 from deploy.models import PointerMove
 from deploy.readiness import fallback_fitness
 from deploy.rules import MoveKind, Purpose
@@ -105,6 +106,7 @@ def test_a_pin_goes_offline_rather_than_to_a_simulated_fallback(settings: Any) -
     services.register_fallback(fallback, actor=APPROVER, reason="for trials")
     settings.ALLOW_SIMULATED = False
     assert "simulated candles" in str(fallback_fitness().problem)
+    assert board().fleet.fallback is None, "what may go to no bot, none is counted for holding"
     moved = services.pin(actor=APPROVER, reason="stop it")
     assert (moved.kind, moved.release) == (MoveKind.OFFLINE, None)
     assert "simulated candles" in moved.reason
