@@ -7,11 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from deploy import pointer
-from deploy.bots.fleet import fleet, standing, worst_first
-from deploy.rules import BotState
-
-TROUBLED = frozenset({BotState.MIXTURE, BotState.BEHIND, BotState.SILENT})
-"""States in which a bot does not run what it must, or nobody knows."""
+from deploy.bots.fleet import fleet, standing, troubled, worst_first
 
 _COLUMNS = ("bot", "state", "epoch", "runs", "acknowledged", "heard", "fallback", "next", "client")
 
@@ -33,13 +29,14 @@ def roll_call() -> dict[str, Any]:
         "holding": found.holding,
         "next": found.announced.pk if found.announced else None,
         "ready": found.ready,
+        "troubled": troubled(now),
         "bots": [_bot(row) for row in worst_first(standing(now))],
     }
 
 
 def is_troubled(called: Mapping[str, Any]) -> bool:
-    """Whether any bot of the document runs another release than it must, or no longer says what it runs."""
-    return any(bot["state"] in TROUBLED for bot in called["bots"])
+    """Whether any bot of the document is an alarm: it runs another release than it must, or nobody knows what."""
+    return bool(called["troubled"])
 
 
 def as_lines(called: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from accounts.rules import Actor
-from deploy import pointer, services
+from deploy import alarms, pointer, services
 from deploy.api import Bots
 from deploy.models import Bot, Release
 from deploy.report import gate_table
@@ -254,13 +254,20 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
 
     error = "release 1 cannot be fetched ahead: BTC: the disk is full"
     services.heartbeat(replace(scenarios.heard(move, "desk-1"), last_error=error), actor=trader)
-    Bot.objects.filter(instance="desk-2").update(last_heard_at=timezone.now() - timedelta(minutes=7))
+    desk_2 = Bot.objects.filter(instance="desk-2")
+    desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")
+    assert (status, "silent" in said_of_all) == (0, True), "it may be restarting"
+    assert "silent" not in {trouble.name for trouble in alarms.troubles()}
+    desk_2.update(last_heard_at=timezone.now() - timedelta(minutes=7))
+    status, said_of_all = run("bots")
+    assert "silent" in {trouble.name for trouble in alarms.troubles()}
     first, second = (said_of_all.index(f"trader (desk-{number})") for number in (2, 1))
     assert (status, first < second) == (1, True), "what troubles somebody comes first"
     assert error in said_of_all and "7 min ago" in said_of_all
 
     document = json.loads(run("bots", "--json")[1])
+    assert document["troubled"] == {"silent": ["trader (desk-2)"]}
     assert {name: document[name] for name in ("epoch", "release", "live", "current", "holding", "next")} == {
         "epoch": 1, "release": 2, "live": 1, "current": 1, "holding": 0, "next": None,
     }  # fmt: skip

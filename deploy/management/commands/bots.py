@@ -7,7 +7,8 @@ from deploy.bots import roll_call
 class Command(GateCommand):
     help = (
         "List the bots: what each says it runs against what it must, as page Bots and GET /api/v1/bots/ do. Exit status 1"
-        " where one is behind or silent, or runs a mixture."
+        " where one is an alarm, as on the board: behind, or silent for longer than a restart takes"
+        " (CRPBOT_BOT_LATE_SECONDS), or on a mixture."
     )
 
     def answer(self, **options: Any) -> dict[str, Any]:
