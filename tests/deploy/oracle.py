@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from audit.models import AuditEvent
@@ -16,6 +17,9 @@ from audit.rules import GENESIS
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from gates.models import Diagnosis, GatePolicy
 
+MACHINES = ("the gate", "the live gates")
+"""They pin without being asked; nothing else is theirs to decide."""
+JOBS = ("trainingrun", "measurement")
 HOLDS_BOTS = ("inherited", "swap")
 MOVES = tuple(f"pointer.{kind}" for kind in (*HOLDS_BOTS, "pin", "offline", "advanced"))
 """The events that a move has; each move is compared with its own."""
@@ -28,6 +32,8 @@ class Oracle:
     approvers: frozenset[str]
     required: set[str]
     """The symbols of the coins that were required before the first event."""
+    lease: timedelta = timedelta()
+    """For how long at least a job is its worker's, whoever else is sent its message."""
     seq: int = 0
     hash: str = GENESIS
     policy: int | None = None
@@ -37,6 +43,8 @@ class Oracle:
     release: int | None = None
     unpinned: str = ""
     """A refusal after which the bots must not stay on what has not passed; settled by the move that follows it."""
+    held: dict[tuple[str, str], tuple[int, str, datetime]] = field(default_factory=dict)
+    """By job, the attempt, the worker and the moment of its last claim."""
     moves: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     """How many events there were of each kind."""
@@ -63,15 +71,34 @@ class Oracle:
                 assert event.actor != detail["proposed_by"] or self.policy is None, "two people decide"
                 self.policy = int(event.object_id)
             case "fallback.registered":
-                self.fallback = int(event.object_id)
+                self._registered(event, damaged)
             case "coin.required":
                 self.required.add(event.object_name)
             case "coin.released":
                 self.required.remove(event.object_name)
             case "releasestatus.rejected" | "releasestatus.declined":
+                assert event.actor in (self.approvers if event.kind.endswith("declined") else MACHINES)
                 self._refused(event)
+            case kind if event.object_type in JOBS:
+                self._worked(event, kind.partition(".")[2], detail)
             case kind if kind in MOVES:
                 self._moved(event, detail, damaged)
+
+    def _worked(self, event: AuditEvent, to: str, detail: Mapping[str, Any]) -> None:
+        """A message may come twice, and a worker back from the dead: one of them holds the job, and one end counts."""
+        job = event.object_type, event.object_id
+        attempt, worker, at = self.held.get(job, (0, event.actor, event.at - self.lease))
+        if to == "running":
+            assert detail["attempt"] == attempt + 1 and event.at - at >= self.lease, f"{event} has a worker"
+            self.held[job] = attempt + 1, event.actor, event.at
+        elif to in ("succeeded", "failed"):
+            assert event.actor == worker, f"{event} is another worker's by now"
+
+    def _registered(self, event: AuditEvent, damaged: frozenset[str]) -> None:
+        release = Release.objects.get(pk=event.object_id)
+        assert release.purpose == "fallback" and not _files(release.pk) & damaged
+        assert event.actor in self.approvers and event.actor != release.launched_by, "two people decide"
+        self.fallback = release.pk
 
     def _refused(self, event: AuditEvent) -> None:
         """Rule 4: only what has itself passed may stay in use."""
@@ -84,7 +111,8 @@ class Oracle:
             self.unpinned = str(event)
 
     def _moved(self, event: AuditEvent, detail: Mapping[str, Any], damaged: frozenset[str]) -> None:
-        move = PointerMove.objects.get(epoch=event.object_id)
+        move = PointerMove.objects.filter(epoch=event.object_id).first()
+        assert move is not None, f"{event} tells of a move that was not made"
         kind = event.kind.removeprefix("pointer.")
         assert (move.audit_seq, move.epoch, move.release_id) == (
             event.seq,
@@ -103,8 +131,10 @@ class Oracle:
                 self._passed(move, event.actor, damaged)
             case "pin":
                 assert move.release_id == self.fallback, "a pin holds the bots on the registered fallback"
+                assert not _files(self.fallback) & damaged, "the bots are pinned on what they cannot load"
             case "offline":
                 assert move.release_id is None
+        assert event.actor in (*self.approvers, *(MACHINES if kind in ("pin", "offline") else ()))
         if kind in ("pin", "offline"):
             self.unpinned = ""
         self.epoch, self.kind, self.release = move.epoch, move.kind, move.release_id
@@ -114,14 +144,11 @@ class Oracle:
         release, policy = move.release, move.policy
         assert release is not None and policy is not None
         assert policy.pk == self.policy, "a swap names the policy in force"
-        assert actor in self.approvers and actor != release.launched_by
+        assert actor in self.approvers and actor != release.launched_by, "two people decide"
         assert release.purpose == "candidate" and not self._lacking(release, policy), (
             f"{release} has not passed"
         )
-        files = {
-            artifact.sha256 for place in _places(release.pk) for artifact in place.bundle.artifacts.all()
-        }
-        assert not files & damaged, "what was approved is not what was measured"
+        assert not _files(release.pk) & damaged, "what was approved is not what was measured"
 
     def _lacking(self, release: Release, policy: GatePolicy) -> list[str]:
         """The required coins for which this release shows no figures that pass this policy."""
@@ -136,12 +163,19 @@ class Oracle:
         )
         if self.release is not None:
             places = ReleaseCoin.objects.filter(release=self.release)
-            assert not places.exclude(dataset__withdrawn_at=None).exists(), "in use on withdrawn candles"
+            withdrawn = places.exclude(dataset__withdrawn_at=None) | places.exclude(
+                bundle__dataset=None
+            ).exclude(bundle__dataset__withdrawn_at=None)
+            assert not withdrawn.exists(), "in use on withdrawn candles"
 
 
 def _places(release: int | None) -> list[Any]:
     rows = ReleaseCoin.objects.filter(release=release, bundle__isnull=False)
     return list(rows.select_related("coin", "bundle").prefetch_related("bundle__artifacts"))
+
+
+def _files(release: int | None) -> set[str]:
+    return {artifact.sha256 for place in _places(release) for artifact in place.bundle.artifacts.all()}
 
 
 def _frozen(move: PointerMove) -> tuple[Any, ...]:

@@ -1,0 +1,363 @@
+"""Faults that a tired engineer could leave in the services, and for each the shortest story in which it shows.
+
+A fault is one piece of a function's own text, replaced while a test runs. Where that text is no longer there, planting
+fails: whoever rewrote the function says here what the same slip would look like now.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from audit import services as audit
+from deploy import outcomes, pointer, readiness
+from deploy.services import deciding, pinning, settling
+from deploy.serving import signing
+from gates.services import judging, policies
+from tests.deploy.disturbed import Kill, Overtake
+from tests.scenarios import APPROVER, LAUNCHER
+from training import leases
+
+
+@dataclass(frozen=True)
+class Planted:
+    """`before` stands once in the text of the function `where`, and becomes `after`; `story` has a `Service` show it."""
+
+    name: str
+    where: Callable[..., Any]
+    before: str
+    after: str
+    story: Callable[[Any], None]
+    needs_locks: bool = False
+    """Shows only where two transactions run at once, as PostgreSQL's do."""
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        function = inspect.unwrap(self.where)
+        source = textwrap.dedent(inspect.getsource(function))
+        if source.count(self.before) != 1:
+            raise LookupError(f"{self.name}: {function.__name__} no longer reads {self.before!r} once")
+        scope = dict(function.__globals__)
+        exec(compile(source.replace(self.before, self.after), self.name, "exec"), scope)
+        sound = function.__code__
+        function.__code__ = inspect.unwrap(scope[function.__name__]).__code__
+        try:
+            yield
+        finally:
+            function.__code__ = sound
+
+
+def approved(service: Any, seed: int = 1) -> None:
+    service._release_a_healthy_one(seed, is_approved=True)
+
+
+def awaiting(service: Any, seed: int = 1) -> None:
+    service._release_a_healthy_one(seed)
+
+
+def damaged_before_the_approval(service: Any) -> None:
+    awaiting(service)
+    service.approve(APPROVER, pick=0, stale=0, is_whole=False, disturbed=None)
+
+
+def overtaken_approval(by: str) -> Callable[[Any], None]:
+    def story(service: Any) -> None:
+        awaiting(service)
+        service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=Overtake(1, by, True))
+
+    return story
+
+
+def interrupted_approval(service: Any) -> None:
+    awaiting(service)
+    for at in (60, 50, 40, 30):
+        service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=Kill(at))
+
+
+def rivals_at_every_statement(service: Any) -> None:
+    awaiting(service)
+    for at in (12, 16, 20):  # under the lock, until the release in use is written
+        service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=Overtake(at, "pin"))
+
+
+def withdrawn_and_restored(service: Any) -> None:
+    service.bring_candles("BTC", "b")
+    approved(service)
+    service.replace_candles("BTC", "c", seed=2, disturbed=None)
+    service.restore(APPROVER, pick=0, disturbed=None)
+
+
+def own_launch_approved(service: Any) -> None:
+    both = service.both
+    service.release_a_candidate(1, both, None)
+    service.approve(both, pick=0, stale=0, is_whole=True, disturbed=None)
+
+
+def own_policy_adopted(service: Any) -> None:
+    service.propose_a_policy(APPROVER, above=0.60, adopted=False, disturbed=None)
+    service.adopt_a_policy(APPROVER, disturbed=None)
+
+
+def delivered_twice(service: Any) -> None:
+    service.launch(LAUNCHER, seed=1, disturbed=None)
+    service.a_message_is_delivered(pick=0)
+    service.a_message_is_delivered(pick=0)
+    service.look()
+
+
+def back_from_the_dead(service: Any) -> None:
+    service.launch(LAUNCHER, seed=1, disturbed=None)
+    service.a_message_is_delivered(pick=0)
+    service.time_passes(hours=0.01)
+    service.a_message_is_delivered(pick=0)
+    service.a_worker_finishes(pick=0, outcome="healthy", disturbed=None)
+
+
+def approved_and_restored_under_another_policy(service: Any) -> None:
+    awaiting(service)
+    service.propose_a_policy(APPROVER, above=0.60, adopted=True, disturbed=None)
+    service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=None)
+    service.pin(APPROVER, is_fit=True, disturbed=None)
+    service.restore(APPROVER, pick=0, disturbed=None)
+
+
+def approved_under_a_stricter_policy(service: Any) -> None:
+    awaiting(service)
+    service.propose_a_policy(APPROVER, above=0.73, adopted=True, disturbed=None)
+    service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=None)
+
+
+def collapsed(service: Any) -> None:
+    service.release_a_candidate(2, LAUNCHER, ("BTC", "collapsed"))
+
+
+def declined(service: Any) -> None:
+    awaiting(service)
+    service.decline(APPROVER, pick=0, disturbed=None)
+
+
+def a_coin_more(service: Any) -> None:
+    awaiting(service)
+    service.change_the_coins(APPROVER, coin="SOL", is_required=True, disturbed=None)
+    service.approve(APPROVER, pick=0, stale=0, is_whole=True, disturbed=None)
+
+
+def rejected_beside_one_that_lacks_a_coin(service: Any) -> None:
+    approved(service)
+    service.change_the_coins(APPROVER, coin="SOL", is_required=True, disturbed=None)
+    collapsed(service)
+
+
+def pinned(service: Any) -> None:
+    service.pin(APPROVER, is_fit=True, disturbed=None)
+
+
+def pinned_and_approved(service: Any) -> None:
+    pinned(service)
+    approved(service)
+
+
+def pinned_on_what_is_damaged(service: Any) -> None:
+    service.pin(APPROVER, is_fit=False, disturbed=None)
+
+
+def pinned_as_the_fallback_is_replaced(service: Any) -> None:
+    service.replace_the_fallback(seed=6, register=False, disturbed=None)
+    service.pin(APPROVER, is_fit=True, disturbed=Overtake(1, "register", True))
+
+
+def advanced(service: Any) -> None:
+    service.advance_the_epoch(APPROVER, by=1, disturbed=None)
+
+
+REMEMBERED = """from django.core.cache import cache
+    {name} = cache.get("pointer") or {get}
+    cache.set("pointer", {name}, 20)"""
+FAULTS = [
+    Planted(
+        "an approval hashes no file",
+        deciding._swap,
+        "outcomes.require_intact(release, places)",
+        "pass",
+        damaged_before_the_approval,
+    ),
+    Planted(
+        "the policy in force is read before the lock alone",
+        deciding._require_passed,
+        "if gates.policy_in_force() != policy:",
+        "if False:",
+        overtaken_approval("adopt"),
+    ),
+    Planted(
+        "what passed is looked at before the lock alone",
+        deciding._swap,
+        """    with transaction.atomic():
+        audit.lock_head()
+        release = _fresh(release)
+        require_action(release, action)
+        now = _require_epoch(epoch)
+        _require_passed(release, policy)
+""",
+        """    _require_passed(release, policy)
+    with transaction.atomic():
+        audit.lock_head()
+        release = _fresh(release)
+        require_action(release, action)
+        now = _require_epoch(epoch)
+""",
+        overtaken_approval("require"),
+    ),
+    Planted(
+        "the epoch is compared before the lock alone",
+        deciding._swap,
+        """    with transaction.atomic():
+        audit.lock_head()
+        release = _fresh(release)
+        require_action(release, action)
+        now = _require_epoch(epoch)
+""",
+        """    now = _require_epoch(epoch)
+    with transaction.atomic():
+        audit.lock_head()
+        release = _fresh(release)
+        require_action(release, action)
+""",
+        overtaken_approval("pin"),
+    ),
+    Planted(
+        "the last epoch is remembered for 20 s",
+        pointer.move,
+        "last = current()",
+        REMEMBERED.format(name="last", get="current()"),
+        pinned_and_approved,
+    ),
+    Planted(
+        "an envelope is made of a move remembered for 20 s",
+        signing._signable,
+        "move = pointer.current()",
+        REMEMBERED.format(name="move", get="pointer.current()"),
+        pinned,
+    ),
+    Planted(
+        "the one lock is no lock",
+        audit.lock_head,
+        "AuditHead.objects.select_for_update()",
+        "AuditHead.objects",
+        rivals_at_every_statement,
+        needs_locks=True,
+    ),
+    Planted(
+        "a swap is several transactions",
+        deciding._swap,
+        "with transaction.atomic():",
+        "if True:",
+        interrupted_approval,
+    ),
+    Planted(
+        "withdrawn candles are not looked at again",
+        pointer.move,
+        "if release is not None and (why := why_never(release)):",
+        "if False:",
+        withdrawn_and_restored,
+    ),
+    Planted(
+        "who launched may approve",
+        deciding._authorise,
+        "if actor.name == release.launched_by:",
+        "if False:",
+        own_launch_approved,
+    ),
+    Planted(
+        "who proposed a policy may adopt it",
+        policies.adopt_policy,
+        "if str(actor) == policy.proposed_by:",
+        "if False:",
+        own_policy_adopted,
+    ),
+    Planted(
+        "a message that comes twice is worked on twice",
+        leases.is_free,
+        "return job.lease_until is None or job.lease_until < timezone.now()",
+        "return True",
+        delivered_twice,
+    ),
+    Planted(
+        "a worker back from the dead ends the job of another",
+        leases.finish,
+        'where={"attempt": job.attempt},',
+        "",
+        back_from_the_dead,
+    ),
+    Planted(
+        "a diagnosis is made anew each time it is asked for",
+        judging.judge,
+        "return existing or _judged(measurement, policy)",
+        "return _judged(measurement, policy)",
+        approved_and_restored_under_another_policy,
+    ),
+    Planted(
+        "any policy's word counts",
+        outcomes._under,
+        "policy=policy, dataset=place.dataset",
+        'verdict="passed", dataset=place.dataset',
+        approved_under_a_stricter_policy,
+    ),
+    Planted(
+        "a required coin that a release lacks is passed over",
+        outcomes.under,
+        "for coin in required_coins()]",
+        "for coin in required_coins() if coin.pk in by_coin]",
+        a_coin_more,
+    ),
+    Planted(
+        "one coin that passed is enough to stay in use",
+        outcomes.passed_its_own_policy,
+        "all(_passed",
+        "any(_passed",
+        rejected_beside_one_that_lacks_a_coin,
+    ),
+    Planted(
+        "a rejection leaves the bots where they are",
+        settling.settle,
+        "if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:",
+        "if False:",
+        collapsed,
+    ),
+    Planted(
+        "a decline leaves the bots where they are",
+        deciding.decline,
+        "pin_unless_live_passed(f",
+        "(lambda *why, **by: None)(f",
+        declined,
+    ),
+    Planted(
+        "a pin hashes nothing",
+        readiness.look_at,
+        "damaged_files(places)",
+        "()",
+        pinned_on_what_is_damaged,
+    ),
+    Planted(
+        "a pin leaves a release live",
+        pinning.pin_in_transaction,
+        "pointer.retire(now.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)",
+        "pass",
+        pinned,
+    ),
+    Planted(
+        "a pin goes to the fallback of before its lock",
+        pinning.pin_in_transaction,
+        "if fitness.is_ready and registered != fitness.release:",
+        "if False:",
+        pinned_as_the_fallback_is_replaced,
+    ),
+    Planted(
+        "an advance takes the bots along to the fallback",
+        pointer.advance,
+        "release=last.release,",
+        "release=fallback(),",
+        advanced,
+    ),
+]
