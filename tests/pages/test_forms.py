@@ -1,9 +1,12 @@
 """What a person fills in: sound input does what it says, unsound input is kept, and told what is wrong with it."""
 
+import html
+import re
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import load_command_class
 from django.http import HttpResponse
 from django.utils.html import escape
 
@@ -341,6 +344,21 @@ class TestDatasets:
 
 
 class TestRuns:
+    @pytest.mark.parametrize("is_embedded", [True, False])
+    def test_the_command_that_a_failed_run_shows_is_one_the_program_takes(
+        self, desk: scene.Scene, signed_in: SignedIn, settings: Any, is_embedded: bool
+    ) -> None:
+        settings.IS_EMBEDDED = is_embedded
+        run = desk.failed_run
+        page = html.unescape(text(signed_in("olivia").get(f"/runs/{run.pk}/")))
+        shown = re.search(r"<code>manage\.py train (.+?)</code>", page)
+        assert shown is not None
+        parser = load_command_class("training", "train").create_parser("manage.py", "train")
+        asked = parser.parse_args(shown.group(1).split())
+        assert (asked.like_run, asked.coin, asked.device) == (run.pk, run.coin.symbol, "cpu")
+        assert asked.acting_as == ("olivia" if is_embedded else None)
+        assert ("CRPBOT_TOKEN" in page) is not is_embedded
+
     def test_one_that_failed_is_launched_again_with_changes(
         self, desk: scene.Scene, signed_in: SignedIn
     ) -> None:

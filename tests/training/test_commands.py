@@ -137,6 +137,13 @@ class TestTraining:
     def test_an_unknown_run_is_refused(self, refusal: Command) -> None:
         assert "no run 4711" in refusal("train", "--like-run", "4711")
 
+    def test_a_run_of_another_coin_is_not_repeated_and_nothing_is_launched(self, refusal: Command) -> None:
+        like = factories.run(factories.market())
+        factories.market("ETH")
+        assert "is not of ETH" in refusal("train", "--coin", "ETH", "--like-run", str(like.pk))
+        assert "Name a coin" in refusal("train", "--device", "cpu")
+        assert TrainingRun.objects.get() == like
+
     def test_parameters_out_of_bounds_are_refused_and_nothing_is_launched(self, refusal: Command) -> None:
         factories.market(bars=1100)
         assert "epochs" in refusal("train", "--coin", "BTC", "--epochs", "500")

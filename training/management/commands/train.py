@@ -18,13 +18,12 @@ class Command(ActingCommand):
     help = "Train one coin here and now, in this process; --like-run repeats a run, to see why it failed."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--coin")
-        what.add_argument(
+        parser.add_argument("--coin", help="needed without --like-run, whose coin it else is")
+        parser.add_argument(
             "--like-run",
             type=int,
             metavar="N",
-            help="the data, seed and parameters of run N, but for those given here",
+            help="the coin, data, seed and parameters of run N, but for the parameters given here",
         )
         parser.add_argument("--dataset", type=int, metavar="N", help="the coin's newest one by default")
         parser.add_argument("--line", choices=list(RECIPES), help="v7_fixed by default")
@@ -55,13 +54,11 @@ class Command(ActingCommand):
         actor = self.actor(options)
         asked = {name: options[name] for name in ASKED if options[name] is not None}
         if options["like_run"] is not None:
-            if options["line"] or options["dataset"]:
-                raise InvalidInput(
-                    "--like-run repeats the line and the dataset of that run: leave those two out."
-                )
             seed = {} if options["seed"] is None else {"seed": options["seed"]}
-            like = services.find_run(options["like_run"])
+            like = _repeated(options)
             return services.repeat(like, changes={**asked, **seed}, actor=actor, is_sent=False)
+        if not options["coin"]:
+            raise InvalidInput("Name a coin with --coin, or a run to repeat with --like-run.")
         coin = services.find_coin(options["coin"])
         dataset = (
             services.find_dataset(options["dataset"]) if options["dataset"] else services.latest_dataset(coin)
@@ -82,3 +79,13 @@ class Command(ActingCommand):
 
     def say(self, answer: dict[str, Any]) -> str:
         return run_sentence(answer)
+
+
+def _repeated(options: dict[str, Any]) -> TrainingRun:
+    """The run to repeat. Raises InvalidInput where something else was asked for that contradicts it."""
+    if options["line"] or options["dataset"]:
+        raise InvalidInput("--like-run repeats the line and the dataset of that run: leave those two out.")
+    like = services.find_run(options["like_run"])
+    if options["coin"] and services.find_coin(options["coin"]) != like.coin:
+        raise InvalidInput(f"{like} is not of {options['coin']}: leave --coin out.", field="coin")
+    return like
