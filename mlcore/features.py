@@ -237,8 +237,12 @@ def _before(values: Array, bars: int) -> Array:
 
 
 def _change(values: Array, bars: int) -> Array:
-    """Relative change since `bars` rows earlier."""
-    return values / _before(values, bars) - 1
+    """Relative change since `bars` rows earlier; of the first rows, which the warm-up hides, since the first value."""
+    change = np.empty_like(values)
+    np.divide(values[..., :bars], values[..., :1], out=change[..., :bars])
+    np.divide(values[..., bars:], values[..., : max(0, values.shape[-1] - bars)], out=change[..., bars:])
+    change -= 1
+    return change
 
 
 def _gains_and_losses(close: Array) -> Array:
