@@ -68,12 +68,15 @@ def run(
 def surroundings(folder: Path) -> dict[str, str]:
     """Its whole environment. Libraries get one thread: what is found must not hang on a machine's cores.
 
-    What is freed is kept, not given back: arrays of many sizes come and go, and clearing their pages anew takes longer
-    than filling them. Above 32 MiB (the most glibc allows) each is still given back at once.
+    What is freed is kept, not given back: arrays of all sizes come and go, and clearing their pages anew takes longer
+    than filling them, most of all where a virtual machine's host must find each page again.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-    memory = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+    memory = {
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    }
     return {
         **kept,
         **threads,
