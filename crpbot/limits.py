@@ -6,8 +6,11 @@ from functools import cache
 from typing import Any
 
 from django.conf import settings
+from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.html import escape
 
+from crpbot.middleware import STRICT
 from crpbot.problems import CONTENT_TYPE, document
 
 Scope = MutableMapping[str, Any]
@@ -17,6 +20,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_HEADER_BYTES = 32 * 1024
 MOST_QUERY_BYTES = 8 * 1024
+SENTENCE = "{sentence}"
 FORM_SLACK_BYTES = 64 * 1024
 """What a multipart form adds around its file."""
 
@@ -27,6 +31,12 @@ UPLOADS = {
     "bundles": "CHECKPOINT_UPLOAD_LIMIT_BYTES",
 }
 """The routes that take a file, and the setting that says how large. Any other body is a form or a few lines of JSON."""
+
+REMEDIES = {
+    "datasets": "Send the candles as CSV.gz or Parquet, which take a fraction of it, or without the oldest bars.",
+    "bundles": "Send the weights alone: an optimiser's state is no part of a model.",
+}
+"""What to do about a file that is too large, by the page whose form it was chosen on."""
 
 
 class Limits:
@@ -40,7 +50,7 @@ class Limits:
         if refused is None:
             await self.inner(scope, receive, send)
         else:
-            await _send_refusal(scope["path"], *refused, send)
+            await _send_refusal(scope, *refused, send)
 
 
 def _refused(scope: Scope) -> tuple[int, str] | None:
@@ -55,8 +65,14 @@ def _refused(scope: Scope) -> tuple[int, str] | None:
     announced = int(headers.get(b"content-length", b"0"))
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if announced > most and announced > (most := _most_at(scope["path"])):
-        return 413, f"A request here may have {most:,} bytes, and this one has {announced:,}."
+        return 413, f"A request here may have {_size(most)}, and this one has {_size(announced)}."
     return None
+
+
+def _size(count: int) -> str:
+    """In bytes; a megabyte and more in MiB too, as file lists show it."""
+    mebibytes = f" ({count / 2**20:,.2f} MiB)" if count >= 2**20 else ""
+    return f"{count:,} bytes{mebibytes}"
 
 
 def _most_at(path: str) -> int:
@@ -70,16 +86,32 @@ def _uploads() -> dict[str, str]:
     return {reverse(name): setting for name, setting in UPLOADS.items()}
 
 
-async def _send_refusal(path: str, status: int, sentence: str, send: Send) -> None:
-    if path.startswith("/api/"):
-        kind, body = CONTENT_TYPE, json.dumps(document(status, sentence))
-    else:
-        kind, body = "text/plain; charset=utf-8", sentence
+async def _send_refusal(scope: Scope, status: int, sentence: str, send: Send) -> None:
+    kind, body = _told(scope, status, sentence)
     headers = [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body.encode())).encode()),
+        (b"content-security-policy", STRICT.format(inline="").encode()),
         (b"x-content-type-options", b"nosniff"),
         (b"connection", b"close"),  # what still comes is not read
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _told(scope: Scope, status: int, sentence: str) -> tuple[str, str]:
+    """The refusal for whoever asked, and its content type: a problem for the API, a page for a browser, else the words."""
+    if scope["path"].startswith("/api/"):
+        return CONTENT_TYPE, json.dumps(document(status, sentence))
+    if b"text/html" in dict(scope["headers"]).get(b"accept", b""):
+        page = _page(scope["path"] if scope["path"] in _uploads() else "")
+        return "text/html; charset=utf-8", page.replace(SENTENCE, escape(sentence))
+    return "text/plain; charset=utf-8", sentence
+
+
+@cache
+def _page(path: str) -> str:
+    """The page for one of the upload forms, or for anywhere else, with a place for its sentence; rendered once."""
+    place = next((name for name in REMEDIES if path == reverse(name)), "")
+    context = {"sentence": SENTENCE, "remedy": REMEDIES.get(place), "back": path, "place": place}
+    return render_to_string("too_large.html", context)

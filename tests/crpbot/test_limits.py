@@ -76,10 +76,32 @@ def test_a_refusal_is_a_problem_for_a_program_and_a_sentence_for_a_person() -> N
         b"application/problem+json",
         b"close",
     )
-    assert json.loads(body)["detail"] == "A request here may have 262,144 bytes, and this one has 300,000."
+    assert (
+        json.loads(body)["detail"] == "A request here may have 262,144 bytes, and this one has 300,000 bytes."
+    )
     _, headers, body = asked("/sign-in/", content_length="300000")
     assert headers[b"content-type"].startswith(b"text/plain")
     assert body.startswith(b"A request here may have")
+
+
+@pytest.mark.parametrize(("path", "remedy"), [("/datasets/", "Parquet"), ("/bundles/", "the weights alone")])
+def test_a_browser_gets_a_page_that_says_how_large_what_to_do_and_the_way_back(
+    path: str, remedy: str
+) -> None:
+    _, headers, body = asked(path, accept="text/html,*/*;q=0.8", content_length="83886080")
+    page = body.decode()
+    assert headers[b"content-type"] == b"text/html; charset=utf-8"
+    assert b"default-src 'none'" in headers[b"content-security-policy"]
+    assert "this one has 83,886,080 bytes (80.00 MiB)." in page
+    assert remedy in page and f'href="{path}"' in page and "crpbot/gate.css" in page
+
+
+def test_a_browser_gets_a_page_anywhere_else_too_and_a_program_a_problem_whatever_it_accepts() -> None:
+    _, _, page = asked("/sign-in/", accept="text/html", content_length="300000")
+    assert b"may have 262,144 bytes, and this one has 300,000 bytes." in page and b"Back to" not in page
+    assert (
+        asked(accept="text/html", content_length="300000")[1][b"content-type"] == b"application/problem+json"
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "BREW"])
