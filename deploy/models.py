@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from deploy.rules import (
     KEY_TRANSITIONS,
@@ -175,6 +176,17 @@ class PointerMove(models.Model):
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}"
+
+    @cached_property
+    def deed(self) -> str:
+        """What was done, as a person says it: a swap is a release that was *approved*, or *restored* after it was live.
+
+        An advanced epoch says what the move did that it repeats.
+        """
+        if self.kind != MoveKind.SWAP:
+            return "pinned" if self.kind == MoveKind.PIN else self.kind
+        swaps = PointerMove.objects.filter(kind=MoveKind.SWAP, release=self.release_id, is_advance=False)
+        return "approved" if swaps.filter(epoch__lte=self.epoch).count() == 1 else "restored"
 
 
 class Alarm(models.Model):

@@ -45,7 +45,7 @@ TONES = {
     "building": "busy",
     "moving": "busy",
 }
-WORDS = {"swap": "approved", "pin": "pinned", "moving": "following"}
+WORDS = {"pin": "pinned", "moving": "following"}
 SIGNS = {
     "passed": ("good", "✓"),
     "failed": ("bad", "✕"),

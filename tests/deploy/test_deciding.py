@@ -14,6 +14,7 @@ from deploy.models import PointerMove, Release
 from deploy.rules import MoveKind, ReleaseState
 from gates import services as gates
 from tests import scenarios
+from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
@@ -218,6 +219,19 @@ def test_a_rolled_back_release_is_restored_with_every_check_anew() -> None:
         services.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", epoch=3)
     move = services.restore(release, actor=APPROVER, reason="it was the exchange", epoch=3)
     assert (move.kind, move.epoch, state_of(release)) == (MoveKind.SWAP, 4, ReleaseState.LIVE)
+
+
+def test_a_move_is_called_what_was_done_also_when_an_epoch_repeats_it() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.advance_epoch(3, actor=APPROVER, reason="restored from a backup")
+    services.pin(actor=APPROVER, reason="it trades oddly")
+    services.restore(release, actor=APPROVER, reason="it was the exchange", epoch=6)
+    services.advance_epoch(2, actor=APPROVER, reason="restored from a backup")
+    deeds = [move.deed for move in PointerMove.objects.order_by("epoch")]
+    assert deeds == ["inherited", "approved", "approved", "pinned", "restored", "restored"]
+    assert run("active")[1].startswith(f"epoch 9: v7_fixed (release {release.pk}), restored by anna")
 
 
 def test_a_superseded_release_that_fails_the_new_policy_is_not_restored() -> None:

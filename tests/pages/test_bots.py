@@ -47,7 +47,7 @@ def test_board_and_page_say_which_bots_a_pin_would_cost_a_download(
 
 def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: SignedIn) -> None:
     page = shown(signed_in)
-    assert "What every bot must run v5 epoch 2" in page
+    assert f"What every bot must run v5 release {desk.fallback.pk} · epoch 2" in page
     assert page.count("3 as released") == 3
     assert re.search(
         r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",

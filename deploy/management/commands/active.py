@@ -3,6 +3,7 @@ from typing import Any
 
 from audit.command import GateCommand
 from deploy import alarms
+from deploy.models import PointerMove
 from deploy.serving import snapshot
 
 
@@ -18,13 +19,14 @@ class Command(GateCommand):
         return document
 
     def say(self, answer: dict[str, Any]) -> str:
+        move = PointerMove.objects.get(epoch=answer["epoch"])
         what = (
             f"{answer['line']} (release {answer['release']})"
             if answer["line"]
             else "nothing: bots answer neutral"
         )
         lines = [
-            f"epoch {answer['epoch']}: {what}, {answer['kind']} by {answer['moved_by']} at {answer['moved_at']}",
+            f"epoch {answer['epoch']}: {what}, {move.deed} by {answer['moved_by']} at {answer['moved_at']}",
             f"because: {answer['reason']}",
         ]
         lines += [f"{coin}: {model['bundle']}" for coin, model in answer["models"].items()]
