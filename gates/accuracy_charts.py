@@ -89,7 +89,7 @@ def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
 
     Red where the interval reaches below what the policy asks for: 0 of the naive, a little less of the fallback.
     """
-    points = list(_rivals(document.get("skill")))
+    points = list(_rivals(document.get("skill"), document.get("bundle_digest")))
     if not points:
         return None
     asked = gates.get("skill", {})
@@ -213,8 +213,8 @@ def _half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> flo
     return NORMAL_95 * math.sqrt(share * (1 - share) / max(1, point["rows"]) * effect)
 
 
-def _rivals(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Whom its hits are compared with, bar by bar, where that could be measured."""
+def _rivals(section: object, own_digest: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Whom its hits are compared with, bar by bar, where that could be measured. The fallback is no rival of its own."""
     if not isinstance(section, Mapping):
         return
     naive = section.get("naive")
@@ -222,7 +222,7 @@ def _rivals(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if _is_difference(found):
             yield RIVALS.get(str(name), str(name)), found
     baseline = section.get("baseline")
-    if _is_difference(baseline):
+    if _is_difference(baseline) and (own_digest is None or baseline.get("digest") != own_digest):
         yield RIVALS["baseline"], baseline
 
 

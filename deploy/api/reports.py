@@ -92,6 +92,7 @@ class ReleaseReport(APIView):
             naive_accuracy = serializers.FloatField(allow_null=True)
             difference = IntervalOutput(allow_null=True, help_text="To the best naive forecaster.")
             baseline = IntervalOutput(allow_null=True, help_text="The difference to v5 on the same bars.")
+            is_baseline = serializers.BooleanField(help_text="Whether it is itself that v5.")
             sentence = serializers.CharField()
 
         @extend_schema_serializer(component_name="ReportGate")

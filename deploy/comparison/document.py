@@ -73,6 +73,7 @@ def _skill(skill: Skill) -> dict[str, Any]:
         "naive_accuracy": skill.naive_accuracy,
         "difference": _interval(skill.difference),
         "baseline": _interval(skill.baseline),
+        "is_baseline": skill.is_baseline,
         "sentence": skill.sentence,
     }
 

@@ -1,7 +1,7 @@
 """From what was measured and said of two releases to a report. Plain values; no ORM, clock or I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -52,6 +52,12 @@ class Side:
     launched_by: str
     launched_at: str
     coins: Mapping[str, Judged]
+    called: str = ""
+    """What sentences call it: its line alone, unless the other is of that line too."""
+
+    def __post_init__(self) -> None:
+        if not self.called:
+            object.__setattr__(self, "called", self.line)
 
     @property
     def name(self) -> str:
@@ -173,6 +179,8 @@ class Comparison:
 
 def compare(after: Side, before: Side | None) -> Comparison:
     """Coin by coin, gate by gate: `after` against `before`, or by itself where there is nothing to hold it against."""
+    if before is not None and before.line == after.line:
+        after, before = _numbered(after), _numbered(before)
     failures = [_answered(failure, after, before) for failure in FAILURES]
     return Comparison(
         after=after,
@@ -185,21 +193,31 @@ def compare(after: Side, before: Side | None) -> Comparison:
     )
 
 
+def _numbered(side: Side) -> Side:
+    return replace(side, called=f"release {side.release} ({side.line})")
+
+
+def _sentence(text: str) -> str:
+    """With a capital where a release begins it; a line is a name, and stays as it is."""
+    return text[0].upper() + text[1:] if text.startswith("release ") else text
+
+
 def _answered(failure: KnownFailure, after: Side, before: Side | None) -> FailureAnswer:
     now, then = _trials(failure, after), _trials(failure, before) if before else []
     failed = [trial for trial in now if trial.verdict == Verdict.FAILED]
     open_ = [trial for trial in now if trial.verdict != Verdict.PASSED]
     was = [trial.coin for trial in then if trial.verdict == Verdict.FAILED]
     if failed:
-        says = f"{after.line} fails {_gate(failure)} for {_listed(failed)}. {failed[0].sentence}"
-        return FailureAnswer(failure, then, now, Answer.NOT_FIXED, says)
+        says = f"{after.called} fails {_gate(failure)} for {_listed(failed)}. {failed[0].sentence}"
+        return FailureAnswer(failure, then, now, Answer.NOT_FIXED, _sentence(says))
     if open_ or not now:
         return FailureAnswer(failure, then, now, Answer.NOT_KNOWN, _not_known(failure, after, open_))
-    passes = f"{after.line} passes {_gate(failure)} for every coin"
+    passes = f"{after.called} passes {_gate(failure)} for every coin"
     if was and before:
-        says = f"{before.line} failed {_gate(failure)} for {_and(was)}; {passes}."
-        return FailureAnswer(failure, then, now, Answer.FIXED, says)
-    return FailureAnswer(failure, then, now, Answer.HOLDS, f"{passes}; {_not_seen(failure, before, then)}")
+        says = f"{before.called} failed {_gate(failure)} for {_and(was)}; {passes}."
+        return FailureAnswer(failure, then, now, Answer.FIXED, _sentence(says))
+    says = f"{passes}; {_not_seen(failure, before, then)}"
+    return FailureAnswer(failure, then, now, Answer.HOLDS, _sentence(says))
 
 
 def _trials(failure: KnownFailure, side: Side) -> list[Trial]:
@@ -217,7 +235,7 @@ def _trial(failure: KnownFailure, judged: Judged) -> Trial:
 
 def _not_known(failure: KnownFailure, after: Side, open_: Sequence[Trial]) -> str:
     if not open_:
-        return f"{after.line} holds no coin."
+        return _sentence(f"{after.called} holds no coin.")
     return f"{_gate(failure).capitalize()} does not tell for {_listed(open_)}. {open_[0].sentence}"
 
 
@@ -225,8 +243,8 @@ def _not_seen(failure: KnownFailure, before: Side | None, then: Sequence[Trial])
     if before is None:
         return "there is no release before it to hold it against."
     if then and all(trial.verdict == Verdict.PASSED for trial in then):
-        return f"{before.line}, as its files are measured here, passed it too."
-    return f"whether {before.line} failed it was not measured to the end."
+        return f"{before.called}, as its files are measured here, passed it too."
+    return f"whether {before.called} failed it was not measured to the end."
 
 
 def _rows(after: Side, before: Side | None) -> list[GateRow]:
@@ -253,19 +271,19 @@ def _row(gate: str, after: Side, before: Side | None) -> GateRow:
 
 def _change(gate: str, cells: Sequence[Cell], after: Side, before: Side | None) -> str:
     """One sentence: how the gate stands now, and how it stood before."""
-    now = _counted(after.line, {cell.coin: cell.after for cell in cells})
+    now = _counted(after.called, {cell.coin: cell.after for cell in cells})
     if before is None:
-        return f"{now}."
-    return f"{now}; {_counted(before.line, {cell.coin: cell.before for cell in cells})}."
+        return _sentence(f"{now}.")
+    return _sentence(f"{now}; {_counted(before.called, {cell.coin: cell.before for cell in cells})}.")
 
 
-def _counted(line: str, words: Mapping[str, Word | None]) -> str:
+def _counted(name: str, words: Mapping[str, Word | None]) -> str:
     if not any(words.values()):
-        return f"it has not spoken of {line}"
+        return f"it has not spoken of {name}"
     against = [coin for coin, word in words.items() if word is None or word.is_against]
     if not against:
-        return f"{line} passes for every coin"
-    return f"{line} does not pass for {_and(against)}"
+        return f"{name} passes for every coin"
+    return f"{name} does not pass for {_and(against)}"
 
 
 def _headline(answers: Sequence[FailureAnswer]) -> str:
@@ -300,13 +318,13 @@ def _standing(after: Side) -> str:
     words = after.words
     against = [word for word in words if word.is_against]
     if after.is_sound:
-        return f"{after.line} passes {len(words)} of {len(words)} required gates."
+        return _sentence(f"{after.called} passes {len(words)} of {len(words)} required gates.")
     if not words:
-        return f"{after.line} has not been judged."
+        return _sentence(f"{after.called} has not been judged.")
     gates = {gate: _failing(after, gate) for gate in _required_gates(after)}
     says = "; ".join(f"{gate.replace('_', ' ')} for {_and(coins)}" for gate, coins in gates.items() if coins)
-    return (
-        f"{after.line} passes {len(words) - len(against)} of {len(words)} required gates. Against it: {says}."
+    return _sentence(
+        f"{after.called} passes {len(words) - len(against)} of {len(words)} required gates. Against it: {says}."
     )
 
 

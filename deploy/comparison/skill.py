@@ -36,7 +36,9 @@ class Skill:
     difference: Interval | None
     """To the best naive forecaster."""
     baseline: Interval | None
-    """The difference to the fallback on the same bars."""
+    """The difference to the fallback on the same bars; None for the fallback itself."""
+    is_baseline: bool
+    """Whether this is the very bundle it would be held against."""
     sentence: str
 
 
@@ -47,6 +49,7 @@ def skill_of(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) 
     naive, naive_accuracy = _best_naive(figures)
     difference = _difference(figures, "naive", naive) if naive else None
     required = _required(policy)
+    is_baseline = _is_baseline(figures)
     skill = Skill(
         coin=coin,
         rows=_count(figures, "accuracy", "rows"),
@@ -55,7 +58,8 @@ def skill_of(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) 
         naive=naive,
         naive_accuracy=naive_accuracy,
         difference=difference,
-        baseline=_difference(figures, "baseline"),
+        baseline=None if is_baseline else _difference(figures, "baseline"),
+        is_baseline=is_baseline,
         sentence="",
     )
     return Skill(**{**vars(skill), "sentence": " ".join(_sentences(skill))})
@@ -89,6 +93,8 @@ def _against_naive(skill: Skill) -> list[str]:
 
 
 def _against_baseline(skill: Skill) -> list[str]:
+    if skill.is_baseline:
+        return ["It is v5 itself, which the others are held against."]
     if skill.baseline is None or skill.baseline.lower is None:
         return []
     return [f"Against v5 on the same bars it is {_points(skill.baseline)}."]
@@ -152,6 +158,13 @@ def _difference(figures: Figures, *path: str) -> Interval | None:
     point = _number(figures, "skill", *path, "difference")
     lower, upper = (_number(figures, "skill", *path, end) for end in ("lower", "upper"))
     return None if point is None else Interval(point, lower, upper)
+
+
+def _is_baseline(figures: Figures) -> bool:
+    try:
+        return figures.text("skill", "baseline", "digest") == figures.text("bundle_digest")
+    except NotMeasured:
+        return False
 
 
 def _required(policy: Mapping[str, Any]) -> float | None:

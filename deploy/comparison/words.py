@@ -24,6 +24,7 @@ def words(found: Comparison) -> str:
 
 def _failure(found: FailureAnswer) -> Iterator[str]:
     yield f"{found.failure.number}. {found.failure.name}: {found.answer} ({found.failure.gate})"
+    yield f"   counts: {found.failure.measure}"
     yield f"   before: {_trials(found.before)}"
     yield f"   now:    {_trials(found.after)}"
 

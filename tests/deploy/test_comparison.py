@@ -177,6 +177,18 @@ def test_what_stands_against_a_release_comes_first_with_a_sentence_of_both() -> 
     )
 
 
+def test_two_releases_of_one_line_are_told_apart_in_every_sentence() -> None:
+    found = compare(side("v7_fixed", inaccurate, number=4), side("v7_fixed", healthy, number=3))
+    accuracy = next(row for row in found.gates if row.gate == "accuracy")
+    assert accuracy.sentence == (
+        "Release 4 (v7_fixed) does not pass for BTC, ETH and SOL; release 3 (v7_fixed) passes for every coin."
+    )
+    assert found.standing.startswith("Release 4 (v7_fixed) passes")
+    for answer in found.failures:
+        assert answer.sentence.startswith("Release 4 (v7_fixed) passes")
+        assert "release 3 (v7_fixed), as its files are measured here, passed it too." in answer.sentence
+
+
 def test_a_report_says_that_its_own_policy_was_loosened() -> None:
     def loose(coin: str) -> Judged:
         policy = deepcopy(dict(SEED_POLICY))
@@ -210,6 +222,14 @@ class TestSkill:
             "luck. Against v5 on the same bars it is +1.1 points (−0.4 … +2.6). It is not enough: more than 65 % is "
             "required, 27.1 points above its lower bound."
         )
+
+    def test_v5_is_not_held_against_itself(self) -> None:
+        found = self.with_skill(0.04, 0.02, 0.06)
+        found["skill"]["baseline"] |= {"digest": found["bundle_digest"], "difference": 0.0}
+        skill = skill_of("BTC", found, SEED_POLICY)
+        assert (skill.is_baseline, skill.baseline) == (True, None)
+        assert "It is v5 itself, which the others are held against." in skill.sentence
+        assert "on the same bars" not in skill.sentence
 
     @pytest.mark.parametrize(
         ("figures", "says"),
@@ -308,6 +328,7 @@ class TestCommand:
         assert status == 0
         assert "four are fixed (1, 2, 3 and 4)" in said
         assert "BTC ✗ −12,527 … +9,301" in said
+        assert "counts: predictions more than 99 % sure" in said
         assert max(map(len, said.splitlines())) <= 110
 
     def test_gives_json_of_the_release_that_was_asked_for(self, v7: Release) -> None:

@@ -79,6 +79,13 @@ def test_skill_is_a_point_with_its_interval_for_every_rival_and_red_where_it_hol
     assert reach["the last move back"] == pytest.approx(0.03)
 
 
+def test_v5_is_no_rival_of_its_own() -> None:
+    document = healthy("BTC")
+    assert "v5" in charts(document)["skill"]["data"][0]["y"]
+    document["skill"]["baseline"]["digest"] = document["bundle_digest"]
+    assert "v5" not in charts(document)["skill"]["data"][0]["y"]
+
+
 def test_the_reliability_says_how_far_certainty_and_truth_are_apart() -> None:
     (said,) = charts(healthy("BTC"))["reliability"]["layout"]["annotations"]
     assert said["text"] == "12.0 points off on average<br>Brier score 0.410"
