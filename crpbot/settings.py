@@ -273,6 +273,10 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all that it says, like any other decision
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {  # in a release of a list, and in one with its details
+        "ReleaseStateEnum": "deploy.api.releases.STATES",
+        "ReleasePurposeEnum": "deploy.api.releases.PURPOSES",
+    },
 }
 
 # Where the private halves of the keys lie that sign what bots are given, and which epoch they signed last.

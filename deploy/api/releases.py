@@ -1,12 +1,13 @@
 """Releases: to read, and to launch."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
     OpenApiExample,
     extend_schema,
+    extend_schema_field,
     extend_schema_serializer,
 )
 from rest_framework import serializers
@@ -21,12 +22,30 @@ from audit.errors import InvalidInput, NotFound
 from deploy import services
 from deploy.models import Release, ReleaseCoin
 from deploy.rules import Purpose, ReleaseState
+from deploy.today import today
 from gates.api import GateOutput
 from gates.rules import Verdict
 from mlcore.recipes import RECIPES
 from training import services as training
 from training.api import RecipeInput
 from training.models import Artifact, Bundle, Dataset
+
+STATES = [state.value for state in ReleaseState]
+PURPOSES = [purpose.value for purpose in Purpose]
+FIELDS = [
+    "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
+    "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated",
+    "spent_usd", "spending_limit_usd", "coins",
+]  # fmt: skip
+
+
+@extend_schema_serializer(component_name="ReleaseToday")
+class TodayOutput(serializers.Serializer[Any]):
+    policy = serializers.IntegerField(help_text="The policy in force.")
+    passes = serializers.BooleanField()
+    against = serializers.ListField(
+        child=serializers.CharField(), help_text="Coin, gate, figure and threshold."
+    )
 
 
 class ReleaseDetail(RetrieveAPIView[Release]):
@@ -64,7 +83,7 @@ class ReleaseDetail(RetrieveAPIView[Release]):
                     "coin", "dataset", "run", "bundle", "diagnosis", "verdict", "gates", "files",
                 ]  # fmt: skip
 
-        state = serializers.ChoiceField([state.value for state in ReleaseState])
+        state = serializers.ChoiceField(STATES)
         reason = serializers.CharField(
             source="status.reason", help_text="Why it stands so: coin, gate, figure and threshold."
         )
@@ -81,14 +100,28 @@ class ReleaseDetail(RetrieveAPIView[Release]):
 
         class Meta:
             model = Release
-            fields: ClassVar = [
-                "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
-                "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated",
-                "spent_usd", "spending_limit_usd", "coins",
-            ]  # fmt: skip
+            fields: ClassVar = FIELDS
 
         def get_allowed_actions(self, release: Release) -> list[str]:
             return sorted(release.allowed_actions)
+
+    @extend_schema_serializer(component_name="ReleaseDetail")
+    class Whole(Output):
+        today = serializers.SerializerMethodField(
+            help_text="Of one that awaits approval, where another policy came into force since it was judged: what that one"
+            " says of its stored measurements, which is what approving it comes to. Else null."
+        )
+
+        class Meta:
+            model = Release
+            fields: ClassVar = [*FIELDS, "today"]
+
+        @extend_schema_field(TodayOutput(allow_null=True))
+        def get_today(self, release: Release) -> dict[str, object] | None:
+            found = today(release) if release.state == ReleaseState.AWAITING_APPROVAL else None
+            if found is None:
+                return None
+            return {"policy": found.policy.number, "passes": found.passes, "against": list(found.against)}
 
     queryset = Release.objects.select_related("status", "policy", "budget").prefetch_related(
         "budget__runs",
@@ -97,7 +130,7 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         "coins__bundle__artifacts",
         "coins__diagnosis__results",
     )
-    serializer_class = Output
+    serializer_class = Whole
     lookup_field = "id"
 
 

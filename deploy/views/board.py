@@ -13,6 +13,7 @@ from audit.errors import DomainError
 from deploy import services
 from deploy.board import board, matrix_of
 from deploy.rules import MoveKind
+from deploy.today import today
 
 MOVING_SECONDS = 2
 STILL_SECONDS = 10
@@ -56,6 +57,7 @@ def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> Http
         "shows_live": shows_live,
         "matrix": matrix_of(found.live) if shows_live else of_candidate,
         "candidate_matrix": of_candidate,
+        "today": today(found.candidate),
         "pin_form": pin_form,
         "can_pin": found.now is not None
         and not found.is_on_fallback

@@ -23,6 +23,7 @@ from deploy.models import Release
 from deploy.outcomes import places_of
 from deploy.progress import progress
 from deploy.rules import Action, ReleaseState
+from deploy.today import today
 from gates.charts import TITLES
 from gates.charts import charts as draw
 from gates.live_charts import LIVE_TITLES, Reach
@@ -164,6 +165,7 @@ def _page(
         "is_fallback": pointer.fallback() == release,
         "places": places,
         "matrix": matrix(places),
+        "today": today(release),
         "progress": progress(release),
         "decisions": _decisions(release, actor_of(request), now.epoch if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],

@@ -1,6 +1,13 @@
 """What is asked of the gates: policies, measurings and judgements."""
 
-from gates.services.judging import diagnosis_digest, find_diagnosis, judge, judge_again, judge_stored
+from gates.services.judging import (
+    diagnosis_digest,
+    find_diagnosis,
+    foretell,
+    judge,
+    judge_again,
+    judge_stored,
+)
 from gates.services.measuring import diagnose_here, measure, newest_baseline
 from gates.services.policies import (
     adopt_policy,
@@ -17,6 +24,7 @@ __all__ = [
     "ensure_own_policies",
     "find_diagnosis",
     "find_policy",
+    "foretell",
     "judge",
     "judge_again",
     "judge_stored",

@@ -48,6 +48,19 @@ def judge_stored(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset | None 
     return judge(latest, policy) if latest else None
 
 
+def foretell(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset) -> list[GateOutcome] | None:
+    """What `judge_stored` would freeze now, from the same measurement; nothing is written, and nothing locked.
+
+    None where nothing was measured.
+    """
+    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset, state=JobState.SUCCEEDED)
+    latest = rows.select_related("bundle__coin", "bundle__dataset", "dataset").order_by("-id").first()
+    if latest is None:
+        return None
+    known = circumstances.of(latest)
+    return evaluate({**latest.document, **known}, policy.document, coin=bundle.coin.symbol)
+
+
 def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Diagnosis:
     """What another policy, in force or only proposed, says of what an old diagnosis was judged by. Nothing is measured.
 

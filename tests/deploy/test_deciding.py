@@ -12,7 +12,9 @@ from audit.models import AuditEvent
 from deploy import pointer, services
 from deploy.models import PointerMove, Release
 from deploy.rules import MoveKind, ReleaseState
+from deploy.today import today
 from gates import services as gates
+from gates.models import Diagnosis
 from tests import scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
@@ -115,6 +117,26 @@ def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() ->
     assert move.policy is not None
     assert move.policy.number == 3
     assert release.policy.number == 2
+
+
+def test_what_an_approval_under_another_policy_would_come_to_is_told_before_and_writes_nothing() -> None:
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    assert today(release) is None
+    stricter(0.80)
+    before = AuditEvent.objects.count(), Diagnosis.objects.count()
+    found = today(release)
+    assert (AuditEvent.objects.count(), Diagnosis.objects.count()) == before
+    assert found is not None and not found.passes
+    with pytest.raises(Conflict) as refused:
+        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    assert refused.value.message == f"{release} does not pass policy 3: {'; '.join(found.against)}"
+    assert today(release) == found  # now from the diagnoses that the refused approval left
+    stricter(0.70)
+    foretold = today(release)
+    assert foretold is not None and (foretold.policy.number, foretold.passes) == (4, True)
+    services.approve(release, actor=APPROVER, reason="passes the newest", epoch=1)
+    assert today(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
 
 
 def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_approved() -> None:

@@ -13,6 +13,7 @@ from django.utils.html import escape
 from audit.models import AuditEvent
 from deploy import pointer
 from deploy.models import PointerMove, Release
+from gates import services as gates
 from gates.live import DEFAULT_LIVE
 from gates.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
@@ -158,6 +159,23 @@ class TestDeciding:
         assert said(answer) == [
             f"Approved: every bot must run v7_fixed of release {desk.awaiting.pk} (epoch {epoch + 1})."
         ]
+
+    def test_a_policy_that_came_into_force_since_says_before_what_an_approval_would_come_to(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        document = policy_in_force().document
+        document["gates"]["accuracy"]["above"] = 0.9
+        approvers = [factories.actor(name, "approver") for name in ("ursula", "vera")]
+        proposed = gates.propose_policy(document, actor=approvers[0], reason="more is wanted")
+        gates.adopt_policy(proposed, actor=approvers[1], reason="agreed")
+        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        says = f"policy {proposed.number} would refuse it"
+        assert says in page and "approving judges it again from its stored measurements" in page
+        assert "<li>BTC accuracy failed: " in page
+        assert says in text(signed_in("victor").get("/"))
+        answer = signed_in("victor").get(f"/api/v1/releases/{desk.awaiting.pk}/").json()["today"]
+        assert (answer["policy"], answer["passes"]) == (proposed.number, False)
+        assert answer["against"][0].startswith("BTC accuracy failed: ")
 
     def test_the_form_carries_the_epoch_its_page_showed(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
