@@ -52,6 +52,9 @@ def launch(
         seed = _checked_seed(seed)
         with transaction.atomic():
             audit.lock_head()
+            for dataset in chosen.values():  # which one may have been withdrawn meanwhile
+                dataset.refresh_from_db()
+                training.require_sound(dataset)
             if purpose == Purpose.INHERITED and pointer.current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)

@@ -13,7 +13,7 @@ from typing import Any
 
 from audit import services as audit
 from deploy import outcomes, pointer, readiness
-from deploy.services import deciding, pinning, settling
+from deploy.services import deciding, launching, pinning, settling
 from deploy.serving import signing
 from gates.services import judging, policies
 from tests.deploy.disturbed import Kill, Overtake
@@ -60,6 +60,11 @@ def awaiting(service: Any, seed: int = 1) -> None:
 def damaged_before_the_approval(service: Any) -> None:
     awaiting(service)
     service.approve(APPROVER, pick=0, stale=0, is_whole=False, disturbed=None)
+
+
+def overtaken_launch(service: Any) -> None:
+    service.bring_candles("BTC", "b")
+    service.launch(LAUNCHER, seed=1, disturbed=Overtake(1, "withdraw", True))
 
 
 def overtaken_approval(by: str) -> Callable[[Any], None]:
@@ -182,6 +187,13 @@ FAULTS = [
         "outcomes.require_intact(release, places)",
         "pass",
         damaged_before_the_approval,
+    ),
+    Planted(
+        "candles are looked at before the lock of a launch alone",
+        launching.launch,
+        "training.require_sound(dataset)",
+        "pass",
+        overtaken_launch,
     ),
     Planted(
         "the policy in force is read before the lock alone",
