@@ -1,5 +1,6 @@
 """What the service says of a model trained on five years of real hourly candles: that it is honest, and not good enough."""
 
+import html
 import json
 import os
 from io import StringIO
@@ -111,6 +112,6 @@ def assert_everywhere(reason: str, client: Client) -> None:
     active = client.get("/api/v1/active/", headers={"authorization": f"Bearer {token}"})
     assert reason in json.loads(active.content)["reason"]
     client.force_login(factories.person("victor", "viewer"))
-    shown = client.get("/").content.decode()
+    shown = html.unescape(client.get("/").content.decode())
     for part in reason.split("; "):
         assert part.split(": ", 1)[1].split(",")[0] in shown

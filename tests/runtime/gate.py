@@ -89,11 +89,13 @@ class Gate:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def point_at(self, release: Release | None, *, epoch: int | None = None) -> None:
-        """Move the pointer; None is offline. The epoch is the next one unless given."""
+        """Move the pointer; None is offline. The epoch is the next one unless given. What is in use awaits nothing more."""
         self._offer(release)
         with self._moving:
             self.epoch = self.epoch + 1 if epoch is None else epoch
             self.release = release
+            if self.announced is release:
+                self.announced = None
 
     def announce(self, release: Release | None) -> None:
         """Say what awaits approval."""

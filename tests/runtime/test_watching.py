@@ -38,7 +38,6 @@ def test_what_is_announced_is_at_hand_when_the_pointer_moves(
         assert release_of(client) == old, "what is only announced decides nothing"
         downloads = len(gate.downloads())
         gate.files.clear()
-        gate.announced = None
         gate.point_at(new)
         wait_until(lambda: client.active.release == new.number, "the flip")
         assert len(gate.downloads()) == downloads
