@@ -4,14 +4,14 @@ A misspelt field is refused with its name. Ignored, it would launch or decide so
 """
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 from django import forms
 from django_filters import rest_framework as filters
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
 
 from accounts.rules import REASON_LIMIT
@@ -34,6 +34,17 @@ class Words(serializers.CharField):
 @extend_schema_field(NOT_BLANK)
 class Text(Words):
     """Text that says something."""
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few words; whoever writes another is told which there are."""
+
+    def fail(self, key: str, **kwargs: Any) -> NoReturn:
+        if key == "invalid_choice":
+            raise ValidationError(
+                f"{kwargs['input']!r} is none of {', '.join(map(str, self.choices))}.", code=key
+            )
+        super().fail(key, **kwargs)
 
 
 class Named(serializers.RegexField):

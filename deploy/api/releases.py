@@ -157,18 +157,18 @@ class Releases(ListAPIView[Release]):
         ],
     )
     class Input(RecipeInput):
-        line = serializers.ChoiceField(list(RECIPES))
+        line = inputs.Choice(list(RECIPES))
         datasets = serializers.DictField(
             child=inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID),
             required=False,
-            help_text="A dataset's id by coin; the newest of each coin that is not named.",
+            help_text="A dataset's id by coin; the newest that passed its checks of each coin that is not named.",
         )
         bundles = serializers.DictField(
             child=inputs.Text(),
             required=False,
             help_text="A bundle's digest by coin: that bundle is measured, and none is trained for the coin.",
         )
-        purpose = serializers.ChoiceField(
+        purpose = inputs.Choice(
             [Purpose.CANDIDATE.value, Purpose.FALLBACK.value],
             default=Purpose.CANDIDATE.value,
             help_text="`fallback`: to be registered as what a pin holds the bots on.",

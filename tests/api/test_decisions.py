@@ -110,6 +110,10 @@ class TestLaunching:
         scenarios.coins()
         assert_problem(as_operator.post("releases/", {"line": "v7_fixed"}), 400, "BTC has no candles")
 
+    def test_a_line_that_there_is_not_is_refused_with_those_there_are(self, as_operator: Caller) -> None:
+        refused = assert_problem(as_operator.post("releases/", {"line": "v9"}), 400)
+        assert refused["errors"]["line"] == ["'v9' is none of v5, v6_enhanced, v7_fixed."]
+
 
 class TestRuns:
     def test_a_queued_run_is_cancelled_at_once_and_says_by_whom(self, as_operator: Caller) -> None:

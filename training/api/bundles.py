@@ -59,10 +59,10 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="CheckpointUpload")
     class Input(inputs.Input):
         coin = inputs.Text(help_text="As in `BTC`.")
-        line = serializers.ChoiceField(list(RECIPES))
+        line = inputs.Choice(list(RECIPES))
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
-        schema = serializers.ChoiceField(list(SCHEMAS), help_text="Which features it takes, in whose order.")
-        layout = serializers.ChoiceField(
+        schema = inputs.Choice(list(SCHEMAS), help_text="Which features it takes, in whose order.")
+        layout = inputs.Choice(
             [layout.value for layout in Layout],
             required=False,
             help_text="Of a torch checkpoint, whose weights do not tell; an ONNX graph says it itself.",
