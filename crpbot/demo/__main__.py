@@ -128,6 +128,7 @@ The bots are on {line}, epoch {move.epoch if move else "-"}, after {clock} minut
 """
     on_the_terminal = f"""Ask on the terminal
     {manage} active
+    {manage} bots
     {manage} verify_audit"""
     if not is_served:
         return f"{ended}\n{on_the_terminal}\nLogs\n    {state}/logs/\n{RULER}"

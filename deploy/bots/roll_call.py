@@ -78,7 +78,8 @@ def _bot(row: Any) -> dict[str, Any]:
 
 
 def _counts(called: Mapping[str, Any]) -> str:
-    live = called["live"]
+    if not (live := called["live"]):
+        return "no bot is live"
     said = [f"{called['current']} of {live} live bots run it"]
     if called["fallback"]:
         said.append(f"{called['holding']} of {live} hold the fallback (release {called['fallback']})")

@@ -58,7 +58,9 @@ def set_required(
             _require_sound(coin, is_required, actor)
             follows = consequences(coin, is_required=is_required)
             if not is_confirmed:
-                raise Conflict(f"Confirm that you know what follows: {' '.join(follows)}")
+                raise Conflict(
+                    f"Confirm that you know what follows (on a terminal: --confirmed): {' '.join(follows)}"
+                )
             # The event comes first: the database lets the column change only under it.
             audit.record(
                 "coin.required" if is_required else "coin.released",

@@ -37,7 +37,13 @@ def record_convergence() -> Convergence | None:
             move=now, at=timezone.now(), bots=found.live, slowest_seconds=slowest
         )
         detail = {"bots": found.live, "slowest_seconds": slowest}
-        audit.record("pointer.converged", now, actor=GATE, reason=f"{found.live} bots run it", detail=detail)
+        audit.record(
+            "pointer.converged",
+            now,
+            actor=GATE,
+            reason=f"{found.live} bot{'s run' if found.live != 1 else ' runs'} it",
+            detail=detail,
+        )
     return made
 
 

@@ -53,8 +53,9 @@ def _require_spare(dataset: Dataset) -> None:
         raise Conflict(f"{training.verdict_sentence(dataset)} That is not said twice, nor taken back.")
     if held := _standing_on(dataset):
         told = ", ".join(f"{release}, {release.state}" for release in held)
+        stands = "stands" if len(held) == 1 else "stand"
         raise Conflict(
-            f"Dataset {dataset.pk} cannot be withdrawn: {told} stands on it. Cancel or decline what is undecided, and put"
+            f"Dataset {dataset.pk} cannot be withdrawn: {told} {stands} on it. Cancel or decline what is undecided, and put"
             " another in the place of what is live or the fallback."
         )
 

@@ -166,7 +166,7 @@ def test_the_command_lists_adds_and_requires() -> None:
     assert run("coins", "add", "dot", "--reason", "traded", "--as", "olivia")[0] == 0
     why = ("--reason", "traded", "--as", "anna")
     status, said = run("coins", "require", "DOT", *why)
-    assert (status, "Confirm that you know what follows" in said) == (1, True)
+    assert (status, "Confirm that you know what follows (on a terminal: --confirmed)" in said) == (1, True)
     status, said = run("coins", "require", "DOT", *why, "--confirmed")
     assert status == 0
     assert "DOT          required" in said

@@ -18,8 +18,9 @@ from accounts.models import User
 from accounts.rules import Actor
 from deploy import alarms, pointer, services
 from deploy.api import Bots
+from deploy.management.commands.release import Command as ReleaseCommand
 from deploy.models import Bot, Release
-from deploy.report import gate_table
+from deploy.report import gate_table, summary
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
 from training.models import Dataset, TrainingRun
@@ -109,6 +110,15 @@ def test_release_launches_and_says_where_it_stands() -> None:
     assert (status, answer["state"]) == (0, ReleaseState.BUILDING)
     release = Release.objects.get(pk=answer["release"])
     assert release.parameters == {"epochs": 3}
+
+
+def test_a_release_that_passed_says_who_is_asked_next() -> None:
+    release = scenarios.awaiting_approval()
+    said = ReleaseCommand().say(summary(release))
+    assert said.endswith(
+        f"Next, by an approver who did not launch it: manage.py approve {release.pk} --reason … (or decline)"
+    )
+    assert "Next" not in ReleaseCommand().say(summary(scenarios.inherited()))
 
 
 def test_a_table_of_gates_tells_advice_from_what_decides() -> None:

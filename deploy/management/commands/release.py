@@ -94,7 +94,15 @@ class Command(ActingCommand):
         head = f"release {answer['release']} ({answer['line']}) is {answer['state']}"
         because = f"\nbecause: {answer['reason']}" if answer["reason"] else ""
         table = gate_table(Release.objects.get(pk=answer["release"]))
-        return f"{head}{because}\n{table}".rstrip()
+        return "\n".join(filter(None, (f"{head}{because}", table, self._next(answer))))
+
+    def _next(self, answer: dict[str, Any]) -> str:
+        if answer["state"] != ReleaseState.AWAITING_APPROVAL:
+            return ""
+        number = answer["release"]
+        return (
+            f"Next, by an approver who did not launch it: manage.py approve {number} --reason … (or decline)"
+        )
 
     def failed(self, answer: dict[str, Any]) -> bool:
         return bool(answer["state"] == ReleaseState.REJECTED)
