@@ -41,10 +41,7 @@ def judge_stored(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset | None 
 
     None where nothing was measured; nothing is measured anew.
     """
-    rows = Measurement.objects.filter(bundle=bundle, state=JobState.SUCCEEDED)
-    if dataset is not None:
-        rows = rows.filter(dataset=dataset)
-    latest = rows.order_by("-id").first()
+    latest = _latest(bundle, dataset)
     return judge(latest, policy) if latest else None
 
 
@@ -53,12 +50,18 @@ def foretell(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset) -> list[Ga
 
     None where nothing was measured.
     """
-    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset, state=JobState.SUCCEEDED)
-    latest = rows.select_related("bundle__coin", "bundle__dataset", "dataset").order_by("-id").first()
+    latest = _latest(bundle, dataset)
     if latest is None:
         return None
     known = circumstances.of(latest)
     return evaluate({**latest.document, **known}, policy.document, coin=bundle.coin.symbol)
+
+
+def _latest(bundle: Bundle, dataset: Dataset | None) -> Measurement | None:
+    rows = Measurement.objects.filter(bundle=bundle, state=JobState.SUCCEEDED)
+    if dataset is not None:
+        rows = rows.filter(dataset=dataset)
+    return rows.select_related("bundle__coin", "bundle__dataset", "dataset").order_by("-id").first()
 
 
 def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Diagnosis:
