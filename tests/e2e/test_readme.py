@@ -22,3 +22,9 @@ def test_a_command_is_one_that_a_test_runs(line: str) -> None:
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?:docs/|CONTRIBUTING)[^)]*)\)", SHOWN))))
 def test_a_link_leads_somewhere(path: str) -> None:
     assert (REPOSITORY / path).exists()
+
+
+def test_every_decision_is_in_the_index_in_its_order() -> None:
+    folder = REPOSITORY / "docs" / "adr"
+    listed = re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
