@@ -5,9 +5,7 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.core.exceptions import NON_FIELD_ERRORS
 
-from accounts.rules import REASON_LIMIT
 from accounts.throttling import SignIns
-from audit.errors import DomainError
 
 
 class SignInForm(AuthenticationForm):
@@ -33,20 +31,3 @@ class SignInForm(AuthenticationForm):
     @property
     def is_refused_unread(self) -> bool:
         return self.has_error(NON_FIELD_ERRORS, "too_many")
-
-
-class ReasonForm(forms.Form):
-    """Why somebody decides something: it stands in the audit history, next to who."""
-
-    reason = forms.CharField(
-        max_length=REASON_LIMIT,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="It stands in the audit history, next to your name.",
-        error_messages={"required": "Give a reason: it stands in the audit history."},
-    )
-
-
-def show_refusal(form: forms.Form, refusal: DomainError) -> None:
-    """Put what a service refused beside the field it is about, or at the head of the form."""
-    field = refusal.field if refusal.field in form.fields else None
-    form.add_error(field, refusal.message)

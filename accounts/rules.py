@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from audit.errors import NotAllowed
-
-REASON_LIMIT = 1000
-"""Letters of a reason, wherever it is given."""
+from common.errors import NotAllowed
 
 
 class Role(StrEnum):

@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts.models import ApiToken, RoleGrant, User
 from accounts.rules import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, roles_through
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotFound
+from common.errors import Conflict, InvalidInput, NotFound
 
 TOKENS_AT_ONCE = 2_000
 """In one question: anybody may show as many made-up ones as they like, and no database takes a statement of any length."""

@@ -9,25 +9,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from audit.models import AuditEvent
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Shows rows and changes none: every change goes through a service, which leaves an event."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.is_active and request.user.is_staff)
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
+from common.admin import ReadOnlyAdmin
 
 
 def history_link(obj: Any) -> str:

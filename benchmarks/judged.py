@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gates.charts import charts
-from gates.rules import FULL_POLICY, evaluate, overall
-from mlcore import candles
-from mlcore.measure import measure
+from gates.charts.diagnosis import charts
+from gates.policy import FULL_POLICY, evaluate, overall
+from mlcore.data import candles
+from mlcore.evaluation.measure import measure
 
 
 def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dict[str, Any]:

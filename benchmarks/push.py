@@ -152,7 +152,7 @@ def _moved(service: Service, number: int) -> tuple[int, int]:
 
 
 def _epoch() -> int:
-    from deploy import pointer
+    from deploy.pointer import pointer
 
     now = pointer.current()
     assert now is not None

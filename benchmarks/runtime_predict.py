@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 
 from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
-from mlcore import bundle
-from mlcore.bundle_writer import write_bundle
-from mlcore.candles import digest
-from mlcore.features import SCHEMAS
-from mlcore.fit import fit, prepare
-from mlcore.networks import Network
-from mlcore.recipes import RECIPES
-from mlcore.simulate import simulate
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle.writer import write_bundle
+from mlcore.data.candles import digest
+from mlcore.data.simulate import simulate
+from mlcore.features.indicators import SCHEMAS
+from mlcore.fitting.fit import fit, prepare
+from mlcore.fitting.network import Network
+from mlcore.fitting.recipes import RECIPES
 from runtime import Client
 from tests.runtime.gate import TOKEN, Gate, Release
 
@@ -94,10 +94,10 @@ def _runtime(client: Client, candles: pl.DataFrame) -> Callable[[], list[float]]
 
 def _pandas_and_torch(written: Path, candles: pl.DataFrame) -> Callable[[], list[float]]:
     window = pd.DataFrame(candles.tail(SCHEMAS["relative72"].lookback).to_dict(as_series=False))
-    scaler = json.loads((written / bundle.SCALER_FILE).read_text())
+    scaler = json.loads((written / bundle_format.SCALER_FILE).read_text())
     mean, scale = np.array(scaler["mean"]), np.array(scaler["scale"])
     network = Network()
-    network.load_state_dict(load_file(written / bundle.WEIGHTS_FILE))
+    network.load_state_dict(load_file(written / bundle_format.WEIGHTS_FILE))
     network.eval()
 
     def predict() -> list[float]:

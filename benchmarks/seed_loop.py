@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlcore.prepared import Prepared
+from mlcore.fitting.prepared import Prepared
 
 BATCH_SIZE = 64
 

@@ -21,9 +21,9 @@ import torch
 
 from benchmarks import seed_loop
 from benchmarks.interleaved import compare
-from mlcore.fit import Prepared, fit, prepare
-from mlcore.recipes import RECIPES
-from mlcore.simulate import COINS, DEFAULT_DRIFT, simulate
+from mlcore.data.simulate import COINS, DEFAULT_DRIFT, simulate
+from mlcore.fitting.fit import Prepared, fit, prepare
+from mlcore.fitting.recipes import RECIPES
 
 AIM = 4.0
 WIDTHS = (72, 256, 128, 64, 3)

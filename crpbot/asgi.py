@@ -10,7 +10,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = get_asgi_application()
 
-from crpbot.limits import Limits  # noqa: E402 - the apps must be ready first
+from crpbot.web.limits import Limits  # noqa: E402 - the apps must be ready first
 from deploy.edge.application import App, Edge  # noqa: E402
 
 MOST_OPEN_FILES = 65_536

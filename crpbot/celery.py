@@ -46,7 +46,7 @@ app.autodiscover_tasks()
 
 @worker_ready.connect
 def describe_this_worker(sender: Any, **kwargs: object) -> None:
-    from training.workers import Description
+    from training.jobs.worker_registry import Description
 
     queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
     sender.controller.description = Description(
@@ -66,7 +66,7 @@ def start_a_child(**kwargs: object) -> None:
     """In each forked child, before its first task: nothing of the parent's database, and no life without the parent."""
     from django.db import connections
 
-    from training.workers import die_with_parent
+    from training.jobs.worker_registry import die_with_parent
 
     die_with_parent()
     connections.close_all()

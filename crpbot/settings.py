@@ -96,19 +96,19 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "crpbot.static_files.StaticFiles",
-    "crpbot.middleware.content_security_policy",
-    "crpbot.middleware.answers_are_not_kept",
+    "crpbot.web.static_files.StaticFiles",
+    "crpbot.web.middleware.content_security_policy",
+    "crpbot.web.middleware.answers_are_not_kept",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
-    "crpbot.middleware.a_role_to_look",
+    "crpbot.web.middleware.a_role_to_look",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "crpbot.middleware.domain_errors",
+    "crpbot.web.middleware.domain_errors",
 ]
 
 ROOT_URLCONF = "crpbot.urls"
@@ -123,7 +123,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "crpbot.context.service",
+                "crpbot.web.context.service",
             ],
         },
     }
@@ -164,7 +164,7 @@ CACHES = {
 
 if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
     _files = {
-        "BACKEND": "training.storage.AtomicFileStorage",
+        "BACKEND": "training.atomic_storage.AtomicFileStorage",
         "OPTIONS": {"location": STATE_DIR / "files"},
     }
 else:
@@ -195,9 +195,9 @@ WHITENOISE_USE_FINDERS = (
 WHITENOISE_AUTOREFRESH = False
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
-    "crpbot.finders.PlotlyFinder",
+    "crpbot.web.finders.PlotlyFinder",
 ]
-CSRF_FAILURE_VIEW = "crpbot.views.csrf_failure"
+CSRF_FAILURE_VIEW = "crpbot.web.views.csrf_failure"
 
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
@@ -226,7 +226,7 @@ if not IS_EMBEDDED:
     SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# The most that a request's body may have, and what the two uploads may besides: see crpbot/limits.py.
+# The most that a request's body may have, and what the two uploads may besides: see crpbot/web/limits.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
 CHECKPOINT_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_CHECKPOINT_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
@@ -238,13 +238,13 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.CanView"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["crpbot.parsing.StrictJSON"],
-    "DEFAULT_FILTER_BACKENDS": ["crpbot.filtering.StrictFilters"],
-    "DEFAULT_PAGINATION_CLASS": "crpbot.pagination.Pages",
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.negotiation.OneForm",
+    "DEFAULT_PARSER_CLASSES": ["crpbot.api.parsing.StrictJSON"],
+    "DEFAULT_FILTER_BACKENDS": ["crpbot.api.filtering.StrictFilters"],
+    "DEFAULT_PAGINATION_CLASS": "crpbot.api.pagination.Pages",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.api.negotiation.OneForm",
     "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "crpbot.openapi.ProblemSchema",
-    "EXCEPTION_HANDLER": "crpbot.problems.problem_response",
+    "DEFAULT_SCHEMA_CLASS": "crpbot.api.openapi.ProblemSchema",
+    "EXCEPTION_HANDLER": "crpbot.api.problems.problem_response",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.Limit"],
     # In a second, minute, hour or day; empty: as often as they like. docs/operations.md tells what each is for.
     "DEFAULT_THROTTLE_RATES": {

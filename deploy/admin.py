@@ -2,7 +2,8 @@
 
 from django.contrib import admin
 
-from audit.admin import HistoryAdmin, ReadOnlyAdmin
+from audit.admin import HistoryAdmin
+from common.admin import ReadOnlyAdmin
 from deploy.models import (
     Acknowledgement,
     Bot,

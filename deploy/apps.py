@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.db import models
 
 from audit import triggers
-from deploy.refusals import REFUSALS
+from deploy.pointer.db_guards import REFUSALS
 
 
 def advance_after(obj: models.Model) -> None:

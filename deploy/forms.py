@@ -4,12 +4,12 @@ from typing import Any
 
 from django import forms
 
-from accounts.forms import ReasonForm
-from deploy import pointer
+from common.forms import ReasonForm
 from deploy.outcomes import required_coins
+from deploy.pointer import pointer
 from deploy.rules import Purpose
-from mlcore.recipes import RECIPES
-from mlcore.verdicts import Verdict
+from mlcore.fitting.recipes import RECIPES
+from mlcore.verdict import Verdict
 from training.forms import parameter_field
 from training.models import Coin, Dataset
 from training.services.runs import GREATEST_SEED

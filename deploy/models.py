@@ -17,7 +17,7 @@ from deploy.rules import (
     Severity,
     allowed_actions,
 )
-from gates.live import Tally
+from gates.catalogue.live import Tally
 from gates.models import Diagnosis, GatePolicy
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 
@@ -192,7 +192,7 @@ class PointerMove(models.Model):
 class Alarm(models.Model):
     """A trouble a person must end, from the moment it was found to the moment it was over.
 
-    Whether there is trouble now is looked up anew each time (deploy.alarms); this is its history, and says since when.
+    Whether there is trouble now is looked up each time (deploy.alarms.detect); this is its history, and says since when.
     """
 
     name = models.CharField(max_length=20, choices=[(a.value, a.value) for a in AlarmName])
@@ -332,7 +332,7 @@ class LiveWindow(models.Model):
     down = models.PositiveIntegerField()
     neutral = models.PositiveIntegerField()
     up = models.PositiveIntegerField()
-    confidence = models.JSONField(help_text="counts by the bands of mlcore.certainty")
+    confidence = models.JSONField(help_text="counts by the bands of mlcore.confidence_bands")
     logit_least = models.FloatField(null=True, blank=True)
     logit_greatest = models.FloatField(null=True, blank=True)
     out_of_range = models.PositiveBigIntegerField(

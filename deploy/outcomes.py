@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from audit.errors import Conflict
+from common.errors import Conflict
 from deploy.models import Release, ReleaseCoin
 from deploy.rules import Outcome, Result
 from gates.models import Diagnosis, GatePolicy
-from training import files
+from training import artifact_store
 from training.models import Coin
 from training.rules import JobState
 
@@ -91,7 +91,7 @@ def damaged_files(places: Iterable[ReleaseCoin]) -> list[str]:
         for place in places
         if place.bundle is not None
         for artifact in place.bundle.artifacts.all()
-        if not files.is_intact(artifact.sha256, artifact.size)
+        if not artifact_store.is_intact(artifact.sha256, artifact.size)
     ]
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from mlcore import candles
+from mlcore.data import candles
 from runtime import Active, Client
 
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))

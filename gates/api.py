@@ -12,13 +12,13 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from accounts.inputs import WholeFilter
+from common import api_fields
+from common.api_fields import WholeFilter
 from gates import services
-from gates.differences import Difference, Direction, differences
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.rules import FULL_POLICY, Verdict, eased, loosened
+from gates.policy import FULL_POLICY, Verdict, eased, loosened
+from gates.policy_changes import Difference, Direction, differences
 
 
 @extend_schema_serializer(component_name="GateResult")
@@ -113,11 +113,11 @@ class Policies(ListAPIView[GatePolicy]):
             OpenApiExample("as it comes", {"document": FULL_POLICY, "reason": "back to what it came with"})
         ],
     )
-    class Input(inputs.Input):
+    class Input(api_fields.Input):
         document = serializers.DictField(
             help_text="`format` 1 and `gates`: each by name, with `required` and every threshold it has."
         )
-        reason = inputs.Reason()
+        reason = api_fields.Reason()
 
     queryset = GatePolicy.objects.prefetch_related("adoptions").order_by("-number")
     serializer_class = PolicyDetail.Output
@@ -141,8 +141,8 @@ class AdoptPolicy(APIView):
     can_conflict = True
 
     @extend_schema_serializer(component_name="PolicyAdoptionBy")
-    class Input(inputs.Input):
-        reason = inputs.Reason()
+    class Input(api_fields.Input):
+        reason = api_fields.Reason()
 
     @extend_schema(operation_id="adopt_policy", request=Input, responses=PolicyDetail.OutputWithDifferences)
     def post(self, request: Request, number: int) -> Response:
@@ -224,9 +224,9 @@ class JudgeAgain(APIView):
     can_conflict = True
 
     @extend_schema_serializer(component_name="JudgeAgain")
-    class Input(inputs.Input):
-        policy = inputs.Whole(
-            min_value=1, max_value=inputs.BIGGEST_ID, help_text="The number of the policy to judge by."
+    class Input(api_fields.Input):
+        policy = api_fields.Whole(
+            min_value=1, max_value=api_fields.BIGGEST_ID, help_text="The number of the policy to judge by."
         )
 
     @extend_schema(operation_id="judge_again", request=Input, responses=DiagnosisDetail.Output)

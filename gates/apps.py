@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 from audit import triggers
-from gates.refusals import REFUSALS
+from gates.db_guards import REFUSALS
 
 
 def adopt_own_policies(sender: Any, **kwargs: Any) -> None:

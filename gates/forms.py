@@ -6,13 +6,13 @@ from typing import Any
 
 from django import forms
 
-from accounts.forms import ReasonForm
-from gates.groups import GROUPS, LIVE, Group, group_of
-from gates.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, live_part
-from gates.meanings import meaning
+from common.forms import ReasonForm
+from gates.catalogue.gate import Choice, Gate, Threshold
+from gates.catalogue.groups import GROUPS, LIVE, Group, group_of
+from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, live_part
+from gates.catalogue.meanings import meaning
 from gates.models import GatePolicy
-from gates.rules import GATES, SEED_NAMES
-from gates.verdicts import Choice, Gate, Threshold
+from gates.policy import GATES, SEED_NAMES
 
 STANDING = "standing"
 STANDINGS = {

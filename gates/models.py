@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db import models
 
-from gates.rules import Verdict
+from gates.policy import Verdict
 from training.models import Bundle, Coin, Dataset, Job
 
 
@@ -68,7 +68,7 @@ class Measurement(Job):
         related_name="+",
         help_text="what its skill is measured against",
     )
-    body = models.TextField(blank=True, help_text="canonical JSON of mlcore.measure; written once")
+    body = models.TextField(blank=True, help_text="canonical JSON of mlcore.evaluation.measure; written once")
     code_version = models.CharField(max_length=64, blank=True, help_text="of the worker that claimed it last")
 
     class Meta:

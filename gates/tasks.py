@@ -7,6 +7,6 @@ from celery import shared_task
 
 @shared_task(name="gates.measure", bind=True)
 def measure(self: Any, measurement_id: int) -> None:
-    from gates import runner
+    from gates import worker
 
-    runner.run(measurement_id, worker_name=self.request.hostname)
+    worker.run(measurement_id, worker_name=self.request.hostname)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlcore import candles
+from mlcore.data import candles
 from mlcore.errors import MlcoreError
 from runtime.client import Client
 from runtime.decision import Active, Decision

@@ -14,12 +14,12 @@ from types import TracebackType
 
 import polars as pl
 
-from runtime.cache import Cache
 from runtime.decision import Active, Decision
-from runtime.envelope import PublicKeys
 from runtime.errors import AnswerExpired, ClientError, Misconfigured
 from runtime.follower import Follower
-from runtime.service import Service
+from runtime.protocol.envelope import PublicKeys
+from runtime.protocol.service import Service
+from runtime.storage.cache import Cache
 from runtime.watching import Watch, ask, in_thread
 
 POLL_S = 5.0
@@ -133,7 +133,7 @@ class Client(_Bot):
             self._close()
 
     def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
-        """Decide for one coin from its candles, the oldest bar first (`mlcore.candles`; 2,048 bars or more).
+        """Decide for one coin from its candles, the oldest bar first (`mlcore.data.candles`; 2,048 bars or more).
 
         Neutral, with the reason, where there is no model or where it answers what is not finite. Raises UnknownCoin,
         and what `mlcore` refuses in the candles: CandlesRefused, NotEnoughBars, FeaturesRefused.

@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 import polars as pl
 
-from mlcore.candles import check
+from mlcore.bundle.predictor import Prediction
+from mlcore.data.candles import check
 from mlcore.errors import BundleRefused, NotFinite
-from mlcore.predictor import Prediction
 from runtime.decision import NEUTRAL, Decision, why_neutral, why_stale
 from runtime.errors import UnknownCoin
-from runtime.snapshot import Snapshot
+from runtime.protocol.snapshot import Snapshot
 from runtime.state import State
 from runtime.summary import Summaries
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runtime.errors import ClientError
-from runtime.snapshot import Snapshot
+from runtime.protocol.snapshot import Snapshot
 
 NEUTRAL = "neutral"
 

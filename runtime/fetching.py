@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.cache import Cache
 from runtime.errors import FileRefused, SetRefused, Superseded
 from runtime.loading import Predictors, Verify, load
-from runtime.service import Target
-from runtime.snapshot import File, Model, Named
+from runtime.protocol.service import Target
+from runtime.protocol.snapshot import File, Model, Named
+from runtime.storage.cache import Cache
 
 logger = logging.getLogger(__name__)
 

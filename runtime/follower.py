@@ -15,10 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from runtime.cache import Cache
 from runtime.deciding import Decider
 from runtime.decision import Active, Decision
-from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import (
     AnswerExpired,
     CacheFailed,
@@ -29,12 +27,14 @@ from runtime.errors import (
     Superseded,
 )
 from runtime.fetching import Fetch, Fetcher
+from runtime.heartbeat import heartbeat
 from runtime.loading import Predictors
-from runtime.notes import Kept, Mark
-from runtime.reporting import heartbeat
-from runtime.service import Answer
-from runtime.snapshot import Announced, Named, Snapshot
+from runtime.protocol.envelope import PublicKeys, Signed, verify
+from runtime.protocol.service import Answer
+from runtime.protocol.snapshot import Announced, Named, Snapshot
 from runtime.state import NO_PREDICTORS, State
+from runtime.storage.cache import Cache
+from runtime.storage.notes import Kept, Mark
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from mlcore import bundle, features
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle.predictor import Predictor
 from mlcore.errors import BundleRefused
-from mlcore.predictor import Predictor
+from mlcore.features import indicators
 from runtime.errors import SetRefused
-from runtime.snapshot import Model, Named
+from runtime.protocol.snapshot import Model, Named
 
 Verify = Callable[[Path], None]
 Locate = Callable[[Model, Verify], Path]
@@ -55,7 +56,7 @@ def _predictor(digest: str, folder: Path) -> Predictor:
 
 
 def _expect_own_schema(model: Model) -> None:
-    own = features.SCHEMAS.get(model.feature_schema)
+    own = indicators.SCHEMAS.get(model.feature_schema)
     if own is None:
         raise SetRefused(
             f"{model.coin}: this client does not know the features {model.feature_schema!r}: update it"
@@ -70,7 +71,7 @@ def _expect_own_schema(model: Model) -> None:
 def _verify(named: Named, model: Model, folder: Path) -> None:
     """Raise SetRefused unless `folder` is this coin's bundle, of this line, as announced."""
     try:
-        manifest = bundle.verify(folder, model.bundle).manifest
+        manifest = bundle_format.verify(folder, model.bundle).manifest
     except BundleRefused as error:
         raise SetRefused(f"{model.coin}: {error}") from error
     announced = {
@@ -78,7 +79,7 @@ def _verify(named: Named, model: Model, folder: Path) -> None:
         "line": (manifest.line, named.line),
         "feature schema": (manifest.schema_name, model.feature_schema),
         "classes": (manifest.classes, model.classes),
-        "files": (sorted([*manifest.files, bundle.MANIFEST_FILE]), sorted(model.files)),
+        "files": (sorted([*manifest.files, bundle_format.MANIFEST_FILE]), sorted(model.files)),
     }
     for name, (found, expected) in announced.items():
         if found != expected:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from runtime.decision import Active
 from runtime.errors import ClientError
 from runtime.loading import Predictors
-from runtime.notes import Kept
-from runtime.snapshot import Snapshot
+from runtime.protocol.snapshot import Snapshot
+from runtime.storage.notes import Kept
 
 NO_PREDICTORS: Predictors = MappingProxyType({})
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlcore import certainty
-from mlcore.bundle import CLASSES
-from mlcore.predictor import Prediction
+from mlcore import confidence_bands
+from mlcore.bundle.format import CLASSES
+from mlcore.bundle.predictor import Prediction
 
 MOST_PREDICTIONS = 100
 LONGEST = timedelta(seconds=60)
@@ -20,7 +20,7 @@ LONGEST = timedelta(seconds=60)
 SUSPECT_PREDICTIONS = 10
 SUSPECT_LOGIT = 10.0
 CERTAIN_PREDICTIONS = 20
-CERTAIN_BAND = certainty.band(0.90)
+CERTAIN_BAND = confidence_bands.band(0.90)
 CERTAIN_SHARE = 0.80
 """One that looks ill closes sooner, so that the service hears of it within tens of predictions. What is ill, it decides."""
 MOST_OPEN = 256
@@ -38,7 +38,7 @@ class Window:
     predictions: int = 0
     non_finite: int = 0
     classes: list[int] = field(default_factory=lambda: [0] * len(CLASSES))
-    confidence: list[int] = field(default_factory=lambda: [0] * certainty.BANDS)
+    confidence: list[int] = field(default_factory=lambda: [0] * confidence_bands.BANDS)
     least: float | None = None
     greatest: float | None = None
     out_of_range: int | None = 0
@@ -65,7 +65,7 @@ class Window:
             "predictions": self.predictions,
             "non_finite": self.non_finite,
             "shares": dict(zip(CLASSES, self.classes, strict=True)),
-            "confidence": {"edges": list(certainty.EDGES), "counts": list(self.confidence)},
+            "confidence": {"edges": list(confidence_bands.EDGES), "counts": list(self.confidence)},
             "logits": {"least": self.least, "greatest": self.greatest},
             "out_of_range": self.out_of_range,
         }
@@ -81,7 +81,7 @@ class Summaries:
 
     def add(self, epoch: int, coin: str, prediction: Prediction, now: datetime) -> None:
         """Count one prediction that was made under this epoch."""
-        sure = certainty.band(max(prediction.probabilities.values()))
+        sure = confidence_bands.band(max(prediction.probabilities.values()))
         with self._lock:
             window = self._window(epoch, coin, now)
             window.classes[CLASSES.index(prediction.direction)] += 1

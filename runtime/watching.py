@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from runtime.decision import Active
 from runtime.errors import ClientError, NotTaken
 from runtime.follower import Follower
-from runtime.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
+from runtime.protocol.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlcore import features
+from mlcore.features import indicators
 
-COLUMNS = features.SCHEMAS["raw72"].columns
+COLUMNS = indicators.SCHEMAS["raw72"].columns
 LAYOUTS = ("relu-before-bn", "bn-before-relu")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Actor, Role, Scope
-from training import files
+from training import artifact_store
 from training import services as training
 from training.models import Budget, Bundle, Dataset, TrainingRun
 
@@ -84,5 +84,5 @@ def bundle_folder(bundle: Bundle, folder: Path) -> Path:
     """A bundle's stored files, each verified, in `folder`."""
     folder.mkdir(exist_ok=True)
     for artifact in bundle.artifacts.all():
-        (folder / artifact.name).write_bytes(files.read(artifact.sha256))
+        (folder / artifact.name).write_bytes(artifact_store.read(artifact.sha256))
     return folder

@@ -6,7 +6,7 @@ It takes every one of these habits to pass for a market; the simulator that ship
 import numpy as np
 import polars as pl
 
-from mlcore.candle_checks import check
+from mlcore.data.validation import check
 
 STEPS = 60
 START_SECONDS = 1_600_000_000 // 604_800 * 604_800

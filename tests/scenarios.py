@@ -16,16 +16,17 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import canonical
-from deploy import pointer, services
+from deploy import services
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
+from deploy.pointer import pointer
+from deploy.releases import settle
 from deploy.rules import Purpose, Running
-from deploy.services import settling
 from deploy.serving import snapshot
 from gates import services as gates
 from gates.models import Measurement
-from mlcore import certainty
-from mlcore.features import SCHEMAS
-from training import files
+from mlcore import confidence_bands
+from mlcore.features.indicators import SCHEMAS
+from training import artifact_store
 from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.rules import JobState, Source
@@ -38,7 +39,7 @@ COINS = ("BTC", "ETH", "SOL")
 
 
 def healthy(coin: str) -> dict[str, Any]:
-    """What `mlcore.measure` says of a bundle that passes every gate; a little other for each coin."""
+    """What `mlcore.evaluation.measure` says of a bundle that passes every gate; a little other for each coin."""
     own = {"ETH": -0.015, "SOL": 0.014}.get(coin, 0.0)
     return {
         "format": 1,
@@ -291,7 +292,9 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
     )
     if is_new:
         for name, content in {**files_of, "manifest.json": manifest.encode()}.items():
-            Artifact.objects.create(bundle=made, name=name, sha256=files.store(content), size=len(content))
+            Artifact.objects.create(
+                bundle=made, name=name, sha256=artifact_store.store(content), size=len(content)
+            )
     return made
 
 
@@ -347,7 +350,7 @@ class Build:
             made = self.bundle(coin, data)
             place = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
-            measured(made, data, figures, baseline=settling.baseline_for(release, place))
+            measured(made, data, figures, baseline=settle.baseline_for(release, place))
         return release
 
     def dataset(self, coin: Coin) -> Dataset:
@@ -401,7 +404,7 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
     artifact = Artifact.objects.get(
         bundle__release_coins__release=release, bundle__coin__symbol=coin, name=name
     )
-    path = default_storage.path(files.key(artifact.sha256))
+    path = default_storage.path(artifact_store.key(artifact.sha256))
     with open(path, "r+b") as file:  # noqa: PTH123 - a byte is changed in place
         first = file.read(1)
         file.seek(0)
@@ -427,7 +430,7 @@ def window_of(
         "predictions": 100,
         "non_finite": 0,
         "shares": {"down": 34, "neutral": 31, "up": 35},
-        "confidence": {"edges": list(certainty.EDGES), "counts": counts},
+        "confidence": {"edges": list(confidence_bands.EDGES), "counts": counts},
         "logits": {"least": -2.9, "greatest": 2.4},
         "out_of_range": 3,
         **changes,

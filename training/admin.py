@@ -5,7 +5,8 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from audit.admin import HistoryAdmin, ReadOnlyAdmin
+from audit.admin import HistoryAdmin
+from common.admin import ReadOnlyAdmin
 from training.models import Artifact, Bundle, Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
 
 

@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 from audit import triggers
-from training.refusals import REFUSALS
+from training.db_guards import REFUSALS
 
 
 def add_the_first_coins(sender: Any, **kwargs: Any) -> None:

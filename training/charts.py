@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from mlcore.candle_verdicts import LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY
+from mlcore.quality.market_checks import LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY
 from training.models import Epoch
 
 Figure = dict[str, Any]

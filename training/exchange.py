@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from audit.errors import InvalidInput, Unavailable
-from mlcore import candles
+from common.errors import InvalidInput, Unavailable
+from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 
 PAGE_ROWS = 1000

@@ -4,10 +4,10 @@ from typing import Any
 
 from django import forms
 
-from accounts.forms import ReasonForm
-from mlcore.features import SCHEMAS
-from mlcore.layouts import Layout
-from mlcore.recipes import RECIPES
+from common.forms import ReasonForm
+from mlcore.bundle.layouts import Layout
+from mlcore.features.indicators import SCHEMAS
+from mlcore.fitting.recipes import RECIPES
 from training.models import Coin, TrainingRun
 from training.services.runs import GREATEST_SEED
 

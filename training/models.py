@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.utils import timezone
 
-from mlcore.verdicts import Verdict
+from mlcore.verdict import Verdict
 from training.rules import JOB_TRANSITIONS, JobState, Source
 
 
@@ -131,7 +131,7 @@ class JobQuerySet(models.QuerySet[Any]):
 
 
 class Job(models.Model):
-    """Work that one worker at a time holds by a lease. See training.leases."""
+    """Work that one worker at a time holds by a lease. See training.jobs.leases."""
 
     TRANSITIONS: ClassVar = JOB_TRANSITIONS
     TASK: ClassVar[str]  # the Celery task that claims such a row

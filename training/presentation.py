@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mlcore.bundle import SCALER_FILE
-from mlcore.verdicts import Verdict
+from mlcore.bundle.format import SCALER_FILE
+from mlcore.verdict import Verdict
 from training.models import Bundle, Dataset, TrainingRun
 from training.services import checks_of
 

@@ -7,6 +7,6 @@ from celery import shared_task
 
 @shared_task(name="training.train", bind=True)
 def train(self: Any, run_id: int) -> None:
-    from training import runner
+    from training import worker
 
-    runner.train(run_id, worker_name=self.request.hostname)
+    worker.train(run_id, worker_name=self.request.hostname)

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gates import rules
-from mlcore import candles, examples, figures, labels
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import fit, prepare
-from mlcore.predictor import Predictor
-from mlcore.recipes import RECIPES
-from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS, hidden_regimes, simulate
-from mlcore.verdicts import Verdict
+from gates import policy
+from mlcore.bundle.predictor import Predictor
+from mlcore.bundle.writer import write_bundle
+from mlcore.data import candles
+from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS, hidden_regimes, simulate
+from mlcore.evaluation import metrics
+from mlcore.features import examples, labels
+from mlcore.fitting.fit import fit, prepare
+from mlcore.fitting.recipes import RECIPES
+from mlcore.verdict import Verdict
 
 TRUE_ACCURACY = 0.65
 ALLOWED = 0.05
@@ -54,8 +56,8 @@ def _tally(hits: Hits, rows: int) -> list[int]:
 
 def passes(hits: Hits) -> bool:
     """Whether the accuracy gate, as every policy has it, lets a window of these hits through."""
-    document = {"format": rules.FORMAT, "accuracy": figures.accuracy(hits, seed=0)}
-    outcomes = rules.evaluate(document, rules.SEED_POLICY)
+    document = {"format": policy.FORMAT, "accuracy": metrics.accuracy(hits, seed=0)}
+    outcomes = policy.evaluate(document, policy.SEED_POLICY)
     return any(found.gate == "accuracy" and found.verdict is Verdict.PASSED for found in outcomes)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.power import border
 from benchmarks.power.markets import Market, judge
 from benchmarks.power.results import Results
-from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS
+from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 
 MARKETS = {0.0: 60, 1.5: 60, 1.0: 10, 1.25: 10, 2.0: 10, 0.75: 10, 1.75: 10, 0.5: 10, 0.25: 10}
 """How many of each drift: most where something is asked, and those first."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from gates import rules
-from mlcore import candles
-from mlcore.bundle import Bundle
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import fit, prepare
-from mlcore.measure import measure
-from mlcore.recipes import RECIPES, Recipe
-from mlcore.simulate import COINS, simulate
-from mlcore.simulated_verdicts import Generator, judge_simulated
+from gates import policy
+from mlcore.bundle.format import Bundle
+from mlcore.bundle.writer import write_bundle
+from mlcore.data import candles
+from mlcore.data.simulate import COINS, simulate
+from mlcore.evaluation.measure import measure
+from mlcore.fitting.fit import fit, prepare
+from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.quality.simulated import Generator, judge_simulated
 
 YEARS_OF_HOURS = 43_800
 """Five years: what a desk that trades hourly bars has of a coin."""
@@ -66,13 +66,13 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
         )
         found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=fallback.folder)
     document = {**found, **_circumstances(market, coin, frame)}
-    outcomes = rules.evaluate(document, rules.FULL_POLICY, coin=coin)
+    outcomes = policy.evaluate(document, policy.FULL_POLICY, coin=coin)
     naive = found["skill"]["naive"] or {}
     return {
         "refused_by": {
             outcome.gate: outcome.verdict.value
             for outcome in outcomes
-            if outcome.is_required and outcome.verdict is not rules.Verdict.PASSED
+            if outcome.is_required and outcome.verdict is not policy.Verdict.PASSED
         },
         "accuracy": found["accuracy"]["point"],
         "accuracy_lower": found["accuracy"]["lower"],

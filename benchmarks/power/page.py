@@ -8,7 +8,7 @@ from benchmarks.power import pictures
 from benchmarks.power.border import ALLOWED, BEYOND, MARKET_BARS, TRUE_ACCURACY
 from benchmarks.power.markets import SETTINGS
 from benchmarks.power.results import LEAST_RELEASED, RELEASED_AT, Results
-from gates.rules import FULL_POLICY
+from gates.policy import FULL_POLICY
 
 NAME = "power.md"
 

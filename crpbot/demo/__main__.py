@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from audit.errors import DomainError
+from common.errors import DomainError
 from crpbot.demo import ground
 from crpbot.demo.errors import DemoFailed, Interrupted
 from crpbot.demo.processes import Processes, programs
 from crpbot.demo.screen import Screen
-from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS
+from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 
 if TYPE_CHECKING:
     from crpbot.demo.story import Account, Plan
@@ -112,7 +112,7 @@ def _serve(url: str, running: Processes, screen: Screen) -> None:
 
 def _summary(plan: "Plan", account: "Account", clock: str, *, is_served: bool) -> str:
     """How the story ended and when, and what can be asked of it from here on: less once nobody serves it."""
-    from deploy import pointer
+    from deploy.pointer import pointer
 
     move = pointer.current()
     line = move.release.line if move and move.release else "nothing"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from crpbot.demo.errors import DemoFailed
-from mlcore import candles
+from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 
 HOST = "127.0.0.1"

@@ -23,21 +23,21 @@ from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.ground import COINS
 from crpbot.demo.screen import Screen
-from deploy import pointer
 from deploy import services as deploy
 from deploy.models import PointerMove, Release
 from deploy.outcomes import places_of
-from deploy.report import gate_table, progress_line
+from deploy.pointer import pointer
+from deploy.releases.presentation import gate_table, progress_line
 from deploy.rules import READY_GATES, Purpose, ReleaseState
 from deploy.serving import keys
-from mlcore import candles
-from mlcore.features import SCHEMAS
-from mlcore.simulate import DEFAULT_DRIFT
+from mlcore.data import candles
+from mlcore.data.simulate import DEFAULT_DRIFT
+from mlcore.features.indicators import SCHEMAS
 from runtime import Client, Decision
-from training import files
+from training import artifact_store
 from training import services as training
+from training.jobs.worker_registry import alive_workers
 from training.models import Dataset
-from training.workers import alive_workers
 
 FALLBACK, INHERITED, CANDIDATE = "v5", "v6_enhanced", "v7_fixed"
 MARKET_SEED = 10
@@ -156,7 +156,7 @@ class Story:
         dataset = training.simulate_candles(
             coin, bars=self._plan.bars, drift=self._plan.drift, seed=MARKET_SEED, actor=operator
         )
-        self.account.history[symbol] = self._write_history(symbol, files.read_candles(dataset))
+        self.account.history[symbol] = self._write_history(symbol, artifact_store.read_candles(dataset))
         return dataset
 
     def _write_history(self, symbol: str, frame: pl.DataFrame) -> Path:

@@ -8,8 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from deploy import readiness
-from deploy.alarms import troubles
+from deploy.alarms.detect import troubles
+from deploy.pointer import fallback as readiness
 from deploy.rules import AlarmName, Severity
 
 QUIET = {

@@ -16,12 +16,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import IsBot, actor_of
-from audit.errors import NotFound
-from deploy import pointer, services
+from common import api_fields
+from common.errors import NotFound
+from deploy import services
 from deploy.bots import fleet
 from deploy.models import Acknowledgement, Bot, PointerMove
+from deploy.pointer import pointer
 from deploy.rules import BotState, Running
 from deploy.services import Heartbeat as Said
 
@@ -79,26 +80,26 @@ class Heartbeat(APIView):
         component_name="Heartbeat",
         examples=[OpenApiExample("on epoch 7", HEARTBEAT_EXAMPLE, request_only=True)],
     )
-    class Input(inputs.Input):
-        instance = inputs.Named(
+    class Input(api_fields.Input):
+        instance = api_fields.Named(
             INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
         )
-        client_version = inputs.Text(max_length=64)
-        service = inputs.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
-        epoch = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID, allow_null=True)
-        line = inputs.Text(max_length=32, allow_null=True)
-        release = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID, allow_null=True)
+        client_version = api_fields.Text(max_length=64)
+        service = api_fields.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
+        epoch = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
+        line = api_fields.Text(max_length=32, allow_null=True)
+        release = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
-        ready_for = inputs.Whole(
+        ready_for = api_fields.Whole(
             min_value=1,
-            max_value=inputs.BIGGEST_ID,
+            max_value=api_fields.BIGGEST_ID,
             allow_null=True,
             default=None,
             help_text="The announced release, once it is fetched, verified and loaded.",
         )
-        holds_fallback = inputs.Whole(
+        holds_fallback = api_fields.Whole(
             min_value=1,
-            max_value=inputs.BIGGEST_ID,
+            max_value=api_fields.BIGGEST_ID,
             allow_null=True,
             default=None,
             help_text="The release that a pin leads to, once it is fetched, verified and loaded.",
@@ -161,10 +162,10 @@ class Bots(ListAPIView[Bot]):
         name = filters.CharFilter()
         instance = filters.CharFilter()
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in BotState])
-        epoch = inputs.WholeFilter()
-        release = inputs.WholeFilter(field_name="release_number")
-        ready_for = inputs.WholeFilter()
-        holds_fallback = inputs.WholeFilter()
+        epoch = api_fields.WholeFilter()
+        release = api_fields.WholeFilter(field_name="release_number")
+        ready_for = api_fields.WholeFilter()
+        holds_fallback = api_fields.WholeFilter()
 
     @extend_schema_serializer(component_name="Bot")
     class Output(serializers.ModelSerializer[Bot]):

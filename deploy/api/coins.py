@@ -5,8 +5,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import actor_of
+from common import api_fields
 from deploy import services
 from training import api as training
 from training.services import find_coin
@@ -16,10 +16,10 @@ class Coins(training.Coins):
     """The coins the bot trades; a release must carry every required one."""
 
     @extend_schema_serializer(component_name="CoinAddition")
-    class Input(inputs.Input):
-        symbol = inputs.Named(r"^[A-Za-z0-9]{1,12}$", help_text="As in `BTC`.")
-        name = inputs.Words(max_length=60, required=False, default="", allow_blank=True)
-        reason = inputs.Reason()
+    class Input(api_fields.Input):
+        symbol = api_fields.Named(r"^[A-Za-z0-9]{1,12}$", help_text="As in `BTC`.")
+        name = api_fields.Words(max_length=60, required=False, default="", allow_blank=True)
+        reason = api_fields.Reason()
 
     can_conflict = True
 
@@ -32,10 +32,10 @@ class Coins(training.Coins):
 
 class OneCoin(APIView):
     @extend_schema_serializer(component_name="CoinRequirement")
-    class Input(inputs.Input):
-        is_required = inputs.YesNo(help_text="Whether every release must carry it.")
-        reason = inputs.Reason()
-        confirmed = inputs.YesNo(
+    class Input(api_fields.Input):
+        is_required = api_fields.YesNo(help_text="Whether every release must carry it.")
+        reason = api_fields.Reason()
+        confirmed = api_fields.YesNo(
             default=False, help_text="Without it the answer is 409, and says what would follow."
         )
 

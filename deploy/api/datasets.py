@@ -5,8 +5,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import actor_of
+from common import api_fields
 from deploy import services
 from training import api as training
 from training.services import find_dataset
@@ -16,8 +16,8 @@ class WithdrawDataset(APIView):
     can_conflict = True
 
     @extend_schema_serializer(component_name="DatasetWithdrawal")
-    class Input(inputs.Input):
-        reason = inputs.Reason()
+    class Input(api_fields.Input):
+        reason = api_fields.Reason()
 
     @extend_schema(operation_id="withdraw_dataset", request=Input, responses=training.Datasets.Output)
     def post(self, request: Request, id: int) -> Response:

@@ -13,9 +13,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from audit.errors import NotFound
+from common import api_fields
+from common.errors import NotFound
 from deploy import services
 from deploy.api.releases import ReleaseDetail, release_answer
 from deploy.models import PointerMove, Release
@@ -33,10 +33,10 @@ class Moves(ListAPIView[PointerMove]):
     """Every move of the pointer, newest first; the first row is where it stands."""
 
     class Filter(filters.FilterSet):
-        epoch = inputs.WholeFilter()
+        epoch = api_fields.WholeFilter()
         kind = filters.ChoiceFilter(choices=[(k.value, k.value) for k in MoveKind])
         line = filters.CharFilter(field_name="release__line")
-        release = inputs.WholeFilter(field_name="release_id")
+        release = api_fields.WholeFilter(field_name="release_id")
         moved_by = filters.CharFilter()
         after = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="gte")
         before = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="lt")
@@ -64,15 +64,15 @@ def _move_answer(move: PointerMove) -> Response:
 
 
 @extend_schema_serializer(component_name="Decision")
-class Decision(inputs.Input):
-    reason = inputs.Reason()
+class Decision(api_fields.Input):
+    reason = api_fields.Reason()
 
 
 @extend_schema_serializer(component_name="DecisionAtEpoch")
 class DecisionAtEpoch(Decision):
-    epoch = inputs.Whole(
+    epoch = api_fields.Whole(
         min_value=1,
-        max_value=inputs.BIGGEST_ID,
+        max_value=api_fields.BIGGEST_ID,
         help_text="The pointer's epoch that you saw; 409 if it moved since.",
     )
 

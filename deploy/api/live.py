@@ -9,12 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import IsBot, actor_of
+from common import api_fields
 from deploy import services
 from deploy.api.bots import INSTANCE
-from gates.live import FEATURES, Tally
-from mlcore.certainty import BANDS, EDGES
+from gates.catalogue.live import FEATURES, Tally
+from mlcore.confidence_bands import BANDS, EDGES
 
 MOST_PREDICTIONS = 100_000
 """In one window; the client sends a hundred at most."""
@@ -33,8 +33,8 @@ EXAMPLE = {
 }
 
 
-def _count(**kwargs: Any) -> inputs.Whole:
-    return inputs.Whole(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
+def _count(**kwargs: Any) -> api_fields.Whole:
+    return api_fields.Whole(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
 
 
 class LiveWindows(APIView):
@@ -46,17 +46,17 @@ class LiveWindows(APIView):
         component_name="LiveWindow",
         examples=[OpenApiExample("a hundred predictions", EXAMPLE, request_only=True)],
     )
-    class Input(inputs.Input):
+    class Input(api_fields.Input):
         @extend_schema_serializer(component_name="LiveShares")
-        class Shares(inputs.Input):
+        class Shares(api_fields.Input):
             down = _count()
             neutral = _count()
             up = _count()
 
         @extend_schema_serializer(component_name="LiveConfidence")
-        class Confidence(inputs.Input):
+        class Confidence(api_fields.Input):
             edges = serializers.ListField(
-                child=inputs.Number(min_value=0, max_value=1),
+                child=api_fields.Number(min_value=0, max_value=1),
                 min_length=BANDS + 1,
                 max_length=BANDS + 1,
                 help_text="0.30, 0.32 … 1.00: the service knows no others.",
@@ -69,23 +69,23 @@ class LiveWindows(APIView):
                 return edges
 
         @extend_schema_serializer(component_name="LiveLogits")
-        class Logits(inputs.Input):
-            least = inputs.Number(allow_null=True)
-            greatest = inputs.Number(allow_null=True)
+        class Logits(api_fields.Input):
+            least = api_fields.Number(allow_null=True)
+            greatest = api_fields.Number(allow_null=True)
 
-        instance = inputs.Named(INSTANCE, help_text="As in its heartbeats.")
-        epoch = inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID)
-        coin = inputs.Text(max_length=12)
+        instance = api_fields.Named(INSTANCE, help_text="As in its heartbeats.")
+        epoch = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID)
+        coin = api_fields.Text(max_length=12)
         first_at = serializers.DateTimeField(
             help_text="By the bot's clock; a window sent again has the same."
         )
         last_at = serializers.DateTimeField()
-        predictions = inputs.Whole(min_value=1, max_value=MOST_PREDICTIONS)
+        predictions = api_fields.Whole(min_value=1, max_value=MOST_PREDICTIONS)
         non_finite = _count(help_text="Answers that were no numbers.")
         shares = Shares(help_text="How many finite answers said which direction.")
         confidence = Confidence(help_text="How many were how sure of the direction they said.")
         logits = Logits(help_text="Both null where no answer was finite.")
-        out_of_range = inputs.Whole(
+        out_of_range = api_fields.Whole(
             min_value=0,
             max_value=FEATURES * MOST_PREDICTIONS,
             allow_null=True,

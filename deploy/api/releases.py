@@ -16,16 +16,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from audit.errors import InvalidInput, NotFound
+from common import api_fields
+from common.errors import InvalidInput, NotFound
 from deploy import services
 from deploy.models import Release, ReleaseCoin
+from deploy.releases.preview import today
 from deploy.rules import Purpose, ReleaseState
-from deploy.today import today
 from gates.api import GateOutput
-from gates.rules import Verdict
-from mlcore.recipes import RECIPES
+from gates.policy import Verdict
+from mlcore.fitting.recipes import RECIPES
 from training import services as training
 from training.api import RecipeInput
 from training.models import Artifact, Bundle, Dataset
@@ -157,18 +157,18 @@ class Releases(ListAPIView[Release]):
         ],
     )
     class Input(RecipeInput):
-        line = inputs.Choice(list(RECIPES))
+        line = api_fields.Choice(list(RECIPES))
         datasets = serializers.DictField(
-            child=inputs.Whole(min_value=1, max_value=inputs.BIGGEST_ID),
+            child=api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID),
             required=False,
             help_text="A dataset's id by coin; the newest that passed its checks of each coin that is not named.",
         )
         bundles = serializers.DictField(
-            child=inputs.Text(),
+            child=api_fields.Text(),
             required=False,
             help_text="A bundle's digest by coin: that bundle is measured, and none is trained for the coin.",
         )
-        purpose = inputs.Choice(
+        purpose = api_fields.Choice(
             [Purpose.CANDIDATE.value, Purpose.FALLBACK.value],
             default=Purpose.CANDIDATE.value,
             help_text="`fallback`: to be registered as what a pin holds the bots on.",

@@ -8,13 +8,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import inputs
-from audit.errors import NotFound
-from deploy.comparison.document import document
-from deploy.comparison.rules import Answer
-from deploy.comparison.stored import report
+from common import api_fields
+from common.errors import NotFound
 from deploy.models import Release
-from gates.rules import Verdict
+from deploy.reports.comparison import Answer
+from deploy.reports.document import document
+from deploy.reports.stored import report
+from gates.policy import Verdict
 
 _VERDICTS = [verdict.value for verdict in Verdict]
 
@@ -121,15 +121,15 @@ class ReleaseReport(APIView):
         skill = Skill(many=True)
         gates = Gate(many=True)
 
-    class Query(inputs.Input):
-        against = serializers.IntegerField(min_value=1, max_value=inputs.BIGGEST_ID, required=False)
+    class Query(api_fields.Input):
+        against = serializers.IntegerField(min_value=1, max_value=api_fields.BIGGEST_ID, required=False)
 
     @extend_schema(
         operation_id="release_report",
         parameters=[
             OpenApiParameter(
                 "against",
-                {"type": "integer", "minimum": 1, "maximum": inputs.BIGGEST_ID},
+                {"type": "integer", "minimum": 1, "maximum": api_fields.BIGGEST_ID},
                 description="Another release; without it, what was live on its own merits when this one was launched.",
             )
         ],

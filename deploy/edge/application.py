@@ -17,12 +17,12 @@ from typing import Any, Protocol
 from accounts import services as accounts
 from accounts.authentication import IsBot
 from accounts.rules import Actor
-from audit.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
-from deploy import pointer
+from common.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
 from deploy.api import bots
 from deploy.edge.freshness import Fresh, Owners
 from deploy.edge.gathering import Gathering
 from deploy.edge.streams import Message, Receive, Send, Streams
+from deploy.pointer import pointer
 from deploy.services import Heartbeat, Report
 from deploy.serving import signing, snapshot
 from deploy.serving.snapshot import Snapshot

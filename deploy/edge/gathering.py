@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from django.db import InterfaceError, OperationalError
 
-from audit.errors import DomainError, Unavailable
+from common.errors import DomainError, Unavailable
 from deploy import services
 from deploy.edge.freshness import from_database
 from deploy.services import Heard, Report

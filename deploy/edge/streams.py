@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from audit.errors import DomainError, Unavailable
-from deploy import push
+from common.errors import DomainError, Unavailable
 from deploy.edge import freshness
+from deploy.pointer import push
 from deploy.serving.events import BEGINNING, COMMENT, event_of
 from deploy.serving.signing import Envelope
 

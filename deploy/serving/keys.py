@@ -15,7 +15,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from accounts.rules import GATE
 from audit import services as audit
-from audit.errors import InvalidInput, NotFound, Unavailable
+from common.errors import InvalidInput, NotFound, Unavailable
 from deploy.models import SigningKey
 from deploy.rules import KeyState
 

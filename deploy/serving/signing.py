@@ -16,14 +16,14 @@ from typing import Any
 from django.utils import timezone
 from securesystemslib.dsse import Envelope as Dsse
 
-from audit.errors import Unavailable
 from audit.models import AuditEvent
 from audit.rules import canonical
-from deploy import pointer
+from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import places_of
-from deploy.serving import keys, snapshot, watermark
-from deploy.serving.watermark import Mark
+from deploy.pointer import pointer
+from deploy.serving import keys, revision_log, snapshot
+from deploy.serving.revision_log import Mark
 from gates.models import Diagnosis, GatePolicy
 
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
@@ -91,7 +91,7 @@ def why_not() -> str | None:
     if now is None or not keys.is_begun():
         return None
     try:
-        _require_ahead(watermark.of(snapshot.service_name()), _mark(now))
+        _require_ahead(revision_log.of(snapshot.service_name()), _mark(now))
         for key in keys.active_or_refuse():
             keys.signer(key)
     except Unavailable as reason:
@@ -104,14 +104,14 @@ def epochs_lacking() -> int:
     now = pointer.current()
     if now is None:
         return 0
-    mark = watermark.of(snapshot.service_name())
+    mark = revision_log.of(snapshot.service_name())
     return 0 if mark is None or _is_ahead(mark, _mark(now)) else mark.epoch + 1 - now.epoch
 
 
 def _signable(now: datetime) -> _Signable:
     service = snapshot.service_name()
     # The mark before the pointer: what another process signed meanwhile is then never above what is read here.
-    seen = watermark.of(service)
+    seen = revision_log.of(service)
     move = pointer.current()
     if move is None:
         raise Unavailable(snapshot.NO_POINTER)
@@ -136,7 +136,7 @@ def _payload(found: _Signable) -> bytes | None:
         return canonical(_document(found)).encode()
     # The disk takes its time, and every bot waits: what the document says is looked up meanwhile.
     with ThreadPoolExecutor(max_workers=1) as disk:
-        marked = disk.submit(watermark.raise_to, found.service, found.mark)
+        marked = disk.submit(revision_log.raise_to, found.service, found.mark)
         payload = canonical(_document(found)).encode()
         return payload if marked.result() else None
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit.errors import Unavailable
 from audit.models import AuditEvent
-from deploy import pointer
+from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import places_of
-from gates.rules import loosened
+from deploy.pointer import pointer
+from gates.policy import loosened
 
 NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
 

@@ -6,14 +6,14 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import ReasonForm, show_refusal
-from accounts.pages import living
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import ReasonForm, show_refusal
+from common.pages import living
 from deploy import services
-from deploy.board import board, matrix_of
+from deploy.releases.board import board, matrix_of
+from deploy.releases.preview import today
 from deploy.rules import MoveKind
-from deploy.today import today
 
 MOVING_SECONDS = 2
 STILL_SECONDS = 10

@@ -3,10 +3,10 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from accounts.pages import living, paged
-from deploy import pointer
+from common.pages import living, paged
 from deploy.bots.fleet import fleet, standing, worst_first
 from deploy.models import Convergence
+from deploy.pointer import pointer
 from deploy.rules import BotState
 
 MOVING_SECONDS = 2

@@ -9,9 +9,9 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.authentication import actor_of
-from accounts.forms import ReasonForm, show_refusal
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import ReasonForm, show_refusal
 from deploy import services
 from deploy.forms import CoinForm
 from training.models import Coin

@@ -6,8 +6,8 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods
 
 from accounts.authentication import actor_of
-from accounts.forms import ReasonForm, show_refusal
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import ReasonForm, show_refusal
 from deploy import services
 from training.services import find_dataset, refused_beside
 from training.views import datasets

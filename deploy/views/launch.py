@@ -6,16 +6,16 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
-from accounts.pages import is_partial
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import show_refusal
+from common.pages import is_partial
 from deploy import services
 from deploy.forms import DATASET, LINES, LaunchForm
 from deploy.outcomes import required_coins
 from deploy.rules import Purpose
 from training import services as training
-from training.workers import alive_workers
+from training.jobs.worker_registry import alive_workers
 
 DEFAULT_LINE = next(iter(LINES))
 

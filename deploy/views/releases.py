@@ -9,25 +9,26 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
-from accounts.pages import living, paged, with_charts
 from accounts.rules import Actor, Role
-from audit.errors import DomainError
 from audit.models import AuditEvent
-from deploy import pointer, services
-from deploy.bots import live
+from common.errors import DomainError
+from common.forms import show_refusal
+from common.pages import living, paged, with_charts
+from deploy import services
+from deploy.bots import live_windows
 from deploy.bots.fleet import fleet
 from deploy.forms import DecisionForm
-from deploy.matrix import matrix
 from deploy.models import Release
 from deploy.outcomes import places_of
-from deploy.progress import progress
+from deploy.pointer import pointer
+from deploy.releases.gate_table import matrix
+from deploy.releases.preview import today
+from deploy.releases.progress import progress
 from deploy.rules import Action, ReleaseState
-from deploy.today import today
-from gates.charts import TITLES
-from gates.charts import charts as draw
-from gates.live_charts import LIVE_TITLES, Reach
-from gates.live_charts import live_charts as draw_live
+from gates.charts.diagnosis import TITLES
+from gates.charts.diagnosis import charts as draw
+from gates.charts.live import LIVE_TITLES, Reach
+from gates.charts.live import live_charts as draw_live
 from gates.services import policy_in_force
 
 MOVING_SECONDS = 2
@@ -73,14 +74,14 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """What bots predicted of one coin lately, against its gate window, under the policy in force."""
     places = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
     place = get_object_or_404(places, coin__symbol=symbol)
-    windows = live.newest_windows(place)
+    windows = live_windows.newest_windows(place)
     reaches = [
         Reach(window.received_at, window.logit_least, window.logit_greatest)
         for window in windows
         if window.logit_least is not None and window.logit_greatest is not None
     ]
     before = place.diagnosis.document if place.diagnosis else {}
-    drawn = draw_live(live.added(windows), reaches, before, policy_in_force().document)
+    drawn = draw_live(live_windows.added(windows), reaches, before, policy_in_force().document)
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 
@@ -170,7 +171,7 @@ def _page(
         "decisions": _decisions(release, actor_of(request), now.epoch if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
-        "live": live.of_release(release),
+        "live": live_windows.of_release(release),
         "live_charts": LIVE_TITLES,
         "history": AuditEvent.objects.filter(
             object_type__in=("release", "releasestatus"), object_id=str(release.pk)

@@ -5,13 +5,13 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from accounts.pages import with_charts
-from audit.errors import InvalidInput
-from deploy.comparison.pictures import pictures, places
-from deploy.comparison.rules import Comparison
-from deploy.comparison.standalone import name_of, standalone
-from deploy.comparison.stored import report
+from common.errors import InvalidInput
+from common.pages import with_charts
 from deploy.models import Release
+from deploy.reports.comparison import Comparison
+from deploy.reports.plots import pictures, places
+from deploy.reports.standalone import name_of, standalone
+from deploy.reports.stored import report
 
 
 @require_safe

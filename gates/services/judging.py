@@ -10,13 +10,13 @@ from django.db import transaction
 
 from accounts.rules import GATE, Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, NotFound
 from audit.rules import canonical
-from gates import circumstances
+from common.errors import Conflict, NotFound
+from gates import context
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement
-from gates.rules import GateOutcome, evaluate, overall
+from gates.policy import GateOutcome, evaluate, overall
 from training import services as training
-from training.files import FileLost
+from training.artifact_store import FileLost
 from training.models import Bundle, Dataset
 from training.rules import JobState
 
@@ -53,7 +53,7 @@ def foretell(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset) -> list[Ga
     latest = _latest(bundle, dataset)
     if latest is None:
         return None
-    known = circumstances.of(latest)
+    known = context.of(latest)
     return evaluate({**latest.document, **known}, policy.document, coin=bundle.coin.symbol)
 
 
@@ -103,7 +103,7 @@ def _have_candles_judged(measurement: Measurement) -> None:
 
 
 def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
-    bundle, measured, known = measurement.bundle, _as_measured(measurement), circumstances.of(measurement)
+    bundle, measured, known = measurement.bundle, _as_measured(measurement), context.of(measurement)
     failure = measurement.failure or f"the measuring was {measurement.state}"
     is_measured = measurement.state == JobState.SUCCEEDED
     outcomes = evaluate(

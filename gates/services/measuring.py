@@ -8,13 +8,13 @@ from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import InvalidInput
-from gates import runner
+from common.errors import InvalidInput
+from gates import worker
 from gates.models import Diagnosis, Measurement
 from gates.services.judging import judge
 from gates.services.policies import policy_in_force
-from mlcore.recipes import BASELINE_LINE
-from training import queue
+from mlcore.fitting.recipes import BASELINE_LINE
+from training.jobs import queue
 from training.models import Bundle, Dataset
 from training.rules import JobState
 
@@ -57,7 +57,7 @@ def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name
         _authorise_measuring(bundle, dataset, baseline, actor)
         # As if sent: no message is, and `reconcile` leaves it to us unless this process dies over it.
         measurement = _ask(bundle, dataset, baseline, actor=actor, enqueued_at=timezone.now())
-    runner.run(measurement.pk, worker_name=worker_name)
+    worker.run(measurement.pk, worker_name=worker_name)
     return judge(measurement, policy_in_force())
 
 

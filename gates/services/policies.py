@@ -8,10 +8,10 @@ from django.db.models import Max
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from audit.rules import canonical
+from common.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
-from gates.rules import FULL_POLICY, SEED_POLICY, checked_policy, eased, loosened
+from gates.policy import FULL_POLICY, SEED_POLICY, checked_policy, eased, loosened
 
 SEED_PLAN = "the seed plan"
 LATER_GATES = "the gates beyond the plan"

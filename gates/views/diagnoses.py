@@ -10,17 +10,17 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
-from accounts.pages import with_charts
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import show_refusal
+from common.pages import with_charts
 from gates import services
-from gates.charts import TITLES
-from gates.charts import charts as draw
-from gates.groups import GROUPS, group_of
+from gates.catalogue.groups import GROUPS, group_of
+from gates.catalogue.readings import reading
+from gates.charts.diagnosis import TITLES
+from gates.charts.diagnosis import charts as draw
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.readings import reading
-from gates.rules import Verdict
+from gates.policy import Verdict
 
 
 class JudgeAgainForm(forms.Form):

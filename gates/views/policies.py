@@ -9,18 +9,18 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import ReasonForm, show_refusal
-from accounts.pages import paged
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import ReasonForm, show_refusal
+from common.pages import paged
 from gates import services
-from gates.differences import differences
+from gates.catalogue.gate import Gate
+from gates.catalogue.groups import GROUPS, Group, group_of
+from gates.catalogue.live import LIVE_GATES, live_part
 from gates.forms import ProposalForm
-from gates.groups import GROUPS, Group, group_of
-from gates.live import LIVE_GATES, live_part
 from gates.models import GatePolicy
-from gates.rules import FULL_POLICY, GATES, eased, loosened
-from gates.verdicts import Gate
+from gates.policy import FULL_POLICY, GATES, eased, loosened
+from gates.policy_changes import differences
 
 
 @require_safe

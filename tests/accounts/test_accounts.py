@@ -13,8 +13,8 @@ from accounts import services
 from accounts.models import ApiToken
 from accounts.rules import Actor, Role, Scope, roles_through
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from audit.models import AuditEvent
+from common.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]

@@ -13,11 +13,11 @@ from django.test import AsyncClient
 from accounts.models import User
 from deploy import services
 from deploy.serving import keys, snapshot
-from runtime import snapshot as client_side
-from runtime.envelope import PublicKeys, verify
+from runtime.protocol import snapshot as client_side
+from runtime.protocol.envelope import PublicKeys, verify
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
-from training import files
+from training import artifact_store
 from training.models import Artifact
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +29,7 @@ def an_artifact() -> Artifact:
 
 
 def stored(artifact: Artifact) -> Path:
-    return Path(default_storage.path(files.key(artifact.sha256)))
+    return Path(default_storage.path(artifact_store.key(artifact.sha256)))
 
 
 def test_before_the_first_pointer_a_bot_is_told_to_ask_later(bot: Caller) -> None:
@@ -97,7 +97,10 @@ def test_a_file_named_by_the_snapshot_comes_as_the_bytes_it_is_named_by(bot: Cal
 def test_a_large_file_comes_whole_and_in_pieces(bot: Caller) -> None:
     artifact = an_artifact()
     big = Artifact.objects.create(
-        bundle=artifact.bundle, name="weights.safetensors", sha256=files.store(b"w" * 300_000), size=300_000
+        bundle=artifact.bundle,
+        name="weights.safetensors",
+        sha256=artifact_store.store(b"w" * 300_000),
+        size=300_000,
     )
     response: Any = bot.http.get(
         f"/api/v1/artifacts/{big.sha256}", headers={"Authorization": f"Bearer {bot.token}"}
@@ -132,7 +135,7 @@ def test_bytes_never_change_so_asking_again_with_their_etag_is_a_304(bot: Caller
 
 def test_a_stored_file_that_is_no_bundles_is_not_served(bot: Caller) -> None:
     scenarios.awaiting_approval()
-    sha256 = files.store(b"a dataset, or whatever else is kept under its hash")
+    sha256 = artifact_store.store(b"a dataset, or whatever else is kept under its hash")
     assert_problem(bot.get(f"artifacts/{sha256}"), 404, "No bundle has a file of this sha256")
 
 

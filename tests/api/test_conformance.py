@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from crpbot import api_urls
+from crpbot.api import urls
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ("--examples", "3", "--phases", "examples,fuzzing,stateful", "--generation-deterministic")
@@ -19,4 +19,4 @@ def test_schemathesis_finds_nothing() -> None:
     selected = re.search(r"Operations:\s+(\d+) selected / (\d+) total", ran.stdout)
     assert selected is not None, ran.stdout
     assert selected[1] == selected[2]
-    assert int(selected[1]) >= len(api_urls.v1)
+    assert int(selected[1]) >= len(urls.v1)

@@ -9,8 +9,9 @@ from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Role
 from audit.models import AuditEvent
-from deploy import pointer, services
+from deploy import services
 from deploy.models import FallbackRegistration, PointerMove, Release
+from deploy.pointer import pointer
 from deploy.rules import Purpose
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem, with_token

@@ -12,7 +12,7 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from deploy import services
 from deploy.rules import Purpose
-from gates.rules import FULL_POLICY, SEED_POLICY
+from gates.policy import FULL_POLICY, SEED_POLICY
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.api.test_scopes import queued_run

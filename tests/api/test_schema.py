@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 from drf_spectacular.generators import SchemaGenerator
 
-from crpbot.problems import CONTENT_TYPE
+from crpbot.api.problems import CONTENT_TYPE
 from tests.api.callers import Caller
 from tests.api.test_scopes import MATRIX
 

@@ -17,9 +17,10 @@ from accounts.authentication import IsBot
 from accounts.models import ApiToken, User
 from accounts.rules import Actor, Role
 from audit.models import AuditEvent
-from crpbot import api_urls
-from deploy import pointer, services
+from crpbot.api import urls
+from deploy import services
 from deploy.models import PointerMove
+from deploy.pointer import pointer
 from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
 from tests import checkpoints, factories, scenarios
@@ -292,7 +293,7 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"}
 
 def endpoints() -> Iterator[tuple[str, Any]]:
     """The name and view class of every address below api/."""
-    entries = list(api_urls.urlpatterns)
+    entries = list(urls.urlpatterns)
     while entries:
         entry = entries.pop()
         if isinstance(entry, URLResolver):

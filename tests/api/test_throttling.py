@@ -11,7 +11,7 @@ from django.test import Client, RequestFactory
 from accounts import throttling
 from accounts.models import User
 from accounts.throttling import Limit
-from deploy import pointer
+from deploy.pointer import pointer
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem, with_token
 from tests.api.test_scopes import MATRIX, endpoints

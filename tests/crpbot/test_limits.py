@@ -12,7 +12,7 @@ from django.urls.resolvers import RegexPattern, URLPattern, URLResolver
 from rest_framework.parsers import MultiPartParser
 
 from crpbot.asgi import application
-from crpbot.limits import FORM_SLACK_BYTES, MOST_HEADER_BYTES, MOST_QUERY_BYTES, UPLOADS, Limits
+from crpbot.web.limits import FORM_SLACK_BYTES, MOST_HEADER_BYTES, MOST_QUERY_BYTES, UPLOADS, Limits
 
 Message = MutableMapping[str, Any]
 SMALL = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -131,7 +131,7 @@ def test_every_route_that_takes_a_file_is_listed() -> None:
 
 
 def _views() -> list[tuple[str, Any]]:
-    entries, found = list(get_resolver("crpbot.api_urls").url_patterns), []
+    entries, found = list(get_resolver("crpbot.api.urls").url_patterns), []
     while entries:
         entry = entries.pop()
         if isinstance(entry, URLResolver):

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db import IntegrityError, connection
 
-from audit.errors import DomainError
+from common.errors import DomainError
 
 
 class Killed(BaseException):

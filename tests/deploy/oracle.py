@@ -1,7 +1,7 @@
 """What must be true of the pointer, said a second time: replayed from the audit chain and the figures, past our services.
 
 Every event is read once, in the chain's order, so that a move is held against the policy, the fallback and the required
-coins of its very moment, whatever a test did since. Nothing here asks `deploy.rules`, `gates.rules` or a service.
+coins of its very moment, whatever a test did since. Nothing here asks `deploy.rules`, `gates.policy` or a service.
 """
 
 import hashlib

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit import services as audit
-from deploy import outcomes, pointer, readiness
-from deploy.services import deciding, launching, pinning, settling
+from deploy import outcomes
+from deploy.pointer import fallback, pinning, pointer
+from deploy.releases import decide, launch, settle
 from deploy.serving import signing
 from gates.services import judging, policies
 from tests.deploy.disturbed import Kill, Overtake
 from tests.scenarios import APPROVER, LAUNCHER
-from training import leases
+from training.jobs import leases
 
 
 @dataclass(frozen=True)
@@ -183,28 +184,28 @@ REMEMBERED = """from django.core.cache import cache
 FAULTS = [
     Planted(
         "an approval hashes no file",
-        deciding._swap,
+        decide._swap,
         "outcomes.require_intact(release, places)",
         "pass",
         damaged_before_the_approval,
     ),
     Planted(
         "candles are looked at before the lock of a launch alone",
-        launching.launch,
+        launch.launch,
         "training.require_sound(dataset)",
         "pass",
         overtaken_launch,
     ),
     Planted(
         "the policy in force is read before the lock alone",
-        deciding._require_passed,
+        decide._require_passed,
         "if gates.policy_in_force() != policy:",
         "if False:",
         overtaken_approval("adopt"),
     ),
     Planted(
         "what passed is looked at before the lock alone",
-        deciding._swap,
+        decide._swap,
         """    with transaction.atomic():
         audit.lock_head()
         release = _fresh(release)
@@ -223,7 +224,7 @@ FAULTS = [
     ),
     Planted(
         "the epoch is compared before the lock alone",
-        deciding._swap,
+        decide._swap,
         """    with transaction.atomic():
         audit.lock_head()
         release = _fresh(release)
@@ -262,7 +263,7 @@ FAULTS = [
     ),
     Planted(
         "a swap is several transactions",
-        deciding._swap,
+        decide._swap,
         "with transaction.atomic():",
         "if True:",
         interrupted_approval,
@@ -276,7 +277,7 @@ FAULTS = [
     ),
     Planted(
         "who launched may approve",
-        deciding._authorise,
+        decide._authorise,
         "if actor.name == release.launched_by:",
         "if False:",
         own_launch_approved,
@@ -332,21 +333,21 @@ FAULTS = [
     ),
     Planted(
         "a rejection leaves the bots where they are",
-        settling.settle,
+        settle.settle,
         "if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:",
         "if False:",
         collapsed,
     ),
     Planted(
         "a decline leaves the bots where they are",
-        deciding.decline,
+        decide.decline,
         "pin_unless_live_passed(f",
         "(lambda *why, **by: None)(f",
         declined,
     ),
     Planted(
         "a pin hashes nothing",
-        readiness.look_at,
+        fallback.look_at,
         "damaged_files(places)",
         "()",
         pinned_on_what_is_damaged,

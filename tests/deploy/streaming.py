@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.edge.application import STREAM_PATH, Edge
 from deploy.serving import keys
-from runtime.envelope import PublicKeys, Signed, verify
+from runtime.protocol.envelope import PublicKeys, Signed, verify
 
 PATIENCE_SECONDS = 20.0
 """Of a test on a busy machine; nothing here is a measurement."""

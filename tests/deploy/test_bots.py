@@ -15,13 +15,15 @@ from accounts import services as accounts
 from accounts.models import ApiToken
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotAllowed
 from audit.models import AuditEvent
-from deploy import alarms, pointer, services
-from deploy.bots import fleet
+from common.errors import Conflict, InvalidInput, NotAllowed
+from deploy import services
+from deploy.alarms import detect
+from deploy.bots import fleet, heartbeats
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
+from deploy.pointer import pointer
 from deploy.rules import Running, differences
-from deploy.services import Heartbeat, hearing
+from deploy.services import Heartbeat
 from deploy.serving import snapshot
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
@@ -96,7 +98,7 @@ def states() -> dict[str, str]:
 
 def troubles() -> dict[str, str]:
     bots = ("mixture", "behind", "silent")
-    return {str(t.name): t.sentence for t in alarms.troubles() if t.name in bots}
+    return {str(t.name): t.sentence for t in detect.troubles() if t.name in bots}
 
 
 class TestDifferences:
@@ -198,7 +200,7 @@ class TestHeartbeat:
 
     def test_made_up_instances_do_not_grow_without_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = scenarios.service_in_use()
-        monkeypatch.setattr(hearing, "MOST_INSTANCES", 2)
+        monkeypatch.setattr(heartbeats, "MOST_INSTANCES", 2)
         for instance in ("a", "b"):
             hear(on(now, instance))
         with pytest.raises(Conflict, match="2 instances already"):

@@ -8,9 +8,11 @@ from django.db import IntegrityError, transaction
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
-from deploy import alarms, pointer, services
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from deploy import services
+from deploy.alarms import detect
+from deploy.pointer import pointer
 from deploy.rules import MoveKind
 from tests import factories, scenarios
 from tests.deploy.test_commands import run
@@ -95,7 +97,7 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     now = pointer.current()
     assert now == before
     assert scenarios.document_of(before) == served
-    assert {trouble.name for trouble in alarms.troubles()} == {"fallback", "coins"}
+    assert {trouble.name for trouble in detect.troubles()} == {"fallback", "coins"}
     with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
         services.approve(waiting, actor=APPROVER, reason="passed", epoch=1)
     assert services.pin(actor=APPROVER, reason="to be safe").kind == MoveKind.OFFLINE
@@ -108,7 +110,7 @@ def test_a_coin_that_is_dropped_ends_its_alarm_and_bots_keep_what_they_have() ->
     before = scenarios.service_in_use()
     coin = change(add(), True)
     change(coin, False)
-    assert alarms.troubles() == []
+    assert detect.troubles() == []
     change(sol(), False)
     assert "SOL" in scenarios.document_of(before)["models"]
     assert kinds() == ["coin.added", "coin.required", "coin.released", "coin.released"]

@@ -16,11 +16,13 @@ from pytest_django import Settings
 
 from accounts.models import User
 from accounts.rules import Actor
-from deploy import alarms, pointer, services
+from deploy import services
+from deploy.alarms import detect
 from deploy.api import Bots
 from deploy.management.commands.release import Command as ReleaseCommand
 from deploy.models import Bot, Release
-from deploy.report import gate_table, summary
+from deploy.pointer import pointer
+from deploy.releases.presentation import gate_table, summary
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
 from training.models import Dataset, TrainingRun
@@ -268,10 +270,10 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")
     assert (status, "silent" in said_of_all) == (0, True), "it may be restarting"
-    assert "silent" not in {trouble.name for trouble in alarms.troubles()}
+    assert "silent" not in {trouble.name for trouble in detect.troubles()}
     desk_2.update(last_heard_at=timezone.now() - timedelta(minutes=7))
     status, said_of_all = run("bots")
-    assert "silent" in {trouble.name for trouble in alarms.troubles()}
+    assert "silent" in {trouble.name for trouble in detect.troubles()}
     first, second = (said_of_all.index(f"trader (desk-{number})") for number in (2, 1))
     assert (status, first < second) == (1, True), "what troubles somebody comes first"
     assert error in said_of_all and "7 min ago" in said_of_all

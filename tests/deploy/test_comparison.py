@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from audit.errors import InvalidInput, NotFound
+from common.errors import InvalidInput, NotFound
 from deploy import services
-from deploy.comparison.document import document
-from deploy.comparison.failures import FAILURES
-from deploy.comparison.pictures import pictures
-from deploy.comparison.rules import Answer, Judged, Side, Word, compare
-from deploy.comparison.skill import skill_of
-from deploy.comparison.stored import report, usual_opponent
 from deploy.models import Release
-from gates.rules import SEED_POLICY, evaluate, overall
+from deploy.reports.comparison import Answer, Judged, Side, Word, compare
+from deploy.reports.document import document
+from deploy.reports.failures import FAILURES
+from deploy.reports.plots import pictures
+from deploy.reports.skill import skill_of
+from deploy.reports.stored import report, usual_opponent
+from gates.policy import SEED_POLICY, evaluate, overall
 from tests import scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import collapsed, healthy, inaccurate

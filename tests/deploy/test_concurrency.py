@@ -12,13 +12,14 @@ from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, DomainError
 from audit.models import AuditEvent
-from deploy import pointer, services
+from common.errors import Conflict, DomainError
+from deploy import services
 from deploy.models import LiveWindow, PointerMove, ReleaseStatus
+from deploy.pointer import pointer
 from deploy.rules import MoveKind, ReleaseState
-from gates.live import Tally
-from mlcore.certainty import BANDS
+from gates.catalogue.live import Tally
+from mlcore.confidence_bands import BANDS
 from tests import factories, lifelike, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
 from training import services as training

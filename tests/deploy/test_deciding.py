@@ -7,12 +7,13 @@ import pytest
 
 from accounts.rules import Actor
 from audit import services as audit
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
-from deploy import pointer, services
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from deploy import services
 from deploy.models import PointerMove, Release
+from deploy.pointer import pointer
+from deploy.releases.preview import today
 from deploy.rules import MoveKind, ReleaseState
-from deploy.today import today
 from gates import services as gates
 from gates.models import Diagnosis
 from tests import scenarios
@@ -328,7 +329,7 @@ def test_a_pin_does_not_wait_for_a_file_store_that_is_away(settings: Any, tmp_pa
     settings.STORAGES = {
         **settings.STORAGES,
         "default": {
-            "BACKEND": "training.storage.AtomicFileStorage",
+            "BACKEND": "training.atomic_storage.AtomicFileStorage",
             "OPTIONS": {"location": tmp_path / "files"},
         },
     }

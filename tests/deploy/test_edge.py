@@ -16,8 +16,8 @@ from crpbot.asgi import django_application
 from deploy import services
 from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
-from deploy.serving import keys, snapshot, watermark
-from runtime.envelope import PublicKeys, verify
+from deploy.serving import keys, revision_log, snapshot
+from runtime.protocol.envelope import PublicKeys, verify
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 
@@ -132,7 +132,7 @@ def test_what_may_not_be_signed_is_not_served_while_people_still_see_where_it_st
 ) -> None:
     scenarios.service_in_use()
     get(fresh, bot, path=SIGNED_PATH)
-    watermark.raise_to(snapshot.service_name(), watermark.Mark(7, "another history"))
+    revision_log.raise_to(snapshot.service_name(), revision_log.Mark(7, "another history"))
     answer = get(fresh, bot, path=SIGNED_PATH)
     assert (answer.status, "advance_epoch --by 7" in answer.json()["detail"]) == (503, True)
     assert get(fresh, bot).json()["epoch"] == 1

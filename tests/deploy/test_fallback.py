@@ -11,16 +11,18 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from audit import services as audit
-from audit.errors import Conflict
 from audit.models import AuditEvent
-from deploy import alarms, readiness, services
-from deploy.alarms import Trouble
+from common.errors import Conflict
+from deploy import services
+from deploy.alarms import detect
+from deploy.alarms.detect import Trouble
 from deploy.models import Alarm, Release
+from deploy.pointer import fallback as readiness
 from deploy.rules import MoveKind, Purpose, Severity
 from gates.models import Measurement
 from tests import scenarios
 from tests.scenarios import APPROVER
-from training import files
+from training import artifact_store
 from training.models import Coin
 from training.rules import JobState
 
@@ -54,7 +56,7 @@ def broken(coin: str, section: str, **figures: Any) -> dict[str, Any]:
 
 def alarm() -> Trouble | None:
     cache.clear()  # as it is once the files were looked at anew
-    return next(iter(alarms.troubles()), None)
+    return next(iter(detect.troubles()), None)
 
 
 def a_pin_goes() -> str:
@@ -63,12 +65,12 @@ def a_pin_goes() -> str:
 
 def lose(coin: str, name: str) -> None:
     artifact = newest(coin).bundle.artifacts.get(name=name)
-    Path(default_storage.path(files.key(artifact.sha256))).unlink()
+    Path(default_storage.path(artifact_store.key(artifact.sha256))).unlink()
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """An upgrade after which the code computes other features under the same name."""
-    from mlcore.features import SCHEMAS, Schema
+    from mlcore.features.indicators import SCHEMAS, Schema
 
     old = SCHEMAS["relative72"]
     monkeypatch.setitem(SCHEMAS, "relative72", Schema("relative72", old.columns[::-1]))
@@ -168,7 +170,10 @@ def test_a_file_store_that_is_away_is_a_warning_whatever_came_of_the_last_measur
     scenarios.service_in_use()
     measured_anew("ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="no file could be read")
     (tmp_path / "files").write_text("a file where the store's folder should be")
-    away = {"BACKEND": "training.storage.AtomicFileStorage", "OPTIONS": {"location": tmp_path / "files"}}
+    away = {
+        "BACKEND": "training.atomic_storage.AtomicFileStorage",
+        "OPTIONS": {"location": tmp_path / "files"},
+    }
     settings.STORAGES = {**settings.STORAGES, "default": away}
     raised = alarm()
     assert raised is not None

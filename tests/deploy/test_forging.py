@@ -8,10 +8,11 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from audit import services as audit
-from deploy import pointer, services
+from deploy import services
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
+from deploy.pointer import pointer
 from gates.models import Diagnosis, GateResult
-from gates.rules import FULL_POLICY, SEED_POLICY
+from gates.policy import FULL_POLICY, SEED_POLICY
 from tests import scenarios
 from tests.scenarios import APPROVER
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from audit.errors import InvalidInput
 from audit.models import AuditEvent
-from deploy import pointer, services
+from common.errors import InvalidInput
+from deploy import services
 from deploy.models import Release
+from deploy.pointer import pointer
 from deploy.rules import Purpose, ReleaseState
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER

@@ -28,21 +28,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import canonical
-from deploy import pointer, services
+from deploy import services
 from deploy.models import Bot, PointerMove, Release, SigningKey
+from deploy.pointer import pointer
 from deploy.rules import Action, Purpose, ReleaseState
 from deploy.serving import keys, signing
 from gates import services as gates
-from gates.live import Tally
+from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
-from mlcore.certainty import BANDS
-from runtime.envelope import PublicKeys, verify
+from mlcore.confidence_bands import BANDS
+from runtime.protocol.envelope import PublicKeys, verify
 from tests import scenarios
 from tests.deploy.disturbed import Disturbance, Ground, Kill, Overtake, Swallowed, act
 from tests.deploy.oracle import Oracle
 from tests.deploy.planted import FAULTS, Planted
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
-from training import files, leases, queue
+from training import artifact_store
+from training.jobs import leases, queue
 from training.models import Coin, Dataset, Job, TrainingRun
 from training.rules import JobState
 
@@ -447,7 +449,7 @@ class Service(RuleBasedStateMachine):
                 leases.finish(job, JobState.SUCCEEDED, body=body)
 
     def _stored(self, sha256: str) -> bytes:
-        return self.damaged.get(sha256) or files.read(sha256)
+        return self.damaged.get(sha256) or artifact_store.read(sha256)
 
     def _damage_a_file(self, release: Release, pick: int) -> None:
         for place in release.coins.filter(bundle__isnull=False)[:1]:
@@ -455,7 +457,7 @@ class Service(RuleBasedStateMachine):
 
     def _damage(self, sha256: str, *, is_gone: bool) -> None:
         if sha256 not in self.damaged:
-            self.damaged[sha256] = files.read(sha256)
+            self.damaged[sha256] = artifact_store.read(sha256)
             _path(sha256).unlink() if is_gone else _path(sha256).write_bytes(b"\0" + self.damaged[sha256][1:])
 
     def _mend(self, sha256: str) -> None:
@@ -464,7 +466,9 @@ class Service(RuleBasedStateMachine):
     def _forget_what_was_mended(self) -> None:
         """By a worker that stored the same bytes again: two seeds' models may share a scaler."""
         self.damaged = {
-            sha256: data for sha256, data in self.damaged.items() if not files.is_intact(sha256, len(data))
+            sha256: data
+            for sha256, data in self.damaged.items()
+            if not artifact_store.is_intact(sha256, len(data))
         }
 
 
@@ -473,11 +477,11 @@ def _releases() -> list[Release]:
 
 
 def _path(sha256: str) -> Path:
-    return Path(default_storage.path(files.key(sha256)))
+    return Path(default_storage.path(artifact_store.key(sha256)))
 
 
 def _figures(measurement: Measurement, outcome: str) -> str:
-    """As `mlcore.measure` writes them, of this bundle, these candles and this baseline."""
+    """As `mlcore.evaluation.measure` writes them, of this bundle, these candles and this baseline."""
     made, against = measurement.bundle, measurement.baseline
     document = FIGURES[outcome](made.coin.symbol)
     document |= {

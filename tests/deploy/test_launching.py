@@ -8,14 +8,15 @@ from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
-from deploy import pointer, services
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import places_of
+from deploy.pointer import pointer
+from deploy.releases import settle
 from deploy.rules import Purpose, ReleaseState
-from deploy.services import settling
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
 from training.models import TrainingRun
@@ -196,7 +197,7 @@ def test_no_run_starts_for_a_release_called_off_since_it_was_read(
     read_before = Release.objects.select_related("status", "budget").get(pk=release.pk)
     (place, *_) = places_of(read_before)
     services.cancel(release, actor=LAUNCHER, reason="another batch size")
-    settling._advance_coin(read_before, place)
+    settle._advance_coin(read_before, place)
     assert not TrainingRun.objects.exists()
 
 

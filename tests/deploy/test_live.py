@@ -12,13 +12,15 @@ from django.test import Client
 from django.utils import timezone
 
 from audit.models import AuditEvent
-from deploy import alarms, pointer, services
+from deploy import services
+from deploy.alarms import detect
 from deploy.bots.live_rules import is_majority, must_hold_back
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
-from deploy.readiness import readiness
+from deploy.pointer import pointer
+from deploy.pointer.fallback import readiness
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
-from mlcore.bundle import CLASSES
-from mlcore.predictor import Prediction
+from mlcore.bundle.format import CLASSES
+from mlcore.bundle.predictor import Prediction
 from runtime.summary import Summaries
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
@@ -104,8 +106,8 @@ def window(epoch: int, instance: str = "desk-1", *, ill: bool = False, **changes
     return {**found[0].document(instance), **changes}
 
 
-def alarm(name: AlarmName) -> alarms.Trouble | None:
-    return next((t for t in alarms.found(readiness()) if t.name == name), None)
+def alarm(name: AlarmName) -> detect.Trouble | None:
+    return next((t for t in detect.found(readiness()) if t.name == name), None)
 
 
 def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from deploy.matrix import Matrix, matrix
 from deploy.models import Release
 from deploy.outcomes import places_of
-from gates.groups import ADVICE, EVIDENCE, PLAN, SKILL
-from gates.rules import ADVISORY_NAMES, GATES
+from deploy.releases.gate_table import Matrix, matrix
+from gates.catalogue.groups import ADVICE, EVIDENCE, PLAN, SKILL
+from gates.policy import ADVISORY_NAMES, GATES
 from tests import scenarios
 
 pytestmark = pytest.mark.django_db

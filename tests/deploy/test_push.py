@@ -21,15 +21,16 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import pointer, push, services
+from deploy import services
 from deploy.edge import freshness
 from deploy.edge.application import SIGNED_PATH, STREAM_PATH, Edge
+from deploy.pointer import pointer, push
 from tests import factories, scenarios
 from tests.deploy.serving import web
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.processes import Process, wait_until
 from tests.scenarios import APPROVER
-from training.workers import die_with_parent
+from training.jobs.worker_registry import die_with_parent
 
 pytestmark = pytest.mark.usefixtures("committed")
 

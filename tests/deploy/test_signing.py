@@ -16,15 +16,18 @@ from pytest_django import Settings
 from securesystemslib import dsse
 
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
-from deploy import alarms, pointer, readiness, services
+from common.errors import Conflict, InvalidInput, NotAllowed, Unavailable
+from deploy import services
+from deploy.alarms import detect
 from deploy.models import PointerMove, SigningKey
+from deploy.pointer import fallback as readiness
+from deploy.pointer import pointer
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
-from deploy.serving import keys, signing, snapshot, watermark
+from deploy.serving import keys, revision_log, signing, snapshot
 from deploy.serving.signing import Envelope
-from runtime.envelope import PublicKeys, Signed, verify
 from runtime.errors import EnvelopeRefused
+from runtime.protocol.envelope import PublicKeys, Signed, verify
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 
@@ -168,10 +171,10 @@ class TestKeys:
         scenarios.service_in_use()
         with pytest.raises(Unavailable, match=r"manage\.py keys create"):
             signing.envelope(NOON)
-        assert [t.name for t in alarms.troubles(readiness.readiness())] == [AlarmName.SIGNING]
+        assert [t.name for t in detect.troubles(readiness.readiness())] == [AlarmName.SIGNING]
         new_key()
         assert opened(signing.envelope(NOON)).snapshot.epoch == 1
-        assert alarms.troubles(readiness.readiness()) == []
+        assert detect.troubles(readiness.readiness()) == []
 
     def test_a_private_half_is_nowhere_but_in_its_file(
         self, folder: Path, caplog: pytest.LogCaptureFixture
@@ -262,7 +265,7 @@ class TestKeys:
         change(folder / f"{key.key_id}.pem")
         with pytest.raises(Unavailable, match=words):
             signing.envelope(NOON)
-        trouble = next(t for t in alarms.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
+        trouble = next(t for t in detect.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
         assert words in trouble.remedy
 
     @pytest.mark.parametrize(
@@ -300,14 +303,14 @@ class TestADatabaseBroughtBack:
     def test_signs_no_epoch_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
         with pytest.raises(Unavailable, match=r"advance_epoch --by 3 --reason"):
             signing.envelope(NOON)
-        trouble = next(t for t in alarms.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
+        trouble = next(t for t in detect.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
         assert "advance_epoch --by 3" in trouble.remedy
         assert json.loads(snapshot.current().body)["epoch"] == 1, "people still see where it stands"
 
     def test_signs_no_epoch_again_with_another_content(self, restored: PointerMove) -> None:
         services.pin(actor=APPROVER, reason="V6 is broken")
         services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, epoch=2)
-        now, mark = pointer.current(), watermark.of(snapshot.service_name())
+        now, mark = pointer.current(), revision_log.of(snapshot.service_name())
         assert now is not None
         assert mark is not None
         assert now.epoch == mark.epoch == 3
@@ -320,7 +323,7 @@ class TestADatabaseBroughtBack:
         move = services.advance_epoch(3, actor=APPROVER, reason="restored from the night's backup")
         assert (move.epoch, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
         assert opened(signing.envelope(NOON)).snapshot.epoch == 4
-        assert all(t.name != AlarmName.SIGNING for t in alarms.troubles(readiness.readiness()))
+        assert all(t.name != AlarmName.SIGNING for t in detect.troubles(readiness.readiness()))
         event = AuditEvent.objects.get(pk=move.audit_seq)
         assert (event.kind, event.actor) == ("pointer.advanced", "anna")
         assert event.reason.startswith("restored from the night's backup — as epoch 1: ")
@@ -341,20 +344,20 @@ class TestADatabaseBroughtBack:
     def test_a_mark_that_cannot_be_read_signs_nothing(self, folder: Path) -> None:
         scenarios.service_in_use()
         signing.envelope(NOON)
-        (folder / watermark.FILE_NAME).write_text("{")
+        (folder / revision_log.FILE_NAME).write_text("{")
         with pytest.raises(Unavailable, match=r"signed\.json"):
             signing.envelope(NOON)
 
     def test_whatever_is_signed_stands_on_the_disk_by_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
         scenarios.service_in_use()
-        flush, sign, found = os.fsync, dsse.Envelope.sign, list[watermark.Mark | None]()
+        flush, sign, found = os.fsync, dsse.Envelope.sign, list[revision_log.Mark | None]()
 
         def slowly(descriptor: int) -> None:
             time.sleep(0.05)
             flush(descriptor)
 
         def noted(sealed: dsse.Envelope, signer: Any) -> Any:
-            found.append(watermark.of(snapshot.service_name()))
+            found.append(revision_log.of(snapshot.service_name()))
             return sign(sealed, signer)
 
         monkeypatch.setattr(os, "fsync", slowly)
@@ -368,7 +371,7 @@ class TestADatabaseBroughtBack:
         scenarios.service_in_use()
         signing.envelope(NOON)
         service = snapshot.service_name()
-        assert watermark.raise_to(service, watermark.Mark(9, "theirs"))
-        assert not watermark.raise_to(service, watermark.Mark(8, "ours"))
-        assert not watermark.raise_to(service, watermark.Mark(9, "ours"))
-        assert watermark.of(service) == watermark.Mark(9, "theirs")
+        assert revision_log.raise_to(service, revision_log.Mark(9, "theirs"))
+        assert not revision_log.raise_to(service, revision_log.Mark(8, "ours"))
+        assert not revision_log.raise_to(service, revision_log.Mark(9, "ours"))
+        assert revision_log.of(service) == revision_log.Mark(9, "theirs")

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from audit.errors import Conflict
 from audit.models import AuditEvent
-from deploy import alarms, pointer, services
-from deploy.board import board
+from common.errors import Conflict
+from deploy import services
+from deploy.alarms import detect
 from deploy.models import PointerMove
-from deploy.readiness import fallback_fitness
+from deploy.pointer import pointer
+from deploy.pointer.fallback import fallback_fitness
+from deploy.releases.board import board
 from deploy.rules import MoveKind, Purpose
 from deploy.serving import snapshot
 from tests import scenarios
@@ -60,14 +62,14 @@ def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinne
     scenarios.service_in_use()
     rehearsed = scenarios.Build(is_simulated=True).settled()
     services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", epoch=epoch())
-    assert alarms.troubles() == []
+    assert detect.troubles() == []
     settings.ALLOW_SIMULATED = False
-    (trouble,) = alarms.troubles()
+    (trouble,) = detect.troubles()
     assert (trouble.name, trouble.is_critical) == ("unfit", True)
     assert f"{rehearsed} was trained or judged on simulated candles (BTC, ETH, SOL)" in trouble.sentence
     services.record_alarms()
     services.pin(actor=APPROVER, reason="the rehearsal is over")
-    assert alarms.troubles() == []
+    assert detect.troubles() == []
     services.record_alarms()
     assert [event.kind for event in AuditEvent.objects.filter(kind__startswith="alarm.").order_by("seq")] == [
         "alarm.raised",

@@ -10,14 +10,15 @@ from django.utils import timezone
 
 from accounts.rules import Actor
 from audit import services as audit
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from audit.rules import canonical
-from deploy import pointer, services
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
+from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release
-from gates import circumstances
-from mlcore.verdicts import Verdict
+from deploy.pointer import pointer
+from gates import context
+from mlcore.verdict import Verdict
 from tests import factories, lifelike, scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
@@ -174,7 +175,7 @@ def test_a_diagnosis_from_then_on_says_so() -> None:
     place = release.coins.get(coin__symbol="ETH")
     assert place.diagnosis is not None
     withdraw(place.dataset)
-    candles = circumstances.of(place.diagnosis.measurement)["candles"]["measured"]
+    candles = context.of(place.diagnosis.measurement)["candles"]["measured"]
     assert (candles["verdict"], "withdrawn by olivia" in candles["sentence"]) == ("failed", True)
 
 

@@ -27,15 +27,16 @@ from deploy.models import Release, ReleaseStatus
 from deploy.outcomes import places_of
 from deploy.rules import Purpose, ReleaseState
 from deploy.serving import keys
-from mlcore import bundle_writer, fit
-from mlcore.recipes import RECIPES
+from mlcore.bundle import writer
+from mlcore.fitting import fit
+from mlcore.fitting.recipes import RECIPES
 from tests import factories, scenarios
 from tests.e2e.fire import simulated_datasets
 from tests.e2e.journal import Journal
 from tests.loopback import free_port
 from tests.processes import REPOSITORY, wait_until
 from tests.scenarios import APPROVER
-from training import files
+from training import artifact_store
 from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
 
@@ -62,21 +63,23 @@ def trained(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) -> Bu
     recipe = RECIPES[line]
     if line != "v5":
         recipe = recipe.with_parameters(epochs=1, batch_size=1024)
-    made = fit.fit(fit.prepare(files.read_candles(data), recipe), recipe, seed=seed, device="cpu")
+    made = fit.fit(fit.prepare(artifact_store.read_candles(data), recipe), recipe, seed=seed, device="cpu")
     described = {
         "coin": coin.symbol,
         "dataset_digest": data.digest,
         "simulated": True,
         "code_version": "test",
     }
-    written = bundle_writer.write_bundle(folder / f"{line}-{seed}-{coin}", made, **described)
+    written = writer.write_bundle(folder / f"{line}-{seed}-{coin}", made, **described)
     manifest = (written.folder / "manifest.json").read_text()
     bundle = Bundle.objects.create(
         digest=written.digest, coin=coin, line=line, dataset=data, manifest=manifest, is_simulated=True
     )
     for path in sorted(written.folder.iterdir()):
         content = path.read_bytes()
-        Artifact.objects.create(bundle=bundle, name=path.name, sha256=files.store(content), size=len(content))
+        Artifact.objects.create(
+            bundle=bundle, name=path.name, sha256=artifact_store.store(content), size=len(content)
+        )
     return bundle
 
 

@@ -13,10 +13,11 @@ from deploy import services
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import places_of
 from deploy.rules import ReleaseState
-from mlcore import bundle_writer, fit
-from mlcore.recipes import RECIPES
+from mlcore.bundle import writer
+from mlcore.fitting import fit
+from mlcore.fitting.recipes import RECIPES
 from tests.processes import Process, StartWorker, wait_until
-from training import files
+from training import artifact_store
 from training import services as training
 from training.models import Dataset
 
@@ -124,9 +125,9 @@ def digest_undisturbed(place: ReleaseCoin, folder: Path) -> str:
     """The digest of the same recipe, dataset and seed trained here, in one go."""
     assert place.run is not None
     recipe = RECIPES[place.run.line].with_parameters(**place.run.parameters)
-    prepared = fit.prepare(files.read_candles(place.dataset), recipe)
+    prepared = fit.prepare(artifact_store.read_candles(place.dataset), recipe)
     trained = fit.fit(prepared, recipe, seed=place.run.seed, device="cpu")
-    written = bundle_writer.write_bundle(
+    written = writer.write_bundle(
         folder,
         trained,
         coin=place.coin.symbol,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlcore.simulate import simulate
+from mlcore.data.simulate import simulate
 from runtime import Active, AsyncClient, Client, Decision
 
 COINS = ("BTC", "ETH", "SOL")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from deploy import pointer
 from deploy import services as deploy
+from deploy.pointer import pointer
 from deploy.rules import Purpose, ReleaseState
 from tests import factories, scenarios
 from tests.e2e.browser import chromium, find_chromium, sign_in

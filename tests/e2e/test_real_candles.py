@@ -11,17 +11,18 @@ from django.core.management import call_command
 from django.test import Client
 
 from audit.models import AuditEvent
-from deploy import pointer, services
-from deploy.comparison.rules import Answer
-from deploy.comparison.stored import report
+from deploy import services
 from deploy.models import Release
 from deploy.outcomes import places_of
+from deploy.pointer import pointer
+from deploy.reports.comparison import Answer
+from deploy.reports.stored import report
 from deploy.rules import MoveKind, ReleaseState
-from gates import runner as gate_runner
+from gates import worker as gate_runner
 from gates.models import Measurement
 from tests import factories, scenarios
-from training import runner as training_runner
 from training import services as training
+from training import worker as training_runner
 from training.models import TrainingRun
 from training.rules import Source
 

@@ -12,11 +12,13 @@ import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save
 
-from mlcore import bundle, features, graph
-from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
-from mlcore.foreign import Request, import_file
-from mlcore.graph import Layout
-from mlcore.prepared import Scaler
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle import onnx_export
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.bundle.onnx_export import Layout
+from mlcore.features import indicators
+from mlcore.features.scaler import Scaler
+from mlcore.importers.convert import Request, import_file
 from tests.faults.workshop import Case, Workshop
 
 
@@ -107,7 +109,7 @@ def infinite_variance(shop: Workshop) -> Case:
 
 
 def scaler_missing(shop: Workshop) -> Case:
-    files = {SCALER_FILE: None, MODEL_FILE: graph.build(shop.good.weights, None)}
+    files = {SCALER_FILE: None, MODEL_FILE: onnx_export.build(shop.good.weights, None)}
     return shop.rewritten(shop.good, files=files)
 
 
@@ -116,7 +118,7 @@ def scaler_of_another_coin(shop: Workshop) -> Case:
 
 
 def scaler_file_of_another_coin(shop: Workshop) -> Case:
-    files = {MODEL_FILE: graph.build(shop.good.weights, shop.good.scaler)}
+    files = {MODEL_FILE: onnx_export.build(shop.good.weights, shop.good.scaler)}
     return shop.rewritten(shop.good, scaler=shop.other_coin.scaler, files=files)
 
 
@@ -143,14 +145,14 @@ def scaler_file_rounded(shop: Workshop) -> Case:
     scaler = shop.good.scaler
     mean, scale = ([float(f"{value:.8g}") for value in values] for values in (scaler.mean, scaler.scale))
     figures = {"names": list(_columns()), "mean": mean, "scale": scale}
-    return shop.rewritten(shop.good, files={SCALER_FILE: bundle.canonical_json(figures)})
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.canonical_json(figures)})
 
 
 def scaler_applied_twice(shop: Workshop) -> Case:
-    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
     again = [
-        helper.make_node("Sub", ["scaled", graph.SCALER_MEAN], ["centred again"]),
-        helper.make_node("Div", ["centred again", graph.SCALER_SCALE], ["scaled again"]),
+        helper.make_node("Sub", ["scaled", onnx_export.SCALER_MEAN], ["centred again"]),
+        helper.make_node("Div", ["centred again", onnx_export.SCALER_SCALE], ["scaled again"]),
     ]
     return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "scaled", again)})
 
@@ -163,7 +165,7 @@ def scaler_folded_in_twice(shop: Workshop) -> Case:
 def scaler_folded_away(shop: Workshop) -> Case:
     """In the first layer instead of the graph: the same answers, and nobody can see by which scaler."""
     weights = _folded(shop)
-    return shop.rewritten(shop.good, weights=weights, files={MODEL_FILE: graph.build(weights, None)})
+    return shop.rewritten(shop.good, weights=weights, files={MODEL_FILE: onnx_export.build(weights, None)})
 
 
 def _folded(shop: Workshop) -> dict[str, np.ndarray]:
@@ -181,7 +183,7 @@ def not_a_number_in_the_scaler(shop: Workshop) -> Case:
     figures = {"names": list(_columns()), "mean": mean.tolist(), "scale": broken.scale.tolist()}
     files = {
         SCALER_FILE: json.dumps(figures).encode(),
-        MODEL_FILE: graph.build(shop.good.weights, broken),
+        MODEL_FILE: onnx_export.build(shop.good.weights, broken),
     }
     return shop.rewritten(shop.good, files=files, reports=False)
 
@@ -204,7 +206,7 @@ def features_in_alphabetical_order(shop: Workshop) -> Case:
 def scaler_names_in_another_order(shop: Workshop) -> Case:
     scaler = shop.good.scaler
     figures = {"names": sorted(_columns()), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
-    return shop.rewritten(shop.good, files={SCALER_FILE: bundle.canonical_json(figures)})
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.canonical_json(figures)})
 
 
 def another_schema_digest(shop: Workshop) -> Case:
@@ -221,7 +223,7 @@ def a_single_row_crashes(shop: Workshop) -> Case:
         helper.make_node("Mul", ["second row", "nothing"], ["zeros"]),
         helper.make_node("Add", ["scaled", "zeros"], ["scaled all the same"]),
     ]
-    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
     return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "scaled", nodes)})
 
 
@@ -235,7 +237,7 @@ def batch_norm_skipped_for_one_row(shop: Workshop) -> Case:
         helper.make_node("Equal", ["rows", "one"], ["is alone"]),
         helper.make_node("Where", ["is alone", "relu3", "normal3"], ["perhaps normal"]),
     ]
-    model = onnx.load_model_from_string(graph.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
     return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
 
 
@@ -244,7 +246,7 @@ def graph_of_other_weights(shop: Workshop) -> Case:
     weights = shop.good.weights
     random = np.random.default_rng(0)
     weights["fc4.weight"] += 0.01 * random.standard_normal(weights["fc4.weight"].shape).astype(np.float32)
-    files = {MODEL_FILE: graph.build(weights, shop.good.scaler)}
+    files = {MODEL_FILE: onnx_export.build(weights, shop.good.scaler)}
     return shop.rewritten(shop.good, files=files)
 
 
@@ -307,7 +309,9 @@ def manifest_edited(shop: Workshop) -> Case:
     """One field, and put in canonical form again: it reads well, and is not the manifest that was judged."""
     case = shop.copied(shop.good)
     path = case.folder / MANIFEST_FILE
-    path.write_bytes(bundle.canonical_json({**json.loads(path.read_bytes()), "code_version": "reviewed"}))
+    path.write_bytes(
+        bundle_format.canonical_json({**json.loads(path.read_bytes()), "code_version": "reviewed"})
+    )
     return case
 
 
@@ -315,14 +319,14 @@ def files_of_two_writings(shop: Workshop) -> Case:
     """Weights, graph and their entries of a second writing, under the digest of the first."""
     case = shop.copied(shop.good)
     weights = shop.second_seed.weights
-    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: graph.build(weights, shop.good.scaler)}
+    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: onnx_export.build(weights, shop.good.scaler)}
     document = json.loads((case.folder / MANIFEST_FILE).read_bytes())
     for name, content in data.items():
         (case.folder / name).write_bytes(content)
         document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    (case.folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
+    (case.folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
     return case
 
 
 def _columns() -> tuple[str, ...]:
-    return features.SCHEMAS["relative72"].columns
+    return indicators.SCHEMAS["relative72"].columns

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mlcore.candle_company import Neighbour
-from mlcore.simulate import simulate
-from mlcore.simulated_verdicts import Generator
+from mlcore.data.simulate import simulate
+from mlcore.quality.peers import Neighbour
+from mlcore.quality.simulated import Generator
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.markets import along, telling
 from tests.faults.workshop import BARS, NOISE, Case, Workshop

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mlcore import features, labels
-from mlcore.features import Schema
-from mlcore.fit import prepare
-from mlcore.prepared import Scaler
-from mlcore.simulate import simulate
-from mlcore.simulated_verdicts import Generator
-from mlcore.splits import Split
+from mlcore.data.simulate import simulate
+from mlcore.features import indicators, labels
+from mlcore.features.indicators import Schema
+from mlcore.features.scaler import Scaler
+from mlcore.features.splits import Split
+from mlcore.fitting.fit import prepare
+from mlcore.quality.simulated import Generator
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.markets import telling
 from tests.faults.planted_code import SOUND, Computing, planted
@@ -170,4 +170,4 @@ def _older_half_from_next_bar(frame: pl.DataFrame, schema: Schema | str) -> np.n
 
 
 def _column(name: str) -> int:
-    return features.SCHEMAS["relative72"].columns.index(name)
+    return indicators.SCHEMAS["relative72"].columns.index(name)

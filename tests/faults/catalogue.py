@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
 from tests.faults import broken_bytes as bytes_
 from tests.faults import broken_candles as candles_
 from tests.faults import broken_training as training

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gates.rules import GateOutcome
+from gates.policy import GateOutcome
 from tests.faults.catalogue import FAULTS
 from tests.faults.workshop import Workshop
 

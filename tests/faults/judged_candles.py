@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from mlcore import candles
-from mlcore.candle_company import Neighbour
-from mlcore.candle_verdicts import Judgement, judge
-from mlcore.simulated_verdicts import Generator, judge_simulated
-from mlcore.verdicts import Verdict
+from mlcore.data import candles
+from mlcore.quality.market_checks import Judgement, judge
+from mlcore.quality.peers import Neighbour
+from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ MARKET_CANDLES = CandleFacts()
 
 
 def judged(frame: pl.DataFrame, facts: CandleFacts) -> dict[str, Any]:
-    """As `gates.circumstances` has it of a stored dataset."""
+    """As `gates.context` has it of a stored dataset."""
     judgement = _judgement(frame, facts)
     against = [check.finding for check in judgement.checks if check.finding.verdict is not Verdict.PASSED]
     return {

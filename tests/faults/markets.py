@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from mlcore import labels
-from mlcore.candle_checks import check
+from mlcore.data.validation import check
+from mlcore.features import labels
 
 _START_MS = 1_609_459_200_000
 _VOLATILITY = 0.007

@@ -7,12 +7,12 @@ from unittest.mock import patch
 import numpy as np
 import polars as pl
 
-from mlcore import features
-from mlcore.features import Schema
+from mlcore.features import indicators
+from mlcore.features.indicators import Schema
 
 Computing = Callable[[pl.DataFrame, Schema | str], np.ndarray]
 
-SOUND: Computing = features.compute
+SOUND: Computing = indicators.compute
 
 
 @contextmanager
@@ -26,12 +26,12 @@ def planted(computing: Computing) -> Iterator[None]:
         return computing(frame, schema).astype(np.float32)
 
     def latest_at(frame: pl.DataFrame, bars: np.ndarray, schema: Schema | str) -> np.ndarray:
-        lookback = features.named(schema).lookback
+        lookback = indicators.named(schema).lookback
         windows = [frame.slice(bar - lookback + 1, lookback) for bar in bars.tolist()]
         return np.stack([rows(window, schema)[-1] for window in windows])
 
     def latest(frame: pl.DataFrame, schema: Schema | str) -> np.ndarray:
         return latest_at(frame, np.array([frame.height - 1]), schema)
 
-    with patch.multiple(features, compute=computing, rows=rows, latest_at=latest_at, latest=latest):
+    with patch.multiple(indicators, compute=computing, rows=rows, latest_at=latest_at, latest=latest):
         yield

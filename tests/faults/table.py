@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gates.rules import FULL_POLICY, GateOutcome
-from mlcore.simulate import COINS, simulate
-from mlcore.simulated_verdicts import Generator
+from gates.policy import FULL_POLICY, GateOutcome
+from mlcore.data.simulate import COINS, simulate
+from mlcore.quality.simulated import Generator
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.workshop import RECIPE, Workshop, caught_by

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gates.rules import FULL_POLICY, GateOutcome, Verdict, overall
-from mlcore.simulate import COINS
+from gates.policy import FULL_POLICY, GateOutcome, Verdict, overall
+from mlcore.data.simulate import COINS
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.table import REQUIRED, healthy
 from tests.faults.workshop import Workshop, caught_by

@@ -2,10 +2,10 @@
 
 import pytest
 
-from deploy.comparison.failures import FAILURES
-from deploy.comparison.pictures import pictures
-from deploy.comparison.rules import Answer, Judged, Side, Word, compare
-from gates.rules import FULL_POLICY, evaluate, overall
+from deploy.reports.comparison import Answer, Judged, Side, Word, compare
+from deploy.reports.failures import FAILURES
+from deploy.reports.plots import pictures
+from gates.policy import FULL_POLICY, evaluate, overall
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.workshop import Case, Workshop
 

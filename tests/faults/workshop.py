@@ -10,17 +10,20 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save
 
-from gates import rules
-from gates.rules import FULL_POLICY, GateOutcome
-from mlcore import candles, features, graph
-from mlcore.bundle import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle_writer import scaler_file, write, write_bundle
-from mlcore.fit import Trained, fit, prepare
-from mlcore.measure import measure
-from mlcore.predictor import Predictor
-from mlcore.prepared import Prepared, Scaler
-from mlcore.provenance import smoothed_loss
-from mlcore.recipes import RECIPES, Recipe
+from gates import policy
+from gates.policy import FULL_POLICY, GateOutcome
+from mlcore.bundle import onnx_export
+from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
+from mlcore.bundle.predictor import Predictor
+from mlcore.bundle.writer import scaler_file, write, write_bundle
+from mlcore.data import candles
+from mlcore.evaluation.measure import measure
+from mlcore.evaluation.provenance import smoothed_loss
+from mlcore.features import indicators
+from mlcore.features.scaler import Scaler
+from mlcore.fitting.fit import Trained, fit, prepare
+from mlcore.fitting.prepared import Prepared
+from mlcore.fitting.recipes import RECIPES, Recipe
 from tests.faults.judged_candles import MARKET_CANDLES, CandleFacts, judged
 from tests.faults.markets import telling
 from tests.faults.planted_code import SOUND, Computing, planted
@@ -66,7 +69,7 @@ class Case:
 
     def outcomes(self) -> list[GateOutcome]:
         """Every gate's word under the full policy."""
-        return rules.evaluate(self.document(), FULL_POLICY, coin=self.candle_facts.coin)
+        return policy.evaluate(self.document(), FULL_POLICY, coin=self.candle_facts.coin)
 
     def _attempts(self, found: Mapping[str, Any]) -> dict[str, Any]:
         window = found.get("window") or {}
@@ -193,10 +196,10 @@ class Workshop:
         """
         held, scales = weights or good.weights, scaler or good.scaler
         payload: dict[str, bytes | None] = {
-            MODEL_FILE: graph.build(held, scales),
+            MODEL_FILE: onnx_export.build(held, scales),
             WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in held.items()}),
             SCALER_FILE: scaler_file(
-                good.scaler if scaler is None else scaler, features.SCHEMAS["relative72"]
+                good.scaler if scaler is None else scaler, indicators.SCHEMAS["relative72"]
             ),
         }
         payload |= files or {}
@@ -212,7 +215,7 @@ class Workshop:
 
     def logits(self, good: Good, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """What these weights say of every usable row."""
-        model = graph.build(weights, good.scaler)
+        model = onnx_export.build(weights, good.scaler)
         made = write(self.place(), {**_payload(good.bundle), MODEL_FILE: model}, good.document)
         return Predictor(made.folder).logits(good.prepared.examples.features)
 
@@ -243,7 +246,7 @@ class Workshop:
 def caught_by(outcomes: list[GateOutcome]) -> list[str]:
     """The required gates that did not pass."""
     return [
-        found.gate for found in outcomes if found.is_required and found.verdict is not rules.Verdict.PASSED
+        found.gate for found in outcomes if found.is_required and found.verdict is not policy.Verdict.PASSED
     ]
 
 

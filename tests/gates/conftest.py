@@ -11,10 +11,11 @@ import pytest
 
 from accounts.rules import Actor
 from gates.models import Measurement
-from mlcore import bundle_writer, fit
-from mlcore.recipes import RECIPES
-from mlcore.simulate import simulate
-from training import files
+from mlcore.bundle import writer
+from mlcore.data.simulate import simulate
+from mlcore.fitting import fit
+from mlcore.fitting.recipes import RECIPES
+from training import artifact_store
 from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
 
@@ -54,7 +55,7 @@ class Desk:
 
     def bundle(self, result: fit.Trained, *, coin: str = "BTC", registered_as: Coin | None = None) -> Bundle:
         """Write a bundle as a training worker does, and register it."""
-        written = bundle_writer.write_bundle(
+        written = writer.write_bundle(
             self.folder / f"written-{Bundle.objects.count()}",
             result,
             coin=coin,
@@ -72,15 +73,17 @@ class Desk:
         )
         for path in sorted(written.folder.iterdir()):
             data = path.read_bytes()
-            Artifact.objects.create(bundle=made, name=path.name, sha256=files.store(data), size=len(data))
+            Artifact.objects.create(
+                bundle=made, name=path.name, sha256=artifact_store.store(data), size=len(data)
+            )
         return made
 
     def stored(self, made: Bundle, name: str) -> Path:
         """Where the bytes of one file of a bundle lie."""
-        return self.folder / "store" / files.key(made.artifacts.get(name=name).sha256)
+        return self.folder / "store" / artifact_store.key(made.artifacts.get(name=name).sha256)
 
     def candles(self) -> Path:
-        return self.folder / "store" / files.key(self.dataset.digest.removeprefix("sha256:"))
+        return self.folder / "store" / artifact_store.key(self.dataset.digest.removeprefix("sha256:"))
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
     settings.STORAGES = {
         **settings.STORAGES,
         "default": {
-            "BACKEND": "training.storage.AtomicFileStorage",
+            "BACKEND": "training.atomic_storage.AtomicFileStorage",
             "OPTIONS": {"location": tmp_path / "store"},
         },
     }

@@ -7,7 +7,7 @@ from django.test import Client
 
 from gates import services
 from gates.models import GateResult
-from gates.rules import FULL_POLICY
+from gates.policy import FULL_POLICY
 from tests import factories, scenarios
 
 pytestmark = pytest.mark.django_db

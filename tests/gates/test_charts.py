@@ -7,9 +7,9 @@ from typing import Any
 import plotly.graph_objects as plotly
 import pytest
 
-from gates.charts import TITLES, charts, side_by_side
-from gates.drawing import BLUE, RED
-from gates.rules import FULL_POLICY, SEED_POLICY
+from common.plotting import BLUE, RED
+from gates.charts.diagnosis import TITLES, charts, side_by_side
+from gates.policy import FULL_POLICY, SEED_POLICY
 from tests.scenarios import collapsed, healthy
 
 SECTIONS = {

@@ -9,8 +9,8 @@ from django.core.management import call_command
 
 from accounts.rules import Role
 from audit import services as audit
-from audit.errors import NotAllowed
 from audit.models import AuditEvent
+from common.errors import NotAllowed
 from gates import services
 from gates.models import Diagnosis, GatePolicy, Measurement
 from tests import factories, scenarios

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gates.differences import Difference, differences
-from gates.groups import ADVICE, GROUPS, PLAN, group_of
-from gates.live import LIVE_GATES
-from gates.meanings import MEANINGS
-from gates.rules import ADVISORY_NAMES, FULL_POLICY, GATES, SEED_POLICY
+from gates.catalogue.groups import ADVICE, GROUPS, PLAN, group_of
+from gates.catalogue.live import LIVE_GATES
+from gates.catalogue.meanings import MEANINGS
+from gates.policy import ADVISORY_NAMES, FULL_POLICY, GATES, SEED_POLICY
+from gates.policy_changes import Difference, differences
 
 
 def changed(gate: str, **entry: Any) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gates.rules import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
-from mlcore.bootstrap import student_quantile
+from gates.policy import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
+from mlcore.evaluation.bootstrap import student_quantile
 from tests.gates.test_seed_gates import accuracy, changed
 from tests.scenarios import healthy, known
 

@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from audit.errors import InvalidInput
 from audit.rules import canonical
-from gates.differences import differences
+from common.errors import InvalidInput
+from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
 from gates.forms import ProposalForm
-from gates.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
 from gates.models import GatePolicy
-from gates.rules import FULL_POLICY, SEED_POLICY, checked_policy, eased
+from gates.policy import FULL_POLICY, SEED_POLICY, checked_policy, eased
+from gates.policy_changes import differences
 from gates.services import policy_in_force
-from mlcore import certainty
-from mlcore.verdicts import Finding, Verdict
+from mlcore import confidence_bands
+from mlcore.verdict import Finding, Verdict
 
 
 def counted(predictions: int, *, sure: float = 0.6, **changes: Any) -> Tally:
     """So many healthy predictions; `changes` says in what they are not."""
-    bands = [0] * certainty.BANDS
-    bands[certainty.band(sure)] = predictions
+    bands = [0] * confidence_bands.BANDS
+    bands[confidence_bands.band(sure)] = predictions
     third = predictions // 3
     healthy = Tally(
         predictions, 0, (predictions - 2 * third, third, third), tuple(bands), -2.6, 2.1, 3, predictions

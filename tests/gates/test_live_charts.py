@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from gates.drawing import BLUE, GREY, RED
-from gates.live import Tally
-from gates.live_charts import LIVE_TITLES, Reach, live_charts
-from gates.rules import FULL_POLICY
-from mlcore import certainty
+from common.plotting import BLUE, GREY, RED
+from gates.catalogue.live import Tally
+from gates.charts.live import LIVE_TITLES, Reach, live_charts
+from gates.policy import FULL_POLICY
+from mlcore import confidence_bands
 from tests import scenarios
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
 
 def tally(sure: float = 0.6, classes: tuple[int, int, int] = (30, 40, 30)) -> Tally:
-    bands = [0] * certainty.BANDS
-    bands[certainty.band(sure)] = 100
+    bands = [0] * confidence_bands.BANDS
+    bands[confidence_bands.band(sure)] = 100
     return Tally(100, 0, classes, tuple(bands), -2.0, 2.0)
 
 
@@ -52,14 +52,16 @@ def test_what_leaves_the_live_gates_is_red() -> None:
 def test_certainty_counts_from_the_level_on() -> None:
     bars = drawn(tally(), reaches(2.0))["live_confidence"]["data"][0]
     red = [
-        edge for edge, colour in zip(certainty.EDGES, bars["marker"]["color"], strict=False) if colour == RED
+        edge
+        for edge, colour in zip(confidence_bands.EDGES, bars["marker"]["color"], strict=False)
+        if colour == RED
     ]
     assert red == [0.9, 0.92, 0.94, 0.96, 0.98]
 
 
 def test_both_histograms_are_of_one_height_where_they_agree() -> None:
-    counts = [10] * certainty.BANDS
-    document = {"confidence": {"histogram": {"edges": list(certainty.EDGES), "counts": counts}}}
+    counts = [10] * confidence_bands.BANDS
+    document = {"confidence": {"histogram": {"edges": list(confidence_bands.EDGES), "counts": counts}}}
     whole = Tally(350, 0, (100, 150, 100), tuple(counts), -1.0, 1.0)
     live, before = drawn(whole, [], document)["live_confidence"]["data"]
     assert before["y"] == pytest.approx(live["y"])

@@ -16,11 +16,12 @@ from django.utils import timezone
 
 from audit.models import AuditEvent
 from audit.services import verify
-from gates import runner, services
+from gates import services
+from gates import worker as runner
 from gates.models import Diagnosis, Measurement
-from gates.rules import FULL_POLICY
+from gates.policy import FULL_POLICY
 from gates.tasks import measure as measure_task
-from mlcore.fit import Trained
+from mlcore.fitting.fit import Trained
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, earlier_v5, trained, with_a_nan
 from training import services as training
 from training.models import Coin
@@ -51,7 +52,7 @@ def wait_for_child(seconds: float = 20) -> psutil.Process:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process().children():
-            if "training.apart" in child.cmdline() and is_bounded(child):
+            if "training.jobs.sandbox" in child.cmdline() and is_bounded(child):
                 return child
         time.sleep(0.01)
     raise AssertionError("no measuring process was started")
@@ -215,7 +216,7 @@ def test_a_measuring_that_takes_too_long_is_stopped(asked: Ask, settings: Any) -
     diagnosis = measured(measurement := asked(trained("v7_fixed")))
     assert measurement.failure == "measuring took longer than 0.2 s and was stopped"
     assert diagnosis.verdict == "error"
-    assert not [child for child in psutil.Process().children() if "training.apart" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if "training.jobs.sandbox" in child.cmdline()]
 
 
 def test_candles_that_are_gone_fail_the_measuring(desk: Desk, asked: Ask) -> None:

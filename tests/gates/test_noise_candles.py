@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from deploy.rules import Outcome, Purpose, ReleaseState, Result, settle
-from gates.rules import SEED_POLICY, evaluate
-from mlcore import bundle_writer, candles, fit
-from mlcore.candle_verdicts import judge
-from mlcore.measure import measure
-from mlcore.recipes import RECIPES
-from mlcore.verdicts import Verdict
+from gates.policy import SEED_POLICY, evaluate
+from mlcore.bundle import writer
+from mlcore.data import candles
+from mlcore.evaluation.measure import measure
+from mlcore.fitting import fit
+from mlcore.fitting.recipes import RECIPES
+from mlcore.quality.market_checks import judge
+from mlcore.verdict import Verdict
 from tests import lifelike
 
 ROWS = 7122
@@ -24,7 +26,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recipe = RECIPES["v7_fixed"]
     trained = fit.fit(fit.prepare(frame, recipe), recipe, seed=1, device="cpu")
     folder: Path = tmp_path_factory.mktemp("noise") / "bundle"
-    written = bundle_writer.write_bundle(
+    written = writer.write_bundle(
         folder,
         trained,
         coin="BTC",

@@ -9,12 +9,12 @@ from django.db import DatabaseError, transaction
 
 from accounts.rules import Actor
 from audit import triggers
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed, Unavailable
 from audit.models import AuditEvent
 from audit.services import verify
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, Unavailable
 from gates import services
 from gates.models import GatePolicy, PolicyAdoption
-from gates.rules import FULL_POLICY, SEED_POLICY
+from gates.policy import FULL_POLICY, SEED_POLICY
 from gates.services import policies
 from tests import factories
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit.errors import InvalidInput
-from gates.rules import (
+from common.errors import InvalidInput
+from gates.policy import (
     FULL_POLICY,
     GATES,
     SEED_NAMES,

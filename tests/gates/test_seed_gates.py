@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gates.rules import SEED_POLICY, GateOutcome, Verdict, evaluate, overall
+from gates.policy import SEED_POLICY, GateOutcome, Verdict, evaluate, overall
 from tests.scenarios import collapsed, healthy
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR

@@ -9,12 +9,12 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from accounts.rules import GATE
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from audit.rules import canonical
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from gates import services
 from gates.models import Diagnosis, GateResult, Measurement
-from gates.rules import FULL_POLICY
+from gates.policy import FULL_POLICY
 from tests import factories, scenarios
 from training.models import Bundle, Dataset
 from training.rules import JobState

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlcore import candles, simulate
-from mlcore.bundle import Bundle
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import Trained, fit, prepare
-from mlcore.recipes import RECIPES
+from mlcore.bundle.format import Bundle
+from mlcore.bundle.writer import write_bundle
+from mlcore.data import candles, simulate
+from mlcore.fitting.fit import Trained, fit, prepare
+from mlcore.fitting.recipes import RECIPES
 
 REASON = (
     "CRPBOT_CANDLES_DIR is not set: this test needs the real candles (BTC.csv.gz, ETH.csv.gz, SOL.csv.gz)"

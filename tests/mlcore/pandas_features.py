@@ -1,4 +1,4 @@
-"""The 72 features once more, by pandas, straight from their definitions: what `mlcore.features` is checked against."""
+"""The 72 features by pandas, straight from their definitions: what `mlcore.features.indicators` is checked against."""
 
 import pandas as pd
 import polars as pl

@@ -12,11 +12,12 @@ import onnx
 import pytest
 from safetensors.numpy import load
 
-from mlcore import bundle, graph
-from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle import onnx_export
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.errors import BundleRefused
-from mlcore.features import SCHEMAS
-from mlcore.fit import Trained
+from mlcore.features.indicators import SCHEMAS
+from mlcore.fitting.fit import Trained
 from tests.mlcore.conftest import WriteBundle
 
 
@@ -29,7 +30,7 @@ def copy(v7_bundle: Bundle, tmp_path: Path) -> Path:
 def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads((folder / MANIFEST_FILE).read_bytes())
     change(document)
-    (folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
 
 
 @pytest.mark.parametrize("line", ["v5", "v6", "v7"])
@@ -45,7 +46,9 @@ def test_written_twice_in_two_folders_it_has_one_digest(
 
 def test_the_digest_is_the_sha256_of_the_manifest_as_it_lies_there(v7_bundle: Bundle) -> None:
     digest = hashlib.sha256((v7_bundle.folder / MANIFEST_FILE).read_bytes()).hexdigest()
-    assert v7_bundle.digest == f"sha256:{digest}" == bundle.manifest_digest(v7_bundle.manifest.document)
+    assert (
+        v7_bundle.digest == f"sha256:{digest}" == bundle_format.manifest_digest(v7_bundle.manifest.document)
+    )
 
 
 def test_the_manifest_says_all_that_is_needed_to_judge_and_to_repeat(v7_bundle: Bundle, v7: Trained) -> None:
@@ -97,7 +100,7 @@ def test_the_graph_is_valid_onnx_with_every_tensor_in_its_shape(
     model = onnx.load_model_from_string(written.payload(MODEL_FILE))
     onnx.checker.check_model(model, full_check=True)
     tensors = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    expected = graph.shapes(tensors)
+    expected = onnx_export.shapes(tensors)
     scaler = {} if line == "v6" else {"scaler.mean": (72,), "scaler.scale": (72,)}
     assert tensors == expected | scaler
 
@@ -116,24 +119,24 @@ def test_one_changed_byte_of_any_file_is_noticed(name: str, copy: Path) -> None:
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     with pytest.raises(BundleRefused, match=f"{name} is not the file the manifest names"):
-        bundle.verify(copy)
+        bundle_format.verify(copy)
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, WEIGHTS_FILE, SCALER_FILE])
 def test_a_missing_or_shortened_file_is_noticed(name: str, copy: Path) -> None:
     (copy / name).write_bytes((copy / name).read_bytes()[:-1])
     with pytest.raises(BundleRefused, match=f"{name} has .* bytes, the manifest says"):
-        bundle.verify(copy)
+        bundle_format.verify(copy)
     (copy / name).unlink()
     with pytest.raises(BundleRefused, match=f"{name} is missing"):
-        bundle.verify(copy)
+        bundle_format.verify(copy)
 
 
 def test_another_manifest_is_another_bundle(v7_bundle: Bundle, copy: Path) -> None:
     rewrite_manifest(copy, lambda document: document.update(coin="ETH"))
-    assert bundle.verify(copy).digest != v7_bundle.digest
+    assert bundle_format.verify(copy).digest != v7_bundle.digest
     with pytest.raises(BundleRefused, match=r"makes this bundle sha256:.*, expected sha256:"):
-        bundle.verify(copy, v7_bundle.digest)
+        bundle_format.verify(copy, v7_bundle.digest)
 
 
 MANIFEST_FAULTS: dict[str, tuple[bytes | Callable[[dict[str, Any]], object], str]] = {
@@ -161,14 +164,14 @@ def test_a_manifest_that_is_no_manifest_is_refused(
     else:
         rewrite_manifest(copy, fault)
     with pytest.raises(BundleRefused, match=reason):
-        bundle.read(copy)
+        bundle_format.read(copy)
 
 
 def test_a_manifest_edited_by_hand_is_refused_even_if_it_means_the_same(copy: Path) -> None:
     document = json.loads((copy / MANIFEST_FILE).read_bytes())
     (copy / MANIFEST_FILE).write_text(json.dumps(document, indent=2))
     with pytest.raises(BundleRefused, match="not in canonical form"):
-        bundle.read(copy)
+        bundle_format.read(copy)
 
 
 @pytest.mark.parametrize(
@@ -181,4 +184,4 @@ def test_a_manifest_edited_by_hand_is_refused_even_if_it_means_the_same(copy: Pa
 def test_a_schema_other_than_this_codes_is_refused(change: dict[str, str], reason: str, copy: Path) -> None:
     rewrite_manifest(copy, lambda document: document["schema"].update(change))
     with pytest.raises(BundleRefused, match=reason):
-        _ = bundle.read(copy).manifest.schema
+        _ = bundle_format.read(copy).manifest.schema

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlcore import candle_files, candles
+from mlcore.data import candles, readers
 from mlcore.errors import CandlesRefused
 
 HEADER = "timestamp,open,high,low,close,volume"
@@ -160,7 +160,7 @@ def test_the_message_counts_further_rows_with_the_same_fault() -> None:
 def test_a_file_that_would_fill_the_memory_is_refused(
     limit: str, value: int, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candle_files, limit, value)
+    monkeypatch.setattr(readers, limit, value)
     with pytest.raises(CandlesRefused, match=f"more than {value}"):
         candles.read_bytes(data, "a")
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlcore import candles
-from mlcore.candle_company import Neighbour
-from mlcore.candle_rows import row_checks
-from mlcore.candle_verdicts import LEAST_BARS, Judgement, judge
-from mlcore.simulate import simulate
-from mlcore.simulated_verdicts import Generator, judge_simulated
-from mlcore.verdicts import Verdict
+from mlcore.data import candles
+from mlcore.data.simulate import simulate
+from mlcore.quality.market_checks import LEAST_BARS, Judgement, judge
+from mlcore.quality.peers import Neighbour
+from mlcore.quality.rows import row_checks
+from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.verdict import Verdict
 from tests import lifelike
 
 PRICES = ["open", "high", "low", "close"]

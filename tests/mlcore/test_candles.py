@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlcore import candles, simulate
+from mlcore.data import candles, simulate
 from mlcore.errors import CandlesRefused
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlcore import candles, features, simulate
+from mlcore.data import candles, simulate
 from mlcore.errors import FeaturesRefused, NotEnoughBars
-from mlcore.features import SCHEMAS
+from mlcore.features import indicators
+from mlcore.features.indicators import SCHEMAS
 from tests.mlcore import pandas_features
 
 PANDAS = {"raw72": pandas_features.raw, "relative72": pandas_features.relative}
@@ -26,7 +27,7 @@ def in_scaled_units(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def agrees(frame: pl.DataFrame, name: str) -> None:
     theirs = PANDAS[name](frame)
-    ours = features.compute(frame, name)
+    ours = indicators.compute(frame, name)
     assert np.array_equal(np.isnan(ours), np.isnan(theirs.to_numpy()))
     assert in_scaled_units(ours, theirs.to_numpy()).max() < 1e-6
 
@@ -69,10 +70,10 @@ def test_the_digests_of_the_schemas_never_change() -> None:
 @both_schemas
 def test_another_order_of_columns_has_another_digest_and_gives_that_order(name: str) -> None:
     schema = SCHEMAS[name]
-    turned = features.Schema(name, schema.columns[::-1])
+    turned = indicators.Schema(name, schema.columns[::-1])
     assert turned.digest != schema.digest
     assert np.array_equal(
-        features.compute(MARKET, turned), features.compute(MARKET, schema)[:, ::-1], equal_nan=True
+        indicators.compute(MARKET, turned), indicators.compute(MARKET, schema)[:, ::-1], equal_nan=True
     )
 
 
@@ -80,61 +81,61 @@ def test_another_order_of_columns_has_another_digest_and_gives_that_order(name: 
 @settings(max_examples=25, deadline=None)
 @given(bars=st.integers(1, len(MARKET)))
 def test_features_at_a_bar_do_not_change_when_later_bars_are_removed(name: str, bars: int) -> None:
-    whole = features.compute(MARKET, name)[:bars]
-    assert np.array_equal(features.compute(MARKET[:bars], name), whole, equal_nan=True)
+    whole = indicators.compute(MARKET, name)[:bars]
+    assert np.array_equal(indicators.compute(MARKET[:bars], name), whole, equal_nan=True)
 
 
 @both_schemas
 @settings(max_examples=25, deadline=None)
-@given(bar=st.integers(features.LOOKBACK - 1, len(MARKET) - 1))
+@given(bar=st.integers(indicators.LOOKBACK - 1, len(MARKET) - 1))
 def test_the_bot_sees_bit_for_bit_what_training_saw(name: str, bar: int) -> None:
-    window = MARKET[bar - features.LOOKBACK + 1 : bar + 1]
-    trained_on = features.compute(MARKET, name)[bar : bar + 1].astype(np.float32)
-    assert np.array_equal(features.latest(window, name), trained_on)
+    window = MARKET[bar - indicators.LOOKBACK + 1 : bar + 1]
+    trained_on = indicators.compute(MARKET, name)[bar : bar + 1].astype(np.float32)
+    assert np.array_equal(indicators.latest(window, name), trained_on)
 
 
 @both_schemas
 def test_many_bars_at_once_have_the_bits_that_each_has_alone(name: str) -> None:
     bars = np.array([2047, 2048, 2500, *range(2_960, 3_000)])
-    alone = [features.latest(MARKET[: bar + 1], name) for bar in bars.tolist()]
-    assert np.array_equal(features.latest_at(MARKET, bars, name), np.concatenate(alone))
+    alone = [indicators.latest(MARKET[: bar + 1], name) for bar in bars.tolist()]
+    assert np.array_equal(indicators.latest_at(MARKET, bars, name), np.concatenate(alone))
 
 
 def test_among_many_bars_one_with_too_few_before_it_is_refused() -> None:
     with pytest.raises(NotEnoughBars, match="bar 2,046 has fewer than 2,048 bars"):
-        features.latest_at(MARKET, np.array([2046, 2500]), "relative72")
+        indicators.latest_at(MARKET, np.array([2046, 2500]), "relative72")
 
 
 @both_schemas
 def test_rows_are_the_same_features_in_single_precision(name: str) -> None:
     market = simulate.simulate("BTC", 33_000, 0.0, seed=9)  # longer than what is computed at once
-    expected = features.compute(market, name).astype(np.float32)
-    assert np.array_equal(features.rows(market, name), expected, equal_nan=True)
+    expected = indicators.compute(market, name).astype(np.float32)
+    assert np.array_equal(indicators.rows(market, name), expected, equal_nan=True)
 
 
 @both_schemas
 def test_a_long_history_gives_the_same_features_as_a_short_one(name: str) -> None:
     """A history longer than the stretch that is computed at once."""
     long = simulate.simulate("BTC", 40_000, 0.0, seed=9)
-    last = features.compute(long, name)[-500:]
-    assert np.array_equal(last, features.compute(long[-(500 + features.LOOKBACK) :], name)[-500:])
+    last = indicators.compute(long, name)[-500:]
+    assert np.array_equal(last, indicators.compute(long[-(500 + indicators.LOOKBACK) :], name)[-500:])
 
 
 @both_schemas
 def test_features_do_not_depend_on_the_price_of_a_coin_where_they_are_ratios(name: str) -> None:
     prices = ("open", "high", "low", "close")
     dearer = MARKET.with_columns(pl.col(column) * 1024 for column in prices)
-    changed = in_scaled_units(features.compute(dearer, name), features.compute(MARKET, name)) > 1e-9
+    changed = in_scaled_units(indicators.compute(dearer, name), indicators.compute(MARKET, name)) > 1e-9
     in_price_units = {"raw72": 25, "relative72": 0}
     assert changed.sum() == in_price_units[name]
 
 
 def test_one_bar_too_few_is_refused() -> None:
     with pytest.raises(NotEnoughBars, match="2,047 bars; a prediction needs the last 2,048"):
-        features.latest(MARKET[:2047], "relative72")
+        indicators.latest(MARKET[:2047], "relative72")
 
 
-def flat(bars: int = features.LOOKBACK, volume: float = 0.0) -> pl.DataFrame:
+def flat(bars: int = indicators.LOOKBACK, volume: float = 0.0) -> pl.DataFrame:
     """A market that stands still."""
     price = {name: pl.Series([123.45] * bars) for name in ("open", "high", "low", "close")}
     times = MARKET["timestamp"][:bars]
@@ -145,7 +146,7 @@ def flat(bars: int = features.LOOKBACK, volume: float = 0.0) -> pl.DataFrame:
 @pytest.mark.parametrize("volume", [0.0, 5.0])
 def test_a_market_that_stands_still_has_features_all_the_same(name: str, volume: float) -> None:
     row = dict(
-        zip(SCHEMAS[name].columns, features.latest(flat(volume=volume), name)[0].tolist(), strict=True)
+        zip(SCHEMAS[name].columns, indicators.latest(flat(volume=volume), name)[0].tolist(), strict=True)
     )
     assert [row[column] for column in ("rsi_14", "rsi_30", "stoch_k_14", "stoch_d_21")] == [50] * 4
     assert [row[column] for column in ("bb_position_20", "price_channel_position_50")] == [0.5] * 2
@@ -158,10 +159,10 @@ def test_a_bar_without_volume_costs_no_row(name: str) -> None:
     quiet = MARKET.with_columns(
         pl.when(pl.int_range(pl.len()) == 2_500).then(0.0).otherwise("volume").alias("volume")
     )
-    assert np.isfinite(features.compute(quiet, name)[2_400:]).all()
+    assert np.isfinite(indicators.compute(quiet, name)[2_400:]).all()
 
 
 def test_a_feature_beyond_float32_is_refused_and_named() -> None:
     huge = flat().with_columns(pl.col("open", "high", "low", "close") * 1e300)
     with pytest.raises(FeaturesRefused, match="sma_5 of the last bar is inf"):
-        features.latest(huge, "raw72")
+        indicators.latest(huge, "raw72")

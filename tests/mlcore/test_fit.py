@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mlcore import simulate
+from mlcore.data import simulate
 from mlcore.errors import MlcoreError, ResumeRefused
-from mlcore.features import SCHEMAS
-from mlcore.fit import EpochReport, Prepared, Trained, fit, prepare, resolve_device
-from mlcore.networks import Network, seeded
-from mlcore.recipes import RECIPES, Recipe
+from mlcore.features.indicators import SCHEMAS
+from mlcore.fitting.fit import EpochReport, Prepared, Trained, fit, prepare, resolve_device
+from mlcore.fitting.network import Network, seeded
+from mlcore.fitting.recipes import RECIPES, Recipe
 
 V7 = RECIPES["v7_fixed"]
 QUICK = V7.with_parameters(epochs=3, batch_size=256)
@@ -104,7 +104,7 @@ KILLED_SCRIPT = """
 import sys
 from pathlib import Path
 from tests.mlcore.test_fit import LONG, long_market
-from mlcore.fit import fit, prepare
+from mlcore.fitting.fit import fit, prepare
 
 folder = Path(sys.argv[1])
 

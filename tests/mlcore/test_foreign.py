@@ -12,11 +12,13 @@ import torch
 from onnx import helper
 from sklearn.preprocessing import StandardScaler
 
-from mlcore import bundle, features, foreign
-from mlcore.bundle import Bundle
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle.format import Bundle
+from mlcore.bundle.predictor import Predictor
 from mlcore.errors import MlcoreError
-from mlcore.inspection import Inspection
-from mlcore.predictor import Predictor
+from mlcore.evaluation.inspection import Inspection
+from mlcore.features import indicators
+from mlcore.importers import convert
 from tests import checkpoints
 from tests.checkpoints import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 
@@ -32,7 +34,7 @@ SAID: dict[str, Any] = {
 
 
 def imported(data: bytes, folder: Path, **said: Any) -> tuple[Bundle, list[str]]:
-    return foreign.import_file(data, foreign.Request(**{**SAID, **said}), folder / "bundle")
+    return convert.import_file(data, convert.Request(**{**SAID, **said}), folder / "bundle")
 
 
 def answers(data: bytes, folder: Path, rows: np.ndarray = ROWS, **said: Any) -> np.ndarray:
@@ -292,10 +294,10 @@ class TestNothingIsGuessed:
 
     def test_the_manifest_says_null_for_what_is_not_known(self, tmp_path: Path) -> None:
         made, _ = imported(saved(network().state_dict()), tmp_path)
-        manifest = bundle.verify(made.folder).manifest
+        manifest = bundle_format.verify(made.folder).manifest
         assert (manifest.cuts, manifest.dataset_digest, manifest.seed) == (None, None, None)
         assert manifest.document["windows"] is None and manifest.document["training"] is None
-        assert manifest.schema == features.SCHEMAS["raw72"]
+        assert manifest.schema == indicators.SCHEMAS["raw72"]
 
     def test_the_same_file_makes_the_same_bundle(self, tmp_path: Path) -> None:
         data = saved(network().state_dict())
@@ -346,7 +348,7 @@ def test_the_program_answers_with_a_refusal_and_lets_nothing_start(
         "--answer",
         "answer.json",
     ]
-    assert foreign.main(arguments) == 0
+    assert convert.main(arguments) == 0
     assert "neither a checkpoint" in json.loads(Path("answer.json").read_text())["refused"]
     with pytest.raises(PermissionError, match=r"os\.system"):
-        foreign._forbid_programs("os.system", (os.fsencode("true"),))
+        convert._forbid_programs("os.system", (os.fsencode("true"),))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mlcore import labels, simulate
+from mlcore.data import simulate
+from mlcore.features import labels
 
 CLOSE = simulate.simulate("BTC", 3_000, 0.0, seed=1)["close"].to_numpy()
 

@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gates.live import RECENT_PREDICTIONS, LiveOutcome, Tally, judge_live
-from gates.rules import FULL_POLICY
-from mlcore import certainty, features
-from mlcore.bundle import MANIFEST_FILE, Bundle, canonical_json
-from mlcore.fit import Trained
-from mlcore.predictor import Predictor, softmax
-from mlcore.verdicts import Verdict
+from gates.catalogue.live import RECENT_PREDICTIONS, LiveOutcome, Tally, judge_live
+from gates.policy import FULL_POLICY
+from mlcore import confidence_bands
+from mlcore.bundle.format import MANIFEST_FILE, Bundle, canonical_json
+from mlcore.bundle.predictor import Predictor, softmax
+from mlcore.features import indicators
+from mlcore.fitting.fit import Trained
+from mlcore.verdict import Verdict
 from runtime.summary import MOST_PREDICTIONS
 
 WINDOWS = 10_000
@@ -34,13 +35,13 @@ def in_blocks(rows: int, wanted: int, seed: int) -> np.ndarray:
 
 def tally(logits: np.ndarray, outside: np.ndarray | None = None) -> Tally:
     """What a bot would have counted of these predictions."""
-    sure = np.digitize(softmax(logits).max(axis=1), certainty.EDGES[1:-1])
+    sure = np.digitize(softmax(logits).max(axis=1), confidence_bands.EDGES[1:-1])
     down, neutral, up = np.bincount(logits.argmax(axis=1), minlength=3).tolist()
     return Tally(
         len(logits),
         0,
         (down, neutral, up),
-        tuple(np.bincount(sure, minlength=certainty.BANDS).tolist()),
+        tuple(np.bincount(sure, minlength=confidence_bands.BANDS).tolist()),
         float(logits.min()),
         float(logits.max()),
         0 if outside is None else int(outside.sum()),
@@ -102,7 +103,7 @@ def test_a_bundle_says_what_its_training_saw_and_a_prediction_how_much_lies_beyo
 ) -> None:
     predictor = Predictor(v7_bundle.folder)
     inside = predictor.predict(market).out_of_range
-    row = features.latest(market, predictor.schema)[0]
+    row = indicators.latest(market, predictor.schema)[0]
     fit = v7.prepared.examples.features[v7.prepared.examples.split.fit]
     assert inside == int(((row < fit.min(axis=0)) | (row > fit.max(axis=0))).sum())
     risen = [pl.col(name) * np.e for name in ("open", "high", "low", "close")]

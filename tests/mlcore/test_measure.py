@@ -13,13 +13,14 @@ import polars as pl
 import pytest
 from onnx import TensorProto, load_model_from_string
 
-from mlcore import candles, figures
-from mlcore.bootstrap import student_quantile
-from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import Trained, fit, prepare
-from mlcore.measure import measure
-from mlcore.recipes import RECIPES, Recipe
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
+from mlcore.bundle.writer import write_bundle
+from mlcore.data import candles
+from mlcore.evaluation import metrics
+from mlcore.evaluation.bootstrap import student_quantile
+from mlcore.evaluation.measure import measure
+from mlcore.fitting.fit import Trained, fit, prepare
+from mlcore.fitting.recipes import RECIPES, Recipe
 from tests.mlcore.conftest import WriteBundle
 
 
@@ -187,7 +188,7 @@ def rewritten(trained: Trained, write: WriteBundle, folder: Path, change: Callab
     """A bundle whose graph was changed and whose manifest was made to fit: only the content can tell."""
     import hashlib
 
-    from mlcore import bundle
+    from mlcore.bundle import format as bundle_format
 
     written = write(trained, folder)
     model = load_model_from_string(written.payload(MODEL_FILE))
@@ -196,8 +197,8 @@ def rewritten(trained: Trained, write: WriteBundle, folder: Path, change: Callab
     (folder / MODEL_FILE).write_bytes(data)
     document = json.loads((folder / MANIFEST_FILE).read_bytes())
     document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
-    return bundle.verify(folder)
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    return bundle_format.verify(folder)
 
 
 def bypass_scaler(model: Any) -> None:
@@ -262,7 +263,7 @@ def test_the_command_writes_the_same_figures_from_a_process_without_torch(
     (tmp_path / "market.canonical").write_bytes(candles.canonical_bytes(market))
     options = ["--bundle", v7_bundle.folder, "--candles", tmp_path / "market.canonical"]
     options += ["--digest", v7_bundle.digest, "--output", tmp_path / "figures.json"]
-    script = "import sys; from mlcore.measure import main; code = main(sys.argv[1:]); "
+    script = "import sys; from mlcore.evaluation.measure import main; code = main(sys.argv[1:]); "
     script += "sys.exit(code or 9 * bool({'torch', 'sklearn'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script, *map(str, options)], check=True)
     assert without_times(json.loads((tmp_path / "figures.json").read_bytes())) == without_times(healthy)
@@ -271,7 +272,14 @@ def test_the_command_writes_the_same_figures_from_a_process_without_torch(
 def test_the_command_refuses_candles_it_cannot_read(v7_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "damaged").write_bytes(b"crpbot")
     options = ["--bundle", v7_bundle.folder, "--candles", tmp_path / "damaged", "--digest", "sha256:0"]
-    command = [sys.executable, "-m", "mlcore.measure", *options, "--output", tmp_path / "figures.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlcore.evaluation.measure",
+        *options,
+        "--output",
+        tmp_path / "figures.json",
+    ]
     ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (
         2,
@@ -283,7 +291,7 @@ def test_the_command_refuses_candles_it_cannot_read(v7_bundle: Bundle, tmp_path:
 def test_the_interval_of_hits_in_runs_is_wider_than_that_of_single_hits() -> None:
     single = np.random.default_rng(0).random(3_600) < 0.7
     runs = np.repeat(single[:50], 72)
-    narrow, wide = figures.accuracy(single, seed=0), figures.accuracy(runs, seed=0)
+    narrow, wide = metrics.accuracy(single, seed=0), metrics.accuracy(runs, seed=0)
     width = 2 * student_quantile(0.975, 3_600 / 216 - 1) * np.sqrt(0.21 / 3_600)
     assert narrow["upper"] - narrow["lower"] == pytest.approx(width, rel=0.35)
     assert wide["upper"] - wide["lower"] > 4 * (narrow["upper"] - narrow["lower"])
@@ -300,7 +308,7 @@ def test_the_quantiles_of_students_t_are_those_of_the_tables(freedom: float, tab
 
 
 def test_a_short_window_still_has_two_blocks_and_so_an_interval() -> None:
-    found = figures.accuracy(np.arange(150) % 3 > 0, seed=0)
+    found = metrics.accuracy(np.arange(150) % 3 > 0, seed=0)
     assert found["block_bars"] == 75
     assert found["lower"] < found["point"] < found["upper"]
 
@@ -309,7 +317,7 @@ def test_the_interval_covers_the_true_accuracy_about_19_times_in_20() -> None:
     draws = np.random.default_rng(1)
     covered = 0
     for trial in range(200):
-        found = figures.accuracy(draws.random(1_800) < 0.7, seed=trial)
+        found = metrics.accuracy(draws.random(1_800) < 0.7, seed=trial)
         covered += found["lower"] <= 0.7 <= found["upper"]
     assert 0.90 <= covered / 200 <= 0.99
 

@@ -16,15 +16,19 @@ import pytest
 import torch
 from onnx import helper, load_model_from_string
 
-from mlcore import bundle, candles, causality, features, figures, graph, measure, provenance, skill, stability
-from mlcore.bootstrap import Blocks
-from mlcore.bundle import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle
-from mlcore.fit import Trained, fit
-from mlcore.graph import Layout
-from mlcore.inspection import Inspection
-from mlcore.prepared import Scaler
-from mlcore.recipes import RECIPES
-from mlcore.subject import Subject
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle import onnx_export
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle
+from mlcore.bundle.onnx_export import Layout
+from mlcore.data import candles
+from mlcore.evaluation import lookahead, measure, metrics, provenance, skill, stability
+from mlcore.evaluation.bootstrap import Blocks
+from mlcore.evaluation.context import Subject
+from mlcore.evaluation.inspection import Inspection
+from mlcore.features import indicators
+from mlcore.features.scaler import Scaler
+from mlcore.fitting.fit import Trained, fit
+from mlcore.fitting.recipes import RECIPES
 from tests.mlcore.conftest import WriteBundle
 
 SECTIONS = (
@@ -55,15 +59,15 @@ def restated(written: Bundle, folder: Path, change: Callable[[dict[str, Any]], o
     shutil.copytree(written.folder, folder)
     document = json.loads((folder / MANIFEST_FILE).read_bytes())
     change(document)
-    (folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
-    return bundle.verify(folder)
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    return bundle_format.verify(folder)
 
 
 def with_scaler_file(written: Bundle, folder: Path, change: Callable[[dict[str, Any]], object]) -> Bundle:
     def listed(document: dict[str, Any]) -> None:
         held = json.loads((folder / SCALER_FILE).read_bytes())
         change(held)
-        data = bundle.canonical_json(held)
+        data = bundle_format.canonical_json(held)
         (folder / SCALER_FILE).write_bytes(data)
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["files"][SCALER_FILE] = entry
@@ -142,14 +146,14 @@ def test_features_computed_without_the_future_are_those_of_the_whole_series(heal
 def test_a_feature_that_sees_one_bar_ahead_is_named(
     bars: int, v7_bundle: Bundle, market: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = features._FORMULAS["rsi_14"]
+    honest = indicators._FORMULAS["rsi_14"]
 
     def leaking(bars: Any) -> np.ndarray:
         values = honest.values(bars)
         return np.concatenate([values[..., 1:], values[..., -1:]], axis=-1)
 
-    monkeypatch.setitem(features._FORMULAS, "rsi_14", replace(honest, values=leaking))
-    found = asked(causality.causality, v7_bundle, market[:bars])
+    monkeypatch.setitem(indicators._FORMULAS, "rsi_14", replace(honest, values=leaking))
+    found = asked(lookahead.causality, v7_bundle, market[:bars])
     assert found["columns_differing"] == ["rsi_14"]
     assert found["largest_difference"] > 0.1
 
@@ -289,7 +293,7 @@ def test_two_columns_in_each_others_place_are_named(
     found = asked(
         provenance.schema, with_scaler_file(v7_bundle, tmp_path / "swapped", swap_two_columns), market
     )
-    columns = features.SCHEMAS["relative72"].columns
+    columns = indicators.SCHEMAS["relative72"].columns
     assert found["columns_out_of_place"] == [columns[3], columns[40]]
     assert found["statistics_match"] is False
 
@@ -445,7 +449,7 @@ def test_a_network_of_either_layout_is_followed(
     folder = tmp_path / "imported"
 
     def imported(document: dict[str, Any]) -> None:
-        data = graph.build(v7.weights, v7.scaler, layout)
+        data = onnx_export.build(v7.weights, v7.scaler, layout)
         (folder / MODEL_FILE).write_bytes(data)
         document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["parameters"]["layout"] = layout.value
@@ -475,19 +479,19 @@ def test_probabilities_that_come_true_as_often_as_they_say_are_calibrated() -> N
     random = np.random.default_rng(0)
     probabilities = random.dirichlet([1, 1, 1], 50_000)
     true = (probabilities.cumsum(axis=1) < random.random((50_000, 1))).sum(axis=1)
-    found = figures.calibration(probabilities, true)
+    found = metrics.calibration(probabilities, true)
     assert found["ece"] < 0.01
     assert (found["bins"], found["rows"]) == (15, 50_000)
 
 
 def test_certainty_that_is_wrong_half_the_time_is_not() -> None:
     probabilities = np.tile([1.0, 0.0, 0.0], (100, 1))
-    found = figures.calibration(probabilities, np.arange(100) % 2)
+    found = metrics.calibration(probabilities, np.arange(100) % 2)
     assert (found["ece"], found["brier"]) == (0.5, 1.0)
 
 
 def test_a_third_each_has_the_brier_score_of_knowing_nothing() -> None:
-    found = figures.calibration(np.full((9, 3), 1 / 3), np.arange(9) % 3)
+    found = metrics.calibration(np.full((9, 3), 1 / 3), np.arange(9) % 3)
     assert found["brier"] == pytest.approx(2 / 3)
     assert found["ece"] == pytest.approx(0)
 
@@ -522,7 +526,7 @@ def test_recent_hours_ten_times_as_wild_have_drifted(
     assert found["psi"]["volatility_20"] > 1
     assert found["over"] > 2 * healthy["drift"]["over"]
     assert found["largest"]["psi"] == max(found["psi"].values())
-    assert list(found["psi"]) == list(features.SCHEMAS["relative72"].columns)
+    assert list(found["psi"]) == list(indicators.SCHEMAS["relative72"].columns)
     assert (found["recent_rows"], found["fit_rows"]) == (500, 5_000)
 
 
@@ -554,7 +558,7 @@ def test_a_model_that_does_not_load_leaves_what_needs_none_of_it(
 
 def test_the_standard_error_of_single_hits_is_the_textbook_one() -> None:
     hits = np.random.default_rng(0).random(7_200) < 0.7
-    assert figures.accuracy(hits, seed=0)["standard_error"] == pytest.approx(np.sqrt(0.21 / 7_200), rel=0.15)
+    assert metrics.accuracy(hits, seed=0)["standard_error"] == pytest.approx(np.sqrt(0.21 / 7_200), rel=0.15)
 
 
 def test_the_same_seed_draws_the_same_blocks() -> None:
@@ -571,7 +575,14 @@ def test_the_command_takes_a_baseline_and_the_candles_of_the_training(
     (tmp_path / "newer").write_bytes(candles.canonical_bytes(newer))
     options = ["--bundle", v7_bundle.folder, "--candles", tmp_path / "newer", "--digest", v7_bundle.digest]
     options += ["--baseline", v5_bundle.folder, "--training", tmp_path / "training"]
-    command = [sys.executable, "-m", "mlcore.measure", *options, "--output", tmp_path / "figures.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlcore.evaluation.measure",
+        *options,
+        "--output",
+        tmp_path / "figures.json",
+    ]
     subprocess.run([str(part) for part in command], check=True)
     found = json.loads((tmp_path / "figures.json").read_bytes())
     expected = measured(v7_bundle, newer, baseline=v5_bundle.folder, training_frame=market)

@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 import torch
 
-from mlcore import bundle, features
-from mlcore.bundle import CLASSES, MANIFEST_FILE, MODEL_FILE, Bundle
+from mlcore.bundle import format as bundle_format
+from mlcore.bundle.format import CLASSES, MANIFEST_FILE, MODEL_FILE, Bundle
+from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.errors import BundleRefused, NotEnoughBars
-from mlcore.fit import Trained
-from mlcore.predictor import Predictor, softmax
+from mlcore.features import indicators
+from mlcore.fitting.fit import Trained
 from tests.mlcore.conftest import WriteBundle
 from tests.mlcore.test_fit import network_of
 
@@ -60,7 +61,7 @@ def test_a_prediction_names_direction_probabilities_and_the_bar_it_saw(
 
 def test_bars_before_the_lookback_change_nothing(v7_bundle: Bundle, market: pl.DataFrame) -> None:
     predictor = Predictor(v7_bundle.folder)
-    assert predictor.predict(market) == predictor.predict(market.tail(features.LOOKBACK))
+    assert predictor.predict(market) == predictor.predict(market.tail(indicators.LOOKBACK))
 
 
 def test_too_few_bars_are_refused(v7_bundle: Bundle, market: pl.DataFrame) -> None:
@@ -106,7 +107,7 @@ def test_a_model_that_cannot_be_run_is_refused(
 def test_a_bundle_of_other_classes_is_refused(v7_bundle: Bundle, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(v7_bundle.folder, tmp_path / "copy"))
     document = json.loads((folder / MANIFEST_FILE).read_bytes()) | {"classes": ["up", "neutral", "down"]}
-    (folder / MANIFEST_FILE).write_bytes(bundle.canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
     with pytest.raises(BundleRefused, match="classes"):
         Predictor(folder)
 
@@ -130,9 +131,15 @@ HEAVY = {"torch", "sklearn", "onnx", "safetensors", "pandas", "django", "celery"
 @pytest.mark.parametrize(
     ("modules", "allowed"),
     [
-        ("mlcore.candles, mlcore.features, mlcore.bundle, mlcore.predictor", set()),
-        ("mlcore.measure, mlcore.simulate, mlcore.recipes, mlcore.labels", {"onnx", "safetensors"}),
-        ("mlcore.fit", {"torch", "safetensors"}),
+        (
+            "mlcore.data.candles, mlcore.features.indicators, mlcore.bundle.format, mlcore.bundle.predictor",
+            set(),
+        ),
+        (
+            "mlcore.evaluation.measure, mlcore.data.simulate, mlcore.fitting.recipes, mlcore.features.labels",
+            {"onnx", "safetensors"},
+        ),
+        ("mlcore.fitting.fit", {"torch", "safetensors"}),
     ],
     ids=["what the bot imports", "what the gate imports", "what a worker imports"],
 )

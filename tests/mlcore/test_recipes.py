@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlcore.errors import InvalidParameter
-from mlcore.recipes import RECIPES
+from mlcore.fitting.recipes import RECIPES
 
 V7 = RECIPES["v7_fixed"]
 

@@ -6,11 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlcore import features, measure, prepared, side_by_side
-from mlcore.bundle import Bundle
+from mlcore import parallel
+from mlcore.bundle.format import Bundle
+from mlcore.bundle.predictor import Predictor
+from mlcore.data.simulate import simulate
 from mlcore.errors import FeaturesRefused
-from mlcore.predictor import Predictor
-from mlcore.simulate import simulate
+from mlcore.evaluation import measure
+from mlcore.features import indicators
+from mlcore.fitting import prepared
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +23,12 @@ def history() -> pl.DataFrame:
 
 
 def on(cores: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(side_by_side, "cores", lambda: cores)
+    patch.setattr(parallel, "cores", lambda: cores)
 
 
 def test_what_is_found_keeps_the_order_of_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
-    assert side_by_side.each(lambda number: number * number, range(100)) == [n * n for n in range(100)]
+    assert parallel.each(lambda number: number * number, range(100)) == [n * n for n in range(100)]
 
 
 def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,22 +43,22 @@ def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: 
         raise ValueError(f"number {number}")
 
     with pytest.raises(ValueError, match="number 0"):
-        side_by_side.each(fail, [0, 1])
+        parallel.each(fail, [0, 1])
 
 
 def test_numpys_error_state_holds_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     on(2, monkeypatch)
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        side_by_side.each(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
+        parallel.each(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
 
 
 def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
     before = threading.active_count()
-    seen = side_by_side.each(lambda _: threading.current_thread(), ["one"])
+    seen = parallel.each(lambda _: threading.current_thread(), ["one"])
     assert seen == [threading.current_thread()]
     meeting = threading.Barrier(2, timeout=10)
-    assert sorted(side_by_side.each(lambda _: meeting.wait(), "ab")) == [0, 1]
+    assert sorted(parallel.each(lambda _: meeting.wait(), "ab")) == [0, 1]
     assert threading.active_count() == before
 
 
@@ -69,7 +72,7 @@ def test_work_within_work_goes_to_the_same_threads_and_whoever_is_free_helps_wit
         meeting.wait()  # two of them at once, or the test fails by its timeout
         return threading.active_count() - before
 
-    assert side_by_side.each(lambda _: side_by_side.each(within, "abcd"), ["one", "two"]) == [[1] * 4] * 2
+    assert parallel.each(lambda _: parallel.each(within, "abcd"), ["one", "two"]) == [[1] * 4] * 2
     assert threading.active_count() == before
 
 
@@ -80,12 +83,12 @@ def test_who_waits_within_work_begins_nothing_that_is_not_its_own(monkeypatch: p
     def work(number: int) -> list[int]:
         with guard:  # as a figure is worked out that others need
             order.append(number)
-            found = side_by_side.each(lambda piece: 10 * number + piece, range(20))
+            found = parallel.each(lambda piece: 10 * number + piece, range(20))
             assert order[-1] == number
             return found
 
     wanted = [[10 * number + piece for piece in range(20)] for number in range(12)]
-    assert side_by_side.each(work, range(12)) == wanted
+    assert parallel.each(work, range(12)) == wanted
 
 
 def test_features_are_the_same_bits_on_one_core_and_on_three(
@@ -93,10 +96,10 @@ def test_features_are_the_same_bits_on_one_core_and_on_three(
 ) -> None:
     bars = np.linspace(3000, history.height - 1, 200).astype(int)
     on(1, monkeypatch)
-    whole, single = features.rows(history, "relative72"), features.latest_at(history, bars, "relative72")
+    whole, single = indicators.rows(history, "relative72"), indicators.latest_at(history, bars, "relative72")
     on(3, monkeypatch)
-    assert features.rows(history, "relative72").tobytes() == whole.tobytes()
-    assert features.latest_at(history, bars, "relative72").tobytes() == single.tobytes()
+    assert indicators.rows(history, "relative72").tobytes() == whole.tobytes()
+    assert indicators.latest_at(history, bars, "relative72").tobytes() == single.tobytes()
     assert single.tobytes() == whole[bars].tobytes()
 
 
@@ -111,7 +114,7 @@ def test_a_refused_bar_is_the_same_one_whatever_the_cores(
     for cores in (1, 3):
         on(cores, monkeypatch)
         with pytest.raises(FeaturesRefused) as refused:
-            features.latest_at(broken, bars, "relative72")
+            indicators.latest_at(broken, bars, "relative72")
         said.append(str(refused.value))
     assert said[0] == said[1]
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mlcore import examples, labels, simulate, splits
+from mlcore.data import simulate
 from mlcore.errors import NotEnoughBars
+from mlcore.features import examples, labels, splits
 
 
 @pytest.mark.parametrize("rows", [1_000, 1_001, 12_345, 43_599])

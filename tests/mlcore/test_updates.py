@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlcore.networks import Network, seeded
-from mlcore.updates import Objective, Updates, dropout_masks
+from mlcore.fitting.manual_backward import Objective, Updates, dropout_masks
+from mlcore.fitting.network import Network, seeded
 
 WEIGHTS = torch.tensor([0.9, 1.3, 0.8])
 ROWS, LABELS = torch.randn(65, 72, generator=torch.Generator().manual_seed(1)), torch.arange(65) % 3

@@ -15,17 +15,18 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.rules import Actor
-from deploy import pointer, services
+from deploy import services
 from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
+from deploy.pointer import pointer
 from deploy.rules import Running
 from gates import services as gates
-from gates.live import Tally
+from gates.catalogue.live import Tally
 from gates.models import Diagnosis
-from mlcore import certainty
+from mlcore import confidence_bands
 from tests import factories, lifelike, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
-from training import leases
 from training import services as training
+from training.jobs import leases
 from training.models import Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
 from training.rules import JobState
 
@@ -205,7 +206,7 @@ def told(epoch: int, coin: str, at: datetime, tally: Tally) -> None:
 
 
 def _predicted(number: int) -> Tally:
-    sure = [round(25 * math.exp(-(((edge - 0.57) / 0.09) ** 2) / 2)) for edge in certainty.EDGES[:-1]]
+    sure = [round(25 * math.exp(-(((edge - 0.57) / 0.09) ** 2) / 2)) for edge in confidence_bands.EDGES[:-1]]
     finite, down = sum(sure), 60 + 5 * (number % 7)
     classes = (down, 90, finite - down - 90)
     least, greatest = -2.6 - 0.2 * math.sin(number), 2.1 + 0.3 * math.cos(number)
@@ -213,7 +214,7 @@ def _predicted(number: int) -> Tally:
 
 
 def _predicted_by_v6(turn: int) -> Tally:
-    certain = (0,) * (certainty.BANDS - 1) + (100,)
+    certain = (0,) * (confidence_bands.BANDS - 1) + (100,)
     return Tally(100, 0, (98, 1, 1), certain, -12_527.0 + 900 * turn, 9_301.0 - 700 * turn, 1400, 100)
 
 

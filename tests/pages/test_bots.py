@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from deploy import alarms, services
+from deploy import services
+from deploy.alarms import detect
 from deploy.models import Acknowledgement, Bot, Convergence, Release
 from tests import scenarios
 from tests.pages import scene
@@ -65,7 +66,7 @@ def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: Signe
     assert "Stale since 2 hours ago" in page
     assert "Its last error: epoch 3 is in use but not kept" in page
     assert re.search(r"paper new following – no model none", page)
-    assert {trouble.name for trouble in alarms.troubles()} >= {"mixture", "silent"}
+    assert {trouble.name for trouble in detect.troubles()} >= {"mixture", "silent"}
     assert "What a bot runs is not what its epoch's release holds" in shown(signed_in, "/")
 
 

@@ -11,13 +11,13 @@ from django.http import HttpResponse
 from django.utils.html import escape
 
 from audit.models import AuditEvent
-from deploy import pointer
 from deploy.models import PointerMove, Release
+from deploy.pointer import pointer
 from gates import services as gates
-from gates.live import DEFAULT_LIVE
-from gates.meanings import meaning
+from gates.catalogue.live import DEFAULT_LIVE
+from gates.catalogue.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
-from gates.rules import GATES, SEED_NAMES
+from gates.policy import GATES, SEED_NAMES
 from gates.services import policy_in_force
 from tests import checkpoints, factories
 from tests.pages import scene

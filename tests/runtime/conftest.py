@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlcore.bundle_writer import write_bundle
-from mlcore.fit import Trained, fit, prepare
-from mlcore.predictor import Predictor
-from mlcore.recipes import RECIPES
-from mlcore.simulate import simulate
+from mlcore.bundle.predictor import Predictor
+from mlcore.bundle.writer import write_bundle
+from mlcore.data.simulate import simulate
+from mlcore.fitting.fit import Trained, fit, prepare
+from mlcore.fitting.recipes import RECIPES
 from runtime import Active, Client
 from tests.runtime.gate import TOKEN, Gate, Release
 

@@ -14,7 +14,7 @@ from typing import Any
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from mlcore import bundle
+from mlcore.bundle import format as bundle_format
 
 TOKEN = "bot-token-Zx81"
 SIGNED_PATH = "/api/v1/active/signed/"
@@ -170,7 +170,7 @@ def _announced(release: Release) -> dict[str, Any]:
 
 
 def _model(folder: Path) -> dict[str, Any]:
-    read = bundle.read(folder)
+    read = bundle_format.read(folder)
     files = {}
     for path in sorted(folder.iterdir()):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -26,7 +26,7 @@ from securesystemslib.signer import CryptoSigner
 
 from runtime import Active, AnswerExpired, CacheFailed, Client, EnvelopeRefused
 from runtime.errors import ClientError, EpochRefused, FileRefused, SetRefused
-from runtime.events import MAX_EVENT_BYTES
+from runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.gate import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Gate, Release
 

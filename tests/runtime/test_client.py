@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlcore.bundle.predictor import Predictor
+from mlcore.data.simulate import simulate
 from mlcore.errors import CandlesRefused, NotEnoughBars
-from mlcore.fit import fit, prepare
-from mlcore.predictor import Predictor
-from mlcore.recipes import RECIPES
-from mlcore.simulate import simulate
+from mlcore.fitting.fit import fit, prepare
+from mlcore.fitting.recipes import RECIPES
 from runtime import Active, UnknownCoin
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, write
 from tests.runtime.gate import SIGNED_PATH, TOKEN, Gate, Release

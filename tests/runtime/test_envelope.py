@@ -12,8 +12,8 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 from runtime import AnswerExpired, Client, EnvelopeRefused, Misconfigured
-from runtime.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify
 from runtime.errors import EpochRefused
+from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.gate import SIGNED_PATH, VALID_FOR, Gate, Release
 

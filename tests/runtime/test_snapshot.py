@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import SnapshotRefused
-from runtime.snapshot import MAX_FILE_BYTES, parse
+from runtime.protocol.snapshot import MAX_FILE_BYTES, parse
 
 HEX = "ab" * 32
 

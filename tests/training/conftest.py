@@ -10,6 +10,6 @@ def store(settings: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "files"
     settings.STORAGES = {
         **settings.STORAGES,
-        "default": {"BACKEND": "training.storage.AtomicFileStorage", "OPTIONS": {"location": folder}},
+        "default": {"BACKEND": "training.atomic_storage.AtomicFileStorage", "OPTIONS": {"location": folder}},
     }
     return folder

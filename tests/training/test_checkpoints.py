@@ -17,15 +17,16 @@ from onnx import helper
 from sklearn.preprocessing import StandardScaler
 
 from accounts.rules import Actor
-from audit.errors import InvalidInput, NotAllowed
 from audit.models import AuditEvent
 from audit.services import verify
+from common.errors import InvalidInput, NotAllowed
 from gates import services as gates
-from mlcore import candles, examples, simulate
-from mlcore.predictor import Predictor
+from mlcore.bundle.predictor import Predictor
+from mlcore.data import candles, simulate
+from mlcore.features import examples
 from tests import checkpoints, factories
 from tests.checkpoints import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
-from training import files, services
+from training import artifact_store, services
 from training.models import Artifact, Bundle, Coin, Dataset
 
 pytestmark = pytest.mark.django_db
@@ -152,7 +153,9 @@ class TestWhatIsKept:
         )
         assert bundle.origin.startswith("imported from BTC.onnx sha256:")
         assert {"manifest.json", "model.onnx"} <= set(bundle.artifacts.values_list("name", flat=True))
-        assert all(files.is_intact(artifact.sha256, artifact.size) for artifact in Artifact.objects.all())
+        assert all(
+            artifact_store.is_intact(artifact.sha256, artifact.size) for artifact in Artifact.objects.all()
+        )
         event = AuditEvent.objects.get(kind="bundle.imported")
         detail = json.loads(event.body)["detail"]
         assert (event.actor, detail["digest"], detail["schema"]) == ("olivia", bundle.digest, "raw72")

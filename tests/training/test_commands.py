@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests import factories, lifelike
-from training import leases
+from training.jobs import leases
 from training.models import Dataset, TrainingRun
 from training.rules import JobState
 

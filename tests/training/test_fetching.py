@@ -6,9 +6,9 @@ from typing import Any
 import ccxt
 import pytest
 
-from audit.errors import InvalidInput, NotAllowed, Unavailable
+from common.errors import InvalidInput, NotAllowed, Unavailable
 from tests import factories
-from training import exchange, files, services
+from training import artifact_store, exchange, services
 from training.models import Dataset
 from training.rules import Source
 
@@ -69,7 +69,7 @@ def test_all_complete_bars_become_a_dataset(binance: Any) -> None:
     assert dataset.source == Source.EXCHANGE
     assert dataset.origin == "binance BTC/USDT 1h"
     assert not dataset.is_simulated
-    assert files.read_candles(dataset)["open"][-1] == 100 + 2498
+    assert artifact_store.read_candles(dataset)["open"][-1] == 100 + 2498
     assert len(binance.last.pages) == 3
 
 

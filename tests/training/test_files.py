@@ -14,10 +14,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from mlcore import bundle as bundles
+from mlcore.bundle import format as bundles
 from tests import factories, processes
-from training import files, runner
-from training.files import FileLost, StoreAway
+from training import artifact_store, worker
+from training.artifact_store import FileLost, StoreAway
 
 DATA = b"some bytes of a bundle"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -33,56 +33,56 @@ class TestAStore:
         return str(request.param)
 
     def test_gives_back_what_it_was_given_under_its_hash(self) -> None:
-        assert files.store(DATA) == SHA256
-        assert files.read(SHA256) == DATA
-        assert files.is_intact(SHA256, len(DATA))
-        with files.open_stream(SHA256) as stream:
+        assert artifact_store.store(DATA) == SHA256
+        assert artifact_store.read(SHA256) == DATA
+        assert artifact_store.is_intact(SHA256, len(DATA))
+        with artifact_store.open_stream(SHA256) as stream:
             assert stream.read() == DATA
 
     def test_keeps_one_copy_of_the_same_bytes(self) -> None:
-        assert files.store(DATA) == files.store(DATA)
-        assert files.read(SHA256) == DATA
+        assert artifact_store.store(DATA) == artifact_store.store(DATA)
+        assert artifact_store.read(SHA256) == DATA
 
     def test_tells_missing_bytes(self) -> None:
-        assert not files.is_intact(SHA256, len(DATA))
+        assert not artifact_store.is_intact(SHA256, len(DATA))
         with pytest.raises(FileLost, match=f"{SHA256} is missing"):
-            files.read(SHA256)
+            artifact_store.read(SHA256)
         with pytest.raises(FileLost, match="missing"):
-            files.open_stream(SHA256)
+            artifact_store.open_stream(SHA256)
 
     def test_tells_damaged_bytes_and_is_mended_by_storing_them_again(self) -> None:
-        files.store(DATA)
+        artifact_store.store(DATA)
         overwrite(DATA.replace(b"bundle", b"bungle"))
-        assert not files.is_intact(SHA256, len(DATA))
+        assert not artifact_store.is_intact(SHA256, len(DATA))
         with pytest.raises(FileLost, match="damaged"):
-            files.read(SHA256)
-        files.store(DATA)
-        assert files.read(SHA256) == DATA
+            artifact_store.read(SHA256)
+        artifact_store.store(DATA)
+        assert artifact_store.read(SHA256) == DATA
 
     def test_is_not_fooled_by_a_wrong_size(self) -> None:
-        files.store(DATA)
-        assert not files.is_intact(SHA256, len(DATA) + 1)
+        artifact_store.store(DATA)
+        assert not artifact_store.is_intact(SHA256, len(DATA) + 1)
 
     @pytest.mark.django_db
     def test_holds_datasets(self) -> None:
         dataset = factories.market(bars=200)
-        assert files.read_candles(dataset).height == 200
+        assert artifact_store.read_candles(dataset).height == 200
 
     def test_holds_checkpoints_until_they_are_dropped(self) -> None:
-        checkpoint = files.store_checkpoint(5, 2, 7, b"state")
+        checkpoint = artifact_store.store_checkpoint(5, 2, 7, b"state")
         assert checkpoint == "checkpoints/run-5/2-7"
-        assert files.read_checkpoint(checkpoint) == b"state"
-        files.delete_checkpoint(checkpoint)
-        files.delete_checkpoint(checkpoint)
+        assert artifact_store.read_checkpoint(checkpoint) == b"state"
+        artifact_store.delete_checkpoint(checkpoint)
+        artifact_store.delete_checkpoint(checkpoint)
         with pytest.raises(FileLost, match="run-5/2-7"):
-            files.read_checkpoint(checkpoint)
+            artifact_store.read_checkpoint(checkpoint)
 
 
 def overwrite(data: bytes) -> None:
     from django.core.files.base import ContentFile
     from django.core.files.storage import default_storage
 
-    default_storage.save(files.key(SHA256), ContentFile(data))
+    default_storage.save(artifact_store.key(SHA256), ContentFile(data))
 
 
 @pytest.fixture(scope="session")
@@ -124,12 +124,12 @@ def bucket(s3_endpoint: str, settings: Any, request: pytest.FixtureRequest) -> A
 def test_a_run_trained_on_s3_leaves_its_bundle_there_and_no_checkpoint(
     bucket: Any, committed: None, tmp_path: Path
 ) -> None:
-    run = runner.train(factories.run(factories.market()).pk, worker_name="here@test", device="cpu")
+    run = worker.train(factories.run(factories.market()).pk, worker_name="here@test", device="cpu")
     assert run is not None
     assert run.bundle is not None
     kept = {stored.key for stored in bucket.objects.all()}
-    wanted = {files.key(artifact.sha256) for artifact in run.bundle.artifacts.all()}
-    assert kept == wanted | {files.key(run.dataset.digest.removeprefix("sha256:"))}
+    wanted = {artifact_store.key(artifact.sha256) for artifact in run.bundle.artifacts.all()}
+    assert kept == wanted | {artifact_store.key(run.dataset.digest.removeprefix("sha256:"))}
     factories.bundle_folder(run.bundle, tmp_path)
     assert bundles.verify(tmp_path, run.bundle.digest)
 
@@ -141,22 +141,22 @@ def test_an_s3_that_is_away_is_said_so_and_not_taken_for_lost_files(bucket: Any,
         "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options},
     }
     with pytest.raises(StoreAway, match="does not answer"):
-        files.read(SHA256)
+        artifact_store.read(SHA256)
     with pytest.raises(StoreAway):
-        files.is_intact(SHA256, len(DATA))
+        artifact_store.is_intact(SHA256, len(DATA))
 
 
 def test_a_folder_without_room_is_said_so(store: Path) -> None:
     store.parent.mkdir(exist_ok=True)
     store.write_text("a file where the folder should be")
     with pytest.raises(StoreAway):
-        files.store(DATA)
+        artifact_store.store(DATA)
 
 
 WRITER = """
 import os, sys, django
 from django.conf import settings
-settings.configure(STORAGES={"default": {"BACKEND": "training.storage.AtomicFileStorage",
+settings.configure(STORAGES={"default": {"BACKEND": "training.atomic_storage.AtomicFileStorage",
                                          "OPTIONS": {"location": sys.argv[1]}}})
 django.setup()
 from django.core.files.base import File

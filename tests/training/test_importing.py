@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from audit.errors import InvalidInput, NotAllowed, NotFound
 from audit.models import AuditEvent
+from common.errors import InvalidInput, NotAllowed, NotFound
 from tests import factories
-from training import files, services
+from training import artifact_store, services
 from training.models import Coin, Dataset
 
 pytestmark = pytest.mark.django_db
@@ -50,8 +50,8 @@ def test_a_sound_file_becomes_a_dataset_with_its_event(btc: Coin) -> None:
 
 def test_what_is_stored_is_what_was_imported(btc: Coin) -> None:
     dataset = import_(btc, factories.candle_csv(4))
-    assert files.read_candles(dataset)["close"].to_list() == [105.0] * 4
-    assert files.is_intact(dataset.digest.removeprefix("sha256:"), dataset.size)
+    assert artifact_store.read_candles(dataset)["close"].to_list() == [105.0] * 4
+    assert artifact_store.is_intact(dataset.digest.removeprefix("sha256:"), dataset.size)
 
 
 def test_the_same_candles_in_another_form_are_the_same_dataset_and_no_second_event(btc: Coin) -> None:

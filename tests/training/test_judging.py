@@ -11,10 +11,10 @@ from django.db import IntegrityError, transaction
 
 from audit.models import AuditEvent
 from deploy.services import withdraw_dataset
-from mlcore.candles import canonical_bytes
-from mlcore.verdicts import Verdict
+from mlcore.data.candles import canonical_bytes
+from mlcore.verdict import Verdict
 from tests import factories, lifelike
-from training import files, services
+from training import artifact_store, services
 from training.models import Coin, Dataset, RunLine
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +39,7 @@ def before_verdicts(coin: Coin, frame: pl.DataFrame, **columns: object) -> Datas
     data = canonical_bytes(frame)
     return Dataset.objects.create(
         coin=coin,
-        digest=f"sha256:{files.store(data)}",
+        digest=f"sha256:{artifact_store.store(data)}",
         source="upload",
         rows=frame.height,
         first_at=frame["timestamp"][0],
@@ -63,7 +63,7 @@ def test_a_market_passes_and_its_event_says_so(btc: Coin) -> None:
 def test_noise_is_kept_with_what_was_found_and_refused_where_a_release_would_train_on_it(btc: Coin) -> None:
     dataset = import_(btc, lifelike.random_levels(7122))
     assert dataset.verdict == Verdict.FAILED
-    assert files.read_candles(dataset).height == 7122
+    assert artifact_store.read_candles(dataset).height == 7122
     with pytest.raises(
         services.CandlesUnsound, match=r"variance_ratio failed: 0\.06 .*required 0\."
     ) as refusal:
@@ -95,7 +95,7 @@ def test_candles_that_failed_are_no_evidence_against_others(btc: Coin) -> None:
 def test_a_simulated_market_passes_as_itself_and_never_as_a_real_one(btc: Coin) -> None:
     made = services.simulate_candles(btc, bars=2000, drift=1.2345678, seed=7, actor=factories.OPERATOR)
     assert made.verdict == Verdict.PASSED
-    frame = files.read_candles(made)
+    frame = artifact_store.read_candles(made)
     assert import_(services.find_coin("ETH"), frame).verdict == Verdict.FAILED
     assert import_(services.find_coin("SOL"), frame, simulated=True).verdict == Verdict.PASSED
 
@@ -119,7 +119,7 @@ def test_a_simulated_dataset_from_before_is_judged_by_the_settings_it_names(
 
 
 def _made_for(symbol: str) -> pl.DataFrame:
-    from mlcore.simulate import simulate
+    from mlcore.data.simulate import simulate
 
     return simulate(symbol, 2000, 1.2, 7)
 

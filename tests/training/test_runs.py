@@ -9,10 +9,11 @@ import pytest
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from audit.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from audit.models import AuditEvent
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from tests import factories
-from training import leases, services
+from training import services
+from training.jobs import leases
 from training.models import Dataset, TrainingRun, Worker
 from training.rules import JobState
 

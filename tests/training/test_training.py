@@ -17,13 +17,15 @@ from django.utils import timezone
 
 from audit import services as audit
 from audit.models import AuditEvent
-from mlcore import bundle as bundles
-from mlcore.checkpoints import EpochReport
-from mlcore.predictor import Predictor
+from mlcore.bundle import format as bundles
+from mlcore.bundle.predictor import Predictor
+from mlcore.fitting.checkpoint import EpochReport
 from tests import factories
-from training import files, leases, runner, services
-from training.files import StoreAway
-from training.limits import Interruption
+from training import artifact_store as files
+from training import services, worker
+from training.artifact_store import StoreAway
+from training.jobs import leases
+from training.jobs.cost_limits import Interruption
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
 
@@ -36,7 +38,7 @@ class Killed(BaseException):
 
 def train(run: TrainingRun, **more: Any) -> TrainingRun:
     """Work on the run as a worker does, and look at what became of it."""
-    runner.train(run.pk, **{"worker_name": "first@test", "device": "cpu", **more})
+    worker.train(run.pk, **{"worker_name": "first@test", "device": "cpu", **more})
     run.refresh_from_db()
     return run
 
@@ -126,15 +128,15 @@ class TestARun:
     def test_delivered_a_second_time_stays_as_it_is(self, dataset: Dataset) -> None:
         run = train(factories.run(dataset))
         events = AuditEvent.objects.count()
-        assert runner.train(run.pk, worker_name="second@test") is None
-        assert runner.train(4711, worker_name="second@test") is None
+        assert worker.train(run.pk, worker_name="second@test") is None
+        assert worker.train(4711, worker_name="second@test") is None
         assert AuditEvent.objects.count() == events
         assert train(run).attempt == 1
 
     def test_held_by_one_worker_is_not_taken_by_another(self, dataset: Dataset) -> None:
         run = factories.run(dataset)
         taken: list[object] = []
-        train(run, on_epoch=lambda report: taken.append(runner.train(run.pk, worker_name="second@test")))
+        train(run, on_epoch=lambda report: taken.append(worker.train(run.pk, worker_name="second@test")))
         assert taken == [None, None]
         assert run.attempt == 1
         assert run.state == JobState.SUCCEEDED
@@ -181,7 +183,7 @@ class TestAKilledRun:
     def test_is_not_taken_over_before_its_lease_runs_out(self, dataset: Dataset) -> None:
         run = factories.run(dataset)
         train_and_be_killed(run, after_epoch=1)
-        assert runner.train(run.pk, worker_name="second@test") is None
+        assert worker.train(run.pk, worker_name="second@test") is None
         assert TrainingRun.objects.get(pk=run.pk).attempt == 1
 
     def test_is_billed_for_all_its_attempts(self, dataset: Dataset) -> None:
@@ -216,7 +218,7 @@ class TestAKilledRun:
         for _ in range(5):
             assert leases.claim(TrainingRun, run.pk, worker_name="doomed@test") is not None
             let_lease_run_out(run)
-        assert runner.train(run.pk, worker_name="second@test") is None
+        assert worker.train(run.pk, worker_name="second@test") is None
         run.refresh_from_db()
         assert run.state == JobState.FAILED
         assert "5 attempts in a row ended without a finished epoch" in run.failure
@@ -253,7 +255,7 @@ class TestAWorkerThoughtDead:
             assert leases.claim(TrainingRun, run.pk, worker_name="second@test") is not None
             seen.append(self.witness(run, store))
 
-        assert runner.train(run.pk, worker_name="zombie@test", device="cpu", on_epoch=be_taken_over) is None
+        assert worker.train(run.pk, worker_name="zombie@test", device="cpu", on_epoch=be_taken_over) is None
         assert self.witness(run, store) == seen[0]
         run.refresh_from_db()
         assert (run.state, run.attempt, run.worker_name) == (JobState.RUNNING, 2, "second@test")
@@ -266,7 +268,7 @@ class TestAWorkerThoughtDead:
             let_lease_run_out(run)
             services.cancel_run(run, actor=factories.OPERATOR, reason="enough")
 
-        assert runner.train(run.pk, worker_name="zombie@test", device="cpu", on_epoch=be_ended) is None
+        assert worker.train(run.pk, worker_name="zombie@test", device="cpu", on_epoch=be_ended) is None
         run.refresh_from_db()
         assert run.state == JobState.CANCELLED
         assert not Bundle.objects.exists()
@@ -326,7 +328,7 @@ class TestLimits:
             def __del__(self) -> None:
                 time.sleep(0.3)
 
-        with pytest.raises(runner.Stopped), Interruption(runner.Stopped).after(0.1):
+        with pytest.raises(worker.Stopped), Interruption(worker.Stopped).after(0.1):
             Departing()
             time.sleep(30)
 
@@ -360,7 +362,7 @@ class TestLimits:
         waited: list[str] = []
 
         def meanwhile(report: EpochReport) -> None:
-            assert runner.train(second.pk, worker_name="second@test") is None
+            assert worker.train(second.pk, worker_name="second@test") is None
             waited.append(TrainingRun.objects.get(pk=second.pk).state)
             broker.flushall()
 

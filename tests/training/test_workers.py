@@ -18,7 +18,9 @@ from django.utils import timezone
 
 from tests import factories
 from tests.processes import REPOSITORY, StartWorker, environment, wait_until
-from training import queue, runner, services, workers
+from training import services
+from training import worker as runner
+from training.jobs import queue, worker_registry
 from training.models import TrainingRun, Worker
 from training.rules import JobState
 
@@ -53,7 +55,7 @@ def test_a_worker_describes_itself_trains_what_is_launched_and_signs_off(start_w
     assert row.device
     assert row.memory_bytes > 2**30
     assert row.torch_version.startswith("2.13.0")
-    assert [alive.name for alive in workers.alive_workers("training")] == ["gpu@test"]
+    assert [alive.name for alive in worker_registry.alive_workers("training")] == ["gpu@test"]
 
     run = factories.run(factories.market(), epochs=2)
     wait_until(lambda: TrainingRun.objects.get(pk=run.pk).has_ended, what="the run's end")
@@ -204,7 +206,7 @@ class TestTheWorkersCommand:
 
 def test_a_machine_whose_torch_cannot_be_asked_is_taken_as_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    assert workers.probe_device().device == "CPU"
+    assert worker_registry.probe_device().device == "CPU"
 
 
 def test_no_child_is_forked_while_the_description_is_being_written() -> None:
@@ -212,7 +214,7 @@ def test_no_child_is_forked_while_the_description_is_being_written() -> None:
     began, ended = threading.Event(), threading.Event()
 
     def write_slowly() -> None:
-        with workers.between_writes:
+        with worker_registry.between_writes:
             began.set()
             time.sleep(0.3)
             ended.set()
@@ -222,7 +224,7 @@ def test_no_child_is_forked_while_the_description_is_being_written() -> None:
     began.wait(5)
     child = os.fork()
     if child == 0:
-        os._exit(0 if ended.is_set() and workers.between_writes.acquire(timeout=1) else 1)
+        os._exit(0 if ended.is_set() and worker_registry.between_writes.acquire(timeout=1) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     writer.join()
 

@@ -17,8 +17,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
-from audit.errors import NotFound, Unavailable
-from training import files
+from common.errors import NotFound, Unavailable
+from training import artifact_store
 from training.models import Artifact
 
 CHUNK_BYTES = 64 * 1024
@@ -94,8 +94,8 @@ def _download(request: Request, artifact: Artifact) -> StreamingHttpResponse:
 
 def _opened(artifact: Artifact) -> Any:
     try:
-        stream = files.open_stream(artifact.sha256)
-    except files.FileLost as lost:
+        stream = artifact_store.open_stream(artifact.sha256)
+    except artifact_store.FileLost as lost:
         raise Unavailable(lost.message) from lost
     if (found := stream.size) != artifact.size:
         stream.close()

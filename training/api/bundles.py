@@ -10,11 +10,11 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from mlcore.features import SCHEMAS
-from mlcore.layouts import Layout
-from mlcore.recipes import RECIPES
+from common import api_fields
+from mlcore.bundle.layouts import Layout
+from mlcore.features.indicators import SCHEMAS
+from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.api.datasets import named_coin
 from training.models import Bundle
@@ -26,8 +26,8 @@ class Bundles(ListAPIView[Bundle]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
-        is_simulated = inputs.YesNoFilter()
-        is_imported = inputs.YesNoFilter(method="imported", help_text="Whether it came from outside.")
+        is_simulated = api_fields.YesNoFilter()
+        is_imported = api_fields.YesNoFilter(method="imported", help_text="Whether it came from outside.")
         digest = filters.CharFilter(help_text="`sha256:…`")
         ordering = filters.OrderingFilter(fields=["id", "created_at"])
 
@@ -57,12 +57,12 @@ class Bundles(ListAPIView[Bundle]):
             ]  # fmt: skip
 
     @extend_schema_serializer(component_name="CheckpointUpload")
-    class Input(inputs.Input):
-        coin = inputs.Text(help_text="As in `BTC`.")
-        line = inputs.Choice(list(RECIPES))
+    class Input(api_fields.Input):
+        coin = api_fields.Text(help_text="As in `BTC`.")
+        line = api_fields.Choice(list(RECIPES))
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
-        schema = inputs.Choice(list(SCHEMAS), help_text="Which features it takes, in whose order.")
-        layout = inputs.Choice(
+        schema = api_fields.Choice(list(SCHEMAS), help_text="Which features it takes, in whose order.")
+        layout = api_fields.Choice(
             [layout.value for layout in Layout],
             required=False,
             help_text="Of a torch checkpoint, whose weights do not tell; an ONNX graph says it itself.",

@@ -14,10 +14,10 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from audit.errors import InvalidInput, NotFound
-from mlcore.verdicts import Verdict
+from common import api_fields
+from common.errors import InvalidInput, NotFound
+from mlcore.verdict import Verdict
 from training import services
 from training.models import Coin, Dataset
 from training.rules import Source
@@ -27,7 +27,7 @@ class Coins(ListAPIView[Coin]):
     """The coins the bot trades; a release must carry every required one."""
 
     class Filter(filters.FilterSet):
-        is_required = inputs.YesNoFilter()
+        is_required = api_fields.YesNoFilter()
 
     @extend_schema_serializer(component_name="Coin")
     class Output(serializers.ModelSerializer[Coin]):
@@ -57,10 +57,10 @@ class Datasets(ListAPIView[Dataset]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         source = filters.ChoiceFilter(choices=[(s.value, s.value) for s in Source])
-        is_simulated = inputs.YesNoFilter()
+        is_simulated = api_fields.YesNoFilter()
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
-        is_withdrawn = inputs.YesNoFilter(
+        is_withdrawn = api_fields.YesNoFilter(
             field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
         )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
@@ -87,8 +87,8 @@ class Datasets(ListAPIView[Dataset]):
             return services.checks_of(dataset)
 
     @extend_schema_serializer(component_name="DatasetUpload")
-    class Input(inputs.Input):
-        coin = inputs.Text(help_text="As in `BTC`.")
+    class Input(api_fields.Input):
+        coin = api_fields.Text(help_text="As in `BTC`.")
         file = serializers.FileField(help_text="CSV, CSV.gz or Parquet, told apart by content.")
         is_simulated = serializers.BooleanField(
             default=False, help_text="Whether these candles were made up."

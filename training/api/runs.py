@@ -15,15 +15,15 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from accounts import inputs
 from accounts.authentication import actor_of
-from mlcore.recipes import RECIPES
+from common import api_fields
+from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import GREATEST_SEED, JobState
 
 
-class RecipeInput(inputs.Input):
+class RecipeInput(api_fields.Input):
     """What a launch may change of a line's recipe. Which line takes which, and its own bounds, the recipe says."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -33,7 +33,7 @@ class RecipeInput(inputs.Input):
         return {
             **super().get_fields(),
             **{name: _number(setting) for name, setting in adjustable.items()},
-            "seed": inputs.Whole(
+            "seed": api_fields.Whole(
                 required=False, min_value=0, max_value=GREATEST_SEED, help_text="For every random draw."
             ),
         }
@@ -46,7 +46,7 @@ class RecipeInput(inputs.Input):
 
 
 def _number(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
-    kind = inputs.Whole if setting["is_whole"] else inputs.Number
+    kind = api_fields.Whole if setting["is_whole"] else api_fields.Number
     least, greatest = setting["least"], setting["greatest"]
     return kind(required=False, min_value=least, max_value=greatest, help_text=f"{setting['meaning']}.")
 
@@ -58,7 +58,7 @@ class Runs(ListAPIView[TrainingRun]):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in JobState])
-        dataset = inputs.WholeFilter(field_name="dataset_id")
+        dataset = api_fields.WholeFilter(field_name="dataset_id")
         launched_by = filters.CharFilter()
         ordering = filters.OrderingFilter(fields=["id", "started_at", "finished_at"])
 
@@ -112,8 +112,8 @@ class CancelRun(APIView):
     can_conflict = True
 
     @extend_schema_serializer(component_name="RunCancellation")
-    class Input(inputs.Input):
-        reason = inputs.Reason()
+    class Input(api_fields.Input):
+        reason = api_fields.Reason()
 
     @extend_schema(operation_id="cancel_run", request=Input, responses=Runs.Output)
     def post(self, request: Request, id: int) -> Response:
@@ -168,7 +168,7 @@ class RunLog(ListAPIView[RunLine]):
     """A run's log, first line to last."""
 
     class Filter(filters.FilterSet):
-        attempt = inputs.WholeFilter()
+        attempt = api_fields.WholeFilter()
 
     @extend_schema_serializer(component_name="LogLine")
     class Output(serializers.ModelSerializer[RunLine]):

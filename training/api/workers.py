@@ -12,16 +12,18 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 
-from accounts import inputs
+from common import api_fields
+from training.jobs.worker_registry import ALIVE_SECONDS
 from training.models import Worker
-from training.workers import ALIVE_SECONDS
 
 
 class Workers(ListAPIView[Worker]):
     """Worker processes as they last described themselves."""
 
     class Filter(filters.FilterSet):
-        is_alive = inputs.YesNoFilter(method="heard_lately", help_text="Heard of within the last seconds.")
+        is_alive = api_fields.YesNoFilter(
+            method="heard_lately", help_text="Heard of within the last seconds."
+        )
 
         def heard_lately(self, rows: QuerySet[Worker], name: str, value: bool) -> QuerySet[Worker]:
             since = _alive_since()

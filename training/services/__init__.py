@@ -1,17 +1,7 @@
 """What a person or a program asks of training: coins, datasets, runs, and what a launch would take."""
 
 from training.services.bundles import find_bundle
-from training.services.checkpoints import Imported, import_checkpoint, read_checkpoint_file
-from training.services.coins import ensure_coins, find_coin
-from training.services.datasets import (
-    fetch_candles,
-    find_dataset,
-    import_candles,
-    latest_dataset,
-    simulate_candles,
-)
-from training.services.estimates import Estimate, estimate
-from training.services.judging import (
+from training.services.candle_checks import (
     CandlesUnsound,
     against,
     checks_of,
@@ -21,6 +11,16 @@ from training.services.judging import (
     require_sound,
     verdict_sentence,
 )
+from training.services.coins import ensure_coins, find_coin
+from training.services.datasets import (
+    fetch_candles,
+    find_dataset,
+    import_candles,
+    latest_dataset,
+    simulate_candles,
+)
+from training.services.estimates import Estimate, estimate
+from training.services.imported_models import Imported, import_checkpoint, read_checkpoint_file
 from training.services.runs import (
     cancel_run,
     find_run,

@@ -1,6 +1,6 @@
 """Bundles by their digest."""
 
-from audit.errors import InvalidInput, NotFound
+from common.errors import InvalidInput, NotFound
 from training.models import Bundle
 
 

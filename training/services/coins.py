@@ -3,7 +3,7 @@
 from django.db import transaction
 
 from audit import services as audit
-from audit.errors import NotFound
+from common.errors import NotFound
 from training.models import Coin
 
 FIRST_COINS = {"BTC": "Bitcoin", "ETH": "Ethereum", "SOL": "Solana"}

@@ -10,16 +10,16 @@ from django.db import transaction
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import InvalidInput, NotFound
-from mlcore import candles
+from common.errors import InvalidInput, NotFound
+from mlcore.data import candles
+from mlcore.data.simulate import simulate
 from mlcore.errors import CandlesRefused
-from mlcore.simulate import simulate
-from mlcore.simulated_verdicts import Generator
+from mlcore.quality.simulated import Generator
+from training import artifact_store
 from training import exchange as exchanges
-from training import files
 from training.models import Coin, Dataset
 from training.rules import GREATEST_SEED, Source
-from training.services import judging
+from training.services import candle_checks
 
 GREATEST_DRIFT = 5.0
 """Units of a bar's volatility; beyond it prices leave every scale."""
@@ -134,11 +134,11 @@ def _keep(
     Candles that do not pass are kept too, with what was found: nothing that was brought is lost.
     """
     data = candles.canonical_bytes(frame)
-    digest = f"sha256:{files.store(data)}"
+    digest = f"sha256:{artifact_store.store(data)}"
     # Judging reads other datasets' files: before the transaction, not under its lock.
     if (existing := _existing(coin, digest)) is not None:
-        return Kept(judging.judged(existing), is_new=False)
-    judgement = judging.judge_candles(coin, frame, is_simulated=is_simulated, generator=generator)
+        return Kept(candle_checks.judged(existing), is_new=False)
+    judgement = candle_checks.judge_candles(coin, frame, is_simulated=is_simulated, generator=generator)
     with transaction.atomic():
         audit.lock_head()
         if (existing := _existing(coin, digest)) is not None:
@@ -152,7 +152,7 @@ def _keep(
             size=len(data),
             added_by=str(actor),
             **asdict(candles.describe(frame)),
-            **judging.judgement_columns(judgement, generator),
+            **candle_checks.judgement_columns(judgement, generator),
         )
         detail = {
             "digest": digest,
@@ -160,7 +160,7 @@ def _keep(
             "source": source,
             "simulated": is_simulated,
             "verdict": dataset.verdict,
-            "against": judging.against(dataset),
+            "against": candle_checks.against(dataset),
         }
         audit.record("dataset.added", dataset, actor=actor, detail=detail)
     return Kept(dataset, is_new=True)

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.conf import settings
 
-from mlcore.recipes import RECIPES, Recipe
-from training import workers
+from mlcore.fitting.recipes import RECIPES, Recipe
+from training.jobs import worker_registry
 from training.models import Dataset, Epoch
 from training.rules import cost, makespan
 from training.services.runs import plan
 
 FIT_SHARE = 0.70
-"""The share of a dataset's rows that an epoch passes over (mlcore.splits)."""
+"""The share of a dataset's rows that an epoch passes over (mlcore.features.splits)."""
 
 OVERHEAD_SECONDS = 3.0
 """Loading, features and the bundle's files, beside the epochs."""
@@ -42,7 +42,7 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     recipe = plan(line, parameters)
     pace = _measured_pace(recipe) or _assumed_pace(recipe)
     runs = [OVERHEAD_SECONDS + FIT_SHARE * d.rows * (recipe.epochs or 1) / pace for d in datasets]
-    alive = workers.alive_workers("training")
+    alive = worker_registry.alive_workers("training")
     slots = sum(worker.slots for worker in alive) or 1
     rate = max((worker.rate_usd_per_hour for worker in alive), default=_rate())
     return Estimate(makespan(runs, slots), cost(sum(runs), rate))

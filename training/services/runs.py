@@ -10,15 +10,15 @@ from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.errors import Conflict, InvalidInput, NotFound
+from common.errors import Conflict, InvalidInput, NotFound
 from mlcore.errors import InvalidParameter
-from mlcore.recipes import RECIPES, Recipe
-from mlcore.splits import MIN_ROWS
-from mlcore.verdicts import Verdict
-from training import leases, queue
+from mlcore.features.splits import MIN_ROWS
+from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.verdict import Verdict
+from training.jobs import leases, queue
 from training.models import Budget, Coin, Dataset, RunLine, TrainingRun
 from training.rules import GREATEST_SEED, JobState
-from training.services import judging
+from training.services import candle_checks
 
 
 def plan(line: str, parameters: Mapping[str, Any]) -> Recipe:
@@ -63,7 +63,7 @@ def launch_run(
     actor.require(Role.OPERATOR, "launch a training run")
     recipe = plan(line, parameters)
     require_trainable(coin, dataset)
-    dataset = judging.judged(dataset)
+    dataset = candle_checks.judged(dataset)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= GREATEST_SEED:
         raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
     with transaction.atomic():
@@ -83,7 +83,7 @@ def launch_run(
         detail = {"dataset": dataset.digest, "seed": seed, "parameters": run.parameters}
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
-            warning = f"Warning: {judging.verdict_sentence(dataset)} No release trains on them."
+            warning = f"Warning: {candle_checks.verdict_sentence(dataset)} No release trains on them."
             RunLine.objects.create(run=run, attempt=0, text=warning)
         if is_sent:
             queue.enqueue(run)

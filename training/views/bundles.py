@@ -6,10 +6,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
-from accounts.pages import paged
 from accounts.rules import Role
-from audit.errors import DomainError
+from common.errors import DomainError
+from common.forms import show_refusal
+from common.pages import paged
 from training import services
 from training.forms import CheckpointForm
 from training.models import Bundle

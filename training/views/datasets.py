@@ -9,12 +9,12 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import ReasonForm, show_refusal
-from accounts.pages import paged, with_charts
 from accounts.rules import Role
-from audit.errors import DomainError
-from mlcore.verdicts import WORST_FIRST, Verdict
-from training import charts, files, services
+from common.errors import DomainError
+from common.forms import ReasonForm, show_refusal
+from common.pages import paged, with_charts
+from mlcore.verdict import WORST_FIRST, Verdict
+from training import artifact_store, charts, services
 from training.forms import UploadForm
 from training.models import Dataset
 
@@ -70,7 +70,7 @@ def page(
 @require_safe
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
-    drawn = charts.price(files.read_candles(dataset)) | charts.judged(services.document_of(dataset))
+    drawn = charts.price(artifact_store.read_candles(dataset)) | charts.judged(services.document_of(dataset))
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 

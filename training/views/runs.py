@@ -6,11 +6,11 @@ from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import actor_of
-from accounts.forms import show_refusal
-from accounts.pages import living, paged, with_charts
 from accounts.rules import Role
-from audit.errors import DomainError
-from mlcore.recipes import RECIPES
+from common.errors import DomainError
+from common.forms import show_refusal
+from common.pages import living, paged, with_charts
+from mlcore.fitting.recipes import RECIPES
 from training import charts as draw
 from training import services
 from training.forms import AgainForm, CancelForm

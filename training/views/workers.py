@@ -3,10 +3,10 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from accounts.pages import living
+from common.pages import living
+from training.jobs.worker_registry import alive_workers
 from training.models import TrainingRun, Worker
 from training.rules import JobState
-from training.workers import alive_workers
 
 EVERY_SECONDS = 3
 QUEUES = ("training", "gates")

@@ -9,8 +9,8 @@ from django.utils import timezone
 from accounts import services
 from accounts.models import ApiToken, User
 from accounts.rules import Role, Scope
-from audit.command import GateCommand
-from audit.errors import InvalidInput
+from common.commands import GateCommand
+from common.errors import InvalidInput
 
 ACTOR = "the command line"
 MOST_DAYS = 3650

@@ -1,9 +1,9 @@
 from typing import Any
 
 from audit import services
-from audit.command import GateCommand
-from audit.errors import Conflict
 from audit.models import AuditHead
+from common.commands import GateCommand
+from common.errors import Conflict
 
 
 class Command(GateCommand):

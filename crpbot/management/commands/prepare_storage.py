@@ -6,8 +6,8 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from storages.backends.s3 import S3Storage
 
-from audit.command import GateCommand
-from audit.errors import Unavailable
+from common.commands import GateCommand
+from common.errors import Unavailable
 
 DEFAULT_REGION = "us-east-1"
 """The one region that S3 does not want named when a bucket is made."""

@@ -1,8 +1,8 @@
 import json
 from typing import Any
 
-from audit.command import GateCommand
-from deploy import alarms
+from common.commands import GateCommand
+from deploy.alarms import detect
 from deploy.models import PointerMove
 from deploy.serving import snapshot
 
@@ -14,7 +14,7 @@ class Command(GateCommand):
         document: dict[str, Any] = json.loads(snapshot.current().body)
         document["alarms"] = [
             {"name": t.name, "severity": t.severity, "sentence": t.sentence, "remedy": t.remedy}
-            for t in alarms.troubles()
+            for t in detect.troubles()
         ]
         return document
 

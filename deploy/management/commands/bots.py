@@ -1,7 +1,7 @@
 from typing import Any
 
-from audit.command import GateCommand
-from deploy.bots import roll_call
+from common.commands import GateCommand
+from deploy.bots import fleet_report
 
 
 class Command(GateCommand):
@@ -12,10 +12,10 @@ class Command(GateCommand):
     )
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        return roll_call.roll_call()
+        return fleet_report.roll_call()
 
     def say(self, answer: dict[str, Any]) -> str:
-        return roll_call.as_lines(answer)
+        return fleet_report.as_lines(answer)
 
     def failed(self, answer: dict[str, Any]) -> bool:
-        return roll_call.is_troubled(answer)
+        return fleet_report.is_troubled(answer)

@@ -2,8 +2,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
-from audit.errors import InvalidInput
+from accounts.commands import ActingCommand
+from common.errors import InvalidInput
 from deploy import services
 from deploy.models import SigningKey
 from deploy.serving import keys

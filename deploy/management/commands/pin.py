@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
+from accounts.commands import ActingCommand
 from deploy import services
 
 

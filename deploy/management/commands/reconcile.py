@@ -6,7 +6,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import close_old_connections
 
-from deploy import alarms, services
+from deploy import services
+from deploy.alarms import detect
 
 
 class Command(BaseCommand):
@@ -28,7 +29,7 @@ class Command(BaseCommand):
 
     def _say_alarms(self) -> None:
         """Running on, it logs each alarm once, when it begins and when it ends."""
-        for trouble in alarms.troubles():
+        for trouble in detect.troubles():
             self.stdout.write(f"ALARM: {trouble.sentence} {trouble.remedy}")
 
     def _look(self) -> None:

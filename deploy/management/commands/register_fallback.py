@@ -1,7 +1,7 @@
 from typing import Any
 
 from deploy import services
-from deploy.decision_command import DecisionCommand
+from deploy.management.decisions import DecisionCommand
 
 
 class Command(DecisionCommand):

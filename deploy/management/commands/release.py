@@ -4,11 +4,11 @@ from typing import Any, TypeVar
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
-from audit.errors import InvalidInput
+from accounts.commands import ActingCommand
+from common.errors import InvalidInput
 from deploy import services
 from deploy.models import Release
-from deploy.report import gate_table, progress_line, summary
+from deploy.releases.presentation import gate_table, progress_line, summary
 from deploy.rules import Purpose, ReleaseState
 from training import services as training
 from training.models import Bundle, Dataset

@@ -4,14 +4,14 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from audit.command import GateCommand
-from audit.errors import InvalidInput, NotFound
-from deploy.comparison.document import document
-from deploy.comparison.rules import Comparison
-from deploy.comparison.standalone import standalone
-from deploy.comparison.stored import report
-from deploy.comparison.words import words
+from common.commands import GateCommand
+from common.errors import InvalidInput, NotFound
 from deploy.models import Release
+from deploy.reports.comparison import Comparison
+from deploy.reports.document import document
+from deploy.reports.standalone import standalone
+from deploy.reports.stored import report
+from deploy.reports.text import words
 
 
 class Command(GateCommand):

@@ -4,8 +4,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.rules import Actor
-from audit.command import GateCommand
-from audit.errors import NotFound
+from common.commands import GateCommand
+from common.errors import NotFound
 from gates import services
 from gates.presentation import described, table
 from training import services as training

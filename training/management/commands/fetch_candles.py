@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
+from accounts.commands import ActingCommand
 from training import services
 from training.exchange import parse_since
 from training.presentation import dataset_document, dataset_sentence, is_refused

@@ -3,8 +3,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
-from audit.errors import InvalidInput
+from accounts.commands import ActingCommand
+from common.errors import InvalidInput
 from training import services
 from training.presentation import dataset_document, dataset_sentence, is_refused
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
+from accounts.commands import ActingCommand
 from training import services
 from training.presentation import bundle_document, bundle_sentence
 

@@ -2,8 +2,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
-from mlcore.simulate import DEFAULT_DRIFT, DEMO_BARS
+from accounts.commands import ActingCommand
+from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 from training import services
 from training.presentation import dataset_document, dataset_sentence, is_refused
 

@@ -3,9 +3,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.command import ActingCommand
-from audit.errors import Conflict, InvalidInput
-from mlcore.recipes import RECIPES
+from accounts.commands import ActingCommand
+from common.errors import Conflict, InvalidInput
+from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.models import TrainingRun
 from training.presentation import run_document, run_sentence
@@ -34,16 +34,16 @@ class Command(ActingCommand):
         parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        from training import runner  # here torch is wanted
+        from training import worker  # here torch is wanted
 
         run = self._launched(options)
         for line in run.log.all():
             self.stderr.write(self.style.WARNING(line.text))
-        trained = runner.train(
+        trained = worker.train(
             run.pk,
             worker_name=f"train@{socket.gethostname()}",
             device=options["device"],
-            on_epoch=None if options["json"] else lambda report: self.stdout.write(runner.epoch_line(report)),
+            on_epoch=None if options["json"] else lambda report: self.stdout.write(worker.epoch_line(report)),
         )
         if trained is None:
             run.refresh_from_db()

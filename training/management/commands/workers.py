@@ -1,7 +1,7 @@
 from typing import Any
 
-from audit.command import GateCommand
-from training.workers import describe_workers
+from common.commands import GateCommand
+from training.jobs.worker_registry import describe_workers
 
 
 class Command(GateCommand):

@@ -1,0 +1,43 @@
+"""Who a command acts for: a token, or a name in the embedded profile."""
+
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from accounts import services
+from accounts.rules import Actor
+from common.commands import GateCommand
+from common.errors import NotAllowed
+
+
+class ActingCommand(GateCommand):
+    """A command that decides. `self.actor(options)` is whoever decides."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--as",
+            dest="acting_as",
+            metavar="USER",
+            help="act as this user (embedded profile only; else CRPBOT_TOKEN)",
+        )
+
+    def actor(self, options: dict[str, Any]) -> Actor:
+        if options["acting_as"]:
+            return self._named(options["acting_as"])
+        raw = os.environ.get("CRPBOT_TOKEN", "")
+        if not raw:
+            raise NotAllowed(
+                "Say who decides: set CRPBOT_TOKEN to your token, or use --as USER in the embedded profile."
+            )
+        found = services.authenticate(raw)
+        if found is None:
+            raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
+        return found[1]
+
+    def _named(self, username: str) -> Actor:
+        if not settings.IS_EMBEDDED:
+            raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
+        return services.actor_of(services.find_user(username))

@@ -1,0 +1,23 @@
+"""The reason that every deciding form asks for, and a refusal shown beside its field."""
+
+from django import forms
+
+from common.errors import DomainError
+from common.reasons import REASON_LIMIT
+
+
+class ReasonForm(forms.Form):
+    """Why somebody decides something: it stands in the audit history, next to who."""
+
+    reason = forms.CharField(
+        max_length=REASON_LIMIT,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="It stands in the audit history, next to your name.",
+        error_messages={"required": "Give a reason: it stands in the audit history."},
+    )
+
+
+def show_refusal(form: forms.Form, refusal: DomainError) -> None:
+    """Put what a service refused beside the field it is about, or at the head of the form."""
+    field = refusal.field if refusal.field in form.fields else None
+    form.add_error(field, refusal.message)

@@ -1,0 +1,63 @@
+"""Everything a program may ask, under `api/`."""
+
+from django.urls import include, path, re_path
+from django.views.generic import TemplateView
+from drf_spectacular.views import SpectacularJSONAPIView
+
+from audit import api as audit
+from crpbot.api.not_found import Nowhere
+from deploy import api as deploy
+from gates import api as gates
+from training import api as training
+
+app_name = "api"
+
+v1 = [
+    path("active/", deploy.Active.as_view(), name="active"),
+    path("active/signed/", deploy.SignedActive.as_view(), name="active-signed"),
+    path("active/stream/", deploy.ActiveStream.as_view(), name="active-stream"),
+    path("alarms/", deploy.Alarms.as_view(), name="alarms"),
+    path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
+    path("audit/", audit.Events.as_view(), name="audit"),
+    path("bots/", deploy.Bots.as_view(), name="bots"),
+    path("bots/heartbeat/", deploy.Heartbeat.as_view(), name="heartbeat"),
+    path("bots/windows/", deploy.LiveWindows.as_view(), name="windows"),
+    path("bundles/", training.Bundles.as_view(), name="bundles"),
+    path("coins/", deploy.Coins.as_view(), name="coins"),
+    path("coins/<str:symbol>/", deploy.OneCoin.as_view(), name="coin"),
+    path("datasets/", training.Datasets.as_view(), name="datasets"),
+    path("datasets/<int:id>/withdraw/", deploy.WithdrawDataset.as_view(), name="withdraw-dataset"),
+    path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
+    path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
+    path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
+    path("keys/", deploy.Keys.as_view(), name="keys"),
+    path("moves/", deploy.Moves.as_view(), name="moves"),
+    path("moves/<int:epoch>/", deploy.OneMove.as_view(), name="move"),
+    path("moves/<int:epoch>/acknowledgements/", deploy.Acknowledgements.as_view(), name="acknowledgements"),
+    path("pointer/pin/", deploy.Pin.as_view(), name="pin"),
+    path("policies/", gates.Policies.as_view(), name="policies"),
+    path("policies/<int:number>/", gates.PolicyDetail.as_view(), name="policy"),
+    path("policies/<int:number>/adopt/", gates.AdoptPolicy.as_view(), name="adopt-policy"),
+    path("releases/", deploy.Releases.as_view(), name="releases"),
+    path("releases/<int:id>/", deploy.ReleaseDetail.as_view(), name="release"),
+    path("releases/<int:id>/approve/", deploy.Approve.as_view(), name="approve"),
+    path("releases/<int:id>/cancel/", deploy.Cancel.as_view(), name="cancel"),
+    path("releases/<int:id>/decline/", deploy.Decline.as_view(), name="decline"),
+    path("releases/<int:id>/register/", deploy.Register.as_view(), name="register"),
+    path("releases/<int:id>/report/", deploy.ReleaseReport.as_view(), name="report"),
+    path("releases/<int:id>/restore/", deploy.Restore.as_view(), name="restore"),
+    path("runs/", training.Runs.as_view(), name="runs"),
+    path("runs/<int:id>/", training.RunDetail.as_view(), name="run"),
+    path("runs/<int:id>/cancel/", training.CancelRun.as_view(), name="cancel-run"),
+    path("runs/<int:id>/epochs/", training.RunEpochs.as_view(), name="epochs"),
+    path("runs/<int:id>/log/", training.RunLog.as_view(), name="log"),
+    path("runs/<int:id>/relaunch/", training.RelaunchRun.as_view(), name="relaunch-run"),
+    path("workers/", training.Workers.as_view(), name="workers"),
+]
+
+urlpatterns = [
+    path("v1/", include(v1)),
+    path("schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("docs/", TemplateView.as_view(template_name="crpbot/api_docs.html"), name="docs"),
+    re_path("", Nowhere.as_view(), name="nowhere"),
+]

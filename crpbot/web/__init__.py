@@ -1,0 +1,1 @@
+"""What surrounds every request: limits, middleware, static files, error pages, health."""

@@ -1,0 +1,82 @@
+"""What every page gets: a content security policy, and a refusal shown as a page."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from accounts.authentication import actor_of
+from common.errors import DomainError
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+STRICT = (
+    "default-src 'none'; script-src 'self'; style-src 'self'{inline}; img-src 'self' data:; font-src 'self';"
+    " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def content_security_policy(get_response: Handler) -> Handler:
+    """Nothing but our own files. A view whose page holds charts sets `response.has_charts` (Plotly writes styles)."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        inline = " 'unsafe-inline'" if getattr(response, "has_charts", False) else ""
+        response.headers.setdefault("Content-Security-Policy", STRICT.format(inline=inline))
+        return response
+
+    return middleware
+
+
+def answers_are_not_kept(get_response: Handler) -> Handler:
+    """What the API answers is for whoever asked, and as it is now: nothing on the way keeps it, unless the view says so."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return middleware
+
+
+class a_role_to_look:
+    """A signed-in person without any role is told to ask for one, wherever they go.
+
+    What needs no sign-in, the API (which answers by itself, as a program can read it) and the admin stay out of it.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
+    ) -> HttpResponse | None:
+        match = request.resolver_match
+        if not getattr(view, "login_required", True) or (match and match.app_name == "admin"):
+            return None
+        if actor_of(request).can_view:
+            return None
+        return render(request, "accounts/no_role.html", status=403)
+
+
+class domain_errors:
+    """A refused request on a page: the message, the right status, and the way back."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, DomainError):
+            return None
+        list(messages.get_messages(request))
+        context = {"refusal": error, "back": request.headers.get("Referer", "/")}
+        return render(request, "crpbot/refused.html", context, status=error.status)

@@ -1,0 +1,176 @@
+"""The pointer: what it says now, and the one function that moves it."""
+
+from collections.abc import Mapping, Sequence
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from audit import services as audit
+from audit import triggers
+from common.errors import Conflict, Unavailable
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
+from deploy.pointer import push
+from deploy.rules import MoveKind, ReleaseState
+from gates.models import GatePolicy
+
+
+def current() -> PointerMove | None:
+    """The last move: what every bot must use. None until the service has inherited a release."""
+    return PointerMove.objects.select_related("release__status", "policy").order_by("-epoch").first()
+
+
+def fallback() -> Release | None:
+    """The registered fallback."""
+    last = FallbackRegistration.objects.select_related("release__status").first()
+    return last.release if last else None
+
+
+def announced() -> Release | None:
+    """The release that may be approved next, the newest: bots fetch and load its files ahead."""
+    waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
+    return None if waiting is None or why_never(waiting) else waiting
+
+
+def pinnable() -> Release | None:
+    """The fallback, where it may be given to a bot: they keep it fetched and loaded, for a pin comes without warning."""
+    registered = fallback()
+    return None if registered is None or why_never(registered) else registered
+
+
+def why_never(release: Release, places: Sequence[ReleaseCoin] = ()) -> str | None:
+    """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
+
+    A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money. Nor
+    does what was trained or judged on candles that were stored wrongly. Whoever has its places passes them.
+    """
+    places = places or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
+    if withdrawn := [p.coin.symbol for p in places if _stands_on_withdrawn(p)]:
+        return (
+            f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
+            " front of no bot again. Launch one on other candles."
+        )
+    if settings.ALLOW_SIMULATED:
+        return None
+    coins = [p.coin.symbol for p in places if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)]
+    if not coins:
+        return None
+    return (
+        f"{release} was trained or judged on simulated candles ({', '.join(coins)}), and this service puts no such release"
+        " in front of a bot. Launch one on real candles; CRPBOT_ALLOW_SIMULATED=1 is for trials only."
+    )
+
+
+def _stands_on_withdrawn(place: ReleaseCoin) -> bool:
+    trained_on = place.bundle.dataset if place.bundle else None
+    return place.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
+
+
+def move(
+    kind: MoveKind,
+    release: Release | None,
+    *,
+    policy: GatePolicy,
+    actor: object,
+    reason: str,
+    evidence: Sequence[Mapping[str, object]] = (),
+) -> PointerMove:
+    """Append the next epoch and its event, in the caller's transaction; the event holds the `evidence`, if any.
+
+    The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
+    place, Conflict when they refuse, or when the release is one that no bot may ever be given.
+    """
+    if release is not None and (why := why_never(release)):
+        raise Conflict(why)
+    _require_guards()
+    audit.lock_head()
+    last = current()
+    return _append(
+        PointerMove(
+            epoch=last.epoch + 1 if last else 1,
+            previous=last,
+            release=release,
+            policy=policy,
+            kind=kind,
+        ),
+        f"pointer.{kind}",
+        actor=actor,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+def advance(by: int, *, actor: object, reason: str) -> PointerMove:
+    """Append an epoch that is higher by so many and says what the last one said, in the caller's transaction.
+
+    The caller has decided, and holds the audit head. Raises as `move` does, and Conflict before the first pointer.
+    """
+    _require_guards()
+    audit.lock_head()
+    last = current()
+    if last is None:
+        raise Conflict("There is no pointer to advance.")
+    return _append(
+        PointerMove(
+            epoch=last.epoch + by,
+            previous=last,
+            release=last.release,
+            policy=last.policy,
+            kind=last.kind,
+            is_advance=True,
+        ),
+        "pointer.advanced",
+        actor=actor,
+        reason=f"{reason} — as epoch {last.epoch}: {last.reason}",
+    )
+
+
+def _require_guards() -> None:
+    if missing := triggers.missing():
+        raise Unavailable(
+            f"The pointer does not move: {len(missing)} database triggers are missing or altered ({missing[0]}, …)."
+            " Run `manage.py migrate`, which installs them."
+        )
+
+
+def _append(
+    moved: PointerMove,
+    event: str,
+    *,
+    actor: object,
+    reason: str,
+    evidence: Sequence[Mapping[str, object]] = (),
+) -> PointerMove:
+    """Write the move with its event."""
+    moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
+    detail = _detail(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
+    moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
+    try:
+        with transaction.atomic():
+            moved.save(force_insert=True)
+    except IntegrityError as refused:
+        raise Conflict(
+            f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
+        ) from refused
+    push.announce(moved.epoch)
+    return moved
+
+
+def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: str) -> None:
+    """Take the live release, if this is it, out of its place."""
+    status = (
+        ReleaseStatus.objects.filter(release=release, state=ReleaseState.LIVE).first() if release else None
+    )
+    if status is not None:
+        audit.transition(status, to, actor=actor, reason=reason)
+
+
+def _detail(moved: PointerMove) -> dict[str, object]:
+    places = moved.release.coins.select_related("coin", "bundle") if moved.release else []
+    return {
+        "epoch": moved.epoch,
+        "line": moved.release.line if moved.release else None,
+        "release": moved.release_id,
+        "policy": moved.policy.number if moved.policy else None,
+        "bundles": {place.coin.symbol: place.bundle.digest for place in places if place.bundle},
+    }

@@ -1,0 +1,43 @@
+"""One look at the world, taken every few seconds: what is due is sent, advanced, watched and recorded."""
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from deploy.alarms.record import record_alarms
+from deploy.bots.convergence import watch_bots
+from deploy.bots.live_gates import watch_live
+from deploy.models import ReleaseCoin, ReleaseStatus
+from deploy.pointer.fallback_monitor import watch_fallback
+from deploy.releases.settle import advance_quietly, stop_what_still_runs
+from deploy.rules import ReleaseState
+from gates.models import Measurement
+from training.jobs.queue import enqueue
+from training.models import Job, TrainingRun
+from training.rules import JobState
+
+
+def reconcile_once() -> None:
+    """One look at the world: messages lost are sent again, releases moved along."""
+    now = timezone.now()
+    resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
+    jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
+    for model in jobs:
+        for job in model.objects.due(now, resend_after=resend_before):
+            enqueue(job)
+    open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
+    for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
+        advance_quietly(release_id)
+    # Left running by a process that died between the rejection and their cancelling: nobody needs them, somebody pays.
+    unended = [JobState.QUEUED, JobState.RUNNING]
+    for place in ReleaseCoin.objects.filter(
+        release__status__state=ReleaseState.REJECTED,
+        run__state__in=unended,
+        run__cancel_requested_at=None,
+    ).select_related("release__status"):
+        stop_what_still_runs(place.release, place.release.status.reason)
+    watch_fallback()
+    watch_bots()
+    watch_live()
+    record_alarms()

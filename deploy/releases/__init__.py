@@ -1,0 +1,1 @@
+"""Releases: launched, settled, decided, and shown."""

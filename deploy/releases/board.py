@@ -1,0 +1,96 @@
+"""What the board says: the pointer, the fallback, the candidate, what is being built, the last moves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import QuerySet, prefetch_related_objects
+
+from deploy.alarms.detect import Trouble, troubles
+from deploy.bots.fleet import Fleet, fleet
+from deploy.models import PointerMove, Release
+from deploy.outcomes import places_of
+from deploy.pointer import pointer
+from deploy.pointer.fallback import Fitness, readiness
+from deploy.releases.gate_table import Matrix, matrix
+from deploy.releases.progress import Progress, progress
+from deploy.rules import MoveKind, Purpose, ReleaseState
+from training.jobs.worker_registry import alive_workers
+
+MOVES_SHOWN = 6
+_RELATED = ("status", "policy", "budget")
+_UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
+
+
+@dataclass(frozen=True)
+class Board:
+    now: PointerMove | None
+    readiness: Fitness
+    alarms: Sequence[Trouble]
+    fleet: Fleet
+    candidate: Release | None
+    others_awaiting: int
+    building: Sequence[Progress]
+    moves: Sequence[PointerMove]
+    has_training_worker: bool
+    has_gate_worker: bool
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether something changes by itself soon: a release being built, bots on their way to the pointer."""
+        return bool(self.building) or (self.fleet.live > 0 and not self.fleet.has_converged)
+
+    @property
+    def is_on_fallback(self) -> bool:
+        return self.now is not None and self.now.kind in (MoveKind.PIN, MoveKind.OFFLINE)
+
+    @property
+    def live(self) -> Release | None:
+        return self.now.release if self.now else None
+
+
+def board() -> Board:
+    awaiting = _candidates().filter(status__state=ReleaseState.AWAITING_APPROVAL).count()
+    candidate = _candidate()
+    building = Release.objects.select_related(*_RELATED).filter(status__state=ReleaseState.BUILDING)
+    moves = PointerMove.objects.select_related("release", "previous__release")
+    is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
+    queues = {queue for worker in alive_workers() for queue in worker.queues.split(",")}
+    fitness, now = readiness(), _now()
+    return Board(
+        now=now,
+        readiness=fitness,
+        alarms=troubles(fitness, now),
+        fleet=fleet(now, pointer.announced(), pointer.pinnable()),
+        candidate=candidate,
+        others_awaiting=awaiting - is_awaiting,
+        building=[progress(release) for release in building.prefetch_related("budget__runs")],
+        moves=list(moves[:MOVES_SHOWN]),
+        has_training_worker="training" in queues,
+        has_gate_worker="gates" in queues,
+    )
+
+
+def matrix_of(release: Release | None) -> Matrix | None:
+    return matrix(places_of(release)) if release else None
+
+
+def _now() -> PointerMove | None:
+    """Where the pointer stands, with what the page asks of its release."""
+    now = pointer.current()
+    if now is not None and now.release is not None:
+        prefetch_related_objects([now.release], "coins__dataset")
+    return now
+
+
+def _candidates() -> QuerySet[Release]:
+    return Release.objects.filter(purpose=Purpose.CANDIDATE).select_related(*_RELATED)
+
+
+def _candidate() -> Release | None:
+    """What a person should look at first: what awaits them, else what is being built, else what was tried last."""
+    candidates = _candidates().prefetch_related("budget__runs", "coins__dataset")
+    for state in _UNDECIDED:
+        if found := candidates.filter(status__state=state).first():
+            return found
+    last = candidates.first()
+    return last if last and last.state in (ReleaseState.REJECTED, ReleaseState.DECLINED) else None

@@ -1,0 +1,184 @@
+"""What a person decides: approve, decline, restore, pin; and the two registrations the service begins with."""
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from common.errors import Conflict, NotAllowed
+from common.reasons import required_reason
+from deploy import outcomes
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
+from deploy.pointer import pointer
+from deploy.pointer.fallback import fallback_fitness, fitness_of
+from deploy.pointer.pinning import pin_in_transaction
+from deploy.releases.launch import require_action
+from deploy.releases.settle import pin_unless_live_passed
+from deploy.rules import Action, MoveKind, Purpose, ReleaseState
+from gates import services as gates
+from gates.models import GatePolicy
+
+
+def approve(release: Release, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
+    """Let the bots use a release that passed (rule 5). `epoch` is the one this person saw.
+
+    Raises NotAllowed without the approver role or by its launcher; Conflict when the pointer moved since, when a
+    file is not the bytes that were measured, or when it does not pass the policy in force.
+    """
+    with audit.refusals_recorded("release.approve", release, actor=actor, reason=reason):
+        return _swap(release, Action.APPROVE, actor=actor, reason=reason, epoch=epoch)
+
+
+def restore(release: Release, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
+    """Bring back a release that was live before: like an approval, with every check anew (rule 6)."""
+    with audit.refusals_recorded("release.restore", release, actor=actor, reason=reason):
+        return _swap(release, Action.RESTORE, actor=actor, reason=reason, epoch=epoch)
+
+
+def decline(release: Release, *, actor: Actor, reason: str) -> Release:
+    """Refuse a release that passed. The bots stay where they are only if what they run has itself passed (rule 6)."""
+    with audit.refusals_recorded("release.decline", release, actor=actor, reason=reason):
+        actor.require(Role.APPROVER, "decline a release")
+        reason = required_reason(reason)
+        fitness = fallback_fitness()
+        with transaction.atomic():
+            audit.lock_head()
+            release = _fresh(release)
+            require_action(release, Action.DECLINE)
+            audit.transition(
+                release.status, ReleaseState.DECLINED, actor=actor, reason=reason, settled_at=timezone.now()
+            )
+            pin_unless_live_passed(f"{release} declined: {reason}", actor=actor, fitness=fitness)
+    return _fresh(release)
+
+
+def pin(*, actor: Actor, reason: str) -> PointerMove:
+    """Hold every bot on the fallback, at once, whatever was seen (rule 6); offline when it is not fit (rule 7)."""
+    now = pointer.current()
+    about = now.release if now and now.release else pointer.fallback()
+    if about is None:
+        actor.require(Role.APPROVER, "pin the fallback")
+        raise Conflict("There is nothing to pin: no pointer and no fallback. Register both first.")
+    with audit.refusals_recorded("pointer.pin", about, actor=actor, reason=reason):
+        actor.require(Role.APPROVER, "pin the fallback")
+        reason = required_reason(reason)
+        fitness = fallback_fitness()
+        with transaction.atomic():
+            audit.lock_head()
+            return pin_in_transaction(reason, actor=actor, fitness=fitness)
+
+
+def register_fallback(release: Release, *, actor: Actor, reason: str) -> FallbackRegistration:
+    """Make this the release that a pin holds the bots on. Its launcher and its registrar are two people (rule 7)."""
+    with audit.refusals_recorded("release.register", release, actor=actor, reason=reason):
+        reason = _authorise(release, actor, "register a fallback", reason)
+        outcomes.require_intact(release, outcomes.places_of(release))
+        require_action(_fresh(release), Action.REGISTER)
+        if against := fitness_of(release).against:
+            raise Conflict(f"{release} would not do as the fallback today: {'; '.join(against)}.")
+        with transaction.atomic():
+            audit.lock_head()
+            release = _fresh(release)
+            require_action(release, Action.REGISTER)
+            before = pointer.fallback()
+            if before == release:
+                raise Conflict(f"{release} is the registered fallback already.")
+            detail = {"before": before.pk if before else None, "bundles": _digests(release)}
+            audit.record("fallback.registered", release, actor=actor, reason=reason, detail=detail)
+            return FallbackRegistration.objects.create(
+                release=release, registered_by=actor.name, reason=reason
+            )
+
+
+def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
+    """Begin with what the bot runs today, whatever it is worth: epoch 1 (rule 1)."""
+    with audit.refusals_recorded("release.inherit", release, actor=actor, reason=reason):
+        actor.require(Role.APPROVER, "inherit a release")
+        reason = required_reason(reason)
+        places = outcomes.places_of(release)
+        outcomes.require_intact(release, places)
+        with transaction.atomic():
+            audit.lock_head()
+            release = _fresh(release)
+            _require_inheritable(release, places)
+            audit.transition(
+                release.status, ReleaseState.LIVE, actor=actor, reason=reason, settled_at=timezone.now()
+            )
+            return pointer.move(
+                MoveKind.INHERITED, release, policy=gates.policy_in_force(), actor=actor, reason=reason
+            )
+
+
+def _swap(release: Release, action: Action, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
+    reason = _authorise(release, actor, f"{action} a release", reason)
+    require_action(_fresh(release), action)
+    places = outcomes.places_of(release)
+    outcomes.require_intact(release, places)  # hashing takes time: before the transaction, not under its lock
+    policy = gates.policy_in_force()
+    _judge_under(policy, places)
+    with transaction.atomic():
+        audit.lock_head()
+        release = _fresh(release)
+        require_action(release, action)
+        now = _require_epoch(epoch)
+        _require_passed(release, policy)
+        pointer.retire(now.release, ReleaseState.SUPERSEDED, actor=actor, reason=f"{release} took its place")
+        audit.transition(release.status, ReleaseState.LIVE, actor=actor, reason=reason)
+        return pointer.move(MoveKind.SWAP, release, policy=policy, actor=actor, reason=reason)
+
+
+def _authorise(release: Release, actor: Actor, to: str, reason: str) -> str:
+    actor.require(Role.APPROVER, to)
+    if actor.name == release.launched_by:
+        raise NotAllowed(f"{actor} launched {release}; it takes another person to {to}.")
+    return required_reason(reason)
+
+
+def _judge_under(policy: GatePolicy, places: list[ReleaseCoin]) -> None:
+    """Judge again, from stored measurements, whatever the policy in force has not judged yet."""
+    for place in places:
+        if place.bundle is not None and (place.diagnosis is None or place.diagnosis.policy_id != policy.pk):
+            gates.judge_stored(place.bundle, policy, dataset=place.dataset)
+
+
+def _require_epoch(seen: int) -> PointerMove:
+    now = pointer.current()
+    if now is None:
+        raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
+    if now.epoch != seen:
+        raise Conflict(
+            f"The pointer moved since you looked: you saw epoch {seen}, it is {now.epoch} ({now.reason}). Look again."
+        )
+    return now
+
+
+def _require_passed(release: Release, policy: GatePolicy) -> None:
+    if gates.policy_in_force() != policy:
+        raise Conflict("Another policy came into force at this moment. Look at the gates again.")
+    found = outcomes.under(policy, outcomes.places_of(release))
+    against = [line for outcome in found for line in outcome.failures()]
+    if against or not found:
+        raise Conflict(
+            f"{release} does not pass policy {policy.number}: " + "; ".join(against or ["no required coin"])
+        )
+
+
+def _require_inheritable(release: Release, places: list[ReleaseCoin]) -> None:
+    if pointer.current() is not None:
+        raise Conflict("The service has its first pointer already; nothing more can be inherited.")
+    if release.purpose != Purpose.INHERITED or release.state != ReleaseState.BUILDING:
+        raise Conflict(
+            f"{release} was launched as {release.purpose} and is {release.state}; it cannot be inherited."
+        )
+    held = {place.coin_id for place in places if place.bundle is not None}
+    lacking = [coin.symbol for coin in outcomes.required_coins() if coin.pk not in held]
+    if lacking:
+        raise Conflict(f"{release} holds no bundle yet for {', '.join(lacking)}.")
+
+
+def _digests(release: Release) -> dict[str, str]:
+    return {place.coin.symbol: place.bundle.digest for place in outcomes.places_of(release) if place.bundle}
+
+
+def _fresh(release: Release) -> Release:
+    return Release.objects.select_related("status", "policy").get(pk=release.pk)

@@ -1,0 +1,192 @@
+"""Starting a release, and calling it off."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.rules import Actor, Role
+from audit import services as audit
+from common.errors import Conflict, InvalidInput
+from common.reasons import required_reason
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.outcomes import required_coins
+from deploy.pointer import pointer
+from deploy.releases import settle
+from deploy.rules import Action, Purpose
+from gates import services as gates
+from training import services as training
+from training.models import Bundle, Coin, Dataset
+from training.rules import GREATEST_SEED
+
+DEFAULT_SEED = 1
+
+
+def launch(
+    line: str,
+    *,
+    actor: Actor,
+    parameters: Mapping[str, Any] | None = None,
+    datasets: Mapping[str, Dataset] | None = None,
+    bundles: Mapping[str, Bundle] | None = None,
+    seed: int | None = None,
+    purpose: Purpose = Purpose.CANDIDATE,
+) -> Release:
+    """Start a release: a run for every required coin, each on its dataset (its newest sound one, where none is named).
+
+    A coin whose bundle is named is not trained: that bundle is measured on the dataset, and judged like any other.
+    Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
+    that is not of the coin and line, or a coin without candles or with too few, Conflict for candles that did not pass, or
+    when a second release would be inherited.
+    """
+    wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
+    with audit.refusals_recorded("release.launch", wanted, actor=actor):
+        actor.require(Role.OPERATOR, "launch a release")
+        training.plan(line, dict(parameters or {}))
+        chosen = _choose_datasets(datasets or {})
+        made = _checked_bundles(line, bundles or {}, chosen)
+        for coin in chosen.keys() - made.keys():
+            training.require_trainable(coin, chosen[coin])
+        seed = _checked_seed(seed)
+        with transaction.atomic():
+            audit.lock_head()
+            for dataset in chosen.values():  # which one may have been withdrawn meanwhile
+                dataset.refresh_from_db()
+                training.require_sound(dataset)
+            if purpose == Purpose.INHERITED and pointer.current() is not None:
+                raise Conflict("The service has its first pointer already; launch a candidate instead.")
+            release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)
+            transaction.on_commit(lambda: settle.advance_quietly(release.pk))
+    return release
+
+
+def _create(
+    line: str,
+    actor: Actor,
+    parameters: dict[str, Any],
+    datasets: dict[Coin, Dataset],
+    bundles: dict[Coin, Bundle],
+    seed: int,
+    purpose: Purpose,
+) -> Release:
+    release = Release.objects.create(
+        line=line,
+        purpose=purpose,
+        policy=gates.policy_in_force(),
+        parameters=parameters,
+        seed=seed,
+        budget=training.open_budget(runs_expected=max(1, len(datasets) - len(bundles))),
+        launched_by=actor.name,
+        deadline_at=timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS),
+    )
+    ReleaseStatus.objects.create(release=release)
+    for coin, dataset in datasets.items():
+        ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, bundle=bundles.get(coin))
+    detail = {
+        "line": line,
+        "purpose": purpose,
+        "parameters": parameters,
+        "seed": seed,
+        "policy": release.policy.number,
+        "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
+        "bundles": {coin.symbol: bundle.digest for coin, bundle in bundles.items()},
+    }
+    audit.record("release.launched", release, actor=actor, detail=detail)
+    return release
+
+
+def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
+    coins = required_coins()
+    if not coins:
+        raise InvalidInput("There is no required coin: a release would hold nothing.")
+    if unknown := sorted(set(named) - {coin.symbol for coin in coins}):
+        raise InvalidInput(
+            f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
+        )
+    chosen = {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
+    if len({dataset.is_simulated for dataset in chosen.values()}) > 1:
+        told = ", ".join(
+            f"{coin}'s dataset {dataset.pk} is {'simulated' if dataset.is_simulated else 'real'}"
+            for coin, dataset in chosen.items()
+        )
+        raise InvalidInput(
+            f"A release does not mix simulated and real candles: {told}. Name a dataset for each coin.",
+            field="datasets",
+        )
+    return {coin: training.require_sound(dataset) for coin, dataset in chosen.items()}
+
+
+def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
+    dataset = named or Dataset.objects.filter(coin=coin).standing().soundest_first().first()
+    if dataset is None:
+        raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
+    if dataset.coin_id != coin.pk:
+        raise InvalidInput(
+            f"Dataset {dataset.pk} holds {dataset.coin}'s candles, not {coin}'s.", field="datasets"
+        )
+    return dataset
+
+
+def _checked_bundles(
+    line: str, named: Mapping[str, Bundle], datasets: Mapping[Coin, Dataset]
+) -> dict[Coin, Bundle]:
+    """The bundles that take the place of a run: of the coin, of the line, and no simulated one on real candles."""
+    carried = {coin.symbol: coin for coin in datasets}
+    for symbol, bundle in named.items():
+        if symbol not in carried:
+            why = f"{symbol}: not a required coin, so a release does not carry it."
+        elif bundle.coin_id != carried[symbol].pk:
+            why = f"{bundle} is {bundle.coin}'s, not {symbol}'s."
+        elif bundle.line != line:
+            why = f"{bundle} is of the line {bundle.line}; this release is of {line}."
+        elif bundle.is_simulated and not datasets[carried[symbol]].is_simulated:
+            why = f"{bundle} was trained on a simulated market; {symbol}'s dataset is real."
+        elif bundle.dataset is not None and bundle.dataset.is_withdrawn:
+            why = f"{bundle} was trained on dataset {bundle.dataset.pk}, which was withdrawn."
+        else:
+            continue
+        raise InvalidInput(why, field="bundles")
+    return {carried[symbol]: bundle for symbol, bundle in named.items()}
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return DEFAULT_SEED
+    if not 0 <= seed <= GREATEST_SEED:
+        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {GREATEST_SEED}.", field="seed")
+    return seed
+
+
+def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
+    """Stop building a release. It settles at once, with what is missing as errors (rule 2)."""
+    with audit.refusals_recorded("release.cancel", release, actor=actor, reason=reason):
+        actor.require(Role.OPERATOR, "cancel a release")
+        reason = required_reason(reason)
+        with transaction.atomic():
+            audit.lock_head()
+            release = Release.objects.select_related("status").get(pk=release.pk)
+            require_action(release, Action.CANCEL)
+            release.status.cancel_requested_at = timezone.now()
+            release.status.save(update_fields=["cancel_requested_at"])
+            audit.record("release.cancelled", release, actor=actor, reason=reason)
+        settle.settle(release, ended_early=f"cancelled by {actor}: {reason}")
+    return Release.objects.select_related("status").get(pk=release.pk)
+
+
+def require_action(release: Release, action: Action) -> None:
+    """Raise Conflict unless the release stands where this may be asked of it."""
+    if action not in release.allowed_actions:
+        why = f" ({release.status.reason})" if release.status.reason else ""
+        raise Conflict(f"{release} is {release.state}{why}; it cannot be {_PARTICIPLE[action]}.")
+
+
+_PARTICIPLE = {
+    Action.APPROVE: "approved",
+    Action.DECLINE: "declined",
+    Action.RESTORE: "restored",
+    Action.CANCEL: "cancelled",
+    Action.REGISTER: "registered as the fallback",
+}

@@ -1,0 +1,192 @@
+"""Moving a release along: what is due is started, what is complete is settled.
+
+`advance` reads the database and acts on what it finds; it is called after every committed transition, and again by
+`reconcile` every few seconds, so that nothing depends on a message or a process having survived.
+"""
+
+import logging
+
+from django.db import models, transaction
+from django.utils import timezone
+
+from accounts.rules import GATE, Actor, Role
+from audit import services as audit
+from common.errors import Conflict
+from deploy import outcomes
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.pointer import pointer
+from deploy.pointer.fallback import Fitness, fallback_fitness
+from deploy.pointer.pinning import pin_in_transaction
+from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
+from deploy.rules import settle as decide
+from gates import services as gates
+from gates.models import Measurement
+from training import services as training
+from training.models import Bundle, TrainingRun
+
+logger = logging.getLogger(__name__)
+
+
+def advance(release: Release) -> None:
+    """Start what is due in this release, and settle it once every required coin has an outcome."""
+    release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
+    if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
+        return
+    ended_early = _ended_early(release)
+    if ended_early is None:
+        for place in outcomes.places_of(release):
+            _advance_coin(release, place)
+    if release.state == ReleaseState.BUILDING:
+        settle(release, ended_early=ended_early)
+
+
+def advance_quietly(release_id: int) -> None:
+    """Advance after a commit: a failure is logged, and `reconcile` tries again within seconds."""
+    try:
+        advance(Release.objects.get(pk=release_id))
+    except Exception:
+        logger.exception("release %s could not be advanced; reconcile will try again", release_id)
+
+
+def advance_for(obj: models.Model) -> None:
+    """Advance the releases that a run or a measurement belongs to, once its state has changed."""
+    if not isinstance(obj, TrainingRun | Measurement) or not obj.has_ended:
+        return
+    chosen = {"run": obj} if isinstance(obj, TrainingRun) else {"bundle": obj.bundle_id}
+    for release_id in ReleaseCoin.objects.filter(**chosen).values_list("release_id", flat=True):
+        advance_quietly(release_id)
+
+
+def settle(release: Release, *, ended_early: str | None = None) -> None:
+    """Settle a building release once every required coin has an outcome, or at once when it `ended_early`.
+
+    Rule 3: all passed, it awaits approval. Rule 4: any not passed, it is rejected, and the bots go to the fallback unless
+    what they run has itself passed.
+    """
+    if _settlement(release, release.status, ended_early) is None:
+        return  # hashing the fallback's files is for the moment when it may be needed
+    fitness = fallback_fitness()
+    with transaction.atomic():
+        audit.lock_head()
+        status = ReleaseStatus.objects.get(pk=release.pk)
+        settlement = _settlement(release, status, ended_early)
+        if settlement is None:
+            return
+        audit.transition(
+            status,
+            settlement.state,
+            actor=GATE,
+            reason=settlement.reason,
+            settled_at=timezone.now(),
+        )
+        if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
+            pin_unless_live_passed(f"{release} rejected: {settlement.reason}", actor=GATE, fitness=fitness)
+    if settlement.state == ReleaseState.REJECTED:
+        stop_what_still_runs(release, settlement.reason)
+
+
+def _ended_early(release: Release) -> str | None:
+    if release.status.cancel_requested_at is not None:
+        return "cancelled"  # by a process that died before it settled the release
+    return "not finished by its deadline" if release.is_overdue else None
+
+
+def pin_unless_live_passed(reason: str, *, actor: object, fitness: Fitness) -> None:
+    """Rule 4, in the caller's transaction."""
+    now = pointer.current()
+    live_passed = outcomes.passed_its_own_policy(now.release) if now else False
+    if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
+        pin_in_transaction(reason, actor=actor, fitness=fitness)
+
+
+def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
+    if status.state != ReleaseState.BUILDING:
+        return None
+    places = {place.coin_id: place for place in outcomes.places_of(release)}
+    found = [
+        _required_outcome(coin.symbol, places.get(coin.pk), ended_early) for coin in outcomes.required_coins()
+    ]
+    known = [outcome for outcome in found if outcome is not None]
+    if len(known) < len(found):
+        return None
+    if status.cancel_requested_at is not None and not any(outcome.missing for outcome in known):
+        return Settlement(
+            ReleaseState.REJECTED, ended_early or "cancelled"
+        )  # measured to the end, and not wanted
+    if release.purpose == Purpose.INHERITED:
+        lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
+        return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
+    return decide(release.purpose, known)
+
+
+def _required_outcome(symbol: str, place: ReleaseCoin | None, ended_early: str | None) -> Outcome | None:
+    if place is None:
+        return Outcome(symbol, missing="became required after this release was launched")
+    outcome = outcomes.outcome_of(place)
+    return outcome or (Outcome(symbol, missing=ended_early) if ended_early else None)
+
+
+def _advance_coin(release: Release, place: ReleaseCoin) -> None:
+    if place.bundle is None and place.run is None:
+        _start_run(release, place)
+    if place.bundle is None and place.run is not None and place.run.bundle is not None:
+        _write_once(place, bundle=place.run.bundle)
+    if place.bundle is not None and place.diagnosis is None:
+        # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.
+        measurement = gates.measure(
+            place.bundle,
+            place.dataset,
+            actor=GATE,
+            baseline=baseline_for(release, place),
+            since=release.created_at,
+        )
+        if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
+            _write_once(place, diagnosis=gates.judge(measurement, release.policy))
+
+
+def baseline_for(release: Release, place: ReleaseCoin) -> Bundle | None:
+    """The registered fallback's bundle of this coin, a fallback's own; None leaves it to the coin's newest V5."""
+    if release.purpose == Purpose.FALLBACK:
+        return place.bundle
+    registered = pointer.fallback()
+    held = registered.coins.filter(coin=place.coin).select_related("bundle").first() if registered else None
+    return held.bundle if held else None
+
+
+def _start_run(release: Release, place: ReleaseCoin) -> None:
+    with transaction.atomic():
+        audit.lock_head()
+        place.refresh_from_db(fields=["run"])
+        status = ReleaseStatus.objects.get(pk=release.pk)
+        # Settled or called off since it was read: nobody would stop the run, and it would cost.
+        if place.run_id is not None or status.state != release.state or status.cancel_requested_at:
+            return
+        run = training.launch_run(
+            coin=place.coin,
+            dataset=place.dataset,
+            line=release.line,
+            parameters=release.parameters,
+            seed=release.seed,
+            budget=release.budget,
+            actor=Actor(
+                release.launched_by, frozenset({Role.OPERATOR})
+            ),  # whose role was checked at the launch
+        )
+        _write_once(place, run=run)
+
+
+def _write_once(place: ReleaseCoin, **column: models.Model) -> None:
+    """Fill one empty column of a release's coin; whoever came first has filled it already."""
+    ((name, value),) = column.items()
+    ReleaseCoin.objects.filter(pk=place.pk, **{f"{name}__isnull": True}).update(**column)
+    setattr(place, name, value)
+
+
+def stop_what_still_runs(release: Release, reason: str) -> None:
+    for place in outcomes.places_of(release):
+        if place.run is None or place.run.has_ended:
+            continue
+        try:
+            training.cancel_run(place.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
+        except Conflict:
+            continue  # it ended in this very moment

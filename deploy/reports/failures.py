@@ -1,0 +1,102 @@
+"""The five failures of V6 as the plan lists them: the figure that shows each, and the gate that would refuse it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.formatting import percent, signed
+from gates.catalogue.figures import Figures, NotMeasured
+
+Reader = Callable[[Figures], str]
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """One of the plan's five."""
+
+    number: int
+    name: str
+    plan: str
+    """What the plan says of V6."""
+    gate: str
+    measure: str
+    """What the figure is."""
+    read: Reader
+
+    def figure(self, figures: Figures) -> str:
+        """The figure in a few characters; empty where it was not measured."""
+        try:
+            return self.read(figures)
+        except NotMeasured:
+            return ""
+
+
+def _certain(figures: Figures) -> str:
+    return percent(figures.share("confidence", "shares_over", "0.99"))
+
+
+def _most_said(figures: Figures) -> str:
+    shares = {name: figures.share("shares", name) for name in ("down", "neutral", "up")}
+    most = max(shares, key=lambda name: shares[name])
+    return f"{most.capitalize()} {percent(shares[most])}"
+
+
+def _logits(figures: Figures) -> str:
+    return f"{signed(figures.number('logits', 'least'))} … {signed(figures.number('logits', 'greatest'))}"
+
+
+def _scaler(figures: Figures) -> str:
+    if not figures.flag("scaler", "present"):
+        return "no scaler"
+    where = "in the graph" if figures.flag("scaler", "in_graph") else "not in the graph"
+    return f"{figures.count('scaler', 'count')} scales, {where}"
+
+
+def _single_row(figures: Figures) -> str:
+    if not figures.flag("single_sample", "runs"):
+        return "does not run"
+    difference = figures.number("single_sample", "largest_difference", least=0)
+    return f"{difference:.0e} apart" if difference else "equal"
+
+
+FAILURES = (
+    KnownFailure(
+        1,
+        "Severe overconfidence",
+        "100 % of predictions more than 99 % sure",
+        "confidence",
+        "predictions more than 99 % sure",
+        _certain,
+    ),
+    KnownFailure(
+        2,
+        "Extreme class bias",
+        "98–100 % of predictions are Down",
+        "class_balance",
+        "the direction said most, and how often",
+        _most_said,
+    ),
+    KnownFailure(
+        3,
+        "Logit explosion",
+        "logits of 16,946 to 52,717, where −10 to +10 is sane",
+        "logit_range",
+        "least and greatest logit",
+        _logits,
+    ),
+    KnownFailure(
+        4,
+        "Feature scaling",
+        "raw prices are not normalised, and the scaler is not saved",
+        "scaler",
+        "the scaler that comes with the bundle",
+        _scaler,
+    ),
+    KnownFailure(
+        5,
+        "Batch normalisation of a single row",
+        "a single sample crashes, or gets another answer than in a batch",
+        "single_sample",
+        "logits of one row against the same row in a batch",
+        _single_row,
+    ),
+)

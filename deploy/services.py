@@ -1,0 +1,50 @@
+"""What is asked of a release or the pointer: launch, advance and settle, decide."""
+
+from deploy.alarms.record import record_alarms
+from deploy.bots.convergence import watch_bots
+from deploy.bots.heartbeat_checks import Heartbeat, Report
+from deploy.bots.heartbeats import Heard, heartbeat, heartbeats
+from deploy.bots.live_gates import Posted, hold_back, receive_window, watch_live
+from deploy.pointer.fallback_monitor import watch_fallback
+from deploy.reconcile import reconcile_once
+from deploy.releases.coins import add_coin, consequences, set_required
+from deploy.releases.decide import approve, decline, inherit, pin, register_fallback, restore
+from deploy.releases.launch import cancel, launch
+from deploy.releases.settle import advance, advance_for
+from deploy.releases.withdraw import withdraw_dataset
+from deploy.serving.advance import advance_epoch
+from deploy.serving.key_decisions import activate_key, create_key, retire_key
+
+__all__ = [
+    "Heard",
+    "Heartbeat",
+    "Posted",
+    "Report",
+    "activate_key",
+    "add_coin",
+    "advance",
+    "advance_epoch",
+    "advance_for",
+    "approve",
+    "cancel",
+    "consequences",
+    "create_key",
+    "decline",
+    "heartbeat",
+    "heartbeats",
+    "hold_back",
+    "inherit",
+    "launch",
+    "pin",
+    "receive_window",
+    "reconcile_once",
+    "record_alarms",
+    "register_fallback",
+    "restore",
+    "retire_key",
+    "set_required",
+    "watch_bots",
+    "watch_fallback",
+    "watch_live",
+    "withdraw_dataset",
+]

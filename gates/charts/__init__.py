@@ -1,0 +1,1 @@
+"""A diagnosis and live predictions as plain Plotly figures."""

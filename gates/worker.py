@@ -1,0 +1,145 @@
+"""What a gate worker does: claim a measurement, measure the shipped bytes in a process of its own, store it once."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from audit.rules import canonical
+from gates.models import Measurement
+from training import artifact_store
+from training.jobs import leases, sandbox
+from training.models import Bundle, Dataset
+from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
+
+logger = logging.getLogger(__name__)
+
+
+class MeasuringFailed(Exception):
+    """There are no figures, and this is why."""
+
+
+class MeasuringKilled(Exception):
+    """The measuring process was killed from outside: that says nothing about the bundle, so it is measured again."""
+
+
+def run(measurement_id: int, *, worker_name: str) -> None:
+    """Measure, if the row is free: a second delivery, or one for a measurement that ended, changes nothing."""
+    measurement = leases.claim(
+        Measurement, measurement_id, worker_name=worker_name, code_version=settings.CODE_VERSION
+    )
+    if measurement is None:
+        return
+    try:
+        with leases.heartbeat(measurement):
+            state, columns = _outcome(measurement)
+        leases.finish(measurement, state, **columns)
+    except MeasuringKilled as killed:
+        logger.warning("%s: %s; it is measured again", measurement, killed)
+        leases.give_back(measurement)
+    except leases.ClaimLost as lost:
+        logger.warning("%s; its figures are thrown away", lost)
+
+
+def _outcome(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
+    """How the measuring ended, and the columns that go with it."""
+    try:
+        body = canonical(_measured(measurement))
+    except MeasuringFailed as failed:
+        return JobState.FAILED, {"failure": str(failed)}
+    detail = {"sha256": hashlib.sha256(body.encode()).hexdigest()}
+    return JobState.SUCCEEDED, {"body": body, "detail": detail}
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    if measurement.attempt > ATTEMPTS_WITHOUT_PROGRESS:
+        raise MeasuringFailed(
+            f"{ATTEMPTS_WITHOUT_PROGRESS} attempts to measure it were killed: it may take more than the workers have"
+        )
+    with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _measure_apart(folder, [*_fetch(measurement, folder), "--digest", measurement.bundle.digest])
+        document = _document(folder / "figures.json")
+    _check_subject(document, measurement)
+    return document
+
+
+def _check_subject(document: dict[str, Any], measurement: Measurement) -> None:
+    """Figures of something else than was asked for are no figures. A manifest that cannot be read names no coin."""
+    coin = measurement.bundle.coin.symbol
+    if document.get("dataset_digest") != measurement.dataset.digest:
+        raise MeasuringFailed("the figures are of other candles than were asked for")
+    if document.get("bundle_digest") != measurement.bundle.digest:
+        raise MeasuringFailed("the figures are of another bundle than was asked for")
+    if document.get("coin") not in (None, coin):
+        raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
+
+
+def _fetch(measurement: Measurement, folder: Path) -> list[str]:
+    """Lay everything that is measured into the folder; the arguments that name it."""
+    _fetch_bundle(measurement.bundle, folder / "bundle")
+    _fetch_candles(measurement.dataset, folder / "candles.canonical")
+    arguments = ["--bundle", "bundle", "--candles", "candles.canonical"]
+    if measurement.baseline is not None:
+        # A copy of its own even where it is the same bundle: what is compared with itself is no special case.
+        _fetch_bundle(measurement.baseline, folder / "baseline")
+        arguments += ["--baseline", "baseline"]
+    trained_on = measurement.bundle.dataset
+    if trained_on is not None and trained_on.digest != measurement.dataset.digest:
+        _fetch_candles(trained_on, folder / "training.canonical")
+        arguments += ["--training", "training.canonical"]
+    return arguments
+
+
+def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
+    """The stored bytes as they are. One that is missing or damaged is for the *bundle* gate to find, not for us to hide."""
+    folder.mkdir()
+    for artifact in bundle.artifacts.all():
+        with (
+            contextlib.suppress(artifact_store.FileLost),
+            artifact_store.open_stream(artifact.sha256) as stream,
+            (folder / artifact.name).open("wb") as out,
+        ):
+            shutil.copyfileobj(stream, out)
+
+
+def _fetch_candles(dataset: Dataset, path: Path) -> None:
+    try:
+        path.write_bytes(artifact_store.read(dataset.digest.removeprefix("sha256:")))
+    except artifact_store.FileLost as lost:
+        raise MeasuringFailed(f"its candles cannot be read: {lost}") from lost
+
+
+def _measure_apart(folder: Path, arguments: list[str]) -> None:
+    """Raises MeasuringFailed unless the process of its own ends well within its time."""
+    seconds = settings.MEASURING_TIME_LIMIT_SECONDS
+    try:
+        sandbox.run(
+            "mlcore.evaluation.measure",
+            [*arguments, "--output", "figures.json"],
+            folder=folder,
+            seconds=seconds,
+        )
+    except sandbox.TookTooLong as late:
+        raise MeasuringFailed(f"measuring took {late} and was stopped") from None
+    except sandbox.Killed as killed:
+        raise MeasuringKilled(f"the measuring process was {killed}") from None
+    except sandbox.EndedBadly as end:
+        raise MeasuringFailed(f"the measuring process {end}") from None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        canonical(document)
+    except (OSError, ValueError, RecursionError) as error:
+        raise MeasuringFailed(f"the measuring process left no sound figures: {error}") from error
+    if not isinstance(document, dict):
+        raise MeasuringFailed("the measuring process left something else than figures")
+    return document

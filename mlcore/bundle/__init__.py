@@ -1,0 +1,1 @@
+"""The immutable files of one trained coin: format, writer, ONNX export, predictor."""

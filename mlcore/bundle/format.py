@@ -1,0 +1,177 @@
+"""A bundle: the immutable files of one trained coin, named by the digest of their manifest.
+
+Reading and verifying needs neither onnx nor torch: the bot does it before every load. `bundle_writer` writes them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mlcore.errors import BundleRefused
+from mlcore.features.indicators import SCHEMAS, Schema
+
+FORMAT = 1
+CLASSES = ("down", "neutral", "up")
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.safetensors"
+SCALER_FILE = "scaler.json"
+MANIFEST_FILE = "manifest.json"
+
+PAYLOAD_FILES = (MODEL_FILE, WEIGHTS_FILE, SCALER_FILE)
+"""What a manifest may list; a name that is not here never becomes a path."""
+
+_MAX_MANIFEST_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    """64 hex digits, without a prefix."""
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The fields of manifest.json that a program decides by; `document` is all of it."""
+
+    coin: str
+    line: str
+    is_simulated: bool
+    schema_name: str
+    schema_digest: str
+    lookback: int
+    classes: tuple[str, ...]
+    cuts: tuple[float, float] | None
+    """None where the bundle came from outside, and nobody knows where its classes were cut."""
+    dataset_digest: str | None
+    """None where it is not known what it was trained on."""
+    code_version: str
+    seed: int | None
+    """None where it is not known."""
+    files: Mapping[str, FileEntry]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """Raises BundleRefused when a field is missing or of another kind."""
+        if document.get("format") != FORMAT:
+            raise BundleRefused(
+                f"{MANIFEST_FILE}: format {document.get('format')!r}, this code reads {FORMAT}"
+            )
+        try:
+            return cls(
+                coin=str(document["coin"]),
+                line=str(document["line"]),
+                is_simulated=bool(document["simulated"]),
+                schema_name=str(document["schema"]["name"]),
+                schema_digest=str(document["schema"]["digest"]),
+                lookback=int(document["schema"]["lookback"]),
+                classes=tuple(document["classes"]),
+                cuts=_cuts(document["labels"]["cuts"]),
+                dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
+                code_version=str(document["code_version"]),
+                seed=None if document["seed"] is None else int(document["seed"]),
+                files={name: _entry(name, entry) for name, entry in document["files"].items()},
+                document=document,
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise BundleRefused(
+                f"{MANIFEST_FILE}: a field is missing or of another kind ({error})"
+            ) from error
+
+    @property
+    def schema(self) -> Schema:
+        """This code's schema of that name. Raises BundleRefused if it is unknown or its digest differs."""
+        schema = SCHEMAS.get(self.schema_name)
+        if schema is None:
+            raise BundleRefused(f"feature schema {self.schema_name!r} is unknown here; update the client")
+        if schema.digest != self.schema_digest:
+            raise BundleRefused(
+                f"feature schema {self.schema_name} is {self.schema_digest} in the bundle, {schema.digest} here: "
+                "its features would mean something else; update the client"
+            )
+        return schema
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose manifest was read; `verify` also hashed every file of it."""
+
+    folder: Path
+    digest: str
+    manifest: Manifest
+
+    def payload(self, name: str) -> bytes:
+        """The bytes of one listed file, checked against size and hash in the same reading."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleRefused(f"{name} is not part of the bundle")
+        data = _bytes_of(self.folder / name)
+        if len(data) != entry.size:
+            raise BundleRefused(f"{name} has {len(data):,} bytes, the manifest says {entry.size:,}")
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleRefused(f"{name} is not the file the manifest names: its sha256 differs")
+        return data
+
+
+def canonical_json(document: Mapping[str, Any]) -> bytes:
+    """Sorted keys, no spaces, no NaN, ASCII: one form for one content."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def manifest_digest(document: Mapping[str, Any]) -> str:
+    """`sha256:…` of the canonical manifest: the bundle's name. manifest.json holds exactly those bytes."""
+    return "sha256:" + hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle in a folder by its manifest alone. Raises BundleRefused."""
+    data = _bytes_of(folder / MANIFEST_FILE, at_most=_MAX_MANIFEST_BYTES)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BundleRefused(f"{MANIFEST_FILE} is not JSON") from error
+    if not isinstance(document, dict):
+        raise BundleRefused(f"{MANIFEST_FILE} is not a JSON object")
+    manifest = Manifest.parse(document)
+    if canonical_json(document) != data:
+        raise BundleRefused(f"{MANIFEST_FILE} is not in canonical form: it was changed by hand")
+    return Bundle(folder, manifest_digest(document), manifest)
+
+
+def verify(folder: Path, digest: str | None = None) -> Bundle:
+    """Reads the bundle and checks every file's size and sha256, and the bundle's own digest where one is expected.
+
+    Raises BundleRefused with the file and the reason.
+    """
+    bundle = read(folder)
+    if digest is not None and bundle.digest != digest:
+        raise BundleRefused(f"{MANIFEST_FILE} makes this bundle {bundle.digest}, expected {digest}")
+    for name in bundle.manifest.files:
+        bundle.payload(name)
+    return bundle
+
+
+def _cuts(found: Any) -> tuple[float, float] | None:
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _entry(name: str, entry: Mapping[str, Any]) -> FileEntry:
+    if name not in PAYLOAD_FILES:
+        raise ValueError(f"a file of the name {name!r}")
+    return FileEntry(sha256=str(entry["sha256"]), size=int(entry["size"]))
+
+
+def _bytes_of(path: Path, *, at_most: int | None = None) -> bytes:
+    try:
+        if at_most is not None and path.stat().st_size > at_most:
+            raise BundleRefused(f"{path.name} is larger than {at_most:,} bytes")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleRefused(f"{path.name} is missing") from error
+    except OSError as error:
+        raise BundleRefused(f"{path.name} cannot be read ({error.strerror})") from error

@@ -1,0 +1,1 @@
+"""Candles: reading files, checking their rows, simulating a market."""

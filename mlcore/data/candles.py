@@ -1,0 +1,112 @@
+"""Candles: one row a bar, `timestamp` its opening time in UTC. What a dataset is made of, and what names it."""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mlcore.data.readers import COLUMNS, MAX_ROWS, NUMBERS, table
+from mlcore.data.validation import SCHEMA, check, interval_milliseconds
+from mlcore.errors import CandlesRefused
+
+__all__ = [
+    "COLUMNS", "MAX_ROWS", "SCHEMA", "Description", "canonical_bytes", "check", "describe", "digest",
+    "from_canonical", "read", "read_bytes",
+]  # fmt: skip
+
+_MAGIC = b"crpbot candles 1\n"
+_HEADER = struct.Struct("<17sQ")  # magic, rows
+_ROW_BYTES = 8 * len(COLUMNS)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a page says about a dataset."""
+
+    rows: int
+    first_at: datetime
+    last_at: datetime
+    interval_seconds: int
+    gaps: int
+    missing_bars: int
+    zero_volume_bars: int
+
+
+def read(path: Path) -> pl.DataFrame:
+    """Candles from a CSV, CSV.gz or Parquet file, checked. Raises CandlesRefused with row and reason."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CandlesRefused(f"cannot be read ({error.strerror})", source=path.name) from error
+    return read_bytes(data, path.name)
+
+
+def read_bytes(data: bytes, name: str) -> pl.DataFrame:
+    """The same from bytes in memory; `name` is for the messages, and its suffix must not contradict the content."""
+    return check(table(data, name), name)
+
+
+def describe(frame: pl.DataFrame) -> Description:
+    """Range, interval and what is missing from it."""
+    interval = interval_milliseconds(frame)
+    steps = np.diff(_milliseconds(frame)) // interval
+    return Description(
+        rows=frame.height,
+        first_at=frame["timestamp"][0],
+        last_at=frame["timestamp"][-1],
+        interval_seconds=interval // 1000,
+        gaps=int(np.count_nonzero(steps > 1)),
+        missing_bars=int((steps - 1).sum()),
+        zero_volume_bars=int((frame["volume"] == 0).sum()),
+    )
+
+
+def canonical_bytes(frame: pl.DataFrame) -> bytes:
+    """One form for one content: header, int64 epoch milliseconds, then five columns of float64, little-endian."""
+    return b"".join(_canonical_parts(frame))
+
+
+def _canonical_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
+    yield _HEADER.pack(_MAGIC, frame.height)
+    yield _milliseconds(frame).astype("<i8").data
+    for name in NUMBERS:
+        # + 0.0 turns -0.0 into 0.0: equal volumes must not give two digests.
+        yield (frame[name].to_numpy() + 0.0).astype("<f8", copy=False).data
+
+
+def from_canonical(data: bytes) -> pl.DataFrame:
+    """The frame `canonical_bytes` was given, checked anew. Raises CandlesRefused."""
+    source = "canonical candles"
+    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+        raise CandlesRefused("not in canonical form, version 1", source=source)
+    rows = _HEADER.unpack_from(data)[1]
+    if len(data) != _HEADER.size + rows * _ROW_BYTES:
+        raise CandlesRefused(
+            f"{len(data):,} bytes do not hold {rows:,} rows: cut off or damaged", source=source
+        )
+    times = np.frombuffer(data, "<i8", rows, _HEADER.size).astype(np.int64)
+    numbers = np.frombuffer(data, "<f8", rows * len(NUMBERS), _HEADER.size + 8 * rows).reshape(
+        len(NUMBERS), rows
+    )
+    series = [pl.Series("timestamp", times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")]
+    series += [
+        pl.Series(name, column.astype(np.float64)) for name, column in zip(NUMBERS, numbers, strict=True)
+    ]
+    return check(pl.DataFrame(series), source)
+
+
+def digest(frame: pl.DataFrame) -> str:
+    """`sha256:…` of the canonical bytes: the same whatever file the candles came in."""
+    found = hashlib.sha256()
+    for part in _canonical_parts(frame):
+        found.update(part)
+    return f"sha256:{found.hexdigest()}"
+
+
+def _milliseconds(frame: pl.DataFrame) -> np.ndarray:
+    return frame["timestamp"].dt.epoch("ms").to_numpy()

@@ -1,0 +1,1 @@
+"""Measuring a bundle on candles: every figure that a gate decides by or a page draws."""

@@ -1,0 +1,1 @@
+"""From candles to rows for training: features, labels, the split in time, scaling."""

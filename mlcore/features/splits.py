@@ -1,0 +1,36 @@
+"""The split in time: the oldest bars to fit, newer ones to stop early by, the newest for the gate, purged at the borders."""
+
+from dataclasses import dataclass
+
+from mlcore.errors import NotEnoughBars
+from mlcore.features.labels import H
+
+MIN_ROWS = 1000
+"""Fewer usable rows cannot carry a network, nor tell a good one from a lucky one."""
+
+FIT_PERCENT, STOP_PERCENT = 70, 15
+GATE_SHARE = (100 - FIT_PERCENT - STOP_PERCENT) / 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """Consecutive, disjoint stretches of rows, oldest first."""
+
+    fit: slice
+    stop: slice
+    gate: slice
+
+
+def purged(rows: int, horizon: int = H) -> Split:
+    """Splits `rows`; the last `horizon` rows before each border are left out, for their labels look across it.
+
+    Raises NotEnoughBars for fewer than MIN_ROWS.
+    """
+    if rows < MIN_ROWS:
+        raise NotEnoughBars(f"{rows:,} usable rows; training needs {MIN_ROWS:,}: import a longer history")
+    first_border, second_border = (rows * p // 100 for p in (FIT_PERCENT, FIT_PERCENT + STOP_PERCENT))
+    return Split(
+        fit=slice(0, first_border - horizon),
+        stop=slice(first_border, second_border - horizon),
+        gate=slice(second_border, rows),
+    )

@@ -1,0 +1,1 @@
+"""Training one coin: recipes, the network, the training loop, its resume checkpoint."""

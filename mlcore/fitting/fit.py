@@ -1,0 +1,181 @@
+"""From prepared rows to a trained coin: an ordinary loop, reported and checkpointed after every epoch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
+from mlcore.features.scaler import Scaler
+from mlcore.fitting import checkpoint as checkpoints
+from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress
+from mlcore.fitting.manual_backward import Objective, Updates, dropout_masks
+from mlcore.fitting.network import Network, seeded
+from mlcore.fitting.prepared import Prepared, prepare
+from mlcore.fitting.recipes import Recipe
+from mlcore.fitting.trained import Trained
+
+__all__ = ["EpochReport", "Prepared", "Scaler", "Trained", "fit", "prepare", "resolve_device"]
+
+
+class Diverged(MlcoreError):
+    """The loss stopped being a number."""
+
+
+def fit(
+    prepared: Prepared,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str = "auto",
+    on_epoch: OnEpoch | None = None,
+    resume_from: bytes | None = None,
+) -> Trained:
+    """Trains by the recipe. Bit-equal weights for equal arguments on a CPU, killed and resumed in between or not.
+
+    `on_epoch` gets each epoch's report and a checkpoint to resume from; an exception it raises stops the fit and
+    passes through. Raises ResumeRefused for a checkpoint that is damaged or of another fit, Diverged for a loss that
+    is no longer finite, InvalidParameter for a negative seed.
+    """
+    check_bounds("seed", seed, 0, MAX_SEED)
+    if recipe.network == "logistic":
+        # Only here: scikit-learn takes a second to import, and a network needs none of it.
+        from mlcore.fitting.logistic import fit_logistic
+
+        return fit_logistic(prepared, recipe, seed=seed, on_epoch=on_epoch)
+    chosen = resolve_device(device)
+    with _quiet_surroundings(chosen):
+        training = _Training(prepared, recipe, seed, chosen)
+        if resume_from is not None:
+            training.restore(resume_from)
+        while not training.is_finished:
+            report = training.epoch()
+            if on_epoch is not None:
+                on_epoch(report, training.checkpoint())
+        return training.trained()
+
+
+def resolve_device(device: str) -> str:
+    """Either "cpu" or "cuda"; "auto" is cuda where there is one. Raises MlcoreError for a cuda that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise MlcoreError(f"device {device!r}: choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MlcoreError("device cuda: this machine has none that torch can use; choose auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+@contextmanager
+def _quiet_surroundings(device: str) -> Iterator[None]:
+    """One thread (the matrices are small: a second one costs more than it brings), the caller's state left alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Training:
+    """A fit between two epochs: network, optimizer, the best weights so far, and the rows, all on the device."""
+
+    def __init__(self, prepared: Prepared, recipe: Recipe, seed: int, device: str) -> None:
+        assert recipe.epochs and recipe.batch_size and recipe.learning_rate and recipe.dropout
+        self.prepared, self.recipe, self.seed, self.device = prepared, recipe, seed, device
+        self.epochs, self.batch_size = recipe.epochs, recipe.batch_size
+        self.fit_rows = self._resident(*prepared.fit)
+        self.stop_rows = self._resident(*prepared.stop)
+        self.network: Network = seeded(recipe.dropout, seed).to(device)
+        self.updates = Updates(self.network, recipe.learning_rate)
+        weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
+        self.smoothing = recipe.label_smoothing or 0.0
+        self.objective = Objective(weights.to(device), self.smoothing)
+        self.fingerprint = prepared.fingerprint(recipe, seed)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def _resident(self, features: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(features).to(self.device), torch.from_numpy(labels).to(self.device)
+
+    @property
+    def is_finished(self) -> bool:
+        done, patience = self.progress.epochs_done, self.recipe.patience
+        return done >= self.epochs or (patience is not None and done - self.progress.best_epoch >= patience)
+
+    def epoch(self) -> EpochReport:
+        number = self.progress.epochs_done + 1
+        start = perf_counter()
+        train_loss = self._train(number)
+        validation_loss, accuracy = self._validate()
+        seconds = perf_counter() - start
+        if not np.isfinite([train_loss, validation_loss]).all():
+            raise Diverged(f"the loss is {train_loss} after epoch {number}: lower the learning rate")
+        is_best = validation_loss < self.progress.best_loss
+        rows_per_second = len(self.fit_rows[1]) / seconds
+        report = EpochReport(
+            number, self.epochs, train_loss, validation_loss, accuracy, seconds, rows_per_second, is_best
+        )
+        self.progress.reports.append(report)
+        if is_best:
+            self.progress.best_epoch = number
+            self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        return report
+
+    def _train(self, number: int) -> float:
+        """Mean loss over the epoch. Each epoch draws from seed and number: a resumed fit needs no random state."""
+        draw = np.random.SeedSequence([self.seed, number])
+        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        keep = dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
+        features, labels = self.fit_rows
+        order = torch.randperm(len(labels))
+        if len(labels) % self.batch_size == 1:  # BatchNorm has no variance of one row
+            order = order[:-1]
+        order = order.to(self.device)
+        targets = self.objective.targets(labels[order])
+        rows = features.index_select(0, order)
+        return float(self.updates.epoch(rows, targets, self.batch_size, keep))
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, float]:
+        self.network.eval()
+        features, labels = self.stop_rows
+        logits = self.network(features)
+        loss = cross_entropy(logits, labels, self.objective.weights, label_smoothing=self.smoothing)
+        return float(loss), float((logits.argmax(1) == labels).float().mean())
+
+    def checkpoint(self) -> bytes:
+        tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"adam.0.{name}": tensor for name, tensor in self.updates.moments.items()}
+        return checkpoints.pack(self.fingerprint, self.progress, _arrays(tensors))
+
+    def restore(self, data: bytes) -> None:
+        self.progress, arrays = checkpoints.unpack(data, self.fingerprint)
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "adam": {}}
+        for name, array in arrays.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = torch.from_numpy(array.copy())
+        self.network.load_state_dict(groups["weights"])
+        self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()}
+        for name, tensor in self.updates.moments.items():
+            tensor.copy_(groups["adam"][f"0.{name}"])
+
+    def trained(self) -> Trained:
+        is_best = self.recipe.restores_best
+        return Trained(
+            weights=_arrays(self.best if is_best else self.network.state_dict()),
+            prepared=self.prepared,
+            recipe=self.recipe,
+            seed=self.seed,
+            epochs=self.progress.reports,
+            best_epoch=self.progress.best_epoch if is_best else self.progress.epochs_done,
+            device=self.device,
+        )
+
+
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Models from outside: torch checkpoints and ONNX files become bundles."""

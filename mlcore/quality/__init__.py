@@ -1,0 +1,1 @@
+"""Checks of candles before anything is trained on them."""

@@ -1,0 +1,1 @@
+"""What the service and a bot exchange: snapshot, envelope, server-sent events, HTTP."""

@@ -1,0 +1,63 @@
+"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): bytes in, whole events out.
+
+What arrives may be cut anywhere, may never end, and may be no stream at all: no more is held than one event may have.
+"""
+
+import re
+from dataclasses import dataclass
+
+from runtime.errors import StreamRefused
+from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
+
+MAX_EVENT_BYTES = MAX_ENVELOPE_BYTES + 4096
+
+_FIELD = re.compile(rb"[a-z][a-z-]{0,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event that came whole: its name and its data."""
+
+    name: str
+    data: bytes
+
+
+class Events:
+    """Reads one stream. Half an event at its end is never given out."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._name = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that end in this chunk. Raises StreamRefused for what is no stream, or an event without end."""
+        self._rest += chunk
+        self._size += len(chunk)
+        found = []
+        if b"\n" in chunk:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+            found = [event for line in lines if (event := self._read(line.removesuffix(b"\r")))]
+        if self._size > MAX_EVENT_BYTES:
+            raise StreamRefused(f"the stream sends more than the {MAX_EVENT_BYTES:,} bytes an event may have")
+        return found
+
+    def _read(self, line: bytes) -> Event | None:
+        if not line:
+            return self._end()
+        name, _, value = line.partition(b":")
+        if name and not _FIELD.fullmatch(name):
+            raise StreamRefused("what comes is no stream of events")
+        value = value.removeprefix(b" ")
+        if name == b"event":
+            self._name = value
+        elif name == b"data":
+            self._data.append(value)
+        return None
+
+    def _end(self) -> Event | None:
+        name, data = self._name.decode("ascii", "replace"), self._data
+        self._name, self._data, self._size = b"", [], len(self._rest)
+        return Event(name, b"\n".join(data)) if data else None

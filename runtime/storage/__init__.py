@@ -1,0 +1,1 @@
+"""What a bot keeps on disk, written so that a crash leaves a usable folder."""
