@@ -86,7 +86,7 @@ format: setup ## mend the style
 bench: setup ## measure against the peers, interleaved; figures go to docs/
 	$(PY) -m benchmarks
 
-bench-gpu: setup ## training on a GPU against the seed's loop on that same GPU; status 3 where there is none
+bench-gpu: setup ## training on a GPU against the reference loop on that same GPU; status 3 where there is none
 	$(PY) -m benchmarks.gpu
 
 faults: setup ## plant every fault and see which gate catches it, then judge healthy bundles; the table goes to docs/

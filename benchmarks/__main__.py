@@ -15,7 +15,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 BENCHMARKS = {
-    "training": "Three coins trained as the service does, against the plan's own loop (DataLoader, torch's default"
+    "training": "Three coins trained as the service does, against the reference loop (DataLoader, torch's default"
     " threads, one coin after the other), same number of updates. At least 4 is asked.",
     "runtime_predict": "From 2,048 candles to a direction in the bot's client, against pandas features and torch in eval"
     " mode. At least 4 is asked.",
@@ -39,7 +39,7 @@ BENCHMARKS = {
 HEAD = """# Benchmarks
 
 Written by `make bench`. Every figure is a ratio of two ways to do one thing, timed in turns in one run: a machine
-that slows down slows both. Training on a GPU has a benchmark of its own, `make bench-gpu`, against the seed's loop on
+that slows down slows both. Training on a GPU has a benchmark of its own, `make bench-gpu`, against the reference loop on
 that same GPU. It has never been run, for want of one, and neither has training on a GPU itself: there the rows stay on
 the device and a step waits for nothing, but steps are not captured in CUDA graphs, which nobody could have tried.
 """

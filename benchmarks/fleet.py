@@ -8,7 +8,7 @@ the keys (so that an envelope is verified once for all of them) and the loaded p
 may: a thousand sets would not fit into one machine's memory. One bot in a hundred decides by the new set, once all have
 it: a decision takes milliseconds of a process that hundreds of bots share here, and none would share with others.
 
-Prints a line for each epoch that all have flipped to.
+Prints a line for each revision that all have flipped to.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ PREDICTS_ONE_IN = 100
 
 
 class Fleet:
-    """When each bot of this process flipped to which epoch."""
+    """When each bot of this process flipped to which revision."""
 
     def __init__(self, clients: list[AsyncClient], window: pl.DataFrame) -> None:
         self._clients, self._window = clients, window
-        self._epochs: dict[int, int] = {}
+        self._revisions: dict[int, int] = {}
         self._flips: dict[int, list[int]] = {}
         self._decisions: set[asyncio.Task[None]] = set()
 
@@ -46,23 +46,23 @@ class Fleet:
                 group.create_task(client.watch(partial(self._flipped, number)))
 
     def _flipped(self, number: int, active: Active) -> None:
-        at, epoch = monotonic_ns(), active.epoch
-        if epoch is None or epoch == self._epochs.get(number):
+        at, revision = monotonic_ns(), active.revision
+        if revision is None or revision == self._revisions.get(number):
             return  # it tells of other changes too
-        self._epochs[number] = epoch
-        moments = self._flips.setdefault(epoch, [])
+        self._revisions[number] = revision
+        moments = self._flips.setdefault(revision, [])
         moments.append(at)
         if len(moments) == len(self._clients):
-            print(json.dumps({"what": "flipped", "epoch": epoch, "at": moments}), flush=True)
+            print(json.dumps({"what": "flipped", "revision": revision, "at": moments}), flush=True)
             for one in self._clients[::PREDICTS_ONE_IN]:
-                decision = asyncio.create_task(self._decide(one, epoch))
+                decision = asyncio.create_task(self._decide(one, revision))
                 self._decisions.add(decision)
                 decision.add_done_callback(self._decisions.discard)
 
-    async def _decide(self, client: AsyncClient, epoch: int) -> None:
+    async def _decide(self, client: AsyncClient, revision: int) -> None:
         decision = await client.predict("BTC", self._window)
-        if decision.epoch is None or decision.epoch < epoch or not decision.probabilities:
-            raise RuntimeError(f"flipped to epoch {epoch}, decided by {decision}")
+        if decision.revision is None or decision.revision < revision or not decision.probabilities:
+            raise RuntimeError(f"flipped to revision {revision}, decided by {decision}")
 
 
 def cache_folder(seed: Path, folder: Path) -> Path:

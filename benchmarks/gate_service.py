@@ -67,13 +67,13 @@ class Service:
     candidate: Release
 
     def move(self, number: int) -> int:
-        """Pin V5 or bring V7 back, in turns; the new epoch."""
+        """Pin V5 or bring V7 back, in turns; the new revision."""
         if number % 2:
-            return services.pin(actor=APPROVER, reason="a benchmark").epoch
+            return services.pin(actor=APPROVER, reason="a benchmark").revision
         now = pointer.current()
         assert now is not None
-        why = {"actor": SECOND_APPROVER, "reason": "a benchmark", "epoch": now.epoch}
-        return services.restore(Release.objects.get(pk=self.candidate.pk), **why).epoch
+        why = {"actor": SECOND_APPROVER, "reason": "a benchmark", "revision": now.revision}
+        return services.restore(Release.objects.get(pk=self.candidate.pk), **why).revision
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _releases() -> tuple[Release, Release]:
     candidate = _Real(**made_up).settled()
     now = pointer.current()
     assert now is not None
-    services.approve(candidate, actor=SECOND_APPROVER, reason="a benchmark", epoch=now.epoch)
+    services.approve(candidate, actor=SECOND_APPROVER, reason="a benchmark", revision=now.revision)
     return fallback, candidate
 
 

@@ -1,4 +1,4 @@
-"""Training three coins on a GPU as the service does, against the seed's own loop on that same GPU.
+"""Training three coins on a GPU as the service does, against the reference loop on that same GPU.
 
     python -m benchmarks.gpu [--quick]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import seed_loop
+from benchmarks import reference_loop
 from benchmarks.interleaved import compare
 from benchmarks.training import prepared_coin, train
 from mlcore.data.simulate import COINS
@@ -46,7 +46,7 @@ def main() -> int:
 
         def peer() -> None:
             for coin in prepared:
-                seed_loop.train(coin, epochs, Path(folder) / "best.pt", "cuda")
+                reference_loop.train(coin, epochs, Path(folder) / "best.pt", "cuda")
             torch.cuda.synchronize()
 
         comparison = compare(ours, peer, rounds=rounds, calls=1)

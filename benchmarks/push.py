@@ -41,16 +41,16 @@ class Fleets:
     def __init__(self, processes: "list[subprocess.Popen[str]]") -> None:
         self._processes = processes
 
-    def all_have(self, what: str, epoch: int) -> list[int]:
-        """When each bot flipped to this epoch."""
-        return [at for process in self._processes for at in _line(process, what, epoch)]
+    def all_have(self, what: str, revision: int) -> list[int]:
+        """When each bot flipped to this revision."""
+        return [at for process in self._processes for at in _line(process, what, revision)]
 
 
-def _line(process: "subprocess.Popen[str]", what: str, epoch: int) -> list[int]:
+def _line(process: "subprocess.Popen[str]", what: str, revision: int) -> list[int]:
     assert process.stdout is not None
     for line in process.stdout:
         found = json.loads(line)
-        if (found["what"], found["epoch"]) == (what, epoch):
+        if (found["what"], found["revision"]) == (what, revision):
             return list(found["at"])
     raise RuntimeError("the bots' process ended")
 
@@ -92,9 +92,9 @@ def pushed(service: Service, *, bots: int, moves: int) -> tuple[list[float], lis
         _wait_until(lambda: _ready(service) == bots, START_SECONDS)
         for number in range(1, moves + 1):
             time.sleep(PAUSE_SECONDS)
-            committed_at, epoch = _moved(service, number)
-            flips += [(at - committed_at) / 1e9 for at in bots_.all_have("flipped", epoch)]
-            _wait_until(lambda epoch=epoch: _acknowledged(epoch) == bots, START_SECONDS)
+            committed_at, revision = _moved(service, number)
+            flips += [(at - committed_at) / 1e9 for at in bots_.all_have("flipped", revision)]
+            _wait_until(lambda revision=revision: _acknowledged(revision) == bots, START_SECONDS)
             acknowledged.append((time.monotonic_ns() - committed_at) / 1e9)
     return flips, acknowledged
 
@@ -110,12 +110,12 @@ def _seed(service: Service, url: str) -> Path:
 
 def _ready(service: Service) -> int:
     """Bots that run what they must and hold the fallback in memory."""
-    rows = Bot.objects.filter(epoch=_epoch(), differs="", holds_fallback=service.fallback.pk)
+    rows = Bot.objects.filter(revision=_revision(), differs="", holds_fallback=service.fallback.pk)
     return rows.count()
 
 
-def _acknowledged(epoch: int) -> int:
-    return Acknowledgement.objects.filter(move_id=epoch).count()
+def _acknowledged(revision: int) -> int:
+    return Acknowledgement.objects.filter(move_id=revision).count()
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -143,20 +143,20 @@ def polled(found: Registry, *, bots: int, moves: int) -> list[float]:
 
 
 def _moved(service: Service, number: int) -> tuple[int, int]:
-    """When the move had committed (the first of what happens then), and its epoch."""
+    """When the move had committed (the first of what happens then), and its revision."""
     committed: list[int] = []
     with transaction.atomic():
         transaction.on_commit(lambda: committed.append(time.monotonic_ns()))
-        epoch = service.move(number)
-    return committed[0], epoch
+        revision = service.move(number)
+    return committed[0], revision
 
 
-def _epoch() -> int:
+def _revision() -> int:
     from deploy.pointer import pointer
 
     now = pointer.current()
     assert now is not None
-    return now.epoch
+    return now.revision
 
 
 def said(seconds: list[float]) -> str:

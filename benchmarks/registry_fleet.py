@@ -50,7 +50,7 @@ async def run(setup: dict[str, Any]) -> None:
                 seen[bot] = versions[0]
                 moments.setdefault(versions[0], []).append(monotonic_ns())
                 if len(moments[versions[0]]) == setup["count"]:
-                    found = {"what": "flipped", "epoch": int(versions[0]), "at": moments.pop(versions[0])}
+                    found = {"what": "flipped", "revision": int(versions[0]), "at": moments.pop(versions[0])}
                     print(json.dumps(found), flush=True)
             waiting.put_nowait(bot)
 

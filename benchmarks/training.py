@@ -1,4 +1,4 @@
-"""Training three coins as the service does, against the seed's own loop, with the same number of updates.
+"""Training three coins as the service does, against the reference loop, with the same number of updates.
 
     python -m benchmarks.training [--quick]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import seed_loop
+from benchmarks import reference_loop
 from benchmarks.interleaved import compare
 from mlcore.data.simulate import COINS, DEFAULT_DRIFT, simulate
 from mlcore.fitting.fit import Prepared, fit, prepare
@@ -46,7 +46,7 @@ def train(coin: str, bars: int, epochs: int, device: str) -> int:
 def products(coin: str, bars: int, epochs: int) -> None:
     """The matrix products of the updates that `train` makes: forward, weights' slopes, inputs' slopes."""
     torch.set_num_threads(1)
-    batch = seed_loop.BATCH_SIZE
+    batch = reference_loop.BATCH_SIZE
     layers = [
         (torch.rand(batch, a), torch.rand(b, a), torch.rand(batch, b), torch.empty(b, a))
         for a, b in pairwise(WIDTHS)
@@ -82,7 +82,7 @@ def main() -> int:
 
         def peer() -> None:
             for coin in prepared:
-                seed_loop.train(coin, epochs, Path(folder) / "best.pt")
+                reference_loop.train(coin, epochs, Path(folder) / "best.pt")
 
         comparison = compare(ours, peer, rounds=rounds, calls=1)
         share = compare(ours, limit, rounds=rounds, calls=1).ratio

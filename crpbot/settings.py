@@ -279,13 +279,13 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-# Where the private halves of the keys lie that sign what bots are given, and which epoch they signed last.
+# Where the private halves of the keys lie that sign what bots are given, and which revision they signed last.
 SIGNING_KEYS_DIR = Path(
     env.str("CRPBOT_SIGNING_KEYS_DIR", str(STATE_DIR / "keys") if IS_EMBEDDED else "/var/lib/crpbot/keys")
 ).resolve()
 # Whether a release trained or judged on a made-up market may be put in front of a bot: for trials, never for money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
-# What a release may take: the seed's plan allows 90 minutes and about $1.50 on a g5.xlarge.
+# What a release may take: the baseline allows 90 minutes and about $1.50 on a g5.xlarge.
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)

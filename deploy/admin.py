@@ -37,7 +37,7 @@ class ReleaseAdmin(HistoryAdmin):
 
 @admin.register(PointerMove)
 class PointerMoveAdmin(HistoryAdmin):
-    list_display = ["epoch", "kind", "release", "moved_by", "moved_at", "reason"]
+    list_display = ["revision", "kind", "release", "moved_by", "moved_at", "reason"]
     list_filter = ["kind", "moved_by", "moved_at"]
     list_select_related = ["release"]
     date_hierarchy = "moved_at"
@@ -51,8 +51,8 @@ class FallbackRegistrationAdmin(HistoryAdmin):
 
 @admin.register(Bot)
 class BotAdmin(HistoryAdmin):
-    list_display = ["name", "instance", "epoch", "line", "client_version", "differs", "last_heard_at"]
-    list_filter = ["name", "epoch", "client_version", "last_heard_at"]
+    list_display = ["name", "instance", "revision", "line", "client_version", "differs", "last_heard_at"]
+    list_filter = ["name", "revision", "client_version", "last_heard_at"]
     search_fields = ["name", "instance", "last_error", "differs"]
 
 

@@ -27,14 +27,14 @@ DATASET = "dataset_"
 
 
 class DecisionForm(ReasonForm):
-    """A decision about a release; an approval carries the epoch that its page showed."""
+    """A decision about a release; an approval carries the revision that its page showed."""
 
-    epoch = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     @property
-    def seen_epoch(self) -> int:
+    def seen_revision(self) -> int:
         """0, which no pointer ever stands at, when the form says nothing."""
-        return self.cleaned_data.get("epoch") or 0
+        return self.cleaned_data.get("revision") or 0
 
 
 class CoinForm(ReasonForm):

@@ -131,7 +131,7 @@ class FallbackRegistration(models.Model):
 class PointerMove(models.Model):
     """The pointer: the last row says what every bot must use. Append-only, and guarded by the database."""
 
-    epoch = models.BigIntegerField(primary_key=True)
+    revision = models.BigIntegerField(primary_key=True)
     previous = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="next"
     )
@@ -147,21 +147,21 @@ class PointerMove(models.Model):
     moved_at = models.DateTimeField()
     audit_seq = models.BigIntegerField(help_text="its own event in the audit chain")
     is_advance = models.BooleanField(
-        default=False, help_text="says again what the move before it said, under a higher epoch (ADR 0018)"
+        default=False, help_text="says again what the move before it said, under a higher revision (ADR 0018)"
     )
 
     class Meta:
-        ordering = ["-epoch"]
+        ordering = ["-revision"]
         constraints = [
             models.CheckConstraint(
-                name="epochs_follow_one_another",
-                condition=models.Q(epoch=1, previous=None, kind=MoveKind.INHERITED)
+                name="revisions_follow_one_another",
+                condition=models.Q(revision=1, previous=None, kind=MoveKind.INHERITED)
                 | (
                     # previous__isnull is said out loud: a CHECK that comes to NULL lets the row in.
-                    models.Q(epoch__gt=1, previous__isnull=False, previous=models.F("epoch") - 1)
+                    models.Q(revision__gt=1, previous__isnull=False, previous=models.F("revision") - 1)
                     & ~models.Q(kind=MoveKind.INHERITED)
                 )
-                | models.Q(is_advance=True, previous__isnull=False, previous__lt=models.F("epoch")),
+                | models.Q(is_advance=True, previous__isnull=False, previous__lt=models.F("revision")),
             ),
             models.CheckConstraint(
                 name="no_release_means_offline",
@@ -175,18 +175,18 @@ class PointerMove(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}"
+        return f"revision {self.revision}"
 
     @cached_property
     def deed(self) -> str:
         """What was done, as a person says it: a swap is a release that was *approved*, or *restored* after it was live.
 
-        An advanced epoch says what the move did that it repeats.
+        An advanced revision says what the move did that it repeats.
         """
         if self.kind != MoveKind.SWAP:
             return "pinned" if self.kind == MoveKind.PIN else self.kind
         swaps = PointerMove.objects.filter(kind=MoveKind.SWAP, release=self.release_id, is_advance=False)
-        return "approved" if swaps.filter(epoch__lte=self.epoch).count() == 1 else "restored"
+        return "approved" if swaps.filter(revision__lte=self.revision).count() == 1 else "restored"
 
 
 class Alarm(models.Model):
@@ -247,7 +247,7 @@ class Bot(models.Model):
     client_version = models.CharField(max_length=64)
     first_heard_at = models.DateTimeField()
     last_heard_at = models.DateTimeField(db_index=True)
-    epoch = models.BigIntegerField(null=True, blank=True, help_text="none where it has no model")
+    revision = models.BigIntegerField(null=True, blank=True, help_text="none where it has no model")
     line = models.CharField(max_length=32, blank=True)
     release_number = models.BigIntegerField(null=True, blank=True)
     bundles = models.JSONField(default=dict, blank=True, help_text="digest by coin, as it says")
@@ -264,8 +264,8 @@ class Bot(models.Model):
     stale_since = models.DateTimeField(
         null=True, blank=True, help_text="since when the service cannot reach it"
     )
-    differs = models.TextField(blank=True, help_text="how that is not what its epoch's release holds")
-    differed_at_epoch = models.BigIntegerField(
+    differs = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
+    differed_at_revision = models.BigIntegerField(
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"
     )
 
@@ -278,7 +278,7 @@ class Bot(models.Model):
 
 
 class Acknowledgement(models.Model):
-    """That a bot runs an epoch, the whole of its release: when it first said so, and how long after the move."""
+    """That a bot runs a revision, the whole of its release: when it first said so, and how long after the move."""
 
     bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="acknowledgements")
     move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="acknowledgements")
@@ -287,10 +287,12 @@ class Acknowledgement(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["bot", "move"], name="an_epoch_is_acknowledged_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["bot", "move"], name="a_revision_is_acknowledged_once")
+        ]
 
     def __str__(self) -> str:
-        return f"{self.bot} on epoch {self.move_id}"
+        return f"{self.bot} on revision {self.move_id}"
 
 
 class Convergence(models.Model):
@@ -309,11 +311,11 @@ class Convergence(models.Model):
         ordering = ["-move"]
 
     def __str__(self) -> str:
-        return f"{self.bots} bots on epoch {self.move_id}"
+        return f"{self.bots} bots on revision {self.move_id}"
 
 
 class LiveWindow(models.Model):
-    """Some predictions of one coin by one bot under one epoch, counted; judged once, when it came.
+    """Some predictions of one coin by one bot under one revision, counted; judged once, when it came.
 
     Append-only, and forgotten with its age; what moved the pointer stands in the audit.
     """
@@ -341,7 +343,7 @@ class LiveWindow(models.Model):
         help_text="feature values outside what training saw; none where nobody knows that",
     )
     breach = models.TextField(
-        blank=True, help_text="what tripped, with its figures; none for another epoch's"
+        blank=True, help_text="what tripped, with its figures; none for another revision's"
     )
     warning = models.TextField(blank=True, help_text="what wanders, with its figures")
 
@@ -381,7 +383,7 @@ class LiveWindow(models.Model):
 
 
 class ServiceIdentity(models.Model):
-    """The name by which bots tell this service's epochs from another's. One row, made once."""
+    """The name by which bots tell this service's revisions from another's. One row, made once."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     name = models.CharField(max_length=64)

@@ -14,7 +14,7 @@ class Purpose(StrEnum):
 
     CANDIDATE = "candidate"  # to be approved and swapped in
     FALLBACK = "fallback"  # to be registered as what a pin holds the bots on
-    INHERITED = "inherited"  # what the bot ran before this service: epoch 1, whatever it is worth
+    INHERITED = "inherited"  # what the bot ran before this service: revision 1, whatever it is worth
 
 
 class ReleaseState(StrEnum):
@@ -69,8 +69,8 @@ class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
     UNFIT = "unfit"  # what the bots run is what this service would put in front of none
-    SIGNING = "signing"  # nothing can be signed for the bots: no key, or an epoch that was signed before
-    MIXTURE = "mixture"  # a bot runs what its epoch's release does not hold
+    SIGNING = "signing"  # nothing can be signed for the bots: no key, or a revision that was signed before
+    MIXTURE = "mixture"  # a bot runs what its revision's release does not hold
     BEHIND = "behind"  # a bot that reports does not run what it must
     SILENT = "silent"  # a bot that reported lately no longer does
     LIVE = "live"  # what a bot predicts breaches the live gates, and too few others say so for a pin
@@ -85,7 +85,7 @@ class Severity(StrEnum):
 class BotState(StrEnum):
     """A bot against what it must run. In this order on the page: what troubles somebody comes first."""
 
-    MIXTURE = "mixture"  # what it says it runs is not what its epoch's release holds
+    MIXTURE = "mixture"  # what it says it runs is not what its revision's release holds
     BEHIND = "behind"  # it reports, and has not followed the pointer for too long
     SILENT = "silent"  # it reported lately, and no longer does: nobody knows what it runs
     MOVING = "moving"  # it reports, and the move is too young to expect it there
@@ -108,10 +108,10 @@ class Running:
 
 
 def differences(said: Running, expected: Running) -> str:
-    """In which way a bot runs something else than its epoch's release; empty where it runs that, whole."""
+    """In which way a bot runs something else than its revision's release; empty where it runs that, whole."""
     found = []
     if (said.release, said.line) != (expected.release, expected.line):
-        found.append(f"it names {_named(said)}, the epoch is of {_named(expected)}")
+        found.append(f"it names {_named(said)}, the revision is of {_named(expected)}")
     for coin in sorted({*said.bundles, *expected.bundles}):
         here, there = said.bundles.get(coin), expected.bundles.get(coin)
         if here is None:

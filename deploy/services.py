@@ -12,7 +12,7 @@ from deploy.releases.decide import approve, decline, inherit, pin, register_fall
 from deploy.releases.launch import cancel, launch
 from deploy.releases.settle import advance, advance_for
 from deploy.releases.withdraw import withdraw_dataset
-from deploy.serving.advance import advance_epoch
+from deploy.serving.advance import advance_revision
 from deploy.serving.key_decisions import activate_key, create_key, retire_key
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "activate_key",
     "add_coin",
     "advance",
-    "advance_epoch",
     "advance_for",
+    "advance_revision",
     "approve",
     "cancel",
     "consequences",

@@ -16,7 +16,7 @@ EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 
 
 def changed(now: Active) -> None:
-    print(f"now: {now.line}, release {now.release}, epoch {now.epoch}  {now.problem or ''}", flush=True)
+    print(f"now: {now.line}, release {now.release}, revision {now.revision}  {now.problem or ''}", flush=True)
 
 
 def trade(client: Client, coin: str, file: Path) -> None:

@@ -44,9 +44,9 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
             reason = serializers.CharField()
 
         document = serializers.DictField(help_text="The gates by name, each with its thresholds.")
-        loosened = serializers.SerializerMethodField(help_text="Where it asks less than the seed's plan.")
+        loosened = serializers.SerializerMethodField(help_text="Where it asks less than the baseline.")
         eased = serializers.SerializerMethodField(
-            help_text="Where it asks less of the gates beyond the plan."
+            help_text="Where it asks less of the gates beyond the baseline."
         )
         adoptions = Adoption(many=True, help_text="When it came into force, and by whom.")
 
@@ -100,7 +100,7 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
 
 
 class Policies(ListAPIView[GatePolicy]):
-    """The numbered policies, newest first: which gates, their thresholds, and where they ask less than the seed's plan."""
+    """The numbered policies, newest first: which gates, their thresholds, and where they ask less than the baseline."""
 
     can_conflict = True
 

@@ -12,7 +12,7 @@ from gates.catalogue.groups import GROUPS, LIVE, Group, group_of
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, live_part
 from gates.catalogue.meanings import meaning
 from gates.models import GatePolicy
-from gates.policy import GATES, SEED_NAMES
+from gates.policy import BASELINE_NAMES, GATES
 
 STANDING = "standing"
 STANDINGS = {
@@ -24,7 +24,7 @@ STANDINGS = {
 
 @dataclass(frozen=True)
 class GateFields:
-    """One gate's part of the form. Only a gate beyond the plan has a `standing` to choose; `remark` says what others do."""
+    """One gate's part of the form. Only a gate beyond the baseline has a `standing`; `remark` says what others do."""
 
     gate: Gate | LiveGate
     remark: str
@@ -52,7 +52,7 @@ class ProposalForm(ReasonForm):
         self._document = policy.document
         for gate in GATES.values():
             entry = self._document["gates"].get(gate.name)
-            if gate.name not in SEED_NAMES:
+            if gate.name not in BASELINE_NAMES:
                 self.fields[f"{gate.name}.{STANDING}"] = _standing_field(entry)
             for parameter in gate.parameters:
                 stands = (entry or {}).get(parameter.name, parameter.seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 from common.errors import InvalidInput
 from gates.catalogue.advisory import ADVISORY_GATES
-from gates.catalogue.baseline import SEED_GATES
+from gates.catalogue.baseline import BASELINE_GATES
 from gates.catalogue.evidence import EVIDENCE_GATES
 from gates.catalogue.figures import Figures, NotMeasured
 from gates.catalogue.gate import Choice, Gate, GateOutcome, Threshold
@@ -14,9 +14,9 @@ from gates.catalogue.skill import SKILL_GATES
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 __all__ = [
+    "BASELINE_POLICY",
     "FULL_POLICY",
     "GATES",
-    "SEED_POLICY",
     "GateOutcome",
     "Verdict",
     "checked_policy",
@@ -30,19 +30,19 @@ FORMAT = 1
 OBSERVED_LENGTH = 200
 """An absurd figure is long; its column is not."""
 GATES: Mapping[str, Gate] = {
-    gate.name: gate for gate in (*SEED_GATES, *EVIDENCE_GATES, *SKILL_GATES, *ADVISORY_GATES)
+    gate.name: gate for gate in (*BASELINE_GATES, *EVIDENCE_GATES, *SKILL_GATES, *ADVISORY_GATES)
 }
-SEED_NAMES = frozenset(gate.name for gate in SEED_GATES)
+BASELINE_NAMES = frozenset(gate.name for gate in BASELINE_GATES)
 ADVISORY_NAMES = frozenset(gate.name for gate in ADVISORY_GATES)
 
-SEED_POLICY: Mapping[str, Any] = {
+BASELINE_POLICY: Mapping[str, Any] = {
     "format": FORMAT,
-    "gates": {gate.name: {"required": True, **gate.seed_parameters} for gate in SEED_GATES},
+    "gates": {gate.name: {"required": True, **gate.baseline_parameters} for gate in BASELINE_GATES},
 }
 FULL_POLICY: Mapping[str, Any] = {
     "format": FORMAT,
     "gates": {
-        gate.name: {"required": gate.name not in ADVISORY_NAMES, **gate.seed_parameters}
+        gate.name: {"required": gate.name not in ADVISORY_NAMES, **gate.baseline_parameters}
         for gate in GATES.values()
     },
     "live": DEFAULT_LIVE,
@@ -53,7 +53,7 @@ FULL_POLICY: Mapping[str, Any] = {
 def evaluate(
     measurements: Mapping[str, Any], policy: Mapping[str, Any], *, coin: str = "", failure: str = ""
 ) -> list[GateOutcome]:
-    """Every gate's word: those of the policy, and the seed's whether the policy names them or not.
+    """Every gate's word: those of the policy, and the baseline's whether the policy names them or not.
 
     `coin` is whom the sentences are about, where the measurement may not know. `failure` is why the bundle could not
     be measured at all; then every gate is an *error* that says so.
@@ -63,7 +63,7 @@ def evaluate(
     return [
         _outcome(name, entries.get(name), figures, failure)
         for name in names
-        if name in entries or name in SEED_NAMES
+        if name in entries or name in BASELINE_NAMES
     ]
 
 
@@ -94,23 +94,23 @@ def checked_policy(document: object) -> dict[str, Any]:
 
 
 def loosened(document: Mapping[str, Any]) -> list[str]:
-    """Where a policy asks less than the seed's plan, one sentence each; empty when nowhere. Shown on every page."""
+    """Where a policy asks less than the baseline, one sentence each; empty when nowhere. Shown on every page."""
     entries = _entries(document)
     return [
         sentence
-        for gate in SEED_GATES
-        for sentence in _looser(gate, entries.get(gate.name), "the seed's plan", is_required=True)
+        for gate in BASELINE_GATES
+        for sentence in _looser(gate, entries.get(gate.name), "the baseline", is_required=True)
     ]
 
 
 def eased(document: Mapping[str, Any]) -> list[str]:
-    """Where a policy asks less than the full policy of the gates beyond the seed's, one sentence each."""
+    """Where a policy asks less than the full policy of the gates beyond the baseline, one sentence each."""
     entries = _entries(document)
     live = live_part(document)
     return [
         sentence
         for gate in GATES.values()
-        if gate.name not in SEED_NAMES
+        if gate.name not in BASELINE_NAMES
         for sentence in _looser(
             gate, entries.get(gate.name), "the full policy", is_required=gate.name not in ADVISORY_NAMES
         )
@@ -147,7 +147,9 @@ def _looser_thresholds(
 
 def _outcome(name: str, entry: object, figures: Figures, failure: str) -> GateOutcome:
     gate = GATES.get(name)
-    is_required = name in SEED_NAMES or not isinstance(entry, Mapping) or entry.get("required") is not False
+    is_required = (
+        name in BASELINE_NAMES or not isinstance(entry, Mapping) or entry.get("required") is not False
+    )
     finding, threshold = _finding(gate, name, entry, figures, failure)
     observed = finding.observed[:OBSERVED_LENGTH]
     return GateOutcome(
@@ -198,8 +200,8 @@ def _problems(entries: object) -> Iterator[str]:
     for gate in GATES.values():
         if gate.name in entries:
             yield from _entry_problems(gate, entries[gate.name])
-        elif gate.name in SEED_NAMES:
-            yield f"{gate.name} is one of the seed's gates and must be in every policy"
+        elif gate.name in BASELINE_NAMES:
+            yield f"{gate.name} is a baseline gate and must be in every policy"
 
 
 def _entry_problems(gate: Gate, entry: object) -> Iterator[str]:
@@ -208,8 +210,8 @@ def _entry_problems(gate: Gate, entry: object) -> Iterator[str]:
         return
     if not isinstance(entry.get("required"), bool):
         yield f"{gate.name} must say whether it is required (true or false)"
-    elif gate.name in SEED_NAMES and not entry["required"]:
-        yield f"{gate.name} is one of the seed's gates and must be required"
+    elif gate.name in BASELINE_NAMES and not entry["required"]:
+        yield f"{gate.name} is a baseline gate and must be required"
     for unknown in sorted(map(str, set(entry) - {"required"} - {p.name for p in gate.parameters})):
         yield f"{gate.name} has no {unknown!r}"
     for parameter in gate.parameters:

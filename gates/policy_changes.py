@@ -90,7 +90,7 @@ def _direction(*, is_looser: bool) -> Direction:
 
 def _is_looser(parameter: Threshold | Choice, before: Any, after: Any) -> bool:
     if isinstance(parameter, Choice):
-        return parameter.is_looser(after)  # of two words, the one that is not the plan's
+        return parameter.is_looser(after)  # of two words, the one that is not the baseline's
     if not isinstance(before, int | float) or not isinstance(after, int | float):
         return parameter.is_looser(after)
     return after > before if parameter.is_looser_when == "higher" else after < before

@@ -150,13 +150,13 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 def _active_lines(now: Active) -> str:
-    if now.epoch is None:
+    if now.revision is None:
         return "no model"
     pointer = now.line or "offline: bots answer neutral"
     rows = {
         "line": f"{pointer}{'  (trained on a simulated market)' if now.is_simulated else ''}",
         "release": now.release or "-",
-        "epoch": now.epoch,
+        "revision": now.revision,
         "coins": ", ".join(now.coins) or "-",
         "since": _time(now.moved_at),
         "because": now.reason,
@@ -166,9 +166,9 @@ def _active_lines(now: Active) -> str:
 
 
 def _change_line(now: Active) -> str:
-    if now.epoch is None:
+    if now.revision is None:
         return f"{_time(datetime.now(UTC))}  no model: {now.problem}"
-    where = f"epoch {now.epoch}  {now.line or 'offline'}  release {now.release or '-'}  {' '.join(now.coins)}"
+    where = f"revision {now.revision}  {now.line or 'offline'}  release {now.release or '-'}  {' '.join(now.coins)}"
     return f"{_time(datetime.now(UTC))}  {where}  {now.problem or now.reason}"
 
 
@@ -180,7 +180,7 @@ def _decision_lines(decision: Decision) -> str:
         "probabilities": shares or "-",
         "line": f"{decision.line or '-'}{'  (trained on a simulated market)' if decision.is_simulated else ''}",
         "release": decision.release or "-",
-        "epoch": decision.epoch or "-",
+        "revision": decision.revision or "-",
         "last bar": _time(decision.at) if decision.at else "-",
         "stale since": _time(decision.stale_since) if decision.stale_since else "",
         "reason": decision.reason,

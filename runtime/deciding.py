@@ -37,9 +37,9 @@ class Decider:
             prediction = predictor.predict(window)
         except BundleRefused as error:
             if isinstance(error, NotFinite):
-                self.summaries.add_non_finite(state.snapshot.epoch, coin, self._clock())
+                self.summaries.add_non_finite(state.snapshot.revision, coin, self._clock())
             return replace(self._neutral(coin, state), reason=f"no model: {error}")
-        self.summaries.add(state.snapshot.epoch, coin, prediction, self._clock())
+        self.summaries.add(state.snapshot.revision, coin, prediction, self._clock())
         return self._decided(coin, state, state.snapshot, prediction, predictor.digest)
 
     def _expect_known(self, coin: str, state: State) -> None:
@@ -57,7 +57,7 @@ class Decider:
             probabilities=MappingProxyType(prediction.probabilities),
             line=snapshot.line,
             release=snapshot.release,
-            epoch=snapshot.epoch,
+            revision=snapshot.revision,
             stale_since=stale_since,
             reason=why_stale(stale_since, state.trouble),
             at=prediction.at,
@@ -73,7 +73,7 @@ class Decider:
             probabilities=MappingProxyType({}),
             line=None,
             release=None,
-            epoch=state.snapshot.epoch if state.snapshot else None,
+            revision=state.snapshot.revision if state.snapshot else None,
             stale_since=stale_since,
             reason=why_neutral(state.snapshot, stale_since, state.trouble),
         )

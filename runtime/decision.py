@@ -15,7 +15,7 @@ class Decision:
     """What to do with one coin now.
 
     `direction` is one of down, neutral, up; `probabilities` of the three add up to 1 and are empty without a model.
-    `line`, `release`, `epoch` and `bundle` (the digest of the files that were loaded) say which model spoke; `at` is the
+    `line`, `release`, `revision` and `bundle` (the digest of the files that were loaded) say which model spoke; `at` is the
     opening time of the last bar it saw. `stale_since` is when the service last confirmed that model, None while it does;
     `reason` is empty when nothing is amiss.
     `is_simulated` warns that the model was trained on a made-up market.
@@ -26,7 +26,7 @@ class Decision:
     probabilities: Mapping[str, float]
     line: str | None
     release: int | None
-    epoch: int | None
+    revision: int | None
     stale_since: datetime | None
     reason: str
     at: datetime | None = None
@@ -42,7 +42,7 @@ class Active:
     """
 
     service: str | None = None
-    epoch: int | None = None
+    revision: int | None = None
     line: str | None = None
     release: int | None = None
     coins: tuple[str, ...] = ()

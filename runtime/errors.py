@@ -49,8 +49,8 @@ class SnapshotRefused(Refused):
     """The snapshot is not the document it should be."""
 
 
-class EpochRefused(Refused):
-    """The snapshot's epoch is lower than one seen before, or the same with other content."""
+class RevisionRefused(Refused):
+    """The snapshot's revision is lower than one seen before, or the same with other content."""
 
 
 class FileRefused(Refused):

@@ -21,8 +21,8 @@ from runtime.errors import (
     AnswerExpired,
     CacheFailed,
     ClientError,
-    EpochRefused,
     Refused,
+    RevisionRefused,
     SnapshotRefused,
     Superseded,
 )
@@ -215,9 +215,9 @@ class Follower:
 
     def _confirm(self, kept: Kept) -> None:
         seen = self._cache.notes.mark(kept.snapshot.service)
-        if seen is not None and seen.epoch > kept.snapshot.epoch:
-            raise EpochRefused(
-                f"the service confirms epoch {kept.snapshot.epoch}, but epoch {seen.epoch} was seen already"
+        if seen is not None and seen.revision > kept.snapshot.revision:
+            raise RevisionRefused(
+                f"the service confirms revision {kept.snapshot.revision}, but revision {seen.revision} was seen already"
             )
         kept = replace(kept, confirmed_at=self._confirmed_at(kept.signed))
         self._state = replace(self._state, kept=kept, was_missed=False, problem=None)
@@ -299,7 +299,7 @@ class Follower:
         return kept.confirmed_at - noted.confirmed_at > NOTE_EVERY
 
     def _has_unnoted_move(self) -> bool:
-        """Whether a restart would begin with another epoch: more urgent than what is only announced."""
+        """Whether a restart would begin with another revision: more urgent than what is only announced."""
         kept, noted = self._state.kept, self._noted
         return kept is not None and (noted is None or _place(noted.snapshot) != _place(kept.snapshot))
 
@@ -321,7 +321,9 @@ class Follower:
                 self._cache.prune(())
         except ClientError as error:
             self._noted = None
-            unkept = CacheFailed(f"epoch {kept.snapshot.epoch} is in use but not kept for a restart: {error}")
+            unkept = CacheFailed(
+                f"revision {kept.snapshot.revision} is in use but not kept for a restart: {error}"
+            )
         with self._replacing:
             self._state = replace(self._state, unkept=unkept)
         self._log_trouble()
@@ -330,22 +332,22 @@ class Follower:
         trouble = str(self._state.trouble or "")
         if trouble and trouble != self._logged:  # once, not at every answer
             in_use = self._state.snapshot
-            logger.warning("%s; in use: %s", trouble, f"epoch {in_use.epoch}" if in_use else "no model")
+            logger.warning("%s; in use: %s", trouble, f"revision {in_use.revision}" if in_use else "no model")
         self._logged = trouble
 
     def _expect_no_step_back(self, snapshot: Snapshot) -> None:
         seen = self._cache.notes.mark(snapshot.service)
-        if seen is not None and snapshot.epoch < seen.epoch:
-            raise EpochRefused(
-                f"the service says epoch {snapshot.epoch}, but epoch {seen.epoch} was seen already: an old answer, or a "
-                "service restored from a backup, which must move its pointer past that epoch"
+        if seen is not None and snapshot.revision < seen.revision:
+            raise RevisionRefused(
+                f"the service says revision {snapshot.revision}, but revision {seen.revision} was seen already: an old "
+                "answer, or a service restored from a backup, which must move its pointer past that revision"
             )
-        if seen is not None and snapshot.epoch == seen.epoch and snapshot.content != seen.content:
-            raise EpochRefused(
-                f"epoch {snapshot.epoch} was seen already, with another release or other files"
+        if seen is not None and snapshot.revision == seen.revision and snapshot.content != seen.content:
+            raise RevisionRefused(
+                f"revision {snapshot.revision} was seen already, with another release or other files"
             )
-        if seen is None or snapshot.epoch > seen.epoch:
-            self._cache.notes.raise_mark(snapshot.service, Mark(snapshot.epoch, snapshot.content))
+        if seen is None or snapshot.revision > seen.revision:
+            self._cache.notes.raise_mark(snapshot.service, Mark(snapshot.revision, snapshot.content))
 
     def _expect_coins(self, named: Named) -> None:
         missing = sorted(self._coins - named.models.keys())
@@ -373,8 +375,8 @@ class Follower:
 
 
 def _place(snapshot: Snapshot) -> tuple[str, int]:
-    # Of one service, an epoch never means two things (_expect_no_step_back).
-    return snapshot.service, snapshot.epoch
+    # Of one service, a revision never means two things (_expect_no_step_back).
+    return snapshot.service, snapshot.revision
 
 
 def _ahead(kept: Kept) -> list[str]:

@@ -24,7 +24,7 @@ def heartbeat(
         "instance": instance,
         "client_version": VERSION,
         "service": snapshot.service if snapshot else None,
-        "epoch": snapshot.epoch if snapshot else None,
+        "revision": snapshot.revision if snapshot else None,
         "line": snapshot.line if snapshot else None,
         "release": snapshot.release if snapshot else None,
         "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},

@@ -50,7 +50,7 @@ class State:
             return Active(problem=self.trouble)
         return Active(
             service=snapshot.service,
-            epoch=snapshot.epoch,
+            revision=snapshot.revision,
             line=snapshot.line,
             release=snapshot.release,
             coins=tuple(self.predictors),

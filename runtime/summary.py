@@ -29,9 +29,9 @@ MOST_OPEN = 256
 
 @dataclass
 class Window:
-    """Predictions of one coin under one epoch, counted between two moments of this machine's clock."""
+    """Predictions of one coin under one revision, counted between two moments of this machine's clock."""
 
-    epoch: int
+    revision: int
     coin: str
     first_at: datetime
     last_at: datetime
@@ -58,7 +58,7 @@ class Window:
         """As the service takes it."""
         return {
             "instance": instance,
-            "epoch": self.epoch,
+            "revision": self.revision,
             "coin": self.coin,
             "first_at": self.first_at.isoformat(),
             "last_at": self.last_at.isoformat(),
@@ -72,18 +72,18 @@ class Window:
 
 
 class Summaries:
-    """The windows that one bot has open, one for each coin and epoch. Safe to use from several threads."""
+    """The windows that one bot has open, one for each coin and revision. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[int, str], Window] = {}
         self._closed: list[Window] = []
         self._lock = threading.Lock()
 
-    def add(self, epoch: int, coin: str, prediction: Prediction, now: datetime) -> None:
-        """Count one prediction that was made under this epoch."""
+    def add(self, revision: int, coin: str, prediction: Prediction, now: datetime) -> None:
+        """Count one prediction that was made under this revision."""
         sure = confidence_bands.band(max(prediction.probabilities.values()))
         with self._lock:
-            window = self._window(epoch, coin, now)
+            window = self._window(revision, coin, now)
             window.classes[CLASSES.index(prediction.direction)] += 1
             window.confidence[sure] += 1
             window.least = _extreme(min, window.least, prediction.logits)
@@ -94,26 +94,26 @@ class Summaries:
                 window.out_of_range += prediction.out_of_range
             self._close_if_due(window, now)
 
-    def add_non_finite(self, epoch: int, coin: str, now: datetime) -> None:
+    def add_non_finite(self, revision: int, coin: str, now: datetime) -> None:
         """Count an answer that was no number, so that the bot did not act on it."""
         with self._lock:
-            window = self._window(epoch, coin, now)
+            window = self._window(revision, coin, now)
             window.non_finite += 1
             self._close_if_due(window, now)
 
     def take(self, now: datetime) -> list[Window]:
         """The windows that are complete, or have been open for long enough; each is given out once."""
         with self._lock:
-            newest = max((epoch for epoch, _ in self._open), default=0)
+            newest = max((revision for revision, _ in self._open), default=0)
             for window in list(self._open.values()):
-                self._close_if_due(window, now, is_over=window.epoch < newest)
+                self._close_if_due(window, now, is_over=window.revision < newest)
             taken, self._closed = self._closed, []
         return taken
 
-    def _window(self, epoch: int, coin: str, now: datetime) -> Window:
-        window = self._open.get((epoch, coin))
+    def _window(self, revision: int, coin: str, now: datetime) -> Window:
+        window = self._open.get((revision, coin))
         if window is None:
-            window = self._open[epoch, coin] = Window(epoch, coin, now, now)
+            window = self._open[revision, coin] = Window(revision, coin, now, now)
         window.last_at = max(window.last_at, now)
         window.predictions += 1
         return window
@@ -122,7 +122,7 @@ class Summaries:
         # Either way: a clock that is set back must not keep a window open for hours.
         is_old = abs(now - window.first_at) >= LONGEST
         if is_over or is_old or window.predictions >= MOST_PREDICTIONS or window.is_suspect:
-            del self._open[window.epoch, window.coin]
+            del self._open[window.revision, window.coin]
             self._closed = [*self._closed[-MOST_OPEN + 1 :], window]
 
 

@@ -190,7 +190,7 @@ class Watch:
         active = self._follower.active
         running = (
             active.service,
-            active.epoch,
+            active.revision,
             self._follower.ready_for,
             self._follower.holds_fallback,
         )
@@ -198,7 +198,7 @@ class Watch:
             self._reported = running
             now = asyncio.get_running_loop().time()
             self._report_at = min(self._report_at, now + random.uniform(0, self._spread_s))
-        news = (active.service, active.epoch, active.release, active.coins, str(active.problem or ""))
+        news = (active.service, active.revision, active.release, active.coins, str(active.problem or ""))
         if news != self._told:
             self._told = news
             self._on_change(active)

@@ -97,7 +97,7 @@ def healthy(coin: str) -> dict[str, Any]:
             "fit_last_at": "2024-12-01T00:00:00Z",
         },
         "skill": _skill(0.739 + own, {"majority": 0.35, "last_move": 0.40, "reversal": 0.21}, v5=0.731 + own),
-        "causality": {"rows": 256, "columns_differing": [], "largest_difference": 0.0, "problem": None},
+        "lookahead": {"rows": 256, "columns_differing": [], "largest_difference": 0.0, "problem": None},
         "windows": {
             "horizon_bars": 8,
             "interval_seconds": 3600,
@@ -377,7 +377,7 @@ def awaiting_approval(seed: int = 1) -> Release:
 
 
 def inherited() -> Release:
-    """What the bot ran before: V6, measured and failing, at epoch 1."""
+    """What the bot ran before: V6, measured and failing, at revision 1."""
     release = Build(line="v6_enhanced", purpose=Purpose.INHERITED, figures=everywhere(collapsed)).settled()
     services.inherit(release, actor=APPROVER, reason="as the bot stands today")
     return release
@@ -423,7 +423,7 @@ def window_of(
     counts = [0] * 12 + [20, 20, 20, 20, 20] + [0] * 18
     return {
         "instance": instance,
-        "epoch": move.epoch,
+        "revision": move.revision,
         "coin": coin,
         "first_at": "2026-11-22T08:00:00Z",
         "last_at": "2026-11-22T08:00:59Z",
@@ -441,12 +441,12 @@ def heard(move: PointerMove, instance: str = "desk-1") -> services.Heartbeat:
     """The same heartbeat, as the service is told of it."""
     said = heartbeat_of(move, instance)
     running = Running(said["release"], said["line"], said["bundles"])
-    return services.Heartbeat(instance, said["client_version"], said["service"], said["epoch"], running)
+    return services.Heartbeat(instance, said["client_version"], said["service"], said["revision"], running)
 
 
 def heartbeat_of(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:
     """The body of a heartbeat of a bot that runs this move's release, the whole of it."""
     document = document_of(move)
-    said = {name: document[name] for name in ("service", "epoch", "line", "release")}
+    said = {name: document[name] for name in ("service", "revision", "line", "release")}
     bundles = {coin: model["bundle"] for coin, model in document["models"].items()}
     return {"instance": instance, "client_version": "0.1.0", **said, "bundles": bundles, **changes}

@@ -24,7 +24,7 @@ MEANINGS = {
     404: ("There is no such thing.", "There is no release 99."),
     409: (
         "The request is sound, but the world is not in the state it needs.",
-        "The pointer moved since you looked: you saw epoch 7, it is 8 (odd predictions). Look again.",
+        "The pointer moved since you looked: you saw revision 7, it is 8 (odd predictions). Look again.",
     ),
     411: (
         "The body was sent without its length.",

@@ -32,8 +32,10 @@ v1 = [
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("keys/", deploy.Keys.as_view(), name="keys"),
     path("moves/", deploy.Moves.as_view(), name="moves"),
-    path("moves/<int:epoch>/", deploy.OneMove.as_view(), name="move"),
-    path("moves/<int:epoch>/acknowledgements/", deploy.Acknowledgements.as_view(), name="acknowledgements"),
+    path("moves/<int:revision>/", deploy.OneMove.as_view(), name="move"),
+    path(
+        "moves/<int:revision>/acknowledgements/", deploy.Acknowledgements.as_view(), name="acknowledgements"
+    ),
     path("pointer/pin/", deploy.Pin.as_view(), name="pin"),
     path("policies/", gates.Policies.as_view(), name="policies"),
     path("policies/<int:number>/", gates.PolicyDetail.as_view(), name="policy"),

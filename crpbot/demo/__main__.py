@@ -123,7 +123,7 @@ def _summary(plan: "Plan", account: "Account", clock: str, *, is_served: bool) -
     told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
     ended = f"""
 {RULER}
-The bots are on {line}, epoch {move.epoch if move else "-"}, after {clock} minutes. Because:
+The bots are on {line}, revision {move.revision if move else "-"}, after {clock} minutes. Because:
     {because}{told}
 """
     on_the_terminal = f"""Ask on the terminal

@@ -213,9 +213,9 @@ class Story:
 
     def _approve(self, candidate: Release) -> None:
         self._screen.step("Every coin passed every gate: the approver, a second person, lets it through")
-        seen = self._pointer().epoch
+        seen = self._pointer().revision
         reason = "every gate passed for every coin"
-        deploy.approve(candidate, actor=self._actors["approver"], reason=reason, epoch=seen)
+        deploy.approve(candidate, actor=self._actors["approver"], reason=reason, revision=seen)
 
     def _expect_line(self) -> None:
         release, expected = self._pointer().release, self._plan.expected_line
@@ -246,12 +246,12 @@ class Story:
         told = httpx.get(
             f"{self._plan.url}/api/v1/active/", headers={"Authorization": f"Bearer {self.account.bot_token}"}
         ).json()
-        if not (told["epoch"] == move.epoch and told["reason"] == move.reason == event.reason):
+        if not (told["revision"] == move.revision and told["reason"] == move.reason == event.reason):
             self.account.surprises.append(
                 f"the API says {told['reason']!r}, the pointer {move.reason!r}, the audit {event.reason!r}"
             )
         self._screen.note(f"{self.account.events} events, each bound to the one before: {_sound(broken)}")
-        self._screen.note(f"API, pointer and audit agree on epoch {move.epoch}")
+        self._screen.note(f"API, pointer and audit agree on revision {move.revision}")
 
     def _launch(self, line: str, purpose: Purpose) -> Release:
         parameters = {"epochs": self._plan.epochs} if self._plan.epochs and line != FALLBACK else {}
@@ -282,7 +282,7 @@ class Story:
     def _say_pointer(self) -> None:
         move = self._pointer()
         line = move.release.line if move.release else "nothing: bots answer neutral"
-        self._screen.note(f"pointer: {line}, epoch {move.epoch}, {move.kind} by {move.moved_by}")
+        self._screen.note(f"pointer: {line}, revision {move.revision}, {move.kind} by {move.moved_by}")
 
 
 def _is_done(release: Release) -> bool:
@@ -295,8 +295,8 @@ def _is_done(release: Release) -> bool:
 def _told(decision: Decision) -> str:
     shares = "  ".join(f"{name} {share:.2f}" for name, share in decision.probabilities.items())
     return (
-        f"{decision.coin}: {decision.direction:<8} {shares}   {decision.line}, release {decision.release}, epoch "
-        f"{decision.epoch}"
+        f"{decision.coin}: {decision.direction:<8} {shares}   {decision.line}, release {decision.release}, revision "
+        f"{decision.revision}"
     )
 
 

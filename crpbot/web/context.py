@@ -19,6 +19,6 @@ def service(request: HttpRequest) -> dict[str, Any]:
 
 
 def _loosened() -> list[str]:
-    """Where the policy in force asks less than the plan; nothing before there is a policy."""
+    """Where the policy in force asks less than the baseline; nothing before there is a policy."""
     adoption = PolicyAdoption.objects.select_related("policy").first()
     return loosened(adoption.policy.document) if adoption else []

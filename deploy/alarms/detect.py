@@ -126,7 +126,7 @@ def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
         yield Trouble(
             AlarmName.MIXTURE,
             Severity.CRITICAL,
-            f"What a bot runs is not what its epoch's release holds: {_named(bots)}.",
+            f"What a bot runs is not what its revision's release holds: {_named(bots)}.",
             "Stop it, empty its cache folder and start it again. The page Bots says what differs, and the audit what it said"
             " (bot.mixture).",
         )
@@ -134,7 +134,7 @@ def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
         yield Trouble(
             AlarmName.BEHIND,
             Severity.CRITICAL,
-            f"Every bot must be on epoch {now.epoch}, and has not followed: {_named(bots)}.",
+            f"Every bot must be on revision {now.revision}, and has not followed: {_named(bots)}.",
             "Read its last error on the page Bots; start it again, or stop it where it must not trade on what it has.",
         )
     if bots := troubled.get(BotState.SILENT):
@@ -156,7 +156,7 @@ def _of_their_predictions(now: PointerMove) -> Iterator[Trouble]:
         yield Trouble(
             AlarmName.LIVE,
             Severity.CRITICAL if is_on_fallback else Severity.WARNING,
-            f"What these bots predict on epoch {found.move.epoch} breaches the live gates: "
+            f"What these bots predict on revision {found.move.revision} breaches the live gates: "
             f"{_named(sorted({str(bot) for bot in found.bots}))}.",
             "The fallback answers what is no number, and nothing is left to pin: stop the bots, and launch a new fallback."
             if is_on_fallback
@@ -166,7 +166,7 @@ def _of_their_predictions(now: PointerMove) -> Iterator[Trouble]:
         yield Trouble(
             AlarmName.DRIFT,
             Severity.WARNING,
-            f"What is predicted on epoch {found.move.epoch} wanders from what was judged: "
+            f"What is predicted on revision {found.move.revision} wanders from what was judged: "
             f"{', '.join(sorted({window.coin.symbol for window in found.wandering}))}.",
             "Look at the release's page, live against the gate window: where the market has moved for good, train again.",
         )

@@ -21,7 +21,7 @@ from deploy.serving.snapshot import Snapshot
 
 SNAPSHOT_EXAMPLE = {
     "service": "crpbot-4f2c…",
-    "epoch": 7,
+    "revision": 7,
     "kind": "swap",
     "line": "v7_fixed",
     "release": 3,
@@ -85,8 +85,8 @@ class Active(APIView):
             seq = serializers.IntegerField()
             hash = serializers.CharField()
 
-        service = serializers.CharField(help_text="Tells this service's epochs from another's.")
-        epoch = serializers.IntegerField(help_text="Grows with every move.")
+        service = serializers.CharField(help_text="Tells this service's revisions from another's.")
+        revision = serializers.IntegerField(help_text="Grows with every move.")
         kind = serializers.ChoiceField([kind.value for kind in MoveKind])
         line = serializers.CharField(allow_null=True, help_text="Null when offline: answer neutral.")
         release = serializers.IntegerField(allow_null=True)
@@ -146,7 +146,7 @@ _EVENT = {
     "type": "object",
     "required": ["id", "event", "data"],
     "properties": {
-        "id": {"type": "string", "description": "the epoch"},
+        "id": {"type": "string", "description": "the revision"},
         "event": {"type": "string", "enum": ["snapshot"]},
         "data": {"type": "string", "description": "the envelope of `active/signed/`, on one line"},
         "retry": {"type": "integer", "description": "milliseconds to wait before connecting again"},
@@ -165,7 +165,7 @@ class ActiveStream(APIView):
         responses={(200, "text/event-stream"): OpenApiResponse(_EVENT, "Events, without end.")},
     )
     def get(self, request: Request) -> HttpResponseBase:
-        """Every new signed snapshot as it comes, as server-sent events: `id` the epoch, `data` the envelope on one line.
+        """Every new signed snapshot as it comes, as server-sent events: `id` the revision, `data` the envelope on one line.
 
         The newest at once, then each that follows; a comment after 15 seconds without one. Ends with its token.
         """

@@ -40,7 +40,7 @@ HEARTBEAT_EXAMPLE = {
     "instance": "desk-1",
     "client_version": "0.1.0",
     "service": "crpbot-4f2c…",
-    "epoch": 7,
+    "revision": 7,
     "line": "v7_fixed",
     "release": 3,
     "bundles": {"BTC": f"sha256:{'51d7' * 16}"},
@@ -78,7 +78,7 @@ class Heartbeat(APIView):
 
     @extend_schema_serializer(
         component_name="Heartbeat",
-        examples=[OpenApiExample("on epoch 7", HEARTBEAT_EXAMPLE, request_only=True)],
+        examples=[OpenApiExample("on revision 7", HEARTBEAT_EXAMPLE, request_only=True)],
     )
     class Input(api_fields.Input):
         instance = api_fields.Named(
@@ -86,7 +86,7 @@ class Heartbeat(APIView):
         )
         client_version = api_fields.Text(max_length=64)
         service = api_fields.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
-        epoch = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
+        revision = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         line = api_fields.Text(max_length=32, allow_null=True)
         release = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
@@ -110,12 +110,14 @@ class Heartbeat(APIView):
     @extend_schema_serializer(component_name="HeartbeatAnswer")
     class Output(serializers.Serializer[Any]):
         heartbeat_seconds = serializers.IntegerField(help_text="When to send the next one.")
-        epoch = serializers.IntegerField(allow_null=True, help_text="The pointer's; null before the first.")
+        revision = serializers.IntegerField(
+            allow_null=True, help_text="The pointer's; null before the first."
+        )
         next = serializers.IntegerField(allow_null=True, help_text="The announced release, to fetch ahead.")
 
     @extend_schema(operation_id="send_heartbeat", request=Input, responses=Output)
     def post(self, request: Request) -> Response:
-        """Say what this bot runs. The first heartbeat that names an epoch acknowledges it. 409 for another service's bot."""
+        """Say what this bot runs. The first to name a revision acknowledges it. 409 for a bot of another service."""
         heard = services.heartbeat(_said(self.Input.read(request)), actor=actor_of(request))
         return Response(told(heard))
 
@@ -136,7 +138,7 @@ def told(heard: services.Heard) -> dict[str, int | None]:
     """What a bot is answered."""
     return {
         "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
-        "epoch": heard.epoch,
+        "revision": heard.revision,
         "next": heard.next.pk if heard.next else None,
     }
 
@@ -146,7 +148,7 @@ def _said(checked: Mapping[str, Any]) -> Said:
         instance=checked["instance"],
         client_version=checked["client_version"],
         service=checked["service"],
-        epoch=checked["epoch"],
+        revision=checked["revision"],
         running=Running(checked["release"], checked["line"], checked["bundles"]),
         ready_for=checked["ready_for"],
         holds_fallback=checked["holds_fallback"],
@@ -162,7 +164,7 @@ class Bots(ListAPIView[Bot]):
         name = filters.CharFilter()
         instance = filters.CharFilter()
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in BotState])
-        epoch = api_fields.WholeFilter()
+        revision = api_fields.WholeFilter()
         release = api_fields.WholeFilter(field_name="release_number")
         ready_for = api_fields.WholeFilter()
         holds_fallback = api_fields.WholeFilter()
@@ -171,7 +173,7 @@ class Bots(ListAPIView[Bot]):
     class Output(serializers.ModelSerializer[Bot]):
         state = serializers.ChoiceField(
             [state.value for state in BotState],
-            help_text="`mixture`: not what its epoch's release holds. `behind`: live, and not on the pointer's epoch."
+            help_text="`mixture`: not what its revision's release holds. `behind`: live, and not on the pointer's revision."
             " `moving`: the same, but the move is young. `silent`: not heard of for three heartbeats. `gone`: nor is it"
             " waited for.",
         )
@@ -185,7 +187,7 @@ class Bots(ListAPIView[Bot]):
         class Meta:
             model = Bot
             fields: ClassVar = [
-                "name", "instance", "state", "acknowledged_seconds", "epoch", "line", "release", "bundles", "differs",
+                "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "differs",
                 "ready_for", "holds_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
                 "last_heard_at",
             ]  # fmt: skip
@@ -201,7 +203,7 @@ class Bots(ListAPIView[Bot]):
 class OneMove(APIView):
     @extend_schema_serializer(component_name="MoveDetail")
     class Output(serializers.Serializer[Any]):
-        epoch = serializers.IntegerField()
+        revision = serializers.IntegerField()
         kind = serializers.CharField()
         line = serializers.CharField(source="release.line", default=None, allow_null=True)
         release = serializers.IntegerField(source="release_id", allow_null=True)
@@ -228,11 +230,11 @@ class OneMove(APIView):
         )
 
     @extend_schema(operation_id="show_move", responses=Output)
-    def get(self, request: Request, epoch: int) -> Response:
+    def get(self, request: Request, revision: int) -> Response:
         """One move of the pointer, and whether every live bot has followed it."""
-        move = PointerMove.objects.select_related("release", "convergence").filter(pk=epoch).first()
+        move = PointerMove.objects.select_related("release", "convergence").filter(pk=revision).first()
         if move is None:
-            raise NotFound(f"There is no epoch {epoch}.")
+            raise NotFound(f"There is no revision {revision}.")
         now = pointer.current()
         extra = {
             "is_current": move == now,
@@ -275,8 +277,8 @@ class Acknowledgements(ListAPIView[Acknowledgement]):
     queryset = Acknowledgement.objects.none()
 
     def get_queryset(self) -> QuerySet[Acknowledgement]:
-        epoch = self.kwargs.get("epoch", 0)
-        if not PointerMove.objects.filter(pk=epoch).exists():
-            raise NotFound(f"There is no epoch {epoch}.")
-        rows = Acknowledgement.objects.filter(move_id=epoch).select_related("bot", "move")
+        revision = self.kwargs.get("revision", 0)
+        if not PointerMove.objects.filter(pk=revision).exists():
+            raise NotFound(f"There is no revision {revision}.")
+        rows = Acknowledgement.objects.filter(move_id=revision).select_related("bot", "move")
         return rows.order_by("-seconds", "-id")

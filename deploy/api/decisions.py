@@ -33,14 +33,14 @@ class Moves(ListAPIView[PointerMove]):
     """Every move of the pointer, newest first; the first row is where it stands."""
 
     class Filter(filters.FilterSet):
-        epoch = api_fields.WholeFilter()
+        revision = api_fields.WholeFilter()
         kind = filters.ChoiceFilter(choices=[(k.value, k.value) for k in MoveKind])
         line = filters.CharFilter(field_name="release__line")
         release = api_fields.WholeFilter(field_name="release_id")
         moved_by = filters.CharFilter()
         after = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="gte")
         before = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="lt")
-        ordering = filters.OrderingFilter(fields=["epoch"])
+        ordering = filters.OrderingFilter(fields=["revision"])
 
     @extend_schema_serializer(component_name="Move")
     class Output(serializers.ModelSerializer[PointerMove]):
@@ -50,11 +50,11 @@ class Moves(ListAPIView[PointerMove]):
         class Meta:
             model = PointerMove
             fields: ClassVar = [
-                "epoch", "kind", "line", "release", "policy", "moved_by", "reason", "moved_at", "audit_seq",
+                "revision", "kind", "line", "release", "policy", "moved_by", "reason", "moved_at", "audit_seq",
                 "is_advance",
             ]  # fmt: skip
 
-    queryset = PointerMove.objects.select_related("release", "policy").order_by("-epoch")
+    queryset = PointerMove.objects.select_related("release", "policy").order_by("-revision")
     serializer_class = Output
     filterset_class = Filter
 
@@ -68,17 +68,17 @@ class Decision(api_fields.Input):
     reason = api_fields.Reason()
 
 
-@extend_schema_serializer(component_name="DecisionAtEpoch")
-class DecisionAtEpoch(Decision):
-    epoch = api_fields.Whole(
+@extend_schema_serializer(component_name="DecisionAtRevision")
+class DecisionAtRevision(Decision):
+    revision = api_fields.Whole(
         min_value=1,
         max_value=api_fields.BIGGEST_ID,
-        help_text="The pointer's epoch that you saw; 409 if it moved since.",
+        help_text="The pointer's revision that you saw; 409 if it moved since.",
     )
 
 
 class Approve(APIView):
-    Input = DecisionAtEpoch
+    Input = DecisionAtRevision
     can_conflict = True
 
     @extend_schema(operation_id="approve_release", request=Input, responses=Moves.Output)
@@ -89,7 +89,7 @@ class Approve(APIView):
 
 
 class Restore(APIView):
-    Input = DecisionAtEpoch
+    Input = DecisionAtRevision
     can_conflict = True
 
     @extend_schema(operation_id="restore_release", request=Input, responses=Moves.Output)

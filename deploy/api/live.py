@@ -20,7 +20,7 @@ MOST_PREDICTIONS = 100_000
 """In one window; the client sends a hundred at most."""
 EXAMPLE = {
     "instance": "desk-1",
-    "epoch": 7,
+    "revision": 7,
     "coin": "BTC",
     "first_at": "2026-11-22T08:00:00Z",
     "last_at": "2026-11-22T08:00:59Z",
@@ -74,7 +74,7 @@ class LiveWindows(APIView):
             greatest = api_fields.Number(allow_null=True)
 
         instance = api_fields.Named(INSTANCE, help_text="As in its heartbeats.")
-        epoch = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID)
+        revision = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID)
         coin = api_fields.Text(max_length=12)
         first_at = serializers.DateTimeField(
             help_text="By the bot's clock; a window sent again has the same."
@@ -96,7 +96,7 @@ class LiveWindows(APIView):
     class Output(serializers.Serializer[Any]):
         breach = serializers.CharField(
             allow_blank=True,
-            help_text="What trips, with its figures. Empty for another epoch's window: nobody judges it.",
+            help_text="What trips, with its figures. Empty for another revision's window: nobody judges it.",
         )
         warning = serializers.CharField(allow_blank=True, help_text="What wanders, with its figures.")
 
@@ -128,7 +128,7 @@ def _posted(checked: Mapping[str, Any]) -> services.Posted:
     )
     return services.Posted(
         instance=checked["instance"],
-        epoch=checked["epoch"],
+        revision=checked["revision"],
         coin=checked["coin"],
         first_at=checked["first_at"],
         last_at=checked["last_at"],

@@ -70,9 +70,11 @@ class ReleaseReport(APIView):
 
         @extend_schema_serializer(component_name="ReportFailure")
         class Failure(serializers.Serializer[Any]):
-            number = serializers.IntegerField(help_text="As the plan numbers the five failures of V6.")
+            number = serializers.IntegerField(
+                help_text="As the original plan numbers the five failures of V6."
+            )
             name = serializers.CharField()
-            plan = serializers.CharField(help_text="What the plan says of V6.")
+            plan = serializers.CharField(help_text="What the original plan says of V6.")
             gate = serializers.CharField(help_text="The gate that shows it.")
             measure = serializers.CharField(help_text="What the figures are.")
             before = TrialOutput(many=True)
@@ -115,7 +117,7 @@ class ReleaseReport(APIView):
         headline = serializers.CharField(help_text="How many of the five are fixed.")
         standing = serializers.CharField(help_text="Whether the release passes as a whole.")
         loosened = serializers.ListField(
-            child=serializers.CharField(), help_text="Where its own policy asks less than the plan."
+            child=serializers.CharField(), help_text="Where its own policy asks less than the baseline."
         )
         failures = Failure(many=True)
         skill = Skill(many=True)

@@ -21,9 +21,9 @@ def watch_bots() -> None:
 
 
 def record_convergence() -> Convergence | None:
-    """The pointer's epoch, once every live bot has acknowledged it: recorded once, with an event."""
+    """The pointer's revision, once every live bot has acknowledged it: recorded once, with an event."""
     now = pointer.current()
-    if now is None or Convergence.objects.filter(pk=now.epoch).exists():
+    if now is None or Convergence.objects.filter(pk=now.revision).exists():
         return None
     found = fleet.fleet(now, None)
     if not found.has_converged:
@@ -31,7 +31,7 @@ def record_convergence() -> Convergence | None:
     slowest = slowest_seconds(now)
     with transaction.atomic():
         audit.lock_head()
-        if Convergence.objects.filter(pk=now.epoch).exists():
+        if Convergence.objects.filter(pk=now.revision).exists():
             return None  # another reconciler was first
         made = Convergence.objects.create(
             move=now, at=timezone.now(), bots=found.live, slowest_seconds=slowest
@@ -57,9 +57,9 @@ def slowest_seconds(move: PointerMove) -> float | None:
 
 
 def forget() -> None:
-    """Bots that were not heard of for very long, and acknowledgements as old, go; those of the pointer's epoch stay."""
+    """Bots that were not heard of for very long, and acknowledgements as old, go; those of the pointer's revision stay."""
     before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
-    last = PointerMove.objects.aggregate(epoch=Max("epoch"))["epoch"]
+    last = PointerMove.objects.aggregate(revision=Max("revision"))["revision"]
     for rows in (
         Acknowledgement.objects.filter(at__lt=before).exclude(move_id=last),
         Bot.objects.filter(last_heard_at__lt=before),

@@ -32,7 +32,7 @@ from deploy.rules import HEARTBEATS_MISSED, BotState
 class Fleet:
     """The live bots, counted."""
 
-    epoch: int | None
+    revision: int | None
     live: int
     current: int
     announced: Release | None
@@ -64,7 +64,7 @@ def fleet(now: PointerMove | None, announced: Release | None, fallback: Release 
         ready=Count("pk", filter=Q(ready_for=announced.pk if announced else 0)),  # no release is number 0
         holding=Count("pk", filter=Q(holds_fallback=fallback.pk if fallback else 0)),
     )
-    return Fleet(epoch=now.epoch if now else None, announced=announced, fallback=fallback, **counts)
+    return Fleet(revision=now.revision if now else None, announced=announced, fallback=fallback, **counts)
 
 
 def live() -> QuerySet[Bot]:
@@ -125,7 +125,7 @@ def troubled(at: PointerMove | None) -> dict[BotState, Sequence[str]]:
 
 def _is_on(at: PointerMove | None) -> Q:
     """Whether a bot says that it runs this move's release, the whole of it; nothing, before the first pointer."""
-    return Q(epoch=at.epoch if at else None, differs="")
+    return Q(revision=at.revision if at else None, differs="")
 
 
 def _live_since(now: datetime) -> datetime:

@@ -9,7 +9,7 @@ from django.utils import timezone
 from deploy.bots.fleet import fleet, standing, troubled, worst_first
 from deploy.pointer import pointer
 
-_COLUMNS = ("bot", "state", "epoch", "runs", "acknowledged", "heard", "fallback", "next", "client")
+_COLUMNS = ("bot", "state", "revision", "runs", "acknowledged", "heard", "fallback", "next", "client")
 
 
 def roll_call() -> dict[str, Any]:
@@ -18,7 +18,7 @@ def roll_call() -> dict[str, Any]:
     found = fleet(now, pointer.announced(), pointer.pinnable())
     release = now.release if now else None
     return {
-        "epoch": found.epoch,
+        "revision": found.revision,
         "line": release.line if release else None,
         "release": release.pk if release else None,
         "moved_at": now.moved_at if now else None,
@@ -44,7 +44,7 @@ def as_lines(called: Mapping[str, Any]) -> str:
     runs = (
         f"{called['line']} (release {called['release']})" if called["line"] else "nothing, and answer neutral"
     )
-    head = [f"epoch {called['epoch'] or '–'}: bots must run {runs}"]
+    head = [f"revision {called['revision'] or '–'}: bots must run {runs}"]
     if not called["bots"]:
         return "\n".join([*head, "No bot has reported yet."])
     now = timezone.now()
@@ -62,7 +62,7 @@ def _bot(row: Any) -> dict[str, Any]:
         "instance": row.instance,
         "state": row.state,
         "acknowledged_seconds": row.acknowledged_seconds,
-        "epoch": row.epoch,
+        "revision": row.revision,
         "line": row.line or None,
         "release": row.release_number,
         "bundles": row.bundles,
@@ -93,7 +93,7 @@ def _cells(bot: Mapping[str, Any], called: Mapping[str, Any], now: datetime) -> 
     return (
         f"{bot['name']} ({bot['instance']})",
         bot["state"],
-        str(bot["epoch"] or "–"),
+        str(bot["revision"] or "–"),
         f"{bot['line']} (release {bot['release']})" if bot["release"] else "no model",
         "–" if after is None else f"after {after:.1f} s",
         _age((now - bot["last_heard_at"]).total_seconds()),

@@ -1,4 +1,4 @@
-"""What a bot says it runs, held against what its epoch's release holds."""
+"""What a bot says it runs, held against what its revision's release holds."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from deploy.rules import Running, differences
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a bot says of itself. `service` and `epoch` are None while it has no model."""
+    """What a bot says of itself. `service` and `revision` are None while it has no model."""
 
     instance: str
     client_version: str
     service: str | None
-    epoch: int | None
+    revision: int | None
     running: Running
     ready_for: int | None = None
     holds_fallback: int | None = None
@@ -31,7 +31,7 @@ class Heartbeat:
     def claim(self) -> str:
         """One digest of what it says it runs."""
         running = self.running
-        said = [self.epoch, running.release, running.line, dict(running.bundles)]
+        said = [self.revision, running.release, running.line, dict(running.bundles)]
         return hashlib.sha256(canonical({"said": said}).encode()).hexdigest()
 
 
@@ -50,16 +50,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Expected:
-    """What one epoch said every bot must run. It never changes, so a process looks it up once."""
+    """What one revision said every bot must run. It never changes, so a process looks it up once."""
 
-    epoch: int
+    revision: int
     moved_at: datetime
     running: Running
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A heartbeat held against what its epoch's release holds."""
+    """A heartbeat held against what its revision's release holds."""
 
     report: Report
     expected: Expected | None
@@ -79,7 +79,7 @@ class Judged:
         return {
             "client_version": said.client_version,
             "last_heard_at": now,
-            "epoch": said.epoch,
+            "revision": said.revision,
             "line": said.running.line or "",
             "release_number": said.running.release,
             "bundles": dict(said.running.bundles),
@@ -100,43 +100,43 @@ def require_sense(said: Heartbeat, service: str) -> None:
     """Raise Conflict for a bot that follows another service, InvalidInput for what cannot be meant."""
     if said.service is not None and said.service != service:
         raise Conflict(
-            f"This bot follows the service {said.service}, and this is {service}: their epochs are not comparable."
+            f"This bot follows the service {said.service}, and this is {service}: their revisions are not comparable."
             " Give the bot this service's address, key and token, and a cache folder of its own."
         )
     running = said.running
-    if said.epoch is None and (running.release is not None or running.line or running.bundles):
-        raise InvalidInput("A bot that names no epoch runs no release and no bundles.", field="epoch")
-    if said.epoch is not None and said.service is None:
-        raise InvalidInput("Name the service whose epoch this is.", field="service")
+    if said.revision is None and (running.release is not None or running.line or running.bundles):
+        raise InvalidInput("A bot that names no revision runs no release and no bundles.", field="revision")
+    if said.revision is not None and said.service is None:
+        raise InvalidInput("Name the service whose revision this is.", field="service")
 
 
 def judged(report: Report, service: str) -> Judged:
-    """Hold a report against what its epoch says every bot must run."""
-    expected = _expected(service, report.said.epoch)
+    """Hold a report against what its revision says every bot must run."""
+    expected = _expected(service, report.said.revision)
     return Judged(report, expected, _differs(report.said, expected))
 
 
-def _expected(service: str, epoch: int | None) -> Expected | None:
-    """None without an epoch, and for one that this service never had."""
+def _expected(service: str, revision: int | None) -> Expected | None:
+    """None without a revision, and for one that this service never had."""
     try:
-        return None if epoch is None else _of_the_epoch(service, epoch)
+        return None if revision is None else _of_the_revision(service, revision)
     except PointerMove.DoesNotExist:
         return None
 
 
 @lru_cache(maxsize=64)
-def _of_the_epoch(service: str, epoch: int) -> Expected:
-    """Raises PointerMove.DoesNotExist, which is not remembered: the epoch may come."""
-    move = PointerMove.objects.select_related("release").get(pk=epoch)
+def _of_the_revision(service: str, revision: int) -> Expected:
+    """Raises PointerMove.DoesNotExist, which is not remembered: the revision may come."""
+    move = PointerMove.objects.select_related("release").get(pk=revision)
     rows = ReleaseCoin.objects.filter(release=move.release, bundle__isnull=False)
     bundles = dict(rows.values_list("coin__symbol", "bundle__digest")) if move.release else {}
     line = move.release.line if move.release else None
-    return Expected(epoch, move.moved_at, Running(move.release_id, line, bundles))
+    return Expected(revision, move.moved_at, Running(move.release_id, line, bundles))
 
 
 def _differs(said: Heartbeat, expected: Expected | None) -> str:
-    if said.epoch is None:
+    if said.revision is None:
         return ""
     if expected is None:
-        return f"this service never had epoch {said.epoch}"
+        return f"this service never had revision {said.revision}"
     return differences(said.running, expected.running)

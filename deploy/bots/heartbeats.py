@@ -1,7 +1,7 @@
 """Heartbeats, written down many at a time.
 
 One transaction for all of them, which takes no lock of the audit: a thousand bots acknowledge a move within seconds. A bot
-that contradicts its epoch's release becomes an event, once for each epoch of the pointer.
+that contradicts its revision's release becomes an event, once for each revision of the pointer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ MOST_INSTANCES = 5_000
 
 
 # By hand, in one question: a thousand bots ask it within seconds of a move, and building three costs more than asking.
-_WORLD = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(epoch) FROM deploy_pointermove),
+_WORLD = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(revision) FROM deploy_pointermove),
     EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
 
 
@@ -34,22 +34,22 @@ class _World:
     """What every heartbeat is held against."""
 
     service: str
-    epoch: int | None
+    revision: int | None
     has_candidate: bool
 
 
 def _world() -> _World:
     with connection.cursor() as cursor:
         cursor.execute(_WORLD)
-        service, epoch, has_candidate = cursor.fetchone()
-    return _World(service or snapshot.service_name(), epoch, bool(has_candidate))
+        service, revision, has_candidate = cursor.fetchone()
+    return _World(service or snapshot.service_name(), revision, bool(has_candidate))
 
 
 @dataclass(frozen=True)
 class Heard:
     """What a bot is told in return."""
 
-    epoch: int | None
+    revision: int | None
     next: Release | None
 
 
@@ -62,7 +62,7 @@ def heartbeat(said: Heartbeat, *, actor: Actor) -> Heard:
 
 
 def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
-    """Write down what these bots run, and acknowledge each one's epoch where it is the first to name it: all or none.
+    """Write down what these bots run, and acknowledge each one's revision where it is the first to name it: all or none.
 
     What each is told, in their order: NotAllowed for anybody but a bot, InvalidInput where what it says cannot be meant,
     Conflict for a bot that follows another service, and for one instance too many. A refused one leaves the others alone.
@@ -74,8 +74,8 @@ def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
     with transaction.atomic(savepoint=False):
         for turn in _turns(sound):
             written += _write([judged(report, world.service) for report in turn], now)
-    _record_mixtures([one for one in written if one.judged.differs], at=world.epoch or 0)
-    heard = Heard(world.epoch, pointer.announced() if world.has_candidate else None)
+    _record_mixtures([one for one in written if one.judged.differs], at=world.revision or 0)
+    heard = Heard(world.revision, pointer.announced() if world.has_candidate else None)
     known = {one.judged.report.bot for one in written}
     return [
         refusal or (heard if report.bot in known else _crowded(report))
@@ -177,7 +177,7 @@ def _acknowledge(news: Sequence[_Written], now: datetime) -> None:
         [
             Acknowledgement(
                 bot=one.bot,
-                move_id=expected.epoch,
+                move_id=expected.revision,
                 at=now,
                 seconds=max(0.0, (now - expected.moved_at).total_seconds()),
             )
@@ -196,16 +196,16 @@ def _crowded(report: Report) -> Conflict:
 
 
 def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
-    """At most one event for each bot and epoch of the pointer (`at`), whatever it says how often."""
+    """At most one event for each bot and revision of the pointer (`at`), whatever it says how often."""
     found = {one.bot.pk: one for one in mixed}
-    unreported = Bot.objects.exclude(differed_at_epoch=at)
+    unreported = Bot.objects.exclude(differed_at_revision=at)
     news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
     if not news:
         return
     with transaction.atomic():
         audit.lock_head()
         for key in news:
-            if unreported.filter(pk=key).update(differed_at_epoch=at):
+            if unreported.filter(pk=key).update(differed_at_revision=at):
                 _record_mixture(found[key])
 
 
@@ -217,7 +217,7 @@ def _record_mixture(one: _Written) -> None:
         actor=one.judged.report.actor,
         reason=one.judged.differs,
         detail={
-            "epoch": said.epoch,
+            "revision": said.revision,
             "release": said.running.release,
             "line": said.running.line,
             "bundles": dict(said.running.bundles),

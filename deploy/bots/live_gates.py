@@ -37,7 +37,7 @@ class Posted:
     """One window as a bot sends it."""
 
     instance: str
-    epoch: int
+    revision: int
     coin: str
     first_at: datetime
     last_at: datetime
@@ -47,7 +47,7 @@ class Posted:
 def receive_window(said: Posted, *, actor: Actor) -> LiveWindow:
     """Write down and judge one window; where most live bots now breach, pin the fallback at once.
 
-    One that came before is answered and counts once. One of another epoch than the pointer's is kept, and judged by nobody.
+    One that came before is answered and counts once. One of another revision than the pointer's is kept, but not judged.
     Raises NotAllowed for anybody but a bot, Conflict for an instance that has sent no heartbeat, InvalidInput where its
     figures cannot be.
     """
@@ -65,7 +65,7 @@ def receive_window(said: Posted, *, actor: Actor) -> LiveWindow:
 
 
 def hold_back() -> PointerMove | None:
-    """Pin the fallback where most live bots breach the live gates under the pointer's epoch: once, whoever asks how often.
+    """Pin the fallback where most live bots breach the live gates under the pointer's revision; at most once.
 
     The rules are those of every pin: offline when the fallback is not fit. The windows stand in the event.
     """
@@ -131,7 +131,7 @@ def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[Liv
 def _judged(bot: Bot, move: PointerMove, coin: Coin, tally: Tally, policy: GatePolicy) -> tuple[str, str]:
     """What is held against this bot's predictions of this coin: what trips, and what wanders."""
     now = pointer.current()
-    if now is None or now.epoch != move.epoch:
+    if now is None or now.revision != move.revision:
         return "", ""
     recent, whole = live_windows.tallies(bot, move, coin, tally)
     said = judge_live(recent, whole, policy.document, is_fallback=move.kind == MoveKind.PIN)
@@ -144,13 +144,13 @@ def _told(outcomes: Sequence[LiveOutcome]) -> str:
 
 
 def _subject(said: Posted) -> tuple[PointerMove, Coin]:
-    move = PointerMove.objects.filter(pk=said.epoch).first()
+    move = PointerMove.objects.filter(pk=said.revision).first()
     if move is None:
-        raise InvalidInput(f"This service never had epoch {said.epoch}.", field="epoch")
+        raise InvalidInput(f"This service never had revision {said.revision}.", field="revision")
     place = ReleaseCoin.objects.filter(release=move.release_id, coin__symbol=said.coin, bundle__isnull=False)
     found = place.select_related("coin").first()
     if found is None:
-        raise InvalidInput(f"Epoch {said.epoch} holds no model for {said.coin}.", field="coin")
+        raise InvalidInput(f"Revision {said.revision} holds no model for {said.coin}.", field="coin")
     return move, found.coin
 
 

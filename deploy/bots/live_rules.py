@@ -8,7 +8,7 @@ LIVE_GATES = Actor("the live gates", is_system=True)
 
 
 def is_majority(breaching: int, live: int) -> bool:
-    """More than half of the live bots on the epoch. One bot alone is its own majority, one of two is none."""
+    """More than half of the live bots on the revision. One bot alone is its own majority, one of two is none."""
     return 2 * breaching > live
 
 

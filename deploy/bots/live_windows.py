@@ -1,4 +1,4 @@
-"""What the bots' predictions look like under the pointer's epoch, as the database has it at this moment."""
+"""What the bots' predictions look like under the pointer's revision, as the database has it at this moment."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ AGAINST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Conduct:
-    """The live bots on the pointer's epoch, and what is held against their predictions."""
+    """The live bots on the pointer's revision, and what is held against their predictions."""
 
     move: PointerMove
     live: int
@@ -48,7 +48,7 @@ class Conduct:
         told = [f"{window.bot}: {window.coin} {window.breach}" for window in self.breaching[:REASON_NAMES]]
         rest = len(self.breaching) - len(told)
         return (
-            f"{len(bots)} of {self.live} live bots on epoch {self.move.epoch} breach the live gates: "
+            f"{len(bots)} of {self.live} live bots on revision {self.move.revision} breach the live gates: "
             + "; ".join(told)
             + (f"; and {rest} more" if rest else "")
         )
@@ -57,12 +57,12 @@ class Conduct:
 def conduct(move: PointerMove | None = None) -> Conduct | None:
     """Under this move, or where the pointer stands; None before the first.
 
-    A bot counts when it is live, on the epoch, and runs what that holds.
+    A bot counts when it is live, on the revision, and runs what that holds.
     """
     move = move or pointer.current()
     if move is None:
         return None
-    bots = fleet.live().filter(epoch=move.epoch, differs="")
+    bots = fleet.live().filter(revision=move.revision, differs="")
     spoken = newest_of(move).exclude(breach="", warning="").filter(bot__in=bots)
     found = list(spoken.select_related("bot", "coin").order_by("bot", "coin"))
     return Conduct(
@@ -74,7 +74,7 @@ def conduct(move: PointerMove | None = None) -> Conduct | None:
 
 
 def newest_of(move: PointerMove) -> QuerySet[LiveWindow]:
-    """The last window of each bot and coin under this move's epoch."""
+    """The last window of each bot and coin under this move's revision."""
     later = LiveWindow.objects.filter(
         move=move, bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk")
     )
@@ -82,7 +82,7 @@ def newest_of(move: PointerMove) -> QuerySet[LiveWindow]:
 
 
 def tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tally, Tally]:
-    """What this bot predicted of this coin lately, and under the whole epoch, both with the newest window.
+    """What this bot predicted of this coin lately, and under the whole revision, both with the newest window.
 
     The whole is added up as far as its gates need it: counts, not confidence or logits.
     """
@@ -121,7 +121,7 @@ class CoinLive:
     bots: int
     last_at: datetime
     against: Sequence[LiveWindow]
-    """The newest of each bot under the release's last epoch, where it trips or wanders."""
+    """The newest of each bot under the release's last revision, where it trips or wanders."""
 
 
 def of_release(release: Release) -> list[CoinLive]:

@@ -1,9 +1,10 @@
 """The bots' hot path, in front of Django: ready-made bytes from memory, and heartbeats, written down many at a time.
 
 Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What it needs from
-the database (the last epoch, the tokens' owners) is asked again once it is older than FRESH_SECONDS, by one request for all
-that wait; so a moved pointer and a revoked token are known here within that time, told by Redis or not. When the database
-does not answer, neither does the edge: the bot then keeps its last good set, and nobody is told what could not be checked.
+the database (the last revision, the tokens' owners) is asked again once it is older than FRESH_SECONDS, by one request for
+all that wait; so a moved pointer and a revoked token are known here within that time, told by Redis or not. When the
+database does not answer, neither does the edge: the bot then keeps its last good set, and nobody is told
+what could not be checked.
 
 `POST /api/v1/bots/heartbeat/` with a bot's token is read here by the rules of the API's own operation (the same parser, the
 same fields, the same service). What they do not take is handed on to that operation, which says why.
@@ -155,7 +156,7 @@ def _latest(known: Snapshot | None) -> Snapshot:
     now = pointer.current()
     if now is None:
         return snapshot.current()  # raises, and says what is missing
-    return known if known is not None and known.epoch == now.epoch else snapshot.of(now)
+    return known if known is not None and known.revision == now.revision else snapshot.of(now)
 
 
 def _digest_shown(headers: Headers) -> str:

@@ -27,25 +27,23 @@ class DecisionCommand(ActingCommand):
     def after(self, release: Release) -> dict[str, Any]:
         """How the release and the pointer stand once decided."""
         now = pointer.current()
-        return {**summary(Release.objects.get(pk=release.pk)), "epoch": now.epoch if now else None}
+        return {**summary(Release.objects.get(pk=release.pk)), "revision": now.revision if now else None}
 
     def say(self, answer: dict[str, Any]) -> str:
         now = pointer.current()
         what = (now.release.line if now.release else "nothing") if now else "no pointer yet"
-        return (
-            f"release {answer['release']} is {answer['state']}; the pointer: {what} (epoch {answer['epoch']})"
-        )
+        return f"release {answer['release']} is {answer['state']}; the pointer: {what} (revision {answer['revision']})"
 
 
 class SwapCommand(DecisionCommand):
-    """Decides where the pointer goes, on the epoch that was seen: by default the one of this moment."""
+    """Decides where the pointer goes, on the revision that was seen: by default the one of this moment."""
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         super().add_own_arguments(parser)
         parser.add_argument(
-            "--epoch", type=int, help="the epoch you looked at; refused if the pointer moved since"
+            "--revision", type=int, help="the revision you looked at; refused if the pointer moved since"
         )
 
     def seen(self, options: dict[str, Any]) -> int:
         now = pointer.current()
-        return int(options["epoch"]) if options["epoch"] is not None else (now.epoch if now else 0)
+        return int(options["revision"]) if options["revision"] is not None else (now.revision if now else 0)

@@ -6,7 +6,7 @@ from deploy.rules import MoveKind
 
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
 FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
-POINTED_AT = "(SELECT release_id FROM deploy_pointermove ORDER BY epoch DESC LIMIT 1)"
+POINTED_AT = "(SELECT release_id FROM deploy_pointermove ORDER BY revision DESC LIMIT 1)"
 
 # How many gates the frozen policy of a diagnosis requires: its text is canonical, so they can be counted in it.
 REQUIRED = '"required":true'
@@ -35,25 +35,25 @@ UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requi
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required AND result.verdict <> 'passed')))"""
 
 MOVES = "deploy_pointermove"
-LAST_EPOCH = f"(SELECT MAX(epoch) FROM {MOVES})"
+LAST_REVISION = f"(SELECT MAX(revision) FROM {MOVES})"
 KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
 REFUSALS = [
-    *triggers.append_only(MOVES, key="epoch"),
+    *triggers.append_only(MOVES, key="revision"),
     Refusal(
         f"{MOVES}_follows",
         MOVES,
         "INSERT",
-        "a move must follow the last epoch",
-        f"NOT NEW.is_advance AND NEW.epoch <> (SELECT COALESCE(MAX(epoch), 0) + 1 FROM {MOVES})",
+        "a move must follow the last revision",
+        f"NOT NEW.is_advance AND NEW.revision <> (SELECT COALESCE(MAX(revision), 0) + 1 FROM {MOVES})",
     ),
     Refusal(
         f"{MOVES}_advances_in_place",
         MOVES,
         "INSERT",
-        "an advance must say again what the last move said, under a higher epoch",
+        "an advance must say again what the last move said, under a higher revision",
         # It is let past the other guards on a move, so it may change nothing that a bot runs.
-        f"NEW.is_advance AND NOT EXISTS (SELECT 1 FROM {MOVES} last WHERE last.epoch = {LAST_EPOCH}"
-        " AND NEW.previous_id = last.epoch AND NEW.epoch > last.epoch AND NEW.kind = last.kind"
+        f"NEW.is_advance AND NOT EXISTS (SELECT 1 FROM {MOVES} last WHERE last.revision = {LAST_REVISION}"
+        " AND NEW.previous_id = last.revision AND NEW.revision > last.revision AND NEW.kind = last.kind"
         " AND NEW.release_id IS NOT DISTINCT FROM last.release_id"
         " AND NEW.policy_id IS NOT DISTINCT FROM last.policy_id)",
     ),
@@ -71,7 +71,7 @@ REFUSALS = [
         "INSERT",
         "a move needs its own event in the audit chain",
         "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.audit_seq"
-        " AND e.object_type = 'pointermove' AND e.object_id = CAST(NEW.epoch AS varchar(20)))",
+        " AND e.object_type = 'pointermove' AND e.object_id = CAST(NEW.revision AS varchar(20)))",
     ),
     Refusal(
         f"{MOVES}_pins_the_fallback",

@@ -209,7 +209,8 @@ def _judged(coin: str, measurement: Measurement, policy: Mapping[str, Mapping[st
     is_todays = measurement.code_version == settings.CODE_VERSION or "schema" in document
     gates = READY_GATES if is_todays else FALLBACK_GATES
     entries = {
-        name: policy["gates"].get(name) or {"required": True, **GATES[name].seed_parameters} for name in gates
+        name: policy["gates"].get(name) or {"required": True, **GATES[name].baseline_parameters}
+        for name in gates
     }
     spoken = evaluate(document, {**policy, "gates": entries}, coin=coin)
     results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in spoken]

@@ -23,7 +23,7 @@ def pin_in_transaction(
     to = fitness.release if fitness.is_ready else None
     kind = MoveKind.PIN if to else MoveKind.OFFLINE
     if (now.kind, now.release_id) == (kind, to.pk if to else None):
-        raise Conflict(f"The bots are on {to.line if to else 'nothing'} already (epoch {now.epoch}).")
+        raise Conflict(f"The bots are on {to.line if to else 'nothing'} already (revision {now.revision}).")
     if to is None:
         reason = f"{reason} — and the fallback is not fit: {fitness.problem}"
     elif fitness.unchecked:

@@ -17,7 +17,7 @@ from gates.models import GatePolicy
 
 def current() -> PointerMove | None:
     """The last move: what every bot must use. None until the service has inherited a release."""
-    return PointerMove.objects.select_related("release__status", "policy").order_by("-epoch").first()
+    return PointerMove.objects.select_related("release__status", "policy").order_by("-revision").first()
 
 
 def fallback() -> Release | None:
@@ -75,7 +75,7 @@ def move(
     reason: str,
     evidence: Sequence[Mapping[str, object]] = (),
 ) -> PointerMove:
-    """Append the next epoch and its event, in the caller's transaction; the event holds the `evidence`, if any.
+    """Append the next revision and its event, in the caller's transaction; the event holds the `evidence`, if any.
 
     The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
     place, Conflict when they refuse, or when the release is one that no bot may ever be given.
@@ -87,7 +87,7 @@ def move(
     last = current()
     return _append(
         PointerMove(
-            epoch=last.epoch + 1 if last else 1,
+            revision=last.revision + 1 if last else 1,
             previous=last,
             release=release,
             policy=policy,
@@ -101,7 +101,7 @@ def move(
 
 
 def advance(by: int, *, actor: object, reason: str) -> PointerMove:
-    """Append an epoch that is higher by so many and says what the last one said, in the caller's transaction.
+    """Append a revision that is higher by so many and says what the last one said, in the caller's transaction.
 
     The caller has decided, and holds the audit head. Raises as `move` does, and Conflict before the first pointer.
     """
@@ -112,7 +112,7 @@ def advance(by: int, *, actor: object, reason: str) -> PointerMove:
         raise Conflict("There is no pointer to advance.")
     return _append(
         PointerMove(
-            epoch=last.epoch + by,
+            revision=last.revision + by,
             previous=last,
             release=last.release,
             policy=last.policy,
@@ -121,7 +121,7 @@ def advance(by: int, *, actor: object, reason: str) -> PointerMove:
         ),
         "pointer.advanced",
         actor=actor,
-        reason=f"{reason} — as epoch {last.epoch}: {last.reason}",
+        reason=f"{reason} — as revision {last.revision}: {last.reason}",
     )
 
 
@@ -152,7 +152,7 @@ def _append(
         raise Conflict(
             f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
         ) from refused
-    push.announce(moved.epoch)
+    push.announce(moved.revision)
     return moved
 
 
@@ -168,7 +168,7 @@ def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: 
 def _detail(moved: PointerMove) -> dict[str, object]:
     places = moved.release.coins.select_related("coin", "bundle") if moved.release else []
     return {
-        "epoch": moved.epoch,
+        "revision": moved.revision,
         "line": moved.release.line if moved.release else None,
         "release": moved.release_id,
         "policy": moved.policy.number if moved.policy else None,

@@ -29,10 +29,10 @@ RECONNECT_SECONDS = (0.2, 1.0)
 logger = logging.getLogger(__name__)
 
 
-def announce(epoch: int) -> None:
-    """Have every web process told of this epoch once the transaction has committed; a move never waits for it."""
+def announce(revision: int) -> None:
+    """Have every web process told of this revision once the transaction has committed; a move never waits for it."""
     # Not a daemon: a command that moves the pointer ends at once, and its message is to be sent all the same.
-    tell = threading.Thread(target=_publish, args=(epoch,), name=f"push of epoch {epoch}")
+    tell = threading.Thread(target=_publish, args=(revision,), name=f"push of revision {revision}")
     transaction.on_commit(tell.start, robust=True)
 
 
@@ -74,7 +74,7 @@ async def _messages(channel: PubSub) -> AsyncIterator[None]:
             await channel.ping()
 
 
-def _publish(epoch: int) -> None:
+def _publish(revision: int) -> None:
     try:
         with redis.Redis.from_url(
             settings.REDIS_URL,
@@ -82,9 +82,11 @@ def _publish(epoch: int) -> None:
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         ) as client:
-            client.publish(CHANNEL, str(epoch))
+            client.publish(CHANNEL, str(revision))
     except (RedisError, OSError) as error:
-        logger.warning("epoch %d could not be pushed, bots hear of it when the web asks: %s", epoch, error)
+        logger.warning(
+            "revision %d could not be pushed, bots hear of it when the web asks: %s", revision, error
+        )
 
 
 def _listening() -> redis.asyncio.Redis:

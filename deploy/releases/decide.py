@@ -19,20 +19,20 @@ from gates import services as gates
 from gates.models import GatePolicy
 
 
-def approve(release: Release, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
-    """Let the bots use a release that passed (rule 5). `epoch` is the one this person saw.
+def approve(release: Release, *, actor: Actor, reason: str, revision: int) -> PointerMove:
+    """Let the bots use a release that passed (rule 5). `revision` is the one this person saw.
 
     Raises NotAllowed without the approver role or by its launcher; Conflict when the pointer moved since, when a
     file is not the bytes that were measured, or when it does not pass the policy in force.
     """
     with audit.refusals_recorded("release.approve", release, actor=actor, reason=reason):
-        return _swap(release, Action.APPROVE, actor=actor, reason=reason, epoch=epoch)
+        return _swap(release, Action.APPROVE, actor=actor, reason=reason, revision=revision)
 
 
-def restore(release: Release, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
+def restore(release: Release, *, actor: Actor, reason: str, revision: int) -> PointerMove:
     """Bring back a release that was live before: like an approval, with every check anew (rule 6)."""
     with audit.refusals_recorded("release.restore", release, actor=actor, reason=reason):
-        return _swap(release, Action.RESTORE, actor=actor, reason=reason, epoch=epoch)
+        return _swap(release, Action.RESTORE, actor=actor, reason=reason, revision=revision)
 
 
 def decline(release: Release, *, actor: Actor, reason: str) -> Release:
@@ -91,7 +91,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
 
 
 def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
-    """Begin with what the bot runs today, whatever it is worth: epoch 1 (rule 1)."""
+    """Begin with what the bot runs today, whatever it is worth: revision 1 (rule 1)."""
     with audit.refusals_recorded("release.inherit", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "inherit a release")
         reason = required_reason(reason)
@@ -109,7 +109,7 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
             )
 
 
-def _swap(release: Release, action: Action, *, actor: Actor, reason: str, epoch: int) -> PointerMove:
+def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revision: int) -> PointerMove:
     reason = _authorise(release, actor, f"{action} a release", reason)
     require_action(_fresh(release), action)
     places = outcomes.places_of(release)
@@ -120,7 +120,7 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, epoch:
         audit.lock_head()
         release = _fresh(release)
         require_action(release, action)
-        now = _require_epoch(epoch)
+        now = _require_revision(revision)
         _require_passed(release, policy)
         pointer.retire(now.release, ReleaseState.SUPERSEDED, actor=actor, reason=f"{release} took its place")
         audit.transition(release.status, ReleaseState.LIVE, actor=actor, reason=reason)
@@ -141,13 +141,13 @@ def _judge_under(policy: GatePolicy, places: list[ReleaseCoin]) -> None:
             gates.judge_stored(place.bundle, policy, dataset=place.dataset)
 
 
-def _require_epoch(seen: int) -> PointerMove:
+def _require_revision(seen: int) -> PointerMove:
     now = pointer.current()
     if now is None:
         raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
-    if now.epoch != seen:
+    if now.revision != seen:
         raise Conflict(
-            f"The pointer moved since you looked: you saw epoch {seen}, it is {now.epoch} ({now.reason}). Look again."
+            f"The pointer moved since you looked: you saw revision {seen}, it is {now.revision} ({now.reason}). Look again."
         )
     return now
 

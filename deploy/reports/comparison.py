@@ -172,7 +172,7 @@ class Comparison:
 
     @property
     def loosened(self) -> list[str]:
-        """Where the policy that the release was judged by asks less than the plan."""
+        """Where the policy that the release was judged by asks less than the baseline."""
         policies = [judged.policy for judged in self.after.coins.values() if judged.policy]
         return list(dict.fromkeys(sentence for policy in policies for sentence in loosened(policy)))
 

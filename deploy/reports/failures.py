@@ -1,4 +1,4 @@
-"""The five failures of V6 as the plan lists them: the figure that shows each, and the gate that would refuse it."""
+"""The five failures of V6 as the original plan lists them: the figure that shows each, and the gate that would refuse it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ Reader = Callable[[Figures], str]
 
 @dataclass(frozen=True)
 class KnownFailure:
-    """One of the plan's five."""
+    """One of the five."""
 
     number: int
     name: str
     plan: str
-    """What the plan says of V6."""
+    """What the original plan says of V6."""
     gate: str
     measure: str
     """What the figure is."""

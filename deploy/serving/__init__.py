@@ -1,1 +1,1 @@
-"""What a bot is told and why it can believe it: snapshot, signature, keys, and the highest epoch ever signed."""
+"""What a bot is told and why it can believe it: snapshot, signature, keys, and the highest revision ever signed."""

@@ -1,4 +1,4 @@
-"""After the database came back from a backup: a higher epoch, so that bots hear the service again."""
+"""After the database came back from a backup: a higher revision, so that bots hear the service again."""
 
 from django.db import transaction
 
@@ -11,29 +11,29 @@ from deploy.pointer import pointer
 from deploy.serving import signing
 
 MOST = 1_000_000
-"""More is a slip of the hand; and an epoch can never be taken back."""
+"""More is a slip of the hand; and a revision can never be taken back."""
 
 
-def advance_epoch(by: int, *, actor: Actor, reason: str) -> PointerMove:
-    """Say again what the last move said, under an epoch that is higher by so many. Bots run what they ran (ADR 0018).
+def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
+    """Say again what the last move said, under a revision that is higher by so many. Bots run what they ran (ADR 0018).
 
     Raises NotAllowed without the approver role, InvalidInput, and Conflict before the first pointer or where that would not
     be beyond what was ever signed.
     """
     now = pointer.current()
     if now is None:
-        actor.require(Role.APPROVER, "advance the epoch")
+        actor.require(Role.APPROVER, "advance the revision")
         raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
     with audit.refusals_recorded("pointer.advance", now, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "advance the epoch")
+        actor.require(Role.APPROVER, "advance the revision")
         reason = required_reason(reason)
         if not 1 <= by <= MOST:
-            raise InvalidInput(f"The epoch is advanced by 1 to {MOST:,}.", field="by")
+            raise InvalidInput(f"The revision is advanced by 1 to {MOST:,}.", field="by")
         with transaction.atomic():
             audit.lock_head()
-            lacking = signing.epochs_lacking()
+            lacking = signing.revisions_lacking()
             if by < lacking:
                 raise Conflict(
-                    f"That is not beyond what was signed already: advance the epoch by {lacking} or more."
+                    f"That is not beyond what was signed already: advance the revision by {lacking} or more."
                 )
             return pointer.advance(by, actor=actor, reason=reason)

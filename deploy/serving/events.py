@@ -9,4 +9,4 @@ COMMENT = b": still here\n\n"
 
 def event_of(envelope: Envelope) -> bytes:
     """One event. The envelope's body is JSON on one line."""
-    return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.epoch, envelope.body)
+    return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.revision, envelope.body)

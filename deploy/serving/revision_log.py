@@ -1,4 +1,4 @@
-"""The highest epoch ever signed, kept beside the keys: a database brought back from a backup does not know of it."""
+"""The highest revision ever signed, kept beside the keys: a database brought back from a backup does not know of it."""
 
 import fcntl
 import json
@@ -19,29 +19,29 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Mark:
-    """An epoch that was signed."""
+    """A revision that was signed."""
 
-    epoch: int
+    revision: int
     content: str
     """The hash of its move's audit event, which binds what it said and every event before it."""
 
 
 def of(service: str) -> Mark | None:
-    """The highest epoch signed for this service; None before the first. Raises Unavailable where it cannot be read."""
+    """The highest revision signed for this service; None before the first. Raises Unavailable where it cannot be read."""
     found = _read().get(service)
     return Mark(*found) if found else None
 
 
 def raise_to(service: str, mark: Mark) -> bool:
-    """Write down, on the disk, that this epoch is about to be signed; False where another process wrote a higher one.
+    """Write down, on the disk, that this revision is about to be signed; False where another process wrote a higher one.
 
     Raises Unavailable where that is impossible: what could not be written down is not signed.
     """
     with _exclusive():
         marks = _read()
-        if service in marks and marks[service][0] >= mark.epoch:
-            return marks[service] == (mark.epoch, mark.content)
-        _write({**marks, service: (mark.epoch, mark.content)})
+        if service in marks and marks[service][0] >= mark.revision:
+            return marks[service] == (mark.revision, mark.content)
+        _write({**marks, service: (mark.revision, mark.content)})
         return True
 
 
@@ -54,7 +54,9 @@ def _read() -> dict[str, tuple[int, str]]:
         document = json.loads(_path().read_bytes())
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}")
-        return {name: (int(one["epoch"]), str(one["content"])) for name, one in document["services"].items()}
+        return {
+            name: (int(one["revision"]), str(one["content"])) for name, one in document["services"].items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -65,7 +67,9 @@ def _read() -> dict[str, tuple[int, str]]:
 
 
 def _write(marks: dict[str, tuple[int, str]]) -> None:
-    services = {name: {"epoch": epoch, "content": content} for name, (epoch, content) in marks.items()}
+    services = {
+        name: {"revision": revision, "content": content} for name, (revision, content) in marks.items()
+    }
     descriptor, draft = tempfile.mkstemp(dir=_path().parent)
     with os.fdopen(descriptor, "w") as out:
         out.write(json.dumps({"format": _FORMAT, "services": services}, indent=1, sort_keys=True))

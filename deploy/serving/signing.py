@@ -39,7 +39,7 @@ class Envelope:
 
     body: bytes
     etag: str
-    epoch: int
+    revision: int
     issued_at: datetime
     expires_at: datetime
 
@@ -71,7 +71,7 @@ _last: tuple[tuple[object, ...], Envelope] | None = None
 def envelope(now: datetime | None = None) -> Envelope:
     """The signed snapshot of this moment.
 
-    Raises Unavailable before the first pointer, without a key to sign with, and for an epoch below the highest that was
+    Raises Unavailable before the first pointer, without a key to sign with, and for a revision below the highest that was
     ever signed, or the same with another content: then the database was brought back from a backup.
     """
     global _last
@@ -99,13 +99,13 @@ def why_not() -> str | None:
     return None
 
 
-def epochs_lacking() -> int:
-    """By how much the epoch must be advanced before it may be signed; 0 where nothing is in the way."""
+def revisions_lacking() -> int:
+    """By how much the revision must be advanced before it may be signed; 0 where nothing is in the way."""
     now = pointer.current()
     if now is None:
         return 0
     mark = revision_log.of(snapshot.service_name())
-    return 0 if mark is None or _is_ahead(mark, _mark(now)) else mark.epoch + 1 - now.epoch
+    return 0 if mark is None or _is_ahead(mark, _mark(now)) else mark.revision + 1 - now.revision
 
 
 def _signable(now: datetime) -> _Signable:
@@ -131,7 +131,7 @@ def _signable(now: datetime) -> _Signable:
 
 
 def _payload(found: _Signable) -> bytes | None:
-    """What is to be signed, once its epoch is written down; None where another process wrote down a higher one."""
+    """What is to be signed, once its revision is written down; None where another process wrote down a higher one."""
     if found.is_marked:
         return canonical(_document(found)).encode()
     # The disk takes its time, and every bot waits: what the document says is looked up meanwhile.
@@ -142,22 +142,22 @@ def _payload(found: _Signable) -> bytes | None:
 
 
 def _mark(move: PointerMove) -> Mark:
-    return Mark(move.epoch, AuditEvent.objects.values_list("hash", flat=True).get(pk=move.audit_seq))
+    return Mark(move.revision, AuditEvent.objects.values_list("hash", flat=True).get(pk=move.audit_seq))
 
 
 def _is_ahead(seen: Mark, mark: Mark) -> bool:
-    return mark.epoch > seen.epoch or mark == seen
+    return mark.revision > seen.revision or mark == seen
 
 
 def _require_ahead(seen: Mark | None, mark: Mark) -> None:
     if seen is None or _is_ahead(seen, mark):
         return
-    lacking = seen.epoch + 1 - mark.epoch
-    found = "signed already" if mark.epoch < seen.epoch else "signed already with another content"
+    lacking = seen.revision + 1 - mark.revision
+    found = "signed already" if mark.revision < seen.revision else "signed already with another content"
     raise Unavailable(
-        f"Nothing is signed for the bots: epoch {mark.epoch} was {found} (the last was {seen.epoch}), so the database is an"
-        f" older one, brought back from a backup. An approver runs `manage.py advance_epoch --by {lacking} --reason …`; bots"
-        " keep what they have."
+        f"Nothing is signed for the bots: revision {mark.revision} was {found} (the last was {seen.revision}), so the"
+        " database is an older one, brought back from a backup. An approver runs"
+        f" `manage.py advance_revision --by {lacking} --reason …`; bots keep what they have."
     )
 
 
@@ -173,7 +173,7 @@ def _signed(found: _Signable, payload: bytes) -> Envelope:
         sealed.sign(keys.signer(key))
     body = json.dumps(sealed.to_dict(), separators=(",", ":")).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
-    return Envelope(body, etag, found.move.epoch, found.issued_at, found.issued_at + VALID_FOR)
+    return Envelope(body, etag, found.move.revision, found.issued_at, found.issued_at + VALID_FOR)
 
 
 def _document(found: _Signable) -> dict[str, Any]:

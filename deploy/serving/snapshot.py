@@ -19,9 +19,9 @@ NO_POINTER = "There is no pointer yet. An approver must inherit the release the 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One epoch's document, ready to send. The ETag is the digest of the body."""
+    """One revision's document, ready to send. The ETag is the digest of the body."""
 
-    epoch: int
+    revision: int
     body: bytes
     etag: str
 
@@ -36,7 +36,7 @@ def current() -> Snapshot:
 
 def of(move: PointerMove) -> Snapshot:
     body = json.dumps(document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return Snapshot(move.epoch, body, f'"{hashlib.sha256(body).hexdigest()}"')
+    return Snapshot(move.revision, body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
 def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> 
     event = AuditEvent.objects.get(pk=move.audit_seq)
     return {
         "service": service_name(),
-        "epoch": move.epoch,
+        "revision": move.revision,
         "kind": move.kind,
         "line": release.line if release else None,
         "release": release.pk if release else None,
@@ -66,7 +66,7 @@ def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> 
 
 
 def service_name() -> str:
-    """By which a bot tells this service's epochs from another's."""
+    """By which a bot tells this service's revisions from another's."""
     identity, _ = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
     return identity.name
 

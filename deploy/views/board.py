@@ -39,10 +39,12 @@ def pin(request: HttpRequest) -> HttpResponse:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
     if move.kind == MoveKind.PIN and move.release:
-        messages.success(request, f"Pinned: every bot must run {move.release.line} (epoch {move.epoch}).")
+        messages.success(
+            request, f"Pinned: every bot must run {move.release.line} (revision {move.revision})."
+        )
     else:
         messages.warning(
-            request, f"Offline: the fallback is not fit, so bots answer neutral (epoch {move.epoch})."
+            request, f"Offline: the fallback is not fit, so bots answer neutral (revision {move.revision})."
         )
     return redirect("board")
 

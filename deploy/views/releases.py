@@ -106,13 +106,17 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
 
 
 def _approve(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.approve(release, actor=actor, reason=form.cleaned_data["reason"], epoch=form.seen_epoch)
-    return f"Approved: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
+    move = services.approve(
+        release, actor=actor, reason=form.cleaned_data["reason"], revision=form.seen_revision
+    )
+    return f"Approved: every bot must run {release.line} of release {release.pk} (revision {move.revision})."
 
 
 def _restore(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.restore(release, actor=actor, reason=form.cleaned_data["reason"], epoch=form.seen_epoch)
-    return f"Restored: every bot must run {release.line} of release {release.pk} (epoch {move.epoch})."
+    move = services.restore(
+        release, actor=actor, reason=form.cleaned_data["reason"], revision=form.seen_revision
+    )
+    return f"Restored: every bot must run {release.line} of release {release.pk} (revision {move.revision})."
 
 
 def _decline(release: Release, actor: Actor, form: DecisionForm) -> str:
@@ -168,7 +172,7 @@ def _page(
         "matrix": matrix(places),
         "today": today(release),
         "progress": progress(release),
-        "decisions": _decisions(release, actor_of(request), now.epoch if now else 0, asked, form),
+        "decisions": _decisions(release, actor_of(request), now.revision if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
         "live": live_windows.of_release(release),
@@ -186,7 +190,7 @@ def _page(
 
 
 def _decisions(
-    release: Release, actor: Actor, epoch: int, asked: Action | None, filled: DecisionForm | None
+    release: Release, actor: Actor, revision: int, asked: Action | None, filled: DecisionForm | None
 ) -> list[dict[str, object]]:
     """What this person is offered here, each with its form; and what they asked for, whatever came of it."""
     return [
@@ -194,7 +198,7 @@ def _decisions(
             "action": action,
             "form": filled if action == asked and filled else DecisionForm(auto_id=f"{action}-%s"),
             "needs_another": action in BY_ANOTHER and actor.name == release.launched_by,
-            "epoch": epoch,
+            "revision": revision,
         }
         for action in Action
         if action == asked or (action in _open_to(release) and actor.has(OFFERED_TO[action]))

@@ -1,4 +1,4 @@
-"""The eight gates of the seed's plan. Each is one pure function of (measurements, parameters); none sees the network."""
+"""The eight baseline gates. Each is one pure function of (measurements, parameters); none sees the network."""
 
 from common.formatting import limit, listed, percent, signed
 from gates.catalogue.checklist import all_true
@@ -174,7 +174,7 @@ def judge_accuracy(figures: Figures, parameters: Parameters) -> Finding:
     return Finding(Verdict.PASSED, figure, observed, f"{right}; more than {limit(above)} is required.")
 
 
-SEED_GATES = (
+BASELINE_GATES = (
     Gate("bundle", judge_bundle, lambda _: "hashes match, loads in a clean process, shapes fit"),
     Gate(
         "scaler",

@@ -37,10 +37,10 @@ def judge_candles(figures: Figures, parameters: Parameters) -> Finding:
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
 
 
-def judge_causality(figures: Figures, parameters: Parameters) -> Finding:
+def judge_lookahead(figures: Figures, parameters: Parameters) -> Finding:
     """No feature of a bar knows what came after it."""
-    rows, least = figures.count("causality", "rows"), int(parameters["rows"])
-    differing = figures.names("causality", "columns_differing")
+    rows, least = figures.count("lookahead", "rows"), int(parameters["rows"])
+    differing = figures.names("lookahead", "columns_differing")
     if differing:
         observed = f"{len(differing)} features know the future: {listed(differing)}"
         sentence = (
@@ -48,8 +48,8 @@ def judge_causality(figures: Figures, parameters: Parameters) -> Finding:
             f"{listed(differing)} {'come' if len(differing) > 1 else 'comes'} out otherwise."
         )
         return Finding(Verdict.FAILED, float(len(differing)), observed, sentence)
-    figures.require_sound("causality")
-    difference = figures.number("causality", "largest_difference", least=0)
+    figures.require_sound("lookahead")
+    difference = figures.number("lookahead", "largest_difference", least=0)
     if difference > LEAK:
         raise NotMeasured(f"features differ by {difference:.2g} with the future cut off, and none is named")
     observed = f"{rows:,} rows, none differs"
@@ -142,8 +142,8 @@ def judge_reload(figures: Figures, parameters: Parameters) -> Finding:
 EVIDENCE_GATES = (
     Gate("candles", judge_candles, lambda _: "trained and measured on candles that passed their own checks"),
     Gate(
-        "causality",
-        judge_causality,
+        "lookahead",
+        judge_lookahead,
         lambda p: f"features are the same without the future, {int(p['rows']):,} rows",
         (Threshold("rows", 64, 1, 100_000, is_looser_when="lower", is_whole=True),),
     ),

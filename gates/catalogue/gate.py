@@ -24,14 +24,14 @@ class GateOutcome:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A number that a policy sets: the seed's value, what is a sane one, and which way is looser."""
+    """A number that a policy sets: the baseline's value, what is a sane one, and which way is looser."""
 
     name: str
     seed: float
     least: float
     greatest: float
     is_looser_when: str
-    """"higher" or "lower" than the seed's."""
+    """"higher" or "lower" than the baseline's."""
     is_whole: bool = False
 
     def problem(self, value: object) -> str | None:
@@ -50,7 +50,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Choice:
-    """A word that a policy sets; any other than the seed's is looser."""
+    """A word that a policy sets; any other than the baseline's is looser."""
 
     name: str
     seed: str
@@ -83,5 +83,5 @@ class Gate:
     parameters: tuple[Threshold | Choice, ...] = ()
 
     @property
-    def seed_parameters(self) -> dict[str, float | str]:
+    def baseline_parameters(self) -> dict[str, float | str]:
         return {parameter.name: parameter.seed for parameter in self.parameters}

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gates.catalogue.advisory import ADVISORY_GATES
-from gates.catalogue.baseline import SEED_GATES
+from gates.catalogue.baseline import BASELINE_GATES
 from gates.catalogue.evidence import EVIDENCE_GATES
 from gates.catalogue.gate import Gate
 from gates.catalogue.live import LIVE_GATES
@@ -24,7 +24,7 @@ def _names(gates: Iterable[Gate]) -> frozenset[str]:
     return frozenset(gate.name for gate in gates)
 
 
-PLAN = Group("The plan", "files whole, figures finite, one row answered as a batch", _names(SEED_GATES))
+PLAN = Group("The plan", "files whole, figures finite, one row answered as a batch", _names(BASELINE_GATES))
 EVIDENCE = Group(
     "Evidence", "sound candles, none of them seen in training, figures as reported", _names(EVIDENCE_GATES)
 )

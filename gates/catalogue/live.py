@@ -15,7 +15,7 @@ from mlcore.confidence_bands import BANDS, EDGES
 from mlcore.verdict import Finding, Verdict
 
 RECENT_PREDICTIONS = 100
-"""How far back the tripwires look: a feed that breaks in the middle of an epoch must not hide behind good weeks."""
+"""How far back the tripwires look: a feed that breaks in the middle of a revision must not hide behind good weeks."""
 FEATURES = 72
 
 
@@ -59,7 +59,7 @@ class Tally:
 @dataclass(frozen=True)
 class LiveGate:
     """One live gate. `is_tripwire`: a breach counts towards a pin; else it warns. `is_patient`: it looks at all predictions
-    of the epoch, the others at what is recent.
+    of the revision, the others at what is recent.
     """
 
     name: str
@@ -210,7 +210,7 @@ def live_part(policy: Mapping[str, Any]) -> Mapping[str, Any]:
 def judge_live(
     recent: Tally, whole: Tally, policy: Mapping[str, Any], *, is_fallback: bool = False
 ) -> list[LiveOutcome]:
-    """Every live gate's word, on what is `recent` or on the `whole` of the epoch."""
+    """Every live gate's word, on what is `recent` or on the `whole` of the revision."""
     thresholds = live_part(policy)
     return [
         LiveOutcome(

@@ -17,7 +17,7 @@ MEANINGS: Mapping[tuple[str, str], str] = {
         "accuracy",
         "least_block_bars",
     ): "How long the bootstrap's blocks must be: labels overlap, regimes last.",
-    ("causality", "rows"): "How many rows must have been computed anew without their future.",
+    ("lookahead", "rows"): "How many rows must have been computed anew without their future.",
     ("reload", "loss"): "How far the stored bytes' loss may lie from the one that training reported.",
     ("reload", "accuracy"): "How far their accuracy may; one row is always allowed to tip over.",
     (

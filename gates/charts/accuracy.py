@@ -190,7 +190,7 @@ def _calibrated(section: object) -> list[Figure]:
 
 
 def _right_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
-    """Of accuracies and their intervals; a third, which is chance, and the seed's 65 % are always in sight."""
+    """Of accuracies and their intervals; a third, which is chance, and the baseline's 65 % are always in sight."""
     ends = [end for p, r in zip(points, reach, strict=True) for end in (p["accuracy"] - r, p["accuracy"] + r)]
     low, high = plotting.around([0.3, 0.7, *ends])
     return [max(0.0, low), min(1.0, high)]

@@ -10,7 +10,7 @@ from typing import Any
 from common import plotting
 from common.plotting import Figure
 from gates.charts import accuracy, distributions
-from gates.policy import SEED_POLICY
+from gates.policy import BASELINE_POLICY
 
 Side = tuple[Mapping[str, Any], Mapping[str, Any]]
 """A measurement document and the policy it was judged by."""
@@ -29,7 +29,7 @@ TITLES = {
 """Every picture there is, in the order in which pages show them."""
 
 
-def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = SEED_POLICY) -> dict[str, Figure]:
+def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = BASELINE_POLICY) -> dict[str, Figure]:
     """Every picture that a measurement document holds figures for, by name, with the policy's thresholds drawn in."""
     gates = policy.get("gates", {})
     return plotting.titled({name: draw(document, gates) for name, draw in _CHARTS.items()}, TITLES)

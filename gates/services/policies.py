@@ -11,10 +11,10 @@ from audit import services as audit
 from audit.rules import canonical
 from common.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
-from gates.policy import FULL_POLICY, SEED_POLICY, checked_policy, eased, loosened
+from gates.policy import BASELINE_POLICY, FULL_POLICY, checked_policy, eased, loosened
 
-SEED_PLAN = "the seed plan"
-LATER_GATES = "the gates beyond the plan"
+BASELINE_AUTHOR = "the seed plan"
+LATER_GATES = "the gates beyond the baseline"
 FIRST_START = "the service's start"
 
 
@@ -22,24 +22,26 @@ FIRST_START = "the service's start"
 def ensure_own_policies() -> None:
     """The two policies that come with the code. Safe to repeat.
 
-    Number 1, the seed's own thresholds, is in force from the first migration on. The full policy, with every gate,
+    Number 1, the baseline thresholds, is in force from the first migration on. The full policy, with every gate,
     follows it at once where no person has proposed a policy yet; where one has, it is only proposed: whoever decides
     about policies there decides about this one too (ADR 0010).
     """
     audit.lock_head()
     if not GatePolicy.objects.filter(number=1).exists():
-        reason = "the thresholds of the plan to retrain as V7"
-        policy = _new_policy(1, SEED_POLICY, actor=SEED_PLAN, reason=reason)
-        _put_in_force(policy, actor=SEED_PLAN, reason="the service starts under the plan's own thresholds")
+        reason = "the baseline thresholds"
+        policy = _new_policy(1, BASELINE_POLICY, actor=BASELINE_AUTHOR, reason=reason)
+        _put_in_force(
+            policy, actor=BASELINE_AUTHOR, reason="the service starts under the baseline thresholds"
+        )
     if GatePolicy.objects.filter(body=canonical(FULL_POLICY)).exists():
         return
     policy = _new_policy(
         _next_number(),
         FULL_POLICY,
         actor=LATER_GATES,
-        reason="candles, skill, causality, window, schema, reload and attempts are judged too",
+        reason="candles, skill, lookahead, window, schema, reload and attempts are judged too",
     )
-    if not GatePolicy.objects.exclude(proposed_by__in=(SEED_PLAN, LATER_GATES)).exists():
+    if not GatePolicy.objects.exclude(proposed_by__in=(BASELINE_AUTHOR, LATER_GATES)).exists():
         _put_in_force(policy, actor=FIRST_START, reason="nobody has decided about policies here yet")
 
 

@@ -143,7 +143,7 @@ def _live(policy: GatePolicy) -> list[dict[str, object]]:
             "name": gate.name,
             "about": (gate.judge.__doc__ or "").splitlines()[0],
             "says": gate.says(thresholds.get(gate.name, {})),
-            "plan": gate.says(gate.default),
+            "baseline": gate.says(gate.default),
             "is_tripwire": gate.is_tripwire,
         }
         for gate in LIVE_GATES.values()
@@ -155,7 +155,7 @@ def _described(gate: Gate, entry: Mapping[str, Any]) -> dict[str, object]:
     return {
         "name": gate.name,
         "says": gate.says(entry),
-        "plan": gate.says(FULL_POLICY["gates"][gate.name]),
+        "baseline": gate.says(FULL_POLICY["gates"][gate.name]),
         "is_required": entry["required"],
         "about": (gate.judge.__doc__ or "").splitlines()[0],
     }

@@ -20,7 +20,7 @@ _UNIT_ROWS = 5000
 _LAST_BITS = 2 * np.finfo(np.float32).eps
 
 
-def causality(subject: Subject) -> dict[str, Any]:
+def lookahead(subject: Subject) -> dict[str, Any]:
     """Rows over fit and gate windows; `largest_difference` is in units of the column's deviation over the fit window.
 
     Cut off is also what lies before the lookback: a feature that needs more than the bot fetches shows here too.

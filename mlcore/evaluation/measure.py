@@ -75,7 +75,7 @@ _SECTIONS: dict[str, _Section] = {
         provenance.reload,
         ("reported", "recomputed", "largest_difference", "cuts_match", "weights_equal_in_graph"),
     ),
-    "causality": (lookahead.causality, ("rows", "columns_differing", "largest_difference")),
+    "lookahead": (lookahead.lookahead, ("rows", "columns_differing", "largest_difference")),
     "calibration": (
         lambda subject: metrics.calibration(subject.probabilities, subject.true),
         ("ece", "brier", "bins", "rows"),

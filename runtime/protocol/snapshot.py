@@ -56,7 +56,7 @@ class Snapshot:
     """Where the pointer stands. Offline: `line` and `release` are None and `models` is empty."""
 
     service: str
-    epoch: int
+    revision: int
     line: str | None
     release: int | None
     moved_at: datetime
@@ -77,7 +77,7 @@ class Snapshot:
     @cached_property
     def content(self) -> str:
         """The sha256 (hex) of what decides what a bot runs; wording, times and addresses are left out."""
-        decisive = [self.service, self.epoch, self.line, self.release, _decisive(self.models)]
+        decisive = [self.service, self.revision, self.line, self.release, _decisive(self.models)]
         return _sha256(decisive)
 
 
@@ -160,7 +160,7 @@ def _snapshot(document: Mapping[str, Any]) -> Snapshot:
     models = _object(_field(document, "models", dict), "models")
     snapshot = Snapshot(
         service=_matching(_field(document, "service", str), re.compile(r"\S(.{0,198}\S)?"), "service"),
-        epoch=_positive(_field(document, "epoch", int), "epoch"),
+        revision=_positive(_field(document, "revision", int), "revision"),
         line=None if line is None else _matching(line, _LINE, "line"),
         release=None if release is None else _positive(release, "release"),
         moved_at=_time(_field(document, "moved_at", str), "moved_at"),
@@ -240,7 +240,7 @@ def _field(document: Mapping[str, Any], key: str, kind: type[T], where: str = ""
     if key not in document:
         raise SnapshotRefused(f"{place} is missing")
     value = document[key]
-    # bool is an int to Python, and true is no epoch.
+    # bool is an int to Python, and true is no revision.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise SnapshotRefused(f"{place} is not of type {kind.__name__}")
     return value

@@ -1,7 +1,7 @@
 """What a bot keeps on disk so that it starts without the service. A crash at any moment leaves a usable folder.
 
     lock                  held while a client downloads, writes or deletes
-    marks.json            the highest epoch seen of each service
+    marks.json            the highest revision seen of each service
     pointers/<url>.json   of each address: the current and the previous snapshot, in their envelopes as they came
     bundles/<sha256>/     whole bundles, named by their digest
     unfinished/           what a crash may leave behind; emptied by the next client that follows a snapshot

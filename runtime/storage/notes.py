@@ -1,4 +1,4 @@
-"""What a client writes down: which snapshot it follows, and the highest epoch it has seen of each service."""
+"""What a client writes down: which snapshot it follows, and the highest revision it has seen of each service."""
 
 import hashlib
 import logging
@@ -35,9 +35,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The highest epoch seen of one service, and what decided it (`Snapshot.content`)."""
+    """The highest revision seen of one service, and what decided it (`Snapshot.content`)."""
 
-    epoch: int
+    revision: int
     content: str
 
 
@@ -51,12 +51,12 @@ class Notes:
         self._url = url
         self._keys = keys
         self._draft_folder = draft_folder
-        # What was followed was also seen: a lost file of marks does not open the door to old epochs.
+        # What was followed was also seen: a lost file of marks does not open the door to old revisions.
         self._highest: dict[str, Mark] = {}
         self._marks_known: dict[str, Mark] = {}
         self._marks_read: Identity | None = None
         for kept in self.followed():
-            self._lift(kept.snapshot.service, Mark(kept.snapshot.epoch, kept.snapshot.content))
+            self._lift(kept.snapshot.service, Mark(kept.snapshot.revision, kept.snapshot.content))
         self._is_unwritten = False
 
     def current(self) -> Kept | None:
@@ -107,7 +107,7 @@ class Notes:
                 logger.warning("%s cannot be read, and what it alone names may go: %s", path, error)
 
     def mark(self, service: str) -> Mark | None:
-        """The highest epoch seen of `service`, by this client or, on disk, by any other of the folder."""
+        """The highest revision seen of `service`, by this client or, on disk, by any other of the folder."""
         if on_disk := self._marks_on_disk().get(service):
             self._lift(service, on_disk)
         return self._highest.get(service)
@@ -124,16 +124,16 @@ class Notes:
         for service, mark in self._marks_on_disk().items():
             self._lift(service, mark)
         marks = sorted(self._highest.items())
-        services = {name: {"epoch": one.epoch, "content": one.content} for name, one in marks}
+        services = {name: {"revision": one.revision, "content": one.content} for name, one in marks}
         try:
             write_json(self._marks, {"services": services}, draft_folder=self._draft_folder)
             self._is_unwritten = False
         except OSError as error:
-            logger.warning("the epochs seen so far could not be noted on disk: %s", error)
+            logger.warning("the revisions seen so far could not be noted on disk: %s", error)
 
     def _lift(self, service: str, mark: Mark) -> None:
         known = self._highest.get(service)
-        if known is None or mark.epoch > known.epoch:
+        if known is None or mark.revision > known.revision:
             self._highest[service] = mark
 
     def _before(self, kept: Kept) -> Kept | None:
@@ -156,12 +156,12 @@ class Notes:
             if written is None or written != self._marks_read:
                 services = (read_json(self._marks) or {"services": {}})["services"]
                 self._marks_known = {
-                    name: Mark(int(mark["epoch"]), str(mark["content"])) for name, mark in services.items()
+                    name: Mark(int(mark["revision"]), str(mark["content"])) for name, mark in services.items()
                 }
                 self._marks_read = written
             return self._marks_known
         except (OSError, *DAMAGE) as error:
-            logger.warning("the epochs seen so far cannot be read: %s", error)
+            logger.warning("the revisions seen so far cannot be read: %s", error)
             return {}
 
 

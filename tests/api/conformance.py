@@ -49,7 +49,7 @@ files = {{ values = {files} }}
 [parameters]
 "path.id" = {{ dictionary = "numbers", probability = 0.8 }}
 "path.number" = {{ dictionary = "few", probability = 0.8 }}
-"path.epoch" = {{ dictionary = "few", probability = 0.8 }}
+"path.revision" = {{ dictionary = "few", probability = 0.8 }}
 "path.symbol" = {{ dictionary = "symbols", probability = 0.8 }}
 "path.sha256" = {{ dictionary = "files", probability = 0.8 }}
 

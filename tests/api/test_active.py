@@ -50,7 +50,7 @@ def test_the_snapshot_is_the_very_bytes_the_edge_serves(bot: Caller) -> None:
 def test_the_clients_own_reader_takes_it(bot: Caller) -> None:
     scenarios.service_in_use()
     _, read = client_side.parse(bot.get("active/").bytes)
-    assert (read.epoch, read.line, sorted(read.models)) == (1, "v6_enhanced", ["BTC", "ETH", "SOL"])
+    assert (read.revision, read.line, sorted(read.models)) == (1, "v6_enhanced", ["BTC", "ETH", "SOL"])
 
 
 def test_the_signed_one_is_the_same_with_the_same_headers(bot: Caller) -> None:
@@ -79,9 +79,9 @@ def test_a_bot_that_has_the_latest_gets_an_empty_304_until_the_pointer_moves(bot
         unchanged = bot.get("active/", headers={"If-None-Match": known})
         assert (unchanged.status_code, unchanged.bytes, unchanged["ETag"]) == (304, b"", etag)
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=scenarios.APPROVER, reason="passed", epoch=move.epoch)
+    services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=move.revision)
     moved = bot.get("active/", headers={"If-None-Match": etag})
-    assert (moved.status_code, json.loads(moved.bytes)["epoch"]) == (200, 2)
+    assert (moved.status_code, json.loads(moved.bytes)["revision"]) == (200, 2)
 
 
 def test_a_file_named_by_the_snapshot_comes_as_the_bytes_it_is_named_by(bot: Caller) -> None:

@@ -22,13 +22,16 @@ HEARTBEAT = "bots/heartbeat/"
 
 def approved() -> Any:
     waiting = scenarios.awaiting_approval()
-    return services.approve(waiting, actor=APPROVER, reason="every gate passed", epoch=1)
+    return services.approve(waiting, actor=APPROVER, reason="every gate passed", revision=1)
 
 
 def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_comes_next(bot: Caller) -> None:
     now = scenarios.service_in_use()
     answer = bot.post(HEARTBEAT, scenarios.heartbeat_of(now))
-    assert (answer.status_code, answer.json()) == (200, {"heartbeat_seconds": 10, "epoch": 1, "next": None})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"heartbeat_seconds": 10, "revision": 1, "next": None},
+    )
     waiting = scenarios.awaiting_approval()
     said = scenarios.heartbeat_of(
         now, ready_for=waiting.pk, last_error="", stale_since="2026-11-22T08:00:00Z"
@@ -38,9 +41,9 @@ def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_co
 
 def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
     scenarios.service_in_use()
-    none = dict.fromkeys(("service", "epoch", "line", "release"))
+    none = dict.fromkeys(("service", "revision", "line", "release"))
     answer = bot.post(HEARTBEAT, {"instance": "a", "client_version": "0.1.0", **none, "bundles": {}})
-    assert (answer.status_code, Bot.objects.get().epoch) == (200, None)
+    assert (answer.status_code, Bot.objects.get().revision) == (200, None)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +53,9 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
         ({"instance": "d" * 65}, "instance"),
         ({"client_version": ""}, "client_version"),
         ({"client_version": "v" * 65}, "client_version"),
-        ({"epoch": "1"}, "epoch"),
-        ({"epoch": 0}, "epoch"),
-        ({"epoch": 2**63}, "epoch"),
+        ({"revision": "1"}, "revision"),
+        ({"revision": 0}, "revision"),
+        ({"revision": 2**63}, "revision"),
         ({"release": True}, "release"),
         ({"ready_for": -1}, "ready_for"),
         ({"bundles": {"BTC": "51d7"}}, "bundles"),
@@ -63,7 +66,7 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
         ({"last_error": "e" * 1001}, "last_error"),
         ({"stale_since": "yesterday"}, "stale_since"),
         ({"epochs": 1}, "epochs"),
-        ({"epoch": None}, "epoch"),
+        ({"revision": None}, "revision"),
         ({"service": None}, "service"),
     ],
     ids=lambda value: str(value)[:40],
@@ -106,7 +109,7 @@ def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller,
     mixed["bundles"] |= {"SOL": old["bundles"]["SOL"]}
     bot.post(HEARTBEAT, mixed)
     rows = as_operator.get("bots/").json()["results"]
-    assert [(row["instance"], row["state"], row["epoch"]) for row in rows] == [
+    assert [(row["instance"], row["state"], row["revision"]) for row in rows] == [
         ("c", "mixture", 2),
         ("b", "moving", 1),
         ("a", "current", 2),
@@ -114,7 +117,7 @@ def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller,
     assert rows[0]["bundles"] == mixed["bundles"]
     assert rows[0]["differs"].startswith("SOL is ")
     assert [row["instance"] for row in as_operator.get("bots/?state=moving").json()["results"]] == ["b"]
-    assert as_operator.get("bots/?epoch=2&limit=1").json()["count"] == 2
+    assert as_operator.get("bots/?revision=2&limit=1").json()["count"] == 2
     assert_problem(as_operator.get("bots/?state=tired"), 400)
 
 
@@ -141,7 +144,7 @@ def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operato
     assert not rows[0]["joined_later"]
     assert as_operator.get("moves/1/acknowledgements/?instance=a").json()["results"][0]["joined_later"]
     for path in ("moves/9/", "moves/9/acknowledgements/"):
-        assert_problem(as_operator.get(path), 404, "There is no epoch 9")
+        assert_problem(as_operator.get(path), 404, "There is no revision 9")
 
 
 def test_a_move_that_was_overtaken_has_not_converged(bot: Caller, as_operator: Caller) -> None:

@@ -24,10 +24,10 @@ pytestmark = pytest.mark.django_db
 WHY = {"reason": "figures checked"}
 
 
-def epoch() -> int:
+def revision() -> int:
     now = pointer.current()
     assert now is not None
-    return now.epoch
+    return now.revision
 
 
 def with_candles() -> dict[str, int]:
@@ -84,7 +84,7 @@ class TestLaunching:
             ({"line": "v5", "epochs": 20}, "epochs"),
             ({"line": "v7_fixed", "seed": -1}, "seed"),
             ({"line": "v7_fixed", "seed": 2**31}, "seed"),
-            ({"line": "v7_fixed", "epoch": 20}, "epoch"),
+            ({"line": "v7_fixed", "revision": 20}, "revision"),
             ({"line": "v7_fixed", "datasets": {"BTC": 999}}, "datasets"),
             ({"line": "v7_fixed", "datasets": {"BTC": 2**63}}, "datasets.BTC"),
             ({"line": "v7_fixed", "datasets": {"DOGE": 1}}, "datasets"),
@@ -147,8 +147,8 @@ class TestApproving:
     ) -> None:
         scenarios.service_in_use()
         release = scenarios.awaiting_approval()
-        answer = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "epoch": 1}).json()
-        assert (answer["epoch"], answer["kind"], answer["release"]) == (2, "swap", release.pk)
+        answer = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": 1}).json()
+        assert (answer["revision"], answer["kind"], answer["release"]) == (2, "swap", release.pk)
         assert (answer["moved_by"], answer["reason"], answer["policy"]) == ("anna", "figures checked", 2)
         assert bot.get("active/").json()["line"] == "v7_fixed"
 
@@ -156,24 +156,24 @@ class TestApproving:
         scenarios.service_in_use()
         release = scenarios.awaiting_approval()
         services.pin(actor=scenarios.SECOND_APPROVER, reason="looks wrong")
-        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "epoch": 1})
-        assert_problem(response, 409, "you saw epoch 1, it is 2 (looks wrong)")
-        assert epoch() == 2
+        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": 1})
+        assert_problem(response, 409, "you saw revision 1, it is 2 (looks wrong)")
+        assert revision() == 2
 
     def test_the_second_of_two_equal_approvals_is_a_conflict(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         release = scenarios.awaiting_approval()
-        path, body = f"releases/{release.pk}/approve/", {**WHY, "epoch": 1}
+        path, body = f"releases/{release.pk}/approve/", {**WHY, "revision": 1}
         assert as_approver.post(path, body).status_code == 200
         assert_problem(as_approver.post(path, body), 409)
-        assert epoch() == 2
+        assert revision() == 2
 
     def test_nobody_approves_what_they_launched(self, approver: User, as_approver: Caller) -> None:
         accounts.grant(approver, Role.OPERATOR, actor="the tests")
         scenarios.service_in_use()
         with_candles()
         launched = with_token(approver, "operator").post("releases/", {"line": "v7_fixed"}).json()["id"]
-        response = as_approver.post(f"releases/{launched}/approve/", {**WHY, "epoch": 1})
+        response = as_approver.post(f"releases/{launched}/approve/", {**WHY, "revision": 1})
         assert_problem(response, 403, "anna launched")
         assert AuditEvent.objects.filter(kind="release.approve.refused", actor="anna").exists()
 
@@ -181,33 +181,33 @@ class TestApproving:
         scenarios.service_in_use()
         release = scenarios.awaiting_approval()
         scenarios.damage(release)
-        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "epoch": 1})
+        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": 1})
         assert_problem(response, 409, "SOL model.onnx")
-        assert epoch() == 1
+        assert revision() == 1
 
     def test_a_rejected_release_says_why_it_cannot_be_approved(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).settled()
-        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "epoch": epoch()})
+        response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": revision()})
         assert_problem(response, 409, "rejected", "accuracy")
 
     @pytest.mark.parametrize(
         ("body", "name"),
         [
-            ({"reason": "fine"}, "epoch"),
-            ({"epoch": 1}, "reason"),
-            ({"epoch": 1, "reason": "  \n "}, "reason"),
-            ({"epoch": 1, "reason": "x" * 1001}, "reason"),
-            ({"epoch": 1, "reason": 5}, "reason"),
-            ({"epoch": 1, "reason": "a\u0000b"}, "reason"),
-            ({"epoch": "1", "reason": "fine"}, "epoch"),
-            ({"epoch": 0, "reason": "fine"}, "epoch"),
-            ({"epoch": 2**63, "reason": "fine"}, "epoch"),
-            ({"epoch": 1, "reason": "fine", "force": True}, "force"),
+            ({"reason": "fine"}, "revision"),
+            ({"revision": 1}, "reason"),
+            ({"revision": 1, "reason": "  \n "}, "reason"),
+            ({"revision": 1, "reason": "x" * 1001}, "reason"),
+            ({"revision": 1, "reason": 5}, "reason"),
+            ({"revision": 1, "reason": "a\u0000b"}, "reason"),
+            ({"revision": "1", "reason": "fine"}, "revision"),
+            ({"revision": 0, "reason": "fine"}, "revision"),
+            ({"revision": 2**63, "reason": "fine"}, "revision"),
+            ({"revision": 1, "reason": "fine", "force": True}, "force"),
         ],
         ids=lambda value: json.dumps(value)[:50],
     )
-    def test_it_takes_a_reason_and_the_epoch_that_was_seen(
+    def test_it_takes_a_reason_and_the_revision_that_was_seen(
         self, body: Any, name: str, as_approver: Caller
     ) -> None:
         for decision in ("approve", "restore"):
@@ -216,7 +216,11 @@ class TestApproving:
 
     def test_the_other_decisions_take_a_reason_and_nothing_else(self, as_approver: Caller) -> None:
         for path in ("releases/1/decline/", "releases/1/cancel/", "releases/1/register/", "pointer/pin/"):
-            for body, name in (({}, "reason"), ({"reason": " "}, "reason"), ({**WHY, "epoch": 1}, "epoch")):
+            for body, name in (
+                ({}, "reason"),
+                ({"reason": " "}, "reason"),
+                ({**WHY, "revision": 1}, "revision"),
+            ):
                 assert name in assert_problem(as_approver.post(path, body), 400)["errors"]
 
 
@@ -232,20 +236,20 @@ class TestOtherDecisions:
         scenarios.service_in_use()
         first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
         for seen, release in enumerate((first, second), start=1):
-            services.approve(release, actor=scenarios.APPROVER, reason="passed", epoch=seen)
-        answer = as_approver.post(f"releases/{first.pk}/restore/", {**WHY, "epoch": 3}).json()
-        assert (answer["epoch"], answer["release"]) == (4, first.pk)
+            services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=seen)
+        answer = as_approver.post(f"releases/{first.pk}/restore/", {**WHY, "revision": 3}).json()
+        assert (answer["revision"], answer["release"]) == (4, first.pk)
 
-    def test_pinning_needs_no_epoch_and_answers_the_move(self, as_approver: Caller) -> None:
+    def test_pinning_needs_no_revision_and_answers_the_move(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         answer = as_approver.post("pointer/pin/", {"reason": "odd predictions"}).json()
-        assert (answer["epoch"], answer["kind"], answer["line"]) == (2, "pin", "v5")
+        assert (answer["revision"], answer["kind"], answer["line"]) == (2, "pin", "v5")
 
     def test_pinning_twice_is_a_conflict(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         assert as_approver.post("pointer/pin/", WHY).status_code == 200
         assert_problem(as_approver.post("pointer/pin/", WHY), 409, "already")
-        assert epoch() == 2
+        assert revision() == 2
 
     def test_pinning_a_service_without_a_pointer_is_a_conflict(self, as_approver: Caller) -> None:
         assert_problem(as_approver.post("pointer/pin/", WHY), 409, "nothing to pin")
@@ -265,13 +269,13 @@ class TestOtherDecisions:
 
     def test_no_decision_is_taken_on_a_release_that_is_not_there(self, as_approver: Caller) -> None:
         for decision in ("approve", "decline", "restore", "cancel", "register"):
-            body = {**WHY, "epoch": 1} if decision in ("approve", "restore") else WHY
+            body = {**WHY, "revision": 1} if decision in ("approve", "restore") else WHY
             assert_problem(as_approver.post(f"releases/99/{decision}/", body), 404, "There is no release 99")
 
     def test_a_release_that_is_being_built_is_not_decided_on(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         release = scenarios.Build(seed=4).release()
         for decision in ("approve", "decline", "restore", "register"):
-            body = {**WHY, "epoch": 1} if decision in ("approve", "restore") else WHY
+            body = {**WHY, "revision": 1} if decision in ("approve", "restore") else WHY
             assert_problem(as_approver.post(f"releases/{release.pk}/{decision}/", body), 409, "is building")
-        assert epoch() == 1
+        assert revision() == 1

@@ -40,7 +40,7 @@ def test_a_proposal_says_what_differs_and_decides_nothing(as_approver: Caller) -
             "sentence": "accuracy: above from 0.65 to 0.6, looser",
         }
     ]
-    assert answer["loosened"] == ["accuracy: above is 0.6; the seed's plan says 0.65."]
+    assert answer["loosened"] == ["accuracy: above is 0.6; the baseline says 0.65."]
     assert answer["adoptions"] == [] and policy_in_force() == before
     assert as_approver.get(response["Location"]).json() == answer
 

@@ -30,11 +30,11 @@ def test_an_address_that_is_none_is_a_problem_too(path: str, method: str, anonym
         ("[]", 400),
         ('"text"', 400),
         ('{"reason": NaN}', 400),
-        ('{"reason": "fine", "epoch": Infinity}', 400),
-        ('{"reason": "fine", "epoch": -Infinity}', 400),
-        ('{"reason": "fine", "epoch": 1e999}', 400),
-        (f'{{"reason": "fine", "epoch": {"9" * 5000}}}', 400),
-        ('{"reason": "\\ud800", "epoch": 1}', 400),
+        ('{"reason": "fine", "revision": Infinity}', 400),
+        ('{"reason": "fine", "revision": -Infinity}', 400),
+        ('{"reason": "fine", "revision": 1e999}', 400),
+        (f'{{"reason": "fine", "revision": {"9" * 5000}}}', 400),
+        ('{"reason": "\\ud800", "revision": 1}', 400),
         (DEEP, 400),
         (f'{{"reason": {DEEP}', 400),
         (b'{"reason": "\xff"}', 400),
@@ -48,7 +48,7 @@ def test_a_body_that_cannot_be_read_is_refused(body: Any, status: int, as_approv
 
 
 def test_a_field_named_twice_is_refused_since_readers_differ_in_which_they_take(as_approver: Caller) -> None:
-    body = '{"reason": "fine", "epoch": 1, "epoch": 2}'
+    body = '{"reason": "fine", "revision": 1, "revision": 2}'
     assert_problem(as_approver.post("releases/1/approve/", body), 400, "twice")
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from deploy import services
 from deploy.rules import Purpose
-from gates.policy import FULL_POLICY, SEED_POLICY
+from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.api.test_scopes import queued_run
@@ -128,17 +128,17 @@ def test_moves_begin_with_where_the_pointer_stands(as_viewer: Caller) -> None:
     scenarios.service_in_use()
     services.pin(actor=scenarios.APPROVER, reason="looks wrong")
     now, first = rows(as_viewer, "moves/")
-    assert (now["epoch"], now["kind"], now["line"], now["moved_by"]) == (2, "pin", "v5", "anna")
+    assert (now["revision"], now["kind"], now["line"], now["moved_by"]) == (2, "pin", "v5", "anna")
     assert now["reason"] == "looks wrong"
-    assert (first["epoch"], first["kind"]) == (1, "inherited")
-    assert [row["epoch"] for row in rows(as_viewer, "moves/", kind="inherited")] == [1]
+    assert (first["revision"], first["kind"]) == (1, "inherited")
+    assert [row["revision"] for row in rows(as_viewer, "moves/", kind="inherited")] == [1]
     event = rows(as_viewer, "audit/", object_type="pointermove", object_id=2)[0]
     assert event["seq"] == now["audit_seq"]
 
 
 def test_policies_show_their_thresholds_and_who_put_them_in_force(as_viewer: Caller) -> None:
     full, seed = rows(as_viewer, "policies/")
-    assert (seed["number"], seed["document"]) == (1, SEED_POLICY)
+    assert (seed["number"], seed["document"]) == (1, BASELINE_POLICY)
     assert (full["number"], full["document"], full["eased"]) == (2, FULL_POLICY, [])
     for policy in (seed, full):
         assert policy["loosened"] == []
@@ -262,5 +262,5 @@ def test_a_longer_list_takes_no_more_queries(as_viewer: Caller) -> None:
     for seed in (11, 12, 13):
         release = scenarios.awaiting_approval(seed)
         queued_run()
-    services.approve(release, actor=scenarios.APPROVER, reason="passed", epoch=1)
+    services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=1)
     assert {path: queries_of(as_viewer, path) for path in LISTS} == before

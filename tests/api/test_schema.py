@@ -113,9 +113,9 @@ def test_every_decision_asks_for_a_reason_and_takes_nothing_it_does_not_name(
 ) -> None:
     schemas = document["components"]["schemas"]
     bodies = {name: schema for name, schema in schemas.items() if name.endswith("Request")}
-    assert {"DecisionRequest", "DecisionAtEpochRequest", "ReleaseLaunchRequest"} <= set(bodies)
+    assert {"DecisionRequest", "DecisionAtRevisionRequest", "ReleaseLaunchRequest"} <= set(bodies)
     assert all(schema["additionalProperties"] is False for schema in bodies.values())
-    assert bodies["DecisionAtEpochRequest"]["required"] == ["epoch", "reason"]
+    assert set(bodies["DecisionAtRevisionRequest"]["required"]) == {"revision", "reason"}
 
 
 @pytest.mark.django_db

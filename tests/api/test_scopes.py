@@ -170,16 +170,18 @@ def launch() -> Request:
 
 
 def approve() -> Request:
-    epoch = scenarios.service_in_use().epoch
-    return Request(f"releases/{scenarios.awaiting_approval().pk}/approve/", {**SAYS_WHY, "epoch": epoch})
+    revision = scenarios.service_in_use().revision
+    return Request(
+        f"releases/{scenarios.awaiting_approval().pk}/approve/", {**SAYS_WHY, "revision": revision}
+    )
 
 
 def restore() -> Request:
     scenarios.service_in_use()
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
-    for epoch, release in enumerate((first, second), start=1):
-        services.approve(release, actor=scenarios.APPROVER, reason="passed", epoch=epoch)
-    return Request(f"releases/{first.pk}/restore/", {**SAYS_WHY, "epoch": 3})
+    for revision, release in enumerate((first, second), start=1):
+        services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=revision)
+    return Request(f"releases/{first.pk}/restore/", {**SAYS_WHY, "revision": 3})
 
 
 def decline() -> Request:
@@ -230,7 +232,7 @@ def window() -> Request:
 
 def of_move(path: str = "") -> Callable[[], Request]:
     def request() -> Request:
-        return Request(f"moves/{in_use().epoch}/{path}")
+        return Request(f"moves/{in_use().revision}/{path}")
 
     return request
 
@@ -374,7 +376,7 @@ def test_a_refused_decision_leaves_the_pointer_and_an_event(
     )
     now = pointer.current()
     assert now is not None
-    assert now.epoch == 1
+    assert now.revision == 1
     event = AuditEvent.objects.get(kind="release.approve.refused")
     assert (event.actor, event.reason) == ("olivia", "figures checked")
 
@@ -428,7 +430,7 @@ def test_no_address_has_a_method_that_it_does_not_name(
 
 def _address_of(name: str) -> str:
     """Of anything: a method is refused before the thing is looked for."""
-    for given in ({}, {"id": 1}, {"number": 1}, {"epoch": 1}, {"symbol": "BTC"}, {"sha256": "0" * 64}):
+    for given in ({}, {"id": 1}, {"number": 1}, {"revision": 1}, {"symbol": "BTC"}, {"sha256": "0" * 64}):
         with suppress(NoReverseMatch):
             return reverse(f"api:{name}", kwargs=given)
     raise AssertionError(f"what does the address of {name} take?")

@@ -38,7 +38,7 @@ class Oracle:
     hash: str = GENESIS
     policy: int | None = None
     fallback: int | None = None
-    epoch: int = 0
+    revision: int = 0
     kind: str = ""
     release: int | None = None
     unpinned: str = ""
@@ -111,19 +111,19 @@ class Oracle:
             self.unpinned = str(event)
 
     def _moved(self, event: AuditEvent, detail: Mapping[str, Any], damaged: frozenset[str]) -> None:
-        move = PointerMove.objects.filter(epoch=event.object_id).first()
+        move = PointerMove.objects.filter(revision=event.object_id).first()
         assert move is not None, f"{event} tells of a move that was not made"
         kind = event.kind.removeprefix("pointer.")
-        assert (move.audit_seq, move.epoch, move.release_id) == (
+        assert (move.audit_seq, move.revision, move.release_id) == (
             event.seq,
-            detail["epoch"],
+            detail["revision"],
             detail["release"],
         )
-        assert move.previous_id == (self.epoch or None)
+        assert move.previous_id == (self.revision or None)
         if kind == "advanced":
-            assert (move.kind, move.release_id) == (self.kind, self.release) and move.epoch > self.epoch
+            assert (move.kind, move.release_id) == (self.kind, self.release) and move.revision > self.revision
         else:
-            assert (move.kind, move.epoch) == (kind, self.epoch + 1), "an epoch is the next one"
+            assert (move.kind, move.revision) == (kind, self.revision + 1), "a revision is the next one"
         held = {place.coin.symbol: place.bundle.digest for place in _places(move.release_id)}
         assert detail["bundles"] == held
         match kind:
@@ -137,8 +137,8 @@ class Oracle:
         assert event.actor in (*self.approvers, *(MACHINES if kind in ("pin", "offline") else ()))
         if kind in ("pin", "offline"):
             self.unpinned = ""
-        self.epoch, self.kind, self.release = move.epoch, move.kind, move.release_id
-        self.moves[move.epoch] = _frozen(move)
+        self.revision, self.kind, self.release = move.revision, move.kind, move.release_id
+        self.moves[move.revision] = _frozen(move)
 
     def _passed(self, move: PointerMove, actor: str, damaged: frozenset[str]) -> None:
         release, policy = move.release, move.policy
@@ -156,7 +156,7 @@ class Oracle:
         return [coin for coin in self.required if coin not in places or not _shows(places[coin], policy)]
 
     def _stands(self) -> None:
-        assert {move.epoch: _frozen(move) for move in PointerMove.objects.all()} == self.moves
+        assert {move.revision: _frozen(move) for move in PointerMove.objects.all()} == self.moves
         live = list(ReleaseStatus.objects.filter(state="live").values_list("release", flat=True))
         assert live == ([self.release] if self.kind in HOLDS_BOTS else []), (
             "one release is live: the pointer's"
@@ -193,7 +193,7 @@ def _shows(place: ReleaseCoin, policy: GatePolicy) -> bool:
 
 
 def passes(figures: Mapping[str, Any], policy: Mapping[str, Any]) -> bool:
-    """The seed's gates, in so many words, for figures without a trap in them."""
+    """The baseline gates, in so many words, for figures without a trap in them."""
     return bool(
         figures
         and figures["bundle"]["digest_matches"]

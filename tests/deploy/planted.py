@@ -175,7 +175,7 @@ def pinned_as_the_fallback_is_replaced(service: Any) -> None:
 
 
 def advanced(service: Any) -> None:
-    service.advance_the_epoch(APPROVER, by=1, disturbed=None)
+    service.advance_the_revision(APPROVER, by=1, disturbed=None)
 
 
 REMEMBERED = """from django.core.cache import cache
@@ -210,7 +210,7 @@ FAULTS = [
         audit.lock_head()
         release = _fresh(release)
         require_action(release, action)
-        now = _require_epoch(epoch)
+        now = _require_revision(revision)
         _require_passed(release, policy)
 """,
         """    _require_passed(release, policy)
@@ -218,20 +218,20 @@ FAULTS = [
         audit.lock_head()
         release = _fresh(release)
         require_action(release, action)
-        now = _require_epoch(epoch)
+        now = _require_revision(revision)
 """,
         overtaken_approval("require"),
     ),
     Planted(
-        "the epoch is compared before the lock alone",
+        "the revision is compared before the lock alone",
         decide._swap,
         """    with transaction.atomic():
         audit.lock_head()
         release = _fresh(release)
         require_action(release, action)
-        now = _require_epoch(epoch)
+        now = _require_revision(revision)
 """,
-        """    now = _require_epoch(epoch)
+        """    now = _require_revision(revision)
     with transaction.atomic():
         audit.lock_head()
         release = _fresh(release)
@@ -240,7 +240,7 @@ FAULTS = [
         overtaken_approval("pin"),
     ),
     Planted(
-        "the last epoch is remembered for 20 s",
+        "the last revision is remembered for 20 s",
         pointer.move,
         "last = current()",
         REMEMBERED.format(name="last", get="current()"),

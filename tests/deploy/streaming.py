@@ -50,7 +50,7 @@ class Stream:
         return [body for body in self.bodies if b"event: snapshot" in body]
 
     @property
-    def epochs(self) -> list[int]:
+    def revisions(self) -> list[int]:
         return [int(event.split(b"\n")[0].removeprefix(b"id: ")) for event in self.events]
 
     @property
@@ -67,10 +67,10 @@ class Stream:
             if condition():
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError(f"waited in vain for {what}; came: {self.epochs}")
+        raise AssertionError(f"waited in vain for {what}; came: {self.revisions}")
 
-    async def hears(self, epoch: int) -> None:
-        await self.until(lambda: self.epochs and self.epochs[-1] == epoch, f"epoch {epoch}")
+    async def hears(self, revision: int) -> None:
+        await self.until(lambda: self.revisions and self.revisions[-1] == revision, f"revision {revision}")
 
     async def _receive(self) -> Any:
         await self._gone.wait()

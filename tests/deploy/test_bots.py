@@ -52,7 +52,7 @@ def on(move: PointerMove, instance: str = "desk-1", **changes: Any) -> Heartbeat
         "instance": instance,
         "client_version": "0.1.0",
         "service": snapshot.service_name(),
-        "epoch": move.epoch,
+        "revision": move.revision,
         "running": running,
     }
     return Heartbeat(**said | changes)
@@ -77,7 +77,7 @@ def approved() -> PointerMove:
     now = pointer.current()
     assert now is not None
     return services.approve(
-        scenarios.awaiting_approval(), actor=APPROVER, reason="every gate passed", epoch=now.epoch
+        scenarios.awaiting_approval(), actor=APPROVER, reason="every gate passed", revision=now.revision
     )
 
 
@@ -122,7 +122,7 @@ class TestDifferences:
 
     def test_so_is_another_release_of_the_same_bundles(self) -> None:
         assert differences(Running(4, "v7_fixed", self.HOLDS.bundles), self.HOLDS) == (
-            "it names release 4 (v7_fixed), the epoch is of release 3 (v7_fixed)"
+            "it names release 4 (v7_fixed), the revision is of release 3 (v7_fixed)"
         )
 
     def test_many_are_told_in_few_words(self) -> None:
@@ -131,16 +131,16 @@ class TestDifferences:
 
 
 class TestHeartbeat:
-    def test_the_first_one_that_names_an_epoch_acknowledges_it_and_no_other_does(self) -> None:
+    def test_the_first_one_that_names_a_revision_acknowledges_it_and_no_other_does(self) -> None:
         now = scenarios.service_in_use()
-        assert hear(on(now)).epoch == 1
+        assert hear(on(now)).revision == 1
         first = Acknowledgement.objects.get()
         assert first.seconds == pytest.approx((first.at - now.moved_at).total_seconds())
         hear(on(now))
         assert Acknowledgement.objects.get() == first
         assert str(Bot.objects.get()) == "trader (desk-1)"
 
-    def test_every_instance_acknowledges_for_itself_and_every_epoch_anew(self) -> None:
+    def test_every_instance_acknowledges_for_itself_and_every_revision_anew(self) -> None:
         before = scenarios.service_in_use()
         hear(on(before))
         hear(on(before, "desk-2"))
@@ -152,11 +152,11 @@ class TestHeartbeat:
     def test_a_bot_without_a_model_is_heard_and_acknowledges_nothing(self) -> None:
         scenarios.service_in_use()
         hear(nothing_yet())
-        assert (Bot.objects.get().epoch, Acknowledgement.objects.count()) == (None, 0)
+        assert (Bot.objects.get().revision, Acknowledgement.objects.count()) == (None, 0)
 
     def test_it_is_heard_before_the_first_pointer_too(self) -> None:
         heard = hear(nothing_yet())
-        assert (heard.epoch, heard.next) == (None, None)
+        assert (heard.revision, heard.next) == (None, None)
         assert states() == {"desk-1": "current"}
 
     def test_it_is_told_the_release_to_fetch_ahead(self) -> None:
@@ -191,7 +191,9 @@ class TestHeartbeat:
             hear(on(now), actor=APPROVER)
 
     @pytest.mark.parametrize(
-        "changes", [{"epoch": None}, {"service": None}], ids=["bundles of no epoch", "an epoch of no service"]
+        "changes",
+        [{"revision": None}, {"service": None}],
+        ids=["bundles of no revision", "a revision of no service"],
     )
     def test_what_cannot_be_meant_is_refused(self, changes: Mapping[str, Any]) -> None:
         with pytest.raises(InvalidInput):
@@ -241,7 +243,7 @@ class TestMixture:
         assert detail["expected"] == bundles_of(now.release)
         assert audit.verify() == []
 
-    def test_it_is_one_event_for_an_epoch_whatever_it_says_how_often(self) -> None:
+    def test_it_is_one_event_for_a_revision_whatever_it_says_how_often(self) -> None:
         scenarios.service_in_use()
         now = approved()
         mixed = with_sol_of(Release.objects.get(line="v6_enhanced"), now)
@@ -263,14 +265,14 @@ class TestMixture:
         kinds = AuditEvent.objects.filter(object_type="alarm").order_by("seq").values_list("kind", flat=True)
         assert list(kinds) == ["alarm.raised", "alarm.cleared"]
 
-    def test_an_epoch_this_service_never_had_is_one_until_it_comes(self) -> None:
+    def test_a_revision_this_service_never_had_is_one_until_it_comes(self) -> None:
         now = scenarios.service_in_use()
-        hear(on(now, epoch=2))
-        assert Bot.objects.get().differs == "this service never had epoch 2"
+        hear(on(now, revision=2))
+        assert Bot.objects.get().differs == "this service never had revision 2"
         hear(on(approved()))
         assert states() == {"desk-1": "current"}
 
-    def test_whoever_still_runs_the_epoch_before_is_no_mixture(self) -> None:
+    def test_whoever_still_runs_the_revision_before_is_no_mixture(self) -> None:
         before = scenarios.service_in_use()
         approved()
         hear(on(before))
@@ -288,7 +290,7 @@ class TestStanding:
         hear(on(before))
         assert states() == {"desk-1": "behind"}
         assert troubles() == {
-            "behind": "Every bot must be on epoch 2, and has not followed: trader (desk-1)."
+            "behind": "Every bot must be on revision 2, and has not followed: trader (desk-1)."
         }
         hear(on(after))
         assert (states(), troubles()) == ({"desk-1": "current"}, {})
@@ -325,13 +327,13 @@ class TestStanding:
         hear(on(now, "a"))
         hear(on(now, "b"))
         aged(Bot.objects.filter(instance="b"), 40, "last_heard_at")
-        hear(on(now, "c", epoch=9))
+        hear(on(now, "c", revision=9))
         assert list(states()) == ["c", "b", "a"]
 
     def test_an_alarm_names_a_few_and_stays_the_same_while_others_follow(self) -> None:
         now = scenarios.service_in_use()
         for number in range(6):
-            hear(on(now, f"desk-{number}", epoch=9))
+            hear(on(now, f"desk-{number}", revision=9))
         sentence = troubles()["mixture"]
         assert sentence.endswith("trader (desk-0), trader (desk-1), trader (desk-2) and others.")
         hear(on(now, "desk-5"))
@@ -374,7 +376,7 @@ class TestConvergence:
 
     def test_a_bot_in_a_mixture_holds_it_up(self) -> None:
         now = scenarios.service_in_use()
-        hear(on(now, epoch=7))
+        hear(on(now, revision=7))
         assert not fleet.fleet(now, None).has_converged
 
     def test_all_follow_offline_too(self) -> None:
@@ -466,7 +468,7 @@ def test_what_was_heard_later_is_not_written_over_by_a_process_that_waited_longe
     heard_at = Bot.objects.get().last_heard_at
     monkeypatch.setattr(timezone, "now", lambda: heard_at - timedelta(seconds=1))
     hear(on(before))
-    assert (Bot.objects.get().epoch, Acknowledgement.objects.count()) == (2, 2)
+    assert (Bot.objects.get().revision, Acknowledgement.objects.count()) == (2, 2)
 
 
 def test_an_operator_is_no_bot_even_with_every_role() -> None:

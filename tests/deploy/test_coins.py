@@ -99,7 +99,7 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     assert scenarios.document_of(before) == served
     assert {trouble.name for trouble in detect.troubles()} == {"fallback", "coins"}
     with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
-        services.approve(waiting, actor=APPROVER, reason="passed", epoch=1)
+        services.approve(waiting, actor=APPROVER, reason="passed", revision=1)
     assert services.pin(actor=APPROVER, reason="to be safe").kind == MoveKind.OFFLINE
     event = AuditEvent.objects.get(kind="coin.required")
     assert "a pin sends every bot offline" in " ".join(json.loads(event.body)["detail"]["consequences"])

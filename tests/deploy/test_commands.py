@@ -51,9 +51,9 @@ def cast() -> None:
 def test_active_prints_what_every_bot_must_use() -> None:
     status, said = run("active")
     assert status == 0
-    assert "epoch 1: v6_enhanced" in said
+    assert "revision 1: v6_enhanced" in said
     document = json.loads(run("active", "--json")[1])
-    assert (document["epoch"], sorted(document["models"])) == (1, ["BTC", "ETH", "SOL"])
+    assert (document["revision"], sorted(document["models"])) == (1, ["BTC", "ETH", "SOL"])
 
 
 def test_active_before_the_first_pointer_exits_non_zero_and_says_what_to_do() -> None:
@@ -66,7 +66,7 @@ def test_active_before_the_first_pointer_exits_non_zero_and_says_what_to_do() ->
 def test_approve_moves_the_pointer() -> None:
     release = scenarios.awaiting_approval()
     status, said = run("approve", str(release.pk), "--reason", "all passed", "--as", "anna")
-    assert (status, "the pointer: v7_fixed (epoch 2)" in said) == (0, True)
+    assert (status, "the pointer: v7_fixed (revision 2)" in said) == (0, True)
 
 
 @pytest.mark.usefixtures("cast")
@@ -82,9 +82,11 @@ def test_approve_by_the_wrong_person_exits_non_zero(person: str, says: str) -> N
 
 
 @pytest.mark.usefixtures("cast")
-def test_approve_on_an_old_epoch_is_refused_with_a_problem_document() -> None:
+def test_approve_on_an_old_revision_is_refused_with_a_problem_document() -> None:
     release = scenarios.awaiting_approval()
-    status, said = run("approve", str(release.pk), "--reason", "x", "--as", "anna", "--epoch", "0", "--json")
+    status, said = run(
+        "approve", str(release.pk), "--reason", "x", "--as", "anna", "--revision", "0", "--json"
+    )
     assert (status, json.loads(said)["status"]) == (1, 409)
 
 
@@ -93,8 +95,8 @@ def test_decline_and_pin_and_restore_and_cancel() -> None:
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
     run("approve", str(first.pk), "--reason", "passed", "--as", "anna")
     assert run("decline", str(second.pk), "--reason", "one is enough", "--as", "anna")[0] == 0
-    assert "epoch 3: v5" in run("pin", "--reason", "it trades oddly", "--as", "anna")[1]
-    assert "epoch 4" in run("restore", str(first.pk), "--reason", "it was the exchange", "--as", "anna")[1]
+    assert "revision 3: v5" in run("pin", "--reason", "it trades oddly", "--as", "anna")[1]
+    assert "revision 4" in run("restore", str(first.pk), "--reason", "it was the exchange", "--as", "anna")[1]
     status, said = run("cancel", str(first.pk), "--reason", "too late", "--as", "olivia")
     assert (status, "cannot be cancelled" in said) == (1, True)
 
@@ -189,7 +191,7 @@ def test_register_fallback_and_inherit_begin_the_service() -> None:
     v6 = scenarios.Build(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED).release()
     assert run("register_fallback", str(v5.pk), "--reason", "it behaved", "--as", "anna")[0] == 0
     status, said = run("inherit", str(v6.pk), "--reason", "as the bot stands", "--as", "anna")
-    assert (status, "v6_enhanced (epoch 1)" in said) == (0, True)
+    assert (status, "v6_enhanced (revision 1)" in said) == (0, True)
 
 
 @pytest.mark.usefixtures("committed", "cast")
@@ -235,15 +237,15 @@ def test_a_change_of_keys_that_is_not_sound_changes_nothing(
 
 
 @pytest.mark.usefixtures("cast")
-def test_the_epoch_is_advanced_on_the_terminal() -> None:
-    assert run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "olivia")[0] == 1
-    status, said = run("advance_epoch", "--by", "3", "--reason", "restored", "--as", "anna")
-    assert (status, said.startswith("epoch 4: v6_enhanced as before (restored")) == (0, True)
+def test_the_revision_is_advanced_on_the_terminal() -> None:
+    assert run("advance_revision", "--by", "3", "--reason", "restored", "--as", "olivia")[0] == 1
+    status, said = run("advance_revision", "--by", "3", "--reason", "restored", "--as", "anna")
+    assert (status, said.startswith("revision 4: v6_enhanced as before (restored")) == (0, True)
 
 
 @pytest.mark.usefixtures("cast")
 def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
-    assert run("bots") == (0, "epoch 1: bots must run v6_enhanced (release 2)\nNo bot has reported yet.\n")
+    assert run("bots") == (0, "revision 1: bots must run v6_enhanced (release 2)\nNo bot has reported yet.\n")
     move, fallback = pointer.current(), pointer.pinnable()
     assert move is not None and fallback is not None
     trader = Actor("trader", is_bot=True)
@@ -280,8 +282,8 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
 
     document = json.loads(run("bots", "--json")[1])
     assert document["troubled"] == {"silent": ["trader (desk-2)"]}
-    assert {name: document[name] for name in ("epoch", "release", "live", "current", "holding", "next")} == {
-        "epoch": 1, "release": 2, "live": 1, "current": 1, "holding": 0, "next": None,
+    assert {name: document[name] for name in ("revision", "release", "live", "current", "holding", "next")} == {
+        "revision": 1, "release": 2, "live": 1, "current": 1, "holding": 0, "next": None,
     }  # fmt: skip
     listed = Bots.Output(Bots().get_queryset(), many=True).data
     assert [set(bot) for bot in document["bots"]] == [set(bot) for bot in listed], "the same as the API says"

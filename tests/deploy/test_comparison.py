@@ -17,7 +17,7 @@ from deploy.reports.failures import FAILURES
 from deploy.reports.plots import pictures
 from deploy.reports.skill import skill_of
 from deploy.reports.stored import report, usual_opponent
-from gates.policy import SEED_POLICY, evaluate, overall
+from gates.policy import BASELINE_POLICY, evaluate, overall
 from tests import scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import collapsed, healthy, inaccurate
@@ -32,7 +32,7 @@ def side(
     plant: Plant | None = None,
     number: int = 1,
 ) -> Side:
-    """A release whose coins show these figures, judged by the real gates under the seed's policy."""
+    """A release whose coins show these figures, judged by the real gates under the baseline policy."""
     return Side(
         release=number,
         line=line,
@@ -51,12 +51,12 @@ def judged(coin: str, figures: Callable[[str], dict[str, Any]] | None, plant: Pl
     measured = deepcopy(figures(coin))
     if plant:
         plant(measured)
-    outcomes = evaluate(measured, SEED_POLICY, coin=coin)
+    outcomes = evaluate(measured, BASELINE_POLICY, coin=coin)
     words = {
         o.gate: Word(o.verdict, o.observed, o.threshold, o.sentence, o.is_required, o.figure)
         for o in outcomes
     }
-    return Judged(coin, measured, SEED_POLICY, words, overall(outcomes), 1, "sha256:x")
+    return Judged(coin, measured, BASELINE_POLICY, words, overall(outcomes), 1, "sha256:x")
 
 
 def certain(found: dict[str, Any]) -> None:
@@ -191,13 +191,13 @@ def test_two_releases_of_one_line_are_told_apart_in_every_sentence() -> None:
 
 def test_a_report_says_that_its_own_policy_was_loosened() -> None:
     def loose(coin: str) -> Judged:
-        policy = deepcopy(dict(SEED_POLICY))
+        policy = deepcopy(dict(BASELINE_POLICY))
         policy["gates"]["accuracy"]["above"] = 0.3
         return Judged(coin, policy=policy)
 
     after = side("v7_fixed", inaccurate)
     found = compare(Side(**{**vars(after), "coins": {coin: loose(coin) for coin in scenarios.COINS}}), None)
-    assert found.loosened == ["accuracy: above is 0.3; the seed's plan says 0.65."]
+    assert found.loosened == ["accuracy: above is 0.3; the baseline says 0.65."]
     assert compare(after, None).loosened == []
 
 
@@ -215,7 +215,7 @@ class TestSkill:
         return found
 
     def test_some_skill_is_told_with_its_interval_and_why_it_is_not_enough(self) -> None:
-        skill = skill_of("BTC", self.with_skill(0.04, 0.02, 0.06), SEED_POLICY)
+        skill = skill_of("BTC", self.with_skill(0.04, 0.02, 0.06), BASELINE_POLICY)
         assert skill.sentence == (
             "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %). Always saying the commonest "
             "direction is right in 35.1 %: +4.0 points (+2.0 … +6.0) better, so there is some skill, and it is not "
@@ -226,7 +226,7 @@ class TestSkill:
     def test_v5_is_not_held_against_itself(self) -> None:
         found = self.with_skill(0.04, 0.02, 0.06)
         found["skill"]["baseline"] |= {"digest": found["bundle_digest"], "difference": 0.0}
-        skill = skill_of("BTC", found, SEED_POLICY)
+        skill = skill_of("BTC", found, BASELINE_POLICY)
         assert (skill.is_baseline, skill.baseline) == (True, None)
         assert "It is v5 itself, which the others are held against." in skill.sentence
         assert "on the same bars" not in skill.sentence
@@ -237,11 +237,11 @@ class TestSkill:
         ids=["an interval that holds 0", "below the naive"],
     )
     def test_no_skill_is_told_as_plainly(self, figures: tuple[float, float, float], says: str) -> None:
-        assert says in skill_of("BTC", self.with_skill(*figures), SEED_POLICY).sentence
+        assert says in skill_of("BTC", self.with_skill(*figures), BASELINE_POLICY).sentence
 
     def test_an_older_measuring_without_differences_says_so(self) -> None:
         older = {name: section for name, section in inaccurate("BTC").items() if name != "skill"}
-        sentence = skill_of("BTC", older, SEED_POLICY).sentence
+        sentence = skill_of("BTC", older, BASELINE_POLICY).sentence
         assert (
             "Saying the last move again is right in 40.0 %; how sure the difference is was not measured."
             in sentence
@@ -250,7 +250,7 @@ class TestSkill:
     def test_an_accuracy_that_luck_may_explain_is_told_so(self) -> None:
         found = healthy("BTC")
         found["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683}
-        assert "0.9 points short, so luck may explain it" in skill_of("BTC", found, SEED_POLICY).sentence
+        assert "0.9 points short, so luck may explain it" in skill_of("BTC", found, BASELINE_POLICY).sentence
 
     def test_nothing_measured_is_nothing_known(self) -> None:
         assert "nothing is known of its skill" in skill_of("BTC", {}, {}).sentence

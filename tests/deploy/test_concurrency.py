@@ -1,4 +1,4 @@
-"""Many people decide at once: one winner for each epoch, no gap, no repeat, no deadlock, the chain intact."""
+"""Many people decide at once: one winner for each revision, no gap, no repeat, no deadlock, the chain intact."""
 
 import threading
 from collections import Counter
@@ -51,9 +51,9 @@ def at_once(requests: list[Callable[[], object]], *, threads: int) -> list[objec
         return list(pool.map(ask, requests))
 
 
-def assert_sound(epochs: int) -> None:
-    assert list(PointerMove.objects.order_by("epoch").values_list("epoch", flat=True)) == list(
-        range(1, epochs + 1)
+def assert_sound(revisions: int) -> None:
+    assert list(PointerMove.objects.order_by("revision").values_list("revision", flat=True)) == list(
+        range(1, revisions + 1)
     )
     assert ReleaseStatus.objects.filter(state=ReleaseState.LIVE).count() <= 1
     assert audit.verify() == []
@@ -64,8 +64,8 @@ def test_of_two_approvals_at_once_one_moves_the_pointer_and_the_other_is_told() 
     release = scenarios.awaiting_approval()
     answers = at_once(
         [
-            lambda: services.approve(release, actor=APPROVER, reason="passed", epoch=1),
-            lambda: services.approve(release, actor=SECOND_APPROVER, reason="passed", epoch=1),
+            lambda: services.approve(release, actor=APPROVER, reason="passed", revision=1),
+            lambda: services.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1),
         ],
         threads=2,
     )
@@ -74,13 +74,13 @@ def test_of_two_approvals_at_once_one_moves_the_pointer_and_the_other_is_told() 
     assert_sound(2)
 
 
-def test_approvals_of_two_releases_on_the_same_epoch_have_one_winner() -> None:
+def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> None:
     scenarios.service_in_use()
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
     answers = at_once(
         [
-            lambda: services.approve(first, actor=APPROVER, reason="passed", epoch=1),
-            lambda: services.approve(second, actor=SECOND_APPROVER, reason="passed", epoch=1),
+            lambda: services.approve(first, actor=APPROVER, reason="passed", revision=1),
+            lambda: services.approve(second, actor=SECOND_APPROVER, reason="passed", revision=1),
         ],
         threads=2,
     )
@@ -90,7 +90,7 @@ def test_approvals_of_two_releases_on_the_same_epoch_have_one_winner() -> None:
 
 def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new() -> None:
     frame = lifelike.candles(1_200)
-    text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
+    text = frame.with_columns(pl.col("timestamp").dt.revision("ms")).write_csv().encode()
     coin = training.find_coin("BTC")
 
     def bring() -> object:
@@ -103,7 +103,7 @@ def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new
     assert {first.is_new, second.is_new} == {True, False}
 
 
-def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch() -> None:
+def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_revision() -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite writes one after another; the race is PostgreSQL's, in the second pass")
     scenarios.service_in_use()
@@ -115,7 +115,7 @@ def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch
         assert now is not None
         release = releases[number % len(releases)]
         decide = services.approve if release.status.state != ReleaseState.ROLLED_BACK else services.restore
-        return decide(release, actor=people[number], reason=f"request {number}", epoch=now.epoch)
+        return decide(release, actor=people[number], reason=f"request {number}", revision=now.revision)
 
     def pin(number: int) -> object:
         return services.pin(actor=people[number], reason=f"request {number}")
@@ -125,7 +125,7 @@ def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_epoch
     moves = [answer for answer in answers if isinstance(answer, PointerMove)]
     refusals = [answer for answer in answers if isinstance(answer, DomainError)]
     assert len(moves) + len(refusals) == REQUESTS
-    assert len({move.epoch for move in moves}) == len(moves)
+    assert len({move.revision for move in moves}) == len(moves)
     assert {move.kind for move in moves} == {MoveKind.SWAP, MoveKind.PIN}
     assert AuditEvent.objects.filter(kind__endswith=".refused").count() == len(refusals)
     assert_sound(1 + len(moves))
@@ -141,11 +141,11 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     at = timezone.now()
 
     def post(instance: str) -> Callable[[], object]:
-        said = services.Posted(instance, now.epoch, "BTC", at, at, certain)
+        said = services.Posted(instance, now.revision, "BTC", at, at, certain)
         return lambda: services.receive_window(said, actor=trader)
 
     answers = at_once([post(instance) for instance in bots], threads=8)
     assert all(isinstance(answer, LiveWindow) for answer in answers), answers
     pin = PointerMove.objects.get(kind=MoveKind.PIN)
-    assert (pin.epoch, pin.moved_by, LiveWindow.objects.count()) == (2, "the live gates", 8)
+    assert (pin.revision, pin.moved_by, LiveWindow.objects.count()) == (2, "the live gates", 8)
     assert_sound(2)

@@ -35,11 +35,11 @@ def state_of(release: Release) -> str:
     return Release.objects.get(pk=release.pk).state
 
 
-def assert_refused(error: DomainError, epoch: int, kind: str) -> None:
+def assert_refused(error: DomainError, revision: int, kind: str) -> None:
     """The pointer stands, the refusal is in the audit with its message, and the chain is sound."""
     now = pointer.current()
     assert now is not None
-    assert now.epoch == epoch
+    assert now.revision == revision
     event = AuditEvent.objects.filter(kind=kind).first()
     assert event is not None
     assert error.message in event.body.encode().decode("unicode_escape") or error.message[:40] in event.body
@@ -49,8 +49,8 @@ def assert_refused(error: DomainError, epoch: int, kind: str) -> None:
 def test_an_approval_moves_the_pointer_to_the_release() -> None:
     before = scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    move = services.approve(release, actor=APPROVER, reason="all gates passed", epoch=before.epoch)
-    assert (move.epoch, move.kind, move.release_id) == (2, MoveKind.SWAP, release.pk)
+    move = services.approve(release, actor=APPROVER, reason="all gates passed", revision=before.revision)
+    assert (move.revision, move.kind, move.release_id) == (2, MoveKind.SWAP, release.pk)
     assert state_of(release) == ReleaseState.LIVE
     assert before.release is not None
     assert state_of(before.release) == ReleaseState.SUPERSEDED
@@ -60,23 +60,23 @@ def test_an_approval_moves_the_pointer_to_the_release() -> None:
 
 
 @pytest.mark.parametrize(
-    ("actor", "epoch", "reason", "says", "error"),
+    ("actor", "revision", "reason", "says", "error"),
     [
         (VIEWER, 1, "fine", "victor may not approve a release", NotAllowed),
         (Actor("olivia", APPROVER.roles), 1, "fine", "olivia launched", NotAllowed),
         (LAUNCHER, 1, "fine", "olivia may not approve", NotAllowed),
-        (APPROVER, 0, "fine", "you saw epoch 0, it is 1", Conflict),
+        (APPROVER, 0, "fine", "you saw revision 0, it is 1", Conflict),
         (APPROVER, 1, "  ", "Give a reason", InvalidInput),
     ],
-    ids=["by a viewer", "by its launcher", "by an operator", "with an old epoch", "without a reason"],
+    ids=["by a viewer", "by its launcher", "by an operator", "with an old revision", "without a reason"],
 )
 def test_an_approval_is_refused(
-    actor: Actor, epoch: int, reason: str, says: str, error: type[DomainError]
+    actor: Actor, revision: int, reason: str, says: str, error: type[DomainError]
 ) -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     with pytest.raises(error, match=says) as refused:
-        services.approve(release, actor=actor, reason=reason, epoch=epoch)
+        services.approve(release, actor=actor, reason=reason, revision=revision)
     assert_refused(refused.value, 1, "release.approve.refused")
     assert state_of(release) == ReleaseState.AWAITING_APPROVAL
 
@@ -84,9 +84,9 @@ def test_an_approval_is_refused(
 def test_a_second_approval_of_the_same_release_is_refused() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(release, actor=APPROVER, reason="passed", revision=1)
     with pytest.raises(Conflict, match="is live") as refused:
-        services.approve(release, actor=SECOND_APPROVER, reason="passed", epoch=1)
+        services.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 2, "release.approve.refused")
 
 
@@ -95,10 +95,10 @@ def test_an_approval_after_one_byte_of_one_artifact_changed_is_refused() -> None
     release = scenarios.awaiting_approval()
     scenarios.damage(release)
     with pytest.raises(Conflict, match=r"SOL model\.onnx: the stored bytes are not those") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+        services.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 1, "release.approve.refused")
     scenarios.damage(release)  # flipped back, for whoever shares these bytes
-    assert services.approve(release, actor=APPROVER, reason="passed", epoch=1).epoch == 2
+    assert services.approve(release, actor=APPROVER, reason="passed", revision=1).revision == 2
 
 
 def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
@@ -106,7 +106,7 @@ def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
     release = scenarios.awaiting_approval()
     stricter(0.80)
     with pytest.raises(Conflict, match="does not pass policy 3: BTC accuracy failed") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+        services.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 1, "release.approve.refused")
 
 
@@ -114,7 +114,7 @@ def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() ->
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     stricter(0.70)
-    move = services.approve(release, actor=APPROVER, reason="passes the new one too", epoch=1)
+    move = services.approve(release, actor=APPROVER, reason="passes the new one too", revision=1)
     assert move.policy is not None
     assert move.policy.number == 3
     assert release.policy.number == 2
@@ -130,13 +130,13 @@ def test_what_an_approval_under_another_policy_would_come_to_is_told_before_and_
     assert (AuditEvent.objects.count(), Diagnosis.objects.count()) == before
     assert found is not None and not found.passes
     with pytest.raises(Conflict) as refused:
-        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+        services.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert refused.value.message == f"{release} does not pass policy 3: {'; '.join(found.against)}"
     assert today(release) == found  # now from the diagnoses that the refused approval left
     stricter(0.70)
     foretold = today(release)
     assert foretold is not None and (foretold.policy.number, foretold.passes) == (4, True)
-    services.approve(release, actor=APPROVER, reason="passes the newest", epoch=1)
+    services.approve(release, actor=APPROVER, reason="passes the newest", revision=1)
     assert today(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
 
 
@@ -148,7 +148,7 @@ def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_app
     release = scenarios.Build(figures={"SOL": sick}).settled()
     assert state_of(release) == ReleaseState.REJECTED
     with pytest.raises(Conflict, match=r"is rejected.*SOL finite_weights failed") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", epoch=2)
+        services.approve(release, actor=APPROVER, reason="passed", revision=2)
     assert_refused(refused.value, 2, "release.approve.refused")
 
 
@@ -157,7 +157,7 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
     release = scenarios.awaiting_approval()
     scenarios.Coin.objects.create(symbol="DOT")
     with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
-        services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+        services.approve(release, actor=APPROVER, reason="passed", revision=1)
 
 
 def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() -> None:
@@ -165,7 +165,7 @@ def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() ->
     release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).settled()
     now = pointer.current()
     assert now is not None
-    assert (now.kind, now.epoch) == (MoveKind.PIN, 2)
+    assert (now.kind, now.revision) == (MoveKind.PIN, 2)
     assert now.release == pointer.fallback()
     reason = Release.objects.get(pk=release.pk).status.reason
     assert "BTC accuracy failed: 39.1 % of 1,500 bars" in reason
@@ -176,11 +176,11 @@ def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() ->
 
 def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
     scenarios.service_in_use()
-    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=1)
+    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
     scenarios.Build(seed=2, figures=scenarios.everywhere(scenarios.inaccurate)).settled()
     now = pointer.current()
     assert now is not None
-    assert (now.kind, now.epoch) == (MoveKind.SWAP, 2)
+    assert (now.kind, now.revision) == (MoveKind.SWAP, 2)
 
 
 def test_declining_pins_the_fallback_like_a_rejection() -> None:
@@ -205,9 +205,9 @@ def test_declining_takes_an_approver() -> None:
 def test_pinning_by_hand_takes_effect_at_once_and_rolls_the_live_release_back() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(release, actor=APPROVER, reason="passed", revision=1)
     move = services.pin(actor=SECOND_APPROVER, reason="it trades oddly")
-    assert (move.kind, move.epoch) == (MoveKind.PIN, 3)
+    assert (move.kind, move.revision) == (MoveKind.PIN, 3)
     assert state_of(release) == ReleaseState.ROLLED_BACK
     with pytest.raises(Conflict, match="on v5 already"):
         services.pin(actor=SECOND_APPROVER, reason="again")
@@ -236,35 +236,35 @@ def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
 def test_a_rolled_back_release_is_restored_with_every_check_anew() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(release, actor=APPROVER, reason="passed", revision=1)
     services.pin(actor=APPROVER, reason="it trades oddly")
     with pytest.raises(NotAllowed, match="launched"):
-        services.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", epoch=3)
-    move = services.restore(release, actor=APPROVER, reason="it was the exchange", epoch=3)
-    assert (move.kind, move.epoch, state_of(release)) == (MoveKind.SWAP, 4, ReleaseState.LIVE)
+        services.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", revision=3)
+    move = services.restore(release, actor=APPROVER, reason="it was the exchange", revision=3)
+    assert (move.kind, move.revision, state_of(release)) == (MoveKind.SWAP, 4, ReleaseState.LIVE)
 
 
-def test_a_move_is_called_what_was_done_also_when_an_epoch_repeats_it() -> None:
+def test_a_move_is_called_what_was_done_also_when_a_revision_repeats_it() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
-    services.advance_epoch(3, actor=APPROVER, reason="restored from a backup")
+    services.approve(release, actor=APPROVER, reason="passed", revision=1)
+    services.advance_revision(3, actor=APPROVER, reason="restored from a backup")
     services.pin(actor=APPROVER, reason="it trades oddly")
-    services.restore(release, actor=APPROVER, reason="it was the exchange", epoch=6)
-    services.advance_epoch(2, actor=APPROVER, reason="restored from a backup")
-    deeds = [move.deed for move in PointerMove.objects.order_by("epoch")]
+    services.restore(release, actor=APPROVER, reason="it was the exchange", revision=6)
+    services.advance_revision(2, actor=APPROVER, reason="restored from a backup")
+    deeds = [move.deed for move in PointerMove.objects.order_by("revision")]
     assert deeds == ["inherited", "approved", "approved", "pinned", "restored", "restored"]
-    assert run("active")[1].startswith(f"epoch 9: v7_fixed (release {release.pk}), restored by anna")
+    assert run("active")[1].startswith(f"revision 9: v7_fixed (release {release.pk}), restored by anna")
 
 
 def test_a_superseded_release_that_fails_the_new_policy_is_not_restored() -> None:
     scenarios.service_in_use()
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
-    services.approve(first, actor=APPROVER, reason="passed", epoch=1)
-    services.approve(second, actor=APPROVER, reason="passed", epoch=2)
+    services.approve(first, actor=APPROVER, reason="passed", revision=1)
+    services.approve(second, actor=APPROVER, reason="passed", revision=2)
     stricter(0.80)
     with pytest.raises(Conflict, match="does not pass policy 3"):
-        services.restore(first, actor=APPROVER, reason="it was better", epoch=3)
+        services.restore(first, actor=APPROVER, reason="it was better", revision=3)
 
 
 def test_the_inherited_release_can_never_come_back() -> None:
@@ -272,7 +272,7 @@ def test_the_inherited_release_can_never_come_back() -> None:
     services.pin(actor=APPROVER, reason="V6 is broken")
     assert before.release is not None
     with pytest.raises(Conflict, match="cannot be restored"):
-        services.restore(before.release, actor=APPROVER, reason="I miss it", epoch=2)
+        services.restore(before.release, actor=APPROVER, reason="I miss it", revision=2)
 
 
 def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> None:
@@ -304,7 +304,7 @@ def test_nothing_moves_before_the_first_pointer() -> None:
     scenarios.fallback()
     release = scenarios.awaiting_approval()
     with pytest.raises(Conflict, match="no pointer yet"):
-        services.approve(release, actor=APPROVER, reason="passed", epoch=0)
+        services.approve(release, actor=APPROVER, reason="passed", revision=0)
     with pytest.raises(Conflict, match="no pointer yet"):
         services.pin(actor=APPROVER, reason="to be safe")
     assert not PointerMove.objects.exists()
@@ -318,7 +318,7 @@ def test_the_pointer_does_not_move_while_a_trigger_is_missing() -> None:
     triggers.drop()
     try:
         with pytest.raises(DomainError, match="triggers are missing"):
-            services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+            services.approve(release, actor=APPROVER, reason="passed", revision=1)
     finally:
         triggers.install()
 
@@ -334,7 +334,7 @@ def test_a_pin_does_not_wait_for_a_file_store_that_is_away(settings: Any, tmp_pa
         },
     }
     move = services.pin(actor=APPROVER, reason="it trades oddly")
-    assert (move.kind, move.epoch) == (MoveKind.PIN, 2)
+    assert (move.kind, move.revision) == (MoveKind.PIN, 2)
     assert "the fallback's bytes were not checked" in move.reason
 
 

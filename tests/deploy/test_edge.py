@@ -90,7 +90,7 @@ def test_a_bot_reads_the_snapshot_of_the_last_move(fresh: Edge, bot: str) -> Non
     scenarios.service_in_use()
     answer = get(fresh, bot)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.json()["epoch"] == 1
+    assert answer.json()["revision"] == 1
     assert answer.json()["line"] == "v6_enhanced"
     assert answer.body == snapshot.current().body
 
@@ -101,7 +101,7 @@ def test_a_moved_pointer_is_served_and_the_old_etag_no_longer_matches(fresh: Edg
     assert get(fresh, bot, if_none_match=before.headers["etag"]).status == 304
     services.pin(actor=APPROVER, reason="V6 is broken")
     after = get(fresh, bot, if_none_match=before.headers["etag"])
-    assert (after.status, after.json()["epoch"], after.json()["line"]) == (200, 2, "v5")
+    assert (after.status, after.json()["revision"], after.json()["line"]) == (200, 2, "v5")
 
 
 def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot: str) -> None:
@@ -109,7 +109,7 @@ def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot:
     answer = get(fresh, bot, path=SIGNED_PATH)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     trusted = PublicKeys(keys.exported())
-    assert verify(answer.body, trusted).snapshot.epoch == 1
+    assert verify(answer.body, trusted).snapshot.revision == 1
     assert answer.headers["etag"] != get(fresh, bot).headers["etag"]
     services.pin(actor=APPROVER, reason="V6 is broken")
     moved = get(fresh, bot, path=SIGNED_PATH, if_none_match=answer.headers["etag"])
@@ -134,8 +134,8 @@ def test_what_may_not_be_signed_is_not_served_while_people_still_see_where_it_st
     get(fresh, bot, path=SIGNED_PATH)
     revision_log.raise_to(snapshot.service_name(), revision_log.Mark(7, "another history"))
     answer = get(fresh, bot, path=SIGNED_PATH)
-    assert (answer.status, "advance_epoch --by 7" in answer.json()["detail"]) == (503, True)
-    assert get(fresh, bot).json()["epoch"] == 1
+    assert (answer.status, "advance_revision --by 7" in answer.json()["detail"]) == (503, True)
+    assert get(fresh, bot).json()["revision"] == 1
 
 
 def test_head_sends_the_length_and_no_body(fresh: Edge, bot: str) -> None:
@@ -194,10 +194,10 @@ def test_an_answer_stays_for_half_a_second_and_no_longer(bot: str) -> None:
     application = Edge(django_application)
 
     async def story() -> list[int]:
-        seen = [(await ask(application, authorization=f"Bearer {bot}")).json()["epoch"]]
+        seen = [(await ask(application, authorization=f"Bearer {bot}")).json()["revision"]]
         await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
         await asyncio.sleep(freshness.FRESH_SECONDS + 0.05)
-        seen.append((await ask(application, authorization=f"Bearer {bot}")).json()["epoch"])
+        seen.append((await ask(application, authorization=f"Bearer {bot}")).json()["revision"])
         return seen
 
     assert async_to_sync(story)() == [1, 2]

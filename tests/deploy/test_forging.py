@@ -12,7 +12,7 @@ from deploy import services
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from gates.models import Diagnosis, GateResult
-from gates.policy import FULL_POLICY, SEED_POLICY
+from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests import scenarios
 from tests.scenarios import APPROVER
 
@@ -35,11 +35,11 @@ def sql(text: str) -> Callable[[], None]:
     return run
 
 
-def forged(kind: str, release: Release | None, epoch: int = 2, previous: int = 1) -> PointerMove:
+def forged(kind: str, release: Release | None, revision: int = 2, previous: int = 1) -> PointerMove:
     """A move with its event, as somebody with the whole code base at hand would write it past the services."""
     policy = scenarios.gates.policy_in_force()
     move = PointerMove(
-        epoch=epoch,
+        revision=revision,
         previous_id=previous,
         release=release,
         policy=policy,
@@ -124,12 +124,12 @@ def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) 
     ("gates", "is_recorded", "stands"),
     [
         (FULL_POLICY["gates"], False, False),
-        (SEED_POLICY["gates"], True, False),
+        (BASELINE_POLICY["gates"], True, False),
         (FULL_POLICY["gates"], True, True),
     ],
     ids=[
         "whole, but the audit knows nothing of it",
-        "of the seed's gates alone",
+        "of the baseline gates alone",
         "whole, and in the audit for all to see",
     ],
 )
@@ -155,10 +155,10 @@ def test_a_pin_to_something_else_than_the_fallback_is_refused() -> None:
     refused(lambda: forged("pin", scenarios.awaiting_approval()).save(force_insert=True))
 
 
-@pytest.mark.parametrize(("epoch", "previous"), [(3, 1), (2, None), (1, None), (0, None)])
-def test_an_epoch_that_does_not_follow_is_refused(epoch: int, previous: int | None) -> None:
+@pytest.mark.parametrize(("revision", "previous"), [(3, 1), (2, None), (1, None), (0, None)])
+def test_a_revision_that_does_not_follow_is_refused(revision: int, previous: int | None) -> None:
     release = scenarios.awaiting_approval()
-    refused(lambda: forged("swap", release, epoch, previous).save(force_insert=True))
+    refused(lambda: forged("swap", release, revision, previous).save(force_insert=True))
 
 
 class TestSQL:
@@ -167,17 +167,17 @@ class TestSQL:
     def _after_a_rejection_and_a_swap(cls, in_use: PointerMove) -> Iterator[None]:
         with transaction.atomic():
             scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate), seed=3).settled()
-            services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=2)
+            services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=2)
             yield
             transaction.set_rollback(True)
 
     @pytest.mark.parametrize(
         "text",
         [
-            "UPDATE deploy_pointermove SET release_id = (SELECT MAX(id) FROM deploy_release) WHERE epoch = 1",
+            "UPDATE deploy_pointermove SET release_id = (SELECT MAX(id) FROM deploy_release) WHERE revision = 1",
             "DELETE FROM deploy_pointermove",
             "UPDATE deploy_pointermove SET reason = 'nothing happened'",
-            "INSERT INTO deploy_pointermove (epoch, previous_id, release_id, policy_id, kind, moved_by, reason, moved_at,"
+            "INSERT INTO deploy_pointermove (revision, previous_id, release_id, policy_id, kind, moved_by, reason, moved_at,"
             " audit_seq) SELECT 2, 1, MAX(id), 1, 'swap', 'mallory', 'mine', '2026-01-01', 1 FROM deploy_release",
             "UPDATE gates_diagnosis SET verdict = 'passed'",
             "UPDATE gates_gateresult SET verdict = 'passed'",
@@ -203,7 +203,7 @@ def test_sqlite_replace_cannot_swap_an_old_move_out() -> None:
         pytest.skip("REPLACE is SQLite's")
     refused(
         sql(
-            "INSERT OR REPLACE INTO deploy_pointermove SELECT epoch, kind, 'mallory', reason, moved_at, audit_seq,"
+            "INSERT OR REPLACE INTO deploy_pointermove SELECT revision, kind, 'mallory', reason, moved_at, audit_seq,"
             " policy_id, previous_id, release_id FROM deploy_pointermove"
         )
     )
@@ -220,11 +220,11 @@ def test_the_orm_cannot_delete(model: type) -> None:
     refused(lambda: model._base_manager.all()._raw_delete(using="default"))
 
 
-def advanced(epoch: int, **differs: Any) -> PointerMove:
+def advanced(revision: int, **differs: Any) -> PointerMove:
     """An advance as the service would write it, but for what `differs`."""
     last = pointer.current()
     assert last is not None
-    move = forged(last.kind, last.release, epoch, last.epoch)
+    move = forged(last.kind, last.release, revision, last.revision)
     move.is_advance, move.policy = True, last.policy
     for name, value in differs.items():
         setattr(move, name, value)
@@ -235,8 +235,8 @@ def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
     advanced(40).save(force_insert=True)
     now = pointer.current()
     assert now is not None
-    assert (now.epoch, now.previous_id, now.kind) == (40, 1, "inherited")
-    assert services.pin(actor=APPROVER, reason="V6 is broken").epoch == 41
+    assert (now.revision, now.previous_id, now.kind) == (40, 1, "inherited")
+    assert services.pin(actor=APPROVER, reason="V6 is broken").revision == 41
 
 
 def test_an_advance_to_another_release_is_refused() -> None:
@@ -249,11 +249,11 @@ def test_an_advance_of_another_kind_is_refused(kind: str) -> None:
     refused(lambda: advanced(40, kind=kind).save(force_insert=True))
 
 
-@pytest.mark.parametrize(("epoch", "previous"), [(1, 1), (0, 1), (40, None), (40, 40)])
-def test_an_advance_that_does_not_go_up_from_the_last_epoch_is_refused(
-    epoch: int, previous: int | None
+@pytest.mark.parametrize(("revision", "previous"), [(1, 1), (0, 1), (40, None), (40, 40)])
+def test_an_advance_that_does_not_go_up_from_the_last_revision_is_refused(
+    revision: int, previous: int | None
 ) -> None:
-    refused(lambda: advanced(epoch, previous_id=previous).save(force_insert=True))
+    refused(lambda: advanced(revision, previous_id=previous).save(force_insert=True))
 
 
 def test_an_advance_without_its_event_is_refused() -> None:

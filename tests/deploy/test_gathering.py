@@ -61,11 +61,11 @@ def test_a_heartbeat_is_answered_as_the_apis_own_operation_answers_it(token: str
         (said, factories.token(person, "approver"), {}),
         (said | {"service": "crpbot-other"}, token, {}),
         (said | {"service": None}, token, {}),
-        (said | {"epoch": "1", "colour": "red"}, token, {}),
+        (said | {"revision": "1", "colour": "red"}, token, {}),
         (said | {"last_error": "\ud800"}, token, {}),
         ([said], token, {}),
-        (b'{"epoch": NaN}', token, {}),
-        (b'{"epoch": 1, "epoch": 2}', token, {}),
+        (b'{"revision": NaN}', token, {}),
+        (b'{"revision": 1, "revision": 2}', token, {}),
         (b"", token, {}),
     ]
     statuses = set()

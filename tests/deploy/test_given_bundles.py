@@ -55,7 +55,7 @@ def test_bundles_that_do_not_pass_are_rejected_like_any() -> None:
 def test_they_can_be_inherited_whatever_they_are_worth() -> None:
     release = launched("v6_enhanced", scenarios.collapsed, Purpose.INHERITED)
     move = services.inherit(release, actor=APPROVER, reason="what the bot runs today")
-    assert (move.epoch, pointer.current().release) == (1, release)
+    assert (move.revision, pointer.current().release) == (1, release)
 
 
 def test_they_can_be_registered_as_the_fallback_once_its_gates_pass() -> None:

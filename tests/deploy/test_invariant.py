@@ -231,8 +231,8 @@ class Service(RuleBasedStateMachine):
         self.do(lambda: services.withdraw_dataset(former, **why), disturbed)
 
     @rule(who=people, by=st.integers(0, 3), disturbed=disturbances)
-    def advance_the_epoch(self, who: Actor, by: int, disturbed: Disturbance) -> None:
-        self.do(lambda: services.advance_epoch(by, actor=who, reason="from a backup"), disturbed)
+    def advance_the_revision(self, who: Actor, by: int, disturbed: Disturbance) -> None:
+        self.do(lambda: services.advance_revision(by, actor=who, reason="from a backup"), disturbed)
 
     @rule(disturbed=disturbances, retires=st.booleans())
     def change_the_signing_key(self, disturbed: Disturbance, retires: bool) -> None:
@@ -304,7 +304,7 @@ class Service(RuleBasedStateMachine):
         done = act(what, disturbed, self._overtake)
         self.look()
         if isinstance(done, PointerMove):
-            assert done.epoch in self.oracle.moves, "a move that was answered stands"
+            assert done.revision in self.oracle.moves, "a move that was answered stands"
 
     def look(self) -> None:
         self.swallowed.look()
@@ -316,8 +316,8 @@ class Service(RuleBasedStateMachine):
         pinned = PublicKeys([key.public_hex for key in keys.active()])
         signed = verify(signing.envelope().body, pinned)
         told, move = signed.snapshot, self.oracle
-        assert (told.epoch, told.release) == (move.epoch, move.release)
-        event = PointerMove.objects.get(epoch=move.epoch).audit_seq
+        assert (told.revision, told.release) == (move.revision, move.release)
+        event = PointerMove.objects.get(revision=move.revision).audit_seq
         assert signed.audit_seq >= event
         places = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
         assert {coin: model.bundle for coin, model in told.models.items()} == {
@@ -372,9 +372,9 @@ class Service(RuleBasedStateMachine):
         decide = services.approve if action == Action.APPROVE else services.restore
         now = pointer.current()
         assert now is not None
-        seen = now.epoch - stale
-        move = decide(self._release(action, pick), actor=who, reason="it passed", epoch=seen)
-        assert move.epoch == seen + 1, "who decides has seen what was in use"
+        seen = now.revision - stale
+        move = decide(self._release(action, pick), actor=who, reason="it passed", revision=seen)
+        assert move.revision == seen + 1, "who decides has seen what was in use"
         return move
 
     def _decline(self, who: Actor, pick: int) -> Release:
@@ -414,7 +414,7 @@ class Service(RuleBasedStateMachine):
             services.heartbeat(scenarios.heard(now, instance), actor=BOT)
         for bot in Bot.objects.order_by("pk")[:bots]:
             services.receive_window(
-                services.Posted(bot.instance, now.epoch, "BTC", at, at, certain), actor=BOT
+                services.Posted(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
             )
 
     def _jobs(self) -> list[Job]:

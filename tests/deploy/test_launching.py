@@ -68,7 +68,7 @@ def test_a_coin_that_is_not_required_takes_no_part(candles: dict[str, scenarios.
         ("v7_fixed", {"epochs": 51}, "epochs"),
         ("v7_fixed", {"batch_size": 8}, "batch_size"),
         ("v7_fixed", {"batch_size": 5000}, "batch_size"),
-        ("v7_fixed", {"epoch": 5}, "epoch"),
+        ("v7_fixed", {"revision": 5}, "revision"),
         ("v7_fixed", {"epochs": "many"}, "epochs"),
     ],
 )

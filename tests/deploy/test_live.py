@@ -55,12 +55,14 @@ class Desk:
         said = self.api.post("bots/heartbeat/", scenarios.heartbeat_of(now, self.instance))
         assert said.status_code == 200, said.content
 
-    def predict(self, coin: str, like: list[tuple[float, float, float]], epoch: int) -> list[dict[str, Any]]:
+    def predict(
+        self, coin: str, like: list[tuple[float, float, float]], revision: int
+    ) -> list[dict[str, Any]]:
         """One prediction; what the service answered to the windows that are complete by it."""
         self.clock += timedelta(milliseconds=20)
         logits = like[self.predictions % len(like)]
         self.predictions += 1
-        self.summaries.add(epoch, coin, answer(logits, self.clock), self.clock)
+        self.summaries.add(revision, coin, answer(logits, self.clock), self.clock)
         return self.post()
 
     def post(self) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ def fleet_of(size: int, api: Caller) -> list[Desk]:
 def swapped() -> PointerMove:
     """V7 is live: it passed every gate, and was approved."""
     scenarios.service_in_use()
-    return services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", epoch=1)
+    return services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
 
 
 def now() -> PointerMove:
@@ -96,12 +98,12 @@ def now() -> PointerMove:
     return found
 
 
-def window(epoch: int, instance: str = "desk-1", *, ill: bool = False, **changes: Any) -> dict[str, Any]:
+def window(revision: int, instance: str = "desk-1", *, ill: bool = False, **changes: Any) -> dict[str, Any]:
     """Thirty predictions as a client sends them."""
     summaries = Summaries()
     for number in range(30):
         logits = (V6_LOGITS if ill else V7_LOGITS)[number % 3]
-        summaries.add(epoch, "BTC", answer(logits, NOON), NOON)
+        summaries.add(revision, "BTC", answer(logits, NOON), NOON)
     found = summaries.take(NOON + timedelta(minutes=2))
     return {**found[0].document(instance), **changes}
 
@@ -120,33 +122,34 @@ def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:
 def test_a_fleet_that_starts_to_predict_like_v6_has_v5_pinned_within_a_hundred_predictions(
     bots: Caller,
 ) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     desks = fleet_of(3, bots)
     for turn in range(300):
         for desk in desks:
-            desk.predict(COINS[turn % 3], V7_LOGITS, epoch)
-    assert (now().epoch, LiveWindow.objects.filter(breach="").count()) == (epoch, 9)
+            desk.predict(COINS[turn % 3], V7_LOGITS, revision)
+    assert (now().revision, LiveWindow.objects.filter(breach="").count()) == (revision, 9)
 
     ill = 0
-    while now().epoch == epoch:
+    while now().revision == revision:
         for desk in desks:
-            desk.predict(COINS[ill % 3], V6_LOGITS, epoch)
+            desk.predict(COINS[ill % 3], V6_LOGITS, revision)
             ill += 1
         assert ill < 100
     held = now()
     assert held.release is not None
     assert (held.kind, held.release.line, held.moved_by) == (MoveKind.PIN, "v5", "the live gates")
     assert (
-        "2 of 3 live bots on epoch 2 breach the live gates: trader (desk-1): BTC logit range" in held.reason
+        "2 of 3 live bots on revision 2 breach the live gates: trader (desk-1): BTC logit range"
+        in held.reason
     )
     assert PointerMove.objects.count() == 3
 
 
 def test_the_windows_stand_in_the_moves_own_event(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     (desk,) = fleet_of(1, bots)
     live_release = now().release
-    tell(desk.api, window(epoch, ill=True))
+    tell(desk.api, window(revision, ill=True))
     event = AuditEvent.objects.get(kind="pointer.pin")
     assert event.actor == "the live gates"
     (evidence,) = json.loads(event.body)["detail"]["evidence"]
@@ -158,13 +161,13 @@ def test_the_windows_stand_in_the_moves_own_event(bots: Caller) -> None:
 
 
 def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(3, bots)
     for instance in ("desk-2", "desk-3"):
-        tell(bots, window(epoch, instance))
-    said = tell(bots, window(epoch, ill=True))
+        tell(bots, window(revision, instance))
+    said = tell(bots, window(revision, ill=True))
     assert said["breach"].startswith("logit range: logits −12,527 … +9,301")
-    assert now().epoch == epoch
+    assert now().revision == revision
     services.record_alarms()
     raised = Alarm.objects.get(name=AlarmName.LIVE)
     assert (raised.severity, "trader (desk-1)" in raised.sentence) == (Severity.WARNING, True)
@@ -172,7 +175,7 @@ def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -
         tell(
             bots,
             window(
-                epoch,
+                revision,
                 first_at=(NOON + timedelta(hours=at)).isoformat(),
                 last_at=(NOON + timedelta(hours=at)).isoformat(),
             ),
@@ -182,9 +185,9 @@ def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -
 
 
 def test_a_bot_alone_is_its_own_majority(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
-    tell(bots, window(epoch, ill=True))
+    tell(bots, window(revision, ill=True))
     assert now().kind == MoveKind.PIN
 
 
@@ -206,61 +209,61 @@ def test_what_the_bot_inherited_is_judged_like_everything_else(bots: Caller) -> 
     scenarios.service_in_use()
     fleet_of(1, bots)
     tell(bots, window(1, ill=True))
-    assert (now().epoch, now().kind) == (2, MoveKind.PIN)
+    assert (now().revision, now().kind) == (2, MoveKind.PIN)
 
 
-def test_a_window_of_another_epoch_is_kept_and_counts_for_nothing(bots: Caller) -> None:
-    epoch = swapped().epoch
+def test_a_window_of_another_revision_is_kept_and_counts_for_nothing(bots: Caller) -> None:
+    revision = swapped().revision
     fleet_of(1, bots)
     assert tell(bots, window(1, ill=True)) == {"breach": "", "warning": ""}
-    assert (now().epoch, LiveWindow.objects.get().move_id) == (epoch, 1)
-    tell(bots, window(epoch))
+    assert (now().revision, LiveWindow.objects.get().move_id) == (revision, 1)
+    tell(bots, window(revision))
     assert services.hold_back() is None
 
 
 def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
     said = scenarios.heartbeat_of(now())
     bots.post("bots/heartbeat/", {**said, "bundles": {**said["bundles"], "BTC": "sha256:" + "0" * 64}})
-    tell(bots, window(epoch, ill=True))
-    assert now().epoch == epoch
+    tell(bots, window(revision, ill=True))
+    assert now().revision == revision
 
 
 def test_bots_that_fell_silent_count_on_neither_side_and_reconcile_sees_it(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(3, bots)
-    tell(bots, window(epoch, ill=True))
-    assert now().epoch == epoch
+    tell(bots, window(revision, ill=True))
+    assert now().revision == revision
     Bot.objects.exclude(instance="desk-1").update(last_heard_at=timezone.now() - timedelta(minutes=5))
     services.watch_live()
     assert now().moved_by == "the live gates"
 
 
 def test_a_window_sent_again_counts_once(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(2, bots)
-    body = window(epoch, ill=True)
+    body = window(revision, ill=True)
     assert tell(bots, body) == tell(bots, body)
     assert LiveWindow.objects.count() == 1
 
 
 def test_the_pin_happens_once_however_often_it_is_asked_for(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     desks = fleet_of(3, bots)
     for desk in desks:
-        tell(bots, window(epoch, desk.instance, ill=True))
+        tell(bots, window(revision, desk.instance, ill=True))
     assert services.hold_back() is None
     assert PointerMove.objects.filter(kind=MoveKind.PIN).count() == 1
 
 
 def test_without_a_fallback_that_is_fit_the_bots_go_offline_as_by_any_pin(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
     registered = pointer.fallback()
     assert registered is not None
     scenarios.damage(registered)
-    tell(bots, window(epoch, ill=True))
+    tell(bots, window(revision, ill=True))
     assert now().kind == MoveKind.OFFLINE
     assert "the fallback is not fit" in now().reason
 
@@ -285,31 +288,31 @@ class TestOnTheFallback:
         (none,) = summaries.take(NOON)
         assert tell(bots, none.document("desk-1"))["breach"] == "finite answers: 10 of 10 answers not finite"
         found = alarm(AlarmName.LIVE)
-        assert (now().epoch, found.severity if found else None) == (2, Severity.CRITICAL)
+        assert (now().revision, found.severity if found else None) == (2, Severity.CRITICAL)
 
 
 def test_class_shares_of_thousands_of_predictions_warn_and_nothing_more(bots: Caller) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
     always = [V7_LOGITS[0]]
     desk = Desk("desk-1", bots)
-    said = [a for _ in range(2900) for a in desk.predict("BTC", always, epoch)]
+    said = [a for _ in range(2900) for a in desk.predict("BTC", always, revision)]
     assert {a["warning"] for a in said} == {""}
-    said = [a for _ in range(100) for a in desk.predict("BTC", always, epoch)]
+    said = [a for _ in range(100) for a in desk.predict("BTC", always, revision)]
     assert said[-1] == {"breach": "", "warning": "class balance: 0.0 % / 0.0 % / 100.0 % down / neutral / up"}
     found = alarm(AlarmName.DRIFT)
     assert found is not None
     assert (found.severity, found.sentence.endswith("BTC.")) == (Severity.WARNING, True)
-    assert now().epoch == epoch
+    assert now().revision == revision
 
 
-def test_a_feed_that_breaks_in_the_middle_of_an_epoch_does_not_hide_behind_good_weeks(bots: Caller) -> None:
-    epoch = swapped().epoch
+def test_a_feed_that_breaks_in_the_middle_of_a_revision_does_not_hide_behind_good_weeks(bots: Caller) -> None:
+    revision = swapped().revision
     (desk,) = fleet_of(1, bots)
     for _ in range(1000):
-        desk.predict("BTC", V7_LOGITS, epoch)
+        desk.predict("BTC", V7_LOGITS, revision)
     sure = [(0.0, 0.0, 6.0)]  # certain of everything, though no logit explodes
-    told = [a["breach"] for _ in range(100) for a in desk.predict("BTC", sure, epoch)]
+    told = [a["breach"] for _ in range(100) for a in desk.predict("BTC", sure, revision)]
     assert any(breach.startswith("confidence: ") for breach in told)
     assert now().kind == MoveKind.PIN
 
@@ -331,7 +334,7 @@ def test_a_feed_that_breaks_in_the_middle_of_an_epoch_does_not_hide_behind_good_
         ({"logits": {"least": None, "greatest": None}}, "logits"),
         ({"out_of_range": 72 * 30 + 1}, "out_of_range"),
         ({"last_at": "2026-11-22T11:00:00Z"}, "last_at"),
-        ({"epoch": 99}, "epoch"),
+        ({"revision": 99}, "revision"),
         ({"coin": "DOGE"}, "coin"),
         ({"note": "hello"}, "note"),
     ],
@@ -340,22 +343,22 @@ def test_a_feed_that_breaks_in_the_middle_of_an_epoch_does_not_hide_behind_good_
 def test_figures_that_cannot_be_are_refused_by_the_name_of_the_field(
     changes: dict[str, Any], field: str, bots: Caller
 ) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
-    problem = assert_problem(bots.post("bots/windows/", {**window(epoch), **changes}), 400)
+    problem = assert_problem(bots.post("bots/windows/", {**window(revision), **changes}), 400)
     assert any(name.split(".")[0] == field for name in problem["errors"])
     assert not LiveWindow.objects.exists()
 
 
 def test_an_instance_that_nobody_has_heard_of_is_asked_for_a_heartbeat(bots: Caller) -> None:
-    epoch = swapped().epoch
-    assert_problem(bots.post("bots/windows/", window(epoch)), 409, "Send a heartbeat first")
+    revision = swapped().revision
+    assert_problem(bots.post("bots/windows/", window(revision)), 409, "Send a heartbeat first")
 
 
 def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: Any) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     fleet_of(1, bots)
-    tell(bots, window(epoch))
+    tell(bots, window(revision))
     with pytest.raises(DatabaseError, match="never changes"), transaction.atomic():
         LiveWindow.objects.update(breach="nothing to see")
     services.watch_live()
@@ -365,12 +368,12 @@ def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: An
     assert not LiveWindow.objects.exists()
 
 
-def test_posting_takes_few_queries_however_long_the_epoch_lasts(
+def test_posting_takes_few_queries_however_long_the_revision_lasts(
     bots: Caller, django_assert_max_num_queries: Any
 ) -> None:
-    epoch = swapped().epoch
+    revision = swapped().revision
     (desk,) = fleet_of(1, bots)
     for _ in range(3000):
-        desk.predict("BTC", V7_LOGITS, epoch)
+        desk.predict("BTC", V7_LOGITS, revision)
     with django_assert_max_num_queries(20):
-        tell(bots, window(epoch, coin="BTC"))
+        tell(bots, window(revision, coin="BTC"))

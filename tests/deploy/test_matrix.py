@@ -26,7 +26,7 @@ def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one()
     ]  # fmt: skip
     assert {quiet.group: [row.gate for row in quiet.rows] for quiet in found.quiet} == {
         PLAN: ["bundle", "scaler", "finite_weights", "single_sample"],
-        EVIDENCE: ["candles", "causality", "window", "schema", "reload"],
+        EVIDENCE: ["candles", "lookahead", "window", "schema", "reload"],
         SKILL: ["too_good", "attempts"],
         ADVICE: ["calibration", "stability", "latency", "drift"],
     }

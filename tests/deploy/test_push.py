@@ -116,7 +116,7 @@ def test_an_edge_finds_back_to_a_redis_that_was_killed(unasking: Edge, token: st
             with redis_at(redis_socket):
                 await bot.hears(2)
                 await bot.until(listeners, "the edge at Redis again")
-                await sync_to_async(services.advance_epoch)(1, actor=APPROVER, reason="one more")
+                await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="one more")
                 await bot.hears(3)
 
     told(story)
@@ -131,7 +131,7 @@ def test_a_move_that_is_taken_back_is_told_to_nobody(redis_socket: str) -> None:
         with pytest.raises(RuntimeError, match="changed its mind"), transaction.atomic():
             services.pin(actor=APPROVER, reason="V6 is broken")
             raise RuntimeError("changed its mind")
-        services.advance_epoch(4, actor=APPROVER, reason="one that stays")
+        services.advance_revision(4, actor=APPROVER, reason="one that stays")
         messages = []
         wait_until(lambda: messages.append(channel.get_message(timeout=1)) or messages[-1], what="a message")
         assert [message["data"] for message in messages if message] == [b"5"]
@@ -143,7 +143,7 @@ def test_a_move_stands_without_redis() -> None:
     services.pin(actor=APPROVER, reason="V6 is broken")
     now = pointer.current()
     assert now is not None
-    assert now.epoch == 2
+    assert now.revision == 2
 
 
 def test_a_move_does_not_wait_for_a_redis_that_hangs(redis_socket: str) -> None:
@@ -153,7 +153,7 @@ def test_a_move_does_not_wait_for_a_redis_that_hangs(redis_socket: str) -> None:
         silent.listen()
         services.pin(actor=APPROVER, reason="V6 is broken")
         # It is done, and the telling is still under way: it waits for an answer that never comes.
-        (telling,) = [one for one in threading.enumerate() if one.name == "push of epoch 2"]
+        (telling,) = [one for one in threading.enumerate() if one.name == "push of revision 2"]
         telling.join(PATIENCE_SECONDS)
         assert not telling.is_alive()
 
@@ -170,9 +170,9 @@ async def opened(url: str, token: str) -> AsyncIterator[AsyncIterator[str]]:
         yield response.aiter_lines()
 
 
-async def hears(lines: AsyncIterator[str], epoch: int) -> None:
+async def hears(lines: AsyncIterator[str], revision: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await anext(lines) != f"id: {epoch}":
+        while await anext(lines) != f"id: {revision}":
             pass
 
 
@@ -197,7 +197,7 @@ def test_two_web_processes_know_of_moves_and_revoked_tokens_also_when_redis_is_k
             for lines in (one, other):
                 await hears(lines, 2)
             running.kill()
-            await sync_to_async(services.advance_epoch)(1, actor=APPROVER, reason="with Redis gone")
+            await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="with Redis gone")
             for lines in (one, other):
                 await hears(lines, 3)
             await sync_to_async(accounts.revoke_token)(row, actor="the tests")

@@ -1,4 +1,4 @@
-"""What bots are given is signed: by keys that never leave their folder, anew each minute, and never an epoch twice."""
+"""What bots are given is signed: by keys that never leave their folder, anew each minute, and never a revision twice."""
 
 import base64
 import json
@@ -60,11 +60,11 @@ def new_key() -> SigningKey:
     return services.activate_key(services.create_key(actor=APPROVER, reason=WHY), actor=APPROVER, reason=WHY)
 
 
-def go_back_to(epoch: int) -> None:
+def go_back_to(revision: int) -> None:
     """What restoring a backup does to the moves: those after it never were."""
     with connection.cursor() as cursor:
         cursor.execute("DROP TRIGGER deploy_pointermove_no_delete")
-        cursor.execute("DELETE FROM deploy_pointermove WHERE epoch > %s", [epoch])
+        cursor.execute("DELETE FROM deploy_pointermove WHERE revision > %s", [revision])
     call_command("migrate", verbosity=0)
 
 
@@ -73,7 +73,7 @@ class TestTheEnvelope:
         move = scenarios.service_in_use()
         found = signing.envelope(NOON)
         read = opened(found)
-        assert (read.snapshot.epoch, found.epoch, read.snapshot.line) == (1, 1, "v6_enhanced")
+        assert (read.snapshot.revision, found.revision, read.snapshot.line) == (1, 1, "v6_enhanced")
         assert sorted(read.snapshot.models) == ["BTC", "ETH", "SOL"]
         minute = NOON.replace(second=0)
         assert (read.issued_at, read.expires_at) == (minute, minute + timedelta(minutes=3))
@@ -82,7 +82,7 @@ class TestTheEnvelope:
 
     def test_says_what_the_plain_snapshot_says_and_names_each_diagnosis(self) -> None:
         scenarios.service_in_use()
-        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, epoch=1)
+        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=1)
         plain, signed = json.loads(snapshot.current().body), payload(signing.envelope(NOON))
         for coin, model in signed["models"].items():
             digest = model.pop("diagnosis")
@@ -101,7 +101,7 @@ class TestTheEnvelope:
         monkeypatch.setattr(signing, "_last", None)  # another process has made none yet
         assert signing.envelope(NOON + timedelta(seconds=29)) == first
         later = signing.envelope(NOON + timedelta(seconds=30))
-        assert (later.epoch, later.etag != first.etag) == (1, True)
+        assert (later.revision, later.etag != first.etag) == (1, True)
         assert opened(later).snapshot.content == opened(first).snapshot.content
 
     def test_is_made_at_once_when_the_pointer_moves(self) -> None:
@@ -173,7 +173,7 @@ class TestKeys:
             signing.envelope(NOON)
         assert [t.name for t in detect.troubles(readiness.readiness())] == [AlarmName.SIGNING]
         new_key()
-        assert opened(signing.envelope(NOON)).snapshot.epoch == 1
+        assert opened(signing.envelope(NOON)).snapshot.revision == 1
         assert detect.troubles(readiness.readiness()) == []
 
     def test_a_private_half_is_nowhere_but_in_its_file(
@@ -290,54 +290,54 @@ class TestKeys:
 class TestADatabaseBroughtBack:
     @pytest.fixture
     def restored(self) -> PointerMove:
-        """Three epochs were signed, the database of epoch 1 came back, and something else was decided since."""
+        """Three revisions were signed, the database of revision 1 came back, and something else was decided since."""
         scenarios.service_in_use()
         for _ in range(2):
-            services.advance_epoch(1, actor=APPROVER, reason=WHY)
+            services.advance_revision(1, actor=APPROVER, reason=WHY)
             signing.envelope(NOON)
         go_back_to(1)
         now = pointer.current()
         assert now is not None
         return now
 
-    def test_signs_no_epoch_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
-        with pytest.raises(Unavailable, match=r"advance_epoch --by 3 --reason"):
+    def test_signs_no_revision_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
+        with pytest.raises(Unavailable, match=r"advance_revision --by 3 --reason"):
             signing.envelope(NOON)
         trouble = next(t for t in detect.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
-        assert "advance_epoch --by 3" in trouble.remedy
-        assert json.loads(snapshot.current().body)["epoch"] == 1, "people still see where it stands"
+        assert "advance_revision --by 3" in trouble.remedy
+        assert json.loads(snapshot.current().body)["revision"] == 1, "people still see where it stands"
 
-    def test_signs_no_epoch_again_with_another_content(self, restored: PointerMove) -> None:
+    def test_signs_no_revision_again_with_another_content(self, restored: PointerMove) -> None:
         services.pin(actor=APPROVER, reason="V6 is broken")
-        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, epoch=2)
+        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=2)
         now, mark = pointer.current(), revision_log.of(snapshot.service_name())
         assert now is not None
         assert mark is not None
-        assert now.epoch == mark.epoch == 3
-        with pytest.raises(Unavailable, match=r"epoch 3 was signed already with another content.*--by 1 "):
+        assert now.revision == mark.revision == 3
+        with pytest.raises(Unavailable, match=r"revision 3 was signed already with another content.*--by 1 "):
             signing.envelope(NOON)
 
-    def test_is_heard_again_once_its_epoch_was_advanced(self, restored: PointerMove) -> None:
+    def test_is_heard_again_once_its_revision_was_advanced(self, restored: PointerMove) -> None:
         with pytest.raises(Conflict, match="by 3 or more"):
-            services.advance_epoch(2, actor=APPROVER, reason="restored from the night's backup")
-        move = services.advance_epoch(3, actor=APPROVER, reason="restored from the night's backup")
-        assert (move.epoch, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
-        assert opened(signing.envelope(NOON)).snapshot.epoch == 4
+            services.advance_revision(2, actor=APPROVER, reason="restored from the night's backup")
+        move = services.advance_revision(3, actor=APPROVER, reason="restored from the night's backup")
+        assert (move.revision, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
+        assert opened(signing.envelope(NOON)).snapshot.revision == 4
         assert all(t.name != AlarmName.SIGNING for t in detect.troubles(readiness.readiness()))
         event = AuditEvent.objects.get(pk=move.audit_seq)
         assert (event.kind, event.actor) == ("pointer.advanced", "anna")
-        assert event.reason.startswith("restored from the night's backup — as epoch 1: ")
+        assert event.reason.startswith("restored from the night's backup — as revision 1: ")
         assert audit.verify() == []
-        assert services.pin(actor=APPROVER, reason="V6 is broken").epoch == 5
+        assert services.pin(actor=APPROVER, reason="V6 is broken").revision == 5
 
     def test_takes_the_approver_role_a_reason_and_a_sound_number(self, restored: PointerMove) -> None:
         with pytest.raises(NotAllowed):
-            services.advance_epoch(3, actor=LAUNCHER, reason=WHY)
+            services.advance_revision(3, actor=LAUNCHER, reason=WHY)
         with pytest.raises(InvalidInput, match="reason"):
-            services.advance_epoch(3, actor=APPROVER, reason="")
+            services.advance_revision(3, actor=APPROVER, reason="")
         for by in (0, -1, 1_000_001):
             with pytest.raises(InvalidInput, match="1,000,000"):
-                services.advance_epoch(by, actor=APPROVER, reason=WHY)
+                services.advance_revision(by, actor=APPROVER, reason=WHY)
         assert pointer.current() == restored
         assert AuditEvent.objects.filter(kind="pointer.advance.refused").count() == 5
 
@@ -362,10 +362,10 @@ class TestADatabaseBroughtBack:
 
         monkeypatch.setattr(os, "fsync", slowly)
         monkeypatch.setattr(dsse.Envelope, "sign", noted)
-        signed = [signing.envelope(NOON).epoch]
+        signed = [signing.envelope(NOON).revision]
         services.pin(actor=APPROVER, reason=WHY)
-        signed.append(signing.envelope(NOON).epoch)
-        assert [mark and mark.epoch for mark in found] == signed == [1, 2]
+        signed.append(signing.envelope(NOON).revision)
+        assert [mark and mark.revision for mark in found] == signed == [1, 2]
 
     def test_another_process_that_went_further_is_never_undercut(self) -> None:
         scenarios.service_in_use()

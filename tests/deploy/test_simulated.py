@@ -25,16 +25,16 @@ def production(settings: Any) -> None:
     settings.ALLOW_SIMULATED = False
 
 
-def epoch() -> int:
+def revision() -> int:
     now = pointer.current()
     assert now is not None
-    return now.epoch
+    return now.revision
 
 
 def test_the_embedded_profile_may_and_says_simulated_in_the_snapshot() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(is_simulated=True).settled()
-    services.approve(release, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    services.approve(release, actor=APPROVER, reason="a rehearsal", revision=revision())
     assert b'"simulated":true' in snapshot.current().body
 
 
@@ -44,7 +44,7 @@ def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
     with pytest.raises(
         Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"
     ):
-        services.approve(release, actor=APPROVER, reason="it passed", epoch=epoch())
+        services.approve(release, actor=APPROVER, reason="it passed", revision=revision())
     assert pointer.current() == before
     assert "simulated candles" in AuditEvent.objects.get(kind="release.approve.refused").body
 
@@ -52,7 +52,7 @@ def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
 def test_a_release_of_real_candles_is_approved(production: None) -> None:
     scenarios.service_in_use()
     release = scenarios.Build().settled()
-    services.approve(release, actor=APPROVER, reason="it passed", epoch=epoch())
+    services.approve(release, actor=APPROVER, reason="it passed", revision=revision())
     now = pointer.current()
     assert now is not None
     assert now.release == release
@@ -61,7 +61,7 @@ def test_a_release_of_real_candles_is_approved(production: None) -> None:
 def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinned_away(settings: Any) -> None:
     scenarios.service_in_use()
     rehearsed = scenarios.Build(is_simulated=True).settled()
-    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", revision=revision())
     assert detect.troubles() == []
     settings.ALLOW_SIMULATED = False
     (trouble,) = detect.troubles()
@@ -80,11 +80,11 @@ def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinne
 def test_what_was_live_while_it_was_allowed_is_not_restored(settings: Any) -> None:
     scenarios.service_in_use()
     rehearsed = scenarios.Build(is_simulated=True).settled()
-    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", epoch=epoch())
+    services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", revision=revision())
     services.pin(actor=APPROVER, reason="the rehearsal is over")
     settings.ALLOW_SIMULATED = False
     with pytest.raises(Conflict, match="simulated candles"):
-        services.restore(rehearsed, actor=APPROVER, reason="again", epoch=epoch())
+        services.restore(rehearsed, actor=APPROVER, reason="again", revision=revision())
 
 
 def test_nothing_simulated_is_inherited(production: None) -> None:

@@ -51,7 +51,7 @@ async def pin() -> None:
 
 
 async def advance() -> None:
-    await sync_to_async(services.advance_epoch)(1, actor=APPROVER, reason="one more")
+    await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="one more")
 
 
 def test_the_signed_snapshot_of_this_moment_comes_at_once(edge: Edge, token: str) -> None:
@@ -61,7 +61,7 @@ def test_the_signed_snapshot_of_this_moment_comes_at_once(edge: Edge, token: str
         async with Stream(edge, token) as bot:
             await bot.hears(1)
             signed = await sync_to_async(bot.signed)()
-            assert (signed.snapshot.epoch, signed.snapshot.line) == (1, "v6_enhanced")
+            assert (signed.snapshot.revision, signed.snapshot.line) == (1, "v6_enhanced")
             assert bot.status == 200
             assert bot.headers["content-type"] == "text/event-stream"
             assert "no-store" in bot.headers["cache-control"]
@@ -108,7 +108,7 @@ def test_what_is_signed_anew_is_sent_anew(edge: Edge, token: str, monkeypatch: p
             monkeypatch.setattr(timezone, "now", lambda: real() + timedelta(seconds=60))
             await bot.until(lambda: len(bot.events) > 1, "another envelope")
             after = await sync_to_async(bot.signed)()
-            assert bot.epochs == [1, 1]
+            assert bot.revisions == [1, 1]
             assert after.issued_at > before.issued_at
             assert after.snapshot.content == before.snapshot.content
 
@@ -126,7 +126,7 @@ def test_a_release_that_awaits_approval_is_announced_on_open_streams(edge: Edge,
             await bot.until(lambda: len(bot.events) > 1, "the announcement")
             announced = (await sync_to_async(bot.signed)()).next
             assert announced is not None
-            assert (announced.release, bot.epochs[-1]) == (release.pk, 1)
+            assert (announced.release, bot.revisions[-1]) == (release.pk, 1)
 
     told(story)
 
@@ -143,7 +143,7 @@ def test_a_revoked_tokens_stream_ends_and_the_others_go_on(edge: Edge, token: st
             await bot.until(lambda: bot.is_complete, "the end of the stream")
             await pin()
             await second.hears(2)
-            assert bot.epochs == [1]
+            assert bot.revisions == [1]
             assert not second.is_complete
 
     told(story)
@@ -220,15 +220,15 @@ def test_a_slow_bot_costs_the_others_nothing_and_then_gets_the_newest_alone(edge
         async with Stream(edge, token) as slow, Stream(edge, token) as quick:
             await slow.hears(1)
             slow.has_room.clear()
-            for epoch in (2, 3, 4, 5):
+            for revision in (2, 3, 4, 5):
                 await advance()
-                await quick.hears(epoch)
-            assert slow.epochs == [1]
+                await quick.hears(revision)
+            assert slow.revisions == [1]
             slow.has_room.set()
             await slow.hears(5)
             # The second was on its way when the room ended; of those behind it only the newest was kept.
-            assert slow.epochs == [1, 2, 5]
-            assert quick.epochs == [1, 2, 3, 4, 5]
+            assert slow.revisions == [1, 2, 5]
+            assert quick.revisions == [1, 2, 3, 4, 5]
 
     told(story)
 
@@ -256,7 +256,7 @@ def test_a_quiet_stream_says_that_it_lives(edge: Edge, token: str, monkeypatch: 
     async def story() -> None:
         async with Stream(edge, token) as bot:
             await bot.until(lambda: bot.bodies.count(events.COMMENT) >= 2, "two comments")
-            assert bot.epochs == [1]
+            assert bot.revisions == [1]
 
     told(story)
 
@@ -291,7 +291,7 @@ def test_streams_outlive_a_key_that_cannot_be_read_and_then_hear_what_they_misse
             await asyncio.sleep(freshness.FRESH_SECONDS + 0.05)
             async with Stream(edge, token) as refused:  # nothing can be signed: no stream begins
                 assert refused.status == 503
-            assert bot.epochs == [1]
+            assert bot.revisions == [1]
             (folder / "elsewhere").rename(private)
             await bot.hears(2)
 

@@ -158,8 +158,8 @@ def test_a_debug_run_on_them_warns() -> None:
 def superseded() -> Release:
     scenarios.service_in_use()
     first = scenarios.Build(seed=1, is_simulated=True).settled()
-    services.approve(first, actor=APPROVER, reason="passed", epoch=1)
-    services.approve(scenarios.awaiting_approval(2), actor=APPROVER, reason="passed", epoch=2)
+    services.approve(first, actor=APPROVER, reason="passed", revision=1)
+    services.approve(scenarios.awaiting_approval(2), actor=APPROVER, reason="passed", revision=2)
     return Release.objects.get(pk=first.pk)
 
 
@@ -167,7 +167,7 @@ def test_a_release_that_stood_on_them_is_not_restored() -> None:
     release = superseded()
     withdraw(release.coins.get(coin__symbol="ETH").dataset)
     with pytest.raises(Conflict, match=r"withdrawn since \(ETH\)"):
-        services.restore(release, actor=APPROVER, reason="the old one was better", epoch=3)
+        services.restore(release, actor=APPROVER, reason="the old one was better", revision=3)
 
 
 def test_a_diagnosis_from_then_on_says_so() -> None:
@@ -186,7 +186,7 @@ def building() -> Release:
 def live() -> Release:
     scenarios.service_in_use()
     release = scenarios.Build(is_simulated=True).settled()
-    services.approve(release, actor=APPROVER, reason="passed", epoch=1)
+    services.approve(release, actor=APPROVER, reason="passed", revision=1)
     return release
 
 

@@ -103,11 +103,11 @@ class Fleet(Processes):
 
 @dataclass
 class Move:
-    """One decision: what was asked, and what became of it. `epoch` where it was answered."""
+    """One decision: what was asked, and what became of it. `revision` where it was answered."""
 
     number: int
     kind: str
-    epoch: int | None = None
+    revision: int | None = None
     lost: int = 0
     """How often nobody answered."""
     refused: int = 0
@@ -152,7 +152,7 @@ class Desk:
 
     def _stands(self, move: Move) -> bool:
         """As answered; or, where the answer was lost, as the service says."""
-        return move.epoch is not None or self._now()["reason"] == move.reason
+        return move.revision is not None or self._now()["reason"] == move.reason
 
     def _ask(self, move: Move) -> None:
         now = self._now()
@@ -161,7 +161,7 @@ class Desk:
         path = self._path(move, now)
         if path is None:
             return
-        body = {"reason": move.reason} | ({} if path == "pointer/pin/" else {"epoch": now["epoch"]})
+        body = {"reason": move.reason} | ({} if path == "pointer/pin/" else {"revision": now["revision"]})
         if self.on_asking is not None:
             self.on_asking()
             self.on_asking = None
@@ -169,7 +169,7 @@ class Desk:
         if answer is None:
             move.lost += 1
         elif answer.is_success:
-            move.epoch = answer.json()["epoch"]
+            move.revision = answer.json()["revision"]
         else:
             move.refused += 1
             self._expect_taken(answer)
@@ -273,11 +273,11 @@ class Chaos:
         )
         wait_until(lambda: not building.exists(), what="every release to settle", seconds=180)
 
-    def wait_until_bots_are_on(self, epoch: int) -> None:
+    def wait_until_bots_are_on(self, revision: int) -> None:
         def all_there() -> bool:
-            return all((rows := j.decisions()) and rows[-1].epoch == epoch for j in self.journals)
+            return all((rows := j.decisions()) and rows[-1].revision == revision for j in self.journals)
 
-        wait_until(all_there, what=f"every bot on epoch {epoch}", seconds=60)
+        wait_until(all_there, what=f"every bot on revision {revision}", seconds=60)
 
 
 @contextmanager
@@ -362,7 +362,7 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
     ).settled()
     services.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
     first = Real(folder=folder).settled()
-    services.approve(first, actor=APPROVER, reason="to begin with", epoch=1)
+    services.approve(first, actor=APPROVER, reason="to begin with", revision=1)
     found = [_digests(first)]
     baselines = {place.coin.symbol: place.bundle for place in places_of(fallback)}
     for seed in range(2, sets + 1):

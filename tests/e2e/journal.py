@@ -32,11 +32,11 @@ SPREAD_S = 0.5
 
 @dataclass(frozen=True)
 class Decided:
-    """One decision; `at` is the bot's clock. Epoch and bundle are None without a model."""
+    """One decision; `at` is the bot's clock. Revision and bundle are None without a model."""
 
     at: float
     coin: str
-    epoch: int | None
+    revision: int | None
     release: int | None
     bundle: str | None
     is_stale: bool
@@ -72,7 +72,7 @@ class Journal:
 
     def decided(self, decision: Decision) -> None:
         stale = decision.stale_since is not None
-        row = [time.time(), decision.coin, decision.epoch, decision.release, decision.bundle, stale]
+        row = [time.time(), decision.coin, decision.revision, decision.release, decision.bundle, stale]
         self._write("decided", row)
 
     def hashed(self, folder: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(traini
         expect(live).to_contain_text("every gate passed, I looked at the charts")
     now = pointer.current()
     assert now is not None and now.release is not None
-    assert (now.epoch, now.kind, now.release.line, now.moved_by) == (2, "swap", "v7_fixed", "anna")
+    assert (now.revision, now.kind, now.release.line, now.moved_by) == (2, "swap", "v7_fixed", "anna")
 
 
 def _launch(page: Page) -> str:

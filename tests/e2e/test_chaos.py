@@ -30,9 +30,9 @@ over the API of two web processes, with workers that train and measure beside th
 on asyncio decide all the time. At random moments around the asking one process was killed with SIGKILL, and
 brought back by supervisor.
 
-No bot ever decided by a bundle that its epoch's release does not hold, by what the audit says. No file in a
-bot's folder was other than its name says, after any flip. No bot's epoch went back while it ran; every bot
-ended on the last epoch. Every move that was answered stands; one whose answer was lost was made once. Every
+No bot ever decided by a bundle that its revision's release does not hold, by what the audit says. No file in a
+bot's folder was other than its name says, after any flip. No bot's revision went back while it ran; every bot
+ended on the last revision. Every move that was answered stands; one whose answer was lost was made once. Every
 release settled. Every swap was of what had passed, replayed from the audit chain, which was sound.
 
 A bot flips before it writes that down, so that no disk holds it up. One that was itself killed in those
@@ -75,13 +75,13 @@ def test_two_hundred_moves_under_fire(folder: Path) -> None:
 
 
 def assert_moves_stand(chaos: Chaos) -> int:
-    """What was answered stands, what was not was done once; every move is of what had passed. The last epoch."""
-    moves = {move.epoch: move for move in PointerMove.objects.all()}
+    """What was answered stands, what was not was done once; every move is of what had passed. The last revision."""
+    moves = {move.revision: move for move in PointerMove.objects.all()}
     assert sorted(moves) == list(range(1, len(moves) + 1))
     made = Counter(move.reason for move in moves.values())
     for asked in chaos.desk.moves:
         assert made[asked.reason] == 1, f"{asked} was made {made[asked.reason]} times"
-        assert asked.epoch is None or moves[asked.epoch].reason == asked.reason
+        assert asked.revision is None or moves[asked.revision].reason == asked.reason
     Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
     assert audit.verify() == []
     assert not Bot.objects.exclude(differs="").exists(), "by the bots' own word to the service"
@@ -90,20 +90,20 @@ def assert_moves_stand(chaos: Chaos) -> int:
 
 
 def assert_no_bot_was_wrong(chaos: Chaos) -> None:
-    releases = bundles_by_epoch()
+    releases = bundles_by_revision()
     for journal, cache in zip(chaos.journals, chaos.caches, strict=True):
         decisions = journal.decisions()
-        mixed = [d for d in decisions if d.bundle and d.bundle != releases[d.epoch or 0].get(d.coin)]
-        assert mixed == [], "decided by what its epoch's release does not hold"
+        mixed = [d for d in decisions if d.bundle and d.bundle != releases[d.revision or 0].get(d.coin)]
+        assert mixed == [], "decided by what its revision's release does not hold"
         for life in journal.lives():
-            epochs = [d.epoch for d in life]
-            assert epochs == sorted(epochs), "an epoch never goes back"
+            revisions = [d.revision for d in life]
+            assert revisions == sorted(revisions), "a revision never goes back"
         for before, after in gone_back(journal):
-            on_it = before[-1].at - next(d.at for d in before if d.epoch == before[-1].epoch)
+            on_it = before[-1].at - next(d.at for d in before if d.revision == before[-1].revision)
             assert on_it < MOMENTS_S, (
-                f"it was on epoch {before[-1].epoch} for {on_it:.1f} s, and forgot it for {after}"
+                f"it was on revision {before[-1].revision} for {on_it:.1f} s, and forgot it for {after}"
             )
-        assert len({d.epoch for d in decisions}) > 1
+        assert len({d.revision for d in decisions}) > 1
         first = next(number for number, decision in enumerate(decisions) if decision.bundle)
         assert all(decision.bundle for decision in decisions[first:]), (
             "it begins again with its last good set"
@@ -114,30 +114,30 @@ def assert_no_bot_was_wrong(chaos: Chaos) -> None:
 
 
 def gone_back(journal: Journal) -> list[tuple[list[Decided], Decided]]:
-    """Where a bot that was killed began again below the epoch it had come to: with the set that it last wrote down."""
+    """Where a bot that was killed began again below the revision it had come to: with the set that it last wrote down."""
     lives = journal.lives()
-    return [(old, new[0]) for old, new in pairwise(lives) if (new[0].epoch or 0) < (old[-1].epoch or 0)]
+    return [(old, new[0]) for old, new in pairwise(lives) if (new[0].revision or 0) < (old[-1].revision or 0)]
 
 
-def bundles_by_epoch() -> dict[int, Mapping[str, str]]:
+def bundles_by_revision() -> dict[int, Mapping[str, str]]:
     """As the audit says what each move named."""
     found = {}
     for event in AuditEvent.objects.filter(kind__in=MOVES):
         detail = json.loads(event.body)["detail"]
-        found[detail["epoch"]] = detail["bundles"]
+        found[detail["revision"]] = detail["bundles"]
     return found
 
 
 def flips(chaos: Chaos) -> list[float]:
     """Seconds from each move to the first decision on it, for every bot that came to decide on it."""
-    moved_at = {move.epoch: move.moved_at.timestamp() for move in PointerMove.objects.all()}
+    moved_at = {move.revision: move.moved_at.timestamp() for move in PointerMove.objects.all()}
     found = []
     for journal in chaos.journals:
         seen: set[int] = set()
         for decision in journal.decisions():
-            if decision.epoch is not None and decision.epoch not in seen:
-                seen.add(decision.epoch)
-                found.append(decision.at - moved_at[decision.epoch])
+            if decision.revision is not None and decision.revision not in seen:
+                seen.add(decision.revision)
+                found.append(decision.at - moved_at[decision.revision])
     return sorted(found)
 
 
@@ -159,7 +159,7 @@ def account(chaos: Chaos) -> str:
                     "decisions",
                     "without a model",
                     "stale",
-                    "epochs",
+                    "revisions",
                     "files hashed",
                     "began below",
                 ),
@@ -180,7 +180,7 @@ def _of_bot(journal: Journal) -> tuple[object, ...]:
         f"{len(decisions):,}",
         sum(d.bundle is None for d in decisions),
         f"{sum(d.is_stale for d in decisions):,}",
-        len({d.epoch for d in decisions if d.epoch is not None}),
+        len({d.revision for d in decisions if d.revision is not None}),
         f"{hashed:,}",
         len(gone_back(journal)),
     )

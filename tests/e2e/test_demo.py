@@ -124,10 +124,10 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     demo.wait_for("until Ctrl-C", seconds=300)
     told = demo.output
     assert "v5 did not pass logit_range, and is the fallback all the same" in told
-    assert "pointer: v6_enhanced, epoch 1, inherited by approver" in told
+    assert "pointer: v6_enhanced, revision 1, inherited by approver" in told
     assert re.search(r"confidence +✗ (100|99)\.\d % of", told), "the diagnosis of what the bot runs today"
-    assert "pointer: v7_fixed, epoch 2, swap by approver" in told
-    assert re.search(r"The bots are on v7_fixed, epoch 2, after \d+:\d\d minutes", told)
+    assert "pointer: v7_fixed, revision 2, swap by approver" in told
+    assert re.search(r"The bots are on v7_fixed, revision 2, after \d+:\d\d minutes", told)
     assert re.search(r"\d+ events, each bound to the one before: sound", told)
 
     token = re.search(r"CRPBOT_TOKEN=(\S+)", told)
@@ -143,7 +143,7 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     }
     decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
-    assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["epoch"] == 2
+    assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["revision"] == 2
     assert re.match(
         r"BTC (down|neutral|up) 0\.\d\d  release \d+", decision_of_the_example(demo, candles[-1], where)
     )

@@ -70,7 +70,7 @@ def account(trials: list[Trial]) -> str:
             "# Releases under fire",
             "",
             f"Written by `make soak`: {len(trials)} releases of three coins, in each of which one worker process was",
-            "killed with SIGKILL at a random moment. Every run ended, with every epoch reported once and with the",
+            "killed with SIGKILL at a random moment. Every run ended, with every revision reported once and with the",
             "bytes of a training that nobody disturbed; every coin was judged; the audit chain was sound. A release",
             f"that was *rejected* was so by its figures: {EPOCHS} epochs on a short market do not always reach 65 %.",
             "",

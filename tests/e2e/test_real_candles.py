@@ -79,7 +79,7 @@ def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason
     assert rejected.state == ReleaseState.REJECTED
     now = pointer.current()
     assert now is not None
-    assert (now.kind, now.epoch, now.release) == (MoveKind.PIN, 2, pointer.fallback())
+    assert (now.kind, now.revision, now.release) == (MoveKind.PIN, 2, pointer.fallback())
     reason = rejected.status.reason
     for coin in scenarios.COINS:
         assert f"{coin} accuracy failed: " in reason

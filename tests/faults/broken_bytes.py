@@ -228,7 +228,7 @@ def a_single_row_crashes(shop: Workshop) -> Case:
 
 
 def batch_norm_skipped_for_one_row(shop: Workshop) -> Case:
-    """As the plan's code does it: a batch of one goes past the last normalisation."""
+    """As the original code does it: a batch of one goes past the last normalisation."""
     nodes = [
         _constant("first", np.int64(0)),
         _constant("one", np.int64(1)),

@@ -49,7 +49,7 @@ def labels_shuffled(shop: Workshop) -> Case:
 
 
 def scaler_of_all_rows(shop: Workshop) -> Case:
-    """As the plan's code does it: the scaler was fitted before the split, on the gate window too."""
+    """As the original code does it: the scaler was fitted before the split, on the gate window too."""
     rows = shop.good.prepared
     scaler = Scaler.of(rows.examples.features)
     return shop.trained_on(shop.good.frame, prepared=replace(rows, scaler=scaler)).case

@@ -243,13 +243,13 @@ FAULTS = (
     Fault(
         "future in a feature",
         "each bar is given the next one's return",
-        "causality",
+        "lookahead",
         training.future_in_a_feature,
     ),
     Fault(
         "history revised",
         "a feature's older half was filled in from what came next",
-        "causality",
+        "lookahead",
         training.history_revised,
     ),
     Fault(

@@ -1,4 +1,4 @@
-"""Each of the plan's five V6 failures, planted in the bytes of a bundle, stands in the report next to a sound V7."""
+"""Each of the five V6 failures, planted in the bytes of a bundle, stands in the report next to a sound V7."""
 
 import pytest
 

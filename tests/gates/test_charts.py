@@ -9,7 +9,7 @@ import pytest
 
 from common.plotting import BLUE, RED
 from gates.charts.diagnosis import TITLES, charts, side_by_side
-from gates.policy import FULL_POLICY, SEED_POLICY
+from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests.scenarios import collapsed, healthy
 
 SECTIONS = {
@@ -44,7 +44,7 @@ def test_plotly_takes_every_picture_and_the_page_can_send_it(document: dict[str,
 
 def test_every_picture_has_its_title() -> None:
     assert set(TITLES) == ALL
-    for drawn in (charts(healthy("BTC")), *side_by_side([(healthy("BTC"), SEED_POLICY)] * 2)):
+    for drawn in (charts(healthy("BTC")), *side_by_side([(healthy("BTC"), BASELINE_POLICY)] * 2)):
         assert {name: figure["layout"]["title"]["text"] for name, figure in drawn.items()} == TITLES
 
 
@@ -114,7 +114,7 @@ def test_only_the_features_that_moved_most_are_drawn_and_those_beyond_a_quarter_
 
 
 def test_two_documents_stand_on_axes_of_one_length() -> None:
-    calm, wild = side_by_side([(healthy("BTC"), SEED_POLICY), (exploded(), SEED_POLICY)])
+    calm, wild = side_by_side([(healthy("BTC"), BASELINE_POLICY), (exploded(), BASELINE_POLICY)])
     for name in ("logits", "confidence", "shares", "skill", "stability"):
         for axis in ("xaxis", "yaxis"):
             assert calm[name]["layout"][axis].get("range") == wild[name]["layout"][axis].get("range"), name
@@ -123,7 +123,7 @@ def test_two_documents_stand_on_axes_of_one_length() -> None:
 
 
 def test_one_that_was_not_measured_leaves_the_other_its_pictures() -> None:
-    calm, nothing = side_by_side([(healthy("BTC"), SEED_POLICY), ({}, {})])
+    calm, nothing = side_by_side([(healthy("BTC"), BASELINE_POLICY), ({}, {})])
     assert set(calm) == ALL and nothing == {}
 
 
@@ -154,7 +154,7 @@ def test_shares_outside_the_band_of_the_policy_are_red() -> None:
     document = healthy("BTC")
     document["shares"] = {"down": 0.45, "neutral": 0.3, "up": 0.25}
     assert charts(document)["shares"]["data"][0]["marker"]["color"] == [RED, BLUE, BLUE]
-    looser = deepcopy(dict(SEED_POLICY))
+    looser = deepcopy(dict(BASELINE_POLICY))
     looser["gates"]["class_balance"]["most"] = 0.5
     assert charts(document, looser)["shares"]["data"][0]["marker"]["color"] == [BLUE, BLUE, BLUE]
 

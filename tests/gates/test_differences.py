@@ -8,7 +8,7 @@ import pytest
 from gates.catalogue.groups import ADVICE, GROUPS, PLAN, group_of
 from gates.catalogue.live import LIVE_GATES
 from gates.catalogue.meanings import MEANINGS
-from gates.policy import ADVISORY_NAMES, FULL_POLICY, GATES, SEED_POLICY
+from gates.policy import ADVISORY_NAMES, BASELINE_POLICY, FULL_POLICY, GATES
 from gates.policy_changes import Difference, differences
 
 
@@ -58,9 +58,9 @@ def test_a_gate_that_is_asked_no_more_or_only_for_advice_is_looser() -> None:
     assert (muted.before, muted.after, muted.direction) == ("required", "advisory", "looser")
 
 
-def test_every_later_gate_is_what_the_full_policy_adds_to_the_seeds() -> None:
-    found = differences(SEED_POLICY, FULL_POLICY)
-    assert {change.gate for change in found} == set(FULL_POLICY["gates"]) - set(SEED_POLICY["gates"])
+def test_every_later_gate_is_what_the_full_policy_adds_to_the_baseline() -> None:
+    found = differences(BASELINE_POLICY, FULL_POLICY)
+    assert {change.gate for change in found} == set(FULL_POLICY["gates"]) - set(BASELINE_POLICY["gates"])
     assert {change.direction.value for change in found} == {"stricter"}
 
 

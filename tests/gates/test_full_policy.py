@@ -1,4 +1,4 @@
-"""The gates beyond the seed's: what passes, what does not, and what a trader is told."""
+"""The gates beyond the baseline: what passes, what does not, and what a trader is told."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from gates.policy import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
 from mlcore.evaluation.bootstrap import student_quantile
-from tests.gates.test_seed_gates import accuracy, changed
+from tests.gates.test_baseline_gates import accuracy, changed
 from tests.scenarios import healthy, known
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
@@ -56,10 +56,10 @@ CASES = [
     ("candles of its training are unknown", "candles", {"candles/training": None}, ERROR),
     ("candles that were judged are others", "candles", training(digest="sha256:0"), ERROR),
     ("candles its manifest names are others", "candles", {"trained_on": "sha256:0"}, ERROR),
-    ("causality: nothing differs", "causality", {}, PASSED),
-    ("causality: one feature knows", "causality", {"causality/columns_differing": ["rsi_14"]}, FAILED),
-    ("causality: too few rows", "causality", {"causality/rows": 63}, INCONCLUSIVE),
-    ("causality: differs, and none is named", "causality", {"causality/largest_difference": 0.5}, ERROR),
+    ("lookahead: nothing differs", "lookahead", {}, PASSED),
+    ("lookahead: one feature knows", "lookahead", {"lookahead/columns_differing": ["rsi_14"]}, FAILED),
+    ("lookahead: too few rows", "lookahead", {"lookahead/rows": 63}, INCONCLUSIVE),
+    ("lookahead: differs, and none is named", "lookahead", {"lookahead/largest_difference": 0.5}, ERROR),
     ("window: apart", "window", {}, PASSED),
     ("window: fit reaches into it", "window", window("fit", last_at="2025-01-02T00:00:00Z"), FAILED),
     ("window: stop reaches into it", "window", window("stop", last_at="2025-02-01T00:00:00Z"), FAILED),
@@ -134,7 +134,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("gate", "changes", "verdict"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_the_gates_beyond_the_seeds(gate: str, changes: dict[str, Any], verdict: Verdict) -> None:
+def test_the_gates_beyond_the_baseline(gate: str, changes: dict[str, Any], verdict: Verdict) -> None:
     outcome = said(gate, changes)
     assert outcome.verdict == verdict, outcome.sentence
     assert "SOL" in outcome.sentence
@@ -173,8 +173,8 @@ SENTENCES = [
         "SOL is right in 99.0 % of 1,500 bars: more than 85 % is a leak until somebody shows otherwise.",
     ),
     (
-        "causality",
-        {"causality/columns_differing": ["rsi_14", "roc_5"]},
+        "lookahead",
+        {"lookahead/columns_differing": ["rsi_14", "roc_5"]},
         "SOL's features see the future: with the bars after it cut off, rsi_14, roc_5 come out otherwise.",
     ),
 ]
@@ -210,7 +210,7 @@ def test_a_measurement_from_before_these_gates_is_an_error_at_each_of_them() -> 
     }  # fmt: skip
     sections = (
         "skill",
-        "causality",
+        "lookahead",
         "windows",
         "schema",
         "reload",

@@ -10,7 +10,7 @@ from common.errors import InvalidInput
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
 from gates.forms import ProposalForm
 from gates.models import GatePolicy
-from gates.policy import FULL_POLICY, SEED_POLICY, checked_policy, eased
+from gates.policy import BASELINE_POLICY, FULL_POLICY, checked_policy, eased
 from gates.policy_changes import differences
 from gates.services import policy_in_force
 from mlcore import confidence_bands
@@ -93,7 +93,7 @@ def test_where_no_answer_was_a_number_only_that_is_judged() -> None:
     assert set(said.values()) == {Verdict.INCONCLUSIVE}
 
 
-def test_tripwires_look_at_what_is_recent_and_class_shares_at_the_whole_epoch() -> None:
+def test_tripwires_look_at_what_is_recent_and_class_shares_at_the_whole_revision() -> None:
     ill = counted(3000, greatest=99.0, classes=(3000, 0, 0))
     recent = {o.gate: o.finding.verdict for o in judge_live(counted(100), ill, FULL_POLICY)}
     assert (recent["logit_range"], recent["class_balance"]) == (Verdict.PASSED, Verdict.FAILED)
@@ -116,9 +116,9 @@ def test_windows_add_up() -> None:
 
 
 def test_the_full_policy_says_the_thresholds_and_one_without_a_live_part_has_the_same() -> None:
-    assert live_part(FULL_POLICY) == live_part(SEED_POLICY) == DEFAULT_LIVE
+    assert live_part(FULL_POLICY) == live_part(BASELINE_POLICY) == DEFAULT_LIVE
     assert checked_policy(FULL_POLICY) == FULL_POLICY
-    assert "live" not in checked_policy(SEED_POLICY)
+    assert "live" not in checked_policy(BASELINE_POLICY)
 
 
 def test_a_policy_sets_them_and_they_decide() -> None:

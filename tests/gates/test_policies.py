@@ -14,7 +14,7 @@ from audit.services import verify
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, Unavailable
 from gates import services
 from gates.models import GatePolicy, PolicyAdoption
-from gates.policy import FULL_POLICY, SEED_POLICY
+from gates.policy import BASELINE_POLICY, FULL_POLICY
 from gates.services import policies
 from tests import factories
 
@@ -43,9 +43,9 @@ def forget_policies() -> None:
     triggers.install()
 
 
-def test_the_service_starts_under_the_seeds_own_thresholds_and_goes_on_to_every_gate() -> None:
+def test_the_service_starts_under_the_baseline_thresholds_and_goes_on_to_every_gate() -> None:
     seed, full = GatePolicy.objects.order_by("number")
-    assert (seed.number, seed.document) == (1, SEED_POLICY)
+    assert (seed.number, seed.document) == (1, BASELINE_POLICY)
     assert (seed.proposed_by, seed.adoptions.get().adopted_by) == ("the seed plan", "the seed plan")
     assert (full.number, full.document) == (2, FULL_POLICY)
     assert full.proposed_by != full.adoptions.get().adopted_by
@@ -66,11 +66,11 @@ def test_migrating_again_changes_nothing() -> None:
     assert AuditEvent.objects.count() == events
 
 
-def only_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database of the time when there was the seed's policy alone."""
+def only_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of the time when there was the baseline policy alone."""
     forget_policies()
     with monkeypatch.context() as earlier:
-        earlier.setattr(policies, "FULL_POLICY", SEED_POLICY)
+        earlier.setattr(policies, "FULL_POLICY", BASELINE_POLICY)
         services.ensure_own_policies()
     assert services.policy_in_force().number == GatePolicy.objects.get().number == 1
 
@@ -78,7 +78,7 @@ def only_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upgrade_adopts_every_gate_where_nobody_has_proposed_a_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    only_the_seeds(monkeypatch)
+    only_the_baseline(monkeypatch)
     services.ensure_own_policies()
     assert services.policy_in_force().number == 2
     assert services.policy_in_force().document == FULL_POLICY
@@ -89,8 +89,8 @@ def test_an_upgrade_adopts_every_gate_where_nobody_has_proposed_a_policy(
 def test_an_upgrade_only_proposes_where_a_person_has_proposed_a_policy(
     monkeypatch: pytest.MonkeyPatch, is_adopted: bool
 ) -> None:
-    only_the_seeds(monkeypatch)
-    stricter = deepcopy(dict(SEED_POLICY))
+    only_the_baseline(monkeypatch)
+    stricter = deepcopy(dict(BASELINE_POLICY))
     stricter["gates"]["accuracy"]["above"] = 0.7
     theirs = services.propose_policy(stricter, actor=ANNA, reason="more is needed")
     if is_adopted:
@@ -125,10 +125,10 @@ def test_a_loosened_threshold_is_named_in_the_events() -> None:
     policy = services.propose_policy(full_with("accuracy", above=0.3), actor=ANNA, reason="to see")
     services.adopt_policy(policy, actor=ARTHUR, reason="for a week")
     for event in AuditEvent.objects.filter(object_id=str(policy.pk), object_type="gatepolicy"):
-        assert "accuracy: above is 0.3; the seed's plan says 0.65." in event.body
+        assert "accuracy: above is 0.3; the baseline says 0.65." in event.body
 
 
-def test_what_is_less_than_the_full_policy_is_named_apart_from_what_is_less_than_the_seeds() -> None:
+def test_what_is_less_than_the_full_policy_is_named_apart_from_what_is_less_than_the_baseline() -> None:
     services.propose_policy(full_with("skill", required=False), actor=ANNA, reason="to see")
     detail = json.loads(AuditEvent.objects.get(kind="gatepolicy.proposed", actor="anna").body)["detail"]
     assert (detail["loosened"], detail["eased"]) == (

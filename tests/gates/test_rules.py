@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidInput
 from gates.policy import (
+    BASELINE_NAMES,
+    BASELINE_POLICY,
     FULL_POLICY,
     GATES,
-    SEED_NAMES,
-    SEED_POLICY,
     GateOutcome,
     Verdict,
     checked_policy,
@@ -73,12 +73,12 @@ NEEDS: dict[str, list[str]] = {
             for field in ("", "/digest", "/verdict", "/simulated")
         ),
     ],
-    "causality": [
-        "causality",
-        "causality/rows",
-        "causality/columns_differing",
-        "causality/largest_difference",
-        "causality/problem",
+    "lookahead": [
+        "lookahead",
+        "lookahead/rows",
+        "lookahead/columns_differing",
+        "lookahead/largest_difference",
+        "lookahead/problem",
     ],
     "window": [
         "windows",
@@ -110,7 +110,7 @@ NEEDS: dict[str, list[str]] = {
         "reload/reported/loss",
         "reload/reported/accuracy",
         "reload/reported/rows",
-        "reload/reported/epoch",
+        "reload/reported/revision",
         "reload/recomputed",
         "reload/recomputed/loss",
         "reload/recomputed/accuracy",
@@ -254,7 +254,7 @@ def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, d
 def test_a_policy_of_whatever_form_passes_nothing_it_does_not_set(policy: Any) -> None:
     outcomes = evaluate(known(healthy("BTC")), policy)
     assert overall(outcomes) == Verdict.ERROR
-    assert all(outcome.is_required for outcome in outcomes if outcome.gate in SEED_NAMES)
+    assert all(outcome.is_required for outcome in outcomes if outcome.gate in BASELINE_NAMES)
 
 
 def outcomes_of(*verdicts: tuple[Verdict, bool]) -> list[GateOutcome]:
@@ -289,7 +289,7 @@ def test_the_worst_required_word_is_the_verdict(
 
 
 def test_an_unknown_gate_is_an_error() -> None:
-    policy = with_value(dict(SEED_POLICY), ("gates", "vibes"), {"required": True})
+    policy = with_value(dict(BASELINE_POLICY), ("gates", "vibes"), {"required": True})
     outcomes = evaluate(healthy("BTC"), policy)
     assert outcomes[-1].verdict == Verdict.ERROR
     assert "'vibes', which this code does not know" in outcomes[-1].sentence
@@ -304,7 +304,7 @@ def test_an_empty_policy_is_an_error_gate_by_gate(policy: dict[str, Any]) -> Non
 
 
 def test_a_measuring_that_failed_is_an_error_at_every_gate_with_the_reason() -> None:
-    outcomes = evaluate({"coin": "ETH"}, SEED_POLICY, failure="it took longer than 600 s")
+    outcomes = evaluate({"coin": "ETH"}, BASELINE_POLICY, failure="it took longer than 600 s")
     assert {outcome.verdict for outcome in outcomes} == {Verdict.ERROR}
     assert outcomes[0].sentence == "ETH could not be measured: it took longer than 600 s"
     assert {outcome.observed for outcome in outcomes} == {"not measured: it took longer than 600 s"}
@@ -320,7 +320,7 @@ def test_what_could_not_be_measured_says_why_where_its_figure_would_stand() -> N
 
 
 def policy_with(path: str, value: Any) -> dict[str, Any]:
-    return with_value(deepcopy(dict(SEED_POLICY)), tuple(path.split("/")), value)
+    return with_value(deepcopy(dict(BASELINE_POLICY)), tuple(path.split("/")), value)
 
 
 BAD_POLICIES = [
@@ -328,13 +328,13 @@ BAD_POLICIES = [
     ("of another format", policy_with("format", 2), "format 1"),
     ("with a field nobody knows", policy_with("note", "hi"), "no field note"),
     ("naming no gate", {"format": 1, "gates": {}}, "names no gate"),
-    ("lacking a seed gate", without(dict(SEED_POLICY), ("gates", "scaler")), "scaler is one of the seed's gates"),
+    ("lacking a baseline gate", without(dict(BASELINE_POLICY), ("gates", "scaler")), "scaler is a baseline gate"),
     ("with a seed gate only advised", policy_with("gates/accuracy/required", False), "must be required"),
     ("that does not say whether a gate is required", policy_with("gates/bundle", {}), "whether it is required"),
     ("with a gate that is no document", policy_with("gates/bundle", True), "bundle must be a document"),
     ("with a gate nobody knows", policy_with("gates/vibes", {"required": True}), "no gate 'vibes'"),
     ("with a threshold nobody knows", policy_with("gates/bundle/mood", 1), "bundle has no 'mood'"),
-    ("lacking a threshold", without(dict(SEED_POLICY), ("gates", "accuracy", "above")), "above is missing"),
+    ("lacking a threshold", without(dict(BASELINE_POLICY), ("gates", "accuracy", "above")), "above is missing"),
     ("with a word for a number", policy_with("gates/accuracy/above", "0.65"), "must be a number"),
     ("with a yes for a number", policy_with("gates/accuracy/above", True), "must be a number"),
     ("with NaN for a number", policy_with("gates/accuracy/above", math.nan), "must lie between"),
@@ -353,23 +353,23 @@ def test_no_policy_is(document: Any, says: str) -> None:
         checked_policy(document)
 
 
-def test_the_seeds_policy_is_sound_and_loosens_nothing() -> None:
-    assert checked_policy(SEED_POLICY) == SEED_POLICY
-    assert loosened(SEED_POLICY) == []
+def test_the_baseline_policy_is_sound_and_loosens_nothing() -> None:
+    assert checked_policy(BASELINE_POLICY) == BASELINE_POLICY
+    assert loosened(BASELINE_POLICY) == []
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("gates/accuracy/above", 0.5, "accuracy: above is 0.5; the seed's plan says 0.65."),
+        ("gates/accuracy/above", 0.5, "accuracy: above is 0.5; the baseline says 0.65."),
         (
             "gates/accuracy/judged_by",
             "point",
-            "accuracy: judged by is point; the seed's plan says lower bound.",
+            "accuracy: judged by is point; the baseline says lower bound.",
         ),
-        ("gates/confidence/level", 0.95, "confidence: level is 0.95; the seed's plan says 0.9."),
-        ("gates/class_balance/least", 0.1, "class_balance: least is 0.1; the seed's plan says 0.2."),
-        ("gates/logit_range/least", -20, "logit_range: least is -20; the seed's plan says -10."),
+        ("gates/confidence/level", 0.95, "confidence: level is 0.95; the baseline says 0.9."),
+        ("gates/class_balance/least", 0.1, "class_balance: least is 0.1; the baseline says 0.2."),
+        ("gates/logit_range/least", -20, "logit_range: least is -20; the baseline says -10."),
     ],
 )
 def test_what_is_looser_than_the_seed_is_said(path: str, value: Any, says: str) -> None:
@@ -384,9 +384,9 @@ def test_what_is_stricter_loosens_nothing(path: str, value: Any) -> None:
     assert loosened(policy_with(path, value)) == []
 
 
-def test_leaving_a_seed_gate_out_loosens_it() -> None:
-    assert loosened(without(dict(SEED_POLICY), ("gates", "scaler"))) == [
-        "scaler is not required; the seed's plan requires it."
+def test_leaving_a_baseline_gate_out_loosens_it() -> None:
+    assert loosened(without(dict(BASELINE_POLICY), ("gates", "scaler"))) == [
+        "scaler is not required; the baseline requires it."
     ]
 
 
@@ -394,19 +394,19 @@ def full_with(path: str, value: Any) -> dict[str, Any]:
     return with_value(deepcopy(dict(FULL_POLICY)), tuple(path.split("/")), value)
 
 
-def test_the_full_policy_is_sound_asks_what_the_seed_asks_and_eases_nothing() -> None:
+def test_the_full_policy_is_sound_asks_what_the_baseline_asks_and_eases_nothing() -> None:
     assert checked_policy(FULL_POLICY) == FULL_POLICY
     assert (loosened(FULL_POLICY), eased(FULL_POLICY)) == ([], [])
-    assert {name: FULL_POLICY["gates"][name] for name in SEED_POLICY["gates"]} == SEED_POLICY["gates"]
+    assert {name: FULL_POLICY["gates"][name] for name in BASELINE_POLICY["gates"]} == BASELINE_POLICY["gates"]
     advisory = {name for name, entry in FULL_POLICY["gates"].items() if not entry["required"]}
     assert advisory == {"calibration", "stability", "latency", "drift"}
 
 
-def test_the_seeds_own_policy_loosens_nothing_and_says_what_it_leaves_out() -> None:
-    assert loosened(SEED_POLICY) == []
-    assert eased(SEED_POLICY)[0] == "candles is not required; the full policy requires it."
-    assert eased(SEED_POLICY)[-1] == "drift is left out; the full policy takes it as advice."
-    assert len(eased(SEED_POLICY)) == len(GATES) - len(SEED_POLICY["gates"])
+def test_the_baseline_policy_loosens_nothing_and_says_what_it_leaves_out() -> None:
+    assert loosened(BASELINE_POLICY) == []
+    assert eased(BASELINE_POLICY)[0] == "candles is not required; the full policy requires it."
+    assert eased(BASELINE_POLICY)[-1] == "drift is left out; the full policy takes it as advice."
+    assert len(eased(BASELINE_POLICY)) == len(GATES) - len(BASELINE_POLICY["gates"])
 
 
 @pytest.mark.parametrize(

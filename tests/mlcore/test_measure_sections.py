@@ -32,7 +32,7 @@ from mlcore.fitting.recipes import RECIPES
 from tests.mlcore.conftest import WriteBundle
 
 SECTIONS = (
-    "windows", "schema", "reload", "causality", "skill", "calibration", "stability", "drift", "latency",
+    "windows", "schema", "reload", "lookahead", "skill", "calibration", "stability", "drift", "latency",
 )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_without_a_baseline_it_says_that_there_was_none(v7_bundle: Bundle, marke
 
 
 def test_features_computed_without_the_future_are_those_of_the_whole_series(healthy: dict[str, Any]) -> None:
-    assert healthy["causality"] == {
+    assert healthy["lookahead"] == {
         "problem": None, "rows": 64 + 512, "columns_differing": [], "largest_difference": 0.0
     }  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_a_feature_that_sees_one_bar_ahead_is_named(
         return np.concatenate([values[..., 1:], values[..., -1:]], axis=-1)
 
     monkeypatch.setitem(indicators._FORMULAS, "rsi_14", replace(honest, values=leaking))
-    found = asked(lookahead.causality, v7_bundle, market[:bars])
+    found = asked(lookahead.lookahead, v7_bundle, market[:bars])
     assert found["columns_differing"] == ["rsi_14"]
     assert found["largest_difference"] > 0.1
 
@@ -549,7 +549,7 @@ def test_a_model_that_does_not_load_leaves_what_needs_none_of_it(
     (copy / MODEL_FILE).write_bytes(b"hello")
     found = measure.measure(copy, market, expected_digest=v7_bundle.digest)
     fine = {name for name in SECTIONS if found[name]["problem"] is None}
-    assert fine == {"windows", "schema", "causality", "drift"}
+    assert fine == {"windows", "schema", "lookahead", "drift"}
     for name in set(SECTIONS) - fine:
         assert set(found[name]) - {"problem"}
         assert all(value is None for key, value in found[name].items() if key != "problem")

@@ -39,7 +39,7 @@ PEOPLE = {
     "norma": [],
 }
 STAFF = "ada"
-FULL = "epoch 3 is in use but not kept for a restart: the cache's disk is full (ENOSPC)"
+FULL = "revision 3 is in use but not kept for a restart: the cache's disk is full (ENOSPC)"
 
 
 @dataclass
@@ -195,13 +195,13 @@ def live_windows() -> None:
     assert now is not None
     start = timezone.now() - timedelta(hours=2)
     for number, (coin, turn) in enumerate(itertools.product(scenarios.COINS, range(8))):
-        told(now.epoch, coin, start + timedelta(minutes=15 * turn), _predicted(number))
+        told(now.revision, coin, start + timedelta(minutes=15 * turn), _predicted(number))
     for turn in range(4):
         told(1, "BTC", start - timedelta(minutes=15 * turn), _predicted_by_v6(turn))
 
 
-def told(epoch: int, coin: str, at: datetime, tally: Tally) -> None:
-    posted = services.Posted("desk-1", epoch, coin, at, at + timedelta(minutes=1), tally)
+def told(revision: int, coin: str, at: datetime, tally: Tally) -> None:
+    posted = services.Posted("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
     services.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 
@@ -222,10 +222,12 @@ def troubled_bots() -> None:
     """A bot in each kind of trouble, as none is in the scene itself."""
     now = pointer.current()
     assert now is not None
-    heard_of("trader", "desk-3", epoch=now.epoch - 1, release=None, line=None, bundles={}, last_error=FULL)
-    heard_of("trader", "desk-4", epoch=now.epoch + 4, stale_since=timezone.now() - timedelta(hours=2))
+    heard_of(
+        "trader", "desk-3", revision=now.revision - 1, release=None, line=None, bundles={}, last_error=FULL
+    )
+    heard_of("trader", "desk-4", revision=now.revision + 4, stale_since=timezone.now() - timedelta(hours=2))
     heard_of("paper", "cellar")
-    none = dict.fromkeys(("service", "epoch", "line", "release"))
+    none = dict.fromkeys(("service", "revision", "line", "release"))
     heard_of("paper", "new", **none, bundles={})
     Bot.objects.exclude(instance="cellar").update(last_heard_at=timezone.now() + timedelta(minutes=10))
     Bot.objects.filter(instance="cellar").update(last_heard_at=timezone.now() - timedelta(hours=3))
@@ -334,10 +336,10 @@ def failed_run(dataset: Dataset) -> TrainingRun:
 
 def approved(release: Release) -> None:
     """The awaiting release swapped in, so that something passed is live."""
-    services.approve(release, actor=APPROVER, reason="every gate passed for every coin", epoch=_epoch())
+    services.approve(release, actor=APPROVER, reason="every gate passed for every coin", revision=_revision())
 
 
-def _epoch() -> int:
+def _revision() -> int:
     now = pointer.current()
     assert now is not None
-    return now.epoch
+    return now.revision

@@ -24,7 +24,7 @@ def shown(signed_in: SignedIn, path: str = "/bots/") -> str:
 
 
 def test_the_board_says_how_many_bots_run_what_they_must(desk: scene.Scene, signed_in: SignedIn) -> None:
-    assert re.search(r"Bots 3 of 3 bots on epoch \d+", shown(signed_in, "/"))
+    assert re.search(r"Bots 3 of 3 bots on revision \d+", shown(signed_in, "/"))
 
 
 def test_board_and_approval_say_how_many_are_ready(desk: scene.Scene, signed_in: SignedIn) -> None:
@@ -48,7 +48,7 @@ def test_board_and_page_say_which_bots_a_pin_would_cost_a_download(
 
 def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: SignedIn) -> None:
     page = shown(signed_in)
-    assert f"What every bot must run v5 release {desk.fallback.pk} · epoch 2" in page
+    assert f"What every bot must run v5 release {desk.fallback.pk} · revision 2" in page
     assert page.count("3 as released") == 3
     assert re.search(
         r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",
@@ -62,12 +62,12 @@ def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: Signe
     assert [page.index(name) for name in ("desk-4", "cellar", "desk-1")] == sorted(
         page.index(name) for name in ("desk-4", "cellar", "desk-1")
     )
-    assert "Differs: this service never had epoch 6." in page
+    assert "Differs: this service never had revision 6." in page
     assert "Stale since 2 hours ago" in page
-    assert "Its last error: epoch 3 is in use but not kept" in page
+    assert "Its last error: revision 3 is in use but not kept" in page
     assert re.search(r"paper new following – no model none", page)
     assert {trouble.name for trouble in detect.troubles()} >= {"mixture", "silent"}
-    assert "What a bot runs is not what its epoch's release holds" in shown(signed_in, "/")
+    assert "What a bot runs is not what its revision's release holds" in shown(signed_in, "/")
 
 
 def test_a_bots_own_words_are_shown_as_text(desk: scene.Scene, signed_in: SignedIn) -> None:
@@ -93,7 +93,7 @@ def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
     assert client.get(again[1], headers=htmx).status_code == 204
     Bot.objects.filter(instance="lab").update(ready_for=desk.awaiting.pk)
     assert client.get(again[1], headers=htmx).status_code == 200
-    Bot.objects.filter(instance="lab").update(epoch=1)
+    Bot.objects.filter(instance="lab").update(revision=1)
     assert 'hx-trigger="every 2s"' in client.get("/bots/").content.decode()
 
 

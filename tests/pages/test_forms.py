@@ -17,7 +17,7 @@ from gates import services as gates
 from gates.catalogue.live import DEFAULT_LIVE
 from gates.catalogue.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
-from gates.policy import GATES, SEED_NAMES
+from gates.policy import BASELINE_NAMES, GATES
 from gates.services import policy_in_force
 from tests import checkpoints, factories
 from tests.pages import scene
@@ -150,14 +150,16 @@ class TestLaunching:
 
 class TestDeciding:
     def test_approving_moves_the_pointer(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        epoch = _epoch()
+        revision = _revision()
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed", "epoch": epoch}, follow=True
+            f"/releases/{desk.awaiting.pk}/approve/",
+            {"reason": "all passed", "revision": revision},
+            follow=True,
         )
         now = pointer.current()
-        assert now and (now.epoch, now.release, now.moved_by) == (epoch + 1, desk.awaiting, "anna")
+        assert now and (now.revision, now.release, now.moved_by) == (revision + 1, desk.awaiting, "anna")
         assert said(answer) == [
-            f"Approved: every bot must run v7_fixed of release {desk.awaiting.pk} (epoch {epoch + 1})."
+            f"Approved: every bot must run v7_fixed of release {desk.awaiting.pk} (revision {revision + 1})."
         ]
 
     def test_a_policy_that_came_into_force_since_says_before_what_an_approval_would_come_to(
@@ -177,27 +179,29 @@ class TestDeciding:
         assert (answer["policy"], answer["passes"]) == (proposed.number, False)
         assert answer["against"][0].startswith("BTC accuracy failed: ")
 
-    def test_the_form_carries_the_epoch_its_page_showed(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
-        assert f'<input type="hidden" name="epoch" value="{_epoch()}">' in page
-
-    def test_an_approval_of_an_old_epoch_shows_what_is_now_and_keeps_the_reason(
+    def test_the_form_carries_the_revision_its_page_showed(
         self, desk: scene.Scene, signed_in: SignedIn
     ) -> None:
-        now = _epoch()
+        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        assert f'<input type="hidden" name="revision" value="{_revision()}">' in page
+
+    def test_an_approval_of_an_old_revision_shows_what_is_now_and_keeps_the_reason(
+        self, desk: scene.Scene, signed_in: SignedIn
+    ) -> None:
+        now = _revision()
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed, I looked", "epoch": now - 1}
+            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed, I looked", "revision": now - 1}
         )
         assert answer.status_code == 409
-        assert f"you saw epoch {now - 1}, it is {now}" in text(answer)
+        assert f"you saw revision {now - 1}, it is {now}" in text(answer)
         assert "all passed, I looked" in text(answer)
-        assert f'name="epoch" value="{now}"' in text(answer)
-        assert _epoch() == now
+        assert f'name="revision" value="{now}"' in text(answer)
+        assert _revision() == now
 
     @pytest.mark.parametrize("action", ["approve", "decline"])
     def test_takes_a_reason(self, action: str, desk: scene.Scene, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/{action}/", {"reason": " ", "epoch": _epoch()}
+            f"/releases/{desk.awaiting.pk}/{action}/", {"reason": " ", "revision": _revision()}
         )
         assert answer.status_code == 400
         assert "Give a reason: it stands in the audit history." in text(answer)
@@ -209,7 +213,7 @@ class TestDeciding:
         path = f"/releases/{desk.awaiting.pk}/"
         client = signed_in(name)
         assert f'action="{path}{action}/"' not in text(client.get(path))
-        answer = client.post(f"{path}{action}/", {"reason": "I want it", "epoch": _epoch()})
+        answer = client.post(f"{path}{action}/", {"reason": "I want it", "revision": _revision()})
         assert answer.status_code == 403
         assert "that takes the approver role" in text(answer) and "I want it" in text(answer)
 
@@ -226,7 +230,7 @@ class TestDeciding:
         client = signed_in("ada")
         client.post("/launch/", LAUNCH)
         mine = Release.objects.latest("id")
-        answer = client.post(f"/releases/{mine.pk}/approve/", {"reason": "mine", "epoch": _epoch()})
+        answer = client.post(f"/releases/{mine.pk}/approve/", {"reason": "mine", "revision": _revision()})
         assert answer.status_code == 403 and "it takes another person" in text(answer)
 
     def test_cancelling_ends_a_release_being_built(self, desk: scene.Scene, signed_in: SignedIn) -> None:
@@ -244,7 +248,7 @@ class TestDeciding:
 
     def test_what_is_settled_cannot_be_settled_again(self, desk: scene.Scene, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
-            f"/releases/{desk.rejected.pk}/approve/", {"reason": "please", "epoch": _epoch()}
+            f"/releases/{desk.rejected.pk}/approve/", {"reason": "please", "revision": _revision()}
         )
         assert answer.status_code == 409 and "it cannot be approved" in text(answer)
 
@@ -252,7 +256,7 @@ class TestDeciding:
         self, desk: scene.Scene, signed_in: SignedIn
     ) -> None:
         signed_in("victor").post(
-            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "me too", "epoch": _epoch()}
+            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "me too", "revision": _revision()}
         )
         assert AuditEvent.objects.latest("seq").kind == "release.approve.refused"
         assert "approve refused" in text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
@@ -266,7 +270,7 @@ class TestPinning:
         answer = client.post("/pin/", {"reason": "it behaves oddly"}, follow=True)
         now = pointer.current()
         assert now and (now.kind, now.release, now.reason) == ("pin", desk.fallback, "it behaves oddly")
-        assert said(answer) == [f"Pinned: every bot must run v5 (epoch {now.epoch})."]
+        assert said(answer) == [f"Pinned: every bot must run v5 (revision {now.revision})."]
         assert 'action="/pin/"' not in text(client.get("/"))
 
     def test_says_that_they_are_there_already(self, desk: scene.Scene, signed_in: SignedIn) -> None:
@@ -447,7 +451,7 @@ class TestPolicies:
         page = text(signed_in("anna").get("/policies/propose/"))
         for gate in GATES.values():
             assert f"<strong>{gate.name.replace('_', ' ')}</strong>" in page
-            assert (f'name="{gate.name}.standing"' in page) == (gate.name not in SEED_NAMES)
+            assert (f'name="{gate.name}.standing"' in page) == (gate.name not in BASELINE_NAMES)
             for parameter in gate.parameters:
                 assert f'name="{gate.name}.{parameter.name}"' in page
                 assert meaning(gate.name, parameter.name), f"{gate.name}.{parameter.name} means nothing yet"
@@ -506,7 +510,7 @@ class TestPolicies:
     ) -> None:
         client = signed_in("anna")
         fields = _policy_fields(client, "/policies/propose/?from=1")
-        client.post("/policies/propose/?from=1", {**fields, "reason": "the plan alone"})
+        client.post("/policies/propose/?from=1", {**fields, "reason": "the baseline alone"})
         assert GatePolicy.objects.latest("number").document == GatePolicy.objects.get(number=1).document
 
     def test_keeps_what_was_typed_and_says_what_is_wrong(
@@ -603,10 +607,10 @@ def test_nobody_is_offered_a_launch_who_may_not_launch(
     assert 'href="/launch/' in text(signed_in("olivia").get("/releases/"))
 
 
-def _epoch() -> int:
+def _revision() -> int:
     now = pointer.current()
     assert now is not None
-    return now.epoch
+    return now.revision
 
 
 def _upload(data: bytes) -> SimpleUploadedFile:

@@ -65,7 +65,7 @@ def candles() -> pl.DataFrame:
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> list[Release]:
-    """Three releases of the line v7_fixed that differ in their seed, one epoch each."""
+    """Three releases of the line v7_fixed that differ in their seed, one revision each."""
     recipe = RECIPES["v7_fixed"].with_parameters(epochs=1)
     prepared = {coin: prepare(simulate(coin, bars=4_000, drift=1.2, seed=1), recipe) for coin in COINS}
     root = tmp_path_factory.mktemp("releases")

@@ -57,7 +57,7 @@ class Gate:
     signers: list[CryptoSigner] = field(default_factory=lambda: [CryptoSigner.generate_ed25519()])
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     tamper: Callable[[dict[str, Any]], None] = lambda envelope: None
-    epoch: int = 0
+    revision: int = 0
     release: Release | None = None
     edit: Callable[[dict[str, Any]], None] = lambda document: None
     files: dict[str, bytes | str] = field(default_factory=dict)
@@ -88,11 +88,11 @@ class Gate:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def point_at(self, release: Release | None, *, epoch: int | None = None) -> None:
-        """Move the pointer; None is offline. The epoch is the next one unless given. What is in use awaits nothing more."""
+    def point_at(self, release: Release | None, *, revision: int | None = None) -> None:
+        """Move the pointer; None is offline. The revision is the next one unless given."""
         self._offer(release)
         with self._moving:
-            self.epoch = self.epoch + 1 if epoch is None else epoch
+            self.revision = self.revision + 1 if revision is None else revision
             self.release = release
             if self.announced is release:
                 self.announced = None
@@ -123,18 +123,18 @@ class Gate:
         )
         document = {
             "service": self.service,
-            "epoch": self.epoch,
+            "revision": self.revision,
             "line": self.release.line if self.release else None,
             "release": self.release.number if self.release else None,
             "moved_at": "2026-11-22T08:00:00Z",
             "reason": "a test moved it",
             "simulated": True,
             "policy": {"number": 1, "loosened": []},
-            "audit": {"seq": self.epoch, "hash": "00"},
+            "audit": {"seq": self.revision, "hash": "00"},
             "models": models,
             "issued_at": self.issued_at.isoformat(),
             "expires_at": (self.issued_at + VALID_FOR).isoformat(),
-            "audit_head": {"seq": self.epoch, "hash": "00"},
+            "audit_head": {"seq": self.revision, "hash": "00"},
             "coins": list(models),
             "next": _announced(self.announced) if self.announced else None,
             "fallback": _announced(self.fallback) if self.fallback else None,
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*gate.answers[self.path])
         elif self.path == HEARTBEAT_PATH:
             gate.heartbeats.append(json.loads(body))
-            self._say({"heartbeat_seconds": 1, "epoch": gate.epoch, "next": None}, 200)
+            self._say({"heartbeat_seconds": 1, "revision": gate.revision, "next": None}, 200)
         elif self.path == WINDOWS_PATH:
             gate.windows.append(json.loads(body))
             self._say({"accepted": True}, 201)
@@ -245,15 +245,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"retry: 2000\n\n")
         self.close_connection = True
         while not (gate.is_away or gate.let_go.wait(0.005)):
-            said = gate.epoch, gate.release, gate.announced, gate.fallback, gate.issued_at
-            if gate.epoch and said != sent:
+            said = gate.revision, gate.release, gate.announced, gate.fallback, gate.issued_at
+            if gate.revision and said != sent:
                 sent = said
                 with suppress(OSError):
-                    self.wfile.write(b"id: %d\nevent: snapshot\ndata: %b\n\n" % (gate.epoch, gate.envelope()))
+                    self.wfile.write(
+                        b"id: %d\nevent: snapshot\ndata: %b\n\n" % (gate.revision, gate.envelope())
+                    )
 
     def _snapshot(self) -> None:
         self.gate.before_snapshot()
-        if self.gate.epoch == 0:
+        if self.gate.revision == 0:
             self._problem(503, "no pointer yet")
             return
         body = self.gate.envelope()

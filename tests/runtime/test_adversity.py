@@ -25,7 +25,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from runtime import Active, AnswerExpired, CacheFailed, Client, EnvelopeRefused
-from runtime.errors import ClientError, EpochRefused, FileRefused, SetRefused
+from runtime.errors import ClientError, FileRefused, RevisionRefused, SetRefused
 from runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.gate import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Gate, Release
@@ -43,7 +43,7 @@ client.watch(lambda active: print(active.release, flush=True), every_s=0.02)
 
 @pytest.fixture
 def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
-    """A bot on the release `old`, epoch 1."""
+    """A bot on the release `old`, revision 1."""
     gate.point_at(old)
     client = bot()
     assert client.refresh().problem is None
@@ -108,7 +108,7 @@ def test_a_replayed_old_envelope(
     gate.answers[SIGNED_PATH] = (200, {}, replayed)
     event = b"id: 1\nevent: snapshot\ndata: " + replayed + b"\n\n"
     gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, event)
-    stays(client, EpochRefused, "epoch 1", "epoch 3 was seen already")
+    stays(client, RevisionRefused, "revision 1", "revision 3 was seen already")
 
 
 def test_a_wrong_key(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
@@ -235,7 +235,7 @@ def test_a_full_disk_holds_up_no_move_to_a_release_that_was_fetched_ahead(
     with full_disk():
         problem = client.refresh().problem
     assert release_of(client) == new
-    assert "epoch 2 is in use but not kept for a restart" in str(problem)
+    assert "revision 2 is in use but not kept for a restart" in str(problem)
     assert client.refresh().problem is None
     gate.stop()
     assert release_of(bot()) == new
@@ -262,8 +262,8 @@ def test_the_cache_is_killed_in_mid_write(
             assert child.stdout is not None
             assert child.stdout.readline()
             for _ in range(moments.randrange(1, 6)):
-                gate.point_at(releases[gate.epoch % 3])
-                gate.announce(releases[(gate.epoch + 1) % 3])
+                gate.point_at(releases[gate.revision % 3])
+                gate.announce(releases[(gate.revision + 1) % 3])
                 time.sleep(moments.uniform(0, 0.05))
             child.send_signal(signal.SIGKILL)
         gate.is_away = True
@@ -272,5 +272,5 @@ def test_the_cache_is_killed_in_mid_write(
         gate.is_away = False
     client = bot()
     assert client.refresh().problem is None
-    assert client.active.epoch == gate.epoch
+    assert client.active.revision == gate.revision
     assert list((cache_dir / "unfinished").iterdir()) == []

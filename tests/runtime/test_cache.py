@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from runtime import CacheFailed
-from runtime.errors import EpochRefused
+from runtime.errors import RevisionRefused
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
 
@@ -29,7 +29,7 @@ from runtime import Client
 
 client = Client(*sys.argv[1:], timeout_s=20)
 while True:
-    print(client.refresh().epoch, flush=True)
+    print(client.refresh().revision, flush=True)
 """
 
 
@@ -241,14 +241,14 @@ def test_a_pointer_on_disk_that_was_edited_is_not_followed(
     assert words in decision.reason
 
 
-def test_a_lost_file_of_epochs_opens_no_door_to_old_ones(
+def test_a_lost_file_of_revisions_opens_no_door_to_old_ones(
     gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
 ) -> None:
-    gate.point_at(old, epoch=5)
+    gate.point_at(old, revision=5)
     bot().refresh()
     (cache_dir / "marks.json").unlink()
-    gate.point_at(new, epoch=4)
-    assert isinstance(bot().refresh().problem, EpochRefused)
+    gate.point_at(new, revision=4)
+    assert isinstance(bot().refresh().problem, RevisionRefused)
 
 
 def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
@@ -336,7 +336,7 @@ def test_a_bot_killed_in_the_middle_of_a_file_starts_from_the_set_before(
     gate.is_away = False
     gate.edit = lambda document: None
     gate.files[sha256] = new.file("ETH", "model.onnx")
-    gate.epoch += 1
+    gate.revision += 1
     client = bot()
     assert client.refresh().problem is None
     assert release_of(client) == new
@@ -354,7 +354,7 @@ def test_a_bot_killed_at_any_moment_starts_from_one_whole_release(
 ) -> None:
     """Each answer names another of three releases, so that the child downloads, writes and deletes all the time."""
     rotation = [old, new, newer]
-    gate.before_snapshot = lambda: gate.point_at(rotation[gate.epoch % 3])
+    gate.before_snapshot = lambda: gate.point_at(rotation[gate.revision % 3])
     moments = random.Random(7)
     for _ in range(4):
         gate.is_away = False
@@ -400,7 +400,7 @@ def test_a_full_disk_holds_no_bot_on_a_model_that_the_pointer_has_left(
     assert client.predict("BTC", candles).direction == "neutral"
     assert client.refresh().problem is None
     gate.stop()
-    assert bot().active.epoch == client.active.epoch
+    assert bot().active.revision == client.active.revision
 
 
 def test_a_folder_that_cannot_be_made_is_told_at_once(bot: MakeBot, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.runtime.gate import SIGNED_PATH, TOKEN, Gate, Release
 def test_a_decision_is_what_the_release_of_the_pointer_says(
     gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old, epoch=7)
+    gate.point_at(old, revision=7)
     client = bot()
     assert client.refresh().problem is None
     for coin in COINS:
@@ -29,7 +29,7 @@ def test_a_decision_is_what_the_release_of_the_pointer_says(
         decision = client.predict(coin, candles)
         assert dict(decision.probabilities) == said.probabilities
         assert decision.direction == said.direction
-        assert (decision.line, decision.release, decision.epoch) == (old.line, old.number, 7)
+        assert (decision.line, decision.release, decision.revision) == (old.line, old.number, 7)
         assert decision.bundle == Predictor(old.folders[coin]).digest
         assert decision.at == candles["timestamp"][-1]
         assert decision.is_simulated
@@ -74,7 +74,7 @@ def test_a_rollback_needs_no_download(
         client.refresh()
     before = len(gate.downloads())
     gate.point_at(old)
-    assert client.refresh().epoch == 3
+    assert client.refresh().revision == 3
     assert len(gate.downloads()) == before
     assert release_of(client) == old
 
@@ -119,11 +119,11 @@ def test_an_offline_pointer_means_neutral_at_once(
     client.refresh()
     gate.point_at(None)
     active = client.refresh()
-    assert (active.problem, active.has_model, active.epoch) == (None, False, 2)
+    assert (active.problem, active.has_model, active.revision) == (None, False, 2)
     decision = client.predict("BTC", candles)
     assert decision.direction == "neutral"
     assert dict(decision.probabilities) == {}
-    assert (decision.line, decision.release, decision.epoch) == (None, None, 2)
+    assert (decision.line, decision.release, decision.revision) == (None, None, 2)
     assert decision.reason == "no model: the pointer is offline (a test moved it)"
 
 

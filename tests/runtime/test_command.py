@@ -33,7 +33,7 @@ def test_predict_prints_the_decision_and_which_model_spoke(
     gate: Gate, old: Release, candle_file: str
 ) -> None:
     """As a process of its own, the way a person calls it."""
-    gate.point_at(old, epoch=7)
+    gate.point_at(old, revision=7)
     command = [sys.executable, "-m", "runtime", "predict", "--coin", "BTC", "--candles", candle_file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -41,7 +41,7 @@ def test_predict_prints_the_decision_and_which_model_spoke(
     assert said["direction"] in ("down", "neutral", "up")
     assert said["probabilities"].startswith("down 0.")
     assert said["line"] == f"{old.line}  (trained on a simulated market)"
-    assert (said["release"], said["epoch"]) == (str(old.number), "7")
+    assert (said["release"], said["revision"]) == (str(old.number), "7")
 
 
 def test_predict_as_json(
@@ -50,7 +50,7 @@ def test_predict_as_json(
     gate.point_at(old)
     assert main(["predict", "--coin", "ETH", "--candles", candle_file, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["coin"], said["line"], said["release"], said["epoch"]) == ("ETH", old.line, old.number, 1)
+    assert (said["coin"], said["line"], said["release"], said["revision"]) == ("ETH", old.line, old.number, 1)
     assert sum(said["probabilities"].values()) == pytest.approx(1)
     assert said["stale_since"] is None
 

@@ -1,4 +1,4 @@
-"""What is followed was signed by a key the bot was given by hand, lately, and never before another epoch."""
+"""What is followed was signed by a key the bot was given by hand, lately, and never before another revision."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 from runtime import AnswerExpired, Client, EnvelopeRefused, Misconfigured
-from runtime.errors import EpochRefused
+from runtime.errors import RevisionRefused
 from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.gate import SIGNED_PATH, VALID_FOR, Gate, Release
@@ -22,7 +22,7 @@ Tamper = Callable[[dict[str, Any]], None]
 
 @pytest.fixture
 def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
-    """A client that follows the release `old` since epoch 1."""
+    """A client that follows the release `old` since revision 1."""
     gate.point_at(old)
     client = bot()
     assert client.refresh().problem is None
@@ -35,7 +35,7 @@ def public(*signers: CryptoSigner) -> str:
 
 def says_another_release(sent: dict[str, Any]) -> None:
     payload = base64.b64decode(sent["payload"])
-    sent["payload"] = base64.b64encode(payload.replace(b'"epoch": 2', b'"epoch": 3')).decode()
+    sent["payload"] = base64.b64encode(payload.replace(b'"revision": 2', b'"revision": 3')).decode()
 
 
 def has_another_signature(sent: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_an_old_envelope_that_is_replayed_takes_nobody_back(
     gate.point_at(new)
     client.refresh()
     gate.answers[SIGNED_PATH] = (200, {}, kept)
-    assert isinstance(client.refresh().problem, EpochRefused)
+    assert isinstance(client.refresh().problem, RevisionRefused)
     assert release_of(client) == new
 
 

@@ -38,7 +38,7 @@ def test_the_example_bot_follows_a_move_and_tells_the_service(
             lines = islice(iter(child.stdout.readline, ""), 2_000)
             assert any(re.match(r"BTC \w+ 0\.\d\d  release 1", line) for line in lines)
             gate.point_at(new)
-            assert any(line.startswith("now: v7_fixed, release 2, epoch 2") for line in lines)
+            assert any(line.startswith("now: v7_fixed, release 2, revision 2") for line in lines)
             assert any(re.match(r"ETH \w+ 0\.\d\d  release 2", line) for line in lines)
         finally:
             child.kill()

@@ -10,9 +10,9 @@ import pytest
 from runtime import Client, Misconfigured
 from runtime.errors import (
     EnvelopeRefused,
-    EpochRefused,
     FileRefused,
     NotAuthorised,
+    RevisionRefused,
     ServiceUnavailable,
     SetRefused,
     SnapshotRefused,
@@ -25,7 +25,7 @@ Refuses = Callable[..., None]
 
 @pytest.fixture
 def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
-    """A client that follows the release `old` since epoch 1."""
+    """A client that follows the release `old` since revision 1."""
     gate.point_at(old)
     client = bot()
     assert client.refresh().problem is None
@@ -210,55 +210,55 @@ def test_a_set_that_is_not_the_coins_of_the_release(
     refuses(client, SnapshotRefused, words)
 
 
-def test_a_lower_epoch_of_the_same_service(
+def test_a_lower_revision_of_the_same_service(
     gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(old, epoch=5)
+    gate.point_at(old, revision=5)
     client.refresh()
-    gate.point_at(new, epoch=4)
-    refuses(client, EpochRefused, "epoch 4", "epoch 5 was seen already")
+    gate.point_at(new, revision=4)
+    refuses(client, RevisionRefused, "revision 4", "revision 5 was seen already")
 
 
-def test_a_lower_epoch_is_remembered_over_a_restart(
+def test_a_lower_revision_is_remembered_over_a_restart(
     gate: Gate, bot: MakeBot, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(old, epoch=5)
+    gate.point_at(old, revision=5)
     bot().refresh()
-    gate.point_at(new, epoch=4)
-    refuses(bot(), EpochRefused, "epoch 5 was seen already")
+    gate.point_at(new, revision=4)
+    refuses(bot(), RevisionRefused, "revision 5 was seen already")
 
 
-def test_an_epoch_that_was_seen_but_could_not_be_followed_counts_as_seen(
+def test_a_revision_that_was_seen_but_could_not_be_followed_counts_as_seen(
     gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(new, epoch=3)
+    gate.point_at(new, revision=3)
     gate.edit = announce_other_size
     client.refresh()
-    gate.point_at(new, epoch=2)
+    gate.point_at(new, revision=2)
     gate.edit = lambda document: None
-    refuses(client, EpochRefused, "epoch 3 was seen already")
-    gate.point_at(old, epoch=1)
-    refuses(client, EpochRefused, "confirms epoch 1, but epoch 3 was seen")
+    refuses(client, RevisionRefused, "revision 3 was seen already")
+    gate.point_at(old, revision=1)
+    refuses(client, RevisionRefused, "confirms revision 1, but revision 3 was seen")
 
 
-def test_the_same_epoch_with_another_release(
+def test_the_same_revision_with_another_release(
     gate: Gate, client: Client, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(new, epoch=1)
-    refuses(client, EpochRefused, "epoch 1 was seen already, with another release")
+    gate.point_at(new, revision=1)
+    refuses(client, RevisionRefused, "revision 1 was seen already, with another release")
 
 
-def test_the_same_epoch_in_other_words_is_followed(gate: Gate, client: Client) -> None:
+def test_the_same_revision_in_other_words_is_followed(gate: Gate, client: Client) -> None:
     gate.edit = lambda document: document.update(reason="said better")
     active = client.refresh()
     assert (active.problem, active.reason) == (None, "said better")
 
 
-def test_another_service_counts_its_own_epochs(gate: Gate, client: Client, new: Release) -> None:
-    gate.point_at(new, epoch=9)
+def test_another_service_counts_its_own_revisions(gate: Gate, client: Client, new: Release) -> None:
+    gate.point_at(new, revision=9)
     client.refresh()
     gate.service = "a new gate"
-    gate.point_at(new, epoch=1)
+    gate.point_at(new, revision=1)
     assert client.refresh().problem is None
 
 

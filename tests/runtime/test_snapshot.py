@@ -24,7 +24,7 @@ def document() -> dict[str, Any]:
     }
     return {
         "service": "gate",
-        "epoch": 7,
+        "revision": 7,
         "line": "v7_fixed",
         "release": 3,
         "moved_at": "2026-11-22T08:00:00Z",
@@ -37,7 +37,12 @@ def document() -> dict[str, Any]:
 
 def test_the_document_of_the_design_is_read() -> None:
     _, snapshot = parse(json.dumps(document()).encode())
-    assert (snapshot.service, snapshot.epoch, snapshot.line, snapshot.release) == ("gate", 7, "v7_fixed", 3)
+    assert (snapshot.service, snapshot.revision, snapshot.line, snapshot.release) == (
+        "gate",
+        7,
+        "v7_fixed",
+        3,
+    )
     assert snapshot.moved_at == datetime(2026, 11, 22, 8, tzinfo=UTC)
     assert snapshot.models["BTC"].files["model.onnx"].size == 12
     assert not snapshot.is_offline
@@ -55,10 +60,10 @@ def test_an_offline_pointer_is_read() -> None:
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no service": (lambda d: d.pop("service"), "service is missing"),
     "an empty service": (lambda d: d.update(service=" "), "service is not of the form"),
-    "epoch zero": (lambda d: d.update(epoch=0), "epoch is 0"),
-    "a true epoch": (lambda d: d.update(epoch=True), "epoch is not of type int"),
-    "an epoch in text": (lambda d: d.update(epoch="7"), "epoch is not of type int"),
-    "a broken epoch": (lambda d: d.update(epoch=7.5), "epoch is not of type int"),
+    "revision zero": (lambda d: d.update(revision=0), "revision is 0"),
+    "a true revision": (lambda d: d.update(revision=True), "revision is not of type int"),
+    "a revision in text": (lambda d: d.update(revision="7"), "revision is not of type int"),
+    "a broken revision": (lambda d: d.update(revision=7.5), "revision is not of type int"),
     "a line of many words": (lambda d: d.update(line="../v7"), "line is not of the form"),
     "a release without a line": (lambda d: d.update(line=None), "must be given together"),
     "a line without a release": (lambda d: d.update(release=None), "must be given together"),
@@ -112,7 +117,7 @@ def test_no_file_name_is_a_path(name: str) -> None:
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:
-    body = json.dumps(document()).replace('"epoch": 7', '"epoch": 7, "epoch": 8')
+    body = json.dumps(document()).replace('"revision": 7', '"revision": 7, "revision": 8')
     with pytest.raises(SnapshotRefused, match="twice"):
         parse(body.encode())
 
@@ -129,7 +134,7 @@ def test_a_number_that_json_does_not_know_is_refused() -> None:
         ({"moved_at": "2027-01-01T00:00:00+00:00"}, True),
         ({"release": 4}, False),
         ({"line": "v5"}, False),
-        ({"epoch": 8}, False),
+        ({"revision": 8}, False),
         ({"service": "other"}, False),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_window_says_what_was_predicted_and_nothing_of_the_market() -> None:
     assert (counts[confidence_bands.band(0.6)], counts[confidence_bands.band(0.97)], sum(counts)) == (3, 1, 4)
     assert found == {
         "instance": "desk-1",
-        "epoch": 7,
+        "revision": 7,
         "coin": "BTC",
         "first_at": "2026-11-22T12:00:00+00:00",
         "last_at": "2026-11-22T12:00:05+00:00",
@@ -111,11 +111,11 @@ def test_answers_that_are_no_numbers_are_counted_too() -> None:
     assert found["logits"] == {"least": None, "greatest": None}
 
 
-def test_a_flip_closes_the_windows_of_the_epoch_before() -> None:
+def test_a_flip_closes_the_windows_of_the_revision_before() -> None:
     summaries = counted(5)
     summaries.add(8, "BTC", prediction(), NOW)
     found = only(summaries.take(NOW))
-    assert (found.epoch, found.predictions) == (7, 5)
+    assert (found.revision, found.predictions) == (7, 5)
 
 
 def test_coins_are_counted_apart_and_each_window_given_out_once() -> None:
@@ -131,11 +131,11 @@ def test_where_the_bundle_does_not_say_what_training_saw_nothing_is_claimed() ->
 
 def test_windows_that_nobody_takes_are_forgotten_oldest_first() -> None:
     summaries = Summaries()
-    for epoch in range(1, MOST_OPEN + 11):
+    for revision in range(1, MOST_OPEN + 11):
         for _ in range(100):
-            summaries.add(epoch, "BTC", prediction(), NOW)
+            summaries.add(revision, "BTC", prediction(), NOW)
     found = summaries.take(NOW)
-    assert [found[0].epoch, found[-1].epoch, len(found)] == [11, MOST_OPEN + 10, MOST_OPEN]
+    assert [found[0].revision, found[-1].revision, len(found)] == [11, MOST_OPEN + 10, MOST_OPEN]
 
 
 def test_threads_lose_no_prediction() -> None:

@@ -75,7 +75,7 @@ def test_a_rollback_does_not_wait_for_a_slow_download(
     with watching(client):
         wait_until(lambda: newer.sha256("BTC", "model.onnx") in gate.downloads(), "the download has begun")
         gate.point_at(old)
-        wait_until(lambda: client.active.epoch == 3, "the rollback", seconds=5)
+        wait_until(lambda: client.active.revision == 3, "the rollback", seconds=5)
         assert release_of(client) == old
         gate.let_go.set()
 
@@ -112,7 +112,7 @@ def test_a_pin_reaches_a_fresh_bot_without_a_download(
         assert release_of(client) == new, "what is only announced decides nothing"
         for release in (newer, new, newer):
             gate.point_at(release)
-            wait_until(lambda: client.active.epoch == gate.epoch, "the move is followed")
+            wait_until(lambda: client.active.revision == gate.revision, "the move is followed")
     gate.files.clear()
     restarted = bot()
     gate.point_at(old)
@@ -180,15 +180,17 @@ def test_a_move_is_acknowledged_with_every_coins_bundle(
 ) -> None:
     gate.point_at(old)
     with watching(bot(spread_s=0, instance="desk-1")):
-        wait_until(lambda: gate.heartbeats and gate.heartbeats[-1]["epoch"] == 1, "epoch 1 is acknowledged")
+        wait_until(
+            lambda: gate.heartbeats and gate.heartbeats[-1]["revision"] == 1, "revision 1 is acknowledged"
+        )
         gate.point_at(new)
-        wait_until(lambda: gate.heartbeats[-1]["epoch"] == 2, "epoch 2 is acknowledged", seconds=5)
+        wait_until(lambda: gate.heartbeats[-1]["revision"] == 2, "revision 2 is acknowledged", seconds=5)
         beat = gate.heartbeats[-1]
         assert beat["bundles"] == {coin: model["bundle"] for coin, model in gate.document()["models"].items()}
         assert (beat["instance"], beat["service"], beat["release"]) == ("desk-1", gate.service, new.number)
         assert (beat["last_error"], beat["stale_since"]) == (None, None)
         gate.point_at(None)
-        wait_until(lambda: gate.heartbeats[-1]["epoch"] == 3, "offline is acknowledged")
+        wait_until(lambda: gate.heartbeats[-1]["revision"] == 3, "offline is acknowledged")
         assert (gate.heartbeats[-1]["bundles"], gate.heartbeats[-1]["line"]) == ({}, None)
 
 
@@ -209,7 +211,7 @@ def test_what_was_predicted_is_told_in_windows(
             client.predict("BTC", candles)
         wait_until(lambda: gate.windows, "a window is told")
     (window,) = gate.windows
-    assert (window["coin"], window["epoch"], window["predictions"]) == ("BTC", 1, 100)
+    assert (window["coin"], window["revision"], window["predictions"]) == ("BTC", 1, 100)
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ class Command(GateCommand):
         return document
 
     def say(self, answer: dict[str, Any]) -> str:
-        move = PointerMove.objects.get(epoch=answer["epoch"])
+        move = PointerMove.objects.get(revision=answer["revision"])
         what = (
             f"{answer['line']} (release {answer['release']})"
             if answer["line"]
             else "nothing: bots answer neutral"
         )
         lines = [
-            f"epoch {answer['epoch']}: {what}, {move.deed} by {answer['moved_by']} at {answer['moved_at']}",
+            f"revision {answer['revision']}: {what}, {move.deed} by {answer['moved_by']} at {answer['moved_at']}",
             f"because: {answer['reason']}",
         ]
         lines += [f"{coin}: {model['bundle']}" for coin, model in answer["models"].items()]

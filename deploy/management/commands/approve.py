@@ -10,6 +10,6 @@ class Command(SwapCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         release = self.release(options)
         services.approve(
-            release, actor=self.actor(options), reason=options["reason"], epoch=self.seen(options)
+            release, actor=self.actor(options), reason=options["reason"], revision=self.seen(options)
         )
         return self.after(release)

@@ -5,7 +5,7 @@ from deploy.management.decisions import DecisionCommand
 
 
 class Command(DecisionCommand):
-    help = "Begin with what the bot runs today: the first epoch."
+    help = "Begin with what the bot runs today: the first revision."
 
     def answer(self, **options: Any) -> dict[str, Any]:
         release = self.release(options)

@@ -15,7 +15,7 @@ class Command(ActingCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         move = services.pin(actor=self.actor(options), reason=options["reason"])
         line = move.release.line if move.release else None
-        return {"epoch": move.epoch, "kind": move.kind, "line": line, "reason": move.reason}
+        return {"revision": move.revision, "kind": move.kind, "line": line, "reason": move.reason}
 
     def say(self, answer: dict[str, Any]) -> str:
-        return f"epoch {answer['epoch']}: {answer['line'] or 'offline, bots answer neutral'} ({answer['reason']})"
+        return f"revision {answer['revision']}: {answer['line'] or 'offline, bots answer neutral'} ({answer['reason']})"

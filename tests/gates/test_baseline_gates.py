@@ -1,4 +1,4 @@
-"""The seed's eight gates: what passes, what does not, and what a trader is told."""
+"""The eight baseline gates: what passes, what does not, and what a trader is told."""
 
 import math
 from copy import deepcopy
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gates.policy import SEED_POLICY, GateOutcome, Verdict, evaluate, overall
+from gates.policy import BASELINE_POLICY, GateOutcome, Verdict, evaluate, overall
 from tests.scenarios import collapsed, healthy
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
@@ -25,8 +25,10 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def said(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
-    """One gate's word on a healthy SOL with these figures changed, under the seed's policy with these thresholds."""
-    policy = changed(dict(SEED_POLICY), {f"gates/{gate}/{name}": value for name, value in thresholds.items()})
+    """One gate's word on a healthy SOL with these figures changed, under the baseline policy with these thresholds."""
+    policy = changed(
+        dict(BASELINE_POLICY), {f"gates/{gate}/{name}": value for name, value in thresholds.items()}
+    )
     outcomes = {o.gate: o for o in evaluate(changed(healthy("SOL"), changes), policy)}
     return outcomes[gate]
 
@@ -142,7 +144,9 @@ CASES = [
 @pytest.mark.parametrize(
     ("gate", "changes", "verdict", "figure"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
 )
-def test_the_seeds_gates(gate: str, changes: dict[str, Any], verdict: Verdict, figure: float | None) -> None:
+def test_the_baseline_gates(
+    gate: str, changes: dict[str, Any], verdict: Verdict, figure: float | None
+) -> None:
     outcome = said(gate, changes)
     assert outcome.verdict == verdict
     assert outcome.is_required
@@ -236,7 +240,7 @@ def test_a_figure_that_is_no_number_is_an_error_that_keeps_the_word(word: str) -
 
 
 def test_the_v6_failure_fails_by_its_figures() -> None:
-    outcomes = {outcome.gate: outcome for outcome in evaluate(collapsed("BTC"), SEED_POLICY)}
+    outcomes = {outcome.gate: outcome for outcome in evaluate(collapsed("BTC"), BASELINE_POLICY)}
     failed = {gate for gate, outcome in outcomes.items() if outcome.verdict == FAILED}
     assert failed == {"scaler", "confidence", "class_balance", "logit_range", "accuracy"}
     assert outcomes["confidence"].observed == "100.0 % of predictions over 90 %"
@@ -246,7 +250,7 @@ def test_the_v6_failure_fails_by_its_figures() -> None:
 
 
 def test_a_healthy_bundle_passes_all_eight() -> None:
-    outcomes = evaluate(healthy("BTC"), SEED_POLICY)
+    outcomes = evaluate(healthy("BTC"), BASELINE_POLICY)
     assert [outcome.gate for outcome in outcomes] == [
         "bundle",
         "scaler",

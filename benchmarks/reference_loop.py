@@ -1,4 +1,4 @@
-"""The training loop of the plan the project started from: DataLoader, autograd, one coin after the other.
+"""The reference training loop, from the plan the project started from: DataLoader, autograd, one coin after the other.
 
 Written anew after its listing, with what it does per row and per epoch left as it is, its own smoothing loss included.
 """
@@ -16,7 +16,7 @@ from mlcore.fitting.prepared import Prepared
 BATCH_SIZE = 64
 
 
-class SeedNetwork(nn.Module):
+class ReferenceNetwork(nn.Module):
     """Its layers, and its skipping of BatchNorm for a single row."""
 
     def __init__(self) -> None:
@@ -47,11 +47,11 @@ class SmoothedLoss(nn.Module):
 
 
 def train(prepared: Prepared, epochs: int, checkpoint: Path, device: str = "cpu") -> nn.Module:
-    """All epochs, saving the best as the plan does; the rows come scaled, as ours do."""
+    """All epochs, saving the best as the original does; the rows come scaled, as ours do."""
     rows, labels = (torch.from_numpy(array) for array in prepared.fit)
     stop_rows, stop_labels = (torch.from_numpy(array).to(device) for array in prepared.stop)
     loader = DataLoader(TensorDataset(rows, labels), batch_size=BATCH_SIZE, shuffle=True)
-    network, loss_of, best = SeedNetwork().to(device), SmoothedLoss(), float("inf")
+    network, loss_of, best = ReferenceNetwork().to(device), SmoothedLoss(), float("inf")
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
     for _ in range(epochs):
         network.train()
