@@ -37,6 +37,7 @@ COPY gates gates
 COPY training training
 COPY accounts accounts
 COPY audit audit
+COPY common common
 COPY mlcore mlcore
 COPY runtime runtime
 COPY templates templates

@@ -316,8 +316,8 @@ def test_where_a_checkpoint_is_read_no_program_starts_and_nothing_calls_out() ->
     """The hook cannot be taken out again, and so is tried in a process of its own."""
     program = """
 import os, socket, sys
-from mlcore import foreign
-sys.addaudithook(foreign._forbid_programs)
+from mlcore.importers import convert
+sys.addaudithook(convert._forbid_programs)
 for attempt in (lambda: os.system("true"), os.fork, socket.socket, lambda: os.execv("/bin/true", ["true"])):
     try:
         attempt()

@@ -233,7 +233,7 @@ def test_asking_for_a_launch_imports_no_torch() -> None:
     """What the web does with training must not cost it torch's memory."""
     script = (
         "import django, sys; django.setup();"
-        "from training import services, tasks, workers, files, queue, admin;"
+        "from training import admin, artifact_store, services, tasks; from training.jobs import queue, worker_registry;"
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules or 'ccxt' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment(), check=False)
