@@ -99,7 +99,7 @@ power: setup chromium ## how often V7 is released at every drift (an hour the fi
 	$(PY) -m benchmarks.power
 
 soak: setup ## the long runs: killed workers, twenty times over
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_fire.py
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_killed_workers.py
 
 chaos: setup ## 200 moves of the pointer while processes are killed, then the invariant at length; the table goes to docs/
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_chaos.py tests/deploy/test_invariant.py

@@ -114,7 +114,7 @@ class _Real(scenarios.Build):
 
 
 def _releases() -> tuple[Release, Release]:
-    figures = scenarios.everywhere(scenarios.inaccurate)
+    figures = scenarios.for_every_coin(scenarios.inaccurate)
     made_up = {"is_simulated": True}
     fallback = _Real(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures, **made_up).settled()
     services.register_fallback(fallback, actor=APPROVER, reason="a benchmark")

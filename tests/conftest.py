@@ -11,7 +11,7 @@ from accounts.models import User
 from audit import triggers
 from tests import factories
 
-pytest_plugins = ["tests.processes", "tests.sharing"]
+pytest_plugins = ["tests.processes", "tests.xdist_groups"]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -298,7 +298,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
     return made
 
 
-def measured(
+def add_measurement(
     made: Bundle, data: Dataset, document: dict[str, Any], *, baseline: Bundle | None = None
 ) -> Measurement:
     """A measurement that succeeded with these figures."""
@@ -350,7 +350,7 @@ class Build:
             made = self.bundle(coin, data)
             place = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
-            measured(made, data, figures, baseline=settle.baseline_for(release, place))
+            add_measurement(made, data, figures, baseline=settle.baseline_for(release, place))
         return release
 
     def dataset(self, coin: Coin) -> Dataset:
@@ -366,7 +366,7 @@ class Build:
         return Release.objects.select_related("status").get(pk=release.pk)
 
 
-def everywhere(figures: Any) -> dict[str, Any]:
+def for_every_coin(figures: Any) -> dict[str, Any]:
     """The same figures for every coin."""
     return {coin: figures(coin) for coin in COINS}
 
@@ -378,14 +378,18 @@ def awaiting_approval(seed: int = 1) -> Release:
 
 def inherited() -> Release:
     """What the bot ran before: V6, measured and failing, at revision 1."""
-    release = Build(line="v6_enhanced", purpose=Purpose.INHERITED, figures=everywhere(collapsed)).settled()
+    release = Build(
+        line="v6_enhanced", purpose=Purpose.INHERITED, figures=for_every_coin(collapsed)
+    ).settled()
     services.inherit(release, actor=APPROVER, reason="as the bot stands today")
     return release
 
 
 def fallback(seed: int = 5) -> Release:
     """V5, registered as what a pin holds the bots on."""
-    release = Build(line="v5", purpose=Purpose.FALLBACK, seed=seed, figures=everywhere(inaccurate)).settled()
+    release = Build(
+        line="v5", purpose=Purpose.FALLBACK, seed=seed, figures=for_every_coin(inaccurate)
+    ).settled()
     services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
     return release
 
@@ -411,12 +415,12 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
         file.write(bytes([first[0] ^ 1]))
 
 
-def document_of(move: PointerMove) -> dict[str, Any]:
+def snapshot_document(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
     return json.loads(snapshot.of(move).body)
 
 
-def window_of(
+def live_window(
     move: PointerMove, instance: str = "desk-1", coin: str = "BTC", **changes: Any
 ) -> dict[str, Any]:
     """The body of a live window of a hundred healthy predictions."""
@@ -437,16 +441,16 @@ def window_of(
     }
 
 
-def heard(move: PointerMove, instance: str = "desk-1") -> services.Heartbeat:
+def heartbeat(move: PointerMove, instance: str = "desk-1") -> services.Heartbeat:
     """The same heartbeat, as the service is told of it."""
-    said = heartbeat_of(move, instance)
+    said = heartbeat_fields(move, instance)
     running = Running(said["release"], said["line"], said["bundles"])
     return services.Heartbeat(instance, said["client_version"], said["service"], said["revision"], running)
 
 
-def heartbeat_of(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:
+def heartbeat_fields(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:
     """The body of a heartbeat of a bot that runs this move's release, the whole of it."""
-    document = document_of(move)
+    document = snapshot_document(move)
     said = {name: document[name] for name in ("service", "revision", "line", "release")}
     bundles = {coin: model["bundle"] for coin, model in document["models"].items()}
     return {"instance": instance, "client_version": "0.1.0", **said, "bundles": bundles, **changes}

@@ -1,7 +1,7 @@
 """Schemathesis over the whole schema of a real, running service: `python -m tests.api.conformance [--examples N …]`.
 
-A web process and a Redis on a state folder of their own, with the pages' scene in it, are asked by `schemathesis run` what
-the OpenAPI document allows and what it does not: every operation, every check, every phase. It exits as Schemathesis does.
+A web process and a Redis with a temporary state folder hold the example data of the page tests. `schemathesis run` asks them
+what the OpenAPI document allows and what it does not: every operation, check and phase. It exits as Schemathesis does.
 Options that are not ours are Schemathesis' own: `--include-path /api/v1/coins/`, `--seed 7`.
 """
 
@@ -75,13 +75,13 @@ max-stream-events = 1  # the next one comes with the next minute
 
 
 def configuration() -> str:
-    """The scene, written to the database, and how Schemathesis asks for it."""
+    """Write the example data to the database; the configuration with which Schemathesis asks for it."""
     from tests import factories
-    from tests.pages import scene
+    from tests.pages import example_data
     from training.models import Artifact
 
-    people = scene.people()
-    scene.desk()
+    people = example_data.create_people()
+    example_data.create_examples()
     return CONFIGURATION.format(
         operator=factories.token(people["olivia"], "operator"),
         bot=factories.token(people["olivia"], "bot"),

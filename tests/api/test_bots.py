@@ -27,13 +27,13 @@ def approved() -> Any:
 
 def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_comes_next(bot: Caller) -> None:
     now = scenarios.service_in_use()
-    answer = bot.post(HEARTBEAT, scenarios.heartbeat_of(now))
+    answer = bot.post(HEARTBEAT, scenarios.heartbeat_fields(now))
     assert (answer.status_code, answer.json()) == (
         200,
         {"heartbeat_seconds": 10, "revision": 1, "next": None},
     )
     waiting = scenarios.awaiting_approval()
-    said = scenarios.heartbeat_of(
+    said = scenarios.heartbeat_fields(
         now, ready_for=waiting.pk, last_error="", stale_since="2026-11-22T08:00:00Z"
     )
     assert bot.post(HEARTBEAT, said).json()["next"] == waiting.pk
@@ -74,25 +74,25 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
 def test_what_a_bot_cannot_mean_is_refused_by_the_name_of_the_field(
     changes: dict[str, Any], field: str, bot: Caller
 ) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use(), **changes)
+    said = scenarios.heartbeat_fields(scenarios.service_in_use(), **changes)
     assert field in assert_problem(bot.post(HEARTBEAT, said), 400)["errors"]
     assert not Bot.objects.exists()
 
 
 def test_a_bot_of_another_service_is_told_which_is_which(bot: Caller) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use(), service="crpbot-other")
+    said = scenarios.heartbeat_fields(scenarios.service_in_use(), service="crpbot-other")
     assert_problem(
         bot.post(HEARTBEAT, said), 409, "follows the service crpbot-other", "cache folder of its own"
     )
 
 
 def test_an_approver_does_not_speak_for_a_bot(as_approver: Caller) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
     assert_problem(as_approver.post(HEARTBEAT, said), 403, "only a bot says what it runs")
 
 
 def test_a_heartbeat_is_cheap(bot: Caller) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
     bot.post(HEARTBEAT, said)
     with CaptureQueriesContext(connection) as asked:
         bot.post(HEARTBEAT, said)
@@ -101,11 +101,11 @@ def test_a_heartbeat_is_cheap(bot: Caller) -> None:
 
 def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller, as_operator: Caller) -> None:
     before = scenarios.service_in_use()
-    old = scenarios.heartbeat_of(before, "b")
+    old = scenarios.heartbeat_fields(before, "b")
     bot.post(HEARTBEAT, old)
     now = approved()
-    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "a"))
-    mixed = scenarios.heartbeat_of(now, "c")
+    bot.post(HEARTBEAT, scenarios.heartbeat_fields(now, "a"))
+    mixed = scenarios.heartbeat_fields(now, "c")
     mixed["bundles"] |= {"SOL": old["bundles"]["SOL"]}
     bot.post(HEARTBEAT, mixed)
     rows = as_operator.get("bots/").json()["results"]
@@ -124,9 +124,9 @@ def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller,
 def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operator: Caller) -> None:
     before = scenarios.service_in_use()
     for instance in ("a", "b"):
-        bot.post(HEARTBEAT, scenarios.heartbeat_of(before, instance))
+        bot.post(HEARTBEAT, scenarios.heartbeat_fields(before, instance))
     now = approved()
-    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "a"))
+    bot.post(HEARTBEAT, scenarios.heartbeat_fields(now, "a"))
     move = as_operator.get("moves/2/").json()
     assert (move["acknowledged"], move["live"], move["has_converged"], move["converged_at"]) == (
         1,
@@ -134,7 +134,7 @@ def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operato
         False,
         None,
     )
-    bot.post(HEARTBEAT, scenarios.heartbeat_of(now, "b"))
+    bot.post(HEARTBEAT, scenarios.heartbeat_fields(now, "b"))
     services.watch_bots()
     move = as_operator.get("moves/2/").json()
     assert (move["bots"], move["has_converged"], move["is_current"]) == (2, True, True)
@@ -148,7 +148,7 @@ def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operato
 
 
 def test_a_move_that_was_overtaken_has_not_converged(bot: Caller, as_operator: Caller) -> None:
-    bot.post(HEARTBEAT, scenarios.heartbeat_of(scenarios.service_in_use()))
+    bot.post(HEARTBEAT, scenarios.heartbeat_fields(scenarios.service_in_use()))
     Bot.objects.update(last_heard_at=timezone.now() - timedelta(seconds=60))
     approved()
     move = as_operator.get("moves/1/").json()
@@ -156,7 +156,7 @@ def test_a_move_that_was_overtaken_has_not_converged(bot: Caller, as_operator: C
 
 
 def test_a_revoked_bot_is_heard_no_more(bot: Caller, approver: User) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
     User.objects.filter(username="trader").update(is_active=False)
     assert_problem(bot.post(HEARTBEAT, said), 401)
     assert not Acknowledgement.objects.exists()

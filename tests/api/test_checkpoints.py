@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
-from tests import checkpoints, scenarios
+from tests import model_files, scenarios
 from tests.api.callers import Caller, assert_problem
-from tests.checkpoints import LINEAR, linear_tensors, onnx_file
+from tests.model_files import LINEAR, linear_tensors, onnx_file
 from training.models import Bundle
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +45,7 @@ def test_what_has_to_be_said_is_named(as_operator: Caller) -> None:
 
 
 def test_a_hostile_file_is_refused_by_name(as_operator: Caller, tmp_path: Any) -> None:
-    make, _ = checkpoints.hostile(tmp_path / "canary")["ONNX with a Python operator"]
+    make, _ = model_files.hostile(tmp_path / "canary")["ONNX with a Python operator"]
     problem = assert_problem(sent(as_operator, make()), 400, "ai.onnx.contrib")
     assert list(problem["errors"]) == ["file"]
     assert not Bundle.objects.exists()

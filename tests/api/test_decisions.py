@@ -187,7 +187,7 @@ class TestApproving:
 
     def test_a_rejected_release_says_why_it_cannot_be_approved(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
-        release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).settled()
+        release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
         response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": revision()})
         assert_problem(response, 409, "rejected", "accuracy")
 

@@ -76,7 +76,7 @@ def test_a_run_tells_how_far_it_is_and_what_it_cost(as_viewer: Caller) -> None:
 
 
 def test_a_diagnosis_shows_every_gate_with_its_figure_and_threshold(as_viewer: Caller) -> None:
-    scenarios.Build(line="v6_enhanced", figures=scenarios.everywhere(scenarios.collapsed)).settled()
+    scenarios.Build(line="v6_enhanced", figures=scenarios.for_every_coin(scenarios.collapsed)).settled()
     (row,) = rows(as_viewer, "diagnoses/", coin="BTC", verdict="failed", policy=2)
     gates = {gate["gate"]: gate for gate in row["gates"]}
     assert list(gates) == list(FULL_POLICY["gates"])

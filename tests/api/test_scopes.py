@@ -23,7 +23,7 @@ from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
-from tests import checkpoints, factories, scenarios
+from tests import factories, model_files, scenarios
 from tests.api.callers import Caller, assert_problem, csrf_token, signed_in, with_token
 from training import services as training
 from training.models import Artifact, TrainingRun
@@ -159,7 +159,7 @@ def drop_a_coin() -> Request:
 def import_checkpoint() -> Request:
     coin = scenarios.coins()[0]
     said = {"coin": coin.symbol, "line": "v5", "schema": "relative72"}
-    file = checkpoints.onnx_file([checkpoints.LINEAR], checkpoints.linear_tensors())
+    file = model_files.onnx_file([model_files.LINEAR], model_files.linear_tensors())
     return Request("bundles/", make_file=lambda: {**said, "file": SimpleUploadedFile("v5.onnx", file)})
 
 
@@ -220,14 +220,14 @@ def pin() -> Request:
 
 
 def heartbeat() -> Request:
-    return Request("bots/heartbeat/", scenarios.heartbeat_of(scenarios.service_in_use()))
+    return Request("bots/heartbeat/", scenarios.heartbeat_fields(scenarios.service_in_use()))
 
 
 def window() -> Request:
     """Of the bot in the cast, which has sent a heartbeat."""
     now = scenarios.service_in_use()
-    services.heartbeat(scenarios.heard(now), actor=Actor("trader", is_bot=True))
-    return Request("bots/windows/", scenarios.window_of(now))
+    services.heartbeat(scenarios.heartbeat(now), actor=Actor("trader", is_bot=True))
+    return Request("bots/windows/", scenarios.live_window(now))
 
 
 def of_move(path: str = "") -> Callable[[], Request]:

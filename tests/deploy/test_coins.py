@@ -92,11 +92,11 @@ def test_whoever_requires_a_coin_that_nothing_holds_is_told_first_what_follows()
 def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     before = scenarios.service_in_use()
     waiting = scenarios.awaiting_approval()
-    served = scenarios.document_of(before)
+    served = scenarios.snapshot_document(before)
     change(add(), True)
     now = pointer.current()
     assert now == before
-    assert scenarios.document_of(before) == served
+    assert scenarios.snapshot_document(before) == served
     assert {trouble.name for trouble in detect.troubles()} == {"fallback", "coins"}
     with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
         services.approve(waiting, actor=APPROVER, reason="passed", revision=1)
@@ -112,7 +112,7 @@ def test_a_coin_that_is_dropped_ends_its_alarm_and_bots_keep_what_they_have() ->
     change(coin, False)
     assert detect.troubles() == []
     change(sol(), False)
-    assert "SOL" in scenarios.document_of(before)["models"]
+    assert "SOL" in scenarios.snapshot_document(before)["models"]
     assert kinds() == ["coin.added", "coin.required", "coin.released", "coin.released"]
 
 

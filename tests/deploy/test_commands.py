@@ -251,8 +251,8 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     trader = Actor("trader", is_bot=True)
     factories.token(factories.person("trader"), "bot")
     for said in (
-        replace(scenarios.heard(move, "desk-1"), holds_fallback=fallback.pk),
-        scenarios.heard(move, "desk-2"),
+        replace(scenarios.heartbeat(move, "desk-1"), holds_fallback=fallback.pk),
+        scenarios.heartbeat(move, "desk-2"),
     ):
         services.heartbeat(said, actor=trader)
     Bot.objects.update(first_heard_at=move.moved_at - timedelta(hours=1))
@@ -267,7 +267,7 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     )
 
     error = "release 1 cannot be fetched ahead: BTC: the disk is full"
-    services.heartbeat(replace(scenarios.heard(move, "desk-1"), last_error=error), actor=trader)
+    services.heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
     desk_2 = Bot.objects.filter(instance="desk-2")
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")

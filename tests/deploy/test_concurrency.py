@@ -20,7 +20,7 @@ from deploy.pointer import pointer
 from deploy.rules import MoveKind, ReleaseState
 from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS
-from tests import factories, lifelike, scenarios
+from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
 from training import services as training
 from training.services.datasets import Kept
@@ -89,7 +89,7 @@ def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> Non
 
 
 def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new() -> None:
-    frame = lifelike.candles(1_200)
+    frame = market_candles.generate(1_200)
     text = frame.with_columns(pl.col("timestamp").dt.revision("ms")).write_csv().encode()
     coin = training.find_coin("BTC")
 
@@ -136,7 +136,7 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     bots = [f"desk-{number}" for number in range(8)]
     trader = Actor("trader", is_bot=True)
     for instance in bots:
-        services.heartbeat(scenarios.heard(now, instance), actor=trader)
+        services.heartbeat(scenarios.heartbeat(now, instance), actor=trader)
     certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
     at = timezone.now()
 

@@ -162,7 +162,7 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
 
 def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() -> None:
     scenarios.service_in_use()
-    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).settled()
+    release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
     now = pointer.current()
     assert now is not None
     assert (now.kind, now.revision) == (MoveKind.PIN, 2)
@@ -171,13 +171,13 @@ def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() ->
     assert "BTC accuracy failed: 39.1 % of 1,500 bars" in reason
     assert reason in now.reason
     assert AuditEvent.objects.get(pk=now.audit_seq).reason == now.reason
-    assert scenarios.document_of(now)["reason"] == now.reason
+    assert scenarios.snapshot_document(now)["reason"] == now.reason
 
 
 def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
     scenarios.service_in_use()
     services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
-    scenarios.Build(seed=2, figures=scenarios.everywhere(scenarios.inaccurate)).settled()
+    scenarios.Build(seed=2, figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
     now = pointer.current()
     assert now is not None
     assert (now.kind, now.revision) == (MoveKind.SWAP, 2)
@@ -229,7 +229,7 @@ def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
     scenarios.damage(fallback)
     assert (move.kind, move.release) == (MoveKind.OFFLINE, None)
     assert "the fallback is not fit: SOL model.onnx" in move.reason
-    assert scenarios.document_of(move)["models"] == {}
+    assert scenarios.snapshot_document(move)["models"] == {}
     assert services.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
 
 
@@ -277,7 +277,7 @@ def test_the_inherited_release_can_never_come_back() -> None:
 
 def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> None:
     release = scenarios.Build(
-        line="v5", purpose=scenarios.Purpose.FALLBACK, figures=scenarios.everywhere(scenarios.inaccurate)
+        line="v5", purpose=scenarios.Purpose.FALLBACK, figures=scenarios.for_every_coin(scenarios.inaccurate)
     ).settled()
     with pytest.raises(NotAllowed):
         services.register_fallback(release, actor=Actor("olivia", APPROVER.roles), reason="mine")

@@ -44,7 +44,7 @@ def newest(coin: str) -> Measurement:
 def measured_anew(coin: str, figures: dict[str, Any], **columns: Any) -> None:
     """A later measurement of the fallback's bundle of this coin; today's code made it, unless `columns` say otherwise."""
     before = newest(coin)
-    later = scenarios.measured(before.bundle, before.dataset, figures)
+    later = scenarios.add_measurement(before.bundle, before.dataset, figures)
     Measurement.objects.filter(pk=later.pk).update(**columns)
 
 
@@ -183,11 +183,11 @@ def test_a_file_store_that_is_away_is_a_warning_whatever_came_of_the_last_measur
 
 def test_a_release_that_would_not_do_today_is_not_registered() -> None:
     release = scenarios.Build(
-        line="v5", purpose=Purpose.FALLBACK, seed=9, figures=scenarios.everywhere(scenarios.inaccurate)
+        line="v5", purpose=Purpose.FALLBACK, seed=9, figures=scenarios.for_every_coin(scenarios.inaccurate)
     ).settled()
     place = release.coins.get(coin__symbol="BTC")
     assert place.bundle is not None
-    scenarios.measured(place.bundle, place.dataset, broken("BTC", "single_sample", runs=False))
+    scenarios.add_measurement(place.bundle, place.dataset, broken("BTC", "single_sample", runs=False))
     with pytest.raises(Conflict, match="would not do as the fallback today: BTC single_sample"):
         services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
 

@@ -81,7 +81,7 @@ def test_a_swap_to_the_broken_inherited_release_is_refused(in_use: PointerMove) 
 
 
 def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
-    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
+    release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
     for place in release.coins.all():
         measurement = place.bundle.measurements.get()
         Diagnosis.objects.create(
@@ -136,7 +136,7 @@ def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) 
 def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it(
     gates: Iterable[str], is_recorded: bool, stands: bool
 ) -> None:
-    release = scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate)).release()
+    release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
     for place in release.coins.all():
         forged_pass(place, gates, is_recorded=is_recorded)
     if stands:
@@ -166,7 +166,7 @@ class TestSQL:
     @classmethod
     def _after_a_rejection_and_a_swap(cls, in_use: PointerMove) -> Iterator[None]:
         with transaction.atomic():
-            scenarios.Build(figures=scenarios.everywhere(scenarios.inaccurate), seed=3).settled()
+            scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate), seed=3).settled()
             services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=2)
             yield
             transaction.set_rollback(True)

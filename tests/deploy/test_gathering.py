@@ -50,7 +50,7 @@ def together(application: Edge, said: list[Any], token: str) -> list[Answer]:
 
 def test_a_heartbeat_is_answered_as_the_apis_own_operation_answers_it(token: str) -> None:
     """What is sound, what is not, and whoever it comes from: one set of rules."""
-    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
     person = factories.person("anna", "approver")
     odd: list[tuple[Any, str, dict[str, str]]] = [
         (said, token, {}),
@@ -105,7 +105,7 @@ def test_those_that_come_together_are_written_in_one_transaction(
     now = scenarios.service_in_use()
     monkeypatch.setattr(gathering, "GATHER_SECONDS", 0.7)  # however slowly this machine brings them
     application = Edge(django_application)
-    said = [scenarios.heartbeat_of(now, f"desk-{number}") for number in range(20)]
+    said = [scenarios.heartbeat_fields(now, f"desk-{number}") for number in range(20)]
     answers = together(application, [*said, said[0], said[1] | {"service": "crpbot-other"}], token)
     assert [one.status for one in answers] == [200] * 21 + [409]
     rows = Bot.objects.order_by("instance")
@@ -121,7 +121,7 @@ def test_one_that_the_database_refuses_does_not_spoil_the_others(token: str) -> 
             " BEGIN SELECT RAISE(ABORT, 'refused'); END"
         )
     try:
-        said = [scenarios.heartbeat_of(now, f"desk-{number}") for number in range(3)]
+        said = [scenarios.heartbeat_fields(now, f"desk-{number}") for number in range(3)]
         answers = together(Edge(django_application), said, token)
     finally:
         with connection.cursor() as cursor:
@@ -131,7 +131,7 @@ def test_one_that_the_database_refuses_does_not_spoil_the_others(token: str) -> 
 
 
 def test_while_nothing_can_be_written_all_are_asked_to_come_back_and_then_heard(token: str) -> None:
-    said = scenarios.heartbeat_of(scenarios.service_in_use())
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
     application = Edge(django_application)
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE deploy_bot RENAME TO away")
@@ -194,7 +194,7 @@ def test_what_was_answered_stands_whatever_becomes_of_the_web_processes(
     """Two of them hear the same bots at once; one is told to end, and writes what it holds first; one is killed."""
     now = scenarios.service_in_use()
     names = [f"desk-{number}" for number in range(8)]
-    said = [scenarios.heartbeat_of(now, name) for name in names]
+    said = [scenarios.heartbeat_fields(now, name) for name in names]
 
     def all_say(web: Web, version: str) -> list[Raw]:
         return [Raw(web, one | {"client_version": version}, token) for one in said]

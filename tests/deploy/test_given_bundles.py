@@ -27,7 +27,7 @@ def bundles(line: str, figures: Any, datasets: dict[str, Dataset]) -> dict[str, 
     made = {}
     for coin in scenarios.coins():
         made[coin.symbol] = scenarios.bundle(coin, datasets[coin.symbol], line, seed=1)
-        scenarios.measured(made[coin.symbol], datasets[coin.symbol], figures(coin.symbol))
+        scenarios.add_measurement(made[coin.symbol], datasets[coin.symbol], figures(coin.symbol))
     return made
 
 

@@ -52,7 +52,7 @@ class Desk:
     def follow(self) -> None:
         now = pointer.current()
         assert now is not None
-        said = self.api.post("bots/heartbeat/", scenarios.heartbeat_of(now, self.instance))
+        said = self.api.post("bots/heartbeat/", scenarios.heartbeat_fields(now, self.instance))
         assert said.status_code == 200, said.content
 
     def predict(
@@ -224,7 +224,7 @@ def test_a_window_of_another_revision_is_kept_and_counts_for_nothing(bots: Calle
 def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Caller) -> None:
     revision = swapped().revision
     fleet_of(1, bots)
-    said = scenarios.heartbeat_of(now())
+    said = scenarios.heartbeat_fields(now())
     bots.post("bots/heartbeat/", {**said, "bundles": {**said["bundles"], "BTC": "sha256:" + "0" * 64}})
     tell(bots, window(revision, ill=True))
     assert now().revision == revision

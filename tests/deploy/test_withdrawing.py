@@ -19,7 +19,7 @@ from deploy.models import Release
 from deploy.pointer import pointer
 from gates import context
 from mlcore.verdict import Verdict
-from tests import factories, lifelike, scenarios
+from tests import factories, market_candles, scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
 from tests.training.test_judging import before_verdicts, import_
@@ -42,7 +42,7 @@ def kinds() -> list[str]:
 def mistaken() -> tuple[Dataset, Dataset]:
     """ETH's candles stored as BTC's, and so ETH's own refused."""
     btc, eth, _ = scenarios.coins()
-    candles: pl.DataFrame = lifelike.candles(2000)
+    candles: pl.DataFrame = market_candles.generate(2000)
     return import_(btc, candles), import_(eth, candles)
 
 
@@ -56,9 +56,9 @@ def test_what_was_refused_beside_withdrawn_candles_is_judged_anew_when_it_is_bro
     assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in training.verdict_sentence(
         refused
     )
-    assert import_(refused.coin, lifelike.candles(2000)) == refused  # what was said stays said
+    assert import_(refused.coin, market_candles.generate(2000)) == refused  # what was said stays said
     withdraw(refused, reason="judged beside dataset 1")
-    again = import_(refused.coin, lifelike.candles(2000))
+    again = import_(refused.coin, market_candles.generate(2000))
     assert (again.verdict, again.digest) == (Verdict.PASSED, refused.digest)
     assert again != refused
     assert training.require_sound(again) == again
@@ -85,14 +85,17 @@ def test_a_refusal_names_what_it_was_compared_with_and_an_older_one_is_read_by_i
     assert check["beside"] == wrong.pk
     older = {name: said for name, said in check.items() if name != "beside"}
     kept = before_verdicts(
-        refused.coin, lifelike.candles(1500), verdict="failed", judgement=canonical({"checks": [older]})
+        refused.coin,
+        market_candles.generate(1500),
+        verdict="failed",
+        judgement=canonical({"checks": [older]}),
     )
     assert training.refused_beside(wrong) == [refused, kept]
 
 
 def test_what_failed_for_another_reason_names_no_way_on() -> None:
     btc = scenarios.coins()[0]
-    noise = import_(btc, lifelike.random_levels(2000))
+    noise = import_(btc, market_candles.random_levels(2000))
     withdraw(scenarios.dataset(btc))
     assert "withdrawn" not in training.verdict_sentence(noise)
     assert training.refused_beside(noise) == []

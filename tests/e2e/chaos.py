@@ -1,7 +1,7 @@
-"""The whole service under fire: its processes as the demo runs them, bots that predict all the time, kills at any moment.
+"""Chaos test: all processes as the demo runs them, bots that predict all the time, and kills at random moments.
 
-Everything runs under supervisor, which brings back what was killed. Decisions are asked over the API, as people's programs
-ask them; what was answered, and what every bot wrote down, is held against the database when it is over.
+Everything runs under supervisor, which restarts what was killed. Decisions are sent over the API. At the end the answers
+and the journals of the bots are compared with the database.
 """
 
 import random
@@ -31,8 +31,8 @@ from mlcore.bundle import writer
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from tests import factories, scenarios
-from tests.e2e.fire import simulated_datasets
 from tests.e2e.journal import Journal
+from tests.e2e.killed_workers import simulated_datasets
 from tests.loopback import free_port
 from tests.processes import REPOSITORY, wait_until
 from tests.scenarios import APPROVER
@@ -46,8 +46,8 @@ KINDS = ("release", "release", "pin", "restore")
 
 
 @dataclass
-class Real(scenarios.Build):
-    """A release of what bots can load: trained on stored candles, if only for an epoch, and measured by hand."""
+class TrainedBuild(scenarios.Build):
+    """A release that bots can load: trained for one epoch on stored candles, with made-up measurements."""
 
     folder: Path = Path()
 
@@ -55,10 +55,10 @@ class Real(scenarios.Build):
         return training.latest_dataset(coin)
 
     def bundle(self, coin: Coin, data: Dataset) -> Bundle:
-        return trained(self.folder, coin, data, self.line, self.seed)
+        return train_bundle(self.folder, coin, data, self.line, self.seed)
 
 
-def trained(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) -> Bundle:
+def train_bundle(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) -> Bundle:
     """A bundle of this line trained on these candles, registered as a worker registers it."""
     recipe = RECIPES[line]
     if line != "v5":
@@ -84,14 +84,14 @@ def trained(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) -> Bu
 
 
 class Fleet(Processes):
-    """The supervised processes, and a gun."""
+    """The supervised processes, with a way to kill one of them."""
 
     def pids(self) -> dict[str, int]:
         """Of those that supervisor says run: for a second at least, so that it brings them back at once."""
         return {info["name"]: info["pid"] for info in self._infos() if info["statename"] == "RUNNING"}
 
-    def shoot(self, name: str, chance: random.Random) -> str | None:
-        """SIGKILL it, or one of its children; what was shot, None where it is just being brought back."""
+    def kill(self, name: str, chance: random.Random) -> str | None:
+        """SIGKILL it, or one of its children; what was killed, None where it is just being brought back."""
         pid = self.pids().get(name)
         if pid is None:
             return None
@@ -119,8 +119,8 @@ class Move:
 
 
 @dataclass
-class Desk:
-    """The people's programs: they ask over HTTP, at whichever web process answers."""
+class ApiUsers:
+    """The API clients of operator and approver. They send each request to a random web process."""
 
     ports: list[int]
     tokens: Mapping[str, str]
@@ -132,11 +132,11 @@ class Desk:
     """Called once, just before the next move is asked for."""
 
     def make(self, number: int) -> Move:
-        """One move, asked for until it stands."""
+        """Request one move until it is done."""
         move = Move(number, KINDS[number % len(KINDS)])
         self.moves.append(move)
         deadline = time.monotonic() + LONGEST_MOVE_S
-        while not self._stands(move):
+        while not self._is_done(move):
             assert time.monotonic() < deadline, f"{move} could not be made"
             self._ask(move)
         return move
@@ -150,12 +150,12 @@ class Desk:
             {"line": "v7_fixed", "epochs": 2, "batch_size": 1024, "seed": seed},
         )
 
-    def _stands(self, move: Move) -> bool:
+    def _is_done(self, move: Move) -> bool:
         """As answered; or, where the answer was lost, as the service says."""
-        return move.revision is not None or self._now()["reason"] == move.reason
+        return move.revision is not None or self._active()["reason"] == move.reason
 
     def _ask(self, move: Move) -> None:
-        now = self._now()
+        now = self._active()
         if now["reason"] == move.reason:
             return
         path = self._path(move, now)
@@ -198,7 +198,7 @@ class Desk:
         """What was asked made sense: it was done, or not now, or nobody answered."""
         assert answer is None or answer.is_success or answer.status_code in (409, 429, 503), answer.text
 
-    def _now(self) -> dict[str, Any]:
+    def _active(self) -> dict[str, Any]:
         def ask() -> dict[str, Any] | None:
             answer = self._send("GET", "active/", "operator")
             return answer.json() if answer is not None and answer.status_code == 200 else None
@@ -231,40 +231,40 @@ class Desk:
 class Chaos:
     """One run."""
 
-    desk: Desk
+    users: ApiUsers
     fleet: Fleet
     journals: list[Journal]
     caches: list[Path]
     chance: random.Random
-    shots: Counter[str] = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def run(self, moves: int, targets: Sequence[str], *, kills: int, work_every: int) -> None:
         """So many moves, in the asking for some of which a process is killed: each target in its turn."""
         begun = time.monotonic()
-        shot_at = dict(zip(sorted(self.chance.sample(range(moves), kills)), cycle(targets), strict=False))
+        kill_at = dict(zip(sorted(self.chance.sample(range(moves), kills)), cycle(targets), strict=False))
         for number in range(moves):
             if number % work_every == 0:
-                self.desk.launch_for_workers(seed=1_000 + number)
-            with self._shooting(shot_at.get(number)):
-                self.desk.make(number)
+                self.users.launch_for_workers(seed=1_000 + number)
+            with self._killing(kill_at.get(number)):
+                self.users.make(number)
             self.fleet.watch()
             time.sleep(self.chance.uniform(0.0, 0.4))
         self.seconds = time.monotonic() - begun
 
     @contextmanager
-    def _shooting(self, target: str | None) -> Iterator[None]:
+    def _killing(self, target: str | None) -> Iterator[None]:
         """Kill it at a random moment from when the move is asked for: about as long as an answer takes, and longer."""
-        gun = threading.Timer(self.chance.uniform(0.0, 0.15), self._shoot, [target])
+        timer = threading.Timer(self.chance.uniform(0.0, 0.15), self._kill, [target])
         if target is not None:
-            self.desk.on_asking = gun.start
+            self.users.on_asking = timer.start
         yield
         if target is not None:
-            gun.join()
+            timer.join()
 
-    def _shoot(self, target: str) -> None:
-        hit = self.fleet.shoot(target, self.chance)
-        self.shots[hit or "nobody: it was just being brought back"] += 1
+    def _kill(self, target: str) -> None:
+        hit = self.fleet.kill(target, self.chance)
+        self.kills[hit or "none: it was being restarted"] += 1
 
     def wait_until_all_is_settled(self) -> None:
         """What workers were killed over goes on, and comes to an end."""
@@ -281,7 +281,7 @@ class Chaos:
 
 
 @contextmanager
-def service_under_fire(
+def running_service(
     folder: Path, *, sets: int, webs: int, bots: int, seed: int, is_small: bool = False
 ) -> Iterator[Chaos]:
     """The service in use, `sets` of V7 bundles to release, and two bots in each of so many processes.
@@ -295,7 +295,7 @@ def service_under_fire(
         who: factories.token(factories.person(name, scope), scope) for who, (name, scope) in people.items()
     }
     chance = random.Random(seed)
-    desk = Desk(ports, tokens, bundles, random.Random(seed + 1))
+    users = ApiUsers(ports, tokens, bundles, random.Random(seed + 1))
     found = [
         *_service(ports, is_small=is_small),
         *(_bots(folder, n, ports, factories.person(f"trader{n}")) for n in range(bots)),
@@ -306,7 +306,7 @@ def service_under_fire(
     with Fleet(folder=REPOSITORY, state=folder, socket=folder / "s.sock", say=lambda text: None) as fleet:
         fleet.start(found)
         fleet.wait_until_running(ports[0])
-        yield Chaos(desk, fleet, journals, caches, chance)
+        yield Chaos(users, fleet, journals, caches, chance)
 
 
 def _service(ports: list[int], *, is_small: bool) -> list[Program]:
@@ -354,21 +354,23 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
     """V5 registered, V7 in use, and the digests by coin of every V7 set that can be released, measured as healthy."""
     scenarios.inherited()
     datasets = simulated_datasets()
-    fallback = Real(
+    fallback = TrainedBuild(
         line="v5",
         purpose=Purpose.FALLBACK,
-        figures=scenarios.everywhere(scenarios.inaccurate),
+        figures=scenarios.for_every_coin(scenarios.inaccurate),
         folder=folder,
     ).settled()
     services.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
-    first = Real(folder=folder).settled()
+    first = TrainedBuild(folder=folder).settled()
     services.approve(first, actor=APPROVER, reason="to begin with", revision=1)
     found = [_digests(first)]
     baselines = {place.coin.symbol: place.bundle for place in places_of(fallback)}
     for seed in range(2, sets + 1):
-        made = {c: trained(folder, data.coin, data, "v7_fixed", seed) for c, data in datasets.items()}
+        made = {c: train_bundle(folder, data.coin, data, "v7_fixed", seed) for c, data in datasets.items()}
         for coin, bundle in made.items():
-            scenarios.measured(bundle, datasets[coin], scenarios.healthy(coin), baseline=baselines[coin])
+            scenarios.add_measurement(
+                bundle, datasets[coin], scenarios.healthy(coin), baseline=baselines[coin]
+            )
         found.append({coin: bundle.digest for coin, bundle in made.items()})
     return found
 

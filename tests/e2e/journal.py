@@ -1,4 +1,4 @@
-"""Bots under fire: they predict without pause, and write down of every decision what it was made with.
+"""Bots of the chaos test: they predict without pause and record for every decision which bundle made it.
 
     python -m tests.e2e.journal JOURNAL CACHE URL…    (CRPBOT_TOKEN, CRPBOT_PUBLIC_KEY)
 
@@ -150,18 +150,18 @@ def main() -> None:
     windows = {coin: simulate(coin, bars=BARS, drift=1.2, seed=2) for coin in COINS}
     kinds = ("threads", "asyncio")
     names = [f"{Path(journals).name}-{kind}" for kind in kinds]
-    told = [Journal(Path(f"{journals}-{kind}")) for kind in kinds]
+    records = [Journal(Path(f"{journals}-{kind}")) for kind in kinds]
     folders = [Path(f"{caches}-{kind}") for kind in kinds]
     secrets = (os.environ["CRPBOT_TOKEN"], os.environ["CRPBOT_PUBLIC_KEY"])
     common = {"coins": COINS, "timeout_s": 3.0, "spread_s": SPREAD_S}
-    for journal in told:
+    for journal in records:
         journal.begin()
     first = Client(urls[0], *secrets, folders[0], instance=names[0], **common)
     second = AsyncClient(urls[-1], *secrets, folders[1], instance=names[1], **common)
     threading.Thread(
-        target=decide_on_threads, args=(first, told[0], folders[0], windows), daemon=True
+        target=decide_on_threads, args=(first, records[0], folders[0], windows), daemon=True
     ).start()
-    asyncio.run(decide_on_asyncio(second, told[1], folders[1], windows))
+    asyncio.run(decide_on_asyncio(second, records[1], folders[1], windows))
 
 
 if __name__ == "__main__":

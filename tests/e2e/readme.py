@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import lifelike
+from tests import market_candles
 from tests.processes import REPOSITORY
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -41,7 +41,7 @@ class Reader:
     def __post_init__(self) -> None:
         """Candles of their own, which move as a market does: the demo's do not, and are refused as real ones."""
         self._own_candles = self.state / "candles" / "own.csv"
-        lifelike.candles(2500).write_csv(self._own_candles)
+        market_candles.generate(2500).write_csv(self._own_candles)
 
     def types(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run one line; `export` stays for the lines after it, as in a shell."""

@@ -3,7 +3,8 @@
 A NAME is a page (`board`) or one picture of it (`board-wide-light`). The pictures of the documentation are made anew by
 `python -m tests.e2e.screenshots docs/screenshots $(ls docs/screenshots | sed s/.png//)`.
 
-The pages show the tests' own scene (tests.pages.scene) on a state folder of their own, served by the real web process.
+The pages show the example data of the page tests (tests.pages.example_data). The real web process serves them from a
+temporary state folder.
 """
 
 import os
@@ -32,10 +33,10 @@ uvicorn.run("crpbot.asgi:application", host="127.0.0.1", port={port}, log_level=
 
 def pictures() -> dict[str, tuple[str, str | None]]:
     """Each picture's name, with the page's address and who looks at it."""
-    from tests.pages import scene
+    from tests.pages import example_data
 
-    scene.people()
-    desk = scene.desk(bars=6_000)
+    example_data.create_people()
+    examples = example_data.create_examples(bars=6_000)
     return {
         "sign-in": ("/sign-in/", None),
         "no-role": ("/", "norma"),
@@ -43,25 +44,25 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "board-live": ("/?gates=live", "anna"),
         "launch": ("/launch/", "olivia"),
         "releases": ("/releases/", "anna"),
-        "release-awaiting": (f"/releases/{desk.awaiting.pk}/", "anna"),
-        "release-rejected": (f"/releases/{desk.rejected.pk}/", "anna"),
-        "release-broken": (f"/releases/{desk.inherited.pk}/", "victor"),
-        "release-live": (f"/releases/{desk.fallback.pk}/", "victor"),
-        "release-building": (f"/releases/{desk.building.pk}/", "olivia"),
-        "report": (f"/releases/{desk.awaiting.pk}/report/", "anna"),
+        "release-awaiting": (f"/releases/{examples.awaiting.pk}/", "anna"),
+        "release-rejected": (f"/releases/{examples.rejected.pk}/", "anna"),
+        "release-broken": (f"/releases/{examples.inherited.pk}/", "victor"),
+        "release-live": (f"/releases/{examples.fallback.pk}/", "victor"),
+        "release-building": (f"/releases/{examples.building.pk}/", "olivia"),
+        "report": (f"/releases/{examples.awaiting.pk}/report/", "anna"),
         "bots": ("/bots/", "anna"),
         "runs": ("/runs/", "olivia"),
-        "run-running": (f"/runs/{desk.running_run.pk}/", "olivia"),
-        "run-failed": (f"/runs/{desk.failed_run.pk}/", "olivia"),
+        "run-running": (f"/runs/{examples.running_run.pk}/", "olivia"),
+        "run-failed": (f"/runs/{examples.failed_run.pk}/", "olivia"),
         "bundles": ("/bundles/", "olivia"),
         "coins": ("/coins/", "ada"),
         "datasets": ("/datasets/", "olivia"),
-        "dataset": (f"/datasets/{desk.dataset.pk}/", "olivia"),
-        "dataset-market": (f"/datasets/{desk.market.pk}/", "olivia"),
-        "dataset-refused": (f"/datasets/{desk.noise.pk}/", "olivia"),
+        "dataset": (f"/datasets/{examples.dataset.pk}/", "olivia"),
+        "dataset-market": (f"/datasets/{examples.market.pk}/", "olivia"),
+        "dataset-refused": (f"/datasets/{examples.noise.pk}/", "olivia"),
         "policies": ("/policies/", "anna"),
         "policy": ("/policies/2/", "anna"),
-        "diagnosis": (f"/diagnoses/{desk.diagnosis.pk}/", "anna"),
+        "diagnosis": (f"/diagnoses/{examples.diagnosis.pk}/", "anna"),
         "propose": ("/policies/propose/", "anna"),
         "workers": ("/workers/", "victor"),
         "audit": ("/admin/audit/auditevent/", "ada"),

@@ -14,7 +14,7 @@ from deploy.rules import Purpose, ReleaseState
 from tests import factories, scenarios
 from tests.e2e.browser import chromium, find_chromium, sign_in
 from tests.loopback import answers, free_port
-from tests.pages.scene import PEOPLE
+from tests.pages.example_data import PEOPLE
 from tests.processes import StartWorker, start, wait_until
 from training import services as training
 

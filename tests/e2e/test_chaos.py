@@ -1,4 +1,4 @@
-"""Two hundred moves under fire: no bot ever decides from a mixture of releases, or from a byte that was not verified."""
+"""Two hundred pointer moves with killed processes: no bot decides with a mixture of releases or with an unverified file."""
 
 import json
 import tempfile
@@ -16,14 +16,14 @@ from audit.models import AuditEvent
 from deploy.models import Bot, PointerMove, ReleaseStatus
 from tests import scenarios
 from tests.deploy.oracle import MOVES, Oracle
-from tests.e2e.chaos import Chaos, service_under_fire
+from tests.e2e.chaos import Chaos, running_service
 from tests.e2e.journal import Began, Decided, Hashed, Journal, hash_all
 from tests.processes import REPOSITORY, environment
 
 MOMENTS_S = 2.0
 """From a flip until it is written down, on a busy machine: a flip waits for no disk, so that no disk can hold it up."""
 ABOUT = """\
-# Two hundred moves under fire
+# Two hundred pointer moves with killed processes
 
 Written by `make chaos`: {moves} moves of the pointer in {minutes:.0f} minutes, asked for
 over the API of two web processes, with workers that train and measure beside them, while bots on threads and
@@ -57,7 +57,7 @@ def folder(
 
 @pytest.mark.processes
 def test_no_bot_is_ever_on_a_mixture_whatever_is_killed(folder: Path) -> None:
-    with service_under_fire(folder, sets=2, webs=1, bots=1, seed=1, is_small=True) as chaos:
+    with running_service(folder, sets=2, webs=1, bots=1, seed=1, is_small=True) as chaos:
         chaos.run(10, TARGETS, kills=len(TARGETS), work_every=10)
         chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
     assert_no_bot_was_wrong(chaos)
@@ -65,13 +65,13 @@ def test_no_bot_is_ever_on_a_mixture_whatever_is_killed(folder: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.processes
-def test_two_hundred_moves_under_fire(folder: Path) -> None:
-    with service_under_fire(folder, sets=4, webs=2, bots=2, seed=20261122) as chaos:
+def test_two_hundred_moves_with_killed_processes(folder: Path) -> None:
+    with running_service(folder, sets=4, webs=2, bots=2, seed=20261122) as chaos:
         chaos.run(200, [*TARGETS, "web2", "gates", "desk1"], kills=100, work_every=20)
         chaos.wait_until_all_is_settled()
         chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
     assert_no_bot_was_wrong(chaos)
-    (REPOSITORY / "docs" / "chaos.md").write_text(account(chaos))
+    (REPOSITORY / "docs" / "chaos.md").write_text(format_report(chaos))
 
 
 def assert_moves_stand(chaos: Chaos) -> int:
@@ -79,12 +79,12 @@ def assert_moves_stand(chaos: Chaos) -> int:
     moves = {move.revision: move for move in PointerMove.objects.all()}
     assert sorted(moves) == list(range(1, len(moves) + 1))
     made = Counter(move.reason for move in moves.values())
-    for asked in chaos.desk.moves:
+    for asked in chaos.users.moves:
         assert made[asked.reason] == 1, f"{asked} was made {made[asked.reason]} times"
         assert asked.revision is None or moves[asked.revision].reason == asked.reason
     Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
     assert audit.verify() == []
-    assert not Bot.objects.exclude(differs="").exists(), "by the bots' own word to the service"
+    assert not Bot.objects.exclude(differs="").exists(), "by the heartbeats of the bots"
     assert ReleaseStatus.objects.filter(state="live").count() <= 1
     return max(moves)
 
@@ -141,14 +141,14 @@ def flips(chaos: Chaos) -> list[float]:
     return sorted(found)
 
 
-def account(chaos: Chaos) -> str:
+def format_report(chaos: Chaos) -> str:
     """The figures of the long run as a page of the documentation."""
-    moves = chaos.desk.moves
+    moves = chaos.users.moves
     lost, refused = sum(m.lost for m in moves), sum(m.refused for m in moves)
     return "\n".join(
         [
             ABOUT.format(moves=len(moves), minutes=chaos.seconds / 60, moments=MOMENTS_S),
-            *_table(("killed", "times"), sorted(chaos.shots.items())),
+            *_table(("killed", "times"), sorted(chaos.kills.items())),
             *_table(("moves", "times"), sorted(Counter(move.kind for move in moves).items())),
             f"Without an answer {lost} requests, refused because the world had changed {refused}.",
             "",

@@ -28,7 +28,7 @@ def diagnosis_pk() -> int:
     coin = scenarios.coins()[0]
     data = scenarios.dataset(coin)
     made = scenarios.bundle(coin, data, "v7_fixed", seed=1)
-    measurement = scenarios.measured(made, data, scenarios.inaccurate(coin.symbol))
+    measurement = scenarios.add_measurement(made, data, scenarios.inaccurate(coin.symbol))
     return services.judge(measurement, services.policy_in_force()).pk
 
 

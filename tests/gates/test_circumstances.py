@@ -27,7 +27,7 @@ def btc() -> Coin:
 
 def measured(coin: Coin, seed: int, *, line: str = "v7_fixed", data: Dataset | None = None) -> Measurement:
     data = data or scenarios.dataset(coin)
-    return scenarios.measured(
+    return scenarios.add_measurement(
         scenarios.bundle(coin, data, line, seed=seed), data, scenarios.healthy(coin.symbol)
     )
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_from_outside_counts_under_whatever_line(btc: Coin) -> None
         manifest=old.manifest,
         origin="a.pt",
     )
-    assert attempt(scenarios.measured(foreign, data, scenarios.healthy("BTC"))) == 1
+    assert attempt(scenarios.add_measurement(foreign, data, scenarios.healthy("BTC"))) == 1
     assert attempt(measured(btc, 2)) == 2
 
 
@@ -135,7 +135,7 @@ def test_nearly_the_same_gate_window_is_the_same(
 def test_the_candles_verdicts_are_frozen_with_the_diagnosis(btc: Coin) -> None:
     good, bad = scenarios.dataset(btc), later(btc, 1, verdict="failed")
     made = scenarios.bundle(btc, good, "v7_fixed", seed=1)
-    found = judged(scenarios.measured(made, bad, scenarios.healthy("BTC")))
+    found = judged(scenarios.add_measurement(made, bad, scenarios.healthy("BTC")))
     assert found.known["candles"]["measured"]["verdict"] == "failed"
     assert found.known["candles"]["training"]["verdict"] == "passed"
     assert (found.results.get(gate="candles").verdict, found.verdict) == ("failed", "failed")
@@ -147,7 +147,7 @@ def test_a_measurement_cannot_speak_for_the_service(btc: Coin) -> None:
     claims = scenarios.healthy("BTC") | {"attempts": {"count": 1, "earlier": []}, "candles": {}}
     data = scenarios.dataset(btc)
     made = scenarios.bundle(btc, data, "v7_fixed", seed=2)
-    found = judged(scenarios.measured(made, data, claims))
+    found = judged(scenarios.add_measurement(made, data, claims))
     assert "attempt 2" in found.results.get(gate="attempts").sentence
     assert found.results.get(gate="candles").verdict == "passed"
 

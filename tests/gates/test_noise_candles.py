@@ -14,7 +14,7 @@ from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from mlcore.quality.market_checks import judge
 from mlcore.verdict import Verdict
-from tests import lifelike
+from tests import market_candles
 
 ROWS = 7122
 
@@ -22,7 +22,7 @@ ROWS = 7122
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """V7 trained to its end on random levels, and measured, as if no check of candles existed."""
-    frame = lifelike.random_levels(ROWS)
+    frame = market_candles.random_levels(ROWS)
     recipe = RECIPES["v7_fixed"]
     trained = fit.fit(fit.prepare(frame, recipe), recipe, seed=1, device="cpu")
     folder: Path = tmp_path_factory.mktemp("noise") / "bundle"
@@ -38,7 +38,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_random_levels_are_refused_as_candles() -> None:
-    judgement = judge(lifelike.random_levels(ROWS))
+    judgement = judge(market_candles.random_levels(ROWS))
     found = {check.check: check.finding for check in judgement.checks}
     assert judgement.verdict == Verdict.FAILED
     assert found["variance_ratio"].verdict == Verdict.FAILED

@@ -92,7 +92,7 @@ def test_another_coins_candles_are_refused(made: Bundle) -> None:
 
 
 def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: Bundle, data: Dataset) -> None:
-    measurement = scenarios.measured(made, data, scenarios.healthy("BTC"))
+    measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     policy = services.policy_in_force()
     diagnosis = services.judge(measurement, policy)
     assert (diagnosis.coin, diagnosis.bundle, diagnosis.dataset) == (data.coin, made, data)
@@ -110,7 +110,7 @@ def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: B
 
 def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
     diagnosis = services.judge(
-        scenarios.measured(made, data, scenarios.collapsed("BTC")), services.policy_in_force()
+        scenarios.add_measurement(made, data, scenarios.collapsed("BTC")), services.policy_in_force()
     )
     said = list(
         diagnosis.results.order_by("position").values(
@@ -133,7 +133,7 @@ def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
 
 def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -> None:
     diagnosis = services.judge(
-        scenarios.measured(made, data, scenarios.inaccurate("BTC")), services.policy_in_force()
+        scenarios.add_measurement(made, data, scenarios.inaccurate("BTC")), services.policy_in_force()
     )
     assert diagnosis.verdict == "failed"
     assert AuditEvent.objects.get(kind="diagnosis.failed").reason == (
@@ -142,7 +142,7 @@ def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -
 
 
 def test_judging_twice_is_one_diagnosis(made: Bundle, data: Dataset) -> None:
-    measurement = scenarios.measured(made, data, scenarios.healthy("BTC"))
+    measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     first = services.judge(measurement, services.policy_in_force())
     assert services.judge(measurement, services.policy_in_force()) == first
     assert (Diagnosis.objects.count(), GateResult.objects.count()) == (1, len(FULL_POLICY["gates"]))
@@ -175,7 +175,7 @@ def test_a_figure_that_is_no_number_is_kept_as_null_with_its_word(
     document = scenarios.healthy("BTC")
     document["logits"]["greatest"] = None
     document["non_finite"] = {"logits.greatest": word}
-    diagnosis = services.judge(scenarios.measured(made, data, document), services.policy_in_force())
+    diagnosis = services.judge(scenarios.add_measurement(made, data, document), services.policy_in_force())
     result = diagnosis.results.get(gate="logit_range")
     assert (result.verdict, result.figure, result.figure_word) == ("error", None, word)
 
@@ -183,8 +183,8 @@ def test_a_figure_that_is_no_number_is_kept_as_null_with_its_word(
 def test_a_new_policy_judges_what_is_stored_without_measuring(made: Bundle, data: Dataset) -> None:
     policy = services.policy_in_force()
     assert services.judge_stored(made, policy) is None
-    scenarios.measured(made, data, scenarios.inaccurate("BTC"))
-    latest = scenarios.measured(made, data, scenarios.healthy("BTC"))
+    scenarios.add_measurement(made, data, scenarios.inaccurate("BTC"))
+    latest = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     ended(services.measure(made, data, actor=OLIVIA, again=True), JobState.FAILED)
     diagnosis = services.judge_stored(made, policy)
     assert diagnosis is not None
@@ -193,7 +193,7 @@ def test_a_new_policy_judges_what_is_stored_without_measuring(made: Bundle, data
 
 
 def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data: Dataset) -> None:
-    measurement = scenarios.measured(made, data, scenarios.healthy("BTC"))
+    measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     old = services.judge(measurement, services.policy_in_force())
     stricter = json.loads(services.policy_in_force().body)
     stricter["gates"]["accuracy"]["above"] = 0.73
@@ -265,7 +265,7 @@ def rewritten_by_sql(diagnosis: Diagnosis) -> None:
     ],
 )
 def test_the_database_refuses(made: Bundle, data: Dataset, forge: Any) -> None:
-    measurement = scenarios.measured(made, data, scenarios.healthy("BTC"))
+    measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     diagnosis = services.judge(measurement, services.policy_in_force())
     with pytest.raises((DatabaseError, DomainError)), transaction.atomic():
         forge(diagnosis)

@@ -16,7 +16,7 @@ from mlcore.quality.peers import Neighbour
 from mlcore.quality.rows import row_checks
 from mlcore.quality.simulated import Generator, judge_simulated
 from mlcore.verdict import Verdict
-from tests import lifelike
+from tests import market_candles
 
 PRICES = ["open", "high", "low", "close"]
 REAL = os.environ.get("CRPBOT_CANDLES_DIR", "")
@@ -30,7 +30,7 @@ def against(judgement: Judgement) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def market() -> Frame:
-    return lifelike.candles(10_000)
+    return market_candles.generate(10_000)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def stretched(times: float) -> Callable[[Frame], Frame]:
 
 
 def half_noise(frame: Frame) -> Frame:
-    noise = lifelike.random_levels(frame.height, level=100.0).select(PRICES)
+    noise = market_candles.random_levels(frame.height, level=100.0).select(PRICES)
     second = pl.int_range(pl.len()) >= frame.height // 2
     return frame.with_columns(
         [pl.when(second).then(noise[name]).otherwise(name).alias(name) for name in PRICES]
@@ -106,7 +106,7 @@ def holes(frame: Frame) -> Frame:
 
 
 FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
-    "prices drawn afresh for each bar": (lambda f: lifelike.random_levels(7122), "variance_ratio"),
+    "prices drawn afresh for each bar": (lambda f: market_candles.random_levels(7122), "variance_ratio"),
     "prices drawn afresh in the second half alone": (half_noise, "variance_ratio"),
     "shuffled rows": (shuffled_rows, "continuity"),
     "shuffled bars, joined again": (shuffled_moves, "memory"),
@@ -116,11 +116,11 @@ FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
     "an eighth of a market's volatility": (stretched(1 / 8), "volatility"),
     "a random walk of normal steps": (normal_walk, "tails"),
     "one misplaced decimal": (misplaced_decimal, "jumps"),
-    "hourly candles stamped as 5-minute ones": (lambda f: lifelike.stamped(f, 300), "rhythm"),
-    "hourly candles stamped as 2-hour ones": (lambda f: lifelike.stamped(f, 7200), "rhythm"),
-    "hourly candles stamped as daily ones": (lambda f: lifelike.stamped(f, 86_400), "rhythm"),
+    "hourly candles stamped as 5-minute ones": (lambda f: market_candles.with_interval(f, 300), "rhythm"),
+    "hourly candles stamped as 2-hour ones": (lambda f: market_candles.with_interval(f, 7200), "rhythm"),
+    "hourly candles stamped as daily ones": (lambda f: market_candles.with_interval(f, 86_400), "rhythm"),
     "5-minute candles stamped as hourly ones": (
-        lambda f: lifelike.stamped(lifelike.candles(20_000, interval_seconds=300), 3600),
+        lambda f: market_candles.with_interval(market_candles.generate(20_000, interval_seconds=300), 3600),
         "rhythm",
     ),
     "no volume": (lambda f: f.with_columns(volume=pl.lit(0.0)), "volume"),
@@ -145,7 +145,7 @@ def test_what_is_no_market_is_refused_by_the_check_that_knows_it(
 @pytest.mark.parametrize("seed", range(20))
 def test_a_series_with_a_markets_habits_passes(seed: int) -> None:
     bars, interval = ((2000, 3600), (6000, 3600), (2000, 14_400), (3000, 900))[seed % 4]
-    assert against(judge(lifelike.candles(bars, seed=seed, interval_seconds=interval))) == {}
+    assert against(judge(market_candles.generate(bars, seed=seed, interval_seconds=interval))) == {}
 
 
 @pytest.mark.skipif(not REAL, reason="CRPBOT_CANDLES_DIR names no folder of real candles")
@@ -186,7 +186,7 @@ class TestRealCandles:
         self, coins: dict[str, Frame], seconds: int
     ) -> None:
         for frame in coins.values():
-            assert against(judge(lifelike.stamped(frame, seconds))).get("rhythm") == "failed"
+            assert against(judge(market_candles.with_interval(frame, seconds))).get("rhythm") == "failed"
 
 
 def _resampled(frame: Frame, every: str) -> Frame:
@@ -210,7 +210,7 @@ class TestBesideOtherCandles:
         assert against(judge(market, coin="BTC", neighbours=[other])) == {"other_coins": "failed"}
 
     def test_what_contradicts_the_coins_own_candles_is_for_a_person_to_look_at(self, market: Frame) -> None:
-        own = Neighbour.of(lifelike.candles(10_000, seed=9), coin="BTC", name="dataset 3")
+        own = Neighbour.of(market_candles.generate(10_000, seed=9), coin="BTC", name="dataset 3")
         judgement = judge(market, coin="BTC", neighbours=[own])
         assert against(judgement) == {"same_coin": "inconclusive"}
         assert judgement.verdict == Verdict.INCONCLUSIVE
@@ -227,7 +227,7 @@ class TestBesideOtherCandles:
 
 class TestRows:
     def test_too_few_are_inconclusive_and_say_so(self) -> None:
-        judgement = judge(lifelike.candles(300))
+        judgement = judge(market_candles.generate(300))
         assert against(judgement) == {"length": "inconclusive"}
 
     @pytest.mark.parametrize(
@@ -291,14 +291,14 @@ class TestSimulatedCandles:
         assert against(judge_simulated(market, coin="BTC", generator=None)) == {"generator": "failed"}
 
     def test_random_levels_that_are_called_simulated_are_refused(self) -> None:
-        assert against(judge_simulated(lifelike.random_levels(7122), coin="BTC", generator=None)) == {
+        assert against(judge_simulated(market_candles.random_levels(7122), coin="BTC", generator=None)) == {
             "generator": "failed"
         }
 
 
 def test_a_judgement_is_plain_json_whatever_was_measured(market: Frame) -> None:
     still = market.with_columns([pl.lit(100.0).alias(name) for name in PRICES])
-    for frame in (market, still, lifelike.candles(2), stretched(300)(market)):
+    for frame in (market, still, market_candles.generate(2), stretched(300)(market)):
         document = judge(frame).document()
         json.dumps(document, allow_nan=False)
         assert {row["verdict"] for row in document["checks"]} <= {str(v) for v in Verdict}

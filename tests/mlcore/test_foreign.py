@@ -19,8 +19,8 @@ from mlcore.errors import MlcoreError
 from mlcore.evaluation.inspection import Inspection
 from mlcore.features import indicators
 from mlcore.importers import convert
-from tests import checkpoints
-from tests.checkpoints import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
+from tests import model_files
+from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 
 ROWS = np.random.default_rng(7).normal(size=(64, 72)).astype(np.float32)
 SAID: dict[str, Any] = {
@@ -164,7 +164,7 @@ class TestATorchCheckpoint:
         made = network()
         state = made.state_dict()
         want = answers(saved(state), tmp_path / "plain")
-        on_gpu = checkpoints.saved_on_a_gpu({"model_state_dict": state, "epoch": 9})
+        on_gpu = model_files.saved_on_a_gpu({"model_state_dict": state, "epoch": 9})
         parallel = saved({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}})
         assert (answers(on_gpu, tmp_path / "gpu") == want).all()
         assert (answers(parallel, tmp_path / "parallel") == want).all()
@@ -304,13 +304,13 @@ class TestNothingIsGuessed:
         assert imported(data, tmp_path / "one")[0].digest == imported(data, tmp_path / "two")[0].digest
 
 
-HOSTILE = list(checkpoints.hostile(Path("unused")))
+HOSTILE = list(model_files.hostile(Path("unused")))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
     canary = tmp_path / "canary"
-    make, says = checkpoints.hostile(canary)[kind]
+    make, says = model_files.hostile(canary)[kind]
     data = make()
     layout = LAYOUTS[0] if data.startswith(b"PK") else None
     with pytest.raises(MlcoreError, match=says):
@@ -324,7 +324,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -
 
 
 def test_the_canary_would_appear_if_one_were_run(tmp_path: Path) -> None:
-    make, _ = checkpoints.hostile(tmp_path / "canary")["os.system in the pickle"]
+    make, _ = model_files.hostile(tmp_path / "canary")["os.system in the pickle"]
     (tmp_path / "hostile.pt").write_bytes(make())
     torch.load(tmp_path / "hostile.pt", weights_only=False)
     assert (tmp_path / "canary").exists()

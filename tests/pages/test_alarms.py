@@ -8,27 +8,27 @@ from django.core.cache import cache
 
 from deploy import services
 from tests import scenarios
-from tests.pages import scene
 from tests.pages.conftest import SignedIn
+from tests.pages.example_data import ExampleData
 from training.models import Coin
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def broken(desk: scene.Scene) -> Iterator[Callable[[], None]]:
-    """Damages the fallback of the scene that every test here shares, and mends it afterwards."""
+def broken(examples: ExampleData) -> Iterator[Callable[[], None]]:
+    """Damages the fallback that all tests here share, and repairs it afterwards."""
     changed: list[None] = []
 
     def damage() -> None:
-        scenarios.damage(desk.fallback)
+        scenarios.damage(examples.fallback)
         changed.append(None)
         cache.clear()
         services.record_alarms()
 
     yield damage
     for _ in changed:
-        scenarios.damage(desk.fallback)  # the same bit once more
+        scenarios.damage(examples.fallback)  # the same bit once more
     cache.clear()
 
 
@@ -36,7 +36,7 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
-def test_a_fallback_that_is_ready_is_a_quiet_line(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_a_fallback_that_is_ready_is_a_quiet_line(examples: ExampleData, signed_in: SignedIn) -> None:
     page = signed_in("victor").get("/").content.decode()
     assert 'class="alarm' not in page
     assert re.search(r"v5 ready\s+measured .*(ago|now) , files checked", words(page))
@@ -75,7 +75,7 @@ def test_the_api_tells_a_monitor_the_same(broken: Callable[[], None], signed_in:
 
 class TestCoins:
     def test_an_operator_adds_one_and_an_approver_requires_it_knowing_what_follows(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         added = {"symbol": "dot", "name": "Polkadot", "reason": "traded"}
         assert signed_in("olivia").post("/coins/", added).status_code == 302
@@ -88,13 +88,13 @@ class TestCoins:
         assert "DOT: became required" in words(approver.get("/").content.decode())
 
     def test_without_a_reason_it_says_so_beside_the_field(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         answer = signed_in("anna").post("/coins/SOL/", {"is_required": "no"})
         assert (answer.status_code, "Give a reason" in answer.content.decode()) == (400, True)
         assert Coin.objects.get(symbol="SOL").is_required
 
-    def test_a_refusal_is_told_on_the_page(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_a_refusal_is_told_on_the_page(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/coins/SOL/", {"is_required": "no", "reason": "no longer"})
         assert (answer.status_code, "approver role" in answer.content.decode()) == (403, True)
         assert signed_in("olivia").post("/coins/", {"symbol": "BTC", "reason": "again"}).status_code == 409

@@ -9,8 +9,9 @@ from deploy import services
 from deploy.alarms import detect
 from deploy.models import Acknowledgement, Bot, Convergence, Release
 from tests import scenarios
-from tests.pages import scene
+from tests.pages import example_data
 from tests.pages.conftest import SignedIn
+from tests.pages.example_data import ExampleData
 
 pytestmark = pytest.mark.django_db
 
@@ -23,32 +24,32 @@ def shown(signed_in: SignedIn, path: str = "/bots/") -> str:
     return words(signed_in("victor").get(path).content.decode())
 
 
-def test_the_board_says_how_many_bots_run_what_they_must(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_the_board_says_how_many_bots_run_what_they_must(examples: ExampleData, signed_in: SignedIn) -> None:
     assert re.search(r"Bots 3 of 3 bots on revision \d+", shown(signed_in, "/"))
 
 
-def test_board_and_approval_say_how_many_are_ready(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_board_and_approval_say_how_many_are_ready(examples: ExampleData, signed_in: SignedIn) -> None:
     assert "2 of 3 bots ready" in shown(signed_in, "/")
-    to_decide = f"/releases/{desk.awaiting.pk}/"
+    to_decide = f"/releases/{examples.awaiting.pk}/"
     assert "2 of 3 bots ready The others fetch its files still" in shown(signed_in, to_decide)
-    Bot.objects.update(ready_for=desk.awaiting.pk)
+    Bot.objects.update(ready_for=examples.awaiting.pk)
     assert "3 of 3 bots ready They hold its files, checked and loaded" in shown(signed_in, to_decide)
 
 
 def test_board_and_page_say_which_bots_a_pin_would_cost_a_download(
-    desk: scene.Scene, signed_in: SignedIn
+    examples: ExampleData, signed_in: SignedIn
 ) -> None:
     assert "3 of 3 bots hold it" in shown(signed_in, "/")
-    Bot.objects.filter(instance="lab").update(holds_fallback=desk.awaiting.pk)
+    Bot.objects.filter(instance="lab").update(holds_fallback=examples.awaiting.pk)
     assert "2 of 3 bots hold it" in shown(signed_in, "/")
     page = shown(signed_in)
     assert "what a pin leads to 2 of 3 bots hold it the others would have to download it first" in page
     assert (page.count("no fallback"), page.count("next: not yet")) == (1, 1)
 
 
-def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_each_bot_stands_there_with_what_it_runs(examples: ExampleData, signed_in: SignedIn) -> None:
     page = shown(signed_in)
-    assert f"What every bot must run v5 release {desk.fallback.pk} · revision 2" in page
+    assert f"What every bot must run v5 release {examples.fallback.pk} · revision 2" in page
     assert page.count("3 as released") == 3
     assert re.search(
         r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",
@@ -56,8 +57,8 @@ def test_each_bot_stands_there_with_what_it_runs(desk: scene.Scene, signed_in: S
     )
 
 
-def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: SignedIn) -> None:
-    scene.troubled_bots()
+def test_the_troubled_come_first_and_say_why(examples: ExampleData, signed_in: SignedIn) -> None:
+    example_data.create_failing_bots()
     page = shown(signed_in)
     assert [page.index(name) for name in ("desk-4", "cellar", "desk-1")] == sorted(
         page.index(name) for name in ("desk-4", "cellar", "desk-1")
@@ -70,20 +71,20 @@ def test_the_troubled_come_first_and_say_why(desk: scene.Scene, signed_in: Signe
     assert "What a bot runs is not what its revision's release holds" in shown(signed_in, "/")
 
 
-def test_a_bots_own_words_are_shown_as_text(desk: scene.Scene, signed_in: SignedIn) -> None:
-    scene.heard_of("trader", "desk-1", last_error="<script>alert(1)</script>")
+def test_a_bots_own_words_are_shown_as_text(examples: ExampleData, signed_in: SignedIn) -> None:
+    example_data.send_heartbeat("trader", "desk-1", last_error="<script>alert(1)</script>")
     page = signed_in("victor").get("/bots/").content.decode()
     assert "&lt;script&gt;alert(1)" in page and "<script>alert" not in page
 
 
-def test_without_a_bot_it_says_how_one_comes_to_report(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_without_a_bot_it_says_how_one_comes_to_report(examples: ExampleData, signed_in: SignedIn) -> None:
     Bot.objects.all().delete()
     assert "No bot has reported yet" in shown(signed_in)
     assert "Bots none reports" in shown(signed_in, "/")
 
 
 def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
-    desk: scene.Scene, signed_in: SignedIn
+    examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client = signed_in("victor")
     page = client.get("/bots/").content.decode()
@@ -91,22 +92,26 @@ def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
     assert again
     htmx = {"HX-Request": "true"}
     assert client.get(again[1], headers=htmx).status_code == 204
-    Bot.objects.filter(instance="lab").update(ready_for=desk.awaiting.pk)
+    Bot.objects.filter(instance="lab").update(ready_for=examples.awaiting.pk)
     assert client.get(again[1], headers=htmx).status_code == 200
     Bot.objects.filter(instance="lab").update(revision=1)
     assert 'hx-trigger="every 2s"' in client.get("/bots/").content.decode()
 
 
-def test_a_release_that_is_not_announced_says_which_one_is(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_a_release_that_is_not_announced_says_which_one_is(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
     newer: Release = scenarios.Build(seed=21).settled()
-    page = shown(signed_in, f"/releases/{desk.awaiting.pk}/")
+    page = shown(signed_in, f"/releases/{examples.awaiting.pk}/")
     assert f"Bots fetch release {newer.pk} ahead, not this one" in page
 
 
 @pytest.mark.parametrize("model", ["bot", "acknowledgement", "convergence"])
-def test_the_admin_shows_them_and_changes_none(model: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_the_admin_shows_them_and_changes_none(
+    model: str, examples: ExampleData, signed_in: SignedIn
+) -> None:
     services.watch_bots()
-    client = signed_in(scene.STAFF)
+    client = signed_in(example_data.STAFF)
     assert client.get(f"/admin/deploy/{model}/").status_code == 200
     for action in ("add/", "1/delete/"):
         assert client.post(f"/admin/deploy/{model}/{action}", {"post": "yes"}).status_code in (302, 403)

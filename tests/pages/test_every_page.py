@@ -9,8 +9,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.models import AuditEvent, AuditHead
-from tests.pages import scene
 from tests.pages.conftest import SignedIn
+from tests.pages.example_data import ExampleData
 
 pytestmark = pytest.mark.django_db
 
@@ -67,8 +67,8 @@ FIGURES = {
 MOST_QUERIES = 50
 
 
-def address(pattern: str, desk: scene.Scene) -> str:
-    return pattern.format(**{name: getattr(value, "pk", value) for name, value in vars(desk).items()})
+def address(pattern: str, examples: ExampleData) -> str:
+    return pattern.format(**{name: getattr(value, "pk", value) for name, value in vars(examples).items()})
 
 
 class Document(HTMLParser):
@@ -102,24 +102,26 @@ class Document(HTMLParser):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_everyone_with_a_role_may_look_at_everything(
-    role: str, desk: scene.Scene, signed_in: SignedIn
+    role: str, examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client = signed_in(ROLES[role])
-    answers = {name: client.get(address(path, desk)).status_code for name, path in (PAGES | FIGURES).items()}
+    answers = {
+        name: client.get(address(path, examples)).status_code for name, path in (PAGES | FIGURES).items()
+    }
     assert set(answers.values()) == {200}, answers
 
 
-def test_nobody_looks_without_signing_in(desk: scene.Scene, client: Client) -> None:
+def test_nobody_looks_without_signing_in(examples: ExampleData, client: Client) -> None:
     for path in (PAGES | FIGURES).values():
-        answer = client.get(address(path, desk))
+        answer = client.get(address(path, examples))
         assert answer.status_code == 302, path
         assert answer["Location"].startswith("/sign-in/?next=/"), path
 
 
-def test_who_holds_no_role_is_told_to_ask_for_one(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_who_holds_no_role_is_told_to_ask_for_one(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("norma")
     for path in (PAGES | FIGURES).values():
-        answer = client.get(address(path, desk))
+        answer = client.get(address(path, examples))
         assert answer.status_code == 403, path
         assert "Ask whoever runs the\n    service" in answer.content.decode(), path
 
@@ -130,34 +132,34 @@ def test_the_page_for_who_holds_no_role_lets_them_sign_out(signed_in: SignedIn) 
     assert client.post("/sign-out/")["Location"] == "/sign-in/"
 
 
-def test_looking_changes_nothing(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_looking_changes_nothing(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     before = (AuditHead.objects.get().hash, AuditEvent.objects.count())
     for path in (PAGES | FIGURES).values():
-        client.get(address(path, desk))
+        client.get(address(path, examples))
     for action in ("approve", "decline", "restore", "cancel", "register"):
-        assert client.get(f"/releases/{desk.awaiting.pk}/{action}/").status_code == 302
+        assert client.get(f"/releases/{examples.awaiting.pk}/{action}/").status_code == 302
     for path in (
         "/pin/",
-        f"/runs/{desk.running_run.pk}/cancel/",
-        f"/runs/{desk.failed_run.pk}/again/",
+        f"/runs/{examples.running_run.pk}/cancel/",
+        f"/runs/{examples.failed_run.pk}/again/",
         "/policies/1/adopt/",
-        f"/diagnoses/{desk.diagnosis.pk}/judge/",
+        f"/diagnoses/{examples.diagnosis.pk}/judge/",
     ):
         assert client.get(path).status_code == 302
     assert (AuditHead.objects.get().hash, AuditEvent.objects.count()) == before
 
 
-def test_pages_hold_no_inline_script_or_style(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_pages_hold_no_inline_script_or_style(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
-        assert Document(client.get(address(path, desk)).content.decode()).inline == [], name
+        assert Document(client.get(address(path, examples)).content.decode()).inline == [], name
 
 
-def test_only_pages_with_charts_let_styles_be_written(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_only_pages_with_charts_let_styles_be_written(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
-        answer = client.get(address(path, desk))
+        answer = client.get(address(path, examples))
         policy = answer["Content-Security-Policy"]
         has_charts = "data-chart=" in answer.content.decode() or name == "release being built"
         assert ("style-src 'self' 'unsafe-inline'" in policy) == has_charts, name
@@ -165,11 +167,11 @@ def test_only_pages_with_charts_let_styles_be_written(desk: scene.Scene, signed_
         assert "script-src 'self';" in policy and "default-src 'none'" in policy, name
 
 
-def test_every_link_leads_somewhere(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_every_link_leads_somewhere(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     found: set[str] = set()
     for path in PAGES.values():
-        page = address(path, desk)
+        page = address(path, examples)
         links = Document(client.get(page).content.decode()).links
         found |= {page.partition("?")[0] + link if link.startswith("?") else link for link in links}
     inside = {link for link in found if not link.startswith("#")}
@@ -184,25 +186,27 @@ def _status(client: Client, link: str) -> int:
     return answer.status_code
 
 
-def test_every_field_has_a_label_and_every_id_is_there_once(desk: scene.Scene, signed_in: SignedIn) -> None:
+def test_every_field_has_a_label_and_every_id_is_there_once(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
-        page = Document(client.get(address(path, desk)).content.decode())
+        page = Document(client.get(address(path, examples)).content.decode())
         assert len(page.ids) == len(set(page.ids)), (name, sorted(page.ids))
         for field in page.fields:
             assert field.get("id") in page.labelled or field.get("aria-label"), (name, field)
 
 
 def test_a_page_asks_the_database_no_more_than_it_must(
-    desk: scene.Scene, signed_in: SignedIn, django_assert_max_num_queries: Any
+    examples: ExampleData, signed_in: SignedIn, django_assert_max_num_queries: Any
 ) -> None:
     client = signed_in("ada")
     for path in PAGES.values():
         with django_assert_max_num_queries(MOST_QUERIES):
-            client.get(address(path, desk))
+            client.get(address(path, examples))
 
 
-def test_every_page_there_is_stands_in_this_matrix(desk: scene.Scene) -> None:
+def test_every_page_there_is_stands_in_this_matrix(examples: ExampleData) -> None:
     known = [re.sub(r"\{\w+\}", "1", path).partition("?")[0] for path in (PAGES | FIGURES).values()]
     covered = {get_resolver().resolve(path).view_name for path in known}
     by_post_only = {

@@ -19,9 +19,10 @@ from gates.catalogue.meanings import meaning
 from gates.models import Diagnosis, GatePolicy
 from gates.policy import BASELINE_NAMES, GATES
 from gates.services import policy_in_force
-from tests import checkpoints, factories
-from tests.pages import scene
+from tests import factories, model_files
+from tests.pages import example_data
 from tests.pages.conftest import SignedIn
+from tests.pages.example_data import ExampleData
 from training.models import Dataset, TrainingRun
 
 pytestmark = pytest.mark.django_db
@@ -39,13 +40,13 @@ def said(answer: Any) -> list[str]:
 
 
 class TestSigningIn:
-    def test_leads_to_the_page_that_was_asked_for(self, desk: scene.Scene, client: Any) -> None:
+    def test_leads_to_the_page_that_was_asked_for(self, examples: ExampleData, client: Any) -> None:
         answer = client.post(
             "/sign-in/", {"username": "victor", "password": factories.PASSWORD, "next": "/releases/"}
         )
         assert (answer.status_code, answer["Location"]) == (302, "/releases/")
 
-    def test_leads_nowhere_outside(self, desk: scene.Scene, client: Any) -> None:
+    def test_leads_nowhere_outside(self, examples: ExampleData, client: Any) -> None:
         answer = client.post(
             "/sign-in/",
             {"username": "victor", "password": factories.PASSWORD, "next": "https://elsewhere.example/"},
@@ -53,7 +54,7 @@ class TestSigningIn:
         assert answer["Location"] == "/"
 
     def test_keeps_the_name_and_says_no_more_than_that_they_do_not_fit(
-        self, desk: scene.Scene, client: Any, db: None
+        self, examples: ExampleData, client: Any, db: None
     ) -> None:
         answers = [
             client.post("/sign-in/", {"username": n, "password": "wrong"}) for n in ("victor", "nobody-here")
@@ -65,7 +66,7 @@ class TestSigningIn:
 
 class TestLaunching:
     def test_starts_a_release_with_what_differs_from_the_recipe(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         answer = signed_in("olivia").post("/launch/", LAUNCH, follow=True)
         release = Release.objects.latest("id")
@@ -73,7 +74,7 @@ class TestLaunching:
         assert release.launched_by == "olivia"
         assert f"Launched release {release.pk}" in said(answer)[0]
 
-    def test_takes_the_dataset_that_was_named(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_takes_the_dataset_that_was_named(self, examples: ExampleData, signed_in: SignedIn) -> None:
         older = Dataset.objects.filter(coin__symbol="BTC", is_simulated=True).earliest("id")
         signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(older.pk)})
         assert Release.objects.latest("id").coins.get(coin__symbol="BTC").dataset == older
@@ -96,7 +97,7 @@ class TestLaunching:
         ],
     )
     def test_keeps_what_was_typed_and_says_what_is_wrong(
-        self, field: str, value: str, problem: str, desk: scene.Scene, signed_in: SignedIn
+        self, field: str, value: str, problem: str, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         before = Release.objects.count()
         answer = signed_in("olivia").post("/launch/", {**LAUNCH, "seed": "77", field: value})
@@ -106,32 +107,32 @@ class TestLaunching:
         if field != "seed":
             assert 'value="77"' in text(answer)
 
-    def test_refuses_another_coins_candles(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_refuses_another_coins_candles(self, examples: ExampleData, signed_in: SignedIn) -> None:
         another = Dataset.objects.filter(coin__symbol="ETH").earliest("id")
         answer = signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(another.pk)})
         assert answer.status_code == 400
 
     @pytest.mark.parametrize("name", ["victor", "anna"])
-    def test_takes_an_operator(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_takes_an_operator(self, name: str, examples: ExampleData, signed_in: SignedIn) -> None:
         before = Release.objects.count()
         answer = signed_in(name).post("/launch/", LAUNCH)
         assert answer.status_code == 403
         assert "that takes the operator role" in text(answer)
         assert Release.objects.count() == before
 
-    def test_is_estimated_as_it_is_filled_in(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_is_estimated_as_it_is_filled_in(self, examples: ExampleData, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
         few, many = (
             client.get("/launch/estimate/", {**LAUNCH, "epochs": n}).context["estimate"] for n in (5, 50)
         )
         assert many.seconds > few.seconds and many.usd > few.usd
 
-    def test_says_why_there_is_no_estimate(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_says_why_there_is_no_estimate(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").get("/launch/estimate/", {**LAUNCH, "epochs": "51"})
         assert "less than or equal to 50" in text(answer)
 
     def test_keeps_what_holds_for_any_line_when_another_is_chosen(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         older = Dataset.objects.filter(coin__symbol="BTC").earliest("id")
         typed = {**LAUNCH, "line": "v5", "seed": "77", "dataset_BTC": str(older.pk)}
@@ -141,7 +142,7 @@ class TestLaunching:
         assert form["purpose"].value() == "fallback" and "epochs" not in form.fields
         assert "<html" not in text(answer)
 
-    def test_offers_the_settings_of_the_line(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_offers_the_settings_of_the_line(self, examples: ExampleData, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
         assert 'name="epochs"' in text(client.get("/launch/?line=v7_fixed"))
         v5 = text(client.get("/launch/?line=v5"))
@@ -149,48 +150,49 @@ class TestLaunching:
 
 
 class TestDeciding:
-    def test_approving_moves_the_pointer(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_approving_moves_the_pointer(self, examples: ExampleData, signed_in: SignedIn) -> None:
         revision = _revision()
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/approve/",
+            f"/releases/{examples.awaiting.pk}/approve/",
             {"reason": "all passed", "revision": revision},
             follow=True,
         )
         now = pointer.current()
-        assert now and (now.revision, now.release, now.moved_by) == (revision + 1, desk.awaiting, "anna")
+        assert now and (now.revision, now.release, now.moved_by) == (revision + 1, examples.awaiting, "anna")
         assert said(answer) == [
-            f"Approved: every bot must run v7_fixed of release {desk.awaiting.pk} (revision {revision + 1})."
+            f"Approved: every bot must run v7_fixed of release {examples.awaiting.pk} (revision {revision + 1})."
         ]
 
     def test_a_policy_that_came_into_force_since_says_before_what_an_approval_would_come_to(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         document = policy_in_force().document
         document["gates"]["accuracy"]["above"] = 0.9
         approvers = [factories.actor(name, "approver") for name in ("ursula", "vera")]
         proposed = gates.propose_policy(document, actor=approvers[0], reason="more is wanted")
         gates.adopt_policy(proposed, actor=approvers[1], reason="agreed")
-        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        page = text(signed_in("anna").get(f"/releases/{examples.awaiting.pk}/"))
         says = f"policy {proposed.number} would refuse it"
         assert says in page and "approving judges it again from its stored measurements" in page
         assert "<li>BTC accuracy failed: " in page
         assert says in text(signed_in("victor").get("/"))
-        answer = signed_in("victor").get(f"/api/v1/releases/{desk.awaiting.pk}/").json()["today"]
+        answer = signed_in("victor").get(f"/api/v1/releases/{examples.awaiting.pk}/").json()["today"]
         assert (answer["policy"], answer["passes"]) == (proposed.number, False)
         assert answer["against"][0].startswith("BTC accuracy failed: ")
 
     def test_the_form_carries_the_revision_its_page_showed(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        page = text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        page = text(signed_in("anna").get(f"/releases/{examples.awaiting.pk}/"))
         assert f'<input type="hidden" name="revision" value="{_revision()}">' in page
 
     def test_an_approval_of_an_old_revision_shows_what_is_now_and_keeps_the_reason(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         now = _revision()
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "all passed, I looked", "revision": now - 1}
+            f"/releases/{examples.awaiting.pk}/approve/",
+            {"reason": "all passed, I looked", "revision": now - 1},
         )
         assert answer.status_code == 409
         assert f"you saw revision {now - 1}, it is {now}" in text(answer)
@@ -199,33 +201,35 @@ class TestDeciding:
         assert _revision() == now
 
     @pytest.mark.parametrize("action", ["approve", "decline"])
-    def test_takes_a_reason(self, action: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_takes_a_reason(self, action: str, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
-            f"/releases/{desk.awaiting.pk}/{action}/", {"reason": " ", "revision": _revision()}
+            f"/releases/{examples.awaiting.pk}/{action}/", {"reason": " ", "revision": _revision()}
         )
         assert answer.status_code == 400
         assert "Give a reason: it stands in the audit history." in text(answer)
-        assert Release.objects.get(pk=desk.awaiting.pk).state == "awaiting_approval"
+        assert Release.objects.get(pk=examples.awaiting.pk).state == "awaiting_approval"
 
     @pytest.mark.parametrize("name", ["victor", "olivia"])
     @pytest.mark.parametrize("action", ["approve", "decline"])
-    def test_takes_an_approver(self, action: str, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
-        path = f"/releases/{desk.awaiting.pk}/"
+    def test_takes_an_approver(
+        self, action: str, name: str, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        path = f"/releases/{examples.awaiting.pk}/"
         client = signed_in(name)
         assert f'action="{path}{action}/"' not in text(client.get(path))
         answer = client.post(f"{path}{action}/", {"reason": "I want it", "revision": _revision()})
         assert answer.status_code == 403
         assert "that takes the approver role" in text(answer) and "I want it" in text(answer)
 
-    def test_declining_says_so(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_declining_says_so(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("arthur").post(
-            f"/releases/{desk.awaiting.pk}/decline/", {"reason": "not today"}, follow=True
+            f"/releases/{examples.awaiting.pk}/decline/", {"reason": "not today"}, follow=True
         )
-        assert said(answer) == [f"Declined release {desk.awaiting.pk}."]
-        assert Release.objects.get(pk=desk.awaiting.pk).state == "declined"
+        assert said(answer) == [f"Declined release {examples.awaiting.pk}."]
+        assert Release.objects.get(pk=examples.awaiting.pk).state == "declined"
 
     def test_who_launched_it_is_told_that_it_takes_another(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         client = signed_in("ada")
         client.post("/launch/", LAUNCH)
@@ -233,62 +237,64 @@ class TestDeciding:
         answer = client.post(f"/releases/{mine.pk}/approve/", {"reason": "mine", "revision": _revision()})
         assert answer.status_code == 403 and "it takes another person" in text(answer)
 
-    def test_cancelling_ends_a_release_being_built(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_cancelling_ends_a_release_being_built(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(
-            f"/releases/{desk.building.pk}/cancel/", {"reason": "wrong seed"}, follow=True
+            f"/releases/{examples.building.pk}/cancel/", {"reason": "wrong seed"}, follow=True
         )
-        assert said(answer) == [f"Cancelled release {desk.building.pk}."]
-        assert Release.objects.get(pk=desk.building.pk).state == "rejected"
+        assert said(answer) == [f"Cancelled release {examples.building.pk}."]
+        assert Release.objects.get(pk=examples.building.pk).state == "rejected"
 
-    def test_what_cannot_be_asked_is_not_there(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_what_cannot_be_asked_is_not_there(self, examples: ExampleData, signed_in: SignedIn) -> None:
         assert (
-            signed_in("anna").post(f"/releases/{desk.awaiting.pk}/explode/", {"reason": "x"}).status_code
+            signed_in("anna").post(f"/releases/{examples.awaiting.pk}/explode/", {"reason": "x"}).status_code
             == 404
         )
 
-    def test_what_is_settled_cannot_be_settled_again(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_what_is_settled_cannot_be_settled_again(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
         answer = signed_in("anna").post(
-            f"/releases/{desk.rejected.pk}/approve/", {"reason": "please", "revision": _revision()}
+            f"/releases/{examples.rejected.pk}/approve/", {"reason": "please", "revision": _revision()}
         )
         assert answer.status_code == 409 and "it cannot be approved" in text(answer)
 
     def test_a_refused_decision_stands_in_the_release_s_history(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         signed_in("victor").post(
-            f"/releases/{desk.awaiting.pk}/approve/", {"reason": "me too", "revision": _revision()}
+            f"/releases/{examples.awaiting.pk}/approve/", {"reason": "me too", "revision": _revision()}
         )
         assert AuditEvent.objects.latest("seq").kind == "release.approve.refused"
-        assert "approve refused" in text(signed_in("anna").get(f"/releases/{desk.awaiting.pk}/"))
+        assert "approve refused" in text(signed_in("anna").get(f"/releases/{examples.awaiting.pk}/"))
 
 
 class TestPinning:
-    def test_holds_the_bots_on_the_fallback(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        scene.approved(desk.awaiting)
+    def test_holds_the_bots_on_the_fallback(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        example_data.approve(examples.awaiting)
         client = signed_in("anna")
         assert 'action="/pin/"' in text(client.get("/"))
         answer = client.post("/pin/", {"reason": "it behaves oddly"}, follow=True)
         now = pointer.current()
-        assert now and (now.kind, now.release, now.reason) == ("pin", desk.fallback, "it behaves oddly")
+        assert now and (now.kind, now.release, now.reason) == ("pin", examples.fallback, "it behaves oddly")
         assert said(answer) == [f"Pinned: every bot must run v5 (revision {now.revision})."]
         assert 'action="/pin/"' not in text(client.get("/"))
 
-    def test_says_that_they_are_there_already(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_says_that_they_are_there_already(self, examples: ExampleData, signed_in: SignedIn) -> None:
         before = PointerMove.objects.count()
         answer = signed_in("anna").post("/pin/", {"reason": "again"})
         assert answer.status_code == 409 and "already" in text(answer)
         assert PointerMove.objects.count() == before
 
     @pytest.mark.parametrize("name", ["victor", "olivia"])
-    def test_takes_an_approver(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
-        scene.approved(desk.awaiting)
+    def test_takes_an_approver(self, name: str, examples: ExampleData, signed_in: SignedIn) -> None:
+        example_data.approve(examples.awaiting)
         client = signed_in(name)
         assert 'action="/pin/"' not in text(client.get("/"))
         answer = client.post("/pin/", {"reason": "I am afraid"})
         assert answer.status_code == 403 and "that takes the approver role" in text(answer)
 
-    def test_takes_a_reason(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        scene.approved(desk.awaiting)
+    def test_takes_a_reason(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        example_data.approve(examples.awaiting)
         answer = signed_in("anna").post("/pin/", {})
         assert answer.status_code == 400 and "Give a reason" in text(answer)
 
@@ -297,24 +303,24 @@ class TestBundles:
     SAID = {"coin": "BTC", "line": "v5", "schema": "relative72"}
 
     def test_imports_a_checkpoint_and_says_what_it_did_not_say(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        file = _upload(checkpoints.onnx_file([checkpoints.LINEAR], checkpoints.linear_tensors()))
+        file = _upload(model_files.onnx_file([model_files.LINEAR], model_files.linear_tensors()))
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "file": file}, follow=True)
         assert "Imported BTC v5 bundle" in said(answer)[0] and "no scaler" in said(answer)[0]
         assert "imported from" in text(answer) and "not known" in text(answer)
 
-    def test_asks_for_what_is_not_guessed(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_asks_for_what_is_not_guessed(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "schema": "", "file": _upload(b"PK")})
         assert answer.status_code == 400 and "This field is required" in text(answer)
 
-    def test_takes_an_operator(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_takes_an_operator(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("victor").post("/bundles/", {**self.SAID, "file": _upload(b"PK")})
         assert answer.status_code == 403 and "operator" in text(answer)
 
 
 class TestDatasets:
-    def test_adds_candles(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_adds_candles(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(
             "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}, follow=True
         )
@@ -324,7 +330,7 @@ class TestDatasets:
         assert added == f"Added dataset {dataset.pk}, 3 bars of ETH."
         assert "did not pass" in warning and "No release can train on them" in warning
 
-    def test_the_same_candles_are_the_same_dataset(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_the_same_candles_are_the_same_dataset(self, examples: ExampleData, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
         client.post("/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())})
         count = Dataset.objects.count()
@@ -345,7 +351,7 @@ class TestDatasets:
         ids=["empty", "other columns", "a high below the low", "a close that is no number"],
     )
     def test_says_what_is_wrong_with_a_file_and_keeps_the_coin(
-        self, data: bytes, problem: str, desk: scene.Scene, signed_in: SignedIn
+        self, data: bytes, problem: str, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         before = Dataset.objects.count()
         answer = signed_in("olivia").post("/datasets/", {"coin": "SOL", "file": _upload(data)})
@@ -354,11 +360,11 @@ class TestDatasets:
         assert '<option value="SOL" selected' in text(answer)
         assert Dataset.objects.count() == before
 
-    def test_needs_a_file(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_needs_a_file(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/datasets/", {"coin": "SOL"})
         assert answer.status_code == 400 and "Choose a file with candles." in text(answer)
 
-    def test_takes_an_operator(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_takes_an_operator(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
             "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}
         )
@@ -368,10 +374,10 @@ class TestDatasets:
 class TestRuns:
     @pytest.mark.parametrize("is_embedded", [True, False])
     def test_the_command_that_a_failed_run_shows_is_one_the_program_takes(
-        self, desk: scene.Scene, signed_in: SignedIn, settings: Any, is_embedded: bool
+        self, examples: ExampleData, signed_in: SignedIn, settings: Any, is_embedded: bool
     ) -> None:
         settings.IS_EMBEDDED = is_embedded
-        run = desk.failed_run
+        run = examples.failed_run
         page = html.unescape(text(signed_in("olivia").get(f"/runs/{run.pk}/")))
         shown = re.search(r"<code>manage\.py train (.+?)</code>", page)
         assert shown is not None
@@ -382,52 +388,54 @@ class TestRuns:
         assert ("CRPBOT_TOKEN" in page) is not is_embedded
 
     def test_one_that_failed_is_launched_again_with_changes(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         answer = signed_in("olivia").post(
-            f"/runs/{desk.failed_run.pk}/again/", {"learning_rate": "0.001"}, follow=True
+            f"/runs/{examples.failed_run.pk}/again/", {"learning_rate": "0.001"}, follow=True
         )
         run = TrainingRun.objects.latest("id")
         assert (run.coin, run.dataset, run.seed) == (
-            desk.failed_run.coin,
-            desk.failed_run.dataset,
-            desk.failed_run.seed,
+            examples.failed_run.coin,
+            examples.failed_run.dataset,
+            examples.failed_run.seed,
         )
         assert run.parameters == {"learning_rate": 0.001}
         assert f"Launched run {run.pk}" in said(answer)[0]
 
-    def test_its_bounds_are_kept(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_its_bounds_are_kept(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(
-            f"/runs/{desk.failed_run.pk}/again/", {"learning_rate": "3", "seed": "8"}
+            f"/runs/{examples.failed_run.pk}/again/", {"learning_rate": "3", "seed": "8"}
         )
         assert answer.status_code == 400
         assert "less than or equal to 0.01" in text(answer) and 'value="8"' in text(answer)
 
-    def test_only_one_that_failed_is_launched_again(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        answer = signed_in("olivia").post(f"/runs/{desk.running_run.pk}/again/", {})
+    def test_only_one_that_failed_is_launched_again(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(f"/runs/{examples.running_run.pk}/again/", {})
         assert answer.status_code == 409 and "only a run that failed or was cancelled" in text(answer)
 
-    def test_cancelling_waits_for_the_epoch_under_way(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_cancelling_waits_for_the_epoch_under_way(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
         answer = signed_in("olivia").post(
-            f"/runs/{desk.running_run.pk}/cancel/", {"reason": "no use"}, follow=True
+            f"/runs/{examples.running_run.pk}/cancel/", {"reason": "no use"}, follow=True
         )
-        assert said(answer) == [f"Run {desk.running_run.pk} ends after its present epoch."]
+        assert said(answer) == [f"Run {examples.running_run.pk} ends after its present epoch."]
         assert "ends after this epoch" in text(answer)
 
     @pytest.mark.parametrize("path", ["/runs/{running_run}/cancel/", "/runs/{failed_run}/again/"])
-    def test_take_an_operator(self, path: str, desk: scene.Scene, signed_in: SignedIn) -> None:
-        target = path.format(running_run=desk.running_run.pk, failed_run=desk.failed_run.pk)
+    def test_take_an_operator(self, path: str, examples: ExampleData, signed_in: SignedIn) -> None:
+        target = path.format(running_run=examples.running_run.pk, failed_run=examples.failed_run.pk)
         answer = signed_in("anna").post(target, {"reason": "no use"})
         assert answer.status_code == 403 and "that takes the operator role" in text(answer)
 
-    def test_one_that_ended_cannot_be_cancelled(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        answer = signed_in("olivia").post(f"/runs/{desk.failed_run.pk}/cancel/", {"reason": "late"})
+    def test_one_that_ended_cannot_be_cancelled(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        answer = signed_in("olivia").post(f"/runs/{examples.failed_run.pk}/cancel/", {"reason": "late"})
         assert answer.status_code == 409 and "has ended already" in text(answer)
 
 
 class TestPolicies:
     def test_a_loosened_one_takes_two_people_and_is_then_told_on_every_page(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         before = policy_in_force()
         fields = _policy_fields(signed_in("anna"))
@@ -442,11 +450,11 @@ class TestPolicies:
         assert alone.status_code == 403 and policy_in_force() == before
         signed_in("arthur").post(f"/policies/{proposed.number}/adopt/", {"reason": "agreed"})
         assert policy_in_force() == proposed
-        for path in ("/", "/runs/", f"/releases/{desk.rejected.pk}/", "/nowhere/"):
+        for path in ("/", "/runs/", f"/releases/{examples.rejected.pk}/", "/nowhere/"):
             assert "The gate is loosened." in text(signed_in("victor").get(path)), path
 
     def test_the_form_holds_every_gate_with_its_bounds_and_what_they_mean(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         page = text(signed_in("anna").get("/policies/propose/"))
         for gate in GATES.values():
@@ -462,7 +470,7 @@ class TestPolicies:
                 assert meaning(f"live {name}", parameter), f"live {name}.{parameter} means nothing yet"
 
     def test_a_looser_live_gate_is_proposed_like_any_other_and_said_everywhere(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         fields = _policy_fields(signed_in("anna"))
         changed = {
@@ -485,7 +493,7 @@ class TestPolicies:
         assert refused.status_code == 400 and "greater than or equal to 1" in text(refused)
 
     def test_a_later_gate_becomes_advice_or_is_left_out_and_the_page_shows_the_difference(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         fields = _policy_fields(signed_in("anna"))
         changed = {
@@ -506,7 +514,7 @@ class TestPolicies:
         assert "What differs from policy" in text(answer)
 
     def test_one_that_was_in_force_before_can_be_taken_up_again(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         client = signed_in("anna")
         fields = _policy_fields(client, "/policies/propose/?from=1")
@@ -514,7 +522,7 @@ class TestPolicies:
         assert GatePolicy.objects.latest("number").document == GatePolicy.objects.get(number=1).document
 
     def test_keeps_what_was_typed_and_says_what_is_wrong(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         before = GatePolicy.objects.count()
         fields = _policy_fields(signed_in("anna"))
@@ -525,14 +533,14 @@ class TestPolicies:
         assert "less than or equal to 0.9999" in text(answer) and "a slip of the finger" in text(answer)
         assert GatePolicy.objects.count() == before
 
-    def test_one_that_changes_nothing_is_refused(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_one_that_changes_nothing_is_refused(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post(
             "/policies/propose/", {**_policy_fields(signed_in("anna")), "reason": "why not"}
         )
         assert answer.status_code == 409 and "which is in force" in text(answer)
 
     @pytest.mark.parametrize("name", ["victor", "olivia"])
-    def test_take_an_approver(self, name: str, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_take_an_approver(self, name: str, examples: ExampleData, signed_in: SignedIn) -> None:
         fields = _policy_fields(signed_in("anna"))
         answer = signed_in(name).post(
             "/policies/propose/", {**fields, "accuracy.above": "0.7", "reason": "stricter"}
@@ -541,27 +549,29 @@ class TestPolicies:
 
 
 class TestDiagnoses:
-    def test_another_policy_speaks_of_the_same_figures(self, desk: scene.Scene, signed_in: SignedIn) -> None:
+    def test_another_policy_speaks_of_the_same_figures(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
         client = signed_in("anna")
-        page = f"/diagnoses/{desk.diagnosis.pk}/"
+        page = f"/diagnoses/{examples.diagnosis.pk}/"
         answer = client.post(f"{page}judge/", {"policy": "1"}, follow=True)
         judged = Diagnosis.objects.latest("id")
-        assert (judged.measurement, judged.policy.number) == (desk.diagnosis.measurement, 1)
+        assert (judged.measurement, judged.policy.number) == (examples.diagnosis.measurement, 1)
         assert said(answer) == ["Policy 1 says of the same figures: failed."]
         assert AuditEvent.objects.filter(kind="diagnosis.judged_again", actor="anna").exists()
         assert f'href="/diagnoses/{judged.pk}/"' in text(client.get(page))
-        assert Release.objects.get(pk=desk.rejected.pk).state == "rejected"
+        assert Release.objects.get(pk=examples.rejected.pk).state == "rejected"
 
     def test_every_gate_says_its_sentence_and_the_attempt_is_counted(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        page = text(signed_in("victor").get(f"/diagnoses/{desk.diagnosis.pk}/"))
-        for result in desk.diagnosis.results.all():
+        page = text(signed_in("victor").get(f"/diagnoses/{examples.diagnosis.pk}/"))
+        for result in examples.diagnosis.results.all():
             assert escape(result.sentence) in page, result.gate
-        assert "<dt>Attempt</dt>" in page and desk.diagnosis.digest in page
+        assert "<dt>Attempt</dt>" in page and examples.diagnosis.digest in page
 
-    def test_takes_an_operator_or_an_approver(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        path = f"/diagnoses/{desk.diagnosis.pk}/"
+    def test_takes_an_operator_or_an_approver(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        path = f"/diagnoses/{examples.diagnosis.pk}/"
         client = signed_in("victor")
         assert f'action="{path}judge/"' not in text(client.get(path))
         answer = client.post(f"{path}judge/", {"policy": "1"})
@@ -569,39 +579,39 @@ class TestDiagnoses:
 
     @pytest.mark.parametrize(("policy", "status"), [("", 400), ("x", 400), ("0", 400), ("99", 404)])
     def test_by_a_policy_there_is(
-        self, policy: str, status: int, desk: scene.Scene, signed_in: SignedIn
+        self, policy: str, status: int, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        answer = signed_in("anna").post(f"/diagnoses/{desk.diagnosis.pk}/judge/", {"policy": policy})
+        answer = signed_in("anna").post(f"/diagnoses/{examples.diagnosis.pk}/judge/", {"policy": policy})
         assert answer.status_code == status
 
 
 class TestReports:
     @pytest.mark.parametrize(("against", "status"), [("9999", 404), ("x", 400), ("1" * 30, 400), ("²", 400)])
     def test_against_what_is_no_release_says_so(
-        self, against: str, status: int, desk: scene.Scene, signed_in: SignedIn
+        self, against: str, status: int, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        answer = signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/", {"against": against})
+        answer = signed_in("victor").get(f"/releases/{examples.awaiting.pk}/report/", {"against": against})
         assert answer.status_code == status
 
-    def test_the_five_failures_stand_at_the_top(self, desk: scene.Scene, signed_in: SignedIn) -> None:
-        page = text(signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/"))
+    def test_the_five_failures_stand_at_the_top(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        page = text(signed_in("victor").get(f"/releases/{examples.awaiting.pk}/report/"))
         assert "Of the five V6 failures four are fixed (1, 2, 3 and 4)" in page
         assert page.index("Severe overconfidence") < page.index("Gate by gate")
 
     def test_it_is_saved_under_a_name_that_says_what_it_is(
-        self, desk: scene.Scene, signed_in: SignedIn
+        self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
-        answer = signed_in("victor").get(f"/releases/{desk.awaiting.pk}/report/file/")
-        name = f"report-release-{desk.awaiting.pk}-against-{desk.inherited.pk}.html"
+        answer = signed_in("victor").get(f"/releases/{examples.awaiting.pk}/report/file/")
+        name = f"report-release-{examples.awaiting.pk}-against-{examples.inherited.pk}.html"
         assert answer["Content-Disposition"] == f'attachment; filename="{name}"'
 
 
 @pytest.mark.parametrize("name", ["victor", "anna"])
 def test_nobody_is_offered_a_launch_who_may_not_launch(
-    name: str, desk: scene.Scene, signed_in: SignedIn
+    name: str, examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client = signed_in(name)
-    for path in ("/", "/releases/", "/releases/?state=live", f"/releases/{desk.rejected.pk}/"):
+    for path in ("/", "/releases/", "/releases/?state=live", f"/releases/{examples.rejected.pk}/"):
         page = text(client.get(path))
         assert 'href="/launch/' not in page, path
     assert 'href="/launch/' in text(signed_in("olivia").get("/releases/"))

@@ -2,14 +2,16 @@
 
 import pytest
 
-from tests.pages import scene
 from tests.pages.conftest import SignedIn
+from tests.pages.example_data import ExampleData
 
 pytestmark = pytest.mark.django_db
 
 
-def test_an_operator_withdraws_candles_and_every_page_says_so(desk: scene.Scene, signed_in: SignedIn) -> None:
-    client, path = signed_in("olivia"), f"/datasets/{desk.market.pk}/"
+def test_an_operator_withdraws_candles_and_every_page_says_so(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
+    client, path = signed_in("olivia"), f"/datasets/{examples.market.pk}/"
     assert "Withdraw it, for good" in client.get(path).content.decode()
     answer = client.post(f"{path}withdraw/", {"reason": "these are ETH's"}, follow=True)
     page = answer.content.decode()
@@ -19,15 +21,15 @@ def test_an_operator_withdraws_candles_and_every_page_says_so(desk: scene.Scene,
 
 
 def test_a_refusal_and_a_missing_reason_are_told_beside_the_form(
-    desk: scene.Scene, signed_in: SignedIn
+    examples: ExampleData, signed_in: SignedIn
 ) -> None:
-    client, path = signed_in("anna"), f"/datasets/{desk.dataset.pk}/withdraw/"
+    client, path = signed_in("anna"), f"/datasets/{examples.dataset.pk}/withdraw/"
     held = client.post(path, {"reason": "no good"})
     assert (held.status_code, "stands on it" in held.content.decode()) == (409, True)
     assert client.post(path, {"reason": ""}).status_code == 400
 
 
-def test_a_viewer_is_not_asked_and_not_heard(desk: scene.Scene, signed_in: SignedIn) -> None:
-    client, path = signed_in("victor"), f"/datasets/{desk.market.pk}/"
+def test_a_viewer_is_not_asked_and_not_heard(examples: ExampleData, signed_in: SignedIn) -> None:
+    client, path = signed_in("victor"), f"/datasets/{examples.market.pk}/"
     assert "Withdraw it" not in client.get(path).content.decode()
     assert client.post(f"{path}withdraw/", {"reason": "no good"}).status_code == 403

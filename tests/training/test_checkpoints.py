@@ -24,8 +24,8 @@ from gates import services as gates
 from mlcore.bundle.predictor import Predictor
 from mlcore.data import candles, simulate
 from mlcore.features import examples
-from tests import checkpoints, factories
-from tests.checkpoints import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
+from tests import factories, model_files
+from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 from training import artifact_store, services
 from training.models import Artifact, Bundle, Coin, Dataset
 
@@ -108,7 +108,7 @@ class TestOnCandles:
             "scaler_params": {"mean": fitted.mean_[places], "scale": fitted.scale_[places]},
             "temperature": 1.7,
         }
-        data = checkpoints.saved_on_a_gpu(held)
+        data = model_files.saved_on_a_gpu(held)
         bundle = import_(btc, data, layout="bn-before-relu", simulated=is_simulated).bundle
         found = predictor(bundle, tmp_path / "bundle").logits(rows[-500:])
         assert is_close(found, logits(made, fitted.transform(rows[-500:])) / 1.7)
@@ -196,7 +196,7 @@ class TestWhatIsRefused:
         self, btc: Coin, store: Path, tmp_path: Path, kind: str
     ) -> None:
         canary = tmp_path / "canary"
-        make, says = checkpoints.hostile(canary)[kind]
+        make, says = model_files.hostile(canary)[kind]
         data = make()
         message = refused(btc, data, store, layout=LAYOUTS[0] if data.startswith(b"PK") else None)
         assert says in message

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests import factories, lifelike
+from tests import factories, market_candles
 from training.jobs import leases
 from training.models import Dataset, TrainingRun
 from training.rules import JobState
@@ -43,7 +43,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def candles(tmp_path: Path) -> Path:
     path = tmp_path / "BTC.csv"
-    frame = lifelike.candles(1200)
+    frame = market_candles.generate(1200)
     times = pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     path.write_bytes(frame.with_columns(times).write_csv().encode())
     return path

@@ -13,7 +13,7 @@ from audit.models import AuditEvent
 from deploy.services import withdraw_dataset
 from mlcore.data.candles import canonical_bytes
 from mlcore.verdict import Verdict
-from tests import factories, lifelike
+from tests import factories, market_candles
 from training import artifact_store, services
 from training.models import Coin, Dataset, RunLine
 
@@ -52,7 +52,7 @@ def before_verdicts(coin: Coin, frame: pl.DataFrame, **columns: object) -> Datas
 
 
 def test_a_market_passes_and_its_event_says_so(btc: Coin) -> None:
-    dataset = import_(btc, lifelike.candles(2000))
+    dataset = import_(btc, market_candles.generate(2000))
     assert dataset.verdict == Verdict.PASSED
     assert services.require_sound(dataset) == dataset
     assert {row["verdict"] for row in services.checks_of(dataset)} == {"passed"}
@@ -61,7 +61,7 @@ def test_a_market_passes_and_its_event_says_so(btc: Coin) -> None:
 
 
 def test_noise_is_kept_with_what_was_found_and_refused_where_a_release_would_train_on_it(btc: Coin) -> None:
-    dataset = import_(btc, lifelike.random_levels(7122))
+    dataset = import_(btc, market_candles.random_levels(7122))
     assert dataset.verdict == Verdict.FAILED
     assert artifact_store.read_candles(dataset).height == 7122
     with pytest.raises(
@@ -74,22 +74,22 @@ def test_noise_is_kept_with_what_was_found_and_refused_where_a_release_would_tra
 
 
 def test_too_few_bars_are_inconclusive_which_is_not_passed(btc: Coin) -> None:
-    dataset = import_(btc, lifelike.candles(400))
+    dataset = import_(btc, market_candles.generate(400))
     assert dataset.verdict == Verdict.INCONCLUSIVE
     with pytest.raises(services.CandlesUnsound, match="400 bars, required ≥ 1,000 bars"):
         services.require_sound(dataset)
 
 
 def test_one_coins_candles_under_another_name_are_refused_and_the_dataset_named(btc: Coin) -> None:
-    first = import_(services.find_coin("ETH"), lifelike.candles(2000))
-    second = import_(btc, lifelike.candles(2000)[:-1])
+    first = import_(services.find_coin("ETH"), market_candles.generate(2000))
+    second = import_(btc, market_candles.generate(2000)[:-1])
     assert (first.verdict, second.verdict) == (Verdict.PASSED, Verdict.FAILED)
     assert f"ETH's dataset {first.pk}" in services.verdict_sentence(second)
 
 
 def test_candles_that_failed_are_no_evidence_against_others(btc: Coin) -> None:
-    import_(btc, lifelike.random_levels(2000))
-    assert import_(btc, lifelike.candles(2000)).verdict == Verdict.PASSED
+    import_(btc, market_candles.random_levels(2000))
+    assert import_(btc, market_candles.generate(2000)).verdict == Verdict.PASSED
 
 
 def test_a_simulated_market_passes_as_itself_and_never_as_a_real_one(btc: Coin) -> None:
@@ -125,7 +125,7 @@ def _made_for(symbol: str) -> pl.DataFrame:
 
 
 def test_a_dataset_from_before_is_judged_when_first_asked_for_and_never_again(btc: Coin) -> None:
-    old = before_verdicts(btc, lifelike.random_levels(2000))
+    old = before_verdicts(btc, market_candles.random_levels(2000))
     assert services.judged(old).verdict == Verdict.FAILED
     services.judged(Dataset.objects.get(pk=old.pk))
     event = AuditEvent.objects.get(kind="dataset.judged")
@@ -133,20 +133,20 @@ def test_a_dataset_from_before_is_judged_when_first_asked_for_and_never_again(bt
 
 
 def test_withdrawn_candles_are_no_evidence_against_others(btc: Coin) -> None:
-    first = import_(services.find_coin("ETH"), lifelike.candles(2000))
+    first = import_(services.find_coin("ETH"), market_candles.generate(2000))
     withdraw_dataset(first, actor=factories.OPERATOR, reason="they are BTC's")
-    assert import_(btc, lifelike.candles(2000)).verdict == Verdict.PASSED
+    assert import_(btc, market_candles.generate(2000)).verdict == Verdict.PASSED
 
 
 def test_nobody_changes_what_was_said_of_a_dataset(btc: Coin) -> None:
-    dataset = import_(btc, lifelike.random_levels(2000))
+    dataset = import_(btc, market_candles.random_levels(2000))
     for change in ({"verdict": "passed"}, {"judgement": "{}"}, {"verdict": ""}):
         with pytest.raises(IntegrityError, match="never changes"), transaction.atomic():
             Dataset.objects.filter(pk=dataset.pk).update(**change)
 
 
 def test_a_debug_run_may_train_on_anything_and_its_log_warns(btc: Coin) -> None:
-    run = factories.run(import_(btc, lifelike.random_levels(2000)), is_sent=False)
+    run = factories.run(import_(btc, market_candles.random_levels(2000)), is_sent=False)
     (warning,) = RunLine.objects.filter(run=run).values_list("text", flat=True)
     assert "did not pass: variance_ratio failed" in warning
     assert warning.endswith("No release trains on them.")
@@ -166,13 +166,13 @@ class TestCommand:
     def test_candles_that_pass_exit_zero(
         self, candles: Callable[[pl.DataFrame], str], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        call_command("import_candles", "BTC", candles(lifelike.candles(2000)), "--as", "olivia")
+        call_command("import_candles", "BTC", candles(market_candles.generate(2000)), "--as", "olivia")
         assert "passed" in capsys.readouterr().out
 
     def test_refused_ones_are_kept_print_each_check_and_exit_one(
         self, candles: Callable[[pl.DataFrame], str], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        path = candles(lifelike.random_levels(2000))
+        path = candles(market_candles.random_levels(2000))
         with pytest.raises(SystemExit) as ended:
             call_command("import_candles", "BTC", path, "--as", "olivia")
         assert ended.value.code == 1

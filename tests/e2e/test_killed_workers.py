@@ -9,7 +9,14 @@ from audit import services as audit
 from deploy.models import Release
 from deploy.outcomes import places_of
 from deploy.rules import ReleaseState
-from tests.e2e.fire import EPOCHS, Trial, Workers, digest_undisturbed, release_under_fire, simulated_datasets
+from tests.e2e.killed_workers import (
+    EPOCHS,
+    Trial,
+    Workers,
+    digest_without_kill,
+    run_release_with_kill,
+    simulated_datasets,
+)
 from tests.processes import REPOSITORY, StartWorker
 from training.rules import JobState
 
@@ -20,30 +27,30 @@ SOAK_TRIALS = 20
 def test_a_release_ends_as_it_should_whenever_a_worker_is_killed(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    under_fire(start_worker, tmp_path, trials=3)
+    run_trials(start_worker, tmp_path, trials=3)
 
 
 @pytest.mark.soak
 @pytest.mark.processes
-def test_twenty_releases_under_fire(start_worker: StartWorker, tmp_path: Path) -> None:
-    trials = under_fire(start_worker, tmp_path, trials=SOAK_TRIALS)
-    (REPOSITORY / "docs" / "soak.md").write_text(account(trials))
+def test_twenty_releases_with_one_killed_worker_each(start_worker: StartWorker, tmp_path: Path) -> None:
+    trials = run_trials(start_worker, tmp_path, trials=SOAK_TRIALS)
+    (REPOSITORY / "docs" / "soak.md").write_text(format_report(trials))
 
 
-def under_fire(start_worker: StartWorker, folder: Path, *, trials: int) -> list[Trial]:
+def run_trials(start_worker: StartWorker, folder: Path, *, trials: int) -> list[Trial]:
     simulated_datasets()
     workers = Workers(start_worker)
     chance = random.Random(20261122)
-    found = [release_under_fire(workers, seed=seed, chance=chance) for seed in range(trials)]
+    found = [run_release_with_kill(workers, seed=seed, chance=chance) for seed in range(trials)]
     assert {trial.state for trial in found} <= {ReleaseState.AWAITING_APPROVAL, ReleaseState.REJECTED}
     for release in Release.objects.all():
-        assert_undisturbed(release, folder)
+        assert_same_as_without_kill(release, folder)
     assert audit.verify() == []
     return found
 
 
-def assert_undisturbed(release: Release, folder: Path) -> None:
-    """Every coin was trained to its end once, to the very bytes of a training that nobody disturbed, and judged."""
+def assert_same_as_without_kill(release: Release, folder: Path) -> None:
+    """Every coin was trained once and judged; its bundle has the same bytes as one of an uninterrupted training."""
     for place in places_of(release):
         assert place.run is not None
         assert place.run.state == JobState.SUCCEEDED, place.run.failure
@@ -51,26 +58,26 @@ def assert_undisturbed(release: Release, folder: Path) -> None:
         assert numbers == list(range(1, len(numbers) + 1))
         assert 1 <= len(numbers) <= EPOCHS
         assert place.diagnosis is not None
-        # Nobody registered a fallback here, so there is nothing to measure skill against; all else was measured.
+        # No fallback is registered here, so skill cannot be measured. Everything else was.
         errors = {result.gate for result in place.diagnosis.results.all() if result.verdict == "error"}
         assert errors <= {"skill"}
     chosen = places_of(release)[release.pk % 3]
     assert chosen.bundle is not None
-    assert chosen.bundle.digest == digest_undisturbed(chosen, folder / f"{release.pk}")
+    assert chosen.bundle.digest == digest_without_kill(chosen, folder / f"{release.pk}")
 
 
-def account(trials: list[Trial]) -> str:
+def format_report(trials: list[Trial]) -> str:
     """The figures of a soak as a page of the documentation."""
     rows = [
-        f"| {t.seed} | {t.shot} | {t.shot_after_seconds:.1f} | {t.attempts} | {t.seconds:.0f} | {t.state} |"
+        f"| {t.seed} | {t.killed} | {t.killed_after_seconds:.1f} | {t.attempts} | {t.seconds:.0f} | {t.state} |"
         for t in trials
     ]
     return "\n".join(
         [
-            "# Releases under fire",
+            "# Releases with killed workers",
             "",
             f"Written by `make soak`: {len(trials)} releases of three coins, in each of which one worker process was",
-            "killed with SIGKILL at a random moment. Every run ended, with every revision reported once and with the",
+            "killed with SIGKILL at a random moment. Every run ended, with every epoch reported once and with the",
             "bytes of a training that nobody disturbed; every coin was judged; the audit chain was sound. A release",
             f"that was *rejected* was so by its figures: {EPOCHS} epochs on a short market do not always reach 65 %.",
             "",

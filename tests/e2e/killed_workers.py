@@ -1,4 +1,4 @@
-"""A release under fire: real workers, one of them killed with SIGKILL at a random moment."""
+"""A release with real workers, one of which is killed with SIGKILL at a random moment."""
 
 import random
 import time
@@ -41,7 +41,7 @@ class Workers:
                 self.started += 1
                 self.alive[queue] = self.start(queue, slots=slots, name=f"{queue}{self.started}")
 
-    def shoot(self, chance: random.Random) -> str:
+    def kill(self, chance: random.Random) -> str:
         """SIGKILL one process of one worker: its parent, or the child at work."""
         queue = chance.choice(["training", "training", "gates"])
         worker = self.alive[queue]
@@ -67,43 +67,43 @@ class Trial:
     """What happened to one release."""
 
     seed: int
-    shot: str
-    shot_after_seconds: float
+    killed: str
+    killed_after_seconds: float
     state: str
     seconds: float
     attempts: int
 
 
-def release_under_fire(workers: Workers, *, seed: int, chance: random.Random) -> Trial:
+def run_release_with_kill(workers: Workers, *, seed: int, chance: random.Random) -> Trial:
     """Launch a release, kill a worker once at a random moment, and wait until it has settled."""
     begun = time.monotonic()
     release = services.launch(
         "v7_fixed", actor=OPERATOR, parameters={"epochs": EPOCHS, "batch_size": 256}, seed=seed
     )
-    shot_after = chance.uniform(0.2, 9.0)
-    shot = ""
+    kill_after = chance.uniform(0.2, 9.0)
+    killed = ""
 
     def settled() -> bool:
-        nonlocal shot
+        nonlocal killed
         close_old_connections()
         services.reconcile_once()
         workers.ensure()
-        if not shot and time.monotonic() - begun >= shot_after:
-            shot = workers.shoot(chance)
+        if not killed and time.monotonic() - begun >= kill_after:
+            killed = workers.kill(chance)
         return _state(release) != ReleaseState.BUILDING
 
     try:
         wait_until(settled, what=f"{release} to settle", seconds=SETTLES_WITHIN_SECONDS)
     except AssertionError as stuck:
-        raise AssertionError(f"{stuck}; shot {shot}\n{account_of(release, workers)}") from stuck
-    if not shot:
-        shot = "nobody: it had settled before"
+        raise AssertionError(f"{stuck}; killed {killed}\n{describe_jobs(release, workers)}") from stuck
+    if not killed:
+        killed = "none: it had settled before"
     attempts = sum(place.run.attempt for place in places_of(release) if place.run)
-    return Trial(seed, shot, shot_after, _state(release), time.monotonic() - begun, attempts)
+    return Trial(seed, killed, kill_after, _state(release), time.monotonic() - begun, attempts)
 
 
-def account_of(release: Release, workers: Workers) -> str:
-    """Where a release that does not settle stands, and the last its workers said."""
+def describe_jobs(release: Release, workers: Workers) -> str:
+    """The state of a release that does not settle, and the last lines its workers logged."""
     jobs = [
         job for p in places_of(release) for job in (p.run, p.bundle and p.bundle.measurements.first()) if job
     ]
@@ -121,8 +121,8 @@ def _state(release: Release) -> str:
     return Release.objects.select_related("status").get(pk=release.pk).state
 
 
-def digest_undisturbed(place: ReleaseCoin, folder: Path) -> str:
-    """The digest of the same recipe, dataset and seed trained here, in one go."""
+def digest_without_kill(place: ReleaseCoin, folder: Path) -> str:
+    """The digest of the same recipe, dataset and seed, trained here without interruption."""
     assert place.run is not None
     recipe = RECIPES[place.run.line].with_parameters(**place.run.parameters)
     prepared = fit.prepare(artifact_store.read_candles(place.dataset), recipe)

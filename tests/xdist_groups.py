@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = {
+GROUPS = {
     # Servers, workers and browsers, which keep the cores busy by themselves: never two of them at a time.
     "processes": ("tests/e2e/", "tests/training/test_workers.py"),
     # Networks that are trained once for all that look at them.
@@ -24,34 +24,34 @@ TOGETHER = {
     "runs": ("tests/training/test_training.py",),
     "live": ("tests/deploy/test_live.py",),
 }
-LONGEST_FIRST = list(TOGETHER)
+LONGEST_FIRST = list(GROUPS)
 
 
 def group_of(nodeid: str) -> str:
     """The group that a test is in, or its file."""
     file = nodeid.partition("::")[0]
-    return next((name for name, paths in TOGETHER.items() if file.startswith(paths)), file)
+    return next((name for name, paths in GROUPS.items() if file.startswith(paths)), file)
 
 
-def turn_of(nodeid: str) -> int:
+def group_position(nodeid: str) -> int:
     group = group_of(nodeid)
-    return LONGEST_FIRST.index(group) if group in TOGETHER else len(TOGETHER)
+    return LONGEST_FIRST.index(group) if group in GROUPS else len(GROUPS)
 
 
-class Sharing(LoadScopeScheduling):
+class GroupScheduling(LoadScopeScheduling):
     """Hands out whole groups and files in the order in which the workers have collected them."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
     config.option.loadscopereorder = False  # it would put first what has the most tests, however short
-    return Sharing(config, log)
+    return GroupScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In turn of the groups; within a group, and among the files, the random order stays."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: turn_of(item.nodeid))
+        items.sort(key=lambda item: group_position(item.nodeid))

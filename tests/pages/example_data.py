@@ -1,5 +1,6 @@
-"""A desk in the middle of its day, for pages to show: something live, something to decide, something training, something
-that failed. Rows go in through the services; what a worker would have reported is written as a worker writes it.
+"""Example data for every page: a live release, one to decide, one in training, failed ones, bots, workers.
+
+The services write the rows. What a worker would report is written as the worker writes it.
 """
 
 import io
@@ -23,7 +24,7 @@ from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import Diagnosis
 from mlcore import confidence_bands
-from tests import factories, lifelike, scenarios
+from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training import services as training
 from training.jobs import leases
@@ -43,8 +44,8 @@ FULL = "revision 3 is in use but not kept for a restart: the cache's disk is ful
 
 
 @dataclass
-class Scene:
-    """What the pages' tests and pictures ask for by name."""
+class ExampleData:
+    """The rows that page tests and screenshots refer to by name."""
 
     inherited: Release
     fallback: Release
@@ -59,34 +60,41 @@ class Scene:
     diagnosis: Diagnosis
 
 
-def people() -> dict[str, User]:
+def create_people() -> dict[str, User]:
     made = {name: factories.person(name, *roles) for name, roles in PEOPLE.items()}
     User.objects.filter(username=STAFF).update(is_staff=True)
     return made
 
 
-def desk(*, bars: int = 2_400) -> Scene:
+def create_examples(*, bars: int = 2_400) -> ExampleData:
     """v5 registered, v6 inherited, a release rejected and so v5 pinned, another to approve, another training."""
-    market, noise = _brought(lifelike.candles(bars)), _brought(lifelike.random_levels(bars))
+    market, noise = _upload(market_candles.generate(bars)), _upload(market_candles.random_levels(bars))
     for coin in scenarios.coins():
         scenarios.dataset(coin, is_simulated=True)
     fallback = scenarios.fallback()
     inherited = scenarios.inherited()
-    datasets = {coin: _candles(coin, bars) for coin in scenarios.coins()}
+    datasets = {coin: _simulate(coin, bars) for coin in scenarios.coins()}
     rejected = scenarios.Build(
-        seed=3, figures={"SOL": lopsided("SOL"), "BTC": drawn("BTC"), "ETH": drawn("ETH")}
+        seed=3,
+        figures={
+            "SOL": measurement_with_excess_up("SOL"),
+            "BTC": measurement_with_histograms("BTC"),
+            "ETH": measurement_with_histograms("ETH"),
+        },
     ).settled()
     awaiting = scenarios.Build(
-        seed=2, figures={coin: drawn(coin) for coin in scenarios.COINS}, is_simulated=True
+        seed=2,
+        figures={coin: measurement_with_histograms(coin) for coin in scenarios.COINS},
+        is_simulated=True,
     ).settled()
-    workers()
-    bots(awaiting)
-    live_windows()
-    failed = failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
-    building = under_way({coin: datasets[coin] for coin in datasets})
+    create_workers()
+    create_bots(awaiting)
+    create_live_windows()
+    failed = create_failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
+    building = create_building_release({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
-    return Scene(
+    return ExampleData(
         inherited,
         fallback,
         awaiting,
@@ -101,19 +109,19 @@ def desk(*, bars: int = 2_400) -> Scene:
     )
 
 
-def _brought(frame: pl.DataFrame) -> Dataset:
-    """Candles of BTC as an operator uploads them, whatever they are worth."""
+def _upload(frame: pl.DataFrame) -> Dataset:
+    """Candles of BTC, uploaded by an operator."""
     coin, file = training.find_coin("BTC"), io.BytesIO()
     frame.write_parquet(file)
     return training.import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER).dataset
 
 
-def _candles(coin: Coin, bars: int) -> Dataset:
+def _simulate(coin: Coin, bars: int) -> Dataset:
     return training.simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER)
 
 
-def drawn(coin: str) -> dict[str, Any]:
-    """A healthy measurement with histograms worth drawing."""
+def measurement_with_histograms(coin: str) -> dict[str, Any]:
+    """A healthy measurement with histograms, for charts."""
     document = scenarios.healthy(coin)
     document["confidence"]["histogram"] = _bell(1 / 3, 1.0, 34, centre=0.58, width=0.09)
     document["logits"]["histogram"] = _bell(-3.0, 2.5, 44, centre=-0.2, width=0.9)
@@ -128,9 +136,9 @@ def drawn(coin: str) -> dict[str, Any]:
     return document
 
 
-def lopsided(coin: str) -> dict[str, Any]:
-    """As `drawn`, but says Up too often, and is right too seldom."""
-    document = drawn(coin)
+def measurement_with_excess_up(coin: str) -> dict[str, Any]:
+    """As `measurement_with_histograms`, but with too many Up predictions and too low an accuracy."""
+    document = measurement_with_histograms(coin)
     document["shares"] = {"down": 0.17, "neutral": 0.305, "up": 0.525}
     less = 0.662 - document["accuracy"]["point"]
     document["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683, "standard_error": 0.0107}
@@ -150,7 +158,7 @@ def _bell(low: float, high: float, bins: int, *, centre: float, width: float) ->
     return {"edges": edges, "counts": counts}
 
 
-def workers() -> None:
+def create_workers() -> None:
     now = timezone.now()
     common = {"torch_version": "2.13.0", "code_version": "0.1.0", "started_at": now - timedelta(hours=5)}
     Worker.objects.create(
@@ -175,37 +183,37 @@ def workers() -> None:
     )
 
 
-def bots(ready_for: Release) -> None:
-    """Three bots that run what they must, the fallback, two of them ready for what comes next."""
+def create_bots(ready_for: Release) -> None:
+    """Three bots on the live release, all with the fallback on disk; two are ready for the next release."""
     fallback = pointer.pinnable()
     assert fallback is not None
     for name, instances in {"trader": ("desk-1", "desk-2"), "paper": ("lab",)}.items():
         for instance in instances:
             is_ready = instance != "lab"
             ahead = {"ready_for": ready_for.pk if is_ready else None, "holds_fallback": fallback.pk}
-            heard_of(name, instance, **ahead)
+            send_heartbeat(name, instance, **ahead)
     # Live for as long as the pages are looked at.
     now = timezone.now()
     Bot.objects.update(first_heard_at=now - timedelta(days=9), last_heard_at=now + timedelta(minutes=10))
 
 
-def live_windows() -> None:
-    """What the bots at the desk predicted of late, and what one of them still had to tell of v6."""
+def create_live_windows() -> None:
+    """Prediction counts of the last two hours, and late ones of v6."""
     now = pointer.current()
     assert now is not None
     start = timezone.now() - timedelta(hours=2)
     for number, (coin, turn) in enumerate(itertools.product(scenarios.COINS, range(8))):
-        told(now.revision, coin, start + timedelta(minutes=15 * turn), _predicted(number))
+        send_window(now.revision, coin, start + timedelta(minutes=15 * turn), _healthy_tally(number))
     for turn in range(4):
-        told(1, "BTC", start - timedelta(minutes=15 * turn), _predicted_by_v6(turn))
+        send_window(1, "BTC", start - timedelta(minutes=15 * turn), _exploded_tally(turn))
 
 
-def told(revision: int, coin: str, at: datetime, tally: Tally) -> None:
+def send_window(revision: int, coin: str, at: datetime, tally: Tally) -> None:
     posted = services.Posted("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
     services.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 
-def _predicted(number: int) -> Tally:
+def _healthy_tally(number: int) -> Tally:
     sure = [round(25 * math.exp(-(((edge - 0.57) / 0.09) ** 2) / 2)) for edge in confidence_bands.EDGES[:-1]]
     finite, down = sum(sure), 60 + 5 * (number % 7)
     classes = (down, 90, finite - down - 90)
@@ -213,42 +221,44 @@ def _predicted(number: int) -> Tally:
     return Tally(finite, 0, classes, tuple(sure), least, greatest, 3, finite)
 
 
-def _predicted_by_v6(turn: int) -> Tally:
+def _exploded_tally(turn: int) -> Tally:
     certain = (0,) * (confidence_bands.BANDS - 1) + (100,)
     return Tally(100, 0, (98, 1, 1), certain, -12_527.0 + 900 * turn, 9_301.0 - 700 * turn, 1400, 100)
 
 
-def troubled_bots() -> None:
-    """A bot in each kind of trouble, as none is in the scene itself."""
+def create_failing_bots() -> None:
+    """One bot in each failing state; the example data has none."""
     now = pointer.current()
     assert now is not None
-    heard_of(
+    send_heartbeat(
         "trader", "desk-3", revision=now.revision - 1, release=None, line=None, bundles={}, last_error=FULL
     )
-    heard_of("trader", "desk-4", revision=now.revision + 4, stale_since=timezone.now() - timedelta(hours=2))
-    heard_of("paper", "cellar")
+    send_heartbeat(
+        "trader", "desk-4", revision=now.revision + 4, stale_since=timezone.now() - timedelta(hours=2)
+    )
+    send_heartbeat("paper", "cellar")
     none = dict.fromkeys(("service", "revision", "line", "release"))
-    heard_of("paper", "new", **none, bundles={})
+    send_heartbeat("paper", "new", **none, bundles={})
     Bot.objects.exclude(instance="cellar").update(last_heard_at=timezone.now() + timedelta(minutes=10))
     Bot.objects.filter(instance="cellar").update(last_heard_at=timezone.now() - timedelta(hours=3))
 
 
-def heard_of(name: str, instance: str, **changes: Any) -> None:
-    """A heartbeat of a bot that runs the pointer's release, but for the changes."""
+def send_heartbeat(name: str, instance: str, **changes: Any) -> None:
+    """Send the heartbeat of a bot that runs the live release, with these changes."""
     now = pointer.current()
     assert now is not None
     if not User.objects.filter(username=name).exists():
         factories.token(factories.person(name), "bot")
     # It may have been put ahead of the clock, to stay live; a heartbeat does not undo a later one.
     Bot.objects.filter(name=name, instance=instance).update(last_heard_at=timezone.now())
-    said = scenarios.heartbeat_of(now, instance, **changes)
+    said = scenarios.heartbeat_fields(now, instance, **changes)
     running = Running(said["release"], said["line"], said["bundles"])
     rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}
     services.heartbeat(services.Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
 
 
-def under_way(datasets: dict[Coin, Dataset]) -> Release:
-    """A release whose coins stand at different epochs, the last still queued."""
+def create_building_release(datasets: dict[Coin, Dataset]) -> Release:
+    """A release whose coins are at different epochs; the last one is still queued."""
     release = Release.objects.create(
         line="v7_fixed",
         policy=gates.policy_in_force(),
@@ -272,12 +282,12 @@ def under_way(datasets: dict[Coin, Dataset]) -> Release:
         )
         ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, run=run)
         if done:
-            trained(run, done)
+            report_epochs(run, done)
     return release
 
 
-def trained(run: TrainingRun, epochs: int) -> TrainingRun:
-    """What a worker has reported of a run after so many epochs."""
+def report_epochs(run: TrainingRun, epochs: int) -> TrainingRun:
+    """Report as many epochs of a run as a worker would."""
     held = leases.claim(
         TrainingRun,
         run.pk,
@@ -318,7 +328,7 @@ def _report(run: TrainingRun, number: int) -> None:
     )
 
 
-def failed_run(dataset: Dataset) -> TrainingRun:
+def create_failed_run(dataset: Dataset) -> TrainingRun:
     run = training.launch_run(
         coin=dataset.coin,
         dataset=dataset,
@@ -329,13 +339,13 @@ def failed_run(dataset: Dataset) -> TrainingRun:
         actor=LAUNCHER,
         is_sent=False,
     )
-    held = trained(run, 6)
+    held = report_epochs(run, 6)
     leases.finish(held, JobState.FAILED, failure="the loss became NaN in epoch 7: lower the learning rate")
     return TrainingRun.objects.get(pk=run.pk)
 
 
-def approved(release: Release) -> None:
-    """The awaiting release swapped in, so that something passed is live."""
+def approve(release: Release) -> None:
+    """Approve the awaiting release, so that a release that passed every gate is live."""
     services.approve(release, actor=APPROVER, reason="every gate passed for every coin", revision=_revision())
 
 

@@ -1,6 +1,6 @@
-"""A series with a market's habits, for tests without real candles: fat tails, calm and wild times, a trading day.
+"""Candles with the statistics of a real market, for tests: fat tails, volatility clusters, a daily rhythm.
 
-It takes every one of these habits to pass for a market; the simulator that ships with the service has none of the last two.
+The candle checks require all of these. The simulator that ships with the service lacks the last two.
 """
 
 import numpy as np
@@ -12,15 +12,19 @@ STEPS = 60
 START_SECONDS = 1_600_000_000 // 604_800 * 604_800
 
 
-def candles(
+def generate(
     bars: int = 6000, *, seed: int = 0, interval_seconds: int = 3600, level: float = 100.0
 ) -> pl.DataFrame:
     random = np.random.default_rng(seed)
     seconds = START_SECONDS + np.arange(bars) * interval_seconds
-    busy = _busy(seconds)
-    mood = np.exp(0.5 * _wandering(random, bars, bars_to_forget=100))
+    activity = _activity(seconds)
+    volatility = np.exp(0.5 * _slow_noise(random, bars, bars_to_forget=100))
     size = (
-        0.007 * np.sqrt(interval_seconds / 3600) * mood * busy * np.exp(0.35 * random.standard_normal(bars))
+        0.007
+        * np.sqrt(interval_seconds / 3600)
+        * volatility
+        * activity
+        * np.exp(0.35 * random.standard_normal(bars))
     )
     moves = size[:, None] * random.standard_normal((bars, STEPS)) / np.sqrt(STEPS)
     path = np.log(level) + np.cumsum(moves).reshape(bars, STEPS)
@@ -32,18 +36,18 @@ def candles(
         "close": path[:, -1],
     }
     ranges = prices["high"] - prices["low"]
-    volume = 1e5 * ranges * busy * np.exp(0.2 * random.standard_normal(bars))
+    volume = 1e5 * ranges * activity * np.exp(0.2 * random.standard_normal(bars))
     return check(_frame(seconds, {name: np.exp(logs) for name, logs in prices.items()} | {"volume": volume}))
 
 
-def stamped(frame: pl.DataFrame, interval_seconds: int) -> pl.DataFrame:
+def with_interval(frame: pl.DataFrame, interval_seconds: int) -> pl.DataFrame:
     """The same bars, their times claiming another interval."""
     seconds = START_SECONDS + np.arange(frame.height) * interval_seconds
     return frame.with_columns(_times(seconds))
 
 
 def random_levels(rows: int, *, level: float = 50_000.0, seed: int = 0) -> pl.DataFrame:
-    """Prices drawn uniformly at random from 0.8 to 1.2 times a level, as V6 was once trained on."""
+    """Prices drawn uniformly at random from 0.8 to 1.2 times a level, as V6 was trained on."""
     random = np.random.default_rng(seed)
     drawn = level * random.uniform(0.8, 1.2, (4, rows))
     prices = {"open": drawn[0], "high": drawn.max(axis=0), "low": drawn.min(axis=0), "close": drawn[1]}
@@ -60,14 +64,14 @@ def _times(seconds: np.ndarray) -> pl.Series:
     return times.dt.replace_time_zone("UTC")
 
 
-def _busy(seconds: np.ndarray) -> np.ndarray:
+def _activity(seconds: np.ndarray) -> np.ndarray:
     """More in the afternoon, less at the weekend."""
     hour = seconds % 86_400 / 3600
     weekend = (seconds // 86_400 + 4) % 7 % 6 == 0
     return np.exp(0.35 * np.cos((hour - 15) / 12 * np.pi) - 0.3 * weekend)
 
 
-def _wandering(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:
+def _slow_noise(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:
     """Slow noise of about unit variance."""
     kernel = np.exp(-np.arange(5 * bars_to_forget) / bars_to_forget)
     noise = np.convolve(random.standard_normal(bars + len(kernel)), kernel, mode="valid")[:bars]

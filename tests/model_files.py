@@ -21,7 +21,7 @@ COLUMNS = indicators.SCHEMAS["raw72"].columns
 LAYOUTS = ("relu-before-bn", "bn-before-relu")
 
 
-class ForeignNetwork(nn.Module):
+class ImportedNetwork(nn.Module):
     """The network as others wrote it, in either layout."""
 
     def __init__(self, layout: str = LAYOUTS[0]) -> None:
@@ -40,11 +40,11 @@ class ForeignNetwork(nn.Module):
         return self.fc4(x)
 
 
-def network(layout: str = LAYOUTS[0], rows: np.ndarray | None = None, seed: int = 0) -> ForeignNetwork:
+def network(layout: str = LAYOUTS[0], rows: np.ndarray | None = None, seed: int = 0) -> ImportedNetwork:
     """In eval mode, with BatchNorm's figures of these rows, and not those it begins with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = ForeignNetwork(layout)
+        made = ImportedNetwork(layout)
         batch = torch.randn(256, 72) if rows is None else torch.from_numpy(rows.astype(np.float32))
         with torch.no_grad():
             for _ in range(40):
@@ -240,7 +240,7 @@ def hostile(canary: Path) -> dict[str, tuple[Callable[[], bytes], str]]:
             lambda: saved(_Runs(torch.load, str(canary))),
             "torch.serialization.load",
         ),
-        "a whole module, pickled": (lambda: saved(network()), "ForeignNetwork"),
+        "a whole module, pickled": (lambda: saved(network()), "ImportedNetwork"),
         "an archive cut off": (lambda: sound[: len(sound) // 2], "cut off"),
         "an archive of one entry": (lambda: _zip(("archive/data.pkl", b"\x80\x02.")), "cannot be read"),
         "a bomb of zeros": (
