@@ -61,8 +61,8 @@ class Predictor:
         """
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
         try:
-            stretches = parallel.stretches(len(rows), _ROWS_A_THREAD) or [slice(0, 0)]
-            found = parallel.each(lambda some: self._in_batches(rows[some]), stretches)
+            stretches = parallel.chunks(len(rows), _ROWS_A_THREAD) or [slice(0, 0)]
+            found = parallel.thread_map(lambda some: self._in_batches(rows[some]), stretches)
             return found[0] if len(found) == 1 else np.concatenate(found)
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(
@@ -70,7 +70,7 @@ class Predictor:
             ) from error
 
     def _in_batches(self, rows: np.ndarray) -> np.ndarray:
-        batches = [rows[some] for some in parallel.stretches(len(rows), _BATCH)] or [rows]
+        batches = [rows[some] for some in parallel.chunks(len(rows), _BATCH)] or [rows]
         found = [self._session.run([OUTPUT], {INPUT: batch})[0] for batch in batches]
         return found[0] if len(found) == 1 else np.concatenate(found)
 

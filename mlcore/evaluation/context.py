@@ -62,7 +62,7 @@ class Subject:
     def prepare(self) -> None:
         """Work out what many figures share, side by side. What cannot be had says so to whoever needs it."""
         for names in _SHARED:
-            parallel.each(self._attempt, names)
+            parallel.thread_map(self._attempt, names)
 
     def _attempt(self, name: str) -> None:
         with suppress(*FAULTS):

@@ -54,7 +54,7 @@ def row_marks(frame: pl.DataFrame) -> np.ndarray:
         )  # one bar more than is hashed: its close is the last one's
         marks[some] = _marks(*(values[first : some.stop] for values in columns))[some.start - first :]
 
-    parallel.each(fill, parallel.stretches(frame.height, _BARS_AT_ONCE))
+    parallel.thread_map(fill, parallel.chunks(frame.height, _BARS_AT_ONCE))
     return marks
 
 

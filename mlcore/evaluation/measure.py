@@ -121,7 +121,7 @@ def measure(
         *(partial(_section, subject, *named) for named in _SECTIONS.items()),
         _libraries,
     )
-    for part in parallel.each(lambda measured: measured(), parts):
+    for part in parallel.thread_map(lambda measured: measured(), parts):
         found |= part
     for named in _TIMED.items():
         found |= _section(subject, *named)

@@ -56,7 +56,7 @@ def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
     makings = (lambda: features.rows(frame, schema), lambda: labels.scaled_forward_return(close))
     # A figure beyond float32 is infinite in these rows, and its row is left out.
-    computed, scaled = parallel.each(lambda made: made(), makings)
+    computed, scaled = parallel.thread_map(lambda made: made(), makings)
     bars = np.flatnonzero(np.isfinite(scaled) & _all_finite(computed))
     return Examples(
         features=taken(computed, bars),
@@ -74,8 +74,8 @@ def _all_finite(computed: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.isfinite(computed[some] @ np.ones(computed.shape[1], computed.dtype))
 
-    stretches = parallel.stretches(len(computed), _ROWS_A_THREAD)
-    found = np.concatenate(parallel.each(sums_are, stretches))
+    stretches = parallel.chunks(len(computed), _ROWS_A_THREAD)
+    found = np.concatenate(parallel.thread_map(sums_are, stretches))
     doubtful = np.flatnonzero(~found)
     found[doubtful] = np.isfinite(computed[doubtful]).all(axis=1)
     return found

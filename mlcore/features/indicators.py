@@ -92,7 +92,7 @@ def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
                 line[:] = formula.values(bars)[-newest:]
             out[some] = lines.T
 
-    parallel.each(fill, parallel.stretches(frame.height, _CHUNK))
+    parallel.thread_map(fill, parallel.chunks(frame.height, _CHUNK))
     for column, formula in enumerate(formulas):
         out[: formula.warm_up, column] = np.nan
     return out
@@ -128,7 +128,7 @@ def latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
         )
         return _newest(list(windows), schema)
 
-    found = parallel.each(last_rows, parallel.stretches(len(ends), _WINDOWS_AT_ONCE))
+    found = parallel.thread_map(last_rows, parallel.chunks(len(ends), _WINDOWS_AT_ONCE))
     return np.concatenate(found) if found else np.empty((0, len(schema.columns)), np.float32)
 
 

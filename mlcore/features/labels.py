@@ -54,7 +54,7 @@ def trailing_volatility(close: np.ndarray) -> np.ndarray:
         rolled = rolling.sample_deviation(moves[first : some.stop], VOLATILITY_BARS)
         volatility[some.start + 1 : some.stop + 1] = rolled[some.start - first :]
 
-    parallel.each(fill, parallel.stretches(len(moves), _MOVES_AT_ONCE))
+    parallel.thread_map(fill, parallel.chunks(len(moves), _MOVES_AT_ONCE))
     return volatility
 
 

@@ -21,10 +21,10 @@ class Scaler:
     @classmethod
     def of(cls, features: np.ndarray) -> "Scaler":
         """By stretches, each about its own mean, and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
-        parts = parallel.stretches(len(features), _ROWS_A_THREAD)
+        parts = parallel.chunks(len(features), _ROWS_A_THREAD)
         spreads = [
             spread
-            for found in parallel.each(lambda part: _spreads(features[part]), parts)
+            for found in parallel.thread_map(lambda part: _spreads(features[part]), parts)
             for spread in found
         ]
         rows, means, squares = (np.array(figures) for figures in zip(*spreads, strict=True))
@@ -41,7 +41,7 @@ class Scaler:
 def _spreads(features: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Of every few rows: how many, their mean, and the sum of squared distances from it."""
     found = []
-    for some in parallel.stretches(len(features), _ROWS_AT_ONCE):
+    for some in parallel.chunks(len(features), _ROWS_AT_ONCE):
         wide = features[some].astype(np.float64)
         mean = np.ones(len(wide)) @ wide / len(wide)
         wide -= mean

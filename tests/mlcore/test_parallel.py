@@ -23,12 +23,12 @@ def history() -> pl.DataFrame:
 
 
 def on(cores: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(parallel, "cores", lambda: cores)
+    patch.setattr(parallel, "available_cores", lambda: cores)
 
 
 def test_what_is_found_keeps_the_order_of_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
-    assert parallel.each(lambda number: number * number, range(100)) == [n * n for n in range(100)]
+    assert parallel.thread_map(lambda number: number * number, range(100)) == [n * n for n in range(100)]
 
 
 def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,22 +43,22 @@ def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: 
         raise ValueError(f"number {number}")
 
     with pytest.raises(ValueError, match="number 0"):
-        parallel.each(fail, [0, 1])
+        parallel.thread_map(fail, [0, 1])
 
 
 def test_numpys_error_state_holds_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     on(2, monkeypatch)
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-        parallel.each(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
+        parallel.thread_map(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
 
 
 def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
     before = threading.active_count()
-    seen = parallel.each(lambda _: threading.current_thread(), ["one"])
+    seen = parallel.thread_map(lambda _: threading.current_thread(), ["one"])
     assert seen == [threading.current_thread()]
     meeting = threading.Barrier(2, timeout=10)
-    assert sorted(parallel.each(lambda _: meeting.wait(), "ab")) == [0, 1]
+    assert sorted(parallel.thread_map(lambda _: meeting.wait(), "ab")) == [0, 1]
     assert threading.active_count() == before
 
 
@@ -72,7 +72,7 @@ def test_work_within_work_goes_to_the_same_threads_and_whoever_is_free_helps_wit
         meeting.wait()  # two of them at once, or the test fails by its timeout
         return threading.active_count() - before
 
-    assert parallel.each(lambda _: parallel.each(within, "abcd"), ["one", "two"]) == [[1] * 4] * 2
+    assert parallel.thread_map(lambda _: parallel.thread_map(within, "abcd"), ["one", "two"]) == [[2] * 4] * 2
     assert threading.active_count() == before
 
 
@@ -83,12 +83,12 @@ def test_who_waits_within_work_begins_nothing_that_is_not_its_own(monkeypatch: p
     def work(number: int) -> list[int]:
         with guard:  # as a figure is worked out that others need
             order.append(number)
-            found = parallel.each(lambda piece: 10 * number + piece, range(20))
+            found = parallel.thread_map(lambda piece: 10 * number + piece, range(20))
             assert order[-1] == number
             return found
 
     wanted = [[10 * number + piece for piece in range(20)] for number in range(12)]
-    assert parallel.each(work, range(12)) == wanted
+    assert parallel.thread_map(work, range(12)) == wanted
 
 
 def test_features_are_the_same_bits_on_one_core_and_on_three(
