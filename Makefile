@@ -9,12 +9,16 @@ KEY = $$(cat pyproject.toml constraints.txt | cksum) $$($(PY) -V 2>&1)
 PYTHONS := python3.11 python3.12 python3 python
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 FREE_MB_NEEDED := 4000
+# What `make fast` leaves out; pyproject.toml says what each mark means.
+SLOW := processes or browser or faults or slow or soak
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint unit postgresql wheel format bench bench-gpu faults schemathesis power soak chaos screenshots lock clean
+.PHONY: help demo test setup install chromium lint fast full postgresql docs wheel format bench bench-gpu faults \
+	schemathesis power soak chaos screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,7 +27,7 @@ demo: setup ## the whole story on this machine, then serve it (PORT=8000, CANDLE
 	@$(PY) -m crpbot.demo $(if $(PORT),--port $(PORT)) $(if $(CANDLES),--candles "$(CANDLES)") \
 		$(if $(DRIFT),--drift $(DRIFT)) $(if $(EXIT),--exit)
 
-test: setup chromium lint unit postgresql ## everything that must hold before a change lands
+test: lint full postgresql ## everything that must hold before a change lands
 
 setup: ## make or refresh .venv from the lock; quick when nothing changed
 	@[ "$$(cat $(STAMP) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory install
@@ -70,11 +74,17 @@ lint: setup ## style, types, the direction of imports, forgotten migrations
 	$(VENV)/bin/lint-imports
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
 
-unit: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not soak"
+fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
+	$(PYTEST) -n 2 -m "not ($(SLOW))"
 
-postgresql: setup
-	OMP_NUM_THREADS=1 CRPBOT_TEST_DATABASE=postgresql $(PY) -m pytest -n 2 -m "postgresql and not soak"
+full: setup chromium ## every test on SQLite, with coverage
+	$(PYTEST) -n 2 -m "not soak" --cov --cov-report=
+
+postgresql: setup ## the tests of the database again, on PostgreSQL
+	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n 2 -m "postgresql and not soak"
+
+docs: setup ## the documentation as a site, in build/site; a warning or a broken link fails
+	$(VENV)/bin/mkdocs build --strict
 
 wheel: setup ## what a bot installs, crpbot-runtime, in dist
 	@$(PY) -m distribution.wheel dist
@@ -99,10 +109,10 @@ power: setup chromium ## how often V7 is released at every drift (an hour the fi
 	$(PY) -m benchmarks.power
 
 soak: setup ## the long runs: killed workers, twenty times over
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_killed_workers.py
+	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py
 
 chaos: setup ## 200 moves of the pointer while processes are killed, then the invariant at length; the table goes to docs/
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m soak -p no:randomly tests/e2e/test_chaos.py tests/deploy/test_invariant.py
+	$(PYTEST) -m soak -p no:randomly tests/e2e/test_chaos.py tests/deploy/test_invariant.py
 
 screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
 	$(PY) -m tests.e2e.screenshots

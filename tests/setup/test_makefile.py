@@ -1,29 +1,24 @@
 """The commands of the repository, on a machine that lacks something."""
 
+import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from django.conf import settings
 
 REPOSITORY = Path(settings.BASE_DIR)
-LISTED = (
-    "demo",
-    "test",
-    "setup",
-    "lint",
-    "bench",
-    "bench-gpu",
-    "soak",
-    "chaos",
-    "screenshots",
-    "clean",
-    "help",
-)
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+INTERNAL = {"install", "chromium"}  # steps of other commands
 
 
 @pytest.fixture
@@ -58,8 +53,30 @@ def script(path: Path, body: str) -> Path:
 
 @pytest.mark.parametrize("words", [(), ("help",)], ids=["make", "make help"])
 def test_help_lists_the_commands(words: tuple[str, ...]) -> None:
-    listed = make(REPOSITORY, *words).stdout
-    assert [name for name in LISTED if f"make {name} " not in listed] == []
+    listed = make(REPOSITORY, *words).stdout.splitlines()
+    assert {line.split()[1] for line in listed} == TARGETS - INTERNAL
+    assert [line for line in listed if not re.fullmatch(r"  make [a-z-]+ +\w.{10,}", line)] == []
+
+
+def test_every_command_is_phony() -> None:
+    phony = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE, re.MULTILINE)
+    assert phony
+    assert set(phony[1].replace("\\", "").split()) == TARGETS
+
+
+def test_test_runs_what_must_hold_before_a_change_lands() -> None:
+    planned = make(REPOSITORY, "--dry-run", "test").stdout
+    for command in ("ruff check", "ruff format --check", "mypy", "lint-imports", "makemigrations --check"):
+        assert command in planned
+    assert re.search(r"pytest .*-m \"not soak\" --cov", planned)
+    assert re.search(r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not soak\"", planned)
+
+
+def test_fast_leaves_out_only_marks_that_exist() -> None:
+    marks = {text.partition(":")[0] for text in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+    left_out = re.search(r"-m \"not \((.+)\)\"", make(REPOSITORY, "--dry-run", "fast").stdout)
+    assert left_out
+    assert set(left_out[1].split(" or ")) <= marks
 
 
 def test_setup_without_a_python_says_which_it_needs_and_how_to_name_one(clone: Path) -> None:
@@ -143,3 +160,47 @@ class TestCI:
     def test_leaves_a_folder_of_candles_that_was_named(self, asked: Path) -> None:
         (asked / "shared" / "data").mkdir(parents=True)
         assert "candles: /elsewhere" in self.run(asked, CRPBOT_CANDLES_DIR="/elsewhere").stdout
+
+
+class TestWorkflow:
+    PATH = REPOSITORY / ".github" / "workflows" / "ci.yml"
+    JOBS = yaml.safe_load(PATH.read_text())["jobs"]
+
+    def test_has_a_job_for_each_part_of_make_test(self) -> None:
+        parts = re.search(r"^test: ([a-z ]+?) *##", MAKEFILE, re.MULTILINE)
+        assert parts
+        assert set(self.JOBS) == {*parts[1].split(), "fast"}
+
+    def test_each_job_runs_the_command_of_its_name(self) -> None:
+        for name, job in self.JOBS.items():
+            assert name in TARGETS
+            assert job["steps"][-1] == {"run": "make ${{ github.job }}"}
+
+    @pytest.mark.parametrize(
+        ("schema", "path"),
+        [
+            ("github-workflows", ".github/workflows/ci.yml"),
+            ("github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml"),
+            ("github-issue-forms", ".github/ISSUE_TEMPLATE/change.yml"),
+            ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ],
+    )
+    def test_fits_the_schema_of_the_code_host(self, schema: str, path: str) -> None:
+        checked = subprocess.run(
+            [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", path],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert checked.returncode == 0, checked.stdout
+
+
+def test_the_devcontainer_has_the_python_of_the_image() -> None:
+    container = json.loads((REPOSITORY / ".devcontainer" / "devcontainer.json").read_text())
+    dockerfile = (REPOSITORY / ".devcontainer" / container["build"]["dockerfile"]).read_text()
+    image = re.search(
+        r"^ARG PYTHON_IMAGE=python:([\d.]+)", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert image
+    assert f"FROM python:{image[1]}-" in dockerfile
+    assert container["postCreateCommand"].removeprefix("make ") in TARGETS
