@@ -1,4 +1,4 @@
-"""How often somebody may ask, counted for all web processes together; docs/adr/0024 says what is never refused so.
+"""How often somebody may ask, counted for all web processes together; docs/adr/0013 says what is never refused so.
 
 Rates are DRF's (`1200/min`), by what is asked for: a view's `throttle_scope` for what it changes (None: never refused), and
 its `reading_scope` for what it shows.

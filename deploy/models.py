@@ -147,7 +147,7 @@ class PointerMove(models.Model):
     moved_at = models.DateTimeField()
     audit_seq = models.BigIntegerField(help_text="its own event in the audit chain")
     is_advance = models.BooleanField(
-        default=False, help_text="says again what the move before it said, under a higher revision (ADR 0018)"
+        default=False, help_text="says again what the move before it said, under a higher revision (ADR 0011)"
     )
 
     class Meta:
@@ -239,7 +239,7 @@ class SigningKey(models.Model):
 class Bot(models.Model):
     """One running instance of a bot, as it last described itself; its name is that of its token's user.
 
-    A heartbeat overwrites it. What must not be lost is in the audit chain; a bot silent for long is forgotten (ADR 0019).
+    A heartbeat overwrites it. What must not be lost is in the audit chain; a bot silent for long is forgotten (ADR 0012).
     """
 
     name = models.CharField(max_length=150)

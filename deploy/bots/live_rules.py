@@ -13,5 +13,5 @@ def is_majority(breaching: int, live: int) -> bool:
 
 
 def must_hold_back(*, kind: str, breaching: int, live: int) -> bool:
-    """Whether the bots go to the fallback. On it or offline already there is nowhere to send them (ADR 0022)."""
+    """Whether the bots go to the fallback. On it or offline already there is nowhere to send them (ADR 0012)."""
     return kind in (MoveKind.INHERITED, MoveKind.SWAP) and is_majority(breaching, live)

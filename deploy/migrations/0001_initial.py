@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ('reason', models.TextField()),
                 ('moved_at', models.DateTimeField()),
                 ('audit_seq', models.BigIntegerField(help_text='its own event in the audit chain')),
-                ('is_advance', models.BooleanField(default=False, help_text='says again what the move before it said, under a higher revision (ADR 0018)')),
+                ('is_advance', models.BooleanField(default=False, help_text='says again what the move before it said, under a higher revision (ADR 0011)')),
                 ('policy', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='moves', to='gates.gatepolicy')),
                 ('previous', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='next', to='deploy.pointermove')),
             ],

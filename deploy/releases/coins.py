@@ -1,4 +1,4 @@
-"""Which coins there are, and which of them a release must carry (ADR 0017).
+"""Which coins there are, and which of them a release must carry (ADR 0004).
 
 It stands here and not in training, because what a change means is said in releases: what is live, what a pin would do.
 """

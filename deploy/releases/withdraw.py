@@ -1,4 +1,4 @@
-"""Taking back candles that were stored wrongly (ADR 0020).
+"""Taking back candles that were stored wrongly (ADR 0006).
 
 It stands here and not in training, because whether they can be spared is said in releases.
 """

@@ -15,7 +15,7 @@ MOST = 1_000_000
 
 
 def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
-    """Say again what the last move said, under a revision that is higher by so many. Bots run what they ran (ADR 0018).
+    """Say again what the last move said, under a revision that is higher by so many. Bots run what they ran (ADR 0011).
 
     Raises NotAllowed without the approver role, InvalidInput, and Conflict before the first pointer or where that would not
     be beyond what was ever signed.

@@ -24,7 +24,7 @@ def ensure_own_policies() -> None:
 
     Number 1, the baseline thresholds, is in force from the first migration on. The full policy, with every gate,
     follows it at once where no person has proposed a policy yet; where one has, it is only proposed: whoever decides
-    about policies there decides about this one too (ADR 0010).
+    about policies there decides about this one too (ADR 0004).
     """
     audit.lock_head()
     if not GatePolicy.objects.filter(number=1).exists():

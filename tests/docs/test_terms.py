@@ -71,6 +71,16 @@ def test_every_rule_that_is_cited_exists() -> None:
     assert not missing
 
 
+def test_every_decision_that_is_cited_exists() -> None:
+    decisions = {path.name[:4] for path in (REPOSITORY / "docs" / "adr").glob("0*.md")}
+    cited = {
+        (path.name, n)
+        for path in _citing_files()
+        for n in re.findall(r"(?:ADR |adr/)(\d{4})", path.read_text())
+    }
+    assert not {(name, number) for name, number in cited if number not in decisions}
+
+
 def test_rules_are_numbered_without_a_gap_and_each_has_its_anchor() -> None:
     text = (REPOSITORY / "docs" / "rules.md").read_text()
     anchors = [int(n) for n in re.findall(r'^<a id="(\d+)"></a>$', text, re.MULTILINE)]
