@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from crpbot.api import urls
+
+pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ("--examples", "3", "--phases", "examples,fuzzing,stateful", "--generation-deterministic")

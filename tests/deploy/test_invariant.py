@@ -48,6 +48,8 @@ from training.jobs import leases, queue
 from training.models import Coin, Dataset, Job, TrainingRun
 from training.rules import JobState
 
+pytestmark = pytest.mark.slow
+
 BOTH = Actor("otto", frozenset({Role.VIEWER, Role.OPERATOR, Role.APPROVER}))
 BOT = Actor("trader", is_bot=True)
 CAST = (APPROVER, SECOND_APPROVER, LAUNCHER, BOTH, VIEWER)

@@ -22,7 +22,7 @@ from tests import factories, scenarios
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.scenarios import APPROVER
 
-pytestmark = pytest.mark.usefixtures("committed")
+pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 WHY = "the tests"
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.e2e import readme
 from tests.processes import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 SHOWN = (REPOSITORY / "README.md").read_text()
 
 

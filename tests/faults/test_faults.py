@@ -8,6 +8,8 @@ from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.table import REQUIRED, healthy
 from tests.faults.workshop import Workshop, caught_by
 
+pytestmark = pytest.mark.faults
+
 Judged = dict[str, list[GateOutcome]]
 
 

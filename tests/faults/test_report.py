@@ -9,6 +9,8 @@ from gates.policy import FULL_POLICY, evaluate, overall
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.workshop import Case, Workshop
 
+pytestmark = pytest.mark.faults
+
 V6 = [fault for fault in FAULTS if fault.name.startswith("v6: ")]
 
 

@@ -16,6 +16,8 @@ from mlcore.quality.market_checks import judge
 from mlcore.verdict import Verdict
 from tests import market_candles
 
+pytestmark = pytest.mark.slow
+
 ROWS = 7122
 
 

@@ -23,6 +23,8 @@ from mlcore.fitting.fit import Trained, fit, prepare
 from mlcore.fitting.recipes import RECIPES, Recipe
 from tests.mlcore.conftest import WriteBundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def healthy(v7_bundle: Bundle, market: pl.DataFrame) -> dict[str, Any]:

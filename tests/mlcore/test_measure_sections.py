@@ -31,6 +31,8 @@ from mlcore.fitting.fit import Trained, fit
 from mlcore.fitting.recipes import RECIPES
 from tests.mlcore.conftest import WriteBundle
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = (
     "windows", "schema", "reload", "lookahead", "skill", "calibration", "stability", "drift", "latency",
 )  # fmt: skip

@@ -13,6 +13,8 @@ from benchmarks.power.markets import Market, judge
 from benchmarks.power.results import Results
 from benchmarks.power.shares import Share
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,6 +30,8 @@ from runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.gate import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Gate, Release
 
+pytestmark = pytest.mark.slow
+
 Refuses = Callable[..., None]
 
 FOLLOW = """

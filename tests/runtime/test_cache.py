@@ -23,6 +23,8 @@ from runtime.errors import RevisionRefused
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
 
+pytestmark = pytest.mark.slow
+
 FOLLOW_FOR_EVER = """
 import sys
 from runtime import Client

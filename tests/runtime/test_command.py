@@ -13,6 +13,8 @@ import pytest
 from runtime.__main__ import main
 from tests.runtime.gate import TOKEN, Gate, Release
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def environment(gate: Gate, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

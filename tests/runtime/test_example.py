@@ -8,9 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests.processes import REPOSITORY
 from tests.runtime.gate import TOKEN, Gate, Release
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = REPOSITORY / "docs" / "example_bot.py"
 

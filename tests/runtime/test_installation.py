@@ -15,6 +15,8 @@ import runtime
 from distribution import wheel
 from tests.runtime.gate import TOKEN, Gate, Release
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {
     "torch",
     "sklearn",

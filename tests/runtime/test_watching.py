@@ -23,6 +23,8 @@ from tests.runtime.gate import (
     Release,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_announced_is_at_hand_when_the_pointer_moves(
     gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
