@@ -1,10 +1,10 @@
-"""What the database refuses of the audit chain."""
+"""Database guards of the audit chain."""
 
 from audit import triggers
 
-REFUSALS = [
+GUARDS = [
     *triggers.append_only("audit_auditevent", key="seq"),
-    triggers.Refusal(
+    triggers.Guard(
         "audit_auditevent_follows",
         "audit_auditevent",
         "INSERT",

@@ -1,6 +1,6 @@
-"""What the database itself refuses, whoever asks: ORM, admin, SQL shell or race.
+"""Database guards: triggers that reject forbidden writes from the ORM, the admin, a SQL shell or a race.
 
-A `Refusal` is one condition in SQL that both databases understand, compiled for the one at hand. They are installed
+A `Guard` is one condition in SQL that both databases understand, compiled for the one at hand. They are installed
 after every `migrate`: altering a column on SQLite rebuilds the table and drops its triggers silently.
 """
 
@@ -11,8 +11,8 @@ from django.db import connection, transaction
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Refuse `event` on `table` when `condition` (SQL over NEW and OLD) holds, with `message`."""
+class Guard:
+    """Reject `event` on `table` when `condition` (SQL over NEW and OLD) holds, with `message`."""
 
     name: str
     table: str
@@ -37,29 +37,29 @@ class Refusal:
         each = "STATEMENT" if self.event == "TRUNCATE" else "ROW"
         return [
             f"CREATE OR REPLACE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql"
-            f" AS $refusal${self.postgresql_body()}$refusal$",
+            f" AS $guard${self.postgresql_body()}$guard$",
             f"DROP TRIGGER IF EXISTS {self.name} ON {self.table}",
             f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table}"
             f" FOR EACH {each} EXECUTE FUNCTION {self.name}()",
         ]
 
 
-_registered: dict[str, Refusal] = {}
+_registered: dict[str, Guard] = {}
 
 
-def register(refusals: Iterable[Refusal]) -> None:
-    """Declare what this database must refuse. Called once an app is ready."""
-    _registered.update({refusal.name: refusal for refusal in refusals})
+def register(guards: Iterable[Guard]) -> None:
+    """Declare the guards of an app. Called once the app is ready."""
+    _registered.update({guard.name: guard for guard in guards})
 
 
-def append_only(table: str, key: str = "id") -> list[Refusal]:
+def append_only(table: str, key: str = "id") -> list[Guard]:
     """No row changes or goes. The INSERT guard stops SQLite's REPLACE, which deletes without a DELETE trigger."""
     says = f"{table} is append-only"
     return [
-        Refusal(f"{table}_no_update", table, "UPDATE", says),
-        Refusal(f"{table}_no_delete", table, "DELETE", says),
-        Refusal(f"{table}_no_truncate", table, "TRUNCATE", says),
-        Refusal(
+        Guard(f"{table}_no_update", table, "UPDATE", says),
+        Guard(f"{table}_no_delete", table, "DELETE", says),
+        Guard(f"{table}_no_truncate", table, "TRUNCATE", says),
+        Guard(
             f"{table}_no_replace",
             table,
             "INSERT",
@@ -69,21 +69,21 @@ def append_only(table: str, key: str = "id") -> list[Refusal]:
     ]
 
 
-def frozen(table: str, *columns: str) -> list[Refusal]:
+def frozen(table: str, *columns: str) -> list[Guard]:
     """These columns never change once written, and the row stays."""
     differs = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
     says = f"{table}: {', '.join(columns)} never change"
     return [
-        Refusal(f"{table}_frozen", table, "UPDATE", says, differs),
-        Refusal(f"{table}_kept", table, "DELETE", f"{table} rows are kept"),
-        Refusal(f"{table}_not_truncated", table, "TRUNCATE", f"{table} rows are kept"),
+        Guard(f"{table}_frozen", table, "UPDATE", says, differs),
+        Guard(f"{table}_kept", table, "DELETE", f"{table} rows are kept"),
+        Guard(f"{table}_not_truncated", table, "TRUNCATE", f"{table} rows are kept"),
     ]
 
 
-def write_once(table: str, *columns: str) -> list[Refusal]:
+def write_once(table: str, *columns: str) -> list[Guard]:
     """Each of these columns goes from null to a value once."""
     return [
-        Refusal(
+        Guard(
             f"{table}_{column}_once",
             table,
             "UPDATE",
@@ -95,26 +95,26 @@ def write_once(table: str, *columns: str) -> list[Refusal]:
 
 
 def install() -> None:
-    """Install every registered refusal whose table exists; safe to repeat."""
+    """Install every registered guard whose table exists; safe to repeat."""
     tables = set(connection.introspection.table_names())
     with transaction.atomic(), connection.cursor() as cursor:
-        for refusal in _applicable():
-            if refusal.table not in tables:
+        for guard in _applicable():
+            if guard.table not in tables:
                 continue
-            for statement in _statements(refusal):
+            for statement in _statements(guard):
                 cursor.execute(statement)
 
 
 def drop() -> None:
-    """Take every refusal out: for a test database about to be emptied, and for nothing else."""
+    """Take every guard out: for a test database about to be emptied, and for nothing else."""
     with transaction.atomic(), connection.cursor() as cursor:
-        for refusal in _applicable():
-            target = "" if connection.vendor == "sqlite" else f" ON {refusal.table}"
-            cursor.execute(f"DROP TRIGGER IF EXISTS {refusal.name}{target}")
+        for guard in _applicable():
+            target = "" if connection.vendor == "sqlite" else f" ON {guard.table}"
+            cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}{target}")
 
 
 def missing() -> list[str]:
-    """Names of refusals that are not installed, disabled, or not as this code declares them."""
+    """Names of guards that are not installed, disabled, or not as this code declares them."""
     found = _installed()
     expected = {
         r.name: r.sqlite() if connection.vendor == "sqlite" else r.postgresql_body() for r in _applicable()
@@ -122,15 +122,15 @@ def missing() -> list[str]:
     return sorted(name for name, text in expected.items() if found.get(name) != text)
 
 
-def _applicable() -> list[Refusal]:
+def _applicable() -> list[Guard]:
     is_sqlite = connection.vendor == "sqlite"
     return [r for r in _registered.values() if not (is_sqlite and r.event == "TRUNCATE")]
 
 
-def _statements(refusal: Refusal) -> list[str]:
+def _statements(guard: Guard) -> list[str]:
     if connection.vendor == "sqlite":
-        return [f"DROP TRIGGER IF EXISTS {refusal.name}", refusal.sqlite()]
-    return refusal.postgresql()
+        return [f"DROP TRIGGER IF EXISTS {guard.name}", guard.sqlite()]
+    return guard.postgresql()
 
 
 def _installed() -> dict[str, str]:

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.db import models
 
 from audit import triggers
-from deploy.pointer.db_guards import REFUSALS
+from deploy.pointer.db_guards import GUARDS
 
 
 def advance_after(obj: models.Model) -> None:
@@ -18,5 +18,5 @@ class DeployConfig(AppConfig):
     def ready(self) -> None:
         from audit import services as audit
 
-        triggers.register(REFUSALS)
+        triggers.register(GUARDS)
         audit.subscribe(advance_after)

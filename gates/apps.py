@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 from audit import triggers
-from gates.db_guards import REFUSALS
+from gates.db_guards import GUARDS
 
 
 def adopt_own_policies(sender: Any, **kwargs: Any) -> None:
@@ -18,5 +18,5 @@ class GatesConfig(AppConfig):
     verbose_name = "Gates"
 
     def ready(self) -> None:
-        triggers.register(REFUSALS)
+        triggers.register(GUARDS)
         post_migrate.connect(adopt_own_policies, sender=self, dispatch_uid="gates.adopt_own_policies")

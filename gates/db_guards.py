@@ -1,13 +1,13 @@
-"""What the database refuses of policies and diagnoses."""
+"""Database guards of policies and diagnoses."""
 
 from audit import triggers
 
-REFUSALS = [
+GUARDS = [
     *triggers.append_only("gates_gatepolicy"),
     *triggers.append_only("gates_policyadoption"),
     *triggers.append_only("gates_diagnosis"),
     *triggers.append_only("gates_gateresult"),
-    triggers.Refusal(
+    triggers.Guard(
         "gates_measurement_body_once",
         "gates_measurement",
         "UPDATE",
@@ -15,7 +15,7 @@ REFUSALS = [
         "OLD.body <> '' AND NEW.body <> OLD.body",
     ),
     *triggers.frozen("gates_measurement", "bundle_id", "dataset_id", "baseline_id"),
-    triggers.Refusal(
+    triggers.Guard(
         "gates_diagnosis_of_its_bundle",
         "gates_diagnosis",
         "INSERT",
@@ -24,7 +24,7 @@ REFUSALS = [
         " WHERE m.id = NEW.measurement_id AND m.bundle_id = NEW.bundle_id AND m.dataset_id = NEW.dataset_id"
         " AND b.coin_id = NEW.coin_id)",
     ),
-    triggers.Refusal(
+    triggers.Guard(
         "gates_diagnosis_passes_what_was_measured",
         "gates_diagnosis",
         "INSERT",
@@ -33,7 +33,7 @@ REFUSALS = [
         " WHERE m.id = NEW.measurement_id AND m.state = 'succeeded' AND m.body = NEW.measured))"
         " OR NOT EXISTS (SELECT 1 FROM gates_gatepolicy p WHERE p.id = NEW.policy_id AND p.body = NEW.policy_body)",
     ),
-    triggers.Refusal(
+    triggers.Guard(
         "gates_gateresult_of_its_diagnosis",
         "gates_gateresult",
         "INSERT",
@@ -41,7 +41,7 @@ REFUSALS = [
         "NEW.is_required AND NEW.verdict <> 'passed' AND EXISTS (SELECT 1 FROM gates_diagnosis d"
         " WHERE d.id = NEW.diagnosis_id AND d.verdict = 'passed')",
     ),
-    triggers.Refusal(
+    triggers.Guard(
         "gates_policyadoption_takes_two",
         "gates_policyadoption",
         "INSERT",

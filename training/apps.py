@@ -4,7 +4,7 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 from audit import triggers
-from training.db_guards import REFUSALS
+from training.db_guards import GUARDS
 
 
 def add_the_first_coins(sender: Any, **kwargs: Any) -> None:
@@ -18,5 +18,5 @@ class TrainingConfig(AppConfig):
     verbose_name = "Training"
 
     def ready(self) -> None:
-        triggers.register(REFUSALS)
+        triggers.register(GUARDS)
         post_migrate.connect(add_the_first_coins, sender=self, dispatch_uid="training.add_the_first_coins")

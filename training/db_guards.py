@@ -1,11 +1,11 @@
-"""What the database refuses of training records."""
+"""Database guards of training records."""
 
 from audit import triggers
-from audit.triggers import Refusal
+from audit.triggers import Guard
 
-REFUSALS = [
+GUARDS = [
     *triggers.frozen("training_coin", "symbol"),
-    Refusal(
+    Guard(
         "training_coin_is_required_by_a_decision",
         "training_coin",
         "UPDATE",
@@ -17,14 +17,14 @@ REFUSALS = [
     ),
     *triggers.append_only("training_epoch"),
     *triggers.frozen("training_dataset", "coin_id", "digest", "is_simulated", "rows", "first_at", "last_at"),
-    Refusal(
+    Guard(
         "training_dataset_judged_once",
         "training_dataset",
         "UPDATE",
         "what was said of a dataset never changes",
         "OLD.verdict <> '' AND (NEW.verdict <> OLD.verdict OR NEW.judgement <> OLD.judgement)",
     ),
-    Refusal(
+    Guard(
         "training_dataset_withdrawn_once_by_a_decision",
         "training_dataset",
         "UPDATE",

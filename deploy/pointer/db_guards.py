@@ -1,7 +1,7 @@
-"""What the database refuses of releases and the pointer (rule 8)."""
+"""Database guards of releases and the pointer (rule 8, docs/rules.md#8)."""
 
 from audit import triggers
-from audit.triggers import Refusal
+from audit.triggers import Guard
 from deploy.rules import MoveKind
 
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
@@ -37,16 +37,16 @@ UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requi
 MOVES = "deploy_pointermove"
 LAST_REVISION = f"(SELECT MAX(revision) FROM {MOVES})"
 KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
-REFUSALS = [
+GUARDS = [
     *triggers.append_only(MOVES, key="revision"),
-    Refusal(
+    Guard(
         f"{MOVES}_follows",
         MOVES,
         "INSERT",
         "a move must follow the last revision",
         f"NOT NEW.is_advance AND NEW.revision <> (SELECT COALESCE(MAX(revision), 0) + 1 FROM {MOVES})",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_advances_in_place",
         MOVES,
         "INSERT",
@@ -57,7 +57,7 @@ REFUSALS = [
         " AND NEW.release_id IS NOT DISTINCT FROM last.release_id"
         " AND NEW.policy_id IS NOT DISTINCT FROM last.policy_id)",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_is_of_a_known_kind",
         MOVES,
         "INSERT",
@@ -65,7 +65,7 @@ REFUSALS = [
         # What follows guards each kind by its name: a move of any other would pass by all of it.
         f"NEW.kind NOT IN ({KINDS})",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_has_its_event",
         MOVES,
         "INSERT",
@@ -73,21 +73,21 @@ REFUSALS = [
         "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.audit_seq"
         " AND e.object_type = 'pointermove' AND e.object_id = CAST(NEW.revision AS varchar(20)))",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_pins_the_fallback",
         MOVES,
         "INSERT",
         "a pin must name the registered fallback",
         f"NOT NEW.is_advance AND NEW.kind = 'pin' AND NEW.release_id IS DISTINCT FROM {FALLBACK}",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_swaps_under_the_policy_in_force",
         MOVES,
         "INSERT",
         "a swap must name the policy in force",
         f"NOT NEW.is_advance AND NEW.kind = 'swap' AND NEW.policy_id IS DISTINCT FROM {POLICY_IN_FORCE}",
     ),
-    Refusal(
+    Guard(
         f"{MOVES}_swaps_what_passed",
         MOVES,
         "INSERT",
@@ -100,7 +100,7 @@ REFUSALS = [
         "deploy_release", "line", "purpose", "policy_id", "seed", "budget_id", "launched_by", "deadline_at"
     ),
     *triggers.frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
-    Refusal(
+    Guard(
         "deploy_releasecoin_trains_on_sound_candles",
         "deploy_releasecoin",
         "INSERT",
@@ -108,7 +108,7 @@ REFUSALS = [
         "NOT EXISTS (SELECT 1 FROM training_dataset d WHERE d.id = NEW.dataset_id AND d.verdict = 'passed'"
         " AND d.withdrawn_at IS NULL)",
     ),
-    Refusal(
+    Guard(
         "deploy_dataset_in_use_is_not_withdrawn",
         "training_dataset",
         "UPDATE",
@@ -122,7 +122,7 @@ REFUSALS = [
     ),
     *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
     *triggers.append_only("deploy_fallbackregistration"),
-    Refusal(
+    Guard(
         "deploy_fallback_is_on_standby",
         "deploy_fallbackregistration",
         "INSERT",
@@ -133,14 +133,14 @@ REFUSALS = [
     ),
     *triggers.frozen("deploy_signingkey", "key_id", "public_hex", "created_by", "created_at"),
     *triggers.write_once("deploy_signingkey", "activated_at", "retired_at"),
-    Refusal(
+    Guard(
         "deploy_signingkey_begins_as_next",
         "deploy_signingkey",
         "INSERT",
         "a signing key begins as next",
         "NEW.state <> 'next'",
     ),
-    Refusal(
+    Guard(
         "deploy_signingkey_stays_retired",
         "deploy_signingkey",
         "UPDATE",
@@ -151,14 +151,14 @@ REFUSALS = [
     *triggers.frozen("deploy_serviceidentity", "name"),
     *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
     *triggers.write_once("deploy_alarm", "cleared_at"),
-    Refusal(
+    Guard(
         "deploy_acknowledgement_stands",
         "deploy_acknowledgement",
         "UPDATE",
         "an acknowledgement never changes",  # it may go: with its bot, or when it is old
     ),
     *triggers.append_only("deploy_convergence", key="move_id"),
-    Refusal(
+    Guard(
         "deploy_livewindow_stands",
         "deploy_livewindow",
         "UPDATE",
