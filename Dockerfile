@@ -41,6 +41,7 @@ COPY common common
 COPY mlcore mlcore
 COPY runtime runtime
 COPY templates templates
+COPY docs/glossary.md docs/
 USER crpbot
 EXPOSE 8000
 CMD ["uvicorn", "crpbot.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \

@@ -1,6 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from crpbot.web.glossary import glossary
 from crpbot.web.health import healthz
 
 urlpatterns = [
@@ -9,6 +10,7 @@ urlpatterns = [
     path("", include("gates.urls")),
     path("", include("deploy.urls")),
     path("api/", include("crpbot.api.urls")),
+    path("glossary/", glossary, name="glossary"),
     path("healthz", healthz, name="healthz"),
     path("admin/", admin.site.urls),
 ]

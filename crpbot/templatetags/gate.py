@@ -8,9 +8,12 @@ from typing import Any
 from django import template
 from django.http import HttpRequest
 from django.template.context import Context
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+
+from crpbot.web.glossary import find_entry
 
 register = template.Library()
 
@@ -86,6 +89,16 @@ def sign(verdict: object) -> SafeString:
         glyph,
         words(verdict),
     )
+
+
+@register.simple_tag(takes_context=True)
+def term(context: Context, name: str, text: str = "") -> SafeString | str:
+    """`text`, linked to the entry `name` of the glossary. A saved report has no glossary beside it: text only."""
+    entry = find_entry(name)
+    if entry is None or context.get("is_file"):
+        return text or name
+    address = f"{reverse('glossary')}#{entry.anchor}"
+    return format_html('<a class="term" href="{}" title="{}">{}</a>', address, entry.summary, text or name)
 
 
 @register.filter

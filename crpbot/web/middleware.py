@@ -78,5 +78,9 @@ class domain_errors:
         if not isinstance(error, DomainError):
             return None
         list(messages.get_messages(request))
-        context = {"refusal": error, "back": request.headers.get("Referer", "/")}
-        return render(request, "crpbot/refused.html", context, status=error.status)
+        context = {
+            "title": error.title,
+            "sentence": error.message,
+            "back": request.headers.get("Referer", "/"),
+        }
+        return render(request, "crpbot/problem.html", context, status=error.status)

@@ -8,31 +8,31 @@ from crpbot.api.problems import json_problem
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _problem(
-        request, 400, "This request makes no sense", "Nothing was changed. Go back and try again."
-    )
+    return _problem(request, 400, "Bad request", "Nothing was changed. Go back and try again.")
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _problem(request, 403, "Not allowed", str(exception) or "This takes another role than you hold.")
+    return _problem(request, 403, "Not allowed", str(exception) or "Your role does not allow this.")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     sentence = (
-        "This form was not filled in here, or its page is too old (a sign-in since makes it so). Nothing was changed:"
-        " open the page anew and send it again."
+        "The form comes from another site, or you signed in again after its page was loaded. Nothing was changed."
+        " Reload the page and send the form again."
     )
-    return _problem(request, 403, "This form cannot be trusted", sentence)
+    return _problem(request, 403, "Form not accepted", sentence)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    sentence = f"Nothing stands at {request.path}. What was once released, trained or measured is kept: look in its list."
-    return _problem(request, 404, "No such page", sentence)
+    sentence = f"There is no page at {request.path}. Releases, runs and diagnoses are never deleted: look in their lists."
+    return _problem(request, 404, "Page not found", sentence)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if request.path.startswith("/api/"):
-        return json_problem(500, "Something broke", "This is a fault of the service, and it is in its log.")
+        return json_problem(
+            500, "Server error", "The service could not answer this request. The cause is in its log."
+        )
     return defaults.server_error(request)
 
 

@@ -31,7 +31,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     for other in refused_beside(dataset):
         messages.warning(
             request,
-            f"{other.coin}'s dataset {other.pk} was refused beside it. Withdraw it too and upload its file again: it is"
-            " judged anew.",
+            f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"
+            " again to repeat its checks.",
         )
     return redirect("dataset", pk)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.factories import PASSWORD
@@ -16,6 +17,15 @@ CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
 def find_chromium() -> str | None:
     """CRPBOT_CHROMIUM, or what the machine has; None where there is none."""
     return os.environ.get("CRPBOT_CHROMIUM") or next(filter(None, map(shutil.which, CANDIDATES)), None)
+
+
+BROWSER_MARKS = [
+    pytest.mark.browser,
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
+    ),
+]
 
 
 @contextmanager
@@ -40,3 +50,11 @@ def sign_in(page: Page, address: str, name: str) -> None:
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{address}/")
+
+
+def open_signed_in(browser: Browser, address: str, name: str) -> Page:
+    """A page in a context of its own, signed in as this person. A script error fails the test."""
+    page = browser.new_context().new_page()
+    page.on("pageerror", lambda error: pytest.fail(f"{name} at {page.url}: {error}"))
+    sign_in(page, address, name)
+    return page

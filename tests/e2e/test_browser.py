@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from deploy import services as deploy
 from deploy.pointer import pointer
 from deploy.rules import Purpose, ReleaseState
-from tests import factories, scenarios
-from tests.e2e.browser import chromium, find_chromium, sign_in
-from tests.loopback import answers, free_port
-from tests.pages.example_data import PEOPLE
+from tests import scenarios
+from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 from tests.processes import StartWorker, start, wait_until
 from training import services as training
 
@@ -23,64 +21,39 @@ BARS, DRIFT, SEED = 14_000, 1.7, 10
 # Slow enough to be watched, on a fast machine too.
 SETTINGS = {"Epochs": "24", "Batch size": "16", "Seed": "0"}
 TRAINED_MS = 240_000
-SERVE = (
-    "import sys, uvicorn;"
-    "uvicorn.run('crpbot.asgi:application', host='127.0.0.1', port=int(sys.argv[1]), lifespan='off')"
-)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.processes,
-    pytest.mark.skipif(
-        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
-    ),
-]
+pytestmark = BROWSER_MARKS
 
 
 @pytest.fixture
-def address(committed: None, tmp_path: Path) -> Iterator[str]:
-    """Where a web process serves a desk with its people: v6_enhanced inherited, v5 registered."""
-    for name, roles in PEOPLE.items():
-        factories.person(name, *roles)
-    scenarios.service_in_use()
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    web = start(sys.executable, "-c", SERVE, str(port), log=tmp_path / "web.log")
-    wait_until(lambda: answers(f"{address}/healthz"), what=f"the web process: {web.log}")
-    yield address
-    web.stop()
-
-
-@pytest.fixture
-def training_desk(address: str, start_worker: StartWorker, tmp_path: Path) -> Iterator[str]:
+def training_service_url(service_url: str, start_worker: StartWorker, tmp_path: Path) -> Iterator[str]:
     """The same with candles to train on, a worker and reconcile."""
     for coin in scenarios.coins():
         training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
     start_worker("training,gates", name="worker")
     reconcile = start(sys.executable, "manage.py", "reconcile", log=tmp_path / "reconcile.log")
-    _register_a_real_fallback()
-    yield address
+    _register_trained_fallback()
+    yield service_url
     reconcile.stop()
 
 
-def _register_a_real_fallback() -> None:
-    """A v5 of real bytes: a candidate's skill is measured against it."""
+def _register_trained_fallback() -> None:
+    """A trained v5: the skill of a candidate is measured against it."""
     release = deploy.launch("v5", actor=scenarios.LAUNCHER, purpose=Purpose.FALLBACK)
 
-    def stands_by() -> bool:
+    def is_on_standby() -> bool:
         release.status.refresh_from_db()
         return release.state == ReleaseState.STANDBY
 
-    wait_until(stands_by, what="the fallback on standby", seconds=180)
+    wait_until(is_on_standby, what="the fallback on standby", seconds=180)
     deploy.register_fallback(release, actor=scenarios.APPROVER, reason="trained on these very candles")
 
 
-def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(address: str) -> None:
+def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(service_url: str) -> None:
     with chromium() as browser:
-        page = _as(browser, address, "anna")
+        page = open_signed_in(browser, service_url, "anna")
         page.locator("summary", has_text="Pin the fallback").click()
         page.get_by_label("Reason").type("it beh")
-        _launch(_as(browser, address, "olivia"))
+        _launch(open_signed_in(browser, service_url, "olivia"))
         expect(page.locator("section", has_text="Candidate").first).to_contain_text(
             "building", timeout=20_000
         )
@@ -95,13 +68,13 @@ def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(address: str)
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=20_000)
 
 
-def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(training_desk: str) -> None:
-    address = training_desk
+def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(training_service_url: str) -> None:
+    service_url = training_service_url
     with chromium() as browser:
-        onlooker = _as(browser, address, "victor")
+        onlooker = open_signed_in(browser, service_url, "victor")
         expect(onlooker.locator("section", has_text="Live now").first).to_contain_text("v6_enhanced")
 
-        operator = _as(browser, address, "olivia")
+        operator = open_signed_in(browser, service_url, "olivia")
         release = _launch(operator)
         _watch_epochs_come_in(operator, release)
         _watch_a_run_learn(operator)
@@ -109,7 +82,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(traini
         expect(operator.get_by_text("48 of 48 gates passed")).to_be_visible(timeout=TRAINED_MS)
         expect(operator.get_by_role("button", name="Approve release")).to_have_count(0)
 
-        _approve(_as(browser, address, "anna"))
+        _approve(open_signed_in(browser, service_url, "anna"))
 
         # Nobody reloaded the onlooker's page: the board looked by itself.
         live = onlooker.locator("section", has_text="Live now").first
@@ -122,7 +95,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(traini
 
 
 def _launch(page: Page) -> str:
-    """Fill in the form and launch; the address of the release."""
+    """Fill in the form and launch; the service_url of the release."""
     page.get_by_role("link", name="Releases").click()
     page.get_by_role("link", name="Launch a release").click()
     estimate = page.locator("#estimate")
@@ -169,11 +142,3 @@ def _approve(page: Page) -> None:
     page.get_by_label("Reason").first.fill("every gate passed, I looked at the charts")
     page.get_by_role("button", name="Approve release").click()
     expect(page.get_by_text("Approved: every bot must run v7_fixed")).to_be_visible()
-
-
-def _as(browser: Browser, address: str, name: str) -> Page:
-    """A signed-in person's own browser, in which no script may fail."""
-    page = browser.new_context().new_page()
-    page.on("pageerror", lambda error: pytest.fail(f"{name} at {page.url}: {error}"))
-    sign_in(page, address, name)
-    return page

@@ -1,7 +1,6 @@
 """The report in a real browser: drawn on its page, and drawn again from the saved file with no network at all."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,30 +9,21 @@ from playwright.sync_api import Page, expect
 from gates.models import GatePolicy
 from gates.services import policy_in_force
 from tests import scenarios
-from tests.e2e.browser import chromium, find_chromium
-from tests.e2e.test_browser import _as, address
+from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 
-__all__ = ["address"]  # the fixture of the other browser tests: a web process that serves a desk
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.processes,
-    pytest.mark.skipif(
-        find_chromium() is None, reason="no Chromium here: install it, or set CRPBOT_CHROMIUM"
-    ),
-]
+pytestmark = BROWSER_MARKS
 
 
 @pytest.fixture
-def desk(address: str) -> Iterator[str]:
-    """The desk with a V7 that passed."""
+def report_url(service_url: str) -> str:
+    """The address of a service where a release awaits approval."""
     scenarios.awaiting_approval()
-    yield address
+    return service_url
 
 
-def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(desk: str, tmp_path: Path) -> None:
+def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(report_url: str, tmp_path: Path) -> None:
     with chromium() as browser:
-        page = _as(browser, desk, "anna")
+        page = open_signed_in(browser, report_url, "anna")
         page.get_by_role("link", name="Report", exact=True).click()
         _shows_the_report(page)
         with page.expect_download() as download:
@@ -56,22 +46,24 @@ def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(desk: str, 
 def _shows_the_report(page: Page) -> None:
     expect(page.get_by_text("Of the five V6 failures four are fixed (1, 2, 3 and 4)")).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("Logit explosion"))).to_contain_text("−12,527 … +9,301")
-    page.locator("summary", has_text="BTC in pictures").scroll_into_view_if_needed()
+    page.locator("summary", has_text="BTC: charts").scroll_into_view_if_needed()
     for side in ("before", "after"):
         expect(page.locator(f"[data-chart={side}-logits] .barlayer .trace").first).to_be_visible(
             timeout=20_000
         )
-    page.locator("summary", has_text="SOL in pictures").click()
+    page.locator("summary", has_text="SOL: charts").click()
     expect(page.locator("[data-chart=after-skill] .scatterlayer .trace").nth(1)).to_be_visible(timeout=20_000)
-    page.get_by_text("Both pass for every coin:").click()
+    page.get_by_text("Passed by both for every coin:").click()
     expect(page.get_by_role("rowheader", name=re.compile("^finite weights"))).to_be_visible()
 
 
-def test_a_policy_is_proposed_by_one_approver_and_adopted_by_another(desk: str) -> None:
+def test_a_policy_is_proposed_by_one_approver_and_adopted_by_another(report_url: str) -> None:
     with chromium() as browser:
-        anna = _as(browser, desk, "anna")
+        anna = open_signed_in(browser, report_url, "anna")
         anna.get_by_role("link", name="Policies").click()
         anna.get_by_role("link", name="Propose a policy").click()
+        for gate in ("accuracy", "latency"):
+            anna.locator("summary", has_text=gate).first.click()
         anna.locator("[id='id_accuracy.above']").fill("0.6")
         anna.locator("[id='id_latency.standing']").select_option("required")
         anna.get_by_label("Reason").fill("a calm market")
@@ -82,10 +74,10 @@ def test_a_policy_is_proposed_by_one_approver_and_adopted_by_another(desk: str) 
         ).to_be_visible()
         expect(anna.get_by_text("another approver must adopt it")).to_be_visible()
 
-        arthur = _as(browser, desk, "arthur")
+        arthur = open_signed_in(browser, report_url, "arthur")
         arthur.goto(anna.url)
         arthur.locator("summary", has_text="Adopt").click()
         arthur.get_by_label("Reason").fill("agreed, for a week")
-        arthur.get_by_role("button", name="Put policy").click()
-        expect(arthur.get_by_text("The gate is loosened.")).to_be_visible()
+        arthur.get_by_role("button", name="Adopt policy").click()
+        expect(arthur.get_by_text("The policy in force is weaker than the baseline.")).to_be_visible()
     assert policy_in_force() == GatePolicy.objects.latest("number")

@@ -1,4 +1,4 @@
-"""An alarm on the board, the quiet line when there is none, and the page on which the coins are changed."""
+"""An alarm on the board, the status line when there is none, and the coins page."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -36,13 +36,13 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
-def test_a_fallback_that_is_ready_is_a_quiet_line(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_a_ready_fallback_is_one_line_without_alarm(examples: ExampleData, signed_in: SignedIn) -> None:
     page = signed_in("victor").get("/").content.decode()
     assert 'class="alarm' not in page
     assert re.search(r"v5 ready\s+measured .*(ago|now) , files checked", words(page))
 
 
-def test_a_damaged_fallback_stands_at_the_top_of_the_board_for_everyone(
+def test_a_damaged_fallback_is_an_alarm_at_the_top_of_the_board(
     broken: Callable[[], None], signed_in: SignedIn
 ) -> None:
     broken()
@@ -53,7 +53,7 @@ def test_a_damaged_fallback_stands_at_the_top_of_the_board_for_everyone(
         assert re.search(r"Launch a new release of v5 .* Since \d", words(page))
 
 
-def test_the_api_tells_a_monitor_the_same(broken: Callable[[], None], signed_in: SignedIn) -> None:
+def test_the_api_reports_the_same_alarm(broken: Callable[[], None], signed_in: SignedIn) -> None:
     client = signed_in("victor")
     quiet = client.get("/api/v1/alarms/").json()
     assert (quiet["count"], quiet["fallback"]["line"], quiet["fallback"]["is_ready"]) == (0, "v5", True)
@@ -74,7 +74,7 @@ def test_the_api_tells_a_monitor_the_same(broken: Callable[[], None], signed_in:
 
 
 class TestCoins:
-    def test_an_operator_adds_one_and_an_approver_requires_it_knowing_what_follows(
+    def test_an_operator_adds_a_coin_and_an_approver_requires_it(
         self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         added = {"symbol": "dot", "name": "Polkadot", "reason": "traded"}
@@ -87,14 +87,12 @@ class TestCoins:
         assert Coin.objects.get(symbol="DOT").is_required
         assert "DOT: became required" in words(approver.get("/").content.decode())
 
-    def test_without_a_reason_it_says_so_beside_the_field(
-        self, examples: ExampleData, signed_in: SignedIn
-    ) -> None:
+    def test_a_missing_reason_is_shown_at_the_field(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("anna").post("/coins/SOL/", {"is_required": "no"})
         assert (answer.status_code, "Give a reason" in answer.content.decode()) == (400, True)
         assert Coin.objects.get(symbol="SOL").is_required
 
-    def test_a_refusal_is_told_on_the_page(self, examples: ExampleData, signed_in: SignedIn) -> None:
+    def test_a_refusal_is_shown_on_the_page(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/coins/SOL/", {"is_required": "no", "reason": "no longer"})
         assert (answer.status_code, "approver role" in answer.content.decode()) == (403, True)
         assert signed_in("olivia").post("/coins/", {"symbol": "BTC", "reason": "again"}).status_code == 409

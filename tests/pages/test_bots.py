@@ -1,4 +1,4 @@
-"""The page of the bots, and what the board and a release to decide say of them."""
+"""The bots page, and what the board and a release awaiting approval show about bots."""
 
 import html
 import re
@@ -24,40 +24,38 @@ def shown(signed_in: SignedIn, path: str = "/bots/") -> str:
     return words(signed_in("victor").get(path).content.decode())
 
 
-def test_the_board_says_how_many_bots_run_what_they_must(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_board_shows_how_many_bots_run_the_live_release(examples: ExampleData, signed_in: SignedIn) -> None:
     assert re.search(r"Bots 3 of 3 bots on revision \d+", shown(signed_in, "/"))
 
 
-def test_board_and_approval_say_how_many_are_ready(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_board_and_release_show_how_many_bots_are_ready(examples: ExampleData, signed_in: SignedIn) -> None:
     assert "2 of 3 bots ready" in shown(signed_in, "/")
     to_decide = f"/releases/{examples.awaiting.pk}/"
-    assert "2 of 3 bots ready The others fetch its files still" in shown(signed_in, to_decide)
+    assert "2 of 3 bots ready The others are still downloading its files" in shown(signed_in, to_decide)
     Bot.objects.update(ready_for=examples.awaiting.pk)
-    assert "3 of 3 bots ready They hold its files, checked and loaded" in shown(signed_in, to_decide)
+    assert "3 of 3 bots ready They have its files loaded and verified" in shown(signed_in, to_decide)
 
 
-def test_board_and_page_say_which_bots_a_pin_would_cost_a_download(
-    examples: ExampleData, signed_in: SignedIn
-) -> None:
-    assert "3 of 3 bots hold it" in shown(signed_in, "/")
+def test_board_and_bots_show_which_bots_lack_the_fallback(examples: ExampleData, signed_in: SignedIn) -> None:
+    assert "on 3 of 3 bots" in shown(signed_in, "/")
     Bot.objects.filter(instance="lab").update(holds_fallback=examples.awaiting.pk)
-    assert "2 of 3 bots hold it" in shown(signed_in, "/")
+    assert "on 2 of 3 bots" in shown(signed_in, "/")
     page = shown(signed_in)
-    assert "what a pin leads to 2 of 3 bots hold it the others would have to download it first" in page
+    assert "used by a pin on 2 of 3 bots the other bots would have to download it first" in page
     assert (page.count("no fallback"), page.count("next: not yet")) == (1, 1)
 
 
-def test_each_bot_stands_there_with_what_it_runs(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_each_bot_is_listed_with_what_it_runs(examples: ExampleData, signed_in: SignedIn) -> None:
     page = shown(signed_in)
-    assert f"What every bot must run v5 release {examples.fallback.pk} · revision 2" in page
-    assert page.count("3 as released") == 3
+    assert f"Desired state v5 release {examples.fallback.pk} · revision 2" in page
+    assert page.count("3 match") == 3
     assert re.search(
-        r"trader desk-1 current 2 v5 release \d+ 3 as released \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",
+        r"trader desk-1 current 2 v5 release \d+ 3 match \d+\.\d s ✓ passed: fallback ✓ passed: next 0\.1\.0",
         page,
     )
 
 
-def test_the_troubled_come_first_and_say_why(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_bots_with_problems_come_first_with_the_reason(examples: ExampleData, signed_in: SignedIn) -> None:
     example_data.create_failing_bots()
     page = shown(signed_in)
     assert [page.index(name) for name in ("desk-4", "cellar", "desk-1")] == sorted(
@@ -65,25 +63,25 @@ def test_the_troubled_come_first_and_say_why(examples: ExampleData, signed_in: S
     )
     assert "Differs: this service never had revision 6." in page
     assert "Stale since 2 hours ago" in page
-    assert "Its last error: revision 3 is in use but not kept" in page
+    assert "Last error: revision 3 is in use but not kept" in page
     assert re.search(r"paper new following – no model none", page)
     assert {trouble.name for trouble in detect.troubles()} >= {"mixture", "silent"}
     assert "What a bot runs is not what its revision's release holds" in shown(signed_in, "/")
 
 
-def test_a_bots_own_words_are_shown_as_text(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_text_from_a_bot_is_escaped(examples: ExampleData, signed_in: SignedIn) -> None:
     example_data.send_heartbeat("trader", "desk-1", last_error="<script>alert(1)</script>")
     page = signed_in("victor").get("/bots/").content.decode()
     assert "&lt;script&gt;alert(1)" in page and "<script>alert" not in page
 
 
-def test_without_a_bot_it_says_how_one_comes_to_report(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_without_a_bot_the_page_explains_heartbeats(examples: ExampleData, signed_in: SignedIn) -> None:
     Bot.objects.all().delete()
-    assert "No bot has reported yet" in shown(signed_in)
-    assert "Bots none reports" in shown(signed_in, "/")
+    assert "No bot has sent a heartbeat yet" in shown(signed_in)
+    assert "Bots no live bot" in shown(signed_in, "/")
 
 
-def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
+def test_the_page_refreshes_itself_and_is_swapped_only_when_it_changed(
     examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client = signed_in("victor")
@@ -98,18 +96,14 @@ def test_the_page_looks_again_by_itself_and_is_swapped_only_when_it_changed(
     assert 'hx-trigger="every 2s"' in client.get("/bots/").content.decode()
 
 
-def test_a_release_that_is_not_announced_says_which_one_is(
-    examples: ExampleData, signed_in: SignedIn
-) -> None:
+def test_a_release_that_is_not_next_names_the_next_one(examples: ExampleData, signed_in: SignedIn) -> None:
     newer: Release = scenarios.Build(seed=21).settled()
     page = shown(signed_in, f"/releases/{examples.awaiting.pk}/")
-    assert f"Bots fetch release {newer.pk} ahead, not this one" in page
+    assert f"Bots prepare release {newer.pk} , not this one" in page
 
 
 @pytest.mark.parametrize("model", ["bot", "acknowledgement", "convergence"])
-def test_the_admin_shows_them_and_changes_none(
-    model: str, examples: ExampleData, signed_in: SignedIn
-) -> None:
+def test_the_admin_is_read_only(model: str, examples: ExampleData, signed_in: SignedIn) -> None:
     services.watch_bots()
     client = signed_in(example_data.STAFF)
     assert client.get(f"/admin/deploy/{model}/").status_code == 200

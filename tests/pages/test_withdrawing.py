@@ -1,4 +1,4 @@
-"""Taking back candles on their page."""
+"""Withdrawing a dataset on its page."""
 
 import pytest
 
@@ -8,19 +8,19 @@ from tests.pages.example_data import ExampleData
 pytestmark = pytest.mark.django_db
 
 
-def test_an_operator_withdraws_candles_and_every_page_says_so(
+def test_an_operator_withdraws_a_dataset_and_pages_show_it(
     examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client, path = signed_in("olivia"), f"/datasets/{examples.market.pk}/"
-    assert "Withdraw it, for good" in client.get(path).content.decode()
+    assert "Withdraw permanently" in client.get(path).content.decode()
     answer = client.post(f"{path}withdraw/", {"reason": "these are ETH's"}, follow=True)
     page = answer.content.decode()
-    assert (answer.status_code, "Withdraw it, for good" in page) == (200, False)
+    assert (answer.status_code, "Withdraw permanently" in page) == (200, False)
     assert "were withdrawn by olivia" in page and "these are ETH&#x27;s" in page
     assert ">withdrawn</span>" in client.get("/datasets/").content.decode()
 
 
-def test_a_refusal_and_a_missing_reason_are_told_beside_the_form(
+def test_a_refusal_and_a_missing_reason_are_shown_at_the_form(
     examples: ExampleData, signed_in: SignedIn
 ) -> None:
     client, path = signed_in("anna"), f"/datasets/{examples.dataset.pk}/withdraw/"
@@ -29,7 +29,7 @@ def test_a_refusal_and_a_missing_reason_are_told_beside_the_form(
     assert client.post(path, {"reason": ""}).status_code == 400
 
 
-def test_a_viewer_is_not_asked_and_not_heard(examples: ExampleData, signed_in: SignedIn) -> None:
+def test_a_viewer_cannot_withdraw(examples: ExampleData, signed_in: SignedIn) -> None:
     client, path = signed_in("victor"), f"/datasets/{examples.market.pk}/"
-    assert "Withdraw it" not in client.get(path).content.decode()
+    assert "Withdraw permanently" not in client.get(path).content.decode()
     assert client.post(f"{path}withdraw/", {"reason": "no good"}).status_code == 403

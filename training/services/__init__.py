@@ -10,6 +10,7 @@ from training.services.candle_checks import (
     refused_beside,
     require_sound,
     verdict_sentence,
+    withdrawn_peers,
 )
 from training.services.coins import ensure_coins, find_coin
 from training.services.datasets import (
@@ -62,4 +63,5 @@ __all__ = [
     "require_trainable",
     "simulate_candles",
     "verdict_sentence",
+    "withdrawn_peers",
 ]

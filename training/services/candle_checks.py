@@ -107,13 +107,18 @@ def refused_beside(dataset: Dataset) -> list[Dataset]:
     return [row for row in rows.order_by("id") if dataset.pk in _refused_for(row)]
 
 
+def withdrawn_peers(dataset: Dataset) -> list[int]:
+    """The datasets that made this one fail and were withdrawn later. Its checks can be repeated without them."""
+    peers = Dataset.objects.filter(pk__in=_refused_for(dataset)).exclude(withdrawn_at=None)
+    return list(peers.values_list("pk", flat=True))
+
+
 def _way_on(dataset: Dataset) -> list[str]:
-    """What to do about a refusal whose ground is gone: the word itself stays as it was said."""
-    gone = Dataset.objects.filter(pk__in=_refused_for(dataset)).exclude(withdrawn_at=None)
+    """What to do where a dataset that it was compared with is withdrawn."""
     return [
-        f"Dataset {pk}, which it was compared with, was withdrawn since: withdraw these too and import them again, and"
-        " they are judged anew."
-        for pk in gone.values_list("pk", flat=True)
+        f"Dataset {pk}, which it was compared with, was withdrawn since. Withdraw these candles too and import them"
+        " again: they are then checked again."
+        for pk in withdrawn_peers(dataset)
     ]
 
 

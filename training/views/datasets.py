@@ -57,6 +57,7 @@ def page(
         "dataset": dataset,
         "sentence": services.verdict_sentence(dataset),
         "refused_beside": services.refused_beside(dataset),
+        "withdrawn_peers": services.withdrawn_peers(dataset),
         "withdrawal": withdrawal or ReasonForm(),
         "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
         "runs": dataset.runs.select_related("coin")[:10],
