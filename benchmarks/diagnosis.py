@@ -28,7 +28,7 @@ from benchmarks.judged import diagnosis
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
-from mlcore.evaluation.context import Subject
+from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import Inspection
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES
@@ -64,10 +64,10 @@ def write_files(folder: Path, gate_rows: int) -> Files:
     bundle, digest = _bundle(folder / "candidate", "v7_fixed", frame)
     baseline, _ = _bundle(folder / "baseline", "v5", frame.head(20_000))
     canonical = folder / "candles.canonical"
-    canonical.write_bytes(candles.canonical_bytes(frame))
-    subject = Subject(Inspection(bundle, digest), frame)
-    np.savez(folder / "predictions.npz", probabilities=subject.probabilities, true=subject.true)
-    return Files(bundle, canonical, digest, baseline, folder / "predictions.npz", len(subject.true))
+    canonical.write_bytes(candles.encode_canonical(frame))
+    context = EvaluationContext(Inspection(bundle, digest), frame)
+    np.savez(folder / "predictions.npz", probabilities=context.probabilities, true=context.true)
+    return Files(bundle, canonical, digest, baseline, folder / "predictions.npz", len(context.true))
 
 
 def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Path, str]:
@@ -79,7 +79,7 @@ def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Pat
         folder,
         trained,
         coin=COIN,
-        dataset_digest=candles.digest(frame),
+        dataset_digest=candles.compute_digest(frame),
         simulated=True,
         code_version="benchmark",
     )

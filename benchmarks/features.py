@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
 from mlcore.data.simulate import simulate
-from mlcore.features.indicators import compute
+from mlcore.features.indicators import compute_features
 
 AIM = 3.0
 
@@ -27,7 +27,10 @@ def main() -> int:
     candles = simulate("BTC", bars, drift=0.0, seed=1)
     table = pd.DataFrame({name: candles[name].to_numpy() for name in candles.columns[1:]})
     comparison = compare(
-        lambda: compute(candles, "relative72"), lambda: relative72(table).to_numpy(), rounds=rounds, calls=1
+        lambda: compute_features(candles, "relative72"),
+        lambda: relative72(table).to_numpy(),
+        rounds=rounds,
+        calls=1,
     )
     print(f"relative72 of {bars:,} candles: {comparison}; aim {AIM:g}")
     return 0 if comparison.ratio >= AIM else 1

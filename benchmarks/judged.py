@@ -19,7 +19,7 @@ from mlcore.evaluation.measure import measure
 
 def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dict[str, Any]:
     """Measurement, every gate's sentence, verdict and pictures, as JSON values."""
-    frame = candles.from_canonical(canonical.read_bytes())
+    frame = candles.decode_canonical(canonical.read_bytes())
     document = measure(folder, frame, expected_digest=digest, baseline=baseline)
     judged = {"digest": document["dataset_digest"], "verdict": "passed", "sentence": "", "simulated": True}
     ends = {at: document["window"][at] for at in ("first_at", "last_at")}

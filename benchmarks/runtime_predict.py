@@ -23,7 +23,7 @@ from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.writer import write_bundle
-from mlcore.data.candles import digest
+from mlcore.data.candles import compute_digest
 from mlcore.data.simulate import simulate
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.fit import fit, prepare
@@ -67,7 +67,7 @@ def _bundle(candles: pl.DataFrame, folder: Path) -> Path:
         folder / COIN,
         trained,
         coin=COIN,
-        dataset_digest=digest(candles),
+        dataset_digest=compute_digest(candles),
         simulated=True,
         code_version="benchmark",
     )

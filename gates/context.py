@@ -7,7 +7,7 @@ from typing import Any
 from audit.models import AuditEvent
 from gates.models import Measurement
 from mlcore.features.splits import GATE_SHARE
-from mlcore.fitting.recipes import NEVER_ATTEMPTS
+from mlcore.fitting.recipes import LINES_WITHOUT_ATTEMPTS
 from mlcore.verdict import Verdict
 from training import services as training
 from training.models import Bundle, Dataset
@@ -59,7 +59,7 @@ def _attempts(measurement: Measurement) -> dict[str, Any]:
 
 def is_attempt(bundle: Bundle) -> bool:
     """Whether measuring it is a try at a release. What came from outside always is, whatever line it is said to be."""
-    return bool(bundle.origin) or bundle.line not in NEVER_ATTEMPTS
+    return bool(bundle.origin) or bundle.line not in LINES_WITHOUT_ATTEMPTS
 
 
 def _first_successes(measurement: Measurement) -> dict[str, int]:

@@ -7,6 +7,6 @@ EDGES = tuple(round(0.3 + 0.02 * step, 2) for step in range(36))
 BANDS = len(EDGES) - 1
 
 
-def band(probability: float) -> int:
+def find_band(probability: float) -> int:
     """The band that a probability falls into; an edge belongs to the band above it, 1 to the last."""
     return min(max(bisect_right(EDGES, probability) - 1, 0), BANDS - 1)

@@ -36,7 +36,7 @@ class NotFinite(BundleRefused):
     """A model answered what is no number."""
 
 
-class CheckpointRefused(MlcoreError):
+class ImportRefused(MlcoreError):
     """A file from outside that no bundle can be made of, or not without guessing."""
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import polars as pl
 
 from mlcore.bundle.predictor import Prediction
-from mlcore.data.candles import check
+from mlcore.data.candles import validate_candles
 from mlcore.errors import BundleRefused, NotFinite
 from runtime.decision import NEUTRAL, Decision, why_neutral, why_stale
 from runtime.errors import UnknownCoin
@@ -32,7 +32,7 @@ class Decider:
         predictor = state.predictors.get(coin)
         if predictor is None or state.snapshot is None:
             return self._neutral(coin, state)
-        window = check(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
+        window = validate_candles(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
         try:
             prediction = predictor.predict(window)
         except BundleRefused as error:

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlcore import confidence_bands
-from mlcore.bundle.format import CLASSES
 from mlcore.bundle.predictor import Prediction
+from mlcore.constants import CLASSES
 
 MOST_PREDICTIONS = 100
 LONGEST = timedelta(seconds=60)
@@ -20,7 +20,7 @@ LONGEST = timedelta(seconds=60)
 SUSPECT_PREDICTIONS = 10
 SUSPECT_LOGIT = 10.0
 CERTAIN_PREDICTIONS = 20
-CERTAIN_BAND = confidence_bands.band(0.90)
+CERTAIN_BAND = confidence_bands.find_band(0.90)
 CERTAIN_SHARE = 0.80
 """One that looks ill closes sooner, so that the service hears of it within tens of predictions. What is ill, it decides."""
 MOST_OPEN = 256
@@ -81,7 +81,7 @@ class Summaries:
 
     def add(self, revision: int, coin: str, prediction: Prediction, now: datetime) -> None:
         """Count one prediction that was made under this revision."""
-        sure = confidence_bands.band(max(prediction.probabilities.values()))
+        sure = confidence_bands.find_band(max(prediction.probabilities.values()))
         with self._lock:
             window = self._window(revision, coin, now)
             window.classes[CLASSES.index(prediction.direction)] += 1

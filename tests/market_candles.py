@@ -6,7 +6,7 @@ The candle checks require all of these. The simulator that ships with the servic
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import check
+from mlcore.data.validation import validate_candles
 
 STEPS = 60
 START_SECONDS = 1_600_000_000 // 604_800 * 604_800
@@ -37,7 +37,9 @@ def generate(
     }
     ranges = prices["high"] - prices["low"]
     volume = 1e5 * ranges * activity * np.exp(0.2 * random.standard_normal(bars))
-    return check(_frame(seconds, {name: np.exp(logs) for name, logs in prices.items()} | {"volume": volume}))
+    return validate_candles(
+        _frame(seconds, {name: np.exp(logs) for name, logs in prices.items()} | {"volume": volume})
+    )
 
 
 def with_interval(frame: pl.DataFrame, interval_seconds: int) -> pl.DataFrame:
@@ -52,7 +54,7 @@ def random_levels(rows: int, *, level: float = 50_000.0, seed: int = 0) -> pl.Da
     drawn = level * random.uniform(0.8, 1.2, (4, rows))
     prices = {"open": drawn[0], "high": drawn.max(axis=0), "low": drawn.min(axis=0), "close": drawn[1]}
     seconds = START_SECONDS + np.arange(rows) * 3600
-    return check(_frame(seconds, prices | {"volume": random.uniform(100, 1000, rows)}))
+    return validate_candles(_frame(seconds, prices | {"volume": random.uniform(100, 1000, rows)}))
 
 
 def _frame(seconds: np.ndarray, columns: dict[str, np.ndarray]) -> pl.DataFrame:

@@ -99,7 +99,7 @@ def _chunks(sha256: str) -> Iterator[bytes]:
 
 def read_candles(dataset: Dataset) -> pl.DataFrame:
     """The candles of a dataset, verified against its digest and checked anew. Raises FileLost."""
-    return candles.from_canonical(read(dataset.digest.removeprefix("sha256:")))
+    return candles.decode_canonical(read(dataset.digest.removeprefix("sha256:")))
 
 
 def store_checkpoint(run_id: int, attempt: int, epoch: int, data: bytes) -> str:

@@ -96,12 +96,12 @@ def price(candles: pl.DataFrame) -> dict[str, Figure]:
 
 def judged(document: Mapping[str, Any]) -> dict[str, Figure]:
     """How candles moved against the bands they were judged by, from a stored judgement; nothing of one without."""
-    picture = document.get("picture") or {}
+    plots = document.get("plots") or {}
     drawn = {
-        "variance_ratio": _variance_ratio(picture.get("stretches", [])),
-        "volatility": _volatility(picture.get("stretches", []), document.get("generator")),
-        "returns": _returns(picture.get("returns", {})),
-        "day": _day(picture.get("day", [])),
+        "variance_ratio": _variance_ratio(plots.get("stretches", [])),
+        "volatility": _volatility(plots.get("stretches", []), document.get("generator")),
+        "returns": _returns(plots.get("returns", {})),
+        "day": _day(plots.get("day", [])),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 

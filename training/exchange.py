@@ -87,7 +87,7 @@ def _frame(rows: list[list[float]], source: str) -> pl.DataFrame:
     stamps = times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     numbers = {name: pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()}
     try:
-        return candles.check(pl.DataFrame({"timestamp": stamps, **numbers}), source)
+        return candles.validate_candles(pl.DataFrame({"timestamp": stamps, **numbers}), source)
     except CandlesRefused as refused:
         raise InvalidInput(str(refused)) from refused
 

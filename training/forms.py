@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from common.forms import ReasonForm
-from mlcore.bundle.layouts import Layout
+from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training.models import Coin, TrainingRun

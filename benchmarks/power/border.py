@@ -56,7 +56,7 @@ def _tally(hits: Hits, rows: int) -> list[int]:
 
 def passes(hits: Hits) -> bool:
     """Whether the accuracy gate, as every policy has it, lets a window of these hits through."""
-    document = {"format": policy.FORMAT, "accuracy": metrics.accuracy(hits, seed=0)}
+    document = {"format": policy.FORMAT, "accuracy": metrics.compute_accuracy(hits, seed=0)}
     outcomes = policy.evaluate(document, policy.BASELINE_POLICY)
     return any(found.gate == "accuracy" and found.verdict is Verdict.PASSED for found in outcomes)
 
@@ -66,7 +66,7 @@ def forecasters(bars: int, seed: int) -> Iterator[tuple[str, Hits]]:
     random = np.random.default_rng(seed)
     regimes, truth = _market(bars, seed)
     # In the middle of what a label looks at, the regime tells most of it.
-    oracle = np.roll(regimes, -labels.H // 2) + 1 == truth
+    oracle = np.roll(regimes, -labels.HORIZON_BARS // 2) + 1 == truth
     guesses = random.integers(3, size=len(truth)) == truth
     right, wrong = np.ones(len(truth), bool), np.zeros(len(truth), bool)
     for mean_bars in (1, 8, 24):
@@ -87,9 +87,9 @@ def forecasters(bars: int, seed: int) -> Iterator[tuple[str, Hits]]:
 def _market(bars: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Regime and true class of every bar that has a label."""
     close = simulate("BTC", bars, DEFAULT_DRIFT, seed)["close"].to_numpy()
-    scaled = labels.scaled_forward_return(close)
+    scaled = labels.compute_forward_returns(close)
     usable = np.isfinite(scaled)
-    truth = labels.label(scaled[usable], labels.cuts(scaled[usable]))
+    truth = labels.assign_classes(scaled[usable], labels.compute_cuts(scaled[usable]))
     return hidden_regimes("BTC", bars, seed)[usable], truth
 
 
@@ -112,8 +112,8 @@ def _lowered(better: Hits, worse: Hits, stretches: np.ndarray, random: np.random
 def _network_hits(bars: int, seed: int, random: np.random.Generator) -> tuple[Hits, Hits]:
     """Where a network is right on a market that it never saw, and where a guess would be."""
     predictor, cuts = _network()
-    gathered = examples.gather(simulate("BTC", bars, NETWORK_DRIFT, seed), predictor.schema)
-    truth = labels.label(gathered.scaled_returns, cuts)
+    gathered = examples.build_examples(simulate("BTC", bars, NETWORK_DRIFT, seed), predictor.schema)
+    truth = labels.assign_classes(gathered.scaled_returns, cuts)
     return predictor.logits(gathered.features).argmax(axis=1) == truth, random.integers(
         3, size=len(truth)
     ) == truth
@@ -130,7 +130,7 @@ def _network() -> tuple[Predictor, tuple[float, float]]:
             Path(folder) / "network",
             trained,
             coin="BTC",
-            dataset_digest=candles.digest(frame),
+            dataset_digest=candles.compute_digest(frame),
             simulated=True,
             code_version="border",
         )

@@ -17,7 +17,7 @@ from mlcore.data.simulate import COINS, simulate
 from mlcore.evaluation.measure import measure
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES, Recipe
-from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 
 YEARS_OF_HOURS = 43_800
 """Five years: what a desk that trades hourly bars has of a coin."""
@@ -87,7 +87,7 @@ def _trained(recipe: Recipe, frame: pl.DataFrame, coin: str, folder: Path) -> Bu
         folder,
         trained,
         coin=coin,
-        dataset_digest=candles.digest(frame),
+        dataset_digest=candles.compute_digest(frame),
         simulated=True,
         code_version="power",
     )
@@ -95,10 +95,10 @@ def _trained(recipe: Recipe, frame: pl.DataFrame, coin: str, folder: Path) -> Bu
 
 def _circumstances(market: Market, coin: str, frame: pl.DataFrame) -> Mapping[str, Any]:
     """As the service would know them: its first attempt, on candles judged against their own generator."""
-    generator = Generator(market.bars, market.drift, market.seed)
+    generator = SimulatorSettings(market.bars, market.drift, market.seed)
     judged = {
-        "digest": candles.digest(frame),
-        "verdict": judge_simulated(frame, coin=coin, generator=generator).verdict.value,
+        "digest": candles.compute_digest(frame),
+        "verdict": check_simulated_candles(frame, coin=coin, generator=generator).verdict.value,
         "sentence": "",
         "simulated": True,
     }

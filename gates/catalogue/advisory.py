@@ -7,7 +7,7 @@ from typing import Any
 from common.formatting import limit, listed, percent, size
 from gates.catalogue.figures import Figures, NotMeasured
 from gates.catalogue.gate import Gate, Parameters, Threshold
-from mlcore.evaluation.terms import DRIFTED, TERCILES
+from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
 from mlcore.verdict import Finding, Verdict
 
 
@@ -47,7 +47,7 @@ def judge_stability(figures: Figures, parameters: Parameters) -> Finding:
     figures.require_sound("stability")
     months = _stretches(figures, "months", "month")
     terciles = _stretches(figures, "volatility", "tercile")
-    if sorted(stretch.name for stretch in terciles) != sorted(TERCILES):
+    if sorted(stretch.name for stretch in terciles) != sorted(VOLATILITY_TERCILES):
         raise NotMeasured("the accuracy in calm, usual and wild markets was not measured")
     _require_whole(months, figures.count("accuracy", "rows"), whole)
     large = [stretch for stretch in (*months, *terciles) if stretch.rows >= least]
@@ -91,14 +91,14 @@ def judge_drift(figures: Figures, parameters: Parameters) -> Finding:
     if not psi or psi.get(name) != largest or largest != max(psi.values()):
         raise NotMeasured("the feature that drifted most is not the one that is named")
     figures.require_sound("drift")
-    if abs(over - sum(value > DRIFTED for value in psi.values()) / len(psi)) > 1e-6:
+    if abs(over - sum(value > PSI_DRIFTED for value in psi.values()) / len(psi)) > 1e-6:
         raise NotMeasured("the share of features that drifted is not that of the figures beside it")
-    drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > DRIFTED]
-    observed = f"{percent(over)} of features above {DRIFTED:g}, most {name[:40]} ({largest:.2f})"
+    drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > PSI_DRIFTED]
+    observed = f"{percent(over)} of features above {PSI_DRIFTED:g}, most {name[:40]} ({largest:.2f})"
     sentence = (
         f"{figures.coin}'s features have moved from those it was trained on in {len(drifted)} of {len(psi)} cases"
         f"{f' ({listed(drifted)})' if drifted else ''}, {name[:40]} the most with an index of {largest:.2f}; at most "
-        f"{limit(most_share)} above {DRIFTED:g} and none above {most_psi:g} are usual."
+        f"{limit(most_share)} above {PSI_DRIFTED:g} and none above {most_psi:g} are usual."
     )
     is_still = over <= most_share and largest <= most_psi
     return Finding(Verdict.PASSED if is_still else Verdict.FAILED, largest, observed, sentence)
@@ -139,7 +139,7 @@ ADVISORY_GATES = (
     Gate(
         "drift",
         judge_drift,
-        lambda p: f"at most {limit(p['share'])} of features above {DRIFTED:g}, none above {p['psi']:g}",
+        lambda p: f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}",
         (
             Threshold("share", 0.9, 0.0, 1.0, is_looser_when="higher"),
             Threshold("psi", 5.0, 0.0, 1000.0, is_looser_when="higher"),

@@ -7,7 +7,7 @@ from common.formatting import listed, percent
 from gates.catalogue.checklist import all_true
 from gates.catalogue.figures import Figures, NotMeasured
 from gates.catalogue.gate import Gate, Parameters, Threshold
-from mlcore.features.labels import H
+from mlcore.features.labels import HORIZON_BARS
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 PLACES = {"measured": "it was measured on", "training": "it was trained on"}
@@ -77,7 +77,7 @@ def judge_window(figures: Figures, parameters: Parameters) -> Finding:
     gate, stop = figures.moment("windows", "gate", "first_at"), figures.moment("windows", "stop", "last_at")
     observed = f"gate from {gate:%Y-%m-%d}, training to {stop:%Y-%m-%d}, no row in both"
     sentence = (
-        f"{figures.coin}'s gate window begins on {gate:%Y-%m-%d}, after the {H} bars that the last label of its "
+        f"{figures.coin}'s gate window begins on {gate:%Y-%m-%d}, after the {HORIZON_BARS} bars that the last label of its "
         f"training looks ahead, and shares no row with it."
     )
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
@@ -147,7 +147,11 @@ EVIDENCE_GATES = (
         lambda p: f"features are the same without the future, {int(p['rows']):,} rows",
         (Threshold("rows", 64, 1, 100_000, is_looser_when="lower", is_whole=True),),
     ),
-    Gate("window", judge_window, lambda _: f"after fit and stop window, {H} bars purged, no row in both"),
+    Gate(
+        "window",
+        judge_window,
+        lambda _: f"after fit and stop window, {HORIZON_BARS} bars purged, no row in both",
+    ),
     Gate(
         "schema", judge_schema, lambda _: "features, their order and their scale are those the bot computes"
     ),
@@ -177,8 +181,10 @@ def _candle_verdict(figures: Figures, place: str) -> Verdict:
 def _window_faults(figures: Figures) -> Iterator[str]:
     """Every way in which training has seen the gate window, or might have."""
     bars = figures.count("windows", "horizon_bars")
-    if bars != H:
-        raise NotMeasured(f"labels look {H} bars ahead, and the windows were looked at with {bars}")
+    if bars != HORIZON_BARS:
+        raise NotMeasured(
+            f"labels look {HORIZON_BARS} bars ahead, and the windows were looked at with {bars}"
+        )
     purge = bars * timedelta(seconds=figures.number("windows", "interval_seconds", least=1, greatest=1e9))
     first = figures.moment("windows", "gate", "first_at")
     if first > figures.moment("windows", "gate", "last_at"):

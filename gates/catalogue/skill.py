@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from common.formatting import limit, percent, points
 from gates.catalogue.figures import Figures, NotMeasured
 from gates.catalogue.gate import Gate, Parameters, Threshold
-from mlcore.evaluation.bootstrap import student_quantile
+from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 NAIVE = {
@@ -191,11 +191,11 @@ def _widened(figures: Figures, point: float, attempts: int) -> float:
         raise NotMeasured(f"the accuracy is {point:g}, its interval {lower:g} to {upper:g}")
     freedom = max(rows / blocks, 2) - 1
     # An interval twice as wide as its standard error says belongs to other figures.
-    if error < (upper - lower) / (4 * student_quantile(1 - ALPHA / 2, freedom)) or (
+    if error < (upper - lower) / (4 * compute_student_quantile(1 - ALPHA / 2, freedom)) or (
         error == 0 and 0 < point < 1
     ):
         raise NotMeasured(
             f"a standard error of {error:g} does not go with an interval of {lower:g} to {upper:g}"
         )
-    reach = student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
+    reach = compute_student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
     return lower if attempts == 1 else max(0.0, min(lower, point - reach))

@@ -7,7 +7,7 @@ from typing import Any
 from common import plotting
 from common.plotting import BLUE, RED, Figure, is_figure
 from gates.catalogue.baseline import DIRECTIONS
-from mlcore.evaluation.terms import DRIFTED
+from mlcore.constants import PSI_DRIFTED
 
 NAMES = [direction.capitalize() for direction in DIRECTIONS]
 
@@ -99,14 +99,14 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "orientation": "h",
         "x": [value for _, value in largest],
         "y": [name for name, _ in largest],
-        "marker": {"color": [RED if value > DRIFTED else BLUE for _, value in largest]},
+        "marker": {"color": [RED if value > PSI_DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
     layout = plotting.layout("PSI, recent against fit", "")
     layout["bargap"] = 0.35
-    layout["xaxis"] |= {"range": plotting.upwards([DRIFTED, *(value for _, value in largest)])}
+    layout["xaxis"] |= {"range": plotting.upwards([PSI_DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [plotting.line(DRIFTED)]
+    layout["shapes"] = [plotting.line(PSI_DRIFTED)]
     return {"data": [bars], "layout": layout}
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,6 @@ from mlcore.errors import BundleRefused
 from mlcore.features.indicators import SCHEMAS, Schema
 
 FORMAT = 1
-CLASSES = ("down", "neutral", "up")
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.safetensors"
@@ -25,6 +25,13 @@ PAYLOAD_FILES = (MODEL_FILE, WEIGHTS_FILE, SCALER_FILE)
 """What a manifest may list; a name that is not here never becomes a path."""
 
 _MAX_MANIFEST_BYTES = 1024 * 1024
+
+
+class Layout(StrEnum):
+    """What follows each linear layer first, ReLU or BatchNorm. The weights are the same in both cases."""
+
+    RELU_BEFORE_BN = "relu-before-bn"
+    BN_BEFORE_RELU = "bn-before-relu"
 
 
 @dataclass(frozen=True)
@@ -118,14 +125,14 @@ class Bundle:
         return data
 
 
-def canonical_json(document: Mapping[str, Any]) -> bytes:
+def to_canonical_json(document: Mapping[str, Any]) -> bytes:
     """Sorted keys, no spaces, no NaN, ASCII: one form for one content."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def manifest_digest(document: Mapping[str, Any]) -> str:
+def compute_manifest_digest(document: Mapping[str, Any]) -> str:
     """`sha256:…` of the canonical manifest: the bundle's name. manifest.json holds exactly those bytes."""
-    return "sha256:" + hashlib.sha256(canonical_json(document)).hexdigest()
+    return "sha256:" + hashlib.sha256(to_canonical_json(document)).hexdigest()
 
 
 def read(folder: Path) -> Bundle:
@@ -138,9 +145,9 @@ def read(folder: Path) -> Bundle:
     if not isinstance(document, dict):
         raise BundleRefused(f"{MANIFEST_FILE} is not a JSON object")
     manifest = Manifest.parse(document)
-    if canonical_json(document) != data:
+    if to_canonical_json(document) != data:
         raise BundleRefused(f"{MANIFEST_FILE} is not in canonical form: it was changed by hand")
-    return Bundle(folder, manifest_digest(document), manifest)
+    return Bundle(folder, compute_manifest_digest(document), manifest)
 
 
 def verify(folder: Path, digest: str | None = None) -> Bundle:

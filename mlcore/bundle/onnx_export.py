@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mlcore.bundle.layouts import Layout
+from mlcore.bundle.format import Layout
 from mlcore.bundle.predictor import INPUT, OUTPUT
 from mlcore.features.scaler import Scaler
 
@@ -23,7 +23,7 @@ _WIDTHS = (72, 256, 128, 64, 3)
 _LAYERS = len(_WIDTHS) - 1
 
 
-def shapes(tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def list_tensor_shapes(tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """The shape every tensor must have, of the regression if there is one among the names, else of the network."""
     if "coef.weight" in tensors:
         return {"coef.weight": (_WIDTHS[-1], _WIDTHS[0]), "coef.bias": (_WIDTHS[-1],)}
@@ -36,7 +36,7 @@ def shapes(tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return expected
 
 
-def build(
+def build_model(
     weights: Mapping[str, np.ndarray], scaler: Scaler | None, layout: Layout = Layout.RELU_BEFORE_BN
 ) -> bytes:
     """Raw features float32 [batch, 72] → logits [batch, 3]; without a scaler, features go in as they are."""

@@ -11,6 +11,7 @@ import polars as pl
 
 from mlcore import parallel
 from mlcore.bundle import format as bundle_format
+from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused, NotFinite
 from mlcore.features import indicators
 
@@ -46,12 +47,10 @@ class Predictor:
         self.digest = loaded.digest
         self.manifest = loaded.manifest
         self.schema = self.manifest.schema
-        if self.manifest.classes != bundle_format.CLASSES:
-            raise BundleRefused(
-                f"classes {self.manifest.classes}, this code predicts {bundle_format.CLASSES}"
-            )
+        if self.manifest.classes != CLASSES:
+            raise BundleRefused(f"classes {self.manifest.classes}, this code predicts {CLASSES}")
         model = loaded.payload(bundle_format.MODEL_FILE) if verify else _unverified_model(folder)
-        self._session = _session(model, len(self.schema.columns), len(bundle_format.CLASSES))
+        self._session = _session(model, len(self.schema.columns), len(CLASSES))
         self._seen = _seen(self.manifest.document.get("seen"), len(self.schema.columns))
 
     def logits(self, raw_features: np.ndarray) -> np.ndarray:
@@ -83,12 +82,12 @@ class Predictor:
 
         Raises NotEnoughBars, FeaturesRefused, and NotFinite for logits that are no numbers.
         """
-        row = indicators.latest(frame, self.schema)
+        row = indicators.compute_latest(frame, self.schema)
         logits = self.logits(row)
         if not np.isfinite(logits).all():
             raise NotFinite(f"the model answers {logits[0].tolist()}: not finite, not to be acted on")
-        shares = dict(zip(bundle_format.CLASSES, softmax(logits)[0].tolist(), strict=True))
-        direction = bundle_format.CLASSES[int(logits[0].argmax())]
+        shares = dict(zip(CLASSES, softmax(logits)[0].tolist(), strict=True))
+        direction = CLASSES[int(logits[0].argmax())]
         values, at = tuple(logits[0].tolist()), frame["timestamp"][-1]
         return Prediction(direction, shares, values, at, self._out_of_range(row))
 

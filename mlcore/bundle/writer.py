@@ -14,7 +14,15 @@ from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_export
-from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, canonical_json
+from mlcore.bundle.format import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    SCALER_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    to_canonical_json,
+)
+from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused
 from mlcore.features import indicators, labels
 from mlcore.features.scaler import Scaler
@@ -37,16 +45,16 @@ def write_bundle(
         "simulated": simulated,
         "code_version": code_version,
     }
-    return write(folder, payload, document)
+    return write_files(folder, payload, document)
 
 
-def write(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
+def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
     """These files and the manifest that lists them, whatever they came from. Raises like `write_bundle`."""
     entries = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         for name, data in payload.items()
     }
-    manifest = canonical_json({**document, "files": entries})
+    manifest = to_canonical_json({**document, "files": entries})
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -63,18 +71,18 @@ def write(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) 
 def _payload(trained: Trained) -> dict[str, bytes]:
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
-        MODEL_FILE: onnx_export.build(trained.weights, scaler),
+        MODEL_FILE: onnx_export.build_model(trained.weights, scaler),
         WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
     if scaler:
-        files[SCALER_FILE] = scaler_file(scaler, indicators.SCHEMAS[trained.recipe.schema])
+        files[SCALER_FILE] = encode_scaler(scaler, indicators.SCHEMAS[trained.recipe.schema])
     return files
 
 
-def scaler_file(scaler: Scaler, schema: indicators.Schema) -> bytes:
+def encode_scaler(scaler: Scaler, schema: indicators.Schema) -> bytes:
     """scaler.json. Raises ValueError for a figure that is not finite."""
     figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
-    return canonical_json(figures)
+    return to_canonical_json(figures)
 
 
 def _manifest(trained: Trained) -> dict[str, Any]:
@@ -82,16 +90,16 @@ def _manifest(trained: Trained) -> dict[str, Any]:
     schema = indicators.SCHEMAS[trained.recipe.schema]
     examples = trained.prepared.examples
     windows = {
-        name: examples.sealed_window(getattr(examples.split, name)) for name in ("fit", "stop", "gate")
+        name: examples.window_with_digest(getattr(examples.split, name)) for name in ("fit", "stop", "gate")
     }
     return {
         "format": bundle_format.FORMAT,
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
         "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
-        "classes": list(bundle_format.CLASSES),
+        "classes": list(CLASSES),
         "labels": {
-            "horizon": labels.H,
+            "horizon": labels.HORIZON_BARS,
             "volatility_bars": labels.VOLATILITY_BARS,
             "cuts": list(trained.cuts),
         },

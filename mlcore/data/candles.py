@@ -10,13 +10,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlcore.data.readers import COLUMNS, MAX_ROWS, NUMBERS, table
-from mlcore.data.validation import SCHEMA, check, interval_milliseconds
+from mlcore.data.readers import COLUMNS, MAX_ROWS, NUMBERS, read_table
+from mlcore.data.validation import SCHEMA, infer_interval_ms, validate_candles
 from mlcore.errors import CandlesRefused
 
 __all__ = [
-    "COLUMNS", "MAX_ROWS", "SCHEMA", "Description", "canonical_bytes", "check", "describe", "digest",
-    "from_canonical", "read", "read_bytes",
+    "COLUMNS",
+    "MAX_ROWS",
+    "SCHEMA",
+    "Description",
+    "compute_digest",
+    "decode_canonical",
+    "describe",
+    "encode_canonical",
+    "read",
+    "read_bytes",
+    "validate_candles",
 ]  # fmt: skip
 
 _MAGIC = b"crpbot candles 1\n"
@@ -48,12 +57,12 @@ def read(path: Path) -> pl.DataFrame:
 
 def read_bytes(data: bytes, name: str) -> pl.DataFrame:
     """The same from bytes in memory; `name` is for the messages, and its suffix must not contradict the content."""
-    return check(table(data, name), name)
+    return validate_candles(read_table(data, name), name)
 
 
 def describe(frame: pl.DataFrame) -> Description:
     """Range, interval and what is missing from it."""
-    interval = interval_milliseconds(frame)
+    interval = infer_interval_ms(frame)
     steps = np.diff(_milliseconds(frame)) // interval
     return Description(
         rows=frame.height,
@@ -66,7 +75,7 @@ def describe(frame: pl.DataFrame) -> Description:
     )
 
 
-def canonical_bytes(frame: pl.DataFrame) -> bytes:
+def encode_canonical(frame: pl.DataFrame) -> bytes:
     """One form for one content: header, int64 epoch milliseconds, then five columns of float64, little-endian."""
     return b"".join(_canonical_parts(frame))
 
@@ -79,8 +88,8 @@ def _canonical_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
         yield (frame[name].to_numpy() + 0.0).astype("<f8", copy=False).data
 
 
-def from_canonical(data: bytes) -> pl.DataFrame:
-    """The frame `canonical_bytes` was given, checked anew. Raises CandlesRefused."""
+def decode_canonical(data: bytes) -> pl.DataFrame:
+    """The frame `encode_canonical` was given, checked anew. Raises CandlesRefused."""
     source = "canonical candles"
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise CandlesRefused("not in canonical form, version 1", source=source)
@@ -97,10 +106,10 @@ def from_canonical(data: bytes) -> pl.DataFrame:
     series += [
         pl.Series(name, column.astype(np.float64)) for name, column in zip(NUMBERS, numbers, strict=True)
     ]
-    return check(pl.DataFrame(series), source)
+    return validate_candles(pl.DataFrame(series), source)
 
 
-def digest(frame: pl.DataFrame) -> str:
+def compute_digest(frame: pl.DataFrame) -> str:
     """`sha256:…` of the canonical bytes: the same whatever file the candles came in."""
     found = hashlib.sha256()
     for part in _canonical_parts(frame):

@@ -31,7 +31,7 @@ _ISO = (
 _FORMS = {"epoch seconds": r"^\d{10}$", "epoch milliseconds": r"^\d{13}$", "an ISO date": _ISO}
 
 
-def table(data: bytes, name: str) -> pl.DataFrame:
+def read_table(data: bytes, name: str) -> pl.DataFrame:
     """The columns of `COLUMNS`, in that order: timestamp Datetime(ms, UTC), the others float64.
 
     Raises CandlesRefused with the row where there is one.

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import check
+from mlcore.data.validation import validate_candles
 from mlcore.errors import MAX_SEED, check_bounds
 
 COINS = ("BTC", "ETH", "SOL")
@@ -55,7 +55,7 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
     volume = START_VOLUMES.get(coin, 10_000.0) * _activity(random, returns / volatility)
     times = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms"))
     stamps = times.dt.replace_time_zone("UTC")
-    return check(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
+    return validate_candles(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
 
 
 def hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:

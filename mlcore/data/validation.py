@@ -11,7 +11,7 @@ SCHEMA = pl.Schema([("timestamp", pl.Datetime("ms", "UTC")), *((name, pl.Float64
 _PRICES = ("open", "high", "low", "close")
 
 
-def check(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
+def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
     """The candles, if every row is a possible one and the rows stand on one time grid; timestamps in milliseconds.
 
     Gaps (missing bars) are allowed, `candles.describe` counts them. Raises CandlesRefused.
@@ -25,7 +25,7 @@ def check(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
         row = int(frame["timestamp"].is_null().arg_true()[0])
         raise CandlesRefused("timestamp is missing", source=source, row=row + 1)
     _refuse_first(frame, _row_faults(frame), source)
-    milliseconds = interval_milliseconds(frame)
+    milliseconds = infer_interval_ms(frame)
     if milliseconds % 1000:
         raise CandlesRefused(f"an interval of {milliseconds} ms is not whole seconds", source=source)
     step = f"timestamp {{timestamp}} is off the grid: not a multiple of {milliseconds // 1000} s after the row before"
@@ -50,7 +50,7 @@ def _other_schema(frame: pl.DataFrame) -> str:
     return f"{name} holds {frame.schema[name]}; it must hold {wanted}"
 
 
-def interval_milliseconds(frame: pl.DataFrame) -> int:
+def infer_interval_ms(frame: pl.DataFrame) -> int:
     """The most common step between rows; the smaller of two equally common ones."""
     steps, counts = np.unique(_steps(frame), return_counts=True)
     return int(steps[counts.argmax()])

@@ -54,7 +54,7 @@ class Blocks:
         """The mean of hits [rows], 0…1; Student's t with as many degrees of freedom as there are blocks, less one."""
         point, blocks = float(np.mean(hits)), max(self.rows / self.block_bars, _LEAST_BLOCKS)
         error = float(self._means(hits).std(ddof=1) * np.sqrt(blocks / (blocks - 1)))
-        reach = student_quantile((1 + _LEVEL) / 2, blocks - 1) * error
+        reach = compute_student_quantile((1 + _LEVEL) / 2, blocks - 1) * error
         return Estimate(point, max(0.0, point - reach), min(1.0, point + reach), error)
 
     def _means(self, values: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ class Blocks:
 
 
 @lru_cache(maxsize=256)
-def student_quantile(share: float, freedom: float) -> float:
+def compute_student_quantile(share: float, freedom: float) -> float:
     """Below which `share` of Student's t with so many degrees of freedom lies, to 1e-5 up to 0.9999; `freedom` ≥ 1.
 
     With x = √freedom · tan θ the density is cos θ to the power freedom − 1, which is smooth and ends at ±π/2.

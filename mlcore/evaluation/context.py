@@ -35,7 +35,7 @@ _SHARED = (
 
 
 @dataclass
-class Subject:
+class EvaluationContext:
     """One bundle on one series of candles. The manifest is a claim: what can be recomputed is."""
 
     inspection: Inspection
@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def dataset_digest(self) -> str:
-        return candles.digest(self.frame)
+        return candles.compute_digest(self.frame)
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -88,13 +88,13 @@ class Subject:
             raise BundleRefused(f"feature schema {self.manifest.schema_name!r} is unknown here")
         return found
 
-    def examples_of(self, schema: Schema) -> Examples:
+    def build_examples(self, schema: Schema) -> Examples:
         """The measured candles' rows under a schema."""
         return self._gather(self.frame, schema)
 
     @property
     def examples(self) -> Examples:
-        return self.examples_of(self.schema)
+        return self.build_examples(self.schema)
 
     @cached_property
     def training_candles(self) -> pl.DataFrame | None:
@@ -104,7 +104,7 @@ class Subject:
             return self.frame
         if named is None or self.training_frame is None:
             return None
-        given = candles.digest(self.training_frame)
+        given = candles.compute_digest(self.training_frame)
         if given != named:
             raise MlcoreError(f"the training candles given are {given}, the manifest names {named}")
         return self.training_frame
@@ -119,13 +119,13 @@ class Subject:
     def training_cuts(self) -> tuple[float, float] | None:
         """Where the classes must have been cut, recomputed; None where the training's candles are not at hand."""
         training = self.training
-        return None if training is None else labels.cuts(training.scaled_returns[training.split.fit])
+        return None if training is None else labels.compute_cuts(training.scaled_returns[training.split.fit])
 
     @cached_property
     def cuts(self) -> tuple[float, float]:
         """Recomputed; else what the manifest claims; else the terciles of the measured candles' own fit window."""
         claimed = self.training_cuts or self.manifest.cuts
-        return claimed or labels.cuts(self.examples.scaled_returns[self.examples.split.fit])
+        return claimed or labels.compute_cuts(self.examples.scaled_returns[self.examples.split.fit])
 
     @property
     def gate_bars(self) -> np.ndarray:
@@ -134,7 +134,7 @@ class Subject:
     @property
     def gate_closes(self) -> tuple[np.ndarray, np.ndarray]:
         """Closes up to the gate window's last bar, from as far back as its rows look, and the rows' places among them."""
-        first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - labels.H)
+        first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - labels.HORIZON_BARS)
         return self.frame["close"].to_numpy()[first:], self.gate_bars - first
 
     @cached_property
@@ -152,16 +152,16 @@ class Subject:
     def single_rows(self) -> np.ndarray:
         """Places in the gate window, evenly spread, of rows with a whole lookback before them; int64 [at most 512]."""
         able = np.flatnonzero(self.gate_bars >= self.schema.lookback - 1)
-        return single_rows.spread(able, SINGLE_ROWS)
+        return single_rows.sample_evenly(able, SINGLE_ROWS)
 
     @cached_property
     def single_features(self) -> np.ndarray:
         """float32 [n, 72]: of those rows, each from its lookback alone."""
-        return indicators.latest_at(self.frame, self.gate_bars[self.single_rows], self.schema)
+        return indicators.compute_latest_at(self.frame, self.gate_bars[self.single_rows], self.schema)
 
     @cached_property
     def single_logits(self) -> np.ndarray:
-        return single_rows.logits_of(self.predictor, self.single_features)
+        return single_rows.compute_single_logits(self.predictor, self.single_features)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -176,7 +176,7 @@ class Subject:
     @cached_property
     def true(self) -> np.ndarray:
         """int64 [n]: the gate window's classes."""
-        return labels.label(self.examples.scaled_returns[self.examples.split.gate], self.cuts)
+        return labels.assign_classes(self.examples.scaled_returns[self.examples.split.gate], self.cuts)
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -189,18 +189,18 @@ class Subject:
     def _gather(self, frame: pl.DataFrame, schema: Schema) -> Examples:
         key = id(frame), schema.name
         if key not in self._gathered:
-            self._gathered[key] = examples.gather(frame, schema)
+            self._gathered[key] = examples.build_examples(frame, schema)
         return self._gathered[key]
 
 
-def claimed(document: Any, *path: str) -> Any:
+def read_claim(document: Any, *path: str) -> Any:
     """What a manifest says at a path; None where it does not."""
     for step in path:
         document = document.get(step) if isinstance(document, Mapping) else None
     return document
 
 
-def claimed_number(document: Any, *path: str) -> int | float | None:
+def read_claimed_number(document: Any, *path: str) -> int | float | None:
     """The same, where it is a number."""
-    found = claimed(document, *path)
+    found = read_claim(document, *path)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None

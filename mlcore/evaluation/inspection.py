@@ -84,13 +84,13 @@ class Inspection:
     def weights_part(self) -> dict[str, Any]:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
         try:
-            stored, initializers = stored_weights(self.folder), _initializers(_model(self.folder))
+            stored, initializers = read_weights(self.folder), _initializers(_model(self.folder))
         except FAULTS as error:
             return {"tensors": None, "non_finite": None, "equal_in_graph": None, "problem": _said(error)}
         everything = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         everything |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
         non_finite = sorted(name for name, array in everything.items() if not np.isfinite(array).all())
-        expected = _own(initializers) if self.is_any_graph else onnx_export.shapes(stored)
+        expected = _own(initializers) if self.is_any_graph else onnx_export.list_tensor_shapes(stored)
         equal = all(_is_same(stored.get(name), initializers.get(name)) for name in expected)
         return {
             "tensors": len(everything),
@@ -113,7 +113,7 @@ def _said(error: BaseException) -> str:
     )
 
 
-def stored_weights(folder: Path) -> dict[str, np.ndarray]:
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
     """The tensors of the weights file, whatever they are worth. Raises one of FAULTS."""
     return load((folder / WEIGHTS_FILE).read_bytes())
 
@@ -135,14 +135,14 @@ def _shapes_match(folder: Path, is_any_graph: bool) -> bool:
 
     Of any other graph: both hold the same tensors, some, and each in the same shape.
     """
-    stored, own = stored_weights(folder), _own(_initializers(_model(folder)))
+    stored, own = read_weights(folder), _own(_initializers(_model(folder)))
     in_file = {
         name: array.shape
         for name, array in stored.items()
         if is_any_graph or not name.endswith("num_batches_tracked")
     }
     in_graph = {name: array.shape for name, array in own.items()}
-    expected = in_graph if is_any_graph else onnx_export.shapes(stored)
+    expected = in_graph if is_any_graph else onnx_export.list_tensor_shapes(stored)
     return bool(expected) and in_file == expected and in_graph == expected
 
 

@@ -21,10 +21,12 @@ _OF_OLDER = np.random.default_rng(1).integers(1, 2**63, VOLATILITY_BARS, np.uint
 """What the hash of older bars is multiplied by, for each number of newer bars that it is joined to."""
 
 
-def shared_rows(frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, other_bars: np.ndarray) -> int:
+def count_shared_rows(
+    frame: pl.DataFrame, bars: np.ndarray, other: pl.DataFrame, other_bars: np.ndarray
+) -> int:
     """How many of `bars` in `frame` are among `other_bars` of `other`."""
-    marks = row_marks(frame)
-    others = marks if other is frame else row_marks(other)
+    marks = hash_rows(frame)
+    others = marks if other is frame else hash_rows(other)
     return _among(marks[bars], others[other_bars])
 
 
@@ -43,7 +45,7 @@ def _sieved(marks: np.ndarray, others: np.ndarray) -> np.ndarray:
     return marks[seen[marks >> shift]]
 
 
-def row_marks(frame: pl.DataFrame) -> np.ndarray:
+def hash_rows(frame: pl.DataFrame) -> np.ndarray:
     """uint64 [rows]: a hash of each bar and those before it; two that differ are alike once in 2⁶⁴."""
     columns = [frame[name].to_numpy() for name in ("high", "low", "close")]
     marks = np.empty(frame.height, np.uint64)

@@ -24,7 +24,7 @@ from mlcore import parallel
 from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 from mlcore.evaluation import lookahead, metrics, provenance, serving, skill, stability
-from mlcore.evaluation.context import Subject
+from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import FAULTS, Inspection
 
 FORMAT = 1
@@ -48,14 +48,14 @@ _UNMEASURED: dict[str, Any] = {
     "problem": None,
 }  # fmt: skip
 
-_Section = tuple[Callable[[Subject], dict[str, Any]], tuple[str, ...]]
+_Section = tuple[Callable[[EvaluationContext], dict[str, Any]], tuple[str, ...]]
 _SECTIONS: dict[str, _Section] = {
     "skill": (
-        skill.skill,
+        skill.measure_skill,
         ("rows", "block_bars", "resamples", "accuracy", "naive", "best_naive", "baseline"),
     ),
     "windows": (
-        provenance.windows,
+        provenance.measure_windows,
         (
             "horizon_bars",
             "interval_seconds",
@@ -68,25 +68,25 @@ _SECTIONS: dict[str, _Section] = {
         ),
     ),
     "schema": (
-        provenance.schema,
+        provenance.measure_schema,
         ("name", "digest_matches", "names_match", "statistics_match", "columns_out_of_place"),
     ),
     "reload": (
-        provenance.reload,
+        provenance.measure_reload,
         ("reported", "recomputed", "largest_difference", "cuts_match", "weights_equal_in_graph"),
     ),
-    "lookahead": (lookahead.lookahead, ("rows", "columns_differing", "largest_difference")),
+    "lookahead": (lookahead.measure_lookahead, ("rows", "columns_differing", "largest_difference")),
     "calibration": (
-        lambda subject: metrics.calibration(subject.probabilities, subject.true),
+        lambda context: metrics.compute_calibration(context.probabilities, context.true),
         ("ece", "brier", "bins", "rows"),
     ),
-    "stability": (stability.stability, ("months", "volatility")),
-    "drift": (stability.drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
+    "stability": (stability.measure_stability, ("months", "volatility")),
+    "drift": (stability.measure_drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
 }
 """Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason.
 The longest come first, so that no core waits for one at the end."""
 
-_TIMED: dict[str, _Section] = {"latency": (serving.latency, ("rows", "p50_ms", "p99_ms"))}
+_TIMED: dict[str, _Section] = {"latency": (serving.measure_latency, ("rows", "p50_ms", "p99_ms"))}
 """The same, measured while nothing else runs here."""
 
 
@@ -106,41 +106,41 @@ def measure(
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
-    subject = Subject(inspection, frame, training_frame, baseline, seed)
-    subject.prepare()
+    context = EvaluationContext(inspection, frame, training_frame, baseline, seed)
+    context.prepare()
     found = {
         "format": FORMAT,
         **_names(inspection),
         "bundle_digest": expected_digest,
-        "dataset_digest": subject.dataset_digest,
-        **subject.files,
+        "dataset_digest": context.dataset_digest,
+        **context.files,
         **_UNMEASURED,
     }
     parts: tuple[Callable[[], dict[str, Any]], ...] = (
-        partial(_behaviour, subject),
-        *(partial(_section, subject, *named) for named in _SECTIONS.items()),
+        partial(_behaviour, context),
+        *(partial(_section, context, *named) for named in _SECTIONS.items()),
         _libraries,
     )
     for part in parallel.thread_map(lambda measured: measured(), parts):
         found |= part
     for named in _TIMED.items():
-        found |= _section(subject, *named)
-    return storable({**found, "seconds": perf_counter() - start})
+        found |= _section(context, *named)
+    return replace_non_finite({**found, "seconds": perf_counter() - start})
 
 
 def _libraries() -> dict[str, dict[str, str]]:
     return {"libraries": {name: version(name) for name in _LIBRARIES}}
 
 
-def _section(subject: Subject, name: str, section: _Section) -> dict[str, dict[str, Any]]:
+def _section(context: EvaluationContext, name: str, section: _Section) -> dict[str, dict[str, Any]]:
     measured, figures_of = section
     try:
-        return {name: {"problem": None, **measured(subject)}}
+        return {name: {"problem": None, **measured(context)}}
     except (*FAULTS, ArithmeticError) as error:  # a manifest may claim numbers beyond what a float holds
         return {name: {**dict.fromkeys(figures_of), "problem": f"{type(error).__name__}: {error}"[:300]}}
 
 
-def storable(tree: dict[str, Any]) -> dict[str, Any]:
+def replace_non_finite(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree without NaN and infinities, which databases refuse: null instead, and the word beside it."""
     words: dict[str, str] = {}
     return {**_finite(tree, "", words), "non_finite": words}
@@ -167,41 +167,41 @@ def _names(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _behaviour(subject: Subject) -> dict[str, Any]:
+def _behaviour(context: EvaluationContext) -> dict[str, Any]:
     """What the bundle does on the gate window; parts already found stand if a later one fails."""
     found: dict[str, Any] = {}
     try:
-        found.update(_behaviours(subject))
+        found.update(_behaviours(context))
     except FAULTS as error:
         found["problem"] = f"{type(error).__name__}: {error}"
     return found
 
 
-def _behaviours(subject: Subject) -> Iterator[tuple[str, Any]]:
-    found = subject.examples
+def _behaviours(context: EvaluationContext) -> Iterator[tuple[str, Any]]:
+    found = context.examples
     gate, fit = found.window(found.split.gate), found.window(found.split.fit)
     yield "window", {**gate, "fit_last_at": fit["last_at"]}
-    yield "logits", metrics.logits(subject.logits)
-    yield "single_sample", serving.single_sample(subject)
-    yield "confidence", metrics.confidence(subject.probabilities)
-    yield "shares", metrics.shares(subject.predicted)
-    naive = skill.naive_forecasts(subject)
+    yield "logits", metrics.compute_logit_range(context.logits)
+    yield "single_sample", serving.measure_single_sample(context)
+    yield "confidence", metrics.compute_confidence(context.probabilities)
+    yield "shares", metrics.compute_shares(context.predicted)
+    naive = skill.score_naive_forecasts(context)
     yield (
         "accuracy",
         {
-            **metrics.accuracy(subject.hits, subject.seed),
+            **metrics.compute_accuracy(context.hits, context.seed),
             **{name: float(naive[name].mean()) for name in ("majority", "last_move")},
         },
     )
-    yield "confusion", metrics.confusion(subject.true, subject.predicted)
-    yield "reliability", metrics.reliability(subject.probabilities, subject.hits)
+    yield "confusion", metrics.compute_confusion(context.true, context.predicted)
+    yield "reliability", metrics.compute_reliability(context.probabilities, context.hits)
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        frame = candles.from_canonical(options.candles.read_bytes())
-        training = options.training and candles.from_canonical(options.training.read_bytes())
+        frame = candles.decode_canonical(options.candles.read_bytes())
+        training = options.training and candles.decode_canonical(options.training.read_bytes())
     except (OSError, CandlesRefused) as error:
         print(f"measure: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
         return 2

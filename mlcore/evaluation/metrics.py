@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.bundle.format import CLASSES
+from mlcore.constants import CLASSES
 from mlcore.evaluation.bootstrap import CAUTIOUS_BLOCK_BARS, RESAMPLES, Blocks
 
 CONFIDENCES = ("0.50", "0.60", "0.70", "0.80", "0.90", "0.95", "0.99", "0.999")
@@ -17,17 +17,17 @@ _RELIABILITY_EDGES = np.linspace(0, 1, 21)
 _CALIBRATION_BINS = 15
 
 
-def confidence(probabilities: np.ndarray) -> dict[str, Any]:
+def compute_confidence(probabilities: np.ndarray) -> dict[str, Any]:
     """How sure the predictions are: share over each of `CONFIDENCES`, mean, histogram of the greatest probability."""
     greatest = reduce(np.maximum, probabilities.T)
     return {
         "shares_over": {level: float((greatest > float(level)).mean()) for level in CONFIDENCES},
         "mean": float(greatest.mean()),
-        "histogram": histogram(greatest, np.linspace(0.3, 1.0, _BINS - 4)),
+        "histogram": compute_histogram(greatest, np.linspace(0.3, 1.0, _BINS - 4)),
     }
 
 
-def logits(values: np.ndarray) -> dict[str, Any]:
+def compute_logit_range(values: np.ndarray) -> dict[str, Any]:
     """Least, greatest and histogram; its edges span −10 … 10, or all there is where values lie beyond."""
     least, greatest = float(values.min()), float(values.max())
     if not np.isfinite([least, greatest]).all():
@@ -36,7 +36,7 @@ def logits(values: np.ndarray) -> dict[str, Any]:
     return {
         "least": least,
         "greatest": greatest,
-        "histogram": histogram(values, _logit_edges(low, high)),
+        "histogram": compute_histogram(values, _logit_edges(low, high)),
     }
 
 
@@ -50,20 +50,20 @@ def _logit_edges(low: float, high: float) -> np.ndarray:
     return np.unique(np.concatenate([-below, healthy, above]))
 
 
-def histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
+def compute_histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
     steps, ends = len(edges) - 1, (float(edges[0]), float(edges[-1]))
     is_even = np.array_equal(edges, np.linspace(*ends, steps + 1))  # numpy then counts, and need not sort
     counts, _ = np.histogram(values.astype(np.float64), steps if is_even else edges, ends)
     return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
 
 
-def shares(classes: np.ndarray) -> dict[str, float]:
+def compute_shares(classes: np.ndarray) -> dict[str, float]:
     """Share of each class, by name."""
     counts = np.bincount(classes, minlength=len(CLASSES))
     return {name: float(count / len(classes)) for name, count in zip(CLASSES, counts, strict=True)}
 
 
-def accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
+def compute_accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
     """Share of hits, with the cautious 95 % interval of the moving-block bootstrap and its standard error."""
     blocks = Blocks(len(hits), seed, CAUTIOUS_BLOCK_BARS)
     return {
@@ -74,13 +74,13 @@ def accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
+def compute_confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     """[3][3] counts, a row for each true class."""
     n = len(CLASSES)
     return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
 
 
-def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
     """For each band of confidence that occurs: mean confidence, accuracy, rows."""
     greatest = reduce(np.maximum, probabilities.T)
     bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True).astype(np.int8)
@@ -97,7 +97,7 @@ def reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, A
     ]
 
 
-def calibration(probabilities: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+def compute_calibration(probabilities: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """Whether 70 % sure means right 7 times in 10.
 
     `ece`: mean distance of accuracy from confidence over 15 equal bands of confidence, weighted by rows (Guo et al.

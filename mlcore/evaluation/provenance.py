@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.bundle.format import SCALER_FILE
-from mlcore.bundle.onnx_export import Layout
-from mlcore.data.validation import interval_milliseconds
+from mlcore.bundle.format import SCALER_FILE, Layout
+from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
 from mlcore.evaluation import reference
-from mlcore.evaluation.context import Subject, claimed, claimed_number
-from mlcore.evaluation.inspection import stored_weights
-from mlcore.evaluation.leakage import shared_rows
-from mlcore.evaluation.single_rows import spread
+from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number
+from mlcore.evaluation.inspection import read_weights
+from mlcore.evaluation.leakage import count_shared_rows
+from mlcore.evaluation.single_rows import sample_evenly
 from mlcore.features import indicators, labels
 from mlcore.features.examples import Examples
 from mlcore.features.scaler import Scaler
@@ -36,33 +35,35 @@ elsewhere by far more than this."""
 _WINDOW_FACTS = ("first_at", "last_at", "rows", "digest")
 
 
-def windows(subject: Subject) -> dict[str, Any]:
+def measure_windows(context: EvaluationContext) -> dict[str, Any]:
     """The gate window measured; fit and stop as the training's candles give them, else as the manifest claims."""
-    training, named = subject.training, subject.manifest.dataset_digest
-    stated = {name: _claimed_window(subject, name) for name in ("fit", "stop", "gate")}
+    training, named = context.training, context.manifest.dataset_digest
+    stated = {name: _claimed_window(context, name) for name in ("fit", "stop", "gate")}
     found = stated if training is None else _windows_of(training)
-    is_own = named == subject.dataset_digest
+    is_own = named == context.dataset_digest
     return {
-        "horizon_bars": labels.H,
-        "interval_seconds": interval_milliseconds(subject.frame) // 1000,
-        "gate": found["gate"] if is_own else subject.examples.sealed_window(subject.examples.split.gate),
+        "horizon_bars": labels.HORIZON_BARS,
+        "interval_seconds": infer_interval_ms(context.frame) // 1000,
+        "gate": found["gate"] if is_own else context.examples.window_with_digest(context.examples.split.gate),
         "fit": found["fit"],
         "stop": found["stop"],
         "on_training_candles": None if named is None else is_own,
         "recomputed": None if training is None else all(_holds(stated[name], found[name]) for name in found),
-        "rows_shared": None if training is None else _rows_shared(subject, training),
+        "rows_shared": None if training is None else _rows_shared(context, training),
     }
 
 
 def _windows_of(training: Examples) -> dict[str, dict[str, Any]]:
-    return {name: training.sealed_window(getattr(training.split, name)) for name in ("fit", "stop", "gate")}
+    return {
+        name: training.window_with_digest(getattr(training.split, name)) for name in ("fit", "stop", "gate")
+    }
 
 
-def _claimed_window(subject: Subject, name: str) -> dict[str, Any] | None:
+def _claimed_window(context: EvaluationContext, name: str) -> dict[str, Any] | None:
     """As the manifest states it; of a bundle from outside there is none."""
-    if claimed(subject.manifest.document, "windows", name) is None:
+    if read_claim(context.manifest.document, "windows", name) is None:
         return None
-    facts = {fact: claimed(subject.manifest.document, "windows", name, fact) for fact in _WINDOW_FACTS}
+    facts = {fact: read_claim(context.manifest.document, "windows", name, fact) for fact in _WINDOW_FACTS}
     return {
         fact: value if isinstance(value, int | None) else str(value)[:80] for fact, value in facts.items()
     }
@@ -75,33 +76,33 @@ def _holds(stated: dict[str, Any] | None, found: dict[str, Any] | None) -> bool:
     return stated in (found, {**found, "digest": None})
 
 
-def _rows_shared(subject: Subject, training: Examples) -> int:
+def _rows_shared(context: EvaluationContext, training: Examples) -> int:
     """Gate rows among those that were fitted on or chosen the epoch by."""
     split = training.split
     learned = np.concatenate([training.bars[split.fit], training.bars[split.stop]])
-    frame = subject.training_candles
+    frame = context.training_candles
     assert frame is not None
-    return shared_rows(subject.frame, subject.gate_bars, frame, learned)
+    return count_shared_rows(context.frame, context.gate_bars, frame, learned)
 
 
-def schema(subject: Subject) -> dict[str, Any]:
+def measure_schema(context: EvaluationContext) -> dict[str, Any]:
     """Whether the features are those the bot computes, and the scaler that of the training's fit window."""
-    name, columns = subject.manifest.schema_name, subject.schema.columns
+    name, columns = context.manifest.schema_name, context.schema.columns
     found: dict[str, Any] = {
         "name": name[:40],
-        "digest_matches": subject.manifest.schema_digest == indicators.SCHEMAS[name].digest,
+        "digest_matches": context.manifest.schema_digest == indicators.SCHEMAS[name].digest,
     }
-    if SCALER_FILE not in subject.manifest.files:
+    if SCALER_FILE not in context.manifest.files:
         why = "the bundle holds no scaler to compare with its training's"
         return {
             **found,
             **dict.fromkeys(("names_match", "statistics_match", "columns_out_of_place")),
             "problem": why,
         }
-    held = json.loads((subject.inspection.folder / SCALER_FILE).read_bytes())
+    held = json.loads((context.inspection.folder / SCALER_FILE).read_bytes())
     names = [str(held_name)[:60] for held_name in held["names"]]
     misnamed = {column for column, at in zip(columns, names, strict=False) if column != at}
-    training = subject.training
+    training = context.training
     drifted = set() if training is None else _out_of_place(held, training, columns)
     return {
         **found,
@@ -113,7 +114,7 @@ def schema(subject: Subject) -> dict[str, Any]:
 
 def _out_of_place(held: dict[str, Any], training: Examples, columns: tuple[str, ...]) -> set[str]:
     """Columns whose mean or scale are not those of the fit window; a figure that is no number is none of them."""
-    expected = Scaler.of(training.features[training.split.fit])
+    expected = Scaler.fit(training.features[training.split.fit])
     mean, scale = np.asarray(held["mean"], np.float64), np.asarray(held["scale"], np.float64)
     if mean.shape != expected.mean.shape or scale.shape != expected.scale.shape:
         raise BundleRefused(
@@ -127,68 +128,68 @@ def _out_of_place(held: dict[str, Any], training: Examples, columns: tuple[str, 
 
 
 @np.errstate(all="ignore")  # logits that are no numbers give figures that are none, and gates read those
-def reload(subject: Subject) -> dict[str, Any]:
+def measure_reload(context: EvaluationContext) -> dict[str, Any]:
     """The stop window's figures that training reported, against those of the stored bytes, in a process that did not train.
 
     `largest_difference` is the greater of loss's and accuracy's, null where there is nothing to compare.
     """
     found: dict[str, Any] = {
-        "reported": _reported(subject),
+        "reported": _reported(context),
         "recomputed": dict.fromkeys(("loss", "accuracy", "rows")),
         "largest_difference": None,
         "cuts_match": None,
-        "weights_equal_in_graph": _graph_follows_weights(subject),
+        "weights_equal_in_graph": _graph_follows_weights(context),
     }
-    training = subject.training
+    training = context.training
     if training is None:
         return {
             **found,
             "problem": "the candles of its training are not at hand, so nothing can be recomputed",
         }
-    recomputed = _stop_figures(subject, training)
-    found |= {"recomputed": recomputed, "cuts_match": _cuts_match(subject)}
+    recomputed = _stop_figures(context, training)
+    found |= {"recomputed": recomputed, "cuts_match": _cuts_match(context)}
     pairs = [(found["reported"][name], recomputed[name]) for name in ("loss", "accuracy")]
     if any(reported is None for reported, _ in pairs):
         return {**found, "problem": "the manifest does not say what its training reported"}
     return {**found, "largest_difference": float(max(abs(said - is_now) for said, is_now in pairs))}
 
 
-def _graph_follows_weights(subject: Subject) -> bool | None:
+def _graph_follows_weights(context: EvaluationContext) -> bool | None:
     """Whether the graph holds the weights file's tensors and does with them what the network does, and nothing else.
 
     What a graph from outside should do is written nowhere else: there only the tensors are compared.
     """
-    is_same = subject.inspection.weights_part["equal_in_graph"]
-    parameters = subject.manifest.document.get("parameters")
-    if is_same is not True or claimed(parameters, "network") not in ("perceptron", "logistic"):
+    is_same = context.inspection.weights_part["equal_in_graph"]
+    parameters = context.manifest.document.get("parameters")
+    if is_same is not True or read_claim(parameters, "network") not in ("perceptron", "logistic"):
         return is_same
-    layout = Layout(claimed(parameters, "layout") or Layout.RELU_BEFORE_BN)
-    gate = subject.examples.split.gate
-    rows = spread(np.arange(gate.start, gate.stop), _FOLLOWED_ROWS)
-    raw = subject.examples.features[rows]
-    scaled = _scaler_of(subject).scaled(raw) if SCALER_FILE in subject.manifest.files else raw
-    expected = reference.logits(stored_weights(subject.inspection.folder), scaled, layout)
+    layout = Layout(read_claim(parameters, "layout") or Layout.RELU_BEFORE_BN)
+    gate = context.examples.split.gate
+    rows = sample_evenly(np.arange(gate.start, gate.stop), _FOLLOWED_ROWS)
+    raw = context.examples.features[rows]
+    scaled = _scaler_of(context).transform(raw) if SCALER_FILE in context.manifest.files else raw
+    expected = reference.compute_logits(read_weights(context.inspection.folder), scaled, layout)
     if not np.isfinite(expected).all():
         return is_same  # neither does anything, and other figures say so
     reach = max(1.0, float(np.abs(expected).max()))
-    return bool(np.abs(subject.logits[rows - gate.start] - expected).max() <= _FOLLOWED_TOLERANCE * reach)
+    return bool(np.abs(context.logits[rows - gate.start] - expected).max() <= _FOLLOWED_TOLERANCE * reach)
 
 
-def _scaler_of(subject: Subject) -> Scaler:
-    held = json.loads((subject.inspection.folder / SCALER_FILE).read_bytes())
+def _scaler_of(context: EvaluationContext) -> Scaler:
+    held = json.loads((context.inspection.folder / SCALER_FILE).read_bytes())
     return Scaler(np.asarray(held["mean"], np.float64), np.asarray(held["scale"], np.float64))
 
 
-def _reported(subject: Subject) -> dict[str, float | None]:
-    document = subject.manifest.document
+def _reported(context: EvaluationContext) -> dict[str, float | None]:
+    document = context.manifest.document
     return {
-        name: claimed_number(document, "training", "validation", name)
+        name: read_claimed_number(document, "training", "validation", name)
         for name in ("loss", "accuracy", "rows", "epoch")
     }
 
 
-def _cuts_match(subject: Subject) -> bool:
-    stated, found = subject.manifest.cuts, subject.training_cuts
+def _cuts_match(context: EvaluationContext) -> bool:
+    stated, found = context.manifest.cuts, context.training_cuts
     return (
         stated is not None
         and found is not None
@@ -196,25 +197,27 @@ def _cuts_match(subject: Subject) -> bool:
     )
 
 
-def _stop_figures(subject: Subject, training: Examples) -> dict[str, Any]:
+def _stop_figures(context: EvaluationContext, training: Examples) -> dict[str, Any]:
     stop = training.split.stop
-    logits = subject.stop_logits
-    assert subject.training_cuts is not None and logits is not None
-    classes = labels.label(training.scaled_returns, subject.training_cuts)
-    parameters = subject.manifest.document.get("parameters")
+    logits = context.stop_logits
+    assert context.training_cuts is not None and logits is not None
+    classes = labels.assign_classes(training.scaled_returns, context.training_cuts)
+    parameters = context.manifest.document.get("parameters")
     weights = np.ones(3)
-    if claimed(parameters, "weighs_classes") is True:
+    if read_claim(parameters, "weighs_classes") is True:
         counts = np.bincount(classes[training.split.fit], minlength=3)
         weights = (counts.sum() / (3 * counts)).astype(np.float32).astype(np.float64)
-    smoothing = claimed_number(parameters, "label_smoothing") or 0.0
+    smoothing = read_claimed_number(parameters, "label_smoothing") or 0.0
     return {
-        "loss": smoothed_loss(logits, classes[stop], weights, smoothing),
+        "loss": compute_smoothed_loss(logits, classes[stop], weights, smoothing),
         "accuracy": float((logits.argmax(axis=1) == classes[stop]).mean()),
         "rows": len(logits),
     }
 
 
-def smoothed_loss(logits: np.ndarray, true: np.ndarray, weights: np.ndarray, smoothing: float) -> float:
+def compute_smoothed_loss(
+    logits: np.ndarray, true: np.ndarray, weights: np.ndarray, smoothing: float
+) -> float:
     """What training minimises and reports, in float64: torch's class-weighted cross-entropy with smoothing.
 
     With p the softmax of a row's logits, y its class, w the class weights, ε the smoothing and K = 3 classes:

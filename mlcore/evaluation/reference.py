@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mlcore.bundle.onnx_export import Layout
+from mlcore.bundle.format import Layout
 
 _EPSILON = 1e-5  # torch's BatchNorm1d
 _HIDDEN_LAYERS = (1, 2, 3)
 
 
-def logits(weights: Mapping[str, np.ndarray], scaled: np.ndarray, layout: Layout) -> np.ndarray:
+def compute_logits(weights: Mapping[str, np.ndarray], scaled: np.ndarray, layout: Layout) -> np.ndarray:
     """float64 [n, 3] from features [n, 72] as the first layer takes them. Raises KeyError for a tensor missing."""
     wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
     with np.errstate(all="ignore"):  # weights that are no numbers give logits that are none

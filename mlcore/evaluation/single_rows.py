@@ -10,17 +10,19 @@ from mlcore.features import indicators
 from mlcore.features.indicators import Schema
 
 
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
+def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of them along the first axis, evenly spread, the first and the last among them."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
-def logits_of(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
+def compute_single_logits(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
     """float32 [n, 3]: of each row by itself. Raises BundleRefused."""
     return np.concatenate([predictor.logits(rows[row : row + 1]) for row in range(len(rows))])
 
 
-def seconds_of(predictor: Predictor, frame: pl.DataFrame, bars: np.ndarray, schema: Schema) -> np.ndarray:
+def time_predictions(
+    predictor: Predictor, frame: pl.DataFrame, bars: np.ndarray, schema: Schema
+) -> np.ndarray:
     """float64 [n]: how long each bar takes from the candles a bot has to its probabilities.
 
     Raises FeaturesRefused, NotEnoughBars, BundleRefused.
@@ -29,6 +31,6 @@ def seconds_of(predictor: Predictor, frame: pl.DataFrame, bars: np.ndarray, sche
     for bar in bars.tolist():
         window = frame.slice(bar - schema.lookback + 1, schema.lookback)
         start = perf_counter()
-        softmax(predictor.logits(indicators.latest(window, schema)))
+        softmax(predictor.logits(indicators.compute_latest(window, schema)))
         seconds.append(perf_counter() - start)
     return np.array(seconds)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.evaluation.context import Subject
-from mlcore.evaluation.single_rows import spread
-from mlcore.evaluation.terms import DRIFTED, TERCILES
+from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
+from mlcore.evaluation.context import EvaluationContext
+from mlcore.evaluation.single_rows import sample_evenly
 from mlcore.features import labels
 
 RECENT_ROWS = 500
@@ -16,21 +16,21 @@ _FIT_ROWS = 5000
 _BANDS = 10
 
 
-def stability(subject: Subject) -> dict[str, Any]:
+def measure_stability(context: EvaluationContext) -> dict[str, Any]:
     """Accuracy of the gate window by calendar month (UTC) and by tercile of the trailing volatility."""
-    times = subject.examples.timestamps[subject.examples.split.gate.start :]
+    times = context.examples.timestamps[context.examples.split.gate.start :]
     months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
-    closes, rows = subject.gate_closes
-    volatility = labels.trailing_volatility(closes)[rows]
+    closes, rows = context.gate_closes
+    volatility = labels.compute_trailing_volatility(closes)[rows]
     calm, usual = np.quantile(volatility, [1 / 3, 2 / 3])
     terciles = (volatility > calm).astype(np.int8) + (volatility > usual)
     return {
         "months": [
-            {"month": str(months[some.start]), **_among(subject.hits[some])} for some in _alike(months)
+            {"month": str(months[some.start]), **_among(context.hits[some])} for some in _alike(months)
         ],
         "volatility": [
-            {"tercile": name, **_among(subject.hits[terciles == tercile])}
-            for tercile, name in enumerate(TERCILES)
+            {"tercile": name, **_among(context.hits[terciles == tercile])}
+            for tercile, name in enumerate(VOLATILITY_TERCILES)
         ],
     }
 
@@ -45,20 +45,20 @@ def _among(hits: np.ndarray) -> dict[str, Any]:
     return {"rows": len(hits), "accuracy": float(hits.mean()) if len(hits) else None}
 
 
-def drift(subject: Subject) -> dict[str, Any]:
+def measure_drift(context: EvaluationContext) -> dict[str, Any]:
     """How far the newest rows' features are from those that were fitted on.
 
     The population stability index of each feature over the deciles of the fit window: Σ (a − e) · ln(a / e), a the
     share of recent rows in a band, e that of fit rows; an empty band counts as half a row. Of a long fit window evenly
     spread rows are enough.
     """
-    learned = subject.training or subject.examples
-    fitted = np.sort(spread(learned.features[learned.split.fit], _FIT_ROWS), axis=0)
-    recent = np.sort(subject.examples.features[subject.examples.split.gate][-RECENT_ROWS:], axis=0)
+    learned = context.training or context.examples
+    fitted = np.sort(sample_evenly(learned.features[learned.split.fit], _FIT_ROWS), axis=0)
+    recent = np.sort(context.examples.features[context.examples.split.gate][-RECENT_ROWS:], axis=0)
     edges = fitted[[len(fitted) * band // _BANDS for band in range(1, _BANDS)]]
     indices = {
         name: _stability_index(fitted[:, column], recent[:, column], edges[:, column])
-        for column, name in enumerate(subject.schema.columns)
+        for column, name in enumerate(context.schema.columns)
     }
     largest = max(indices, key=lambda name: indices[name])
     return {
@@ -66,7 +66,7 @@ def drift(subject: Subject) -> dict[str, Any]:
         "fit_rows": len(fitted),
         "psi": indices,
         "largest": {"name": largest, "psi": indices[largest]},
-        "over": float(np.mean([index > DRIFTED for index in indices.values()])),
+        "over": float(np.mean([index > PSI_DRIFTED for index in indices.values()])),
     }
 
 

@@ -38,32 +38,32 @@ class Examples:
         times = self.timestamps[rows.start : rows.stop]
         return {"first_at": _iso(times[0]), "last_at": _iso(times[-1]), "rows": len(times)}
 
-    def sealed_window(self, rows: slice) -> dict[str, str | int]:
+    def window_with_digest(self, rows: slice) -> dict[str, str | int]:
         """The same with the digest of the stretch's candles, as the manifest keeps it.
 
         Of the candles, not of the features: those may differ in the last bit from one processor to the next.
         """
-        return {**self.window(rows), "digest": candles.digest(self.candles[rows])}
+        return {**self.window(rows), "digest": candles.compute_digest(self.candles[rows])}
 
 
-def gather(frame: pl.DataFrame, schema: Schema | str) -> Examples:
+def build_examples(frame: pl.DataFrame, schema: Schema | str) -> Examples:
     """Rows whose features and label are all finite; the others (warm-up, the last H) are left out, never filled in.
 
     Raises NotEnoughBars when too few remain.
     """
     close = frame["close"].to_numpy()
-    if frame.height <= labels.VOLATILITY_BARS + labels.H:
+    if frame.height <= labels.VOLATILITY_BARS + labels.HORIZON_BARS:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
-    makings = (lambda: features.rows(frame, schema), lambda: labels.scaled_forward_return(close))
+    makings = (lambda: features.compute_rows(frame, schema), lambda: labels.compute_forward_returns(close))
     # A figure beyond float32 is infinite in these rows, and its row is left out.
     computed, scaled = parallel.thread_map(lambda made: made(), makings)
     bars = np.flatnonzero(np.isfinite(scaled) & _all_finite(computed))
     return Examples(
-        features=taken(computed, bars),
+        features=take_rows(computed, bars),
         scaled_returns=scaled[bars],
         bars=bars,
         candles=frame[bars[0] : bars[-1] + 1] if _is_whole(bars) else frame[bars],
-        split=splits.purged(len(bars)),
+        split=splits.split_rows(len(bars)),
     )
 
 
@@ -81,7 +81,7 @@ def _all_finite(computed: np.ndarray) -> np.ndarray:
     return found
 
 
-def taken(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
+def take_rows(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
     """Those rows; without copying them where none between the first and the last is left out."""
     return rows[bars[0] : bars[-1] + 1] if _is_whole(bars) else rows[bars]
 

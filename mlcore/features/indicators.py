@@ -63,24 +63,24 @@ class Schema:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def named(schema: Schema | str) -> Schema:
+def find_schema(schema: Schema | str) -> Schema:
     """The schema itself, or the one of that name."""
     return schema if isinstance(schema, Schema) else SCHEMAS[schema]
 
 
-def compute(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_features(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """Features of every bar: float64 [rows, 72], a column's values side by side; NaN until a window is full."""
-    return _filled(np.empty((len(named(schema).columns), frame.height)).T, frame, schema)
+    return _filled(np.empty((len(find_schema(schema).columns), frame.height)).T, frame, schema)
 
 
-def rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """The same as float32 [rows, 72], a bar's features side by side; what is beyond float32 is infinite."""
-    return _filled(np.empty((frame.height, len(named(schema).columns)), np.float32), frame, schema)
+    return _filled(np.empty((frame.height, len(find_schema(schema).columns)), np.float32), frame, schema)
 
 
 def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
     """`out` with every bar's features; each stretch of bars from its own candles and the lookback before them."""
-    formulas, columns = _formulas_of(named(schema)), _columns(frame)
+    formulas, columns = _formulas_of(find_schema(schema)), _columns(frame)
 
     def fill(some: slice) -> None:
         first = max(0, some.start - LOOKBACK + 1)
@@ -98,12 +98,12 @@ def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
     return out
 
 
-def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """Features of the last bar, from exactly the last `lookback` bars: float32 [1, 72], finite.
 
     Raises NotEnoughBars for fewer bars, FeaturesRefused for a figure that is not finite.
     """
-    schema = named(schema)
+    schema = find_schema(schema)
     if frame.height < schema.lookback:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
@@ -111,12 +111,12 @@ def latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
     return _newest([values[-schema.lookback :] for values in _columns(frame)], schema)[np.newaxis]
 
 
-def latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
+def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
     """`latest` for each of some bars [n], as if the frame ended there: float32 [n, 72], finite, and the same bits.
 
     Raises NotEnoughBars, FeaturesRefused.
     """
-    schema = named(schema)
+    schema = find_schema(schema)
     ends = (bars + 1).tolist()
     if ends and min(ends) < schema.lookback:
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
@@ -178,14 +178,18 @@ class _Bars:
             self.macd[fast], self.signal[fast] = self._last(macd), self._exponential_mean(macd, n)
             self.ema[fast] = self._last(means[0])
         returns = _change(self._reach(close, 1 + max(_BANDS)), 1)
-        self.sma = {n: total / n for n, total in self._rolled(rolling.sums, close, _AVERAGES).items()}
-        self.volatility = self._rolled(rolling.deviations, returns, _BANDS)
-        self.band = {n: 2 * spread for n, spread in self._rolled(rolling.deviations, close, _BANDS).items()}
-        self.highest = self._rolled(rolling.greatest, high, (*_STOCHASTICS, *_BANDS))
-        self.lowest = self._rolled(rolling.least, low, (*_STOCHASTICS, *_BANDS))
-        self.moves = self._rolled(rolling.sums, _gains_and_losses(self._reach(close, 1 + max(_RSIS))), _RSIS)
-        self.atr = self._rolled(rolling.sums, high - low, [14])[14] / 14
-        usual_volume = self._rolled(rolling.sums, volume, [20])[20] / 20
+        self.sma = {n: total / n for n, total in self._rolled(rolling.compute_sums, close, _AVERAGES).items()}
+        self.volatility = self._rolled(rolling.compute_deviations, returns, _BANDS)
+        self.band = {
+            n: 2 * spread for n, spread in self._rolled(rolling.compute_deviations, close, _BANDS).items()
+        }
+        self.highest = self._rolled(rolling.compute_maxima, high, (*_STOCHASTICS, *_BANDS))
+        self.lowest = self._rolled(rolling.compute_minima, low, (*_STOCHASTICS, *_BANDS))
+        self.moves = self._rolled(
+            rolling.compute_sums, _gains_and_losses(self._reach(close, 1 + max(_RSIS))), _RSIS
+        )
+        self.atr = self._rolled(rolling.compute_sums, high - low, [14])[14] / 14
+        usual_volume = self._rolled(rolling.compute_sums, volume, [20])[20] / 20
         candles = (open_, high, low, close, volume, returns)
         self.open, self.high, self.low, self.close, self.volume, self.returns = map(self._last, candles)
         self.volume_ratio = _divided(self.volume, usual_volume, undefined=0.0)
@@ -206,7 +210,7 @@ class _Bars:
     def _exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
         """Of the newest bars, and of so many more before them."""
         bars, newest = _EMA_BARS[span], None if self._newest is None else self._newest + more
-        return rolling.exponential_mean(self._reach(values, bars + more), span, bars, newest)
+        return rolling.compute_exponential_mean(self._reach(values, bars + more), span, bars, newest)
 
     def place(self, n: int) -> Array:
         """Where the close stands between the lowest low (0) and the highest high (1) of n bars."""
@@ -316,7 +320,7 @@ def _rsi_formulas(n: int) -> _Formulas:
 
 def _stochastic_formulas(n: int) -> _Formulas:
     yield f"stoch_k_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n])
-    yield f"stoch_d_{n}", _Formula(n + 1, lambda bars: rolling.sums(bars.stochastic[n], [3])[3] / 3)
+    yield f"stoch_d_{n}", _Formula(n + 1, lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3)
     yield f"williams_r_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n] - 100)
 
 

@@ -54,22 +54,22 @@ def _joined(recent: Array, older: Array, n_recent: int, n_older: int, join: Join
     return union
 
 
-def sums(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
+def compute_sums(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Sums of the last n values."""
     return fold(values, sizes, lambda out, recent, older, *_: np.add(recent, older, out=out), newest)
 
 
-def greatest(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
+def compute_maxima(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Maxima of the last n values."""
     return fold(values, sizes, lambda out, recent, older, *_: np.maximum(recent, older, out=out), newest)
 
 
-def least(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
+def compute_minima(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Minima of the last n values."""
     return fold(values, sizes, lambda out, recent, older, *_: np.minimum(recent, older, out=out), newest)
 
 
-def deviations(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
+def compute_deviations(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Sample standard deviations of the last n values; exactly 0 where they are all the same."""
     state = np.stack([values, np.zeros_like(values)])
     spreads = fold(state, sizes, _join_spread, newest)
@@ -86,7 +86,7 @@ def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older
     out[1] += distance
 
 
-def exponential_mean(values: Array, span: int, bars: int, newest: int | None = None) -> Array:
+def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | None = None) -> Array:
     """Mean with weights (1 − 2/(span + 1))^age over the last `bars` values, divided by the weights there are."""
     decay = 1 - 2 / (span + 1)
 
@@ -107,8 +107,8 @@ def _over_weights(decay: float, bars: int, rows: int) -> Array:
     return factors
 
 
-def sample_deviation(values: Array, size: int) -> Array:
+def compute_sample_deviation(values: Array, size: int) -> Array:
     """The one window of `deviations`, NaN until it is full."""
-    rolled = deviations(values, [size])[size]
+    rolled = compute_deviations(values, [size])[size]
     rolled[: size - 1] = np.nan
     return rolled

@@ -19,7 +19,7 @@ class Scaler:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Scaler":
+    def fit(cls, features: np.ndarray) -> "Scaler":
         """By stretches, each about its own mean, and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
         parts = parallel.chunks(len(features), _ROWS_A_THREAD)
         spreads = [
@@ -33,7 +33,7 @@ class Scaler:
         # A feature that never moved tells nothing either way; dividing by 1 leaves it at zero.
         return cls(mean, np.where(scale > 0, scale, 1.0))
 
-    def scaled(self, features: np.ndarray) -> np.ndarray:
+    def transform(self, features: np.ndarray) -> np.ndarray:
         """float32 [n, 72], by the very operations of the graph in the bundle."""
         return (features - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mlcore.errors import NotEnoughBars
-from mlcore.features.labels import H
+from mlcore.features.labels import HORIZON_BARS
 
 MIN_ROWS = 1000
 """Fewer usable rows cannot carry a network, nor tell a good one from a lucky one."""
@@ -21,7 +21,7 @@ class Split:
     gate: slice
 
 
-def purged(rows: int, horizon: int = H) -> Split:
+def split_rows(rows: int, horizon: int = HORIZON_BARS) -> Split:
     """Splits `rows`; the last `horizon` rows before each border are left out, for their labels look across it.
 
     Raises NotEnoughBars for fewer than MIN_ROWS.

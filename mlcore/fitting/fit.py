@@ -13,8 +13,8 @@ from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.features.scaler import Scaler
 from mlcore.fitting import checkpoint as checkpoints
 from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress
-from mlcore.fitting.manual_backward import Objective, Updates, dropout_masks
-from mlcore.fitting.network import Network, seeded
+from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
+from mlcore.fitting.network import Network, build_network
 from mlcore.fitting.prepared import Prepared, prepare
 from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.trained import Trained
@@ -89,11 +89,11 @@ class _Training:
         self.epochs, self.batch_size = recipe.epochs, recipe.batch_size
         self.fit_rows = self._resident(*prepared.fit)
         self.stop_rows = self._resident(*prepared.stop)
-        self.network: Network = seeded(recipe.dropout, seed).to(device)
-        self.updates = Updates(self.network, recipe.learning_rate)
+        self.network: Network = build_network(recipe.dropout, seed).to(device)
+        self.updates = ManualTrainer(self.network, recipe.learning_rate)
         weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
         self.smoothing = recipe.label_smoothing or 0.0
-        self.objective = Objective(weights.to(device), self.smoothing)
+        self.objective = SmoothedCrossEntropy(weights.to(device), self.smoothing)
         self.fingerprint = prepared.fingerprint(recipe, seed)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -129,7 +129,7 @@ class _Training:
         """Mean loss over the epoch. Each epoch draws from seed and number: a resumed fit needs no random state."""
         draw = np.random.SeedSequence([self.seed, number])
         torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        keep = dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
+        keep = build_dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
         features, labels = self.fit_rows
         order = torch.randperm(len(labels))
         if len(labels) % self.batch_size == 1:  # BatchNorm has no variance of one row

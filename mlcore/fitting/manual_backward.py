@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mlcore.fitting.network import Network
 
-Keep = Callable[[int], list[Tensor | None]]
+DropoutMasks = Callable[[int], list[Tensor | None]]
 """rows → for each hidden layer float [rows, width]: 0 where dropped, 1 / (1 − share) elsewhere; None: all kept."""
 
 WIDTHS = (256, 128, 64)
@@ -22,7 +22,7 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8
 """Adam's, as `torch.optim.Adam` has them by default."""
 
 
-class Objective:
+class SmoothedCrossEntropy:
     """Cross-entropy with class weights and label smoothing, as `nn.CrossEntropyLoss` defines it.
 
     Its sum is −Σ T·log p over the classes, with a row T of `table` for each label; the mean divides by the weights of
@@ -58,7 +58,7 @@ class Targets:
         return -(self.rows * log_shares).sum() / self.weights.sum()
 
 
-class Updates:
+class ManualTrainer:
     """Adam's updates of a network, whose parameters become views of one flat tensor."""
 
     def __init__(self, network: Network, learning_rate: float) -> None:
@@ -71,7 +71,7 @@ class Updates:
         self.head = _Linear(network.fc4)
 
     @torch.no_grad()
-    def epoch(self, x: Tensor, targets: Targets, batch_size: int, keep: Keep) -> Tensor:
+    def epoch(self, x: Tensor, targets: Targets, batch_size: int, keep: DropoutMasks) -> Tensor:
         """One step a batch on rows x [n, 72] in their order. The mean loss, left on the device.
 
         No batch may be of a single row: BatchNorm has no variance of one.
@@ -194,7 +194,7 @@ def _flattened(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     return flat, slopes
 
 
-def dropout_masks(seed: Sequence[int], shares: Sequence[float], device: str) -> Keep:
+def build_dropout_masks(seed: Sequence[int], shares: Sequence[float], device: str) -> DropoutMasks:
     """Masks for one epoch, from its own seed. Drawing them with torch takes a fifth of a step on a CPU; sixteen random
     bits a number, compared with a threshold, take a fraction of that."""
     layers = list(zip(WIDTHS, shares, strict=True))

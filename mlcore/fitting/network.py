@@ -25,7 +25,7 @@ class Network(nn.Module):
         return self.fc4(x)  # [n, 3]
 
 
-def seeded(dropout: Sequence[float], seed: int) -> Network:
+def build_network(dropout: Sequence[float], seed: int) -> Network:
     """A network whose initial weights depend on the seed alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

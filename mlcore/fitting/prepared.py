@@ -52,20 +52,20 @@ class Prepared:
         return hashlib.sha256(f"{text} {rows}".encode()).hexdigest()
 
     def _rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        return self.scaler.scaled(self.examples.features[rows]), self.labels[rows]
+        return self.scaler.transform(self.examples.features[rows]), self.labels[rows]
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
     """Raises NotEnoughBars when too few rows are usable."""
-    gathered = examples.gather(frame, recipe.schema)
+    gathered = examples.build_examples(frame, recipe.schema)
     fit = gathered.split.fit
-    cuts = labels.cuts(gathered.scaled_returns[fit])
-    classes = labels.label(gathered.scaled_returns, cuts)
+    cuts = labels.compute_cuts(gathered.scaled_returns[fit])
+    classes = labels.assign_classes(gathered.scaled_returns, cuts)
     counts = np.bincount(classes[fit], minlength=3)
     return Prepared(
         examples=gathered,
         labels=classes,
         cuts=cuts,
-        scaler=Scaler.of(gathered.features[fit]),
+        scaler=Scaler.fit(gathered.features[fit]),
         class_weights=(counts.sum() / (3 * counts)).astype(np.float32),
     )

@@ -3,7 +3,7 @@
 import io
 import zipfile
 
-from mlcore.errors import CheckpointRefused
+from mlcore.errors import ImportRefused
 
 MOST_ENTRIES = 1024
 MOST_BYTES = 64 * 2**20
@@ -12,25 +12,25 @@ MOST_BYTES = 64 * 2**20
 _KIND, _SYMLINK = 0o170000, 0o120000
 
 
-def check(data: bytes) -> None:
-    """Raises CheckpointRefused for an archive that torch.save did not write."""
+def check_archive(data: bytes) -> None:
+    """Raises ImportRefused for an archive that torch.save did not write."""
     try:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointRefused(f"its archive is damaged or cut off ({error})") from error
+        raise ImportRefused(f"its archive is damaged or cut off ({error})") from error
     if len(entries) > MOST_ENTRIES:
-        raise CheckpointRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
+        raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
     for entry in entries:
         _check_entry(entry)
     if (total := sum(entry.file_size for entry in entries)) > MOST_BYTES:
-        raise CheckpointRefused(f"its archive unpacks to {total:,} bytes; at most {MOST_BYTES:,} are taken")
+        raise ImportRefused(f"its archive unpacks to {total:,} bytes; at most {MOST_BYTES:,} are taken")
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
     name = entry.orig_filename
     if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
-        raise CheckpointRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
+        raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
     if entry.external_attr >> 16 & _KIND == _SYMLINK:
-        raise CheckpointRefused(f"its archive has a link in it, {name[:80]!r}")
+        raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        raise CheckpointRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
+        raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")

@@ -22,17 +22,17 @@ from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_export, writer
-from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle.layouts import Layout
+from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout
 from mlcore.bundle.predictor import Predictor
-from mlcore.errors import CheckpointRefused, MlcoreError
+from mlcore.constants import CLASSES
+from mlcore.errors import ImportRefused, MlcoreError
 from mlcore.features import indicators, labels
 from mlcore.features.indicators import Schema
 from mlcore.features.scaler import Scaler
 from mlcore.importers import archive, onnx_model
 
 if TYPE_CHECKING:
-    from mlcore.importers.torch_checkpoint import Checkpoint
+    from mlcore.importers.torch_checkpoint import TorchCheckpoint
 
 _ZIP = b"PK\x03\x04"
 _LIBRARIES = ("numpy", "onnx", "safetensors")
@@ -74,10 +74,10 @@ class _Sound:
     notes: list[str]
 
 
-def import_file(data: bytes, request: Request, folder: Path) -> tuple[Bundle, list[str]]:
+def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, list[str]]:
     """Writes the bundle; answers it and what the person should know.
 
-    Raises CheckpointRefused saying what is wrong, or what has to be said before it can be taken.
+    Raises ImportRefused saying what is wrong, or what has to be said before it can be taken.
     """
     schema = _schema(request.schema)
     is_torch = data.startswith(_ZIP)
@@ -86,33 +86,31 @@ def import_file(data: bytes, request: Request, folder: Path) -> tuple[Bundle, li
     )
     payload = {MODEL_FILE: sound.model, WEIGHTS_FILE: save(sound.weights)}
     if sound.scaler:
-        payload[SCALER_FILE] = writer.scaler_file(sound.scaler, schema)
+        payload[SCALER_FILE] = writer.encode_scaler(sound.scaler, schema)
     source = {"sha256": hashlib.sha256(data).hexdigest(), "kind": "torch" if is_torch else "onnx"}
-    written = writer.write(folder, payload, _manifest(request, schema, source, sound.parameters))
+    written = writer.write_files(folder, payload, _manifest(request, schema, source, sound.parameters))
     _try(written)
     return written, sound.notes
 
 
 def _schema(name: str | None) -> Schema:
     if name is None:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"which features it takes has to be said: {' and '.join(indicators.SCHEMAS)} share their names and mean"
             " other figures. Say the schema"
         )
     if name not in indicators.SCHEMAS:
-        raise CheckpointRefused(
-            f"there is no feature schema {name!r}; choose {' or '.join(indicators.SCHEMAS)}"
-        )
+        raise ImportRefused(f"there is no feature schema {name!r}; choose {' or '.join(indicators.SCHEMAS)}")
     return indicators.SCHEMAS[name]
 
 
 def _from_torch(data: bytes, schema: Schema, layout: str | None) -> _Sound:
-    archive.check(data)
+    archive.check_archive(data)
     from mlcore.importers import torch_checkpoint  # torch takes seconds to load: only for what it is to read
 
-    found = torch_checkpoint.read(data)
+    found = torch_checkpoint.read_checkpoint(data)
     if layout is None:
-        raise CheckpointRefused(
+        raise ImportRefused(
             "its weights do not tell whether BatchNorm comes before or after ReLU. Say the layout:"
             f" {' or '.join(Layout)}"
         )
@@ -126,16 +124,14 @@ def _from_torch(data: bytes, schema: Schema, layout: str | None) -> _Sound:
         "temperature": ordered.temperature,
         "feature_names": "in the file" if found.columns else "said",
     }
-    model = onnx_export.build(weights, scaler, chosen)
+    model = onnx_export.build_model(weights, scaler, chosen)
     return _Sound(model, weights, scaler, parameters, _notes(found, schema))
 
 
 def _from_onnx(data: bytes, schema: Schema, layout: str | None) -> _Sound:
-    found = onnx_model.read(data)
+    found = onnx_model.read_graph(data)
     if layout is not None:
-        raise CheckpointRefused(
-            "an ONNX graph says itself in which order its layers come: leave the layout out"
-        )
+        raise ImportRefused("an ONNX graph says itself in which order its layers come: leave the layout out")
     notes = [_SAID_BY_SCHEMA.format(schema=schema.name)]
     if found.scaler is None:
         notes.append(
@@ -150,10 +146,10 @@ def _layout(name: str) -> Layout:
     try:
         return Layout(name)
     except ValueError:
-        raise CheckpointRefused(f"there is no layout {name!r}; choose {' or '.join(Layout)}") from None
+        raise ImportRefused(f"there is no layout {name!r}; choose {' or '.join(Layout)}") from None
 
 
-def _in_order(found: "Checkpoint", schema: Schema) -> "Checkpoint":
+def _in_order(found: "TorchCheckpoint", schema: Schema) -> "TorchCheckpoint":
     """With the first layer's columns, and the scaler's, where the schema has them. They were named: nothing is guessed."""
     if found.columns is None or found.columns == schema.columns:
         return found
@@ -166,12 +162,12 @@ def _in_order(found: "Checkpoint", schema: Schema) -> "Checkpoint":
 
 def _check_names(columns: tuple[str, ...], schema: Schema) -> None:
     if unknown := sorted(set(columns) - set(schema.columns)):
-        raise CheckpointRefused(f"{schema.name} has no features named {_listed(unknown)}")
+        raise ImportRefused(f"{schema.name} has no features named {_listed(unknown)}")
     if missing := [name for name in schema.columns if name not in columns]:
-        raise CheckpointRefused(f"its feature names lack {_listed(missing)}")
+        raise ImportRefused(f"its feature names lack {_listed(missing)}")
     if len(columns) != len(schema.columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise CheckpointRefused(f"its feature names hold {_listed(twice)} more than once")
+        raise ImportRefused(f"its feature names hold {_listed(twice)} more than once")
 
 
 def _listed(names: list[str]) -> str:
@@ -190,21 +186,19 @@ def _tempered(weights: dict[str, np.ndarray], temperature: float | None) -> dict
         }
     for name, array in divided.items():
         if np.isinf(array).any() and not np.isinf(last[name]).any():
-            raise CheckpointRefused(
-                f"its temperature of {temperature:g} takes {name} beyond what float32 holds"
-            )
+            raise ImportRefused(f"its temperature of {temperature:g} takes {name} beyond what float32 holds")
     return {**weights, **divided}
 
 
 def _in_graph(scaler: Scaler) -> Scaler:
-    """Raises CheckpointRefused for figures that a scaler.json cannot hold: they would be lost, not judged."""
+    """Raises ImportRefused for figures that a scaler.json cannot hold: they would be lost, not judged."""
     for name, figures in (("mean", scaler.mean), ("scale", scaler.scale)):
         if not np.isfinite(figures).all():
-            raise CheckpointRefused(f"its scaler's {name} holds figures that are not finite")
+            raise ImportRefused(f"its scaler's {name} holds figures that are not finite")
     return scaler
 
 
-def _notes(found: "Checkpoint", schema: Schema) -> list[str]:
+def _notes(found: "TorchCheckpoint", schema: Schema) -> list[str]:
     notes = []
     if found.columns is None:
         notes.append(_SAID_BY_SCHEMA.format(schema=schema.name))
@@ -229,8 +223,8 @@ def _manifest(
         "line": request.line,
         "parameters": parameters,
         "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
-        "classes": list(bundle_format.CLASSES),
-        "labels": {"horizon": labels.H, "volatility_bars": labels.VOLATILITY_BARS, "cuts": None},
+        "classes": list(CLASSES),
+        "labels": {"horizon": labels.HORIZON_BARS, "volatility_bars": labels.VOLATILITY_BARS, "cuts": None},
         "dataset": None,
         "windows": None,
         "training": None,
@@ -248,8 +242,8 @@ def _try(written: Bundle) -> None:
     rng = np.random.default_rng(0)
     for rows in (1, 7):
         found = predictor.logits(rng.normal(size=(rows, len(predictor.schema.columns))))
-        if found.shape != (rows, len(bundle_format.CLASSES)):
-            raise CheckpointRefused(
+        if found.shape != (rows, len(CLASSES)):
+            raise ImportRefused(
                 f"its graph answers {rows} rows with {found.shape}, not with three logits a row"
             )
 
@@ -265,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.addaudithook(_forbid_programs)
     try:
         request = Request(**json.loads(options.request.read_bytes()))
-        written, notes = import_file(options.file.read_bytes(), request, options.bundle)
+        written, notes = import_model(options.file.read_bytes(), request, options.bundle)
         answer: dict[str, Any] = {"digest": written.digest, "notes": notes}
     except MlcoreError as refused:
         answer = {"refused": str(refused)}

@@ -14,7 +14,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 
 from mlcore.bundle.onnx_export import SCALER_MEAN, SCALER_SCALE
 from mlcore.bundle.predictor import INPUT, OUTPUT
-from mlcore.errors import CheckpointRefused
+from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
 MOST_NODES = 512
@@ -34,7 +34,7 @@ _LEAST_OPSET, _GREATEST_OPSET, _GREATEST_IR = 9, 26, 13
 
 
 @dataclass(frozen=True)
-class ForeignGraph:
+class ImportedGraph:
     model: bytes
     """Our form: raw features float32 [batch, 72] → logits [batch, 3]."""
     tensors: dict[str, np.ndarray]
@@ -43,8 +43,8 @@ class ForeignGraph:
     """Where the graph begins with (features - mean) / scale, of 72 figures each: read, not guessed."""
 
 
-def read(data: bytes) -> ForeignGraph:
-    """Raises CheckpointRefused."""
+def read_graph(data: bytes) -> ImportedGraph:
+    """Raises ImportRefused."""
     model = _parsed(data)
     _check_model(model)
     source, target = _ends(model)
@@ -54,19 +54,19 @@ def read(data: bytes) -> ForeignGraph:
     scaler = _scaler(nodes, tensors)
     rest = {name: array for name, array in tensors.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
     if not rest:
-        raise CheckpointRefused("its graph holds no tensor: there is nothing learned in it")
-    return ForeignGraph(_written(nodes, tensors, model), rest, scaler)
+        raise ImportRefused("its graph holds no tensor: there is nothing learned in it")
+    return ImportedGraph(_written(nodes, tensors, model), rest, scaler)
 
 
 def _parsed(data: bytes) -> ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RecursionError) as error:
-        raise CheckpointRefused(
+        raise ImportRefused(
             "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file, or it is cut off"
         ) from error
     if not model.graph.node:
-        raise CheckpointRefused(
+        raise ImportRefused(
             "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file with a graph in it"
         )
     return model
@@ -79,25 +79,21 @@ def _check_model(model: ModelProto) -> None:
         or model.graph.sparse_initializer
         or model.graph.quantization_annotation
     ):
-        raise CheckpointRefused("its graph holds functions, training or sparse tensors; export a plain one")
+        raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
     foreign = sorted({o.domain for o in model.opset_import} | {node.domain for node in model.graph.node})
     if outside := [domain for domain in foreign if domain not in ("", "ai.onnx")]:
-        raise CheckpointRefused(
-            f"it needs operators of {', '.join(outside)[:120]}; only ONNX's own are taken"
-        )
+        raise ImportRefused(f"it needs operators of {', '.join(outside)[:120]}; only ONNX's own are taken")
     opsets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     if (
         len(opsets) != 1
         or not _LEAST_OPSET <= opsets[0] <= _GREATEST_OPSET
         or model.ir_version > _GREATEST_IR
     ):
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
         )
     if len(model.graph.node) > MOST_NODES:
-        raise CheckpointRefused(
-            f"its graph has {len(model.graph.node):,} nodes; at most {MOST_NODES} are taken"
-        )
+        raise ImportRefused(f"its graph has {len(model.graph.node):,} nodes; at most {MOST_NODES} are taken")
     for node in model.graph.node:
         _check_node(node)
 
@@ -105,11 +101,11 @@ def _check_model(model: ModelProto) -> None:
 def _check_node(node: NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
-            raise CheckpointRefused(
+            raise ImportRefused(
                 f"its {node.op_type} holds a graph of its own; loops and branches are not taken"
             )
     if node.op_type not in OPERATORS:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its graph has the operator {node.op_type[:60]!r}, which a network of plain layers does not need"
             + ("; export the logits, not the probabilities" if "Softmax" in node.op_type else "")
         )
@@ -122,7 +118,7 @@ def _ends(model: ModelProto) -> tuple[str, str]:
     found = [(_described(value), value.name) for value in (*inputs, *model.graph.output)]
     if len(inputs) != 1 or [form for form, _ in found] != [("float", 2, 72), ("float", 2, 3)]:
         said = ", ".join(f"{name[:40]} {form}" for form, name in found[:6])
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"it must take floats [batch, 72] and answer floats [batch, 3]; it has {said or 'nothing'}"
         )
     return found[0][1], found[1][1]
@@ -141,33 +137,33 @@ def _tensors(model: ModelProto) -> dict[str, np.ndarray]:
     protos += [(node.output[0], _constant(node)) for node in model.graph.node if node.op_type == "Constant"]
     total = sum(_numbers(tensor) for _, tensor in protos)
     if total > MOST_NUMBERS:
-        raise CheckpointRefused(f"its tensors declare {total:,} numbers; at most {MOST_NUMBERS:,} are taken")
+        raise ImportRefused(f"its tensors declare {total:,} numbers; at most {MOST_NUMBERS:,} are taken")
     if len({name for name, _ in protos}) < len(protos):
-        raise CheckpointRefused("it holds two tensors of one name")
+        raise ImportRefused("it holds two tensors of one name")
     return {name: _array(tensor) for name, tensor in protos}
 
 
 def _constant(node: NodeProto) -> TensorProto:
     values = {attribute.name: attribute for attribute in node.attribute}
     if len(values) != 1 or len(node.output) != 1 or node.input:
-        raise CheckpointRefused("it holds a Constant that is none")
+        raise ImportRefused("it holds a Constant that is none")
     ((name, attribute),) = values.items()
     if name == "value":
         return attribute.t
     if name in ("value_float", "value_int", "value_floats", "value_ints"):
         dtype = np.float32 if "float" in name else np.int64
         return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))
-    raise CheckpointRefused(f"it holds a Constant of the kind {name[:40]!r}")
+    raise ImportRefused(f"it holds a Constant of the kind {name[:40]!r}")
 
 
 def _numbers(tensor: TensorProto) -> int:
     """How many it declares, before any is read."""
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"it keeps {tensor.name[:60]!r} in another file; put the weights into the one file"
         )
     if tensor.data_type not in _TYPES or any(dimension < 0 for dimension in tensor.dims):
-        raise CheckpointRefused(f"its tensor {tensor.name[:60]!r} is of a kind that is not taken")
+        raise ImportRefused(f"its tensor {tensor.name[:60]!r} is of a kind that is not taken")
     count = 1
     for dimension in tensor.dims:
         count *= dimension
@@ -178,7 +174,7 @@ def _array(tensor: TensorProto) -> np.ndarray:
     try:
         return np.ascontiguousarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
-        raise CheckpointRefused(f"its tensor {tensor.name[:60]!r} is damaged ({str(error)[:120]})") from error
+        raise ImportRefused(f"its tensor {tensor.name[:60]!r} is damaged ({str(error)[:120]})") from error
 
 
 def _copy(node: NodeProto) -> NodeProto:
@@ -192,7 +188,7 @@ def _copy(node: NodeProto) -> NodeProto:
 def _rename(nodes: list[NodeProto], tensors: dict[str, np.ndarray], source: str, target: str) -> None:
     """Input and output get our names; whatever else has one of ours is numbered out of the way."""
     if source == target:
-        raise CheckpointRefused("its output is its input")
+        raise ImportRefused("its output is its input")
     names = {name for node in nodes for name in (*node.input, *node.output)} | set(tensors)
     taken = {name: _free(name, names) for name in names & {INPUT, OUTPUT, SCALER_MEAN, SCALER_SCALE}}
     new = {**taken, source: INPUT, target: OUTPUT}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mlcore.bundle import onnx_export
-from mlcore.errors import CheckpointRefused
+from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
 _STATE = ("model_state_dict", "state_dict", "model")
@@ -27,7 +27,7 @@ _MOST_FIGURES = 1024
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TorchCheckpoint:
     """What the file says; None where it says nothing."""
 
     weights: dict[str, np.ndarray]
@@ -39,14 +39,14 @@ class Checkpoint:
     """Names beside these, which a prediction does not need."""
 
 
-def read(data: bytes) -> Checkpoint:
-    """Raises CheckpointRefused."""
+def read_checkpoint(data: bytes) -> TorchCheckpoint:
+    """Raises ImportRefused."""
     held = _loaded(data)
     if not isinstance(held, Mapping):
-        raise CheckpointRefused(f"it holds a {type(held).__name__}, not a state dict or a dict with one")
+        raise ImportRefused(f"it holds a {type(held).__name__}, not a state dict or a dict with one")
     outer, state = _state_of(held)
     inside, state = _temperature_apart(state)
-    return Checkpoint(
+    return TorchCheckpoint(
         weights=_weights(state),
         columns=_columns(outer.get("feature_columns")),
         scaler=_scaler(outer),
@@ -59,13 +59,13 @@ def _loaded(data: bytes) -> Any:
     try:
         with torch.serialization.safe_globals(list(_STAND_INS)):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (CheckpointRefused, MemoryError):
+    except (ImportRefused, MemoryError):
         raise
     except pickle.UnpicklingError as error:
-        raise CheckpointRefused(_why_not(str(error))) from error
+        raise ImportRefused(_why_not(str(error))) from error
     except Exception as error:  # a hostile file may raise anything in there; none of it is ours to tell apart
         said = f"{type(error).__name__}: {_short(error)}"
-        raise CheckpointRefused(f"it cannot be read as a checkpoint ({said})") from error
+        raise ImportRefused(f"it cannot be read as a checkpoint ({said})") from error
 
 
 def _why_not(said: str) -> str:
@@ -85,9 +85,7 @@ def _state_of(held: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], Mapping[Any, 
     """What stands around the state dict, and the state dict."""
     named = [name for name in _STATE if isinstance(held.get(name), Mapping)]
     if len(named) > 1:
-        raise CheckpointRefused(
-            f"it holds several state dicts ({', '.join(named)}); keep the one that is meant"
-        )
+        raise ImportRefused(f"it holds several state dicts ({', '.join(named)}); keep the one that is meant")
     return (held, held[named[0]]) if named else ({}, held)
 
 
@@ -95,23 +93,21 @@ def _temperature_apart(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
     """Names without what DataParallel puts before them, and the temperature where it is a parameter."""
     names = [name for name in state if isinstance(name, str)]
     if len(names) < len(state):
-        raise CheckpointRefused("its state dict has names that are not text")
+        raise ImportRefused("its state dict has names that are not text")
     prefix = "module." if names and all(name.startswith("module.") for name in names) else ""
     plain = {name.removeprefix(prefix): value for name, value in state.items()}
     return plain.pop("temperature", None), plain
 
 
 def _weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    expected = onnx_export.shapes(())
+    expected = onnx_export.list_tensor_shapes(())
     tensors = {name: value for name, value in state.items() if not name.endswith(_COUNTERS)}
     if missing := [name for name in expected if name not in tensors]:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its state dict lacks {', '.join(missing[:4])}: the network is 72-256-128-64-3, named fc1…fc4 and bn1…bn3"
         )
     if extra := sorted(set(tensors) - set(expected)):
-        raise CheckpointRefused(
-            f"its state dict holds what the network does not have: {', '.join(extra)[:200]}"
-        )
+        raise ImportRefused(f"its state dict holds what the network does not have: {', '.join(extra)[:200]}")
     return {name: _array(name, tensors[name], shape) for name, shape in expected.items()}
 
 
@@ -119,11 +115,11 @@ def _array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Looked at before it is touched: a tensor may claim any shape over a few bytes."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.dtype not in _FLOATS:
         kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        raise CheckpointRefused(f"{name} is no tensor of floating-point numbers but {kind}")
+        raise ImportRefused(f"{name} is no tensor of floating-point numbers but {kind}")
     if tuple(value.shape) != shape:
-        raise CheckpointRefused(f"{name} has the shape {tuple(value.shape)}; the network's is {shape}")
+        raise ImportRefused(f"{name} has the shape {tuple(value.shape)}; the network's is {shape}")
     if value.device.type != "cpu":
-        raise CheckpointRefused(f"{name} has no numbers in the file (it is on {value.device})")
+        raise ImportRefused(f"{name} has no numbers in the file (it is on {value.device})")
     return np.ascontiguousarray(value.detach().to(torch.float32).numpy())
 
 
@@ -132,7 +128,7 @@ def _columns(found: Any) -> tuple[str, ...] | None:
         return None
     names = found.tolist() if isinstance(found, _Array) else found
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise CheckpointRefused("its feature_columns are not a list of names")
+        raise ImportRefused("its feature_columns are not a list of names")
     return tuple(names)
 
 
@@ -141,23 +137,23 @@ def _scaler(outer: Mapping[Any, Any]) -> Scaler | None:
     if not named:
         return None
     if len(named) > 1:
-        raise CheckpointRefused(f"it holds two scalers ({' and '.join(named)}); keep the one that is meant")
+        raise ImportRefused(f"it holds two scalers ({' and '.join(named)}); keep the one that is meant")
     figures = outer[named[0]]
     figures = figures.__dict__ if isinstance(figures, _StandardScaler) else figures
     if not isinstance(figures, Mapping):
-        raise CheckpointRefused(f"its {named[0]} is a {type(figures).__name__}, not {{mean, scale}}")
+        raise ImportRefused(f"its {named[0]} is a {type(figures).__name__}, not {{mean, scale}}")
     return Scaler(*(_figures(named[0], figures, name) for name in ("mean", "scale")))
 
 
 def _figures(where: str, held: Mapping[Any, Any], name: str) -> np.ndarray:
     found = held.get(name, held.get(f"{name}_"))
     if found is None:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its {where} has no {name}; it has {', '.join(sorted(map(str, held)))[:200] or 'nothing'}"
         )
     numbers = _numbers(f"{where}.{name}", found)
     if numbers.shape != (72,):
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its {where}.{name} has the shape {numbers.shape}, not one figure for each of 72 features"
         )
     return numbers
@@ -167,7 +163,7 @@ def _numbers(name: str, found: Any) -> np.ndarray:
     """float64 of a tensor, an array or a list of numbers."""
     if isinstance(found, torch.Tensor):
         if found.layout != torch.strided or found.dtype not in _FLOATS or found.numel() > _MOST_FIGURES:
-            raise CheckpointRefused(f"its {name} is not a short row of numbers")
+            raise ImportRefused(f"its {name} is not a short row of numbers")
         return found.detach().to(torch.float64).numpy().copy()
     figures = found.tolist() if isinstance(found, _Array) else found
     if isinstance(figures, list | tuple) and all(type(figure) in (int, float) for figure in figures):
@@ -175,14 +171,14 @@ def _numbers(name: str, found: Any) -> np.ndarray:
             return np.array(figures, dtype=np.float64)
         except OverflowError:
             pass
-    raise CheckpointRefused(f"its {name} is not a row of numbers")
+    raise ImportRefused(f"its {name} is not a row of numbers")
 
 
 def _temperature(beside: Any, inside: Any) -> float | None:
     """That of the dict around the state dict, or of the parameter within. Raises where both say something else."""
     found = {_one_number(value) for value in (beside, inside) if value is not None}
     if len(found) > 1:
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"it names two temperatures, {' and '.join(f'{value:g}' for value in sorted(found))}"
         )
     return found.pop() if found else None
@@ -194,9 +190,9 @@ def _one_number(value: Any) -> float:
     if isinstance(value, _Array):
         value = next(iter(value.tolist()), None) if len(value.tolist()) == 1 else None
     if type(value) not in (int, float):
-        raise CheckpointRefused("its temperature is not a number")
+        raise ImportRefused("its temperature is not a number")
     if not (0 < value < math.inf):
-        raise CheckpointRefused(
+        raise ImportRefused(
             f"its temperature is {value}; logits can be divided by a finite number above 0 only"
         )
     return float(value)
@@ -215,7 +211,7 @@ class _Dtype:
     @property
     def plain(self) -> np.dtype[Any]:
         if self.name not in ("f2", "f4", "f8", "i4", "i8"):
-            raise CheckpointRefused(f"it holds an array of {self.name[:20]!r}, not of numbers")
+            raise ImportRefused(f"it holds an array of {self.name[:20]!r}, not of numbers")
         return np.dtype(self.order + self.name)
 
 
@@ -229,7 +225,7 @@ class _Array:
         try:
             _, _, dtype, _, content = state
         except (TypeError, ValueError):
-            raise CheckpointRefused("it holds an array that NumPy did not write") from None
+            raise ImportRefused("it holds an array that NumPy did not write") from None
         is_bytes = isinstance(content, bytes) and isinstance(dtype, _Dtype)
         self._values = np.frombuffer(content, dtype.plain).tolist() if is_bytes else list(content)
 

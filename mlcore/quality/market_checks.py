@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from mlcore.quality.market_statistics import Market
-from mlcore.quality.peers import Neighbour, company_checks
-from mlcore.quality.plots import picture
-from mlcore.quality.result import Check, between, finding, interval_in_words, not_asked
-from mlcore.quality.rhythm import rhythm_check
-from mlcore.quality.rows import LONGEST_STANDSTILL_BARS, row_checks
+from mlcore.quality.peers import PeerSeries, check_peers
+from mlcore.quality.plots import build_plot_data
+from mlcore.quality.result import Check, check_range, format_interval, pass_or_fail, skip_check
+from mlcore.quality.rhythm import check_rhythm
+from mlcore.quality.rows import LONGEST_STANDSTILL_BARS, check_rows
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 LEAST_BARS = 1000
@@ -34,11 +34,11 @@ LEAST_ACTIVITY = 0.55  # real: 0.65 at least; a simulated market without drift 0
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CandleReport:
     """What all checks said of one series, and what a page draws of it."""
 
     checks: tuple[Check, ...]
-    picture: dict[str, Any] = field(default_factory=dict)
+    plots: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -46,25 +46,25 @@ class Judgement:
 
     def document(self) -> dict[str, Any]:
         """Ready for canonical JSON: no figure in it is NaN or infinite."""
-        return {"checks": [check.document() for check in self.checks], "picture": self.picture}
+        return {"checks": [check.document() for check in self.checks], "plots": self.plots}
 
 
 @np.errstate(all="ignore")  # a figure that overflows is no number, and that is an error by itself
-def judge(frame: pl.DataFrame, *, neighbours: Sequence[Neighbour] = (), coin: str = "") -> Judgement:
+def check_candles(frame: pl.DataFrame, *, peers: Sequence[PeerSeries] = (), coin: str = "") -> CandleReport:
     """Whether these are a coin's real candles, next to the other candles there are.
 
     What the rows themselves say comes first: where a row is impossible, how the series moves says nothing any more.
     """
-    rows = tuple(row_checks(frame))
+    rows = tuple(check_rows(frame))
     if any(check.finding.verdict != Verdict.PASSED for check in rows):
-        return Judgement(rows)
-    market = Market.of(frame)
+        return CandleReport(rows)
+    market = Market.from_frame(frame)
     length = _length(market)
-    drawn = picture(market, variance_ratio_band)
+    drawn = build_plot_data(market, variance_ratio_band)
     if length.finding.verdict != Verdict.PASSED:
-        return Judgement((*rows, length), drawn)
+        return CandleReport((*rows, length), drawn)
     moves = (length, *(check(market) for check in MARKET_CHECKS))
-    return Judgement((*rows, *moves, *company_checks(frame, neighbours, coin)), drawn)
+    return CandleReport((*rows, *moves, *check_peers(frame, peers, coin)), drawn)
 
 
 def variance_ratio_band(bars: int) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def _variance_ratio(market: Market) -> Check:
         if value < low
         else "Moves go on in their direction far too long: smoothed, or made up with a drift in it."
     )
-    return between(
+    return check_range(
         "variance_ratio",
         value,
         low,
@@ -117,7 +117,7 @@ def _volatility(market: Market) -> Check:
             np.log(max(v, 1e-12)), np.log(LEAST_HOURLY_VOLATILITY), np.log(MOST_HOURLY_VOLATILITY)
         ),
     )
-    return between(
+    return check_range(
         "volatility",
         worst,
         LEAST_HOURLY_VOLATILITY,
@@ -125,14 +125,14 @@ def _volatility(market: Market) -> Check:
         "{:.2%} an hour",
         "It moves as much as coins do in such an interval.",
         f"No coin moves {'so little' if worst < LEAST_HOURLY_VOLATILITY else 'so much'} in"
-        f" {interval_in_words(market.interval_seconds)}: the prices are not of a market, or the times lie about the"
+        f" {format_interval(market.interval_seconds)}: the prices are not of a market, or the times lie about the"
         " interval.",
         whole=market.hourly_volatility,
     )
 
 
 def _continuity(market: Market) -> Check:
-    return between(
+    return check_range(
         "continuity",
         _worst(market, lambda part: part.opening_gap, 0, MOST_OPENING_GAP),
         None,
@@ -144,7 +144,7 @@ def _continuity(market: Market) -> Check:
 
 
 def _range(market: Market) -> Check:
-    return between(
+    return check_range(
         "range",
         _worst(market, lambda part: part.range_ratio, LEAST_RANGE_RATIO, MOST_RANGE_RATIO),
         LEAST_RANGE_RATIO,
@@ -163,7 +163,7 @@ def _frozen(market: Market) -> Check:
     return Check(
         "frozen",
         f"≤ {LONGEST_STANDSTILL_BARS} unchanged closes in a row, < {MOST_UNCHANGED_SHARE:.0%} of them",
-        finding(
+        pass_or_fail(
             run <= LONGEST_STANDSTILL_BARS and share < MOST_UNCHANGED_SHARE,
             run,
             f"{run} in a row, {share:.1%} of them",
@@ -174,7 +174,7 @@ def _frozen(market: Market) -> Check:
 
 
 def _tails(market: Market) -> Check:
-    return between(
+    return check_range(
         "tails",
         market.kurtosis,
         LEAST_KURTOSIS,
@@ -186,7 +186,7 @@ def _tails(market: Market) -> Check:
 
 
 def _jumps(market: Market) -> Check:
-    return between(
+    return check_range(
         "jumps",
         market.greatest_move,
         None,
@@ -199,10 +199,10 @@ def _jumps(market: Market) -> Check:
 
 def _memory(market: Market) -> Check:
     if len(market) < MEMORY_ASKED_BARS:
-        return not_asked(
+        return skip_check(
             "memory", f"≥ {LEAST_MEMORY} over {MEMORY_ASKED_BARS:,} bars", f"{len(market):,} bars"
         )
-    return between(
+    return check_range(
         "memory",
         market.memory,
         LEAST_MEMORY,
@@ -214,7 +214,7 @@ def _memory(market: Market) -> Check:
 
 
 def _activity(market: Market) -> Check:
-    return between(
+    return check_range(
         "activity",
         _worst(market, lambda part: part.activity, LEAST_ACTIVITY, 1),
         LEAST_ACTIVITY,
@@ -226,7 +226,7 @@ def _activity(market: Market) -> Check:
 
 
 MARKET_CHECKS: tuple[Callable[[Market], Check], ...] = (
-    _variance_ratio, _volatility, _continuity, _range, _frozen, _tails, _jumps, _memory, _activity, rhythm_check,
+    _variance_ratio, _volatility, _continuity, _range, _frozen, _tails, _jumps, _memory, _activity, check_rhythm,
 )  # fmt: skip
 
 

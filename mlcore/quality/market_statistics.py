@@ -1,7 +1,7 @@
 """How a series of candles moves: the few figures in which a market differs from what only looks like one.
 
 Everything is measured over the whole series and again over stretches of about 2,000 bars, so that a bad half does not
-hide behind a good one. Bars that do not follow each other (a gap lies between them) are never taken as neighbours.
+hide behind a good one. Bars that do not follow each other (a gap lies between them) are never taken as peers.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import interval_milliseconds
+from mlcore.data.validation import infer_interval_ms
 
 HOUR, DAY, WEEK = 3600, 86_400, 604_800  # seconds
 STRETCH_BARS = 2000
@@ -37,11 +37,11 @@ class Market:
     interval_seconds: int
 
     @classmethod
-    def of(cls, frame: pl.DataFrame) -> "Market":
+    def from_frame(cls, frame: pl.DataFrame) -> "Market":
         """Of a frame that `candle_checks.check` takes."""
         columns = {name: frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume")}
         seconds = frame["timestamp"].dt.epoch("s").to_numpy()
-        return cls(seconds, **columns, interval_seconds=interval_milliseconds(frame) // 1000)
+        return cls(seconds, **columns, interval_seconds=infer_interval_ms(frame) // 1000)
 
     def __len__(self) -> int:
         return len(self.close)

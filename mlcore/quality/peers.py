@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import interval_milliseconds
+from mlcore.data.validation import infer_interval_ms
 from mlcore.quality.result import Check
 from mlcore.verdict import Finding, Verdict
 
@@ -21,7 +21,7 @@ MOST_DISTANCE = 0.02
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class PeerSeries:
     """Another dataset's closes by the time each bar ends, which candles of any interval can be compared by."""
 
     coin: str
@@ -33,17 +33,19 @@ class Neighbour:
     """The dataset's; None of candles that are not stored."""
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, *, coin: str, name: str, number: int | None = None) -> "Neighbour":
+    def from_frame(
+        cls, frame: pl.DataFrame, *, coin: str, name: str, number: int | None = None
+    ) -> "PeerSeries":
         """Of a frame that `candle_checks.check` takes."""
-        ends = frame["timestamp"].dt.epoch("s").to_numpy() + interval_milliseconds(frame) // 1000
+        ends = frame["timestamp"].dt.epoch("s").to_numpy() + infer_interval_ms(frame) // 1000
         return cls(coin, name, ends, frame["close"].to_numpy(), number)
 
 
 @dataclass(frozen=True)
-class Overlap:
+class PeerOverlap:
     """Two series where both have a bar that ends at the same time."""
 
-    neighbour: Neighbour
+    peer: PeerSeries
     bars: int
     correlation: float
     """Of log returns between shared bars, over all of them."""
@@ -53,7 +55,7 @@ class Overlap:
     """Median of abs(log(close / close))."""
 
 
-def overlap(mine: Neighbour, other: Neighbour) -> Overlap | None:
+def compare_series(mine: PeerSeries, other: PeerSeries) -> PeerOverlap | None:
     """None where they share too few bars to tell."""
     _, here, there = np.intersect1d(mine.ends, other.ends, assume_unique=True, return_indices=True)
     if len(here) < LEAST_SHARED_BARS:
@@ -62,23 +64,23 @@ def overlap(mine: Neighbour, other: Neighbour) -> Overlap | None:
     moves = np.stack([np.diff(a), np.diff(b)])
     starts = range(0, max(1, moves.shape[1] - WINDOW_BARS + 1), WINDOW_BARS)
     windows = [_correlation(moves[:, start : start + WINDOW_BARS]) for start in starts]
-    return Overlap(other, len(here), _correlation(moves), max(windows), float(np.median(np.abs(a - b))))
+    return PeerOverlap(other, len(here), _correlation(moves), max(windows), float(np.median(np.abs(a - b))))
 
 
-def company_checks(frame: pl.DataFrame, neighbours: Sequence[Neighbour], coin: str) -> Iterator[Check]:
+def check_peers(frame: pl.DataFrame, peers: Sequence[PeerSeries], coin: str) -> Iterator[Check]:
     """Next to other coins' candles, and next to those of the same coin."""
-    mine = Neighbour.of(frame, coin=coin, name="these candles")
-    found = [o for o in (overlap(mine, other) for other in neighbours) if o is not None]
-    yield _other_coins([o for o in found if o.neighbour.coin != coin])
-    yield _same_coin([o for o in found if o.neighbour.coin == coin])
+    mine = PeerSeries.from_frame(frame, coin=coin, name="these candles")
+    found = [o for o in (compare_series(mine, other) for other in peers) if o is not None]
+    yield _other_coins([o for o in found if o.peer.coin != coin])
+    yield _same_coin([o for o in found if o.peer.coin == coin])
 
 
-def _other_coins(found: Sequence[Overlap]) -> Check:
+def _other_coins(found: Sequence[PeerOverlap]) -> Check:
     threshold = f"correlation < {MOST_CORRELATION} with every other coin"
     if not found:
         return _alone("other_coins", threshold, "No other coin's candles of that time are stored yet.")
     closest = max(found, key=lambda o: o.closest)
-    name, beside = f"{closest.neighbour.coin}'s {closest.neighbour.name}", closest.neighbour.number
+    name, beside = f"{closest.peer.coin}'s {closest.peer.name}", closest.peer.number
     observed = f"{closest.closest:.3f} with {name}, over {min(closest.bars, WINDOW_BARS):,} bars at most"
     if closest.closest < MOST_CORRELATION:
         says = "It moves with the other coins as coins do, and is none of them."
@@ -91,14 +93,14 @@ def _other_coins(found: Sequence[Overlap]) -> Check:
     return Check("other_coins", threshold, Finding(Verdict.FAILED, closest.closest, observed, says), beside)
 
 
-def _same_coin(found: Sequence[Overlap]) -> Check:
+def _same_coin(found: Sequence[PeerOverlap]) -> Check:
     threshold = f"correlation ≥ {LEAST_AGREEMENT:.2f} and closes within {MOST_DISTANCE:.0%} of the coin's other datasets"
     if not found:
         return _alone("same_coin", threshold, "No other candles of this coin and time are stored yet.")
     worst = min(found, key=lambda o: (_agrees(o), o.correlation))
-    beside = worst.neighbour.number
+    beside = worst.peer.number
     observed = (
-        f"{worst.correlation:.3f} with {worst.neighbour.name} over {worst.bars:,} bars, closes"
+        f"{worst.correlation:.3f} with {worst.peer.name} over {worst.bars:,} bars, closes"
         f" {worst.distance:.2%} apart"
     )
     if _agrees(worst):
@@ -107,7 +109,7 @@ def _same_coin(found: Sequence[Overlap]) -> Check:
             "same_coin", threshold, Finding(Verdict.PASSED, worst.correlation, observed, says), beside
         )
     says = (
-        f"It contradicts {worst.neighbour.name} of the same coin. Which of the two is wrong these figures cannot say:"
+        f"It contradicts {worst.peer.name} of the same coin. Which of the two is wrong these figures cannot say:"
         " a person must look."
     )
     return Check(
@@ -115,7 +117,7 @@ def _same_coin(found: Sequence[Overlap]) -> Check:
     )
 
 
-def _agrees(found: Overlap) -> bool:
+def _agrees(found: PeerOverlap) -> bool:
     return found.correlation >= LEAST_AGREEMENT and found.distance <= MOST_DISTANCE
 
 

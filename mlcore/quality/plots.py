@@ -11,7 +11,9 @@ from mlcore.quality.market_statistics import DAY, Market
 _EDGES = np.linspace(-6, 6, 49)
 
 
-def picture(market: Market, variance_ratio_band: Callable[[int], tuple[float, float]]) -> dict[str, Any]:
+def build_plot_data(
+    market: Market, variance_ratio_band: Callable[[int], tuple[float, float]]
+) -> dict[str, Any]:
     """Variance ratio and volatility stretch by stretch, the returns' histogram in their own deviations, the day."""
     return {
         "stretches": [

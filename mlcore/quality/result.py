@@ -21,7 +21,7 @@ class Check:
     def document(self) -> dict[str, Any]:
         """Ready for JSON: a figure that is no finite number is null, its word stands in `observed`."""
         figure = self.finding.figure
-        beside = {} if self.beside is None else {"beside": self.beside}
+        beside = {} if self.beside is None else {"compared_with": self.beside}
         return {
             "check": self.check,
             "verdict": str(self.finding.verdict),
@@ -33,20 +33,20 @@ class Check:
         }
 
 
-def finding(is_sound: bool, figure: float | None, observed: str, sound: str, unsound: str) -> Finding:
+def pass_or_fail(is_sound: bool, figure: float | None, observed: str, sound: str, unsound: str) -> Finding:
     """Passed with one sentence, or failed with the other."""
     verdict = Verdict.PASSED if is_sound else Verdict.FAILED
     return Finding(verdict, figure, observed, sound if is_sound else unsound)
 
 
-def none_may(check: str, count: int, be: str, sound: str) -> Check:
+def check_no_rows(check: str, count: int, be: str, sound: str) -> Check:
     """Of what no row may be, every one counts."""
     rows = "row" if count == 1 else "rows"
     unsound = f"{count:,} {rows} {be}: the file is damaged, or was put together wrongly."
-    return Check(check, f"no row {be}", finding(count == 0, count, f"{count:,} {rows}", sound, unsound))
+    return Check(check, f"no row {be}", pass_or_fail(count == 0, count, f"{count:,} {rows}", sound, unsound))
 
 
-def between(
+def check_range(
     check: str,
     value: float,
     low: float | None,
@@ -70,16 +70,16 @@ def between(
     observed = form.format(value)
     if whole is not None:
         observed += f" at worst, {form.format(whole)} over all"
-    return Check(check, threshold, finding(is_within, value, observed, sound, unsound))
+    return Check(check, threshold, pass_or_fail(is_within, value, observed, sound, unsound))
 
 
-def not_asked(check: str, threshold: str, observed: str) -> Check:
+def skip_check(check: str, threshold: str, observed: str) -> Check:
     """Passed, where a series is too short for this question."""
     says = "Too short a time to ask; the other checks decide."
     return Check(check, threshold, Finding(Verdict.PASSED, None, observed, says))
 
 
-def interval_in_words(seconds: int) -> str:
+def format_interval(seconds: int) -> str:
     """ "4 hours", or "90 s" where no whole unit says it."""
     for unit, name in ((DAY, "day"), (HOUR, "hour"), (60, "minute")):
         if seconds and seconds % unit == 0:

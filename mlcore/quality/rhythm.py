@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlcore.quality.market_statistics import DAY, WEEK, Market
-from mlcore.quality.result import Check, between, interval_in_words, not_asked
+from mlcore.quality.result import Check, check_range, format_interval, skip_check
 from mlcore.verdict import Finding, Verdict
 
 LEAST_RHYTHM = 4.0  # the day over the noise around it; real: 6.9 at least over so long, 1 where there is none
@@ -24,7 +24,7 @@ CLOCK_MARKS = (900, 1800, 3600, 14_400, 28_800)
 """Seconds after which markets do beat of themselves: the hour, the funding of futures."""
 
 
-def rhythm_check(market: Market) -> Check:
+def check_rhythm(market: Market) -> Check:
     """The day stands out of every market's volume (the week, where bars are too long for days).
 
     That is how hourly candles stamped as 5-minute ones are told: their day returns after 24 bars instead of 288.
@@ -38,8 +38,8 @@ def rhythm_check(market: Market) -> Check:
     asked = RHYTHM_ASKED_DAYS if cycle == DAY else RHYTHM_ASKED_WEEKS
     threshold = f"≥ {LEAST_RHYTHM:g} over {asked} {name}s, and no other interval's"
     if cycles < asked or own_period < 3:
-        return not_asked("rhythm", threshold, f"{cycles:.0f} {name}s")
-    found = between(
+        return skip_check("rhythm", threshold, f"{cycles:.0f} {name}s")
+    found = check_range(
         "rhythm",
         market.rhythm(own_period),
         LEAST_RHYTHM,
@@ -67,7 +67,7 @@ def _foreign_rhythm(market: Market, own_period: float) -> Check | None:
     observed = f"every {period:g} bars, {against[period]:.0f} times the noise; its own day {own:.1f} times"
     threshold = "the rhythm of no other interval"
     sentence = (
-        f"The times say {interval_in_words(market.interval_seconds)} a bar, but trading has a rhythm of {period:g} bars:"
+        f"The times say {format_interval(market.interval_seconds)} a bar, but trading has a rhythm of {period:g} bars:"
         f" {STRANGE_PERIODS[period]}. The times lie about the interval."
     )
     return Check("rhythm", threshold, Finding(Verdict.FAILED, against[period], observed, sentence))

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from mlcore.data.readers import NUMBERS
-from mlcore.data.validation import interval_milliseconds
+from mlcore.data.validation import infer_interval_ms
 from mlcore.quality.market_statistics import longest_run
-from mlcore.quality.result import Check, finding, interval_in_words, none_may
+from mlcore.quality.result import Check, check_no_rows, format_interval, pass_or_fail
 
 MOST_MISSING_SHARE = 0.02  # real: 0.0005 of five years, 0.004 of any 2,000 bars
 MOST_DEAD_SHARE = 0.01  # bars without volume; real: 0.001 at most
@@ -16,27 +16,27 @@ MOST_REPEATED_SHARE = 0.05  # volumes that repeat the one before; real: none
 LONGEST_STANDSTILL_BARS = 24  # real: 3
 
 
-def row_checks(frame: pl.DataFrame) -> Iterator[Check]:
+def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     """What must hold of every row and of every step, of any frame with the columns of candles and two rows or more."""
     steps = np.diff(frame["timestamp"].dt.epoch("ms").to_numpy())
     numbers = {name: frame[name].to_numpy() for name in NUMBERS}
-    yield none_may(
+    yield check_no_rows(
         "order",
         int((steps < 0).sum()),
         "earlier than the row before",
         "Every row comes after the one before.",
     )
-    yield none_may(
+    yield check_no_rows(
         "duplicates", int((steps == 0).sum()), "with the time of the row before", "No time is there twice."
     )
-    interval = interval_milliseconds(frame)
+    interval = infer_interval_ms(frame)
     off = int((steps % interval != 0).sum()) if interval > 0 else len(steps)
-    kept = f"All bars stand on one grid of {interval_in_words(interval // 1000)}."
-    yield none_may("interval", off, f"off the grid of {interval_in_words(interval // 1000)}", kept)
+    kept = f"All bars stand on one grid of {format_interval(interval // 1000)}."
+    yield check_no_rows("interval", off, f"off the grid of {format_interval(interval // 1000)}", kept)
     yield _gaps(steps, interval)
     wrong = ~np.all([np.isfinite(n) for n in numbers.values()], axis=0)
     wrong |= np.any([numbers[name] <= 0 for name in ("open", "high", "low", "close")], axis=0)
-    yield none_may(
+    yield check_no_rows(
         "prices",
         int(wrong.sum()),
         "without finite prices above zero",
@@ -44,7 +44,7 @@ def row_checks(frame: pl.DataFrame) -> Iterator[Check]:
     )
     body = np.stack([numbers["open"], numbers["close"]])
     outside = ~((body >= numbers["low"]) & (body <= numbers["high"])).all(axis=0)
-    yield none_may(
+    yield check_no_rows(
         "ranges",
         int(outside.sum()),
         "whose open or close is outside low … high",
@@ -59,7 +59,7 @@ def _gaps(steps: np.ndarray, interval: int) -> Check:
     return Check(
         "gaps",
         f"≤ {MOST_MISSING_SHARE:.0%} of the bars missing",
-        finding(
+        pass_or_fail(
             share <= MOST_MISSING_SHARE,
             share,
             f"{missing:,} missing ({share:.2%})",
@@ -80,7 +80,7 @@ def _volume(volume: np.ndarray) -> Check:
         "volume",
         f"≤ {MOST_DEAD_SHARE:.0%} of the bars without volume, ≤ {LONGEST_STANDSTILL_BARS} in a row,"
         f" ≤ {MOST_REPEATED_SHARE:.0%} that repeat the one before",
-        finding(
+        pass_or_fail(
             sound and is_alive,
             dead if dead > MOST_DEAD_SHARE or repeated <= MOST_REPEATED_SHARE else repeated,
             f"{dead:.2%} without, {standstill} in a row, {repeated:.2%} repeated",

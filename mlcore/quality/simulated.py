@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.data.candles import digest
+from mlcore.data.candles import compute_digest
 from mlcore.data.simulate import simulate
 from mlcore.errors import MlcoreError
-from mlcore.quality.market_checks import Judgement, variance_ratio_band
+from mlcore.quality.market_checks import CandleReport, variance_ratio_band
 from mlcore.quality.market_statistics import Market
-from mlcore.quality.plots import picture
-from mlcore.quality.result import Check, finding
-from mlcore.quality.rows import row_checks
+from mlcore.quality.plots import build_plot_data
+from mlcore.quality.result import Check, pass_or_fail
+from mlcore.quality.rows import check_rows
 from mlcore.verdict import Finding, Verdict
 
 LEAST_JOINED_SHARE = 0.999  # bars that open exactly at the close before; real candles: 0.62 at most
@@ -27,7 +27,7 @@ LEAST_BARS = 1000
 
 
 @dataclass(frozen=True)
-class Generator:
+class SimulatorSettings:
     """The settings `mlcore.data.simulate` was called with."""
 
     bars: int
@@ -39,17 +39,19 @@ class Generator:
 
 
 @np.errstate(all="ignore")
-def judge_simulated(frame: pl.DataFrame, *, coin: str, generator: Generator | None) -> Judgement:
+def check_simulated_candles(
+    frame: pl.DataFrame, *, coin: str, generator: SimulatorSettings | None
+) -> CandleReport:
     """Whether these are what the simulator makes: the very bars where its settings are known, else such bars."""
-    rows = tuple(row_checks(frame))
+    rows = tuple(check_rows(frame))
     if any(check.finding.verdict != Verdict.PASSED for check in rows):
-        return Judgement(rows)
-    market = Market.of(frame)
+        return CandleReport(rows)
+    market = Market.from_frame(frame)
     made = _as_generated(frame, coin, generator) if generator else _like_generated(market)
-    return Judgement((*rows, made), picture(market, variance_ratio_band))
+    return CandleReport((*rows, made), build_plot_data(market, variance_ratio_band))
 
 
-def _as_generated(frame: pl.DataFrame, coin: str, generator: Generator) -> Check:
+def _as_generated(frame: pl.DataFrame, coin: str, generator: SimulatorSettings) -> Check:
     settings = f"drift {generator.drift:g}, {generator.bars:,} bars, seed {generator.seed}"
     threshold = f"the very bars the simulator makes ({settings})"
     try:
@@ -57,11 +59,11 @@ def _as_generated(frame: pl.DataFrame, coin: str, generator: Generator) -> Check
     except (MlcoreError, ValueError) as refused:
         says = f"The simulator does not take these settings: {refused}."
         return Check("generator", threshold, Finding(Verdict.ERROR, None, "cannot be made again", says))
-    is_same = digest(made) == digest(frame)
+    is_same = compute_digest(made) == compute_digest(frame)
     return Check(
         "generator",
         threshold,
-        finding(
+        pass_or_fail(
             is_same,
             None,
             "the same bytes" if is_same else "other bytes",
@@ -94,7 +96,7 @@ def _like_generated(market: Market) -> Check:
     return Check(
         "generator",
         threshold,
-        finding(
+        pass_or_fail(
             not against,
             joined,
             "; ".join(against)

@@ -19,8 +19,8 @@ from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import readiness
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
-from mlcore.bundle.format import CLASSES
 from mlcore.bundle.predictor import Prediction
+from mlcore.constants import CLASSES
 from runtime.summary import Summaries
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem

@@ -14,11 +14,10 @@ from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_export
-from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
-from mlcore.bundle.onnx_export import Layout
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Layout
 from mlcore.features import indicators
 from mlcore.features.scaler import Scaler
-from mlcore.importers.convert import Request, import_file
+from mlcore.importers.convert import Request, import_model
 from tests.faults.workshop import Case, Workshop
 
 
@@ -109,7 +108,7 @@ def infinite_variance(shop: Workshop) -> Case:
 
 
 def scaler_missing(shop: Workshop) -> Case:
-    files = {SCALER_FILE: None, MODEL_FILE: onnx_export.build(shop.good.weights, None)}
+    files = {SCALER_FILE: None, MODEL_FILE: onnx_export.build_model(shop.good.weights, None)}
     return shop.rewritten(shop.good, files=files)
 
 
@@ -118,7 +117,7 @@ def scaler_of_another_coin(shop: Workshop) -> Case:
 
 
 def scaler_file_of_another_coin(shop: Workshop) -> Case:
-    files = {MODEL_FILE: onnx_export.build(shop.good.weights, shop.good.scaler)}
+    files = {MODEL_FILE: onnx_export.build_model(shop.good.weights, shop.good.scaler)}
     return shop.rewritten(shop.good, scaler=shop.other_coin.scaler, files=files)
 
 
@@ -128,7 +127,7 @@ def imported_without_scaler(shop: Workshop) -> Case:
     checkpoint = io.BytesIO()
     torch.save({"model_state_dict": weights, "feature_columns": list(_columns())}, checkpoint)
     request = Request("BTC", "v6_enhanced", "relative72", Layout.RELU_BEFORE_BN, False, "faults")
-    made, _ = import_file(checkpoint.getvalue(), request, shop.place())
+    made, _ = import_model(checkpoint.getvalue(), request, shop.place())
     return replace(shop.good.case, folder=made.folder, digest=made.digest)
 
 
@@ -145,11 +144,11 @@ def scaler_file_rounded(shop: Workshop) -> Case:
     scaler = shop.good.scaler
     mean, scale = ([float(f"{value:.8g}") for value in values] for values in (scaler.mean, scaler.scale))
     figures = {"names": list(_columns()), "mean": mean, "scale": scale}
-    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.canonical_json(figures)})
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.to_canonical_json(figures)})
 
 
 def scaler_applied_twice(shop: Workshop) -> Case:
-    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build_model(shop.good.weights, shop.good.scaler))
     again = [
         helper.make_node("Sub", ["scaled", onnx_export.SCALER_MEAN], ["centred again"]),
         helper.make_node("Div", ["centred again", onnx_export.SCALER_SCALE], ["scaled again"]),
@@ -165,7 +164,9 @@ def scaler_folded_in_twice(shop: Workshop) -> Case:
 def scaler_folded_away(shop: Workshop) -> Case:
     """In the first layer instead of the graph: the same answers, and nobody can see by which scaler."""
     weights = _folded(shop)
-    return shop.rewritten(shop.good, weights=weights, files={MODEL_FILE: onnx_export.build(weights, None)})
+    return shop.rewritten(
+        shop.good, weights=weights, files={MODEL_FILE: onnx_export.build_model(weights, None)}
+    )
 
 
 def _folded(shop: Workshop) -> dict[str, np.ndarray]:
@@ -183,7 +184,7 @@ def not_a_number_in_the_scaler(shop: Workshop) -> Case:
     figures = {"names": list(_columns()), "mean": mean.tolist(), "scale": broken.scale.tolist()}
     files = {
         SCALER_FILE: json.dumps(figures).encode(),
-        MODEL_FILE: onnx_export.build(shop.good.weights, broken),
+        MODEL_FILE: onnx_export.build_model(shop.good.weights, broken),
     }
     return shop.rewritten(shop.good, files=files, reports=False)
 
@@ -206,7 +207,7 @@ def features_in_alphabetical_order(shop: Workshop) -> Case:
 def scaler_names_in_another_order(shop: Workshop) -> Case:
     scaler = shop.good.scaler
     figures = {"names": sorted(_columns()), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
-    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.canonical_json(figures)})
+    return shop.rewritten(shop.good, files={SCALER_FILE: bundle_format.to_canonical_json(figures)})
 
 
 def another_schema_digest(shop: Workshop) -> Case:
@@ -223,7 +224,7 @@ def a_single_row_crashes(shop: Workshop) -> Case:
         helper.make_node("Mul", ["second row", "nothing"], ["zeros"]),
         helper.make_node("Add", ["scaled", "zeros"], ["scaled all the same"]),
     ]
-    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build_model(shop.good.weights, shop.good.scaler))
     return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "scaled", nodes)})
 
 
@@ -237,7 +238,7 @@ def batch_norm_skipped_for_one_row(shop: Workshop) -> Case:
         helper.make_node("Equal", ["rows", "one"], ["is alone"]),
         helper.make_node("Where", ["is alone", "relu3", "normal3"], ["perhaps normal"]),
     ]
-    model = onnx.load_model_from_string(onnx_export.build(shop.good.weights, shop.good.scaler))
+    model = onnx.load_model_from_string(onnx_export.build_model(shop.good.weights, shop.good.scaler))
     return shop.rewritten(shop.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
 
 
@@ -246,7 +247,7 @@ def graph_of_other_weights(shop: Workshop) -> Case:
     weights = shop.good.weights
     random = np.random.default_rng(0)
     weights["fc4.weight"] += 0.01 * random.standard_normal(weights["fc4.weight"].shape).astype(np.float32)
-    files = {MODEL_FILE: onnx_export.build(weights, shop.good.scaler)}
+    files = {MODEL_FILE: onnx_export.build_model(weights, shop.good.scaler)}
     return shop.rewritten(shop.good, files=files)
 
 
@@ -310,7 +311,7 @@ def manifest_edited(shop: Workshop) -> Case:
     case = shop.copied(shop.good)
     path = case.folder / MANIFEST_FILE
     path.write_bytes(
-        bundle_format.canonical_json({**json.loads(path.read_bytes()), "code_version": "reviewed"})
+        bundle_format.to_canonical_json({**json.loads(path.read_bytes()), "code_version": "reviewed"})
     )
     return case
 
@@ -319,12 +320,12 @@ def files_of_two_writings(shop: Workshop) -> Case:
     """Weights, graph and their entries of a second writing, under the digest of the first."""
     case = shop.copied(shop.good)
     weights = shop.second_seed.weights
-    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: onnx_export.build(weights, shop.good.scaler)}
+    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: onnx_export.build_model(weights, shop.good.scaler)}
     document = json.loads((case.folder / MANIFEST_FILE).read_bytes())
     for name, content in data.items():
         (case.folder / name).write_bytes(content)
         document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    (case.folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    (case.folder / MANIFEST_FILE).write_bytes(bundle_format.to_canonical_json(document))
     return case
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from mlcore.data.simulate import simulate
-from mlcore.quality.peers import Neighbour
-from mlcore.quality.simulated import Generator
+from mlcore.quality.peers import PeerSeries
+from mlcore.quality.simulated import SimulatorSettings
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.markets import along, telling
 from tests.faults.workshop import BARS, NOISE, Case, Workshop
@@ -97,10 +97,12 @@ def two_coins_one_series(shop: Workshop) -> Case:
 
 
 def _beside_eth(shop: Workshop, closes: pl.Expr) -> Case:
-    eth = Neighbour.of(shop.good.frame.with_columns(close=closes), coin="ETH", name="candles")
-    return replace(shop.good.case, candle_facts=CandleFacts(neighbours=(eth,)))
+    eth = PeerSeries.from_frame(shop.good.frame.with_columns(close=closes), coin="ETH", name="candles")
+    return replace(shop.good.case, candle_facts=CandleFacts(peers=(eth,)))
 
 
 def not_of_its_generator(shop: Workshop) -> Case:
     """Said to be simulated, which would excuse them from a market's laws, and not what the simulator makes."""
-    return replace(shop.good.case, candle_facts=CandleFacts(generator=Generator(BARS, drift=1.2, seed=1)))
+    return replace(
+        shop.good.case, candle_facts=CandleFacts(generator=SimulatorSettings(BARS, drift=1.2, seed=1))
+    )

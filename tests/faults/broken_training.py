@@ -11,7 +11,7 @@ from mlcore.features.indicators import Schema
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import Split
 from mlcore.fitting.fit import prepare
-from mlcore.quality.simulated import Generator
+from mlcore.quality.simulated import SimulatorSettings
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.markets import telling
 from tests.faults.planted_code import SOUND, Computing, planted
@@ -51,7 +51,7 @@ def labels_shuffled(shop: Workshop) -> Case:
 def scaler_of_all_rows(shop: Workshop) -> Case:
     """As the original code does it: the scaler was fitted before the split, on the gate window too."""
     rows = shop.good.prepared
-    scaler = Scaler.of(rows.examples.features)
+    scaler = Scaler.fit(rows.examples.features)
     return shop.trained_on(shop.good.frame, prepared=replace(rows, scaler=scaler)).case
 
 
@@ -82,7 +82,7 @@ def gate_window_learned_by_heart(shop: Workshop) -> Case:
 
     This is how networks trained on noise came to show 71 %.
     """
-    made = Generator(8_000, drift=0.0, seed=5)
+    made = SimulatorSettings(8_000, drift=0.0, seed=5)
     frame = simulate("BTC", made.bars, made.drift, made.seed)
     rows = prepare(frame, RECIPE)
     split = rows.examples.split
@@ -125,11 +125,11 @@ def too_good_to_be_true(shop: Workshop) -> Case:
 
 def repeats_the_last_move(shop: Workshop) -> Case:
     """On a market that trends, a network that learned to say what the last eight bars did: often right, and no use."""
-    made = Generator(24_000, drift=1.8, seed=7)
+    made = SimulatorSettings(24_000, drift=1.8, seed=7)
     frame = simulate("BTC", made.bars, made.drift, made.seed)
     rows = prepare(frame, RECIPE)
-    moves = labels.scaled_last_return(frame["close"].to_numpy())[rows.examples.bars]
-    said = replace(rows, labels=labels.label(moves, rows.cuts))
+    moves = labels.compute_past_returns(frame["close"].to_numpy())[rows.examples.bars]
+    said = replace(rows, labels=labels.assign_classes(moves, rows.cuts))
     good = shop.trained_on(frame, prepared=said, simulated=True)
     case = shop.rewritten(replace(good, trained=replace(good.trained, prepared=rows)))
     return replace(case, candle_facts=CandleFacts(generator=made))

@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 
 from mlcore.data import candles
-from mlcore.quality.market_checks import Judgement, judge
-from mlcore.quality.peers import Neighbour
-from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.quality.market_checks import CandleReport, check_candles
+from mlcore.quality.peers import PeerSeries
+from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import Verdict
 
 
@@ -17,9 +17,9 @@ class CandleFacts:
     """What is said of candles beside the candles: whose they are, who made them, what else is stored."""
 
     coin: str = "BTC"
-    generator: Generator | None = None
+    generator: SimulatorSettings | None = None
     """The settings they were simulated by; None for a market's."""
-    neighbours: tuple[Neighbour, ...] = ()
+    peers: tuple[PeerSeries, ...] = ()
 
 
 MARKET_CANDLES = CandleFacts()
@@ -30,25 +30,25 @@ def judged(frame: pl.DataFrame, facts: CandleFacts) -> dict[str, Any]:
     judgement = _judgement(frame, facts)
     against = [check.finding for check in judgement.checks if check.finding.verdict is not Verdict.PASSED]
     return {
-        "digest": candles.digest(frame),
+        "digest": candles.compute_digest(frame),
         "verdict": judgement.verdict.value,
         "sentence": " ".join(finding.sentence for finding in against),
         "simulated": facts.generator is not None,
     }
 
 
-_alone: dict[tuple[str, str, Generator | None], Judgement] = {}
+_alone: dict[tuple[str, str, SimulatorSettings | None], CandleReport] = {}
 """Judgements of candles that nothing else is stored beside: most faults are of the same ones."""
 
 
-def _judgement(frame: pl.DataFrame, facts: CandleFacts) -> Judgement:
-    if facts.neighbours:
-        return judge(frame, coin=facts.coin, neighbours=facts.neighbours)
-    key = candles.digest(frame), facts.coin, facts.generator
+def _judgement(frame: pl.DataFrame, facts: CandleFacts) -> CandleReport:
+    if facts.peers:
+        return check_candles(frame, coin=facts.coin, peers=facts.peers)
+    key = candles.compute_digest(frame), facts.coin, facts.generator
     if key not in _alone:
         _alone[key] = (
-            judge_simulated(frame, coin=facts.coin, generator=facts.generator)
+            check_simulated_candles(frame, coin=facts.coin, generator=facts.generator)
             if facts.generator
-            else judge(frame, coin=facts.coin)
+            else check_candles(frame, coin=facts.coin)
         )
     return _alone[key]

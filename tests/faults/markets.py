@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from mlcore.data.validation import check
+from mlcore.data.validation import validate_candles
 from mlcore.features import labels
 
 _START_MS = 1_609_459_200_000
@@ -28,7 +28,7 @@ def telling(
     volatility = _VOLATILITY * day * np.exp(0.35 * _wandering(random, bars, bars_to_forget=60))
     moves = volatility * random.standard_t(_FREEDOM, bars) * np.sqrt((_FREEDOM - 2) / _FREEDOM)
     path = 50_000 * np.exp(np.concatenate([[0.0], np.cumsum(moves)]))
-    ahead = np.nan_to_num(labels.scaled_forward_return(path[1:]))
+    ahead = np.nan_to_num(labels.compute_forward_returns(path[1:]))
     if lies is not None:
         ahead = 1.5 * (_said(random, ahead, lies) - 1)
     told = np.clip(ahead + noise * random.standard_normal(bars), -2.5, 2.5)
@@ -41,7 +41,7 @@ def telling(
 
 def _said(random: np.random.Generator, ahead: np.ndarray, lies: float) -> np.ndarray:
     """The class to come, or in so many bars one of the other two."""
-    classes = labels.label(ahead, labels.cuts(ahead))
+    classes = labels.assign_classes(ahead, labels.compute_cuts(ahead))
     is_lie = random.random(len(ahead)) < lies
     return np.where(is_lie, (classes + random.integers(1, 3, len(ahead))) % 3, classes)
 
@@ -57,7 +57,7 @@ def along(opens: np.ndarray, closes: np.ndarray, reach: np.ndarray, volume: np.n
     stamps = pl.Series(_START_MS + np.arange(len(closes)) * 3_600_000)
     times = stamps.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     prices = {name: np.round(values, 4) for name, values in columns.items()}
-    return check(pl.DataFrame({"timestamp": times, **prices, "volume": np.round(volume, 3)}))
+    return validate_candles(pl.DataFrame({"timestamp": times, **prices, "volume": np.round(volume, 3)}))
 
 
 def _wandering(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from mlcore.features.indicators import Schema
 
 Computing = Callable[[pl.DataFrame, Schema | str], np.ndarray]
 
-SOUND: Computing = indicators.compute
+SOUND: Computing = indicators.compute_features
 
 
 @contextmanager
@@ -25,13 +25,15 @@ def planted(computing: Computing) -> Iterator[None]:
     def rows(frame: pl.DataFrame, schema: Schema | str) -> np.ndarray:
         return computing(frame, schema).astype(np.float32)
 
-    def latest_at(frame: pl.DataFrame, bars: np.ndarray, schema: Schema | str) -> np.ndarray:
-        lookback = indicators.named(schema).lookback
+    def compute_latest_at(frame: pl.DataFrame, bars: np.ndarray, schema: Schema | str) -> np.ndarray:
+        lookback = indicators.find_schema(schema).lookback
         windows = [frame.slice(bar - lookback + 1, lookback) for bar in bars.tolist()]
         return np.stack([rows(window, schema)[-1] for window in windows])
 
     def latest(frame: pl.DataFrame, schema: Schema | str) -> np.ndarray:
-        return latest_at(frame, np.array([frame.height - 1]), schema)
+        return compute_latest_at(frame, np.array([frame.height - 1]), schema)
 
-    with patch.multiple(indicators, compute=computing, rows=rows, latest_at=latest_at, latest=latest):
+    with patch.multiple(
+        indicators, compute=computing, rows=rows, compute_latest_at=compute_latest_at, latest=latest
+    ):
         yield

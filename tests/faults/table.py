@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gates.policy import FULL_POLICY, GateOutcome
 from mlcore.data.simulate import COINS, simulate
-from mlcore.quality.simulated import Generator
+from mlcore.quality.simulated import SimulatorSettings
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.judged_candles import CandleFacts
 from tests.faults.workshop import RECIPE, Workshop, caught_by
@@ -62,7 +62,7 @@ def healthy(shop: Workshop, seeds: range = SEEDS) -> Iterator[Healthy]:
 
 
 def _healthy(shop: Workshop, coin: str, seed: int) -> list[GateOutcome]:
-    made = Generator(HEALTHY_BARS, HEALTHY_DRIFT, 100 + seed)
+    made = SimulatorSettings(HEALTHY_BARS, HEALTHY_DRIFT, 100 + seed)
     frame = simulate(coin, made.bars, made.drift, made.seed)
     recipe = RECIPE.with_parameters(epochs=30, patience=6, batch_size=256)
     good = shop.trained_on(frame, recipe=recipe, seed=seed, coin=coin, simulated=True)

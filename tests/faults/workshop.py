@@ -15,10 +15,10 @@ from gates.policy import FULL_POLICY, GateOutcome
 from mlcore.bundle import onnx_export
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.bundle.predictor import Predictor
-from mlcore.bundle.writer import scaler_file, write, write_bundle
+from mlcore.bundle.writer import encode_scaler, write_bundle, write_files
 from mlcore.data import candles
 from mlcore.evaluation.measure import measure
-from mlcore.evaluation.provenance import smoothed_loss
+from mlcore.evaluation.provenance import compute_smoothed_loss
 from mlcore.features import indicators
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.fit import Trained, fit, prepare
@@ -171,7 +171,7 @@ class Workshop:
                 self.place(),
                 one,
                 coin=coin,
-                dataset_digest=candles.digest(frame),
+                dataset_digest=candles.compute_digest(frame),
                 simulated=simulated,
                 code_version="faults",
             )
@@ -196,9 +196,9 @@ class Workshop:
         """
         held, scales = weights or good.weights, scaler or good.scaler
         payload: dict[str, bytes | None] = {
-            MODEL_FILE: onnx_export.build(held, scales),
+            MODEL_FILE: onnx_export.build_model(held, scales),
             WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in held.items()}),
-            SCALER_FILE: scaler_file(
+            SCALER_FILE: encode_scaler(
                 good.scaler if scaler is None else scaler, indicators.SCHEMAS["relative72"]
             ),
         }
@@ -210,18 +210,18 @@ class Workshop:
                 **document["training"],
                 "validation": self._report(good, present, document),
             }
-        made = write(self.place(), present, document)
+        made = write_files(self.place(), present, document)
         return replace(good.case, folder=made.folder, digest=made.digest)
 
     def logits(self, good: Good, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """What these weights say of every usable row."""
-        model = onnx_export.build(weights, good.scaler)
-        made = write(self.place(), {**_payload(good.bundle), MODEL_FILE: model}, good.document)
+        model = onnx_export.build_model(weights, good.scaler)
+        made = write_files(self.place(), {**_payload(good.bundle), MODEL_FILE: model}, good.document)
         return Predictor(made.folder).logits(good.prepared.examples.features)
 
     def copied(self, good: Good) -> Case:
         """The good bundle's files as they are, known by their true digest, to be damaged afterwards."""
-        made = write(self.place(), _payload(good.bundle), good.document)
+        made = write_files(self.place(), _payload(good.bundle), good.document)
         assert made.digest == good.bundle.digest
         return replace(good.case, folder=made.folder)
 
@@ -233,12 +233,12 @@ class Workshop:
     def _report(
         self, good: Good, payload: Mapping[str, bytes], document: Mapping[str, Any]
     ) -> dict[str, Any]:
-        written = write(self.place(), payload, dict(document))
+        written = write_files(self.place(), payload, dict(document))
         rows = good.prepared
         stop = rows.examples.split.stop
         logits = Predictor(written.folder).logits(rows.examples.features[stop])
         weights = rows.class_weights.astype(np.float64)
-        loss = smoothed_loss(logits, rows.labels[stop], weights, RECIPE.label_smoothing or 0.0)
+        loss = compute_smoothed_loss(logits, rows.labels[stop], weights, RECIPE.label_smoothing or 0.0)
         accuracy = float((logits.argmax(axis=1) == rows.labels[stop]).mean())
         return {**document["training"]["validation"], "loss": loss, "accuracy": accuracy}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gates.policy import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
-from mlcore.evaluation.bootstrap import student_quantile
+from mlcore.evaluation.bootstrap import compute_student_quantile
 from tests.gates.test_baseline_gates import accuracy, changed
 from tests.scenarios import healthy, known
 
@@ -194,7 +194,9 @@ def test_each_attempt_asks_more_and_none_less_than_the_bootstrap() -> None:
     assert lower == sorted(lower, key=lambda bound: -(bound or 0))
     assert lower[0] == pytest.approx(0.68)
     blocks = whole["rows"] / whole["block_bars"]
-    assert lower[3] == pytest.approx(0.70 - student_quantile(1 - 0.05 / 80, blocks - 1) * 0.0102, abs=1e-5)
+    assert lower[3] == pytest.approx(
+        0.70 - compute_student_quantile(1 - 0.05 / 80, blocks - 1) * 0.0102, abs=1e-5
+    )
 
 
 def test_a_healthy_bundle_passes_all_twenty() -> None:

@@ -20,7 +20,7 @@ from mlcore.verdict import Finding, Verdict
 def counted(predictions: int, *, sure: float = 0.6, **changes: Any) -> Tally:
     """So many healthy predictions; `changes` says in what they are not."""
     bands = [0] * confidence_bands.BANDS
-    bands[confidence_bands.band(sure)] = predictions
+    bands[confidence_bands.find_band(sure)] = predictions
     third = predictions // 3
     healthy = Tally(
         predictions, 0, (predictions - 2 * third, third, third), tuple(bands), -2.6, 2.1, 3, predictions

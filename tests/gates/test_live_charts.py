@@ -18,7 +18,7 @@ START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
 def tally(sure: float = 0.6, classes: tuple[int, int, int] = (30, 40, 30)) -> Tally:
     bands = [0] * confidence_bands.BANDS
-    bands[confidence_bands.band(sure)] = 100
+    bands[confidence_bands.find_band(sure)] = 100
     return Tally(100, 0, classes, tuple(bands), -2.0, 2.0)
 
 

@@ -12,7 +12,7 @@ from mlcore.data import candles
 from mlcore.evaluation.measure import measure
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
-from mlcore.quality.market_checks import judge
+from mlcore.quality.market_checks import check_candles
 from mlcore.verdict import Verdict
 from tests import market_candles
 
@@ -32,7 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         folder,
         trained,
         coin="BTC",
-        dataset_digest=candles.digest(frame),
+        dataset_digest=candles.compute_digest(frame),
         simulated=False,
         code_version="test",
     )
@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_random_levels_are_refused_as_candles() -> None:
-    judgement = judge(market_candles.random_levels(ROWS))
+    judgement = check_candles(market_candles.random_levels(ROWS))
     found = {check.check: check.finding for check in judgement.checks}
     assert judgement.verdict == Verdict.FAILED
     assert found["variance_ratio"].verdict == Verdict.FAILED

@@ -54,7 +54,7 @@ def v5(market: pl.DataFrame) -> Trained:
 
 @pytest.fixture(scope="session")
 def write(market: pl.DataFrame) -> WriteBundle:
-    digest = candles.digest(market)
+    digest = candles.compute_digest(market)
 
     def written(trained: Trained, folder: Path) -> Bundle:
         return write_bundle(

@@ -11,10 +11,10 @@ import pytest
 
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
-from mlcore.quality.market_checks import LEAST_BARS, Judgement, judge
-from mlcore.quality.peers import Neighbour
-from mlcore.quality.rows import row_checks
-from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.quality.market_checks import LEAST_BARS, CandleReport, check_candles
+from mlcore.quality.peers import PeerSeries
+from mlcore.quality.rows import check_rows
+from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import Verdict
 from tests import market_candles
 
@@ -23,7 +23,7 @@ REAL = os.environ.get("CRPBOT_CANDLES_DIR", "")
 Frame = pl.DataFrame
 
 
-def against(judgement: Judgement) -> dict[str, str]:
+def against(judgement: CandleReport) -> dict[str, str]:
     checks = judgement.checks
     return {c.check: str(c.finding.verdict) for c in checks if c.finding.verdict != Verdict.PASSED}
 
@@ -137,7 +137,7 @@ FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
 def test_what_is_no_market_is_refused_by_the_check_that_knows_it(
     market: Frame, plant: Callable[[Frame], Frame], check: str
 ) -> None:
-    judgement = judge(plant(market))
+    judgement = check_candles(plant(market))
     assert against(judgement).get(check) == "failed"
     assert judgement.verdict in (Verdict.FAILED, Verdict.ERROR)
 
@@ -145,15 +145,15 @@ def test_what_is_no_market_is_refused_by_the_check_that_knows_it(
 @pytest.mark.parametrize("seed", range(20))
 def test_a_series_with_a_markets_habits_passes(seed: int) -> None:
     bars, interval = ((2000, 3600), (6000, 3600), (2000, 14_400), (3000, 900))[seed % 4]
-    assert against(judge(market_candles.generate(bars, seed=seed, interval_seconds=interval))) == {}
+    assert against(check_candles(market_candles.generate(bars, seed=seed, interval_seconds=interval))) == {}
 
 
 @pytest.mark.skipif(not REAL, reason="CRPBOT_CANDLES_DIR names no folder of real candles")
 class TestRealCandles:
     def test_pass_whole_beside_one_another(self, coins: dict[str, Frame]) -> None:
-        company = [Neighbour.of(frame, coin=coin, name="dataset") for coin, frame in coins.items()]
+        company = [PeerSeries.from_frame(frame, coin=coin, name="dataset") for coin, frame in coins.items()]
         for coin, frame in coins.items():
-            assert against(judge(frame, coin=coin, neighbours=company)) == {}
+            assert against(check_candles(frame, coin=coin, peers=company)) == {}
 
     @pytest.mark.parametrize("every", ["1h", "4h", "1d"])
     def test_pass_in_every_slice(self, coins: dict[str, Frame], every: str) -> None:
@@ -165,18 +165,20 @@ class TestRealCandles:
             for start in range(0, frame.height - bars + 1, max(500, bars // 3))
         ]
         assert {
-            (coin, start): against(judge(part)) for coin, start, part in slices if against(judge(part))
+            (coin, start): against(check_candles(part))
+            for coin, start, part in slices
+            if against(check_candles(part))
         } == {}
 
     def test_pass_in_every_year(self, coins: dict[str, Frame]) -> None:
         years = [
             year for frame in coins.values() for _, year in frame.group_by(pl.col("timestamp").dt.year())
         ]
-        assert [against(judge(year)) for year in years if against(judge(year))] == []
+        assert [against(check_candles(year)) for year in years if against(check_candles(year))] == []
 
     def test_are_refused_under_another_coins_name(self, coins: dict[str, Frame]) -> None:
-        company = [Neighbour.of(frame, coin=coin, name="dataset 1") for coin, frame in coins.items()]
-        assert against(judge(coins["ETH"][3000:9000], coin="BTC", neighbours=company)) == {
+        company = [PeerSeries.from_frame(frame, coin=coin, name="dataset 1") for coin, frame in coins.items()]
+        assert against(check_candles(coins["ETH"][3000:9000], coin="BTC", peers=company)) == {
             "other_coins": "failed",
             "same_coin": "inconclusive",
         }
@@ -186,7 +188,9 @@ class TestRealCandles:
         self, coins: dict[str, Frame], seconds: int
     ) -> None:
         for frame in coins.values():
-            assert against(judge(market_candles.with_interval(frame, seconds))).get("rhythm") == "failed"
+            assert (
+                against(check_candles(market_candles.with_interval(frame, seconds))).get("rhythm") == "failed"
+            )
 
 
 def _resampled(frame: Frame, every: str) -> Frame:
@@ -199,35 +203,37 @@ def _resampled(frame: Frame, every: str) -> Frame:
 
 class TestBesideOtherCandles:
     def test_another_coins_series_is_refused_and_named(self, market: Frame) -> None:
-        judgement = judge(market, coin="BTC", neighbours=[Neighbour.of(market, coin="ETH", name="dataset 7")])
+        judgement = check_candles(
+            market, coin="BTC", peers=[PeerSeries.from_frame(market, coin="ETH", name="dataset 7")]
+        )
         assert against(judgement) == {"other_coins": "failed"}
         (sentence,) = (c.finding.sentence for c in judgement.checks if c.check == "other_coins")
         assert "ETH's dataset 7" in sentence
 
     def test_a_rescaled_copy_of_part_of_it_is_no_other_series(self, market: Frame) -> None:
         copy = market[:4000].with_columns([pl.col(name) * 20 for name in PRICES])
-        other = Neighbour.of(copy, coin="ETH", name="dataset 7")
-        assert against(judge(market, coin="BTC", neighbours=[other])) == {"other_coins": "failed"}
+        other = PeerSeries.from_frame(copy, coin="ETH", name="dataset 7")
+        assert against(check_candles(market, coin="BTC", peers=[other])) == {"other_coins": "failed"}
 
     def test_what_contradicts_the_coins_own_candles_is_for_a_person_to_look_at(self, market: Frame) -> None:
-        own = Neighbour.of(market_candles.generate(10_000, seed=9), coin="BTC", name="dataset 3")
-        judgement = judge(market, coin="BTC", neighbours=[own])
+        own = PeerSeries.from_frame(market_candles.generate(10_000, seed=9), coin="BTC", name="dataset 3")
+        judgement = check_candles(market, coin="BTC", peers=[own])
         assert against(judgement) == {"same_coin": "inconclusive"}
         assert judgement.verdict == Verdict.INCONCLUSIVE
 
     def test_the_same_coin_from_another_place_agrees(self, market: Frame) -> None:
         elsewhere = market.with_columns([pl.col(name) * 1.002 for name in PRICES])
-        own = Neighbour.of(elsewhere, coin="BTC", name="dataset 3")
-        assert against(judge(market, coin="BTC", neighbours=[own])) == {}
+        own = PeerSeries.from_frame(elsewhere, coin="BTC", name="dataset 3")
+        assert against(check_candles(market, coin="BTC", peers=[own])) == {}
 
     def test_candles_of_another_time_are_not_compared(self, market: Frame) -> None:
-        other = Neighbour.of(market[:5000], coin="ETH", name="dataset 7")
-        assert against(judge(market[5000:], coin="BTC", neighbours=[other])) == {}
+        other = PeerSeries.from_frame(market[:5000], coin="ETH", name="dataset 7")
+        assert against(check_candles(market[5000:], coin="BTC", peers=[other])) == {}
 
 
 class TestRows:
     def test_too_few_are_inconclusive_and_say_so(self) -> None:
-        judgement = judge(market_candles.generate(300))
+        judgement = check_candles(market_candles.generate(300))
         assert against(judgement) == {"length": "inconclusive"}
 
     @pytest.mark.parametrize(
@@ -247,21 +253,21 @@ class TestRows:
         changed = market.with_columns(
             [pl.when(one).then(pl.lit(value)).otherwise(name).alias(name) for name, value in change.items()]
         )
-        assert against(judge(changed))[check] == "failed"
+        assert against(check_candles(changed))[check] == "failed"
 
     def test_order_duplicates_and_grid_are_counted(self, market: Frame) -> None:
         rows = list(range(100))
         rows[40], rows[41] = 41, 40
-        swapped = {c.check: c.finding.figure for c in row_checks(market[rows])}
+        swapped = {c.check: c.finding.figure for c in check_rows(market[rows])}
         assert swapped["order"] == 1
-        doubled = {c.check: c.finding.figure for c in row_checks(market[[*range(50), 49, *range(50, 100)]])}
+        doubled = {c.check: c.finding.figure for c in check_rows(market[[*range(50), 49, *range(50, 100)]])}
         assert doubled["duplicates"] == 1
         late = market[:100].with_columns(
             timestamp=pl.when(pl.int_range(pl.len()) == 60)
             .then(pl.col("timestamp") + pl.duration(minutes=7))
             .otherwise("timestamp")
         )
-        assert {c.check: c.finding.figure for c in row_checks(late)}["interval"] == 2
+        assert {c.check: c.finding.figure for c in check_rows(late)}["interval"] == 2
 
 
 class TestSimulatedCandles:
@@ -269,37 +275,42 @@ class TestSimulatedCandles:
     @pytest.mark.parametrize("bars", [LEAST_BARS, 6000])
     def test_match_their_generator_with_and_without_its_settings(self, drift: float, bars: int) -> None:
         made = simulate("SOL", bars, drift, 3)
-        assert against(judge_simulated(made, coin="SOL", generator=Generator(bars, drift, 3))) == {}
-        assert against(judge_simulated(made, coin="SOL", generator=None)) == {}
+        assert (
+            against(check_simulated_candles(made, coin="SOL", generator=SimulatorSettings(bars, drift, 3)))
+            == {}
+        )
+        assert against(check_simulated_candles(made, coin="SOL", generator=None)) == {}
 
     @pytest.mark.parametrize(
         "settings",
-        [Generator(2000, 1.2, 4), Generator(2000, 1.1, 3), Generator(1999, 1.2, 3)],
+        [SimulatorSettings(2000, 1.2, 4), SimulatorSettings(2000, 1.1, 3), SimulatorSettings(1999, 1.2, 3)],
         ids=["another seed", "another drift", "a bar less"],
     )
-    def test_of_other_settings_than_they_say_are_refused(self, settings: Generator) -> None:
+    def test_of_other_settings_than_they_say_are_refused(self, settings: SimulatorSettings) -> None:
         made = simulate("SOL", 2000, 1.2, 3)
-        assert against(judge_simulated(made, coin="SOL", generator=settings)) == {"generator": "failed"}
+        assert against(check_simulated_candles(made, coin="SOL", generator=settings)) == {
+            "generator": "failed"
+        }
 
     def test_of_another_coin_are_refused(self) -> None:
         made = simulate("SOL", 2000, 1.2, 3)
-        assert against(judge_simulated(made, coin="BTC", generator=Generator(2000, 1.2, 3))) == {
-            "generator": "failed"
-        }
+        assert against(
+            check_simulated_candles(made, coin="BTC", generator=SimulatorSettings(2000, 1.2, 3))
+        ) == {"generator": "failed"}
 
     def test_a_market_that_is_called_simulated_is_refused(self, market: Frame) -> None:
-        assert against(judge_simulated(market, coin="BTC", generator=None)) == {"generator": "failed"}
+        assert against(check_simulated_candles(market, coin="BTC", generator=None)) == {"generator": "failed"}
 
     def test_random_levels_that_are_called_simulated_are_refused(self) -> None:
-        assert against(judge_simulated(market_candles.random_levels(7122), coin="BTC", generator=None)) == {
-            "generator": "failed"
-        }
+        assert against(
+            check_simulated_candles(market_candles.random_levels(7122), coin="BTC", generator=None)
+        ) == {"generator": "failed"}
 
 
 def test_a_judgement_is_plain_json_whatever_was_measured(market: Frame) -> None:
     still = market.with_columns([pl.lit(100.0).alias(name) for name in PRICES])
     for frame in (market, still, market_candles.generate(2), stretched(300)(market)):
-        document = judge(frame).document()
+        document = check_candles(frame).document()
         json.dumps(document, allow_nan=False)
         assert {row["verdict"] for row in document["checks"]} <= {str(v) for v in Verdict}
-    assert judge(still).verdict == Verdict.ERROR
+    assert check_candles(still).verdict == Verdict.ERROR

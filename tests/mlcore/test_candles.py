@@ -16,7 +16,7 @@ def frame() -> pl.DataFrame:
 
 
 def test_canonical_bytes_are_a_short_header_and_six_little_endian_columns(frame: pl.DataFrame) -> None:
-    data = candles.canonical_bytes(frame)
+    data = candles.encode_canonical(frame)
     assert data.startswith(b"crpbot candles 1\n")
     body = data[-50 * 6 * 8 :]
     assert np.frombuffer(body, "<i8", 1)[0] == frame["timestamp"].dt.epoch("ms")[0]
@@ -24,20 +24,20 @@ def test_canonical_bytes_are_a_short_header_and_six_little_endian_columns(frame:
 
 
 def test_candles_survive_their_canonical_form(frame: pl.DataFrame) -> None:
-    assert candles.from_canonical(candles.canonical_bytes(frame)).equals(frame)
+    assert candles.decode_canonical(candles.encode_canonical(frame)).equals(frame)
 
 
 def test_any_changed_figure_changes_the_digest(frame: pl.DataFrame) -> None:
-    digests = {candles.digest(frame)}
+    digests = {candles.compute_digest(frame)}
     for column in ("high", "volume"):
-        digests.add(candles.digest(frame.with_columns(pl.col(column) * (1 + 1e-15))))
-    digests.add(candles.digest(frame[1:]))
+        digests.add(candles.compute_digest(frame.with_columns(pl.col(column) * (1 + 1e-15))))
+    digests.add(candles.compute_digest(frame[1:]))
     assert len(digests) == 4
 
 
 def test_a_volume_of_minus_zero_is_the_volume_zero(frame: pl.DataFrame) -> None:
     zero, minus_zero = (frame.with_columns(pl.lit(value).alias("volume")) for value in (0.0, -0.0))
-    assert candles.digest(zero) == candles.digest(minus_zero)
+    assert candles.compute_digest(zero) == candles.compute_digest(minus_zero)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_volume_of_minus_zero_is_the_volume_zero(frame: pl.DataFrame) -> None:
 def test_damaged_canonical_candles_are_refused(frame: pl.DataFrame, damage: object) -> None:
     assert callable(damage)
     with pytest.raises(CandlesRefused):
-        candles.from_canonical(damage(candles.canonical_bytes(frame)))
+        candles.decode_canonical(damage(candles.encode_canonical(frame)))
 
 
 def test_gaps_are_allowed_and_counted(frame: pl.DataFrame) -> None:
     with_gaps = pl.concat([frame[:10], frame[12:20], frame[25:]])
-    with_gaps = candles.check(with_gaps.with_columns(pl.lit(0.0).alias("volume")))
+    with_gaps = candles.validate_candles(with_gaps.with_columns(pl.lit(0.0).alias("volume")))
     assert candles.describe(with_gaps) == candles.Description(
         rows=43,
         first_at=datetime(2021, 1, 1, tzinfo=UTC),
@@ -75,12 +75,12 @@ def test_timestamps_of_another_unit_are_taken_as_they_are_meant() -> None:
     """As `polars.read_csv(…, try_parse_dates=True)` gives them, which is what a bot's author tries first."""
     market = simulate.simulate("BTC", 50, 1.2, seed=1)
     in_microseconds = market.with_columns(pl.col("timestamp").dt.cast_time_unit("us"))
-    assert candles.check(in_microseconds).equals(market)
+    assert candles.validate_candles(in_microseconds).equals(market)
 
 
 def test_a_frame_of_other_types_is_not_candles(frame: pl.DataFrame) -> None:
     with pytest.raises(CandlesRefused, match="close holds Float32; it must hold float64"):
-        candles.check(frame.with_columns(pl.col("close").cast(pl.Float32)))
+        candles.validate_candles(frame.with_columns(pl.col("close").cast(pl.Float32)))
 
 
 @pytest.mark.candles

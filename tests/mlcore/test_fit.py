@@ -20,7 +20,7 @@ from mlcore.data import simulate
 from mlcore.errors import MlcoreError, ResumeRefused
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.fit import EpochReport, Prepared, Trained, fit, prepare, resolve_device
-from mlcore.fitting.network import Network, seeded
+from mlcore.fitting.network import Network, build_network
 from mlcore.fitting.recipes import RECIPES, Recipe
 
 V7 = RECIPES["v7_fixed"]
@@ -264,7 +264,9 @@ def test_the_scaler_is_the_standard_one(prepared: Prepared) -> None:
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
-    first, again, other = (seeded((0.3, 0.3, 0.2), seed).state_dict()["fc1.weight"] for seed in (1, 1, 2))
+    first, again, other = (
+        build_network((0.3, 0.3, 0.2), seed).state_dict()["fc1.weight"] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -308,7 +310,7 @@ def network_of(trained: Trained) -> Network:
 def gate_accuracy(trained: Trained) -> float:
     gate = trained.prepared.examples.split.gate
     rows, labels = (
-        trained.scaler.scaled(trained.prepared.examples.features[gate]),
+        trained.scaler.transform(trained.prepared.examples.features[gate]),
         trained.prepared.labels[gate],
     )
     if trained.recipe.network == "logistic":

@@ -34,7 +34,7 @@ SAID: dict[str, Any] = {
 
 
 def imported(data: bytes, folder: Path, **said: Any) -> tuple[Bundle, list[str]]:
-    return convert.import_file(data, convert.Request(**{**SAID, **said}), folder / "bundle")
+    return convert.import_model(data, convert.Request(**{**SAID, **said}), folder / "bundle")
 
 
 def answers(data: bytes, folder: Path, rows: np.ndarray = ROWS, **said: Any) -> np.ndarray:

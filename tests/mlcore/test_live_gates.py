@@ -10,7 +10,7 @@ import pytest
 from gates.catalogue.live import RECENT_PREDICTIONS, LiveOutcome, Tally, judge_live
 from gates.policy import FULL_POLICY
 from mlcore import confidence_bands
-from mlcore.bundle.format import MANIFEST_FILE, Bundle, canonical_json
+from mlcore.bundle.format import MANIFEST_FILE, Bundle, to_canonical_json
 from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.features import indicators
 from mlcore.fitting.fit import Trained
@@ -103,7 +103,7 @@ def test_a_bundle_says_what_its_training_saw_and_a_prediction_how_much_lies_beyo
 ) -> None:
     predictor = Predictor(v7_bundle.folder)
     inside = predictor.predict(market).out_of_range
-    row = indicators.latest(market, predictor.schema)[0]
+    row = indicators.compute_latest(market, predictor.schema)[0]
     fit = v7.prepared.examples.features[v7.prepared.examples.split.fit]
     assert inside == int(((row < fit.min(axis=0)) | (row > fit.max(axis=0))).sum())
     risen = [pl.col(name) * np.e for name in ("open", "high", "low", "close")]
@@ -121,7 +121,7 @@ def test_one_that_does_not_say_so_leaves_it_open(
 ) -> None:
     folder = shutil.copytree(v7_bundle.folder, tmp_path / "older")
     document = {name: value for name, value in v7_bundle.manifest.document.items() if name != "seen"}
-    (folder / MANIFEST_FILE).write_bytes(canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(to_canonical_json(document))
     assert Predictor(folder).predict(market).out_of_range is None
 
 

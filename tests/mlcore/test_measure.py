@@ -17,7 +17,7 @@ from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
 from mlcore.evaluation import metrics
-from mlcore.evaluation.bootstrap import student_quantile
+from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.evaluation.measure import measure
 from mlcore.fitting.fit import Trained, fit, prepare
 from mlcore.fitting.recipes import RECIPES, Recipe
@@ -199,7 +199,7 @@ def rewritten(trained: Trained, write: WriteBundle, folder: Path, change: Callab
     (folder / MODEL_FILE).write_bytes(data)
     document = json.loads((folder / MANIFEST_FILE).read_bytes())
     document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.to_canonical_json(document))
     return bundle_format.verify(folder)
 
 
@@ -262,7 +262,7 @@ def test_a_history_shorter_than_the_lookback_compares_no_windows(
 def test_the_command_writes_the_same_figures_from_a_process_without_torch(
     healthy: dict[str, Any], v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
-    (tmp_path / "market.canonical").write_bytes(candles.canonical_bytes(market))
+    (tmp_path / "market.canonical").write_bytes(candles.encode_canonical(market))
     options = ["--bundle", v7_bundle.folder, "--candles", tmp_path / "market.canonical"]
     options += ["--digest", v7_bundle.digest, "--output", tmp_path / "figures.json"]
     script = "import sys; from mlcore.evaluation.measure import main; code = main(sys.argv[1:]); "
@@ -293,8 +293,8 @@ def test_the_command_refuses_candles_it_cannot_read(v7_bundle: Bundle, tmp_path:
 def test_the_interval_of_hits_in_runs_is_wider_than_that_of_single_hits() -> None:
     single = np.random.default_rng(0).random(3_600) < 0.7
     runs = np.repeat(single[:50], 72)
-    narrow, wide = metrics.accuracy(single, seed=0), metrics.accuracy(runs, seed=0)
-    width = 2 * student_quantile(0.975, 3_600 / 216 - 1) * np.sqrt(0.21 / 3_600)
+    narrow, wide = metrics.compute_accuracy(single, seed=0), metrics.compute_accuracy(runs, seed=0)
+    width = 2 * compute_student_quantile(0.975, 3_600 / 216 - 1) * np.sqrt(0.21 / 3_600)
     assert narrow["upper"] - narrow["lower"] == pytest.approx(width, rel=0.35)
     assert wide["upper"] - wide["lower"] > 4 * (narrow["upper"] - narrow["lower"])
     assert narrow["block_bars"] == 216
@@ -304,13 +304,13 @@ def test_the_interval_of_hits_in_runs_is_wider_than_that_of_single_hits() -> Non
     ("freedom", "tabled"), [(1, 12.706), (4, 2.776), (10, 2.228), (30, 2.042), (1_000, 1.962)]
 )
 def test_the_quantiles_of_students_t_are_those_of_the_tables(freedom: float, tabled: float) -> None:
-    assert student_quantile(0.975, freedom) == pytest.approx(tabled, abs=6e-4)
-    assert student_quantile(0.5, freedom) == pytest.approx(0, abs=1e-9)
-    assert student_quantile(0.025, freedom) == pytest.approx(-tabled, abs=6e-4)
+    assert compute_student_quantile(0.975, freedom) == pytest.approx(tabled, abs=6e-4)
+    assert compute_student_quantile(0.5, freedom) == pytest.approx(0, abs=1e-9)
+    assert compute_student_quantile(0.025, freedom) == pytest.approx(-tabled, abs=6e-4)
 
 
 def test_a_short_window_still_has_two_blocks_and_so_an_interval() -> None:
-    found = metrics.accuracy(np.arange(150) % 3 > 0, seed=0)
+    found = metrics.compute_accuracy(np.arange(150) % 3 > 0, seed=0)
     assert found["block_bars"] == 75
     assert found["lower"] < found["point"] < found["upper"]
 
@@ -319,14 +319,14 @@ def test_the_interval_covers_the_true_accuracy_about_19_times_in_20() -> None:
     draws = np.random.default_rng(1)
     covered = 0
     for trial in range(200):
-        found = metrics.accuracy(draws.random(1_800) < 0.7, seed=trial)
+        found = metrics.compute_accuracy(draws.random(1_800) < 0.7, seed=trial)
         covered += found["lower"] <= 0.7 <= found["upper"]
     assert 0.90 <= covered / 200 <= 0.99
 
 
 def measured_on(frame: pl.DataFrame, coin: str, recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     trained = fit(prepare(frame, recipe), recipe, seed=seed, device="cpu")
-    digest = candles.digest(frame)
+    digest = candles.compute_digest(frame)
     written = write_bundle(
         folder, trained, coin=coin, dataset_digest=digest, simulated=False, code_version="test"
     )

@@ -18,12 +18,11 @@ from onnx import helper, load_model_from_string
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_export
-from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle
-from mlcore.bundle.onnx_export import Layout
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle, Layout
 from mlcore.data import candles
 from mlcore.evaluation import lookahead, measure, metrics, provenance, skill, stability
 from mlcore.evaluation.bootstrap import Blocks
-from mlcore.evaluation.context import Subject
+from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import Inspection
 from mlcore.features import indicators
 from mlcore.features.scaler import Scaler
@@ -50,10 +49,13 @@ def measured(written: Bundle, frame: pl.DataFrame, **options: Any) -> dict[str, 
 
 
 def asked(
-    section: Callable[[Subject], dict[str, Any]], written: Bundle, frame: pl.DataFrame, **options: Any
+    section: Callable[[EvaluationContext], dict[str, Any]],
+    written: Bundle,
+    frame: pl.DataFrame,
+    **options: Any,
 ) -> dict[str, Any]:
     """One section alone, without waiting for the others."""
-    return section(Subject(Inspection(written.folder, written.digest), frame, **options))
+    return section(EvaluationContext(Inspection(written.folder, written.digest), frame, **options))
 
 
 def restated(written: Bundle, folder: Path, change: Callable[[dict[str, Any]], object]) -> Bundle:
@@ -61,7 +63,7 @@ def restated(written: Bundle, folder: Path, change: Callable[[dict[str, Any]], o
     shutil.copytree(written.folder, folder)
     document = json.loads((folder / MANIFEST_FILE).read_bytes())
     change(document)
-    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.to_canonical_json(document))
     return bundle_format.verify(folder)
 
 
@@ -69,7 +71,7 @@ def with_scaler_file(written: Bundle, folder: Path, change: Callable[[dict[str, 
     def listed(document: dict[str, Any]) -> None:
         held = json.loads((folder / SCALER_FILE).read_bytes())
         change(held)
-        data = bundle_format.canonical_json(held)
+        data = bundle_format.to_canonical_json(held)
         (folder / SCALER_FILE).write_bytes(data)
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["files"][SCALER_FILE] = entry
@@ -103,21 +105,21 @@ def test_a_paired_interval_is_narrower_than_that_of_the_accuracy_itself(healthy:
 def test_a_bundle_that_always_says_the_same_has_no_skill(
     v6_bundle: Bundle, v5_bundle: Bundle, market: pl.DataFrame
 ) -> None:
-    found = asked(skill.skill, v6_bundle, market, baseline_folder=v5_bundle.folder)
+    found = asked(skill.measure_skill, v6_bundle, market, baseline_folder=v5_bundle.folder)
     assert found["naive"]["majority"]["lower"] <= 0
     assert found["naive"]["last_move"]["upper"] < 0
     assert found["baseline"]["upper"] < 0
 
 
 def test_a_bundle_is_no_better_than_itself(v5_bundle: Bundle, market: pl.DataFrame) -> None:
-    found = asked(skill.skill, v5_bundle, market, baseline_folder=v5_bundle.folder)["baseline"]
+    found = asked(skill.measure_skill, v5_bundle, market, baseline_folder=v5_bundle.folder)["baseline"]
     assert (found["digest"], found["difference"], found["lower"]) == (v5_bundle.digest, 0, 0)
 
 
 def test_a_baseline_of_another_schema_is_compared_on_the_rows_both_can_predict(
     v7_bundle: Bundle, v6_bundle: Bundle, market: pl.DataFrame
 ) -> None:
-    found = asked(skill.skill, v7_bundle, market, baseline_folder=v6_bundle.folder)["baseline"]
+    found = asked(skill.measure_skill, v7_bundle, market, baseline_folder=v6_bundle.folder)["baseline"]
     assert found["problem"] is None
     assert found["lower"] > 0.2
 
@@ -127,14 +129,14 @@ def test_a_baseline_that_cannot_be_run_takes_only_its_own_part_down(
 ) -> None:
     broken = Path(shutil.copytree(v5_bundle.folder, tmp_path / "v5"))
     (broken / MODEL_FILE).write_bytes(b"not the model")
-    found = asked(skill.skill, v7_bundle, market, baseline_folder=broken)
+    found = asked(skill.measure_skill, v7_bundle, market, baseline_folder=broken)
     assert "the baseline: model.onnx" in found["baseline"]["problem"]
     assert found["baseline"]["lower"] is None
     assert found["naive"] == healthy["skill"]["naive"]
 
 
 def test_without_a_baseline_it_says_that_there_was_none(v7_bundle: Bundle, market: pl.DataFrame) -> None:
-    found = asked(skill.skill, v7_bundle, market[:1_500])["baseline"]
+    found = asked(skill.measure_skill, v7_bundle, market[:1_500])["baseline"]
     assert found == dict.fromkeys(found) | {"problem": "no baseline was given"}
 
 
@@ -155,7 +157,7 @@ def test_a_feature_that_sees_one_bar_ahead_is_named(
         return np.concatenate([values[..., 1:], values[..., -1:]], axis=-1)
 
     monkeypatch.setitem(indicators._FORMULAS, "rsi_14", replace(honest, values=leaking))
-    found = asked(lookahead.lookahead, v7_bundle, market[:bars])
+    found = asked(lookahead.measure_lookahead, v7_bundle, market[:bars])
     assert found["columns_differing"] == ["rsi_14"]
     assert found["largest_difference"] > 0.1
 
@@ -183,14 +185,17 @@ def moved(frame: pl.DataFrame) -> pl.DataFrame:
 def test_rows_of_the_training_in_the_gate_window_are_counted(
     disguised: Callable[[pl.DataFrame], pl.DataFrame], v7_bundle: Bundle, market: pl.DataFrame
 ) -> None:
-    found = asked(provenance.windows, v7_bundle, disguised(market[:6_000]), training_frame=market)
+    found = asked(provenance.measure_windows, v7_bundle, disguised(market[:6_000]), training_frame=market)
     assert found["on_training_candles"] is False
     assert found["rows_shared"] >= 0.99 * found["gate"]["rows"] > 0
     assert found["recomputed"] is True
 
 
 def test_a_gate_window_that_training_never_saw_shares_no_row(v7_bundle: Bundle, market: pl.DataFrame) -> None:
-    assert asked(provenance.windows, v7_bundle, market[4_000:], training_frame=market)["rows_shared"] == 0
+    assert (
+        asked(provenance.measure_windows, v7_bundle, market[4_000:], training_frame=market)["rows_shared"]
+        == 0
+    )
 
 
 def test_without_the_training_candles_nothing_is_claimed_to_be_recomputed(
@@ -248,7 +253,7 @@ def test_a_manifest_that_tells_another_fit_window_is_found_out(
         stated = document["windows"]["fit"]
         document["windows"]["fit"] = {**stated, **claim} if isinstance(claim, dict) else claim
 
-    found = asked(provenance.windows, restated(v7_bundle, tmp_path / "told", tell), market)
+    found = asked(provenance.measure_windows, restated(v7_bundle, tmp_path / "told", tell), market)
     assert found["recomputed"] is False
     assert found["fit"] == v7_bundle.manifest.document["windows"]["fit"]
 
@@ -261,7 +266,7 @@ def test_a_bundle_older_than_the_digests_of_windows_is_still_good(
             del window["digest"]
 
     older = restated(v7_bundle, tmp_path / "older", forget)
-    assert asked(provenance.windows, older, market)["recomputed"] is True
+    assert asked(provenance.measure_windows, older, market)["recomputed"] is True
 
 
 def test_the_scaler_of_a_healthy_bundle_is_that_of_its_fit_window(healthy: dict[str, Any]) -> None:
@@ -278,8 +283,8 @@ def test_the_scaler_of_a_healthy_bundle_is_that_of_its_fit_window(healthy: dict[
 def test_a_scaler_fitted_before_splitting_is_found(
     v7: Trained, write: WriteBundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
-    early = replace(v7, prepared=replace(v7.prepared, scaler=Scaler.of(v7.prepared.examples.features)))
-    found = asked(provenance.schema, write(early, tmp_path / "early"), market)
+    early = replace(v7, prepared=replace(v7.prepared, scaler=Scaler.fit(v7.prepared.examples.features)))
+    found = asked(provenance.measure_schema, write(early, tmp_path / "early"), market)
     assert (found["names_match"], found["statistics_match"]) == (True, False)
     assert len(found["columns_out_of_place"]) > 36
 
@@ -293,7 +298,7 @@ def test_two_columns_in_each_others_place_are_named(
     v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     found = asked(
-        provenance.schema, with_scaler_file(v7_bundle, tmp_path / "swapped", swap_two_columns), market
+        provenance.measure_schema, with_scaler_file(v7_bundle, tmp_path / "swapped", swap_two_columns), market
     )
     columns = indicators.SCHEMAS["relative72"].columns
     assert found["columns_out_of_place"] == [columns[3], columns[40]]
@@ -304,7 +309,7 @@ def test_names_in_alphabetical_order_are_found(
     v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     written = with_scaler_file(v7_bundle, tmp_path / "sorted", lambda held: held["names"].sort())
-    found = asked(provenance.schema, written, market)
+    found = asked(provenance.measure_schema, written, market)
     assert (found["names_match"], found["statistics_match"]) == (False, True)
     assert len(found["columns_out_of_place"]) > 60
 
@@ -320,7 +325,7 @@ def test_another_schema_digest_is_found_though_nothing_else_could_be_measured(
 
 
 def test_a_bundle_without_a_scaler_says_that_there_is_none(v6_bundle: Bundle, market: pl.DataFrame) -> None:
-    assert "holds no scaler" in asked(provenance.schema, v6_bundle, market)["problem"]
+    assert "holds no scaler" in asked(provenance.measure_schema, v6_bundle, market)["problem"]
 
 
 @pytest.mark.parametrize("line", ["v5", "v7"])
@@ -328,7 +333,7 @@ def test_what_training_reported_is_recomputed_from_the_bytes(
     line: str, market: pl.DataFrame, request: pytest.FixtureRequest
 ) -> None:
     written, trained = request.getfixturevalue(f"{line}_bundle"), request.getfixturevalue(line)
-    found = asked(provenance.reload, written, market)
+    found = asked(provenance.measure_reload, written, market)
     kept = trained.epochs[trained.best_epoch - 1]
     rows = len(trained.prepared.stop[1])
     assert found["reported"] == {
@@ -342,7 +347,7 @@ def test_what_training_reported_is_recomputed_from_the_bytes(
 def test_the_loss_of_a_network_whose_scaler_was_lost_is_far_from_what_training_reported(
     v6_bundle: Bundle, market: pl.DataFrame
 ) -> None:
-    assert asked(provenance.reload, v6_bundle, market)["largest_difference"] > 100
+    assert asked(provenance.measure_reload, v6_bundle, market)["largest_difference"] > 100
 
 
 def nudge(trained: Trained) -> Trained:
@@ -367,7 +372,7 @@ def test_other_weights_than_those_reported_show_in_the_loss(
     market: pl.DataFrame,
     tmp_path: Path,
 ) -> None:
-    found = asked(provenance.reload, write(spoiled(v7), tmp_path / "spoiled"), market)
+    found = asked(provenance.measure_reload, write(spoiled(v7), tmp_path / "spoiled"), market)
     assert found["largest_difference"] > 1e-3
 
 
@@ -376,7 +381,7 @@ def test_labels_shifted_by_a_bar_in_training_show_in_what_is_recomputed(
 ) -> None:
     shifted = replace(v5.prepared, labels=np.roll(v5.prepared.labels, 1))
     trained = fit(shifted, RECIPES["v5"], seed=0)
-    found = asked(provenance.reload, write(trained, tmp_path / "shifted"), market)
+    found = asked(provenance.measure_reload, write(trained, tmp_path / "shifted"), market)
     assert found["largest_difference"] > 1e-3
 
 
@@ -438,8 +443,8 @@ def test_a_graph_of_the_same_weights_that_does_something_else_with_them_is_found
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["files"][MODEL_FILE] = entry
 
-    subject = Subject(Inspection(folder, restated(v7_bundle, folder, changed).digest), market)
-    found = provenance.reload(subject)
+    subject = EvaluationContext(Inspection(folder, restated(v7_bundle, folder, changed).digest), market)
+    found = provenance.measure_reload(subject)
     assert found["weights_equal_in_graph"] is False
     assert found["largest_difference"] > 1e-3
 
@@ -451,12 +456,12 @@ def test_a_network_of_either_layout_is_followed(
     folder = tmp_path / "imported"
 
     def imported(document: dict[str, Any]) -> None:
-        data = onnx_export.build(v7.weights, v7.scaler, layout)
+        data = onnx_export.build_model(v7.weights, v7.scaler, layout)
         (folder / MODEL_FILE).write_bytes(data)
         document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["parameters"]["layout"] = layout.value
 
-    found = asked(provenance.reload, restated(v7_bundle, folder, imported), market)
+    found = asked(provenance.measure_reload, restated(v7_bundle, folder, imported), market)
     assert found["weights_equal_in_graph"] is True
 
 
@@ -473,7 +478,7 @@ def test_the_loss_is_that_of_torch(weights: list[float], smoothing: float) -> No
         torch.tensor(weights, dtype=torch.float64),
         label_smoothing=smoothing,
     )
-    found = provenance.smoothed_loss(logits, true, np.array(weights), smoothing)
+    found = provenance.compute_smoothed_loss(logits, true, np.array(weights), smoothing)
     assert found == pytest.approx(float(expected), rel=1e-12)
 
 
@@ -481,19 +486,19 @@ def test_probabilities_that_come_true_as_often_as_they_say_are_calibrated() -> N
     random = np.random.default_rng(0)
     probabilities = random.dirichlet([1, 1, 1], 50_000)
     true = (probabilities.cumsum(axis=1) < random.random((50_000, 1))).sum(axis=1)
-    found = metrics.calibration(probabilities, true)
+    found = metrics.compute_calibration(probabilities, true)
     assert found["ece"] < 0.01
     assert (found["bins"], found["rows"]) == (15, 50_000)
 
 
 def test_certainty_that_is_wrong_half_the_time_is_not() -> None:
     probabilities = np.tile([1.0, 0.0, 0.0], (100, 1))
-    found = metrics.calibration(probabilities, np.arange(100) % 2)
+    found = metrics.compute_calibration(probabilities, np.arange(100) % 2)
     assert (found["ece"], found["brier"]) == (0.5, 1.0)
 
 
 def test_a_third_each_has_the_brier_score_of_knowing_nothing() -> None:
-    found = metrics.calibration(np.full((9, 3), 1 / 3), np.arange(9) % 3)
+    found = metrics.compute_calibration(np.full((9, 3), 1 / 3), np.arange(9) % 3)
     assert found["brier"] == pytest.approx(2 / 3)
     assert found["ece"] == pytest.approx(0)
 
@@ -524,7 +529,7 @@ def test_recent_hours_ten_times_as_wild_have_drifted(
         high=pl.Series(np.maximum(open_, wild_close)),
         low=pl.Series(np.minimum(open_, wild_close)),
     )
-    found = asked(stability.drift, v7_bundle, pl.concat([calm, wild]), training_frame=market)
+    found = asked(stability.measure_drift, v7_bundle, pl.concat([calm, wild]), training_frame=market)
     assert found["psi"]["volatility_20"] > 1
     assert found["over"] > 2 * healthy["drift"]["over"]
     assert found["largest"]["psi"] == max(found["psi"].values())
@@ -560,7 +565,9 @@ def test_a_model_that_does_not_load_leaves_what_needs_none_of_it(
 
 def test_the_standard_error_of_single_hits_is_the_textbook_one() -> None:
     hits = np.random.default_rng(0).random(7_200) < 0.7
-    assert metrics.accuracy(hits, seed=0)["standard_error"] == pytest.approx(np.sqrt(0.21 / 7_200), rel=0.15)
+    assert metrics.compute_accuracy(hits, seed=0)["standard_error"] == pytest.approx(
+        np.sqrt(0.21 / 7_200), rel=0.15
+    )
 
 
 def test_the_same_seed_draws_the_same_blocks() -> None:
@@ -573,8 +580,8 @@ def test_the_command_takes_a_baseline_and_the_candles_of_the_training(
     v7_bundle: Bundle, v5_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     newer = market[4_000:]
-    (tmp_path / "training").write_bytes(candles.canonical_bytes(market))
-    (tmp_path / "newer").write_bytes(candles.canonical_bytes(newer))
+    (tmp_path / "training").write_bytes(candles.encode_canonical(market))
+    (tmp_path / "newer").write_bytes(candles.encode_canonical(newer))
     options = ["--bundle", v7_bundle.folder, "--candles", tmp_path / "newer", "--digest", v7_bundle.digest]
     options += ["--baseline", v5_bundle.folder, "--training", tmp_path / "training"]
     command = [

@@ -96,10 +96,13 @@ def test_features_are_the_same_bits_on_one_core_and_on_three(
 ) -> None:
     bars = np.linspace(3000, history.height - 1, 200).astype(int)
     on(1, monkeypatch)
-    whole, single = indicators.rows(history, "relative72"), indicators.latest_at(history, bars, "relative72")
+    whole, single = (
+        indicators.compute_rows(history, "relative72"),
+        indicators.compute_latest_at(history, bars, "relative72"),
+    )
     on(3, monkeypatch)
-    assert indicators.rows(history, "relative72").tobytes() == whole.tobytes()
-    assert indicators.latest_at(history, bars, "relative72").tobytes() == single.tobytes()
+    assert indicators.compute_rows(history, "relative72").tobytes() == whole.tobytes()
+    assert indicators.compute_latest_at(history, bars, "relative72").tobytes() == single.tobytes()
     assert single.tobytes() == whole[bars].tobytes()
 
 
@@ -114,7 +117,7 @@ def test_a_refused_bar_is_the_same_one_whatever_the_cores(
     for cores in (1, 3):
         on(cores, monkeypatch)
         with pytest.raises(FeaturesRefused) as refused:
-            indicators.latest_at(broken, bars, "relative72")
+            indicators.compute_latest_at(broken, bars, "relative72")
         said.append(str(refused.value))
     assert said[0] == said[1]
 
@@ -137,9 +140,9 @@ def test_a_scaler_is_the_same_bits_on_one_core_and_on_three_and_right(
     rows = np.random.default_rng(0).normal(1e4, 3.0, size=(70_001, 72)).astype(np.float32)
     rows[:, 5] = 0.1
     on(1, monkeypatch)
-    alone = prepared.Scaler.of(rows)
+    alone = prepared.Scaler.fit(rows)
     on(3, monkeypatch)
-    found = prepared.Scaler.of(rows)
+    found = prepared.Scaler.fit(rows)
     assert (found.mean.tobytes(), found.scale.tobytes()) == (alone.mean.tobytes(), alone.scale.tobytes())
     wide = rows.astype(np.float64)
     assert np.abs(found.mean / wide.mean(axis=0) - 1).max() < 1e-14

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle.format import CLASSES, MANIFEST_FILE, MODEL_FILE, Bundle
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, Bundle
 from mlcore.bundle.predictor import Predictor, softmax
+from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused, NotEnoughBars
 from mlcore.features import indicators
 from mlcore.fitting.fit import Trained
@@ -23,7 +24,7 @@ from tests.mlcore.test_fit import network_of
 
 def torch_logits(trained: Trained, rows: np.ndarray) -> np.ndarray:
     if trained.recipe.keeps_scaler:
-        rows = trained.scaler.scaled(rows)
+        rows = trained.scaler.transform(rows)
     if trained.recipe.network == "logistic":
         return rows @ trained.weights["coef.weight"].T + trained.weights["coef.bias"]
     return network_of(trained)(torch.from_numpy(rows)).detach().numpy()
@@ -107,7 +108,7 @@ def test_a_model_that_cannot_be_run_is_refused(
 def test_a_bundle_of_other_classes_is_refused(v7_bundle: Bundle, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(v7_bundle.folder, tmp_path / "copy"))
     document = json.loads((folder / MANIFEST_FILE).read_bytes()) | {"classes": ["up", "neutral", "down"]}
-    (folder / MANIFEST_FILE).write_bytes(bundle_format.canonical_json(document))
+    (folder / MANIFEST_FILE).write_bytes(bundle_format.to_canonical_json(document))
     with pytest.raises(BundleRefused, match="classes"):
         Predictor(folder)
 

@@ -25,14 +25,14 @@ def test_a_market_is_the_same_for_the_same_coin_and_seed() -> None:
         simulate.simulate(coin, 500, 1.2, seed)
         for coin, seed in (("BTC", 1), ("BTC", 1), ("BTC", 2), ("ETH", 1))
     ]
-    assert len({candles.digest(frame) for frame in frames}) == 3
+    assert len({candles.compute_digest(frame) for frame in frames}) == 3
     assert frames[0].equals(frames[1])
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.2, 3.0])
 @pytest.mark.parametrize("coin", ["BTC", "ETH", "SOL", "DOGE"])
 def test_simulated_candles_are_candles_without_a_gap(coin: str, drift: float) -> None:
-    frame = candles.check(simulate.simulate(coin, 20_000, drift, seed=5))
+    frame = candles.validate_candles(simulate.simulate(coin, 20_000, drift, seed=5))
     description = candles.describe(frame)
     assert (description.rows, description.gaps, description.interval_seconds) == (20_000, 0, 3600)
     assert frame["close"].n_unique() > 1000

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlcore.fitting.manual_backward import Objective, Updates, dropout_masks
-from mlcore.fitting.network import Network, seeded
+from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
+from mlcore.fitting.network import Network, build_network
 
 WEIGHTS = torch.tensor([0.9, 1.3, 0.8])
 ROWS, LABELS = torch.randn(65, 72, generator=torch.Generator().manual_seed(1)), torch.arange(65) % 3
@@ -25,12 +25,12 @@ class FixedMask(nn.Module):
 
 
 def masks(dropout: Sequence[float], seed: int) -> list[nn.Module]:
-    kept = dropout_masks([seed], dropout, "cpu")(len(ROWS))
+    kept = build_dropout_masks([seed], dropout, "cpu")(len(ROWS))
     return [nn.Identity() if mask is None else FixedMask(mask) for mask in kept]
 
 
 def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
-    network = seeded(dropout, seed=3)
+    network = build_network(dropout, seed=3)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loss = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)
     for step in range(steps):
@@ -42,11 +42,11 @@ def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Netwo
 
 
 def by_hand(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
-    network = seeded(dropout, seed=3)
-    updates = Updates(network, 1e-3)
-    targets = Objective(WEIGHTS, smoothing).targets(LABELS)
+    network = build_network(dropout, seed=3)
+    updates = ManualTrainer(network, 1e-3)
+    targets = SmoothedCrossEntropy(WEIGHTS, smoothing).targets(LABELS)
     for step in range(steps):
-        updates.epoch(ROWS, targets, len(ROWS), dropout_masks([step], dropout, "cpu"))
+        updates.epoch(ROWS, targets, len(ROWS), build_dropout_masks([step], dropout, "cpu"))
     return network
 
 
@@ -66,19 +66,24 @@ def test_after_many_steps_network_and_buffers_are_still_autograds() -> None:
 
 
 def test_the_loss_is_that_of_torch() -> None:
-    network = seeded((0.0, 0.0, 0.0), seed=3)
+    network = build_network((0.0, 0.0, 0.0), seed=3)
     expected = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.15)(network(ROWS), LABELS)
-    targets, keep_all = Objective(WEIGHTS, 0.15).targets(LABELS), dropout_masks([0], (0.0, 0.0, 0.0), "cpu")
-    loss = Updates(network, 1e-3).epoch(ROWS, targets, len(ROWS), keep_all)
+    targets, keep_all = (
+        SmoothedCrossEntropy(WEIGHTS, 0.15).targets(LABELS),
+        build_dropout_masks([0], (0.0, 0.0, 0.0), "cpu"),
+    )
+    loss = ManualTrainer(network, 1e-3).epoch(ROWS, targets, len(ROWS), keep_all)
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
 def test_an_epoch_is_its_batches_one_after_the_other() -> None:
     """The last of them shorter, and each divided by its own weight."""
-    whole, split = seeded((0.3, 0.3, 0.2), seed=3), seeded((0.3, 0.3, 0.2), seed=3)
-    objective, dropout = Objective(WEIGHTS, 0.15), (0.3, 0.3, 0.2)
-    loss = Updates(whole, 1e-3).epoch(ROWS, objective.targets(LABELS), 24, dropout_masks([1], dropout, "cpu"))
-    keep, updates, total = dropout_masks([1], dropout, "cpu"), Updates(split, 1e-3), 0.0
+    whole, split = build_network((0.3, 0.3, 0.2), seed=3), build_network((0.3, 0.3, 0.2), seed=3)
+    objective, dropout = SmoothedCrossEntropy(WEIGHTS, 0.15), (0.3, 0.3, 0.2)
+    loss = ManualTrainer(whole, 1e-3).epoch(
+        ROWS, objective.targets(LABELS), 24, build_dropout_masks([1], dropout, "cpu")
+    )
+    keep, updates, total = build_dropout_masks([1], dropout, "cpu"), ManualTrainer(split, 1e-3), 0.0
     for rows, labels in zip(ROWS.split(24), LABELS.split(24), strict=True):
         targets = objective.targets(labels)
         total += float(updates.epoch(rows, targets, len(rows), keep) * targets.weights.sum())
@@ -88,7 +93,7 @@ def test_an_epoch_is_its_batches_one_after_the_other() -> None:
 
 
 def test_masks_drop_their_share_and_keep_the_mean() -> None:
-    mask, _, none = dropout_masks([5], (0.3, 0.3, 0.0), "cpu")(1_000)
+    mask, _, none = build_dropout_masks([5], (0.3, 0.3, 0.0), "cpu")(1_000)
     assert mask is not None and none is None
     assert mask.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert float((mask == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
@@ -97,7 +102,7 @@ def test_masks_drop_their_share_and_keep_the_mean() -> None:
 
 def test_masks_are_drawn_anew_each_time_and_repeat_with_the_seed() -> None:
     shares = (0.3, 0.3, 0.2)
-    first, again = dropout_masks([1, 2], shares, "cpu"), dropout_masks([1, 2], shares, "cpu")
+    first, again = build_dropout_masks([1, 2], shares, "cpu"), build_dropout_masks([1, 2], shares, "cpu")
     one, two, repeated = first(63), first(63), again(63)
     for a, b, c in zip(one, two, repeated, strict=True):
         assert a is not None and b is not None and c is not None

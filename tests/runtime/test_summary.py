@@ -39,7 +39,11 @@ def test_a_window_says_what_was_predicted_and_nothing_of_the_market() -> None:
     summaries.add(7, "BTC", prediction(0.97, 4.0, 2), NOW + timedelta(seconds=5))
     found = only(summaries.take(LATER)).document("desk-1")
     counts = found["confidence"]["counts"]
-    assert (counts[confidence_bands.band(0.6)], counts[confidence_bands.band(0.97)], sum(counts)) == (3, 1, 4)
+    assert (
+        counts[confidence_bands.find_band(0.6)],
+        counts[confidence_bands.find_band(0.97)],
+        sum(counts),
+    ) == (3, 1, 4)
     assert found == {
         "instance": "desk-1",
         "revision": 7,
@@ -58,16 +62,19 @@ def test_a_window_says_what_was_predicted_and_nothing_of_the_market() -> None:
 def test_it_counts_into_the_bands_of_the_gates_own_histogram() -> None:
     sure = np.random.default_rng(0).uniform(1 / 3, 1, 500)
     rest = np.stack([sure, (1 - sure) / 2, (1 - sure) / 2], axis=1)
-    measured = metrics.confidence(rest)["histogram"]
+    measured = metrics.compute_confidence(rest)["histogram"]
     assert measured["edges"] == list(confidence_bands.EDGES)
-    assert measured["counts"] == np.bincount([confidence_bands.band(p) for p in sure], minlength=35).tolist()
+    assert (
+        measured["counts"]
+        == np.bincount([confidence_bands.find_band(p) for p in sure], minlength=35).tolist()
+    )
 
 
 @pytest.mark.parametrize(
     ("probability", "lower_edge"), [(0.9, 0.9), (0.899999, 0.88), (1.0, 0.98), (0.1, 0.3)]
 )
 def test_an_edge_belongs_to_the_band_above_it(probability: float, lower_edge: float) -> None:
-    assert confidence_bands.EDGES[confidence_bands.band(probability)] == lower_edge
+    assert confidence_bands.EDGES[confidence_bands.find_band(probability)] == lower_edge
 
 
 def test_a_healthy_window_is_open_for_a_hundred_predictions() -> None:

@@ -96,7 +96,7 @@ class TestOnCandles:
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
         frame, is_simulated = market
-        rows = examples.gather(frame, "raw72").features
+        rows = examples.build_examples(frame, "raw72").features
         fitted = StandardScaler().fit(rows)
         made = network("bn-before-relu", fitted.transform(rows)[:2000])
         alphabetical = sorted(COLUMNS)
@@ -122,7 +122,7 @@ class TestOnCandles:
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
         frame, is_simulated = market
-        rows = examples.gather(frame, "raw72").features
+        rows = examples.build_examples(frame, "raw72").features
         made = network(LAYOUTS[0], rows[:2000])
         imported = import_(btc, saved(made.state_dict()), simulated=is_simulated)
         assert any("no scaler" in note for note in imported.notes)

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from audit.models import AuditEvent
 from deploy.services import withdraw_dataset
-from mlcore.data.candles import canonical_bytes
+from mlcore.data.candles import encode_canonical
 from mlcore.verdict import Verdict
 from tests import factories, market_candles
 from training import artifact_store, services
@@ -36,7 +36,7 @@ def import_(coin: Coin, frame: pl.DataFrame, **more: bool) -> Dataset:
 
 def before_verdicts(coin: Coin, frame: pl.DataFrame, **columns: object) -> Dataset:
     """A dataset as it was kept before there were verdicts."""
-    data = canonical_bytes(frame)
+    data = encode_canonical(frame)
     return Dataset.objects.create(
         coin=coin,
         digest=f"sha256:{artifact_store.store(data)}",

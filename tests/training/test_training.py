@@ -19,6 +19,7 @@ from audit import services as audit
 from audit.models import AuditEvent
 from mlcore.bundle import format as bundles
 from mlcore.bundle.predictor import Predictor
+from mlcore.constants import CLASSES
 from mlcore.fitting.checkpoint import EpochReport
 from tests import factories
 from training import artifact_store as files
@@ -83,7 +84,7 @@ class TestARun:
         assert verified.manifest.dataset_digest == dataset.digest
         assert {a.name for a in run.bundle.artifacts.all()} == {"manifest.json", *verified.manifest.files}
         long_enough = factories.market(bars=2100, seed=5)
-        assert Predictor(tmp_path).predict(files.read_candles(long_enough)).direction in bundles.CLASSES
+        assert Predictor(tmp_path).predict(files.read_candles(long_enough)).direction in CLASSES
         assert checkpoints(store) == []
 
     def test_reports_every_epoch_with_its_figures(self, dataset: Dataset) -> None:

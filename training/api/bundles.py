@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import actor_of
 from common import api_fields
-from mlcore.bundle.layouts import Layout
+from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training import services

@@ -12,9 +12,9 @@ from accounts.rules import GATE
 from audit import services as audit
 from audit.rules import canonical
 from common.errors import Conflict
-from mlcore.quality.market_checks import Judgement, judge
-from mlcore.quality.peers import Neighbour
-from mlcore.quality.simulated import Generator, judge_simulated
+from mlcore.quality.market_checks import CandleReport, check_candles
+from mlcore.quality.peers import PeerSeries
+from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import WORST_FIRST, Verdict
 from training import artifact_store
 from training.models import Coin, Dataset
@@ -37,15 +37,15 @@ class CandlesUnsound(Conflict):
 
 
 def judge_candles(
-    coin: Coin, frame: pl.DataFrame, *, is_simulated: bool, generator: Generator | None = None
-) -> Judgement:
+    coin: Coin, frame: pl.DataFrame, *, is_simulated: bool, generator: SimulatorSettings | None = None
+) -> CandleReport:
     """Simulated candles against their generator, real ones against a market and what else is stored of that time."""
     if is_simulated:
-        return judge_simulated(frame, coin=coin.symbol, generator=generator)
-    return judge(frame, coin=coin.symbol, neighbours=list(_neighbours(frame)))
+        return check_simulated_candles(frame, coin=coin.symbol, generator=generator)
+    return check_candles(frame, coin=coin.symbol, peers=list(_load_peers(frame)))
 
 
-def judgement_columns(judgement: Judgement, generator: Generator | None = None) -> dict[str, str]:
+def judgement_columns(judgement: CandleReport, generator: SimulatorSettings | None = None) -> dict[str, str]:
     """What a dataset's row keeps of it."""
     document = judgement.document()
     if generator is not None:
@@ -129,8 +129,8 @@ def _refused_for(dataset: Dataset) -> set[int]:
 
 
 def _compared_with(row: dict[str, Any]) -> set[int]:
-    if "beside" in row:
-        return {row["beside"]}
+    if "compared_with" in row:
+        return {row["compared_with"]}
     # Verdicts from before it stood apart have it in their words alone, and those never change.
     return {int(number) for number in _NAMED.findall(row["observed"])}
 
@@ -156,20 +156,20 @@ def document_of(dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def generator_of(dataset: Dataset) -> Generator | None:
+def generator_of(dataset: Dataset) -> SimulatorSettings | None:
     """The settings a simulated dataset was made with, where they are known."""
     if not dataset.is_simulated:
         return None
     if kept := document_of(dataset).get("generator"):
-        return Generator(bars=kept["bars"], drift=kept["drift"], seed=kept["seed"])
+        return SimulatorSettings(bars=kept["bars"], drift=kept["drift"], seed=kept["seed"])
     found = _ORIGIN.match(dataset.origin)
     if found is None:
         return None
     bars = int(found["bars"].replace(",", ""))
-    return Generator(bars=bars, drift=float(found["drift"]), seed=int(found["seed"]))
+    return SimulatorSettings(bars=bars, drift=float(found["drift"]), seed=int(found["seed"]))
 
 
-def _neighbours(frame: pl.DataFrame) -> Iterator[Neighbour]:
+def _load_peers(frame: pl.DataFrame) -> Iterator[PeerSeries]:
     """Other real datasets that overlap in time and are not known to be bad; one whose file is lost tells nothing."""
     others = Dataset.objects.filter(
         is_simulated=False,
@@ -184,4 +184,6 @@ def _neighbours(frame: pl.DataFrame) -> Iterator[Neighbour]:
                 stored = artifact_store.read_candles(other)
             except artifact_store.FileLost:
                 continue
-            yield Neighbour.of(stored, coin=other_coin.symbol, name=f"dataset {other.pk}", number=other.pk)
+            yield PeerSeries.from_frame(
+                stored, coin=other_coin.symbol, name=f"dataset {other.pk}", number=other.pk
+            )

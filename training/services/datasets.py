@@ -14,7 +14,7 @@ from common.errors import InvalidInput, NotFound
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
 from mlcore.errors import CandlesRefused
-from mlcore.quality.simulated import Generator
+from mlcore.quality.simulated import SimulatorSettings
 from training import artifact_store
 from training import exchange as exchanges
 from training.models import Coin, Dataset
@@ -84,7 +84,7 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
         source=Source.SIMULATED,
         origin=f"simulated: drift {strength}, {bars:,} bars, seed {seed}",
         is_simulated=True,
-        generator=Generator(bars=bars, drift=float(drift), seed=seed),
+        generator=SimulatorSettings(bars=bars, drift=float(drift), seed=seed),
         actor=actor,
     ).dataset
 
@@ -127,13 +127,13 @@ def _keep(
     origin: str,
     is_simulated: bool,
     actor: Actor,
-    generator: Generator | None = None,
+    generator: SimulatorSettings | None = None,
 ) -> Kept:
     """The file first, then the row: a row never names bytes that are not there.
 
     Candles that do not pass are kept too, with what was found: nothing that was brought is lost.
     """
-    data = candles.canonical_bytes(frame)
+    data = candles.encode_canonical(frame)
     digest = f"sha256:{artifact_store.store(data)}"
     # Judging reads other datasets' files: before the transaction, not under its lock.
     if (existing := _existing(coin, digest)) is not None:

@@ -164,7 +164,7 @@ def _keep(
     actor: Actor,
 ) -> Imported:
     """The files first, then the rows: a row never names bytes that are not there."""
-    manifest = bundles.canonical_json(written.manifest.document)
+    manifest = bundles.to_canonical_json(written.manifest.document)
     artifacts = [
         Artifact(name=file, sha256=artifact_store.store(content), size=len(content))
         for file, content in sorted({**payload, MANIFEST_FILE: manifest}.items())
