@@ -32,6 +32,14 @@ def lock_head() -> AuditHead:
     return head
 
 
+@contextmanager
+def locked() -> Iterator[None]:
+    """A deciding transaction: it takes the lock of the audit head before anything else (rule 17, docs/rules.md#17)."""
+    with transaction.atomic():
+        lock_head()
+        yield
+
+
 @transaction.atomic
 def record(
     kind: str,

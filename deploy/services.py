@@ -7,7 +7,7 @@ from deploy.bots.heartbeats import Heard, heartbeat, heartbeats
 from deploy.bots.live_gates import Posted, hold_back, receive_window, watch_live
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.reconcile import reconcile_once
-from deploy.releases.coins import add_coin, consequences, set_required
+from deploy.releases.coins import add_coin, list_consequences, set_required
 from deploy.releases.decide import approve, decline, inherit, pin, register_fallback, restore
 from deploy.releases.launch import cancel, launch
 from deploy.releases.settle import advance, advance_for
@@ -27,7 +27,6 @@ __all__ = [
     "advance_revision",
     "approve",
     "cancel",
-    "consequences",
     "create_key",
     "decline",
     "heartbeat",
@@ -35,6 +34,7 @@ __all__ = [
     "hold_back",
     "inherit",
     "launch",
+    "list_consequences",
     "pin",
     "receive_window",
     "reconcile_once",

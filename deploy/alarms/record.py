@@ -3,7 +3,6 @@
 import logging
 from datetime import datetime
 
-from django.db import transaction
 from django.utils import timezone
 
 from accounts.rules import GATE
@@ -21,8 +20,7 @@ def record_alarms() -> None:
     found = {str(trouble.name): trouble for trouble in detect.found(readiness())}
     if _is_recorded(found):
         return
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         now, kept = timezone.now(), set()
         for alarm in Alarm.objects.filter(cleared_at=None):
             if _is_of(alarm, found.get(alarm.name)):

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import F, Max
 from django.utils import timezone
 
@@ -29,8 +28,7 @@ def record_convergence() -> Convergence | None:
     if not found.has_converged:
         return None
     slowest = slowest_seconds(now)
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         if Convergence.objects.filter(pk=now.revision).exists():
             return None  # another reconciler was first
         made = Convergence.objects.create(

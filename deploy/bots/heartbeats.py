@@ -202,8 +202,7 @@ def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
     news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
     if not news:
         return
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         for key in news:
             if unreported.filter(pk=key).update(differed_at_revision=at):
                 _record_mixture(found[key])

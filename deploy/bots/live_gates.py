@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from accounts.rules import Actor
@@ -72,8 +71,7 @@ def hold_back() -> PointerMove | None:
     if not _calls(live_windows.conduct()):
         return None  # hashing the fallback's files is for the moment when it is needed
     fitness = fallback_fitness()
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         now = live_windows.conduct()  # another may have pinned, or the pointer moved, meanwhile
         if now is None or not _calls(now):
             return None

@@ -8,7 +8,6 @@ import logging
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from accounts.rules import GATE
@@ -43,8 +42,7 @@ def _judge(place: ReleaseCoin) -> None:
 def _measure_if_due(place: ReleaseCoin) -> Measurement | None:
     if not _is_due(_latest(place)):
         return None
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         if not _is_due(_latest(place)):
             return None  # another reconciler was first
         bundle = place.bundle

@@ -1,16 +1,16 @@
-"""Which coins there are, and which of them a release must carry (ADR 0004).
+"""Adding coins, and deciding which of them every release must carry (ADR 0004, rule 28: docs/rules.md#28).
 
-It stands here and not in training, because what a change means is said in releases: what is live, what a pin would do.
+This is in `deploy` and not in `training`, because the consequences concern releases: what is live, what a pin would do.
 """
 
 import re
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
+from accounts.decisions import decision
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotAllowed
-from common.reasons import required_reason
 from deploy import outcomes
 from deploy.models import Release
 from deploy.pointer import pointer
@@ -22,18 +22,17 @@ _UNDECIDED = (ReleaseState.BUILDING, ReleaseState.AWAITING_APPROVAL)
 
 
 def add_coin(symbol: str, *, name: str = "", actor: Actor, reason: str) -> Coin:
-    """A coin for which candles can be kept; no release need carry it yet. Raises NotAllowed, InvalidInput, Conflict."""
+    """Add a coin for which candles can be stored. It is not required yet. Raises NotAllowed, InvalidInput, Conflict."""
     coin = Coin(symbol=symbol.strip().upper(), name=name.strip(), is_required=False)
-    with audit.refusals_recorded("coin.add", coin, actor=actor, reason=reason):
-        actor.require(Role.OPERATOR, "add a coin")
-        reason = required_reason(reason)
+    with decision(
+        "coin.add", coin, actor=actor, role=Role.OPERATOR, to="add a coin", reason=reason
+    ) as reason:
         if not _SYMBOL.fullmatch(coin.symbol):
             raise InvalidInput("A symbol has 1 to 12 letters and digits, as in BTC.", field="symbol")
         if len(coin.name) > 60:
             raise InvalidInput("A name has 60 characters at most.", field="name")
         try:
-            with transaction.atomic():
-                audit.lock_head()
+            with audit.locked():
                 coin.save(force_insert=True)
                 audit.record("coin.added", coin, actor=actor, reason=reason, detail={"name": coin.name})
         except IntegrityError as known:
@@ -44,98 +43,96 @@ def add_coin(symbol: str, *, name: str = "", actor: Actor, reason: str) -> Coin:
 def set_required(
     coin: Coin, is_required: bool, *, actor: Actor, reason: str, is_confirmed: bool = False
 ) -> Coin:
-    """Have every release carry this coin from now on, or let releases do without it.
+    """Decide whether every release from now on must carry this coin.
 
-    Raises NotAllowed without the approver role, or for dropping a coin by who launched what is still undecided; Conflict
-    when nothing would change, when no required coin would be left, or, with what would follow, unless `is_confirmed`.
+    Raises NotAllowed without the approver role, or when a coin is dropped by the launcher of an undecided release. Raises
+    Conflict when nothing would change, when no required coin would be left, or unless `is_confirmed`: the message then
+    lists the consequences.
     """
     kind = "coin.require" if is_required else "coin.release"
-    with audit.refusals_recorded(kind, coin, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "say which coins a release must carry")
-        reason = required_reason(reason)
-        with transaction.atomic():
-            audit.lock_head()
-            coin = Coin.objects.get(pk=coin.pk)
-            _require_sound(coin, is_required, actor)
-            follows = consequences(coin, is_required=is_required)
-            if not is_confirmed:
-                raise Conflict(
-                    f"Confirm that you know what follows (on a terminal: --confirmed): {' '.join(follows)}"
-                )
-            # The event comes first: the database lets the column change only under it.
-            audit.record(
-                "coin.required" if is_required else "coin.released",
-                coin,
-                actor=actor,
-                reason=reason,
-                detail={"consequences": follows},
+    to = "decide which coins a release must carry"
+    with (
+        decision(kind, coin, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason,
+        audit.locked(),
+    ):
+        coin = Coin.objects.get(pk=coin.pk)
+        _require_changeable(coin, is_required, actor)
+        detail = {"consequences": list_consequences(coin, is_required=is_required)}
+        if not is_confirmed:
+            raise Conflict(
+                f"Confirm the consequences (on a terminal: --confirmed): {' '.join(detail['consequences'])}"
             )
-            coin.is_required = is_required
-            coin.save(update_fields=["is_required"])
+        # The event comes first: the database lets the column change only under it.
+        event = "coin.required" if is_required else "coin.released"
+        audit.record(event, coin, actor=actor, reason=reason, detail=detail)
+        coin.is_required = is_required
+        coin.save(update_fields=["is_required"])
     return coin
 
 
-def consequences(coin: Coin, *, is_required: bool) -> list[str]:
-    """What follows at once from requiring this coin, or no longer requiring it, one sentence each."""
-    return _of_requiring(coin) if is_required else _of_dropping(coin)
+def list_consequences(coin: Coin, *, is_required: bool) -> list[str]:
+    """What requiring this coin, or no longer requiring it, changes at once, one sentence each."""
+    return _consequences_of_requiring(coin) if is_required else _consequences_of_dropping(coin)
 
 
-def _require_sound(coin: Coin, is_required: bool, actor: Actor) -> None:
+def _require_changeable(coin: Coin, is_required: bool, actor: Actor) -> None:
     if coin.is_required == is_required:
         raise Conflict(f"{coin} is {'required' if is_required else 'not required'} already.")
     if is_required:
         return
     if len(outcomes.required_coins()) == 1:
         raise Conflict(
-            f"{coin} is the last required coin: a release would hold nothing. Require another first."
+            f"{coin} is the last required coin: a release would be empty. Require another coin first."
         )
-    mine = [release for release in _undecided() if release.launched_by == actor.name]
-    if mine:
+    launched = [release for release in _list_undecided() if release.launched_by == actor.name]
+    if launched:
         raise NotAllowed(
-            f"{actor} launched {mine[0]}, which is undecided: it takes another approver to drop a coin it must carry."
+            f"{actor} launched {launched[0]}, which is undecided: it takes another approver to drop a coin it must carry."
         )
 
 
-def _undecided() -> list[Release]:
+def _list_undecided() -> list[Release]:
     return list(Release.objects.select_related("status").filter(status__state__in=_UNDECIDED))
 
 
-def _holds(release: Release, coin: Coin) -> bool:
+def _has_bundle(release: Release, coin: Coin) -> bool:
     return release.coins.filter(coin=coin, bundle__isnull=False).exists()
 
 
-def _of_requiring(coin: Coin) -> list[str]:
-    now, fallback = pointer.current(), pointer.fallback()
-    follows = []
-    if now is not None and now.release is not None and not _holds(now.release, coin):
-        follows.append(
-            f"What the bots run, {now.release}, holds nothing for {coin}: they go on with it for the other coins, and it "
-            "no longer counts as having passed, so the next refused release sends them to the fallback."
+def _consequences_of_requiring(coin: Coin) -> list[str]:
+    move, fallback = pointer.current(), pointer.fallback()
+    sentences = []
+    if move is not None and move.release is not None and not _has_bundle(move.release, coin):
+        sentences.append(
+            f"What the bots run, {move.release}, has no model for {coin}. They continue with it for the other coins, but it "
+            "no longer counts as passed: the next rejected release pins the fallback."
         )
-    if fallback is not None and not _holds(fallback, coin):
-        follows.append(
-            f"The fallback, {fallback}, holds nothing for {coin} either: it is no longer fit, and until another is "
-            "registered a pin sends every bot offline."
+    if fallback is not None and not _has_bundle(fallback, coin):
+        sentences.append(
+            f"The fallback, {fallback}, has no model for {coin} either. It is no longer ready: until another is "
+            "registered, a pin sends every bot offline."
         )
-    follows += [
+    sentences += [
         f"{release} was launched without {coin} and can no longer go live."
-        for release in _undecided()
+        for release in _list_undecided()
         if not release.coins.filter(coin=coin).exists()
     ]
     if not Dataset.objects.filter(coin=coin).standing().exists():
-        follows.append(f"There are no candles of {coin}: no release can be launched until there are.")
-    return [*follows, f"Every release from now on needs {coin}, passed by every gate."]
+        sentences.append(f"There are no candles of {coin}: no release can be launched until there are.")
+    return [*sentences, f"From now on, every release needs a model for {coin} that passes every gate."]
 
 
-def _of_dropping(coin: Coin) -> list[str]:
-    left = [other.symbol for other in outcomes.required_coins() if other != coin]
-    follows = [f"Releases are launched for {', '.join(left)} alone; whatever {coin} shows holds none back."]
-    now = pointer.current()
-    if now is not None and now.release is not None and _holds(now.release, coin):
-        follows.append(f"Bots keep the {coin} model of {now.release} until another release takes its place.")
-    follows += [
+def _consequences_of_dropping(coin: Coin) -> list[str]:
+    remaining = [other.symbol for other in outcomes.required_coins() if other != coin]
+    sentences = [
+        f"Releases are launched for {', '.join(remaining)} only; no result for {coin} stops a release."
+    ]
+    move = pointer.current()
+    if move is not None and move.release is not None and _has_bundle(move.release, coin):
+        sentences.append(f"Bots keep the {coin} model of {move.release} until another release replaces it.")
+    sentences += [
         f"{release} is undecided, and no longer needs {coin} to pass."
-        for release in _undecided()
+        for release in _list_undecided()
         if release.coins.filter(coin=coin).exists()
     ]
-    return follows
+    return sentences

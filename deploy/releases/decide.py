@@ -1,6 +1,5 @@
 """What a person decides: approve, decline, restore, pin; and the two registrations the service begins with."""
 
-from django.db import transaction
 from django.utils import timezone
 
 from accounts.rules import Actor, Role
@@ -41,8 +40,7 @@ def decline(release: Release, *, actor: Actor, reason: str) -> Release:
         actor.require(Role.APPROVER, "decline a release")
         reason = required_reason(reason)
         fitness = fallback_fitness()
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             release = _fresh(release)
             require_action(release, Action.DECLINE)
             audit.transition(
@@ -63,8 +61,7 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
         actor.require(Role.APPROVER, "pin the fallback")
         reason = required_reason(reason)
         fitness = fallback_fitness()
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             return pin_in_transaction(reason, actor=actor, fitness=fitness)
 
 
@@ -76,8 +73,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
         require_action(_fresh(release), Action.REGISTER)
         if against := fitness_of(release).against:
             raise Conflict(f"{release} would not do as the fallback today: {'; '.join(against)}.")
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             release = _fresh(release)
             require_action(release, Action.REGISTER)
             before = pointer.fallback()
@@ -97,8 +93,7 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
         reason = required_reason(reason)
         places = outcomes.places_of(release)
         outcomes.require_intact(release, places)
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             release = _fresh(release)
             _require_inheritable(release, places)
             audit.transition(
@@ -116,8 +111,7 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revisi
     outcomes.require_intact(release, places)  # hashing takes time: before the transaction, not under its lock
     policy = gates.policy_in_force()
     _judge_under(policy, places)
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         release = _fresh(release)
         require_action(release, action)
         now = _require_revision(revision)

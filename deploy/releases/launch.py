@@ -51,8 +51,7 @@ def launch(
         for coin in chosen.keys() - made.keys():
             training.require_trainable(coin, chosen[coin])
         seed = _checked_seed(seed)
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             for dataset in chosen.values():  # which one may have been withdrawn meanwhile
                 dataset.refresh_from_db()
                 training.require_sound(dataset)
@@ -165,8 +164,7 @@ def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
     with audit.refusals_recorded("release.cancel", release, actor=actor, reason=reason):
         actor.require(Role.OPERATOR, "cancel a release")
         reason = required_reason(reason)
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             release = Release.objects.select_related("status").get(pk=release.pk)
             require_action(release, Action.CANCEL)
             release.status.cancel_requested_at = timezone.now()

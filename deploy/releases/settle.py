@@ -6,7 +6,7 @@
 
 import logging
 
-from django.db import models, transaction
+from django.db import models
 from django.utils import timezone
 
 from accounts.rules import GATE, Actor, Role
@@ -66,8 +66,7 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     if _settlement(release, release.status, ended_early) is None:
         return  # hashing the fallback's files is for the moment when it may be needed
     fitness = fallback_fitness()
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         status = ReleaseStatus.objects.get(pk=release.pk)
         settlement = _settlement(release, status, ended_early)
         if settlement is None:
@@ -154,8 +153,7 @@ def baseline_for(release: Release, place: ReleaseCoin) -> Bundle | None:
 
 
 def _start_run(release: Release, place: ReleaseCoin) -> None:
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         place.refresh_from_db(fields=["run"])
         status = ReleaseStatus.objects.get(pk=release.pk)
         # Settled or called off since it was read: nobody would stop the run, and it would cost.

@@ -1,11 +1,9 @@
 """After the database came back from a backup: a higher revision, so that bots hear the service again."""
 
-from django.db import transaction
-
+from accounts.decisions import decision
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput
-from common.reasons import required_reason
 from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.serving import signing
@@ -24,13 +22,11 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
     if now is None:
         actor.require(Role.APPROVER, "advance the revision")
         raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
-    with audit.refusals_recorded("pointer.advance", now, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "advance the revision")
-        reason = required_reason(reason)
+    to = "advance the revision"
+    with decision("pointer.advance", now, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
         if not 1 <= by <= MOST:
             raise InvalidInput(f"The revision is advanced by 1 to {MOST:,}.", field="by")
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             lacking = signing.revisions_lacking()
             if by < lacking:
                 raise Conflict(

@@ -31,8 +31,7 @@ def create(*, actor: object, reason: str) -> SigningKey:
     public = made.public_key
     key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
     _write_private(key, made.private_bytes)
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         key.save(force_insert=True)
         detail = {"key_id": key.key_id, "public": key.public_hex}
         audit.record("signingkey.created", key, actor=actor, reason=reason, detail=detail)
@@ -91,8 +90,7 @@ def ensure_first() -> None:
     """Make the embedded profile's first key; nothing where there ever was one, nor in production."""
     if is_begun():
         return
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         if not is_begun():  # another process was first
             reason = "the embedded profile's first key"
             activate(create(actor=GATE, reason=reason), actor=GATE, reason=reason)

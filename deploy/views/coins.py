@@ -70,7 +70,7 @@ def _page(
         {
             "coin": coin,
             "form": changing.get(coin.symbol) or _form_of(coin),
-            "follows": services.consequences(coin, is_required=not coin.is_required),
+            "follows": services.list_consequences(coin, is_required=not coin.is_required),
         }
         for coin in Coin.objects.prefetch_related("datasets")
     ]

@@ -80,7 +80,7 @@ def test_whoever_requires_a_coin_that_nothing_holds_is_told_first_what_follows()
     with pytest.raises(Conflict) as refused:
         change(coin, True, is_confirmed=False)
     for says in (
-        f"What the bots run, {inherited}, holds nothing for DOT",
+        f"What the bots run, {inherited}, has no model for DOT",
         "a pin sends every bot offline",
         f"{waiting} was launched without DOT and can no longer go live",
         "There are no candles of DOT",
@@ -168,7 +168,7 @@ def test_the_command_lists_adds_and_requires() -> None:
     assert run("coins", "add", "dot", "--reason", "traded", "--as", "olivia")[0] == 0
     why = ("--reason", "traded", "--as", "anna")
     status, said = run("coins", "require", "DOT", *why)
-    assert (status, "Confirm that you know what follows (on a terminal: --confirmed)" in said) == (1, True)
+    assert (status, "Confirm the consequences (on a terminal: --confirmed)" in said) == (1, True)
     status, said = run("coins", "require", "DOT", *why, "--confirmed")
     assert status == 0
     assert "DOT          required" in said

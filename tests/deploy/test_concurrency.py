@@ -90,7 +90,7 @@ def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> Non
 
 def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new() -> None:
     frame = market_candles.generate(1_200)
-    text = frame.with_columns(pl.col("timestamp").dt.revision("ms")).write_csv().encode()
+    text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
     coin = training.find_coin("BTC")
 
     def bring() -> object:

@@ -25,7 +25,7 @@ def test_a_refusal_and_a_missing_reason_are_shown_at_the_form(
 ) -> None:
     client, path = signed_in("anna"), f"/datasets/{examples.dataset.pk}/withdraw/"
     held = client.post(path, {"reason": "no good"})
-    assert (held.status_code, "stands on it" in held.content.decode()) == (409, True)
+    assert (held.status_code, "it is used by" in held.content.decode()) == (409, True)
     assert client.post(path, {"reason": ""}).status_code == 400
 
 
