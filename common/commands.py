@@ -1,18 +1,25 @@
-"""What every command of the service has in common: one answer, as text or JSON, and a clear refusal."""
+"""The base of every management command: one answer, as text or as the API's JSON, and a clear refusal."""
 
 import json
 from abc import abstractmethod
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
+from rest_framework.serializers import BaseSerializer
 
 from common.errors import DomainError
 
 
-class GateCommand(BaseCommand):
-    """A command is one more interface: it parses, calls one service and prints what that answers.
+def serialize(serializer: type[BaseSerializer[Any]], obj: Any) -> dict[str, Any]:
+    """The document that the API answers for `obj`: a command prints the same one."""
+    document: dict[str, Any] = serializer(obj).data
+    return document
 
-    Exit status 0 when done, 1 when refused (or when `failed(answer)` says so), 2 for unusable arguments.
+
+class GateCommand(BaseCommand):
+    """A command parses its arguments, calls one service and prints the answer.
+
+    Exit status 0 when done, 1 when refused (or when `failed(answer)` is true), 2 for unusable arguments.
     """
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -20,11 +27,11 @@ class GateCommand(BaseCommand):
         self.add_own_arguments(parser)
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        """What this command takes besides --json."""
+        """Add the arguments of this command; --json is already there."""
 
     @abstractmethod
     def answer(self, **options: Any) -> Any:
-        """Call one service; what it returns must be ready for JSON."""
+        """Call one service and return a document that can be written as JSON."""
 
     def say(self, answer: Any) -> str:
         return json.dumps(answer, indent=2, default=str)

@@ -15,12 +15,14 @@ from tests.api.test_scopes import MATRIX
 A_GATE_EACH, A_COIN_EACH, A_THRESHOLD_EACH = "one a gate", "one a coin", "one a threshold of a policy"
 SHORT = {
     "Alarms.alarms": "one a kind of alarm",
+    "Bundle.files": "one a file of a bundle",
     "Dataset.checks": "one a check of candles",
     "Diagnosis.gates": A_GATE_EACH,
     "DiagnosisDetail.gates": A_GATE_EACH,
     "FallbackReadiness.problems": A_COIN_EACH,
     "FallbackReadiness.unconfirmed": A_COIN_EACH,
-    "ImportedBundle.notes": "one a thing that a checkpoint may not say",
+    "ImportedBundle.files": "one a file of a bundle",
+    "ImportedBundle.notes": "one a thing that the file does not say",
     "Policy.loosened": A_THRESHOLD_EACH,
     "Policy.eased": A_THRESHOLD_EACH,
     "Policy.adoptions": "one a time that two people put it in force",

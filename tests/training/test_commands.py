@@ -54,13 +54,13 @@ def candles(tmp_path: Path) -> Path:
 class TestImporting:
     def test_prints_what_came_in(self, say: Command, candles: Path) -> None:
         printed = say("import_candles", "btc", str(candles))
-        assert "1,200 bars of BTC from 2020-09-10T00:00:00+00:00" in printed
+        assert "1,200 bars of BTC from 2020-09-10T00:00:00Z" in printed
         assert "passed" in printed
         assert Dataset.objects.get().added_by == "olivia"
 
     def test_answers_a_program(self, say: Command, candles: Path) -> None:
         document = json.loads(say("import_candles", "BTC", str(candles), "--json"))
-        assert (document["coin"], document["rows"], document["simulated"]) == ("BTC", 1200, False)
+        assert (document["coin"], document["rows"], document["is_simulated"]) == ("BTC", 1200, False)
         assert document["digest"] == Dataset.objects.get().digest
 
     def test_refuses_a_file_that_is_not_there(self, refusal: Command, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ class TestTraining:
     def test_a_run_of_another_coin_is_not_repeated_and_nothing_is_launched(self, refusal: Command) -> None:
         like = factories.run(factories.market())
         factories.market("ETH")
-        assert "is not of ETH" in refusal("train", "--coin", "ETH", "--like-run", str(like.pk))
+        assert "is not a run of ETH" in refusal("train", "--coin", "ETH", "--like-run", str(like.pk))
         assert "Name a coin" in refusal("train", "--device", "cpu")
         assert TrainingRun.objects.get() == like
 

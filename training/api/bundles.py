@@ -19,6 +19,8 @@ from training import services
 from training.api.datasets import named_coin
 from training.models import Bundle
 
+FIELDS = ["id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "files", "created_at"]
+
 
 class Bundles(ListAPIView[Bundle]):
     """Trained coins, newest first: trained here, or imported."""
@@ -37,12 +39,11 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="Bundle")
     class Output(serializers.ModelSerializer[Bundle]):
         coin = serializers.CharField(source="coin.symbol")
+        files = serializers.SlugRelatedField(source="artifacts", slug_field="name", many=True, read_only=True)
 
         class Meta:
             model = Bundle
-            fields: ClassVar = [
-                "id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "created_at",
-            ]  # fmt: skip
+            fields: ClassVar = FIELDS
 
     @extend_schema_serializer(component_name="ImportedBundle")
     class Imported(Output):
@@ -52,9 +53,7 @@ class Bundles(ListAPIView[Bundle]):
 
         class Meta:
             model = Bundle
-            fields: ClassVar = [
-                "id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "created_at", "notes",
-            ]  # fmt: skip
+            fields: ClassVar = [*FIELDS, "notes"]
 
     @extend_schema_serializer(component_name="CheckpointUpload")
     class Input(api_fields.Input):
@@ -71,7 +70,7 @@ class Bundles(ListAPIView[Bundle]):
             default=False, help_text="Whether it was trained on candles that were made up."
         )
 
-    queryset = Bundle.objects.select_related("coin").order_by("-id")
+    queryset = Bundle.objects.select_related("coin").prefetch_related("artifacts").order_by("-id")
     serializer_class = Output
     filterset_class = Filter
     parser_classes = (MultiPartParser,)

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
     extend_schema,
@@ -21,6 +21,8 @@ from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import GREATEST_SEED, JobState
+
+BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-number")
 
 
 class RecipeInput(api_fields.Input):
@@ -68,6 +70,8 @@ class Runs(ListAPIView[TrainingRun]):
         bundle = serializers.CharField(source="bundle.digest", default=None, allow_null=True)
         parameters = serializers.DictField(help_text="What was asked to differ from the recipe.")
         epochs_done = serializers.IntegerField()
+        best_epoch = serializers.IntegerField(allow_null=True)
+        best_validation_accuracy = serializers.FloatField(allow_null=True)
         progress = serializers.SerializerMethodField(help_text="0 to 1.")
         elapsed_seconds = serializers.FloatField(allow_null=True)
 
@@ -75,7 +79,7 @@ class Runs(ListAPIView[TrainingRun]):
             model = TrainingRun
             fields: ClassVar = [
                 "id", "coin", "dataset", "line", "parameters", "seed", "state", "failure",
-                "epochs", "epochs_done", "progress", "elapsed_seconds",
+                "epochs", "epochs_done", "best_epoch", "best_validation_accuracy", "progress", "elapsed_seconds",
                 "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
                 "created_at", "started_at", "finished_at", "cancel_requested_at",
                 "rate_usd_per_hour", "reserved_usd", "spent_usd", "billed_seconds", "allowed_seconds",
@@ -89,7 +93,11 @@ class Runs(ListAPIView[TrainingRun]):
     queryset = (
         TrainingRun.objects.select_related("coin", "bundle")
         .defer("bundle__manifest")
-        .annotate(epochs_done=Count("epoch_rows"))
+        .annotate(
+            epochs_done=Count("epoch_rows"),
+            best_epoch=Subquery(BEST_EPOCHS.values("number")[:1]),
+            best_validation_accuracy=Subquery(BEST_EPOCHS.values("validation_accuracy")[:1]),
+        )
         .order_by("-id")
     )
     serializer_class = Output

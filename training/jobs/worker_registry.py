@@ -142,25 +142,3 @@ def alive_workers(queue: str | None = None) -> list[Worker]:
     since = timezone.now() - timedelta(seconds=ALIVE_SECONDS)
     workers = Worker.objects.filter(last_heard_at__gte=since)
     return [worker for worker in workers if queue is None or queue in worker.queues.split(",")]
-
-
-def describe_workers() -> list[dict[str, Any]]:
-    """Every worker that is or was there and did not sign off, as a page or a command shows it."""
-    alive = {worker.pk for worker in alive_workers()}
-    return [
-        {
-            "name": worker.name,
-            "is_alive": worker.pk in alive,
-            "queues": worker.queues.split(","),
-            "slots": worker.slots,
-            "device": worker.device,
-            "memory_bytes": worker.memory_bytes,
-            "cuda_version": worker.cuda_version,
-            "torch_version": worker.torch_version,
-            "code_version": worker.code_version,
-            "rate_usd_per_hour": str(worker.rate_usd_per_hour),
-            "started_at": worker.started_at.isoformat(),
-            "last_heard_at": worker.last_heard_at.isoformat(),
-        }
-        for worker in Worker.objects.all()
-    ]

@@ -3,8 +3,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
+from common.commands import serialize
 from deploy import services
-from training.presentation import dataset_document, dataset_sentence
+from training.api import Datasets
+from training.presentation import format_dataset
 from training.services import find_dataset, refused_beside
 
 
@@ -20,11 +22,11 @@ class Command(ActingCommand):
             find_dataset(options["dataset"]), actor=self.actor(options), reason=options["reason"]
         )
         refused = [other.pk for other in refused_beside(dataset)]
-        return {**dataset_document(dataset), "refused_beside": refused}
+        return {**serialize(Datasets.Output, dataset), "refused_beside": refused}
 
     def say(self, answer: dict[str, Any]) -> str:
         told = [
             f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged anew"
             for pk in answer["refused_beside"]
         ]
-        return "\n".join([dataset_sentence(answer), *told])
+        return "\n".join([format_dataset(answer), *told])

@@ -4,8 +4,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
+from common.commands import serialize
 from training import services
-from training.presentation import bundle_document, bundle_sentence
+from training.api import Bundles
+from training.presentation import format_bundle
 
 
 class Command(ActingCommand):
@@ -35,8 +37,9 @@ class Command(ActingCommand):
             simulated=options["simulated"],
             actor=self.actor(options),
         )
-        return {**bundle_document(imported.bundle), "new": imported.is_new, "notes": list(imported.notes)}
+        document = serialize(Bundles.Output, imported.bundle)
+        return {**document, "is_new": imported.is_new, "notes": list(imported.notes)}
 
     def say(self, answer: dict[str, Any]) -> str:
-        known = [] if answer["new"] else ["It is here already."]
-        return "\n".join([bundle_sentence(answer), *known, *answer["notes"]])
+        known = [] if answer["is_new"] else ["It is here already."]
+        return "\n".join([format_bundle(answer), *known, *answer["notes"]])

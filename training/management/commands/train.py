@@ -4,39 +4,41 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
+from common.commands import serialize
 from common.errors import Conflict, InvalidInput
 from mlcore.fitting.recipes import RECIPES
 from training import services
+from training.api import Runs
 from training.models import TrainingRun
-from training.presentation import run_document, run_sentence
+from training.presentation import format_run
 from training.rules import JobState
 
-ASKED = ("epochs", "batch_size", "learning_rate", "patience", "label_smoothing")
+PARAMETERS = ("epochs", "batch_size", "learning_rate", "patience", "label_smoothing")
 
 
 class Command(ActingCommand):
-    help = "Train one coin here and now, in this process; --like-run repeats a run, to see why it failed."
+    help = "Train one coin in this process; --like-run repeats a run, to see why it failed."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--coin", help="needed without --like-run, whose coin it else is")
+        parser.add_argument("--coin", help="required without --like-run, which names a run and so its coin")
         parser.add_argument(
             "--like-run",
             type=int,
             metavar="N",
-            help="the coin, data, seed and parameters of run N, but for the parameters given here",
+            help="take coin, dataset, seed and parameters from run N; options given here override them",
         )
-        parser.add_argument("--dataset", type=int, metavar="N", help="the coin's newest one by default")
-        parser.add_argument("--line", choices=list(RECIPES), help="v7_fixed by default")
+        parser.add_argument("--dataset", type=int, metavar="N", help="default: the coin's newest dataset")
+        parser.add_argument("--line", choices=list(RECIPES), help="default: v7_fixed")
         parser.add_argument("--seed", type=int)
-        for name in ASKED:
+        for name in PARAMETERS:
             whole = name in ("epochs", "batch_size", "patience")
             parser.add_argument(f"--{name.replace('_', '-')}", type=int if whole else float)
         parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        from training import worker  # here torch is wanted
+        from training import worker  # imports torch
 
-        run = self._launched(options)
+        run = self._launch_run(options)
         for line in run.log.all():
             self.stderr.write(self.style.WARNING(line.text))
         trained = worker.train(
@@ -47,16 +49,16 @@ class Command(ActingCommand):
         )
         if trained is None:
             run.refresh_from_db()
-            raise Conflict(f"{run} could not be worked on here: it is {run.state}. {run.failure}".rstrip())
-        return run_document(trained)
+            raise Conflict(f"{run} could not be trained here: it is {run.state}. {run.failure}".rstrip())
+        return serialize(Runs.Output, Runs.queryset.get(pk=trained.pk))
 
-    def _launched(self, options: dict[str, Any]) -> TrainingRun:
+    def _launch_run(self, options: dict[str, Any]) -> TrainingRun:
         actor = self.actor(options)
-        asked = {name: options[name] for name in ASKED if options[name] is not None}
+        parameters = {name: options[name] for name in PARAMETERS if options[name] is not None}
         if options["like_run"] is not None:
             seed = {} if options["seed"] is None else {"seed": options["seed"]}
-            like = _repeated(options)
-            return services.repeat(like, changes={**asked, **seed}, actor=actor, is_sent=False)
+            like = _find_run_to_repeat(options)
+            return services.repeat(like, changes={**parameters, **seed}, actor=actor, is_sent=False)
         if not options["coin"]:
             raise InvalidInput("Name a coin with --coin, or a run to repeat with --like-run.")
         coin = services.find_coin(options["coin"])
@@ -67,7 +69,7 @@ class Command(ActingCommand):
             coin=coin,
             dataset=dataset,
             line=options["line"] or "v7_fixed",
-            parameters=asked,
+            parameters=parameters,
             seed=options["seed"] or 0,
             budget=services.open_budget(),
             actor=actor,
@@ -78,14 +80,16 @@ class Command(ActingCommand):
         return bool(answer["state"] != JobState.SUCCEEDED)
 
     def say(self, answer: dict[str, Any]) -> str:
-        return run_sentence(answer)
+        return format_run(answer)
 
 
-def _repeated(options: dict[str, Any]) -> TrainingRun:
-    """The run to repeat. Raises InvalidInput where something else was asked for that contradicts it."""
+def _find_run_to_repeat(options: dict[str, Any]) -> TrainingRun:
+    """The run of --like-run. Raises InvalidInput when another option contradicts it."""
     if options["line"] or options["dataset"]:
-        raise InvalidInput("--like-run repeats the line and the dataset of that run: leave those two out.")
+        raise InvalidInput(
+            "--like-run repeats the line and the dataset of that run: omit --line and --dataset."
+        )
     like = services.find_run(options["like_run"])
     if options["coin"] and services.find_coin(options["coin"]) != like.coin:
-        raise InvalidInput(f"{like} is not of {options['coin']}: leave --coin out.", field="coin")
+        raise InvalidInput(f"{like} is not a run of {options['coin']}: omit --coin.", field="coin")
     return like

@@ -1,21 +1,21 @@
 from typing import Any
 
-from common.commands import GateCommand
-from training.jobs.worker_registry import describe_workers
+from common.commands import GateCommand, serialize
+from training.api import Workers
 
 
 class Command(GateCommand):
-    help = "Which workers there are, whether they are alive, their queues, devices and versions."
+    help = "List the workers: whether each is alive, its queues, device and versions."
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        return {"workers": describe_workers()}
+        return {"workers": [serialize(Workers.Output, worker) for worker in Workers.queryset.all()]}
 
     def say(self, answer: dict[str, Any]) -> str:
-        lines = [_line(worker) for worker in answer["workers"]]
+        lines = [_format_worker(worker) for worker in answer["workers"]]
         return "\n".join(lines) or "No worker has reported: start one with `make up`."
 
 
-def _line(worker: dict[str, Any]) -> str:
+def _format_worker(worker: dict[str, Any]) -> str:
     memory = f", {worker['memory_bytes'] / 2**30:.0f} GiB" if worker["memory_bytes"] else ""
     cuda = f", CUDA {worker['cuda_version']}" if worker["cuda_version"] else ""
     return (
