@@ -12,9 +12,9 @@ class SignInForm(AuthenticationForm):
     """Name and password; says no more than that they do not fit, and after many wrong ones does not even look."""
 
     error_messages = {
-        "invalid_login": "This name and password do not fit. Both tell capitals from small letters.",
-        "inactive": "This account was closed.",
-        "too_many": "Too many wrong passwords for this name from where you are: try again in %(minutes)s minutes.",
+        "invalid_login": "Wrong name or password. Both are case-sensitive.",
+        "inactive": "This account is closed.",
+        "too_many": "Too many failed sign-ins with this name from your address. Try again in %(minutes)s minutes.",
     }
 
     def clean(self) -> dict[str, Any]:

@@ -92,10 +92,12 @@ def _is_finite(number: float) -> bool:
 
 @extend_schema_field({**NOT_BLANK, "maxLength": REASON_LIMIT})
 class Reason(Text):
-    """Why: it stands in the audit history, next to who."""
+    """The reason, recorded in the audit history with the name."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=REASON_LIMIT, help_text="Why. It stands in the audit history.", **kwargs)
+        super().__init__(
+            max_length=REASON_LIMIT, help_text="The reason, recorded in the audit history.", **kwargs
+        )
 
 
 class LengthRequired(APIException):

@@ -7,13 +7,13 @@ from common.reasons import REASON_LIMIT
 
 
 class ReasonForm(forms.Form):
-    """Why somebody decides something: it stands in the audit history, next to who."""
+    """The reason of a decision. It is recorded in the audit history with the name."""
 
     reason = forms.CharField(
         max_length=REASON_LIMIT,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="It stands in the audit history, next to your name.",
-        error_messages={"required": "Give a reason: it stands in the audit history."},
+        help_text="Recorded in the audit history with your name.",
+        error_messages={"required": "Give a reason: it is recorded in the audit history."},
     )
 
 

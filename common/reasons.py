@@ -10,7 +10,7 @@ def required_reason(reason: str) -> str:
     """Every decision says why."""
     cleaned = reason.strip()
     if not cleaned:
-        raise InvalidInput("Give a reason: it stands in the audit history.", field="reason")
+        raise InvalidInput("Give a reason: it is recorded in the audit history.", field="reason")
     if len(cleaned) > REASON_LIMIT:
         raise InvalidInput(
             f"The reason has {len(cleaned)} characters; {REASON_LIMIT:,} are enough.", field="reason"

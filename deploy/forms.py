@@ -15,13 +15,13 @@ from training.models import Coin, Dataset
 from training.services.runs import GREATEST_SEED
 
 PURPOSES = {
-    Purpose.CANDIDATE: "Candidate, to be approved",
-    Purpose.FALLBACK: "Fallback, to be registered",
+    Purpose.CANDIDATE: "Candidate: goes live after approval",
+    Purpose.FALLBACK: "Fallback: can be registered",
 }
 LINES = {
     "v7_fixed": "v7_fixed, the retrained line",
-    "v5": "v5, serves as the fallback",
-    "v6_enhanced": "v6_enhanced, the failure reproduced",
+    "v5": "v5, the fallback line",
+    "v6_enhanced": "v6_enhanced, reproduces the failures",
 }
 DATASET = "dataset_"
 
@@ -40,7 +40,7 @@ class DecisionForm(ReasonForm):
 class CoinForm(ReasonForm):
     """A coin to add. It is not required until an approver says so."""
 
-    symbol = forms.CharField(max_length=12, help_text="As in BTC: letters and digits.")
+    symbol = forms.CharField(max_length=12, help_text="Letters and digits, such as BTC.")
     name = forms.CharField(max_length=60, required=False)
     field_order = ("symbol", "name", "reason")
 
@@ -50,11 +50,11 @@ class DatasetField(forms.ModelChoiceField):
 
     def __init__(self, coin: Coin) -> None:
         rows = Dataset.objects.filter(coin=coin).standing().soundest_first()
-        empty = "The newest that passed its checks" if rows else "No dataset yet"
+        empty = "Newest that passed its checks" if rows else "No dataset yet"
         super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
 
     def label_from_instance(self, obj: Any) -> str:
-        origin = "simulated market" if obj.is_simulated else obj.origin
+        origin = "simulated" if obj.is_simulated else obj.origin
         refused = f", {obj.verdict}" if obj.verdict not in ("", Verdict.PASSED) else ""
         return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {obj.rows:,} bars, {origin}{refused}"
 
@@ -70,7 +70,7 @@ class LaunchForm(forms.Form):
         min_value=0,
         max_value=GREATEST_SEED,
         initial=1,
-        help_text="Equal seed, data and device give equal weights.",
+        help_text="The same seed, dataset and device give the same weights.",
     )
 
     def __init__(self, line: str, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs and candles as pictures: plain Plotly figures, drawn by the page's own script."""
+"""Charts of runs and datasets: plain Plotly figures, drawn by the script of the page."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,26 +13,29 @@ from training.models import Epoch
 Figure = dict[str, Any]
 
 MOST_POINTS = 1200
-"""About one a pixel; more cost time to send and draw, and show nothing more."""
+"""About one per pixel."""
 
 BAND = "rgba(63,166,107,0.16)"
 TICKS = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-"""Of a logarithmic axis; Plotly's own lie over one another."""
+"""Ticks of a logarithmic axis; those of Plotly overlap."""
 
-JUDGED = {
+MARKET_CHARTS = {
     "variance_ratio": (
         "Variance ratio",
-        "Moves over 16 bars against moves of one: a market's stay near 1, in the band",
+        "Variance of 16-bar returns divided by 16 times that of 1-bar returns; band: usual for a market",
     ),
-    "volatility": ("Volatility", "Standard deviation of returns, scaled to an hour"),
-    "returns": ("Returns", "Quiet bars and violent ones, against the normal distribution"),
-    "day": ("The day", "Volume by the hour: every market sleeps"),
+    "volatility": ("Volatility", "Standard deviation of returns per hour"),
+    "returns": (
+        "Return distribution",
+        "Returns in standard deviations, compared with the normal distribution",
+    ),
+    "day": ("Volume by hour of day", "Mean volume of each hour divided by the mean of all hours"),
 }
-"""The pictures of a judgement: what each is called, and what it shows."""
+"""The charts of the market statistics: title and description of each."""
 
 
-def learning(epochs: Sequence[Epoch], allowed: int) -> dict[str, Figure]:
-    """How the losses and the accuracy went, epoch by epoch. Nothing for a run that has reported none."""
+def draw_learning_curves(epochs: Sequence[Epoch], allowed: int) -> dict[str, Figure]:
+    """Losses and validation accuracy by epoch. Empty for a run without epochs."""
     if not epochs:
         return {}
     numbers = [epoch.number for epoch in epochs]
@@ -47,13 +50,13 @@ def learning(epochs: Sequence[Epoch], allowed: int) -> dict[str, Figure]:
         _best(best, [epoch.validation_accuracy for epoch in best]),
     ]
     return {
-        "loss": _over_epochs(losses, "loss", allowed),
-        "accuracy": _over_epochs(accuracy, "accuracy", allowed, ".0%"),
+        "loss": _over_epochs(losses, "cross-entropy loss", allowed),
+        "accuracy": _over_epochs(accuracy, "validation accuracy", allowed, ".0%"),
     }
 
 
-def price(candles: pl.DataFrame) -> dict[str, Figure]:
-    """Closing prices over the whole range, with the highs and lows of each stretch behind them."""
+def draw_price(candles: pl.DataFrame) -> dict[str, Figure]:
+    """Closing prices over the whole range, with the band from low to high behind them."""
     every = max(1, math.ceil(candles.height / MOST_POINTS))
     stretches = (
         candles.with_row_index("bar")
@@ -94,8 +97,8 @@ def price(candles: pl.DataFrame) -> dict[str, Figure]:
     }
 
 
-def judged(document: Mapping[str, Any]) -> dict[str, Figure]:
-    """How candles moved against the bands they were judged by, from a stored judgement; nothing of one without."""
+def draw_market_statistics(document: Mapping[str, Any]) -> dict[str, Figure]:
+    """The market statistics of stored candle checks with their allowed bands. Empty where none were computed."""
     plots = document.get("plots") or {}
     drawn = {
         "variance_ratio": _variance_ratio(plots.get("stretches", [])),
@@ -118,7 +121,7 @@ def _variance_ratio(stretches: Sequence[Mapping[str, Any]]) -> Figure | None:
             "y": [high for _, high in bands],
             "fill": "tonexty",
             "fillcolor": BAND,
-            "name": "a market's",
+            "name": "usual",
         },
     ]
     line = _over_time(at, [s["variance_ratio"] for s in stretches], "%{x}: %{y:.2f}<extra></extra>")
@@ -129,22 +132,25 @@ def _volatility(stretches: Sequence[Mapping[str, Any]], generator: object) -> Fi
     if not stretches:
         return None
     at = [s["at"] for s in stretches]
-    line = _over_time(at, [s["volatility"] for s in stretches], "%{x}: %{y:.2%} an hour<extra></extra>")
-    figure = _titled([line], "volatility an hour", type="log", tickformat=".2~%", tickvals=TICKS)
+    line = _over_time(at, [s["volatility"] for s in stretches], "%{x}: %{y:.2%} per hour<extra></extra>")
+    figure = _titled([line], "volatility per hour", type="log", tickformat=".2~%", tickvals=TICKS)
+    figure["layout"]["yaxis"]["range"] = _log_range([s["volatility"] for s in stretches], generator is None)
     if generator is None:
         figure["layout"]["shapes"] = [
             {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": LEAST_HOURLY_VOLATILITY,
              "y1": MOST_HOURLY_VOLATILITY, "fillcolor": BAND, "line": {"width": 0}, "layer": "below"}
         ]  # fmt: skip
-        figure["layout"]["yaxis"]["range"] = _log_range([s["volatility"] for s in stretches])
     return figure
 
 
-def _log_range(values: Sequence[float | None]) -> list[float]:
-    seen = [value for value in values if value]
-    low = min(*seen, LEAST_HOURLY_VOLATILITY) if seen else LEAST_HOURLY_VOLATILITY
-    high = max(*seen, MOST_HOURLY_VOLATILITY) if seen else MOST_HOURLY_VOLATILITY
-    return [math.log10(low * 0.8), math.log10(high * 1.25)]
+def _log_range(values: Sequence[float | None], has_band: bool) -> list[float]:
+    """The range of the axis: all values, the allowed band where there is one, and a tick on either side."""
+    shown = [value for value in values if value]
+    if has_band or not shown:
+        shown += [LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY]
+    low = max((tick for tick in TICKS if tick <= min(shown)), default=min(shown))
+    high = min((tick for tick in TICKS if tick >= max(shown)), default=max(shown))
+    return [math.log10(low * 0.9), math.log10(high * 1.1)]
 
 
 def _returns(histogram: Mapping[str, Any]) -> Figure | None:
@@ -154,7 +160,7 @@ def _returns(histogram: Mapping[str, Any]) -> Figure | None:
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     bars = {
         "type": "bar",
-        "name": "these",
+        "name": "this dataset",
         "x": middles,
         "y": histogram["shares"],
         "width": edges[1] - edges[0],
@@ -188,8 +194,8 @@ def _day(shares: Sequence[float | None]) -> Figure | None:
         "y": shares,
         "hovertemplate": "%{x}:00 UTC: %{y:.2f} times the mean<extra></extra>",
     }
-    figure = _titled([bars], "volume over its mean")
-    figure["layout"] |= {"xaxis": {"title": {"text": "hour, UTC"}, "type": "category"}, "bargap": 0.15}
+    figure = _titled([bars], "volume / mean")
+    figure["layout"] |= {"xaxis": {"title": {"text": "hour (UTC)"}, "type": "category"}, "bargap": 0.15}
     return figure
 
 
@@ -230,7 +236,7 @@ def _best(best: Sequence[Epoch], values: Sequence[float | None]) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "best",
+        "name": "best epoch",
         "x": [epoch.number for epoch in best],
         "y": list(values),
         "marker": {"size": 10, "symbol": "diamond"},

@@ -1,4 +1,4 @@
-"""What a person may fill in about datasets and runs. What it means is checked by the services."""
+"""The forms for datasets, bundles and runs. The services check what they mean."""
 
 from typing import Any
 
@@ -18,45 +18,45 @@ class UploadForm(forms.Form):
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
     file = forms.FileField(
         label="Candles",
-        help_text="CSV, CSV.gz or Parquet with timestamp, open, high, low, close and volume; the timestamp is the bar's"
+        help_text="CSV, CSV.gz or Parquet with timestamp, open, high, low, close and volume. The timestamp is the"
         " opening time in UTC.",
         error_messages={"required": "Choose a file with candles.", "empty": "This file is empty."},
     )
 
 
 class CheckpointForm(forms.Form):
-    """A trained coin from outside, and what its file does not say."""
+    """A model to import, with what its file does not contain."""
 
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
     line = forms.ChoiceField(choices=[(line, line) for line in RECIPES])
     schema = forms.ChoiceField(
-        label="Features",
+        label="Feature schema",
         choices=[("", "Choose"), *((name, name) for name in SCHEMAS)],
-        help_text="Which it takes, in whose order. Both schemas share their names, so that no file tells.",
+        help_text="The features that the model takes. The file cannot tell: both schemas have the same names.",
     )
     layout = forms.ChoiceField(
         required=False,
-        choices=[("", "None said"), *((layout.value, layout.value) for layout in Layout)],
-        help_text="Asked for with a .pt, whose weights do not tell; an ONNX graph says it itself.",
+        choices=[("", "Not given"), *((layout.value, layout.value) for layout in Layout)],
+        help_text="Needed for a .pt file, which holds weights only. An ONNX file contains its layout.",
     )
     file = forms.FileField(
-        label="Checkpoint",
-        help_text="A .pt that torch.save wrote, or an ONNX file.",
-        error_messages={"required": "Choose a checkpoint.", "empty": "This file is empty."},
+        label="Model file",
+        help_text="A .pt file written by torch.save, or an ONNX file.",
+        error_messages={"required": "Choose a model file.", "empty": "This file is empty."},
     )
     simulated = forms.BooleanField(
         required=False,
         label="Trained on a simulated market",
-        help_text="Then it is marked so everywhere, and carries no money in production.",
+        help_text="It is then marked as simulated and cannot go live in production.",
     )
 
 
 class CancelForm(ReasonForm):
-    """Why a run is called off."""
+    """The reason of a cancellation."""
 
 
 class AgainForm(forms.Form):
-    """What a run that failed is launched again with; what stays empty stays as it was."""
+    """The changes with which an ended run is launched again. Empty fields stay as they were."""
 
     seed = forms.IntegerField(required=False, min_value=0, max_value=GREATEST_SEED)
 
@@ -87,6 +87,6 @@ def parameter_field(name: str, bounds: dict[str, Any], *, initial: float) -> for
         max_value=bounds["greatest"],
         initial=initial,
         widget=forms.NumberInput(attrs={"step": 1 if bounds["is_whole"] else "any"}),
-        help_text=f"{bounds['meaning'].capitalize()}. {bounds['least']:,g} – {bounds['greatest']:,g}; the recipe says"
+        help_text=f"{bounds['meaning'].capitalize()}. {bounds['least']:,g} – {bounds['greatest']:,g}. Default:"
         f" {bounds['default']:g}.",
     )

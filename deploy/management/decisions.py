@@ -16,7 +16,7 @@ class DecisionCommand(ActingCommand):
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("release", type=int, help="the release's number")
-        parser.add_argument("--reason", required=True, help="stands in the audit history")
+        parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def release(self, options: dict[str, Any]) -> Release:
         release = Release.objects.filter(pk=options["release"]).select_related("status").first()

@@ -138,7 +138,7 @@ def _approve(page: Page) -> None:
         expect(page.get_by_role("heading", name=coin).first).to_be_visible()
     page.locator("summary", has_text="Approve").click()
     page.get_by_role("button", name="Approve release").click()
-    expect(page.get_by_text("Give a reason: it stands in the audit history.")).to_be_visible()
+    expect(page.get_by_text("Give a reason: it is recorded in the audit history.")).to_be_visible()
     page.get_by_label("Reason").first.fill("every gate passed, I looked at the charts")
     page.get_by_role("button", name="Approve release").click()
     expect(page.get_by_text("Approved: every bot must run v7_fixed")).to_be_visible()

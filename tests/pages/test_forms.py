@@ -60,7 +60,7 @@ class TestSigningIn:
             client.post("/sign-in/", {"username": n, "password": "wrong"}) for n in ("victor", "nobody-here")
         ]
         assert [answer.status_code for answer in answers] == [400, 400]
-        assert all("This name and password do not fit" in text(answer) for answer in answers)
+        assert all("Wrong name or password" in text(answer) for answer in answers)
         assert 'value="victor"' in text(answers[0]) and "wrong" not in text(answers[0])
 
 
@@ -206,7 +206,7 @@ class TestDeciding:
             f"/releases/{examples.awaiting.pk}/{action}/", {"reason": " ", "revision": _revision()}
         )
         assert answer.status_code == 400
-        assert "Give a reason: it stands in the audit history." in text(answer)
+        assert "Give a reason: it is recorded in the audit history." in text(answer)
         assert Release.objects.get(pk=examples.awaiting.pk).state == "awaiting_approval"
 
     @pytest.mark.parametrize("name", ["victor", "olivia"])

@@ -62,7 +62,7 @@ def page(
         "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
         "runs": dataset.runs.select_related("coin")[:10],
         "checks": _worst_first(services.checks_of(dataset)),
-        "pictures": charts.JUDGED if dataset.judgement else {},
+        "charts": charts.MARKET_CHARTS if dataset.judgement else {},
         "has_charts": True,
     }
     return with_charts(render(request, "training/dataset.html", context, status=status))
@@ -71,7 +71,9 @@ def page(
 @require_safe
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
-    drawn = charts.price(artifact_store.read_candles(dataset)) | charts.judged(services.document_of(dataset))
+    drawn = charts.draw_price(artifact_store.read_candles(dataset)) | charts.draw_market_statistics(
+        services.document_of(dataset)
+    )
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 

@@ -11,8 +11,8 @@ from common.errors import DomainError
 from common.forms import show_refusal
 from common.pages import living, paged, with_charts
 from mlcore.fitting.recipes import RECIPES
-from training import charts as draw
 from training import services
+from training.charts import draw_learning_curves
 from training.forms import AgainForm, CancelForm
 from training.models import TrainingRun
 from training.rules import JobState
@@ -47,7 +47,7 @@ def charts(request: HttpRequest, pk: int) -> JsonResponse:
     """The curves so far; `is_moving` says whether there may be more."""
     run = get_object_or_404(TrainingRun.objects.prefetch_related("epoch_rows"), pk=pk)
     epochs = list(run.epoch_rows.all())
-    return JsonResponse({"charts": draw.learning(epochs, run.epochs), "is_moving": not run.has_ended})
+    return JsonResponse({"charts": draw_learning_curves(epochs, run.epochs), "is_moving": not run.has_ended})
 
 
 @require_http_methods(["GET", "POST"])

@@ -13,7 +13,7 @@ class Command(ActingCommand):
         parser.add_argument(
             "--by", type=int, required=True, help="how many revisions; the alarm names the least"
         )
-        parser.add_argument("--reason", required=True, help="stands in the audit history")
+        parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         move = services.advance_revision(options["by"], actor=self.actor(options), reason=options["reason"])

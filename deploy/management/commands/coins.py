@@ -15,7 +15,7 @@ class Command(ActingCommand):
         parser.add_argument("do", choices=["list", "add", "require", "release"], nargs="?", default="list")
         parser.add_argument("symbol", nargs="?", default="", help="as in BTC")
         parser.add_argument("--name", default="", help="of a coin that is added, as in Bitcoin")
-        parser.add_argument("--reason", default="", help="stands in the audit history")
+        parser.add_argument("--reason", default="", help="recorded in the audit history")
         parser.add_argument(
             "--confirmed",
             action="store_true",

@@ -19,7 +19,7 @@ class Command(ActingCommand):
         does = ["list", "create", "activate", "retire", "export"]
         parser.add_argument("do", choices=does, nargs="?", default="list")
         parser.add_argument("key", nargs="?", default="", help="its id, or the beginning of it")
-        parser.add_argument("--reason", default="", help="stands in the audit history")
+        parser.add_argument("--reason", default="", help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         match options["do"]:

@@ -10,7 +10,7 @@ class Command(ActingCommand):
     help = "Hold every bot on the fallback, at once; on nothing when the fallback is not fit."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--reason", required=True, help="stands in the audit history")
+        parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         move = services.pin(actor=self.actor(options), reason=options["reason"])

@@ -15,7 +15,7 @@ class Command(ActingCommand):
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("dataset", type=int, help="the dataset's number")
-        parser.add_argument("--reason", required=True, help="stands in the audit history")
+        parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         dataset = services.withdraw_dataset(
