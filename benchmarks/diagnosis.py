@@ -132,7 +132,7 @@ def main() -> int:
         command = [sys.executable, "-m", "benchmarks.judged", *map(str, files.arguments)]
         peer = [str(python_of("evidently", PINS)), "-W", "ignore", "benchmarks/evidently_report.py"]
         with (
-            reports(command, sandbox.surroundings(Path(folder))) as ours,
+            reports(command, sandbox.sandbox_environment(Path(folder))) as ours,
             reports([*peer, str(files.predictions)], dict(os.environ)) as evidentlys,
         ):
             sides = in_turns(*ours, *evidentlys, rounds=2 if is_quick else 5)

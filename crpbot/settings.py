@@ -28,7 +28,7 @@ REQUIRED_IN_PRODUCTION = {
     "CRPBOT_DATABASE_URL": "postgres://user:password@host:5432/name",
     "CRPBOT_REDIS_URL": "redis://host:6379/0",
     "CRPBOT_ALLOWED_HOSTS": "the names the service is reached by, comma-separated",
-    "CRPBOT_S3_BUCKET": "the bucket that holds datasets, checkpoints and bundles",
+    "CRPBOT_S3_BUCKET": "the bucket for datasets, checkpoints and bundles",
     "CRPBOT_S3_ACCESS_KEY": "its access key",
     "CRPBOT_S3_SECRET_KEY": "its secret key",
 }
@@ -228,7 +228,7 @@ if not IS_EMBEDDED:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # The most that a request's body may have, and what the two uploads may besides: see crpbot/web/limits.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
-CHECKPOINT_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_CHECKPOINT_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
+IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_IMPORTED_MODEL_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
 
 REST_FRAMEWORK = {

@@ -120,17 +120,17 @@ def _measure_apart(folder: Path, arguments: list[str]) -> None:
     """Raises MeasuringFailed unless the process of its own ends well within its time."""
     seconds = settings.MEASURING_TIME_LIMIT_SECONDS
     try:
-        sandbox.run(
+        sandbox.run_module(
             "mlcore.evaluation.measure",
             [*arguments, "--output", "figures.json"],
             folder=folder,
             seconds=seconds,
         )
-    except sandbox.TookTooLong as late:
+    except sandbox.ProcessTimedOut as late:
         raise MeasuringFailed(f"measuring took {late} and was stopped") from None
-    except sandbox.Killed as killed:
+    except sandbox.ProcessKilled as killed:
         raise MeasuringKilled(f"the measuring process was {killed}") from None
-    except sandbox.EndedBadly as end:
+    except sandbox.ProcessFailed as end:
         raise MeasuringFailed(f"the measuring process {end}") from None
 
 

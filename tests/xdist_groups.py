@@ -20,7 +20,7 @@ GROUPS = {
     # Long, and nothing else: begun last, they would be waited for alone.
     "schema": ("tests/api/test_conformance.py",),
     "gathering": ("tests/deploy/test_gathering.py",),
-    "checkpoints": ("tests/training/test_checkpoints.py",),
+    "imported models": ("tests/training/test_imported_models.py",),
     "runs": ("tests/training/test_training.py",),
     "live": ("tests/deploy/test_live.py",),
 }

@@ -24,7 +24,7 @@ class UploadForm(forms.Form):
     )
 
 
-class CheckpointForm(forms.Form):
+class ImportModelForm(forms.Form):
     """A model to import, with what its file does not contain."""
 
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)

@@ -18,7 +18,6 @@ from audit import services as audit
 from common.errors import DomainError
 from mlcore.bundle import writer
 from mlcore.bundle.format import MANIFEST_FILE
-from mlcore.bundle.format import Bundle as BundleFolder
 from mlcore.errors import MlcoreError, ResumeRefused
 from mlcore.fitting import fit
 from mlcore.fitting.checkpoint import EpochReport
@@ -26,7 +25,7 @@ from mlcore.fitting.recipes import RECIPES
 from training import artifact_store
 from training.jobs import leases, queue
 from training.jobs.cost_limits import Bill, Interruption
-from training.models import Artifact, Bundle, Epoch, RunLine, TrainingRun
+from training.models import Epoch, RunLine, TrainingRun
 from training.rules import (
     ATTEMPTS_WITHOUT_PROGRESS,
     CANCELLED_BY_REQUEST,
@@ -162,7 +161,7 @@ class _Attempt:
             raise
         except (leases.ClaimLost, DatabaseError):
             raise
-        except artifact_store.StoreAway as away:
+        except artifact_store.StoreUnavailable as away:
             self._log(f"{away} Another attempt goes on from the last checkpoint.")
             raise
         except (MlcoreError, DomainError) as refused:
@@ -270,12 +269,23 @@ class _Attempt:
                 simulated=run.dataset.is_simulated,
                 code_version=settings.CODE_VERSION,
             )
-            artifacts = _stored(written)
+            artifacts = artifact_store.store_files(
+                {path.name: path.read_bytes() for path in written.folder.iterdir()}
+            )
             manifest = (written.folder / MANIFEST_FILE).read_text()
         self._log(f"best epoch {trained.best_epoch}; bundle {written.digest}")
         with transaction.atomic():
             audit.lock_head()
-            bundle = _registered(run, written.digest, manifest, artifacts)
+            # An equal run may have made the same bytes before: then both name one bundle.
+            bundle, _ = artifact_store.create_bundle(
+                written.digest,
+                artifacts,
+                coin=run.coin,
+                line=run.line,
+                dataset=run.dataset,
+                manifest=manifest,
+                is_simulated=run.dataset.is_simulated,
+            )
             detail = {"bundle": bundle.digest, "best_epoch": trained.best_epoch}
             leases.finish(run, JobState.SUCCEEDED, detail=detail, bundle=bundle, **self.bill.columns())
         artifact_store.delete_checkpoint(run.checkpoint)
@@ -284,34 +294,6 @@ class _Attempt:
         with self.interruption.held_off(), transaction.atomic():
             leases.write(self.run, lease_until=leases.lease_end(), **self.bill.columns(), **updates)
             RunLine.objects.create(run=self.run, attempt=self.run.attempt, text=text)
-
-
-def _stored(written: BundleFolder) -> list[Artifact]:
-    """Every file of the folder in the store; the rows that name them, not yet saved."""
-    artifacts = []
-    for path in sorted(written.folder.iterdir()):
-        data = path.read_bytes()
-        artifacts.append(Artifact(name=path.name, sha256=artifact_store.store(data), size=len(data)))
-    return artifacts
-
-
-def _registered(run: TrainingRun, digest: str, manifest: str, artifacts: list[Artifact]) -> Bundle:
-    """The bundle's rows; those there are, when an equal run made the very same bytes before."""
-    bundle, is_new = Bundle.objects.get_or_create(
-        digest=digest,
-        defaults={
-            "coin": run.coin,
-            "line": run.line,
-            "dataset": run.dataset,
-            "manifest": manifest,
-            "is_simulated": run.dataset.is_simulated,
-        },
-    )
-    if is_new:
-        for artifact in artifacts:
-            artifact.bundle = bundle
-        Artifact.objects.bulk_create(artifacts)
-    return bundle
 
 
 def _figures(report: EpochReport) -> dict[str, Any]:

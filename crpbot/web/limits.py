@@ -26,9 +26,9 @@ FORM_SLACK_BYTES = 64 * 1024
 
 UPLOADS = {
     "api:datasets": "DATASET_UPLOAD_LIMIT_BYTES",
-    "api:bundles": "CHECKPOINT_UPLOAD_LIMIT_BYTES",
+    "api:bundles": "IMPORTED_MODEL_UPLOAD_LIMIT_BYTES",
     "datasets": "DATASET_UPLOAD_LIMIT_BYTES",
-    "bundles": "CHECKPOINT_UPLOAD_LIMIT_BYTES",
+    "bundles": "IMPORTED_MODEL_UPLOAD_LIMIT_BYTES",
 }
 """The routes that take a file, and the setting that says how large. Any other body is a form or a few lines of JSON."""
 

@@ -29,12 +29,12 @@ REFUSED = " WARNING django.request "
 
 # Everything else is asked by an approver, who may read all there is.
 OPERATED = (
-    *("add_coin", "cancel_release", "cancel_run", "import_checkpoint", "launch_release", "relaunch_run"),
+    *("add_coin", "cancel_release", "cancel_run", "import_model", "launch_release", "relaunch_run"),
     *("upload_dataset", "withdraw_dataset"),
 )
 SAID_BY_BOTS = ("send_heartbeat", "send_window")
 JUDGED = (
-    *("import_checkpoint", "launch_release", "propose_policy", "release_report", "relaunch_run"),
+    *("import_model", "launch_release", "propose_policy", "release_report", "relaunch_run"),
     *("send_heartbeat", "send_window", "upload_dataset"),
 )
 

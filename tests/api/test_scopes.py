@@ -156,7 +156,7 @@ def drop_a_coin() -> Request:
     return Request("coins/SOL/", {"is_required": False, "confirmed": True, **SAYS_WHY})
 
 
-def import_checkpoint() -> Request:
+def import_model() -> Request:
     coin = scenarios.coins()[0]
     said = {"coin": coin.symbol, "line": "v5", "schema": "relative72"}
     file = model_files.onnx_file([model_files.LINEAR], model_files.linear_tensors())
@@ -248,7 +248,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "heartbeat"): (SAID_BY_A_BOT, heartbeat),
     ("POST", "windows"): (COUNTED_BY_A_BOT, window),
     ("GET", "bundles"): (READ, plain("bundles/")),
-    ("POST", "bundles"): (STARTED, import_checkpoint),
+    ("POST", "bundles"): (STARTED, import_model),
     ("GET", "coins"): (READ, plain("coins/")),
     ("POST", "coins"): (STARTED, lambda: Request("coins/", {"symbol": "DOT", **SAYS_WHY})),
     ("PATCH", "coin"): (DECIDED, drop_a_coin),

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from mlcore.bundle import format as bundles
 from tests import factories, processes
 from training import artifact_store, worker
-from training.artifact_store import FileLost, StoreAway
+from training.artifact_store import FileLost, StoreUnavailable
 
 DATA = b"some bytes of a bundle"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -140,16 +140,16 @@ def test_an_s3_that_is_away_is_said_so_and_not_taken_for_lost_files(bucket: Any,
         **settings.STORAGES,
         "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options},
     }
-    with pytest.raises(StoreAway, match="does not answer"):
+    with pytest.raises(StoreUnavailable, match="does not answer"):
         artifact_store.read(SHA256)
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         artifact_store.is_intact(SHA256, len(DATA))
 
 
 def test_a_folder_without_room_is_said_so(store: Path) -> None:
     store.parent.mkdir(exist_ok=True)
     store.write_text("a file where the folder should be")
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreUnavailable):
         artifact_store.store(DATA)
 
 

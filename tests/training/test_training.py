@@ -24,7 +24,7 @@ from mlcore.fitting.checkpoint import EpochReport
 from tests import factories
 from training import artifact_store as files
 from training import services, worker
-from training.artifact_store import StoreAway
+from training.artifact_store import StoreUnavailable
 from training.jobs import leases
 from training.jobs.cost_limits import Interruption
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
@@ -444,7 +444,7 @@ class TestAFailure:
         run = factories.run(dataset)
         moved = store.rename(store.with_name("elsewhere"))
         store.write_text("a file where the folder should be")
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnavailable):
             train(run)
         store.unlink()
         moved.rename(store)

@@ -101,6 +101,6 @@ def _opened(artifact: Artifact) -> Any:
         stream.close()
         raise Unavailable(
             f"The stored file {artifact.sha256} has {found:,} bytes where {artifact.size:,} were written."
-            " Bring it back from a copy."
+            " Restore it from a backup."
         )
     return stream

@@ -1,4 +1,4 @@
-"""Bundles, and checkpoints from outside that become some."""
+"""Bundles: the list, and importing a model."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ FIELDS = ["id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "
 
 
 class Bundles(ListAPIView[Bundle]):
-    """Trained coins, newest first: trained here, or imported."""
+    """The models of single coins, newest first: trained here, or imported."""
 
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
@@ -48,26 +48,27 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="ImportedBundle")
     class Imported(Output):
         notes = serializers.ListField(
-            child=serializers.CharField(), help_text="What the file did not say, or said otherwise."
+            child=serializers.CharField(),
+            help_text="What the file did not contain, or contained in another form.",
         )
 
         class Meta:
             model = Bundle
             fields: ClassVar = [*FIELDS, "notes"]
 
-    @extend_schema_serializer(component_name="CheckpointUpload")
+    @extend_schema_serializer(component_name="ImportedModelUpload")
     class Input(api_fields.Input):
         coin = api_fields.Text(help_text="As in `BTC`.")
         line = api_fields.Choice(list(RECIPES))
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
-        schema = api_fields.Choice(list(SCHEMAS), help_text="Which features it takes, in whose order.")
+        schema = api_fields.Choice(list(SCHEMAS), help_text="The features of the model and their order.")
         layout = api_fields.Choice(
             [layout.value for layout in Layout],
             required=False,
-            help_text="Of a torch checkpoint, whose weights do not tell; an ONNX graph says it itself.",
+            help_text="The order of BatchNorm and ReLU; required for a torch checkpoint, omitted for ONNX.",
         )
         is_simulated = serializers.BooleanField(
-            default=False, help_text="Whether it was trained on candles that were made up."
+            default=False, help_text="Whether it was trained on simulated candles."
         )
 
     queryset = Bundle.objects.select_related("coin").prefetch_related("artifacts").order_by("-id")
@@ -76,15 +77,15 @@ class Bundles(ListAPIView[Bundle]):
     parser_classes = (MultiPartParser,)
     throttle_scope = "uploads"
 
-    @extend_schema(operation_id="import_checkpoint", request=Input, responses={200: Imported, 201: Imported})
+    @extend_schema(operation_id="import_model", request=Input, responses={200: Imported, 201: Imported})
     def post(self, request: Request) -> Response:
-        """Make a bundle of a checkpoint from outside, as an operator. 200 where it is there already.
+        """Import a model as a bundle, as an operator. 200 when it was imported before.
 
-        The file is read in a process of its own, and nothing in it is run. What it does not say (which features, which
-        layout) has to be said here; one that cannot be read safely is refused, and nothing of it is kept.
+        The file is read in a sandbox, and no code in it is run. Features and layout are given here, because the file does
+        not contain them. A file that cannot be read safely is refused, and nothing of it is stored.
         """
         checked = self.Input.read(request)
-        imported = services.import_checkpoint(
+        imported = services.import_model(
             named_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,

@@ -1,7 +1,7 @@
-"""A process of its own for bytes from outside: bounded, tied to its parent's life, and without a secret in its reach.
+"""Runs a module in a sandbox: a process with limits and no secrets, which ends with its parent.
 
-`run` starts one. Run as `python -m training.jobs.sandbox PARENT SECONDS PRIVATE_BYTES MODULE …its arguments`, this
-module is the first lines of that process, before anything reads what came from outside. It imports no Django.
+`run_module` starts it. The new process runs `python -m training.jobs.sandbox PARENT SECONDS PRIVATE_BYTES MODULE ARGUMENTS`:
+this module sets the limits before the other one reads bytes from outside. It imports no Django.
 """
 
 import ctypes
@@ -21,33 +21,33 @@ PR_SET_PDEATHSIG = 1
 _SERVICE = Path(__file__).resolve().parents[2]
 
 
-class Killed(Exception):
-    """Killed from outside, by SIGKILL: that says nothing about what it read."""
+class ProcessKilled(Exception):
+    """Killed by SIGKILL from outside, which says nothing about its input."""
 
 
-class TookTooLong(Exception):
-    """It was stopped at the end of its time."""
+class ProcessTimedOut(Exception):
+    """Stopped at its time limit."""
 
 
-class EndedBadly(Exception):
-    """It ended otherwise than by finishing; the message is how, and its last words."""
+class ProcessFailed(Exception):
+    """Ended with an error; the message is its exit status and its last line of output."""
 
 
-def run(
+def run_module(
     module: str, arguments: Sequence[str], *, folder: Path, seconds: float, private_bytes: int | None = None
 ) -> None:
-    """Run a module in `folder`, until it has finished well. Raises Killed, TookTooLong or EndedBadly.
+    """Run a module in `folder` to its end. Raises ProcessKilled, ProcessTimedOut or ProcessFailed.
 
-    `private_bytes` bounds the memory that is its own; without it the address space alone is bounded.
+    `private_bytes` limits its private memory; without it only the address space is limited.
     """
     bounds = [str(os.getpid()), str(int(seconds) + 1), str(private_bytes or 0)]
     command = [sys.executable, "-m", "training.jobs.sandbox", *bounds, module, *arguments]
-    words = folder / "errors"
-    with words.open("wb") as errors:
+    output = folder / "errors"
+    with output.open("wb") as errors:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=surroundings(folder),
+            env=sandbox_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -55,21 +55,21 @@ def run(
         try:
             code = process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise TookTooLong(f"longer than {seconds:g} s") from None
+            raise ProcessTimedOut(f"longer than {seconds:g} s") from None
         finally:
             process.kill()
             process.wait()
     if code == -signal.SIGKILL:
-        raise Killed("killed by SIGKILL")
+        raise ProcessKilled("killed by SIGKILL")
     if code != 0:
-        raise EndedBadly(f"{_end(code)}{_last_words(words)}")
+        raise ProcessFailed(f"{_format_exit(code)}{_last_line(output)}")
 
 
-def surroundings(folder: Path) -> dict[str, str]:
-    """Its whole environment. Libraries get one thread: what is found must not hang on a machine's cores.
+def sandbox_environment(folder: Path) -> dict[str, str]:
+    """The whole environment of the process. Libraries get one thread, so that results do not depend on the core count.
 
-    What is freed is kept, not given back: arrays of all sizes come and go, and clearing their pages anew takes longer
-    than filling them, most of all where a virtual machine's host must find each page again.
+    Freed memory is kept by the process: many arrays are allocated and freed, and zeroing new pages takes longer than
+    filling them, most of all on a virtual machine.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
@@ -89,12 +89,12 @@ def surroundings(folder: Path) -> dict[str, str]:
     }
 
 
-def _end(code: int) -> str:
+def _format_exit(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
-def _last_words(path: Path) -> str:
-    """The last line it wrote, where there is one."""
+def _last_line(path: Path) -> str:
+    """The last line of output, if any."""
     lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
     return f": {lines[-1][:500]}" if lines else ""
 
@@ -102,7 +102,7 @@ def _last_words(path: Path) -> str:
 def main() -> None:
     parent, seconds, private_bytes = (int(word) for word in sys.argv[1:4])
     bounds = {
-        resource.RLIMIT_CPU: (seconds, seconds + 5),  # SIGXCPU first: a SIGKILL is taken for somebody else's
+        resource.RLIMIT_CPU: (seconds, seconds + 5),  # SIGXCPU first: SIGKILL counts as killed from outside
         resource.RLIMIT_AS: (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES),
         resource.RLIMIT_FSIZE: (FILE_LIMIT_BYTES, FILE_LIMIT_BYTES),
         resource.RLIMIT_CORE: (0, 0),
@@ -112,7 +112,7 @@ def main() -> None:
     for kind, bound in bounds.items():
         resource.setrlimit(kind, bound)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before the request took hold
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(1)
     module = sys.argv[4]
     sys.argv[1:] = sys.argv[5:]

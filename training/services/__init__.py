@@ -21,7 +21,7 @@ from training.services.datasets import (
     simulate_candles,
 )
 from training.services.estimates import Estimate, estimate
-from training.services.imported_models import Imported, import_checkpoint, read_checkpoint_file
+from training.services.imported_models import ImportedModel, import_model, read_model_file
 from training.services.runs import (
     cancel_run,
     find_run,
@@ -36,7 +36,7 @@ from training.services.runs import (
 __all__ = [
     "CandlesUnsound",
     "Estimate",
-    "Imported",
+    "ImportedModel",
     "against",
     "cancel_run",
     "checks_of",
@@ -49,13 +49,13 @@ __all__ = [
     "find_dataset",
     "find_run",
     "import_candles",
-    "import_checkpoint",
+    "import_model",
     "judged",
     "latest_dataset",
     "launch_run",
     "open_budget",
     "plan",
-    "read_checkpoint_file",
+    "read_model_file",
     "refused_beside",
     "relaunch",
     "repeat",

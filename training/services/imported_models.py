@@ -1,4 +1,4 @@
-"""Checkpoints from outside: read in a process apart, and made a bundle like any other."""
+"""Imported models: files from outside, read in a sandbox and stored as bundles."""
 
 import hashlib
 import json
@@ -20,37 +20,39 @@ from mlcore.bundle.format import MANIFEST_FILE
 from mlcore.errors import BundleRefused
 from training import artifact_store
 from training.jobs import sandbox
-from training.models import Artifact, Bundle, Coin
+from training.models import Bundle, Coin
 from training.services.runs import plan
 
 PRIVATE_BYTES = 3 * 2**30
-"""What reading may take of memory; torch itself takes a tenth of it."""
+"""Memory limit of the reading process; torch itself takes a tenth of it."""
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import came to."""
+class ImportedModel:
+    """An imported bundle."""
 
     bundle: Bundle
     notes: tuple[str, ...]
-    """What the file did not say, or said otherwise: a person should know it."""
+    """What the file did not contain, or contained in another form."""
     is_new: bool
 
 
-def read_checkpoint_file(path: Path) -> bytes:
-    """The bytes of a plain file, no more than may be imported. Raises InvalidInput; a link is not followed."""
+def read_model_file(path: Path) -> bytes:
+    """Read a regular file, up to one byte more than the limit. Raises InvalidInput; follows no symbolic link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InvalidInput(f"{path.name} is not a file.", field="file")
-            return file.read(settings.CHECKPOINT_UPLOAD_LIMIT_BYTES + 1)
+            return file.read(settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES + 1)
     except OSError as error:
-        told = "is a link; name the file itself" if path.is_symlink() else f"cannot be read: {error.strerror}"
-        raise InvalidInput(f"{path.name} {told}.", field="file") from error
+        problem = (
+            "is a link; name the file itself" if path.is_symlink() else f"cannot be read: {error.strerror}"
+        )
+        raise InvalidInput(f"{path.name} {problem}.", field="file") from error
 
 
-def import_checkpoint(
+def import_model(
     coin: Coin,
     data: bytes,
     *,
@@ -60,14 +62,15 @@ def import_checkpoint(
     schema: str | None = None,
     layout: str | None = None,
     simulated: bool = False,
-) -> Imported:
-    """A bundle of `line` for `coin` from a torch checkpoint or an ONNX file.
+) -> ImportedModel:
+    """Make a bundle of `line` for `coin` from a torch checkpoint or an ONNX file.
 
-    `schema` says which features it takes, `layout` whether BatchNorm stands before ReLU: neither is guessed. `name` is the
-    file's, for messages. Raises InvalidInput saying what is wrong with the file or has to be said; then nothing was kept.
+    `schema` names the features of the model, `layout` the order of BatchNorm and ReLU: neither is guessed. `name` is the
+    file name, for messages. Raises InvalidInput for a file that cannot be imported or a missing option; nothing is stored
+    then.
     """
-    with audit.refusals_recorded("bundle.import", coin, actor=actor, reason=_name(name)):
-        actor.require(Role.OPERATOR, "import a checkpoint")
+    with audit.refusals_recorded("bundle.import", coin, actor=actor, reason=_file_name(name)):
+        actor.require(Role.OPERATOR, "import a model")
         plan(line, {})
         _check_size(name, data)
         request = {
@@ -79,36 +82,36 @@ def import_checkpoint(
             "code_version": settings.CODE_VERSION,
         }
         with tempfile.TemporaryDirectory(prefix="importing-", ignore_cleanup_errors=True) as folder:
-            answer = _read_apart(Path(folder), data, request, _name(name))
-            written = _verified(Path(folder) / "bundle", str(answer["digest"]), request, data)
+            answer = _convert(Path(folder), data, request, _file_name(name))
+            written = _verify(Path(folder) / "bundle", str(answer["digest"]), request, data)
             payload = {name: written.payload(name) for name in written.manifest.files}
-        return _keep(coin, written, payload, answer["notes"], name=_name(name), actor=actor)
+        return _store(coin, written, payload, answer["notes"], name=_file_name(name), actor=actor)
 
 
-def _name(name: str) -> str:
-    """The last part of the file's name, short enough for its row."""
+def _file_name(name: str) -> str:
+    """The last component of the name, cut to fit its column."""
     return PurePath(name).name[:110] or "a file"
 
 
 def _check_size(name: str, data: bytes) -> None:
-    limit = settings.CHECKPOINT_UPLOAD_LIMIT_BYTES
+    limit = settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES
     if not data:
-        raise InvalidInput(f"{_name(name)} is empty.", field="file")
+        raise InvalidInput(f"{_file_name(name)} is empty.", field="file")
     if len(data) > limit:
         raise InvalidInput(
-            f"{_name(name)} has more than {limit:,} bytes; the network itself takes 260,000. Leave out what is not needed"
-            " to predict.",
+            f"{_file_name(name)} has more than {limit:,} bytes; the network alone takes 260,000. Remove what prediction"
+            " does not need.",
             field="file",
         )
 
 
-def _read_apart(folder: Path, data: bytes, request: dict[str, Any], name: str) -> dict[str, Any]:
-    """What the reading process answered. Raises InvalidInput for a file it refuses, or does not survive."""
-    (folder / "checkpoint").write_bytes(data)
+def _convert(folder: Path, data: bytes, request: dict[str, Any], name: str) -> dict[str, Any]:
+    """Run the conversion in a sandbox. Raises InvalidInput for a file that it refuses or that ends it."""
+    (folder / "model").write_bytes(data)
     (folder / "request.json").write_text(json.dumps(request))
     arguments = [
         "--file",
-        "checkpoint",
+        "model",
         "--request",
         "request.json",
         "--bundle",
@@ -117,7 +120,7 @@ def _read_apart(folder: Path, data: bytes, request: dict[str, Any], name: str) -
         "answer.json",
     ]
     try:
-        sandbox.run(
+        sandbox.run_module(
             "mlcore.importers.convert",
             arguments,
             folder=folder,
@@ -125,36 +128,38 @@ def _read_apart(folder: Path, data: bytes, request: dict[str, Any], name: str) -
             private_bytes=PRIVATE_BYTES,
         )
         answer: dict[str, Any] = json.loads((folder / "answer.json").read_bytes())
-    except sandbox.Killed as killed:
+    except sandbox.ProcessKilled as killed:
         raise Unavailable(
-            f"The process that reads {name} was {killed}: try again, or look at the memory."
+            f"The process that reads {name} was {killed}: try again, or check the machine's memory."
         ) from killed
-    except sandbox.TookTooLong as late:
+    except sandbox.ProcessTimedOut as late:
         raise InvalidInput(f"{name}: reading it took {late} and was stopped.", field="file") from late
-    except (sandbox.EndedBadly, OSError, ValueError) as end:
-        raise InvalidInput(f"{name} cannot be read: the process that reads it {end}.", field="file") from end
+    except (sandbox.ProcessFailed, OSError, ValueError) as failure:
+        raise InvalidInput(
+            f"{name} cannot be read: the process that reads it {failure}.", field="file"
+        ) from failure
     if "refused" in answer:
         raise InvalidInput(f"{name}: {answer['refused']}.", field="file")
     return answer
 
 
-def _verified(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> bundles.Bundle:
-    """The bundle as it was written, and of what was asked: the reading process is not taken at its word."""
+def _verify(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> bundles.Bundle:
+    """Load the written bundle and check it against the request: the reading process is not trusted."""
     try:
         written = bundles.verify(folder, digest)
     except BundleRefused as refused:
-        raise InvalidInput(f"No sound bundle came of it: {refused}.", field="file") from refused
+        raise InvalidInput(f"The file did not give a valid bundle: {refused}.", field="file") from refused
     document = written.manifest.document
-    asked = {name: request[name] for name in ("coin", "line", "simulated", "code_version")}
-    said = {name: document.get(name) for name in asked}
+    requested = {name: request[name] for name in ("coin", "line", "simulated", "code_version")}
+    stored = {name: document.get(name) for name in requested}
     sources = [{"sha256": hashlib.sha256(data).hexdigest(), "kind": kind} for kind in ("torch", "onnx")]
     is_of_schema = written.manifest.schema_name == request["schema"]
-    if said != asked or not is_of_schema or document.get("imported") not in sources:
-        raise InvalidInput("The bundle that came of it is not the one that was asked for.", field="file")
+    if stored != requested or not is_of_schema or document.get("imported") not in sources:
+        raise InvalidInput("The bundle made from the file does not match the request.", field="file")
     return written
 
 
-def _keep(
+def _store(
     coin: Coin,
     written: bundles.Bundle,
     payload: dict[str, bytes],
@@ -162,30 +167,23 @@ def _keep(
     *,
     name: str,
     actor: Actor,
-) -> Imported:
-    """The files first, then the rows: a row never names bytes that are not there."""
+) -> ImportedModel:
+    """Store the files, then the rows: a row never names missing bytes."""
     manifest = bundles.to_canonical_json(written.manifest.document)
-    artifacts = [
-        Artifact(name=file, sha256=artifact_store.store(content), size=len(content))
-        for file, content in sorted({**payload, MANIFEST_FILE: manifest}.items())
-    ]
+    artifacts = artifact_store.store_files({**payload, MANIFEST_FILE: manifest})
     source = written.manifest.document["imported"]["sha256"]
     with transaction.atomic():
         audit.lock_head()
-        bundle, is_new = Bundle.objects.get_or_create(
-            digest=written.digest,
-            defaults={
-                "coin": coin,
-                "line": written.manifest.line,
-                "origin": f"imported from {name} sha256:{source}",
-                "manifest": manifest.decode(),
-                "is_simulated": written.manifest.is_simulated,
-            },
+        bundle, is_new = artifact_store.create_bundle(
+            written.digest,
+            artifacts,
+            coin=coin,
+            line=written.manifest.line,
+            origin=f"imported from {name} sha256:{source}",
+            manifest=manifest.decode(),
+            is_simulated=written.manifest.is_simulated,
         )
         if is_new:
-            for artifact in artifacts:
-                artifact.bundle = bundle
-            Artifact.objects.bulk_create(artifacts)
             detail = {
                 "digest": bundle.digest,
                 "file": f"sha256:{source}",
@@ -195,4 +193,4 @@ def _keep(
                 "notes": notes,
             }
             audit.record("bundle.imported", bundle, actor=actor, reason=bundle.origin, detail=detail)
-    return Imported(bundle, tuple(notes), is_new)
+    return ImportedModel(bundle, tuple(notes), is_new)

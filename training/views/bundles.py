@@ -1,4 +1,4 @@
-"""Bundles: the list, and importing a checkpoint."""
+"""Bundles: the list, and importing a model."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -11,37 +11,37 @@ from common.errors import DomainError
 from common.forms import show_refusal
 from common.pages import paged
 from training import services
-from training.forms import CheckpointForm
+from training.forms import ImportModelForm
 from training.models import Bundle
 
 
 @require_http_methods(["GET", "POST"])
 def index(request: HttpRequest) -> HttpResponse:
-    """The list, and the form below it; posted, it imports a checkpoint."""
+    """The list with the import form below it; POST imports a model."""
     if request.method != "POST":
-        return _page(request, CheckpointForm())
-    form = CheckpointForm(request.POST, request.FILES)
+        return _page(request, ImportModelForm())
+    form = ImportModelForm(request.POST, request.FILES)
     if not form.is_valid():
         return _page(request, form, status=400)
     upload = form.cleaned_data["file"]
-    said = {name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")}
+    options = {name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")}
     try:
-        imported = services.import_checkpoint(
+        imported = services.import_model(
             data=upload.read(),
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,
             actor=actor_of(request),
-            **said,
+            **options,
         )
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
-    told = "Imported" if imported.is_new else "It is here already:"
-    messages.success(request, " ".join([f"{told} {imported.bundle}.", *imported.notes]))
+    result = "Imported" if imported.is_new else "Imported before:"
+    messages.success(request, " ".join([f"{result} {imported.bundle}.", *imported.notes]))
     return redirect("bundles")
 
 
-def _page(request: HttpRequest, form: CheckpointForm, status: int = 200) -> HttpResponse:
+def _page(request: HttpRequest, form: ImportModelForm, status: int = 200) -> HttpResponse:
     rows = Bundle.objects.select_related("coin", "dataset").prefetch_related("runs")
     context = {
         "page": paged(request, rows),

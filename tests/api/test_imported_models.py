@@ -1,4 +1,4 @@
-"""Checkpoints in, over the API."""
+"""Imported models over the API."""
 
 from typing import Any
 
@@ -52,6 +52,6 @@ def test_a_hostile_file_is_refused_by_name(as_operator: Caller, tmp_path: Any) -
 
 
 def test_one_too_large_is_refused(as_operator: Caller, settings: Any) -> None:
-    settings.CHECKPOINT_UPLOAD_LIMIT_BYTES = 1000
+    settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = 1000
     assert_problem(sent(as_operator, bytes(10_000)), 400, "more than 1,000 bytes")
     assert not Bundle.objects.exists()

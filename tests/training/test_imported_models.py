@@ -1,4 +1,4 @@
-"""A checkpoint from outside becomes a bundle like any other, by way of a process that a hostile one cannot leave."""
+"""Imported models: a file from outside becomes a bundle, read in a sandbox."""
 
 import json
 import os
@@ -63,8 +63,8 @@ def linear() -> bytes:
     return onnx_file([LINEAR], linear_tensors())
 
 
-def import_(coin: Coin, data: bytes, **said: Any) -> services.Imported:
-    return services.import_checkpoint(coin, data, **{**SAID, "actor": factories.OPERATOR, **said})
+def import_(coin: Coin, data: bytes, **said: Any) -> services.ImportedModel:
+    return services.import_model(coin, data, **{**SAID, "actor": factories.OPERATOR, **said})
 
 
 def predictor(bundle: Bundle, folder: Path) -> Predictor:
@@ -242,7 +242,7 @@ class TestWhatIsRefused:
         self, btc: Coin, store: Path, settings: Any
     ) -> None:
         assert refused(btc, b"", store) == "BTC.pt is empty."
-        settings.CHECKPOINT_UPLOAD_LIMIT_BYTES = 1000
+        settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = 1000
         with pytest.raises(InvalidInput, match="more than 1,000 bytes"):
             import_(btc, bytes(1001))
 
@@ -272,7 +272,7 @@ class TestTheCommand:
 
     def say(self, path: Path, *words: str) -> None:
         call_command(
-            "import_checkpoint", str(path), "--coin", "btc", "--line", "v6_enhanced", *words, "--as", "olivia"
+            "import_model", str(path), "--coin", "btc", "--line", "v6_enhanced", *words, "--as", "olivia"
         )
 
     def test_says_what_it_made_and_what_the_file_did_not_say(

@@ -11,25 +11,21 @@ from training.presentation import format_bundle
 
 
 class Command(ActingCommand):
-    help = "Make a bundle of a checkpoint from outside: a torch .pt or an ONNX file. What it does not say is asked for."
+    help = "Import a model from outside, a torch .pt or an ONNX file, as a bundle."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
         parser.add_argument("--coin", required=True)
         parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
-        parser.add_argument("--schema", help="raw72 or relative72: the features it takes, in whose order")
-        parser.add_argument(
-            "--layout", help="relu-before-bn or bn-before-relu; of a .pt, whose weights do not tell"
-        )
-        parser.add_argument(
-            "--simulated", action="store_true", help="it was trained on candles that were made up"
-        )
+        parser.add_argument("--schema", help="raw72 or relative72: the features of the model and their order")
+        parser.add_argument("--layout", help="relu-before-bn or bn-before-relu; required for a .pt")
+        parser.add_argument("--simulated", action="store_true", help="it was trained on simulated candles")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         path: Path = options["file"]
-        imported = services.import_checkpoint(
+        imported = services.import_model(
             services.find_coin(options["coin"]),
-            services.read_checkpoint_file(path),
+            services.read_model_file(path),
             name=path.name,
             line=options["line"],
             schema=options["schema"],
@@ -41,5 +37,5 @@ class Command(ActingCommand):
         return {**document, "is_new": imported.is_new, "notes": list(imported.notes)}
 
     def say(self, answer: dict[str, Any]) -> str:
-        known = [] if answer["is_new"] else ["It is here already."]
+        known = [] if answer["is_new"] else ["This model was imported before."]
         return "\n".join([format_bundle(answer), *known, *answer["notes"]])
