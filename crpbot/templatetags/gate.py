@@ -93,12 +93,22 @@ def sign(verdict: object) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def term(context: Context, name: str, text: str = "") -> SafeString | str:
-    """`text`, linked to the entry `name` of the glossary. A saved report has no glossary beside it: text only."""
-    entry = find_entry(name)
-    if entry is None or context.get("is_file"):
-        return text or name
+    """`text`, on its first use on a page linked to the entry `name` of the glossary.
+
+    A saved report has no glossary beside it: text only.
+    """
+    text, entry = text or name, find_entry(name)
+    if entry is None or context.get("is_file") or entry.anchor in (linked := _linked_terms(context)):
+        return text
+    linked.add(entry.anchor)
     address = f"{reverse('glossary')}#{entry.anchor}"
-    return format_html('<a class="term" href="{}" title="{}">{}</a>', address, entry.summary, text or name)
+    return format_html('<a class="term" href="{}" title="{}">{}</a>', address, entry.summary, text)
+
+
+def _linked_terms(context: Context) -> set[str]:
+    """The anchors that this page links to so far. They are kept with the request, which all parts of a page share."""
+    linked: set[str] = vars(context["request"]).setdefault("linked_terms", set())
+    return linked
 
 
 @register.filter
