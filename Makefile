@@ -67,12 +67,13 @@ chromium: # for the browser tests, which skip with a note where there is none
 		echo "NOTE: no Chromium here: the browser tests will be skipped. Install it, or set CRPBOT_CHROMIUM."; \
 	fi
 
-lint: setup ## style, types, the direction of imports, forgotten migrations
+lint: setup ## style, types, the direction of imports, forgotten migrations, prose
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
+	$(PY) -m tests.docs.prose
 
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))"

@@ -15,33 +15,45 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 BENCHMARKS = {
-    "training": "Three coins trained as the service does, against the reference loop (DataLoader, torch's default"
-    " threads, one coin after the other), same number of updates. At least 4 is asked.",
-    "runtime_predict": "From 2,048 candles to a direction in the bot's client, against pandas features and torch in eval"
-    " mode. At least 4 is asked.",
-    "features": "The 72 features of 1,000,000 candles, against pandas. At least 3 is asked.",
-    "diagnosis": "A gate window of 100,000 rows, from files to verdict with everything the page draws (candles of some"
-    " 667,000 bars: the features of all of them, training's own figures recomputed), against Evidently's classification"
-    " preset with its tests, which is given the predictions of that window ready made. Ours in the surroundings that the"
-    " service gives it, its work shared out over the cores. Evidently is installed into an environment of its own under"
-    " build/, made on the first run. At least 10 warm and 8 cold is asked.",
-    "push": "From the commit of a move to the flip in 1,000 connected bots, all on this machine and each the client that"
-    " bots install (runtime.AsyncClient, 500 to a process, which share keys and loaded predictors): the envelope pushed, its"
-    " signature verified, every coin's predictor at hand, one assignment; one bot in a hundred decides by it,"
-    " once its process has changed over. Their acknowledgements follow, spread over five seconds, and count when they stand"
-    " in the database. Below, as many"
-    " bots polling MLflow's registry for three coins as fast as it answers, without its authentication, which makes it much"
-    " slower. A 99th percentile under 250 ms and every acknowledgement within 10 s is asked.",
-    "snapshots": "What bots ask all day, from one web process with authentication, against MLflow's registry (a worker a"
-    " core): an alias of each of three models. Same cores, same load generator, as many connections, in turns. MLflow is"
-    " installed into an environment of its own under build/, made on the first run. At least 200 times its reads is asked.",
+    "training": (
+        "Three coins, trained as the service does, against the reference loop (DataLoader, torch's default threads,"
+        " one coin after the other). Both make the same number of updates. Goal: a ratio of at least 4."
+    ),
+    "runtime_predict": (
+        "From 2,048 candles to a direction in the bot's client, against pandas features and torch in eval mode. Goal:"
+        " a ratio of at least 4."
+    ),
+    "features": ("The 72 features of 1,000,000 candles, against pandas. Goal: a ratio of at least 3."),
+    "diagnosis": (
+        "From files to verdict for a gate window of 100,000 rows, with everything that the page draws. That includes"
+        " the features of all 667,000 candles, and training's own figures recomputed. The peer is Evidently's"
+        " classification preset with its tests, which gets the predictions of that window ready made. Ours runs as in"
+        " the service, distributed over the cores. Evidently is installed into its own environment under build/ on the"
+        " first run. Goal: a ratio of at least 10 warm and 8 cold."
+    ),
+    "push": (
+        "From the commit of a move to the change in 1,000 connected bots, all on this machine. Each is the client"
+        " that bots install (runtime.AsyncClient); 500 share a process, keys and loaded predictors. Measured are the"
+        " push, the verification of the signature, and the assignment of the loaded predictors. One bot in a hundred"
+        " then decides with the new set. Acknowledgements follow, spread over five seconds, and count once they are in"
+        " the database. The peer is the same number of bots that poll MLflow's registry for three coins as fast as it"
+        " answers, without its authentication, which makes it much slower. Goal: a 99th percentile under 250 ms, and"
+        " every acknowledgement within 10 s."
+    ),
+    "snapshots": (
+        "What bots ask all day, from one web process with authentication. The peer is MLflow's registry with a worker"
+        " for each core: an alias of each of three models. Both use the same cores, load generator and number of"
+        " connections, in turns. MLflow is installed into its own environment under build/ on the first run. Goal: at"
+        " least 200 times its reads."
+    ),
 }
 HEAD = """# Benchmarks
 
-Written by `make bench`. Every figure is a ratio of two ways to do one thing, timed in turns in one run: a machine
-that slows down slows both. Training on a GPU has a benchmark of its own, `make bench-gpu`, against the reference loop on
-that same GPU. It has never been run, for want of one, and neither has training on a GPU itself: there the rows stay on
-the device and a step waits for nothing, but steps are not captured in CUDA graphs, which nobody could have tried.
+Written by `make bench`. Every figure is a ratio of two ways to do one thing, timed in turns in one run, so a
+machine that slows down slows both. Training on a GPU has its own benchmark, `make bench-gpu`, against the
+reference loop on the same GPU. It has never been run, because no GPU was available, and neither has training on a
+GPU. There the rows stay on the device and a step waits for nothing. Steps are not captured in CUDA graphs, because
+that could not be tested.
 """
 
 

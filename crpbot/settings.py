@@ -246,7 +246,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "crpbot.api.openapi.ProblemSchema",
     "EXCEPTION_HANDLER": "crpbot.api.problems.problem_response",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.Limit"],
-    # In a second, minute, hour or day; empty: as often as they like. docs/operations.md tells what each is for.
+    # In a second, minute, hour or day; empty: as often as they like. docs/operations/install.md says what each is for.
     "DEFAULT_THROTTLE_RATES": {
         "reads": env.str("CRPBOT_RATE_READS", "3000/min"),
         "files": env.str("CRPBOT_RATE_FILES", "60000/min"),

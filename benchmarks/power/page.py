@@ -43,13 +43,19 @@ def _head(results: Results) -> Iterator[str]:
     yield "# How often V7 is released\n"
     yield "Written by `make power`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
     asked = results.asked
-    for drift, says in ((0.0, "none may be"), (RELEASED_AT, f"more than {LEAST_RELEASED:.0%} is asked")):
+    for drift, says in (
+        (0.0, "the goal is none"),
+        (RELEASED_AT, f"the goal is more than {LEAST_RELEASED:.0%}"),
+    ):
         if drift in asked.drifts():
             yield f"- Drift {drift:g}: {asked.released(drift)} markets released; {says}."
     within = [share for name, found in results.border().items() if name != BEYOND for share in found.values()]
     if within:
         worst = max(within, key=lambda share: share.share)
-        yield f"- A true accuracy of {TRUE_ACCURACY}: at worst {worst} gate windows passed; at most {ALLOWED:.0%} is asked."
+        yield (
+            f"- A true accuracy of {TRUE_ACCURACY}: at worst {worst} gate windows passed; "
+            f"the goal is at most {ALLOWED:.0%}."
+        )
     yield from (f"- NOT REACHED: {said}" for said in results.shortfalls())
     yield ""
 
@@ -59,12 +65,11 @@ def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     yield "## Markets\n"
     yield drawn["released"]
     yield (
-        f"A market is three coins of {results.bars[0] if results.bars else 0:,} simulated bars (43,800 are five years of "
-        "hours), each with a drift planted in hidden regimes; of one coin nothing can be learned about another. V7 is "
-        f"trained on each by its recipe with {settings}, its fallback V5 beside it; the bytes are measured in full and "
-        "judged under the full policy, as a first attempt on candles judged against their generator. A market is "
-        "released when every coin passes every required gate. Once a coin is refused the others are not trained: they "
-        "would change nothing.\n"
+        f"A market is three coins of {results.bars[0] if results.bars else 0:,} simulated candles (43,800 are five years of "
+        "hours). Each has a drift planted in hidden regimes; one coin tells nothing about another. V7 is trained on each by "
+        f"its recipe with {settings}, with V5 as its fallback. The bytes are measured in full and judged under the full "
+        "policy, as a first attempt on candles judged against their generator. A market is released when every coin passes "
+        "every required gate. Once a coin is refused the others are not trained, because they would change nothing.\n"
     )
     yield "| drift | bars | markets released | coins judged | accuracy | over the last move |"
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -101,13 +106,13 @@ def _gates(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     if "too_good" in names:
         yield (
             f"Where V7 is right in more than {FULL_POLICY['gates']['too_good']['above']:g} of the bars, *too_good* is "
-            "inconclusive: no real market is so easy, and it is a leak until a person shows otherwise. That is why the "
-            "curve falls again.\n"
+            "inconclusive: no real market is so easy, so it is treated as a leak until a person shows otherwise. That is "
+            "why the curve falls again.\n"
         )
     if "skill" in names:
         yield (
-            "*skill* asks that V7 is better than naming the last move again, which is often right where regimes last. "
-            "The lead is a few points only, and it takes years of bars to show it.\n"
+            "*skill* requires that V7 is better than repeating the last move, which is often right where regimes last. "
+            "The lead is only a few points, and it takes years of candles to show it.\n"
         )
 
 
@@ -116,17 +121,17 @@ def _border(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     yield drawn["border"]
     yield (
         f"Forecasters that are right in exactly {TRUE_ACCURACY} of the bars must not pass the accuracy gate more than "
-        f"{ALLOWED:.0%} of the time. What decides is how their errors come: labels overlap by eight bars, and regimes "
-        f"last 24 to 72. Each kind is calibrated on markets of {MARKET_BARS:,} bars, which are cut into gate windows; every "
-        "window is measured and judged as a release's would be.\n"
+        f"{ALLOWED:.0%} of the time. The result depends on how errors cluster: labels overlap by eight bars, and regimes "
+        f"last 24 to 72. Each kind is calibrated on markets of {MARKET_BARS:,} bars, which are cut into gate windows. Every "
+        "window is measured and judged like that of a release.\n"
     )
     windows = list(next(iter(results.border().values()), {}))
     yield f"| errors | {' | '.join(windows)} |\n| --- |{' --- |' * len(windows)}"
     for name, found in results.border().items():
         yield f"| {name} | {' | '.join(str(found[window]) for window in windows)} |"
     yield (
-        f"\n*{BEYOND}* is shown, not promised: errors of up to some 300 bars outlast every regime of the simulator, and an "
-        "interval drawn from blocks of 216 knows too little of them.\n"
+        f"\n*{BEYOND}* is shown without a goal. Its errors last up to about 300 bars, longer than every regime of the "
+        "simulator, so blocks of 216 bars underestimate the interval.\n"
         if BEYOND in results.border()
         else ""
     )

@@ -43,3 +43,7 @@ def test_one_sentence_in_ten_may_be_long_and_none_very_long(
 def test_an_old_word_is_found_as_a_whole_word_with_its_replacement() -> None:
     text = "first line\nThe Watermark is here, watermarked is not."
     assert list(prose.old_words(text, {"watermark": "revision log"})) == [(2, "Watermark", "revision log")]
+
+
+def test_documents_and_code_are_clean() -> None:
+    assert not [*prose.check_sentences(prose.documents()), *prose.check_words()]

@@ -1,4 +1,4 @@
-"""The commands that the README shows, as a reader would type them while the demo runs."""
+"""The commands that README and the page after it show, as a reader would type them while the demo runs."""
 
 import os
 import re
@@ -13,11 +13,13 @@ from tests.processes import REPOSITORY
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "docs/getting-started.md")
+"""In the order in which they are read."""
 
 
 def commands() -> list[str]:
-    """Every line of the README's shell blocks, in order."""
-    text = (REPOSITORY / "README.md").read_text()
+    """Every line of the shell blocks of these pages, in order."""
+    text = "".join((REPOSITORY / page).read_text() for page in PAGES)
     return [line for block in BLOCK.findall(text) for line in block.splitlines() if line.strip()]
 
 

@@ -25,19 +25,19 @@ MOMENTS_S = 2.0
 ABOUT = """\
 # Two hundred pointer moves with killed processes
 
-Written by `make chaos`: {moves} moves of the pointer in {minutes:.0f} minutes, asked for
-over the API of two web processes, with workers that train and measure beside them, while bots on threads and
-on asyncio decide all the time. At random moments around the asking one process was killed with SIGKILL, and
-brought back by supervisor.
+Written by `make chaos`: {moves} moves of the pointer in {minutes:.0f} minutes. They are requested over the API of two web
+processes, while workers train and measure, and while bots on threads and on asyncio decide all the time. At random moments
+around each request one process was killed with SIGKILL and restarted by supervisor.
 
-No bot ever decided by a bundle that its revision's release does not hold, by what the audit says. No file in a
-bot's folder was other than its name says, after any flip. No bot's revision went back while it ran; every bot
-ended on the last revision. Every move that was answered stands; one whose answer was lost was made once. Every
-release settled. Every swap was of what had passed, replayed from the audit chain, which was sound.
+- Compared with the audit chain, no bot ever decided with a bundle that its revision's release does not hold.
+- After any change, every file in a bot's folder had the hash that is its name.
+- No bot's revision decreased while it ran, and every bot ended on the last revision.
+- Every answered move was made once; one whose answer was lost was made once too.
+- Every release settled. Every swap was to a release that had passed, replayed from the audit chain, which was sound.
 
-A bot flips before it writes that down, so that no disk holds it up. One that was itself killed in those
-moments (within {moments:g} s of the flip) began again with the set it had written down last, until it heard
-the service: *began below*.
+A bot changes over before it stores that on disk, so that a slow disk delays no change. A bot that was itself killed in
+these moments (within {moments:g} s of the change) started again with the set that it had stored last, until it heard the
+service. The column *restarted lower* counts these cases.
 """
 TARGETS = ("web", "redis", "training", "reconcile", "desk0")
 

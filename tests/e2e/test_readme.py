@@ -1,4 +1,4 @@
-"""The README tells the truth about what can be typed. That its commands do what it says, tests/e2e/test_demo.py shows."""
+"""README and docs/getting-started.md show commands that exist. tests/e2e/test_demo.py runs them."""
 
 import re
 
@@ -21,9 +21,13 @@ def test_a_command_is_one_that_a_test_runs(line: str) -> None:
         assert line.startswith((".venv/bin/python ", "export "))
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?:docs/|CONTRIBUTING)[^)]*)\)", SHOWN))))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?:docs/|CONTRIBUTING)[^)#]*)[^)]*\)", SHOWN))))
 def test_a_link_leads_somewhere(path: str) -> None:
     assert (REPOSITORY / path).exists()
+
+
+def test_the_readme_fits_on_two_screens() -> None:
+    assert len(SHOWN.splitlines()) <= 120
 
 
 def test_every_decision_is_in_the_index_in_its_order() -> None:
