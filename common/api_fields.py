@@ -22,7 +22,7 @@ NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u000
 
 
 @extend_schema_field({"type": "string", "pattern": r"^[^\u0000]*$"})
-class Words(serializers.CharField):
+class OptionalText(serializers.CharField):
     """Text, perhaps empty, where the framework would take a number as well."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -32,7 +32,7 @@ class Words(serializers.CharField):
 
 
 @extend_schema_field(NOT_BLANK)
-class Text(Words):
+class Text(OptionalText):
     """Text that says something."""
 
 
@@ -47,7 +47,7 @@ class Choice(serializers.ChoiceField):
         super().fail(key, **kwargs)
 
 
-class Named(serializers.RegexField):
+class PatternText(serializers.RegexField):
     """Text of one form; no number that would look like it."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -56,7 +56,7 @@ class Named(serializers.RegexField):
         return super().to_internal_value(data)
 
 
-class YesNo(serializers.BooleanField):
+class Boolean(serializers.BooleanField):
     """`true` or `false`: no word for it, no number."""
 
     def to_internal_value(self, data: Any) -> bool:
@@ -65,7 +65,7 @@ class YesNo(serializers.BooleanField):
         return data
 
 
-class Whole(serializers.IntegerField):
+class Integer(serializers.IntegerField):
     """A whole number: no text, no fraction, no boolean."""
 
     def to_internal_value(self, data: Any) -> int:
@@ -129,7 +129,7 @@ class Input(serializers.Serializer[Any]):
 
 
 @extend_schema_field({"type": "integer", "minimum": 0, "maximum": BIGGEST_ID})
-class WholeFilter(filters.NumberFilter):
+class IntegerFilter(filters.NumberFilter):
     """`?release=3`: a whole number that a database can hold, where the framework would take 3.5 and truncate it."""
 
     field_class = forms.IntegerField
@@ -138,7 +138,7 @@ class WholeFilter(filters.NumberFilter):
         super().__init__(*args, min_value=0, max_value=BIGGEST_ID, **kwargs)
 
 
-class _YesOrNo(forms.Field):
+class _BooleanField(forms.Field):
     def to_python(self, value: Any) -> bool | None:
         words = {"true": True, "false": False}
         if value is not None and str(value).lower() not in words:
@@ -147,13 +147,13 @@ class _YesOrNo(forms.Field):
 
 
 @extend_schema_field({"type": "boolean"})
-class YesNoFilter(filters.Filter):
+class BooleanFilter(filters.Filter):
     """`?is_required=true`, where the framework's own takes any other word for no filter at all."""
 
-    field_class = _YesOrNo
+    field_class = _BooleanField
 
 
-class NoOtherFields(OpenApiSerializerExtension):
+class ClosedSchema(OpenApiSerializerExtension):
     target_class = "common.api_fields.Input"
     match_subclasses = True
 

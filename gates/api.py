@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import actor_of
 from common import api_fields
-from common.api_fields import WholeFilter
+from common.api_fields import IntegerFilter
 from gates import services
 from gates.models import Diagnosis, GatePolicy, GateResult
 from gates.policy import FULL_POLICY, Verdict, eased, loosened
@@ -105,7 +105,7 @@ class Policies(ListAPIView[GatePolicy]):
     can_conflict = True
 
     class Filter(filters.FilterSet):
-        number = WholeFilter()
+        number = IntegerFilter()
 
     @extend_schema_serializer(
         component_name="PolicyProposal",
@@ -165,8 +165,8 @@ class Diagnoses(ListAPIView[Diagnosis]):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter(field_name="bundle__line")
         bundle = filters.CharFilter(field_name="bundle__digest", help_text="`sha256:…`")
-        dataset = WholeFilter(field_name="dataset_id")
-        policy = WholeFilter(field_name="policy__number", help_text="The policy's number.")
+        dataset = IntegerFilter(field_name="dataset_id")
+        policy = IntegerFilter(field_name="policy__number", help_text="The policy's number.")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
         ordering = filters.OrderingFilter(fields=["id"])
 
@@ -225,7 +225,7 @@ class JudgeAgain(APIView):
 
     @extend_schema_serializer(component_name="JudgeAgain")
     class Input(api_fields.Input):
-        policy = api_fields.Whole(
+        policy = api_fields.Integer(
             min_value=1, max_value=api_fields.BIGGEST_ID, help_text="The number of the policy to judge by."
         )
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 
+from common.formatting import format_exact_usd
+
 MICRO = Decimal("0.000001")
 GREATEST_SEED = 2**31 - 1
 ATTEMPTS_WITHOUT_PROGRESS = 5
@@ -46,12 +48,6 @@ class Source(StrEnum):
 def cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
     """US dollars for `seconds` on a machine of this rate, rounded up to a millionth."""
     return (Decimal(str(seconds)) * rate_per_hour / 3600).quantize(MICRO, rounding=ROUND_UP)
-
-
-def dollars(amount: Decimal) -> str:
-    """As a person writes it: two decimals, and more only where they say something."""
-    whole, _, decimals = f"{amount:f}".partition(".")
-    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
 @dataclass(frozen=True)
@@ -96,5 +92,7 @@ def reason_to_stop(
     if billed_seconds >= share_of_time_seconds:
         return f"time limit: {billed_seconds:.0f} s of the {share_of_time_seconds:.0f} s a run may take"
     if billed_seconds >= reservation.seconds:
-        return f"spending limit: {dollars(reservation.usd)} were left for this run, and they are spent"
+        return (
+            f"spending limit: {format_exact_usd(reservation.usd)} were left for this run, and they are spent"
+        )
     return None

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from audit import services as audit
 from common.errors import DomainError
+from common.formatting import format_exact_usd
 from mlcore.bundle import writer
 from mlcore.bundle.format import MANIFEST_FILE
 from mlcore.errors import MlcoreError, ResumeRefused
@@ -31,7 +32,6 @@ from training.rules import (
     CANCELLED_BY_REQUEST,
     JobState,
     Reservation,
-    dollars,
     reason_to_stop,
     reserve,
 )
@@ -96,7 +96,7 @@ def _nothing_left(run: TrainingRun) -> str | None:
     """Why a run without a reservation has none to hope for; None while others may yet give back what they do not use."""
     if run.budget.runs.exclude(pk=run.pk).filter(state=JobState.RUNNING).exists():
         return None
-    limit = dollars(run.budget.spending_limit_usd)
+    limit = format_exact_usd(run.budget.spending_limit_usd)
     return f"spending limit: the {limit} of this launch are spent; nothing is left for this run"
 
 

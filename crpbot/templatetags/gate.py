@@ -1,8 +1,8 @@
-"""How figures, times and states look on a page. Nothing here decides anything."""
+"""Template filters and tags: figures, times, states, links. Texts are formatted by common.formatting."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
+from functools import wraps
 from typing import Any
 
 from django import template
@@ -13,11 +13,12 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from common import formatting
 from crpbot.web.glossary import find_entry
 
 register = template.Library()
 
-# The colour of a state or verdict: good, bad, wait (a person must look), busy (it moves), or none.
+# The colour of a state or verdict: good, bad, wait (a person must decide), busy (in progress), or none.
 TONES = {
     "passed": "good",
     "succeeded": "good",
@@ -48,7 +49,6 @@ TONES = {
     "building": "busy",
     "moving": "busy",
 }
-WORDS = {"pin": "pinned", "moving": "following"}
 SIGNS = {
     "passed": ("good", "✓"),
     "failed": ("bad", "✕"),
@@ -56,38 +56,47 @@ SIGNS = {
     "error": ("bad", "!"),
 }
 
-_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _SPARK_WIDTH, _SPARK_HEIGHT = 110.0, 26.0
 
 
-@register.filter
-def words(state: object) -> str:
-    """A state as a person says it: "awaiting approval"."""
-    return WORDS.get(str(state), str(state).replace("_", " "))
+def _register_format(name: str, function: Callable[..., str]) -> None:
+    """Register a function of common.formatting as a filter that shows a dash for None."""
+
+    @wraps(function)
+    def format_or_dash(value: Any, *arguments: Any) -> str:
+        return "—" if value is None else function(value, *arguments)
+
+    register.filter(name, format_or_dash)
 
 
-@register.filter
-def deed(kind: str) -> str:
-    """What an audit event says happened, its object known: "release.approve.refused" as "approve refused"."""
-    return words(kind.partition(".")[2].replace(".", " "))
+_register_format("words", formatting.format_state)
+_register_format("action_label", formatting.format_action)
+_register_format("usd", formatting.format_usd)
+_register_format("duration", formatting.format_duration)
+_register_format("figure", formatting.format_number)
+_register_format("percent", formatting.percent)
+_register_format("thousands", formatting.format_count)
+_register_format("gigabytes", formatting.format_gibibytes)
+_register_format("short", formatting.shorten_digest)
+_register_format("plain", formatting.format_parameter)
 
 
 @register.simple_tag
 def pill(state: object, text: object = "") -> SafeString:
-    """A state or verdict in its colour; `text` in place of its own name."""
+    """A state or verdict in its colour; `text` replaces its name."""
     tone = TONES.get(str(state), "")
-    return format_html('<span class="pill {}">{}</span>', tone, text or words(state))
+    return format_html('<span class="pill {}">{}</span>', tone, text or formatting.format_state(state))
 
 
 @register.simple_tag
 def sign(verdict: object) -> SafeString:
-    """A verdict as one small sign, spoken in full to who cannot see it."""
+    """A verdict as a small symbol, with its name for screen readers."""
     tone, glyph = SIGNS.get(str(verdict), ("wait", "?"))
     return format_html(
         '<span class="sign {}" aria-hidden="true">{}</span><span class="visually-hidden">{}: </span>',
         tone,
         glyph,
-        words(verdict),
+        formatting.format_state(verdict),
     )
 
 
@@ -113,112 +122,47 @@ def _linked_terms(context: Context) -> set[str]:
 
 @register.filter
 def ago(moment: datetime | None) -> SafeString | str:
-    """ "38 minutes ago", the exact time in UTC on pointing at it; the script keeps it true."""
+    """ "38 minutes ago" with the exact time as its title; the page's script updates it."""
     if moment is None:
         return "never"
-    exact = moment.astimezone(UTC)
-    return format_html(
-        '<time datetime="{}" title="{}" data-ago>{}</time>',
-        exact.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        exact.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        _ago((timezone.now() - moment).total_seconds()),
-    )
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 1:
-        return "just now"
-    size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
-    count = int(seconds // size)
-    return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return _time_tag(moment, formatting.format_age((timezone.now() - moment).total_seconds()), is_age=True)
 
 
 @register.filter
 def utc(moment: datetime | None) -> SafeString | str:
-    """The time itself: "22 Nov 2026, 14:02 UTC"."""
+    """ "22 Nov 2026, 14:02 UTC"."""
     if moment is None:
         return "never"
+    return _time_tag(moment, moment.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC"))
+
+
+def _time_tag(moment: datetime, text: str, *, is_age: bool = False) -> SafeString:
     exact = moment.astimezone(UTC)
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>',
+        '<time datetime="{}" title="{}"{}>{}</time>',
         exact.strftime("%Y-%m-%dT%H:%M:%SZ"),
         exact.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        exact.strftime("%-d %b %Y, %H:%M UTC"),
+        mark_safe(" data-ago") if is_age else "",
+        text,
     )
 
 
 @register.filter
 def clock(moment: datetime) -> str:
-    """The time of day to the second, in UTC."""
+    """The time of day in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%H:%M:%S")
 
 
 @register.filter
-def usd(amount: Decimal | float | None) -> str:
-    """ "$1.50", and "$0.0012" where cents would hide it."""
-    if amount is None:
-        return "—"
-    value = Decimal(amount)
-    return f"${value:,.4f}" if 0 < value < Decimal("0.1") else f"${value:,.2f}"
-
-
-@register.filter
-def duration(seconds: float | None) -> str:
-    """ "1 h 4 min", "6 min 12 s", "12 s", "0.4 s"."""
-    if seconds is None:
-        return "—"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min")] if hours else [(minutes, "min"), (rest, "s")]
-    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
-
-
-@register.filter
-def figure(value: float | None, digits: int = 4) -> str:
-    return "—" if value is None else f"{value:,.{digits}f}"
-
-
-@register.filter
-def percent(share: float | None) -> str:
-    return "—" if share is None else f"{100 * share:.1f} %"
-
-
-@register.filter
-def thousands(count: float | None) -> str:
-    return "—" if count is None else f"{count:,.0f}"
-
-
-@register.filter
-def gigabytes(size: int | None) -> str:
-    return "—" if size is None else f"{size / 2**30:,.1f} GiB"
-
-
-@register.filter
-def short(digest: str) -> str:
-    """The beginning of a digest: enough to tell two apart."""
-    return digest.removeprefix("sha256:")[:12]
-
-
-@register.filter
 def entries(document: object) -> Iterable[tuple[str, Any]]:
-    """The entries of a document, names as words, for a template to show."""
+    """The entries of a document, with spaces for underscores in their names."""
     items = document.items() if isinstance(document, Mapping) else ()
     return [(str(name).replace("_", " "), value) for name, value in items]
 
 
-@register.filter
-def plain(value: object) -> str:
-    """A parameter as a person writes it: 0.001, 64, true."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 @register.simple_tag
 def sparkline(values: Sequence[float | None], label: str = "") -> SafeString:
-    """A line without axes, the newest value at the right; nothing below two values."""
+    """A line chart without axes, the newest value at the right; empty for fewer than two values."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return mark_safe('<span class="sparkline"></span>')
@@ -242,7 +186,7 @@ def sparkline(values: Sequence[float | None], label: str = "") -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def current_if(context: Context, *prefixes: str) -> SafeString | str:
-    """Marks the entry of the navigation that this page belongs to."""
+    """Mark the navigation entry of the current page."""
     request: HttpRequest = context["request"]
     match = request.resolver_match
     name = match.view_name if match else ""
@@ -251,7 +195,7 @@ def current_if(context: Context, *prefixes: str) -> SafeString | str:
 
 @register.simple_tag(takes_context=True)
 def page_link(context: Context, number: int) -> str:
-    """This page's address with another page number, its filters kept."""
+    """The address of this list with another page number and the same filters."""
     request: HttpRequest = context["request"]
     query = request.GET.copy()
     query["page"] = str(number)

@@ -81,23 +81,23 @@ class Heartbeat(APIView):
         examples=[OpenApiExample("on revision 7", HEARTBEAT_EXAMPLE, request_only=True)],
     )
     class Input(api_fields.Input):
-        instance = api_fields.Named(
+        instance = api_fields.PatternText(
             INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
         )
         client_version = api_fields.Text(max_length=64)
         service = api_fields.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
-        revision = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
+        revision = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         line = api_fields.Text(max_length=32, allow_null=True)
-        release = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
+        release = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
-        ready_for = api_fields.Whole(
+        ready_for = api_fields.Integer(
             min_value=1,
             max_value=api_fields.BIGGEST_ID,
             allow_null=True,
             default=None,
             help_text="The announced release, once it is fetched, verified and loaded.",
         )
-        holds_fallback = api_fields.Whole(
+        holds_fallback = api_fields.Integer(
             min_value=1,
             max_value=api_fields.BIGGEST_ID,
             allow_null=True,
@@ -164,10 +164,10 @@ class Bots(ListAPIView[Bot]):
         name = filters.CharFilter()
         instance = filters.CharFilter()
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in BotState])
-        revision = api_fields.WholeFilter()
-        release = api_fields.WholeFilter(field_name="release_number")
-        ready_for = api_fields.WholeFilter()
-        holds_fallback = api_fields.WholeFilter()
+        revision = api_fields.IntegerFilter()
+        release = api_fields.IntegerFilter(field_name="release_number")
+        ready_for = api_fields.IntegerFilter()
+        holds_fallback = api_fields.IntegerFilter()
 
     @extend_schema_serializer(component_name="Bot")
     class Output(serializers.ModelSerializer[Bot]):

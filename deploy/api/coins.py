@@ -17,8 +17,8 @@ class Coins(training.Coins):
 
     @extend_schema_serializer(component_name="CoinAddition")
     class Input(api_fields.Input):
-        symbol = api_fields.Named(r"^[A-Za-z0-9]{1,12}$", help_text="As in `BTC`.")
-        name = api_fields.Words(max_length=60, required=False, default="", allow_blank=True)
+        symbol = api_fields.PatternText(r"^[A-Za-z0-9]{1,12}$", help_text="As in `BTC`.")
+        name = api_fields.OptionalText(max_length=60, required=False, default="", allow_blank=True)
         reason = api_fields.Reason()
 
     can_conflict = True
@@ -33,9 +33,9 @@ class Coins(training.Coins):
 class OneCoin(APIView):
     @extend_schema_serializer(component_name="CoinRequirement")
     class Input(api_fields.Input):
-        is_required = api_fields.YesNo(help_text="Whether every release must carry it.")
+        is_required = api_fields.Boolean(help_text="Whether every release must carry it.")
         reason = api_fields.Reason()
-        confirmed = api_fields.YesNo(
+        confirmed = api_fields.Boolean(
             default=False, help_text="Without it the answer is 409, and says what would follow."
         )
 

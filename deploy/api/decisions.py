@@ -33,10 +33,10 @@ class Moves(ListAPIView[PointerMove]):
     """Every move of the pointer, newest first; the first row is where it stands."""
 
     class Filter(filters.FilterSet):
-        revision = api_fields.WholeFilter()
+        revision = api_fields.IntegerFilter()
         kind = filters.ChoiceFilter(choices=[(k.value, k.value) for k in MoveKind])
         line = filters.CharFilter(field_name="release__line")
-        release = api_fields.WholeFilter(field_name="release_id")
+        release = api_fields.IntegerFilter(field_name="release_id")
         moved_by = filters.CharFilter()
         after = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="gte")
         before = filters.IsoDateTimeFilter(field_name="moved_at", lookup_expr="lt")
@@ -70,7 +70,7 @@ class Decision(api_fields.Input):
 
 @extend_schema_serializer(component_name="DecisionAtRevision")
 class DecisionAtRevision(Decision):
-    revision = api_fields.Whole(
+    revision = api_fields.Integer(
         min_value=1,
         max_value=api_fields.BIGGEST_ID,
         help_text="The pointer's revision that you saw; 409 if it moved since.",

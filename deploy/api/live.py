@@ -33,8 +33,8 @@ EXAMPLE = {
 }
 
 
-def _count(**kwargs: Any) -> api_fields.Whole:
-    return api_fields.Whole(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
+def _count(**kwargs: Any) -> api_fields.Integer:
+    return api_fields.Integer(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
 
 
 class LiveWindows(APIView):
@@ -73,19 +73,19 @@ class LiveWindows(APIView):
             least = api_fields.Number(allow_null=True)
             greatest = api_fields.Number(allow_null=True)
 
-        instance = api_fields.Named(INSTANCE, help_text="As in its heartbeats.")
-        revision = api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID)
+        instance = api_fields.PatternText(INSTANCE, help_text="As in its heartbeats.")
+        revision = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID)
         coin = api_fields.Text(max_length=12)
         first_at = serializers.DateTimeField(
             help_text="By the bot's clock; a window sent again has the same."
         )
         last_at = serializers.DateTimeField()
-        predictions = api_fields.Whole(min_value=1, max_value=MOST_PREDICTIONS)
+        predictions = api_fields.Integer(min_value=1, max_value=MOST_PREDICTIONS)
         non_finite = _count(help_text="Answers that were no numbers.")
         shares = Shares(help_text="How many finite answers said which direction.")
         confidence = Confidence(help_text="How many were how sure of the direction they said.")
         logits = Logits(help_text="Both null where no answer was finite.")
-        out_of_range = api_fields.Whole(
+        out_of_range = api_fields.Integer(
             min_value=0,
             max_value=FEATURES * MOST_PREDICTIONS,
             allow_null=True,

@@ -159,7 +159,7 @@ class Releases(ListAPIView[Release]):
     class Input(RecipeInput):
         line = api_fields.Choice(list(RECIPES))
         datasets = serializers.DictField(
-            child=api_fields.Whole(min_value=1, max_value=api_fields.BIGGEST_ID),
+            child=api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID),
             required=False,
             help_text="A dataset's id by coin; the newest that passed its checks of each coin that is not named.",
         )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.rules import Reservation, cost, dollars, headroom, makespan, reason_to_stop, reserve
+from common.formatting import format_exact_usd
+from training.rules import Reservation, cost, headroom, makespan, reason_to_stop, reserve
 
 RATE = Decimal("1.006")
 
@@ -98,4 +99,4 @@ def test_a_launch_takes_until_its_last_run_ends(lengths: list[float], slots: int
     [("1.5", "$1.50"), ("1.500000", "$1.50"), ("0.000500", "$0.0005"), ("0", "$0.00"), ("12", "$12.00")],
 )
 def test_money_is_written_as_a_person_does(amount: str, text: str) -> None:
-    assert dollars(Decimal(amount)) == text
+    assert format_exact_usd(Decimal(amount)) == text

@@ -28,8 +28,8 @@ class Bundles(ListAPIView[Bundle]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
-        is_simulated = api_fields.YesNoFilter()
-        is_imported = api_fields.YesNoFilter(method="imported", help_text="Whether it came from outside.")
+        is_simulated = api_fields.BooleanFilter()
+        is_imported = api_fields.BooleanFilter(method="imported", help_text="Whether it came from outside.")
         digest = filters.CharFilter(help_text="`sha256:…`")
         ordering = filters.OrderingFilter(fields=["id", "created_at"])
 

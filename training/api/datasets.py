@@ -27,7 +27,7 @@ class Coins(ListAPIView[Coin]):
     """The coins the bot trades; a release must carry every required one."""
 
     class Filter(filters.FilterSet):
-        is_required = api_fields.YesNoFilter()
+        is_required = api_fields.BooleanFilter()
 
     @extend_schema_serializer(component_name="Coin")
     class Output(serializers.ModelSerializer[Coin]):
@@ -57,10 +57,10 @@ class Datasets(ListAPIView[Dataset]):
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         source = filters.ChoiceFilter(choices=[(s.value, s.value) for s in Source])
-        is_simulated = api_fields.YesNoFilter()
+        is_simulated = api_fields.BooleanFilter()
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
-        is_withdrawn = api_fields.YesNoFilter(
+        is_withdrawn = api_fields.BooleanFilter(
             field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
         )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])

@@ -35,7 +35,7 @@ class RecipeInput(api_fields.Input):
         return {
             **super().get_fields(),
             **{name: _number(setting) for name, setting in adjustable.items()},
-            "seed": api_fields.Whole(
+            "seed": api_fields.Integer(
                 required=False, min_value=0, max_value=GREATEST_SEED, help_text="For every random draw."
             ),
         }
@@ -48,7 +48,7 @@ class RecipeInput(api_fields.Input):
 
 
 def _number(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
-    kind = api_fields.Whole if setting["is_whole"] else api_fields.Number
+    kind = api_fields.Integer if setting["is_whole"] else api_fields.Number
     least, greatest = setting["least"], setting["greatest"]
     return kind(required=False, min_value=least, max_value=greatest, help_text=f"{setting['meaning']}.")
 
@@ -60,7 +60,7 @@ class Runs(ListAPIView[TrainingRun]):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in JobState])
-        dataset = api_fields.WholeFilter(field_name="dataset_id")
+        dataset = api_fields.IntegerFilter(field_name="dataset_id")
         launched_by = filters.CharFilter()
         ordering = filters.OrderingFilter(fields=["id", "started_at", "finished_at"])
 
@@ -176,7 +176,7 @@ class RunLog(ListAPIView[RunLine]):
     """A run's log, first line to last."""
 
     class Filter(filters.FilterSet):
-        attempt = api_fields.WholeFilter()
+        attempt = api_fields.IntegerFilter()
 
     @extend_schema_serializer(component_name="LogLine")
     class Output(serializers.ModelSerializer[RunLine]):

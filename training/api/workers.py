@@ -21,7 +21,7 @@ class Workers(ListAPIView[Worker]):
     """Worker processes as they last described themselves."""
 
     class Filter(filters.FilterSet):
-        is_alive = api_fields.YesNoFilter(
+        is_alive = api_fields.BooleanFilter(
             method="heard_lately", help_text="Heard of within the last seconds."
         )
 
