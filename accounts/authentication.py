@@ -41,10 +41,10 @@ class SessionAuthentication(DjangoSession):
 
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
         found = super().authenticate(request)
-        return (found[0], services.actor_of(found[0])) if found else None
+        return (found[0], services.build_actor(found[0])) if found else None
 
 
-def actor_of(request: HttpRequest | Request) -> Actor:
+def get_actor(request: HttpRequest | Request) -> Actor:
     """Who asks, for a page or an API request alike; ANONYMOUS when nobody signed in."""
     auth = getattr(request, "auth", None)
     if isinstance(auth, Actor):
@@ -53,7 +53,7 @@ def actor_of(request: HttpRequest | Request) -> Actor:
     if not isinstance(user, User):
         return ANONYMOUS
     prefetch_related_objects([user], "grants")  # once a request: middleware, view and frame all ask
-    return services.actor_of(user)
+    return services.build_actor(user)
 
 
 class CanView(BasePermission):
@@ -64,7 +64,7 @@ class CanView(BasePermission):
     )
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return actor_of(request).can_view
+        return get_actor(request).can_view
 
 
 class CanServe(BasePermission):
@@ -73,7 +73,7 @@ class CanServe(BasePermission):
     message = "This takes a bot token, or a role."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        actor = actor_of(request)
+        actor = get_actor(request)
         return actor.is_bot or actor.can_view
 
 
@@ -83,7 +83,7 @@ class IsBot(BasePermission):
     message = "This takes a bot token: only a bot says what it runs."
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return actor_of(request).is_bot
+        return get_actor(request).is_bot
 
 
 class BearerScheme(OpenApiAuthenticationExtension):

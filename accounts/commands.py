@@ -40,4 +40,4 @@ class ActingCommand(GateCommand):
     def _named(self, username: str) -> Actor:
         if not settings.IS_EMBEDDED:
             raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
-        return services.actor_of(services.find_user(username))
+        return services.build_actor(services.find_user(username))

@@ -15,7 +15,7 @@ from django.db import models
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import NotAllowed
-from common.reasons import required_reason
+from common.reasons import require_reason
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def decision(
     `kind` names the event of a refusal, without `.refused`; `to` completes "may not …", as in "decline a release". Of
     several roles, any one is enough. Raises NotAllowed and InvalidInput, and passes on what the body raises.
     """
-    with audit.refusals_recorded(kind, obj, actor=actor, reason=reason):
+    with audit.record_refusals(kind, obj, actor=actor, reason=reason):
         require_role(actor, role, to)
         if first_person is not None and actor.name == first_person.name:
             raise NotAllowed(f"{actor} {first_person.step}; it takes another person to {to}.")
-        yield required_reason(reason)
+        yield require_reason(reason)
 
 
 def require_role(actor: Actor, role: Role | tuple[Role, ...], to: str) -> None:

@@ -20,12 +20,12 @@ TOKENS_AT_ONCE = 2_000
 """In one question: anybody may show as many made-up ones as they like, and no database takes a statement of any length."""
 
 
-def digest_of(raw: str) -> str:
+def hash_token(raw: str) -> str:
     """Tokens are 256 random bits, so a plain hash is enough: there is nothing to guess."""
     return hashlib.sha256(raw.encode()).hexdigest()
 
 
-def actor_of(user: User) -> Actor:
+def build_actor(user: User) -> Actor:
     """The person behind a signed-in session or a user name."""
     return Actor(user.username, frozenset(Role(grant.role) for grant in user.grants.all()))
 
@@ -135,7 +135,7 @@ def issue_token(
     audit.lock_head()
     raw = f"crp_{scope}_{secrets.token_urlsafe(32)}"
     token = ApiToken.objects.create(
-        user=user, scope=scope, name=name, digest=digest_of(raw), expires_at=expires_at
+        user=user, scope=scope, name=name, digest=hash_token(raw), expires_at=expires_at
     )
     audit.record("token.issued", token, actor=actor, detail={"scope": scope, "user": user.username})
     return token, raw
@@ -151,11 +151,11 @@ def revoke_token(token: ApiToken, *, actor: object) -> None:
 
 def authenticate(raw: str) -> tuple[User, Actor] | None:
     """The person and the actor behind a token, or None: unknown, expired, revoked, or of an inactive user."""
-    token = _standing([digest_of(raw)]).first()
+    token = _standing([hash_token(raw)]).first()
     return (token.user, _actor_behind(token)) if token else None
 
 
-def actors_of(digests: Collection[str]) -> dict[str, Actor]:
+def find_actors(digests: Collection[str]) -> dict[str, Actor]:
     """The actors behind these tokens, by digest; one that `authenticate` would not know is left out."""
     shown = list(digests)
     return {

@@ -18,7 +18,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 
 QUIET_SECONDS = 5.0
 """How long a process leaves a Redis alone that did not answer: no request waits for it, a pin least of all."""
@@ -78,7 +78,7 @@ class Limit(ScopedRateThrottle):
         return getattr(view, "throttle_scope", "decisions")
 
     def get_cache_key(self, request: Any, view: Any) -> str:
-        kind = "bot" if actor_of(request).is_bot else "person"
+        kind = "bot" if get_actor(request).is_bot else "person"
         return f"limit:{self.scope}:{kind}:{request.user.pk}"
 
 

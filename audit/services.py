@@ -9,7 +9,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from audit.models import AuditEvent, AuditHead
-from audit.rules import Break, breaks, canonical, chained
+from audit.rules import ChainBreak, find_breaks, hash_event, to_canonical_json
 from common.errors import Conflict, DomainError
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def record(
         reason=reason,
         previous_hash=head.hash,
     )
-    event.body = canonical({**event.columns(), "detail": dict(detail or {})})
-    event.hash = chained(event.previous_hash, event.body)
+    event.body = to_canonical_json({**event.columns(), "detail": dict(detail or {})})
+    event.hash = hash_event(event.previous_hash, event.body)
     event.save(force_insert=True)
     AuditHead.objects.filter(pk=1).update(seq=event.seq, hash=event.hash)
     return event
@@ -112,7 +112,7 @@ def _announce(obj: models.Model) -> None:
 
 
 @contextmanager
-def refusals_recorded(kind: str, obj: models.Model, *, actor: object, reason: str = "") -> Iterator[None]:
+def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str = "") -> Iterator[None]:
     """Write an event when the decision inside is refused; the refusal itself goes on to the caller.
 
     Put it outside the deciding transaction, whose rollback would otherwise take the event along.
@@ -125,9 +125,11 @@ def refusals_recorded(kind: str, obj: models.Model, *, actor: object, reason: st
         raise
 
 
-def verify() -> list[Break]:
+def verify() -> list[ChainBreak]:
     """Check the whole chain in one consistent read. An empty list is a sound chain."""
     with transaction.atomic():
         head = lock_head()
         events = AuditEvent.objects.order_by("seq").iterator(chunk_size=2000)
-        return list(breaks((event.as_link() for event in events), head_seq=head.seq, head_hash=head.hash))
+        return list(
+            find_breaks((event.as_link() for event in events), head_seq=head.seq, head_hash=head.hash)
+        )

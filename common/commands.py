@@ -19,7 +19,7 @@ def serialize(serializer: type[BaseSerializer[Any]], obj: Any) -> dict[str, Any]
 class GateCommand(BaseCommand):
     """A command parses its arguments, calls one service and prints the answer.
 
-    Exit status 0 when done, 1 when refused (or when `failed(answer)` is true), 2 for unusable arguments.
+    Exit status 0 when done, 1 when refused (or when `is_failure(answer)` is true), 2 for unusable arguments.
     """
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -33,10 +33,10 @@ class GateCommand(BaseCommand):
     def answer(self, **options: Any) -> Any:
         """Call one service and return a document that can be written as JSON."""
 
-    def say(self, answer: Any) -> str:
+    def format_answer(self, answer: Any) -> str:
         return json.dumps(answer, indent=2, default=str)
 
-    def failed(self, answer: Any) -> bool:
+    def is_failure(self, answer: Any) -> bool:
         return False
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -49,6 +49,6 @@ class GateCommand(BaseCommand):
             else:
                 self.stderr.write(self.style.ERROR(refusal.message))
             raise SystemExit(1) from None
-        self.stdout.write(json.dumps(answer, default=str) if options["json"] else self.say(answer))
-        if self.failed(answer):
+        self.stdout.write(json.dumps(answer, default=str) if options["json"] else self.format_answer(answer))
+        if self.is_failure(answer):
             raise SystemExit(1)

@@ -15,7 +15,7 @@ ROWS_PER_PAGE = 25
 _RESTLESS = re.compile(r"(<time [^>]*>)[^<]*|(name=\"csrfmiddlewaretoken\" value=\")[^\"]*")
 
 
-def living(
+def render_live(
     request: HttpRequest,
     page: str,
     part: str,
@@ -37,7 +37,7 @@ def living(
     query = request.GET.copy()
     query["seen"] = seen
     shown = {**context, "content": content, "every_seconds": every_seconds, "query": query.urlencode()}
-    template = "crpbot/_living.html" if is_partial(request) else page
+    template = "crpbot/_live.html" if is_partial(request) else page
     return render(request, template, shown, status=status)
 
 
@@ -52,12 +52,12 @@ def is_partial(request: HttpRequest) -> bool:
     return bool(getattr(request, "htmx", False))
 
 
-def paged(request: HttpRequest, rows: QuerySet[Any]) -> Page[Any]:
+def paginate(request: HttpRequest, rows: QuerySet[Any]) -> Page[Any]:
     """The page of rows that `?page=` names; the nearest one for a number out of range."""
     return Paginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
 
 
-def with_charts(response: HttpResponse) -> HttpResponse:
+def allow_charts(response: HttpResponse) -> HttpResponse:
     """Let this page's security policy allow the styles that Plotly writes."""
     response.has_charts = True  # type: ignore[attr-defined]
     return response

@@ -6,7 +6,7 @@ REASON_LIMIT = 1000
 """Characters of a reason, wherever it is given."""
 
 
-def required_reason(reason: str) -> str:
+def require_reason(reason: str) -> str:
     """Every decision says why."""
     cleaned = reason.strip()
     if not cleaned:

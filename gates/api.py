@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from common.api_fields import IntegerFilter
 from gates import services
@@ -130,7 +130,7 @@ class Policies(ListAPIView[GatePolicy]):
         """Propose a policy, as an approver: it gets the next number and decides nothing until another adopts it."""
         checked = self.Input.read(request)
         policy = services.propose_policy(
-            checked["document"], actor=actor_of(request), reason=checked["reason"]
+            checked["document"], actor=get_actor(request), reason=checked["reason"]
         )
         response = _policy_answer(policy, status=201)
         response["Location"] = reverse("api:policy", kwargs={"number": policy.number})
@@ -149,7 +149,7 @@ class AdoptPolicy(APIView):
         """Put a proposed policy in force, as another approver than who proposed it."""
         checked = self.Input.read(request)
         policy = services.find_policy(number)
-        services.adopt_policy(policy, actor=actor_of(request), reason=checked["reason"])
+        services.adopt_policy(policy, actor=get_actor(request), reason=checked["reason"])
         return _policy_answer(policy)
 
 
@@ -234,6 +234,6 @@ class JudgeAgain(APIView):
         """Another policy's word on what was measured, as an operator or approver. Nothing is measured, nothing moves."""
         checked = self.Input.read(request)
         judged = services.judge_again(
-            services.find_diagnosis(id), services.find_policy(checked["policy"]), actor=actor_of(request)
+            services.find_diagnosis(id), services.find_policy(checked["policy"]), actor=get_actor(request)
         )
         return Response(DiagnosisDetail.Output(DiagnosisDetail.queryset.get(pk=judged.pk)).data)

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from gates.models import Measurement
 from training import artifact_store
 from training.jobs import leases, sandbox
@@ -50,7 +50,7 @@ def run(measurement_id: int, *, worker_name: str) -> None:
 def _outcome(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
     """How the measuring ended, and the columns that go with it."""
     try:
-        body = canonical(_measured(measurement))
+        body = to_canonical_json(_measured(measurement))
     except MeasuringFailed as failed:
         return JobState.FAILED, {"failure": str(failed)}
     detail = {"sha256": hashlib.sha256(body.encode()).hexdigest()}
@@ -137,7 +137,7 @@ def _measure_apart(folder: Path, arguments: list[str]) -> None:
 def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
-        canonical(document)
+        to_canonical_json(document)
     except (OSError, ValueError, RecursionError) as error:
         raise MeasuringFailed(f"the measuring process left no sound figures: {error}") from error
     if not isinstance(document, dict):

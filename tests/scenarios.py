@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from deploy import services
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
@@ -266,7 +266,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
         name: {"sha256": hashlib.sha256(data_).hexdigest(), "size": len(data_)}
         for name, data_ in files_of.items()
     }
-    manifest = canonical(
+    manifest = to_canonical_json(
         {
             "format": 1,
             "coin": coin.symbol,
@@ -314,7 +314,7 @@ def add_measurement(
         baseline=baseline,
         state=JobState.SUCCEEDED,
         attempt=1,
-        body=canonical(document),
+        body=to_canonical_json(document),
         code_version=settings.CODE_VERSION,
         started_at=timezone.now(),
         finished_at=timezone.now(),

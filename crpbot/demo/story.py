@@ -36,7 +36,7 @@ from mlcore.features.indicators import SCHEMAS
 from runtime import Client, Decision
 from training import artifact_store
 from training import services as training
-from training.jobs.worker_registry import alive_workers
+from training.jobs.worker_registry import list_alive_workers
 from training.models import Dataset
 
 FALLBACK, INHERITED, CANDIDATE = "v5", "v6_enhanced", "v7_fixed"
@@ -118,7 +118,7 @@ class Story:
                 name, password=password, roles=list(roles), actor="the demo", is_staff=name == "admin"
             )
             self.account.passwords[name] = password
-            self._actors[name] = accounts.actor_of(user)
+            self._actors[name] = accounts.build_actor(user)
         self.account.bot_token = self._issue_bot_token()
         self.account.public_key = keys.exported()
         self._screen.note("operator launches, approver decides, viewer looks, admin reads the audit history")
@@ -131,11 +131,11 @@ class Story:
 
     def _wait_for_workers(self) -> None:
         self._screen.step("Workers")
-        while not (alive_workers("training") and alive_workers("gates")):
+        while not (list_alive_workers("training") and list_alive_workers("gates")):
             self._screen.live("waiting for the workers to say what they are")
             self._pause()
         for queue in ("training", "gates"):
-            for worker in alive_workers(queue):
+            for worker in list_alive_workers(queue):
                 self._screen.note(f"{worker.name}: {worker.slots} at a time, on {worker.device}")
 
     def _bring_candles(self) -> None:

@@ -3,14 +3,14 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from gates.models import PolicyAdoption
 from gates.policy import loosened
 
 
 def service(request: HttpRequest) -> dict[str, Any]:
     """What every page's frame shows: who is signed in with which roles, the profile, and a gate that was loosened."""
-    actor = actor_of(request) if hasattr(request, "user") else None
+    actor = get_actor(request) if hasattr(request, "user") else None
     return {
         "actor": actor,
         "is_embedded": settings.IS_EMBEDDED,

@@ -7,7 +7,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common.errors import DomainError
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -60,7 +60,7 @@ class a_role_to_look:
         match = request.resolver_match
         if not getattr(view, "login_required", True) or (match and match.app_name == "admin"):
             return None
-        if actor_of(request).can_view:
+        if get_actor(request).can_view:
             return None
         return render(request, "accounts/no_role.html", status=403)
 

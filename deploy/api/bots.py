@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.authentication import IsBot, actor_of
+from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from common.errors import NotFound
 from deploy import services
@@ -118,7 +118,7 @@ class Heartbeat(APIView):
     @extend_schema(operation_id="send_heartbeat", request=Input, responses=Output)
     def post(self, request: Request) -> Response:
         """Say what this bot runs. The first to name a revision acknowledges it. 409 for a bot of another service."""
-        heard = services.heartbeat(_said(self.Input.read(request)), actor=actor_of(request))
+        heard = services.heartbeat(_said(self.Input.read(request)), actor=get_actor(request))
         return Response(told(heard))
 
 

@@ -5,7 +5,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from deploy import services
 from training import api as training
@@ -26,7 +26,7 @@ class Coins(training.Coins):
     @extend_schema(operation_id="add_coin", request=Input, responses={201: training.Coins.Output})
     def post(self, request: Request) -> Response:
         """Add a coin, as an operator, so that candles can be kept for it. No release need carry it yet."""
-        coin = services.add_coin(actor=actor_of(request), **self.Input.read(request))
+        coin = services.add_coin(actor=get_actor(request), **self.Input.read(request))
         return Response(self.Output(coin).data, status=201)
 
 
@@ -48,7 +48,7 @@ class OneCoin(APIView):
         coin = services.set_required(
             find_coin(symbol),
             checked["is_required"],
-            actor=actor_of(request),
+            actor=get_actor(request),
             reason=checked["reason"],
             is_confirmed=checked["confirmed"],
         )

@@ -5,7 +5,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from deploy import services
 from training import api as training
@@ -27,6 +27,6 @@ class WithdrawDataset(APIView):
         """
         checked = self.Input.read(request)
         dataset = services.withdraw_dataset(
-            find_dataset(id), actor=actor_of(request), reason=checked["reason"]
+            find_dataset(id), actor=get_actor(request), reason=checked["reason"]
         )
         return Response(training.Datasets.Output(dataset).data)

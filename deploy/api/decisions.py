@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import NotFound
 from deploy import services
@@ -85,7 +85,7 @@ class Approve(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Let the bots use a release that passed, as an approver who did not launch it."""
         checked = self.Input.read(request)
-        return _move_answer(services.approve(_release(id), actor=actor_of(request), **checked))
+        return _move_answer(services.approve(_release(id), actor=get_actor(request), **checked))
 
 
 class Restore(APIView):
@@ -96,7 +96,7 @@ class Restore(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Bring back a release that was live before, as an approver, with every check anew."""
         checked = self.Input.read(request)
-        return _move_answer(services.restore(_release(id), actor=actor_of(request), **checked))
+        return _move_answer(services.restore(_release(id), actor=get_actor(request), **checked))
 
 
 class Decline(APIView):
@@ -107,7 +107,7 @@ class Decline(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Refuse a release that passed, as an approver. The bots go to the fallback unless what they run has passed."""
         checked = self.Input.read(request)
-        return release_answer(services.decline(_release(id), actor=actor_of(request), **checked))
+        return release_answer(services.decline(_release(id), actor=get_actor(request), **checked))
 
 
 class Cancel(APIView):
@@ -118,7 +118,7 @@ class Cancel(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Stop building a release, as an operator. It is rejected at once."""
         checked = self.Input.read(request)
-        return release_answer(services.cancel(_release(id), actor=actor_of(request), **checked))
+        return release_answer(services.cancel(_release(id), actor=get_actor(request), **checked))
 
 
 class Register(APIView):
@@ -129,7 +129,7 @@ class Register(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Make a standby release the fallback, as an approver who did not launch it."""
         checked = self.Input.read(request)
-        registration = services.register_fallback(_release(id), actor=actor_of(request), **checked)
+        registration = services.register_fallback(_release(id), actor=get_actor(request), **checked)
         return release_answer(registration.release)
 
 
@@ -141,4 +141,4 @@ class Pin(APIView):
     @extend_schema(operation_id="pin_fallback", request=Input, responses=Moves.Output)
     def post(self, request: Request) -> Response:
         """Hold every bot on the fallback at once, as an approver; *offline* when not even that is fit."""
-        return _move_answer(services.pin(actor=actor_of(request), **self.Input.read(request)))
+        return _move_answer(services.pin(actor=get_actor(request), **self.Input.read(request)))

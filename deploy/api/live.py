@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.authentication import IsBot, actor_of
+from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from deploy import services
 from deploy.api.bots import INSTANCE
@@ -110,7 +110,7 @@ class LiveWindows(APIView):
 
         409 for an instance that has sent no heartbeat yet.
         """
-        window = services.receive_window(_posted(self.Input.read(request)), actor=actor_of(request))
+        window = services.receive_window(_posted(self.Input.read(request)), actor=get_actor(request))
         return Response(self.Output(window).data, status=201)
 
 

@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import InvalidInput, NotFound
 from deploy import services
@@ -184,7 +184,7 @@ class Releases(ListAPIView[Release]):
         checked = self.Input.read(request)
         release = services.launch(
             checked["line"],
-            actor=actor_of(request),
+            actor=get_actor(request),
             parameters=self.Input.parameters(checked),
             datasets=_named_datasets(checked.get("datasets", {})),
             bundles=_named_bundles(checked.get("bundles", {})),

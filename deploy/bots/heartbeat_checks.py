@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from accounts.rules import Actor
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict, InvalidInput
 from deploy.models import Bot, PointerMove, ReleaseCoin
 from deploy.rules import Running, differences
@@ -32,7 +32,7 @@ class Heartbeat:
         """One digest of what it says it runs."""
         running = self.running
         said = [self.revision, running.release, running.line, dict(running.bundles)]
-        return hashlib.sha256(canonical({"said": said}).encode()).hexdigest()
+        return hashlib.sha256(to_canonical_json({"said": said}).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _latest(known: Snapshot | None) -> Snapshot:
 
 
 def _digest_shown(headers: Headers) -> str:
-    return accounts.digest_of(headers[b"authorization"][7:].decode("latin-1").strip())
+    return accounts.hash_token(headers[b"authorization"][7:].decode("latin-1").strip())
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes | None:

@@ -46,7 +46,7 @@ class Owners:
     def __init__(self) -> None:
         # Unknown tokens are forgotten at the next question: a flood of made-up ones costs look-ups, never memory.
         self._known: Fresh[dict[str, Actor | None]] = Fresh(
-            lambda known: dict(accounts.actors_of(list(known or ())))
+            lambda known: dict(accounts.find_actors(list(known or ())))
         )
         self._unasked: set[str] = set()
         self._asking = asyncio.Lock()
@@ -67,7 +67,7 @@ class Owners:
         """Ask for all that came while the last question was under way: a flood costs one question at a time."""
         async with self._asking:
             asked, self._unasked, self._next = self._unasked, set(), None
-            return dict.fromkeys(asked) | await from_database(accounts.actors_of, asked)
+            return dict.fromkeys(asked) | await from_database(accounts.find_actors, asked)
 
     def __len__(self) -> int:
         return len(self._known._value or ())

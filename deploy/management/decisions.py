@@ -29,7 +29,7 @@ class DecisionCommand(ActingCommand):
         now = pointer.current()
         return {**summary(Release.objects.get(pk=release.pk)), "revision": now.revision if now else None}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         now = pointer.current()
         what = (now.release.line if now.release else "nothing") if now else "no pointer yet"
         return f"release {answer['release']} is {answer['state']}; the pointer: {what} (revision {answer['revision']})"

@@ -14,7 +14,7 @@ from deploy.pointer.fallback import Fitness, readiness
 from deploy.releases.gate_table import Matrix, matrix
 from deploy.releases.progress import Progress, progress
 from deploy.rules import MoveKind, Purpose, ReleaseState
-from training.jobs.worker_registry import alive_workers
+from training.jobs.worker_registry import list_alive_workers
 
 MOVES_SHOWN = 6
 _RELATED = ("status", "policy", "budget")
@@ -54,7 +54,7 @@ def board() -> Board:
     building = Release.objects.select_related(*_RELATED).filter(status__state=ReleaseState.BUILDING)
     moves = PointerMove.objects.select_related("release", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
-    queues = {queue for worker in alive_workers() for queue in worker.queues.split(",")}
+    queues = {queue for worker in list_alive_workers() for queue in worker.queues.split(",")}
     fitness, now = readiness(), _now()
     return Board(
         now=now,

@@ -5,7 +5,7 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, NotAllowed
-from common.reasons import required_reason
+from common.reasons import require_reason
 from deploy import outcomes
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
@@ -24,21 +24,21 @@ def approve(release: Release, *, actor: Actor, reason: str, revision: int) -> Po
     Raises NotAllowed without the approver role or by its launcher; Conflict when the pointer moved since, when a
     file is not the bytes that were measured, or when it does not pass the policy in force.
     """
-    with audit.refusals_recorded("release.approve", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.approve", release, actor=actor, reason=reason):
         return _swap(release, Action.APPROVE, actor=actor, reason=reason, revision=revision)
 
 
 def restore(release: Release, *, actor: Actor, reason: str, revision: int) -> PointerMove:
     """Bring back a release that was live before: like an approval, with every check anew (rule 6)."""
-    with audit.refusals_recorded("release.restore", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.restore", release, actor=actor, reason=reason):
         return _swap(release, Action.RESTORE, actor=actor, reason=reason, revision=revision)
 
 
 def decline(release: Release, *, actor: Actor, reason: str) -> Release:
     """Refuse a release that passed. The bots stay where they are only if what they run has itself passed (rule 6)."""
-    with audit.refusals_recorded("release.decline", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.decline", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "decline a release")
-        reason = required_reason(reason)
+        reason = require_reason(reason)
         fitness = fallback_fitness()
         with audit.locked():
             release = _fresh(release)
@@ -57,9 +57,9 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
     if about is None:
         actor.require(Role.APPROVER, "pin the fallback")
         raise Conflict("There is nothing to pin: no pointer and no fallback. Register both first.")
-    with audit.refusals_recorded("pointer.pin", about, actor=actor, reason=reason):
+    with audit.record_refusals("pointer.pin", about, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "pin the fallback")
-        reason = required_reason(reason)
+        reason = require_reason(reason)
         fitness = fallback_fitness()
         with audit.locked():
             return pin_in_transaction(reason, actor=actor, fitness=fitness)
@@ -67,7 +67,7 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
 
 def register_fallback(release: Release, *, actor: Actor, reason: str) -> FallbackRegistration:
     """Make this the release that a pin holds the bots on. Its launcher and its registrar are two people (rule 7)."""
-    with audit.refusals_recorded("release.register", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.register", release, actor=actor, reason=reason):
         reason = _authorise(release, actor, "register a fallback", reason)
         outcomes.require_intact(release, outcomes.places_of(release))
         require_action(_fresh(release), Action.REGISTER)
@@ -88,9 +88,9 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
 
 def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
     """Begin with what the bot runs today, whatever it is worth: revision 1 (rule 1)."""
-    with audit.refusals_recorded("release.inherit", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.inherit", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "inherit a release")
-        reason = required_reason(reason)
+        reason = require_reason(reason)
         places = outcomes.places_of(release)
         outcomes.require_intact(release, places)
         with audit.locked():
@@ -125,7 +125,7 @@ def _authorise(release: Release, actor: Actor, to: str, reason: str) -> str:
     actor.require(Role.APPROVER, to)
     if actor.name == release.launched_by:
         raise NotAllowed(f"{actor} launched {release}; it takes another person to {to}.")
-    return required_reason(reason)
+    return require_reason(reason)
 
 
 def _judge_under(policy: GatePolicy, places: list[ReleaseCoin]) -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput
-from common.reasons import required_reason
+from common.reasons import require_reason
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.outcomes import required_coins
 from deploy.pointer import pointer
@@ -43,7 +43,7 @@ def launch(
     when a second release would be inherited.
     """
     wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
-    with audit.refusals_recorded("release.launch", wanted, actor=actor):
+    with audit.record_refusals("release.launch", wanted, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
         training.plan(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
@@ -161,9 +161,9 @@ def _checked_seed(seed: int | None) -> int:
 
 def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
     """Stop building a release. It settles at once, with what is missing as errors (rule 2)."""
-    with audit.refusals_recorded("release.cancel", release, actor=actor, reason=reason):
+    with audit.record_refusals("release.cancel", release, actor=actor, reason=reason):
         actor.require(Role.OPERATOR, "cancel a release")
-        reason = required_reason(reason)
+        reason = require_reason(reason)
         with audit.locked():
             release = Release.objects.select_related("status").get(pk=release.pk)
             require_action(release, Action.CANCEL)

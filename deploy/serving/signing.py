@@ -17,7 +17,7 @@ from django.utils import timezone
 from securesystemslib.dsse import Envelope as Dsse
 
 from audit.models import AuditEvent
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import places_of
@@ -133,11 +133,11 @@ def _signable(now: datetime) -> _Signable:
 def _payload(found: _Signable) -> bytes | None:
     """What is to be signed, once its revision is written down; None where another process wrote down a higher one."""
     if found.is_marked:
-        return canonical(_document(found)).encode()
+        return to_canonical_json(_document(found)).encode()
     # The disk takes its time, and every bot waits: what the document says is looked up meanwhile.
     with ThreadPoolExecutor(max_workers=1) as disk:
         marked = disk.submit(revision_log.raise_to, found.service, found.mark)
-        payload = canonical(_document(found)).encode()
+        payload = to_canonical_json(_document(found)).encode()
         return payload if marked.result() else None
 
 

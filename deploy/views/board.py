@@ -5,11 +5,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
-from common.pages import living
+from common.pages import render_live
 from deploy import services
 from deploy.releases.board import board, matrix_of
 from deploy.releases.preview import today
@@ -34,7 +34,7 @@ def pin(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _page(request, form, status=400)
     try:
-        move = services.pin(actor=actor_of(request), reason=form.cleaned_data["reason"])
+        move = services.pin(actor=get_actor(request), reason=form.cleaned_data["reason"])
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
@@ -63,9 +63,9 @@ def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> Http
         "pin_form": pin_form,
         "can_pin": found.now is not None
         and not found.is_on_fallback
-        and actor_of(request).has(Role.APPROVER),
+        and get_actor(request).has(Role.APPROVER),
     }
     every = MOVING_SECONDS if found.is_moving else STILL_SECONDS
-    return living(
+    return render_live(
         request, "deploy/board.html", "deploy/_board.html", context, every_seconds=every, status=status
     )

@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from common.pages import living, paged
+from common.pages import paginate, render_live
 from deploy.bots.fleet import fleet, standing, worst_first
 from deploy.models import Convergence
 from deploy.pointer import pointer
@@ -24,9 +24,9 @@ def index(request: HttpRequest) -> HttpResponse:
         "now": now,
         "fleet": found,
         "convergence": Convergence.objects.filter(move=now).first(),
-        "page": paged(request, rows),
+        "page": paginate(request, rows),
         "states": list(BotState),
         "state": state,
     }
     every = STILL_SECONDS if found.has_converged or not found.live else MOVING_SECONDS
-    return living(request, "deploy/bots.html", "deploy/_bots.html", context, every_seconds=every)
+    return render_live(request, "deploy/bots.html", "deploy/_bots.html", context, every_seconds=every)

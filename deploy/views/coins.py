@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
@@ -27,7 +27,7 @@ def index(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _page(request, form, status=400)
     try:
-        coin = services.add_coin(actor=actor_of(request), **form.cleaned_data)
+        coin = services.add_coin(actor=get_actor(request), **form.cleaned_data)
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, form, status=refusal.status)
@@ -47,7 +47,7 @@ def change(request: HttpRequest, symbol: str) -> HttpResponse:
         services.set_required(
             coin,
             is_required,
-            actor=actor_of(request),
+            actor=get_actor(request),
             reason=form.cleaned_data["reason"],
             is_confirmed=True,
         )
@@ -65,7 +65,7 @@ def _form_of(coin: Coin, data: Any = None) -> ReasonForm:
 def _page(
     request: HttpRequest, form: forms.Form, changing: dict[str, ReasonForm] | None = None, status: int = 200
 ) -> HttpResponse:
-    actor, changing = actor_of(request), changing or {}
+    actor, changing = get_actor(request), changing or {}
     coins = [
         {
             "coin": coin,

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from deploy import services
@@ -22,7 +22,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
         return datasets.page(request, dataset, withdrawal=form, status=400)
     try:
         dataset = services.withdraw_dataset(
-            dataset, actor=actor_of(request), reason=form.cleaned_data["reason"]
+            dataset, actor=get_actor(request), reason=form.cleaned_data["reason"]
         )
     except DomainError as refusal:
         show_refusal(form, refusal)

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
@@ -15,7 +15,7 @@ from deploy.forms import DATASET, LINES, LaunchForm
 from deploy.outcomes import required_coins
 from deploy.rules import Purpose
 from training import services as training
-from training.jobs.worker_registry import alive_workers
+from training.jobs.worker_registry import list_alive_workers
 
 DEFAULT_LINE = next(iter(LINES))
 
@@ -32,7 +32,7 @@ def launch(request: HttpRequest) -> HttpResponse:
     try:
         release = services.launch(
             form.cleaned_data["line"],
-            actor=actor_of(request),
+            actor=get_actor(request),
             parameters=form.parameters,
             datasets=form.datasets,
             seed=form.cleaned_data["seed"],
@@ -49,7 +49,7 @@ def launch(request: HttpRequest) -> HttpResponse:
 def estimate(request: HttpRequest) -> HttpResponse:
     """What the form as it stands would take; for a form that cannot be launched, why it cannot be estimated."""
     form = LaunchForm(_line(request.GET.get("line")), request.GET)
-    context: dict[str, object] = {"form": form, "has_worker": bool(alive_workers("training"))}
+    context: dict[str, object] = {"form": form, "has_worker": bool(list_alive_workers("training"))}
     if form.is_valid():
         named = form.datasets
         try:
@@ -61,7 +61,7 @@ def estimate(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, form: LaunchForm, status: int = 200) -> HttpResponse:
-    context = {"form": form, "can_launch": actor_of(request).has(Role.OPERATOR)}
+    context = {"form": form, "can_launch": get_actor(request).has(Role.OPERATOR)}
     template = "deploy/_launch_form.html" if is_partial(request) else "deploy/launch.html"
     return render(request, template, context, status=status)
 

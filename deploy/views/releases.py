@@ -8,12 +8,12 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Actor, Role
 from audit.models import AuditEvent
 from common.errors import DomainError
 from common.forms import show_refusal
-from common.pages import living, paged, with_charts
+from common.pages import allow_charts, paginate, render_live
 from deploy import services
 from deploy.bots import live_windows
 from deploy.bots.fleet import fleet
@@ -49,7 +49,7 @@ def index(request: HttpRequest) -> HttpResponse:
     state = request.GET.get("state")
     if state in set(ReleaseState):
         rows = rows.filter(status__state=state)
-    context = {"page": paged(request, rows), "states": list(ReleaseState), "state": state}
+    context = {"page": paginate(request, rows), "states": list(ReleaseState), "state": state}
     return render(request, "deploy/releases.html", context)
 
 
@@ -97,7 +97,7 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
     if not form.is_valid():
         return _page(request, release, asked=Action(action), form=form, status=400)
     try:
-        said = _CARRIED_OUT[Action(action)](release, actor_of(request), form)
+        said = _CARRIED_OUT[Action(action)](release, get_actor(request), form)
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, _release(pk), asked=Action(action), form=form, status=refusal.status)
@@ -172,7 +172,7 @@ def _page(
         "matrix": matrix(places),
         "today": today(release),
         "progress": progress(release),
-        "decisions": _decisions(release, actor_of(request), now.revision if now else 0, asked, form),
+        "decisions": _decisions(release, get_actor(request), now.revision if now else 0, asked, form),
         "charted": [place for place in places if place.diagnosis is not None and not is_building],
         "charts": CHARTS,
         "live": live_windows.of_release(release),
@@ -183,10 +183,10 @@ def _page(
         "has_charts": True,
     }
     every = MOVING_SECONDS if is_building else None
-    page = living(
+    page = render_live(
         request, "deploy/release.html", "deploy/_release.html", context, every_seconds=every, status=status
     )
-    return with_charts(page)
+    return allow_charts(page)
 
 
 def _decisions(

@@ -6,7 +6,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from common.errors import InvalidInput
-from common.pages import with_charts
+from common.pages import allow_charts
 from deploy.models import Release
 from deploy.reports.comparison import Comparison
 from deploy.reports.plots import pictures, places
@@ -19,7 +19,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
     found = _report(request, pk)
     others = Release.objects.exclude(pk=pk).select_related("status")
     context = {"report": found, "places": places(found), "others": others, "has_charts": True}
-    return with_charts(render(request, "deploy/report.html", context))
+    return allow_charts(render(request, "deploy/report.html", context))
 
 
 @require_safe

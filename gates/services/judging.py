@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts.rules import GATE, Actor, Role
 from audit import services as audit
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict, NotFound
 from gates import context
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement
@@ -69,7 +69,7 @@ def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Di
 
     The one there is, where that policy has spoken already. Raises NotAllowed for who neither operates nor approves.
     """
-    with audit.refusals_recorded("diagnosis.again", diagnosis, actor=actor):
+    with audit.record_refusals("diagnosis.again", diagnosis, actor=actor):
         if not actor.has(Role.APPROVER):
             actor.require(Role.OPERATOR, "have a diagnosis judged again")
         _have_candles_judged(diagnosis.measurement)
@@ -120,8 +120,8 @@ def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
         dataset=measurement.dataset,
         policy=policy,
         policy_body=policy.body,
-        measured=canonical(measured),
-        circumstances=canonical(known),
+        measured=to_canonical_json(measured),
+        circumstances=to_canonical_json(known),
         verdict=overall(outcomes),
     )
     diagnosis.digest = diagnosis_digest(diagnosis, rows)
@@ -182,7 +182,7 @@ def diagnosis_digest(diagnosis: Diagnosis, results: Iterable[GateResult]) -> str
     ]
     known = {} if diagnosis.circumstances == "{}" else {"circumstances": diagnosis.circumstances}
     judged = {"measured": diagnosis.measured, "policy": diagnosis.policy_body, **known}
-    text = canonical({"bundle": diagnosis.bundle.digest, **judged, "results": said})
+    text = to_canonical_json({"bundle": diagnosis.bundle.digest, **judged, "results": said})
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

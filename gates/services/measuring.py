@@ -37,7 +37,7 @@ def measure(
     says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
     measured for ever. Raises NotAllowed, and InvalidInput for another coin's candles or baseline.
     """
-    with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
+    with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
         audit.lock_head()
         baseline = baseline or newest_baseline(bundle)
         _authorise_measuring(bundle, dataset, baseline, actor)
@@ -51,7 +51,7 @@ def measure(
 
 def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
     """Measure anew in this very process's own child, and judge by the policy in force. Raises like `measure`."""
-    with audit.refusals_recorded("measurement.request", bundle, actor=actor), transaction.atomic():
+    with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
         audit.lock_head()
         baseline = newest_baseline(bundle)
         _authorise_measuring(bundle, dataset, baseline, actor)

@@ -8,7 +8,7 @@ from django.db.models import Max
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
 from gates.policy import BASELINE_POLICY, FULL_POLICY, checked_policy, eased, loosened
@@ -33,7 +33,7 @@ def ensure_own_policies() -> None:
         _put_in_force(
             policy, actor=BASELINE_AUTHOR, reason="the service starts under the baseline thresholds"
         )
-    if GatePolicy.objects.filter(body=canonical(FULL_POLICY)).exists():
+    if GatePolicy.objects.filter(body=to_canonical_json(FULL_POLICY)).exists():
         return
     policy = _new_policy(
         _next_number(),
@@ -66,7 +66,7 @@ def propose_policy(document: Mapping[str, Any], *, actor: Actor, reason: str) ->
 
     Raises NotAllowed, InvalidInput (saying what is wrong in it) and Conflict when it is what is in force.
     """
-    with audit.refusals_recorded("gatepolicy.proposal", policy_in_force(), actor=actor, reason=reason):
+    with audit.record_refusals("gatepolicy.proposal", policy_in_force(), actor=actor, reason=reason):
         actor.require(Role.APPROVER, "propose a policy")
         body = checked_policy(document)
         _need_reason(reason)
@@ -79,7 +79,7 @@ def propose_policy(document: Mapping[str, Any], *, actor: Actor, reason: str) ->
 
 def adopt_policy(policy: GatePolicy, *, actor: Actor, reason: str) -> PolicyAdoption:
     """Put a proposed policy in force, as another person than who proposed it. Raises NotAllowed, Conflict."""
-    with audit.refusals_recorded("gatepolicy.adoption", policy, actor=actor, reason=reason):
+    with audit.record_refusals("gatepolicy.adoption", policy, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "adopt a policy")
         if str(actor) == policy.proposed_by:
             raise NotAllowed(f"{actor} proposed {policy}: another approver must adopt it.")
@@ -105,7 +105,7 @@ def _next_number() -> int:
 
 def _new_policy(number: int, document: Mapping[str, Any], *, actor: str, reason: str) -> GatePolicy:
     policy = GatePolicy.objects.create(
-        number=number, body=canonical(document), reason=reason, proposed_by=actor
+        number=number, body=to_canonical_json(document), reason=reason, proposed_by=actor
     )
     detail = {"body": policy.body, "loosened": loosened(document), "eased": eased(document)}
     audit.record("gatepolicy.proposed", policy, actor=actor, reason=reason, detail=detail)

@@ -9,11 +9,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
-from common.pages import with_charts
+from common.pages import allow_charts
 from gates import services
 from gates.catalogue.groups import GROUPS, group_of
 from gates.catalogue.readings import reading
@@ -52,7 +52,7 @@ def judge_again(request: HttpRequest, pk: int) -> HttpResponse:
         return _page(request, diagnosis, form, status=400)
     try:
         policy = services.find_policy(form.cleaned_data["policy"])
-        judged = services.judge_again(diagnosis, policy, actor=actor_of(request))
+        judged = services.judge_again(diagnosis, policy, actor=get_actor(request))
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, diagnosis, form, status=refusal.status)
@@ -68,7 +68,7 @@ def _diagnosis(pk: int) -> Diagnosis:
 def _page(
     request: HttpRequest, diagnosis: Diagnosis, form: JudgeAgainForm, status: int = 200
 ) -> HttpResponse:
-    actor = actor_of(request)
+    actor = get_actor(request)
     others = {row.policy_id: row for row in diagnosis.measurement.diagnoses.select_related("policy")}
     context = {
         "diagnosis": diagnosis,
@@ -82,7 +82,7 @@ def _page(
         "charts": {name: TITLES[name] for name in TITLES if name in _drawn(diagnosis)},
         "has_charts": True,
     }
-    return with_charts(render(request, "gates/diagnosis.html", context, status=status))
+    return allow_charts(render(request, "gates/diagnosis.html", context, status=status))
 
 
 def _drawn(diagnosis: Diagnosis) -> set[str]:

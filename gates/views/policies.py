@@ -8,11 +8,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
-from common.pages import paged
+from common.pages import paginate
 from gates import services
 from gates.catalogue.gate import Gate
 from gates.catalogue.groups import GROUPS, Group, group_of
@@ -25,12 +25,12 @@ from gates.policy_changes import differences
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    page = paged(request, GatePolicy.objects.prefetch_related("adoptions"))
+    page = paginate(request, GatePolicy.objects.prefetch_related("adoptions"))
     context = {
         "page": page,
         "rows": [(policy, loosened(policy.document), eased(policy.document)) for policy in page],
         "in_force": services.policy_in_force(),
-        "can_propose": actor_of(request).has(Role.APPROVER),
+        "can_propose": get_actor(request).has(Role.APPROVER),
     }
     return render(request, "gates/policies.html", context)
 
@@ -50,7 +50,7 @@ def adopt(request: HttpRequest, number: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, policy, form, status=400)
     try:
-        services.adopt_policy(policy, actor=actor_of(request), reason=form.cleaned_data["reason"])
+        services.adopt_policy(policy, actor=get_actor(request), reason=form.cleaned_data["reason"])
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, policy, form, status=refusal.status)
@@ -69,7 +69,7 @@ def propose(request: HttpRequest) -> HttpResponse:
         "in_force": in_force,
         "begins_as": begins_as,
         "policies": GatePolicy.objects.all(),
-        "can_propose": actor_of(request).has(Role.APPROVER),
+        "can_propose": get_actor(request).has(Role.APPROVER),
     }
     if request.method != "POST":
         return render(request, "gates/propose.html", context)
@@ -77,7 +77,7 @@ def propose(request: HttpRequest) -> HttpResponse:
         return render(request, "gates/propose.html", context, status=400)
     try:
         policy = services.propose_policy(
-            form.document, actor=actor_of(request), reason=form.cleaned_data["reason"]
+            form.document, actor=get_actor(request), reason=form.cleaned_data["reason"]
         )
     except DomainError as refusal:
         show_refusal(form, refusal)
@@ -100,7 +100,7 @@ def _policy(number: int) -> GatePolicy:
 
 def _page(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: int = 200) -> HttpResponse:
     in_force = services.policy_in_force()
-    actor = actor_of(request)
+    actor = get_actor(request)
     before = policy.predecessor
     context = {
         "policy": policy,

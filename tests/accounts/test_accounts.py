@@ -56,7 +56,7 @@ def test_a_new_person_is_in_the_audit_with_every_role() -> None:
 
 def test_however_many_made_up_tokens_are_shown_no_question_holds_more_than_its_part_of_them() -> None:
     _, raw = services.issue_token(factories.person("bot"), Scope.BOT, name="a", actor="admin")
-    genuine, held = services.digest_of(raw), list[int]()
+    genuine, held = services.hash_token(raw), list[int]()
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         held.append(len(params))
@@ -64,9 +64,9 @@ def test_however_many_made_up_tokens_are_shown_no_question_holds_more_than_its_p
 
     made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_AT_ONCE)]
     with connection.execute_wrapper(count):
-        assert list(services.actors_of([*made_up, genuine])) == [genuine]
+        assert list(services.find_actors([*made_up, genuine])) == [genuine]
     assert services.TOKENS_AT_ONCE < max(held) < services.TOKENS_AT_ONCE + 10
-    assert services.actors_of([]) == {}
+    assert services.find_actors([]) == {}
 
 
 def test_a_name_is_taken_once() -> None:
@@ -89,7 +89,7 @@ def test_a_superuser_holds_no_role_by_that() -> None:
     root = factories.person("root")
     root.is_superuser = True
     root.save()
-    assert services.actor_of(root).roles == frozenset()
+    assert services.build_actor(root).roles == frozenset()
 
 
 def test_a_token_is_shown_once_and_stored_hashed() -> None:

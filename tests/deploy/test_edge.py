@@ -215,7 +215,7 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
     scenarios.service_in_use()
     monkeypatch.setattr(freshness, "FRESH_SECONDS", 60.0)
     asked, under_way, at_once = list[int](), list[int](), list[int]()
-    actors_of = accounts.actors_of
+    find_actors = accounts.find_actors
 
     def slowly(digests: Any) -> Any:
         asked.append(len(digests))
@@ -223,9 +223,9 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
         time.sleep(0.02)
         at_once.append(len(under_way))
         under_way.pop()
-        return actors_of(digests)
+        return find_actors(digests)
 
-    monkeypatch.setattr(accounts, "actors_of", slowly)
+    monkeypatch.setattr(accounts, "find_actors", slowly)
     application = Edge(django_application)
 
     async def flood() -> list[int]:
@@ -240,15 +240,15 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
 def test_a_look_up_that_failed_is_made_anew_and_one_that_was_given_up_serves_the_others(
     bot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owners, digest, actors_of = freshness.Owners(), accounts.digest_of(bot), accounts.actors_of
+    owners, digest, find_actors = freshness.Owners(), accounts.hash_token(bot), accounts.find_actors
     is_broken = True
 
     def sometimes(digests: Any) -> Any:
         if is_broken and digests:
             raise OperationalError("the database went away")
-        return actors_of(digests)
+        return find_actors(digests)
 
-    monkeypatch.setattr(accounts, "actors_of", sometimes)
+    monkeypatch.setattr(accounts, "find_actors", sometimes)
 
     async def story() -> None:
         nonlocal is_broken
@@ -269,9 +269,9 @@ def test_all_tokens_that_were_shown_are_looked_up_by_one_question(fresh: Edge) -
     tokens = [factories.token(factories.person(f"bot{number}"), "bot") for number in range(5)]
     for token in tokens:
         assert get(fresh, token).status == 200
-    digests = [accounts.digest_of(token) for token in tokens]
+    digests = [accounts.hash_token(token) for token in tokens]
     accounts.revoke_token(ApiToken.objects.get(digest=digests[2]), actor="the tests")
     with CaptureQueriesContext(connection) as asked:
-        actors = accounts.actors_of(digests)
+        actors = accounts.find_actors(digests)
     assert sorted(actors) == sorted({*digests} - {digests[2]})
     assert len(asked) == 2  # the tokens with their users, and the users' grants

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from accounts.rules import Actor, Role
 from audit import services as audit
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from deploy import services
 from deploy.models import Bot, PointerMove, Release, SigningKey
 from deploy.pointer import pointer
@@ -493,7 +493,7 @@ def _figures(measurement: Measurement, outcome: str) -> str:
     }
     document["trained_on"] = made.dataset.digest if made.dataset else None
     document["skill"]["baseline"] |= {"digest": against.digest if against else None}
-    return canonical(document)
+    return to_canonical_json(document)
 
 
 def _in_use() -> None:

@@ -187,7 +187,7 @@ def test_two_web_processes_know_of_moves_and_revoked_tokens_also_when_redis_is_k
     token: str, redis_socket: str, tmp_path: Path, settings: Settings
 ) -> None:
     scenarios.service_in_use()
-    row = ApiToken.objects.get(digest=accounts.digest_of(token))
+    row = ApiToken.objects.get(digest=accounts.hash_token(token))
 
     async def story(first: str, second: str, running: Process) -> None:
         async with opened(first, token) as one, opened(second, token) as other:

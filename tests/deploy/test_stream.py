@@ -134,7 +134,7 @@ def test_a_release_that_awaits_approval_is_announced_on_open_streams(edge: Edge,
 def test_a_revoked_tokens_stream_ends_and_the_others_go_on(edge: Edge, token: str) -> None:
     scenarios.service_in_use()
     other = factories.token(factories.person("second"), "bot")
-    row = ApiToken.objects.get(digest=accounts.digest_of(token))
+    row = ApiToken.objects.get(digest=accounts.hash_token(token))
 
     async def story() -> None:
         async with Stream(edge, token) as bot, Stream(edge, other) as second:

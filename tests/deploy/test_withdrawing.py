@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts.rules import Actor
 from audit import services as audit
 from audit.models import AuditEvent
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy import services
 from deploy.forms import DatasetField
@@ -88,7 +88,7 @@ def test_a_refusal_names_what_it_was_compared_with_and_an_older_one_is_read_by_i
         refused.coin,
         market_candles.generate(1500),
         verdict="failed",
-        judgement=canonical({"checks": [older]}),
+        judgement=to_canonical_json({"checks": [older]}),
     )
     assert training.refused_beside(wrong) == [refused, kept]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import InvalidInput
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
 from gates.forms import ProposalForm
@@ -159,7 +159,7 @@ def test_a_looser_one_is_said_and_stands_in_the_differences() -> None:
 def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_they_stand() -> None:
     in_force = policy_in_force()
     document = with_live(logit_range={"greatest": 5.0})
-    policy = GatePolicy(number=in_force.number + 1, body=canonical(document))
+    policy = GatePolicy(number=in_force.number + 1, body=to_canonical_json(document))
     filled = _filled(policy)
     untouched = ProposalForm(policy, filled)
     assert untouched.is_valid(), untouched.errors
@@ -177,7 +177,7 @@ def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_th
 
 @pytest.mark.django_db
 def test_a_policy_without_a_live_part_gets_one_by_the_form_only_where_it_says_otherwise() -> None:
-    plan = GatePolicy(number=1, body=canonical({"format": 1, "gates": FULL_POLICY["gates"]}))
+    plan = GatePolicy(number=1, body=to_canonical_json({"format": 1, "gates": FULL_POLICY["gates"]}))
     for share, has_one in (("0.8", False), ("0.7", True)):
         form = ProposalForm(plan, {**_filled(plan), "live.confidence.share_below": share})
         assert form.is_valid(), form.errors

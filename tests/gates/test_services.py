@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.rules import GATE
 from audit.models import AuditEvent
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from gates import services
 from gates.models import Diagnosis, GateResult, Measurement
@@ -119,7 +119,7 @@ def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
     )
     for row in said:
         row["required"] = row.pop("is_required")
-    text = canonical(
+    text = to_canonical_json(
         {
             "bundle": made.digest,
             "measured": diagnosis.measured,

@@ -55,7 +55,7 @@ def test_a_worker_describes_itself_trains_what_is_launched_and_signs_off(start_w
     assert row.device
     assert row.memory_bytes > 2**30
     assert row.torch_version.startswith("2.13.0")
-    assert [alive.name for alive in worker_registry.alive_workers("training")] == ["gpu@test"]
+    assert [alive.name for alive in worker_registry.list_alive_workers("training")] == ["gpu@test"]
 
     run = factories.run(factories.market(), epochs=2)
     wait_until(lambda: TrainingRun.objects.get(pk=run.pk).has_ended, what="the run's end")

@@ -10,7 +10,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
@@ -93,7 +93,7 @@ class Bundles(ListAPIView[Bundle]):
             schema=checked["schema"],
             layout=checked.get("layout"),
             simulated=checked["is_simulated"],
-            actor=actor_of(request),
+            actor=get_actor(request),
         )
         answer = {**self.Output(imported.bundle).data, "notes": list(imported.notes)}
         return Response(answer, status=201 if imported.is_new else 200)

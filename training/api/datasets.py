@@ -14,7 +14,7 @@ from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import InvalidInput, NotFound
 from mlcore.verdict import Verdict
@@ -112,7 +112,7 @@ class Datasets(ListAPIView[Dataset]):
             named_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
-            actor=actor_of(request),
+            actor=get_actor(request),
             simulated=checked["is_simulated"],
         )
         return Response(self.Output(kept.dataset).data, status=201 if kept.is_new else 200)

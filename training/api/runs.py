@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.fitting.recipes import RECIPES
 from training import services
@@ -128,7 +128,7 @@ class CancelRun(APIView):
         """Stop a training, as an operator: at once where nobody works on it yet, else after its epoch."""
         checked = self.Input.read(request)
         run = services.find_run(id)
-        services.cancel_run(run, actor=actor_of(request), reason=checked["reason"])
+        services.cancel_run(run, actor=get_actor(request), reason=checked["reason"])
         return _answer(run)
 
 
@@ -143,7 +143,7 @@ class RelaunchRun(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Launch a run that failed or was cancelled again, as an operator, with these settings changed."""
         checked = self.Input.read(request)
-        run = services.relaunch(services.find_run(id), changes=checked, actor=actor_of(request))
+        run = services.relaunch(services.find_run(id), changes=checked, actor=get_actor(request))
         response = _answer(run, status=201)
         response["Location"] = reverse("api:run", kwargs={"id": run.pk})
         return response

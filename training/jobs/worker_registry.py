@@ -137,7 +137,7 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def alive_workers(queue: str | None = None) -> list[Worker]:
+def list_alive_workers(queue: str | None = None) -> list[Worker]:
     """Workers heard of lately, those of one queue if it is named."""
     since = timezone.now() - timedelta(seconds=ALIVE_SECONDS)
     workers = Worker.objects.filter(last_heard_at__gte=since)

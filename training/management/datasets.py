@@ -18,8 +18,8 @@ class DatasetCommand(ActingCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         return serialize(Datasets.Output, self.store(options))
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return format_dataset(answer)
 
-    def failed(self, answer: dict[str, Any]) -> bool:
+    def is_failure(self, answer: dict[str, Any]) -> bool:
         return is_refused(answer)

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts.rules import GATE
 from audit import services as audit
-from audit.rules import canonical
+from audit.rules import to_canonical_json
 from common.errors import Conflict
 from mlcore.quality.market_checks import CandleReport, check_candles
 from mlcore.quality.peers import PeerSeries
@@ -50,7 +50,7 @@ def judgement_columns(judgement: CandleReport, generator: SimulatorSettings | No
     document = judgement.document()
     if generator is not None:
         document["generator"] = generator.document()
-    return {"verdict": judgement.verdict, "judgement": canonical(document)}
+    return {"verdict": judgement.verdict, "judgement": to_canonical_json(document)}
 
 
 def judged(dataset: Dataset) -> Dataset:

@@ -42,7 +42,7 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     recipe = plan(line, parameters)
     pace = _measured_pace(recipe) or _assumed_pace(recipe)
     runs = [OVERHEAD_SECONDS + FIT_SHARE * d.rows * (recipe.epochs or 1) / pace for d in datasets]
-    alive = worker_registry.alive_workers("training")
+    alive = worker_registry.list_alive_workers("training")
     slots = sum(worker.slots for worker in alive) or 1
     rate = max((worker.rate_usd_per_hour for worker in alive), default=_rate())
     return Estimate(makespan(runs, slots), cost(sum(runs), rate))

@@ -69,7 +69,7 @@ def import_model(
     file name, for messages. Raises InvalidInput for a file that cannot be imported or a missing option; nothing is stored
     then.
     """
-    with audit.refusals_recorded("bundle.import", coin, actor=actor, reason=_file_name(name)):
+    with audit.record_refusals("bundle.import", coin, actor=actor, reason=_file_name(name)):
         actor.require(Role.OPERATOR, "import a model")
         plan(line, {})
         _check_size(name, data)

@@ -115,7 +115,7 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
 
     Raises Conflict for a run that has ended.
     """
-    with audit.refusals_recorded("trainingrun.cancel", run, actor=actor, reason=reason):
+    with audit.record_refusals("trainingrun.cancel", run, actor=actor, reason=reason):
         actor.require(Role.OPERATOR, "cancel a training run")
         with transaction.atomic():
             audit.lock_head()

@@ -5,11 +5,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
-from common.pages import paged
+from common.pages import paginate
 from training import services
 from training.forms import ImportModelForm
 from training.models import Bundle
@@ -30,7 +30,7 @@ def index(request: HttpRequest) -> HttpResponse:
             data=upload.read(),
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,
-            actor=actor_of(request),
+            actor=get_actor(request),
             **options,
         )
     except DomainError as refusal:
@@ -44,8 +44,8 @@ def index(request: HttpRequest) -> HttpResponse:
 def _page(request: HttpRequest, form: ImportModelForm, status: int = 200) -> HttpResponse:
     rows = Bundle.objects.select_related("coin", "dataset").prefetch_related("runs")
     context = {
-        "page": paged(request, rows),
+        "page": paginate(request, rows),
         "form": form,
-        "can_import": actor_of(request).has(Role.OPERATOR),
+        "can_import": get_actor(request).has(Role.OPERATOR),
     }
     return render(request, "training/bundles.html", context, status=status)

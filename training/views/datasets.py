@@ -8,11 +8,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
-from common.pages import paged, with_charts
+from common.pages import allow_charts, paginate
 from mlcore.verdict import WORST_FIRST, Verdict
 from training import artifact_store, charts, services
 from training.forms import UploadForm
@@ -30,7 +30,7 @@ def index(request: HttpRequest) -> HttpResponse:
     upload = form.cleaned_data["file"]
     try:
         kept = services.import_candles(
-            form.cleaned_data["coin"], upload.read(), name=upload.name, actor=actor_of(request)
+            form.cleaned_data["coin"], upload.read(), name=upload.name, actor=get_actor(request)
         )
     except DomainError as refusal:
         show_refusal(form, refusal)
@@ -52,7 +52,7 @@ def page(
     request: HttpRequest, dataset: Dataset, *, withdrawal: ReasonForm | None = None, status: int = 200
 ) -> HttpResponse:
     """One dataset; after a withdrawal that was refused, with its form as it was filled in."""
-    actor = actor_of(request)
+    actor = get_actor(request)
     context = {
         "dataset": dataset,
         "sentence": services.verdict_sentence(dataset),
@@ -65,7 +65,7 @@ def page(
         "charts": charts.MARKET_CHARTS if dataset.judgement else {},
         "has_charts": True,
     }
-    return with_charts(render(request, "training/dataset.html", context, status=status))
+    return allow_charts(render(request, "training/dataset.html", context, status=status))
 
 
 @require_safe
@@ -88,8 +88,8 @@ def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResp
         .order_by("coin__symbol", "-id")
     )
     context = {
-        "page": paged(request, rows),
+        "page": paginate(request, rows),
         "form": form,
-        "can_upload": actor_of(request).has(Role.OPERATOR),
+        "can_upload": get_actor(request).has(Role.OPERATOR),
     }
     return render(request, "training/datasets.html", context, status=status)

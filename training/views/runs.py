@@ -5,11 +5,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.authentication import actor_of
+from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
-from common.pages import living, paged, with_charts
+from common.pages import allow_charts, paginate, render_live
 from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.charts import draw_learning_curves
@@ -30,11 +30,11 @@ def index(request: HttpRequest) -> HttpResponse:
     state = request.GET.get("state")
     if state in set(JobState):
         rows = rows.filter(state=state)
-    page = paged(request, rows)
+    page = paginate(request, rows)
     context = {"page": page, "states": list(JobState), "state": state}
     is_moving = any(not run.has_ended for run in page)
     every = MOVING_SECONDS if is_moving else None
-    return living(request, "training/runs.html", "training/_runs.html", context, every_seconds=every)
+    return render_live(request, "training/runs.html", "training/_runs.html", context, every_seconds=every)
 
 
 @require_safe
@@ -59,7 +59,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, run, cancel_form=form, status=400)
     try:
-        services.cancel_run(run, actor=actor_of(request), reason=form.cleaned_data["reason"])
+        services.cancel_run(run, actor=get_actor(request), reason=form.cleaned_data["reason"])
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, _run(pk), cancel_form=form, status=refusal.status)
@@ -77,7 +77,7 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, run, again_form=form, status=400)
     try:
-        launched = services.relaunch(run, changes=form.changes, actor=actor_of(request))
+        launched = services.relaunch(run, changes=form.changes, actor=get_actor(request))
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, run, again_form=form, status=refusal.status)
@@ -99,7 +99,7 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     """The run; after a request that was refused, with its form as it was filled in."""
-    is_operator = actor_of(request).has(Role.OPERATOR)
+    is_operator = get_actor(request).has(Role.OPERATOR)
     epochs = list(run.epoch_rows.all())
     context = {
         "run": run,
@@ -117,10 +117,10 @@ def _page(
         "has_charts": True,
     }
     every = None if run.has_ended else MOVING_SECONDS
-    page = living(
+    page = render_live(
         request, "training/run.html", "training/_run.html", context, every_seconds=every, status=status
     )
-    return with_charts(page)
+    return allow_charts(page)
 
 
 def _recipe(run: TrainingRun) -> dict[str, object]:

@@ -3,8 +3,8 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from common.pages import living
-from training.jobs.worker_registry import alive_workers
+from common.pages import render_live
+from training.jobs.worker_registry import list_alive_workers
 from training.models import TrainingRun, Worker
 from training.rules import JobState
 
@@ -14,7 +14,7 @@ QUEUES = ("training", "gates")
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    alive = alive_workers()
+    alive = list_alive_workers()
     running = TrainingRun.objects.filter(state=JobState.RUNNING).select_related("coin")
     serving = {queue for worker in alive for queue in worker.queues.split(",")}
     context = {
@@ -23,6 +23,6 @@ def index(request: HttpRequest) -> HttpResponse:
         "unserved": [queue for queue in QUEUES if queue not in serving],
         "running": running,
     }
-    return living(
+    return render_live(
         request, "training/workers.html", "training/_workers.html", context, every_seconds=EVERY_SECONDS
     )

@@ -93,7 +93,7 @@ class Command(GateCommand):
         )
         return raw
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         lines = [
             f"{person['name']:<20} {', '.join(person['roles']) or '—'}{'' if person['is_active'] else ' (closed)'}"
             for person in answer["people"]

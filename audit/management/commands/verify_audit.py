@@ -17,5 +17,5 @@ class Command(GateCommand):
         head = AuditHead.objects.filter(pk=1).first()
         return {"events": head.seq if head else 0, "head": head.hash if head else None, "sound": True}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return f"The chain of {answer['events']} events is sound. Head: {answer['head']}"

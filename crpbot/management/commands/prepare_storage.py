@@ -26,7 +26,7 @@ class Command(GateCommand):
             ) from error
         return {"storage": place, "created": is_new}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return f"{answer['storage']} can be used{' (just made)' if answer['created'] else ''}."
 
 

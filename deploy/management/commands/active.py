@@ -18,7 +18,7 @@ class Command(GateCommand):
         ]
         return document
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         move = PointerMove.objects.get(revision=answer["revision"])
         what = (
             f"{answer['line']} (release {answer['release']})"

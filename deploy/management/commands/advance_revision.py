@@ -20,5 +20,5 @@ class Command(ActingCommand):
         line = move.release.line if move.release else None
         return {"revision": move.revision, "kind": move.kind, "line": line, "reason": move.reason}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return f"revision {answer['revision']}: {answer['line'] or 'offline'} as before ({answer['reason']})"

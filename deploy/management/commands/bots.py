@@ -14,8 +14,8 @@ class Command(GateCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         return fleet_report.roll_call()
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return fleet_report.as_lines(answer)
 
-    def failed(self, answer: dict[str, Any]) -> bool:
+    def is_failure(self, answer: dict[str, Any]) -> bool:
         return fleet_report.is_troubled(answer)

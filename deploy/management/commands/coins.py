@@ -40,7 +40,7 @@ class Command(ActingCommand):
             for coin in Coin.objects.all()
         ]
 
-    def say(self, answer: list[dict[str, Any]]) -> str:
+    def format_answer(self, answer: list[dict[str, Any]]) -> str:
         return "\n".join(
             f"{coin['symbol']:<12} {'required' if coin['is_required'] else 'not required':<13} {coin['name']}".rstrip()
             for coin in answer

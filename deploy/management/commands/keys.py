@@ -37,7 +37,7 @@ class Command(ActingCommand):
             made = change(keys.find(options["key"]), actor=actor, reason=reason)
         return {"keys": [_row(made)]}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         if "public_key" in answer:
             return str(answer["public_key"])
         lines = [f"{key['key_id'][:12]}  {key['state']:<8} {key['public']}" for key in answer["keys"]]

@@ -90,7 +90,7 @@ class Command(ActingCommand):
                 return
             time.sleep(0.5)
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         head = f"release {answer['release']} ({answer['line']}) is {answer['state']}"
         because = f"\nbecause: {answer['reason']}" if answer["reason"] else ""
         table = gate_table(Release.objects.get(pk=answer["release"]))
@@ -104,7 +104,7 @@ class Command(ActingCommand):
             f"Next, by an approver who did not launch it: manage.py approve {number} --reason … (or decline)"
         )
 
-    def failed(self, answer: dict[str, Any]) -> bool:
+    def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["state"] == ReleaseState.REJECTED)
 
 

@@ -37,7 +37,7 @@ class Command(GateCommand):
         answer = document(self.found)
         return {**answer, **_written(self.found, options["html"])} if options["html"] else answer
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         file = f"\n\nwritten to {answer['file']}, {answer['bytes']:,} bytes" if "file" in answer else ""
         return words(self.found) + file
 

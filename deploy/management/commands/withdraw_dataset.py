@@ -24,7 +24,7 @@ class Command(ActingCommand):
         refused = [other.pk for other in refused_beside(dataset)]
         return {**serialize(Datasets.Output, dataset), "refused_beside": refused}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         told = [
             f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged anew"
             for pk in answer["refused_beside"]

@@ -42,10 +42,10 @@ class Command(GateCommand):
         ]
         return [described(diagnosis) for diagnosis in diagnoses]
 
-    def failed(self, answer: list[dict[str, Any]]) -> bool:
+    def is_failure(self, answer: list[dict[str, Any]]) -> bool:
         return any(diagnosis["verdict"] != "passed" for diagnosis in answer)
 
-    def say(self, answer: list[dict[str, Any]]) -> str:
+    def format_answer(self, answer: list[dict[str, Any]]) -> str:
         return "\n\n".join(table(diagnosis) for diagnosis in answer)
 
 

@@ -24,8 +24,8 @@ class Command(ActingCommand):
         )
         return described(judged)
 
-    def failed(self, answer: dict[str, Any]) -> bool:
+    def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["verdict"] != "passed")
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return table(answer)

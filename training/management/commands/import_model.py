@@ -36,6 +36,6 @@ class Command(ActingCommand):
         document = serialize(Bundles.Output, imported.bundle)
         return {**document, "is_new": imported.is_new, "notes": list(imported.notes)}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         known = [] if answer["is_new"] else ["This model was imported before."]
         return "\n".join([format_bundle(answer), *known, *answer["notes"]])

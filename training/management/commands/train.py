@@ -76,10 +76,10 @@ class Command(ActingCommand):
             is_sent=False,
         )
 
-    def failed(self, answer: dict[str, Any]) -> bool:
+    def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["state"] != JobState.SUCCEEDED)
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         return format_run(answer)
 
 

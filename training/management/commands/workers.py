@@ -10,7 +10,7 @@ class Command(GateCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         return {"workers": [serialize(Workers.Output, worker) for worker in Workers.queryset.all()]}
 
-    def say(self, answer: dict[str, Any]) -> str:
+    def format_answer(self, answer: dict[str, Any]) -> str:
         lines = [_format_worker(worker) for worker in answer["workers"]]
         return "\n".join(lines) or "No worker has reported: start one with `make up`."
 
