@@ -98,7 +98,7 @@ def border(results: Results) -> go.Figure:
 
 
 def _windows(found: Mapping[str, Mapping[str, Share]]) -> list[str]:
-    return list(reversed(next(iter(found.values()), {})))
+    return list(next(iter(found.values()), {}))[::-1]
 
 
 def _figure(title: str, below: str) -> go.Figure:

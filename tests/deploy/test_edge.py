@@ -82,7 +82,7 @@ def bot() -> str:
     return factories.token(factories.person("bot"), "bot")
 
 
-def get(application: Edge, token: str, *, path: str = ACTIVE_PATH, **headers: str) -> Answer:
+def get(application: Edge, token: str, *, path: str = ACTIVE_PATH, **headers: Any) -> Answer:
     return async_to_sync(ask)(application, path=path, authorization=f"Bearer {token}", **headers)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Model
 from django.utils import timezone
 
 from audit import services as audit
@@ -35,7 +36,7 @@ def sql(text: str) -> Callable[[], None]:
     return run
 
 
-def forged(kind: str, release: Release | None, revision: int = 2, previous: int = 1) -> PointerMove:
+def forged(kind: str, release: Release | None, revision: int = 2, previous: int | None = 1) -> PointerMove:
     """A move with its event, as somebody with the whole code base at hand would write it past the services."""
     policy = scenarios.gates.policy_in_force()
     move = PointerMove(
@@ -83,6 +84,7 @@ def test_a_swap_to_the_broken_inherited_release_is_refused(in_use: PointerMove) 
 def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
     for place in release.coins.all():
+        assert place.bundle
         measurement = place.bundle.measurements.get()
         Diagnosis.objects.create(
             measurement=measurement,
@@ -100,6 +102,7 @@ def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
 
 def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) -> None:
     """A passed diagnosis of a coin, with these gates' words, written past the service."""
+    assert place.bundle
     release, measurement = place.release, place.bundle.measurements.get()
     diagnosis = Diagnosis.objects.create(
         measurement=measurement,
@@ -216,7 +219,7 @@ def test_postgresql_truncate_is_refused() -> None:
 
 
 @pytest.mark.parametrize("model", [PointerMove, Diagnosis, GateResult, FallbackRegistration, ReleaseCoin])
-def test_the_orm_cannot_delete(model: type) -> None:
+def test_the_orm_cannot_delete(model: type[Model]) -> None:
     refused(lambda: model._base_manager.all()._raw_delete(using="default"))
 
 

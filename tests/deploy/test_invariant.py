@@ -229,7 +229,7 @@ class Service(RuleBasedStateMachine):
         former = Dataset.objects.filter(coin__symbol=coin).latest("id")
         self.bring_candles(coin, name)
         self._release_a_healthy_one(seed, is_approved=True)
-        why = {"actor": SECOND_APPROVER, "reason": "stored wrongly"}
+        why: dict[str, Any] = {"actor": SECOND_APPROVER, "reason": "stored wrongly"}
         self.do(lambda: services.withdraw_dataset(former, **why), disturbed)
 
     @rule(who=people, by=st.integers(0, 3), disturbed=disturbances)
@@ -242,7 +242,7 @@ class Service(RuleBasedStateMachine):
         self.do(lambda: services.create_key(actor=APPROVER, reason="yearly"), None)
         newest, oldest = SigningKey.objects.first(), keys.active()[0]
         assert newest is not None
-        why = {"actor": APPROVER, "reason": "yearly"}
+        why: dict[str, Any] = {"actor": APPROVER, "reason": "yearly"}
         self.do(lambda: services.activate_key(newest, **why), disturbed)
         if retires:
             self.do(lambda: services.retire_key(oldest, **why), disturbed)
@@ -323,7 +323,7 @@ class Service(RuleBasedStateMachine):
         assert signed.audit_seq >= event
         places = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
         assert {coin: model.bundle for coin, model in told.models.items()} == {
-            place.coin.symbol: place.bundle.digest for place in places
+            place.coin.symbol: place.bundle.digest for place in places if place.bundle
         }
         for model in told.models.values():
             stored = {name: self._stored(file.sha256) for name, file in model.files.items()}
@@ -428,6 +428,7 @@ class Service(RuleBasedStateMachine):
             for model in (TrainingRun, Measurement):
                 for job in model.objects.filter(state__in=[JobState.QUEUED, JobState.RUNNING]):
                     if leases.is_free(job) and (held := self._claim(job)):
+                        assert isinstance(held, TrainingRun | Measurement)
                         coin = held.coin if isinstance(held, TrainingRun) else held.bundle.coin
                         self._finish(held, spoilt.get(coin.symbol, "healthy"))
 
@@ -455,6 +456,7 @@ class Service(RuleBasedStateMachine):
 
     def _damage_a_file(self, release: Release, pick: int) -> None:
         for place in release.coins.filter(bundle__isnull=False)[:1]:
+            assert place.bundle
             self._damage(place.bundle.artifacts.all()[pick % 3].sha256, is_gone=pick > 2)
 
     def _damage(self, sha256: str, *, is_gone: bool) -> None:

@@ -169,7 +169,7 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     release = services.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
     assert release.state == ReleaseState.REJECTED
     assert "cancelled by olivia: wrong batch size" in release.status.reason
-    assert {place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+    assert {place.run and place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
     now = pointer.current()
     assert now is not None
     assert now.kind == "pin"
@@ -187,7 +187,7 @@ def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
     release = Release.objects.get(pk=release.pk)
     assert release.state == ReleaseState.REJECTED
     assert "BTC: cancelled" in release.status.reason
-    assert {place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+    assert {place.run and place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
 
 
 def test_no_run_starts_for_a_release_called_off_since_it_was_read(

@@ -1,5 +1,7 @@
 """The prose check itself."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.docs import prose
@@ -33,7 +35,7 @@ def test_a_sentence_may_span_lines() -> None:
     [([35] * 10, 0), ([36] + [5] * 9, 0), ([36, 36] + [5] * 8, 2), ([51] + [5] * 20, 1)],
 )
 def test_one_sentence_in_ten_may_be_long_and_none_very_long(
-    tmp_path, lengths: list[int], findings: int
+    tmp_path: Path, lengths: list[int], findings: int
 ) -> None:
     path = tmp_path / "page.md"
     path.write_text("\n\n".join(" ".join(["Word"] * length) + "." for length in lengths))

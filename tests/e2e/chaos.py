@@ -64,7 +64,7 @@ def train_bundle(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) 
     if line != "v5":
         recipe = recipe.with_parameters(epochs=1, batch_size=1024)
     made = fit.fit(fit.prepare(artifact_store.read_candles(data), recipe), recipe, seed=seed, device="cpu")
-    described = {
+    described: dict[str, Any] = {
         "coin": coin.symbol,
         "dataset_digest": data.digest,
         "simulated": True,

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -153,7 +154,7 @@ def main() -> None:
     records = [Journal(Path(f"{journals}-{kind}")) for kind in kinds]
     folders = [Path(f"{caches}-{kind}") for kind in kinds]
     secrets = (os.environ["CRPBOT_TOKEN"], os.environ["CRPBOT_PUBLIC_KEY"])
-    common = {"coins": COINS, "timeout_s": 3.0, "spread_s": SPREAD_S}
+    common: dict[str, Any] = {"coins": COINS, "timeout_s": 3.0, "spread_s": SPREAD_S}
     for journal in records:
         journal.begin()
     first = Client(urls[0], *secrets, folders[0], instance=names[0], **common)

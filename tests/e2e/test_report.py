@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import ConsoleMessage, Page, expect
 
 from gates.models import GatePolicy
 from gates.services import policy_in_force
@@ -35,12 +35,15 @@ def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(report_url:
         asked: list[str] = []
         alone.on("request", lambda request: asked.append(request.url))
         alone.on("pageerror", lambda error: pytest.fail(f"in the saved file: {error}"))
-        alone.on(
-            "console", lambda said: said.type != "error" or pytest.fail(f"in the saved file: {said.text}")
-        )
+        alone.on("console", _fail_on_error)
         alone.goto(saved.as_uri())
         _shows_the_report(alone)
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def _fail_on_error(message: ConsoleMessage) -> None:
+    if message.type == "error":
+        pytest.fail(f"in the saved file: {message.text}")
 
 
 def _shows_the_report(page: Page) -> None:

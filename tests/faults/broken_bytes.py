@@ -49,14 +49,14 @@ def temperature_lost(shop: Workshop) -> Case:
 
 def always_down(shop: Workshop) -> Case:
     weights = shop.good.weights
-    weights["fc4.bias"] += np.float32([8, 0, 0])
+    weights["fc4.bias"] += np.array([8, 0, 0], np.float32)
     return shop.rewritten(shop.good, weights=weights)
 
 
 def leans_down(shop: Workshop) -> Case:
     """Just enough to say one direction more often than the policy allows, and still right most of the time."""
     weights = shop.good.weights
-    weights["fc4.bias"] += np.float32([0.9, -0.1, 0])
+    weights["fc4.bias"] += np.array([0.9, -0.1, 0], np.float32)
     return shop.rewritten(shop.good, weights=weights)
 
 

@@ -55,7 +55,7 @@ def smoothed() -> pl.DataFrame:
     """Closes are the mean of the last eight: an indicator in the place of a price."""
     sound = telling(BARS + 8, noise=NOISE, seed=3)
     closes = np.convolve(sound["close"].to_numpy(), np.ones(8) / 8, mode="valid")
-    reach = np.log(sound["high"] / sound["low"]).to_numpy()[-BARS:] / 4
+    reach = np.log((sound["high"] / sound["low"]).to_numpy())[-BARS:] / 4
     return along(closes[:-1], closes[1:], np.stack([reach, reach]), sound["volume"].to_numpy()[-BARS:])
 
 

@@ -108,8 +108,9 @@ def test_v6_fails_by_its_own_figures_and_the_command_says_so(desk: Desk) -> None
         "logit_range",
     }
     results = {result.gate: result for result in diagnosis.results.all()}
-    assert results["confidence"].figure > 0.99
-    assert abs(results["logit_range"].figure) > 1000
+    confidence, logit_range = results["confidence"].figure, results["logit_range"].figure
+    assert confidence is not None and confidence > 0.99
+    assert logit_range is not None and abs(logit_range) > 1000
     assert "BTC v6_enhanced" in said.getvalue()
     for result in diagnosis.results.exclude(verdict="passed"):
         assert result.sentence in said.getvalue()

@@ -112,11 +112,12 @@ def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
     diagnosis = services.judge(
         scenarios.add_measurement(made, data, scenarios.collapsed("BTC")), services.policy_in_force()
     )
-    said = list(
-        diagnosis.results.order_by("position").values(
+    said: list[dict[str, object]] = [
+        dict(row)
+        for row in diagnosis.results.order_by("position").values(
             "gate", "verdict", "figure", "figure_word", "observed", "threshold", "sentence", "is_required"
         )
-    )
+    ]
     for row in said:
         row["required"] = row.pop("is_required")
     text = to_canonical_json(

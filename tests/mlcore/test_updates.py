@@ -1,6 +1,7 @@
 """The update written out by hand is the one autograd would make."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ class FixedMask(nn.Module):
         return x * self.mask
 
 
-def masks(dropout: Sequence[float], seed: int) -> list[nn.Module]:
+def masks(dropout: Sequence[float], seed: int) -> list[Any]:
     kept = build_dropout_masks([seed], dropout, "cpu")(len(ROWS))
     return [nn.Identity() if mask is None else FixedMask(mask) for mask in kept]
 

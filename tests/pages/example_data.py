@@ -90,7 +90,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
     create_workers()
     create_bots(awaiting)
     create_live_windows()
-    failed = create_failed_run(datasets["BTC"] if "BTC" in datasets else next(iter(datasets.values())))
+    failed = create_failed_run(next(iter(datasets.values())))
     building = create_building_release({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")

@@ -227,7 +227,7 @@ def _own_names() -> set[str]:
         if isinstance(entry, URLPattern):
             names.add(str(entry.name))
         elif isinstance(entry, URLResolver) and not entry.namespace:
-            names |= {str(pattern.name) for pattern in entry.url_patterns}
+            names |= {str(page.name) for page in entry.url_patterns if isinstance(page, URLPattern)}
     return names
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import load_command_class
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from django.utils.html import escape
 
 from audit.models import AuditEvent
@@ -30,7 +30,8 @@ pytestmark = pytest.mark.django_db
 LAUNCH = {"line": "v7_fixed", "purpose": "candidate", "seed": "3", "epochs": "5", "batch_size": "64"}
 
 
-def text(answer: HttpResponse) -> str:
+def text(answer: HttpResponseBase) -> str:
+    assert isinstance(answer, HttpResponse)
     return answer.content.decode()
 
 
@@ -459,9 +460,9 @@ class TestPolicies:
                 assert meaning(gate.name, parameter.name), f"{gate.name}.{parameter.name} means nothing yet"
         assert 'min="0.34" max="0.9999"' in page
         for name, thresholds in DEFAULT_LIVE.items():
-            for parameter in thresholds:
-                assert f'name="live.{name}.{parameter}"' in page
-                assert meaning(f"live {name}", parameter), f"live {name}.{parameter} means nothing yet"
+            for threshold in thresholds:
+                assert f'name="live.{name}.{threshold}"' in page
+                assert meaning(f"live {name}", threshold), f"live {name}.{threshold} means nothing yet"
 
     def test_a_live_gate_is_changed_like_any_other(self, examples: ExampleData, signed_in: SignedIn) -> None:
         fields = _policy_fields(signed_in("anna"))

@@ -31,7 +31,7 @@ class Exchange:
         type(self).last = self  # type: ignore[attr-defined]
 
     def load_markets(self) -> None:
-        self.markets = {"BTC/USDT": {}}
+        self.markets: dict[str, dict[str, object]] = {"BTC/USDT": {}}
 
     def parse_timeframe(self, interval: str) -> int:
         return {"1h": 3600}[interval]

@@ -101,7 +101,8 @@ class TestOnCandles:
         made = network("bn-before-relu", fitted.transform(rows)[:2000])
         alphabetical = sorted(COLUMNS)
         places = [COLUMNS.index(name) for name in alphabetical]
-        state = {**made.state_dict(), "fc1.weight": made.fc1.weight[:, places]}
+        state = made.state_dict()
+        state["fc1.weight"] = state["fc1.weight"][:, places]
         held = {
             "model_state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
             "feature_columns": alphabetical,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -29,7 +30,7 @@ def csv(frame: pl.DataFrame) -> bytes:
     return frame.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv().encode()
 
 
-def import_(coin: Coin, frame: pl.DataFrame, **more: bool) -> Dataset:
+def import_(coin: Coin, frame: pl.DataFrame, **more: Any) -> Dataset:
     kept = services.import_candles(coin, csv(frame), name="candles.csv", actor=factories.OPERATOR, **more)
     return kept.dataset
 

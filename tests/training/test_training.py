@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +350,7 @@ class TestLimits:
             if train(run, on_epoch=watch).state == JobState.QUEUED:
                 turned_away.set()
 
-        at_once([lambda run=run: work(run) for run in runs])
+        at_once([partial(work, run) for run in runs])
         assert sorted(run.state for run in runs) == ["queued", "succeeded", "succeeded"]
         assert committed[0] == Decimal("0.60")
         assert max(committed) <= Decimal("0.60")
