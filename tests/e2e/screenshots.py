@@ -65,6 +65,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "diagnosis": (f"/diagnoses/{examples.diagnosis.pk}/", "anna"),
         "propose": ("/policies/propose/", "anna"),
         "workers": ("/workers/", "victor"),
+        "glossary": ("/glossary/", "victor"),
         "audit": ("/admin/audit/auditevent/", "ada"),
         "not-found": ("/releases/9999/", "victor"),
     }

@@ -81,7 +81,7 @@ class TestCoins:
         assert signed_in("olivia").post("/coins/", added).status_code == 302
         approver = signed_in("anna")
         page = words(approver.get("/coins/").content.decode())
-        assert "until another is registered a pin sends every bot offline" in page
+        assert "a pin sends every bot offline" in page
         required = {"is_required": "yes", "reason": "traded"}
         assert approver.post("/coins/DOT/", required, follow=True).status_code == 200
         assert Coin.objects.get(symbol="DOT").is_required
