@@ -1,0 +1,23 @@
+"""The rows of releases, the pointer and bots."""
+
+from deploy.models.alarm import Alarm
+from deploy.models.bot import Acknowledgement, Bot, Convergence, LiveWindow
+from deploy.models.identity import ServiceIdentity
+from deploy.models.key import SigningKey
+from deploy.models.pointer import FallbackRegistration, PointerMove
+from deploy.models.release import Release, ReleaseCoin, ReleaseStatus
+
+__all__ = [
+    "Acknowledgement",
+    "Alarm",
+    "Bot",
+    "Convergence",
+    "FallbackRegistration",
+    "LiveWindow",
+    "PointerMove",
+    "Release",
+    "ReleaseCoin",
+    "ReleaseStatus",
+    "ServiceIdentity",
+    "SigningKey",
+]

@@ -1,0 +1,30 @@
+"""The history of alarms."""
+
+from django.db import models
+
+from deploy.rules import AlarmName, Severity
+
+
+class Alarm(models.Model):
+    """A trouble a person must end, from the moment it was found to the moment it was over.
+
+    Whether there is trouble now is looked up each time (deploy.alarms.detect); this is its history, and says since when.
+    """
+
+    name = models.CharField(max_length=20, choices=[(a.value, a.value) for a in AlarmName])
+    severity = models.CharField(max_length=10, choices=[(s.value, s.value) for s in Severity])
+    sentence = models.TextField(help_text="what is wrong")
+    remedy = models.TextField(help_text="what to do")
+    raised_at = models.DateTimeField()
+    cleared_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["name"], condition=models.Q(cleared_at=None), name="an_alarm_is_raised_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"alarm {self.pk} ({self.name})"

@@ -1,0 +1,154 @@
+"""What bots report: what they run, which moves they acknowledged, what they predicted."""
+
+from django.db import models
+
+from deploy.models.pointer import PointerMove
+from gates.catalogue.live import Tally
+from gates.models import GatePolicy
+from training.models import Coin
+
+
+class Bot(models.Model):
+    """One running instance of a bot, as it last described itself; its name is that of its token's user.
+
+    A heartbeat overwrites it. What must not be lost is in the audit chain; a bot silent for long is forgotten (ADR 0012).
+    """
+
+    name = models.CharField(max_length=150)
+    instance = models.CharField(max_length=64)
+    client_version = models.CharField(max_length=64)
+    first_heard_at = models.DateTimeField()
+    last_heard_at = models.DateTimeField(db_index=True)
+    revision = models.BigIntegerField(null=True, blank=True, help_text="none where it has no model")
+    line = models.CharField(max_length=32, blank=True)
+    release_number = models.BigIntegerField(null=True, blank=True)
+    bundles = models.JSONField(default=dict, blank=True, help_text="digest by coin, as it says")
+    ready_for = models.BigIntegerField(
+        null=True, blank=True, help_text="the next release, fetched, verified and loaded"
+    )
+    holds_fallback = models.BigIntegerField(
+        null=True, blank=True, help_text="what a pin leads to, fetched, verified and loaded"
+    )
+    claim = models.CharField(
+        max_length=64, help_text="digest of what it says it runs: the same again is not judged again"
+    )
+    last_error = models.CharField(max_length=1000, blank=True)
+    stale_since = models.DateTimeField(
+        null=True, blank=True, help_text="since when the service cannot reach it"
+    )
+    differs = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
+    differed_at_revision = models.BigIntegerField(
+        null=True, blank=True, help_text="the pointer's, when that last went into the audit"
+    )
+
+    class Meta:
+        ordering = ["name", "instance"]
+        constraints = [models.UniqueConstraint(fields=["name", "instance"], name="an_instance_is_one_bot")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.instance})"
+
+
+class Acknowledgement(models.Model):
+    """That a bot runs a revision, the whole of its release: when it first said so, and how long after the move."""
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="acknowledgements")
+    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="acknowledgements")
+    at = models.DateTimeField(db_index=True)
+    seconds = models.FloatField(help_text="since the move")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["bot", "move"], name="a_revision_is_acknowledged_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.bot} on revision {self.move_id}"
+
+
+class Convergence(models.Model):
+    """The moment at which every live bot had acknowledged a move. Append-only; a move overtaken before has none."""
+
+    move = models.OneToOneField(
+        PointerMove, on_delete=models.PROTECT, primary_key=True, related_name="convergence"
+    )
+    at = models.DateTimeField()
+    bots = models.PositiveIntegerField()
+    slowest_seconds = models.FloatField(
+        null=True, blank=True, help_text="of those that were there when it moved"
+    )
+
+    class Meta:
+        ordering = ["-move"]
+
+    def __str__(self) -> str:
+        return f"{self.bots} bots on revision {self.move_id}"
+
+
+class LiveWindow(models.Model):
+    """Some predictions of one coin by one bot under one revision, counted; judged once, when it came.
+
+    Append-only, and forgotten with its age; what moved the pointer stands in the audit.
+    """
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="windows")
+    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="windows")
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+")
+    policy = models.ForeignKey(
+        GatePolicy, on_delete=models.PROTECT, related_name="+", help_text="whose live part judged it"
+    )
+    first_at = models.DateTimeField(help_text="by the bot's clock")
+    last_at = models.DateTimeField()
+    received_at = models.DateTimeField(db_index=True)
+    predictions = models.PositiveIntegerField()
+    non_finite = models.PositiveIntegerField(help_text="answers that were no numbers")
+    down = models.PositiveIntegerField()
+    neutral = models.PositiveIntegerField()
+    up = models.PositiveIntegerField()
+    confidence = models.JSONField(help_text="counts by the bands of mlcore.confidence_bands")
+    logit_least = models.FloatField(null=True, blank=True)
+    logit_greatest = models.FloatField(null=True, blank=True)
+    out_of_range = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        help_text="feature values outside what training saw; none where nobody knows that",
+    )
+    breach = models.TextField(
+        blank=True, help_text="what tripped, with its figures; none for another revision's"
+    )
+    warning = models.TextField(blank=True, help_text="what wanders, with its figures")
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["move", "bot", "coin", "id"], name="live_windows_of_a_bot")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["bot", "move", "coin", "first_at"], name="a_window_sent_again_counts_once"
+            ),
+            models.CheckConstraint(
+                name="a_window_adds_up",
+                condition=models.Q(
+                    predictions=models.F("down")
+                    + models.F("neutral")
+                    + models.F("up")
+                    + models.F("non_finite")
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.predictions} predictions of {self.coin} by {self.bot}"
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(
+            self.predictions,
+            self.non_finite,
+            (self.down, self.neutral, self.up),
+            tuple(self.confidence),
+            self.logit_least,
+            self.logit_greatest,
+            self.out_of_range or 0,
+            0 if self.out_of_range is None else self.predictions - self.non_finite,
+        )

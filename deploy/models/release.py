@@ -1,0 +1,101 @@
+"""What a release is, what state it is in, and its coins."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from deploy.rules import RELEASE_TRANSITIONS, Purpose, ReleaseState, allowed_actions
+from gates.models import Diagnosis, GatePolicy
+from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
+
+
+class Release(models.Model):
+    """One bundle for every required coin, gated, approved, swapped and rolled back as one.
+
+    What it is never changes; how it stands is its ReleaseStatus.
+    """
+
+    line = models.CharField(max_length=32)
+    purpose = models.CharField(
+        max_length=12, choices=[(p.value, p.value) for p in Purpose], default=Purpose.CANDIDATE
+    )
+    policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="releases")
+    parameters = models.JSONField(default=dict)
+    seed = models.PositiveIntegerField(default=0)
+    budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="releases")
+    launched_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+    deadline_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"release {self.pk} ({self.line})" if self.pk else f"a release of {self.line}"
+
+    @property
+    def state(self) -> str:
+        return self.status.state
+
+    @property
+    def is_simulated(self) -> bool:
+        return any(row.dataset.is_simulated for row in self.coins.all())
+
+    @property
+    def is_overdue(self) -> bool:
+        return timezone.now() >= self.deadline_at
+
+    @property
+    def allowed_actions(self) -> frozenset[str]:
+        return allowed_actions(self.purpose, self.state)
+
+
+class ReleaseStatus(models.Model):
+    """How a release stands. Written by audit.transition alone."""
+
+    TRANSITIONS: ClassVar = RELEASE_TRANSITIONS
+
+    release = models.OneToOneField(Release, on_delete=models.PROTECT, primary_key=True, related_name="status")
+    state = models.CharField(
+        max_length=20, choices=[(s.value, s.value) for s in ReleaseState], default=ReleaseState.BUILDING
+    )
+    reason = models.TextField(blank=True, help_text="why it stands so: coin, gate, figure and threshold")
+    settled_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=models.Q(state=ReleaseState.LIVE), name="at_most_one_live_release"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.release)
+
+
+class ReleaseCoin(models.Model):
+    """One coin's place in a release; run, bundle and diagnosis are each written once."""
+
+    release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="coins")
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="+")
+    run = models.OneToOneField(
+        TrainingRun, on_delete=models.PROTECT, null=True, blank=True, related_name="release_coin"
+    )
+    bundle = models.ForeignKey(
+        Bundle, on_delete=models.PROTECT, null=True, blank=True, related_name="release_coins"
+    )
+    diagnosis = models.ForeignKey(
+        Diagnosis, on_delete=models.PROTECT, null=True, blank=True, related_name="release_coins"
+    )
+
+    class Meta:
+        ordering = ["coin__symbol"]
+        constraints = [
+            models.UniqueConstraint(fields=["release", "coin"], name="a_release_holds_a_coin_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.coin} of {self.release}"
