@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from common.forms import ReasonForm
-from deploy.outcomes import required_coins
+from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
 from deploy.rules import Purpose
 from mlcore.fitting.recipes import RECIPES
@@ -81,7 +81,7 @@ class LaunchForm(forms.Form):
         self.initial.setdefault(
             "purpose", Purpose.FALLBACK if registered and registered.line == line else Purpose.CANDIDATE
         )
-        for coin in required_coins():
+        for coin in list_required_coins():
             self.fields[DATASET + coin.symbol] = DatasetField(coin)
         self._parameters = RECIPES[line].adjustable
         for name, bounds in self._parameters.items():

@@ -31,12 +31,12 @@ def reconcile_once() -> None:
         advance_quietly(release_id)
     # Left running by a process that died between the rejection and their cancelling: nobody needs them, somebody pays.
     unended = [JobState.QUEUED, JobState.RUNNING]
-    for place in ReleaseCoin.objects.filter(
+    for release_coin in ReleaseCoin.objects.filter(
         release__status__state=ReleaseState.REJECTED,
         run__state__in=unended,
         run__cancel_requested_at=None,
     ).select_related("release__status"):
-        stop_what_still_runs(place.release, place.release.status.reason)
+        stop_what_still_runs(release_coin.release, release_coin.release.status.reason)
     watch_fallback()
     watch_bots()
     watch_live()

@@ -200,17 +200,21 @@ class Settlement:
     reason: str
 
 
-def settle(purpose: str, outcomes: Sequence[Outcome]) -> Settlement:
-    """The state a building release goes to, and the reason with coin, gate, figure and threshold."""
-    gates = FALLBACK_GATES if purpose == Purpose.FALLBACK else None
-    against = [line for outcome in outcomes for line in outcome.failures(gates)]
+def list_failures(outcomes: Sequence[Outcome], gates: Iterable[str] | None = None) -> list[str]:
+    """Why a release does not pass, coin by coin; empty when it passes. A release without a required coin fails."""
     if not outcomes:
-        against = ["no required coin"]
+        return ["no required coin"]
+    return [line for outcome in outcomes for line in outcome.failures(gates)]
+
+
+def settle(purpose: str, outcomes: Sequence[Outcome]) -> Settlement:
+    """The state that a building release goes to, and the reason with coin, gate, figure and threshold."""
+    failures = list_failures(outcomes, FALLBACK_GATES if purpose == Purpose.FALLBACK else None)
+    if failures:
+        return Settlement(ReleaseState.REJECTED, "; ".join(failures))
     if purpose == Purpose.FALLBACK:
-        fit = Settlement(ReleaseState.STANDBY, "every coin loads, is finite and answers a single row")
-    else:
-        fit = Settlement(ReleaseState.AWAITING_APPROVAL, "every gate passed for every coin")
-    return Settlement(ReleaseState.REJECTED, "; ".join(against)) if against else fit
+        return Settlement(ReleaseState.STANDBY, "every coin loads, is finite and answers a single row")
+    return Settlement(ReleaseState.AWAITING_APPROVAL, "every gate passed for every coin")
 
 
 def must_pin(*, pointer_kind: str | None, live_passed: bool) -> bool:

@@ -335,7 +335,7 @@ class Build:
 
     def release(self) -> Release:
         """The release with a measured bundle for every coin, not yet settled."""
-        places = {coin: self.dataset(coin) for coin in coins()}
+        datasets = {coin: self.dataset(coin) for coin in coins()}
         release = Release.objects.create(
             line=self.line,
             purpose=self.purpose,
@@ -346,11 +346,11 @@ class Build:
             deadline_at=timezone.now() + timedelta(hours=3),
         )
         ReleaseStatus.objects.create(release=release)
-        for coin, data in places.items():
+        for coin, data in datasets.items():
             made = self.bundle(coin, data)
-            place = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
+            release_coin = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
-            add_measurement(made, data, figures, baseline=settle.baseline_for(release, place))
+            add_measurement(made, data, figures, baseline=settle.baseline_for(release, release_coin))
         return release
 
     def dataset(self, coin: Coin) -> Dataset:

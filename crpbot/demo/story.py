@@ -25,7 +25,7 @@ from crpbot.demo.ground import COINS
 from crpbot.demo.screen import Screen
 from deploy import services as deploy
 from deploy.models import PointerMove, Release
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.releases.presentation import gate_table, progress_line
 from deploy.rules import READY_GATES, Purpose, ReleaseState
@@ -188,7 +188,9 @@ class Story:
 
     def _say_why_it_will_do(self, fallback: Release) -> None:
         """Where the fallback was just told to have failed gates, why it is right to fall back on."""
-        diagnoses = [place.diagnosis for place in places_of(fallback) if place.diagnosis]
+        diagnoses = [
+            release_coin.diagnosis for release_coin in list_release_coins(fallback) if release_coin.diagnosis
+        ]
         spoken = [result for diagnosis in diagnoses for result in diagnosis.results.all()]
         against = dict.fromkeys(r.gate for r in spoken if r.is_required and r.verdict != "passed")
         if against:
@@ -288,7 +290,7 @@ class Story:
 def _is_done(release: Release) -> bool:
     if release.state != ReleaseState.BUILDING:
         return True
-    is_measured = all(place.diagnosis_id for place in places_of(release))
+    is_measured = all(release_coin.diagnosis_id for release_coin in list_release_coins(release))
     return release.purpose == Purpose.INHERITED and is_measured
 
 

@@ -1,1 +1,1 @@
-"""What a person must be told without having asked."""
+"""Alarms: conditions that call for a person, detected and recorded."""

@@ -1,7 +1,7 @@
-"""What a person must be told without having asked: found anew each time, from the world as it is."""
+"""The conditions that call for a person, detected each time from the present state."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from deploy import outcomes
@@ -9,7 +9,7 @@ from deploy.bots import fleet
 from deploy.bots import live_windows as live
 from deploy.models import Alarm, PointerMove, Release
 from deploy.pointer import pointer
-from deploy.pointer.fallback import Fitness, readiness
+from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
 from deploy.rules import AlarmName, BotState, MoveKind, Severity
 from deploy.serving import signing
 
@@ -17,162 +17,162 @@ BOTS_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What is wrong, and what to do about it. The same words while it is the same trouble."""
+class AlarmCondition:
+    """What is wrong, and what to do about it. The text stays the same as long as the condition does."""
 
     name: AlarmName
     severity: Severity
     sentence: str
     remedy: str
     raised_at: datetime | None = None
-    """When `reconcile` first found it; None when it has not looked since."""
+    """When `reconcile` first detected it; None when it has not run since."""
 
     @property
     def is_critical(self) -> bool:
         return self.severity == Severity.CRITICAL
 
 
-def troubles(fitness: Fitness | None = None, now: PointerMove | None = None) -> list[Trouble]:
-    """Everything that is an alarm at this moment, each with the time since when, where that is known.
+def list_alarms(
+    readiness: FallbackReadiness | None = None, move: PointerMove | None = None
+) -> list[AlarmCondition]:
+    """Every alarm of this moment, with the time since when, where that is known.
 
-    Whoever knows the fallback's fitness, or where the pointer stands, passes it.
+    A caller that has read the fallback's readiness or the pointer passes it.
     """
     since = {(a.name, a.sentence): a.raised_at for a in Alarm.objects.filter(cleared_at=None)}
     return [
-        Trouble(t.name, t.severity, t.sentence, t.remedy, since.get((t.name, t.sentence)))
-        for t in found(fitness or readiness(), now)
+        replace(condition, raised_at=since.get((condition.name, condition.sentence)))
+        for condition in detect_conditions(readiness or check_fallback_cached(), move)
     ]
 
 
-def found(fitness: Fitness, now: PointerMove | None = None) -> Iterator[Trouble]:
-    """The alarms that the world gives reason for. Before the first pointer there is nothing to hold anybody on."""
-    now = now or pointer.current()
-    if now is None:
+def detect_conditions(
+    readiness: FallbackReadiness, move: PointerMove | None = None
+) -> Iterator[AlarmCondition]:
+    """The conditions that hold now. Before the first pointer there are none."""
+    move = move or pointer.current()
+    if move is None:
         return
-    yield from _of_the_fallback(fitness)
-    if now.release is not None:
-        yield from _of_missing_coins(now.release)
-        yield from _of_what_is_live(now.release)
-    yield from _of_the_bots(now)
-    yield from _of_their_predictions(now)
-    if reason := signing.why_not():
-        yield _of_signing(reason)
+    yield from _check_fallback(readiness)
+    if move.release is not None:
+        yield from _check_missing_coins(move.release)
+        yield from _check_live_release(move.release)
+    yield from _check_bots(move)
+    yield from _check_predictions(move)
+    if reason := signing.find_problem():
+        yield AlarmCondition(
+            AlarmName.SIGNING,
+            Severity.CRITICAL,
+            "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
+            reason,
+        )
 
 
-def _of_the_fallback(fitness: Fitness) -> Iterator[Trouble]:
-    release = fitness.release
+def _check_fallback(readiness: FallbackReadiness) -> Iterator[AlarmCondition]:
+    release = readiness.release
     if release is None:
-        yield Trouble(
+        yield AlarmCondition(
             AlarmName.FALLBACK,
             Severity.CRITICAL,
             "No fallback is registered: a pin would send every bot offline.",
             "Launch a release of v5 for the purpose “fallback”, and have another person register it.",
         )
-    elif fitness.against:
-        yield Trouble(
+    elif readiness.problems:
+        yield AlarmCondition(
             AlarmName.FALLBACK,
             Severity.CRITICAL,
-            f"The fallback {release.line} (release {release.pk}) is not fit, so a pin would send every bot offline: "
-            f"{fitness.problem}.",
-            "Launch a new release of v5 for the purpose “fallback”, and have another person register it; or bring its"
-            " damaged files back from a copy. It is measured again by itself.",
+            f"The fallback {release.line} (release {release.pk}) is not ready, so a pin would send every bot offline: "
+            f"{readiness.problem}.",
+            "Launch a new release of v5 for the purpose “fallback”, and have another person register it; or restore its"
+            " damaged files from a copy. It is measured again automatically.",
         )
-    elif fitness.unconfirmed:
-        yield Trouble(
+    elif readiness.unconfirmed:
+        yield AlarmCondition(
             AlarmName.FALLBACK,
             Severity.WARNING,
-            f"Nobody can say whether the fallback {release.line} (release {release.pk}) still works; a pin would hold "
-            f"the bots on it all the same: {'; '.join(fitness.unconfirmed)}.",
-            "It is measured again by itself: if this stays for more than a few minutes, see that a worker takes the"
+            f"It is not certain that the fallback {release.line} (release {release.pk}) still works; a pin would "
+            f"use it all the same: {'; '.join(readiness.unconfirmed)}.",
+            "It is measured again automatically. If this stays for more than a few minutes, check that a worker takes the"
             " gates queue, that reconcile runs and that the file store answers.",
         )
 
 
-def _of_missing_coins(live: Release) -> Iterator[Trouble]:
-    lacking = outcomes.required_coins_lacking_in(live)
+def _check_missing_coins(live: Release) -> Iterator[AlarmCondition]:
+    lacking = outcomes.list_missing_coins(live)
     if lacking:
-        yield Trouble(
+        yield AlarmCondition(
             AlarmName.COINS,
             Severity.CRITICAL,
-            f"What the bots run, {live.line} (release {live.pk}), holds nothing for {', '.join(lacking)}: they answer "
-            "neutral there, and it no longer counts as having passed.",
-            f"Launch a release that carries {', '.join(lacking)}, or release the coin from being required.",
+            f"What the bots run, {live.line} (release {live.pk}), has no model for {', '.join(lacking)}: they answer "
+            "neutral there, and it no longer counts as passed.",
+            f"Launch a release that carries {', '.join(lacking)}, or make the coin optional again.",
         )
 
 
-def _of_what_is_live(live: Release) -> Iterator[Trouble]:
-    """What no move would bring in front of a bot stays there until one takes it away."""
-    if never := pointer.why_never(live):
-        yield Trouble(
+def _check_live_release(live: Release) -> Iterator[AlarmCondition]:
+    """A live release that no move would serve again stays live until a move replaces it."""
+    if blocker := pointer.find_serving_blocker(live):
+        yield AlarmCondition(
             AlarmName.UNFIT,
             Severity.CRITICAL,
-            f"The bots run what this service would put in front of none: {never}",
-            "Pin the bots, to the fallback or offline where it is not fit either; then launch a release on real candles.",
+            f"The bots run a release that this service would not serve: {blocker}",
+            "Pin the fallback (or offline, where it is not ready), then launch a release on real candles.",
         )
 
 
-def _of_signing(reason: str) -> Trouble:
-    return Trouble(
-        AlarmName.SIGNING,
-        Severity.CRITICAL,
-        "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
-        reason,
-    )
-
-
-def _of_the_bots(now: PointerMove) -> Iterator[Trouble]:
-    troubled = fleet.troubled(now)
+def _check_bots(move: PointerMove) -> Iterator[AlarmCondition]:
+    troubled = fleet.troubled(move)
     if bots := troubled.get(BotState.MIXTURE):
-        yield Trouble(
+        yield AlarmCondition(
             AlarmName.MIXTURE,
             Severity.CRITICAL,
-            f"What a bot runs is not what its revision's release holds: {_named(bots)}.",
-            "Stop it, empty its cache folder and start it again. The page Bots says what differs, and the audit what it said"
-            " (bot.mixture).",
+            f"A bot runs something else than the release of its revision: {_name_some(bots)}.",
+            "Stop it, empty its cache folder and start it again. The page Bots shows the difference, the audit event"
+            " bot.mixture what it reported.",
         )
     if bots := troubled.get(BotState.BEHIND):
-        yield Trouble(
+        yield AlarmCondition(
             AlarmName.BEHIND,
             Severity.CRITICAL,
-            f"Every bot must be on revision {now.revision}, and has not followed: {_named(bots)}.",
-            "Read its last error on the page Bots; start it again, or stop it where it must not trade on what it has.",
+            f"These bots have not followed the pointer to revision {move.revision}: {_name_some(bots)}.",
+            "Read its last error on the page Bots; restart it, or stop it if it must not trade on its present models.",
         )
     if bots := troubled.get(BotState.SILENT):
-        yield Trouble(
+        yield AlarmCondition(
             AlarmName.SILENT,
             Severity.WARNING,
-            f"Nobody knows what these bots run, they have fallen silent: {_named(bots)}.",
-            "See whether they run and reach this service. A bot that is no longer needed: revoke its token.",
+            f"These bots no longer report, so it is not known what they run: {_name_some(bots)}.",
+            "Check that they run and reach this service. Revoke the token of a bot that is no longer needed.",
         )
 
 
-def _of_their_predictions(now: PointerMove) -> Iterator[Trouble]:
-    """Without figures, which change with every window; the release's page has them."""
-    found = live.conduct(now)
-    if found is None:
+def _check_predictions(move: PointerMove) -> Iterator[AlarmCondition]:
+    """Without figures, which change with every window; the release's page shows them."""
+    status = live.conduct(move)
+    if status is None:
         return
-    if found.breaching and not found.calls_for_a_pin:
-        is_on_fallback = found.move.kind == MoveKind.PIN
-        yield Trouble(
+    if status.breaching and not status.calls_for_a_pin:
+        is_on_fallback = status.move.kind == MoveKind.PIN
+        yield AlarmCondition(
             AlarmName.LIVE,
             Severity.CRITICAL if is_on_fallback else Severity.WARNING,
-            f"What these bots predict on revision {found.move.revision} breaches the live gates: "
-            f"{_named(sorted({str(bot) for bot in found.bots}))}.",
-            "The fallback answers what is no number, and nothing is left to pin: stop the bots, and launch a new fallback."
+            f"What these bots predict on revision {status.move.revision} breaches the live gates: "
+            f"{_name_some(sorted({str(bot) for bot in status.bots}))}.",
+            "The fallback's answers are not finite, and nothing else can be pinned: stop the bots and launch another."
             if is_on_fallback
-            else "Most live bots say otherwise, so the pointer stays: see what candles these bots are fed, or stop them.",
+            else "Most live bots report no breach, so the pointer stays: check these bots' candles, or stop them.",
         )
-    if found.wandering:
-        yield Trouble(
+    if status.wandering:
+        yield AlarmCondition(
             AlarmName.DRIFT,
             Severity.WARNING,
-            f"What is predicted on revision {found.move.revision} wanders from what was judged: "
-            f"{', '.join(sorted({window.coin.symbol for window in found.wandering}))}.",
-            "Look at the release's page, live against the gate window: where the market has moved for good, train again.",
+            f"Predictions on revision {status.move.revision} drift from the gate window: "
+            f"{', '.join(sorted({window.coin.symbol for window in status.wandering}))}.",
+            "Compare live with the gate window on the release's page: where the market has changed for good, train again.",
         )
 
 
-def _named(bots: Sequence[str]) -> str:
-    """A few by name: a count would change with every bot that follows, and make it another alarm each time."""
+def _name_some(bots: Sequence[str]) -> str:
+    """A few by name. A count would change with every bot that follows, and make it another alarm each time."""
     named = ", ".join(bots[:BOTS_NAMED])
     return f"{named} and others" if len(bots) > BOTS_NAMED else named

@@ -8,8 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from deploy.alarms.detect import troubles
-from deploy.pointer import fallback as readiness
+from deploy.alarms.detect import list_alarms
+from deploy.pointer import fallback
 from deploy.rules import AlarmName, Severity
 
 QUIET = {
@@ -51,7 +51,7 @@ class Alarms(APIView):
             line = serializers.CharField(source="release.line", default=None, allow_null=True)
             is_ready = serializers.BooleanField(help_text="Whether a pin would hold the bots on it.")
             problems = serializers.ListField(
-                source="against", child=serializers.CharField(), help_text="Why a pin would go offline."
+                child=serializers.CharField(), help_text="Why a pin would go offline."
             )
             unconfirmed = serializers.ListField(
                 child=serializers.CharField(),
@@ -67,7 +67,7 @@ class Alarms(APIView):
     @extend_schema(operation_id="list_alarms", responses=Output)
     def get(self, request: Request) -> Response:
         """What is an alarm now, and how the fallback stands. `count` is 0 when nobody need do anything."""
-        fitness = readiness.readiness()
-        now = troubles(fitness)
-        answer = {"count": len(now), "alarms": now, "fallback": fitness}
+        readiness = fallback.check_fallback_cached()
+        alarms = list_alarms(readiness)
+        answer = {"count": len(alarms), "alarms": alarms, "fallback": readiness}
         return Response(self.Output(answer).data)

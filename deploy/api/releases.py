@@ -21,7 +21,7 @@ from common import api_fields
 from common.errors import InvalidInput, NotFound
 from deploy import services
 from deploy.models import Release, ReleaseCoin
-from deploy.releases.preview import today
+from deploy.releases.preview import preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
 from gates.policy import Verdict
@@ -39,11 +39,11 @@ FIELDS = [
 ]  # fmt: skip
 
 
-@extend_schema_serializer(component_name="ReleaseToday")
-class TodayOutput(serializers.Serializer[Any]):
-    policy = serializers.IntegerField(help_text="The policy in force.")
+@extend_schema_serializer(component_name="PolicyPreview")
+class PolicyPreviewOutput(serializers.Serializer[Any]):
+    policy = serializers.IntegerField(source="policy.number", help_text="The policy in force.")
     passes = serializers.BooleanField()
-    against = serializers.ListField(
+    problems = serializers.ListField(
         child=serializers.CharField(), help_text="Coin, gate, figure and threshold."
     )
 
@@ -54,7 +54,7 @@ class ReleaseDetail(RetrieveAPIView[Release]):
     @extend_schema_serializer(component_name="Release")
     class Output(serializers.ModelSerializer[Release]):
         @extend_schema_serializer(component_name="ReleaseCoin")
-        class Place(serializers.ModelSerializer[ReleaseCoin]):
+        class CoinOutput(serializers.ModelSerializer[ReleaseCoin]):
             @extend_schema_serializer(component_name="File")
             class File(serializers.ModelSerializer[Artifact]):
                 url = serializers.SerializerMethodField()
@@ -96,7 +96,7 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         spending_limit_usd = serializers.DecimalField(
             source="budget.spending_limit_usd", max_digits=12, decimal_places=6
         )
-        coins = Place(many=True)
+        coins = CoinOutput(many=True)
 
         class Meta:
             model = Release
@@ -107,21 +107,19 @@ class ReleaseDetail(RetrieveAPIView[Release]):
 
     @extend_schema_serializer(component_name="ReleaseDetail")
     class Whole(Output):
-        today = serializers.SerializerMethodField(
-            help_text="Of one that awaits approval, where another policy came into force since it was judged: what that one"
-            " says of its stored measurements, which is what approving it comes to. Else null."
+        policy_preview = serializers.SerializerMethodField(
+            help_text="For a release that awaits approval and was judged under an older policy: what the policy in force"
+            " decides about its stored measurements, as approving it would. Else null."
         )
 
         class Meta:
             model = Release
-            fields: ClassVar = [*FIELDS, "today"]
+            fields: ClassVar = [*FIELDS, "policy_preview"]
 
-        @extend_schema_field(TodayOutput(allow_null=True))
-        def get_today(self, release: Release) -> dict[str, object] | None:
-            found = today(release) if release.state == ReleaseState.AWAITING_APPROVAL else None
-            if found is None:
-                return None
-            return {"policy": found.policy.number, "passes": found.passes, "against": list(found.against)}
+        @extend_schema_field(PolicyPreviewOutput(allow_null=True))
+        def get_policy_preview(self, release: Release) -> dict[str, object] | None:
+            preview = preview_policy(release) if release.state == ReleaseState.AWAITING_APPROVAL else None
+            return None if preview is None else PolicyPreviewOutput(preview).data
 
     queryset = Release.objects.select_related("status", "policy", "budget").prefetch_related(
         "budget__runs",

@@ -16,7 +16,7 @@ from deploy.bots import live_windows
 from deploy.bots.live_rules import LIVE_GATES
 from deploy.models import Bot, LiveWindow, PointerMove, ReleaseCoin
 from deploy.pointer import pointer
-from deploy.pointer.fallback import fallback_fitness
+from deploy.pointer.fallback import check_fallback
 from deploy.pointer.pinning import pin_in_transaction
 from deploy.rules import MoveKind
 from gates import services as gates
@@ -70,13 +70,16 @@ def hold_back() -> PointerMove | None:
     """
     if not _calls(live_windows.conduct()):
         return None  # hashing the fallback's files is for the moment when it is needed
-    fitness = fallback_fitness()
+    readiness = check_fallback()
     with audit.locked():
         now = live_windows.conduct()  # another may have pinned, or the pointer moved, meanwhile
         if now is None or not _calls(now):
             return None
         return pin_in_transaction(
-            now.reason[:REASON_LIMIT], actor=LIVE_GATES, fitness=fitness, evidence=_evidence(now.breaching)
+            now.reason[:REASON_LIMIT],
+            actor=LIVE_GATES,
+            readiness=readiness,
+            evidence=_evidence(now.breaching),
         )
 
 
@@ -145,8 +148,10 @@ def _subject(said: Posted) -> tuple[PointerMove, Coin]:
     move = PointerMove.objects.filter(pk=said.revision).first()
     if move is None:
         raise InvalidInput(f"This service never had revision {said.revision}.", field="revision")
-    place = ReleaseCoin.objects.filter(release=move.release_id, coin__symbol=said.coin, bundle__isnull=False)
-    found = place.select_related("coin").first()
+    release_coin = ReleaseCoin.objects.filter(
+        release=move.release_id, coin__symbol=said.coin, bundle__isnull=False
+    )
+    found = release_coin.select_related("coin").first()
     if found is None:
         raise InvalidInput(f"Revision {said.revision} holds no model for {said.coin}.", field="coin")
     return move, found.coin

@@ -153,9 +153,9 @@ def of_release(release: Release) -> list[CoinLive]:
     ]
 
 
-def newest_windows(place: ReleaseCoin) -> list[LiveWindow]:
+def newest_windows(release_coin: ReleaseCoin) -> list[LiveWindow]:
     """The last windows of this coin under this release, the oldest first."""
-    rows = LiveWindow.objects.filter(move__release=place.release_id, coin=place.coin_id)
+    rows = LiveWindow.objects.filter(move__release=release_coin.release_id, coin=release_coin.coin_id)
     return list(rows.order_by("-pk")[:WINDOWS_DRAWN])[::-1]
 
 

@@ -6,9 +6,9 @@ from deploy.rules import AlarmName, Severity
 
 
 class Alarm(models.Model):
-    """A trouble a person must end, from the moment it was found to the moment it was over.
+    """One alarm condition, from when it was first detected to when it was over.
 
-    Whether there is trouble now is looked up each time (deploy.alarms.detect); this is its history, and says since when.
+    Whether a condition holds now is detected each time (deploy.alarms.detect). This is the history, with the times.
     """
 
     name = models.CharField(max_length=20, choices=[(a.value, a.value) for a in AlarmName])

@@ -73,7 +73,7 @@ class PointerMove(models.Model):
         return f"revision {self.revision}"
 
     @cached_property
-    def deed(self) -> str:
+    def action_label(self) -> str:
         """What was done, as a person says it: a swap is a release that was *approved*, or *restored* after it was live.
 
         An advanced revision says what the move did that it repeats.

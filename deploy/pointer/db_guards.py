@@ -16,12 +16,12 @@ GATES_REQUIRED = f"(LENGTH(diagnosis.policy_body) - LENGTH({WITHOUT_THEM})) / {l
 # A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole: gate by
 # gate, each that the policy requires, with the event that says so and names its digest.
 UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_required AND NOT EXISTS (
-    SELECT 1 FROM deploy_releasecoin place
-    JOIN training_bundle bundle ON bundle.id = place.bundle_id AND bundle.coin_id = place.coin_id
+    SELECT 1 FROM deploy_releasecoin release_coin
+    JOIN training_bundle bundle ON bundle.id = release_coin.bundle_id AND bundle.coin_id = release_coin.coin_id
     JOIN gates_diagnosis diagnosis ON diagnosis.bundle_id = bundle.id AND diagnosis.coin_id = coin.id
-    WHERE place.release_id = NEW.release_id AND place.coin_id = coin.id
+    WHERE release_coin.release_id = NEW.release_id AND release_coin.coin_id = coin.id
       AND diagnosis.policy_id = NEW.policy_id AND diagnosis.verdict = 'passed'
-      AND diagnosis.dataset_id = place.dataset_id
+      AND diagnosis.dataset_id = release_coin.dataset_id
       AND (SELECT COUNT(*) FROM gates_gateresult result
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required
              AND result.gate IN ('bundle', 'scaler', 'finite_weights', 'single_sample',
@@ -113,12 +113,12 @@ GUARDS = [
         "training_dataset",
         "UPDATE",
         "a release that is undecided, live or the fallback stands on these candles",
-        "NEW.withdrawn_at IS NOT NULL AND OLD.withdrawn_at IS NULL AND EXISTS (SELECT 1 FROM deploy_releasecoin place"
-        " JOIN deploy_releasestatus status ON status.release_id = place.release_id"
-        " LEFT JOIN training_bundle bundle ON bundle.id = place.bundle_id"
-        " WHERE (place.dataset_id = NEW.id OR bundle.dataset_id = NEW.id)"
+        "NEW.withdrawn_at IS NOT NULL AND OLD.withdrawn_at IS NULL AND EXISTS (SELECT 1 FROM deploy_releasecoin release_coin"
+        " JOIN deploy_releasestatus status ON status.release_id = release_coin.release_id"
+        " LEFT JOIN training_bundle bundle ON bundle.id = release_coin.bundle_id"
+        " WHERE (release_coin.dataset_id = NEW.id OR bundle.dataset_id = NEW.id)"
         " AND (status.state IN ('building', 'awaiting_approval', 'live')"
-        f" OR place.release_id = {FALLBACK} OR place.release_id = {POINTED_AT}))",
+        f" OR release_coin.release_id = {FALLBACK} OR release_coin.release_id = {POINTED_AT}))",
     ),
     *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
     *triggers.append_only("deploy_fallbackregistration"),

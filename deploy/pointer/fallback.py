@@ -1,6 +1,6 @@
-"""Whether the registered fallback would work now: today's code, the stored bytes, every required coin.
+"""Whether the registered fallback would work now: this code, the stored bytes, every required coin.
 
-The pin, the alarm, the board and the API all ask `fitness_of`, so that none of them can say otherwise than another.
+The pin, the alarm, the board and the API all ask `check_readiness`, so that they never contradict one another.
 """
 
 import json
@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from common.errors import Unavailable
 from deploy.models import Release, ReleaseCoin
-from deploy.outcomes import damaged_files, places_of, required_coins
+from deploy.outcomes import list_damaged_files, list_release_coins, list_required_coins
 from deploy.pointer import pointer
 from deploy.rules import FALLBACK_GATES, READY_GATES, Outcome, Result
 from gates.models import GatePolicy, Measurement
@@ -24,13 +24,13 @@ from mlcore.features.indicators import SCHEMAS
 from training.models import Bundle, Coin
 from training.rules import JobState
 
-READY_FOR_SECONDS = 20
+CACHED_SECONDS = 20
 _ENDED = [state.value for state in JobState if state.has_ended]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the file store says of the fallback's bytes: what is damaged, or why nobody could look."""
+class FileCheck:
+    """What the file store answered about a release's bytes: the damaged files, or why they could not be read."""
 
     damaged: Sequence[str]
     unchecked: str | None
@@ -38,151 +38,164 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Fitness:
+class FallbackReadiness:
     """Whether the registered fallback can be served right now, and if not, why."""
 
     release: Release | None
-    against: Sequence[str] = ()
-    """Why it is not fit: a pin goes offline (rule 7)."""
+    problems: Sequence[str] = ()
+    """Why a pin goes offline (rule 7, docs/rules.md#7)."""
     doubts: Sequence[str] = ()
-    """What nobody has confirmed of late. It is pinned all the same: that is the emergency brake (ADR 0009)."""
+    """What was not confirmed lately. It is pinned all the same: the pin is the emergency brake (ADR 0009)."""
     unchecked: str | None = None
-    """Why its bytes could not be looked at. It is pinned all the same: bots verify every file themselves (ADR 0009)."""
+    """Why its bytes could not be read. It is pinned all the same: bots verify every file themselves (ADR 0009)."""
     files_read_at: datetime | None = None
     measured_at: datetime | None = None
     """When the coin that was measured longest ago was measured."""
 
     @property
     def problem(self) -> str | None:
-        return "; ".join(self.against) or None
+        return "; ".join(self.problems) or None
 
     @property
     def is_ready(self) -> bool:
-        return self.release is not None and not self.against
+        return self.release is not None and not self.problems
 
     @property
     def unconfirmed(self) -> list[str]:
-        """Everything that is not known for sure of a fallback that could be pinned."""
+        """Everything that is not known for sure about a fallback that could be pinned."""
         unread = [f"its bytes could not be read: {self.unchecked}"] if self.unchecked else []
         return [*self.doubts, *unread]
 
 
 @dataclass(frozen=True)
-class _Word:
-    """What stands against one coin, or is not known of it."""
+class _CoinReadiness:
+    """The problems and doubts of one coin."""
 
-    against: Sequence[str] = ()
+    problems: Sequence[str] = ()
     doubts: Sequence[str] = ()
     unmeasured: str | None = None
-    """Its last measuring came to nothing. While the file store is away, that says nothing of the bundle."""
+    """Its last measurement failed. While the file store is away, that says nothing about the bundle."""
     measured_at: datetime | None = None
 
 
-def fallback_fitness() -> Fitness:
-    """Look at the registered fallback with everything it takes: it hashes every file, so never inside a transaction."""
-    return _registered(look_at)
+def check_fallback() -> FallbackReadiness:
+    """Check the registered fallback completely. This hashes every file, so never call it inside a transaction."""
+    return _check_registered(check_files)
 
 
-def readiness() -> Fitness:
-    """The same; its files looked at no more than every few seconds, for whoever asks again and again."""
-    return _registered(_looked_at_lately)
+def check_fallback_cached() -> FallbackReadiness:
+    """The same for frequent callers: its files are read again only every few seconds."""
+    return _check_registered(_check_files_cached)
 
 
-def _registered(look: Callable[[Release, Sequence[ReleaseCoin]], Look]) -> Fitness:
+def _check_registered(check: Callable[[Release, Sequence[ReleaseCoin]], FileCheck]) -> FallbackReadiness:
     release = pointer.fallback()
     if release is None:
-        return Fitness(None, against=("no fallback is registered",))
-    return fitness_of(release, look)
+        return FallbackReadiness(None, problems=("no fallback is registered",))
+    return check_readiness(release, check)
 
 
-def look_at(release: Release, places: Sequence[ReleaseCoin]) -> Look:
+def check_files(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileCheck:
     try:
-        return Look(damaged_files(places), None, timezone.now())
-    except Unavailable as away:
-        return Look((), away.message, timezone.now())
+        return FileCheck(list_damaged_files(release_coins), None, timezone.now())
+    except Unavailable as error:
+        return FileCheck((), error.message, timezone.now())
 
 
-def _looked_at_lately(release: Release, places: Sequence[ReleaseCoin]) -> Look:
-    key = f"fallback-files-{release.pk}-{'-'.join(str(place.bundle_id) for place in places)}"
-    found: Look | None = cache.get(key)
-    if found is None:
-        found = look_at(release, places)
-        cache.set(key, found, READY_FOR_SECONDS)
-    return found
+def _check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileCheck:
+    bundles = "-".join(str(release_coin.bundle_id) for release_coin in release_coins)
+    key = f"fallback-files-{release.pk}-{bundles}"
+    files: FileCheck | None = cache.get(key)
+    if files is None:
+        files = check_files(release, release_coins)
+        cache.set(key, files, CACHED_SECONDS)
+    return files
 
 
-def fitness_of(release: Release, look: Callable[[Release, Sequence[ReleaseCoin]], Look] = look_at) -> Fitness:
-    """Whether this release would do as the fallback: every required coin in it, each measured and passed by the gates that
-    a fallback must pass, of the feature schema that this code computes, its bytes unchanged.
+def check_readiness(
+    release: Release, check: Callable[[Release, Sequence[ReleaseCoin]], FileCheck] = check_files
+) -> FallbackReadiness:
+    """Whether this release would work as the fallback.
+
+    It needs every required coin. Each must be measured, pass the gates that a fallback must pass, use a feature schema
+    that this code computes, and have its bytes unchanged.
     """
-    places = places_of(release)
-    held = {place.coin_id: place for place in places}
-    latest = latest_measurements(places)
+    release_coins = list_release_coins(release)
+    by_coin = {release_coin.coin_id: release_coin for release_coin in release_coins}
+    latest = latest_measurements(release_coins)
     policy = policy_in_force()
-    words = [_word(coin, held.get(coin.pk), latest, release, policy) for coin in required_coins()]
-    seen = look(release, places)
-    unmeasured = [word.unmeasured for word in words if word.unmeasured]
-    against = [line for word in words for line in word.against]
-    if never := pointer.why_never(release, places):
-        against.append(never)
-    doubts = [line for word in words for line in word.doubts]
-    (doubts if seen.unchecked else against).extend(unmeasured)
-    measured = [word.measured_at for word in words]
-    return Fitness(
+    coins = [
+        _check_coin(coin, by_coin.get(coin.pk), latest, release, policy) for coin in list_required_coins()
+    ]
+    files = check(release, release_coins)
+    unmeasured = [coin.unmeasured for coin in coins if coin.unmeasured]
+    problems = [line for coin in coins for line in coin.problems]
+    if blocker := pointer.find_serving_blocker(release, release_coins):
+        problems.append(blocker)
+    doubts = [line for coin in coins for line in coin.doubts]
+    (doubts if files.unchecked else problems).extend(unmeasured)
+    measured = [coin.measured_at for coin in coins]
+    return FallbackReadiness(
         release,
-        against=(*against, *seen.damaged),
+        problems=(*problems, *files.damaged),
         doubts=tuple(doubts),
-        unchecked=seen.unchecked,
-        files_read_at=seen.at,
+        unchecked=files.unchecked,
+        files_read_at=files.at,
         measured_at=min((at for at in measured if at), default=None),
     )
 
 
-def latest_measurements(places: Sequence[ReleaseCoin]) -> dict[int, Measurement]:
-    """By bundle, its last measurement that came to an end, on the candles it has in its release. Without its figures."""
-    datasets = {place.bundle_id: place.dataset_id for place in places if place.bundle_id}
+def latest_measurements(release_coins: Sequence[ReleaseCoin]) -> dict[int, Measurement]:
+    """By bundle, its last measurement that ended, on the candles of its release. Without its figures."""
+    datasets = {
+        release_coin.bundle_id: release_coin.dataset_id
+        for release_coin in release_coins
+        if release_coin.bundle_id
+    }
     rows = Measurement.objects.filter(bundle__in=datasets, state__in=_ENDED).defer("body").order_by("id")
     return {row.bundle_id: row for row in rows if row.dataset_id == datasets[row.bundle_id]}
 
 
-def _word(
+def _check_coin(
     coin: Coin,
-    place: ReleaseCoin | None,
+    release_coin: ReleaseCoin | None,
     latest: Mapping[int, Measurement],
     release: Release,
     policy: GatePolicy,
-) -> _Word:
-    if place is None:
-        return _Word(against=[f"{coin}: became required, and {release} holds nothing for it"])
-    if place.bundle is None:
-        return _Word(against=[f"{coin}: {release} holds no bundle for it"])
-    against = [line] if (line := _schema_problem(coin, place.bundle)) else []
-    measurement = latest.get(place.bundle.pk)
+) -> _CoinReadiness:
+    if release_coin is None:
+        return _CoinReadiness(problems=[f"{coin}: became required, and {release} has no model for it"])
+    if release_coin.bundle is None:
+        return _CoinReadiness(problems=[f"{coin}: {release} has no bundle for it"])
+    problems = [line] if (line := _find_schema_problem(coin, release_coin.bundle)) else []
+    measurement = latest.get(release_coin.bundle.pk)
     if measurement is None:
-        return _Word(against=[*against, f"{coin}: not measured yet"])
+        return _CoinReadiness(problems=[*problems, f"{coin}: not measured yet"])
     if measurement.state != JobState.SUCCEEDED:
-        why = f"{coin}: its last measuring {measurement.state}: {measurement.failure or 'no reason given'}"
-        return _Word(against=against, unmeasured=why)
-    return _Word(
-        against=[*against, *_failures(coin, measurement, policy)],
-        doubts=_doubts(coin, measurement),
+        failure = (
+            f"{coin}: its last measurement {measurement.state}: {measurement.failure or 'no reason given'}"
+        )
+        return _CoinReadiness(problems=problems, unmeasured=failure)
+    return _CoinReadiness(
+        problems=[*problems, *_list_gate_failures(coin, measurement, policy)],
+        doubts=_list_doubts(coin, measurement),
         measured_at=measurement.finished_at,
     )
 
 
-def _schema_problem(coin: Coin, bundle: Bundle) -> str | None:
-    """Whether this code computes the features it was trained on: an upgrade may have changed them."""
+def _find_schema_problem(coin: Coin, bundle: Bundle) -> str | None:
+    """Whether this code computes the features that it was trained on: an upgrade may have changed them."""
     named = json.loads(bundle.manifest)["schema"]
     schema = SCHEMAS.get(named["name"])
     if schema is None:
-        return f"{coin}: this code knows no features {named['name']!r}"
+        return f"{coin}: this code does not know the features {named['name']!r}"
     if schema.digest != named["digest"]:
         return f"{coin}: this code computes other {named['name']} features than it was trained on"
     return None
 
 
-def _doubts(coin: Coin, measurement: Measurement) -> list[str]:
-    """Without ages in figures: the words must stay the same while the trouble does."""
+def _list_doubts(coin: Coin, measurement: Measurement) -> list[str]:
+    """Without ages: the text must stay the same while the condition does, or it would be another alarm each time."""
     doubts = []
     if measurement.code_version != settings.CODE_VERSION:
         version = measurement.code_version or "unknown"
@@ -193,25 +206,27 @@ def _doubts(coin: Coin, measurement: Measurement) -> list[str]:
     return doubts
 
 
-def _failures(coin: Coin, measurement: Measurement, policy: GatePolicy) -> list[str]:
+def _list_gate_failures(coin: Coin, measurement: Measurement, policy: GatePolicy) -> list[str]:
     key = f"fallback-gates-{measurement.pk}-{policy.pk}-{settings.CODE_VERSION}"
-    found: list[str] | None = cache.get(key)
-    if found is None:
-        found = _judged(coin.symbol, measurement, policy.document)
-        cache.set(key, found, READY_FOR_SECONDS)
-    return found
+    failures: list[str] | None = cache.get(key)
+    if failures is None:
+        failures = _evaluate_gates(coin.symbol, measurement, policy.document)
+        cache.set(key, failures, CACHED_SECONDS)
+    return failures
 
 
-def _judged(coin: str, measurement: Measurement, policy: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """By the thresholds of the policy in force, and each gate's own where it names none."""
+def _evaluate_gates(
+    coin: str, measurement: Measurement, policy: Mapping[str, Mapping[str, object]]
+) -> list[str]:
+    """By the thresholds of the policy in force, and each gate's own threshold where the policy names none."""
     document = measurement.document
-    # Older code did not look at the schema. That its digest still fits is known all the same, from the manifest.
-    is_todays = measurement.code_version == settings.CODE_VERSION or "schema" in document
-    gates = READY_GATES if is_todays else FALLBACK_GATES
+    # Older code did not measure the schema. That its digest still fits is known all the same, from the manifest.
+    has_schema = measurement.code_version == settings.CODE_VERSION or "schema" in document
+    gates = READY_GATES if has_schema else FALLBACK_GATES
     entries = {
         name: policy["gates"].get(name) or {"required": True, **GATES[name].baseline_parameters}
         for name in gates
     }
-    spoken = evaluate(document, {**policy, "gates": entries}, coin=coin)
-    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in spoken]
+    outcomes = evaluate(document, {**policy, "gates": entries}, coin=coin)
+    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in outcomes]
     return Outcome(coin, results).failures(gates)

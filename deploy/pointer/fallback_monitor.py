@@ -1,7 +1,6 @@
-"""Keeping the fallback ready: measured again when that is due, and an alarm when it is not.
+"""The fallback monitor: the registered fallback is measured again whenever that is due.
 
-Called by `reconcile` every few seconds, by several of them at once if need be: each look finds what is due under the
-lock, and what another has done already is due no more.
+`reconcile` calls it every few seconds. Several reconcilers may run at once: what is due is checked again under the lock.
 """
 
 import logging
@@ -13,7 +12,7 @@ from django.utils import timezone
 from accounts.rules import GATE
 from audit import services as audit
 from deploy.models import ReleaseCoin
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from gates import services as gates
 from gates.models import Measurement
@@ -22,41 +21,44 @@ logger = logging.getLogger(__name__)
 
 
 def watch_fallback() -> list[Measurement]:
-    """Ask for the measurements of the fallback that are due, and judge those that ended; what was asked for."""
+    """Request the measurements of the fallback that are due, and judge those that ended. Returns the requested ones."""
     release = pointer.fallback()
     if release is None:
         return []
-    places = [place for place in places_of(release) if place.bundle is not None and place.coin.is_required]
-    for place in places:
-        _judge(place)
-    return [asked for place in places if (asked := _measure_if_due(place)) is not None]
+    release_coins = [
+        row for row in list_release_coins(release) if row.bundle is not None and row.coin.is_required
+    ]
+    for release_coin in release_coins:
+        _judge_latest(release_coin)
+    requested = [_measure_if_due(release_coin) for release_coin in release_coins]
+    return [measurement for measurement in requested if measurement is not None]
 
 
-def _judge(place: ReleaseCoin) -> None:
-    """The word of the policy in force on the last measurement, for people to read. One a measurement, whoever asks."""
-    latest = _latest(place)
+def _judge_latest(release_coin: ReleaseCoin) -> None:
+    """Judge the last measurement by the policy in force, for people to read. Once for each measurement."""
+    latest = _find_latest(release_coin)
     if latest is not None and latest.has_ended and not latest.diagnoses.exists():
         gates.judge(latest, gates.policy_in_force())
 
 
-def _measure_if_due(place: ReleaseCoin) -> Measurement | None:
-    if not _is_due(_latest(place)):
+def _measure_if_due(release_coin: ReleaseCoin) -> Measurement | None:
+    if not _is_due(_find_latest(release_coin)):
         return None
     with audit.locked():
-        if not _is_due(_latest(place)):
+        if not _is_due(_find_latest(release_coin)):
             return None  # another reconciler was first
-        bundle = place.bundle
+        bundle = release_coin.bundle
         assert bundle is not None
-        return gates.measure(bundle, place.dataset, actor=GATE, baseline=bundle, again=True)
+        return gates.measure(bundle, release_coin.dataset, actor=GATE, baseline=bundle, again=True)
 
 
-def _latest(place: ReleaseCoin) -> Measurement | None:
-    rows = Measurement.objects.filter(bundle=place.bundle, dataset=place.dataset)
+def _find_latest(release_coin: ReleaseCoin) -> Measurement | None:
+    rows = Measurement.objects.filter(bundle=release_coin.bundle, dataset=release_coin.dataset)
     return rows.defer("body").order_by("-id").first()
 
 
 def _is_due(latest: Measurement | None) -> bool:
-    """Never while one waits or runs, nor again at once after one that came to nothing, or that an old worker made."""
+    """Never while one waits or runs, nor at once after one that failed or that a worker of another version made."""
     if latest is None:
         return True
     now = timezone.now()

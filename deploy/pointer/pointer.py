@@ -29,30 +29,32 @@ def fallback() -> Release | None:
 def announced() -> Release | None:
     """The release that may be approved next, the newest: bots fetch and load its files ahead."""
     waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
-    return None if waiting is None or why_never(waiting) else waiting
+    return None if waiting is None or find_serving_blocker(waiting) else waiting
 
 
 def pinnable() -> Release | None:
     """The fallback, where it may be given to a bot: they keep it fetched and loaded, for a pin comes without warning."""
     registered = fallback()
-    return None if registered is None or why_never(registered) else registered
+    return None if registered is None or find_serving_blocker(registered) else registered
 
 
-def why_never(release: Release, places: Sequence[ReleaseCoin] = ()) -> str | None:
+def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> str | None:
     """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
 
     A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money. Nor
     does what was trained or judged on candles that were stored wrongly. Whoever has its places passes them.
     """
-    places = places or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
-    if withdrawn := [p.coin.symbol for p in places if _stands_on_withdrawn(p)]:
+    release_coins = release_coins or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
+    if withdrawn := [p.coin.symbol for p in release_coins if _stands_on_withdrawn(p)]:
         return (
             f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
             " front of no bot again. Launch one on other candles."
         )
     if settings.ALLOW_SIMULATED:
         return None
-    coins = [p.coin.symbol for p in places if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)]
+    coins = [
+        p.coin.symbol for p in release_coins if p.dataset.is_simulated or (p.bundle and p.bundle.is_simulated)
+    ]
     if not coins:
         return None
     return (
@@ -61,9 +63,9 @@ def why_never(release: Release, places: Sequence[ReleaseCoin] = ()) -> str | Non
     )
 
 
-def _stands_on_withdrawn(place: ReleaseCoin) -> bool:
-    trained_on = place.bundle.dataset if place.bundle else None
-    return place.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
+def _stands_on_withdrawn(release_coin: ReleaseCoin) -> bool:
+    trained_on = release_coin.bundle.dataset if release_coin.bundle else None
+    return release_coin.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
 
 
 def move(
@@ -80,7 +82,7 @@ def move(
     The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
     place, Conflict when they refuse, or when the release is one that no bot may ever be given.
     """
-    if release is not None and (why := why_never(release)):
+    if release is not None and (why := find_serving_blocker(release)):
         raise Conflict(why)
     _require_guards()
     audit.lock_head()
@@ -166,11 +168,15 @@ def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: 
 
 
 def _detail(moved: PointerMove) -> dict[str, object]:
-    places = moved.release.coins.select_related("coin", "bundle") if moved.release else []
+    release_coins = moved.release.coins.select_related("coin", "bundle") if moved.release else []
     return {
         "revision": moved.revision,
         "line": moved.release.line if moved.release else None,
         "release": moved.release_id,
         "policy": moved.policy.number if moved.policy else None,
-        "bundles": {place.coin.symbol: place.bundle.digest for place in places if place.bundle},
+        "bundles": {
+            release_coin.coin.symbol: release_coin.bundle.digest
+            for release_coin in release_coins
+            if release_coin.bundle
+        },
     }

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet, prefetch_related_objects
 
-from deploy.alarms.detect import Trouble, troubles
+from deploy.alarms.detect import AlarmCondition, list_alarms
 from deploy.bots.fleet import Fleet, fleet
 from deploy.models import PointerMove, Release
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.pointer.fallback import Fitness, readiness
-from deploy.releases.gate_table import Matrix, matrix
-from deploy.releases.progress import Progress, progress
+from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
+from deploy.releases.gate_table import GateTable, build_gate_table
+from deploy.releases.progress import Progress, load_progress
 from deploy.rules import MoveKind, Purpose, ReleaseState
 from training.jobs.worker_registry import list_alive_workers
 
@@ -24,8 +24,8 @@ _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 @dataclass(frozen=True)
 class Board:
     now: PointerMove | None
-    readiness: Fitness
-    alarms: Sequence[Trouble]
+    readiness: FallbackReadiness
+    alarms: Sequence[AlarmCondition]
     fleet: Fleet
     candidate: Release | None
     others_awaiting: int
@@ -55,23 +55,23 @@ def board() -> Board:
     moves = PointerMove.objects.select_related("release", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
     queues = {queue for worker in list_alive_workers() for queue in worker.queues.split(",")}
-    fitness, now = readiness(), _now()
+    readiness, now = check_fallback_cached(), _now()
     return Board(
         now=now,
-        readiness=fitness,
-        alarms=troubles(fitness, now),
+        readiness=readiness,
+        alarms=list_alarms(readiness, now),
         fleet=fleet(now, pointer.announced(), pointer.pinnable()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
-        building=[progress(release) for release in building.prefetch_related("budget__runs")],
+        building=[load_progress(release) for release in building.prefetch_related("budget__runs")],
         moves=list(moves[:MOVES_SHOWN]),
         has_training_worker="training" in queues,
         has_gate_worker="gates" in queues,
     )
 
 
-def matrix_of(release: Release | None) -> Matrix | None:
-    return matrix(places_of(release)) if release else None
+def load_gate_table(release: Release | None) -> GateTable | None:
+    return build_gate_table(list_release_coins(release)) if release else None
 
 
 def _now() -> PointerMove | None:

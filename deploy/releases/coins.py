@@ -80,7 +80,7 @@ def _require_changeable(coin: Coin, is_required: bool, actor: Actor) -> None:
         raise Conflict(f"{coin} is {'required' if is_required else 'not required'} already.")
     if is_required:
         return
-    if len(outcomes.required_coins()) == 1:
+    if len(outcomes.list_required_coins()) == 1:
         raise Conflict(
             f"{coin} is the last required coin: a release would be empty. Require another coin first."
         )
@@ -123,7 +123,7 @@ def _consequences_of_requiring(coin: Coin) -> list[str]:
 
 
 def _consequences_of_dropping(coin: Coin) -> list[str]:
-    remaining = [other.symbol for other in outcomes.required_coins() if other != coin]
+    remaining = [other.symbol for other in outcomes.list_required_coins() if other != coin]
     sentences = [
         f"Releases are launched for {', '.join(remaining)} only; no result for {coin} stops a release."
     ]

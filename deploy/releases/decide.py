@@ -9,11 +9,11 @@ from common.reasons import require_reason
 from deploy import outcomes
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
-from deploy.pointer.fallback import fallback_fitness, fitness_of
+from deploy.pointer.fallback import check_fallback, check_readiness
 from deploy.pointer.pinning import pin_in_transaction
 from deploy.releases.launch import require_action
 from deploy.releases.settle import pin_unless_live_passed
-from deploy.rules import Action, MoveKind, Purpose, ReleaseState
+from deploy.rules import Action, MoveKind, Purpose, ReleaseState, list_failures
 from gates import services as gates
 from gates.models import GatePolicy
 
@@ -39,14 +39,14 @@ def decline(release: Release, *, actor: Actor, reason: str) -> Release:
     with audit.record_refusals("release.decline", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "decline a release")
         reason = require_reason(reason)
-        fitness = fallback_fitness()
+        readiness = check_fallback()
         with audit.locked():
             release = _fresh(release)
             require_action(release, Action.DECLINE)
             audit.transition(
                 release.status, ReleaseState.DECLINED, actor=actor, reason=reason, settled_at=timezone.now()
             )
-            pin_unless_live_passed(f"{release} declined: {reason}", actor=actor, fitness=fitness)
+            pin_unless_live_passed(f"{release} declined: {reason}", actor=actor, readiness=readiness)
     return _fresh(release)
 
 
@@ -60,19 +60,19 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
     with audit.record_refusals("pointer.pin", about, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "pin the fallback")
         reason = require_reason(reason)
-        fitness = fallback_fitness()
+        readiness = check_fallback()
         with audit.locked():
-            return pin_in_transaction(reason, actor=actor, fitness=fitness)
+            return pin_in_transaction(reason, actor=actor, readiness=readiness)
 
 
 def register_fallback(release: Release, *, actor: Actor, reason: str) -> FallbackRegistration:
     """Make this the release that a pin holds the bots on. Its launcher and its registrar are two people (rule 7)."""
     with audit.record_refusals("release.register", release, actor=actor, reason=reason):
         reason = _authorise(release, actor, "register a fallback", reason)
-        outcomes.require_intact(release, outcomes.places_of(release))
+        outcomes.require_intact(release, outcomes.list_release_coins(release))
         require_action(_fresh(release), Action.REGISTER)
-        if against := fitness_of(release).against:
-            raise Conflict(f"{release} would not do as the fallback today: {'; '.join(against)}.")
+        if problems := check_readiness(release).problems:
+            raise Conflict(f"{release} would not do as the fallback today: {'; '.join(problems)}.")
         with audit.locked():
             release = _fresh(release)
             require_action(release, Action.REGISTER)
@@ -91,11 +91,11 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
     with audit.record_refusals("release.inherit", release, actor=actor, reason=reason):
         actor.require(Role.APPROVER, "inherit a release")
         reason = require_reason(reason)
-        places = outcomes.places_of(release)
-        outcomes.require_intact(release, places)
+        release_coins = outcomes.list_release_coins(release)
+        outcomes.require_intact(release, release_coins)
         with audit.locked():
             release = _fresh(release)
-            _require_inheritable(release, places)
+            _require_inheritable(release, release_coins)
             audit.transition(
                 release.status, ReleaseState.LIVE, actor=actor, reason=reason, settled_at=timezone.now()
             )
@@ -107,10 +107,12 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
 def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revision: int) -> PointerMove:
     reason = _authorise(release, actor, f"{action} a release", reason)
     require_action(_fresh(release), action)
-    places = outcomes.places_of(release)
-    outcomes.require_intact(release, places)  # hashing takes time: before the transaction, not under its lock
+    release_coins = outcomes.list_release_coins(release)
+    outcomes.require_intact(
+        release, release_coins
+    )  # hashing takes time: before the transaction, not under its lock
     policy = gates.policy_in_force()
-    _judge_under(policy, places)
+    _judge_under(policy, release_coins)
     with audit.locked():
         release = _fresh(release)
         require_action(release, action)
@@ -128,11 +130,13 @@ def _authorise(release: Release, actor: Actor, to: str, reason: str) -> str:
     return require_reason(reason)
 
 
-def _judge_under(policy: GatePolicy, places: list[ReleaseCoin]) -> None:
+def _judge_under(policy: GatePolicy, release_coins: list[ReleaseCoin]) -> None:
     """Judge again, from stored measurements, whatever the policy in force has not judged yet."""
-    for place in places:
-        if place.bundle is not None and (place.diagnosis is None or place.diagnosis.policy_id != policy.pk):
-            gates.judge_stored(place.bundle, policy, dataset=place.dataset)
+    for release_coin in release_coins:
+        if release_coin.bundle is not None and (
+            release_coin.diagnosis is None or release_coin.diagnosis.policy_id != policy.pk
+        ):
+            gates.judge_stored(release_coin.bundle, policy, dataset=release_coin.dataset)
 
 
 def _require_revision(seen: int) -> PointerMove:
@@ -149,29 +153,30 @@ def _require_revision(seen: int) -> PointerMove:
 def _require_passed(release: Release, policy: GatePolicy) -> None:
     if gates.policy_in_force() != policy:
         raise Conflict("Another policy came into force at this moment. Look at the gates again.")
-    found = outcomes.under(policy, outcomes.places_of(release))
-    against = [line for outcome in found for line in outcome.failures()]
-    if against or not found:
-        raise Conflict(
-            f"{release} does not pass policy {policy.number}: " + "; ".join(against or ["no required coin"])
-        )
+    failures = list_failures(outcomes.list_outcomes(policy, outcomes.list_release_coins(release)))
+    if failures:
+        raise Conflict(f"{release} does not pass policy {policy.number}: {'; '.join(failures)}")
 
 
-def _require_inheritable(release: Release, places: list[ReleaseCoin]) -> None:
+def _require_inheritable(release: Release, release_coins: list[ReleaseCoin]) -> None:
     if pointer.current() is not None:
         raise Conflict("The service has its first pointer already; nothing more can be inherited.")
     if release.purpose != Purpose.INHERITED or release.state != ReleaseState.BUILDING:
         raise Conflict(
             f"{release} was launched as {release.purpose} and is {release.state}; it cannot be inherited."
         )
-    held = {place.coin_id for place in places if place.bundle is not None}
-    lacking = [coin.symbol for coin in outcomes.required_coins() if coin.pk not in held]
+    held = {release_coin.coin_id for release_coin in release_coins if release_coin.bundle is not None}
+    lacking = [coin.symbol for coin in outcomes.list_required_coins() if coin.pk not in held]
     if lacking:
         raise Conflict(f"{release} holds no bundle yet for {', '.join(lacking)}.")
 
 
 def _digests(release: Release) -> dict[str, str]:
-    return {place.coin.symbol: place.bundle.digest for place in outcomes.places_of(release) if place.bundle}
+    return {
+        release_coin.coin.symbol: release_coin.bundle.digest
+        for release_coin in outcomes.list_release_coins(release)
+        if release_coin.bundle
+    }
 
 
 def _fresh(release: Release) -> Release:

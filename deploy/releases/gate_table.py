@@ -1,4 +1,4 @@
-"""Gates against coins: what every gate said of every coin of a release, ready to be read across."""
+"""The gate table: gates down, coins across, with the result of every gate for every coin of a release."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,19 +11,19 @@ from gates.models import Diagnosis, GateResult
 from gates.policy import Verdict
 
 _ORDER = (PLAN, SKILL, EVIDENCE, ADVICE)
-"""The groups in the order in which they are worth a look."""
+"""The groups in the order in which they are shown."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one gate said of one coin; no result while it has not spoken."""
+    """The result of one gate for one coin; None while it is not judged."""
 
     coin: str
     result: GateResult | None
     reading: Reading | None
 
     @property
-    def is_against(self) -> bool:
+    def is_problem(self) -> bool:
         return self.result is not None and self.result.verdict != Verdict.PASSED
 
 
@@ -39,91 +39,97 @@ class Row:
         return group_of(self.gate, is_required=self.is_required)
 
     @property
-    def is_against(self) -> bool:
-        return any(cell.is_against for cell in self.cells)
+    def is_problem(self) -> bool:
+        return any(cell.is_problem for cell in self.cells)
 
     @property
-    def is_quiet(self) -> bool:
-        """Whether every coin passed, and there is no scale worth a look: one line is enough for all such gates."""
+    def can_collapse(self) -> bool:
+        """Whether every coin passed and no cell has a meter: all such gates fit on one line."""
         return all(
-            cell.result is not None and not cell.is_against and not (cell.reading and cell.reading.meter)
+            cell.result is not None and not cell.is_problem and not (cell.reading and cell.reading.meter)
             for cell in self.cells
         )
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """Gates of one group that every coin passed, on one line."""
+class CollapsedRows:
+    """Gates of one group that every coin passed, shown on one line."""
 
     group: Group
     rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class GateTable:
     coins: Sequence[str]
     rows: Sequence[Row]
     attempts: Mapping[str, int]
     """How many candidates of each coin have been judged on its gate window, this one counted."""
 
     @property
-    def loud(self) -> Sequence[Row]:
-        """What is shown gate by gate: what decides and did not pass, what passed by how much, what is only advice."""
-        rows = [row for row in self.rows if not row.is_quiet]
+    def expanded(self) -> Sequence[Row]:
+        """The rows shown gate by gate: required gates that did not pass, then the passed ones, then advisory gates."""
+        rows = [row for row in self.rows if not row.can_collapse]
         return sorted(
-            rows, key=lambda row: (not row.is_required, not row.is_against, _ORDER.index(row.group))
+            rows, key=lambda row: (not row.is_required, not row.is_problem, _ORDER.index(row.group))
         )
 
     @property
-    def quiet(self) -> Sequence[Quiet]:
-        """What passed without a scale, a line for each group."""
-        quiet = [row for row in reversed(self.rows) if row.is_quiet]
-        rows = {group: [row for row in quiet if row.group == group] for group in GROUPS}
-        return [Quiet(group, found) for group, found in rows.items() if found]
+    def collapsed(self) -> Sequence[CollapsedRows]:
+        """The rows that need no detail, a line for each group."""
+        rows = [row for row in reversed(self.rows) if row.can_collapse]
+        by_group = {group: [row for row in rows if row.group == group] for group in GROUPS}
+        return [CollapsedRows(group, rows) for group, rows in by_group.items() if rows]
 
     @property
-    def spoken(self) -> int:
-        """How many required words there are."""
+    def judged(self) -> int:
+        """How many results of required gates there are."""
         return sum(row.is_required and cell.result is not None for row in self.rows for cell in row.cells)
 
     @property
     def passed(self) -> int:
-        return self.spoken - self.against
+        return self.judged - self.problems
 
     @property
-    def against(self) -> int:
-        return sum(row.is_required and cell.is_against for row in self.rows for cell in row.cells)
+    def problems(self) -> int:
+        return sum(row.is_required and cell.is_problem for row in self.rows for cell in row.cells)
 
 
-def matrix(places: Iterable[ReleaseCoin]) -> Matrix:
-    """From the coins of a release, their diagnoses and results loaded. What decides most stands first."""
-    places = list(places)
-    words = {place.coin.symbol: _words(place.diagnosis) for place in places}
-    spoken = [word for of_coin in words.values() for word in of_coin.values()]
-    gates = {result.gate: result for result, _ in reversed(spoken)}
+def build_gate_table(release_coins: Iterable[ReleaseCoin]) -> GateTable:
+    """Build it from the coins of a release, with diagnoses and results loaded. Required gates come first."""
+    release_coins = list(release_coins)
+    by_coin = {
+        release_coin.coin.symbol: _read_results(release_coin.diagnosis) for release_coin in release_coins
+    }
+    pairs = [pair for results in by_coin.values() for pair in results.values()]
+    gates = {result.gate: result for result, _ in reversed(pairs)}
     ordered = sorted(gates.values(), key=lambda result: -result.position)
-    return Matrix(
-        list(words),
+    return GateTable(
+        list(by_coin),
         [
             Row(
                 first.gate,
                 first.threshold,
                 first.is_required,
-                [Cell(coin, *of_coin.get(first.gate, (None, None))) for coin, of_coin in words.items()],
+                [Cell(coin, *results.get(first.gate, (None, None))) for coin, results in by_coin.items()],
             )
             for first in ordered
         ],
-        {place.coin.symbol: count for place in places if (count := attempt_of(place.diagnosis))},
+        {
+            release_coin.coin.symbol: count
+            for release_coin in release_coins
+            if (count := read_attempt(release_coin.diagnosis))
+        },
     )
 
 
-def attempt_of(diagnosis: Diagnosis | None) -> int | None:
-    """Which try at its gate window was judged; None where nobody counted."""
+def read_attempt(diagnosis: Diagnosis | None) -> int | None:
+    """The number of the attempt that was judged; None where it was not counted."""
     attempts = json.loads(diagnosis.circumstances).get("attempts") if diagnosis else None
     return attempts.get("count") if attempts else None
 
 
-def _words(diagnosis: Diagnosis | None) -> dict[str, tuple[GateResult, Reading | None]]:
+def _read_results(diagnosis: Diagnosis | None) -> dict[str, tuple[GateResult, Reading | None]]:
     if diagnosis is None:
         return {}
     measured = {**diagnosis.document, **json.loads(diagnosis.circumstances)}

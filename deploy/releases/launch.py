@@ -13,7 +13,7 @@ from audit import services as audit
 from common.errors import Conflict, InvalidInput
 from common.reasons import require_reason
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
-from deploy.outcomes import required_coins
+from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Action, Purpose
@@ -98,7 +98,7 @@ def _create(
 
 
 def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
-    coins = required_coins()
+    coins = list_required_coins()
     if not coins:
         raise InvalidInput("There is no required coin: a release would hold nothing.")
     if unknown := sorted(set(named) - {coin.symbol for coin in coins}):

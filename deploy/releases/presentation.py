@@ -5,7 +5,7 @@ from itertools import zip_longest
 from typing import Any
 
 from deploy.models import Release, ReleaseCoin
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from training.rules import JobState
 
 _MARKS = {"passed": "✓", "failed": "✗"}
@@ -24,16 +24,18 @@ def summary(release: Release) -> dict[str, Any]:
         "policy": release.policy.number,
         "simulated": release.is_simulated,
         "spent_usd": str(release.budget.spent_usd),
-        "coins": {place.coin.symbol: _coin(place) for place in places_of(release)},
+        "coins": {
+            release_coin.coin.symbol: _coin(release_coin) for release_coin in list_release_coins(release)
+        },
     }
 
 
-def _coin(place: ReleaseCoin) -> dict[str, Any]:
+def _coin(release_coin: ReleaseCoin) -> dict[str, Any]:
     return {
-        "run": place.run_id,
-        "bundle": place.bundle.digest if place.bundle else None,
-        "diagnosis": place.diagnosis_id,
-        "verdict": place.diagnosis.verdict if place.diagnosis else None,
+        "run": release_coin.run_id,
+        "bundle": release_coin.bundle.digest if release_coin.bundle else None,
+        "diagnosis": release_coin.diagnosis_id,
+        "verdict": release_coin.diagnosis.verdict if release_coin.diagnosis else None,
         "gates": {
             result.gate: {
                 "verdict": result.verdict,
@@ -42,7 +44,7 @@ def _coin(place: ReleaseCoin) -> dict[str, Any]:
                 "threshold": result.threshold,
                 "sentence": result.sentence,
             }
-            for result in (place.diagnosis.results.all() if place.diagnosis else [])
+            for result in (release_coin.diagnosis.results.all() if release_coin.diagnosis else [])
         },
     }
 
@@ -85,17 +87,17 @@ def _cell(result: dict[str, Any] | None) -> str:
 def progress_line(release: Release) -> str:
     """One line: where each coin is."""
     return f"release {release.pk} ({release.line}): " + ", ".join(
-        f"{p.coin.symbol} {_progress(p)}" for p in places_of(release)
+        f"{p.coin.symbol} {_progress(p)}" for p in list_release_coins(release)
     )
 
 
-def _progress(place: ReleaseCoin) -> str:
-    if place.diagnosis is not None:
-        return f"judged: {place.diagnosis.verdict}"
-    if place.bundle is not None:
+def _progress(release_coin: ReleaseCoin) -> str:
+    if release_coin.diagnosis is not None:
+        return f"judged: {release_coin.diagnosis.verdict}"
+    if release_coin.bundle is not None:
         return "being measured"
-    if place.run is None:
+    if release_coin.run is None:
         return "about to start"
-    if place.run.state != JobState.RUNNING:
-        return place.run.state
-    return f"epoch {place.run.epoch_rows.count()}/{place.run.epochs}"
+    if release_coin.run.state != JobState.RUNNING:
+        return release_coin.run.state
+    return f"epoch {release_coin.run.epoch_rows.count()}/{release_coin.run.epochs}"

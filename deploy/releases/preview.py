@@ -1,51 +1,54 @@
-"""What the policy in force says of a release that was judged by another: what approving it would come to."""
+"""The policy preview: what the policy in force would decide about a release that another policy judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.models import Release, ReleaseCoin
-from deploy.outcomes import places_of, under
-from deploy.rules import Action, Outcome, Result
+from deploy.outcomes import list_outcomes, list_release_coins
+from deploy.rules import Action, Outcome, Result, list_failures
 from gates import services as gates
 from gates.models import GatePolicy
 
 
 @dataclass(frozen=True)
-class Today:
-    """The verdict that approving or restoring would reach first; a diagnosis is written only then."""
+class PolicyPreview:
+    """The verdict that approving or restoring would reach; a diagnosis is written only then."""
 
     policy: GatePolicy
-    against: Sequence[str]
+    problems: Sequence[str]
+    """Coin, gate, figure and threshold of each result that did not pass."""
 
     @property
     def passes(self) -> bool:
-        return not self.against
+        return not self.problems
 
 
-def today(release: Release | None) -> Today | None:
-    """None where there is nothing to foretell: nobody may approve it, or the policy in force is the one it was judged by.
+def preview_policy(release: Release | None) -> PolicyPreview | None:
+    """None where nobody may approve the release, or where the policy in force has judged it.
 
-    Reads; what the policy in force has judged already it takes as it was judged.
+    Writes nothing. A coin that the policy in force has judged already keeps that judgement.
     """
     if release is None or not release.allowed_actions & {Action.APPROVE, Action.RESTORE}:
         return None
     policy = gates.policy_in_force()
     if release.policy_id == policy.pk:
         return None
-    places = places_of(release)
-    by_coin = {place.coin.symbol: place for place in places}
-    found = [_foretold(outcome, by_coin.get(outcome.coin), policy) for outcome in under(policy, places)]
-    against = [line for outcome in found for line in outcome.failures()]
-    return Today(policy, against if found else ["no required coin"])
+    release_coins = list_release_coins(release)
+    by_coin = {release_coin.coin.symbol: release_coin for release_coin in release_coins}
+    outcomes = [
+        _preview_coin(outcome, by_coin.get(outcome.coin), policy)
+        for outcome in list_outcomes(policy, release_coins)
+    ]
+    return PolicyPreview(policy, list_failures(outcomes))
 
 
-def _foretold(judged: Outcome, place: ReleaseCoin | None, policy: GatePolicy) -> Outcome:
-    """As the policy has judged the coin; where it has not, as it would."""
-    if judged.missing is None or place is None or place.bundle is None:
+def _preview_coin(judged: Outcome, release_coin: ReleaseCoin | None, policy: GatePolicy) -> Outcome:
+    """The judgement of the policy; where there is none, the judgement it would give."""
+    if judged.missing is None or release_coin is None or release_coin.bundle is None:
         return judged
-    spoken = gates.foretell(place.bundle, policy, dataset=place.dataset)
-    if spoken is None:
+    previewed = gates.foretell(release_coin.bundle, policy, dataset=release_coin.dataset)
+    if previewed is None:
         return judged
-    coin = place.coin.symbol
-    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in spoken]
+    coin = release_coin.coin.symbol
+    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in previewed]
     return Outcome(coin, results)

@@ -1,4 +1,4 @@
-"""How far a release being built has come, coin by coin."""
+"""The progress of a release that is being built, coin by coin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from training.rules import JobState
 
 
 @dataclass(frozen=True)
-class Lane:
-    """One coin's way through a release."""
+class CoinProgress:
+    """The progress of one coin."""
 
-    place: ReleaseCoin
+    release_coin: ReleaseCoin
     run: TrainingRun | None
     epochs: Sequence[Epoch]
 
     @property
     def stage(self) -> str:
-        """Where the coin is: waiting, queued, running, measuring, or what it came to."""
-        if self.place.diagnosis is not None:
-            return str(self.place.diagnosis.verdict)
-        if self.place.bundle is not None:
+        """Where the coin is: waiting, queued, running, measuring, or its verdict."""
+        if self.release_coin.diagnosis is not None:
+            return str(self.release_coin.diagnosis.verdict)
+        if self.release_coin.bundle is not None:
             return "measuring"
         if self.run is None:
             return "waiting"
@@ -34,7 +34,7 @@ class Lane:
 
     @property
     def seconds_left(self) -> float:
-        """Until its last epoch at the pace of those it has done; 0 once it has ended, or before it began."""
+        """Until its last epoch, at the median time of its epochs so far; 0 before it begins and after it ends."""
         if self.run is None or self.run.has_ended or not self.epochs:
             return 0.0
         return median(epoch.seconds for epoch in self.epochs) * max(0, self.run.epochs - len(self.epochs))
@@ -43,24 +43,24 @@ class Lane:
 @dataclass(frozen=True)
 class Progress:
     release: Release
-    lanes: Sequence[Lane]
+    coins: Sequence[CoinProgress]
 
     @property
     def seconds_left(self) -> float | None:
-        """At the most, while coins train side by side; None before any epoch is done."""
-        longest = max((lane.seconds_left for lane in self.lanes), default=0.0)
+        """An upper bound, while coins train in parallel; None before any epoch is done."""
+        longest = max((coin.seconds_left for coin in self.coins), default=0.0)
         return longest or None
 
     @property
     def devices(self) -> list[str]:
-        """What trains it, each once: "NVIDIA A10G on gpu-1"."""
-        running = [lane.run for lane in self.lanes if lane.run and lane.run.state == JobState.RUNNING]
+        """The devices that train it, each once: "NVIDIA A10G on gpu-1"."""
+        running = [coin.run for coin in self.coins if coin.run and coin.run.state == JobState.RUNNING]
         return sorted({f"{run.device or 'CPU'} on {run.worker_name}" for run in running})
 
 
-def progress(release: Release) -> Progress:
-    places = release.coins.select_related("coin", "dataset", "run", "bundle", "diagnosis").prefetch_related(
-        "run__epoch_rows"
-    )
-    lanes = [Lane(p, p.run, list(p.run.epoch_rows.all()) if p.run else []) for p in places]
-    return Progress(release, lanes)
+def load_progress(release: Release) -> Progress:
+    release_coins = release.coins.select_related(
+        "coin", "dataset", "run", "bundle", "diagnosis"
+    ).prefetch_related("run__epoch_rows")
+    coins = [CoinProgress(p, p.run, list(p.run.epoch_rows.all()) if p.run else []) for p in release_coins]
+    return Progress(release, coins)

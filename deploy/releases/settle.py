@@ -15,7 +15,7 @@ from common.errors import Conflict
 from deploy import outcomes
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
-from deploy.pointer.fallback import Fitness, fallback_fitness
+from deploy.pointer.fallback import FallbackReadiness, check_fallback
 from deploy.pointer.pinning import pin_in_transaction
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
@@ -34,8 +34,8 @@ def advance(release: Release) -> None:
         return
     ended_early = _ended_early(release)
     if ended_early is None:
-        for place in outcomes.places_of(release):
-            _advance_coin(release, place)
+        for release_coin in outcomes.list_release_coins(release):
+            _advance_coin(release, release_coin)
     if release.state == ReleaseState.BUILDING:
         settle(release, ended_early=ended_early)
 
@@ -65,7 +65,7 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     """
     if _settlement(release, release.status, ended_early) is None:
         return  # hashing the fallback's files is for the moment when it may be needed
-    fitness = fallback_fitness()
+    readiness = check_fallback()
     with audit.locked():
         status = ReleaseStatus.objects.get(pk=release.pk)
         settlement = _settlement(release, status, ended_early)
@@ -79,7 +79,9 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
             settled_at=timezone.now(),
         )
         if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
-            pin_unless_live_passed(f"{release} rejected: {settlement.reason}", actor=GATE, fitness=fitness)
+            pin_unless_live_passed(
+                f"{release} rejected: {settlement.reason}", actor=GATE, readiness=readiness
+            )
     if settlement.state == ReleaseState.REJECTED:
         stop_what_still_runs(release, settlement.reason)
 
@@ -90,20 +92,23 @@ def _ended_early(release: Release) -> str | None:
     return "not finished by its deadline" if release.is_overdue else None
 
 
-def pin_unless_live_passed(reason: str, *, actor: object, fitness: Fitness) -> None:
+def pin_unless_live_passed(reason: str, *, actor: object, readiness: FallbackReadiness) -> None:
     """Rule 4, in the caller's transaction."""
     now = pointer.current()
-    live_passed = outcomes.passed_its_own_policy(now.release) if now else False
+    live_passed = outcomes.has_passed_own_policy(now.release) if now else False
     if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
-        pin_in_transaction(reason, actor=actor, fitness=fitness)
+        pin_in_transaction(reason, actor=actor, readiness=readiness)
 
 
 def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
     if status.state != ReleaseState.BUILDING:
         return None
-    places = {place.coin_id: place for place in outcomes.places_of(release)}
+    release_coins = {
+        release_coin.coin_id: release_coin for release_coin in outcomes.list_release_coins(release)
+    }
     found = [
-        _required_outcome(coin.symbol, places.get(coin.pk), ended_early) for coin in outcomes.required_coins()
+        _required_outcome(coin.symbol, release_coins.get(coin.pk), ended_early)
+        for coin in outcomes.list_required_coins()
     ]
     known = [outcome for outcome in found if outcome is not None]
     if len(known) < len(found):
@@ -118,50 +123,56 @@ def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None
     return decide(release.purpose, known)
 
 
-def _required_outcome(symbol: str, place: ReleaseCoin | None, ended_early: str | None) -> Outcome | None:
-    if place is None:
+def _required_outcome(
+    symbol: str, release_coin: ReleaseCoin | None, ended_early: str | None
+) -> Outcome | None:
+    if release_coin is None:
         return Outcome(symbol, missing="became required after this release was launched")
-    outcome = outcomes.outcome_of(place)
+    outcome = outcomes.find_outcome(release_coin)
     return outcome or (Outcome(symbol, missing=ended_early) if ended_early else None)
 
 
-def _advance_coin(release: Release, place: ReleaseCoin) -> None:
-    if place.bundle is None and place.run is None:
-        _start_run(release, place)
-    if place.bundle is None and place.run is not None and place.run.bundle is not None:
-        _write_once(place, bundle=place.run.bundle)
-    if place.bundle is not None and place.diagnosis is None:
+def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
+    if release_coin.bundle is None and release_coin.run is None:
+        _start_run(release, release_coin)
+    if release_coin.bundle is None and release_coin.run is not None and release_coin.run.bundle is not None:
+        _write_once(release_coin, bundle=release_coin.run.bundle)
+    if release_coin.bundle is not None and release_coin.diagnosis is None:
         # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.
         measurement = gates.measure(
-            place.bundle,
-            place.dataset,
+            release_coin.bundle,
+            release_coin.dataset,
             actor=GATE,
-            baseline=baseline_for(release, place),
+            baseline=baseline_for(release, release_coin),
             since=release.created_at,
         )
         if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
-            _write_once(place, diagnosis=gates.judge(measurement, release.policy))
+            _write_once(release_coin, diagnosis=gates.judge(measurement, release.policy))
 
 
-def baseline_for(release: Release, place: ReleaseCoin) -> Bundle | None:
+def baseline_for(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
     """The registered fallback's bundle of this coin, a fallback's own; None leaves it to the coin's newest V5."""
     if release.purpose == Purpose.FALLBACK:
-        return place.bundle
+        return release_coin.bundle
     registered = pointer.fallback()
-    held = registered.coins.filter(coin=place.coin).select_related("bundle").first() if registered else None
+    held = (
+        registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
+        if registered
+        else None
+    )
     return held.bundle if held else None
 
 
-def _start_run(release: Release, place: ReleaseCoin) -> None:
+def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
     with audit.locked():
-        place.refresh_from_db(fields=["run"])
+        release_coin.refresh_from_db(fields=["run"])
         status = ReleaseStatus.objects.get(pk=release.pk)
         # Settled or called off since it was read: nobody would stop the run, and it would cost.
-        if place.run_id is not None or status.state != release.state or status.cancel_requested_at:
+        if release_coin.run_id is not None or status.state != release.state or status.cancel_requested_at:
             return
         run = training.launch_run(
-            coin=place.coin,
-            dataset=place.dataset,
+            coin=release_coin.coin,
+            dataset=release_coin.dataset,
             line=release.line,
             parameters=release.parameters,
             seed=release.seed,
@@ -170,21 +181,23 @@ def _start_run(release: Release, place: ReleaseCoin) -> None:
                 release.launched_by, frozenset({Role.OPERATOR})
             ),  # whose role was checked at the launch
         )
-        _write_once(place, run=run)
+        _write_once(release_coin, run=run)
 
 
-def _write_once(place: ReleaseCoin, **column: models.Model) -> None:
+def _write_once(release_coin: ReleaseCoin, **column: models.Model) -> None:
     """Fill one empty column of a release's coin; whoever came first has filled it already."""
     ((name, value),) = column.items()
-    ReleaseCoin.objects.filter(pk=place.pk, **{f"{name}__isnull": True}).update(**column)
-    setattr(place, name, value)
+    ReleaseCoin.objects.filter(pk=release_coin.pk, **{f"{name}__isnull": True}).update(**column)
+    setattr(release_coin, name, value)
 
 
 def stop_what_still_runs(release: Release, reason: str) -> None:
-    for place in outcomes.places_of(release):
-        if place.run is None or place.run.has_ended:
+    for release_coin in outcomes.list_release_coins(release):
+        if release_coin.run is None or release_coin.run.has_ended:
             continue
         try:
-            training.cancel_run(place.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
+            training.cancel_run(
+                release_coin.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000]
+            )
         except Conflict:
             continue  # it ended in this very moment

@@ -8,7 +8,7 @@ from gates.charts.diagnosis import TITLES, Figure, side_by_side
 BEFORE, AFTER = "before", "after"
 
 
-def pictures(found: Comparison, coin: str) -> dict[str, Figure]:
+def draw_charts(found: Comparison, coin: str) -> dict[str, Figure]:
     """By name, as in `before-logits`; none for a coin that neither release measured."""
     sides = {BEFORE: found.before, AFTER: found.after}
     judged = {name: side.coins[coin] for name, side in sides.items() if side and coin in side.coins}
@@ -20,11 +20,11 @@ def pictures(found: Comparison, coin: str) -> dict[str, Figure]:
     }
 
 
-def places(found: Comparison) -> list[dict[str, Any]]:
+def list_chart_groups(found: Comparison) -> list[dict[str, Any]]:
     """Where a page puts them: for each coin the kinds that either release has a picture of."""
     return [{"coin": coin, "kinds": _kinds(found, coin)} for coin in found.coins]
 
 
 def _kinds(found: Comparison, coin: str) -> list[dict[str, str]]:
-    drawn = {name.partition("-")[2] for name in pictures(found, coin)}
+    drawn = {name.partition("-")[2] for name in draw_charts(found, coin)}
     return [{"name": kind, "title": title} for kind, title in TITLES.items() if kind in drawn]

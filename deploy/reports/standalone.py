@@ -13,7 +13,7 @@ from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
 from deploy.reports.comparison import Comparison
-from deploy.reports.plots import pictures, places
+from deploy.reports.plots import draw_charts, list_chart_groups
 
 SCRIPTS = ("plotly.min.js", "crpbot/gate.js")
 STYLE = "crpbot/gate.css"
@@ -23,8 +23,8 @@ def standalone(found: Comparison, *, at: datetime) -> str:
     """The whole file. `at` is when it was written, which it says."""
     context = {
         "report": found,
-        "places": places(found),
-        "figures": {coin: _json(pictures(found, coin)) for coin in found.coins},
+        "chart_groups": list_chart_groups(found),
+        "figures": {coin: _json(draw_charts(found, coin)) for coin in found.coins},
         "style": mark_safe(_static(STYLE)),
         "scripts": [_script(name) for name in SCRIPTS],
         "written_at": at,

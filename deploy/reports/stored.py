@@ -2,7 +2,7 @@
 
 from common.errors import InvalidInput, NotFound
 from deploy.models import PointerMove, Release, ReleaseCoin
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.reports.comparison import Comparison, Judged, Side, Word, compare
 from deploy.rules import MoveKind
@@ -16,11 +16,11 @@ def report(release: Release, against: int | None = None) -> Comparison:
 
     Raises NotFound when `against` is no release, InvalidInput when it is this very one.
     """
-    before = _named(release, against) if against is not None else usual_opponent(release)
+    before = _named(release, against) if against is not None else find_previous_release(release)
     return compare(_side(release), _side(before) if before else None)
 
 
-def usual_opponent(release: Release) -> Release | None:
+def find_previous_release(release: Release) -> Release | None:
     """What was live on its own merits, or inherited, when this was launched: not what a pin held the bots on.
 
     For the first release of all, which was before any other, it is the fallback.
@@ -45,30 +45,30 @@ def _named(release: Release, number: int) -> Release:
 
 
 def _side(release: Release) -> Side:
-    places = places_of(release)
+    release_coins = list_release_coins(release)
     return Side(
         release=release.pk,
         line=release.line,
         state=release.state,
         policy=release.policy.number,
-        is_simulated=any(place.dataset.is_simulated for place in places),
+        is_simulated=any(release_coin.dataset.is_simulated for release_coin in release_coins),
         launched_by=release.launched_by,
         launched_at=release.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        coins={place.coin.symbol: _judged(place) for place in places},
+        coins={release_coin.coin.symbol: _judged(release_coin) for release_coin in release_coins},
     )
 
 
-def _judged(place: ReleaseCoin) -> Judged:
-    bundle = place.bundle.digest if place.bundle else None
-    if place.diagnosis is None:
-        return Judged(place.coin.symbol, bundle=bundle)
+def _judged(release_coin: ReleaseCoin) -> Judged:
+    bundle = release_coin.bundle.digest if release_coin.bundle else None
+    if release_coin.diagnosis is None:
+        return Judged(release_coin.coin.symbol, bundle=bundle)
     return Judged(
-        coin=place.coin.symbol,
-        document=place.diagnosis.document,
-        policy=place.diagnosis.frozen_policy,
-        words={result.gate: _word(result) for result in place.diagnosis.results.all()},
-        verdict=place.diagnosis.verdict,
-        diagnosis=place.diagnosis.pk,
+        coin=release_coin.coin.symbol,
+        document=release_coin.diagnosis.document,
+        policy=release_coin.diagnosis.frozen_policy,
+        words={result.gate: _word(result) for result in release_coin.diagnosis.results.all()},
+        verdict=release_coin.diagnosis.verdict,
+        diagnosis=release_coin.diagnosis.pk,
         bundle=bundle,
     )
 

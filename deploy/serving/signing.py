@@ -20,7 +20,7 @@ from audit.models import AuditEvent
 from audit.rules import to_canonical_json
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.serving import keys, revision_log, snapshot
 from deploy.serving.revision_log import Mark
@@ -85,7 +85,7 @@ def envelope(now: datetime | None = None) -> Envelope:
     raise Unavailable("The pointer is moving. Ask again shortly.")
 
 
-def why_not() -> str | None:
+def find_problem() -> str | None:
     """Why bots get no signed snapshot now; None where they do, or where nothing was to be signed yet. Signs nothing."""
     now = pointer.current()
     if now is None or not keys.is_begun():
@@ -179,18 +179,18 @@ def _signed(found: _Signable, payload: bytes) -> Envelope:
 def _document(found: _Signable) -> dict[str, Any]:
     """The plain snapshot, and what makes it proof: times, the end of the audit chain, every coin's diagnosis."""
     release, move = found.move.release, found.move
-    places = places_of(release) if release else []
-    document = snapshot.document(move, places)
-    for place in places:
-        if place.bundle is not None:
-            document["models"][place.coin.symbol]["diagnosis"] = _diagnosis(place, move.policy)
+    release_coins = list_release_coins(release) if release else []
+    document = snapshot.document(move, release_coins)
+    for release_coin in release_coins:
+        if release_coin.bundle is not None:
+            document["models"][release_coin.coin.symbol]["diagnosis"] = _diagnosis(release_coin, move.policy)
     return {
         **document,
         "issued_at": _iso(found.issued_at),
         "expires_at": _iso(found.issued_at + VALID_FOR),
         "audit_head": _audit_head(move, found.issued_at),
         # Which coins the release is of, apart from what is announced for each: one left out by mistake shows.
-        "coins": [place.coin.symbol for place in places],
+        "coins": [release_coin.coin.symbol for release_coin in release_coins],
         "next": _announced(found.service, found.following),
         # Also while the bots run it: what a pin leads to is said in one place.
         "fallback": _announced(found.service, found.fallback),
@@ -205,16 +205,23 @@ def _announced(service: str, release: Release | None) -> dict[str, Any] | None:
 def _of_the_release(service: str, number: int) -> dict[str, Any]:
     """What is announced has settled, and never changes: a process looks it up once, and not while a move waits."""
     release = Release.objects.get(pk=number)
-    places = [place for place in places_of(release) if place.bundle is not None]
-    models = {place.coin.symbol: snapshot.model(place) | {"diagnosis": _diagnosis(place)} for place in places}
+    release_coins = [
+        release_coin for release_coin in list_release_coins(release) if release_coin.bundle is not None
+    ]
+    models = {
+        release_coin.coin.symbol: snapshot.model(release_coin) | {"diagnosis": _diagnosis(release_coin)}
+        for release_coin in release_coins
+    }
     simulated = any(model["simulated"] for model in models.values())
     return {"release": release.pk, "line": release.line, "simulated": simulated, "models": models}
 
 
-def _diagnosis(place: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
+def _diagnosis(release_coin: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
     """The digest of the judgement that let this bundle through: under the move's policy, else of its own release."""
-    of_the_move = Diagnosis.objects.filter(bundle=place.bundle, dataset=place.dataset, policy=policy).first()
-    found = (of_the_move if policy else None) or place.diagnosis
+    of_the_move = Diagnosis.objects.filter(
+        bundle=release_coin.bundle, dataset=release_coin.dataset, policy=policy
+    ).first()
+    found = (of_the_move if policy else None) or release_coin.diagnosis
     return found.digest if found else None
 
 

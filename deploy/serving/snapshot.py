@@ -10,7 +10,7 @@ from typing import Any
 from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from gates.policy import loosened
 
@@ -39,15 +39,15 @@ def of(move: PointerMove) -> Snapshot:
     return Snapshot(move.revision, body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
-def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
+def document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
     """The snapshot as a document; the same move gives the same document, byte for byte.
 
     `places` are those of the move's release, where they were read already.
     """
     release = move.release
-    if places is None:
-        places = places_of(release) if release else []
-    places = [place for place in places if place.bundle]
+    if release_coins is None:
+        release_coins = list_release_coins(release) if release else []
+    release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
     event = AuditEvent.objects.get(pk=move.audit_seq)
     return {
         "service": service_name(),
@@ -58,10 +58,12 @@ def document(move: PointerMove, places: Sequence[ReleaseCoin] | None = None) -> 
         "moved_at": move.moved_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "moved_by": move.moved_by,
         "reason": move.reason,
-        "simulated": any(place.bundle.is_simulated for place in places if place.bundle),
+        "simulated": any(
+            release_coin.bundle.is_simulated for release_coin in release_coins if release_coin.bundle
+        ),
         "policy": _policy(move),
         "audit": {"seq": event.seq, "hash": event.hash},
-        "models": {place.coin.symbol: model(place) for place in places},
+        "models": {release_coin.coin.symbol: model(release_coin) for release_coin in release_coins},
     }
 
 
@@ -77,9 +79,9 @@ def _policy(move: PointerMove) -> dict[str, Any] | None:
     return {"number": move.policy.number, "loosened": loosened(move.policy.document)}
 
 
-def model(place: ReleaseCoin) -> dict[str, Any]:
+def model(release_coin: ReleaseCoin) -> dict[str, Any]:
     """One coin's bundle, as announced: its digest, and digest, size and address of each file."""
-    bundle = place.bundle
+    bundle = release_coin.bundle
     assert bundle is not None
     manifest = json.loads(bundle.manifest)
     return {

@@ -11,8 +11,8 @@ from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from common.pages import render_live
 from deploy import services
-from deploy.releases.board import board, matrix_of
-from deploy.releases.preview import today
+from deploy.releases.board import board, load_gate_table
+from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind
 
 MOVING_SECONDS = 2
@@ -52,14 +52,14 @@ def pin(request: HttpRequest) -> HttpResponse:
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
     found = board()
     shows_live = request.GET.get("gates") == "live" or found.candidate is None
-    of_candidate = matrix_of(found.candidate)
+    of_candidate = load_gate_table(found.candidate)
     context = {
         "board": found,
         "shown": found.live if shows_live else found.candidate,
         "shows_live": shows_live,
-        "matrix": matrix_of(found.live) if shows_live else of_candidate,
-        "candidate_matrix": of_candidate,
-        "today": today(found.candidate),
+        "gate_table": load_gate_table(found.live) if shows_live else of_candidate,
+        "candidate_gate_table": of_candidate,
+        "policy_preview": preview_policy(found.candidate),
         "pin_form": pin_form,
         "can_pin": found.now is not None
         and not found.is_on_fallback

@@ -12,7 +12,7 @@ from common.forms import show_refusal
 from common.pages import is_partial
 from deploy import services
 from deploy.forms import DATASET, LINES, LaunchForm
-from deploy.outcomes import required_coins
+from deploy.outcomes import list_required_coins
 from deploy.rules import Purpose
 from training import services as training
 from training.jobs.worker_registry import list_alive_workers
@@ -53,7 +53,9 @@ def estimate(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         named = form.datasets
         try:
-            datasets = [named.get(coin.symbol) or training.latest_dataset(coin) for coin in required_coins()]
+            datasets = [
+                named.get(coin.symbol) or training.latest_dataset(coin) for coin in list_required_coins()
+            ]
             context["estimate"] = training.estimate(form.line_name, datasets, form.parameters)
         except DomainError as refusal:
             context["refusal"] = refusal

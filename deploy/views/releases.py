@@ -19,11 +19,11 @@ from deploy.bots import live_windows
 from deploy.bots.fleet import fleet
 from deploy.forms import DecisionForm
 from deploy.models import Release
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.releases.gate_table import matrix
-from deploy.releases.preview import today
-from deploy.releases.progress import progress
+from deploy.releases.gate_table import build_gate_table
+from deploy.releases.preview import preview_policy
+from deploy.releases.progress import load_progress
 from deploy.rules import Action, ReleaseState
 from gates.charts.diagnosis import TITLES
 from gates.charts.diagnosis import charts as draw
@@ -61,26 +61,28 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """One coin's pictures, under the policy its diagnosis was made by."""
-    places = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
-    place = next((place for place in places if place.coin.symbol == symbol), None)
-    if place is None or place.diagnosis is None:
+    release_coins = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
+    release_coin = next(
+        (release_coin for release_coin in release_coins if release_coin.coin.symbol == symbol), None
+    )
+    if release_coin is None or release_coin.diagnosis is None:
         raise Http404(f"{symbol} of release {pk} was not diagnosed.")
-    policy = json.loads(place.diagnosis.policy_body)
-    return JsonResponse({"charts": draw(place.diagnosis.document, policy), "is_moving": False})
+    policy = json.loads(release_coin.diagnosis.policy_body)
+    return JsonResponse({"charts": draw(release_coin.diagnosis.document, policy), "is_moving": False})
 
 
 @require_safe
 def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """What bots predicted of one coin lately, against its gate window, under the policy in force."""
-    places = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
-    place = get_object_or_404(places, coin__symbol=symbol)
-    windows = live_windows.newest_windows(place)
+    release_coins = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
+    release_coin = get_object_or_404(release_coins, coin__symbol=symbol)
+    windows = live_windows.newest_windows(release_coin)
     reaches = [
         Reach(window.received_at, window.logit_least, window.logit_greatest)
         for window in windows
         if window.logit_least is not None and window.logit_greatest is not None
     ]
-    before = place.diagnosis.document if place.diagnosis else {}
+    before = release_coin.diagnosis.document if release_coin.diagnosis else {}
     drawn = draw_live(live_windows.added(windows), reaches, before, policy_in_force().document)
     return JsonResponse({"charts": drawn, "is_moving": False})
 
@@ -161,19 +163,23 @@ def _page(
     """The release; after a decision that was refused, with its form as it was filled in."""
     now = pointer.current()
     is_building = release.state == ReleaseState.BUILDING
-    places = places_of(release)
+    release_coins = list_release_coins(release)
     context = {
         "release": release,
         "now": now,
         "fleet": fleet(now, pointer.announced()) if Action.APPROVE in release.allowed_actions else None,
         "is_building": is_building,
         "is_fallback": pointer.fallback() == release,
-        "places": places,
-        "matrix": matrix(places),
-        "today": today(release),
-        "progress": progress(release),
+        "release_coins": release_coins,
+        "gate_table": build_gate_table(release_coins),
+        "policy_preview": preview_policy(release),
+        "progress": load_progress(release),
         "decisions": _decisions(release, get_actor(request), now.revision if now else 0, asked, form),
-        "charted": [place for place in places if place.diagnosis is not None and not is_building],
+        "charted": [
+            release_coin
+            for release_coin in release_coins
+            if release_coin.diagnosis is not None and not is_building
+        ],
         "charts": CHARTS,
         "live": live_windows.of_release(release),
         "live_charts": LIVE_TITLES,

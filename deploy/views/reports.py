@@ -9,7 +9,7 @@ from common.errors import InvalidInput
 from common.pages import allow_charts
 from deploy.models import Release
 from deploy.reports.comparison import Comparison
-from deploy.reports.plots import pictures, places
+from deploy.reports.plots import draw_charts, list_chart_groups
 from deploy.reports.standalone import name_of, standalone
 from deploy.reports.stored import report
 
@@ -18,7 +18,12 @@ from deploy.reports.stored import report
 def show(request: HttpRequest, pk: int) -> HttpResponse:
     found = _report(request, pk)
     others = Release.objects.exclude(pk=pk).select_related("status")
-    context = {"report": found, "places": places(found), "others": others, "has_charts": True}
+    context = {
+        "report": found,
+        "chart_groups": list_chart_groups(found),
+        "others": others,
+        "has_charts": True,
+    }
     return allow_charts(render(request, "deploy/report.html", context))
 
 
@@ -28,7 +33,7 @@ def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     found = _report(request, pk)
     if symbol not in found.coins:
         raise Http404(f"Release {pk} holds no {symbol}.")
-    return JsonResponse({"charts": pictures(found, symbol), "is_moving": False})
+    return JsonResponse({"charts": draw_charts(found, symbol), "is_moving": False})
 
 
 @require_safe

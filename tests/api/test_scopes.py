@@ -107,8 +107,8 @@ def report() -> Request:
 
 
 def one_diagnosis() -> Request:
-    place = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
-    return Request(f"diagnoses/{place.diagnosis_id}/")
+    release_coin = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
+    return Request(f"diagnoses/{release_coin.diagnosis_id}/")
 
 
 def judge_again() -> Request:

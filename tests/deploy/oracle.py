@@ -124,7 +124,9 @@ class Oracle:
             assert (move.kind, move.release_id) == (self.kind, self.release) and move.revision > self.revision
         else:
             assert (move.kind, move.revision) == (kind, self.revision + 1), "a revision is the next one"
-        held = {place.coin.symbol: place.bundle.digest for place in _places(move.release_id)}
+        held = {
+            release_coin.coin.symbol: release_coin.bundle.digest for release_coin in _places(move.release_id)
+        }
         assert detail["bundles"] == held
         match kind:
             case "swap":
@@ -152,8 +154,12 @@ class Oracle:
 
     def _lacking(self, release: Release, policy: GatePolicy) -> list[str]:
         """The required coins for which this release shows no figures that pass this policy."""
-        places = {place.coin.symbol: place for place in _places(release.pk)}
-        return [coin for coin in self.required if coin not in places or not _shows(places[coin], policy)]
+        release_coins = {release_coin.coin.symbol: release_coin for release_coin in _places(release.pk)}
+        return [
+            coin
+            for coin in self.required
+            if coin not in release_coins or not _shows(release_coins[coin], policy)
+        ]
 
     def _stands(self) -> None:
         assert {move.revision: _frozen(move) for move in PointerMove.objects.all()} == self.moves
@@ -162,8 +168,8 @@ class Oracle:
             "one release is live: the pointer's"
         )
         if self.release is not None:
-            places = ReleaseCoin.objects.filter(release=self.release)
-            withdrawn = places.exclude(dataset__withdrawn_at=None) | places.exclude(
+            release_coins = ReleaseCoin.objects.filter(release=self.release)
+            withdrawn = release_coins.exclude(dataset__withdrawn_at=None) | release_coins.exclude(
                 bundle__dataset=None
             ).exclude(bundle__dataset__withdrawn_at=None)
             assert not withdrawn.exists(), "in use on withdrawn candles"
@@ -175,17 +181,21 @@ def _places(release: int | None) -> list[Any]:
 
 
 def _files(release: int | None) -> set[str]:
-    return {artifact.sha256 for place in _places(release) for artifact in place.bundle.artifacts.all()}
+    return {
+        artifact.sha256
+        for release_coin in _places(release)
+        for artifact in release_coin.bundle.artifacts.all()
+    }
 
 
 def _frozen(move: PointerMove) -> tuple[Any, ...]:
     return move.kind, move.release_id, move.policy_id, move.moved_by, move.reason, move.audit_seq
 
 
-def _shows(place: ReleaseCoin, policy: GatePolicy) -> bool:
+def _shows(release_coin: ReleaseCoin, policy: GatePolicy) -> bool:
     """Whether figures of this very bundle on these candles were measured, judged as passed, and do pass."""
     rows = Diagnosis.objects.filter(
-        bundle=place.bundle, dataset=place.dataset, policy=policy, verdict="passed"
+        bundle=release_coin.bundle, dataset=release_coin.dataset, policy=policy, verdict="passed"
     )
     return any(
         passes(row.measurement.document, policy.document) for row in rows.select_related("measurement")

@@ -40,8 +40,12 @@ def trader(db: None) -> None:
 
 
 def bundles_of(release: Release | None) -> dict[str, str]:
-    places = release.coins.select_related("coin", "bundle") if release else []
-    return {place.coin.symbol: place.bundle.digest for place in places if place.bundle}
+    release_coins = release.coins.select_related("coin", "bundle") if release else []
+    return {
+        release_coin.coin.symbol: release_coin.bundle.digest
+        for release_coin in release_coins
+        if release_coin.bundle
+    }
 
 
 def on(move: PointerMove, instance: str = "desk-1", **changes: Any) -> Heartbeat:
@@ -98,7 +102,7 @@ def states() -> dict[str, str]:
 
 def troubles() -> dict[str, str]:
     bots = ("mixture", "behind", "silent")
-    return {str(t.name): t.sentence for t in detect.troubles() if t.name in bots}
+    return {str(t.name): t.sentence for t in detect.list_alarms() if t.name in bots}
 
 
 class TestDifferences:
@@ -290,7 +294,7 @@ class TestStanding:
         hear(on(before))
         assert states() == {"desk-1": "behind"}
         assert troubles() == {
-            "behind": "Every bot must be on revision 2, and has not followed: trader (desk-1)."
+            "behind": "These bots have not followed the pointer to revision 2: trader (desk-1)."
         }
         hear(on(after))
         assert (states(), troubles()) == ({"desk-1": "current"}, {})

@@ -97,8 +97,8 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     now = pointer.current()
     assert now == before
     assert scenarios.snapshot_document(before) == served
-    assert {trouble.name for trouble in detect.troubles()} == {"fallback", "coins"}
-    with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
+    assert {alarm.name for alarm in detect.list_alarms()} == {"fallback", "coins"}
+    with pytest.raises(Conflict, match="DOT: the release has no bundle"):
         services.approve(waiting, actor=APPROVER, reason="passed", revision=1)
     assert services.pin(actor=APPROVER, reason="to be safe").kind == MoveKind.OFFLINE
     event = AuditEvent.objects.get(kind="coin.required")
@@ -110,7 +110,7 @@ def test_a_coin_that_is_dropped_ends_its_alarm_and_bots_keep_what_they_have() ->
     before = scenarios.service_in_use()
     coin = change(add(), True)
     change(coin, False)
-    assert detect.troubles() == []
+    assert detect.list_alarms() == []
     change(sol(), False)
     assert "SOL" in scenarios.snapshot_document(before)["models"]
     assert kinds() == ["coin.added", "coin.required", "coin.released", "coin.released"]

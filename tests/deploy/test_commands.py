@@ -272,10 +272,10 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")
     assert (status, "silent" in said_of_all) == (0, True), "it may be restarting"
-    assert "silent" not in {trouble.name for trouble in detect.troubles()}
+    assert "silent" not in {alarm.name for alarm in detect.list_alarms()}
     desk_2.update(last_heard_at=timezone.now() - timedelta(minutes=7))
     status, said_of_all = run("bots")
-    assert "silent" in {trouble.name for trouble in detect.troubles()}
+    assert "silent" in {alarm.name for alarm in detect.list_alarms()}
     first, second = (said_of_all.index(f"trader (desk-{number})") for number in (2, 1))
     assert (status, first < second) == (1, True), "what troubles somebody comes first"
     assert error in said_of_all and "7 min ago" in said_of_all

@@ -14,9 +14,9 @@ from deploy.models import Release
 from deploy.reports.comparison import Answer, Judged, Side, Word, compare
 from deploy.reports.document import document
 from deploy.reports.failures import FAILURES
-from deploy.reports.plots import pictures
+from deploy.reports.plots import draw_charts
 from deploy.reports.skill import skill_of
-from deploy.reports.stored import report, usual_opponent
+from deploy.reports.stored import find_previous_release, report
 from gates.policy import BASELINE_POLICY, evaluate, overall
 from tests import scenarios
 from tests.deploy.test_commands import run
@@ -265,7 +265,7 @@ def test_pictures_of_both_stand_on_axes_of_one_length() -> None:
         }
 
     found = compare(side("v7_fixed", healthy), side("v6_enhanced", healthy, plant=wide))
-    drawn = pictures(found, "BTC")
+    drawn = draw_charts(found, "BTC")
     assert {name.partition("-")[0] for name in drawn} == {"before", "after"}
     for kind in ("logits", "confidence", "shares", "reliability"):
         before, after = drawn[f"before-{kind}"]["layout"], drawn[f"after-{kind}"]["layout"]
@@ -290,7 +290,7 @@ class TestStored:
     def test_not_against_what_a_pin_held_them_on(self, v7: Release) -> None:
         services.pin(actor=scenarios.APPROVER, reason="it trades oddly")
         later = scenarios.awaiting_approval(seed=9)
-        opponent = usual_opponent(later)
+        opponent = find_previous_release(later)
         assert opponent and opponent.line == "v6_enhanced"
 
     def test_what_was_inherited_is_held_against_the_fallback(self, v7: Release) -> None:

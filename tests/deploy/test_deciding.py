@@ -12,7 +12,7 @@ from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy import services
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
-from deploy.releases.preview import today
+from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind, ReleaseState
 from gates import services as gates
 from gates.models import Diagnosis
@@ -123,21 +123,21 @@ def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() ->
 def test_what_an_approval_under_another_policy_would_come_to_is_told_before_and_writes_nothing() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    assert today(release) is None
+    assert preview_policy(release) is None
     stricter(0.80)
     before = AuditEvent.objects.count(), Diagnosis.objects.count()
-    found = today(release)
+    found = preview_policy(release)
     assert (AuditEvent.objects.count(), Diagnosis.objects.count()) == before
     assert found is not None and not found.passes
     with pytest.raises(Conflict) as refused:
         services.approve(release, actor=APPROVER, reason="passed", revision=1)
-    assert refused.value.message == f"{release} does not pass policy 3: {'; '.join(found.against)}"
-    assert today(release) == found  # now from the diagnoses that the refused approval left
+    assert refused.value.message == f"{release} does not pass policy 3: {'; '.join(found.problems)}"
+    assert preview_policy(release) == found  # now from the diagnoses that the refused approval left
     stricter(0.70)
-    foretold = today(release)
-    assert foretold is not None and (foretold.policy.number, foretold.passes) == (4, True)
+    previewed = preview_policy(release)
+    assert previewed is not None and (previewed.policy.number, previewed.passes) == (4, True)
     services.approve(release, actor=APPROVER, reason="passes the newest", revision=1)
-    assert today(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
+    assert preview_policy(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
 
 
 def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_approved() -> None:
@@ -156,7 +156,7 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     scenarios.Coin.objects.create(symbol="DOT")
-    with pytest.raises(Conflict, match="DOT: the release holds no bundle"):
+    with pytest.raises(Conflict, match="DOT: the release has no bundle"):
         services.approve(release, actor=APPROVER, reason="passed", revision=1)
 
 
@@ -252,8 +252,8 @@ def test_a_move_is_called_what_was_done_also_when_a_revision_repeats_it() -> Non
     services.pin(actor=APPROVER, reason="it trades oddly")
     services.restore(release, actor=APPROVER, reason="it was the exchange", revision=6)
     services.advance_revision(2, actor=APPROVER, reason="restored from a backup")
-    deeds = [move.deed for move in PointerMove.objects.order_by("revision")]
-    assert deeds == ["inherited", "approved", "approved", "pinned", "restored", "restored"]
+    labels = [move.action_label for move in PointerMove.objects.order_by("revision")]
+    assert labels == ["inherited", "approved", "approved", "pinned", "restored", "restored"]
     assert run("active")[1].startswith(f"revision 9: v7_fixed (release {release.pk}), restored by anna")
 
 

@@ -15,9 +15,9 @@ from audit.models import AuditEvent
 from common.errors import Conflict
 from deploy import services
 from deploy.alarms import detect
-from deploy.alarms.detect import Trouble
+from deploy.alarms.detect import AlarmCondition
 from deploy.models import Alarm, Release
-from deploy.pointer import fallback as readiness
+from deploy.pointer.fallback import check_fallback
 from deploy.rules import MoveKind, Purpose, Severity
 from gates.models import Measurement
 from tests import scenarios
@@ -54,9 +54,9 @@ def broken(coin: str, section: str, **figures: Any) -> dict[str, Any]:
     return document
 
 
-def alarm() -> Trouble | None:
+def alarm() -> AlarmCondition | None:
     cache.clear()  # as it is once the files were looked at anew
-    return next(iter(detect.troubles()), None)
+    return next(iter(detect.list_alarms()), None)
 
 
 def a_pin_goes() -> str:
@@ -106,7 +106,7 @@ def test_a_fallback_that_is_not_fit_is_an_alarm_and_a_pin_goes_offline(breaks: A
     raised = alarm()
     assert raised is not None
     assert (raised.is_critical, "would send every bot offline" in raised.sentence) == (True, True)
-    problem = readiness.fallback_fitness().problem
+    problem = check_fallback().problem
     assert problem is not None
     assert problem in raised.sentence
     move = services.pin(actor=APPROVER, reason="it trades oddly")
@@ -185,9 +185,11 @@ def test_a_release_that_would_not_do_today_is_not_registered() -> None:
     release = scenarios.Build(
         line="v5", purpose=Purpose.FALLBACK, seed=9, figures=scenarios.for_every_coin(scenarios.inaccurate)
     ).settled()
-    place = release.coins.get(coin__symbol="BTC")
-    assert place.bundle is not None
-    scenarios.add_measurement(place.bundle, place.dataset, broken("BTC", "single_sample", runs=False))
+    release_coin = release.coins.get(coin__symbol="BTC")
+    assert release_coin.bundle is not None
+    scenarios.add_measurement(
+        release_coin.bundle, release_coin.dataset, broken("BTC", "single_sample", runs=False)
+    )
     with pytest.raises(Conflict, match="would not do as the fallback today: BTC single_sample"):
         services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
 

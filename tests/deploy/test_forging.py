@@ -83,14 +83,14 @@ def test_a_swap_to_the_broken_inherited_release_is_refused(in_use: PointerMove) 
 
 def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
-    for place in release.coins.all():
-        assert place.bundle
-        measurement = place.bundle.measurements.get()
+    for release_coin in release.coins.all():
+        assert release_coin.bundle
+        measurement = release_coin.bundle.measurements.get()
         Diagnosis.objects.create(
             measurement=measurement,
-            coin=place.coin,
-            bundle=place.bundle,
-            dataset=place.dataset,
+            coin=release_coin.coin,
+            bundle=release_coin.bundle,
+            dataset=release_coin.dataset,
             policy=release.policy,
             policy_body=release.policy.body,
             measured=measurement.body,
@@ -100,20 +100,20 @@ def test_a_swap_with_a_forged_diagnosis_without_gates_is_refused() -> None:
     refused(lambda: forged("swap", release).save(force_insert=True))
 
 
-def forged_pass(place: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) -> None:
+def forged_pass(release_coin: ReleaseCoin, gates: Iterable[str], *, is_recorded: bool) -> None:
     """A passed diagnosis of a coin, with these gates' words, written past the service."""
-    assert place.bundle
-    release, measurement = place.release, place.bundle.measurements.get()
+    assert release_coin.bundle
+    release, measurement = release_coin.release, release_coin.bundle.measurements.get()
     diagnosis = Diagnosis.objects.create(
         measurement=measurement,
-        coin=place.coin,
-        bundle=place.bundle,
-        dataset=place.dataset,
+        coin=release_coin.coin,
+        bundle=release_coin.bundle,
+        dataset=release_coin.dataset,
         policy=release.policy,
         policy_body=release.policy.body,
         measured=measurement.body,
         verdict="passed",
-        digest=f"sha256:{place.pk}",
+        digest=f"sha256:{release_coin.pk}",
     )
     words = {"is_required": True, "verdict": "passed", "observed": "", "threshold": "", "sentence": ""}
     for position, gate in enumerate(gates):
@@ -140,8 +140,8 @@ def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it
     gates: Iterable[str], is_recorded: bool, stands: bool
 ) -> None:
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
-    for place in release.coins.all():
-        forged_pass(place, gates, is_recorded=is_recorded)
+    for release_coin in release.coins.all():
+        forged_pass(release_coin, gates, is_recorded=is_recorded)
     if stands:
         forged("swap", release).save(force_insert=True)
     else:

@@ -43,7 +43,7 @@ def test_nothing_is_trained_and_the_launch_names_the_bundles() -> None:
     release = launched("v7_fixed", scenarios.healthy, Purpose.CANDIDATE)
     assert release.state == ReleaseState.AWAITING_APPROVAL, release.status.reason
     assert not TrainingRun.objects.exists()
-    digests = {place.bundle.digest for place in release.coins.all() if place.bundle}
+    digests = {release_coin.bundle.digest for release_coin in release.coins.all() if release_coin.bundle}
     body = AuditEvent.objects.get(kind="release.launched", object_id=str(release.pk)).body
     assert len(digests) == 3 and all(digest in body for digest in digests)
 
@@ -109,7 +109,7 @@ def test_the_command_takes_the_beginning_of_a_digest(capsys: pytest.CaptureFixtu
     given = bundles("v7_fixed", scenarios.healthy, candles())
     words = [f"--bundle={coin}={bundle.digest[:20]}" for coin, bundle in given.items()]
     call_command("release", "--line", "v7_fixed", *words, "--as", "olivia")
-    assert {place.bundle for place in Release.objects.get().coins.all()} == set(given.values())
+    assert {release_coin.bundle for release_coin in Release.objects.get().coins.all()} == set(given.values())
     with pytest.raises(SystemExit):
         call_command("release", "--line", "v7_fixed", "--bundle=BTC=sha256:none", "--as", "olivia")
     assert "No bundle's digest begins with" in capsys.readouterr().err

@@ -321,9 +321,11 @@ class Service(RuleBasedStateMachine):
         assert (told.revision, told.release) == (move.revision, move.release)
         event = PointerMove.objects.get(revision=move.revision).audit_seq
         assert signed.audit_seq >= event
-        places = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
+        release_coins = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
         assert {coin: model.bundle for coin, model in told.models.items()} == {
-            place.coin.symbol: place.bundle.digest for place in places if place.bundle
+            release_coin.coin.symbol: release_coin.bundle.digest
+            for release_coin in release_coins
+            if release_coin.bundle
         }
         for model in told.models.values():
             stored = {name: self._stored(file.sha256) for name, file in model.files.items()}
@@ -455,9 +457,9 @@ class Service(RuleBasedStateMachine):
         return self.damaged.get(sha256) or artifact_store.read(sha256)
 
     def _damage_a_file(self, release: Release, pick: int) -> None:
-        for place in release.coins.filter(bundle__isnull=False)[:1]:
-            assert place.bundle
-            self._damage(place.bundle.artifacts.all()[pick % 3].sha256, is_gone=pick > 2)
+        for release_coin in release.coins.filter(bundle__isnull=False)[:1]:
+            assert release_coin.bundle
+            self._damage(release_coin.bundle.artifacts.all()[pick % 3].sha256, is_gone=pick > 2)
 
     def _damage(self, sha256: str, *, is_gone: bool) -> None:
         if sha256 not in self.damaged:

@@ -13,7 +13,7 @@ from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release, ReleaseCoin
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Purpose, ReleaseState
@@ -169,7 +169,9 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     release = services.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
     assert release.state == ReleaseState.REJECTED
     assert "cancelled by olivia: wrong batch size" in release.status.reason
-    assert {place.run and place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+    assert {release_coin.run and release_coin.run.state for release_coin in release.coins.all()} == {
+        JobState.CANCELLED
+    }
     now = pointer.current()
     assert now is not None
     assert now.kind == "pin"
@@ -187,7 +189,9 @@ def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
     release = Release.objects.get(pk=release.pk)
     assert release.state == ReleaseState.REJECTED
     assert "BTC: cancelled" in release.status.reason
-    assert {place.run and place.run.state for place in release.coins.all()} == {JobState.CANCELLED}
+    assert {release_coin.run and release_coin.run.state for release_coin in release.coins.all()} == {
+        JobState.CANCELLED
+    }
 
 
 def test_no_run_starts_for_a_release_called_off_since_it_was_read(
@@ -195,9 +199,9 @@ def test_no_run_starts_for_a_release_called_off_since_it_was_read(
 ) -> None:
     release = services.launch("v7_fixed", actor=LAUNCHER)
     read_before = Release.objects.select_related("status", "budget").get(pk=release.pk)
-    (place, *_) = places_of(read_before)
+    (release_coin, *_) = list_release_coins(read_before)
     services.cancel(release, actor=LAUNCHER, reason="another batch size")
-    settle._advance_coin(read_before, place)
+    settle._advance_coin(read_before, release_coin)
     assert not TrainingRun.objects.exists()
 
 

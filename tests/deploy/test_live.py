@@ -17,7 +17,7 @@ from deploy.alarms import detect
 from deploy.bots.live_rules import is_majority, must_hold_back
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.pointer import pointer
-from deploy.pointer.fallback import readiness
+from deploy.pointer.fallback import check_fallback_cached
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
 from mlcore.bundle.predictor import Prediction
 from mlcore.constants import CLASSES
@@ -108,8 +108,8 @@ def window(revision: int, instance: str = "desk-1", *, ill: bool = False, **chan
     return {**found[0].document(instance), **changes}
 
 
-def alarm(name: AlarmName) -> detect.Trouble | None:
-    return next((t for t in detect.found(readiness()) if t.name == name), None)
+def alarm(name: AlarmName) -> detect.AlarmCondition | None:
+    return next((t for t in detect.detect_conditions(check_fallback_cached()) if t.name == name), None)
 
 
 def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from deploy.models import Release
-from deploy.outcomes import places_of
-from deploy.releases.gate_table import Matrix, matrix
+from deploy.outcomes import list_release_coins
+from deploy.releases.gate_table import GateTable, build_gate_table
 from gates.catalogue.groups import ADVICE, EVIDENCE, PLAN, SKILL
 from gates.policy import ADVISORY_NAMES, GATES
 from tests import scenarios
@@ -14,17 +14,17 @@ from tests import scenarios
 pytestmark = pytest.mark.django_db
 
 
-def built(**figures: Any) -> tuple[Release, Matrix]:
+def built(**figures: Any) -> tuple[Release, GateTable]:
     release = scenarios.Build(figures=figures).settled()
-    return release, matrix(places_of(release))
+    return release, build_gate_table(list_release_coins(release))
 
 
 def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one() -> None:
-    _, found = built()
-    assert [row.gate for row in found.loud] == [
+    _, table = built()
+    assert [row.gate for row in table.expanded] == [
         "accuracy", "logit_range", "class_balance", "confidence", "skill",
     ]  # fmt: skip
-    assert {quiet.group: [row.gate for row in quiet.rows] for quiet in found.quiet} == {
+    assert {line.group: [row.gate for row in line.rows] for line in table.collapsed} == {
         PLAN: ["bundle", "scaler", "finite_weights", "single_sample"],
         EVIDENCE: ["candles", "lookahead", "window", "schema", "reload"],
         SKILL: ["too_good", "attempts"],
@@ -33,8 +33,8 @@ def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one()
 
 
 def test_every_gate_is_shown_once() -> None:
-    _, found = built(SOL=scenarios.collapsed("SOL"))
-    shown = [row.gate for row in found.loud] + [row.gate for quiet in found.quiet for row in quiet.rows]
+    _, table = built(SOL=scenarios.collapsed("SOL"))
+    shown = [row.gate for row in table.expanded] + [row.gate for line in table.collapsed for row in line.rows]
     assert sorted(shown) == sorted(GATES)
 
 
@@ -42,18 +42,22 @@ def test_what_decides_and_did_not_pass_comes_first_and_what_only_advises_last() 
     document = scenarios.healthy("ETH")
     document["scaler"] |= {"present": False}
     document["latency"] |= {"p50_ms": 900.0, "p99_ms": 2000.0}
-    _, found = built(ETH=document)
-    assert found.loud[0].gate == "scaler" and found.loud[0].is_against
-    assert [row.gate for row in found.loud if not row.is_required] == [found.loud[-1].gate] == ["latency"]
+    _, table = built(ETH=document)
+    assert table.expanded[0].gate == "scaler" and table.expanded[0].is_problem
+    assert (
+        [row.gate for row in table.expanded if not row.is_required]
+        == [table.expanded[-1].gate]
+        == ["latency"]
+    )
 
 
 def test_only_required_words_are_counted() -> None:
-    _, found = built()
-    assert (found.spoken, found.against) == (3 * (len(GATES) - len(ADVISORY_NAMES)), 0)
+    _, table = built()
+    assert (table.judged, table.problems) == (3 * (len(GATES) - len(ADVISORY_NAMES)), 0)
 
 
 def test_each_coin_knows_which_attempt_it_is() -> None:
     built()
     assert built()[1].attempts == {"BTC": 1, "ETH": 1, "SOL": 1}, "the same bundles are no other attempt"
     again = scenarios.Build(seed=7).settled()
-    assert matrix(places_of(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}
+    assert build_gate_table(list_release_coins(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}

@@ -21,8 +21,7 @@ from common.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from deploy import services
 from deploy.alarms import detect
 from deploy.models import PointerMove, SigningKey
-from deploy.pointer import fallback as readiness
-from deploy.pointer import pointer
+from deploy.pointer import fallback, pointer
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
 from deploy.serving import keys, revision_log, signing, snapshot
 from deploy.serving.signing import Envelope
@@ -87,9 +86,9 @@ class TestTheEnvelope:
         for coin, model in signed["models"].items():
             digest = model.pop("diagnosis")
             assert digest.startswith("sha256:"), coin
-            place = pointer.current().release.coins.get(coin__symbol=coin)  # type: ignore[union-attr]
-            assert place.diagnosis is not None
-            assert digest == place.diagnosis.digest
+            release_coin = pointer.current().release.coins.get(coin__symbol=coin)  # type: ignore[union-attr]
+            assert release_coin.diagnosis is not None
+            assert digest == release_coin.diagnosis.digest
         assert {name: signed[name] for name in plain} == plain
         assert signed["coins"] == ["BTC", "ETH", "SOL"]
 
@@ -171,10 +170,10 @@ class TestKeys:
         scenarios.service_in_use()
         with pytest.raises(Unavailable, match=r"manage\.py keys create"):
             signing.envelope(NOON)
-        assert [t.name for t in detect.troubles(readiness.readiness())] == [AlarmName.SIGNING]
+        assert [t.name for t in detect.list_alarms(fallback.check_fallback_cached())] == [AlarmName.SIGNING]
         new_key()
         assert opened(signing.envelope(NOON)).snapshot.revision == 1
-        assert detect.troubles(readiness.readiness()) == []
+        assert detect.list_alarms(fallback.check_fallback_cached()) == []
 
     def test_a_private_half_is_nowhere_but_in_its_file(
         self, folder: Path, caplog: pytest.LogCaptureFixture
@@ -187,8 +186,8 @@ class TestKeys:
         secret = pem.splitlines()[1]
         events = "".join(AuditEvent.objects.values_list("body", flat=True))
         row = json.dumps(list(SigningKey.objects.values()), default=str)
-        for place in (events, row, caplog.text, found.body.decode(), repr(key)):
-            assert secret not in place
+        for output in (events, row, caplog.text, found.body.decode(), repr(key)):
+            assert secret not in output
 
     def test_are_changed_with_an_overlap(self, folder: Path) -> None:
         scenarios.service_in_use()
@@ -265,8 +264,10 @@ class TestKeys:
         change(folder / f"{key.key_id}.pem")
         with pytest.raises(Unavailable, match=words):
             signing.envelope(NOON)
-        trouble = next(t for t in detect.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
-        assert words in trouble.remedy
+        alarm = next(
+            t for t in detect.list_alarms(fallback.check_fallback_cached()) if t.name == AlarmName.SIGNING
+        )
+        assert words in alarm.remedy
 
     @pytest.mark.parametrize(
         "statement",
@@ -303,8 +304,10 @@ class TestADatabaseBroughtBack:
     def test_signs_no_revision_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
         with pytest.raises(Unavailable, match=r"advance_revision --by 3 --reason"):
             signing.envelope(NOON)
-        trouble = next(t for t in detect.troubles(readiness.readiness()) if t.name == AlarmName.SIGNING)
-        assert "advance_revision --by 3" in trouble.remedy
+        alarm = next(
+            t for t in detect.list_alarms(fallback.check_fallback_cached()) if t.name == AlarmName.SIGNING
+        )
+        assert "advance_revision --by 3" in alarm.remedy
         assert json.loads(snapshot.current().body)["revision"] == 1, "people still see where it stands"
 
     def test_signs_no_revision_again_with_another_content(self, restored: PointerMove) -> None:
@@ -323,7 +326,7 @@ class TestADatabaseBroughtBack:
         move = services.advance_revision(3, actor=APPROVER, reason="restored from the night's backup")
         assert (move.revision, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
         assert opened(signing.envelope(NOON)).snapshot.revision == 4
-        assert all(t.name != AlarmName.SIGNING for t in detect.troubles(readiness.readiness()))
+        assert all(t.name != AlarmName.SIGNING for t in detect.list_alarms(fallback.check_fallback_cached()))
         event = AuditEvent.objects.get(pk=move.audit_seq)
         assert (event.kind, event.actor) == ("pointer.advanced", "anna")
         assert event.reason.startswith("restored from the night's backup — as revision 1: ")

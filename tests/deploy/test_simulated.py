@@ -10,7 +10,7 @@ from deploy import services
 from deploy.alarms import detect
 from deploy.models import PointerMove
 from deploy.pointer import pointer
-from deploy.pointer.fallback import fallback_fitness
+from deploy.pointer.fallback import check_fallback
 from deploy.releases.board import board
 from deploy.rules import MoveKind, Purpose
 from deploy.serving import snapshot
@@ -62,14 +62,14 @@ def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinne
     scenarios.service_in_use()
     rehearsed = scenarios.Build(is_simulated=True).settled()
     services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", revision=revision())
-    assert detect.troubles() == []
+    assert detect.list_alarms() == []
     settings.ALLOW_SIMULATED = False
-    (trouble,) = detect.troubles()
-    assert (trouble.name, trouble.is_critical) == ("unfit", True)
-    assert f"{rehearsed} was trained or judged on simulated candles (BTC, ETH, SOL)" in trouble.sentence
+    (alarm,) = detect.list_alarms()
+    assert (alarm.name, alarm.is_critical) == ("unfit", True)
+    assert f"{rehearsed} was trained or judged on simulated candles (BTC, ETH, SOL)" in alarm.sentence
     services.record_alarms()
     services.pin(actor=APPROVER, reason="the rehearsal is over")
-    assert detect.troubles() == []
+    assert detect.list_alarms() == []
     services.record_alarms()
     assert [event.kind for event in AuditEvent.objects.filter(kind__startswith="alarm.").order_by("seq")] == [
         "alarm.raised",
@@ -107,7 +107,7 @@ def test_a_pin_goes_offline_rather_than_to_a_simulated_fallback(settings: Any) -
     fallback = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, is_simulated=True).settled()
     services.register_fallback(fallback, actor=APPROVER, reason="for trials")
     settings.ALLOW_SIMULATED = False
-    assert "simulated candles" in str(fallback_fitness().problem)
+    assert "simulated candles" in str(check_fallback().problem)
     assert board().fleet.fallback is None, "what may go to no bot, none is counted for holding"
     moved = services.pin(actor=APPROVER, reason="stop it")
     assert (moved.kind, moved.release) == (MoveKind.OFFLINE, None)

@@ -136,11 +136,11 @@ def test_a_bundle_of_withdrawn_candles_is_not_launched() -> None:
 def test_the_database_takes_no_release_on_them() -> None:
     release = scenarios.Build().release()
     other = withdraw(scenarios.dataset(scenarios.coins()[0], name="other"))
-    place = release.coins.first()
-    assert place is not None
-    place.pk, place.dataset = None, other
+    release_coin = release.coins.first()
+    assert release_coin is not None
+    release_coin.pk, release_coin.dataset = None, other
     with pytest.raises(IntegrityError, match="did not pass"), transaction.atomic():
-        place.save(force_insert=True)
+        release_coin.save(force_insert=True)
 
 
 def test_a_debug_run_on_them_warns() -> None:
@@ -175,10 +175,10 @@ def test_a_release_that_stood_on_them_is_not_restored() -> None:
 
 def test_a_diagnosis_from_then_on_says_so() -> None:
     release = superseded()
-    place = release.coins.get(coin__symbol="ETH")
-    assert place.diagnosis is not None
-    withdraw(place.dataset)
-    candles = context.of(place.diagnosis.measurement)["candles"]["measured"]
+    release_coin = release.coins.get(coin__symbol="ETH")
+    assert release_coin.diagnosis is not None
+    withdraw(release_coin.dataset)
+    candles = context.of(release_coin.diagnosis.measurement)["candles"]["measured"]
     assert (candles["verdict"], "withdrawn by olivia" in candles["sentence"]) == ("failed", True)
 
 

@@ -24,7 +24,7 @@ from accounts.models import User
 from crpbot.demo.processes import Processes, Program, programs
 from deploy import services
 from deploy.models import Release, ReleaseStatus
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.rules import Purpose, ReleaseState
 from deploy.serving import keys
 from mlcore.bundle import writer
@@ -364,7 +364,9 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
     first = TrainedBuild(folder=folder).settled()
     services.approve(first, actor=APPROVER, reason="to begin with", revision=1)
     found = [_digests(first)]
-    baselines = {place.coin.symbol: place.bundle for place in places_of(fallback)}
+    baselines = {
+        release_coin.coin.symbol: release_coin.bundle for release_coin in list_release_coins(fallback)
+    }
     for seed in range(2, sets + 1):
         made = {c: train_bundle(folder, data.coin, data, "v7_fixed", seed) for c, data in datasets.items()}
         for coin, bundle in made.items():
@@ -376,4 +378,8 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
 
 
 def _digests(release: Release) -> dict[str, str]:
-    return {place.coin.symbol: place.bundle.digest for place in places_of(release) if place.bundle}
+    return {
+        release_coin.coin.symbol: release_coin.bundle.digest
+        for release_coin in list_release_coins(release)
+        if release_coin.bundle
+    }

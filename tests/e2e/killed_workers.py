@@ -11,7 +11,7 @@ from django.db import close_old_connections
 from accounts.rules import Actor, Role
 from deploy import services
 from deploy.models import Release, ReleaseCoin
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.rules import ReleaseState
 from mlcore.bundle import writer
 from mlcore.fitting import fit
@@ -98,14 +98,19 @@ def run_release_with_kill(workers: Workers, *, seed: int, chance: random.Random)
         raise AssertionError(f"{stuck}; killed {killed}\n{describe_jobs(release, workers)}") from stuck
     if not killed:
         killed = "none: it had settled before"
-    attempts = sum(place.run.attempt for place in places_of(release) if place.run)
+    attempts = sum(
+        release_coin.run.attempt for release_coin in list_release_coins(release) if release_coin.run
+    )
     return Trial(seed, killed, kill_after, _state(release), time.monotonic() - begun, attempts)
 
 
 def describe_jobs(release: Release, workers: Workers) -> str:
     """The state of a release that does not settle, and the last lines its workers logged."""
     jobs = [
-        job for p in places_of(release) for job in (p.run, p.bundle and p.bundle.measurements.first()) if job
+        job
+        for p in list_release_coins(release)
+        for job in (p.run, p.bundle and p.bundle.measurements.first())
+        if job
     ]
     lines = [
         f"{job}: {job.state}, attempt {job.attempt} of {job.worker_name}, lease until {job.lease_until},"
@@ -121,18 +126,18 @@ def _state(release: Release) -> str:
     return Release.objects.select_related("status").get(pk=release.pk).state
 
 
-def digest_without_kill(place: ReleaseCoin, folder: Path) -> str:
+def digest_without_kill(release_coin: ReleaseCoin, folder: Path) -> str:
     """The digest of the same recipe, dataset and seed, trained here without interruption."""
-    assert place.run is not None
-    recipe = RECIPES[place.run.line].with_parameters(**place.run.parameters)
-    prepared = fit.prepare(artifact_store.read_candles(place.dataset), recipe)
-    trained = fit.fit(prepared, recipe, seed=place.run.seed, device="cpu")
+    assert release_coin.run is not None
+    recipe = RECIPES[release_coin.run.line].with_parameters(**release_coin.run.parameters)
+    prepared = fit.prepare(artifact_store.read_candles(release_coin.dataset), recipe)
+    trained = fit.fit(prepared, recipe, seed=release_coin.run.seed, device="cpu")
     written = writer.write_bundle(
         folder,
         trained,
-        coin=place.coin.symbol,
-        dataset_digest=place.dataset.digest,
+        coin=release_coin.coin.symbol,
+        dataset_digest=release_coin.dataset.digest,
         simulated=True,
-        code_version=place.run.code_version,
+        code_version=release_coin.run.code_version,
     )
     return written.digest

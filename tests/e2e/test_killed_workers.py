@@ -7,7 +7,7 @@ import pytest
 
 from audit import services as audit
 from deploy.models import Release
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.rules import ReleaseState
 from tests.e2e.killed_workers import (
     EPOCHS,
@@ -51,17 +51,17 @@ def run_trials(start_worker: StartWorker, folder: Path, *, trials: int) -> list[
 
 def assert_same_as_without_kill(release: Release, folder: Path) -> None:
     """Every coin was trained once and judged; its bundle has the same bytes as one of an uninterrupted training."""
-    for place in places_of(release):
-        assert place.run is not None
-        assert place.run.state == JobState.SUCCEEDED, place.run.failure
-        numbers = [epoch.number for epoch in place.run.epoch_rows.all()]
+    for release_coin in list_release_coins(release):
+        assert release_coin.run is not None
+        assert release_coin.run.state == JobState.SUCCEEDED, release_coin.run.failure
+        numbers = [epoch.number for epoch in release_coin.run.epoch_rows.all()]
         assert numbers == list(range(1, len(numbers) + 1))
         assert 1 <= len(numbers) <= EPOCHS
-        assert place.diagnosis is not None
+        assert release_coin.diagnosis is not None
         # No fallback is registered here, so skill cannot be measured. Everything else was.
-        errors = {result.gate for result in place.diagnosis.results.all() if result.verdict == "error"}
+        errors = {result.gate for result in release_coin.diagnosis.results.all() if result.verdict == "error"}
         assert errors <= {"skill"}
-    chosen = places_of(release)[release.pk % 3]
+    chosen = list_release_coins(release)[release.pk % 3]
     assert chosen.bundle is not None
     assert chosen.bundle.digest == digest_without_kill(chosen, folder / f"{release.pk}")
 

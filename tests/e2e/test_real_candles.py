@@ -13,7 +13,7 @@ from django.test import Client
 from audit.models import AuditEvent
 from deploy import services
 from deploy.models import Release
-from deploy.outcomes import places_of
+from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.reports.comparison import Answer
 from deploy.reports.stored import report
@@ -63,17 +63,17 @@ def rejected(committed: None) -> Release:
 def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason(
     rejected: Release, client: Client
 ) -> None:
-    places = places_of(rejected)
-    assert {place.dataset.rows for place in places} == {ROWS}
-    for place in places:
-        assert place.diagnosis is not None
-        verdicts = {result.gate: result.verdict for result in place.diagnosis.results.all()}
+    release_coins = list_release_coins(rejected)
+    assert {release_coin.dataset.rows for release_coin in release_coins} == {ROWS}
+    for release_coin in release_coins:
+        assert release_coin.diagnosis is not None
+        verdicts = {result.gate: result.verdict for result in release_coin.diagnosis.results.all()}
         assert verdicts["accuracy"] == "failed", verdicts
         assert all(
             verdicts[gate] == "passed" for gate in ("bundle", "scaler", "finite_weights", "single_sample")
         )
         assert (verdicts["confidence"], verdicts["logit_range"]) == ("passed", "passed")
-        figures = place.diagnosis.document["accuracy"]
+        figures = release_coin.diagnosis.document["accuracy"]
         assert figures["majority"] < figures["point"] < 0.42, "a little skill, and no more"
 
     assert rejected.state == ReleaseState.REJECTED

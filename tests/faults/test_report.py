@@ -4,7 +4,7 @@ import pytest
 
 from deploy.reports.comparison import Answer, Judged, Side, Word, compare
 from deploy.reports.failures import FAILURES
-from deploy.reports.plots import pictures
+from deploy.reports.plots import draw_charts
 from gates.policy import FULL_POLICY, evaluate, overall
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.workshop import Case, Workshop
@@ -41,7 +41,7 @@ def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, shop: 
 def test_pictures_of_exploded_and_sound_logits_share_a_logarithmic_axis(shop: Workshop) -> None:
     exploded = next(fault for fault in V6 if fault.gate == "logit_range")
     found = compare(side("v7_fixed", shop.good.case), side("v6_enhanced", exploded.plant(shop)))
-    drawn = pictures(found, found.coins[0])
+    drawn = draw_charts(found, found.coins[0])
     layouts = [drawn[f"{when}-logits"]["layout"]["xaxis"] for when in ("before", "after")]
     assert layouts[0]["range"] == layouts[1]["range"]
     assert "logarithmic" in layouts[1]["title"]["text"]

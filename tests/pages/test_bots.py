@@ -65,8 +65,8 @@ def test_bots_with_problems_come_first_with_the_reason(examples: ExampleData, si
     assert "Stale since 2 hours ago" in page
     assert "Last error: revision 3 is in use but not kept" in page
     assert re.search(r"paper new following – no model none", page)
-    assert {trouble.name for trouble in detect.troubles()} >= {"mixture", "silent"}
-    assert "What a bot runs is not what its revision's release holds" in shown(signed_in, "/")
+    assert {alarm.name for alarm in detect.list_alarms()} >= {"mixture", "silent"}
+    assert "A bot runs something else than the release of its revision" in shown(signed_in, "/")
 
 
 def test_text_from_a_bot_is_escaped(examples: ExampleData, signed_in: SignedIn) -> None:

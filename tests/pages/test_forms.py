@@ -177,9 +177,9 @@ class TestDeciding:
         assert says in page and "An approval evaluates the stored" in page
         assert "<li>BTC accuracy failed: " in page
         assert says in text(signed_in("victor").get("/"))
-        answer = signed_in("victor").get(f"/api/v1/releases/{examples.awaiting.pk}/").json()["today"]
+        answer = signed_in("victor").get(f"/api/v1/releases/{examples.awaiting.pk}/").json()["policy_preview"]
         assert (answer["policy"], answer["passes"]) == (proposed.number, False)
-        assert answer["against"][0].startswith("BTC accuracy failed: ")
+        assert answer["problems"][0].startswith("BTC accuracy failed: ")
 
     def test_the_form_contains_the_revision_of_the_page(
         self, examples: ExampleData, signed_in: SignedIn

@@ -14,7 +14,7 @@ class Command(GateCommand):
         document: dict[str, Any] = json.loads(snapshot.current().body)
         document["alarms"] = [
             {"name": t.name, "severity": t.severity, "sentence": t.sentence, "remedy": t.remedy}
-            for t in detect.troubles()
+            for t in detect.list_alarms()
         ]
         return document
 
@@ -26,7 +26,7 @@ class Command(GateCommand):
             else "nothing: bots answer neutral"
         )
         lines = [
-            f"revision {answer['revision']}: {what}, {move.deed} by {answer['moved_by']} at {answer['moved_at']}",
+            f"revision {answer['revision']}: {what}, {move.action_label} by {answer['moved_by']} at {answer['moved_at']}",
             f"because: {answer['reason']}",
         ]
         lines += [f"{coin}: {model['bundle']}" for coin, model in answer["models"].items()]

@@ -29,8 +29,8 @@ class Command(BaseCommand):
 
     def _say_alarms(self) -> None:
         """Running on, it logs each alarm once, when it begins and when it ends."""
-        for trouble in detect.troubles():
-            self.stdout.write(f"ALARM: {trouble.sentence} {trouble.remedy}")
+        for alarm in detect.list_alarms():
+            self.stdout.write(f"ALARM: {alarm.sentence} {alarm.remedy}")
 
     def _look(self) -> None:
         close_old_connections()

@@ -83,7 +83,7 @@ class Command(ActingCommand):
             if line != last:
                 self.stderr.write(line)
                 last = line
-            is_measured = all(place.diagnosis_id for place in release.coins.all())
+            is_measured = all(release_coin.diagnosis_id for release_coin in release.coins.all())
             if release.state != ReleaseState.BUILDING or (
                 release.purpose == Purpose.INHERITED and is_measured
             ):
