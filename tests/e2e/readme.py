@@ -17,22 +17,22 @@ PAGES = ("README.md", "docs/getting-started.md")
 """In the order in which they are read."""
 
 
-def commands() -> list[str]:
+def list_commands() -> list[str]:
     """Every line of the shell blocks of these pages, in order."""
     text = "".join((REPOSITORY / page).read_text() for page in PAGES)
     return [line for block in BLOCK.findall(text) for line in block.splitlines() if line.strip()]
 
 
-def bot() -> str:
+def extract_bot() -> str:
     """The README's own bot."""
-    found = PYTHON.search((REPOSITORY / "README.md").read_text())
-    assert found is not None
-    return found[1]
+    match = PYTHON.search((REPOSITORY / "README.md").read_text())
+    assert match is not None
+    return match[1]
 
 
 @dataclass
 class Reader:
-    """Somebody who types what the README says, with the address, the folder, token and key that their demo printed."""
+    """Runs the commands of the README against a demo, with its address, state folder, token and key."""
 
     url: str
     state: Path
@@ -41,17 +41,17 @@ class Reader:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Candles of their own, which move as a market does: the demo's do not, and are refused as real ones."""
-        self._own_candles = self.state / "candles" / "own.csv"
-        market_candles.generate(2500).write_csv(self._own_candles)
+        """Candles with the statistics of a market: those of the demo would fail the candle checks."""
+        self._candles = self.state / "candles" / "own.csv"
+        market_candles.generate(2500).write_csv(self._candles)
 
-    def types(self, line: str) -> subprocess.CompletedProcess[str]:
+    def run_line(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run one line; `export` stays for the lines after it, as in a shell."""
-        return self._run(shlex.split(self._own(line)))
+        return self._run(shlex.split(self._localize(line)))
 
-    def runs(self, program: str) -> subprocess.CompletedProcess[str]:
+    def run_program(self, program: str) -> subprocess.CompletedProcess[str]:
         """A program from the README, in the environment that its commands left."""
-        return self._run([sys.executable, "-c", self._own(program)])
+        return self._run([sys.executable, "-c", self._localize(program)])
 
     def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         if words[0] == "export":
@@ -63,13 +63,13 @@ class Reader:
             words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=240
         )
 
-    def _own(self, line: str) -> str:
-        """The line with this reader's address, token, folders and Python in the places of the README's."""
+    def _localize(self, line: str) -> str:
+        """The line with the address, token, folders and Python of this demo instead of those in the README."""
         for shown, mine in {
             "http://127.0.0.1:8000": self.url,
             "crp_bot_…": self.token,
             "4f2c…": self.public_key,
-            "my/BTC.csv.gz": str(self._own_candles),
+            "my/BTC.csv.gz": str(self._candles),
             "var/state": str(self.state),
             "var/models": str(self.state / "models"),
             ".venv/bin/python": sys.executable,

@@ -1,4 +1,4 @@
-"""The whole story as people live it: real Chromium, real web process, real training and measuring."""
+"""A release from launch to approval in Chromium, with a real web process, training and measurement."""
 
 import re
 import sys
@@ -16,9 +16,9 @@ from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 from tests.processes import StartWorker, start, wait_until
 from training import services as training
 
-# A market on which every coin passes every gate, each by more than a point.
+# A simulated market on which every coin passes every gate by more than a point.
 BARS, DRIFT, SEED = 14_000, 1.7, 10
-# Slow enough to be watched, on a fast machine too.
+# Slow enough that progress is seen on a fast machine.
 SETTINGS = {"Epochs": "24", "Batch size": "16", "Seed": "0"}
 TRAINED_MS = 240_000
 pytestmark = BROWSER_MARKS
@@ -26,7 +26,7 @@ pytestmark = BROWSER_MARKS
 
 @pytest.fixture
 def training_service_url(service_url: str, start_worker: StartWorker, tmp_path: Path) -> Iterator[str]:
-    """The same with candles to train on, a worker and reconcile."""
+    """The same service with datasets, a worker and reconcile."""
     for coin in scenarios.coins():
         training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
     start_worker("training,gates", name="worker")
@@ -48,7 +48,7 @@ def _register_trained_fallback() -> None:
     deploy.register_fallback(release, actor=scenarios.APPROVER, reason="trained on these very candles")
 
 
-def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(service_url: str) -> None:
+def test_an_open_page_refreshes_and_keeps_the_input(service_url: str) -> None:
     with chromium() as browser:
         page = open_signed_in(browser, service_url, "anna")
         page.locator("summary", has_text="Pin the fallback").click()
@@ -68,24 +68,24 @@ def test_a_page_left_open_stays_true_and_keeps_what_is_being_typed(service_url: 
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=20_000)
 
 
-def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(training_service_url: str) -> None:
+def test_a_release_is_launched_followed_and_approved(training_service_url: str) -> None:
     service_url = training_service_url
     with chromium() as browser:
-        onlooker = open_signed_in(browser, service_url, "victor")
-        expect(onlooker.locator("section", has_text="Live now").first).to_contain_text("v6_enhanced")
+        viewer = open_signed_in(browser, service_url, "victor")
+        expect(viewer.locator("section", has_text="Live now").first).to_contain_text("v6_enhanced")
 
         operator = open_signed_in(browser, service_url, "olivia")
         release = _launch(operator)
-        _watch_epochs_come_in(operator, release)
-        _watch_a_run_learn(operator)
+        _expect_epochs(operator, release)
+        _expect_learning_curves(operator)
         operator.goto(release)
         expect(operator.get_by_text("48 of 48 gates passed")).to_be_visible(timeout=TRAINED_MS)
         expect(operator.get_by_role("button", name="Approve release")).to_have_count(0)
 
         _approve(open_signed_in(browser, service_url, "anna"))
 
-        # Nobody reloaded the onlooker's page: the board looked by itself.
-        live = onlooker.locator("section", has_text="Live now").first
+        # The board of the viewer refreshed itself.
+        live = viewer.locator("section", has_text="Live now").first
         expect(live).to_contain_text("v7_fixed", timeout=20_000)
         expect(live).to_contain_text("anna, from v6_enhanced")
         expect(live).to_contain_text("every gate passed, I looked at the charts")
@@ -95,7 +95,7 @@ def test_a_release_is_launched_watched_and_approved_and_the_pointer_moves(traini
 
 
 def _launch(page: Page) -> str:
-    """Fill in the form and launch; the service_url of the release."""
+    """Fill in the form and launch; the address of the release."""
     page.get_by_role("link", name="Releases").click()
     page.get_by_role("link", name="Launch a release").click()
     estimate = page.locator("#estimate")
@@ -110,8 +110,8 @@ def _launch(page: Page) -> str:
     return page.url
 
 
-def _watch_epochs_come_in(page: Page, release: str) -> None:
-    """The bar of the first coin moves on while the page stays the same page."""
+def _expect_epochs(page: Page, release: str) -> None:
+    """The bar of the first coin moves without a reload of the page."""
     page.evaluate("window.isTheSamePage = true")
     bar = page.get_by_role("progressbar", name="BTC: epochs done")
     expect(bar).to_be_visible(timeout=TRAINED_MS)
@@ -123,8 +123,8 @@ def _watch_epochs_come_in(page: Page, release: str) -> None:
     assert page.evaluate("window.isTheSamePage") is True
 
 
-def _watch_a_run_learn(page: Page) -> None:
-    """The curves of a run are drawn, and its log speaks."""
+def _expect_learning_curves(page: Page) -> None:
+    """The learning curves of a run are drawn, and its log has lines."""
     page.get_by_role("link", name=re.compile(r"^run \d+$")).first.click()
     page.wait_for_url(re.compile(r"/runs/\d+/$"))
     expect(page.locator("[data-chart=loss] .scatterlayer .trace").first).to_be_attached(timeout=TRAINED_MS)

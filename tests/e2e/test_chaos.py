@@ -21,7 +21,7 @@ from tests.e2e.journal import Began, Decided, Hashed, Journal, hash_all
 from tests.processes import REPOSITORY, environment
 
 MOMENTS_S = 2.0
-"""From a flip until it is written down, on a busy machine: a flip waits for no disk, so that no disk can hold it up."""
+"""From the switch of a bot to its record on disk, on a busy machine. The switch itself waits for no disk."""
 ABOUT = """\
 # Two hundred pointer moves with killed processes
 
@@ -46,7 +46,7 @@ TARGETS = ("web", "redis", "training", "reconcile", "desk0")
 def folder(
     committed: None, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """Where this run's processes work, with a Redis of their own: to kill it takes nobody else's away."""
+    """The state folder of these processes, with a Redis of their own, so that killing it affects no other test."""
     with tempfile.TemporaryDirectory(prefix="crpbot-", dir="/tmp") as short:  # sockets have short names
         settings.REDIS_URL = f"unix://{short}/r.sock"
         for name, value in environment(CRPBOT_REDIS_URL=settings.REDIS_URL).items():
@@ -56,11 +56,11 @@ def folder(
 
 
 @pytest.mark.processes
-def test_no_bot_is_ever_on_a_mixture_whatever_is_killed(folder: Path) -> None:
+def test_no_bot_runs_a_mixture_whatever_is_killed(folder: Path) -> None:
     with running_service(folder, sets=2, webs=1, bots=1, seed=1, is_small=True) as chaos:
         chaos.run(10, TARGETS, kills=len(TARGETS), work_every=10)
-        chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
-    assert_no_bot_was_wrong(chaos)
+        chaos.wait_until_bots_are_on(assert_moves_are_recorded(chaos))
+    assert_no_bot_ran_a_mixture(chaos)
 
 
 @pytest.mark.soak
@@ -69,19 +69,19 @@ def test_two_hundred_moves_with_killed_processes(folder: Path) -> None:
     with running_service(folder, sets=4, webs=2, bots=2, seed=20261122) as chaos:
         chaos.run(200, [*TARGETS, "web2", "gates", "desk1"], kills=100, work_every=20)
         chaos.wait_until_all_is_settled()
-        chaos.wait_until_bots_are_on(assert_moves_stand(chaos))
-    assert_no_bot_was_wrong(chaos)
+        chaos.wait_until_bots_are_on(assert_moves_are_recorded(chaos))
+    assert_no_bot_ran_a_mixture(chaos)
     (REPOSITORY / "docs" / "chaos.md").write_text(format_report(chaos))
 
 
-def assert_moves_stand(chaos: Chaos) -> int:
-    """What was answered stands, what was not was done once; every move is of what had passed. The last revision."""
+def assert_moves_are_recorded(chaos: Chaos) -> int:
+    """Every move is recorded exactly once and named a release that had passed. Returns the last revision."""
     moves = {move.revision: move for move in PointerMove.objects.all()}
     assert sorted(moves) == list(range(1, len(moves) + 1))
     made = Counter(move.reason for move in moves.values())
-    for asked in chaos.users.moves:
-        assert made[asked.reason] == 1, f"{asked} was made {made[asked.reason]} times"
-        assert asked.revision is None or moves[asked.revision].reason == asked.reason
+    for move in chaos.users.moves:
+        assert made[move.reason] == 1, f"{move} was made {made[move.reason]} times"
+        assert move.revision is None or moves[move.revision].reason == move.reason
     Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
     assert audit.verify() == []
     assert not Bot.objects.exclude(differs="").exists(), "by the heartbeats of the bots"
@@ -89,8 +89,8 @@ def assert_moves_stand(chaos: Chaos) -> int:
     return max(moves)
 
 
-def assert_no_bot_was_wrong(chaos: Chaos) -> None:
-    releases = bundles_by_revision()
+def assert_no_bot_ran_a_mixture(chaos: Chaos) -> None:
+    releases = load_bundles_by_revision()
     for journal, cache in zip(chaos.journals, chaos.caches, strict=True):
         decisions = journal.decisions()
         mixed = [d for d in decisions if d.bundle and d.bundle != releases[d.revision or 0].get(d.coin)]
@@ -98,7 +98,7 @@ def assert_no_bot_was_wrong(chaos: Chaos) -> None:
         for life in journal.lives():
             revisions = [d.revision for d in life if d.revision is not None]
             assert revisions == sorted(revisions), "a revision never goes back"
-        for before, after in gone_back(journal):
+        for before, after in find_restarts_below(journal):
             on_it = before[-1].at - next(d.at for d in before if d.revision == before[-1].revision)
             assert on_it < MOMENTS_S, (
                 f"it was on revision {before[-1].revision} for {on_it:.1f} s, and forgot it for {after}"
@@ -113,14 +113,14 @@ def assert_no_bot_was_wrong(chaos: Chaos) -> None:
         assert files and wrong == []
 
 
-def gone_back(journal: Journal) -> list[tuple[list[Decided], Decided]]:
-    """Where a bot that was killed began again below the revision it had come to: with the set that it last wrote down."""
+def find_restarts_below(journal: Journal) -> list[tuple[list[Decided], Decided]]:
+    """Restarts of a killed bot at a lower revision than before: with the release it had recorded last."""
     lives = journal.lives()
     return [(old, new[0]) for old, new in pairwise(lives) if (new[0].revision or 0) < (old[-1].revision or 0)]
 
 
-def bundles_by_revision() -> dict[int, Mapping[str, str]]:
-    """As the audit says what each move named."""
+def load_bundles_by_revision() -> dict[int, Mapping[str, str]]:
+    """The bundles of each move, from the audit log."""
     found = {}
     for event in AuditEvent.objects.filter(kind__in=MOVES):
         detail = json.loads(event.body)["detail"]
@@ -128,7 +128,7 @@ def bundles_by_revision() -> dict[int, Mapping[str, str]]:
     return found
 
 
-def flips(chaos: Chaos) -> list[float]:
+def measure_delays(chaos: Chaos) -> list[float]:
     """Seconds from each move to the first decision on it, for every bot that came to decide on it."""
     moved_at = {move.revision: move.moved_at.timestamp() for move in PointerMove.objects.all()}
     found = []
@@ -142,7 +142,7 @@ def flips(chaos: Chaos) -> list[float]:
 
 
 def format_report(chaos: Chaos) -> str:
-    """The figures of the long run as a page of the documentation."""
+    """The results of the long run as a page of the documentation."""
     moves = chaos.users.moves
     lost, refused = sum(m.lost for m in moves), sum(m.refused for m in moves)
     return "\n".join(
@@ -161,17 +161,17 @@ def format_report(chaos: Chaos) -> str:
                     "stale",
                     "revisions",
                     "files hashed",
-                    "began below",
+                    "restarted lower",
                 ),
-                [_of_bot(journal) for journal in chaos.journals],
+                [_format_bot(journal) for journal in chaos.journals],
             ),
-            _flips_told(flips(chaos)),
+            _format_delays(measure_delays(chaos)),
             "",
         ]
     )
 
 
-def _of_bot(journal: Journal) -> tuple[object, ...]:
+def _format_bot(journal: Journal) -> tuple[object, ...]:
     decisions = journal.decisions()
     hashed = sum(row.files for row in journal.read() if isinstance(row, Hashed))
     return (
@@ -182,11 +182,11 @@ def _of_bot(journal: Journal) -> tuple[object, ...]:
         f"{sum(d.is_stale for d in decisions):,}",
         len({d.revision for d in decisions if d.revision is not None}),
         f"{hashed:,}",
-        len(gone_back(journal)),
+        len(find_restarts_below(journal)),
     )
 
 
-def _flips_told(seconds: list[float]) -> str:
+def _format_delays(seconds: list[float]) -> str:
     cuts = quantiles(seconds, n=100)
     return (
         f"From a move to the first decision on it, kills and restarts included: half within {cuts[49]:.2f} s, 90 % within"

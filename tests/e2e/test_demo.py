@@ -22,12 +22,12 @@ from training.jobs.worker_registry import die_with_parent
 
 pytestmark = pytest.mark.processes
 
-# A market so plain that a few epochs see through it, each coin by more than a point beyond what its gates ask.
+# A simulated market that a few epochs learn: every coin passes its gates by more than a point.
 SMALL = ("--drift", "1.6", "--bars", "20000", "--epochs", "6")
 
 
 class Demo:
-    """One demo on a state folder and a port of its own."""
+    """One demo with its own state folder and port."""
 
     def __init__(self, folder: Path) -> None:
         self.state, self.out, self.port = folder / "state", folder / "out", free_port()
@@ -62,7 +62,7 @@ class Demo:
                 preexec_fn=die_with_parent,
             )
 
-    def ask(self, *options: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end, where that is near."""
         return subprocess.run(
             self.command(*options),
@@ -87,12 +87,12 @@ class Demo:
         return self.out.read_text()
 
     def wait_for(self, text: str, seconds: float) -> None:
-        def has_come() -> bool:
+        def has_appeared() -> bool:
             assert self.popen is not None
             assert self.popen.poll() is None or text in self.output, f"it ended:\n{self.output}"
             return text in self.output
 
-        wait_until(has_come, what=f"{text!r} in the demo's output", seconds=seconds)
+        wait_until(has_appeared, what=f"{text!r} in the demo's output", seconds=seconds)
 
     def end(self, signum: signal.Signals) -> int:
         assert self.popen is not None
@@ -119,19 +119,19 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     demo.clear()
 
 
-def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
+def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     demo.start(*SMALL)
     demo.wait_for("until Ctrl-C", seconds=300)
-    told = demo.output
-    assert "v5 did not pass logit_range, and is the fallback all the same" in told
-    assert "pointer: v6_enhanced, revision 1, inherited by approver" in told
-    assert re.search(r"confidence +✗ (100|99)\.\d % of", told), "the diagnosis of what the bot runs today"
-    assert "pointer: v7_fixed, revision 2, swap by approver" in told
-    assert re.search(r"The bots are on v7_fixed, revision 2, after \d+:\d\d minutes", told)
-    assert re.search(r"\d+ events, each bound to the one before: sound", told)
+    output = demo.output
+    assert "v5 did not pass logit_range, and is the fallback all the same" in output
+    assert "pointer: v6_enhanced, revision 1, inherited by approver" in output
+    assert re.search(r"confidence +✗ (100|99)\.\d % of", output), "the diagnosis of what the bot runs today"
+    assert "pointer: v7_fixed, revision 2, swap by approver" in output
+    assert re.search(r"The bots are on v7_fixed, revision 2, after \d+:\d\d minutes", output)
+    assert re.search(r"\d+ events, each bound to the one before: sound", output)
 
-    token = re.search(r"CRPBOT_TOKEN=(\S+)", told)
-    public_key = re.search(r"CRPBOT_PUBLIC_KEY=(\S+)", told)
+    token = re.search(r"CRPBOT_TOKEN=(\S+)", output)
+    public_key = re.search(r"CRPBOT_PUBLIC_KEY=(\S+)", output)
     assert token is not None
     assert public_key is not None
     candles = ("--coin", "BTC", "--candles", str(demo.state / "candles" / "BTC.csv"))
@@ -145,11 +145,11 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["revision"] == 2
     assert re.match(
-        r"BTC (down|neutral|up) 0\.\d\d  release \d+", decision_of_the_example(demo, candles[-1], where)
+        r"BTC (down|neutral|up) 0\.\d\d  release \d+", first_decision_of_example_bot(demo, candles[-1], where)
     )
     assert demo.manage("manage.py", "verify_audit").returncode == 0
 
-    assert_the_readme_holds(demo, token[1], public_key[1])
+    assert_readme_commands_work(demo, token[1], public_key[1])
     assert all("v7_fixed" in page(demo, name, "/") for name in ("operator", "approver", "viewer"))
     assert page(demo, "viewer", "/api/docs/")
     assert "pointer.swap" in page(demo, "admin", "/admin/audit/auditevent/")
@@ -159,16 +159,16 @@ def test_it_ends_on_v7_and_serves_what_it_printed(demo: Demo) -> None:
     demo.wait_for("web had ended and was started again", seconds=30)
     wait_until(lambda: answers(f"{demo.url}/healthz"), what="the page after the web process was killed")
 
-    assert "is taken by another program" in demo.ask().stderr
+    assert "is taken by another program" in demo.run().stderr
     demo.port = free_port()
-    assert f"A demo runs on {demo.state} already (process " in demo.ask().stderr
+    assert f"A demo runs on {demo.state} already (process " in demo.run().stderr
 
     assert demo.end(signal.SIGINT) == 0
     assert demo.processes() == []
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
-def test_ended_at_any_time_it_leaves_no_process(demo: Demo, signum: signal.Signals) -> None:
+def test_a_demo_that_is_ended_leaves_no_process(demo: Demo, signum: signal.Signals) -> None:
     demo.start(*SMALL)
     demo.wait_for("2. ", seconds=90)
     assert len(demo.processes()) > 5
@@ -176,7 +176,7 @@ def test_ended_at_any_time_it_leaves_no_process(demo: Demo, signum: signal.Signa
     wait_until(lambda: not demo.processes(), what="its processes to end")
 
 
-def test_the_state_of_an_earlier_one_is_moved_aside(demo: Demo) -> None:
+def test_the_state_of_an_earlier_demo_is_moved_aside(demo: Demo) -> None:
     demo.state.mkdir()
     (demo.state / "of the first").touch()
     demo.start(*SMALL)
@@ -189,39 +189,39 @@ def test_the_state_of_an_earlier_one_is_moved_aside(demo: Demo) -> None:
     assert demo.processes() == []
 
 
-def test_a_taken_port_is_said_so_with_what_to_do(demo: Demo) -> None:
+def test_a_taken_port_is_an_error_with_a_remedy(demo: Demo) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", demo.port))
         taken.listen()
-        asked = demo.ask()
-    assert asked.returncode == 1
-    assert f"Port {demo.port} of 127.0.0.1 is taken by another program." in asked.stderr
-    assert f"make demo PORT={demo.port + 1}" in asked.stderr
+        result = demo.run()
+    assert result.returncode == 1
+    assert f"Port {demo.port} of 127.0.0.1 is taken by another program." in result.stderr
+    assert f"make demo PORT={demo.port + 1}" in result.stderr
     assert not demo.state.exists(), "nothing is moved or made before it can start"
 
 
-def test_a_folder_without_candles_is_said_so(demo: Demo, tmp_path: Path) -> None:
+def test_a_folder_without_candles_is_an_error(demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "BTC.csv.gz").touch()
-    asked = demo.ask("--candles", str(tmp_path))
-    assert asked.returncode == 1
-    assert "has no candles for ETH, SOL" in asked.stderr
+    result = demo.run("--candles", str(tmp_path))
+    assert result.returncode == 1
+    assert "has no candles for ETH, SOL" in result.stderr
     assert not demo.state.exists()
 
 
-def test_candles_that_cannot_be_read_are_said_so_with_the_row(demo: Demo, tmp_path: Path) -> None:
+def test_unreadable_candles_are_an_error_with_the_row(demo: Demo, tmp_path: Path) -> None:
     for coin in ("BTC", "ETH", "SOL"):
         (tmp_path / f"{coin}.csv").write_text(
             "timestamp,open,high,low,close,volume\n2021-01-01,1,1,1,one,1\n"
         )
-    asked = demo.ask("--candles", str(tmp_path))
-    assert asked.returncode == 1
-    assert "BTC.csv" in asked.stderr
-    assert "row 1: close is 'one', not a number" in asked.stderr
+    result = demo.run("--candles", str(tmp_path))
+    assert result.returncode == 1
+    assert "BTC.csv" in result.stderr
+    assert "row 1: close is 'one', not a number" in result.stderr
     assert not demo.state.exists()
 
 
-def decision_of_the_example(demo: Demo, file: str, where: dict[str, str]) -> str:
-    """What docs/example_bot.py first decides with a model."""
+def first_decision_of_example_bot(demo: Demo, file: str, where: dict[str, str]) -> str:
+    """The first decision of docs/example_bot.py with a model."""
     environment = {**demo.environment, **where, "BOT_EVERY_S": "0.2"}
     command = [sys.executable, "-m", "docs.example_bot", file]
     with subprocess.Popen(
@@ -235,25 +235,25 @@ def decision_of_the_example(demo: Demo, file: str, where: dict[str, str]) -> str
             example.kill()
 
 
-def assert_the_readme_holds(demo: Demo, token: str, public_key: str) -> None:
+def assert_readme_commands_work(demo: Demo, token: str, public_key: str) -> None:
     """Every command of the README, typed in its order beside the running demo. `make` itself is what runs all this."""
     reader = Reader(demo.url, demo.state, token, public_key)
-    for line in readme.commands():
+    for line in readme.list_commands():
         if line.startswith("make "):
             continue
-        typed = reader.types(line)
-        said = typed.stdout + typed.stderr
+        typed = reader.run_line(line)
+        output = typed.stdout + typed.stderr
         if "fetch_candles" in line:  # no exchange is within reach of a test: it says so, and what to do
-            assert (typed.returncode, "Traceback" in said) == (1, False), f"{line}\n{said}"
-            assert "binance" in said
+            assert (typed.returncode, "Traceback" in output) == (1, False), f"{line}\n{output}"
+            assert "binance" in output
         else:
-            assert typed.returncode == 0, f"{line}\n{said}"
-    asked = reader.runs(readme.bot())
-    assert asked.stdout.strip() in ("down", "neutral", "up"), asked.stderr
+            assert typed.returncode == 0, f"{line}\n{output}"
+    result = reader.run_program(readme.extract_bot())
+    assert result.stdout.strip() in ("down", "neutral", "up"), result.stderr
 
 
 def page(demo: Demo, name: str, path: str) -> str:
-    """What this person sees there, signed in with the password that was printed."""
+    """The page as this person sees it, signed in with the printed password."""
     password = re.search(rf"^ +{name} +(\S+)$", demo.output, re.MULTILINE)
     assert password is not None
     with httpx.Client(base_url=demo.url, follow_redirects=True, headers={"Referer": demo.url}) as browser:

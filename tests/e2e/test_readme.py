@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 SHOWN = (REPOSITORY / "README.md").read_text()
 
 
-@pytest.mark.parametrize("line", readme.commands())
+@pytest.mark.parametrize("line", readme.list_commands())
 def test_a_command_is_one_that_a_test_runs(line: str) -> None:
     targets = re.findall(r"^(\w+):.*##", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     if line.startswith("make "):

@@ -1,4 +1,4 @@
-"""What the service says of a model trained on five years of real hourly candles: that it is honest, and not good enough."""
+"""A model trained on five years of real hourly candles: sound, but rejected for its accuracy."""
 
 import html
 import json
@@ -39,14 +39,14 @@ pytestmark = [
 
 @pytest.fixture
 def rejected(committed: None) -> Release:
-    """V7 trained and measured on all three coins, by what the workers run, in this process."""
+    """V7 trained and measured on all three coins with the functions of the workers, in this process."""
     scenarios.service_in_use()
     for coin in scenarios.coins():
         path = Path(str(FOLDER)) / f"{coin}.csv.gz"
         training.import_candles(
             coin, path.read_bytes(), name=path.name, source=Source.UPLOAD, actor=scenarios.LAUNCHER
         )
-    # A short training: the verdict does not hang on the last tenth of a percent.
+    # A short training: the verdict does not depend on the last tenth of a percent.
     release = services.launch(
         "v7_fixed", actor=scenarios.LAUNCHER, parameters={"epochs": 8, "batch_size": 128}
     )
@@ -60,7 +60,7 @@ def rejected(committed: None) -> Release:
     return Release.objects.select_related("status").get(pk=release.pk)
 
 
-def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason(
+def test_v7_on_real_candles_fails_accuracy_with_one_reason_everywhere(
     rejected: Release, client: Client
 ) -> None:
     release_coins = list_release_coins(rejected)
@@ -84,12 +84,12 @@ def test_v7_on_real_candles_fails_accuracy_and_every_place_gives_the_same_reason
     for coin in scenarios.COINS:
         assert f"{coin} accuracy failed: " in reason
     assert "required lower bound over 65 %" in reason
-    assert_everywhere(reason, client)
-    assert_the_report_says_what_skill_there_is(rejected)
+    assert_same_reason(reason, client)
+    assert_report_shows_skill(rejected)
 
 
-def assert_the_report_says_what_skill_there_is(rejected: Release) -> None:
-    """Honestly, with intervals, and why it is not enough; and that V6's failures are no longer what it lacks."""
+def assert_report_shows_skill(rejected: Release) -> None:
+    """With intervals, and why it is not enough; the failures of V6 are fixed."""
     found = report(rejected)
     assert found.before is not None and found.before.line == "v6_enhanced"
     answers = {answer.failure.name: answer.answer for answer in found.failures}
@@ -103,8 +103,8 @@ def assert_the_report_says_what_skill_there_is(rejected: Release) -> None:
     assert "accuracy for BTC, ETH and SOL" in found.standing
 
 
-def assert_everywhere(reason: str, client: Client) -> None:
-    """Board, API, audit and command give this reason, to the letter."""
+def assert_same_reason(reason: str, client: Client) -> None:
+    """Board, API, audit and command show exactly this reason."""
     out = StringIO()
     call_command("active", stdout=out)
     assert reason in out.getvalue()

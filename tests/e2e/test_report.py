@@ -1,4 +1,4 @@
-"""The report in a real browser: drawn on its page, and drawn again from the saved file with no network at all."""
+"""The report in Chromium: its page, and the saved file without a network; a policy proposed and adopted."""
 
 import re
 from pathlib import Path
@@ -21,24 +21,24 @@ def report_url(service_url: str) -> str:
     return service_url
 
 
-def test_the_report_is_drawn_and_its_file_is_drawn_without_a_network(report_url: str, tmp_path: Path) -> None:
+def test_the_report_and_its_saved_file_draw_charts(report_url: str, tmp_path: Path) -> None:
     with chromium() as browser:
         page = open_signed_in(browser, report_url, "anna")
         page.get_by_role("link", name="Report", exact=True).click()
-        _shows_the_report(page)
+        _expect_report(page)
         with page.expect_download() as download:
             page.get_by_role("link", name="Save as one file").click()
         saved = tmp_path / "report.html"
         download.value.save_as(saved)
 
         alone = browser.new_context(offline=True).new_page()
-        asked: list[str] = []
-        alone.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        alone.on("request", lambda request: requested.append(request.url))
         alone.on("pageerror", lambda error: pytest.fail(f"in the saved file: {error}"))
         alone.on("console", _fail_on_error)
         alone.goto(saved.as_uri())
-        _shows_the_report(alone)
-        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        _expect_report(alone)
+        assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
 
 
 def _fail_on_error(message: ConsoleMessage) -> None:
@@ -46,7 +46,7 @@ def _fail_on_error(message: ConsoleMessage) -> None:
         pytest.fail(f"in the saved file: {message.text}")
 
 
-def _shows_the_report(page: Page) -> None:
+def _expect_report(page: Page) -> None:
     expect(page.get_by_text("Of the five V6 failures four are fixed (1, 2, 3 and 4)")).to_be_visible()
     expect(page.get_by_role("row", name=re.compile("Logit explosion"))).to_contain_text("−12,527 … +9,301")
     page.locator("summary", has_text="BTC: charts").scroll_into_view_if_needed()
@@ -60,7 +60,7 @@ def _shows_the_report(page: Page) -> None:
     expect(page.get_by_role("rowheader", name=re.compile("^finite weights"))).to_be_visible()
 
 
-def test_a_policy_is_proposed_by_one_approver_and_adopted_by_another(report_url: str) -> None:
+def test_one_approver_proposes_a_policy_and_another_adopts_it(report_url: str) -> None:
     with chromium() as browser:
         anna = open_signed_in(browser, report_url, "anna")
         anna.get_by_role("link", name="Policies").click()
