@@ -12,7 +12,7 @@ from mlcore.fitting.recipes import RECIPES
 from mlcore.verdict import Verdict
 from training.forms import parameter_field
 from training.models import Coin, Dataset
-from training.services.runs import GREATEST_SEED
+from training.services.runs import MAX_SEED
 
 PURPOSES = {
     Purpose.CANDIDATE: "Candidate: goes live after approval",
@@ -49,7 +49,7 @@ class DatasetField(forms.ModelChoiceField):
     """One coin's datasets, the newest first; one that did not pass its checks says so, and comes after all others."""
 
     def __init__(self, coin: Coin) -> None:
-        rows = Dataset.objects.filter(coin=coin).standing().soundest_first()
+        rows = Dataset.objects.filter(coin=coin).not_withdrawn().passed_first()
         empty = "Newest that passed its checks" if rows else "No dataset yet"
         super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
 
@@ -68,7 +68,7 @@ class LaunchForm(forms.Form):
     )
     seed = forms.IntegerField(
         min_value=0,
-        max_value=GREATEST_SEED,
+        max_value=MAX_SEED,
         initial=1,
         help_text="The same seed, dataset and device give the same weights.",
     )

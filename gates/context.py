@@ -39,7 +39,7 @@ def _candles(dataset: Dataset) -> dict[str, Any]:
         "digest": dataset.digest,
         # What was withdrawn once passed; it says nothing for a model any more.
         "verdict": Verdict.FAILED if dataset.is_withdrawn else dataset.verdict,
-        "sentence": training.verdict_sentence(dataset),
+        "sentence": training.format_verdict(dataset),
         "simulated": dataset.is_simulated,
     }
 

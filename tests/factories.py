@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import polars as pl
+
 from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Actor, Role, Scope
 from training import artifact_store
 from training import services as training
-from training.models import Budget, Bundle, Dataset, TrainingRun
+from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 
 PASSWORD = "correct horse battery staple"
 
@@ -40,6 +42,17 @@ def candle_csv(rows: int = 3, **changes: str) -> bytes:
         row |= {"close": "105", "volume": "7", **(changes if hour == 1 else {})}
         lines.append(",".join(row.values()))
     return ("\n".join(lines) + "\n").encode()
+
+
+def to_csv(frame: pl.DataFrame) -> bytes:
+    return frame.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv().encode()
+
+
+def import_candles(coin: Coin, frame: pl.DataFrame, *, simulated: bool = False) -> Dataset:
+    stored = training.import_candles(
+        coin, to_csv(frame), name="candles.csv", actor=OPERATOR, simulated=simulated
+    )
+    return stored.dataset
 
 
 def market(symbol: str = "BTC", *, bars: int = 1600, seed: int = 0) -> Dataset:

@@ -249,7 +249,7 @@ def dataset(
             "interval_seconds": 3600,
             "size": 480_000,
             "verdict": verdict,
-            "judgement": "{}",
+            "check_results": "{}",
             "added_by": "olivia",
         },
     )

@@ -16,13 +16,9 @@ GUARDS = [
         " AND e.kind = CASE WHEN NEW.is_required THEN 'coin.required' ELSE 'coin.released' END)",
     ),
     *triggers.append_only("training_epoch"),
-    *triggers.frozen("training_dataset", "coin_id", "digest", "is_simulated", "rows", "first_at", "last_at"),
-    Guard(
-        "training_dataset_judged_once",
+    *triggers.frozen(
         "training_dataset",
-        "UPDATE",
-        "what was said of a dataset never changes",
-        "OLD.verdict <> '' AND (NEW.verdict <> OLD.verdict OR NEW.judgement <> OLD.judgement)",
+        *("coin_id", "digest", "is_simulated", "rows", "first_at", "last_at", "verdict", "check_results"),
     ),
     Guard(
         "training_dataset_withdrawn_once_by_a_decision",

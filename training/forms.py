@@ -9,7 +9,7 @@ from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training.models import Coin, TrainingRun
-from training.services.runs import GREATEST_SEED
+from training.services.runs import MAX_SEED
 
 
 class UploadForm(forms.Form):
@@ -58,7 +58,7 @@ class CancelForm(ReasonForm):
 class AgainForm(forms.Form):
     """The changes with which an ended run is launched again. Empty fields stay as they were."""
 
-    seed = forms.IntegerField(required=False, min_value=0, max_value=GREATEST_SEED)
+    seed = forms.IntegerField(required=False, min_value=0, max_value=MAX_SEED)
 
     def __init__(self, run: TrainingRun, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

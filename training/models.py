@@ -26,14 +26,14 @@ class Coin(models.Model):
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
-    def standing(self) -> DatasetQuerySet:
-        """Without what was withdrawn."""
+    def not_withdrawn(self) -> DatasetQuerySet:
+        """Without withdrawn datasets."""
         return self.filter(withdrawn_at=None)
 
-    def soundest_first(self) -> DatasetQuerySet:
-        """The newest first; those that did not pass their checks only after all others."""
-        is_refused = ~models.Q(verdict__in=["", Verdict.PASSED])
-        return self.order_by(models.Case(models.When(is_refused, then=1), default=0), "-created_at", "-id")
+    def passed_first(self) -> DatasetQuerySet:
+        """Datasets that passed their checks before all others, the newest first in each group."""
+        passed = models.Q(verdict=Verdict.PASSED)
+        return self.order_by(models.Case(models.When(passed, then=0), default=1), "-created_at", "-id")
 
 
 class Dataset(models.Model):
@@ -58,13 +58,9 @@ class Dataset(models.Model):
     size = models.PositiveBigIntegerField(help_text="bytes")
     verdict = models.CharField(
         max_length=16,
-        blank=True,
         choices=[(v.value, v.value) for v in Verdict],
-        help_text="empty: not judged yet",
     )
-    judgement = models.TextField(
-        blank=True, help_text="canonical JSON: every check's word, and what it measured"
-    )
+    check_results = models.TextField(help_text="canonical JSON: the result of every check, and plot data")
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     withdrawn_at = models.DateTimeField(
@@ -78,11 +74,11 @@ class Dataset(models.Model):
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [
-            # Of those that stand: what was withdrawn may be brought again, and is judged anew.
+            # Not for withdrawn datasets: they may be imported again, and are then checked again.
             models.UniqueConstraint(
                 fields=["coin", "digest"],
                 condition=models.Q(withdrawn_at=None),
-                name="one_standing_dataset_per_coin_and_content",
+                name="one_dataset_per_coin_and_content",
             )
         ]
 

@@ -9,7 +9,7 @@ from mlcore.verdict import Verdict
 def format_dataset(document: dict[str, Any]) -> str:
     """Content, digest, verdict, and each check that did not pass."""
     simulated = "; simulated" if document["is_simulated"] else ""
-    lines = [document["verdict"] or "not judged", *map(_format_check, _failed_checks(document))]
+    lines = [document["verdict"], *map(_format_check, _failed_checks(document))]
     if document["withdrawn_at"]:
         lines.insert(0, f"withdrawn by {document['withdrawn_by']}: {document['withdrawn_reason']}")
     return (

@@ -8,7 +8,7 @@ from enum import StrEnum
 from common.formatting import format_exact_usd
 
 MICRO = Decimal("0.000001")
-GREATEST_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
 ATTEMPTS_WITHOUT_PROGRESS = 5
 CANCELLED_BY_REQUEST = "cancelled by request"
 

@@ -117,7 +117,7 @@ def _consequences_of_requiring(coin: Coin) -> list[str]:
         for release in _list_undecided()
         if not release.coins.filter(coin=coin).exists()
     ]
-    if not Dataset.objects.filter(coin=coin).standing().exists():
+    if not Dataset.objects.filter(coin=coin).not_withdrawn().exists():
         sentences.append(f"There are no candles of {coin}: no release can be launched until there are.")
     return [*sentences, f"From now on, every release needs a model for {coin} that passes every gate."]
 

@@ -20,7 +20,7 @@ from deploy.rules import Action, Purpose
 from gates import services as gates
 from training import services as training
 from training.models import Bundle, Coin, Dataset
-from training.rules import GREATEST_SEED
+from training.rules import MAX_SEED
 
 DEFAULT_SEED = 1
 
@@ -45,7 +45,7 @@ def launch(
     wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.record_refusals("release.launch", wanted, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
-        training.plan(line, dict(parameters or {}))
+        training.build_recipe(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
         made = _checked_bundles(line, bundles or {}, chosen)
         for coin in chosen.keys() - made.keys():
@@ -54,7 +54,7 @@ def launch(
         with audit.locked():
             for dataset in chosen.values():  # which one may have been withdrawn meanwhile
                 dataset.refresh_from_db()
-                training.require_sound(dataset)
+                training.require_passed(dataset)
             if purpose == Purpose.INHERITED and pointer.current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)
@@ -115,11 +115,11 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
             f"A release does not mix simulated and real candles: {told}. Name a dataset for each coin.",
             field="datasets",
         )
-    return {coin: training.require_sound(dataset) for coin, dataset in chosen.items()}
+    return {coin: training.require_passed(dataset) for coin, dataset in chosen.items()}
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
-    dataset = named or Dataset.objects.filter(coin=coin).standing().soundest_first().first()
+    dataset = named or Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().first()
     if dataset is None:
         raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
     if dataset.coin_id != coin.pk:
@@ -154,8 +154,8 @@ def _checked_bundles(
 def _checked_seed(seed: int | None) -> int:
     if seed is None:
         return DEFAULT_SEED
-    if not 0 <= seed <= GREATEST_SEED:
-        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {GREATEST_SEED}.", field="seed")
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {MAX_SEED}.", field="seed")
     return seed
 
 

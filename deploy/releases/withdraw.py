@@ -36,7 +36,7 @@ def withdraw_dataset(dataset: Dataset, *, actor: Actor, reason: str) -> Dataset:
         detail = {
             "digest": dataset.digest,
             "verdict": dataset.verdict,
-            "refused_beside": [other.pk for other in training.refused_beside(dataset)],
+            "refused_datasets": [other.pk for other in training.list_datasets_refused_for(dataset)],
         }
         # The event comes first: the database lets the columns change only under it.
         audit.record("dataset.withdrawn", dataset, actor=actor, reason=reason, detail=detail)
@@ -48,7 +48,7 @@ def withdraw_dataset(dataset: Dataset, *, actor: Actor, reason: str) -> Dataset:
 
 def _require_unused(dataset: Dataset) -> None:
     if dataset.is_withdrawn:
-        raise Conflict(f"{training.verdict_sentence(dataset)} A withdrawal is neither repeated nor undone.")
+        raise Conflict(f"{training.format_verdict(dataset)} A withdrawal is neither repeated nor undone.")
     if releases := _list_releases_using(dataset):
         users = ", ".join(f"{release} ({release.state})" for release in releases)
         raise Conflict(

@@ -9,7 +9,7 @@ from accounts.authentication import get_actor
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from deploy import services
-from training.services import find_dataset, refused_beside
+from training.services import find_dataset, list_datasets_refused_for
 from training.views import datasets
 
 
@@ -28,7 +28,7 @@ def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
         show_refusal(form, refusal)
         return datasets.page(request, dataset, withdrawal=form, status=refusal.status)
     messages.success(request, f"Dataset {pk} is withdrawn.")
-    for other in refused_beside(dataset):
+    for other in list_datasets_refused_for(dataset):
         messages.warning(
             request,
             f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"

@@ -1,6 +1,5 @@
 """What a policy says of what was measured: judged once, frozen, and judged again by another policy without measuring."""
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Iterable
@@ -15,8 +14,6 @@ from common.errors import Conflict, NotFound
 from gates import context
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement
 from gates.policy import GateOutcome, evaluate, overall
-from training import services as training
-from training.artifact_store import FileLost
 from training.models import Bundle, Dataset
 from training.rules import JobState
 
@@ -26,7 +23,6 @@ def judge(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
 
     A measuring that failed is judged too: every gate is then an *error* with the reason. Raises Conflict before the end.
     """
-    _have_candles_judged(measurement)
     with transaction.atomic():
         audit.lock_head()
         measurement.refresh_from_db()
@@ -72,7 +68,6 @@ def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Di
     with audit.record_refusals("diagnosis.again", diagnosis, actor=actor):
         if not actor.has(Role.APPROVER):
             actor.require(Role.OPERATOR, "have a diagnosis judged again")
-        _have_candles_judged(diagnosis.measurement)
         with transaction.atomic():
             audit.lock_head()
             existing = Diagnosis.objects.filter(measurement=diagnosis.measurement_id, policy=policy).first()
@@ -90,16 +85,6 @@ def find_diagnosis(pk: int) -> Diagnosis:
     if found is None:
         raise NotFound(f"There is no diagnosis {pk}.")
     return found
-
-
-def _have_candles_judged(measurement: Measurement) -> None:
-    """Candles from before there were checks are judged now; it takes time, so before any lock.
-
-    Those whose file is gone stay unjudged, which the gate *candles* takes for what it is.
-    """
-    for dataset in filter(None, (measurement.dataset, measurement.bundle.dataset)):
-        with contextlib.suppress(FileLost):
-            training.judged(dataset)
 
 
 def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:

@@ -192,7 +192,7 @@ FAULTS = [
     Planted(
         "candles are looked at before the lock of a launch alone",
         launch.launch,
-        "training.require_sound(dataset)",
+        "training.require_passed(dataset)",
         "pass",
         overtaken_launch,
     ),

@@ -24,7 +24,7 @@ from mlcore.confidence_bands import BANDS
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
 from training import services as training
-from training.services.datasets import Kept
+from training.services.datasets import StoredDataset
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed")]
 
@@ -98,8 +98,8 @@ def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new
         return training.import_candles(coin, text, name="BTC.csv", actor=factories.OPERATOR)
 
     first, second = at_once([bring, bring], threads=2)
-    assert isinstance(first, Kept)
-    assert isinstance(second, Kept)
+    assert isinstance(first, StoredDataset)
+    assert isinstance(second, StoredDataset)
     assert first.dataset == second.dataset
     assert {first.is_new, second.is_new} == {True, False}
 

@@ -11,7 +11,6 @@ from django.utils import timezone
 from accounts.rules import Actor
 from audit import services as audit
 from audit.models import AuditEvent
-from audit.rules import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy import services
 from deploy.forms import DatasetField
@@ -22,7 +21,6 @@ from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
-from tests.training.test_judging import before_verdicts, import_
 from training import services as training
 from training.models import Bundle, Dataset, RunLine
 
@@ -43,33 +41,35 @@ def mistaken() -> tuple[Dataset, Dataset]:
     """ETH's candles stored as BTC's, and so ETH's own refused."""
     btc, eth, _ = scenarios.coins()
     candles: pl.DataFrame = market_candles.generate(2000)
-    return import_(btc, candles), import_(eth, candles)
+    return factories.import_candles(btc, candles), factories.import_candles(eth, candles)
 
 
-def test_what_was_refused_beside_withdrawn_candles_is_judged_anew_when_it_is_brought_again(
+def test_a_dataset_refused_because_of_withdrawn_ones_can_be_imported_again(
     mistaken: tuple[Dataset, Dataset],
 ) -> None:
     wrong, refused = mistaken
     assert (wrong.verdict, refused.verdict) == (Verdict.PASSED, Verdict.FAILED)
-    assert training.refused_beside(wrong) == [refused]
+    assert training.list_datasets_refused_for(wrong) == [refused]
     withdraw(wrong)
-    assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in training.verdict_sentence(
+    assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in training.format_verdict(
         refused
     )
-    assert import_(refused.coin, market_candles.generate(2000)) == refused  # what was said stays said
+    assert (
+        factories.import_candles(refused.coin, market_candles.generate(2000)) == refused
+    )  # what was said stays said
     withdraw(refused, reason="judged beside dataset 1")
-    again = import_(refused.coin, market_candles.generate(2000))
+    again = factories.import_candles(refused.coin, market_candles.generate(2000))
     assert (again.verdict, again.digest) == (Verdict.PASSED, refused.digest)
     assert again != refused
-    assert training.require_sound(again) == again
+    assert training.require_passed(again) == again
 
 
-def test_the_event_names_what_was_refused_beside_it(mistaken: tuple[Dataset, Dataset]) -> None:
+def test_the_event_names_the_datasets_refused_because_of_it(mistaken: tuple[Dataset, Dataset]) -> None:
     wrong, refused = mistaken
     withdraw(wrong)
     event = AuditEvent.objects.get(kind="dataset.withdrawn")
     detail = json.loads(event.body)["detail"]
-    assert (event.actor, event.reason, detail["refused_beside"]) == (
+    assert (event.actor, event.reason, detail["refused_datasets"]) == (
         "olivia",
         "ETH's, brought as BTC's",
         [refused.pk],
@@ -77,28 +77,18 @@ def test_the_event_names_what_was_refused_beside_it(mistaken: tuple[Dataset, Dat
     assert audit.verify() == []
 
 
-def test_a_refusal_names_what_it_was_compared_with_and_an_older_one_is_read_by_its_words(
-    mistaken: tuple[Dataset, Dataset],
-) -> None:
+def test_a_failed_comparison_names_the_other_dataset(mistaken: tuple[Dataset, Dataset]) -> None:
     wrong, refused = mistaken
-    (check,) = (row for row in training.checks_of(refused) if row["check"] == "other_coins")
-    assert check["beside"] == wrong.pk
-    older = {name: said for name, said in check.items() if name != "beside"}
-    kept = before_verdicts(
-        refused.coin,
-        market_candles.generate(1500),
-        verdict="failed",
-        judgement=to_canonical_json({"checks": [older]}),
-    )
-    assert training.refused_beside(wrong) == [refused, kept]
+    (check,) = (row for row in training.load_checks(refused) if row["check"] == "other_coins")
+    assert check["compared_with"] == wrong.pk
 
 
 def test_what_failed_for_another_reason_names_no_way_on() -> None:
     btc = scenarios.coins()[0]
-    noise = import_(btc, market_candles.random_levels(2000))
+    noise = factories.import_candles(btc, market_candles.random_levels(2000))
     withdraw(scenarios.dataset(btc))
-    assert "withdrawn" not in training.verdict_sentence(noise)
-    assert training.refused_beside(noise) == []
+    assert "withdrawn" not in training.format_verdict(noise)
+    assert training.list_datasets_refused_for(noise) == []
 
 
 def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None:
@@ -109,7 +99,7 @@ def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None
     withdrawn = withdraw(newer)
     assert list(DatasetField(coins[0]).queryset or ()) == [older]
     assert training.latest_dataset(coins[0]) == older
-    with pytest.raises(training.CandlesUnsound, match=r"withdrawn by olivia on .*brought as BTC's"):
+    with pytest.raises(training.CandlesNotPassed, match=r"withdrawn by olivia on .*brought as BTC's"):
         services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})
     assert services.launch("v7_fixed", actor=LAUNCHER).coins.get(coin=coins[0]).dataset == older
 
@@ -257,7 +247,7 @@ def test_without_its_event_the_database_refuses_it() -> None:
         Dataset.objects.filter(pk=dataset.pk).update(withdrawn_at=timezone.now(), withdrawn_by="olivia")
 
 
-def test_the_command_says_what_was_refused_beside_it(mistaken: tuple[Dataset, Dataset]) -> None:
+def test_the_command_names_the_datasets_refused_because_of_it(mistaken: tuple[Dataset, Dataset]) -> None:
     factories.person("olivia", "operator")
     wrong, refused = mistaken
     status, said = run("withdraw_dataset", str(wrong.pk), "--reason", "ETH's", "--as", "olivia")

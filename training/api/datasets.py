@@ -69,8 +69,7 @@ class Datasets(ListAPIView[Dataset]):
     class Output(serializers.ModelSerializer[Dataset]):
         coin = serializers.CharField(source="coin.symbol")
         verdict = serializers.ChoiceField(
-            choices=[("", "not judged yet"), *((v.value, v.value) for v in Verdict)],
-            help_text="Only `passed` may train a release; empty until it is judged.",
+            choices=[(v.value, v.value) for v in Verdict], help_text="Only `passed` may train a release."
         )
         checks = serializers.SerializerMethodField()
 
@@ -84,7 +83,7 @@ class Datasets(ListAPIView[Dataset]):
 
         @extend_schema_field(CandleCheck(many=True))
         def get_checks(self, dataset: Dataset) -> list[dict[str, Any]]:
-            return services.checks_of(dataset)
+            return services.load_checks(dataset)
 
     @extend_schema_serializer(component_name="DatasetUpload")
     class Input(api_fields.Input):

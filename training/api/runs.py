@@ -20,7 +20,7 @@ from common import api_fields
 from mlcore.fitting.recipes import RECIPES
 from training import services
 from training.models import Epoch, RunLine, TrainingRun
-from training.rules import GREATEST_SEED, JobState
+from training.rules import MAX_SEED, JobState
 
 BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-number")
 
@@ -36,7 +36,7 @@ class RecipeInput(api_fields.Input):
             **super().get_fields(),
             **{name: _number(setting) for name, setting in adjustable.items()},
             "seed": api_fields.Integer(
-                required=False, min_value=0, max_value=GREATEST_SEED, help_text="For every random draw."
+                required=False, min_value=0, max_value=MAX_SEED, help_text="For every random draw."
             ),
         }
 

@@ -1,16 +1,15 @@
-"""What a person or a program asks of training: coins, datasets, runs, and what a launch would take."""
+"""The services of training: coins, datasets, runs, bundles and estimates."""
 
 from training.services.bundles import find_bundle
 from training.services.candle_checks import (
-    CandlesUnsound,
-    against,
-    checks_of,
-    document_of,
-    judged,
-    refused_beside,
-    require_sound,
-    verdict_sentence,
-    withdrawn_peers,
+    CandlesNotPassed,
+    format_verdict,
+    list_datasets_refused_for,
+    list_withdrawn_peers,
+    load_check_results,
+    load_checks,
+    require_passed,
+    sort_worst_first,
 )
 from training.services.coins import ensure_coins, find_coin
 from training.services.datasets import (
@@ -23,24 +22,22 @@ from training.services.datasets import (
 from training.services.estimates import Estimate, estimate
 from training.services.imported_models import ImportedModel, import_model, read_model_file
 from training.services.runs import (
+    build_recipe,
     cancel_run,
     find_run,
     launch_run,
     open_budget,
-    plan,
     relaunch,
     repeat,
     require_trainable,
 )
 
 __all__ = [
-    "CandlesUnsound",
+    "CandlesNotPassed",
     "Estimate",
     "ImportedModel",
-    "against",
+    "build_recipe",
     "cancel_run",
-    "checks_of",
-    "document_of",
     "ensure_coins",
     "estimate",
     "fetch_candles",
@@ -48,20 +45,21 @@ __all__ = [
     "find_coin",
     "find_dataset",
     "find_run",
+    "format_verdict",
     "import_candles",
     "import_model",
-    "judged",
     "latest_dataset",
     "launch_run",
+    "list_datasets_refused_for",
+    "list_withdrawn_peers",
+    "load_check_results",
+    "load_checks",
     "open_budget",
-    "plan",
     "read_model_file",
-    "refused_beside",
     "relaunch",
     "repeat",
-    "require_sound",
+    "require_passed",
     "require_trainable",
     "simulate_candles",
-    "verdict_sentence",
-    "withdrawn_peers",
+    "sort_worst_first",
 ]

@@ -1,4 +1,4 @@
-"""Candles in: uploaded, fetched from an exchange, or simulated. The same content is the same dataset."""
+"""Datasets: imported from a file, fetched from an exchange, or simulated. Equal content gives the same dataset."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,20 +18,19 @@ from mlcore.quality.simulated import SimulatorSettings
 from training import artifact_store
 from training import exchange as exchanges
 from training.models import Coin, Dataset
-from training.rules import GREATEST_SEED, Source
+from training.rules import MAX_SEED, Source
 from training.services import candle_checks
 
-GREATEST_DRIFT = 5.0
-"""Units of a bar's volatility; beyond it prices leave every scale."""
+MAX_DRIFT = 5.0
+"""In units of a bar's volatility; prices overflow beyond it."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Where candles are that were brought."""
+class StoredDataset:
+    """A dataset, new or stored before."""
 
     dataset: Dataset
     is_new: bool
-    """Whether they were not there before."""
 
 
 def import_candles(
@@ -43,46 +42,44 @@ def import_candles(
     source: Source = Source.UPLOAD,
     simulated: bool = False,
     origin: str | None = None,
-) -> Kept:
-    """The dataset these bytes hold (CSV, CSV.gz or Parquet, told apart by content); the one there is, if it is there.
+) -> StoredDataset:
+    """Store the candles of a file (CSV, CSV.gz or Parquet, recognised by content), unless they are stored already.
 
-    `name` is the file's name, for messages. Raises InvalidInput with the row and the reason for a file that cannot
-    be trusted, or is too large; then nothing was written.
+    `name` is the file name, for messages. Raises InvalidInput for a file that is too large, or with the row and the reason
+    for one that is invalid; nothing is stored then.
     """
     actor.require(Role.OPERATOR, "import candles")
     limit = settings.DATASET_UPLOAD_LIMIT_BYTES
     if len(data) > limit:
         raise InvalidInput(
-            f"{name} has {len(data):,} bytes; at most {limit:,} are taken at once. Compress it, or split it.",
+            f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.",
             field="file",
         )
     try:
         frame = candles.read_bytes(data, PurePath(name).name)
     except CandlesRefused as refused:
         raise InvalidInput(str(refused), field="file") from refused
-    return _keep(
+    return _store(
         coin, frame, source=source, origin=origin or PurePath(name).name, is_simulated=simulated, actor=actor
     )
 
 
 def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:
-    """A market made up for `coin`, the same for the same arguments; it says so wherever it is shown."""
+    """Simulate a market for `coin`, the same for the same arguments."""
     actor.require(Role.OPERATOR, "simulate candles")
-    if not 0 <= drift <= GREATEST_DRIFT:
-        raise InvalidInput(f"drift: choose a number from 0 to {GREATEST_DRIFT:g}.", field="drift")
-    if not 0 <= seed <= GREATEST_SEED:
-        raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
+    if not 0 <= drift <= MAX_DRIFT:
+        raise InvalidInput(f"drift: choose a number from 0 to {MAX_DRIFT:g}.", field="drift")
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
     try:
         frame = simulate(coin.symbol, bars, drift, seed)
     except ValueError as refused:
         raise InvalidInput(f"This market cannot be simulated: {refused}.") from refused
-    # Every digit of the drift: these words are what the candles are made again from.
-    strength = f"{drift:g}" if float(f"{drift:g}") == drift else repr(drift)
-    return _keep(
+    return _store(
         coin,
         frame,
         source=Source.SIMULATED,
-        origin=f"simulated: drift {strength}, {bars:,} bars, seed {seed}",
+        origin=f"simulated: drift {repr(float(drift)).removesuffix('.0')}, {bars:,} bars, seed {seed}",
         is_simulated=True,
         generator=SimulatorSettings(bars=bars, drift=float(drift), seed=seed),
         actor=actor,
@@ -90,14 +87,14 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
 
 
 def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor) -> Dataset:
-    """The exchange's candles of `coin` against USDT, from `since` to the last complete one.
+    """Store an exchange's candles of `coin` against USDT, from `since` to the last complete one.
 
-    Raises InvalidInput for an exchange, pair or interval there is not, Unavailable when the exchange does not answer.
+    Raises InvalidInput for an unknown exchange, pair or interval, Unavailable when the exchange does not answer.
     """
     actor.require(Role.OPERATOR, "fetch candles")
     frame = exchanges.fetch(f"{coin.symbol}/USDT", exchange=exchange, interval=interval, since=since)
     origin = f"{exchange} {coin.symbol}/USDT {interval}"
-    return _keep(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor).dataset
+    return _store(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor).dataset
 
 
 def find_dataset(pk: int) -> Dataset:
@@ -109,17 +106,17 @@ def find_dataset(pk: int) -> Dataset:
 
 
 def latest_dataset(coin: Coin) -> Dataset:
-    """What is trained on where nobody names a dataset: the coin's newest that stands, and passed if any did.
+    """The default dataset to train on: the coin's newest that passed its checks, else its newest; never a withdrawn one.
 
-    Raises NotFound when it has none.
+    Raises NotFound when there is none.
     """
-    dataset = Dataset.objects.filter(coin=coin).standing().soundest_first().first()
+    dataset = Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().first()
     if dataset is None:
         raise NotFound(f"{coin} has no candles yet: `manage.py import_candles {coin} FILE`.")
     return dataset
 
 
-def _keep(
+def _store(
     coin: Coin,
     frame: pl.DataFrame,
     *,
@@ -128,21 +125,18 @@ def _keep(
     is_simulated: bool,
     actor: Actor,
     generator: SimulatorSettings | None = None,
-) -> Kept:
-    """The file first, then the row: a row never names bytes that are not there.
-
-    Candles that do not pass are kept too, with what was found: nothing that was brought is lost.
-    """
+) -> StoredDataset:
+    """Store the file, then the row: a row never names missing bytes. Candles that do not pass are stored too."""
     data = candles.encode_canonical(frame)
     digest = f"sha256:{artifact_store.store(data)}"
-    # Judging reads other datasets' files: before the transaction, not under its lock.
-    if (existing := _existing(coin, digest)) is not None:
-        return Kept(candle_checks.judged(existing), is_new=False)
-    judgement = candle_checks.judge_candles(coin, frame, is_simulated=is_simulated, generator=generator)
+    # The checks read other files: before the transaction, not under its lock.
+    if (existing := _find_stored(coin, digest)) is not None:
+        return StoredDataset(existing, is_new=False)
+    report = candle_checks.check_dataset(coin, frame, is_simulated=is_simulated, generator=generator)
     with transaction.atomic():
         audit.lock_head()
-        if (existing := _existing(coin, digest)) is not None:
-            return Kept(existing, is_new=False)
+        if (existing := _find_stored(coin, digest)) is not None:
+            return StoredDataset(existing, is_new=False)
         dataset = Dataset.objects.create(
             coin=coin,
             digest=digest,
@@ -152,7 +146,7 @@ def _keep(
             size=len(data),
             added_by=str(actor),
             **asdict(candles.describe(frame)),
-            **candle_checks.judgement_columns(judgement, generator),
+            **candle_checks.build_columns(report, generator),
         )
         detail = {
             "digest": digest,
@@ -160,11 +154,11 @@ def _keep(
             "source": source,
             "simulated": is_simulated,
             "verdict": dataset.verdict,
-            "against": candle_checks.against(dataset),
+            "failed_checks": candle_checks.list_failed_checks(dataset),
         }
         audit.record("dataset.added", dataset, actor=actor, detail=detail)
-    return Kept(dataset, is_new=True)
+    return StoredDataset(dataset, is_new=True)
 
 
-def _existing(coin: Coin, digest: str) -> Dataset | None:
-    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest).standing().first()
+def _find_stored(coin: Coin, digest: str) -> Dataset | None:
+    return Dataset.objects.select_related("coin").filter(coin=coin, digest=digest).not_withdrawn().first()

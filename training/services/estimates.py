@@ -12,7 +12,7 @@ from mlcore.fitting.recipes import RECIPES, Recipe
 from training.jobs import worker_registry
 from training.models import Dataset, Epoch
 from training.rules import cost, makespan
-from training.services.runs import plan
+from training.services.runs import build_recipe
 
 FIT_SHARE = 0.70
 """The share of a dataset's rows that an epoch passes over (mlcore.features.splits)."""
@@ -39,7 +39,7 @@ class Estimate:
 
 def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, Any]) -> Estimate:
     """For one run a dataset. Raises InvalidInput for a line or parameters that cannot be launched."""
-    recipe = plan(line, parameters)
+    recipe = build_recipe(line, parameters)
     pace = _measured_pace(recipe) or _assumed_pace(recipe)
     runs = [OVERHEAD_SECONDS + FIT_SHARE * d.rows * (recipe.epochs or 1) / pace for d in datasets]
     alive = worker_registry.list_alive_workers("training")

@@ -21,7 +21,7 @@ from mlcore.errors import BundleRefused
 from training import artifact_store
 from training.jobs import sandbox
 from training.models import Bundle, Coin
-from training.services.runs import plan
+from training.services.runs import build_recipe
 
 PRIVATE_BYTES = 3 * 2**30
 """Memory limit of the reading process; torch itself takes a tenth of it."""
@@ -71,7 +71,7 @@ def import_model(
     """
     with audit.record_refusals("bundle.import", coin, actor=actor, reason=_file_name(name)):
         actor.require(Role.OPERATOR, "import a model")
-        plan(line, {})
+        build_recipe(line, {})
         _check_size(name, data)
         request = {
             "coin": coin.symbol,

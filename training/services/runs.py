@@ -1,4 +1,4 @@
-"""Runs: planned, launched, cancelled, launched again."""
+"""Training runs: launch, cancel, launch again."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -17,12 +17,12 @@ from mlcore.fitting.recipes import RECIPES, Recipe
 from mlcore.verdict import Verdict
 from training.jobs import leases, queue
 from training.models import Budget, Coin, Dataset, RunLine, TrainingRun
-from training.rules import GREATEST_SEED, JobState
+from training.rules import MAX_SEED, JobState
 from training.services import candle_checks
 
 
-def plan(line: str, parameters: Mapping[str, Any]) -> Recipe:
-    """The line's recipe with these parameters. Raises InvalidInput naming the parameter and its bounds."""
+def build_recipe(line: str, parameters: Mapping[str, Any]) -> Recipe:
+    """The recipe of the line with these parameters. Raises InvalidInput, naming the parameter and its bounds."""
     recipe = RECIPES.get(line)
     if recipe is None:
         raise InvalidInput(f"There is no line {line!r}; choose {', '.join(RECIPES)}.", field="line")
@@ -37,7 +37,7 @@ def plan(line: str, parameters: Mapping[str, Any]) -> Recipe:
 
 
 def open_budget(runs_expected: int = 1) -> Budget:
-    """What the runs of one launch may take together, by the settings of today."""
+    """Create the budget that the runs of one launch share, from the current settings."""
     return Budget.objects.create(
         spending_limit_usd=Decimal(settings.RELEASE_SPENDING_LIMIT_USD),
         time_limit_seconds=settings.RELEASE_TIME_LIMIT_SECONDS,
@@ -56,16 +56,15 @@ def launch_run(
     actor: Actor,
     is_sent: bool = True,
 ) -> TrainingRun:
-    """A queued run, its message sent on commit; not `is_sent` when the caller trains it here and now.
+    """Create a queued run and send its message on commit; without `is_sent` the caller trains it in its own process.
 
-    Raises InvalidInput for a dataset of another coin, a parameter out of bounds or an unusable seed.
+    Raises InvalidInput for a dataset of another coin, a parameter out of bounds or an invalid seed.
     """
     actor.require(Role.OPERATOR, "launch a training run")
-    recipe = plan(line, parameters)
+    recipe = build_recipe(line, parameters)
     require_trainable(coin, dataset)
-    dataset = candle_checks.judged(dataset)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= GREATEST_SEED:
-        raise InvalidInput(f"seed: choose a whole number from 0 to {GREATEST_SEED}.", field="seed")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
     with transaction.atomic():
         audit.lock_head()
         run = TrainingRun.objects.create(
@@ -77,13 +76,13 @@ def launch_run(
             epochs=recipe.epochs or 1,
             budget=budget,
             launched_by=str(actor),
-            # Stamped as if sent, so that reconcile does not give it to a worker meanwhile.
+            # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
             enqueued_at=None if is_sent else timezone.now(),
         )
         detail = {"dataset": dataset.digest, "seed": seed, "parameters": run.parameters}
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
-            warning = f"Warning: {candle_checks.verdict_sentence(dataset)} No release trains on them."
+            warning = f"Warning: {candle_checks.format_verdict(dataset)} A release must not train on them."
             RunLine.objects.create(run=run, attempt=0, text=warning)
         if is_sent:
             queue.enqueue(run)
@@ -91,12 +90,12 @@ def launch_run(
 
 
 def require_trainable(coin: Coin, dataset: Dataset) -> None:
-    """Raise InvalidInput for candles of another coin, or too few to train on."""
+    """Raise InvalidInput for candles of another coin, or for too few."""
     if dataset.coin_id != coin.pk:
         raise InvalidInput(f"Dataset {dataset.pk} is {dataset.coin}'s, not {coin}'s.", field="dataset")
     if dataset.rows < MIN_ROWS:
         raise InvalidInput(
-            f"Dataset {dataset.pk} has {dataset.rows:,} bars; training needs {MIN_ROWS:,} at the least:"
+            f"Dataset {dataset.pk} has {dataset.rows:,} bars; training needs at least {MIN_ROWS:,}:"
             " import a longer history.",
             field="dataset",
         )
@@ -111,7 +110,7 @@ def find_run(pk: int) -> TrainingRun:
 
 
 def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
-    """End a run that nobody works on at once, and one that is worked on after its epoch. Asking twice changes nothing.
+    """Cancel a queued run at once, and a running one after its epoch. Repeating this changes nothing.
 
     Raises Conflict for a run that has ended.
     """
@@ -121,7 +120,7 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
             audit.lock_head()
             run.refresh_from_db()
             if run.has_ended:
-                raise Conflict(f"{run} has ended already: it {_ended_as(run)}.")
+                raise Conflict(f"{run} has already ended: it {_format_end(run)}.")
             if leases.is_free(run):
                 _cancel_at_once(run, actor, reason)
             elif run.cancel_requested_at is None:
@@ -143,7 +142,7 @@ def _cancel_at_once(run: TrainingRun, actor: Actor, reason: str) -> None:
     )
 
 
-def _ended_as(run: TrainingRun) -> str:
+def _format_end(run: TrainingRun) -> str:
     return {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed"}.get(
         JobState(run.state), "was cancelled"
     )
@@ -152,9 +151,9 @@ def _ended_as(run: TrainingRun) -> str:
 def relaunch(
     run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor, is_sent: bool = True
 ) -> TrainingRun:
-    """A run that failed or was cancelled, launched again with some parameters, or the seed, changed.
+    """Launch a run that failed or was cancelled again, with changed parameters or seed.
 
-    It is a run of its own with a budget of its own. Raises Conflict for a run in another state.
+    It is a new run with a new budget. Raises Conflict for a run in another state.
     """
     actor.require(Role.OPERATOR, "launch a run again")
     if run.state not in (JobState.FAILED, JobState.CANCELLED):
@@ -166,7 +165,7 @@ def relaunch(
 def repeat(
     run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor, is_sent: bool = True
 ) -> TrainingRun:
-    """Another run on the same data, with the same seed and parameters but for `changes`, however the first one ended."""
+    """Launch another run with the same dataset, seed and parameters except `changes`, whatever the state of the first."""
     parameters = {**run.parameters, **changes}
     return launch_run(
         coin=run.coin,

@@ -1,7 +1,5 @@
 """Datasets: the list, uploading one, one with its price and what was found of it."""
 
-from typing import Any
-
 from django.contrib import messages
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -13,7 +11,7 @@ from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from common.pages import allow_charts, paginate
-from mlcore.verdict import WORST_FIRST, Verdict
+from mlcore.verdict import Verdict
 from training import artifact_store, charts, services
 from training.forms import UploadForm
 from training.models import Dataset
@@ -39,7 +37,7 @@ def index(request: HttpRequest) -> HttpResponse:
     told = "Added" if kept.is_new else "These candles are here already:"
     messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
     if dataset.verdict != Verdict.PASSED:
-        messages.warning(request, f"{services.verdict_sentence(dataset)} No release can train on them.")
+        messages.warning(request, f"{services.format_verdict(dataset)} No release can train on them.")
     return redirect("dataset", dataset.pk)
 
 
@@ -55,14 +53,14 @@ def page(
     actor = get_actor(request)
     context = {
         "dataset": dataset,
-        "sentence": services.verdict_sentence(dataset),
-        "refused_beside": services.refused_beside(dataset),
-        "withdrawn_peers": services.withdrawn_peers(dataset),
+        "sentence": services.format_verdict(dataset),
+        "refused_datasets": services.list_datasets_refused_for(dataset),
+        "withdrawn_peers": services.list_withdrawn_peers(dataset),
         "withdrawal": withdrawal or ReasonForm(),
         "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
         "runs": dataset.runs.select_related("coin")[:10],
-        "checks": _worst_first(services.checks_of(dataset)),
-        "charts": charts.MARKET_CHARTS if dataset.judgement else {},
+        "checks": services.sort_worst_first(services.load_checks(dataset)),
+        "charts": charts.MARKET_CHARTS,
         "has_charts": True,
     }
     return allow_charts(render(request, "training/dataset.html", context, status=status))
@@ -72,13 +70,9 @@ def page(
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
     drawn = charts.draw_price(artifact_store.read_candles(dataset)) | charts.draw_market_statistics(
-        services.document_of(dataset)
+        services.load_check_results(dataset)
     )
     return JsonResponse({"charts": drawn, "is_moving": False})
-
-
-def _worst_first(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(checks, key=lambda row: WORST_FIRST.index(Verdict(row["verdict"])))
 
 
 def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResponse:

@@ -7,7 +7,7 @@ from common.commands import serialize
 from deploy import services
 from training.api import Datasets
 from training.presentation import format_dataset
-from training.services import find_dataset, refused_beside
+from training.services import find_dataset, list_datasets_refused_for
 
 
 class Command(ActingCommand):
@@ -21,12 +21,12 @@ class Command(ActingCommand):
         dataset = services.withdraw_dataset(
             find_dataset(options["dataset"]), actor=self.actor(options), reason=options["reason"]
         )
-        refused = [other.pk for other in refused_beside(dataset)]
-        return {**serialize(Datasets.Output, dataset), "refused_beside": refused}
+        refused = [other.pk for other in list_datasets_refused_for(dataset)]
+        return {**serialize(Datasets.Output, dataset), "refused_datasets": refused}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         told = [
             f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged anew"
-            for pk in answer["refused_beside"]
+            for pk in answer["refused_datasets"]
         ]
         return "\n".join([format_dataset(answer), *told])
