@@ -10,8 +10,13 @@ import sys
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, MulticlassClassification, Report
-from evidently.presets import ClassificationPreset
+from evidently import (  # type: ignore[import-not-found]
+    DataDefinition,
+    Dataset,
+    MulticlassClassification,
+    Report,
+)
+from evidently.presets import ClassificationPreset  # type: ignore[import-not-found]
 
 CLASSES = ["down", "neutral", "up"]
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STATE = Path(tempfile.mkdtemp(prefix="crpbot-bench-"))
 atexit.register(shutil.rmtree, STATE, ignore_errors=True)
@@ -72,7 +73,7 @@ class Service:
             return services.pin(actor=APPROVER, reason="a benchmark").revision
         now = pointer.current()
         assert now is not None
-        why = {"actor": SECOND_APPROVER, "reason": "a benchmark", "revision": now.revision}
+        why: dict[str, Any] = {"actor": SECOND_APPROVER, "reason": "a benchmark", "revision": now.revision}
         return services.restore(Release.objects.get(pk=self.candidate.pk), **why).revision
 
 
@@ -115,7 +116,7 @@ class _Real(scenarios.Build):
 
 def _releases() -> tuple[Release, Release]:
     figures = scenarios.for_every_coin(scenarios.inaccurate)
-    made_up = {"is_simulated": True}
+    made_up: dict[str, Any] = {"is_simulated": True}
     fallback = _Real(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures, **made_up).settled()
     services.register_fallback(fallback, actor=APPROVER, reason="a benchmark")
     scenarios.inherited()
@@ -131,7 +132,7 @@ def _trained(coin: str, line: str, dataset_digest: str) -> Written:
     if line != "v5":
         recipe = recipe.with_parameters(epochs=1, batch_size=1024)
     made = fit(prepare(simulate(coin, bars=BARS, drift=1.2, seed=1), recipe), recipe, seed=1, device="cpu")
-    described = {
+    described: dict[str, Any] = {
         "coin": coin,
         "dataset_digest": dataset_digest,
         "simulated": False,

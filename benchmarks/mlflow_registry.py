@@ -65,7 +65,7 @@ def registry(folder: Path, *, has_authentication: bool = True) -> Iterator[Regis
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     found = Registry(free_port(), has_authentication)
-    command = [python.parent / "mlflow", "server", "--host", "127.0.0.1"]
+    command = [str(python.parent / "mlflow"), "server", "--host", "127.0.0.1"]
     command += ["--app-name", "basic-auth"] if has_authentication else []
     command += ["--port", str(found.port), "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--workers", str(os.cpu_count()), "--uvicorn-opts", "--no-access-log --log-level warning"]

@@ -59,7 +59,7 @@ def relative72(candles: pd.DataFrame) -> pd.DataFrame:
         columns[f"price_channel_high_{n}_to_close"] = highest / close - 1
         columns[f"price_channel_low_{n}_to_close"] = lowest / close - 1
         columns[f"price_channel_position_{n}"] = (close - lowest) / (highest - lowest)
-    for k in (1, 2, 3, 5):
-        columns[f"returns_lag_{k}"] = returns.shift(k)
-        columns[f"volume_lag_{k}"] = volume_ratio.shift(k)
+    for lag in (1, 2, 3, 5):
+        columns[f"returns_lag_{lag}"] = returns.shift(lag)
+        columns[f"volume_lag_{lag}"] = volume_ratio.shift(lag)
     return pd.DataFrame(columns)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def pushed(service: Service, *, bots: int, moves: int) -> tuple[list[float], lis
             time.sleep(PAUSE_SECONDS)
             committed_at, revision = _moved(service, number)
             flips += [(at - committed_at) / 1e9 for at in bots_.all_have("flipped", revision)]
-            _wait_until(lambda revision=revision: _acknowledged(revision) == bots, START_SECONDS)
+            _wait_until(partial(_all_acknowledged, revision, bots), START_SECONDS)
             acknowledged.append((time.monotonic_ns() - committed_at) / 1e9)
     return flips, acknowledged
 
@@ -112,6 +113,10 @@ def _ready(service: Service) -> int:
     """Bots that run what they must and hold the fallback in memory."""
     rows = Bot.objects.filter(revision=_revision(), differs="", holds_fallback=service.fallback.pk)
     return rows.count()
+
+
+def _all_acknowledged(revision: int, bots: int) -> bool:
+    return _acknowledged(revision) == bots
 
 
 def _acknowledged(revision: int) -> int:

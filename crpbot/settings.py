@@ -132,7 +132,7 @@ TEMPLATES = [
 
 DATABASES: dict[str, dict[str, Any]]
 if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
-    DATABASES = {
+    DATABASES: dict[str, Any] = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": STATE_DIR / "gate.sqlite3",

@@ -1,5 +1,5 @@
 import gc
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ def django_db_setup(django_db_setup: None) -> None:
     connection.ops.sql_flush = _emptying  # type: ignore[method-assign, assignment]
 
 
-def _emptying(style: Style, tables: list[str], **options: Any) -> list[str]:
+def _emptying(style: Style, tables: Sequence[str], **options: Any) -> list[str]:
     """Rows out, where there are any, and the keys begin anew: what comes after finds a fresh database.
 
     Django would truncate, for which PostgreSQL makes every table and index a new file.

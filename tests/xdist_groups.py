@@ -7,7 +7,7 @@ writes a test's group, so that every test goes alone, without a word.
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 GROUPS = {
     # Servers, workers and browsers, which keep the cores busy by themselves: never two of them at a time.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.stats import beta  # type: ignore[import-untyped]
 
 _TAIL = 0.025
 

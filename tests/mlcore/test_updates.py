@@ -35,7 +35,8 @@ def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Netwo
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loss = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)
     for step in range(steps):
-        network.dropout1, network.dropout2, network.dropout3 = masks(dropout, step)
+        for number, mask in enumerate(masks(dropout, step), start=1):
+            setattr(network, f"dropout{number}", mask)
         optimizer.zero_grad()
         loss(network(ROWS), LABELS).backward()
         optimizer.step()

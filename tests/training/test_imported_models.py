@@ -98,7 +98,7 @@ class TestOnCandles:
         frame, is_simulated = market
         rows = examples.build_examples(frame, "raw72").features
         fitted = StandardScaler().fit(rows)
-        made = network("bn-before-relu", fitted.transform(rows)[:2000])
+        made: Any = network("bn-before-relu", fitted.transform(rows)[:2000])
         alphabetical = sorted(COLUMNS)
         places = [COLUMNS.index(name) for name in alphabetical]
         state = made.state_dict()
