@@ -132,7 +132,7 @@ TEMPLATES = [
 
 DATABASES: dict[str, dict[str, Any]]
 if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
-    DATABASES: dict[str, Any] = {
+    DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": STATE_DIR / "gate.sqlite3",

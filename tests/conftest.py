@@ -33,7 +33,7 @@ def _empty_cache() -> None:
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
     """The database that pytest-django makes, to be emptied in a way of our own."""
-    connection.ops.sql_flush = _emptying  # type: ignore[method-assign, assignment]
+    connection.ops.sql_flush = _emptying  # type: ignore[method-assign]
 
 
 def _emptying(style: Style, tables: Sequence[str], **options: Any) -> list[str]:

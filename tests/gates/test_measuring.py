@@ -75,7 +75,7 @@ def while_it_measures(do: Callable[[psutil.Process], None]) -> threading.Thread:
 def test_a_good_bundle_passes_every_gate_and_a_second_delivery_changes_nothing(asked: Ask) -> None:
     measurement = asked(trained("v7_fixed"))
     assert measurement.baseline is not None
-    measure_task.apply(args=[measurement.pk]).get()
+    measure_task.apply(args=(measurement.pk,)).get()
     diagnosis = services.judge(measurement, services.policy_in_force())
     assert diagnosis.verdict == "passed", verdicts(diagnosis)
     assert diagnosis.document["skill"]["baseline"]["digest"] == measurement.baseline.digest
@@ -86,7 +86,7 @@ def test_a_good_bundle_passes_every_gate_and_a_second_delivery_changes_nothing(a
     assert stored.document["bundle_digest"] == stored.bundle.digest
 
     before, events = Measurement.objects.values().get(), AuditEvent.objects.count()
-    measure_task.apply(args=[measurement.pk]).get()
+    measure_task.apply(args=(measurement.pk,)).get()
     assert Measurement.objects.values().get() == before
     assert AuditEvent.objects.count() == events
     assert verify() == []

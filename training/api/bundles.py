@@ -39,7 +39,9 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="Bundle")
     class Output(serializers.ModelSerializer[Bundle]):
         coin = serializers.CharField(source="coin.symbol")
-        files = serializers.SlugRelatedField(source="artifacts", slug_field="name", many=True, read_only=True)
+        files: serializers.SlugRelatedField[Bundle] = serializers.SlugRelatedField(
+            source="artifacts", slug_field="name", many=True, read_only=True
+        )
 
         class Meta:
             model = Bundle
