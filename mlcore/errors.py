@@ -1,15 +1,14 @@
-"""What mlcore refuses, and in whose words. Every message says what is wrong and what to do about it."""
+"""The errors that mlcore raises. Every message says what is wrong and what to do about it."""
 
 
 class MlcoreError(ValueError):
-    """The root of everything this package refuses."""
+    """The base class of all of them."""
 
 
 class CandlesRefused(MlcoreError):
-    """A candle file, or a frame of candles, that cannot be trusted.
+    """A candle file, or a frame of candles, that is not valid.
 
-    `row` is the 1-based data row as it stands in the file (the header is not counted), None where the whole
-    file is meant.
+    `row` is the 1-based data row in the file, without the header. It is None if the whole file is meant.
     """
 
     def __init__(self, reason: str, *, source: str = "the candles", row: int | None = None) -> None:
@@ -25,19 +24,19 @@ class NotEnoughBars(MlcoreError):
 
 
 class FeaturesRefused(MlcoreError):
-    """A row of features that is not finite; it is never filled in."""
+    """A row of features that is not finite. Missing values are never filled in."""
 
 
 class BundleRefused(MlcoreError):
-    """Files that are not the bundle they claim to be, or that cannot be run."""
+    """Files that do not match their manifest, or that cannot be run."""
 
 
 class NotFinite(BundleRefused):
-    """A model answered what is no number."""
+    """A model whose logits are NaN or infinite."""
 
 
 class ImportRefused(MlcoreError):
-    """A file from outside that no bundle can be made of, or not without guessing."""
+    """A model file from outside that cannot become a bundle without guessing."""
 
 
 class InvalidParameter(MlcoreError):
@@ -56,7 +55,7 @@ class ResumeRefused(MlcoreError):
 
 
 def check_bounds(name: str, value: float, least: float, greatest: float) -> None:
-    """Raises InvalidParameter unless least ≤ value ≤ greatest, and so for NaN too."""
+    """Raises InvalidParameter unless least ≤ value ≤ greatest; NaN is refused too."""
     if not least <= value <= greatest:
         raise InvalidParameter(
             name, f"{value:g} is out of bounds; choose a value from {least:g} to {greatest:g}"

@@ -1,4 +1,4 @@
-"""What anything that judges may say: a gate of a bundle, a check of candles."""
+"""The result of a judgement: of a gate about a bundle, or of a check about candles."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from enum import StrEnum
 class Verdict(StrEnum):
     """Only *passed* passes.
 
-    *failed*: the thing is bad; *error*: it could not be measured; *inconclusive*: a person must look.
+    *failed*: it is bad. *error*: it could not be measured. *inconclusive*: a person must look.
     """
 
     PASSED = "passed"
@@ -17,15 +17,15 @@ class Verdict(StrEnum):
 
 
 WORST_FIRST = (Verdict.ERROR, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED)
-"""An error outranks a failure: what could not be measured may be worse than what was."""
+"""An error outranks a failure: what could not be measured may be worse than what was measured."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one function that judges answers."""
+    """What one gate or check returns."""
 
     verdict: Verdict
     figure: float | None
-    """The one number that decided: NaN or infinite where that is what was measured, None where nothing was."""
+    """The number that decided: NaN or infinite if that was measured, None if nothing was."""
     observed: str
     sentence: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from mlcore.quality.market_checks import LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY
+from mlcore.quality.market_checks import MAX_HOURLY_VOLATILITY, MIN_HOURLY_VOLATILITY
 from training.models import Epoch
 
 Figure = dict[str, Any]
@@ -137,8 +137,8 @@ def _volatility(stretches: Sequence[Mapping[str, Any]], generator: object) -> Fi
     figure["layout"]["yaxis"]["range"] = _log_range([s["volatility"] for s in stretches], generator is None)
     if generator is None:
         figure["layout"]["shapes"] = [
-            {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": LEAST_HOURLY_VOLATILITY,
-             "y1": MOST_HOURLY_VOLATILITY, "fillcolor": BAND, "line": {"width": 0}, "layer": "below"}
+            {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": MIN_HOURLY_VOLATILITY,
+             "y1": MAX_HOURLY_VOLATILITY, "fillcolor": BAND, "line": {"width": 0}, "layer": "below"}
         ]  # fmt: skip
     return figure
 
@@ -147,7 +147,7 @@ def _log_range(values: Sequence[float | None], has_band: bool) -> list[float]:
     """The range of the axis: all values, the allowed band where there is one, and a tick on either side."""
     shown = [value for value in values if value]
     if has_band or not shown:
-        shown += [LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY]
+        shown += [MIN_HOURLY_VOLATILITY, MAX_HOURLY_VOLATILITY]
     low = max((tick for tick in TICKS if tick <= min(shown)), default=min(shown))
     high = min((tick for tick in TICKS if tick >= max(shown)), default=max(shown))
     return [math.log10(low * 0.9), math.log10(high * 1.1)]

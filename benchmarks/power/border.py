@@ -15,7 +15,7 @@ from gates import policy
 from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
-from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS, hidden_regimes, simulate
+from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS, draw_hidden_regimes, simulate
 from mlcore.evaluation import metrics
 from mlcore.features import examples, labels
 from mlcore.fitting.fit import fit, prepare
@@ -90,7 +90,7 @@ def _market(bars: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     scaled = labels.compute_forward_returns(close)
     usable = np.isfinite(scaled)
     truth = labels.assign_classes(scaled[usable], labels.compute_cuts(scaled[usable]))
-    return hidden_regimes("BTC", bars, seed)[usable], truth
+    return draw_hidden_regimes("BTC", bars, seed)[usable], truth
 
 
 def _stretches(random: np.random.Generator, bars: int, mean_bars: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Candles: one row a bar, `timestamp` its opening time in UTC. What a dataset is made of, and what names it."""
+"""Candles: one row per bar, `timestamp` is its opening time in UTC. A dataset is named by the digest of its candles."""
 
 import hashlib
 import struct
@@ -15,17 +15,8 @@ from mlcore.data.validation import SCHEMA, infer_interval_ms, validate_candles
 from mlcore.errors import CandlesRefused
 
 __all__ = [
-    "COLUMNS",
-    "MAX_ROWS",
-    "SCHEMA",
-    "Description",
-    "compute_digest",
-    "decode_canonical",
-    "describe",
-    "encode_canonical",
-    "read",
-    "read_bytes",
-    "validate_candles",
+    "COLUMNS", "MAX_ROWS", "SCHEMA", "Description", "compute_digest", "decode_canonical", "describe",
+    "encode_canonical", "read", "read_bytes", "validate_candles",
 ]  # fmt: skip
 
 _MAGIC = b"crpbot candles 1\n"
@@ -35,7 +26,7 @@ _ROW_BYTES = 8 * len(COLUMNS)
 
 @dataclass(frozen=True)
 class Description:
-    """What a page says about a dataset."""
+    """The range, the interval and the gaps of a dataset."""
 
     rows: int
     first_at: datetime
@@ -47,7 +38,7 @@ class Description:
 
 
 def read(path: Path) -> pl.DataFrame:
-    """Candles from a CSV, CSV.gz or Parquet file, checked. Raises CandlesRefused with row and reason."""
+    """Valid candles from a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -56,12 +47,12 @@ def read(path: Path) -> pl.DataFrame:
 
 
 def read_bytes(data: bytes, name: str) -> pl.DataFrame:
-    """The same from bytes in memory; `name` is for the messages, and its suffix must not contradict the content."""
+    """The same from bytes. `name` is for the messages, and its suffix must match the content."""
     return validate_candles(read_table(data, name), name)
 
 
 def describe(frame: pl.DataFrame) -> Description:
-    """Range, interval and what is missing from it."""
+    """A gap is a run of missing bars."""
     interval = infer_interval_ms(frame)
     steps = np.diff(_milliseconds(frame)) // interval
     return Description(
@@ -76,11 +67,11 @@ def describe(frame: pl.DataFrame) -> Description:
 
 
 def encode_canonical(frame: pl.DataFrame) -> bytes:
-    """One form for one content: header, int64 epoch milliseconds, then five columns of float64, little-endian."""
-    return b"".join(_canonical_parts(frame))
+    """The same content gives the same bytes: header, int64 epoch milliseconds, then five columns of float64."""
+    return b"".join(_encode_parts(frame))
 
 
-def _canonical_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
+def _encode_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
     yield _HEADER.pack(_MAGIC, frame.height)
     yield _milliseconds(frame).astype("<i8").data
     for name in NUMBERS:
@@ -89,7 +80,7 @@ def _canonical_parts(frame: pl.DataFrame) -> Iterator[bytes | memoryview]:
 
 
 def decode_canonical(data: bytes) -> pl.DataFrame:
-    """The frame `encode_canonical` was given, checked anew. Raises CandlesRefused."""
+    """The frame that `encode_canonical` was given, validated again. Raises CandlesRefused."""
     source = "canonical candles"
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise CandlesRefused("not in canonical form, version 1", source=source)
@@ -99,22 +90,18 @@ def decode_canonical(data: bytes) -> pl.DataFrame:
             f"{len(data):,} bytes do not hold {rows:,} rows: cut off or damaged", source=source
         )
     times = np.frombuffer(data, "<i8", rows, _HEADER.size).astype(np.int64)
-    numbers = np.frombuffer(data, "<f8", rows * len(NUMBERS), _HEADER.size + 8 * rows).reshape(
-        len(NUMBERS), rows
-    )
-    series = [pl.Series("timestamp", times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")]
-    series += [
-        pl.Series(name, column.astype(np.float64)) for name, column in zip(NUMBERS, numbers, strict=True)
-    ]
-    return validate_candles(pl.DataFrame(series), source)
+    numbers = np.frombuffer(data, "<f8", rows * len(NUMBERS), _HEADER.size + 8 * rows).astype(np.float64)
+    columns = dict(zip(NUMBERS, numbers.reshape(len(NUMBERS), rows), strict=True))
+    stamps = pl.Series(times).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    return validate_candles(pl.DataFrame({"timestamp": stamps, **columns}), source)
 
 
 def compute_digest(frame: pl.DataFrame) -> str:
-    """`sha256:…` of the canonical bytes: the same whatever file the candles came in."""
-    found = hashlib.sha256()
-    for part in _canonical_parts(frame):
-        found.update(part)
-    return f"sha256:{found.hexdigest()}"
+    """`sha256:…` of the canonical bytes: the same for every file format."""
+    sha256 = hashlib.sha256()
+    for part in _encode_parts(frame):
+        sha256.update(part)
+    return f"sha256:{sha256.hexdigest()}"
 
 
 def _milliseconds(frame: pl.DataFrame) -> np.ndarray:

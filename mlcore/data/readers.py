@@ -1,7 +1,7 @@
-"""From the bytes of a file to a table of candles: CSV, gzipped CSV or Parquet, told apart by content.
+"""Reads a table of candles from the bytes of a CSV, gzipped CSV or Parquet file; the content decides which it is.
 
-Nothing is dropped and nothing is guessed: what cannot be read as written is refused with its row. Whether the rows
-then make sense as candles is `candle_checks`' question.
+Nothing is dropped and nothing is guessed: a value that cannot be read is refused with its row. `validation` then
+decides whether the rows are valid candles.
 """
 
 import csv
@@ -20,39 +20,39 @@ MAX_ROWS = 4_000_000
 """Seven years of one-minute bars; more is a mistake or an attack."""
 
 MAX_TEXT_BYTES = 384 * 1024 * 1024
-"""What a gzip may unfold to: a small file can otherwise fill the memory of the process that reads it."""
+"""The limit of an unpacked gzip file: a small file could otherwise fill the memory."""
 
-_WANTED = "expected the columns " + ", ".join(COLUMNS)
+_EXPECTED = "expected the columns " + ", ".join(COLUMNS)
 _ISO = (
     r"^(?<day>\d{4}-\d{2}-\d{2})"
     r"(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2})(?:\.(?<fraction>\d{1,3})0*)?)?)?"
     r" ?(?:Z|UTC|(?<offset>[+-]\d{2}:?\d{2}))?$"
 )
-_FORMS = {"epoch seconds": r"^\d{10}$", "epoch milliseconds": r"^\d{13}$", "an ISO date": _ISO}
+_TIME_FORMATS = {"epoch seconds": r"^\d{10}$", "epoch milliseconds": r"^\d{13}$", "an ISO date": _ISO}
 
 
 def read_table(data: bytes, name: str) -> pl.DataFrame:
     """The columns of `COLUMNS`, in that order: timestamp Datetime(ms, UTC), the others float64.
 
-    Raises CandlesRefused with the row where there is one.
+    Raises CandlesRefused, with the row if one row is at fault.
     """
     if not data:
         raise CandlesRefused("the file is empty", source=name)
     if data[:4] == b"PAR1":
-        return _typed(_parquet_columns(data, name), name)
+        return _parse_columns(_read_parquet(data, name), name)
     if name.lower().endswith((".parquet", ".pq")):
-        raise CandlesRefused(
-            "called Parquet, but its first bytes are not Parquet's; export it again", source=name
-        )
+        raise CandlesRefused("named Parquet, but it is not Parquet data; export it again", source=name)
     if data[:2] == b"\x1f\x8b":
-        data = _unzipped(data, name)
+        data = _unzip(data, name)
     elif name.lower().endswith(".gz"):
-        raise CandlesRefused("called .gz, but it is not gzip data; gzip it again, or rename it", source=name)
-    return _typed(_csv_columns(data, name), name)
+        raise CandlesRefused(
+            "named .gz, but it is not gzip data; compress it again, or rename it", source=name
+        )
+    return _parse_columns(_read_csv(data, name), name)
 
 
-def _unzipped(data: bytes, name: str) -> bytes:
-    """All members of a gzip file, refused as soon as they unfold to more than MAX_TEXT_BYTES."""
+def _unzip(data: bytes, name: str) -> bytes:
+    """All members of a gzip file. Raises CandlesRefused as soon as they unpack to more than MAX_TEXT_BYTES."""
     parts: list[bytes] = []
     room = MAX_TEXT_BYTES
     while data.strip(b"\0"):
@@ -63,7 +63,7 @@ def _unzipped(data: bytes, name: str) -> bytes:
             raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again", source=name) from error
         room -= len(parts[-1])
         if room < 0:
-            raise CandlesRefused(f"unfolds to more than {MAX_TEXT_BYTES:,} bytes; split it", source=name)
+            raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it", source=name)
         if not member.eof:
             raise CandlesRefused(
                 "the gzip data ends too early: the file was cut off; fetch it again", source=name
@@ -72,11 +72,11 @@ def _unzipped(data: bytes, name: str) -> bytes:
     return b"".join(parts)
 
 
-def _csv_columns(data: bytes, name: str) -> pl.DataFrame:
+def _read_csv(data: bytes, name: str) -> pl.DataFrame:
     """The file's columns as text, renamed to COLUMNS' names, one row for each data line."""
-    data = _clean_text(data, name)
+    data = _decode_text(data, name)
     header, _, body = data.partition(b"\n")
-    names = _header_names(header.decode(), name)
+    names = _parse_header(header.decode(), name)
     if not body:
         raise CandlesRefused("there is a header but not one row", source=name)
     if body.count(b"\n") >= MAX_ROWS:
@@ -84,10 +84,10 @@ def _csv_columns(data: bytes, name: str) -> pl.DataFrame:
     try:
         return pl.read_csv(body, has_header=False, new_columns=names, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise _ragged(body.decode(), len(names), name) from error
+        raise _find_ragged_row(body.decode(), len(names), name) from error
 
 
-def _clean_text(data: bytes, name: str) -> bytes:
+def _decode_text(data: bytes, name: str) -> bytes:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise CandlesRefused("saved as UTF-16; save it as UTF-8", source=name)
     if b"\0" in data:
@@ -102,10 +102,10 @@ def _clean_text(data: bytes, name: str) -> bytes:
     return data
 
 
-def _header_names(header: str, name: str) -> list[str]:
+def _parse_header(header: str, name: str) -> list[str]:
     names = [field.strip().strip('"').strip().lower() for field in header.split(",")]
     if names[0][:1].isdigit():
-        raise CandlesRefused(f"the first line is data, not a header; {_WANTED}", source=name)
+        raise CandlesRefused(f"the first line is data, not a header; {_EXPECTED}", source=name)
     for delimiter, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(names) == 1 and delimiter in header:
             raise CandlesRefused(f"separated by {word}; separate the columns by commas", source=name)
@@ -120,23 +120,21 @@ def _check_names(names: Sequence[str], name: str) -> None:
     if duplicates:
         raise CandlesRefused(f"the column {duplicates[0][:40]!r} is there more than once", source=name)
     if missing:
-        raise CandlesRefused(f"without the column {', '.join(missing)}; {_WANTED}", source=name)
+        raise CandlesRefused(f"without the column {', '.join(missing)}; {_EXPECTED}", source=name)
     if unknown:
-        raise CandlesRefused(
-            f"with a column that means nothing here: {', '.join(unknown)}; {_WANTED}", source=name
-        )
+        raise CandlesRefused(f"with unknown columns: {', '.join(unknown)}; {_EXPECTED}", source=name)
 
 
-def _ragged(body: str, width: int, name: str) -> CandlesRefused:
-    """The fast reader does not say where it stopped, so the slow one looks for the row."""
+def _find_ragged_row(body: str, width: int, name: str) -> CandlesRefused:
+    """The fast reader does not say where it stopped, so a slow one finds the row."""
     for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
         if len(fields) != width:
-            reason = f"has {len(fields)} fields instead of {width}; look for a comma or a quote too many"
+            reason = f"has {len(fields)} fields instead of {width}; look for an extra comma or quote"
             return CandlesRefused(reason, source=name, row=row)
     return CandlesRefused("cannot be read as CSV: look for a quote that is never closed", source=name)
 
 
-def _parquet_columns(data: bytes, name: str) -> pl.DataFrame:
+def _read_parquet(data: bytes, name: str) -> pl.DataFrame:
     try:
         columns = list(pl.read_parquet_schema(io.BytesIO(data)))
         _check_names(columns, name)
@@ -148,13 +146,13 @@ def _parquet_columns(data: bytes, name: str) -> pl.DataFrame:
         raise CandlesRefused("damaged Parquet data; export or fetch the file again", source=name) from error
 
 
-def _typed(columns: pl.DataFrame, name: str) -> pl.DataFrame:
-    series = [_timestamps(columns["timestamp"], name)]
-    series += [_numbers(columns[column], name) for column in NUMBERS]
+def _parse_columns(columns: pl.DataFrame, name: str) -> pl.DataFrame:
+    series = [_parse_timestamps(columns["timestamp"], name)]
+    series += [_parse_numbers(columns[column], name) for column in NUMBERS]
     return pl.DataFrame(series).rechunk()
 
 
-def _numbers(column: pl.Series, name: str) -> pl.Series:
+def _parse_numbers(column: pl.Series, name: str) -> pl.Series:
     _refuse_nulls(column, column, name, "is empty")
     if column.dtype == pl.String:
         numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
@@ -165,10 +163,10 @@ def _numbers(column: pl.Series, name: str) -> pl.Series:
     return column.cast(pl.Float64)
 
 
-def _timestamps(column: pl.Series, name: str) -> pl.Series:
+def _parse_timestamps(column: pl.Series, name: str) -> pl.Series:
     _refuse_nulls(column, column, name, "is empty")
     if column.dtype == pl.String or column.dtype.is_integer():
-        return _text_timestamps(column.cast(pl.String).str.strip_chars(), name)
+        return _parse_text_timestamps(column.cast(pl.String).str.strip_chars(), name)
     if column.dtype == pl.Date:
         return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     if not isinstance(column.dtype, pl.Datetime):
@@ -181,32 +179,34 @@ def _timestamps(column: pl.Series, name: str) -> pl.Series:
     return whole
 
 
-def _text_timestamps(text: pl.Series, name: str) -> pl.Series:
-    """One form for the whole file, that of its first row: seconds and milliseconds must not mix unnoticed."""
-    form = next((form for form, pattern in _FORMS.items() if text.head(1).str.contains(pattern).all()), None)
+def _parse_text_timestamps(text: pl.Series, name: str) -> pl.Series:
+    """The first row decides the format of the whole file: seconds and milliseconds must not mix unnoticed."""
+    form = next(
+        (form for form, pattern in _TIME_FORMATS.items() if text.head(1).str.contains(pattern).all()), None
+    )
     if form is None:
         raise CandlesRefused(
             f"timestamp is {text[0][:40]!r}; write 2020-09-20T00:00:00Z, or epoch seconds or milliseconds",
             source=name,
             row=1,
         )
-    strange = (~text.str.contains(_FORMS[form])).arg_true()
+    strange = (~text.str.contains(_TIME_FORMATS[form])).arg_true()
     if len(strange):
         value = text[strange[0]][:40]
         raise CandlesRefused(
             f"timestamp is {value!r}, not {form} as in row 1", source=name, row=strange[0] + 1
         )
-    times = (_iso_times(text) if form == "an ISO date" else _epoch_times(text, form)).rename("timestamp")
-    _refuse_nulls(times, text, name, "is {value!r}: there is no such time")
+    times = (_parse_iso(text) if form == "an ISO date" else _parse_epoch(text, form)).rename("timestamp")
+    _refuse_nulls(times, text, name, "is {value!r}: this time does not exist")
     return times
 
 
-def _epoch_times(text: pl.Series, form: str) -> pl.Series:
+def _parse_epoch(text: pl.Series, form: str) -> pl.Series:
     factor = 1000 if form == "epoch seconds" else 1
     return (text.cast(pl.Int64) * factor).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
 
 
-def _iso_times(text: pl.Series) -> pl.Series:
+def _parse_iso(text: pl.Series) -> pl.Series:
     """A time without a zone is UTC."""
     parts = text.str.extract_groups(_ISO).struct.unnest()
     digits = pl.col("offset").str.replace(":", "", literal=True)

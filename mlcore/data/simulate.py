@@ -1,8 +1,8 @@
-"""A market to try the service on: hidden regimes with a drift planted in them, so that there is something to learn.
+"""A simulated market with hidden regimes, so that a network has something to learn.
 
-Regimes come in shuffled triples (down, flat, up), 24–72 bars each; returns are Student-t around the regime's drift,
-their volatility wanders slowly. The drift is `drift` units of volatility a bar: at 1.2 a network finds it
-(accuracy about 0.74), at 0 there is nothing to find. No real market moves like this one.
+Regimes come in shuffled triples (down, flat, up) of 24–72 bars each. Returns are Student-t around the regime's drift,
+and their volatility changes slowly. The drift is `drift` units of volatility per bar. At 1.2 a network finds it
+(accuracy about 0.74); at 0 there is nothing to find. No real market moves like this one.
 """
 
 import zlib
@@ -18,7 +18,7 @@ START_PRICES = {"BTC": 50_000.0, "ETH": 3_000.0, "SOL": 100.0}
 START_VOLUMES = {"BTC": 1_500.0, "ETH": 15_000.0, "SOL": 250_000.0}
 DEFAULT_DRIFT = 1.2
 DEMO_BARS = 24_000
-"""Enough that an honest interval around 0.74 stays above 0.65, few enough that three coins train in a coffee break."""
+"""Enough to keep the interval around 0.74 above 0.65, few enough to train three coins in some minutes."""
 
 MIN_BARS = 2
 MAX_BARS = 1_000_000
@@ -27,20 +27,20 @@ MAX_INTERVAL_SECONDS = 7 * 86_400
 
 _START_MS = 1_609_459_200_000  # 2021-01-01T00:00:00Z
 _REGIME_BARS = (24, 72)
-_FREEDOM = 5  # degrees of the Student-t: tails as fat as an hourly market's, a finite variance
-_VOLATILITY = 0.005  # log return of a bar, the level it wanders around
+_DEGREES_OF_FREEDOM = 5  # of the Student-t: tails as fat as in hourly markets, a finite variance
+_VOLATILITY = 0.005  # log return of a bar, on average
 
 
 def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: int = 3600) -> pl.DataFrame:
     """Candles of `bars` bars from 2021-01-01 on, the same for the same arguments.
 
-    Raises InvalidParameter for one out of bounds.
+    Raises InvalidParameter for an argument out of bounds.
     """
     check_bounds("bars", bars, MIN_BARS, MAX_BARS)
     check_bounds("drift", drift, 0, MAX_DRIFT)
     check_bounds("seed", seed, 0, MAX_SEED)
     check_bounds("interval_seconds", interval_seconds, 1, MAX_INTERVAL_SECONDS)
-    random, volatility, shocks, regimes = _drawn(coin, bars, seed)
+    random, volatility, shocks, regimes = _draw(coin, bars, seed)
     returns = volatility * (drift * regimes + shocks)
     path = START_PRICES.get(coin, 100.0) * np.exp(np.concatenate([[0.0], np.cumsum(returns)]))
     opens, closes = path[:-1], path[1:]
@@ -51,46 +51,48 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
         "low": np.minimum(opens, closes) * np.exp(-reach[1]),
         "close": closes,
     }
-    prices = {name: np.round(values, _decimals(path)) for name, values in columns.items()}
-    volume = START_VOLUMES.get(coin, 10_000.0) * _activity(random, returns / volatility)
+    prices = {name: np.round(values, _choose_decimals(path)) for name, values in columns.items()}
+    volume = START_VOLUMES.get(coin, 10_000.0) * _draw_activity(random, returns / volatility)
     times = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms"))
     stamps = times.dt.replace_time_zone("UTC")
     return validate_candles(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
 
 
-def hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:
-    """−1, 0 or 1 for every bar of that market: what no forecaster is shown, for whoever must know the truth."""
-    return _drawn(coin, bars, seed)[-1]
+def draw_hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:
+    """−1, 0 or 1 for every bar of that market. Forecasters never see it; benchmarks compare with it."""
+    return _draw(coin, bars, seed)[-1]
 
 
-def _drawn(coin: str, bars: int, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
-    """The generator as it stands after them; volatility, shocks of unit variance, and regimes, [bars] each."""
+def _draw(coin: str, bars: int, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
+    """The random generator after these draws; volatility, shocks of unit variance, and regimes, [bars] each."""
     random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
-    volatility = _volatility(random, bars)
-    shocks = random.standard_t(_FREEDOM, bars) * np.sqrt((_FREEDOM - 2) / _FREEDOM)
-    return random, volatility, shocks, _regimes(random, bars)
+    volatility = _draw_volatility(random, bars)
+    shocks = random.standard_t(_DEGREES_OF_FREEDOM, bars) * np.sqrt(
+        (_DEGREES_OF_FREEDOM - 2) / _DEGREES_OF_FREEDOM
+    )
+    return random, volatility, shocks, _draw_regimes(random, bars)
 
 
-def _regimes(random: np.random.Generator, bars: int) -> np.ndarray:
-    """−1, 0 or 1 for every bar; each shuffled triple visits all three, so that none is rare."""
+def _draw_regimes(random: np.random.Generator, bars: int) -> np.ndarray:
+    """−1, 0 or 1 for every bar. Each shuffled triple holds all three, so none is rare."""
     triples = bars // (3 * _REGIME_BARS[0]) + 1
     directions = random.permuted(np.tile([-1, 0, 1], (triples, 1)), axis=1).ravel()
     lengths = random.integers(*_REGIME_BARS, size=len(directions), endpoint=True)
     return np.repeat(directions, lengths)[:bars]
 
 
-def _volatility(random: np.random.Generator, bars: int) -> np.ndarray:
-    """A lognormal walk pulled back to its level over about ten days of hourly bars."""
-    return _VOLATILITY * np.exp(0.3 * _wandering(random, bars, bars_to_forget=240))
+def _draw_volatility(random: np.random.Generator, bars: int) -> np.ndarray:
+    """A lognormal process that reverts to its level over about ten days of hourly bars."""
+    return _VOLATILITY * np.exp(0.3 * _draw_autoregression(random, bars, bars_to_forget=240))
 
 
-def _activity(random: np.random.Generator, moves: np.ndarray) -> np.ndarray:
-    """Volume around 1: slow moods, more of it on large moves."""
-    mood = 0.5 * _wandering(random, len(moves), bars_to_forget=48)
-    return np.exp(mood + 0.3 * random.standard_normal(len(moves))) * (0.6 + 0.4 * np.abs(moves))
+def _draw_activity(random: np.random.Generator, moves: np.ndarray) -> np.ndarray:
+    """Volume around 1. It changes slowly, and is larger in bars that move more."""
+    level = 0.5 * _draw_autoregression(random, len(moves), bars_to_forget=48)
+    return np.exp(level + 0.3 * random.standard_normal(len(moves))) * (0.6 + 0.4 * np.abs(moves))
 
 
-def _wandering(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:
+def _draw_autoregression(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:
     """A first-order autoregression of unit variance."""
     keep = np.exp(-1 / bars_to_forget)
     shocks = random.standard_normal(bars) * np.sqrt(1 - keep**2)
@@ -101,6 +103,6 @@ def _wandering(random: np.random.Generator, bars: int, bars_to_forget: int) -> n
     return walk
 
 
-def _decimals(prices: np.ndarray) -> int:
-    """Six significant figures at the lowest price, so that a fallen coin still moves."""
+def _choose_decimals(prices: np.ndarray) -> int:
+    """Six significant figures at the lowest price, so that a coin with a low price still moves."""
     return int(np.clip(5 - np.floor(np.log10(prices.min())), 2, 12))

@@ -19,7 +19,7 @@ _AT_ONCE = 50
 """Resamples summed at once: the blocks' totals then stay in the processor's cache."""
 
 _LEVEL = 0.95
-_LEAST_BLOCKS = 2
+_MIN_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Blocks:
     def __init__(self, rows: int, seed: int, block_bars: int = BLOCK_BARS) -> None:
         if rows == 0:
             raise ValueError("there are no rows to estimate anything from")
-        self.rows, self.block_bars = rows, min(block_bars, max(1, rows // _LEAST_BLOCKS))
+        self.rows, self.block_bars = rows, min(block_bars, max(1, rows // _MIN_BLOCKS))
         self._in_one = -(-rows // self.block_bars)
         starts = rows - self.block_bars + 1
         size = RESAMPLES, self._in_one
@@ -52,7 +52,7 @@ class Blocks:
 
     def cautious(self, hits: np.ndarray) -> Estimate:
         """The mean of hits [rows], 0…1; Student's t with as many degrees of freedom as there are blocks, less one."""
-        point, blocks = float(np.mean(hits)), max(self.rows / self.block_bars, _LEAST_BLOCKS)
+        point, blocks = float(np.mean(hits)), max(self.rows / self.block_bars, _MIN_BLOCKS)
         error = float(self._means(hits).std(ddof=1) * np.sqrt(blocks / (blocks - 1)))
         reach = compute_student_quantile((1 + _LEVEL) / 2, blocks - 1) * error
         return Estimate(point, max(0.0, point - reach), min(1.0, point + reach), error)

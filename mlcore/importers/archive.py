@@ -5,8 +5,8 @@ import zipfile
 
 from mlcore.errors import ImportRefused
 
-MOST_ENTRIES = 1024
-MOST_BYTES = 64 * 2**20
+MAX_ENTRIES = 1024
+MAX_BYTES = 64 * 2**20
 """Of all that is in it; the network itself has 260 kB, an optimizer's state beside it twice that."""
 
 _KIND, _SYMLINK = 0o170000, 0o120000
@@ -18,12 +18,12 @@ def check_archive(data: bytes) -> None:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ImportRefused(f"its archive is damaged or cut off ({error})") from error
-    if len(entries) > MOST_ENTRIES:
+    if len(entries) > MAX_ENTRIES:
         raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
     for entry in entries:
         _check_entry(entry)
-    if (total := sum(entry.file_size for entry in entries)) > MOST_BYTES:
-        raise ImportRefused(f"its archive unpacks to {total:,} bytes; at most {MOST_BYTES:,} are taken")
+    if (total := sum(entry.file_size for entry in entries)) > MAX_BYTES:
+        raise ImportRefused(f"its archive unpacks to {total:,} bytes; at most {MAX_BYTES:,} are taken")
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:

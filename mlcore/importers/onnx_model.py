@@ -17,8 +17,8 @@ from mlcore.bundle.predictor import INPUT, OUTPUT
 from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
-MOST_NODES = 512
-MOST_NUMBERS = 16 * 2**20
+MAX_NODES = 512
+MAX_NUMBERS = 16 * 2**20
 """In all initializers together: the network itself has 62,000."""
 
 OPERATORS = frozenset({
@@ -30,7 +30,7 @@ OPERATORS = frozenset({
 })  # fmt: skip
 _TYPES = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-_LEAST_OPSET, _GREATEST_OPSET, _GREATEST_IR = 9, 26, 13
+_MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,12 @@ def _check_model(model: ModelProto) -> None:
     if outside := [domain for domain in foreign if domain not in ("", "ai.onnx")]:
         raise ImportRefused(f"it needs operators of {', '.join(outside)[:120]}; only ONNX's own are taken")
     opsets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
-    if (
-        len(opsets) != 1
-        or not _LEAST_OPSET <= opsets[0] <= _GREATEST_OPSET
-        or model.ir_version > _GREATEST_IR
-    ):
+    if len(opsets) != 1 or not _MIN_OPSET <= opsets[0] <= _MAX_OPSET or model.ir_version > _MAX_IR:
         raise ImportRefused(
             f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
         )
-    if len(model.graph.node) > MOST_NODES:
-        raise ImportRefused(f"its graph has {len(model.graph.node):,} nodes; at most {MOST_NODES} are taken")
+    if len(model.graph.node) > MAX_NODES:
+        raise ImportRefused(f"its graph has {len(model.graph.node):,} nodes; at most {MAX_NODES} are taken")
     for node in model.graph.node:
         _check_node(node)
 
@@ -136,8 +132,8 @@ def _tensors(model: ModelProto) -> dict[str, np.ndarray]:
     protos = [(tensor.name, tensor) for tensor in model.graph.initializer]
     protos += [(node.output[0], _constant(node)) for node in model.graph.node if node.op_type == "Constant"]
     total = sum(_numbers(tensor) for _, tensor in protos)
-    if total > MOST_NUMBERS:
-        raise ImportRefused(f"its tensors declare {total:,} numbers; at most {MOST_NUMBERS:,} are taken")
+    if total > MAX_NUMBERS:
+        raise ImportRefused(f"its tensors declare {total:,} numbers; at most {MAX_NUMBERS:,} are taken")
     if len({name for name, _ in protos}) < len(protos):
         raise ImportRefused("it holds two tensors of one name")
     return {name: _array(tensor) for name, tensor in protos}

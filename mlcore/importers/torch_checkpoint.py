@@ -22,7 +22,7 @@ _SCALERS = ("scaler_params", "scaler")
 _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_MOST_FIGURES = 1024
+_MAX_FIGURES = 1024
 """Of a row; there are 72 features."""
 
 
@@ -162,7 +162,7 @@ def _figures(where: str, held: Mapping[Any, Any], name: str) -> np.ndarray:
 def _numbers(name: str, found: Any) -> np.ndarray:
     """float64 of a tensor, an array or a list of numbers."""
     if isinstance(found, torch.Tensor):
-        if found.layout != torch.strided or found.dtype not in _FLOATS or found.numel() > _MOST_FIGURES:
+        if found.layout != torch.strided or found.dtype not in _FLOATS or found.numel() > _MAX_FIGURES:
             raise ImportRefused(f"its {name} is not a short row of numbers")
         return found.detach().to(torch.float64).numpy().copy()
     figures = found.tolist() if isinstance(found, _Array) else found

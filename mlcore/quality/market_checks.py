@@ -1,13 +1,12 @@
-"""Judging candles before anything is trained on them: sound rows, and a series that moves like a market.
+"""Checks of real candles before training: valid rows, and a series that moves like a market.
 
-Each check is one pure function with its threshold beside it. The thresholds stand where every 1,000- and 2,000-bar slice
-of five years of hourly BTC, ETH and SOL passes with room to spare, at 1, 2, 4 and 12 hours and a day (the figures
-beside them say how much), and where what was made up does not.
+Each check is a pure function, and its threshold stands next to it. Every 1,000- and 2,000-bar slice of five years of
+hourly BTC, ETH and SOL passes with room to spare, at 1, 2, 4 and 12 hours and a day. The figures in the comments say how
+much room. Artificial series do not pass.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -15,60 +14,53 @@ import polars as pl
 from mlcore.quality.market_statistics import Market
 from mlcore.quality.peers import PeerSeries, check_peers
 from mlcore.quality.plots import build_plot_data
-from mlcore.quality.result import Check, check_range, format_interval, pass_or_fail, skip_check
+from mlcore.quality.result import (
+    CandleReport,
+    Check,
+    RangeCheck,
+    compute_excess,
+    format_interval,
+    furthest_outside,
+    pass_or_fail,
+    skip_check,
+)
 from mlcore.quality.rhythm import check_rhythm
-from mlcore.quality.rows import LONGEST_STANDSTILL_BARS, check_rows
-from mlcore.verdict import WORST_FIRST, Finding, Verdict
+from mlcore.quality.rows import MAX_STANDSTILL_BARS, check_rows
+from mlcore.verdict import Verdict
 
-LEAST_BARS = 1000
-"""Fewer cannot be told from chance by any of the figures below."""
+MIN_BARS = 1000
+"""With fewer bars, none of the figures below differs clearly from chance."""
 
-MOST_UNCHANGED_SHARE = 0.30  # real: 0.06 at most, SOL at a dollar
-LEAST_HOURLY_VOLATILITY, MOST_HOURLY_VOLATILITY = 0.0015, 0.05  # real: 0.0032 … 0.0276
-MOST_OPENING_GAP = 0.40  # real: 0.10 at most; 1 where each bar is drawn afresh
-LEAST_RANGE_RATIO, MOST_RANGE_RATIO = 0.80, 1.40  # real: 0.97 … 1.20
-LEAST_KURTOSIS = 3.3  # real: 4.4 at least; 3 for a normal distribution
-MOST_MOVE = 1.2  # log(high / low) of one bar; real: 0.52 in an hour, 0.78 in a day
-LEAST_MEMORY, MEMORY_ASKED_BARS = 0.03, 8000  # real: 0.079 at least over so many bars; shuffled ones: 0
-LEAST_ACTIVITY = 0.55  # real: 0.65 at least; a simulated market without drift 0.48 at most, chance 0
-
-
-@dataclass(frozen=True)
-class CandleReport:
-    """What all checks said of one series, and what a page draws of it."""
-
-    checks: tuple[Check, ...]
-    plots: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> Verdict:
-        return next(v for v in WORST_FIRST if any(check.finding.verdict == v for check in self.checks))
-
-    def document(self) -> dict[str, Any]:
-        """Ready for canonical JSON: no figure in it is NaN or infinite."""
-        return {"checks": [check.document() for check in self.checks], "plots": self.plots}
+MAX_UNCHANGED_SHARE = 0.30  # real: 0.06 at most, SOL at a dollar
+MIN_HOURLY_VOLATILITY, MAX_HOURLY_VOLATILITY = 0.0015, 0.05  # real: 0.0032 … 0.0276
+MAX_OPENING_GAP = 0.40  # real: 0.10 at most; 1 if each bar is drawn independently
+MIN_RANGE_RATIO, MAX_RANGE_RATIO = 0.80, 1.40  # real: 0.97 … 1.20
+MIN_KURTOSIS = 3.3  # real: 4.4 at least; 3 for a normal distribution
+MAX_MOVE = 1.2  # log(high / low) of one bar; real: 0.52 in an hour, 0.78 in a day
+MIN_MEMORY, MEMORY_BARS_REQUIRED = 0.03, 8000  # real: 0.079 at least over so many bars; shuffled: 0
+MIN_ACTIVITY = 0.55  # real: 0.65 at least; a simulated market with drift 0: 0.48 at most; chance: 0
 
 
-@np.errstate(all="ignore")  # a figure that overflows is no number, and that is an error by itself
+@np.errstate(all="ignore")  # a figure that overflows is not finite, and the check reports that as an error
 def check_candles(frame: pl.DataFrame, *, peers: Sequence[PeerSeries] = (), coin: str = "") -> CandleReport:
-    """Whether these are a coin's real candles, next to the other candles there are.
+    """Whether these are a coin's real candles, also compared with the other stored candles.
 
-    What the rows themselves say comes first: where a row is impossible, how the series moves says nothing any more.
+    The checks of rows come first: if a row is impossible, the statistics of the series mean nothing.
     """
     rows = tuple(check_rows(frame))
     if any(check.finding.verdict != Verdict.PASSED for check in rows):
         return CandleReport(rows)
     market = Market.from_frame(frame)
-    length = _length(market)
-    drawn = build_plot_data(market, variance_ratio_band)
+    length = _check_length(market)
+    plots = build_plot_data(market, compute_variance_ratio_band)
     if length.finding.verdict != Verdict.PASSED:
-        return CandleReport((*rows, length), drawn)
-    moves = (length, *(check(market) for check in MARKET_CHECKS))
-    return CandleReport((*rows, *moves, *check_peers(frame, peers, coin)), drawn)
+        return CandleReport((*rows, length), plots)
+    statistics = (length, *(check(market) for check in MARKET_CHECKS))
+    return CandleReport((*rows, *statistics, *check_peers(frame, peers, coin)), plots)
 
 
-def variance_ratio_band(bars: int) -> tuple[float, float]:
-    """Within which the variance ratio of a market stays: wider for fewer bars, which vary more by chance.
+def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
+    """The range of a market's variance ratio. It is wider for fewer bars, which vary more by chance.
 
     Real: 0.91 … 0.98 over five years, 0.75 … 1.30 over any 2,000 bars, 0.64 … 1.42 over any 1,000.
     """
@@ -76,167 +68,141 @@ def variance_ratio_band(bars: int) -> tuple[float, float]:
     return 0.95 - half, 0.95 + half
 
 
-def _length(market: Market) -> Check:
-    is_enough = len(market) >= LEAST_BARS
-    says = (
-        "Enough bars to tell a market from chance."
-        if is_enough
-        else "Too few bars to tell a market from chance."
+def _check_length(market: Market) -> Check:
+    return pass_or_fail(
+        "length",
+        f"≥ {MIN_BARS:,} bars",
+        len(market),
+        f"{len(market):,} bars",
+        passed="Enough bars to tell a market from chance.",
+        failed="Too few bars to tell a market from chance.",
+        is_passed=len(market) >= MIN_BARS,
+        otherwise=Verdict.INCONCLUSIVE,
     )
-    verdict = Verdict.PASSED if is_enough else Verdict.INCONCLUSIVE
-    observed = f"{len(market):,} bars"
-    return Check("length", f"≥ {LEAST_BARS:,} bars", Finding(verdict, len(market), observed, says))
 
 
-def _variance_ratio(market: Market) -> Check:
-    stretches = [
-        (part.variance_ratio, *variance_ratio_band(len(part))) for part in (market, *market.stretches())
+def _check_variance_ratio(market: Market) -> Check:
+    parts = [
+        (part.variance_ratio, *compute_variance_ratio_band(len(part)))
+        for part in (market, *market.stretches())
     ]
-    value, low, high = max(stretches, key=lambda s: _excess(s[0], s[1], s[2]))
-    why = (
-        "Prices come back to a level as if drawn afresh for each bar, or their rows were shuffled: no market does."
+    value, low, high = max(parts, key=lambda part: compute_excess(*part))
+    failed = (
+        "Prices return to a level as if each bar was drawn independently, or the rows were shuffled: no market does."
         if value < low
-        else "Moves go on in their direction far too long: smoothed, or made up with a drift in it."
+        else "Moves continue in their direction far too long: the series was smoothed, or made with a drift."
     )
-    return check_range(
-        "variance_ratio",
-        value,
-        low,
-        high,
-        "{:.2f}",
-        "16-bar moves are as large as 16 independent bars make them.",
-        why,
-        whole=market.variance_ratio,
+    passed = "16-bar moves are as large as 16 independent bars make them."
+    return RangeCheck("variance_ratio", low, high, "{:.2f}", passed, failed).judge(
+        value, whole=market.variance_ratio
     )
 
 
-def _volatility(market: Market) -> Check:
-    worst = max(
-        (part.hourly_volatility for part in (market, *market.stretches())),
-        key=lambda v: _excess(
-            np.log(max(v, 1e-12)), np.log(LEAST_HOURLY_VOLATILITY), np.log(MOST_HOURLY_VOLATILITY)
-        ),
+def _check_volatility(market: Market) -> Check:
+    low, high = MIN_HOURLY_VOLATILITY, MAX_HOURLY_VOLATILITY
+    values = [part.hourly_volatility for part in (market, *market.stretches())]
+    worst = furthest_outside(values, low, high, scale=lambda value: np.log(max(value, 1e-12)))
+    passed = "It moves as much as coins do in such an interval."
+    failed = (
+        f"No coin moves {'so little' if worst < low else 'so much'} in {format_interval(market.interval_seconds)}:"
+        " these are not market prices, or the times do not match the interval."
     )
-    return check_range(
-        "volatility",
-        worst,
-        LEAST_HOURLY_VOLATILITY,
-        MOST_HOURLY_VOLATILITY,
-        "{:.2%} an hour",
-        "It moves as much as coins do in such an interval.",
-        f"No coin moves {'so little' if worst < LEAST_HOURLY_VOLATILITY else 'so much'} in"
-        f" {format_interval(market.interval_seconds)}: the prices are not of a market, or the times lie about the"
-        " interval.",
-        whole=market.hourly_volatility,
+    return RangeCheck("volatility", low, high, "{:.2%} an hour", passed, failed).judge(
+        worst, whole=market.hourly_volatility
     )
 
 
-def _continuity(market: Market) -> Check:
-    return check_range(
-        "continuity",
-        _worst(market, lambda part: part.opening_gap, 0, MOST_OPENING_GAP),
-        None,
-        MOST_OPENING_GAP,
-        "{:.2f} of a move",
-        "Each bar opens about where the one before closed.",
-        "Bars do not open where the one before closed: they were drawn afresh, or shuffled.",
-    )
-
-
-def _range(market: Market) -> Check:
-    return check_range(
-        "range",
-        _worst(market, lambda part: part.range_ratio, LEAST_RANGE_RATIO, MOST_RANGE_RATIO),
-        LEAST_RANGE_RATIO,
-        MOST_RANGE_RATIO,
-        "{:.2f}",
-        "Highs and lows are as far apart as the closes say.",
-        "Highs and lows tell another volatility than the closes: one of the two was made up, or smoothed.",
-    )
-
-
-def _frozen(market: Market) -> Check:
-    run, share = (
-        market.longest_standstill,
-        _worst(market, lambda part: part.unchanged_share, 0, MOST_UNCHANGED_SHARE),
-    )
-    return Check(
+def _check_frozen(market: Market) -> Check:
+    run = market.longest_standstill
+    shares = [part.unchanged_share for part in (market, *market.stretches())]
+    share = furthest_outside(shares, 0, MAX_UNCHANGED_SHARE)
+    return pass_or_fail(
         "frozen",
-        f"≤ {LONGEST_STANDSTILL_BARS} unchanged closes in a row, < {MOST_UNCHANGED_SHARE:.0%} of them",
-        pass_or_fail(
-            run <= LONGEST_STANDSTILL_BARS and share < MOST_UNCHANGED_SHARE,
-            run,
-            f"{run} in a row, {share:.1%} of them",
-            "The price never stands still for long.",
-            "The price stands still: the feed was frozen, or holes were filled with the last close.",
-        ),
+        f"≤ {MAX_STANDSTILL_BARS} unchanged closes in a row, < {MAX_UNCHANGED_SHARE:.0%} of them",
+        run,
+        f"{run} in a row, {share:.1%} of them",
+        passed="The price never stands still for long.",
+        failed="The price stands still: the feed was frozen, or gaps were filled with the last close.",
+        is_passed=run <= MAX_STANDSTILL_BARS and share < MAX_UNCHANGED_SHARE,
     )
 
 
-def _tails(market: Market) -> Check:
-    return check_range(
-        "tails",
-        market.kurtosis,
-        LEAST_KURTOSIS,
-        None,
-        "kurtosis {:.1f}",
-        "Quiet bars and violent ones, as in every market.",
-        "Returns have no fat tails: a uniform or normal distribution made them.",
-    )
+@dataclass(frozen=True)
+class _FigureCheck:
+    """A statistic of the series, or the worst of its stretches, against a fixed range."""
 
+    figure: Callable[[Market], float]
+    check: RangeCheck
+    is_by_stretch: bool = False
+    min_bars: int = 0
 
-def _jumps(market: Market) -> Check:
-    return check_range(
-        "jumps",
-        market.greatest_move,
-        None,
-        MOST_MOVE,
-        "{:.2f} (log)",
-        "No bar moves further than a market has.",
-        "One bar more than triples the price, or takes it to a third: a misplaced decimal, or another coin's rows.",
-    )
-
-
-def _memory(market: Market) -> Check:
-    if len(market) < MEMORY_ASKED_BARS:
-        return skip_check(
-            "memory", f"≥ {LEAST_MEMORY} over {MEMORY_ASKED_BARS:,} bars", f"{len(market):,} bars"
-        )
-    return check_range(
-        "memory",
-        market.memory,
-        LEAST_MEMORY,
-        None,
-        "{:.3f}",
-        "Calm and wild times last, as in every market.",
-        "Large moves do not follow large ones: the bars were shuffled, or drawn independently.",
-    )
-
-
-def _activity(market: Market) -> Check:
-    return check_range(
-        "activity",
-        _worst(market, lambda part: part.activity, LEAST_ACTIVITY, 1),
-        LEAST_ACTIVITY,
-        None,
-        "{:.2f}",
-        "More is traded in bars that move more.",
-        "Volume does not go with the size of moves as it does where people trade: the candles were made up.",
-    )
+    def __call__(self, market: Market) -> Check:
+        low, high = self.check.low, self.check.high
+        if len(market) < self.min_bars:
+            return skip_check(
+                self.check.name, f"≥ {low} over {self.min_bars:,} bars", f"{len(market):,} bars"
+            )
+        if not self.is_by_stretch:
+            return self.check.judge(self.figure(market))
+        values = [self.figure(part) for part in (market, *market.stretches())]
+        return self.check.judge(furthest_outside(values, low or 0, 1 if high is None else high))
 
 
 MARKET_CHECKS: tuple[Callable[[Market], Check], ...] = (
-    _variance_ratio, _volatility, _continuity, _range, _frozen, _tails, _jumps, _memory, _activity, check_rhythm,
+    _check_variance_ratio,
+    _check_volatility,
+    _FigureCheck(
+        lambda market: market.opening_gap,
+        RangeCheck(
+            "continuity", None, MAX_OPENING_GAP, "{:.2f} of a move",
+            "Each bar opens about where the one before closed.",
+            "Bars do not open where the one before closed: they were drawn independently, or shuffled.",
+        ),
+        is_by_stretch=True,
+    ),
+    _FigureCheck(
+        lambda market: market.range_ratio,
+        RangeCheck(
+            "range", MIN_RANGE_RATIO, MAX_RANGE_RATIO, "{:.2f}",
+            "Highs and lows are as far apart as the closes imply.",
+            "Highs and lows imply another volatility than the closes: one of them was invented, or smoothed.",
+        ),
+        is_by_stretch=True,
+    ),
+    _check_frozen,
+    _FigureCheck(
+        lambda market: market.kurtosis,
+        RangeCheck(
+            "tails", MIN_KURTOSIS, None, "kurtosis {:.1f}",
+            "Quiet bars and violent ones, as in every market.",
+            "Returns have no fat tails: they come from a uniform or normal distribution.",
+        ),
+    ),
+    _FigureCheck(
+        lambda market: market.greatest_move,
+        RangeCheck(
+            "jumps", None, MAX_MOVE, "{:.2f} (log)",
+            "No bar moves further than bars of a market do.",
+            "One bar more than triples the price, or takes it to a third: a misplaced decimal, or another coin's rows.",
+        ),
+    ),
+    _FigureCheck(
+        lambda market: market.memory,
+        RangeCheck(
+            "memory", MIN_MEMORY, None, "{:.3f}",
+            "Calm and wild times last, as in every market.",
+            "Large moves do not follow large ones: the bars were shuffled, or drawn independently.",
+        ),
+        min_bars=MEMORY_BARS_REQUIRED,
+    ),
+    _FigureCheck(
+        lambda market: market.activity,
+        RangeCheck(
+            "activity", MIN_ACTIVITY, None, "{:.2f}",
+            "Bars that move more have more volume.",
+            "Volume does not rise with the size of moves as it does in real trading: the candles were made up.",
+        ),
+        is_by_stretch=True,
+    ),
+    check_rhythm,
 )  # fmt: skip
-
-
-def _worst(market: Market, figure: Callable[[Market], float], low: float, high: float) -> float:
-    """The figure of the whole series or of a stretch that is furthest from within `low` … `high`; NaN if any is."""
-    return max(
-        (figure(part) for part in (market, *market.stretches())), key=lambda value: _excess(value, low, high)
-    )
-
-
-def _excess(value: float, low: float, high: float) -> float:
-    """How far outside, in half widths: below 1 within, 1 at the border. What is no number is furthest."""
-    return abs(value - (low + high) / 2) / ((high - low) / 2) if np.isfinite(value) else np.inf

@@ -15,7 +15,7 @@ from mlcore.data.validation import infer_interval_ms
 
 HOUR, DAY, WEEK = 3600, 86_400, 604_800  # seconds
 STRETCH_BARS = 2000
-MOST_STRETCHES = 64
+MAX_STRETCHES = 64
 VARIANCE_RATIO_BARS = 16
 MEMORY_BARS = 12
 LEVELLING_BARS = 24
@@ -48,7 +48,7 @@ class Market:
 
     def stretches(self) -> Iterator["Market"]:
         """Half-overlapping parts of about STRETCH_BARS bars; the series itself where it has no more."""
-        length = max(STRETCH_BARS, 2 * len(self) // MOST_STRETCHES)
+        length = max(STRETCH_BARS, 2 * len(self) // MAX_STRETCHES)
         starts = range(0, max(1, len(self) - length + 1), max(1, length // 2))
         last = max(0, len(self) - length)
         for start in dict.fromkeys([*starts, last]):

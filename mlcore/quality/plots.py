@@ -12,7 +12,7 @@ _EDGES = np.linspace(-6, 6, 49)
 
 
 def build_plot_data(
-    market: Market, variance_ratio_band: Callable[[int], tuple[float, float]]
+    market: Market, compute_variance_ratio_band: Callable[[int], tuple[float, float]]
 ) -> dict[str, Any]:
     """Variance ratio and volatility stretch by stretch, the returns' histogram in their own deviations, the day."""
     return {
@@ -20,7 +20,7 @@ def build_plot_data(
             {
                 "at": _day(part),
                 "variance_ratio": _rounded(part.variance_ratio),
-                "band": [_rounded(bound) for bound in variance_ratio_band(len(part))],
+                "band": [_rounded(bound) for bound in compute_variance_ratio_band(len(part))],
                 "volatility": _rounded(part.hourly_volatility),
             }
             for part in market.stretches()

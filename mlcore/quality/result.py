@@ -1,86 +1,131 @@
-"""One check of candles: its name, its threshold in words, and what it found."""
+"""The result of one check of candles: its name, its threshold in words, and its finding."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlcore.quality.market_statistics import DAY, HOUR
-from mlcore.verdict import Finding, Verdict
+from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check's word on one series, in the form of a gate's result."""
+    """The result of one check on one series, in the same form as a gate's result."""
 
-    check: str
+    name: str
     threshold: str
     finding: Finding
-    beside: int | None = None
-    """The number of the dataset that it was compared with, where it was with one."""
+    compared_with: int | None = None
+    """The number of the dataset that the series was compared with, if there was one."""
 
     def document(self) -> dict[str, Any]:
-        """Ready for JSON: a figure that is no finite number is null, its word stands in `observed`."""
+        """JSON values. A figure that is not finite is null; `observed` still says what it was."""
         figure = self.finding.figure
-        beside = {} if self.beside is None else {"compared_with": self.beside}
+        compared_with = {} if self.compared_with is None else {"compared_with": self.compared_with}
         return {
-            "check": self.check,
+            "check": self.name,
             "verdict": str(self.finding.verdict),
             "figure": float(figure) if figure is not None and math.isfinite(figure) else None,
             "observed": self.finding.observed,
             "threshold": self.threshold,
             "sentence": self.finding.sentence,
-            **beside,
+            **compared_with,
         }
 
 
-def pass_or_fail(is_sound: bool, figure: float | None, observed: str, sound: str, unsound: str) -> Finding:
-    """Passed with one sentence, or failed with the other."""
-    verdict = Verdict.PASSED if is_sound else Verdict.FAILED
-    return Finding(verdict, figure, observed, sound if is_sound else unsound)
+@dataclass(frozen=True)
+class CandleReport:
+    """The results of all checks on one series, and the data of its plots."""
+
+    checks: tuple[Check, ...]
+    plots: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        return next(v for v in WORST_FIRST if any(check.finding.verdict == v for check in self.checks))
+
+    def document(self) -> dict[str, Any]:
+        """Ready for canonical JSON: no figure in it is NaN or infinite."""
+        return {"checks": [check.document() for check in self.checks], "plots": self.plots}
 
 
-def check_no_rows(check: str, count: int, be: str, sound: str) -> Check:
-    """Of what no row may be, every one counts."""
-    rows = "row" if count == 1 else "rows"
-    unsound = f"{count:,} {rows} {be}: the file is damaged, or was put together wrongly."
-    return Check(check, f"no row {be}", pass_or_fail(count == 0, count, f"{count:,} {rows}", sound, unsound))
-
-
-def check_range(
-    check: str,
-    value: float,
-    low: float | None,
-    high: float | None,
-    form: str,
-    sound: str,
-    unsound: str,
+def pass_or_fail(
+    name: str,
+    threshold: str,
+    figure: float | None,
+    observed: str,
     *,
-    whole: float | None = None,
+    passed: str,
+    failed: str,
+    is_passed: bool,
+    otherwise: Verdict = Verdict.FAILED,
+    compared_with: int | None = None,
 ) -> Check:
-    """`low` ≤ value ≤ `high`, either of which may be open. A value that is no number is an error.
-
-    `value` is of the worst stretch where `whole`, that of the series, is told beside it.
-    """
-    bounds = [form.format(bound) for bound in (low, high) if bound is not None]
-    threshold = " … ".join(bounds) if len(bounds) == 2 else f"{'≤' if low is None else '≥'} {bounds[0]}"
-    if not math.isfinite(value):
-        says = "It cannot be measured on this series: nothing moves in it."
-        return Check(check, threshold, Finding(Verdict.ERROR, value, str(value), says))
-    is_within = (low is None or low <= value) and (high is None or value <= high)
-    observed = form.format(value)
-    if whole is not None:
-        observed += f" at worst, {form.format(whole)} over all"
-    return Check(check, threshold, pass_or_fail(is_within, value, observed, sound, unsound))
+    """A check with the sentence `passed`, or one with the verdict `otherwise` and the sentence `failed`."""
+    verdict, sentence = (Verdict.PASSED, passed) if is_passed else (otherwise, failed)
+    return Check(name, threshold, Finding(verdict, figure, observed, sentence), compared_with)
 
 
-def skip_check(check: str, threshold: str, observed: str) -> Check:
-    """Passed, where a series is too short for this question."""
-    says = "Too short a time to ask; the other checks decide."
-    return Check(check, threshold, Finding(Verdict.PASSED, None, observed, says))
+def check_no_rows(name: str, count: int, fault: str, passed: str) -> Check:
+    """Passes if no row has the fault."""
+    observed = f"{count:,} row{'' if count == 1 else 's'}"
+    failed = f"{observed} {fault}: the file is damaged, or was put together wrongly."
+    return pass_or_fail(
+        name, f"no row {fault}", count, observed, passed=passed, failed=failed, is_passed=count == 0
+    )
+
+
+@dataclass(frozen=True)
+class RangeCheck:
+    """`low` ≤ figure ≤ `high`; None leaves that side open."""
+
+    name: str
+    low: float | None
+    high: float | None
+    template: str
+    """Formats a value: "{:.2f}"."""
+    passed: str
+    failed: str
+
+    def judge(self, value: float, whole: float | None = None) -> Check:
+        """`value` is that of the worst stretch if `whole`, that of the whole series, is given too."""
+        bounds = [self.template.format(bound) for bound in (self.low, self.high) if bound is not None]
+        sign = "≤" if self.low is None else "≥"
+        threshold = " … ".join(bounds) if len(bounds) == 2 else f"{sign} {bounds[0]}"
+        if not math.isfinite(value):
+            sentence = "It cannot be measured on this series: nothing moves in it."
+            return Check(self.name, threshold, Finding(Verdict.ERROR, value, str(value), sentence))
+        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
+        observed = self.template.format(value)
+        if whole is not None:
+            observed += f" at worst, {self.template.format(whole)} over all"
+        return pass_or_fail(
+            self.name, threshold, value, observed,
+            passed=self.passed, failed=self.failed, is_passed=low <= value <= high,
+        )  # fmt: skip
+
+
+def furthest_outside(
+    values: "list[float]", low: float, high: float, scale: Callable[[float], float] = float
+) -> float:
+    """The value furthest outside `low` … `high`, measured on the scale; one that is not finite comes first."""
+    return max(values, key=lambda value: compute_excess(scale(value), scale(low), scale(high)))
+
+
+def compute_excess(value: float, low: float, high: float) -> float:
+    """The distance from the middle in half widths: below 1 inside, 1 at the border, infinite for NaN."""
+    return abs(value - (low + high) / 2) / ((high - low) / 2) if math.isfinite(value) else math.inf
+
+
+def skip_check(name: str, threshold: str, observed: str) -> Check:
+    """Passed, because the series is too short for this check."""
+    sentence = "The series is too short for this check; the other checks decide."
+    return Check(name, threshold, Finding(Verdict.PASSED, None, observed, sentence))
 
 
 def format_interval(seconds: int) -> str:
-    """ "4 hours", or "90 s" where no whole unit says it."""
+    """ "4 hours", or "90 s" if no whole unit fits."""
     for unit, name in ((DAY, "day"), (HOUR, "hour"), (60, "minute")):
         if seconds and seconds % unit == 0:
             count = seconds // unit

@@ -6,8 +6,9 @@ from typing import Any
 import polars as pl
 
 from mlcore.data import candles
-from mlcore.quality.market_checks import CandleReport, check_candles
+from mlcore.quality.market_checks import check_candles
 from mlcore.quality.peers import PeerSeries
+from mlcore.quality.result import CandleReport
 from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import Verdict
 

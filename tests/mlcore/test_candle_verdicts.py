@@ -11,8 +11,9 @@ import pytest
 
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
-from mlcore.quality.market_checks import LEAST_BARS, CandleReport, check_candles
+from mlcore.quality.market_checks import MIN_BARS, check_candles
 from mlcore.quality.peers import PeerSeries
+from mlcore.quality.result import CandleReport
 from mlcore.quality.rows import check_rows
 from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import Verdict
@@ -25,7 +26,7 @@ Frame = pl.DataFrame
 
 def against(judgement: CandleReport) -> dict[str, str]:
     checks = judgement.checks
-    return {c.check: str(c.finding.verdict) for c in checks if c.finding.verdict != Verdict.PASSED}
+    return {c.name: str(c.finding.verdict) for c in checks if c.finding.verdict != Verdict.PASSED}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
     "one bar in twenty missing": (holes, "gaps"),
     "a simulated market with its drift": (lambda f: simulate("BTC", 5000, 1.2, 0), "variance_ratio"),
     "a simulated market without drift": (lambda f: simulate("BTC", 5000, 0, 0), "activity"),
-    "a short simulated market without drift": (lambda f: simulate("ETH", LEAST_BARS, 0, 5), "activity"),
+    "a short simulated market without drift": (lambda f: simulate("ETH", MIN_BARS, 0, 5), "activity"),
 }
 
 
@@ -161,7 +162,7 @@ class TestRealCandles:
             (coin, start, frame[start : start + bars])
             for coin, whole in coins.items()
             for frame in [_resampled(whole, every)]
-            for bars in (LEAST_BARS, 2000, 8000)
+            for bars in (MIN_BARS, 2000, 8000)
             for start in range(0, frame.height - bars + 1, max(500, bars // 3))
         ]
         assert {
@@ -207,7 +208,7 @@ class TestBesideOtherCandles:
             market, coin="BTC", peers=[PeerSeries.from_frame(market, coin="ETH", name="dataset 7")]
         )
         assert against(judgement) == {"other_coins": "failed"}
-        (sentence,) = (c.finding.sentence for c in judgement.checks if c.check == "other_coins")
+        (sentence,) = (c.finding.sentence for c in judgement.checks if c.name == "other_coins")
         assert "ETH's dataset 7" in sentence
 
     def test_a_rescaled_copy_of_part_of_it_is_no_other_series(self, market: Frame) -> None:
@@ -258,21 +259,21 @@ class TestRows:
     def test_order_duplicates_and_grid_are_counted(self, market: Frame) -> None:
         rows = list(range(100))
         rows[40], rows[41] = 41, 40
-        swapped = {c.check: c.finding.figure for c in check_rows(market[rows])}
+        swapped = {c.name: c.finding.figure for c in check_rows(market[rows])}
         assert swapped["order"] == 1
-        doubled = {c.check: c.finding.figure for c in check_rows(market[[*range(50), 49, *range(50, 100)]])}
+        doubled = {c.name: c.finding.figure for c in check_rows(market[[*range(50), 49, *range(50, 100)]])}
         assert doubled["duplicates"] == 1
         late = market[:100].with_columns(
             timestamp=pl.when(pl.int_range(pl.len()) == 60)
             .then(pl.col("timestamp") + pl.duration(minutes=7))
             .otherwise("timestamp")
         )
-        assert {c.check: c.finding.figure for c in check_rows(late)}["interval"] == 2
+        assert {c.name: c.finding.figure for c in check_rows(late)}["interval"] == 2
 
 
 class TestSimulatedCandles:
     @pytest.mark.parametrize("drift", [0, 0.4, 1.2, 5])
-    @pytest.mark.parametrize("bars", [LEAST_BARS, 6000])
+    @pytest.mark.parametrize("bars", [MIN_BARS, 6000])
     def test_match_their_generator_with_and_without_its_settings(self, drift: float, bars: int) -> None:
         made = simulate("SOL", bars, drift, 3)
         assert (

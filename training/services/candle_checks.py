@@ -8,8 +8,9 @@ import polars as pl
 
 from audit.rules import to_canonical_json
 from common.errors import Conflict
-from mlcore.quality.market_checks import CandleReport, check_candles
+from mlcore.quality.market_checks import check_candles
 from mlcore.quality.peers import PeerSeries
+from mlcore.quality.result import CandleReport
 from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import WORST_FIRST, Verdict
 from training import artifact_store
