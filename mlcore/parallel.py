@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +36,11 @@ def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
         _pool.reset(token)
         wait(futures)  # before the pool closes: nested calls still submit to it
     return [future.result() for future in futures]
+
+
+def run_all(*functions: Callable[[], Any]) -> list[Any]:
+    """The results of functions without arguments, in their order."""
+    return thread_map(lambda function: function(), functions)
 
 
 def _map_nested(

@@ -1,10 +1,10 @@
-"""The 72 features of a bar, under two schemas: one function computes them for training, for the gate and for the bot.
+"""The 72 features of a bar, under two schemas. Training, the gate and the bot compute them by the same code.
 
-A bar's features depend on its own last `lookback` bars and on nothing before, bit for bit (see `rolling`): a bot with
-2,048 bars sees exactly what training saw in a history of years.
+A bar's features depend on its last `lookback` bars and on nothing before, bit for bit (see `rolling`). So a bot with
+2,048 bars computes exactly what training computed from a history of years.
 
-Where a formula leaves a figure undefined, its middle or its empty value is meant: an RSI without any move is 50, a
-position inside a range of no width is the middle, a bar without volume has a volume ratio of 0.
+If a formula is undefined, a neutral value is used: an RSI without any move is 50, the position in a range without width
+is the middle, and a bar without volume has a volume ratio of 0.
 """
 
 import hashlib
@@ -32,25 +32,25 @@ _LAGS = (1, 2, 3, 5)
 _SLOPE_BARS = 5
 
 _EMA_BARS = {5: 128, 9: 256, 10: 256, 12: 256, 20: 512, 26: 512, 35: 1024, 50: 1024, 200: 2040}
-"""How far back the exponential mean of each span reaches. What lies beyond would weigh under 2e-9 of the whole for
-span 200, under 1e-16 for the others; and a slope's five bars more still fit into the lookback."""
+"""How many bars the exponential mean of each span uses. Older bars would weigh under 2e-9 of the whole for span 200,
+under 1e-16 for the others. The five more bars of a slope still fit into the lookback."""
 
-_CHUNK = 65536
-"""Rows computed at once: few enough for the processor's cache to hold what is being worked on, and so many that threads
-seldom meet at the interpreter's lock between two steps."""
-_APART = 16
-"""Values between a chunk's columns. Columns that begin a power of two apart share one line of the cache, and when they
-are turned into rows each displaces the one before: that takes three times as long."""
-_WINDOWS_AT_ONCE = 64
+_CHUNK_ROWS = 65536
+"""Few enough for the work arrays to fit into the processor's cache, so many that threads seldom wait for the
+interpreter's lock."""
+_PADDING = 16
+"""Values between a chunk's columns. Columns that begin a power of two apart share one cache line, so transposing them
+takes three times as long."""
+_CHUNK_WINDOWS = 64
 
 _NEWEST = 64
-"""Bars that the features of the last one look at by themselves; what looks back further is a rolling figure."""
+"""How many bars a formula reads directly; what looks back further is a rolling statistic."""
 _PRICES = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Names and order of the features a network was trained on, and how many bars one row of them needs."""
+    """Names and order of a network's features, and the number of bars that one row of them needs."""
 
     name: str
     columns: tuple[str, ...]
@@ -58,41 +58,41 @@ class Schema:
 
     @property
     def digest(self) -> str:
-        """`sha256:…` over name, order and lookback; a bot compares it with its own before it predicts."""
+        """`sha256:…` over names, order and lookback; a bot compares it with its own before it predicts."""
         text = json.dumps([self.name, self.lookback, *self.columns], separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_schema(schema: Schema | str) -> Schema:
-    """The schema itself, or the one of that name."""
+def resolve_schema(schema: Schema | str) -> Schema:
+    """The schema, or the schema of that name."""
     return schema if isinstance(schema, Schema) else SCHEMAS[schema]
 
 
 def compute_features(frame: pl.DataFrame, schema: Schema | str) -> Array:
-    """Features of every bar: float64 [rows, 72], a column's values side by side; NaN until a window is full."""
-    return _filled(np.empty((len(find_schema(schema).columns), frame.height)).T, frame, schema)
+    """Features of every bar: float64 [rows, 72] in column order; NaN until a window is full."""
+    return _fill(np.empty((len(resolve_schema(schema).columns), frame.height)).T, frame, schema)
 
 
 def compute_rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
-    """The same as float32 [rows, 72], a bar's features side by side; what is beyond float32 is infinite."""
-    return _filled(np.empty((frame.height, len(find_schema(schema).columns)), np.float32), frame, schema)
+    """The same as float32 [rows, 72] in row order; values beyond float32 are infinite."""
+    return _fill(np.empty((frame.height, len(resolve_schema(schema).columns)), np.float32), frame, schema)
 
 
-def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
-    """`out` with every bar's features; each stretch of bars from its own candles and the lookback before them."""
-    formulas, columns = _formulas_of(find_schema(schema)), _columns(frame)
+def _fill(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
+    """`out` with every bar's features; each chunk is computed from its own bars and the lookback before them."""
+    formulas, columns = _get_formulas(resolve_schema(schema)), _get_columns(frame)
 
-    def fill(some: slice) -> None:
-        first = max(0, some.start - LOOKBACK + 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # absurd prices end as figures that are not finite
-            newest = some.stop - some.start
-            bars = _Bars((values[first : some.stop] for values in columns), newest=newest + _NEWEST)
-            lines = np.empty((len(formulas), newest + _APART), out.dtype)[:, :newest]
+    def fill(rows: slice) -> None:
+        first = max(0, rows.start - LOOKBACK + 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # absurd prices give figures that are not finite
+            newest = rows.stop - rows.start
+            bars = _Bars((values[first : rows.stop] for values in columns), newest=newest + _NEWEST)
+            lines = np.empty((len(formulas), newest + _PADDING), out.dtype)[:, :newest]
             for line, formula in zip(lines, formulas, strict=True):
                 line[:] = formula.values(bars)[-newest:]
-            out[some] = lines.T
+            out[rows] = lines.T
 
-    parallel.thread_map(fill, parallel.chunks(frame.height, _CHUNK))
+    parallel.thread_map(fill, parallel.chunks(frame.height, _CHUNK_ROWS))
     for column, formula in enumerate(formulas):
         out[: formula.warm_up, column] = np.nan
     return out
@@ -101,148 +101,153 @@ def _filled(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
 def compute_latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
     """Features of the last bar, from exactly the last `lookback` bars: float32 [1, 72], finite.
 
-    Raises NotEnoughBars for fewer bars, FeaturesRefused for a figure that is not finite.
+    Raises NotEnoughBars for fewer bars, FeaturesRefused for a feature that is not finite.
     """
-    schema = find_schema(schema)
+    schema = resolve_schema(schema)
     if frame.height < schema.lookback:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
         )
-    return _newest([values[-schema.lookback :] for values in _columns(frame)], schema)[np.newaxis]
+    return _compute_last([values[-schema.lookback :] for values in _get_columns(frame)], schema)[np.newaxis]
 
 
 def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
-    """`latest` for each of some bars [n], as if the frame ended there: float32 [n, 72], finite, and the same bits.
+    """`compute_latest` for each of the bars [n], as if the frame ended there: float32 [n, 72], with the same bits.
 
     Raises NotEnoughBars, FeaturesRefused.
     """
-    schema = find_schema(schema)
+    schema = resolve_schema(schema)
     ends = (bars + 1).tolist()
     if ends and min(ends) < schema.lookback:
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
-    columns = _columns(frame)
+    columns = _get_columns(frame)
 
-    def last_rows(some: slice) -> Array:
+    def compute_chunk(rows: slice) -> Array:
         windows = (
-            np.stack([values[end - schema.lookback : end] for end in ends[some]]) for values in columns
+            np.stack([values[end - schema.lookback : end] for end in ends[rows]]) for values in columns
         )
-        return _newest(list(windows), schema)
+        return _compute_last(list(windows), schema)
 
-    found = parallel.thread_map(last_rows, parallel.chunks(len(ends), _WINDOWS_AT_ONCE))
-    return np.concatenate(found) if found else np.empty((0, len(schema.columns)), np.float32)
+    chunks = parallel.thread_map(compute_chunk, parallel.chunks(len(ends), _CHUNK_WINDOWS))
+    return np.concatenate(chunks) if chunks else np.empty((0, len(schema.columns)), np.float32)
 
 
-def _newest(windows: list[Array], schema: Schema) -> Array:
-    """float32 [..., 72]: the last bar's features of candles [..., lookback], one array a column. Raises FeaturesRefused."""
-    found = np.empty((*windows[0].shape[:-1], len(schema.columns)), np.float32)
+def _compute_last(windows: list[Array], schema: Schema) -> Array:
+    """float32 [..., 72] of the last bar, from candles [..., lookback], an array per column. Raises FeaturesRefused."""
+    features = np.empty((*windows[0].shape[:-1], len(schema.columns)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         bars = _Bars(windows, newest=_NEWEST)
-        for column, formula in enumerate(_formulas_of(schema)):
-            found[..., column] = formula.values(bars)[..., -1]
-    _refuse_infinite(found.reshape(-1, len(schema.columns)), schema)
-    return found
+        for column, formula in enumerate(_get_formulas(schema)):
+            features[..., column] = formula.values(bars)[..., -1]
+    _refuse_non_finite(features.reshape(-1, len(schema.columns)), schema)
+    return features
 
 
-def _refuse_infinite(found: Array, schema: Schema) -> None:
-    broken = np.argwhere(~np.isfinite(found))
-    if len(broken):
-        row, column = broken[0]
+def _refuse_non_finite(features: Array, schema: Schema) -> None:
+    non_finite = np.argwhere(~np.isfinite(features))
+    if len(non_finite):
+        row, column = non_finite[0]
         raise FeaturesRefused(
-            f"{schema.columns[column]} of the last bar is {found[row, column]}; check the candles"
+            f"{schema.columns[column]} of the last bar is {features[row, column]}; check the candles"
         )
 
 
-def _columns(frame: pl.DataFrame) -> list[Array]:
+def _get_columns(frame: pl.DataFrame) -> list[Array]:
     return [frame[name].to_numpy() for name in _PRICES]
 
 
-def _formulas_of(schema: Schema) -> list["_Formula"]:
+def _get_formulas(schema: Schema) -> list["_Formula"]:
     return [_FORMULAS[name] for name in schema.columns]
 
 
 class _Bars:
-    """A stretch of candles with the rolling figures that several features share; time is the last axis.
+    """Candles and the rolling statistics that several features share; time is the last axis.
 
-    With `newest`, candles and figures are of that many last bars alone, and each is made from no more bars than it
-    takes: the same bits (see `rolling`) for a fraction of the work.
+    With `newest`, only the last so many bars are kept, and each statistic is computed from no more bars than it needs:
+    the same bits (see `rolling`) for a fraction of the work.
     """
 
     def __init__(self, columns: Iterable[Array], newest: int | None = None) -> None:
         open_, high, low, close, volume = columns
         self._newest = newest
-        self.ema = {n: self._exponential_mean(close, n) for n in (10, 20, 50, 200)}
+        self.ema = {n: self._compute_exponential_mean(close, n) for n in (10, 20, 50, 200)}
         self.macd, self.signal = {}, {}
         for fast, slow, n in _MACDS:
-            means = [self._exponential_mean(close, span, more=_EMA_BARS[n]) for span in (fast, slow)]
+            means = [self._compute_exponential_mean(close, span, more=_EMA_BARS[n]) for span in (fast, slow)]
             macd = means[0] - means[1]
-            self.macd[fast], self.signal[fast] = self._last(macd), self._exponential_mean(macd, n)
-            self.ema[fast] = self._last(means[0])
-        returns = _change(self._reach(close, 1 + max(_BANDS)), 1)
-        self.sma = {n: total / n for n, total in self._rolled(rolling.compute_sums, close, _AVERAGES).items()}
-        self.volatility = self._rolled(rolling.compute_deviations, returns, _BANDS)
+            self.macd[fast], self.signal[fast] = (
+                self._take_newest(macd),
+                self._compute_exponential_mean(macd, n),
+            )
+            self.ema[fast] = self._take_newest(means[0])
+        returns = _compute_change(self._take_reach(close, 1 + max(_BANDS)), 1)
+        self.sma = {n: total / n for n, total in self._roll(rolling.compute_sums, close, _AVERAGES).items()}
+        self.volatility = self._roll(rolling.compute_deviations, returns, _BANDS)
         self.band = {
-            n: 2 * spread for n, spread in self._rolled(rolling.compute_deviations, close, _BANDS).items()
+            n: 2 * spread for n, spread in self._roll(rolling.compute_deviations, close, _BANDS).items()
         }
-        self.highest = self._rolled(rolling.compute_maxima, high, (*_STOCHASTICS, *_BANDS))
-        self.lowest = self._rolled(rolling.compute_minima, low, (*_STOCHASTICS, *_BANDS))
-        self.moves = self._rolled(
-            rolling.compute_sums, _gains_and_losses(self._reach(close, 1 + max(_RSIS))), _RSIS
+        self.highest = self._roll(rolling.compute_maxima, high, (*_STOCHASTICS, *_BANDS))
+        self.lowest = self._roll(rolling.compute_minima, low, (*_STOCHASTICS, *_BANDS))
+        self.moves = self._roll(
+            rolling.compute_sums, _split_gains_and_losses(self._take_reach(close, 1 + max(_RSIS))), _RSIS
         )
-        self.atr = self._rolled(rolling.compute_sums, high - low, [14])[14] / 14
-        usual_volume = self._rolled(rolling.compute_sums, volume, [20])[20] / 20
+        self.atr = self._roll(rolling.compute_sums, high - low, [14])[14] / 14
+        usual_volume = self._roll(rolling.compute_sums, volume, [20])[20] / 20
         candles = (open_, high, low, close, volume, returns)
-        self.open, self.high, self.low, self.close, self.volume, self.returns = map(self._last, candles)
-        self.volume_ratio = _divided(self.volume, usual_volume, undefined=0.0)
-        self.stochastic = {n: self.place(n) * 100 for n in _STOCHASTICS}
+        self.open, self.high, self.low, self.close, self.volume, self.returns = map(
+            self._take_newest, candles
+        )
+        self.volume_ratio = _divide(self.volume, usual_volume, undefined=0.0)
+        self.stochastic = {n: self.compute_channel_position(n) * 100 for n in _STOCHASTICS}
 
-    def _reach(self, values: Array, bars: int) -> Array:
-        """What the newest bars' figures over so many bars are made from."""
+    def _take_reach(self, values: Array, bars: int) -> Array:
+        """The values that windows of so many bars need."""
         return values if self._newest is None else values[..., -(bars + self._newest) :]
 
-    def _last(self, values: Array) -> Array:
+    def _take_newest(self, values: Array) -> Array:
         return values if self._newest is None else values[..., -self._newest :]
 
-    def _rolled(
+    def _roll(
         self, roll: Callable[..., dict[int, Array]], values: Array, sizes: Iterable[int]
     ) -> dict[int, Array]:
-        return roll(self._reach(values, max(sizes)), sizes, self._newest)
+        return roll(self._take_reach(values, max(sizes)), sizes, self._newest)
 
-    def _exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
-        """Of the newest bars, and of so many more before them."""
+    def _compute_exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
+        """Of the newest bars, and of `more` bars before them."""
         bars, newest = _EMA_BARS[span], None if self._newest is None else self._newest + more
-        return rolling.compute_exponential_mean(self._reach(values, bars + more), span, bars, newest)
+        return rolling.compute_exponential_mean(self._take_reach(values, bars + more), span, bars, newest)
 
-    def place(self, n: int) -> Array:
-        """Where the close stands between the lowest low (0) and the highest high (1) of n bars."""
-        return _divided(self.close - self.lowest[n], self.highest[n] - self.lowest[n], undefined=0.5)
+    def compute_channel_position(self, n: int) -> Array:
+        """The position of the close between the lowest low (0) and the highest high (1) of n bars."""
+        return _divide(self.close - self.lowest[n], self.highest[n] - self.lowest[n], undefined=0.5)
 
-    def rsi(self, n: int) -> Array:
+    def compute_rsi(self, n: int) -> Array:
         gains, losses = self.moves[n]
-        return 100 * _divided(gains, gains + losses, undefined=0.5)
+        return 100 * _divide(gains, gains + losses, undefined=0.5)
 
-    def place_in_band(self, n: int) -> Array:
+    def compute_band_position(self, n: int) -> Array:
         band = self.band[n]
-        return _divided(self.close - self.sma[n] + band, 2 * band, undefined=0.5)
+        return _divide(self.close - self.sma[n] + band, 2 * band, undefined=0.5)
 
 
-def _divided(numerator: Array, denominator: Array, *, undefined: float) -> Array:
-    """The quotient; `undefined` where the denominator is 0."""
+def _divide(numerator: Array, denominator: Array, *, undefined: float) -> Array:
+    """The quotient, or `undefined` for a denominator of 0."""
     empty = denominator == 0
     if not empty.any():
         return numerator / denominator
     return np.where(empty, undefined, numerator / np.where(empty, 1.0, denominator))
 
 
-def _before(values: Array, bars: int) -> Array:
-    """Each row's value `bars` rows earlier; the first rows, which the warm-up hides, repeat the first value."""
+def _shift(values: Array, bars: int) -> Array:
+    """Each row's value `bars` rows earlier. The first rows repeat the first value; the warm-up hides them."""
     shifted = np.empty_like(values)
     shifted[..., :bars] = values[..., :1]
     shifted[..., bars:] = values[..., : max(0, values.shape[-1] - bars)]
     return shifted
 
 
-def _change(values: Array, bars: int) -> Array:
-    """Relative change since `bars` rows earlier; of the first rows, which the warm-up hides, since the first value."""
+def _compute_change(values: Array, bars: int) -> Array:
+    """Relative change since `bars` rows earlier. The first rows count from the first value; the warm-up hides them."""
     change = np.empty_like(values)
     np.divide(values[..., :bars], values[..., :1], out=change[..., :bars])
     np.divide(values[..., bars:], values[..., : max(0, values.shape[-1] - bars)], out=change[..., bars:])
@@ -250,42 +255,42 @@ def _change(values: Array, bars: int) -> Array:
     return change
 
 
-def _gains_and_losses(close: Array) -> Array:
-    """[2, rows]: how far the close rose, and how far it fell, since the bar before."""
-    change = close - _before(close, 1)
+def _split_gains_and_losses(close: Array) -> Array:
+    """[2, rows]: the rise and the fall of the close since the bar before."""
+    change = close - _shift(close, 1)
     return np.stack([np.maximum(change, 0), np.maximum(-change, 0)])
 
 
 @dataclass(frozen=True)
 class _Formula:
     warm_up: int
-    """Rows at the beginning of a history for which there is no value yet."""
+    """The number of rows at the beginning of a history without a value."""
     values: Callable[[_Bars], Array]
 
 
 _Formulas = Iterator[tuple[str, _Formula]]
 
 
-def _formulas() -> _Formulas:
-    yield from _bar_formulas()
+def _list_formulas() -> _Formulas:
+    yield from _list_bar_formulas()
     groups = {
-        _lag_formulas: _LAGS,
-        _momentum_formulas: _MOMENTA,
-        _average_formulas: _AVERAGES,
-        _rsi_formulas: _RSIS,
-        _stochastic_formulas: _STOCHASTICS,
-        _band_formulas: _BANDS,
+        _list_lag_formulas: _LAGS,
+        _list_momentum_formulas: _MOMENTA,
+        _list_average_formulas: _AVERAGES,
+        _list_rsi_formulas: _RSIS,
+        _list_stochastic_formulas: _STOCHASTICS,
+        _list_band_formulas: _BANDS,
     }
     for formulas, windows in groups.items():
         for n in windows:
             yield from formulas(n)
     for fast, slow, _ in _MACDS:
-        yield from _macd_formulas(fast, f"{fast}_{slow}")
+        yield from _list_macd_formulas(fast, f"{fast}_{slow}")
 
 
-def _bar_formulas() -> _Formulas:
+def _list_bar_formulas() -> _Formulas:
     yield "returns", _Formula(1, lambda bars: bars.returns)
-    yield "log_returns", _Formula(1, lambda bars: np.log(bars.close / _before(bars.close, 1)))
+    yield "log_returns", _Formula(1, lambda bars: np.log(bars.close / _shift(bars.close, 1)))
     yield "high_low_ratio", _Formula(0, lambda bars: bars.high / bars.low)
     yield "close_open_ratio", _Formula(0, lambda bars: bars.close / bars.open)
     yield "volume_ratio", _Formula(19, lambda bars: bars.volume_ratio)
@@ -295,52 +300,55 @@ def _bar_formulas() -> _Formulas:
     yield "atr_14_to_close", _Formula(13, lambda bars: bars.atr / bars.close)
 
 
-def _lag_formulas(k: int) -> _Formulas:
-    yield f"returns_lag_{k}", _Formula(1 + k, lambda bars: _before(bars.returns, k))
-    yield f"volume_lag_{k}", _Formula(19 + k, lambda bars: _before(bars.volume_ratio, k))
+def _list_lag_formulas(k: int) -> _Formulas:
+    yield f"returns_lag_{k}", _Formula(1 + k, lambda bars: _shift(bars.returns, k))
+    yield f"volume_lag_{k}", _Formula(19 + k, lambda bars: _shift(bars.volume_ratio, k))
 
 
-def _momentum_formulas(n: int) -> _Formulas:
-    yield f"momentum_{n}", _Formula(n, lambda bars: _change(bars.close, n))
-    yield f"roc_{n}", _Formula(n, lambda bars: 100 * _change(bars.close, n))
+def _list_momentum_formulas(n: int) -> _Formulas:
+    yield f"momentum_{n}", _Formula(n, lambda bars: _compute_change(bars.close, n))
+    yield f"roc_{n}", _Formula(n, lambda bars: 100 * _compute_change(bars.close, n))
 
 
-def _average_formulas(n: int) -> _Formulas:
+def _list_average_formulas(n: int) -> _Formulas:
     yield f"sma_{n}", _Formula(n - 1, lambda bars: bars.sma[n])
     yield f"ema_{n}", _Formula(0, lambda bars: bars.ema[n])
-    yield f"sma_{n}_slope", _Formula(n - 1 + _SLOPE_BARS, lambda bars: _change(bars.sma[n], _SLOPE_BARS))
-    yield f"ema_{n}_slope", _Formula(_SLOPE_BARS, lambda bars: _change(bars.ema[n], _SLOPE_BARS))
+    yield (
+        f"sma_{n}_slope",
+        _Formula(n - 1 + _SLOPE_BARS, lambda bars: _compute_change(bars.sma[n], _SLOPE_BARS)),
+    )
+    yield f"ema_{n}_slope", _Formula(_SLOPE_BARS, lambda bars: _compute_change(bars.ema[n], _SLOPE_BARS))
     yield f"price_to_sma_{n}", _Formula(n - 1, lambda bars: bars.close / bars.sma[n])
     yield f"price_to_ema_{n}", _Formula(0, lambda bars: bars.close / bars.ema[n])
 
 
-def _rsi_formulas(n: int) -> _Formulas:
-    yield f"rsi_{n}", _Formula(n, lambda bars: bars.rsi(n))
+def _list_rsi_formulas(n: int) -> _Formulas:
+    yield f"rsi_{n}", _Formula(n, lambda bars: bars.compute_rsi(n))
 
 
-def _stochastic_formulas(n: int) -> _Formulas:
+def _list_stochastic_formulas(n: int) -> _Formulas:
     yield f"stoch_k_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n])
     yield f"stoch_d_{n}", _Formula(n + 1, lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3)
     yield f"williams_r_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n] - 100)
 
 
-def _band_formulas(n: int) -> _Formulas:
+def _list_band_formulas(n: int) -> _Formulas:
     yield f"volatility_{n}", _Formula(n, lambda bars: bars.volatility[n])
-    yield f"bb_position_{n}", _Formula(n - 1, lambda bars: bars.place_in_band(n))
-    yield f"price_channel_position_{n}", _Formula(n - 1, lambda bars: bars.place(n))
-    yield from _level_formulas(f"bb_upper_{n}", n - 1, lambda bars: bars.sma[n] + bars.band[n])
-    yield from _level_formulas(f"bb_lower_{n}", n - 1, lambda bars: bars.sma[n] - bars.band[n])
-    yield from _level_formulas(f"price_channel_high_{n}", n - 1, lambda bars: bars.highest[n])
-    yield from _level_formulas(f"price_channel_low_{n}", n - 1, lambda bars: bars.lowest[n])
+    yield f"bb_position_{n}", _Formula(n - 1, lambda bars: bars.compute_band_position(n))
+    yield f"price_channel_position_{n}", _Formula(n - 1, lambda bars: bars.compute_channel_position(n))
+    yield from _list_level_formulas(f"bb_upper_{n}", n - 1, lambda bars: bars.sma[n] + bars.band[n])
+    yield from _list_level_formulas(f"bb_lower_{n}", n - 1, lambda bars: bars.sma[n] - bars.band[n])
+    yield from _list_level_formulas(f"price_channel_high_{n}", n - 1, lambda bars: bars.highest[n])
+    yield from _list_level_formulas(f"price_channel_low_{n}", n - 1, lambda bars: bars.lowest[n])
 
 
-def _level_formulas(name: str, warm_up: int, level: Callable[["_Bars"], Array]) -> _Formulas:
-    """A price level, and its distance from the close in parts of the close."""
+def _list_level_formulas(name: str, warm_up: int, level: Callable[["_Bars"], Array]) -> _Formulas:
+    """A price level, and its distance from the close relative to the close."""
     yield name, _Formula(warm_up, level)
     yield f"{name}_to_close", _Formula(warm_up, lambda bars: level(bars) / bars.close - 1)
 
 
-def _macd_formulas(fast: int, spans: str) -> _Formulas:
+def _list_macd_formulas(fast: int, spans: str) -> _Formulas:
     yield f"macd_{spans}", _Formula(0, lambda bars: bars.macd[fast])
     yield f"macd_signal_{spans}", _Formula(0, lambda bars: bars.signal[fast])
     yield f"macd_histogram_{spans}", _Formula(0, lambda bars: bars.macd[fast] - bars.signal[fast])
@@ -352,10 +360,10 @@ def _macd_formulas(fast: int, spans: str) -> _Formulas:
     )
 
 
-_FORMULAS = dict(_formulas())
+_FORMULAS = dict(_list_formulas())
 
 
-def _raw_columns() -> Iterator[str]:
+def _list_raw_columns() -> Iterator[str]:
     yield from (
         "returns",
         "log_returns",
@@ -382,14 +390,14 @@ def _raw_columns() -> Iterator[str]:
         yield from (f"returns_lag_{k}", f"volume_lag_{k}")
 
 
-def _relative(column: str) -> str:
-    """The feature that stands for a raw one in relative72: the same if it is a ratio already."""
+def _find_relative(column: str) -> str:
+    """The feature that replaces a raw one in relative72; the same one if it is a ratio already."""
     if column == "volume_price_trend":
         return "volume_ratio_trend"
     return next(name for name in (f"{column}_slope", f"{column}_to_close", column) if name in _FORMULAS)
 
 
-_RAW72 = Schema("raw72", tuple(_raw_columns()))
-_RELATIVE72 = Schema("relative72", tuple(map(_relative, _RAW72.columns)))
+_RAW72 = Schema("raw72", tuple(_list_raw_columns()))
+_RELATIVE72 = Schema("relative72", tuple(map(_find_relative, _RAW72.columns)))
 
 SCHEMAS = {schema.name: schema for schema in (_RAW72, _RELATIVE72)}

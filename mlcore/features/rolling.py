@@ -1,8 +1,8 @@
-"""Rolling figures folded from the last n bars alone, never from a running total.
+"""Rolling statistics, each computed from its own last n bars, never from a running total.
 
-A window of n is put together from windows of 1, 2, 4, 8 … bars: log2(n) vectorised steps, no cancellation, and the
-same bits wherever in a history the window stands. Rows whose window reaches before the first bar hold the fold of
-what there is; the caller knows how many those are.
+A window of n bars is combined from windows of 1, 2, 4, 8 … bars: log2(n) vectorised steps without cancellation. The
+result has the same bits wherever in the history the window lies. A window that begins before the first bar holds the
+fold of the bars that exist; the caller hides these rows.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,32 +16,35 @@ Join = Callable[[Array, Array, Array, int, int], object]
 
 
 def fold(values: Array, sizes: Iterable[int], join: Join, newest: int | None = None) -> dict[int, Array]:
-    """For each window size: the windows' folds, shaped as `values`; time is the last axis.
+    """{window size: the folds of all windows, shaped as `values`}; time is the last axis.
 
-    With `newest`, those of the last so many windows alone: each level is then made no further back than the next takes.
+    With `newest`, only the last so many windows are computed, and each level from no more bars than it needs.
     """
     folds: dict[int, Array] = {}
     wanted = sorted(sizes)
     largest, newest = wanted[-1], values.shape[-1] if newest is None else newest
-    level, width = _last(values, newest + largest - 1), 1
+    level, width = _take_last(values, newest + largest - 1), 1
     while width <= largest:
         for size in wanted:
             if size & width:
                 done = size & (width - 1)
-                folds[size] = _joined(folds[size], level, done, width, join) if done else _last(level, newest)
+                folds[size] = (
+                    _join(folds[size], level, done, width, join) if done else _take_last(level, newest)
+                )
         width *= 2
         if width <= largest:
             older = level
-            level = _joined(_last(level, newest + largest - width), older, width // 2, width // 2, join)
+            recent = _take_last(level, newest + largest - width)
+            level = _join(recent, older, width // 2, width // 2, join)
     return folds
 
 
-def _last(values: Array, count: int) -> Array:
-    """At most so many, the last ones; at least one."""
+def _take_last(values: Array, count: int) -> Array:
+    """At most the last `count`; at least one."""
     return values[..., -count:]
 
 
-def _joined(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) -> Array:
+def _join(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) -> Array:
     """Both end with the same bar; `older` may begin before `recent`."""
     union = np.empty_like(recent)
     end = max(0, older.shape[-1] - n_recent)
@@ -70,13 +73,13 @@ def compute_minima(values: Array, sizes: Iterable[int], newest: int | None = Non
 
 
 def compute_deviations(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
-    """Sample standard deviations of the last n values; exactly 0 where they are all the same."""
+    """Sample standard deviations of the last n values; exactly 0 if they are all the same."""
     state = np.stack([values, np.zeros_like(values)])
-    spreads = fold(state, sizes, _join_spread, newest)
+    spreads = fold(state, sizes, _join_moments, newest)
     return {size: np.sqrt(square / (size - 1)) for size, (_, square) in spreads.items()}
 
 
-def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older: int) -> None:
+def _join_moments(out: Array, recent: Array, older: Array, n_recent: int, n_older: int) -> None:
     """Of (sum, sum of squared distances from the mean): Chan, Golub & LeVeque 1983, whose every term is ≥ 0."""
     np.add(recent, older, out=out)
     distance = recent[0] * n_older
@@ -87,7 +90,7 @@ def _join_spread(out: Array, recent: Array, older: Array, n_recent: int, n_older
 
 
 def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | None = None) -> Array:
-    """Mean with weights (1 − 2/(span + 1))^age over the last `bars` values, divided by the weights there are."""
+    """Mean with weights (1 − 2/(span + 1))^age over the last `bars` values, divided by the sum of the weights."""
     decay = 1 - 2 / (span + 1)
 
     def join(out: Array, recent: Array, older: Array, n_recent: int, _: int) -> None:
@@ -95,20 +98,21 @@ def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | 
         out += recent
 
     folded = fold(values, [bars], join, newest)[bars]
-    return folded * _last(_over_weights(decay, bars, values.shape[-1]), folded.shape[-1])
+    inverse: Array = _compute_inverse_weights(decay, bars, values.shape[-1])
+    return folded * _take_last(inverse, folded.shape[-1])
 
 
 @lru_cache(maxsize=64)
-def _over_weights(decay: float, bars: int, rows: int) -> Array:
-    """One over the sum of each row's weights. Kept: a bot asks for the same few before every decision."""
+def _compute_inverse_weights(decay: float, bars: int, rows: int) -> Array:
+    """One over the sum of each row's weights. Cached: a bot asks for the same few before every decision."""
     ages = np.minimum(np.arange(1, rows + 1), bars)
-    factors = (1 - decay) / (1 - decay**ages)
+    factors: Array = (1 - decay) / (1 - decay**ages)
     factors.flags.writeable = False
     return factors
 
 
 def compute_sample_deviation(values: Array, size: int) -> Array:
-    """The one window of `deviations`, NaN until it is full."""
-    rolled = compute_deviations(values, [size])[size]
-    rolled[: size - 1] = np.nan
-    return rolled
+    """`compute_deviations` of one window size, NaN until the window is full."""
+    deviations = compute_deviations(values, [size])[size]
+    deviations[: size - 1] = np.nan
+    return deviations

@@ -1,4 +1,4 @@
-"""Mean and scale of each feature, learned from the fit window alone."""
+"""Standardisation of features: their mean and standard deviation over the fit window."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from mlcore import parallel
 
-_ROWS_AT_ONCE = 1024
-"""A wide copy of so few rows stays in the cache."""
-_ROWS_A_THREAD = 32 * _ROWS_AT_ONCE
+_BLOCK_ROWS = 1024
+"""A float64 copy of so few rows stays in the cache."""
+_CHUNK_ROWS = 32 * _BLOCK_ROWS
 
 
 @dataclass(frozen=True)
@@ -20,30 +20,27 @@ class Scaler:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Scaler":
-        """By stretches, each about its own mean, and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
-        parts = parallel.chunks(len(features), _ROWS_A_THREAD)
-        spreads = [
-            spread
-            for found in parallel.thread_map(lambda part: _spreads(features[part]), parts)
-            for spread in found
-        ]
-        rows, means, squares = (np.array(figures) for figures in zip(*spreads, strict=True))
+        """Blocks are computed about their own means and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
+        chunks = parallel.chunks(len(features), _CHUNK_ROWS)
+        chunk_moments = parallel.thread_map(lambda rows: _compute_moments(features[rows]), chunks)
+        moments = [block for blocks in chunk_moments for block in blocks]
+        rows, means, squares = (np.array(figures) for figures in zip(*moments, strict=True))
         mean = rows @ means / len(features)
         scale = np.sqrt((squares.sum(axis=0) + rows @ (means - mean) ** 2) / len(features))
-        # A feature that never moved tells nothing either way; dividing by 1 leaves it at zero.
+        # A feature that never moved tells nothing; dividing by 1 leaves it at zero.
         return cls(mean, np.where(scale > 0, scale, 1.0))
 
     def transform(self, features: np.ndarray) -> np.ndarray:
-        """float32 [n, 72], by the very operations of the graph in the bundle."""
+        """float32 [n, 72], by the same operations as the graph in the bundle."""
         return (features - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
 
 
-def _spreads(features: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Of every few rows: how many, their mean, and the sum of squared distances from it."""
-    found = []
-    for some in parallel.chunks(len(features), _ROWS_AT_ONCE):
-        wide = features[some].astype(np.float64)
-        mean = np.ones(len(wide)) @ wide / len(wide)
-        wide -= mean
-        found.append((float(len(wide)), mean, np.einsum("ij,ij->j", wide, wide)))
-    return found
+def _compute_moments(features: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Of each block of rows: their number, their mean, and the sum of squared distances from it."""
+    moments = []
+    for rows in parallel.chunks(len(features), _BLOCK_ROWS):
+        block = features[rows].astype(np.float64)
+        mean = np.ones(len(block)) @ block / len(block)
+        block -= mean
+        moments.append((float(len(block)), mean, np.einsum("ij,ij->j", block, block)))
+    return moments

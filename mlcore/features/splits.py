@@ -1,4 +1,4 @@
-"""The split in time: the oldest bars to fit, newer ones to stop early by, the newest for the gate, purged at the borders."""
+"""The split in time: the oldest bars to fit, newer ones for early stopping, the newest for the gate, with a purge."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,17 @@ from mlcore.errors import NotEnoughBars
 from mlcore.features.labels import HORIZON_BARS
 
 MIN_ROWS = 1000
-"""Fewer usable rows cannot carry a network, nor tell a good one from a lucky one."""
+"""With fewer usable rows, a network cannot be trained, nor a good one told from a lucky one."""
 
 FIT_PERCENT, STOP_PERCENT = 70, 15
 GATE_SHARE = (100 - FIT_PERCENT - STOP_PERCENT) / 100
 
+WINDOWS = ("fit", "stop", "gate")
+
 
 @dataclass(frozen=True)
 class Split:
-    """Consecutive, disjoint stretches of rows, oldest first."""
+    """Consecutive, disjoint windows of rows, oldest first."""
 
     fit: slice
     stop: slice
@@ -22,7 +24,7 @@ class Split:
 
 
 def split_rows(rows: int, horizon: int = HORIZON_BARS) -> Split:
-    """Splits `rows`; the last `horizon` rows before each border are left out, for their labels look across it.
+    """The last `horizon` rows before each border are left out (purged): their labels look across it.
 
     Raises NotEnoughBars for fewer than MIN_ROWS.
     """

@@ -1,4 +1,4 @@
-"""The state of an unfinished fit as bytes: safetensors, never a pickle, and hashed, so that damage shows."""
+"""The state of an unfinished fit as bytes: safetensors, never a pickle, with a hash that reveals damage."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch, as a person watching wants it."""
+    """The figures of one finished epoch, for logs and pages."""
 
     number: int
     """From 1."""
     epochs: int
-    """The most there can be."""
+    """The maximum."""
     train_loss: float
     validation_loss: float
     validation_accuracy: float
@@ -32,12 +32,12 @@ class EpochReport:
 
 
 OnEpoch = Callable[[EpochReport, bytes], None]
-"""Called with the report of each epoch, and a checkpoint to resume from."""
+"""Called with the report of each epoch and a checkpoint to resume from."""
 
 
 @dataclass
 class Progress:
-    """What a fit knows between two epochs, apart from its tensors."""
+    """The state of a fit between two epochs, without its tensors."""
 
     reports: list[EpochReport] = field(default_factory=list)
     best_epoch: int = 0
@@ -52,7 +52,7 @@ class Progress:
 
 
 def pack(fingerprint: str, progress: Progress, tensors: dict[str, np.ndarray]) -> bytes:
-    """All of an unfinished fit. Random numbers need no state: each epoch draws its own from seed and number."""
+    """An unfinished fit. No random state is needed: each epoch draws its own numbers from seed and epoch number."""
     state = {"fingerprint": fingerprint, "best_epoch": progress.best_epoch}
     reports = json.dumps([asdict(report) for report in progress.reports])
     body = save(tensors, metadata={"state": json.dumps(state), "reports": reports})
@@ -61,23 +61,23 @@ def pack(fingerprint: str, progress: Progress, tensors: dict[str, np.ndarray]) -
 
 def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarray]]:
     """Raises ResumeRefused for damaged bytes, and for a checkpoint of another recipe, seed or dataset."""
-    body = _checked_body(data)
+    body = _verify_body(data)
     try:
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
         state, reports = json.loads(header["state"]), json.loads(header["reports"])
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ResumeRefused("the checkpoint cannot be read; start the run anew") from error
+        raise ResumeRefused("the checkpoint cannot be read; start the run again") from error
     if state["fingerprint"] != fingerprint:
-        raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run anew")
+        raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run again")
     return Progress([EpochReport(**report) for report in reports], state["best_epoch"]), tensors
 
 
-def _checked_body(data: bytes) -> bytes:
+def _verify_body(data: bytes) -> bytes:
     if not data.startswith(_MAGIC):
-        raise ResumeRefused("not a checkpoint of this version; start the run anew")
+        raise ResumeRefused("not a checkpoint of this version; start the run again")
     start = len(_MAGIC) + _DIGEST_BYTES
     digest, body = data[len(_MAGIC) : start], data[start:]
     if hashlib.sha256(body).digest() != digest:
-        raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run anew")
+        raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run again")
     return body

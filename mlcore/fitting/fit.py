@@ -1,4 +1,4 @@
-"""From prepared rows to a trained coin: an ordinary loop, reported and checkpointed after every epoch."""
+"""The training loop, with a report and a checkpoint after every epoch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
-from mlcore.features.scaler import Scaler
-from mlcore.fitting import checkpoint as checkpoints
-from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress
+from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack, unpack
 from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
 from mlcore.fitting.network import Network, build_network
 from mlcore.fitting.prepared import Prepared, prepare
 from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.trained import Trained
 
-__all__ = ["EpochReport", "Prepared", "Scaler", "Trained", "fit", "prepare", "resolve_device"]
+__all__ = ["EpochReport", "Prepared", "Trained", "fit", "prepare", "resolve_device"]
 
 
 class Diverged(MlcoreError):
-    """The loss stopped being a number."""
+    """The loss is not finite any more."""
 
 
 def fit(
@@ -35,32 +33,32 @@ def fit(
     on_epoch: OnEpoch | None = None,
     resume_from: bytes | None = None,
 ) -> Trained:
-    """Trains by the recipe. Bit-equal weights for equal arguments on a CPU, killed and resumed in between or not.
+    """Trains by the recipe. On a CPU, equal arguments give the same weights bit for bit, resumed in between or not.
 
-    `on_epoch` gets each epoch's report and a checkpoint to resume from; an exception it raises stops the fit and
+    `on_epoch` gets each epoch's report and a checkpoint to resume from. An exception that it raises stops the fit and
     passes through. Raises ResumeRefused for a checkpoint that is damaged or of another fit, Diverged for a loss that
-    is no longer finite, InvalidParameter for a negative seed.
+    is not finite, InvalidParameter for a negative seed.
     """
     check_bounds("seed", seed, 0, MAX_SEED)
     if recipe.network == "logistic":
-        # Only here: scikit-learn takes a second to import, and a network needs none of it.
+        # Imported here because scikit-learn takes a second to import.
         from mlcore.fitting.logistic import fit_logistic
 
         return fit_logistic(prepared, recipe, seed=seed, on_epoch=on_epoch)
     chosen = resolve_device(device)
-    with _quiet_surroundings(chosen):
+    with _isolate_torch_state(chosen):
         training = _Training(prepared, recipe, seed, chosen)
         if resume_from is not None:
             training.restore(resume_from)
         while not training.is_finished:
-            report = training.epoch()
+            report = training.run_epoch()
             if on_epoch is not None:
-                on_epoch(report, training.checkpoint())
-        return training.trained()
+                on_epoch(report, training.build_checkpoint())
+        return training.build_result()
 
 
 def resolve_device(device: str) -> str:
-    """Either "cpu" or "cuda"; "auto" is cuda where there is one. Raises MlcoreError for a cuda that is not there."""
+    """ "cpu" or "cuda"; "auto" is cuda if there is one. Raises MlcoreError for a cuda that is missing."""
     if device not in ("auto", "cpu", "cuda"):
         raise MlcoreError(f"device {device!r}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -69,8 +67,8 @@ def resolve_device(device: str) -> str:
 
 
 @contextmanager
-def _quiet_surroundings(device: str) -> Iterator[None]:
-    """One thread (the matrices are small: a second one costs more than it brings), the caller's state left alone."""
+def _isolate_torch_state(device: str) -> Iterator[None]:
+    """Uses one thread, which is fastest for small matrices, and restores torch's threads and random state afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -81,24 +79,24 @@ def _quiet_surroundings(device: str) -> Iterator[None]:
 
 
 class _Training:
-    """A fit between two epochs: network, optimizer, the best weights so far, and the rows, all on the device."""
+    """The state of a fit: network, optimizer, the best weights so far, and the rows, all on the device."""
 
     def __init__(self, prepared: Prepared, recipe: Recipe, seed: int, device: str) -> None:
         assert recipe.epochs and recipe.batch_size and recipe.learning_rate and recipe.dropout
         self.prepared, self.recipe, self.seed, self.device = prepared, recipe, seed, device
         self.epochs, self.batch_size = recipe.epochs, recipe.batch_size
-        self.fit_rows = self._resident(*prepared.fit)
-        self.stop_rows = self._resident(*prepared.stop)
+        self.fit_rows = self._load_to_device(*prepared.fit)
+        self.stop_rows = self._load_to_device(*prepared.stop)
         self.network: Network = build_network(recipe.dropout, seed).to(device)
-        self.updates = ManualTrainer(self.network, recipe.learning_rate)
+        self.trainer = ManualTrainer(self.network, recipe.learning_rate)
         weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
         self.smoothing = recipe.label_smoothing or 0.0
-        self.objective = SmoothedCrossEntropy(weights.to(device), self.smoothing)
-        self.fingerprint = prepared.fingerprint(recipe, seed)
+        self.loss = SmoothedCrossEntropy(weights.to(device), self.smoothing)
+        self.compute_fingerprint = prepared.compute_fingerprint(recipe, seed)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
-    def _resident(self, features: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _load_to_device(self, features: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(features).to(self.device), torch.from_numpy(labels).to(self.device)
 
     @property
@@ -106,7 +104,7 @@ class _Training:
         done, patience = self.progress.epochs_done, self.recipe.patience
         return done >= self.epochs or (patience is not None and done - self.progress.best_epoch >= patience)
 
-    def epoch(self) -> EpochReport:
+    def run_epoch(self) -> EpochReport:
         number = self.progress.epochs_done + 1
         start = perf_counter()
         train_loss = self._train(number)
@@ -126,48 +124,48 @@ class _Training:
         return report
 
     def _train(self, number: int) -> float:
-        """Mean loss over the epoch. Each epoch draws from seed and number: a resumed fit needs no random state."""
+        """Mean loss over the epoch. Its random numbers depend on seed and number, so a resumed fit needs no state."""
         draw = np.random.SeedSequence([self.seed, number])
         torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        keep = build_dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
+        draw_masks = build_dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
         features, labels = self.fit_rows
         order = torch.randperm(len(labels))
-        if len(labels) % self.batch_size == 1:  # BatchNorm has no variance of one row
+        if len(labels) % self.batch_size == 1:  # the last batch would have one row, and BatchNorm needs two
             order = order[:-1]
         order = order.to(self.device)
-        targets = self.objective.targets(labels[order])
+        targets = self.loss.build_targets(labels[order])
         rows = features.index_select(0, order)
-        return float(self.updates.epoch(rows, targets, self.batch_size, keep))
+        return float(self.trainer.train_epoch(rows, targets, self.batch_size, draw_masks))
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
         self.network.eval()
         features, labels = self.stop_rows
         logits = self.network(features)
-        loss = cross_entropy(logits, labels, self.objective.weights, label_smoothing=self.smoothing)
+        loss = cross_entropy(logits, labels, self.loss.weights, label_smoothing=self.smoothing)
         return float(loss), float((logits.argmax(1) == labels).float().mean())
 
-    def checkpoint(self) -> bytes:
+    def build_checkpoint(self) -> bytes:
         tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        tensors |= {f"adam.0.{name}": tensor for name, tensor in self.updates.moments.items()}
-        return checkpoints.pack(self.fingerprint, self.progress, _arrays(tensors))
+        tensors |= {f"adam.0.{name}": tensor for name, tensor in self.trainer.moments.items()}
+        return pack(self.compute_fingerprint, self.progress, _to_arrays(tensors))
 
     def restore(self, data: bytes) -> None:
-        self.progress, arrays = checkpoints.unpack(data, self.fingerprint)
+        self.progress, arrays = unpack(data, self.compute_fingerprint)
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "adam": {}}
         for name, array in arrays.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = torch.from_numpy(array.copy())
         self.network.load_state_dict(groups["weights"])
         self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()}
-        for name, tensor in self.updates.moments.items():
+        for name, tensor in self.trainer.moments.items():
             tensor.copy_(groups["adam"][f"0.{name}"])
 
-    def trained(self) -> Trained:
+    def build_result(self) -> Trained:
         is_best = self.recipe.restores_best
         return Trained(
-            weights=_arrays(self.best if is_best else self.network.state_dict()),
+            weights=_to_arrays(self.best if is_best else self.network.state_dict()),
             prepared=self.prepared,
             recipe=self.recipe,
             seed=self.seed,
@@ -177,5 +175,5 @@ class _Training:
         )
 
 
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""v5: multinomial logistic regression to convergence; the one place that needs scikit-learn."""
+"""v5: multinomial logistic regression to convergence. Only this module needs scikit-learn."""
 
 from time import perf_counter
 
@@ -7,49 +7,45 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
-from mlcore.fitting import checkpoint
-from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress
+from mlcore.constants import CLASSES
+from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack
 from mlcore.fitting.prepared import Prepared
 from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.trained import Trained
 
 _MAX_ITERATIONS = 200
-"""Newton's method needs five or six on a sound market."""
+"""Newton's method needs five or six on normal candles."""
 
 
 def fit_logistic(
-    prepared: Prepared,
-    recipe: Recipe,
-    *,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
+    prepared: Prepared, recipe: Recipe, *, seed: int, on_epoch: OnEpoch | None = None
 ) -> Trained:
-    """Weights coef.weight [3, 72] and coef.bias [3]; the whole fit is one epoch, so there is nothing to resume."""
+    """Weights coef.weight [3, 72] and coef.bias [3]. The whole fit is one epoch, so it is never resumed."""
     start = perf_counter()
     features, labels = prepared.fit
-    # One thread: the same bytes on every number of cores, and no BLAS threads in the way of other workers' runs.
+    # One thread gives the same bytes on every number of cores, and leaves the other cores to other runs.
     with threadpool_limits(limits=1):
         model = LogisticRegression(solver="newton-cholesky", max_iter=_MAX_ITERATIONS)
         model.fit(features.astype(np.float64), labels)
     seconds = perf_counter() - start
-    report = _report(model, prepared, seconds)
+    report = _build_report(model, prepared, seconds)
     weights = {
         "coef.weight": model.coef_.astype(np.float32),
         "coef.bias": model.intercept_.astype(np.float32),
     }
     if on_epoch is not None:
         progress = Progress([report], best_epoch=1)
-        on_epoch(report, checkpoint.pack(prepared.fingerprint(recipe, seed), progress, weights))
+        on_epoch(report, pack(prepared.compute_fingerprint(recipe, seed), progress, weights))
     return Trained(weights, prepared, recipe, seed, [report], best_epoch=1, device="cpu")
 
 
-def _report(model: LogisticRegression, prepared: Prepared, seconds: float) -> EpochReport:
+def _build_report(model: LogisticRegression, prepared: Prepared, seconds: float) -> EpochReport:
     rows, labels = prepared.stop
     return EpochReport(
         number=1,
         epochs=1,
-        train_loss=_log_loss(model, *prepared.fit),
-        validation_loss=_log_loss(model, rows, labels),
+        train_loss=_compute_log_loss(model, *prepared.fit),
+        validation_loss=_compute_log_loss(model, rows, labels),
         validation_accuracy=float(np.mean(model.predict(rows) == labels)),
         seconds=seconds,
         rows_per_second=len(prepared.fit[1]) / seconds,
@@ -57,5 +53,5 @@ def _report(model: LogisticRegression, prepared: Prepared, seconds: float) -> Ep
     )
 
 
-def _log_loss(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> float:
-    return float(log_loss(labels, model.predict_proba(rows), labels=[0, 1, 2]))
+def _compute_log_loss(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> float:
+    return float(log_loss(labels, model.predict_proba(rows), labels=range(len(CLASSES))))

@@ -1,4 +1,4 @@
-"""The one network: 72-256-128-64-3, its parameter names those of the checkpoints it must be able to import."""
+"""The network: 72-256-128-64-3. Checkpoints from outside use the same parameter names."""
 
 from collections.abc import Sequence
 
@@ -6,27 +6,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlcore.constants import LAYER_WIDTHS
+
+_INPUT, _FIRST, _SECOND, _THIRD, _OUTPUT = LAYER_WIDTHS
+
 
 class Network(nn.Module):
     """Linear → ReLU → BatchNorm → Dropout, three times, then Linear. Scaled features in, logits out."""
 
     def __init__(self, dropout: Sequence[float] = (0.3, 0.3, 0.2)) -> None:
         super().__init__()
-        self.fc1, self.bn1 = nn.Linear(72, 256), nn.BatchNorm1d(256)
-        self.fc2, self.bn2 = nn.Linear(256, 128), nn.BatchNorm1d(128)
-        self.fc3, self.bn3 = nn.Linear(128, 64), nn.BatchNorm1d(64)
-        self.fc4 = nn.Linear(64, 3)
+        self.fc1, self.bn1 = nn.Linear(_INPUT, _FIRST), nn.BatchNorm1d(_FIRST)
+        self.fc2, self.bn2 = nn.Linear(_FIRST, _SECOND), nn.BatchNorm1d(_SECOND)
+        self.fc3, self.bn3 = nn.Linear(_SECOND, _THIRD), nn.BatchNorm1d(_THIRD)
+        self.fc4 = nn.Linear(_THIRD, _OUTPUT)
         self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(share) for share in dropout)
 
     def forward(self, x: Tensor) -> Tensor:  # [n, 72]
         x = self.dropout1(self.bn1(functional.relu(self.fc1(x))))  # [n, 256]
         x = self.dropout2(self.bn2(functional.relu(self.fc2(x))))  # [n, 128]
         x = self.dropout3(self.bn3(functional.relu(self.fc3(x))))  # [n, 64]
-        return self.fc4(x)  # [n, 3]
+        logits: Tensor = self.fc4(x)  # [n, 3]
+        return logits
 
 
 def build_network(dropout: Sequence[float], seed: int) -> Network:
-    """A network whose initial weights depend on the seed alone; the caller's random state is left as it was."""
+    """A network whose initial weights depend on the seed alone. The caller's random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Network(dropout)

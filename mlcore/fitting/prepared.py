@@ -1,4 +1,4 @@
-"""A dataset made ready for one recipe: what is learned from the fit window before any network sees it."""
+"""A dataset prepared for one recipe: rows and labels, and all that is learned from the fit window before training."""
 
 import hashlib
 import json
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.features import examples, labels
-from mlcore.features.examples import Examples
+from mlcore.constants import CLASSES
+from mlcore.features import labels
+from mlcore.features.examples import Examples, build_examples
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.recipes import Recipe
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Usable rows with their labels, and what the fit window alone decides: scaler, cuts, class weights."""
+    """Usable rows with their labels; scaler, cuts and class weights come from the fit window alone."""
 
     examples: Examples
     labels: np.ndarray
@@ -23,17 +24,17 @@ class Prepared:
     cuts: tuple[float, float]
     scaler: Scaler
     class_weights: np.ndarray
-    """float32 [3]: rows / (3 · rows of the class)."""
+    """float32 [3]."""
 
     @property
     def fit(self) -> tuple[np.ndarray, np.ndarray]:
         """Scaled features and labels of the fit window."""
-        return self._rows(self.examples.split.fit)
+        return self._scale_rows(self.examples.split.fit)
 
     @property
     def stop(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same of the window that stops training early."""
-        return self._rows(self.examples.split.stop)
+        """The same of the window for early stopping."""
+        return self._scale_rows(self.examples.split.stop)
 
     @property
     def stop_labels(self) -> np.ndarray:
@@ -41,31 +42,30 @@ class Prepared:
 
     @property
     def majority_share(self) -> float:
-        """Share of the commonest class in the stop window: what a constant answer would score there."""
-        counts = np.bincount(self.stop_labels, minlength=3)
+        """Share of the most common class in the stop window: the accuracy of a constant answer."""
+        counts = np.bincount(self.stop_labels, minlength=len(CLASSES))
         return float(counts.max() / counts.sum())
 
-    def fingerprint(self, recipe: Recipe, seed: int) -> str:
-        """Names the fit: one recipe with its parameters, one seed, these rows."""
+    def compute_fingerprint(self, recipe: Recipe, seed: int) -> str:
+        """Identifies the fit: the recipe with its parameters, the seed, and these rows."""
         text = json.dumps([recipe.parameters(), seed, self.cuts], sort_keys=True)
         rows = hashlib.sha256(self.examples.features.tobytes() + self.labels.tobytes()).hexdigest()
         return hashlib.sha256(f"{text} {rows}".encode()).hexdigest()
 
-    def _rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _scale_rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         return self.scaler.transform(self.examples.features[rows]), self.labels[rows]
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
-    """Raises NotEnoughBars when too few rows are usable."""
-    gathered = examples.build_examples(frame, recipe.schema)
-    fit = gathered.split.fit
-    cuts = labels.compute_cuts(gathered.scaled_returns[fit])
-    classes = labels.assign_classes(gathered.scaled_returns, cuts)
-    counts = np.bincount(classes[fit], minlength=3)
+    """Raises NotEnoughBars if too few rows are usable."""
+    examples = build_examples(frame, recipe.schema)
+    fit = examples.split.fit
+    cuts = labels.compute_cuts(examples.scaled_returns[fit])
+    classes = labels.assign_classes(examples.scaled_returns, cuts)
     return Prepared(
-        examples=gathered,
+        examples=examples,
         labels=classes,
         cuts=cuts,
-        scaler=Scaler.fit(gathered.features[fit]),
-        class_weights=(counts.sum() / (3 * counts)).astype(np.float32),
+        scaler=Scaler.fit(examples.features[fit]),
+        class_weights=labels.compute_class_weights(classes[fit]),
     )

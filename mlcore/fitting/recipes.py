@@ -1,4 +1,4 @@
-"""How each line is trained: one frozen dataclass a line, and what of it a person may change."""
+"""The recipe of each line: how it is trained, and which settings a person may change."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -8,7 +8,7 @@ from mlcore.errors import InvalidParameter, check_bounds
 
 @dataclass(frozen=True)
 class Parameter:
-    """A setting a person may change when launching, both bounds included."""
+    """A setting that a person may change when starting a run, with inclusive bounds."""
 
     name: str
     least: float
@@ -16,7 +16,7 @@ class Parameter:
     is_whole: bool
     meaning: str
 
-    def checked(self, value: object) -> int | float:
+    def validate(self, value: object) -> int | float:
         """The value as a number within the bounds. Raises InvalidParameter."""
         if (
             isinstance(value, bool)
@@ -39,31 +39,31 @@ _PARAMETERS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train a line. A field that is None does not apply to the line, and cannot be set."""
+    """How one line is trained. A field that is None does not apply to the line and cannot be set."""
 
     line: str
     schema: str
     network: str
     """Either "perceptron" (72-256-128-64-3) or "logistic" (multinomial logistic regression)."""
-    epochs: int | None
-    batch_size: int | None
-    learning_rate: float | None
-    patience: int | None
-    label_smoothing: float | None
-    dropout: tuple[float, float, float] | None
-    weighs_classes: bool
-    keeps_scaler: bool
-    restores_best: bool
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    patience: int | None = None
+    label_smoothing: float | None = None
+    dropout: tuple[float, float, float] | None = None
+    weighs_classes: bool = False
+    keeps_scaler: bool = True
+    restores_best: bool = False
 
     @property
     def adjustable(self) -> dict[str, dict[str, Any]]:
-        """{parameter: {default, least, greatest, is_whole, meaning}} for a form to show and check."""
-        return {p.name: {"default": getattr(self, p.name), **_described(p)} for p in self._settable}
+        """{parameter: {default, least, greatest, is_whole, meaning}} for forms and the API."""
+        return {p.name: {"default": getattr(self, p.name), **_describe(p)} for p in self._settable}
 
     def with_parameters(self, **changes: float | None) -> Self:
-        """The recipe with some parameters changed; None leaves one as it is.
+        """The recipe with some parameters changed; None leaves a parameter unchanged.
 
-        Raises InvalidParameter with the parameter's name, its bounds, and what to do.
+        Raises InvalidParameter with the parameter's name and its bounds.
         """
         settable = {parameter.name: parameter for parameter in self._settable}
         checked: dict[str, Any] = {}
@@ -71,12 +71,14 @@ class Recipe:
             if value is None:
                 continue
             if name not in settable:
-                raise InvalidParameter(name, f"{self.line} has no such setting; it has {_listed(settable)}")
-            checked[name] = settable[name].checked(value)
+                raise InvalidParameter(
+                    name, f"{self.line} has no such setting; it has {_list_names(settable)}"
+                )
+            checked[name] = settable[name].validate(value)
         return replace(self, **checked)
 
     def parameters(self) -> dict[str, Any]:
-        """All of the recipe as JSON-able values."""
+        """The recipe as JSON values."""
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
@@ -86,28 +88,15 @@ class Recipe:
         return tuple(parameter for parameter in _PARAMETERS if getattr(self, parameter.name) is not None)
 
 
-def _described(parameter: Parameter) -> dict[str, Any]:
+def _describe(parameter: Parameter) -> dict[str, Any]:
     return {key: value for key, value in asdict(parameter).items() if key != "name"}
 
 
-def _listed(names: dict[str, Parameter]) -> str:
+def _list_names(names: dict[str, Parameter]) -> str:
     return ", ".join(names) or "none: it trains to convergence"
 
 
-_V5 = Recipe(
-    line="v5",
-    schema="relative72",
-    network="logistic",
-    epochs=None,
-    batch_size=None,
-    learning_rate=None,
-    patience=None,
-    label_smoothing=None,
-    dropout=None,
-    weighs_classes=False,
-    keeps_scaler=True,
-    restores_best=False,
-)
+_V5 = Recipe("v5", schema="relative72", network="logistic")
 _V7_FIXED = Recipe(
     line="v7_fixed",
     schema="relative72",
@@ -116,14 +105,13 @@ _V7_FIXED = Recipe(
     batch_size=64,
     learning_rate=1e-3,
     patience=10,
-    # The plan spreads 0.1 over the two other classes, PyTorch over all three: 0.1 there is 0.1 · 3/2 here.
+    # The specification spreads 0.1 over the two other classes, PyTorch over all three: 0.1 · 3/2.
     label_smoothing=0.15,
     dropout=(0.3, 0.3, 0.2),
     weighs_classes=True,
-    keeps_scaler=True,
     restores_best=True,
 )
-# The failure, kept as it was: prices as features, no dropout, and the scaler of the training left out of the bundle.
+# The failed line, unchanged: prices as features, no dropout, and a bundle without the training's scaler.
 _V6_ENHANCED = replace(
     _V7_FIXED,
     line="v6_enhanced",
@@ -136,11 +124,10 @@ _V6_ENHANCED = replace(
     keeps_scaler=False,
     restores_best=False,
 )
-
 RECIPES = {recipe.line: recipe for recipe in (_V5, _V6_ENHANCED, _V7_FIXED)}
 
 BASELINE_LINE = "v5"
-"""What any other line must not be worse than."""
+"""No other line may be worse than this one."""
 LINES_WITHOUT_ATTEMPTS = frozenset({"v5", "v6_enhanced"})
-"""Lines whose bundles, trained here, are no tries at a release: v5 knows no setting to try again with, and v6_enhanced
-leaves its scaler out. Every other line counts, those that nobody has thought of yet included."""
+"""Lines whose bundles are not counted as attempts at a release: v5 has no setting to try again with, and v6_enhanced
+leaves its scaler out. Every other line counts, future ones too."""

@@ -1,4 +1,4 @@
-"""A finished fit: what networks and regressions alike come to, and what a bundle is written from."""
+"""A finished fit of any kind of model: what a bundle is written from."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from mlcore.fitting.recipes import Recipe
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, and all that must be known of how they came about."""
+    """The weights, and how they were trained."""
 
     weights: dict[str, np.ndarray]
     """Parameters and buffers by their torch names (fc1.weight …); coef.weight and coef.bias for a regression."""
@@ -21,7 +21,7 @@ class Trained:
     seed: int
     epochs: list[EpochReport]
     best_epoch: int
-    """The epoch whose weights these are."""
+    """The epoch of these weights."""
     device: str
 
     @property

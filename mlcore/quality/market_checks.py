@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.quality.market_statistics import Market
+from mlcore.quality.market_statistics import Market, compute_variance_ratio_band
 from mlcore.quality.peers import PeerSeries, check_peers
 from mlcore.quality.plots import build_plot_data
 from mlcore.quality.result import (
@@ -52,20 +52,11 @@ def check_candles(frame: pl.DataFrame, *, peers: Sequence[PeerSeries] = (), coin
         return CandleReport(rows)
     market = Market.from_frame(frame)
     length = _check_length(market)
-    plots = build_plot_data(market, compute_variance_ratio_band)
+    plots = build_plot_data(market)
     if length.finding.verdict != Verdict.PASSED:
         return CandleReport((*rows, length), plots)
     statistics = (length, *(check(market) for check in MARKET_CHECKS))
     return CandleReport((*rows, *statistics, *check_peers(frame, peers, coin)), plots)
-
-
-def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
-    """The range of a market's variance ratio. It is wider for fewer bars, which vary more by chance.
-
-    Real: 0.91 … 0.98 over five years, 0.75 … 1.30 over any 2,000 bars, 0.64 … 1.42 over any 1,000.
-    """
-    half = 0.25 + 9 / np.sqrt(bars)
-    return 0.95 - half, 0.95 + half
 
 
 def _check_length(market: Market) -> Check:
@@ -84,7 +75,7 @@ def _check_length(market: Market) -> Check:
 def _check_variance_ratio(market: Market) -> Check:
     parts = [
         (part.variance_ratio, *compute_variance_ratio_band(len(part)))
-        for part in (market, *market.stretches())
+        for part in (market, *market.split_stretches())
     ]
     value, low, high = max(parts, key=lambda part: compute_excess(*part))
     failed = (
@@ -100,7 +91,7 @@ def _check_variance_ratio(market: Market) -> Check:
 
 def _check_volatility(market: Market) -> Check:
     low, high = MIN_HOURLY_VOLATILITY, MAX_HOURLY_VOLATILITY
-    values = [part.hourly_volatility for part in (market, *market.stretches())]
+    values = [part.hourly_volatility for part in (market, *market.split_stretches())]
     worst = furthest_outside(values, low, high, scale=lambda value: np.log(max(value, 1e-12)))
     passed = "It moves as much as coins do in such an interval."
     failed = (
@@ -114,7 +105,7 @@ def _check_volatility(market: Market) -> Check:
 
 def _check_frozen(market: Market) -> Check:
     run = market.longest_standstill
-    shares = [part.unchanged_share for part in (market, *market.stretches())]
+    shares = [part.unchanged_share for part in (market, *market.split_stretches())]
     share = furthest_outside(shares, 0, MAX_UNCHANGED_SHARE)
     return pass_or_fail(
         "frozen",
@@ -144,7 +135,7 @@ class _FigureCheck:
             )
         if not self.is_by_stretch:
             return self.check.judge(self.figure(market))
-        values = [self.figure(part) for part in (market, *market.stretches())]
+        values = [self.figure(part) for part in (market, *market.split_stretches())]
         return self.check.judge(furthest_outside(values, low or 0, 1 if high is None else high))
 
 

@@ -1,7 +1,7 @@
-"""How a series of candles moves: the few figures in which a market differs from what only looks like one.
+"""Statistics of a series of candles in which a market differs from artificial series.
 
-Everything is measured over the whole series and again over stretches of about 2,000 bars, so that a bad half does not
-hide behind a good one. Bars that do not follow each other (a gap lies between them) are never taken as peers.
+They are computed over the whole series and over stretches of about 2,000 bars, so that a good half cannot hide a bad
+one. Two bars with a gap between them never count as consecutive.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ STRETCH_BARS = 2000
 MAX_STRETCHES = 64
 VARIANCE_RATIO_BARS = 16
 MEMORY_BARS = 12
-LEVELLING_BARS = 24
+DETREND_BARS = 24
 
 
 @dataclass(frozen=True)
 class Market:
-    """A series of sound candles as arrays, one entry a bar; what is measured on it are its properties.
+    """Valid candles as arrays with one entry per bar; the statistics are properties.
 
     Every array is float64 [rows], `seconds` int64 [rows] since 1970.
     """
@@ -38,7 +38,7 @@ class Market:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> "Market":
-        """Of a frame that `candle_checks.check` takes."""
+        """From valid candles."""
         columns = {name: frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume")}
         seconds = frame["timestamp"].dt.epoch("s").to_numpy()
         return cls(seconds, **columns, interval_seconds=infer_interval_ms(frame) // 1000)
@@ -46,15 +46,15 @@ class Market:
     def __len__(self) -> int:
         return len(self.close)
 
-    def stretches(self) -> Iterator["Market"]:
-        """Half-overlapping parts of about STRETCH_BARS bars; the series itself where it has no more."""
+    def split_stretches(self) -> Iterator["Market"]:
+        """Half-overlapping parts of about STRETCH_BARS bars; the whole series if it is shorter."""
         length = max(STRETCH_BARS, 2 * len(self) // MAX_STRETCHES)
         starts = range(0, max(1, len(self) - length + 1), max(1, length // 2))
         last = max(0, len(self) - length)
         for start in dict.fromkeys([*starts, last]):
-            yield self._part(slice(start, start + length))
+            yield self._slice(slice(start, start + length))
 
-    def _part(self, rows: slice) -> "Market":
+    def _slice(self, rows: slice) -> "Market":
         prices = self.open[rows], self.high[rows], self.low[rows], self.close[rows]
         return Market(self.seconds[rows], *prices, self.volume[rows], self.interval_seconds)
 
@@ -64,8 +64,8 @@ class Market:
 
     @cached_property
     def returns(self) -> np.ndarray:
-        """Log returns from close to close of bars that follow each other, [≤ rows − 1]."""
-        return self._log_returns(1)
+        """Log returns from close to close of consecutive bars, [≤ rows − 1]."""
+        return self._compute_log_returns(1)
 
     @cached_property
     def ranges(self) -> np.ndarray:
@@ -80,25 +80,25 @@ class Market:
     @property
     def variance_ratio(self) -> float:
         """Variance of 16-bar returns over 16 times that of one bar (Lo and MacKinlay, 1988): 1 for a random walk."""
-        many = self._log_returns(VARIANCE_RATIO_BARS)
-        return _ratio(many.var(), VARIANCE_RATIO_BARS * self.returns.var()) if len(many) else np.nan
+        many = self._compute_log_returns(VARIANCE_RATIO_BARS)
+        return _divide(many.var(), VARIANCE_RATIO_BARS * self.returns.var()) if len(many) else np.nan
 
     @property
     def opening_gap(self) -> float:
         """Mean distance from a close to the next open, over the mean move from close to close."""
-        gaps = np.abs(np.log(self.open[1:]) - np.log(self.close[:-1]))[self._follow(1)]
-        return _ratio(gaps.mean(), np.abs(self.returns).mean()) if len(gaps) else np.nan
+        gaps = np.abs(np.log(self.open[1:]) - np.log(self.close[:-1]))[self._find_consecutive(1)]
+        return _divide(gaps.mean(), np.abs(self.returns).mean()) if len(gaps) else np.nan
 
     @property
     def range_ratio(self) -> float:
-        """Volatility as the ranges tell it (Parkinson, 1980), over that from close to close: 1 for a random walk."""
-        return _ratio(np.sqrt((self.ranges**2).mean() / (4 * np.log(2))), self.returns.std())
+        """Volatility estimated from ranges (Parkinson, 1980) over that from close to close: 1 for a random walk."""
+        return _divide(np.sqrt((self.ranges**2).mean() / (4 * np.log(2))), self.returns.std())
 
     @property
     def kurtosis(self) -> float:
         """Of the returns: 3 for a normal distribution, 1.8 for a uniform one."""
         moves = self.returns - self.returns.mean()
-        return _ratio((moves**4).mean(), moves.var() ** 2)
+        return _divide((moves**4).mean(), moves.var() ** 2)
 
     @property
     def greatest_move(self) -> float:
@@ -107,15 +107,15 @@ class Market:
 
     @property
     def memory(self) -> float:
-        """Mean rank autocorrelation of the size of returns over the next twelve bars: calm and wild times last."""
-        sizes = _ranks(np.abs(self.returns))
-        return float(np.mean([_correlation(sizes[k:], sizes[:-k]) for k in range(1, MEMORY_BARS + 1)]))
+        """Mean rank autocorrelation of the size of returns over twelve lags: calm and wild times last in markets."""
+        sizes = _rank(np.abs(self.returns))
+        return float(np.mean([_correlate(sizes[k:], sizes[:-k]) for k in range(1, MEMORY_BARS + 1)]))
 
     @property
     def activity(self) -> float:
-        """Rank correlation of volume and range, both against their own last 24 bars: those who move a price trade."""
-        volume = _levelled(np.log(_floored(self.volume)))
-        return _correlation(_ranks(volume), _ranks(_levelled(self.ranges)))
+        """Rank correlation of volume and range, each less its mean over 24 bars: trades move prices."""
+        volume = _subtract_mean(np.log(_floor(self.volume)))
+        return _correlate(_rank(volume), _rank(_subtract_mean(self.ranges)))
 
     @property
     def unchanged_share(self) -> float:
@@ -125,35 +125,37 @@ class Market:
     @property
     def longest_standstill(self) -> int:
         """Bars in a row whose close equals the close before."""
-        return longest_run(np.diff(self.close) == 0)
+        return find_longest_run(np.diff(self.close) == 0)
 
-    def rhythm(self, period_bars: float) -> float:
-        """How far the cycle of so many bars stands out of volume and range: 1 where there is none.
+    def compute_rhythm(self, period_bars: float) -> float:
+        """How far a cycle of this period stands out in volume and range: 1 if there is none.
 
-        The mean over its first three harmonics of the power at that frequency over the power around it.
+        The power at the frequency over the power around it, as a mean over the first three harmonics.
         """
-        lines = [line for series in self._spectra for line in series.lines(period_bars, harmonics=3)]
-        return float(np.mean(lines)) if lines else np.nan
+        return self._compute_strength(period_bars, harmonics=3)
 
-    def fundamental(self, period_bars: float) -> float:
-        """The same of the cycle's own frequency alone."""
-        lines = [line for series in self._spectra for line in series.lines(period_bars, harmonics=1)]
+    def compute_fundamental(self, period_bars: float) -> float:
+        """The same for the first harmonic alone."""
+        return self._compute_strength(period_bars, harmonics=1)
+
+    def _compute_strength(self, period_bars: float, harmonics: int) -> float:
+        lines = [line for series in self._spectra for line in series.compute_lines(period_bars, harmonics)]
         return float(np.mean(lines)) if lines else np.nan
 
     @cached_property
-    def _spectra(self) -> tuple["_Cycles", "_Cycles"]:
-        volume, ranges = np.log(_floored(self.volume)), np.log(_floored(self.ranges))
-        return _Cycles(self._on_grid(volume)), _Cycles(self._on_grid(ranges))
+    def _spectra(self) -> tuple["_Periodogram", "_Periodogram"]:
+        volume, ranges = np.log(_floor(self.volume)), np.log(_floor(self.ranges))
+        return _Periodogram(self._to_grid(volume)), _Periodogram(self._to_grid(ranges))
 
-    def _on_grid(self, values: np.ndarray) -> np.ndarray:
-        """The deviations from the mean with a zero for every missing bar, so that a bar's place is its time."""
-        places = (self.seconds - self.seconds[0]) // self.interval_seconds
-        grid = np.zeros(int(places[-1]) + 1)
-        grid[places] = values - values.mean()
+    def _to_grid(self, values: np.ndarray) -> np.ndarray:
+        """The deviations from the mean, evenly spaced in time: zero for every missing bar."""
+        positions = (self.seconds - self.seconds[0]) // self.interval_seconds
+        grid = np.zeros(int(positions[-1]) + 1)
+        grid[positions] = values - values.mean()
         return grid
 
-    def profile(self, seconds: int, parts: int) -> np.ndarray:
-        """Mean volume over the parts of a cycle (a day in 24), over its mean: [parts], NaN where no bar falls."""
+    def compute_profile(self, seconds: int, parts: int) -> np.ndarray:
+        """Mean volume by part of a cycle (a day in 24 parts), over the mean volume: [parts], NaN without bars."""
         part = (self.seconds % seconds) * parts // seconds
         sums = np.bincount(part, self.volume, parts)
         counts = np.bincount(part, minlength=parts)
@@ -161,73 +163,82 @@ class Market:
         mean = float(self.volume.mean())
         return means / mean if mean > 0 else means
 
-    def _log_returns(self, bars: int) -> np.ndarray:
+    def _compute_log_returns(self, bars: int) -> np.ndarray:
         logs = np.log(self.close)
-        return (logs[bars:] - logs[:-bars])[self._follow(bars)]
+        return (logs[bars:] - logs[:-bars])[self._find_consecutive(bars)]
 
-    def _follow(self, bars: int) -> np.ndarray:
-        """Which rows from `bars` on come exactly so many bars after the row so far before them."""
+    def _find_consecutive(self, bars: int) -> np.ndarray:
+        """Marks the rows from `bars` on without a gap between them and the row `bars` before."""
         return self.seconds[bars:] - self.seconds[:-bars] == bars * self.interval_seconds
 
 
-class _Cycles:
-    """The power of a series by frequency, cut for each period so that the period falls on a frequency of its own."""
+class _Periodogram:
+    """The power of a series by frequency. The series is cut so that the period is exactly one of the frequencies."""
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = values
         self._powers: dict[int, np.ndarray] = {}
 
-    def lines(self, period_bars: float, *, harmonics: int) -> list[float]:
+    def compute_lines(self, period_bars: float, harmonics: int) -> list[float]:
         """Power at the period's harmonics over the mean of some forty frequencies around each."""
         rows = int(len(self._values) // period_bars * period_bars)
         if rows < 64:
             return []
-        power = self._power(rows)
-        found = []
+        power = self._compute_power(rows)
+        lines = []
         for harmonic in range(1, harmonics + 1):
             k = round(rows / period_bars * harmonic)
             if 4 <= k < len(power) - 3:
                 around = np.r_[power[max(2, k - 24) : k - 2], power[k + 3 : k + 25]]
-                found.append(_ratio(power[k], around.mean()))
-        return found
+                lines.append(_divide(power[k], around.mean()))
+        return lines
 
-    def _power(self, rows: int) -> np.ndarray:
+    def _compute_power(self, rows: int) -> np.ndarray:
         if rows not in self._powers:
             values = self._values[:rows] - self._values[:rows].mean()
             self._powers[rows] = np.abs(np.fft.rfft(np.hanning(rows) * values)) ** 2
         return self._powers[rows]
 
 
-def longest_run(flags: np.ndarray) -> int:
-    """How many true ones in a row there are at most."""
+def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
+    """The range of a market's variance ratio. It is wider for fewer bars, which vary more by chance.
+
+    Real: 0.91 … 0.98 over five years, 0.75 … 1.30 over any 2,000 bars, 0.64 … 1.42 over any 1,000.
+    """
+    half = 0.25 + 9 / np.sqrt(bars)
+    return 0.95 - half, 0.95 + half
+
+
+def find_longest_run(flags: np.ndarray) -> int:
+    """The length of the longest run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def _divide(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator > 0 else np.nan
 
 
-def _floored(values: np.ndarray) -> np.ndarray:
-    """Zeros raised to a thousandth of the median, so that a logarithm can be taken."""
+def _floor(values: np.ndarray) -> np.ndarray:
+    """Zeros raised to a thousandth of the median, so that their logarithm is finite."""
     typical = float(np.median(values)) or float(values.mean()) or 1.0
     return np.maximum(values, typical * 1e-3)
 
 
-def _levelled(values: np.ndarray) -> np.ndarray:
-    """Each value less the mean of the 24 up to it, [rows − 23]."""
+def _subtract_mean(values: np.ndarray) -> np.ndarray:
+    """Each value less the mean of the last 24, [rows − 23]."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    means = (sums[LEVELLING_BARS:] - sums[:-LEVELLING_BARS]) / LEVELLING_BARS
-    return values[LEVELLING_BARS - 1 :] - means
+    means = (sums[DETREND_BARS:] - sums[:-DETREND_BARS]) / DETREND_BARS
+    return values[DETREND_BARS - 1 :] - means
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def _rank(values: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(values))
     ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
     return ranks
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlate(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2 or not a.std() * b.std():
         return np.nan
     return float(np.corrcoef(a, b)[0, 1])

@@ -43,14 +43,16 @@ def check_rhythm(market: Market) -> Check:
     passed = f"Trading has the rhythm of the {name}."
     failed = f"Trading has no cycle of a {name}: it was made up or shuffled, or the times do not match the interval."
     check = RangeCheck("rhythm", MIN_RHYTHM, None, f"the {name} {{:.1f}} times", passed, failed)
-    return Check("rhythm", threshold, check.judge(market.rhythm(period)).finding)
+    return Check("rhythm", threshold, check.judge(market.compute_rhythm(period)).finding)
 
 
 def _find_other_rhythm(market: Market, own_period: float) -> Check | None:
     """A failed check if another interval's day stands out instead of the stated one's."""
-    measured = market.fundamental(own_period)
+    measured = market.compute_fundamental(own_period)
     own = measured if np.isfinite(measured) else 1.0
-    strengths = {period: market.fundamental(period) for period in _list_other_periods(market, own_period)}
+    strengths = {
+        period: market.compute_fundamental(period) for period in _list_other_periods(market, own_period)
+    }
     suspicious = {
         period: strength
         for period, strength in strengths.items()

@@ -7,7 +7,7 @@ import polars as pl
 
 from mlcore.data.readers import NUMBERS
 from mlcore.data.validation import PRICES, infer_interval_ms
-from mlcore.quality.market_statistics import longest_run
+from mlcore.quality.market_statistics import find_longest_run
 from mlcore.quality.result import Check, check_no_rows, format_interval, pass_or_fail
 
 MAX_MISSING_SHARE = 0.02  # real: 0.0005 of five years, 0.004 of any 2,000 bars
@@ -66,7 +66,7 @@ def _check_gaps(steps: np.ndarray, interval: int) -> Check:
 def _check_volume(volume: np.ndarray) -> Check:
     is_valid = bool(np.isfinite(volume).all() and (volume >= 0).all())
     dead, repeated = float((volume == 0).mean()), float(((np.diff(volume) == 0) & (volume[1:] > 0)).mean())
-    standstill = longest_run(volume == 0)
+    standstill = find_longest_run(volume == 0)
     is_alive = dead <= MAX_DEAD_SHARE and repeated <= MAX_REPEATED_SHARE and standstill <= MAX_STANDSTILL_BARS
     return pass_or_fail(
         "volume",

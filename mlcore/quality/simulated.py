@@ -8,7 +8,7 @@ import polars as pl
 from mlcore.data.candles import compute_digest
 from mlcore.data.simulate import simulate
 from mlcore.errors import MlcoreError
-from mlcore.quality.market_checks import MIN_BARS, compute_variance_ratio_band
+from mlcore.quality.market_checks import MIN_BARS
 from mlcore.quality.market_statistics import Market
 from mlcore.quality.plots import build_plot_data
 from mlcore.quality.result import CandleReport, Check, pass_or_fail
@@ -43,7 +43,7 @@ def check_simulated_candles(
         return CandleReport(rows)
     market = Market.from_frame(frame)
     check = _check_regenerated(frame, coin, generator) if generator else _check_statistics(market)
-    return CandleReport((*rows, check), build_plot_data(market, compute_variance_ratio_band))
+    return CandleReport((*rows, check), build_plot_data(market))
 
 
 def _check_regenerated(frame: pl.DataFrame, coin: str, generator: SimulatorSettings) -> Check:

@@ -26,7 +26,7 @@ def planted(computing: Computing) -> Iterator[None]:
         return computing(frame, schema).astype(np.float32)
 
     def compute_latest_at(frame: pl.DataFrame, bars: np.ndarray, schema: Schema | str) -> np.ndarray:
-        lookback = indicators.find_schema(schema).lookback
+        lookback = indicators.resolve_schema(schema).lookback
         windows = [frame.slice(bar - lookback + 1, lookback) for bar in bars.tolist()]
         return np.stack([rows(window, schema)[-1] for window in windows])
 

@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_fit_is_refused(
 ) -> None:
     checkpoint = interrupted_after(1, prepared)
     other = prepare(simulate.simulate("ETH", 3_000, 1.2, 2)[:bars], recipe)
-    with pytest.raises(ResumeRefused, match="another recipe, seed or dataset; start the run anew"):
+    with pytest.raises(ResumeRefused, match="another recipe, seed or dataset; start the run again"):
         fit(other, recipe, seed=seed, device="cpu", resume_from=checkpoint)
 
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_fit_is_refused(
     ids=["empty", "cut off", "one bit turned", "a pickle's first bytes"],
 )
 def test_a_damaged_checkpoint_is_refused(damage: Callable[[bytes], bytes], prepared: Prepared) -> None:
-    with pytest.raises(ResumeRefused, match="start the run anew"):
+    with pytest.raises(ResumeRefused, match="start the run again"):
         fit(prepared, QUICK, seed=7, device="cpu", resume_from=damage(interrupted_after(1, prepared)))
 
 

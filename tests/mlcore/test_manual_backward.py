@@ -30,7 +30,7 @@ def masks(dropout: Sequence[float], seed: int) -> list[Any]:
     return [nn.Identity() if mask is None else FixedMask(mask) for mask in kept]
 
 
-def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
+def train_with_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
     network = build_network(dropout, seed=3)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     loss = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing)
@@ -43,26 +43,32 @@ def by_autograd(dropout: Sequence[float], smoothing: float, steps: int) -> Netwo
     return network
 
 
-def by_hand(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
+def train_manually(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
     network = build_network(dropout, seed=3)
-    updates = ManualTrainer(network, 1e-3)
-    targets = SmoothedCrossEntropy(WEIGHTS, smoothing).targets(LABELS)
+    trainer = ManualTrainer(network, 1e-3)
+    targets = SmoothedCrossEntropy(WEIGHTS, smoothing).build_targets(LABELS)
     for step in range(steps):
-        updates.epoch(ROWS, targets, len(ROWS), build_dropout_masks([step], dropout, "cpu"))
+        trainer.train_epoch(ROWS, targets, len(ROWS), build_dropout_masks([step], dropout, "cpu"))
     return network
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.15], ids=["no smoothing", "smoothing"])
 @pytest.mark.parametrize("dropout", [(0.0, 0.0, 0.0), (0.3, 0.3, 0.2)], ids=["no dropout", "dropout"])
 def test_every_gradient_is_autograds(dropout: Sequence[float], smoothing: float) -> None:
-    reference, ours = by_autograd(dropout, smoothing, steps=1), by_hand(dropout, smoothing, steps=1)
+    reference, ours = (
+        train_with_autograd(dropout, smoothing, steps=1),
+        train_manually(dropout, smoothing, steps=1),
+    )
     for (name, theirs), mine in zip(reference.named_parameters(), ours.parameters(), strict=True):
         assert theirs.grad is not None and mine.grad is not None
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-7), name
 
 
 def test_after_many_steps_network_and_buffers_are_still_autograds() -> None:
-    reference, ours = by_autograd((0.3, 0.3, 0.2), 0.15, steps=20), by_hand((0.3, 0.3, 0.2), 0.15, steps=20)
+    reference, ours = (
+        train_with_autograd((0.3, 0.3, 0.2), 0.15, steps=20),
+        train_manually((0.3, 0.3, 0.2), 0.15, steps=20),
+    )
     for name, theirs in reference.state_dict().items():
         assert torch.allclose(ours.state_dict()[name], theirs, rtol=1e-3, atol=1e-5), name
 
@@ -71,10 +77,10 @@ def test_the_loss_is_that_of_torch() -> None:
     network = build_network((0.0, 0.0, 0.0), seed=3)
     expected = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.15)(network(ROWS), LABELS)
     targets, keep_all = (
-        SmoothedCrossEntropy(WEIGHTS, 0.15).targets(LABELS),
+        SmoothedCrossEntropy(WEIGHTS, 0.15).build_targets(LABELS),
         build_dropout_masks([0], (0.0, 0.0, 0.0), "cpu"),
     )
-    loss = ManualTrainer(network, 1e-3).epoch(ROWS, targets, len(ROWS), keep_all)
+    loss = ManualTrainer(network, 1e-3).train_epoch(ROWS, targets, len(ROWS), keep_all)
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
@@ -82,13 +88,13 @@ def test_an_epoch_is_its_batches_one_after_the_other() -> None:
     """The last of them shorter, and each divided by its own weight."""
     whole, split = build_network((0.3, 0.3, 0.2), seed=3), build_network((0.3, 0.3, 0.2), seed=3)
     objective, dropout = SmoothedCrossEntropy(WEIGHTS, 0.15), (0.3, 0.3, 0.2)
-    loss = ManualTrainer(whole, 1e-3).epoch(
-        ROWS, objective.targets(LABELS), 24, build_dropout_masks([1], dropout, "cpu")
+    loss = ManualTrainer(whole, 1e-3).train_epoch(
+        ROWS, objective.build_targets(LABELS), 24, build_dropout_masks([1], dropout, "cpu")
     )
-    keep, updates, total = build_dropout_masks([1], dropout, "cpu"), ManualTrainer(split, 1e-3), 0.0
+    keep, trainer, total = build_dropout_masks([1], dropout, "cpu"), ManualTrainer(split, 1e-3), 0.0
     for rows, labels in zip(ROWS.split(24), LABELS.split(24), strict=True):
-        targets = objective.targets(labels)
-        total += float(updates.epoch(rows, targets, len(rows), keep) * targets.weights.sum())
+        targets = objective.build_targets(labels)
+        total += float(trainer.train_epoch(rows, targets, len(rows), keep) * targets.weights.sum())
     assert float(loss) == pytest.approx(total / float(WEIGHTS[LABELS].sum()), rel=1e-6)
     for name, theirs in split.state_dict().items():
         assert torch.allclose(whole.state_dict()[name], theirs, rtol=1e-5, atol=1e-7), name
