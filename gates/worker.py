@@ -37,7 +37,7 @@ def run(measurement_id: int, *, worker_name: str) -> None:
     if measurement is None:
         return
     try:
-        with leases.heartbeat(measurement):
+        with leases.renew_lease(measurement):
             state, columns = _outcome(measurement)
         leases.finish(measurement, state, **columns)
     except MeasuringKilled as killed:

@@ -1,4 +1,4 @@
-"""States of a run, what it may cost, and when it must stop: decisions without clock or database."""
+"""States of a run, what it may compute_cost, and when it must stop: decisions without clock or database."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,14 +45,14 @@ class Source(StrEnum):
     SIMULATED = "simulated"
 
 
-def cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
+def compute_cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
     """US dollars for `seconds` on a machine of this rate, rounded up to a millionth."""
     return (Decimal(str(seconds)) * rate_per_hour / 3600).quantize(MICRO, rounding=ROUND_UP)
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a run may take at the worst: it is stopped at `seconds`, which cost `usd`."""
+    """What a run may take at the worst: it is stopped at `seconds`, which costs `usd`."""
 
     usd: Decimal
     seconds: float
@@ -64,18 +64,18 @@ def reserve(
     """The worst case to set aside before a run starts, cut to what the release has left; None when nothing is."""
     if remaining_usd <= 0:
         return None
-    worst = cost(share_of_time_seconds, rate_per_hour)
+    worst = compute_cost(share_of_time_seconds, rate_per_hour)
     if worst <= remaining_usd or rate_per_hour == 0:
         return Reservation(worst, share_of_time_seconds)
     return Reservation(remaining_usd, float(remaining_usd * 3600 / rate_per_hour))
 
 
-def headroom(allowed_seconds: float) -> float:
+def compute_headroom(allowed_seconds: float) -> float:
     """How long before its limit a run is stopped, so that the stopping itself is paid for too."""
     return min(2.0, allowed_seconds / 4)
 
 
-def makespan(seconds: Iterable[float], slots: int) -> float:
+def estimate_makespan(seconds: Iterable[float], slots: int) -> float:
     """How long jobs of these lengths take on so many slots, the longest first to whichever slot is free."""
     loads = [0.0] * slots
     for length in sorted(seconds, reverse=True):
@@ -83,7 +83,7 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
     return max(loads)
 
 
-def reason_to_stop(
+def find_stop_reason(
     *, is_cancelled: bool, billed_seconds: float, share_of_time_seconds: float, reservation: Reservation
 ) -> str | None:
     """Why a run must end between two epochs, or None to go on."""

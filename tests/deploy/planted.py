@@ -298,7 +298,7 @@ FAULTS = [
     ),
     Planted(
         "a worker back from the dead ends the job of another",
-        leases.finish,
+        leases.end,
         'where={"attempt": job.attempt},',
         "",
         back_from_the_dead,

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.formatting import format_exact_usd
-from training.rules import Reservation, cost, headroom, makespan, reason_to_stop, reserve
+from training.rules import (
+    Reservation,
+    compute_cost,
+    compute_headroom,
+    estimate_makespan,
+    find_stop_reason,
+    reserve,
+)
 
 RATE = Decimal("1.006")
 
@@ -18,7 +25,7 @@ RATE = Decimal("1.006")
     ids=["nothing", "an hour", "a release", "a second, rounded up to a millionth"],
 )
 def test_time_costs_the_machines_rate(seconds: float, dollars: str) -> None:
-    assert cost(seconds, RATE) == Decimal(dollars)
+    assert compute_cost(seconds, RATE) == Decimal(dollars)
 
 
 def test_the_worst_case_is_a_runs_whole_share_of_the_time() -> None:
@@ -49,12 +56,12 @@ def test_reservations_one_after_another_never_exceed_the_limit(
         reserved = reserve(remaining_usd=left, share_of_time_seconds=share, rate_per_hour=rate)
         if reserved is not None:
             left -= reserved.usd
-            assert cost(reserved.seconds, rate) <= reserved.usd + Decimal("0.000001")
+            assert compute_cost(reserved.seconds, rate) <= reserved.usd + Decimal("0.000001")
     assert left >= 0
 
 
 def stop(*, cancelled: bool = False, billed: float = 0, reserved: Reservation | None = None) -> str | None:
-    return reason_to_stop(
+    return find_stop_reason(
         is_cancelled=cancelled,
         billed_seconds=billed,
         share_of_time_seconds=1800,
@@ -82,7 +89,7 @@ def test_a_run_at_its_spending_limit_says_so() -> None:
 
 @pytest.mark.parametrize(("allowed", "seconds"), [(1800, 2), (8, 2), (2, 0.5), (0, 0)])
 def test_stopping_is_paid_from_what_is_allowed(allowed: float, seconds: float) -> None:
-    assert headroom(allowed) == seconds
+    assert compute_headroom(allowed) == seconds
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_stopping_is_paid_from_what_is_allowed(allowed: float, seconds: float) -
     ids=["one after another", "two at once", "all at once", "the longest first"],
 )
 def test_a_launch_takes_until_its_last_run_ends(lengths: list[float], slots: int, seconds: float) -> None:
-    assert makespan(lengths, slots) == seconds
+    assert estimate_makespan(lengths, slots) == seconds
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from training import artifact_store as files
 from training import services, worker
 from training.artifact_store import StoreUnavailable
 from training.jobs import leases
-from training.jobs.cost_limits import Interruption
+from training.jobs.cost_limits import TimeLimitAlarm
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
 
@@ -177,10 +177,10 @@ class TestAKilledRun:
         assert run.bundle == undisturbed
         epochs = run.epoch_rows.values_list("number", "attempt")
         assert list(epochs) == [(1, 1), (2, 1), (3, 2), (4, 2)]
-        assert "going on from epoch 2" in log_of(run)
+        assert "resuming after epoch 2" in log_of(run)
         takeover = AuditEvent.objects.filter(kind="trainingrun.running", object_id=str(run.pk)).first()
         assert takeover is not None
-        assert "fell silent" in takeover.reason
+        assert "stopped renewing its lease" in takeover.reason
 
     def test_is_not_taken_over_before_its_lease_runs_out(self, dataset: Dataset) -> None:
         run = factories.run(dataset)
@@ -330,7 +330,7 @@ class TestLimits:
             def __del__(self) -> None:
                 time.sleep(0.3)
 
-        with pytest.raises(worker.Stopped), Interruption(worker.Stopped).after(0.1):
+        with pytest.raises(worker.Stopped), TimeLimitAlarm(worker.Stopped).after(0.1):
             Departing()
             time.sleep(30)
 

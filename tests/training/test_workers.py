@@ -124,7 +124,7 @@ def test_launching_is_not_held_up_by_an_absent_broker_and_nothing_is_lost(commit
             check=True,
         )
     assert float(launched.stdout) < 5
-    assert "the broker is away" in launched.stderr
+    assert "the broker does not answer" in launched.stderr
     now = timezone.now()
     assert TrainingRun.objects.due(now, resend_after=now - timedelta(hours=1)).count() == 3
 
@@ -214,7 +214,7 @@ def test_no_child_is_forked_while_the_description_is_being_written() -> None:
     began, ended = threading.Event(), threading.Event()
 
     def write_slowly() -> None:
-        with worker_registry.between_writes:
+        with worker_registry.registration_lock:
             began.set()
             time.sleep(0.3)
             ended.set()
@@ -224,7 +224,7 @@ def test_no_child_is_forked_while_the_description_is_being_written() -> None:
     began.wait(5)
     child = os.fork()
     if child == 0:
-        os._exit(0 if ended.is_set() and worker_registry.between_writes.acquire(timeout=1) else 1)
+        os._exit(0 if ended.is_set() and worker_registry.registration_lock.acquire(timeout=1) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     writer.join()
 

@@ -1,1 +1,1 @@
-"""How a worker holds a job: queue, lease, cost limits, sandbox, and the list of workers."""
+"""Jobs of workers: queue, leases, cost limits, sandbox, and the list of workers."""

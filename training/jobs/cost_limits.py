@@ -1,4 +1,4 @@
-"""What an attempt costs while it goes on, and the alarm that ends it in mid-epoch before it costs more."""
+"""The cost of an attempt while it runs, and the alarm that stops it within an epoch at its limit."""
 
 import signal
 import threading
@@ -11,15 +11,15 @@ from types import FrameType
 from typing import Any, Self
 
 from training.models import TrainingRun
-from training.rules import cost, headroom
+from training.rules import compute_cost, compute_headroom
 
-RINGS_AGAIN_AFTER_SECONDS = 0.5
-"""What is raised within a finalizer, Python drops: an alarm that falls into one must ring again."""
+ALARM_REPEAT_SECONDS = 0.5
+"""Python drops an exception raised within a finalizer: the alarm repeats in case it fell into one."""
 
 
 @dataclass(frozen=True)
-class Bill:
-    """The machine time of one attempt, on top of what earlier attempts of the run took."""
+class CostMeter:
+    """The machine time of one attempt, added to that of earlier attempts of the run."""
 
     started: float
     seconds_before: float
@@ -28,8 +28,8 @@ class Bill:
     allowed_seconds: float
 
     @classmethod
-    def of(cls, run: TrainingRun) -> Self:
-        """Of a run that was claimed just now."""
+    def start(cls, run: TrainingRun) -> Self:
+        """Start measuring a run that was just claimed."""
         return cls(monotonic(), run.billed_seconds, run.spent_usd, run.rate_usd_per_hour, run.allowed_seconds)
 
     @property
@@ -38,65 +38,65 @@ class Bill:
 
     @property
     def seconds(self) -> float:
-        """Of all attempts."""
+        """Machine time of all attempts."""
         return self.seconds_before + self.attempt_seconds
 
     @property
     def headroom(self) -> float:
-        return headroom(self.allowed_seconds - self.seconds_before)
+        return compute_headroom(self.allowed_seconds - self.seconds_before)
 
     @property
     def seconds_left(self) -> float:
-        """Until the attempt must stop."""
+        """Time until the attempt must stop."""
         return self.allowed_seconds - self.headroom - self.seconds
 
-    def columns(self) -> dict[str, Any]:
-        """What the run has cost by now, as its row keeps it."""
+    def build_columns(self) -> dict[str, Any]:
+        """The columns of the run that keep its cost so far."""
         elapsed = self.attempt_seconds
         return {
             "billed_seconds": self.seconds_before + elapsed,
-            "spent_usd": self.usd_before + cost(elapsed, self.rate_per_hour),
+            "spent_usd": self.usd_before + compute_cost(elapsed, self.rate_per_hour),
         }
 
 
-class Interruption:
-    """Raises in the midst of the work once its time is up, but not while something is being written.
+class TimeLimitAlarm:
+    """Raises an exception in the running code once its time is up, but not during a deferred section.
 
-    By SIGALRM, and so in a process's main thread only, where a worker's child does its work; elsewhere the limits are
-    kept between epochs.
+    It uses SIGALRM, so it works only in the main thread of a process, where a worker's child trains. In other threads the
+    limits are checked between epochs.
     """
 
     def __init__(self, error: type[Exception]) -> None:
         self.error = error
-        self._is_held_off = False
-        self._has_rung = False
+        self._is_deferred = False
+        self._is_due = False
 
     @contextmanager
-    def after(self, seconds: float) -> Iterator[None]:
+    def raise_after(self, seconds: float) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), RINGS_AGAIN_AFTER_SECONDS)
+        before = signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), ALARM_REPEAT_SECONDS)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-            self._has_rung = False
+            self._is_due = False
 
     @contextmanager
-    def held_off(self) -> Iterator[None]:
-        """What is in here runs to its end; an alarm in the meantime is raised then."""
-        is_outermost, self._is_held_off = not self._is_held_off, True
+    def defer(self) -> Iterator[None]:
+        """Let the section run to its end; an alarm during it is raised afterwards."""
+        is_outermost, self._is_deferred = not self._is_deferred, True
         try:
             yield
         finally:
-            self._is_held_off = not is_outermost
-        if is_outermost and self._has_rung:
+            self._is_deferred = not is_outermost
+        if is_outermost and self._is_due:
             raise self.error
 
-    def _ring(self, number: int, frame: FrameType | None) -> None:
-        self._has_rung = True
-        if not self._is_held_off:
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        self._is_due = True
+        if not self._is_deferred:
             raise self.error

@@ -1,7 +1,7 @@
-"""Who holds a job: claimed by lease, renewed by heartbeat, fenced by attempt.
+"""Leases of jobs: a worker claims a job, renews its lease while it works, and names its attempt in every write.
 
-A second delivery of a message finds the job held and returns. A worker killed in the middle lets its lease run out, and
-the next claim goes on. A worker thought dead that comes back holds an old attempt, and its writes find no row.
+A message that is delivered twice finds the job held. The lease of a killed worker runs out, and the next claim resumes the
+job. A worker that returns after that still names the old attempt, so its writes match no row.
 """
 
 import logging
@@ -25,15 +25,15 @@ JobType = TypeVar("JobType", bound=Job)
 
 
 class ClaimLost(Exception):
-    """This worker no longer holds the job: its lease ran out and another took it, or the job was ended."""
+    """This worker no longer holds the job: another worker took it over, or the job ended."""
 
 
-def lease_end() -> Any:
+def compute_lease_end() -> Any:
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
 def is_free(job: Job) -> bool:
-    """Whether nobody works on it: it waits, or its worker fell silent."""
+    """Whether the job can be claimed: it is queued, or its lease ran out."""
     if job.state == JobState.RUNNING:
         return job.lease_until is None or job.lease_until < timezone.now()
     return job.state == JobState.QUEUED
@@ -41,7 +41,7 @@ def is_free(job: Job) -> bool:
 
 @transaction.atomic
 def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) -> JobType | None:
-    """Take the job if it is free; None when somebody holds it or it has ended."""
+    """Claim a free job; None when another worker holds it or it has ended."""
     audit.lock_head()
     job = model._base_manager.filter(pk=pk).first()
     if job is None or not is_free(job):
@@ -52,11 +52,13 @@ def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) ->
             job,
             JobState.RUNNING,
             actor=worker_name,
-            reason="the worker before fell silent; going on from its checkpoint" if takeover else "",
+            reason="the previous worker stopped renewing its lease; resuming from its checkpoint"
+            if takeover
+            else "",
             detail={"attempt": job.attempt + 1},
             where={"attempt": job.attempt},
             attempt=job.attempt + 1,
-            lease_until=lease_end(),
+            lease_until=compute_lease_end(),
             worker_name=worker_name,
             started_at=job.started_at or timezone.now(),
             **updates,
@@ -67,7 +69,7 @@ def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) ->
 
 
 def write(job: Job, **updates: Any) -> None:
-    """Change columns of a job this worker holds. Raises ClaimLost when it does not any more."""
+    """Change columns of a job that this worker holds. Raises ClaimLost."""
     held = type(job)._base_manager.filter(pk=job.pk, state=JobState.RUNNING, attempt=job.attempt)
     if held.update(**updates) != 1:
         raise ClaimLost(f"{job} is no longer held by attempt {job.attempt}")
@@ -78,26 +80,30 @@ def write(job: Job, **updates: Any) -> None:
 def finish(
     job: Job, to: JobState, *, failure: str = "", detail: dict[str, Any] | None = None, **updates: Any
 ) -> None:
-    """End a job this worker holds. Raises ClaimLost when it does not any more."""
+    """End a job that this worker holds. Raises ClaimLost."""
     try:
-        audit.transition(
-            job,
-            to,
-            actor=job.worker_name,
-            reason=failure,
-            detail=detail,
-            where={"attempt": job.attempt},
-            finished_at=timezone.now(),
-            lease_until=None,
-            failure=failure,
-            **updates,
-        )
+        end(job, to, actor=job.worker_name, reason=failure, failure=failure, detail=detail, **updates)
     except Conflict as lost:
         raise ClaimLost(str(lost)) from lost
 
 
+def end(job: Job, to: JobState, *, actor: object, reason: str, failure: str, **updates: Any) -> None:
+    """Move a job to a final state, unless its attempt has changed. Raises Conflict."""
+    audit.transition(
+        job,
+        to,
+        actor=actor,
+        reason=reason,
+        where={"attempt": job.attempt},
+        finished_at=timezone.now(),
+        lease_until=None,
+        failure=failure,
+        **updates,
+    )
+
+
 def give_back(job: Job) -> None:
-    """Let go of a job that is not finished, for the next worker to claim. One that is no longer held is let be."""
+    """Release an unfinished job for the next worker; a job that is no longer held stays unchanged."""
     try:
         write(job, lease_until=timezone.now(), enqueued_at=None)
     except ClaimLost:
@@ -105,24 +111,22 @@ def give_back(job: Job) -> None:
 
 
 @contextmanager
-def heartbeat(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-    """Renew the lease from a thread while the work goes on; `columns()` are written along with each renewal."""
+def renew_lease(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+    """Renew the lease from a thread during the work; each renewal also writes `columns()`."""
     stop = threading.Event()
 
     def renew() -> None:
         while not stop.wait(settings.LEASE_SECONDS / 4):
             try:
-                write(job, lease_until=lease_end(), **columns())
+                write(job, lease_until=compute_lease_end(), **columns())
             except ClaimLost:
                 break
-            except (
-                DatabaseError
-            ) as error:  # a hiccup must not end the heartbeat: the lease has slack for three
-                logger.warning("the heartbeat of %s missed a beat: %s", job, error)
+            except DatabaseError as error:  # the lease is long enough for three failed renewals
+                logger.warning("the lease of %s was not renewed: %s", job, error)
                 connection.close()
         connection.close()
 
-    thread = threading.Thread(target=renew, name=f"heartbeat of {job}", daemon=True)
+    thread = threading.Thread(target=renew, name=f"lease of {job}", daemon=True)
     thread.start()
     try:
         yield

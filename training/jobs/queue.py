@@ -1,4 +1,4 @@
-"""Telling the workers that a row waits. A message is only a hint: `reconcile` sends what was lost again."""
+"""Messages to the workers about waiting jobs. A message is only a hint: `reconcile` sends lost ones again."""
 
 import logging
 from time import monotonic
@@ -12,26 +12,26 @@ from training.models import Job
 
 logger = logging.getLogger(__name__)
 
-QUIET_SECONDS = 5.0
-"""How long a process leaves a broker alone that did not answer, so that requests do not queue up behind it."""
+BROKER_PAUSE_SECONDS = 5.0
+"""After a failure a process sends nothing for this long, so that requests do not wait for the broker."""
 
-_quiet_until = 0.0
+_paused_until = 0.0
 
 
 def enqueue(job: Job) -> None:
-    """Once the transaction commits, send the job to its queue. A broker that is away is logged, never raised."""
+    """Send the job to its queue when the transaction commits. An unavailable broker is logged, not raised."""
     transaction.on_commit(lambda: _send(job), robust=True)
 
 
 def _send(job: Job) -> None:
-    global _quiet_until
-    if monotonic() < _quiet_until:
+    global _paused_until
+    if monotonic() < _paused_until:
         return
     try:
         current_app.send_task(job.TASK, args=[job.pk], retry=False)
     except (OperationalError, OSError) as error:
-        _quiet_until = monotonic() + QUIET_SECONDS
-        logger.warning("the broker is away (%s); reconcile will send %s again", error, job)
+        _paused_until = monotonic() + BROKER_PAUSE_SECONDS
+        logger.warning("the broker does not answer (%s); reconcile will send %s again", error, job)
         return
-    # Narrow, and after the sending: a crash in between costs a second message, which the claim refuses.
+    # After sending: a crash in between costs a second message, which the claim refuses.
     type(job)._base_manager.filter(pk=job.pk).update(enqueued_at=timezone.now())

@@ -99,6 +99,14 @@ def _last_line(path: Path) -> str:
     return f": {lines[-1][:500]}" if lines else ""
 
 
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when its parent ends: nobody else could stop it."""
+    parent = parent or os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before prctl took effect
+        os._exit(1)
+
+
 def main() -> None:
     parent, seconds, private_bytes = (int(word) for word in sys.argv[1:4])
     bounds = {
@@ -111,9 +119,7 @@ def main() -> None:
         bounds[resource.RLIMIT_DATA] = (private_bytes, private_bytes)
     for kind, bound in bounds.items():
         resource.setrlimit(kind, bound)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before prctl took effect
-        os._exit(1)
+    die_with_parent(parent)
     module = sys.argv[4]
     sys.argv[1:] = sys.argv[5:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,14 +1,12 @@
-"""Worker processes: each describes itself every few seconds, and anyone may ask which are alive.
+"""The list of worker processes: each one updates its row every few seconds.
 
-The worker's parent process never imports torch: forking after CUDA has started breaks the children, and the device is
-asked for in a short process of its own.
+The parent process of a worker never imports torch, because a fork after CUDA has started breaks the children. A short
+process asks torch for the device instead.
 """
 
-import ctypes
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,28 +24,27 @@ from training.models import Worker
 
 logger = logging.getLogger(__name__)
 
-# The pool forks new children at any time. One forked while the description's thread is inside SQLite or a socket would
-# inherit locks that nobody will ever release, and hang at its first query: so a fork waits until that thread is idle.
-between_writes = threading.Lock()
+# The pool forks children at any time. A child that is forked while the registration thread is inside SQLite or a socket
+# would inherit locks that are never released, and hang at its first query. So a fork waits until that thread is idle.
+registration_lock = threading.Lock()
 os.register_at_fork(
-    before=between_writes.acquire,
-    after_in_parent=between_writes.release,
-    after_in_child=between_writes.release,
+    before=registration_lock.acquire,
+    after_in_parent=registration_lock.release,
+    after_in_child=registration_lock.release,
 )
 
-BEAT_SECONDS = 3.0
-ALIVE_SECONDS = 4 * BEAT_SECONDS
+HEARTBEAT_SECONDS = 3.0
+ALIVE_SECONDS = 4 * HEARTBEAT_SECONDS
 PROBE_TIMEOUT_SECONDS = 120
-PR_SET_PDEATHSIG = 1
 
 PROBE = """
 import json, torch
 if torch.cuda.is_available():
     properties = torch.cuda.get_device_properties(0)
-    found = {"device": properties.name, "memory_bytes": properties.total_memory, "cuda_version": torch.version.cuda}
+    device = {"device": properties.name, "memory_bytes": properties.total_memory, "cuda_version": torch.version.cuda}
 else:
-    found = {"device": "CPU"}
-print(json.dumps(found))
+    device = {"device": "CPU"}
+print(json.dumps(device))
 """
 
 
@@ -62,27 +59,27 @@ class Device:
 
 
 def probe_device() -> Device:
-    """Ask torch in a process of its own; a machine on which that fails trains on its CPU."""
-    found: dict[str, Any] = {"device": "CPU"}
+    """Ask torch for the device, in another process; CPU when that fails."""
+    columns: dict[str, Any] = {"device": "CPU"}
     try:
         answer = subprocess.run(
             [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_SECONDS, check=True
         )
-        found = json.loads(answer.stdout)
+        columns = json.loads(answer.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
-        logger.warning("torch could not be asked for its device (%s); taken as a CPU", error)
-    return Device(**{"memory_bytes": _machine_memory(), **found})
+        logger.warning("torch did not report a device (%s); using the CPU", error)
+    return Device(**{"memory_bytes": _read_machine_memory(), **columns})
 
 
-def _machine_memory() -> int:
+def _read_machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-class Description(threading.Thread):
-    """Writes this worker's row every few seconds until it is told to stop, and takes it away then."""
+class WorkerRegistration(threading.Thread):
+    """Updates the row of this worker every few seconds, and deletes it at the end."""
 
     def __init__(self, *, name: str, queues: str, slots: int) -> None:
-        super().__init__(name=f"description of {name}", daemon=True)
+        super().__init__(name=f"registration of {name}", daemon=True)
         self.worker_name, self.queues, self.slots = name, queues, slots
         self.started_at = timezone.now()
         self._stopped = threading.Event()
@@ -90,18 +87,18 @@ class Description(threading.Thread):
     def run(self) -> None:
         device = probe_device()
         while True:
-            with between_writes:
-                self._write(device)
-            if self._stopped.wait(BEAT_SECONDS):
+            with registration_lock:
+                self._write_row(device)
+            if self._stopped.wait(HEARTBEAT_SECONDS):
                 break
-        with between_writes:
-            self._take_away()
+        with registration_lock:
+            self._delete_row()
 
     def stop(self) -> None:
         self._stopped.set()
         self.join(timeout=5)
 
-    def _write(self, device: Device) -> None:
+    def _write_row(self, device: Device) -> None:
         columns = {
             "queues": self.queues,
             "slots": self.slots,
@@ -115,30 +112,22 @@ class Description(threading.Thread):
         try:
             Worker.objects.update_or_create(name=self.worker_name, defaults=columns)
         except DatabaseError as error:
-            logger.warning("%s could not describe itself: %s", self.worker_name, error)
+            logger.warning("the row of worker %s was not written: %s", self.worker_name, error)
         finally:
-            # Not kept open: the pool forks new children at any time, and they must not inherit it.
+            # The pool forks children at any time, and they must not inherit an open connection.
             connection.close()
 
-    def _take_away(self) -> None:
+    def _delete_row(self) -> None:
         try:
             Worker.objects.filter(name=self.worker_name, started_at=self.started_at).delete()
         except DatabaseError as error:
-            logger.warning("%s could not sign off: %s", self.worker_name, error)
+            logger.warning("the row of worker %s was not deleted: %s", self.worker_name, error)
         finally:
             connection.close()
 
 
-def die_with_parent() -> None:
-    """A child of a killed worker must not work on: nobody would hear of it, or could stop it."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the request took hold
-        os._exit(1)
-
-
 def list_alive_workers(queue: str | None = None) -> list[Worker]:
-    """Workers heard of lately, those of one queue if it is named."""
+    """The workers with a recent heartbeat; only those of a queue when one is given."""
     since = timezone.now() - timedelta(seconds=ALIVE_SECONDS)
     workers = Worker.objects.filter(last_heard_at__gte=since)
     return [worker for worker in workers if queue is None or queue in worker.queues.split(",")]

@@ -11,7 +11,7 @@ from django.conf import settings
 from mlcore.fitting.recipes import RECIPES, Recipe
 from training.jobs import worker_registry
 from training.models import Dataset, Epoch
-from training.rules import cost, makespan
+from training.rules import compute_cost, estimate_makespan
 from training.services.runs import build_recipe
 
 FIT_SHARE = 0.70
@@ -45,7 +45,7 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     alive = worker_registry.list_alive_workers("training")
     slots = sum(worker.slots for worker in alive) or 1
     rate = max((worker.rate_usd_per_hour for worker in alive), default=_rate())
-    return Estimate(makespan(runs, slots), cost(sum(runs), rate))
+    return Estimate(estimate_makespan(runs, slots), compute_cost(sum(runs), rate))
 
 
 def _rate() -> Decimal:

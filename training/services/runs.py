@@ -130,16 +130,8 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
 
 
 def _cancel_at_once(run: TrainingRun, actor: Actor, reason: str) -> None:
-    audit.transition(
-        run,
-        JobState.CANCELLED,
-        actor=actor,
-        reason=reason,
-        where={"attempt": run.attempt},
-        finished_at=timezone.now(),
-        lease_until=None,
-        failure=f"cancelled by {actor}" + (f": {reason}" if reason else ""),
-    )
+    failure = f"cancelled by {actor}" + (f": {reason}" if reason else "")
+    leases.end(run, JobState.CANCELLED, actor=actor, reason=reason, failure=failure)
 
 
 def _format_end(run: TrainingRun) -> str:

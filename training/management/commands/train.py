@@ -45,7 +45,9 @@ class Command(ActingCommand):
             run.pk,
             worker_name=f"train@{socket.gethostname()}",
             device=options["device"],
-            on_epoch=None if options["json"] else lambda report: self.stdout.write(worker.epoch_line(report)),
+            on_epoch=None
+            if options["json"]
+            else lambda report: self.stdout.write(worker.format_epoch(report)),
         )
         if trained is None:
             run.refresh_from_db()
