@@ -91,7 +91,8 @@ def entities_page() -> str:
         "",
     ]
     for app, title in APPS.items():
-        lines = [line for model in apps.get_app_config(app).get_models() for line in _relations(model)]
+        models = sorted(apps.get_app_config(app).get_models(), key=lambda model: model.__name__)
+        lines = [line for model in models for line in _relations(model)]
         parts += [f"## {title}", "", "```mermaid", "erDiagram", *lines, "```", ""]
     return "\n".join(parts)
 
