@@ -58,6 +58,9 @@ sys.meta_path.insert(0, Blocked())
 sys.path.insert(0, {installed!r})
 import mlcore, runtime
 assert all(module.__file__.startswith({installed!r}) for module in (mlcore, runtime))
+"""
+
+RUN_COMMAND = """
 from runtime.__main__ import command
 command()
 """
@@ -71,7 +74,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "installed"
 
 
-def test_the_wheel_decides_without_the_repository_and_without_what_is_heavy(
+def test_the_wheel_decides_without_the_repository_or_heavy_packages(
     installed: Path, gate: Gate, old: Release, candles: pl.DataFrame, tmp_path: Path
 ) -> None:
     gate.point_at(old)
@@ -82,7 +85,7 @@ def test_the_wheel_decides_without_the_repository_and_without_what_is_heavy(
         "CRPBOT_PUBLIC_KEY": gate.public_key,
         "CRPBOT_CACHE_DIR": str(tmp_path / "cache"),
     }
-    program = BLOCKED.format(heavy=HEAVY, installed=str(installed))
+    program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + RUN_COMMAND
     asks = ["predict", "--coin", "BTC", "--candles", str(tmp_path / "BTC.csv"), "--json"]
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, *asks],
@@ -102,6 +105,19 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
     assert f"Version: {runtime.__version__}" in metadata.read_text()
     assert (installed / "runtime" / "py.typed").is_file()
-    assert not {"fit.py", "networks.py", "checkpoints.py"} & {
-        path.name for path in (installed / "mlcore").iterdir()
+    assert {path.name for path in (installed / "mlcore").iterdir() if path.is_dir()} == {
+        "bundle",
+        "data",
+        "features",
     }
+
+
+def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    modules = sorted(
+        ".".join(path.relative_to(installed).with_suffix("").parts)
+        for path in (installed / "runtime").rglob("*.py")
+    )
+    assert "runtime.storage.cache" in modules
+    imports = "import importlib\n" + "".join(f"importlib.import_module({name!r})\n" for name in modules)
+    program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + imports
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, timeout=120, check=True)
