@@ -30,7 +30,7 @@ from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.network import Network
 from mlcore.fitting.recipes import RECIPES
 from runtime import Client
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.stub_service import TOKEN, Release, StubService
 
 AIM = 4.0
 COIN = "BTC"
@@ -75,16 +75,16 @@ def _bundle(candles: pl.DataFrame, folder: Path) -> Path:
 
 
 def _client(written: Path, cache_dir: Path) -> Client:
-    """A client that follows a release of this one bundle; the gate is gone again when it returns."""
-    gate = Gate()
+    """A client that follows a release of this one bundle; the stub service is stopped when it returns."""
+    service = StubService()
     try:
-        gate.point_at(Release(1, "v7_fixed", {COIN: written}))
-        client = Client(gate.url, TOKEN, gate.public_key, cache_dir, fresh_for_s=3600)
+        service.point_at(Release(1, "v7_fixed", {COIN: written}))
+        client = Client(service.url, TOKEN, service.public_key, cache_dir, fresh_for_s=3600)
         if problem := client.refresh().problem:
             raise problem
         return client
     finally:
-        gate.stop()
+        service.stop()
 
 
 def _runtime(client: Client, candles: pl.DataFrame) -> Callable[[], list[float]]:

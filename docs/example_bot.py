@@ -1,4 +1,4 @@
-"""A bot in forty lines: it decides every minute, and hears of a rollback within a second. `make wheel` makes its client.
+"""A bot in forty lines: it decides every minute, and follows a rollback within a second. `make wheel` builds its client.
 
 CRPBOT_URL=… CRPBOT_TOKEN=… CRPBOT_PUBLIC_KEY=… python example_bot.py BTC.csv ETH.csv  (`-m docs.example_bot` in a clone)
 """
@@ -15,23 +15,26 @@ from runtime import Active, Client
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 
 
-def changed(now: Active) -> None:
-    print(f"now: {now.line}, release {now.release}, revision {now.revision}  {now.problem or ''}", flush=True)
+def print_change(active: Active) -> None:
+    print(
+        f"{active.line}, release {active.release}, revision {active.revision}  {active.problem or ''}",
+        flush=True,
+    )
 
 
 def trade(client: Client, coin: str, file: Path) -> None:
     decision = client.predict(coin, candles.read(file))  # your own candles here: 2,048 bars or more
-    sure = decision.probabilities.get(decision.direction, 0.0)
-    says = f"{decision.direction} {sure:.2f}  release {decision.release}  {decision.reason}"
-    print(f"{coin} {says}", flush=True)
+    probability = decision.probabilities.get(decision.direction, 0.0)
+    text = f"{coin} {decision.direction} {probability:.2f}  release {decision.release}  {decision.reason}"
+    print(text, flush=True)
 
 
 def main(paths: list[str]) -> None:
     url, token, key = (os.environ[f"CRPBOT_{name}"] for name in ("URL", "TOKEN", "PUBLIC_KEY"))
     files = {Path(path).name.partition(".")[0]: Path(path) for path in paths}
     with Client(url, token, key, os.environ.get("CRPBOT_CACHE_DIR", "var/models"), coins=files) as client:
-        threading.Thread(target=client.watch, args=(changed,), daemon=True).start()
-        while True:  # neutral until there is a model; with what the last run left on disk, at once
+        threading.Thread(target=client.watch, args=(print_change,), daemon=True).start()
+        while True:  # neutral until there is a model; a set from the last run is used at once
             for coin in files:
                 trade(client, coin, files[coin])
             time.sleep(EVERY_S)

@@ -1,4 +1,4 @@
-"""What a bot installs: which model may I trust right now, and what does it say?
+"""The bot's client: which model may I trust right now, and what does it predict?
 
     from runtime import Client
 
@@ -13,7 +13,6 @@ features and predictor.
 from runtime.client import AsyncClient, Client
 from runtime.decision import Active, Decision
 from runtime.errors import (
-    AnswerExpired,
     CacheFailed,
     ClientError,
     EnvelopeRefused,
@@ -21,13 +20,13 @@ from runtime.errors import (
     NotAuthorised,
     Refused,
     ServiceUnavailable,
+    SnapshotExpired,
     UnknownCoin,
 )
 from runtime.version import VERSION as __version__
 
 __all__ = [
     "Active",
-    "AnswerExpired",
     "AsyncClient",
     "CacheFailed",
     "Client",
@@ -38,6 +37,7 @@ __all__ = [
     "NotAuthorised",
     "Refused",
     "ServiceUnavailable",
+    "SnapshotExpired",
     "UnknownCoin",
     "__version__",
 ]

@@ -1,4 +1,4 @@
-"""`python -m runtime active | watch | predict`: ask the service what a bot would run, and what it would decide."""
+"""`python -m runtime active | watch | predict`: show what a bot would run, and what it would decide."""
 
 import argparse
 import dataclasses
@@ -22,14 +22,14 @@ OK, FAILED, NO_MODEL, INTERRUPTED = 0, 1, 3, 130
 
 EPILOG = """\
 environment:
-  CRPBOT_TOKEN      the bot's API token (there is no option for it: options show in the list of processes)
-  CRPBOT_URL        the service's address, where --url is not given
-  CRPBOT_PUBLIC_KEY what the service signs with, where --public-key is not given; two keys, with a comma, while it changes
-  CRPBOT_CACHE_DIR  where the last good set is kept, where --cache-dir is not given
+  CRPBOT_TOKEN      the bot's API token (not an option: the process list shows options)
+  CRPBOT_URL        the service's address, if --url is not given
+  CRPBOT_PUBLIC_KEY the service's public key, if --public-key is not given; two, with a comma, during a key rotation
+  CRPBOT_CACHE_DIR  folder of the last good set, if --cache-dir is not given
 
 exit status:
-  0  answered by a model
-  1  refused or failed; for `active` also when the service did not confirm what is in use
+  0  a model answered
+  1  refused or failed; for `active` also if the service did not confirm what is in use
   2  wrong usage
   3  there is no model: the decision is neutral
 """
@@ -37,9 +37,9 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(argv)
+    options = _create_parser().parse_args(argv)
     try:
-        with _client(options) as client:
+        with _create_client(options) as client:
             status: int = options.command(client, options)
             return status
     except (ClientError, MlcoreError) as error:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output left; Python would complain once more when it flushes at exit.
+        # The reader of the output is gone. Without this, Python would fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
 
@@ -59,19 +59,19 @@ def command() -> None:
 
 def active(client: Client, options: argparse.Namespace) -> int:
     """Print what is live."""
-    now = client.refresh()
-    _show(_plain(now) if options.json else _active_lines(now))
-    if now.problem:
-        return _fail(str(now.problem))
-    return OK if now.has_model else NO_MODEL
+    current = client.refresh()
+    _print(_format_json(current) if options.json else _format_active(current))
+    if current.problem:
+        return _fail(str(current.problem))
+    return OK if current.has_model else NO_MODEL
 
 
 def watch(client: Client, options: argparse.Namespace) -> int:
     """Print what is live, and every change of it, until interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it the same way
-    say: Callable[[Active], str] = _plain if options.json else _change_line
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both signals end it the same way
+    format_change: Callable[[Active], str] = _format_json if options.json else _format_change
     with suppress(KeyboardInterrupt):
-        client.watch(lambda now: _show(say(now)), every_s=options.every)
+        client.watch(lambda active: _print(format_change(active)), every_s=options.every)
     return OK
 
 
@@ -80,27 +80,29 @@ def predict(client: Client, options: argparse.Namespace) -> int:
     frame = candles.read(options.candles)
     client.refresh()
     decision = client.predict(options.coin, frame)
-    _show(_plain(decision) if options.json else _decision_lines(decision))
+    _print(_format_json(decision) if options.json else _format_decision(decision))
     if decision.reason:
         _warn(decision.reason)
     return OK if decision.line else NO_MODEL
 
 
-def _parser() -> argparse.ArgumentParser:
+def _create_parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--url", default=os.environ.get("CRPBOT_URL"), help="the service's address")
     shared.add_argument(
         "--public-key",
         default=os.environ.get("CRPBOT_PUBLIC_KEY", ""),
-        help="what the service signs with: manage.py keys export",
+        help="the service's public key: manage.py keys export",
     )
     shared.add_argument(
         "--cache-dir",
         type=Path,
-        default=_default_cache_dir(),
-        help="where the last good set is kept (%(default)s)",
+        default=_get_default_cache_dir(),
+        help="folder of the last good set (%(default)s)",
     )
-    shared.add_argument("--timeout", type=_seconds, default=10.0, help="seconds to wait for the network (10)")
+    shared.add_argument(
+        "--timeout", type=_parse_seconds, default=10.0, help="seconds to wait for the network (10)"
+    )
     shared.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser = argparse.ArgumentParser(
         prog="python -m runtime",
@@ -117,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command(active)
     command(watch).add_argument(
-        "--every", type=_seconds, default=5.0, help="seconds between two questions (5)"
+        "--every",
+        type=_parse_seconds,
+        default=5.0,
+        help="polling interval in seconds while it cannot stream (5)",
     )
     decide = command(predict)
     decide.add_argument("--coin", required=True, help="for example BTC")
@@ -127,20 +132,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError("must be above zero")
     return seconds
 
 
-def _default_cache_dir() -> Path:
+def _get_default_cache_dir() -> Path:
     if chosen := os.environ.get("CRPBOT_CACHE_DIR"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crpbot"
 
 
-def _client(options: argparse.Namespace) -> Client:
+def _create_client(options: argparse.Namespace) -> Client:
     if not options.url:
         raise Misconfigured(
             "there is no address: give --url or set CRPBOT_URL, for example http://127.0.0.1:8000"
@@ -149,30 +154,31 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(options.url, token, options.public_key, options.cache_dir, timeout_s=options.timeout)
 
 
-def _active_lines(now: Active) -> str:
-    if now.revision is None:
+def _format_active(active: Active) -> str:
+    if active.revision is None:
         return "no model"
-    pointer = now.line or "offline: bots answer neutral"
+    pointer = active.line or "offline: bots answer neutral"
     rows = {
-        "line": f"{pointer}{'  (trained on a simulated market)' if now.is_simulated else ''}",
-        "release": now.release or "-",
-        "revision": now.revision,
-        "coins": ", ".join(now.coins) or "-",
-        "since": _time(now.moved_at),
-        "because": now.reason,
-        "stale since": _time(now.stale_since) if now.stale_since else "",
+        "line": f"{pointer}{'  (trained on a simulated market)' if active.is_simulated else ''}",
+        "release": active.release or "-",
+        "revision": active.revision,
+        "coins": ", ".join(active.coins) or "-",
+        "since": _format_time(active.moved_at),
+        "because": active.reason,
+        "stale since": _format_time(active.stale_since) if active.stale_since else "",
     }
-    return _table(rows)
+    return _format_table(rows)
 
 
-def _change_line(now: Active) -> str:
-    if now.revision is None:
-        return f"{_time(datetime.now(UTC))}  no model: {now.problem}"
-    where = f"revision {now.revision}  {now.line or 'offline'}  release {now.release or '-'}  {' '.join(now.coins)}"
-    return f"{_time(datetime.now(UTC))}  {where}  {now.problem or now.reason}"
+def _format_change(active: Active) -> str:
+    if active.revision is None:
+        return f"{_format_time(datetime.now(UTC))}  no model: {active.problem}"
+    release = f"{active.line or 'offline'}  release {active.release or '-'}  {' '.join(active.coins)}"
+    reason = active.problem or active.reason
+    return f"{_format_time(datetime.now(UTC))}  revision {active.revision}  {release}  {reason}"
 
 
-def _decision_lines(decision: Decision) -> str:
+def _format_decision(decision: Decision) -> str:
     shares = "  ".join(f"{name} {share:.4f}" for name, share in decision.probabilities.items())
     rows = {
         "coin": decision.coin,
@@ -181,23 +187,23 @@ def _decision_lines(decision: Decision) -> str:
         "line": f"{decision.line or '-'}{'  (trained on a simulated market)' if decision.is_simulated else ''}",
         "release": decision.release or "-",
         "revision": decision.revision or "-",
-        "last bar": _time(decision.at) if decision.at else "-",
-        "stale since": _time(decision.stale_since) if decision.stale_since else "",
+        "last bar": _format_time(decision.at) if decision.at else "-",
+        "stale since": _format_time(decision.stale_since) if decision.stale_since else "",
         "reason": decision.reason,
     }
-    return _table(rows)
+    return _format_table(rows)
 
 
-def _table(rows: dict[str, Any]) -> str:
+def _format_table(rows: dict[str, Any]) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in rows.items() if value != "")
 
 
-def _plain(value: Active | Decision) -> str:
+def _format_json(value: Active | Decision) -> str:
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return json.dumps({name: _json(one) for name, one in fields.items()})
+    return json.dumps({name: _convert(value) for name, value in fields.items()})
 
 
-def _json(value: Any) -> Any:
+def _convert(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, ClientError):
@@ -205,11 +211,11 @@ def _json(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else value
 
 
-def _time(at: datetime | None) -> str:
+def _format_time(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if at else "-"
 
 
-def _show(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

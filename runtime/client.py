@@ -1,4 +1,4 @@
-"""The bot's side: follow the pointer, keep the last good set, decide from it. All coins change together or none does."""
+"""The bot's client: follow the pointer, keep the last good set, decide with it. All coins change together or none does."""
 
 import asyncio
 import hashlib
@@ -8,19 +8,18 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import polars as pl
 
 from runtime.decision import Active, Decision
-from runtime.errors import AnswerExpired, ClientError, Misconfigured
-from runtime.follower import Follower
+from runtime.errors import ClientError, Misconfigured, SnapshotExpired
 from runtime.protocol.envelope import PublicKeys
 from runtime.protocol.service import Service
 from runtime.storage.cache import Cache
-from runtime.watching import Watch, ask, in_thread
+from runtime.updater import Updater
+from runtime.watch_loop import WatchLoop, run_in_thread
 
 POLL_S = 5.0
 SPREAD_S = 5.0
@@ -28,12 +27,12 @@ _STOP_STEP_S = 0.05
 _INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 
 
-def _now() -> datetime:
+def _get_utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class _Bot:
-    """What the two clients share: one service, one cache folder, and the state between them."""
+class _BaseClient:
+    """What both clients share: one service, one cache folder, and the updater between them."""
 
     def __init__(
         self,
@@ -47,13 +46,13 @@ class _Bot:
         fresh_for_s: float = 90.0,
         instance: str | None = None,
         spread_s: float = SPREAD_S,
-        clock: Callable[[], datetime] = _now,
+        clock: Callable[[], datetime] = _get_utc_now,
     ) -> None:
         keys = public_key if isinstance(public_key, PublicKeys) else PublicKeys(public_key)
-        self.instance = _checked_instance(instance, Path(cache_dir))
+        self.instance = _validate_instance(instance, Path(cache_dir))
         self._spread_s = spread_s
         self._service = Service(url, token, timeout_s=timeout_s)
-        self._follower = Follower(
+        self._updater = Updater(
             Cache(Path(cache_dir), str(self._service.url), keys),
             keys,
             self._service.download,
@@ -62,22 +61,28 @@ class _Bot:
             fresh_for=timedelta(seconds=fresh_for_s),
             clock=clock,
         )
-        self._asking = threading.Lock()
-        self._ending, self._watching = threading.Event(), threading.RLock()
+        self._refresh_lock = threading.Lock()
+        self._closing, self._watch_lock = threading.Event(), threading.RLock()
 
     @property
     def active(self) -> Active:
-        """What this client runs at this moment; asks nobody."""
-        return self._follower.active
+        """What this client runs at this moment; no network."""
+        return self._updater.active
 
     def _refresh(self) -> Active:
-        with self._asking:
-            problem = self._attempt(partial(ask, self._service, self._follower))
-            if problem is None or isinstance(problem, AnswerExpired):  # what expired is in use all the same
-                problem = self._attempt(self._follower.run_errands) or problem
+        with self._refresh_lock:
+            problem = self._attempt(self._poll)
+            if problem is None or isinstance(
+                problem, SnapshotExpired
+            ):  # an expired snapshot is in use all the same
+                problem = self._attempt(self._updater.run_pending_work) or problem
             if problem is not None:
-                self._follower.miss(problem)
+                self._updater.record_problem(problem)
             return self.active
+
+    def _poll(self) -> None:
+        etag = self._updater.etag
+        self._updater.apply(self._service.fetch_snapshot(etag), etag)
 
     def _attempt(self, work: Callable[[], None]) -> ClientError | None:
         try:
@@ -86,10 +91,10 @@ class _Bot:
             return problem
         return None
 
-    def _watch(self, on_change: Callable[[Active], None], every_s: float) -> Watch:
-        return Watch(
+    def _create_watch_loop(self, on_change: Callable[[Active], None], every_s: float) -> WatchLoop:
+        return WatchLoop(
             self._service,
-            self._follower,
+            self._updater,
             on_change,
             instance=self.instance,
             every_s=every_s,
@@ -97,25 +102,25 @@ class _Bot:
         )
 
     def _close(self) -> None:
-        self._follower.close()
+        self._updater.close()
         self._service.close()
 
 
-class Client(_Bot):
-    """Follows one service for one bot; safe to use from several threads, decisions never wait for the network.
+class Client(_BaseClient):
+    """The client of one bot for one service. Safe to use from several threads; decisions never wait for the network.
 
-    It starts from what `cache_dir` holds, without asking anybody; `refresh` asks the service once, `watch` follows it.
+    It starts from what `cache_dir` holds, without the network. `refresh` asks the service once, `watch` follows it.
 
-    `public_key` is what `manage.py keys export` prints: 64 hex digits, or two such texts (with a comma between them, or as
-    a list) while the service changes its key. Nothing is followed that none of them signed, from the network or the disk.
+    `public_key` is what `manage.py keys export` prints: 64 hex digits, or two such texts (comma-separated, or as a list)
+    during a key rotation. Only snapshots signed with one of these keys are followed, from the network or the disk.
 
-    `coins` are those the bot trades: a release without one of them is refused. `timeout_s` bounds each wait for the
-    network. After `fresh_for_s` seconds without an answer a decision says *stale since*. `instance` is this bot's name
-    among those of its token, kept over restarts; without one it is made of the machine's name and the folder. `spread_s`:
-    a heartbeat follows a move within so many seconds, at random.
+    `coins` are those the bot trades; a release without one of them is refused. `timeout_s` bounds each wait for the network.
+    After `fresh_for_s` seconds without confirmation a decision says *stale since*. `instance` is this bot's name among those
+    of its token, the same after a restart; the default is made of the machine's name and the folder. A heartbeat follows a
+    move within `spread_s` seconds, at random.
 
-    Raises Misconfigured (address, token, key or name) and CacheFailed (the folder cannot be made); no other method raises
-    for a reason of network, service or disk.
+    Raises Misconfigured (address, token, key or name) and CacheFailed (the folder cannot be created). No other method raises
+    because of network, service or disk.
     """
 
     def __enter__(self) -> "Client":
@@ -127,23 +132,23 @@ class Client(_Bot):
         self.close()
 
     def close(self) -> None:
-        """End `watch`, give back connections and the lock file; decisions go on from memory."""
-        self._ending.set()
-        with self._watching:
+        """End `watch`, and close connections and the lock file; decisions go on from memory."""
+        self._closing.set()
+        with self._watch_lock:
             self._close()
 
     def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
         """Decide for one coin from its candles, the oldest bar first (`mlcore.data.candles`; 2,048 bars or more).
 
-        Neutral, with the reason, where there is no model or where it answers what is not finite. Raises UnknownCoin,
-        and what `mlcore` refuses in the candles: CandlesRefused, NotEnoughBars, FeaturesRefused.
+        Neutral, with the reason, without a model or if its answer is not finite. Raises UnknownCoin, and for bad candles the
+        errors of `mlcore`: CandlesRefused, NotEnoughBars, FeaturesRefused.
         """
-        return self._follower.decide(coin, candles)
+        return self._updater.decide(coin, candles)
 
     def refresh(self) -> Active:
-        """Ask the service once, and follow it where that is safe; what is not comes back as `problem`.
+        """Ask the service once, and follow it if that is safe; otherwise the reason is in `problem`.
 
-        A new set is downloaded, verified and loaded whole before it replaces the old one in a single assignment.
+        A new set is downloaded, verified and loaded completely before a single assignment puts it in use.
         """
         return self._refresh()
 
@@ -156,26 +161,26 @@ class Client(_Bot):
     ) -> None:
         """Follow the service until `stop` is set or the client is closed. A bot runs this in a thread of its own.
 
-        It streams, and asks every `every_s` seconds while it cannot; fetches ahead what awaits approval; and reports to the
-        service what runs. `on_change` hears where things stand first, and then whenever set or problem differ; it is called
-        in this thread, and what it raises ends the watch.
+        It streams, or polls every `every_s` seconds while it cannot; prefetches what awaits approval; and reports what runs.
+        `on_change` gets the current state first, then every change of set or problem. It is called in this thread, and an
+        exception it raises ends the watch.
         """
-        with self._watching:
-            asyncio.run(self._until(self._watch(on_change, every_s), stop or self._ending))
+        with self._watch_lock:
+            asyncio.run(self._run_until(self._create_watch_loop(on_change, every_s), stop or self._closing))
 
-    async def _until(self, watch: Watch, stop: threading.Event) -> None:
-        running = asyncio.create_task(watch.run())
-        while not (stop.is_set() or self._ending.is_set() or running.done()):
+    async def _run_until(self, watch_loop: WatchLoop, stop: threading.Event) -> None:
+        running = asyncio.create_task(watch_loop.run())
+        while not (stop.is_set() or self._closing.is_set() or running.done()):
             await asyncio.wait([running], timeout=_STOP_STEP_S)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
 
 
-class AsyncClient(_Bot):
-    """`Client` for a bot that runs on asyncio: the same arguments, the same answers, nothing blocks the event loop.
+class AsyncClient(_BaseClient):
+    """`Client` for a bot that runs on asyncio: the same arguments and answers; nothing blocks the event loop.
 
-    Making one reads the cache folder, as a `Client` does: make it before the loop gets busy.
+    The constructor reads the cache folder, as that of `Client` does: create it before the loop is busy.
     """
 
     async def __aenter__(self) -> "AsyncClient":
@@ -187,23 +192,23 @@ class AsyncClient(_Bot):
         await self.close()
 
     async def close(self) -> None:
-        """Give back connections and the lock file; decisions go on from memory. Cancel `watch` before."""
-        await in_thread(self._close)
+        """Close connections and the lock file; decisions go on from memory. Cancel `watch` first."""
+        await run_in_thread(self._close)
 
     async def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
         """As `Client.predict`, in a thread."""
-        return await asyncio.to_thread(self._follower.decide, coin, candles)
+        return await asyncio.to_thread(self._updater.decide, coin, candles)
 
     async def refresh(self) -> Active:
         """As `Client.refresh`, in a thread."""
-        return await in_thread(self._refresh)
+        return await run_in_thread(self._refresh)
 
     async def watch(self, on_change: Callable[[Active], None], *, every_s: float = POLL_S) -> None:
         """As `Client.watch`, until its task is cancelled; `on_change` is called in the event loop."""
-        await self._watch(on_change, every_s).run()
+        await self._create_watch_loop(on_change, every_s).run()
 
 
-def _checked_instance(name: str | None, cache_dir: Path) -> str:
+def _validate_instance(name: str | None, cache_dir: Path) -> str:
     if name is None:
         host = re.sub(r"[^A-Za-z0-9._:@-]", "-", socket.gethostname())[:48] or "bot"
         return f"{host}:{hashlib.sha256(str(cache_dir.absolute()).encode()).hexdigest()[:8]}"

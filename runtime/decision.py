@@ -1,11 +1,10 @@
-"""What a bot is told: a decision for one coin, and what stands behind all of them. Values and their wording."""
+"""The values a bot gets: a decision for one coin, and what the client runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from runtime.errors import ClientError
-from runtime.protocol.snapshot import Snapshot
 
 NEUTRAL = "neutral"
 
@@ -14,11 +13,10 @@ NEUTRAL = "neutral"
 class Decision:
     """What to do with one coin now.
 
-    `direction` is one of down, neutral, up; `probabilities` of the three add up to 1 and are empty without a model.
-    `line`, `release`, `revision` and `bundle` (the digest of the files that were loaded) say which model spoke; `at` is the
-    opening time of the last bar it saw. `stale_since` is when the service last confirmed that model, None while it does;
-    `reason` is empty when nothing is amiss.
-    `is_simulated` warns that the model was trained on a made-up market.
+    `direction` is down, neutral or up. The three `probabilities` add up to 1, and are empty without a model. `line`,
+    `release`, `revision` and `bundle` (the digest of the loaded files) name the model; `at` is the opening time of the last
+    bar it saw. `stale_since` is when the service last confirmed that model, None while it does. `reason` is empty while
+    nothing is wrong. `is_simulated` warns that the model was trained on a simulated market.
     """
 
     coin: str
@@ -36,9 +34,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """What this client runs, and what keeps it from running what the service says, if anything (`problem`).
+    """What this client runs. `problem` says why it does not run, or cannot confirm, what the service names.
 
-    `moved_at` and `reason` are those of the pointer's last move; without any set, all but `problem` is empty.
+    `moved_at` and `reason` are those of the pointer's last move. Without any set, all fields but `problem` are empty.
     """
 
     service: str | None = None
@@ -56,20 +54,3 @@ class Active:
     def has_model(self) -> bool:
         """Whether decisions come from a model; without one they are neutral."""
         return bool(self.coins)
-
-
-def why_stale(stale_since: datetime | None, problem: ClientError | None) -> str:
-    """One line about what is amiss; empty when nothing is."""
-    if stale_since is None:
-        return str(problem or "")
-    why = problem or "the service was not asked since"
-    return f"stale since {stale_since.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z: {why}"
-
-
-def why_neutral(snapshot: Snapshot | None, stale_since: datetime | None, problem: ClientError | None) -> str:
-    """One line about why no model decides: none was ever had, or the pointer is offline."""
-    if snapshot is None:
-        return f"no model: {problem or 'nothing is kept on disk and the service was not asked yet'}"
-    offline = f"no model: the pointer is offline ({snapshot.reason})"
-    stale = why_stale(stale_since, problem)
-    return f"{offline}; {stale}" if stale else offline

@@ -1,16 +1,19 @@
-"""What can go wrong between a bot and the service. Every message says what happened and what to do; none holds a token."""
+"""Errors between a bot and the service. Every message says what happened and what to do; none contains a token.
+
+Two families: `ClientError` is the root of all; `Refused` is an answer that must not be followed.
+"""
 
 
 class ClientError(Exception):
-    """The root of everything the runtime raises or reports as a `problem`."""
+    """The root of everything that the client raises or reports as a `problem`."""
 
 
 class Misconfigured(ClientError):
-    """An address, token, key or folder that cannot be used: nothing was asked of the service yet."""
+    """An invalid address, token, key or name. The service was not contacted."""
 
 
 class UnknownCoin(ClientError):
-    """A decision was asked for a coin that the bot, or the live release, does not carry: a mistake in the bot."""
+    """The bot asked for a coin that it does not trade, or that its release does not carry: a mistake in the bot."""
 
 
 class ServiceUnavailable(ClientError):
@@ -21,32 +24,32 @@ class NotAuthorised(ClientError):
     """The service did not accept the token."""
 
 
-class NotTaken(ClientError):
-    """The service understood what the bot reported, and does not take it: sending the same again is no use."""
+class ReportRejected(ClientError):
+    """The service read a report and rejected it. Sending the same again would be useless."""
 
 
-class Superseded(ClientError):
-    """A download was given up, since the pointer meanwhile names something else."""
+class DownloadAborted(ClientError):
+    """A download was aborted, because the pointer names another release by now."""
 
 
-class AnswerExpired(ClientError):
-    """What came was signed too long ago: something keeps repeating an old answer, or a clock is wrong."""
+class SnapshotExpired(ClientError):
+    """The snapshot was signed too long ago: something repeats an old answer, or a clock is wrong."""
 
 
 class Refused(ClientError):
-    """An answer that must not be followed; the set in use stays as it was."""
+    """An answer that must not be followed. The models in use stay."""
 
 
 class EnvelopeRefused(Refused):
-    """What came is not signed by a key that this bot trusts, or is no envelope at all."""
+    """The answer is not signed by a key that this bot trusts, or is no envelope."""
 
 
 class StreamRefused(Refused):
-    """What comes on the stream is no stream of events; the bot asks again and again instead."""
+    """The answer is not a stream of events; the bot polls instead."""
 
 
 class SnapshotRefused(Refused):
-    """The snapshot is not the document it should be."""
+    """The snapshot is malformed, or lacks a coin that the bot trades."""
 
 
 class RevisionRefused(Refused):
@@ -54,11 +57,11 @@ class RevisionRefused(Refused):
 
 
 class FileRefused(Refused):
-    """A downloaded file whose size or digest is not the announced one."""
+    """The size or digest of a downloaded file is not the announced one."""
 
 
 class SetRefused(Refused):
-    """A coin's bundle cannot be trusted or loaded, and with it the whole set."""
+    """A coin's bundle cannot be trusted or loaded, so the whole set is refused."""
 
 
 class CacheFailed(ClientError):

@@ -1,53 +1,53 @@
-"""What a bot runs at one moment: one value, replaced as a whole, so that whoever reads it once sees one release."""
+"""What a bot runs at one moment: one immutable value, replaced as a whole. One read of it sees one release."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from runtime.bundles import Predictors
 from runtime.decision import Active
 from runtime.errors import ClientError
-from runtime.loading import Predictors
 from runtime.protocol.snapshot import Snapshot
-from runtime.storage.notes import Kept
+from runtime.storage.saved_state import ReceivedSnapshot
 
 NO_PREDICTORS: Predictors = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that a decision depends on. `was_missed`: the last question was not confirmed.
+    """Everything a decision depends on. `is_unconfirmed`: the last request did not confirm the snapshot.
 
-    `problem` says why the service was not heard or followed, `unkept` why what is in use could not be written down.
+    `problem` says why the service was not reached or not followed, `save_problem` why the state could not be saved.
     """
 
-    kept: Kept | None = None
+    received: ReceivedSnapshot | None = None
     predictors: Predictors = field(default_factory=lambda: NO_PREDICTORS)
-    was_missed: bool = False
+    is_unconfirmed: bool = False
     problem: ClientError | None = None
-    unkept: ClientError | None = None
+    save_problem: ClientError | None = None
 
     @property
     def snapshot(self) -> Snapshot | None:
-        return self.kept.snapshot if self.kept else None
+        return self.received.snapshot if self.received else None
 
     @property
-    def trouble(self) -> ClientError | None:
-        return self.problem or self.unkept
+    def current_problem(self) -> ClientError | None:
+        return self.problem or self.save_problem
 
     def stale_since(self, now: datetime, fresh_for: timedelta) -> datetime | None:
-        """When the service last confirmed what is in use; None while that is `fresh_for` enough, or nothing is."""
-        if self.kept is None:
+        """When the service last confirmed the snapshot; None while that is recent, or without a snapshot."""
+        if self.received is None:
             return None
-        confirmed_at = self.kept.confirmed_at
-        # Either way: a clock set back must not make an old answer look new for hours.
+        confirmed_at = self.received.confirmed_at
+        # In both directions: a clock that is set back must not make an old answer look new for hours.
         is_old = abs(now - confirmed_at) > fresh_for
-        return confirmed_at if self.was_missed or is_old else None
+        return confirmed_at if self.is_unconfirmed or is_old else None
 
-    def active(self, stale_since: datetime | None) -> Active:
-        """The same, as the bot's own code sees it."""
+    def to_active(self, stale_since: datetime | None) -> Active:
+        """The public view of this state."""
         snapshot = self.snapshot
         if snapshot is None:
-            return Active(problem=self.trouble)
+            return Active(problem=self.current_problem)
         return Active(
             service=snapshot.service,
             revision=snapshot.revision,
@@ -58,5 +58,5 @@ class State:
             moved_at=snapshot.moved_at,
             reason=snapshot.reason,
             stale_since=stale_since,
-            problem=self.trouble,
+            problem=self.current_problem,
         )

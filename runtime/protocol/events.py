@@ -1,6 +1,6 @@
 """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): bytes in, whole events out.
 
-What arrives may be cut anywhere, may never end, and may be no stream at all: no more is held than one event may have.
+Input may be cut anywhere, may never end, and may be no stream at all. At most one event is held in memory.
 """
 
 import re
@@ -16,14 +16,14 @@ _FIELD = re.compile(rb"[a-z][a-z-]{0,20}")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event that came whole: its name and its data."""
+    """One complete event: its name and its data."""
 
     name: str
     data: bytes
 
 
-class Events:
-    """Reads one stream. Half an event at its end is never given out."""
+class EventParser:
+    """Parses one stream. An incomplete event is never returned."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -32,21 +32,21 @@ class Events:
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that end in this chunk. Raises StreamRefused for what is no stream, or an event without end."""
+        """The events completed by this chunk. Raises StreamRefused for anything else, and for an event without end."""
         self._rest += chunk
         self._size += len(chunk)
-        found = []
+        events: list[Event] = []
         if b"\n" in chunk:
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
-            found = [event for line in lines if (event := self._read(line.removesuffix(b"\r")))]
+            events = [event for line in lines if (event := self._parse_line(line.removesuffix(b"\r")))]
         if self._size > MAX_EVENT_BYTES:
             raise StreamRefused(f"the stream sends more than the {MAX_EVENT_BYTES:,} bytes an event may have")
-        return found
+        return events
 
-    def _read(self, line: bytes) -> Event | None:
+    def _parse_line(self, line: bytes) -> Event | None:
         if not line:
-            return self._end()
+            return self._finish_event()
         name, _, value = line.partition(b":")
         if name and not _FIELD.fullmatch(name):
             raise StreamRefused("what comes is no stream of events")
@@ -57,7 +57,7 @@ class Events:
             self._data.append(value)
         return None
 
-    def _end(self) -> Event | None:
+    def _finish_event(self) -> Event | None:
         name, data = self._name.decode("ascii", "replace"), self._data
         self._name, self._data, self._size = b"", [], len(self._rest)
         return Event(name, b"\n".join(data)) if data else None

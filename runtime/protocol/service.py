@@ -1,6 +1,6 @@
-"""The service as a bot sees it: one document, asked for or streamed, some files, and what the bot reports, over HTTP.
+"""The HTTP client of the service: snapshots, polled or streamed, files, and the bot's reports.
 
-The token goes to the service's own origin only, stands in no message, and no answer is read further than announced.
+The token is sent to the service's own origin only, and appears in no message. No answer is read beyond its announced size.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from runtime.errors import (
     FileRefused,
     Misconfigured,
     NotAuthorised,
-    NotTaken,
     Refused,
+    ReportRejected,
     ServiceUnavailable,
     StreamRefused,
 )
 from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
-from runtime.protocol.events import Events
-from runtime.protocol.snapshot import File
+from runtime.protocol.events import EventParser
+from runtime.protocol.snapshot import File, make_printable
 from runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -41,22 +41,22 @@ HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 WINDOWS_PATH = "/api/v1/bots/windows/"
 MAX_REDIRECTS = 3
 MIN_BYTES_PER_S = 16 * 1024
-"""An answer that drips more slowly than this, after one timeout of grace, counts as no answer."""
+"""A slower answer counts as no answer, after one timeout of grace."""
 
-LONGEST_SILENCE_S = 40.0
-"""A stream says something every 15 s; one that does not is dead, whatever the network believes."""
-LONGEST_UNCONFIRMED_S = 90.0
-"""It brings a newly signed snapshot every minute; one that only chatters is left for asking."""
+MAX_SILENCE_S = 40.0
+"""The service sends something every 15 s; a quieter stream is dead."""
+MAX_UNCONFIRMED_S = 90.0
+"""The service sends a newly signed snapshot every minute; a stream without one is given up for polling."""
 
 _MAX_PROBLEM_BYTES = 16 * 1024
 _MAX_ETAG_LETTERS = 200
-_NOT_TAKEN = frozenset({400, 409, 413, 422})
+_REJECTED = frozenset({400, 409, 413, 422})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A signed snapshot as it came: the envelope's bytes, and the ETag to ask with next time."""
+    """A signed snapshot as received: the envelope's bytes, and the ETag to send with the next request."""
 
     body: bytes
     etag: str | None
@@ -72,15 +72,15 @@ class Service:
     """One service at one address. `url` may have a path below which the API lies; `timeout_s` bounds each wait."""
 
     def __init__(self, url: str, token: str, *, timeout_s: float) -> None:
-        self.url = _checked_url(url)
-        self._origin = _origin(self.url)
-        self._token = _checked_token(token)
+        self.url = _parse_url(url)
+        self._origin = _get_origin(self.url)
+        self._token = _validate_token(token)
         self._timeout_s = timeout_s
         # Redirects are followed by hand: httpx would decide for itself where the token goes.
         # Unpacked bodies only: a compressed one can be a thousand times what was announced.
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"crpbot-runtime/{VERSION}"}
         self._http = httpx.Client(
-            timeout=timeout_s, follow_redirects=False, headers=self._headers, verify=_certificates()
+            timeout=timeout_s, follow_redirects=False, headers=self._headers, verify=_load_certificates()
         )
         _warn_if_exposed(self.url)
 
@@ -91,80 +91,86 @@ class Service:
         """Give back the connections."""
         self._http.close()
 
-    def active(self, etag: str | None) -> Answer | None:
-        """Ask for the signed snapshot; None when it is still the one of `etag`. Nothing is verified here.
+    def fetch_snapshot(self, etag: str | None) -> Answer | None:
+        """Fetch the signed snapshot; None if it is still the one with this `etag`. Nothing is verified here.
 
         Raises ServiceUnavailable, NotAuthorised, or EnvelopeRefused for a body without end.
         """
         # no-cache: between a bot and its pointer no proxy may answer from memory.
         headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
         headers |= {"If-None-Match": etag} if etag else {}
-        with self._get(self._below(ACTIVE_PATH), headers, may_leave=False) as response:
+        with self._get(self._build_url(ACTIVE_PATH), headers, allow_other_hosts=False) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
-            self._expect_ok(response, self._problem(response))
+            self._require_ok(response, self._read_problem(response))
             body = b"".join(self._chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
-            return Answer(body, _sound_etag(response.headers.get("ETag")))
+            return Answer(body, _validate_etag(response.headers.get("ETag")))
 
-    async def stream(self, hear: Callable[[Answer], None]) -> None:
-        """Hand over snapshots as the service sends them: the one of now, then each new one. Nothing is verified here.
+    async def stream(self, on_answer: Callable[[Answer], None]) -> None:
+        """Call `on_answer` with the current snapshot, then with each new one. Nothing is verified here.
 
-        Never returns; raises ServiceUnavailable, NotAuthorised, StreamRefused, and what `hear` raises.
+        Never returns; raises ServiceUnavailable, NotAuthorised, StreamRefused, and what `on_answer` raises.
         """
-        url, loop = self._below(STREAM_PATH), asyncio.get_running_loop()
-        waits = httpx.Timeout(self._timeout_s, read=LONGEST_SILENCE_S)
+        url, loop = self._build_url(STREAM_PATH), asyncio.get_running_loop()
+        waits = httpx.Timeout(self._timeout_s, read=MAX_SILENCE_S)
         headers = self._headers | {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         try:
             async with (
                 asyncio.timeout(self._timeout_s) as patience,
-                httpx.AsyncClient(timeout=waits, verify=_certificates()) as http,
-                http.stream("GET", url, headers=headers | self._credentials(url)) as response,
+                httpx.AsyncClient(timeout=waits, verify=_load_certificates()) as http,
+                http.stream("GET", url, headers=headers | self._build_auth_headers(url)) as response,
             ):
-                await self._expect_stream(response)
-                events = Events()
+                await self._require_stream(response)
+                events = EventParser()
                 async for chunk in response.aiter_raw():
                     for event in events.feed(chunk):
                         if event.name == "snapshot":
-                            hear(Answer(event.data, None))
-                            patience.reschedule(loop.time() + LONGEST_UNCONFIRMED_S)
+                            on_answer(Answer(event.data, None))
+                            patience.reschedule(loop.time() + MAX_UNCONFIRMED_S)
         except httpx.HTTPError as error:
-            raise ServiceUnavailable(self._say(f"{_place(url)} broke off: {_cause(error)}")) from error
+            raise ServiceUnavailable(
+                self._sanitize(f"{_format_url(url)} broke off: {_describe_error(error)}")
+            ) from error
         except TimeoutError as error:
-            raise ServiceUnavailable(f"{_place(url)} brings no snapshot") from error
-        raise ServiceUnavailable(f"{_place(url)} ended")
+            raise ServiceUnavailable(f"{_format_url(url)} brings no snapshot") from error
+        raise ServiceUnavailable(f"{_format_url(url)} ended")
 
-    async def _expect_stream(self, response: httpx.Response) -> None:
+    async def _require_stream(self, response: httpx.Response) -> None:
         body = b""
         if response.status_code != httpx.codes.OK and _is_problem(response):
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > _MAX_PROBLEM_BYTES:
                     break
-        self._expect_ok(response, body)
+        self._require_ok(response, body)
         kind = response.headers.get("Content-Type", "").partition(";")[0]
         if kind != "text/event-stream" or response.headers.get("Content-Encoding", "identity") != "identity":
-            raise StreamRefused(self._say(f"{_place(response.url)} answers {kind[:60]!r}, not a stream"))
+            raise StreamRefused(
+                self._sanitize(f"{_format_url(response.url)} answers {kind[:60]!r}, not a stream")
+            )
 
     def post(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Report something; the service's answer.
+        """Post a report; returns the service's answer.
 
-        Raises ServiceUnavailable, NotAuthorised, and NotTaken where sending the same again is no use.
+        Raises ServiceUnavailable, NotAuthorised, and ReportRejected if sending the same again would be useless.
         """
-        url = self._below(path)
-        credentials = self._credentials(url)
+        url = self._build_url(path)
+        credentials = self._build_auth_headers(url)
         try:
             with (
-                self._reaching(url),
+                self._translate_network_errors(url),
                 self._http.stream("POST", url, json=document, headers=credentials) as response,
             ):
-                if response.status_code in _NOT_TAKEN:
-                    detail = _detail(self._problem(response))
-                    raise NotTaken(self._say(f"{_place(url)} answers {response.status_code}{detail}"))
+                if response.status_code in _REJECTED:
+                    detail = _extract_detail(self._read_problem(response))
+                    raise ReportRejected(
+                        self._sanitize(f"{_format_url(url)} answers {response.status_code}{detail}")
+                    )
                 if response.status_code != httpx.codes.CREATED:
-                    self._expect_ok(response, self._problem(response))
+                    self._require_ok(response, self._read_problem(response))
                 answer = json.loads(b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}")
         except (ValueError, RecursionError, Refused) as error:
-            raise ServiceUnavailable(f"{_place(url)} answers what cannot be read") from error
+            raise ServiceUnavailable(f"{_format_url(url)} answers what cannot be read") from error
         return answer if isinstance(answer, dict) else {}
 
     def download(self, file: File, target: Target) -> None:
@@ -173,8 +179,8 @@ class Service:
         Raises ServiceUnavailable, NotAuthorised, FileRefused (size or digest differ), OSError (the disk).
         """
         digest, size = hashlib.sha256(), 0
-        with self._get(self._resolve(file), {}, may_leave=True) as response:
-            self._expect_ok(response, self._problem(response))
+        with self._get(self._resolve_file_url(file), {}, allow_other_hosts=True) as response:
+            self._require_ok(response, self._read_problem(response))
             for chunk in self._chunks(response, file.size, FileRefused):
                 digest.update(chunk)
                 size += len(chunk)
@@ -185,103 +191,110 @@ class Service:
             raise FileRefused(f"its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…")
 
     @contextmanager
-    def _reaching(self, url: httpx.URL) -> Iterator[None]:
-        """Tell what the network does, and a client that is closed before or meanwhile, as ServiceUnavailable."""
+    def _translate_network_errors(self, url: httpx.URL) -> Iterator[None]:
+        """Turn network errors, and the use of a closed client, into ServiceUnavailable."""
         try:
             yield
         except httpx.HTTPError as error:
             raise ServiceUnavailable(
-                self._say(f"{_place(url)} cannot be reached: {_cause(error)}")
+                self._sanitize(f"{_format_url(url)} cannot be reached: {_describe_error(error)}")
             ) from error
         except RuntimeError as error:
             if not self._http.is_closed:
                 raise
-            raise ServiceUnavailable("this client is closed and asks nobody") from error
+            raise ServiceUnavailable("this client is closed") from error
 
-    def _below(self, path: str) -> httpx.URL:
+    def _build_url(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
 
-    def _resolve(self, file: File) -> httpx.URL:
+    def _resolve_file_url(self, file: File) -> httpx.URL:
         try:
-            return _checked_url(str(self.url.join(file.url)))
+            return _parse_url(str(self.url.join(file.url)))
         except (Misconfigured, httpx.InvalidURL) as error:
             raise FileRefused(f"its announced address cannot be used: {error}") from error
 
     @contextmanager
-    def _get(self, url: httpx.URL, headers: dict[str, str], *, may_leave: bool) -> Iterator[httpx.Response]:
-        """GET, following a few redirects; `may_leave` allows other hosts, which are never shown the token."""
+    def _get(
+        self, url: httpx.URL, headers: dict[str, str], *, allow_other_hosts: bool
+    ) -> Iterator[httpx.Response]:
+        """GET, following a few redirects. Other hosts never get the token."""
         for _ in range(MAX_REDIRECTS + 1):
-            sent = headers | self._credentials(url)
-            with self._reaching(url), self._http.stream("GET", url, headers=sent) as response:
+            sent = headers | self._build_auth_headers(url)
+            with self._translate_network_errors(url), self._http.stream("GET", url, headers=sent) as response:
                 if response.status_code not in _REDIRECTS:
                     yield response
                     return
-                url = self._next(response, may_leave=may_leave)
-        raise ServiceUnavailable(f"{_place(self.url)} redirects more than {MAX_REDIRECTS} times")
+                url = self._resolve_redirect(response, allow_other_hosts=allow_other_hosts)
+        raise ServiceUnavailable(f"{_format_url(self.url)} redirects more than {MAX_REDIRECTS} times")
 
-    def _credentials(self, url: httpx.URL) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if _origin(url) == self._origin else {}
+    def _build_auth_headers(self, url: httpx.URL) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if _get_origin(url) == self._origin else {}
 
-    def _next(self, response: httpx.Response, *, may_leave: bool) -> httpx.URL:
-        here = _place(response.url)
+    def _resolve_redirect(self, response: httpx.Response, *, allow_other_hosts: bool) -> httpx.URL:
+        here = _format_url(response.url)
         try:
-            url = _checked_url(str(response.url.join(response.headers.get("Location", ""))))
+            url = _parse_url(str(response.url.join(response.headers.get("Location", ""))))
         except (Misconfigured, httpx.InvalidURL) as error:
             raise ServiceUnavailable(f"{here} redirects to an address that cannot be used") from error
-        refused = self._say(f"{here} redirects to {_place(url)}: not followed")
+        refused = self._sanitize(f"{here} redirects to {_format_url(url)}: not followed")
         if url.scheme != "https" and response.url.scheme == "https":
             raise ServiceUnavailable(f"{refused}, since the way there is not encrypted")
-        if _origin(url) != self._origin and not may_leave:
+        if _get_origin(url) != self._origin and not allow_other_hosts:
             raise ServiceUnavailable(
                 f"{refused}, since that is another host and the token is for this one alone"
             )
         return url
 
     def _chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
-        """The body as sent; `refusal` beyond `limit` bytes, ServiceUnavailable when it drips."""
+        """The body as sent. Raises `refusal` beyond `limit` bytes, ServiceUnavailable if it comes too slowly."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise refusal(f"{_place(response.url)} answers compressed, which was not asked for")
+            raise refusal(f"{_format_url(response.url)} answers compressed, which was not requested")
         size, give_up_at = 0, time.monotonic() + self._timeout_s + limit / MIN_BYTES_PER_S
         for chunk in response.iter_raw():
             size += len(chunk)
             if size > limit:
-                raise refusal(f"{_place(response.url)} sends more than the {limit:,} bytes allowed")
+                raise refusal(f"{_format_url(response.url)} sends more than the {limit:,} bytes allowed")
             if time.monotonic() > give_up_at:
-                raise ServiceUnavailable(f"{_place(response.url)} sends too slowly")
+                raise ServiceUnavailable(f"{_format_url(response.url)} sends too slowly")
             yield chunk
 
-    def _expect_ok(self, response: httpx.Response, problem: bytes) -> None:
+    def _require_ok(self, response: httpx.Response, problem: bytes) -> None:
         code = response.status_code
         if code == httpx.codes.OK:
             return
-        said = self._say(f"{_place(response.url)} answers {code}{_detail(problem)}")
-        if code == httpx.codes.UNAUTHORIZED and not self._credentials(response.url):
-            raise NotAuthorised(f"{said}; the token was not shown, since that host is not {_place(self.url)}")
+        message = self._sanitize(f"{_format_url(response.url)} answers {code}{_extract_detail(problem)}")
+        if code == httpx.codes.UNAUTHORIZED and not self._build_auth_headers(response.url):
+            raise NotAuthorised(
+                f"{message}; the token was not shown, since that host is not {_format_url(self.url)}"
+            )
         if code == httpx.codes.UNAUTHORIZED:
-            raise NotAuthorised(f"{said}; the token was not accepted: it may be mistyped, revoked or expired")
+            raise NotAuthorised(
+                f"{message}; the token was not accepted: it may be mistyped, revoked or expired"
+            )
         if code == httpx.codes.FORBIDDEN:
-            raise NotAuthorised(f"{said}; the token's scope does not allow this: a bot needs the scope 'bot'")
+            raise NotAuthorised(
+                f"{message}; the token's scope does not allow this: a bot needs the scope 'bot'"
+            )
         if code == httpx.codes.NOT_FOUND:
-            said += "; is the address right?"
-        raise ServiceUnavailable(said)
+            message += "; is the address right?"
+        raise ServiceUnavailable(message)
 
-    def _problem(self, response: httpx.Response) -> bytes:
+    def _read_problem(self, response: httpx.Response) -> bytes:
         """The body of a problem+json (RFC 9457); empty for anything else."""
         if response.status_code == httpx.codes.OK or not _is_problem(response):
             return b""
         try:
             return b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused))
         except (Refused, ServiceUnavailable, httpx.HTTPError):
-            return b""  # the status code is the message; a broken explanation adds nothing to it
+            return b""  # the status code is message enough
 
-    def _say(self, message: str) -> str:
+    def _sanitize(self, message: str) -> str:
         """The message on one line, and without the token even where the other side echoes it."""
-        printable = "".join(letter if letter.isprintable() else " " for letter in message)
-        return printable.replace(self._token, "[token]")
+        return make_printable(message).replace(self._token, "[token]")
 
 
-def _sound_etag(etag: str | None) -> str | None:
-    """One that can be sent back: of other letters no request can be made, and the bot would never ask again."""
+def _validate_etag(etag: str | None) -> str | None:
+    """The ETag, if it can be sent back in a header. With an invalid one every later request would fail."""
     return etag if etag and len(etag) <= _MAX_ETAG_LETTERS and all("!" <= x <= "~" for x in etag) else None
 
 
@@ -289,23 +302,23 @@ def _is_problem(response: httpx.Response) -> bool:
     return bool(response.headers.get("Content-Type", "").startswith("application/problem+json"))
 
 
-def _detail(problem: bytes) -> str:
-    """What a problem says, ready to follow a status code; empty where it says nothing."""
+def _extract_detail(problem: bytes) -> str:
+    """The detail of a problem document, ready to follow a status code; empty if there is none."""
     try:
         document = json.loads(problem)
     except (ValueError, RecursionError):
         return ""
-    words = document.get("detail") or document.get("title") if isinstance(document, dict) else None
-    return f": {words[:300]}" if isinstance(words, str) else ""
+    detail = document.get("detail") or document.get("title") if isinstance(document, dict) else None
+    return f": {detail[:300]}" if isinstance(detail, str) else ""
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def _load_certificates() -> ssl.SSLContext:
     # Reading them takes 26 ms; once a process is enough.
     return httpx.create_ssl_context()
 
 
-def _checked_url(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
@@ -319,7 +332,7 @@ def _checked_url(url: str) -> httpx.URL:
     return parsed
 
 
-def _checked_token(token: str) -> str:
+def _validate_token(token: str) -> str:
     # Here, and not in the HTTP library: its message for an illegal header would quote the token.
     token = token.strip()
     if not token:
@@ -329,16 +342,16 @@ def _checked_token(token: str) -> str:
     return token
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
+def _get_origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}[url.scheme]
 
 
-def _place(url: httpx.URL) -> str:
+def _format_url(url: httpx.URL) -> str:
     """The address without its query, which may hold a signature."""
     return str(url.copy_with(query=None, fragment=None))
 
 
-def _cause(error: httpx.HTTPError) -> str:
+def _describe_error(error: httpx.HTTPError) -> str:
     return str(error) or type(error).__name__
 
 
@@ -350,4 +363,4 @@ def _warn_if_exposed(url: httpx.URL) -> None:
     except ValueError:
         is_inside = "." not in url.host  # a name of the local network, as between containers
     if not is_inside:
-        logger.warning("%s is not https: the token travels readable to everyone on the way", _place(url))
+        logger.warning("%s is not https: the token travels readable to everyone on the way", _format_url(url))

@@ -1,4 +1,4 @@
-"""The document a bot fetches: which release is live, and the digest of every file of it. Bytes in, a checked value out."""
+"""The snapshot a bot fetches: which release is live, and the digest of each of its files. Bytes in, a checked value out."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ MAX_BODY_BYTES = 1 << 20
 """A snapshot of three coins has about 3 kB."""
 
 MAX_FILE_BYTES = 64 << 20
-"""A V7 graph has 260 kB; a larger announcement than this is a mistake that must not fill the bot's disk."""
+"""A V7 graph has 260 kB. A larger file is a mistake, and must not fill the bot's disk."""
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
+_SERVICE = re.compile(r"\S(.{0,198}\S)?")
 _LINE = re.compile(r"[A-Za-z0-9._-]{1,60}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
@@ -53,7 +54,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the pointer stands. Offline: `line` and `release` are None and `models` is empty."""
+    """The current revision. Offline: `line` and `release` are None and `models` is empty."""
 
     service: str
     revision: int
@@ -66,24 +67,25 @@ class Snapshot:
 
     @property
     def is_offline(self) -> bool:
-        """Whether the pointer names nothing, so that bots answer neutral."""
+        """Whether the pointer names no release, so that bots answer neutral."""
         return self.release is None
 
     @cached_property
     def set_digest(self) -> str:
-        """The sha256 (hex) of what decides which predictors there are, whichever release names them."""
-        return _set_digest(self.line, self.is_simulated, self.models)
+        """The sha256 (hex) of everything that determines the predictors, whichever release names them."""
+        return _compute_set_digest(self.line, self.is_simulated, self.models)
 
     @cached_property
     def content(self) -> str:
-        """The sha256 (hex) of what decides what a bot runs; wording, times and addresses are left out."""
-        decisive = [self.service, self.revision, self.line, self.release, _decisive(self.models)]
-        return _sha256(decisive)
+        """The sha256 (hex) of everything that determines what a bot runs, without wording, times and addresses."""
+        return _hash_json(
+            [self.service, self.revision, self.line, self.release, _describe_models(self.models)]
+        )
 
 
 @dataclass(frozen=True)
-class Announced:
-    """A release that the pointer may name next, which a bot fetches ahead so that the move costs it no download."""
+class AnnouncedRelease:
+    """A release that the pointer may name next. A bot prefetches it, so that the move costs no download."""
 
     release: int
     line: str
@@ -92,54 +94,155 @@ class Announced:
 
     @cached_property
     def set_digest(self) -> str:
-        """As `Snapshot.set_digest`: equal where the snapshot that follows names this very set."""
-        return _set_digest(self.line, self.is_simulated, self.models)
+        """As `Snapshot.set_digest`. Equal if a later snapshot names the same set."""
+        return _compute_set_digest(self.line, self.is_simulated, self.models)
 
 
-Named = Snapshot | Announced
-"""What names a bundle for each coin of one release."""
+ModelSet = Snapshot | AnnouncedRelease
+"""Whatever lists one bundle for each coin of one release."""
 
 
-def parse(body: bytes) -> tuple[dict[str, Any], Snapshot]:
-    """Read and check a snapshot (DESIGN section 7); the document as it came, and what was read from it.
+def parse_snapshot(body: bytes) -> tuple[dict[str, Any], Snapshot]:
+    """Parse and check a snapshot; returns the raw document and the parsed value.
 
-    Keys this client does not know are ignored. Raises SnapshotRefused with the place and the reason.
+    Unknown keys are ignored. Raises SnapshotRefused with the field and the reason.
     """
-    document = _object(_decode(body), "the document")
-    return document, _snapshot(document)
+    document = _require_object(_decode_json(body), "the document")
+    return document, _build_snapshot(_Fields(document))
 
 
 def parse_time(document: Mapping[str, Any], key: str) -> datetime:
     """A time of the document, with its zone. Raises SnapshotRefused."""
-    return _time(_field(document, key, str), key)
+    return _Fields(document).time(key)
 
 
-def announced(document: Mapping[str, Any], key: str) -> Announced | None:
-    """The document's `next` or `fallback`. One that cannot be read is logged and left: it must not keep a bot from the
-    pointer.
+def parse_announced(document: Mapping[str, Any], key: str) -> AnnouncedRelease | None:
+    """The document's `next` or `fallback`. An invalid one is logged and ignored: it must not stop a bot from following
+    the pointer.
     """
     if document.get(key) is None:
         return None
     try:
-        value = _object(document[key], key)
-        models = _object(_field(value, "models", dict, key), f"{key}.models")
-        return Announced(
-            release=_positive(_field(value, "release", int, key), f"{key}.release"),
-            line=_matching(_field(value, "line", str, key), _LINE, f"{key}.line"),
-            is_simulated=_field(value, "simulated", bool, key),
-            models={coin: _model(coin, model) for coin, model in sorted(models.items())},
+        fields = _Fields(_require_object(document[key], key), key)
+        return AnnouncedRelease(
+            release=fields.positive("release"),
+            line=fields.match("line", _LINE),
+            is_simulated=fields.get("simulated", bool),
+            models=_parse_models(fields),
         )
     except SnapshotRefused as error:
-        logger.warning("what is announced as %s cannot be fetched ahead: %s", key, error)
+        logger.warning("the announced release %s cannot be prefetched: %s", key, error)
         return None
 
 
-def _set_digest(line: str | None, is_simulated: bool, models: Mapping[str, Model]) -> str:
+def make_printable(text: str) -> str:
+    """The text without control characters: people type it, and it ends in terminals and logs."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of one JSON object. Each method checks one field and raises SnapshotRefused with its path."""
+
+    values: Mapping[str, Any]
+    path: str = ""
+
+    def path_of(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def get(self, key: str, kind: type[T]) -> T:
+        if key not in self.values:
+            raise SnapshotRefused(f"{self.path_of(key)} is missing")
+        value = self.values[key]
+        # bool is a subclass of int, and true is no revision.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise SnapshotRefused(f"{self.path_of(key)} is not of type {kind.__name__}")
+        return value
+
+    def match(self, key: str, pattern: re.Pattern[str]) -> str:
+        return _require_match(self.get(key, str), pattern, self.path_of(key))
+
+    def positive(self, key: str) -> int:
+        value = self.get(key, int)
+        if value < 1:
+            raise SnapshotRefused(f"{self.path_of(key)} is {value}, and must be 1 or more")
+        return value
+
+    def time(self, key: str) -> datetime:
+        text = self.get(key, str)
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise SnapshotRefused(f"{self.path_of(key)} is not a time: {text[:40]!r}") from error
+        if time.tzinfo is None:
+            raise SnapshotRefused(f"{self.path_of(key)} has no time zone: {text!r}")
+        return time
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.get(key, list)
+        if not all(isinstance(text, str) for text in value):
+            raise SnapshotRefused(f"{self.path_of(key)} holds something other than text")
+        return tuple(value)
+
+    def is_null(self, key: str) -> bool:
+        return key in self.values and self.values[key] is None
+
+
+def _build_snapshot(fields: _Fields) -> Snapshot:
+    snapshot = Snapshot(
+        service=fields.match("service", _SERVICE),
+        revision=fields.positive("revision"),
+        line=None if fields.is_null("line") else fields.match("line", _LINE),
+        release=None if fields.is_null("release") else fields.positive("release"),
+        moved_at=fields.time("moved_at"),
+        reason=make_printable(fields.get("reason", str)),
+        is_simulated=fields.get("simulated", bool),
+        models=_parse_models(fields),
+    )
+    if len({snapshot.release is None, snapshot.line is None, not snapshot.models}) != 1:
+        raise SnapshotRefused("line, release and models must be given together, or all be empty (offline)")
+    return snapshot
+
+
+def _parse_models(fields: _Fields) -> dict[str, Model]:
+    models = fields.get("models", dict)
+    return {coin: _parse_model(coin, model) for coin, model in sorted(models.items())}
+
+
+def _parse_model(coin: str, value: Any) -> Model:
+    _require_match(coin, _COIN, f"the coin name {coin[:30]!r}")
+    path = f"models.{coin}"
+    fields = _Fields(_require_object(value, path), path)
+    files = fields.get("files", dict)
+    if "manifest.json" not in files or "model.onnx" not in files:
+        raise SnapshotRefused(f"{path}.files lacks manifest.json or model.onnx")
+    return Model(
+        coin=coin,
+        bundle=fields.match("bundle", _DIGEST),
+        feature_schema=fields.get("feature_schema", str),
+        schema_digest=fields.match("schema_digest", _DIGEST),
+        classes=fields.texts("classes"),
+        files={name: _parse_file(name, file, f"{path}.files") for name, file in sorted(files.items())},
+    )
+
+
+def _parse_file(name: str, value: Any, parent: str) -> File:
+    path = f"{parent}.{_require_match(name, _FILE_NAME, f'the file name {name[:60]!r}')}"
+    fields = _Fields(_require_object(value, path), path)
+    size = fields.positive("size")
+    if size > MAX_FILE_BYTES:
+        raise SnapshotRefused(
+            f"{path}.size: {size:,} bytes are more than a file may have ({MAX_FILE_BYTES:,})"
+        )
+    return File(name=name, sha256=fields.match("sha256", _HEX), size=size, url=fields.get("url", str))
+
+
+def _compute_set_digest(line: str | None, is_simulated: bool, models: Mapping[str, Model]) -> str:
     classes = {coin: model.classes for coin, model in models.items()}
-    return _sha256([line, is_simulated, classes, _decisive(models)])
+    return _hash_json([line, is_simulated, classes, _describe_models(models)])
 
 
-def _decisive(models: Mapping[str, Model]) -> dict[str, Any]:
+def _describe_models(models: Mapping[str, Model]) -> dict[str, Any]:
     return {
         coin: [
             model.bundle,
@@ -151,135 +254,38 @@ def _decisive(models: Mapping[str, Model]) -> dict[str, Any]:
     }
 
 
-def _sha256(decisive: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+def _hash_json(document: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _snapshot(document: Mapping[str, Any]) -> Snapshot:
-    release, line = _optional(document, "release", int), _optional(document, "line", str)
-    models = _object(_field(document, "models", dict), "models")
-    snapshot = Snapshot(
-        service=_matching(_field(document, "service", str), re.compile(r"\S(.{0,198}\S)?"), "service"),
-        revision=_positive(_field(document, "revision", int), "revision"),
-        line=None if line is None else _matching(line, _LINE, "line"),
-        release=None if release is None else _positive(release, "release"),
-        moved_at=_time(_field(document, "moved_at", str), "moved_at"),
-        reason=_printable(_field(document, "reason", str)),
-        is_simulated=_field(document, "simulated", bool),
-        models={coin: _model(coin, model) for coin, model in sorted(models.items())},
-    )
-    if len({snapshot.release is None, snapshot.line is None, not snapshot.models}) != 1:
-        raise SnapshotRefused("line, release and models must be given together, or all be empty (offline)")
-    return snapshot
-
-
-def _decode(body: bytes) -> Any:
+def _decode_json(body: bytes) -> Any:
     if len(body) > MAX_BODY_BYTES:
         raise SnapshotRefused(f"{len(body):,} bytes are more than a snapshot can have ({MAX_BODY_BYTES:,})")
     try:
-        return json.loads(body, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        return json.loads(body, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise SnapshotRefused(f"it is not valid JSON: {error}") from error
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # JSON parsers differ in which of two equal keys wins; two readers must never see two different releases.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("one object has the same key twice")
+    return document
 
 
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _model(coin: str, value: Any) -> Model:
-    where = f"models.{coin}"
-    _matching(coin, _COIN, f"the coin name {coin[:30]!r}")
-    model = _object(value, where)
-    files = _object(_field(model, "files", dict, where), f"{where}.files")
-    if "manifest.json" not in files or "model.onnx" not in files:
-        raise SnapshotRefused(f"{where}.files lacks manifest.json or model.onnx")
-    return Model(
-        coin=coin,
-        bundle=_matching(_field(model, "bundle", str, where), _DIGEST, f"{where}.bundle"),
-        feature_schema=_field(model, "feature_schema", str, where),
-        schema_digest=_matching(
-            _field(model, "schema_digest", str, where), _DIGEST, f"{where}.schema_digest"
-        ),
-        classes=_words(_field(model, "classes", list, where), f"{where}.classes"),
-        files={name: _file(name, file, f"{where}.files") for name, file in sorted(files.items())},
-    )
-
-
-def _file(name: str, value: Any, where: str) -> File:
-    where = f"{where}.{_matching(name, _FILE_NAME, f'the file name {name[:60]!r}')}"
-    file = _object(value, where)
-    size = _positive(_field(file, "size", int, where), f"{where}.size")
-    if size > MAX_FILE_BYTES:
-        raise SnapshotRefused(
-            f"{where}.size: {size:,} bytes are more than a file may have ({MAX_FILE_BYTES:,})"
-        )
-    return File(
-        name=name,
-        sha256=_matching(_field(file, "sha256", str, where), _HEX, f"{where}.sha256"),
-        size=size,
-        url=_field(file, "url", str, where),
-    )
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _require_object(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SnapshotRefused(f"{where} is not an object")
+        raise SnapshotRefused(f"{path} is not an object")
     return value
 
 
-def _field(document: Mapping[str, Any], key: str, kind: type[T], where: str = "") -> T:
-    place = f"{where}.{key}" if where else key
-    if key not in document:
-        raise SnapshotRefused(f"{place} is missing")
-    value = document[key]
-    # bool is an int to Python, and true is no revision.
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise SnapshotRefused(f"{place} is not of type {kind.__name__}")
-    return value
-
-
-def _optional(document: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
-    if key in document and document[key] is None:
-        return None
-    return _field(document, key, kind)
-
-
-def _matching(value: str, pattern: re.Pattern[str], where: str) -> str:
+def _require_match(value: str, pattern: re.Pattern[str], path: str) -> str:
     if not pattern.fullmatch(value):
-        raise SnapshotRefused(f"{where} is not of the form {pattern.pattern}")
+        raise SnapshotRefused(f"{path} is not of the form {pattern.pattern}")
     return value
-
-
-def _positive(value: int, where: str) -> int:
-    if value < 1:
-        raise SnapshotRefused(f"{where} is {value}, and must be 1 or more")
-    return value
-
-
-def _printable(text: str) -> str:
-    # People type it, and it ends in terminals and logs.
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _words(value: list[Any], where: str) -> tuple[str, ...]:
-    if not all(isinstance(word, str) for word in value):
-        raise SnapshotRefused(f"{where} holds something other than text")
-    return tuple(value)
-
-
-def _time(value: str, where: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise SnapshotRefused(f"{where} is not a time: {value[:40]!r}") from error
-    if time.tzinfo is None:
-        raise SnapshotRefused(f"{where} has no time zone: {value!r}")
-    return time

@@ -1,4 +1,4 @@
-"""Writing so that a crash at any moment leaves the old or the new, whole: elsewhere first, fsync, then rename."""
+"""Atomic writes: to a draft first, fsync, then rename. A crash leaves the old file or the new one, never a part."""
 
 import json
 import os
@@ -13,29 +13,29 @@ from runtime.errors import CacheFailed
 
 FORMAT = 1
 
-Identity = tuple[int, int, int]
+FileIdentity = tuple[int, int, int]
 
 
 @contextmanager
-def told_as_cache_failed(path: Path) -> Iterator[None]:
-    """Turn what the disk raises into CacheFailed with the place and the system's reason."""
+def translate_disk_errors(path: Path) -> Iterator[None]:
+    """Turn OSError into CacheFailed with the path and the system's reason."""
     try:
         yield
     except OSError as error:
         raise CacheFailed(f"{path}: {error.strerror or error}") from error
 
 
-def identity(path: Path) -> Identity | None:
-    """What changes whenever `write_json` has written this file; None where there is none. Raises OSError."""
+def get_file_identity(path: Path) -> FileIdentity | None:
+    """A value that changes whenever `write_json` writes this file; None if there is none. Raises OSError."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A document written by `write_json`; None where there is none. Raises OSError, ValueError (damaged)."""
+    """A document written by `write_json`; None if there is none. Raises OSError, ValueError (damaged)."""
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -60,13 +60,13 @@ def write_json(path: Path, document: dict[str, Any], *, draft_folder: Path) -> N
 
 
 def flush_to_disk(file: BinaryIO) -> None:
-    """Return only when the file's bytes would outlive a power cut."""
+    """Return once the file's bytes would survive a power cut."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """The same for the names in a folder: a rename is on the disk only after this."""
+    """The same for the names in a folder: only then is a rename on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -14,7 +14,7 @@ from accounts.models import User
 from deploy import services
 from deploy.serving import keys, snapshot
 from runtime.protocol import snapshot as client_side
-from runtime.protocol.envelope import PublicKeys, verify
+from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from training import artifact_store
@@ -49,15 +49,15 @@ def test_the_snapshot_is_the_very_bytes_the_edge_serves(bot: Caller) -> None:
 
 def test_the_clients_own_reader_takes_it(bot: Caller) -> None:
     scenarios.service_in_use()
-    _, read = client_side.parse(bot.get("active/").bytes)
+    _, read = client_side.parse_snapshot(bot.get("active/").bytes)
     assert (read.revision, read.line, sorted(read.models)) == (1, "v6_enhanced", ["BTC", "ETH", "SOL"])
 
 
 def test_the_signed_one_is_the_same_with_the_same_headers(bot: Caller) -> None:
     scenarios.service_in_use()
     response = bot.get("active/signed/")
-    signed = verify(response.bytes, PublicKeys(keys.exported()))
-    assert signed.snapshot == client_side.parse(bot.get("active/").bytes)[1]
+    signed = verify_envelope(response.bytes, PublicKeys(keys.exported()))
+    assert signed.snapshot == client_side.parse_snapshot(bot.get("active/").bytes)[1]
     assert response["Content-Type"] == "application/json"
     assert response["Cache-Control"] == "private, no-cache"
     assert response["ETag"] == f'"{hashlib.sha256(response.bytes).hexdigest()}"'

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.edge.application import STREAM_PATH, Edge
 from deploy.serving import keys
-from runtime.protocol.envelope import PublicKeys, Signed, verify
+from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
 
 PATIENCE_SECONDS = 20.0
 """Of a test on a busy machine; nothing here is a measurement."""
@@ -57,10 +57,12 @@ class Stream:
     def problem(self) -> Any:
         return json.loads(b"".join(self.bodies))
 
-    def signed(self) -> Signed:
+    def signed(self) -> SignedSnapshot:
         """The newest envelope, as the bot's own verifier reads it."""
         (data,) = [line for line in self.events[-1].split(b"\n") if line.startswith(b"data: ")]
-        return verify(data.removeprefix(b"data: "), PublicKeys([key.public_hex for key in keys.active()]))
+        return verify_envelope(
+            data.removeprefix(b"data: "), PublicKeys([key.public_hex for key in keys.active()])
+        )
 
     async def until(self, condition: Any, what: str) -> None:
         for _ in range(int(PATIENCE_SECONDS / 0.01)):

@@ -266,7 +266,7 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
         said_of_all,
     )
 
-    error = "release 1 cannot be fetched ahead: BTC: the disk is full"
+    error = "release 1 cannot be prefetched: BTC: the disk is full"
     services.heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
     desk_2 = Bot.objects.filter(instance="desk-2")
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))

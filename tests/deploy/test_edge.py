@@ -17,7 +17,7 @@ from deploy import services
 from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
 from deploy.serving import keys, revision_log, snapshot
-from runtime.protocol.envelope import PublicKeys, verify
+from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 
@@ -109,11 +109,11 @@ def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot:
     answer = get(fresh, bot, path=SIGNED_PATH)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     trusted = PublicKeys(keys.exported())
-    assert verify(answer.body, trusted).snapshot.revision == 1
+    assert verify_envelope(answer.body, trusted).snapshot.revision == 1
     assert answer.headers["etag"] != get(fresh, bot).headers["etag"]
     services.pin(actor=APPROVER, reason="V6 is broken")
     moved = get(fresh, bot, path=SIGNED_PATH, if_none_match=answer.headers["etag"])
-    assert (moved.status, verify(moved.body, trusted).snapshot.line) == (200, "v5")
+    assert (moved.status, verify_envelope(moved.body, trusted).snapshot.line) == (200, "v5")
 
 
 def test_the_signed_snapshot_costs_nothing_while_it_is_known(fresh: Edge, bot: str) -> None:

@@ -37,7 +37,7 @@ from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
 from mlcore.confidence_bands import BANDS
-from runtime.protocol.envelope import PublicKeys, verify
+from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import scenarios
 from tests.deploy.disturbed import Disturbance, Ground, Kill, Overtake, Swallowed, act
 from tests.deploy.oracle import Oracle
@@ -316,7 +316,7 @@ class Service(RuleBasedStateMachine):
 
     def _bots_are_given_what_passed(self) -> None:
         pinned = PublicKeys([key.public_hex for key in keys.active()])
-        signed = verify(signing.envelope().body, pinned)
+        signed = verify_envelope(signing.envelope().body, pinned)
         told, move = signed.snapshot, self.oracle
         assert (told.revision, told.release) == (move.revision, move.release)
         event = PointerMove.objects.get(revision=move.revision).audit_seq

@@ -21,7 +21,7 @@ from deploy.pointer.fallback import check_fallback_cached
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
 from mlcore.bundle.predictor import Prediction
 from mlcore.constants import CLASSES
-from runtime.summary import Summaries
+from runtime.live_windows import LiveWindows
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.scenarios import APPROVER, COINS
@@ -45,7 +45,7 @@ class Desk:
 
     instance: str
     api: Caller
-    summaries: Summaries = field(default_factory=Summaries)
+    summaries: LiveWindows = field(default_factory=LiveWindows)
     clock: datetime = NOON
     predictions: int = 0
 
@@ -67,8 +67,8 @@ class Desk:
 
     def post(self) -> list[dict[str, Any]]:
         answers = []
-        for window in self.summaries.take(self.clock):
-            said = self.api.post("bots/windows/", window.document(self.instance))
+        for window in self.summaries.pop_closed(self.clock):
+            said = self.api.post("bots/windows/", window.to_document(self.instance))
             assert said.status_code == 201, said.content
             answers.append(said.json())
         return answers
@@ -100,12 +100,12 @@ def now() -> PointerMove:
 
 def window(revision: int, instance: str = "desk-1", *, ill: bool = False, **changes: Any) -> dict[str, Any]:
     """Thirty predictions as a client sends them."""
-    summaries = Summaries()
+    summaries = LiveWindows()
     for number in range(30):
         logits = (V6_LOGITS if ill else V7_LOGITS)[number % 3]
         summaries.add(revision, "BTC", answer(logits, NOON), NOON)
-    found = summaries.take(NOON + timedelta(minutes=2))
-    return {**found[0].document(instance), **changes}
+    found = summaries.pop_closed(NOON + timedelta(minutes=2))
+    return {**found[0].to_document(instance), **changes}
 
 
 def alarm(name: AlarmName) -> detect.AlarmCondition | None:
@@ -282,11 +282,13 @@ class TestOnTheFallback:
         self, bots: Caller
     ) -> None:
         fleet_of(1, bots)
-        summaries = Summaries()
+        summaries = LiveWindows()
         for _ in range(10):
             summaries.add_non_finite(2, "BTC", NOON)
-        (none,) = summaries.take(NOON)
-        assert tell(bots, none.document("desk-1"))["breach"] == "finite answers: 10 of 10 answers not finite"
+        (none,) = summaries.pop_closed(NOON)
+        assert (
+            tell(bots, none.to_document("desk-1"))["breach"] == "finite answers: 10 of 10 answers not finite"
+        )
         found = alarm(AlarmName.LIVE)
         assert (now().revision, found.severity if found else None) == (2, Severity.CRITICAL)
 

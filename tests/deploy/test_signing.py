@@ -26,7 +26,7 @@ from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
 from deploy.serving import keys, revision_log, signing, snapshot
 from deploy.serving.signing import Envelope
 from runtime.errors import EnvelopeRefused
-from runtime.protocol.envelope import PublicKeys, Signed, verify
+from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 
@@ -46,8 +46,8 @@ def production(settings: Settings) -> None:
     settings.IS_EMBEDDED = False
 
 
-def opened(found: Envelope, *trusted: SigningKey) -> Signed:
-    return verify(found.body, PublicKeys([key.public_hex for key in trusted or keys.active()]))
+def opened(found: Envelope, *trusted: SigningKey) -> SignedSnapshot:
+    return verify_envelope(found.body, PublicKeys([key.public_hex for key in trusted or keys.active()]))
 
 
 def payload(found: Envelope) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.features import indicators
 from mlcore.fitting.fit import Trained
 from mlcore.verdict import Verdict
-from runtime.summary import MOST_PREDICTIONS
+from runtime.live_windows import MAX_PREDICTIONS
 
 WINDOWS = 10_000
 BLOCK_BARS = 72
@@ -61,9 +61,9 @@ def against(outcomes: list[LiveOutcome]) -> list[str]:
 
 def test_a_healthy_v7_trips_nothing_in_ten_thousand_windows(v7: Trained, v7_bundle: Bundle) -> None:
     logits, outside = Predictor(v7_bundle.folder).logits(unseen(v7)), outside_of_training(v7)
-    chosen = in_blocks(len(logits), WINDOWS * MOST_PREDICTIONS, seed=1)
+    chosen = in_blocks(len(logits), WINDOWS * MAX_PREDICTIONS, seed=1)
     spoken, found = set(), []
-    for rows in chosen.reshape(WINDOWS, MOST_PREDICTIONS):
+    for rows in chosen.reshape(WINDOWS, MAX_PREDICTIONS):
         window = tally(logits[rows], outside[rows])
         outcomes = judge_live(window, window, FULL_POLICY)
         spoken |= {o.gate for o in outcomes if o.finding.verdict == Verdict.PASSED}
@@ -126,4 +126,4 @@ def test_one_that_does_not_say_so_leaves_it_open(
 
 
 def test_the_tripwires_look_back_as_far_as_one_full_window() -> None:
-    assert MOST_PREDICTIONS == RECENT_PREDICTIONS
+    assert MAX_PREDICTIONS == RECENT_PREDICTIONS

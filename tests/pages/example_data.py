@@ -40,7 +40,7 @@ PEOPLE = {
     "norma": [],
 }
 STAFF = "ada"
-FULL = "revision 3 is in use but not kept for a restart: the cache's disk is full (ENOSPC)"
+FULL = "revision 3 is in use but not saved for a restart: the cache's disk is full (ENOSPC)"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Three small releases, really trained and written as the service does, and a gate on loopback to fetch them from."""
+"""Three small releases, really trained and written as the service does, and a service on loopback to fetch them from."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from mlcore.data.simulate import simulate
 from mlcore.fitting.fit import Trained, fit, prepare
 from mlcore.fitting.recipes import RECIPES
 from runtime import Active, Client
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.stub_service import TOKEN, Release, StubService
 
 COINS = ("BTC", "ETH", "SOL")
 MakeBot = Callable[..., Client]
@@ -98,18 +98,18 @@ def newer(releases: list[Release]) -> Release:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A service without a pointer yet; `gate.point_at` gives it one."""
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubService]:
+    """A service without a pointer yet; `service.point_at` gives it one."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    gate = Gate()
-    yield gate
-    gate.stop()
+    service = StubService()
+    yield service
+    service.stop()
 
 
 @pytest.fixture
-def other_gate(gate: Gate) -> Iterator[Gate]:
+def other_service(service: StubService) -> Iterator[StubService]:
     """A second host: another port is another origin."""
-    other = Gate(service="another-gate")
+    other = StubService(service_name="another-service")
     yield other
     other.stop()
 
@@ -120,8 +120,8 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bot(gate: Gate, cache_dir: Path) -> Iterator[MakeBot]:
-    """Makes clients of `gate` over one cache folder; a second call is a bot that was restarted."""
+def bot(service: StubService, cache_dir: Path) -> Iterator[MakeBot]:
+    """Makes clients of `service` over one cache folder; a second call is a bot that was restarted."""
     made = []
 
     def make(
@@ -132,8 +132,8 @@ def bot(gate: Gate, cache_dir: Path) -> Iterator[MakeBot]:
         cache_dir: Path = cache_dir,
         **options: Any,
     ) -> Client:
-        key = gate.public_key if public_key is None else public_key
-        client = Client(gate.url if url is None else url, token, key, cache_dir, **options)
+        key = service.public_key if public_key is None else public_key
+        client = Client(service.url if url is None else url, token, key, cache_dir, **options)
         made.append(client)
         return client
 

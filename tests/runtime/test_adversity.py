@@ -24,11 +24,11 @@ import polars as pl
 import pytest
 from securesystemslib.signer import CryptoSigner
 
-from runtime import Active, AnswerExpired, CacheFailed, Client, EnvelopeRefused
+from runtime import Active, CacheFailed, Client, EnvelopeRefused, SnapshotExpired
 from runtime.errors import ClientError, FileRefused, RevisionRefused, SetRefused
 from runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
-from tests.runtime.gate import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Gate, Release
+from tests.runtime.stub_service import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Release, StubService
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +44,9 @@ client.watch(lambda active: print(active.release, flush=True), every_s=0.02)
 
 
 @pytest.fixture
-def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
+def client(service: StubService, bot: MakeBot, old: Release) -> Client:
     """A bot on the release `old`, revision 1."""
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     assert client.refresh().problem is None
     return client
@@ -54,7 +54,7 @@ def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
 
 @pytest.fixture
 def stays(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refuses:
-    """Follows what the gate says now until a problem is told, which must be of this kind and in these words."""
+    """Follows what the service says now until a problem is told, which must be of this kind and in these words."""
 
     def expect(client: Client, kind: type[ClientError], *words: str) -> None:
         def reasons(active: Active) -> str:
@@ -73,70 +73,70 @@ def stays(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refuses
     return expect
 
 
-def test_a_tampered_file(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+def test_a_tampered_file(service: StubService, client: Client, new: Release, stays: Refuses) -> None:
     content = bytearray(new.file("ETH", "model.onnx"))
     content[100] ^= 1
-    gate.point_at(new)
-    gate.files[new.sha256("ETH", "model.onnx")] = bytes(content)
+    service.point_at(new)
+    service.files[new.sha256("ETH", "model.onnx")] = bytes(content)
     stays(client, FileRefused, "ETH: model.onnx: its sha256 is")
 
 
-def test_a_truncated_file(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+def test_a_truncated_file(service: StubService, client: Client, new: Release, stays: Refuses) -> None:
     content = new.file("SOL", "weights.safetensors")
-    gate.point_at(new)
-    gate.files[new.sha256("SOL", "weights.safetensors")] = content[:-100]
+    service.point_at(new)
+    service.files[new.sha256("SOL", "weights.safetensors")] = content[:-100]
     stays(client, FileRefused, f"SOL: weights.safetensors: {len(content) - 100:,} bytes came")
 
 
-def test_swapped_coins(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
+def test_swapped_coins(service: StubService, client: Client, new: Release, stays: Refuses) -> None:
     """Signed, digests right, every file whole: BTC's model under the name of ETH, and the other way round."""
 
     def swap(document: dict[str, Any]) -> None:
         models = document["models"]
         models["BTC"], models["ETH"] = models["ETH"], models["BTC"]
 
-    gate.point_at(new)
-    gate.edit = swap
+    service.point_at(new)
+    service.edit = swap
     stays(client, SetRefused, "BTC: the bundle's coin: ETH")
 
 
 def test_a_replayed_old_envelope(
-    gate: Gate, client: Client, old: Release, new: Release, stays: Refuses
+    service: StubService, client: Client, old: Release, new: Release, stays: Refuses
 ) -> None:
-    replayed = gate.envelope()
+    replayed = service.envelope()
     for release in (new, old):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
-    gate.answers[SIGNED_PATH] = (200, {}, replayed)
+    service.answers[SIGNED_PATH] = (200, {}, replayed)
     event = b"id: 1\nevent: snapshot\ndata: " + replayed + b"\n\n"
-    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, event)
+    service.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, event)
     stays(client, RevisionRefused, "revision 1", "revision 3 was seen already")
 
 
-def test_a_wrong_key(gate: Gate, client: Client, new: Release, stays: Refuses) -> None:
-    gate.signers = [CryptoSigner.generate_ed25519()]
-    gate.point_at(new)
+def test_a_wrong_key(service: StubService, client: Client, new: Release, stays: Refuses) -> None:
+    service.signers = [CryptoSigner.generate_ed25519()]
+    service.point_at(new)
     stays(client, EnvelopeRefused, "it is signed by", "and this bot trusts")
 
 
 def test_a_key_that_was_retired_and_an_envelope_that_expired(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame, stays: Refuses
+    service: StubService, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame, stays: Refuses
 ) -> None:
     now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
-    gate.issued_at = now[0]
-    gate.point_at(old)
+    service.issued_at = now[0]
+    service.point_at(old)
     client = bot(clock=lambda: now[0])
     assert client.refresh().problem is None
     now[0] += VALID_FOR + timedelta(seconds=1)
-    stays(client, AnswerExpired, "was signed at 2026-11-22 08:00:00Z and held until 08:03:00Z")
-    assert client.predict("BTC", candles).stale_since == gate.issued_at + VALID_FOR
+    stays(client, SnapshotExpired, "was signed at 2026-11-22 08:00:00Z and valid until 08:03:00Z")
+    assert client.predict("BTC", candles).stale_since == service.issued_at + VALID_FOR
 
-    retired = gate.signers
-    gate.signers = [CryptoSigner.generate_ed25519()]
-    successor = bot(public_key=gate.public_key, clock=lambda: now[0])
+    retired = service.signers
+    service.signers = [CryptoSigner.generate_ed25519()]
+    successor = bot(public_key=service.public_key, clock=lambda: now[0])
     assert "is not to be trusted" in successor.predict("BTC", candles).reason
-    gate.signers, gate.issued_at = retired, now[0]
-    gate.point_at(new)
+    service.signers, service.issued_at = retired, now[0]
+    service.point_at(new)
     assert isinstance(successor.refresh().problem, EnvelopeRefused)
     assert successor.predict("BTC", candles).direction == "neutral"
 
@@ -154,7 +154,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE)
 def test_a_garbage_stream(
-    gate: Gate,
+    service: StubService,
     client: Client,
     old: Release,
     new: Release,
@@ -163,44 +163,49 @@ def test_a_garbage_stream(
     body: bytes,
 ) -> None:
     """What is asked for still comes, so that nothing is missed; and the log says why it does not stream."""
-    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, body)
+    service.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, body)
     with watching(client):
         wait_until(lambda: "not streaming" in caplog.text or "not a signed envelope" in caplog.text, "why")
         assert release_of(client) == old
-        gate.point_at(new)
+        service.point_at(new)
         wait_until(lambda: client.active.release == new.number, "the move is heard by asking")
     assert release_of(client) == new
 
 
-def test_garbage_wherever_it_is_asked(gate: Gate, client: Client, stays: Refuses) -> None:
-    gate.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, JUNK)
-    gate.answers[SIGNED_PATH] = (200, {}, JUNK)
+def test_garbage_wherever_it_is_asked(service: StubService, client: Client, stays: Refuses) -> None:
+    service.answers[STREAM_PATH] = (200, {"Content-Type": "text/event-stream"}, JUNK)
+    service.answers[SIGNED_PATH] = (200, {}, JUNK)
     stays(client, EnvelopeRefused, "not a signed envelope")
 
 
 def test_the_service_is_away_for_an_hour(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame, release_of: ReleaseOf
+    service: StubService,
+    bot: MakeBot,
+    old: Release,
+    new: Release,
+    candles: pl.DataFrame,
+    release_of: ReleaseOf,
 ) -> None:
     now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
-    gate.issued_at = now[0]
-    gate.point_at(old)
+    service.issued_at = now[0]
+    service.point_at(old)
     client = bot(clock=lambda: now[0])
     with watching(client):
         wait_until(lambda: client.active.release == old.number, "it follows")
-        gate.is_away = True
+        service.is_away = True
         wait_until(lambda: client.active.problem, "the absence is noticed")
         for _ in range(60):
             now[0] += timedelta(minutes=1)
             decision = client.predict("BTC", candles)
-            assert (decision.release, decision.stale_since) == (old.number, gate.issued_at)
+            assert (decision.release, decision.stale_since) == (old.number, service.issued_at)
         assert decision.reason.startswith("stale since 2026-11-22 08:00:00Z: ")
         assert "cannot be reached" in decision.reason
         restarted = bot(clock=lambda: now[0])
         assert release_of(restarted) == old
-        assert restarted.predict("BTC", candles).stale_since == gate.issued_at
-        gate.issued_at = now[0]
-        gate.point_at(new)
-        gate.is_away = False
+        assert restarted.predict("BTC", candles).stale_since == service.issued_at
+        service.issued_at = now[0]
+        service.point_at(new)
+        service.is_away = False
         wait_until(lambda: client.active.release == new.number, "it follows again")
     decision = client.predict("BTC", candles)
     assert (decision.stale_since, decision.reason) == (None, "")
@@ -217,8 +222,10 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk(gate: Gate, client: Client, old: Release, new: Release, release_of: ReleaseOf) -> None:
-    gate.point_at(new)
+def test_a_full_disk(
+    service: StubService, client: Client, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    service.point_at(new)
     with full_disk():
         problem = client.refresh().problem
         assert release_of(client) == old
@@ -229,17 +236,17 @@ def test_a_full_disk(gate: Gate, client: Client, old: Release, new: Release, rel
 
 
 def test_a_full_disk_holds_up_no_move_to_a_release_that_was_fetched_ahead(
-    gate: Gate, client: Client, new: Release, cache_dir: Path, release_of: ReleaseOf, bot: MakeBot
+    service: StubService, client: Client, new: Release, cache_dir: Path, release_of: ReleaseOf, bot: MakeBot
 ) -> None:
-    gate.announce(new)
+    service.announce(new)
     client.refresh()
-    gate.point_at(new)
+    service.point_at(new)
     with full_disk():
         problem = client.refresh().problem
     assert release_of(client) == new
-    assert "revision 2 is in use but not kept for a restart" in str(problem)
+    assert "revision 2 is in use but not saved for a restart" in str(problem)
     assert client.refresh().problem is None
-    gate.stop()
+    service.stop()
     assert release_of(bot()) == new
 
 
@@ -252,27 +259,27 @@ def sound(cache_dir: Path) -> None:
 
 
 def test_the_cache_is_killed_in_mid_write(
-    gate: Gate, bot: MakeBot, releases: list[Release], cache_dir: Path, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, releases: list[Release], cache_dir: Path, release_of: ReleaseOf
 ) -> None:
     """A real process, SIGKILL at many points while it downloads, notes, fetches ahead and deletes."""
     moments = random.Random(11)
-    command = [sys.executable, "-c", FOLLOW, gate.url, TOKEN, gate.public_key, str(cache_dir)]
-    gate.point_at(releases[0])
+    command = [sys.executable, "-c", FOLLOW, service.url, TOKEN, service.public_key, str(cache_dir)]
+    service.point_at(releases[0])
     bot().refresh()
     for _ in range(4):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             assert child.stdout.readline()
             for _ in range(moments.randrange(1, 6)):
-                gate.point_at(releases[gate.revision % 3])
-                gate.announce(releases[(gate.revision + 1) % 3])
+                service.point_at(releases[service.revision % 3])
+                service.announce(releases[(service.revision + 1) % 3])
                 time.sleep(moments.uniform(0, 0.05))
             child.send_signal(signal.SIGKILL)
-        gate.is_away = True
+        service.is_away = True
         sound(cache_dir)
         assert release_of(bot()) in releases
-        gate.is_away = False
+        service.is_away = False
     client = bot()
     assert client.refresh().problem is None
-    assert client.active.revision == gate.revision
+    assert client.active.revision == service.revision
     assert list((cache_dir / "unfinished").iterdir()) == []

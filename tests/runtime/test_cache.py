@@ -21,7 +21,7 @@ import pytest
 from runtime import CacheFailed
 from runtime.errors import RevisionRefused
 from tests.runtime.conftest import MakeBot, ReleaseOf
-from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
+from tests.runtime.stub_service import HALF, SIGNED_PATH, TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +36,9 @@ while True:
 
 
 @contextmanager
-def following(gate: Gate, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
+def following(service: StubService, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A bot in a process of its own that asks without pause, and is killed with SIGKILL at the end."""
-    command = [sys.executable, "-c", FOLLOW_FOR_EVER, gate.url, TOKEN, gate.public_key, str(cache_dir)]
+    command = [sys.executable, "-c", FOLLOW_FOR_EVER, service.url, TOKEN, service.public_key, str(cache_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
             yield child
@@ -61,16 +61,16 @@ def bundles(cache_dir: Path) -> set[str]:
     return {path.name for path in (cache_dir / "bundles").iterdir()}
 
 
-def digests(gate: Gate) -> set[str]:
-    return {model["bundle"].removeprefix("sha256:") for model in gate.document()["models"].values()}
+def digests(service: StubService) -> set[str]:
+    return {model["bundle"].removeprefix("sha256:") for model in service.document()["models"].values()}
 
 
 def test_a_bot_starts_from_its_last_good_set_when_nothing_listens(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
-    gate.stop()
+    service.stop()
     client = bot()
     assert release_of(client) == old
     assert client.predict("BTC", candles).reason.startswith("stale since "), "it may have been overtaken"
@@ -82,19 +82,19 @@ def test_a_bot_starts_from_its_last_good_set_when_nothing_listens(
 
 
 def test_an_offline_pointer_stays_offline_over_a_restart(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
     for release in (old, None):
-        gate.point_at(release)
+        service.point_at(release)
         bot().refresh()
-    gate.stop()
+    service.stop()
     assert bot().predict("BTC", candles).direction == "neutral"
 
 
 def test_a_set_on_disk_without_a_coin_the_bot_trades_is_not_begun_with(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
     decision = bot(coins=["BTC", "DOGE"]).predict("BTC", candles)
     assert decision.direction == "neutral"
@@ -102,9 +102,9 @@ def test_a_set_on_disk_without_a_coin_the_bot_trades_is_not_begun_with(
 
 
 def test_without_cache_and_service_the_answer_is_neutral(
-    gate: Gate, bot: MakeBot, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, candles: pl.DataFrame
 ) -> None:
-    gate.stop()
+    service.stop()
     client = bot()
     client.refresh()
     decision = client.predict("BTC", candles)
@@ -113,21 +113,23 @@ def test_without_cache_and_service_the_answer_is_neutral(
     assert "cannot be reached" in decision.reason
 
 
-def test_a_restarted_bot_asks_only_whether_something_changed(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_a_restarted_bot_asks_only_whether_something_changed(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
     bot().refresh()
-    before = len(gate.asked)
+    before = len(service.requests)
     active = bot().refresh()
     assert (active.problem, active.stale_since) == (None, None)
-    assert [asked.path for asked in gate.asked[before:]] == [SIGNED_PATH]
+    assert [request.path for request in service.requests[before:]] == [SIGNED_PATH]
 
 
 def test_the_same_document_again_is_not_loaded_and_written_again(
-    gate: Gate, bot: MakeBot, old: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, old: Release, cache_dir: Path
 ) -> None:
     """A proxy may drop the ETag; every poll then brings the whole document."""
-    gate.point_at(old)
-    gate.answers[SIGNED_PATH] = (200, {}, gate.envelope())
+    service.point_at(old)
+    service.answers[SIGNED_PATH] = (200, {}, service.envelope())
     client = bot()
     client.refresh()
     pointer = next(cache_dir.glob("pointers/*.json"))
@@ -161,7 +163,7 @@ def delete(path: Path) -> None:
     ],
 )
 def test_a_damaged_bundle_is_not_run_and_downloaded_again(
-    gate: Gate,
+    service: StubService,
     bot: MakeBot,
     old: Release,
     candles: pl.DataFrame,
@@ -170,7 +172,7 @@ def test_a_damaged_bundle_is_not_run_and_downloaded_again(
     damage: Callable[[Path], None],
     release_of: ReleaseOf,
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
     damage(next((cache_dir / "bundles").glob(f"*/{name}")))
     client = bot()
@@ -187,12 +189,12 @@ def test_a_damaged_bundle_is_not_run_and_downloaded_again(
     [
         ("pointers/*.json", flip_a_bit),
         ("pointers/*.json", cut_short),
-        ("marks.json", cut_short),
-        ("marks.json", delete),
+        ("revisions.json", cut_short),
+        ("revisions.json", delete),
     ],
 )
 def test_a_damaged_note_is_mended_by_the_next_refresh(
-    gate: Gate,
+    service: StubService,
     bot: MakeBot,
     old: Release,
     cache_dir: Path,
@@ -200,13 +202,13 @@ def test_a_damaged_note_is_mended_by_the_next_refresh(
     damage: Callable[[Path], None],
     release_of: ReleaseOf,
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
     damage(next(cache_dir.glob(name)))
     client = bot()
     assert client.refresh().problem is None
     assert release_of(client) == old
-    gate.stop()
+    service.stop()
     assert release_of(bot()) == old
 
 
@@ -224,10 +226,10 @@ def edited(pointer: Path, *, is_careful: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_careful", "words"), [(False, "sha256 differs"), (True, "its signature is wrong")]
+    ("is_careful", "words"), [(False, "sha256 differs"), (True, "its signature is invalid")]
 )
 def test_a_pointer_on_disk_that_was_edited_is_not_followed(
-    gate: Gate,
+    service: StubService,
     bot: MakeBot,
     old: Release,
     candles: pl.DataFrame,
@@ -235,7 +237,7 @@ def test_a_pointer_on_disk_that_was_edited_is_not_followed(
     is_careful: bool,
     words: str,
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
     edited(next(cache_dir.glob("pointers/*.json")), is_careful=is_careful)
     decision = bot().predict("BTC", candles)
@@ -244,101 +246,106 @@ def test_a_pointer_on_disk_that_was_edited_is_not_followed(
 
 
 def test_a_lost_file_of_revisions_opens_no_door_to_old_ones(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path
 ) -> None:
-    gate.point_at(old, revision=5)
+    service.point_at(old, revision=5)
     bot().refresh()
-    (cache_dir / "marks.json").unlink()
-    gate.point_at(new, revision=4)
+    (cache_dir / "revisions.json").unlink()
+    service.point_at(new, revision=4)
     assert isinstance(bot().refresh().problem, RevisionRefused)
 
 
 def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
 ) -> None:
     client = bot()
     names = []
     for release in (old, new, newer):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
-        names.append(digests(gate))
+        names.append(digests(service))
     assert bundles(cache_dir) == names[1] | names[2]
     assert list((cache_dir / "unfinished").iterdir()) == []
 
 
 def test_the_same_release_in_other_words_does_not_push_the_previous_one_out(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path
 ) -> None:
     client = bot()
     for release in (old, new):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
-    gate.edit = lambda document: document.update(reason="said better")
+    service.edit = lambda document: document.update(reason="said better")
     assert client.refresh().reason == "said better"
     assert len(bundles(cache_dir)) == 6
 
 
 def test_refused_releases_do_not_pile_up(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release, cache_dir: Path
 ) -> None:
     client = bot()
-    gate.point_at(old)
+    service.point_at(old)
     client.refresh()
     for release in (new, newer):
-        gate.point_at(release)
-        gate.files[release.sha256("SOL", "model.onnx")] = b"bad"
+        service.point_at(release)
+        service.files[release.sha256("SOL", "model.onnx")] = b"bad"
         assert client.refresh().problem is not None
     assert len(bundles(cache_dir)) == 3 + 2  # all of the old one, and what was sound of the last attempt
     assert list((cache_dir / "unfinished").iterdir()) == []
 
 
 def test_two_services_share_a_folder_and_not_their_sets(
-    gate: Gate, other_gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService,
+    other_service: StubService,
+    bot: MakeBot,
+    old: Release,
+    new: Release,
+    release_of: ReleaseOf,
 ) -> None:
-    gate.point_at(old)
-    other_gate.point_at(new)
+    service.point_at(old)
+    other_service.point_at(new)
     bot().refresh()
-    bot(url=other_gate.url, public_key=other_gate.public_key).refresh()
-    gate.stop()
-    other_gate.stop()
+    bot(url=other_service.url, public_key=other_service.public_key).refresh()
+    service.stop()
+    other_service.stop()
     assert release_of(bot()) == old
-    assert release_of(bot(url=other_gate.url, public_key=other_gate.public_key)) == new
+    assert release_of(bot(url=other_service.url, public_key=other_service.public_key)) == new
 
 
 def test_two_bots_share_a_folder(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
     first, second = bot(), bot()
-    gate.point_at(old)
+    service.point_at(old)
     assert first.refresh().problem is None
-    downloads = len(gate.downloads())
+    downloads = len(service.downloads())
     assert second.refresh().problem is None
-    assert len(gate.downloads()) == downloads
-    gate.point_at(new)
+    assert len(service.downloads()) == downloads
+    service.point_at(new)
     first.refresh()
     assert (release_of(first), release_of(second)) == (new, old)
 
 
 def test_a_bot_killed_in_the_middle_of_a_file_starts_from_the_set_before(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
-    gate.point_at(new)
+    service.point_at(new)
     sha256 = new.sha256("ETH", "model.onnx")
-    gate.files[sha256] = HALF
-    gate.edit = lambda document: document["models"]["ETH"]["files"]["model.onnx"].update(size=100_000)
-    with following(gate, cache_dir):
+    service.files[sha256] = HALF
+    service.edit = lambda document: document["models"]["ETH"]["files"]["model.onnx"].update(size=100_000)
+    with following(service, cache_dir):
         deadline = time.monotonic() + 20
         while not any(path.stat().st_size for path in (cache_dir / "unfinished").glob("*/model.onnx")):
             assert time.monotonic() < deadline, "the child never began to write the file"
             time.sleep(0.01)
-    gate.is_away = True
+    service.is_away = True
     assert release_of(bot()) == old
-    gate.is_away = False
-    gate.edit = lambda document: None
-    gate.files[sha256] = new.file("ETH", "model.onnx")
-    gate.revision += 1
+    service.is_away = False
+    service.edit = lambda document: None
+    service.files[sha256] = new.file("ETH", "model.onnx")
+    service.revision += 1
     client = bot()
     assert client.refresh().problem is None
     assert release_of(client) == new
@@ -346,7 +353,7 @@ def test_a_bot_killed_in_the_middle_of_a_file_starts_from_the_set_before(
 
 
 def test_a_bot_killed_at_any_moment_starts_from_one_whole_release(
-    gate: Gate,
+    service: StubService,
     bot: MakeBot,
     old: Release,
     new: Release,
@@ -356,26 +363,26 @@ def test_a_bot_killed_at_any_moment_starts_from_one_whole_release(
 ) -> None:
     """Each answer names another of three releases, so that the child downloads, writes and deletes all the time."""
     rotation = [old, new, newer]
-    gate.before_snapshot = lambda: gate.point_at(rotation[gate.revision % 3])
+    service.before_snapshot = lambda: service.point_at(rotation[service.revision % 3])
     moments = random.Random(7)
     for _ in range(4):
-        gate.is_away = False
-        with following(gate, cache_dir) as child:
+        service.is_away = False
+        with following(service, cache_dir) as child:
             assert child.stdout is not None
             for _ in range(3):
                 assert child.stdout.readline()
             time.sleep(moments.uniform(0, 0.1))
-        gate.is_away = True
+        service.is_away = True
         assert release_of(bot()) in rotation
 
 
 def test_a_full_disk_keeps_the_set_in_use_and_says_why(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
-    gate.point_at(new)
+    service.point_at(new)
     with full_disk():
         problem = client.refresh().problem
     assert isinstance(problem, CacheFailed)
@@ -386,22 +393,22 @@ def test_a_full_disk_keeps_the_set_in_use_and_says_why(
 
 
 def test_a_full_disk_holds_no_bot_on_a_model_that_the_pointer_has_left(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
 ) -> None:
     client = bot()
     for release in (new, old):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
     for move, number in ((new, new.number), (None, None)):
-        gate.point_at(move)
+        service.point_at(move)
         with full_disk():
             active = client.refresh()
         assert active.release == number
         assert active.stale_since is None
-        assert "not kept for a restart" in str(active.problem)
+        assert "not saved for a restart" in str(active.problem)
     assert client.predict("BTC", candles).direction == "neutral"
     assert client.refresh().problem is None
-    gate.stop()
+    service.stop()
     assert bot().active.revision == client.active.revision
 
 
@@ -412,13 +419,13 @@ def test_a_folder_that_cannot_be_made_is_told_at_once(bot: MakeBot, tmp_path: Pa
 
 
 def test_a_folder_another_client_is_writing_to_is_waited_for_and_then_told(
-    gate: Gate, bot: MakeBot, new: Release, cache_dir: Path
+    service: StubService, bot: MakeBot, new: Release, cache_dir: Path
 ) -> None:
-    gate.point_at(new)
-    gate.files[new.sha256("BTC", "model.onnx")] = HALF
-    with following(gate, cache_dir):
+    service.point_at(new)
+    service.files[new.sha256("BTC", "model.onnx")] = HALF
+    with following(service, cache_dir):
         deadline = time.monotonic() + 20
-        while not gate.downloads():
+        while not service.downloads():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert "written by another client" in str(bot(timeout_s=0.1).refresh().problem)

@@ -15,13 +15,13 @@ from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES
 from runtime import Active, UnknownCoin
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, write
-from tests.runtime.gate import SIGNED_PATH, TOKEN, Gate, Release
+from tests.runtime.stub_service import SIGNED_PATH, TOKEN, Release, StubService
 
 
 def test_a_decision_is_what_the_release_of_the_pointer_says(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old, revision=7)
+    service.point_at(old, revision=7)
     client = bot()
     assert client.refresh().problem is None
     for coin in COINS:
@@ -36,53 +36,57 @@ def test_a_decision_is_what_the_release_of_the_pointer_says(
         assert (decision.stale_since, decision.reason) == (None, "")
 
 
-def test_every_file_is_asked_for_once_with_the_token(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_every_file_is_asked_for_once_with_the_token(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
     bot().refresh()
-    assert len(gate.downloads()) == len(set(gate.downloads())) == 4 * len(COINS)
-    assert {asked.headers["Authorization"] for asked in gate.asked} == {f"Bearer {TOKEN}"}
+    assert len(service.downloads()) == len(set(service.downloads())) == 4 * len(COINS)
+    assert {request.headers["Authorization"] for request in service.requests} == {f"Bearer {TOKEN}"}
 
 
-def test_an_unchanged_pointer_costs_one_short_answer(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_an_unchanged_pointer_costs_one_short_answer(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
     client = bot()
     client.refresh()
-    before = len(gate.asked)
+    before = len(service.requests)
     assert client.refresh().problem is None
-    assert [asked.path for asked in gate.asked[before:]] == [SIGNED_PATH]
-    assert "If-None-Match" in gate.asked[-1].headers
+    assert [request.path for request in service.requests[before:]] == [SIGNED_PATH]
+    assert "If-None-Match" in service.requests[-1].headers
 
 
 def test_a_moved_pointer_changes_all_coins_at_once(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
-    gate.point_at(new)
+    service.point_at(new)
     assert release_of(client) == old
     client.refresh()
     assert release_of(client) == new
 
 
 def test_a_rollback_needs_no_download(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
     client = bot()
     for release in (old, new):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
-    before = len(gate.downloads())
-    gate.point_at(old)
+    before = len(service.downloads())
+    service.point_at(old)
     assert client.refresh().revision == 3
-    assert len(gate.downloads()) == before
+    assert len(service.downloads()) == before
     assert release_of(client) == old
 
 
 def test_decisions_made_while_the_pointer_moves_come_from_one_release_each(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
     expected = {
@@ -94,7 +98,7 @@ def test_decisions_made_while_the_pointer_moves_come_from_one_release_each(
 
     def move() -> None:
         for release in (new, old) * 5:
-            gate.point_at(release)
+            service.point_at(release)
             client.refresh()
         done.set()
 
@@ -112,12 +116,12 @@ def test_decisions_made_while_the_pointer_moves_come_from_one_release_each(
 
 
 def test_an_offline_pointer_means_neutral_at_once(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
-    gate.point_at(None)
+    service.point_at(None)
     active = client.refresh()
     assert (active.problem, active.has_model, active.revision) == (None, False, 2)
     decision = client.predict("BTC", candles)
@@ -127,7 +131,9 @@ def test_an_offline_pointer_means_neutral_at_once(
     assert decision.reason == "no model: the pointer is offline (a test moved it)"
 
 
-def test_a_service_without_a_pointer_means_neutral(gate: Gate, bot: MakeBot, candles: pl.DataFrame) -> None:
+def test_a_service_without_a_pointer_means_neutral(
+    service: StubService, bot: MakeBot, candles: pl.DataFrame
+) -> None:
     client = bot()
     client.refresh()
     decision = client.predict("BTC", candles)
@@ -141,9 +147,9 @@ def test_a_bot_that_never_asked_is_neutral_and_says_so(bot: MakeBot, candles: pl
 
 
 def test_a_coin_of_no_release_is_the_bots_mistake(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
     with pytest.raises(UnknownCoin, match="'btc' is not one of BTC, ETH"):
@@ -158,9 +164,9 @@ def test_a_coin_the_bot_did_not_name_is_its_mistake_even_without_a_model(
 
 
 def test_candles_that_cannot_be_trusted_are_refused(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
     with pytest.raises(NotEnoughBars):
@@ -170,11 +176,11 @@ def test_candles_that_cannot_be_trusted_are_refused(
 
 
 def test_a_decision_says_since_when_nobody_confirmed_its_model(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
     now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
     client = bot(clock=lambda: now[0])
-    gate.point_at(old)
+    service.point_at(old)
     client.refresh()
     confirmed_at = now[0]
     now[0] += timedelta(seconds=89)
@@ -188,63 +194,63 @@ def test_a_decision_says_since_when_nobody_confirmed_its_model(
 
 
 def test_an_absent_service_stops_nobody(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     client.refresh()
-    gate.is_away = True
+    service.is_away = True
     assert "cannot be reached" in str(client.refresh().problem)
     decision = client.predict("BTC", candles)
     assert decision.release == old.number
     assert decision.stale_since is not None
     assert "cannot be reached" in decision.reason
-    gate.is_away = False
+    service.is_away = False
     assert client.refresh().stale_since is None
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "asked for"])
 def test_watching_tells_the_first_state_and_then_each_change_once(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, streams: bool
+    service: StubService, bot: MakeBot, old: Release, new: Release, streams: bool
 ) -> None:
-    gate.streams = streams
-    gate.point_at(old)
+    service.streams = streams
+    service.point_at(old)
     told: list[Active] = []
     stop = threading.Event()
 
     def hear(active: Active) -> None:
         told.append(active)
         if active.release == old.number:
-            gate.point_at(new)
+            service.point_at(new)
         else:
             threading.Timer(0.1, stop.set).start()
 
     bot().watch(hear, every_s=0.01, stop=stop)
     assert [(active.release, active.problem) for active in told] == [(old.number, None), (new.number, None)]
-    assert (SIGNED_PATH in {asked.path for asked in gate.asked}) is not streams
+    assert (SIGNED_PATH in {request.path for request in service.requests}) is not streams
 
 
 def test_a_release_whose_bundles_have_no_scaler_is_followed_where_the_pointer_names_it(
-    gate: Gate, bot: MakeBot, tmp_path: Path, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, tmp_path: Path, candles: pl.DataFrame
 ) -> None:
     """The pointer begins on the broken V6: what a bot runs is the service's word, not the client's taste."""
     recipe = RECIPES["v6_enhanced"].with_parameters(epochs=1)
     trained = fit(prepare(simulate("BTC", bars=4_000, drift=1.2, seed=1), recipe), recipe, seed=1)
     folder = write(tmp_path / "v6", trained, "BTC")
     assert not (folder / "scaler.json").exists()
-    gate.point_at(Release(1, "v6_enhanced", {"BTC": folder}))
+    service.point_at(Release(1, "v6_enhanced", {"BTC": folder}))
     client = bot()
     assert client.refresh().problem is None
     assert client.predict("BTC", candles).line == "v6_enhanced"
 
 
 def test_a_model_whose_answer_is_no_number_means_neutral(
-    gate: Gate, bot: MakeBot, tmp_path: Path, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, tmp_path: Path, candles: pl.DataFrame
 ) -> None:
     recipe = RECIPES["v7_fixed"].with_parameters(epochs=1)
     trained = fit(prepare(simulate("BTC", bars=4_000, drift=1.2, seed=1), recipe), recipe, seed=1)
     trained.weights["fc4.bias"][1] = np.nan
-    gate.point_at(Release(1, "v7_fixed", {"BTC": write(tmp_path / "broken", trained, "BTC")}))
+    service.point_at(Release(1, "v7_fixed", {"BTC": write(tmp_path / "broken", trained, "BTC")}))
     client = bot()
     client.refresh()
     decision = client.predict("BTC", candles)

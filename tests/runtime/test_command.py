@@ -11,16 +11,16 @@ import polars as pl
 import pytest
 
 from runtime.__main__ import main
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def environment(gate: Gate, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRPBOT_URL", gate.url)
+def environment(service: StubService, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRPBOT_URL", service.url)
     monkeypatch.setenv("CRPBOT_TOKEN", TOKEN)
-    monkeypatch.setenv("CRPBOT_PUBLIC_KEY", gate.public_key)
+    monkeypatch.setenv("CRPBOT_PUBLIC_KEY", service.public_key)
     monkeypatch.setenv("CRPBOT_CACHE_DIR", str(cache_dir))
 
 
@@ -32,10 +32,10 @@ def candle_file(candles: pl.DataFrame, tmp_path: Path) -> str:
 
 
 def test_predict_prints_the_decision_and_which_model_spoke(
-    gate: Gate, old: Release, candle_file: str
+    service: StubService, old: Release, candle_file: str
 ) -> None:
     """As a process of its own, the way a person calls it."""
-    gate.point_at(old, revision=7)
+    service.point_at(old, revision=7)
     command = [sys.executable, "-m", "runtime", "predict", "--coin", "BTC", "--candles", candle_file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,9 +47,9 @@ def test_predict_prints_the_decision_and_which_model_spoke(
 
 
 def test_predict_as_json(
-    gate: Gate, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
+    service: StubService, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     assert main(["predict", "--coin", "ETH", "--candles", candle_file, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["coin"], said["line"], said["release"], said["revision"]) == ("ETH", old.line, old.number, 1)
@@ -58,12 +58,12 @@ def test_predict_as_json(
 
 
 def test_predict_from_the_cache_warns_that_it_is_stale(
-    gate: Gate, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
+    service: StubService, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     arguments = ["predict", "--coin", "BTC", "--candles", candle_file]
     main(arguments)
-    gate.stop()
+    service.stop()
     assert main(arguments) == 0
     out, err = capsys.readouterr()
     assert "stale since" in out
@@ -71,7 +71,7 @@ def test_predict_from_the_cache_warns_that_it_is_stale(
 
 
 def test_predict_without_a_model_is_neutral_with_a_status_of_its_own(
-    gate: Gate, candle_file: str, capsys: pytest.CaptureFixture[str]
+    service: StubService, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", "--coin", "BTC", "--candles", candle_file]) == 3
     out, err = capsys.readouterr()
@@ -87,9 +87,14 @@ def test_predict_without_a_model_is_neutral_with_a_status_of_its_own(
     ],
 )
 def test_bad_candles_are_refused_by_row_and_reason(
-    gate: Gate, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str], content: str, words: str
+    service: StubService,
+    old: Release,
+    candle_file: str,
+    capsys: pytest.CaptureFixture[str],
+    content: str,
+    words: str,
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     Path(candle_file).write_text(content)
     assert main(["predict", "--coin", "BTC", "--candles", candle_file]) == 1
     out, err = capsys.readouterr()
@@ -99,9 +104,13 @@ def test_bad_candles_are_refused_by_row_and_reason(
 
 
 def test_too_few_candles_and_an_unknown_coin_are_refused(
-    gate: Gate, old: Release, candles: pl.DataFrame, candle_file: str, capsys: pytest.CaptureFixture[str]
+    service: StubService,
+    old: Release,
+    candles: pl.DataFrame,
+    candle_file: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     assert main(["predict", "--coin", "DOGE", "--candles", candle_file]) == 1
     assert "'DOGE' is not one of BTC, ETH, SOL" in capsys.readouterr().err
     candles.tail(100).write_csv(candle_file)
@@ -125,24 +134,28 @@ def test_what_is_missing_is_named(
     assert words in capsys.readouterr().err
 
 
-def test_active_prints_what_is_live(gate: Gate, old: Release, capsys: pytest.CaptureFixture[str]) -> None:
-    gate.point_at(old)
+def test_active_prints_what_is_live(
+    service: StubService, old: Release, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.point_at(old)
     assert main(["active"]) == 0
     out = capsys.readouterr().out
     for words in (old.line, "BTC, ETH, SOL", "2026-11-22 08:00:00Z", "a test moved it"):
         assert words in out
 
 
-def test_active_says_when_the_pointer_is_offline(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
-    gate.point_at(None)
+def test_active_says_when_the_pointer_is_offline(
+    service: StubService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.point_at(None)
     assert main(["active", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["line"] is None
 
 
 def test_active_fails_where_the_service_does_not_confirm(
-    gate: Gate, old: Release, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    service: StubService, old: Release, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     main(["active"])
     monkeypatch.setenv("CRPBOT_TOKEN", "revoked-Kk2211")
     assert main(["active"]) == 1
@@ -154,16 +167,16 @@ def test_active_fails_where_the_service_does_not_confirm(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_watch_prints_every_change_until_it_is_interrupted(
-    gate: Gate, old: Release, new: Release, number: signal.Signals
+    service: StubService, old: Release, new: Release, number: signal.Signals
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     command = [sys.executable, "-m", "runtime", "watch", "--every", "0.05", "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as child:
         assert child.stdout is not None
         assert json.loads(child.stdout.readline())["release"] == old.number
-        gate.point_at(new)
+        service.point_at(new)
         assert json.loads(child.stdout.readline())["release"] == new.number
         child.send_signal(number)
         rest, errors = child.communicate(timeout=20)

@@ -11,19 +11,19 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from runtime import AnswerExpired, Client, EnvelopeRefused, Misconfigured
+from runtime import Client, EnvelopeRefused, Misconfigured, SnapshotExpired
 from runtime.errors import RevisionRefused
-from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify
+from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify_envelope
 from tests.runtime.conftest import MakeBot, ReleaseOf
-from tests.runtime.gate import SIGNED_PATH, VALID_FOR, Gate, Release
+from tests.runtime.stub_service import SIGNED_PATH, VALID_FOR, Release, StubService
 
 Tamper = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
-def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
+def client(service: StubService, bot: MakeBot, old: Release) -> Client:
     """A client that follows the release `old` since revision 1."""
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     assert client.refresh().problem is None
     return client
@@ -75,10 +75,10 @@ def names_a_key_twice(sent: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tamper", "words"),
     [
-        (says_another_release, "its signature is wrong"),
-        (has_another_signature, "its signature is wrong"),
-        (has_a_short_signature, "its signature is wrong"),
-        (names_a_trusted_key_falsely, "its signature is wrong"),
+        (says_another_release, "its signature is invalid"),
+        (has_another_signature, "its signature is invalid"),
+        (has_a_short_signature, "its signature is invalid"),
+        (names_a_trusted_key_falsely, "its signature is invalid"),
         (is_signed_by_nobody, "signed by nobody"),
         (is_of_another_type, "not a snapshot"),
         (has_no_payload, "not a signed envelope"),
@@ -88,7 +88,7 @@ def names_a_key_twice(sent: dict[str, Any]) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_an_envelope_that_was_tampered_with_is_refused_and_the_set_stays(
-    gate: Gate,
+    service: StubService,
     client: Client,
     old: Release,
     new: Release,
@@ -96,98 +96,98 @@ def test_an_envelope_that_was_tampered_with_is_refused_and_the_set_stays(
     tamper: Tamper,
     words: str,
 ) -> None:
-    gate.point_at(new)
-    gate.tamper = tamper
+    service.point_at(new)
+    service.tamper = tamper
     problem = client.refresh().problem
     assert isinstance(problem, EnvelopeRefused)
     assert words in str(problem)
     assert release_of(client) == old
-    gate.tamper = lambda sent: None
+    service.tamper = lambda sent: None
     assert client.refresh().problem is None
     assert release_of(client) == new
 
 
-def test_the_plain_snapshot_is_not_followed(gate: Gate, client: Client, new: Release) -> None:
-    gate.point_at(new)
-    gate.answers[SIGNED_PATH] = (200, {}, json.dumps(gate.document()).encode())
+def test_the_plain_snapshot_is_not_followed(service: StubService, client: Client, new: Release) -> None:
+    service.point_at(new)
+    service.answers[SIGNED_PATH] = (200, {}, json.dumps(service.document()).encode())
     assert isinstance(client.refresh().problem, EnvelopeRefused)
 
 
 def test_another_key_is_another_service(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot(public_key=public(CryptoSigner.generate_ed25519()))
     problem = client.refresh().problem
     assert isinstance(problem, EnvelopeRefused)
     assert "and this bot trusts" in str(problem)
-    assert gate.downloads() == []
+    assert service.downloads() == []
     assert client.predict("BTC", candles).direction == "neutral"
 
 
 def test_an_old_envelope_that_is_replayed_takes_nobody_back(
-    gate: Gate, client: Client, new: Release, release_of: ReleaseOf
+    service: StubService, client: Client, new: Release, release_of: ReleaseOf
 ) -> None:
-    kept = gate.envelope()
-    gate.point_at(new)
+    kept = service.envelope()
+    service.point_at(new)
     client.refresh()
-    gate.answers[SIGNED_PATH] = (200, {}, kept)
+    service.answers[SIGNED_PATH] = (200, {}, kept)
     assert isinstance(client.refresh().problem, RevisionRefused)
     assert release_of(client) == new
 
 
 def test_an_answer_that_is_repeated_after_it_expired_makes_a_bot_stale_and_stops_nobody(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
     """Something on the way answers 304 for ever, or the same bytes: neither is the service's word any more."""
-    now = [gate.issued_at]
-    gate.point_at(old)
+    now = [service.issued_at]
+    service.point_at(old)
     client = bot(clock=lambda: now[0])
     client.refresh()
-    now[0] = gate.issued_at + VALID_FOR + timedelta(seconds=1)
+    now[0] = service.issued_at + VALID_FOR + timedelta(seconds=1)
     active = client.refresh()
-    assert isinstance(active.problem, AnswerExpired)
-    assert active.stale_since == gate.issued_at + VALID_FOR
+    assert isinstance(active.problem, SnapshotExpired)
+    assert active.stale_since == service.issued_at + VALID_FOR
     decision = client.predict("BTC", candles)
-    assert (decision.release, decision.stale_since) == (old.number, gate.issued_at + VALID_FOR)
+    assert (decision.release, decision.stale_since) == (old.number, service.issued_at + VALID_FOR)
     assert "was signed at" in decision.reason
-    gate.issued_at = now[0]
+    service.issued_at = now[0]
     assert client.refresh().stale_since is None
 
 
 def test_a_snapshot_signed_long_ago_is_followed_where_it_is_the_newest_ever_seen(
-    gate: Gate, bot: MakeBot, old: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, release_of: ReleaseOf
 ) -> None:
-    gate.issued_at -= timedelta(hours=1)
-    gate.point_at(old)
+    service.issued_at -= timedelta(hours=1)
+    service.point_at(old)
     client = bot()
     active = client.refresh()
-    assert isinstance(active.problem, AnswerExpired)
-    assert active.stale_since == gate.issued_at + VALID_FOR
+    assert isinstance(active.problem, SnapshotExpired)
+    assert active.stale_since == service.issued_at + VALID_FOR
     assert release_of(client) == old
 
 
 def test_the_same_release_signed_anew_is_neither_loaded_nor_downloaded_again(
-    gate: Gate, client: Client
+    service: StubService, client: Client
 ) -> None:
-    before, downloads = client._follower._state.predictors, len(gate.downloads())
-    gate.issued_at += timedelta(minutes=1)
+    before, downloads = client._updater._state.predictors, len(service.downloads())
+    service.issued_at += timedelta(minutes=1)
     assert client.refresh().problem is None
-    assert client._follower._state.predictors is before
-    assert len(gate.downloads()) == downloads
+    assert client._updater._state.predictors is before
+    assert len(service.downloads()) == downloads
 
 
 def test_while_the_service_changes_its_key_bots_of_either_key_follow(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
-    first, second = gate.signers[0], CryptoSigner.generate_ed25519()
+    first, second = service.signers[0], CryptoSigner.generate_ed25519()
     early = bot(public_key=public(first, second))
     late = bot(public_key=public(first))
-    gate.signers = [first, second]
-    gate.point_at(old)
+    service.signers = [first, second]
+    service.point_at(old)
     assert [one.refresh().problem for one in (early, late)] == [None, None]
-    gate.signers = [second]
-    gate.point_at(new)
+    service.signers = [second]
+    service.point_at(new)
     assert early.refresh().problem is None
     assert release_of(early) == new
     assert isinstance(late.refresh().problem, EnvelopeRefused)
@@ -195,32 +195,32 @@ def test_while_the_service_changes_its_key_bots_of_either_key_follow(
 
 
 def test_a_set_on_disk_that_only_a_retired_key_signed_is_not_begun_with(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
     decision = bot(public_key=public(CryptoSigner.generate_ed25519())).predict("BTC", candles)
     assert decision.direction == "neutral"
     assert "not to be trusted" in decision.reason
 
 
-def test_what_awaits_approval_is_announced(gate: Gate, old: Release) -> None:
-    gate.point_at(old)
-    models = gate.document()["models"]
+def test_what_awaits_approval_is_announced(service: StubService, old: Release) -> None:
+    service.point_at(old)
+    models = service.document()["models"]
     following = {"release": 9, "line": "v7_fixed", "simulated": True, "models": models}
-    gate.edit = lambda document: document.update(next=following)
-    announced = verify(gate.envelope(), PublicKeys(gate.public_key)).next
+    service.edit = lambda document: document.update(next=following)
+    announced = verify_envelope(service.envelope(), PublicKeys(service.public_key)).next
     assert announced is not None
     assert (announced.release, sorted(announced.models)) == (9, ["BTC", "ETH", "SOL"])
 
 
 def test_an_announcement_that_cannot_be_read_keeps_nobody_from_the_pointer(
-    gate: Gate, bot: MakeBot, old: Release, caplog: pytest.LogCaptureFixture
+    service: StubService, bot: MakeBot, old: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate.point_at(old)
-    gate.edit = lambda document: document.update(next={"release": "nine"})
+    service.point_at(old)
+    service.edit = lambda document: document.update(next={"release": "nine"})
     assert bot().refresh().problem is None
-    assert "cannot be fetched ahead" in caplog.text
+    assert "cannot be prefetched" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -236,15 +236,15 @@ def test_a_key_that_is_none_is_refused_at_once(bot: MakeBot, key: str) -> None:
     [b"", b"null", b"[]", b'{"payload": 1}', b"\xff", b"[" * 100_000, b"x" * (MAX_ENVELOPE_BYTES + 1)],
     ids=["nothing", "null", "a list", "numbers", "no text", "nested", "too long"],
 )
-def test_garbage_is_no_envelope(gate: Gate, body: bytes) -> None:
+def test_garbage_is_no_envelope(service: StubService, body: bytes) -> None:
     with pytest.raises(EnvelopeRefused):
-        verify(body, PublicKeys(gate.public_key))
+        verify_envelope(body, PublicKeys(service.public_key))
 
 
-def test_times_of_the_signature_are_read_with_their_zone(gate: Gate, old: Release) -> None:
-    gate.issued_at = datetime(2026, 11, 22, 8, tzinfo=UTC)
-    gate.point_at(old)
-    signed = verify(gate.envelope(), PublicKeys(gate.public_key))
-    assert (signed.issued_at, signed.expires_at) == (gate.issued_at, gate.issued_at + VALID_FOR)
-    assert not signed.is_expired(gate.issued_at + VALID_FOR)
-    assert signed.is_expired(gate.issued_at + VALID_FOR + timedelta(seconds=1))
+def test_times_of_the_signature_are_read_with_their_zone(service: StubService, old: Release) -> None:
+    service.issued_at = datetime(2026, 11, 22, 8, tzinfo=UTC)
+    service.point_at(old)
+    signed = verify_envelope(service.envelope(), PublicKeys(service.public_key))
+    assert (signed.issued_at, signed.expires_at) == (service.issued_at, service.issued_at + VALID_FOR)
+    assert not signed.is_expired(service.issued_at + VALID_FOR)
+    assert signed.is_expired(service.issued_at + VALID_FOR + timedelta(seconds=1))

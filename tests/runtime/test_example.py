@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from tests.processes import REPOSITORY
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
@@ -19,18 +19,18 @@ EXAMPLE = REPOSITORY / "docs" / "example_bot.py"
 
 
 def test_the_example_bot_follows_a_move_and_tells_the_service(
-    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame, tmp_path: Path
+    service: StubService, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame, tmp_path: Path
 ) -> None:
     files = [str(tmp_path / f"{coin}.csv") for coin in ("BTC", "ETH")]
     for file in files:
         candles.write_csv(file)
-    gate.point_at(old)
+    service.point_at(old)
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
-        "CRPBOT_URL": gate.url,
+        "CRPBOT_URL": service.url,
         "CRPBOT_TOKEN": TOKEN,
-        "CRPBOT_PUBLIC_KEY": gate.public_key,
+        "CRPBOT_PUBLIC_KEY": service.public_key,
         "CRPBOT_CACHE_DIR": str(cache_dir),
         "BOT_EVERY_S": "0.02",
     }
@@ -40,7 +40,7 @@ def test_the_example_bot_follows_a_move_and_tells_the_service(
             assert child.stdout is not None
             lines = islice(iter(child.stdout.readline, ""), 2_000)
             assert any(re.match(r"BTC \w+ 0\.\d\d  release 1", line) for line in lines)
-            gate.point_at(new)
+            service.point_at(new)
             assert any(line.startswith("now: v7_fixed, release 2, revision 2") for line in lines)
             assert any(re.match(r"ETH \w+ 0\.\d\d  release 2", line) for line in lines)
         finally:

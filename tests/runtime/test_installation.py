@@ -13,7 +13,7 @@ import pytest
 
 import runtime
 from distribution import wheel
-from tests.runtime.gate import TOKEN, Gate, Release
+from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
@@ -75,14 +75,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_decides_without_the_repository_or_heavy_packages(
-    installed: Path, gate: Gate, old: Release, candles: pl.DataFrame, tmp_path: Path
+    installed: Path, service: StubService, old: Release, candles: pl.DataFrame, tmp_path: Path
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     candles.write_csv(tmp_path / "BTC.csv")
     environment = {
-        "CRPBOT_URL": gate.url,
+        "CRPBOT_URL": service.url,
         "CRPBOT_TOKEN": TOKEN,
-        "CRPBOT_PUBLIC_KEY": gate.public_key,
+        "CRPBOT_PUBLIC_KEY": service.public_key,
         "CRPBOT_CACHE_DIR": str(tmp_path / "cache"),
     }
     program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + RUN_COMMAND

@@ -18,15 +18,15 @@ from runtime.errors import (
     SnapshotRefused,
 )
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf
-from tests.runtime.gate import HALF, SIGNED_PATH, TOKEN, Gate, Release
+from tests.runtime.stub_service import HALF, SIGNED_PATH, TOKEN, Release, StubService
 
 Refuses = Callable[..., None]
 
 
 @pytest.fixture
-def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
+def client(service: StubService, bot: MakeBot, old: Release) -> Client:
     """A client that follows the release `old` since revision 1."""
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     assert client.refresh().problem is None
     return client
@@ -34,7 +34,7 @@ def client(gate: Gate, bot: MakeBot, old: Release) -> Client:
 
 @pytest.fixture
 def refuses(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refuses:
-    """Expects a client to refuse what the gate says now, in these words, and to stay on `old` with every coin."""
+    """Expects a client to refuse what the service says now, in these words, and to stay on `old` with every coin."""
 
     def expect(client: Client, kind: type[Exception], *words: str) -> None:
         problem = client.refresh().problem
@@ -49,59 +49,63 @@ def refuses(old: Release, candles: pl.DataFrame, release_of: ReleaseOf) -> Refus
     return expect
 
 
-def test_a_file_with_other_bytes(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
-    gate.point_at(new)
+def test_a_file_with_other_bytes(
+    service: StubService, client: Client, new: Release, refuses: Refuses
+) -> None:
+    service.point_at(new)
     content = bytearray(new.file("ETH", "model.onnx"))
     content[100] ^= 1
-    gate.files[new.sha256("ETH", "model.onnx")] = bytes(content)
+    service.files[new.sha256("ETH", "model.onnx")] = bytes(content)
     refuses(client, FileRefused, "ETH: model.onnx: its sha256 is")
 
 
-def test_a_file_of_another_coin(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
-    gate.point_at(new)
-    gate.files[new.sha256("ETH", "model.onnx")] = new.file("BTC", "model.onnx")
+def test_a_file_of_another_coin(service: StubService, client: Client, new: Release, refuses: Refuses) -> None:
+    service.point_at(new)
+    service.files[new.sha256("ETH", "model.onnx")] = new.file("BTC", "model.onnx")
     refuses(client, FileRefused, "ETH: model.onnx: its sha256 is")
 
 
-def test_a_file_cut_short(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
-    gate.point_at(new)
+def test_a_file_cut_short(service: StubService, client: Client, new: Release, refuses: Refuses) -> None:
+    service.point_at(new)
     content = new.file("BTC", "model.onnx")
-    gate.files[new.sha256("BTC", "model.onnx")] = content[:-1]
+    service.files[new.sha256("BTC", "model.onnx")] = content[:-1]
     refuses(client, FileRefused, f"{len(content) - 1:,} bytes came where {len(content):,}")
 
 
 def test_a_file_longer_than_announced_is_not_read_to_its_end(
-    gate: Gate, client: Client, new: Release, refuses: Refuses
+    service: StubService, client: Client, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(new)
+    service.point_at(new)
     content = new.file("BTC", "scaler.json")
-    gate.files[new.sha256("BTC", "scaler.json")] = content + bytes(20_000_000)
+    service.files[new.sha256("BTC", "scaler.json")] = content + bytes(20_000_000)
     refuses(client, FileRefused, f"more than the {len(content):,} bytes")
 
 
 def test_a_file_that_never_ends(
-    gate: Gate, client: Client, new: Release, bot: MakeBot, refuses: Refuses
+    service: StubService, client: Client, new: Release, bot: MakeBot, refuses: Refuses
 ) -> None:
-    gate.point_at(new)
-    gate.files[new.sha256("BTC", "model.onnx")] = HALF
+    service.point_at(new)
+    service.files[new.sha256("BTC", "model.onnx")] = HALF
     hasty = bot(timeout_s=0.2)
     refuses(hasty, ServiceUnavailable, "cannot be reached")
 
 
-def test_a_file_that_is_not_there(gate: Gate, client: Client, new: Release, refuses: Refuses) -> None:
-    gate.point_at(new)
-    del gate.files[new.sha256("SOL", "weights.safetensors")]
+def test_a_file_that_is_not_there(
+    service: StubService, client: Client, new: Release, refuses: Refuses
+) -> None:
+    service.point_at(new)
+    del service.files[new.sha256("SOL", "weights.safetensors")]
     refuses(client, ServiceUnavailable, "404", "there is no such page")
 
 
 def test_one_bad_coin_keeps_the_whole_former_set_until_it_is_mended(
-    gate: Gate, client: Client, new: Release, release_of: ReleaseOf, refuses: Refuses
+    service: StubService, client: Client, new: Release, release_of: ReleaseOf, refuses: Refuses
 ) -> None:
-    gate.point_at(new)
+    service.point_at(new)
     sha256 = new.sha256("SOL", "model.onnx")
-    gate.files[sha256] = b"not a model"
+    service.files[sha256] = b"not a model"
     refuses(client, FileRefused)
-    gate.files[sha256] = new.file("SOL", "model.onnx")
+    service.files[sha256] = new.file("SOL", "model.onnx")
     assert client.refresh().problem is None
     assert release_of(client) == new
 
@@ -159,7 +163,7 @@ def leave_a_file_out(document: dict[str, Any]) -> None:
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_document_that_does_not_fit_the_bundles(
-    gate: Gate,
+    service: StubService,
     client: Client,
     new: Release,
     change: Callable[[dict[str, Any]], None],
@@ -167,98 +171,101 @@ def test_a_document_that_does_not_fit_the_bundles(
     words: str,
     refuses: Refuses,
 ) -> None:
-    gate.point_at(new)
-    gate.edit = change
+    service.point_at(new)
+    service.edit = change
     refuses(client, kind, words)
 
 
 def test_a_release_without_a_coin_the_bot_trades(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, refuses: Refuses
+    service: StubService, bot: MakeBot, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot(coins=COINS)
     client.refresh()
-    gate.point_at(new)
+    service.point_at(new)
 
     def drop_it(document: dict[str, Any]) -> None:
         del document["models"]["SOL"]
         document["coins"].remove("SOL")
 
-    gate.edit = drop_it
+    service.edit = drop_it
     refuses(client, SnapshotRefused, "lacks SOL")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda document: document["models"].pop("SOL"), "nothing is announced for SOL"),
-        (lambda document: document["coins"].remove("ETH"), "ETH is announced, and the release is not of it"),
+        (lambda document: document["models"].pop("SOL"), "there is no model for SOL"),
+        (
+            lambda document: document["coins"].remove("ETH"),
+            "there is a model for ETH, not a coin of the release",
+        ),
         (lambda document: document.pop("coins"), "coins is not a list"),
     ],
     ids=["one missing", "one too many", "none named"],
 )
 def test_a_set_that_is_not_the_coins_of_the_release(
-    gate: Gate,
+    service: StubService,
     client: Client,
     new: Release,
     refuses: Refuses,
     change: Callable[[dict[str, Any]], None],
     words: str,
 ) -> None:
-    gate.point_at(new)
-    gate.edit = change
+    service.point_at(new)
+    service.edit = change
     refuses(client, SnapshotRefused, words)
 
 
 def test_a_lower_revision_of_the_same_service(
-    gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
+    service: StubService, client: Client, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(old, revision=5)
+    service.point_at(old, revision=5)
     client.refresh()
-    gate.point_at(new, revision=4)
+    service.point_at(new, revision=4)
     refuses(client, RevisionRefused, "revision 4", "revision 5 was seen already")
 
 
 def test_a_lower_revision_is_remembered_over_a_restart(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, refuses: Refuses
+    service: StubService, bot: MakeBot, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(old, revision=5)
+    service.point_at(old, revision=5)
     bot().refresh()
-    gate.point_at(new, revision=4)
+    service.point_at(new, revision=4)
     refuses(bot(), RevisionRefused, "revision 5 was seen already")
 
 
 def test_a_revision_that_was_seen_but_could_not_be_followed_counts_as_seen(
-    gate: Gate, client: Client, old: Release, new: Release, refuses: Refuses
+    service: StubService, client: Client, old: Release, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(new, revision=3)
-    gate.edit = announce_other_size
+    service.point_at(new, revision=3)
+    service.edit = announce_other_size
     client.refresh()
-    gate.point_at(new, revision=2)
-    gate.edit = lambda document: None
+    service.point_at(new, revision=2)
+    service.edit = lambda document: None
     refuses(client, RevisionRefused, "revision 3 was seen already")
-    gate.point_at(old, revision=1)
+    service.point_at(old, revision=1)
     refuses(client, RevisionRefused, "confirms revision 1, but revision 3 was seen")
 
 
 def test_the_same_revision_with_another_release(
-    gate: Gate, client: Client, new: Release, refuses: Refuses
+    service: StubService, client: Client, new: Release, refuses: Refuses
 ) -> None:
-    gate.point_at(new, revision=1)
+    service.point_at(new, revision=1)
     refuses(client, RevisionRefused, "revision 1 was seen already, with another release")
 
 
-def test_the_same_revision_in_other_words_is_followed(gate: Gate, client: Client) -> None:
-    gate.edit = lambda document: document.update(reason="said better")
+def test_the_same_revision_in_other_words_is_followed(service: StubService, client: Client) -> None:
+    service.edit = lambda document: document.update(reason="said better")
     active = client.refresh()
     assert (active.problem, active.reason) == (None, "said better")
 
 
-def test_another_service_counts_its_own_revisions(gate: Gate, client: Client, new: Release) -> None:
-    gate.point_at(new, revision=9)
+def test_another_service_counts_its_own_revisions(service: StubService, client: Client, new: Release) -> None:
+    service.point_at(new, revision=9)
     client.refresh()
-    gate.service = "a new gate"
-    gate.point_at(new, revision=1)
+    service.service_name = "a new service"
+    service.point_at(new, revision=1)
     assert client.refresh().problem is None
 
 
@@ -273,43 +280,45 @@ def test_another_service_counts_its_own_revisions(gate: Gate, client: Client, ne
     ],
 )
 def test_an_answer_that_is_none(
-    gate: Gate, client: Client, status: int, kind: type[Exception], words: str, refuses: Refuses
+    service: StubService, client: Client, status: int, kind: type[Exception], words: str, refuses: Refuses
 ) -> None:
-    gate.answers[SIGNED_PATH] = (status, {}, b"<html>not a problem document</html>")
+    service.answers[SIGNED_PATH] = (status, {}, b"<html>not a problem document</html>")
     refuses(client, kind, words)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[1]", b'{"service": "x"}', b"\xff\xfe", b"[" * 100_000, b"x" * 3_000_000]
 )
-def test_a_body_that_is_no_snapshot(gate: Gate, client: Client, body: bytes, refuses: Refuses) -> None:
-    gate.answers[SIGNED_PATH] = (200, {}, body)
+def test_a_body_that_is_no_snapshot(
+    service: StubService, client: Client, body: bytes, refuses: Refuses
+) -> None:
+    service.answers[SIGNED_PATH] = (200, {}, body)
     refuses(client, EnvelopeRefused)
 
 
-def test_a_compressed_answer_is_not_unpacked(gate: Gate, client: Client, refuses: Refuses) -> None:
-    gate.answers[SIGNED_PATH] = (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b bomb")
+def test_a_compressed_answer_is_not_unpacked(service: StubService, client: Client, refuses: Refuses) -> None:
+    service.answers[SIGNED_PATH] = (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b bomb")
     refuses(client, EnvelopeRefused, "compressed")
 
 
-def test_an_etag_that_no_request_can_carry(gate: Gate, client: Client, new: Release) -> None:
+def test_an_etag_that_no_request_can_carry(service: StubService, client: Client, new: Release) -> None:
     """It is left aside: sent back it would be an error of the HTTP library, with every question from then on."""
-    gate.point_at(new)
-    gate.answers[SIGNED_PATH] = (200, {"ETag": '"\xff"'}, gate.envelope())
+    service.point_at(new)
+    service.answers[SIGNED_PATH] = (200, {"ETag": '"\xff"'}, service.envelope())
     for _ in range(2):
         active = client.refresh()
         assert (active.release, active.problem) == (new.number, None)
 
 
-def test_a_304_that_nobody_asked_for(gate: Gate, bot: MakeBot) -> None:
-    gate.answers[SIGNED_PATH] = (304, {}, b"")
+def test_a_304_that_nobody_asked_for(service: StubService, bot: MakeBot) -> None:
+    service.answers[SIGNED_PATH] = (304, {}, b"")
     assert "answers 304" in str(bot().refresh().problem)
 
 
 def test_a_wrong_token_is_named_as_the_reason_and_not_shown(
-    gate: Gate, bot: MakeBot, old: Release, caplog: pytest.LogCaptureFixture
+    service: StubService, bot: MakeBot, old: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     with caplog.at_level("DEBUG"):
         problem = bot(token="wrong-Qq7731").refresh().problem
     assert isinstance(problem, NotAuthorised)
@@ -325,7 +334,7 @@ def test_a_token_that_is_none_is_refused_without_being_shown(bot: MakeBot, token
 
 
 @pytest.mark.parametrize(
-    "url", ["", "gate.example", "ftp://gate.example", "http://", "http://bot:pw@gate.example"]
+    "url", ["", "service.example", "ftp://service.example", "http://", "http://bot:pw@service.example"]
 )
 def test_an_address_that_cannot_be_used(bot: MakeBot, url: str) -> None:
     with pytest.raises(Misconfigured, match="the service's address"):
@@ -335,46 +344,48 @@ def test_an_address_that_cannot_be_used(bot: MakeBot, url: str) -> None:
 def test_an_unencrypted_way_through_the_internet_is_warned_of(
     bot: MakeBot, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bot(url="http://gate.example")
-    assert "http://gate.example is not https" in caplog.text
+    bot(url="http://service.example")
+    assert "http://service.example is not https" in caplog.text
     caplog.clear()
-    for url in ("https://gate.example", "http://localhost:1", "http://web:8000", "http://10.0.0.7"):
+    for url in ("https://service.example", "http://localhost:1", "http://web:8000", "http://10.0.0.7"):
         bot(url=url)
     assert caplog.text == ""
 
 
 def test_a_redirect_of_the_snapshot_to_another_host_is_not_followed(
-    gate: Gate, other_gate: Gate, client: Client, refuses: Refuses
+    service: StubService, other_service: StubService, client: Client, refuses: Refuses
 ) -> None:
-    gate.answers[SIGNED_PATH] = (302, {"Location": f"{other_gate.url}{SIGNED_PATH}"}, b"")
+    service.answers[SIGNED_PATH] = (302, {"Location": f"{other_service.url}{SIGNED_PATH}"}, b"")
     refuses(client, ServiceUnavailable, "another host")
-    assert other_gate.asked == []
+    assert other_service.requests == []
 
 
-def test_a_redirect_on_the_same_host_keeps_the_token(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
-    body = gate.envelope()
-    gate.answers[SIGNED_PATH] = (307, {"Location": "/elsewhere/"}, b"")
-    gate.answers["/elsewhere/"] = (200, {}, body)
+def test_a_redirect_on_the_same_host_keeps_the_token(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
+    body = service.envelope()
+    service.answers[SIGNED_PATH] = (307, {"Location": "/elsewhere/"}, b"")
+    service.answers["/elsewhere/"] = (200, {}, body)
     assert bot().refresh().problem is None
-    assert gate.asked[1].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert service.requests[1].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
-def test_redirects_in_a_circle_end(gate: Gate, client: Client, refuses: Refuses) -> None:
-    gate.answers[SIGNED_PATH] = (302, {"Location": SIGNED_PATH}, b"")
+def test_redirects_in_a_circle_end(service: StubService, client: Client, refuses: Refuses) -> None:
+    service.answers[SIGNED_PATH] = (302, {"Location": SIGNED_PATH}, b"")
     refuses(client, ServiceUnavailable, "redirects more than 3 times")
 
 
 def test_a_file_may_come_from_another_host_which_never_sees_the_token(
-    gate: Gate, other_gate: Gate, client: Client, new: Release, release_of: ReleaseOf
+    service: StubService, other_service: StubService, client: Client, new: Release, release_of: ReleaseOf
 ) -> None:
     """As with files in an object store: what arrives is checked by its digest, wherever it came from."""
-    gate.point_at(new)
+    service.point_at(new)
     content = new.file("BTC", "model.onnx")
     path = f"/api/v1/artifacts/{hashlib.sha256(content).hexdigest()}"
-    gate.answers[path] = (302, {"Location": f"{other_gate.url}/bucket/model"}, b"")
-    other_gate.answers["/bucket/model"] = (200, {}, content)
+    service.answers[path] = (302, {"Location": f"{other_service.url}/bucket/model"}, b"")
+    other_service.answers["/bucket/model"] = (200, {}, content)
     assert client.refresh().problem is None
     assert release_of(client) == new
-    assert [asked.path for asked in other_gate.asked] == ["/bucket/model"]
-    assert "Authorization" not in other_gate.asked[0].headers
+    assert [request.path for request in other_service.requests] == ["/bucket/model"]
+    assert "Authorization" not in other_service.requests[0].headers

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import SnapshotRefused
-from runtime.protocol.snapshot import MAX_FILE_BYTES, parse
+from runtime.protocol.snapshot import MAX_FILE_BYTES, parse_snapshot
 
 HEX = "ab" * 32
 
@@ -36,7 +36,7 @@ def document() -> dict[str, Any]:
 
 
 def test_the_document_of_the_design_is_read() -> None:
-    _, snapshot = parse(json.dumps(document()).encode())
+    _, snapshot = parse_snapshot(json.dumps(document()).encode())
     assert (snapshot.service, snapshot.revision, snapshot.line, snapshot.release) == (
         "gate",
         7,
@@ -49,12 +49,12 @@ def test_the_document_of_the_design_is_read() -> None:
 
 
 def test_control_characters_of_a_reason_reach_no_terminal() -> None:
-    assert parse(json.dumps(document()).encode())[1].reason == "all gates [31m passed"
+    assert parse_snapshot(json.dumps(document()).encode())[1].reason == "all gates [31m passed"
 
 
 def test_an_offline_pointer_is_read() -> None:
     offline = document() | {"line": None, "release": None, "models": {}}
-    assert parse(json.dumps(offline).encode())[1].is_offline
+    assert parse_snapshot(json.dumps(offline).encode())[1].is_offline
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
@@ -93,7 +93,7 @@ def test_a_wrong_document_is_refused(change: Callable[[dict[str, Any]], Any], wo
     wrong = document()
     change(wrong)
     with pytest.raises(SnapshotRefused) as refused:
-        parse(json.dumps(wrong).encode())
+        parse_snapshot(json.dumps(wrong).encode())
     assert words in str(refused.value)
 
 
@@ -102,7 +102,7 @@ def test_a_wrong_file_is_refused(change: dict[str, Any], words: str) -> None:
     wrong = document()
     wrong["models"]["BTC"]["files"]["model.onnx"] |= change
     with pytest.raises(SnapshotRefused) as refused:
-        parse(json.dumps(wrong).encode())
+        parse_snapshot(json.dumps(wrong).encode())
     assert f"models.BTC.files.model.onnx.{next(iter(change))}" in str(refused.value)
     assert words in str(refused.value)
 
@@ -113,18 +113,18 @@ def test_no_file_name_is_a_path(name: str) -> None:
     files = wrong["models"]["BTC"]["files"]
     files[name] = files["model.onnx"]
     with pytest.raises(SnapshotRefused, match="the file name"):
-        parse(json.dumps(wrong).encode())
+        parse_snapshot(json.dumps(wrong).encode())
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:
     body = json.dumps(document()).replace('"revision": 7', '"revision": 7, "revision": 8')
     with pytest.raises(SnapshotRefused, match="twice"):
-        parse(body.encode())
+        parse_snapshot(body.encode())
 
 
 def test_a_number_that_json_does_not_know_is_refused() -> None:
     with pytest.raises(SnapshotRefused, match="NaN"):
-        parse(json.dumps(document() | {"extra": float("nan")}).encode())
+        parse_snapshot(json.dumps(document() | {"extra": float("nan")}).encode())
 
 
 @pytest.mark.parametrize(
@@ -139,15 +139,15 @@ def test_a_number_that_json_does_not_know_is_refused() -> None:
     ],
 )
 def test_content_is_what_decides_which_model_runs(change: dict[str, Any], is_same: bool) -> None:
-    _, first = parse(json.dumps(document()).encode())
-    _, second = parse(json.dumps(document() | change).encode())
+    _, first = parse_snapshot(json.dumps(document()).encode())
+    _, second = parse_snapshot(json.dumps(document() | change).encode())
     assert (first.content == second.content) is is_same
 
 
 def test_content_knows_every_file_and_not_its_address() -> None:
-    _, first = parse(json.dumps(document()).encode())
+    _, first = parse_snapshot(json.dumps(document()).encode())
     other = document()
     other["models"]["BTC"]["files"]["model.onnx"]["url"] = "https://elsewhere.example/x"
-    assert parse(json.dumps(other).encode())[1].content == first.content
+    assert parse_snapshot(json.dumps(other).encode())[1].content == first.content
     other["models"]["BTC"]["files"]["model.onnx"]["sha256"] = "cd" * 32
-    assert parse(json.dumps(other).encode())[1].content != first.content
+    assert parse_snapshot(json.dumps(other).encode())[1].content != first.content

@@ -12,207 +12,216 @@ import pytest
 from runtime import Active, AsyncClient, Misconfigured
 from runtime.protocol.envelope import PublicKeys
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, wait_until, watching
-from tests.runtime.gate import (
+from tests.runtime.stub_service import (
     HALF,
     HEARTBEAT_PATH,
     SIGNED_PATH,
     STREAM_PATH,
     TOKEN,
     WINDOWS_PATH,
-    Gate,
     Release,
+    StubService,
 )
 
 pytestmark = pytest.mark.slow
 
 
 def test_what_is_announced_is_at_hand_when_the_pointer_moves(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot(spread_s=0)
     with watching(client):
         wait_until(lambda: client.active.release == old.number, "the first release is in use")
-        gate.announce(new)
+        service.announce(new)
         wait_until(
-            lambda: gate.heartbeats and gate.heartbeats[-1]["ready_for"] == new.number, "ready is told"
+            lambda: service.heartbeats and service.heartbeats[-1]["prefetched_next"] == new.number,
+            "ready is told",
         )
         assert release_of(client) == old, "what is only announced decides nothing"
-        downloads = len(gate.downloads())
-        gate.files.clear()
-        gate.point_at(new)
+        downloads = len(service.downloads())
+        service.files.clear()
+        service.point_at(new)
         wait_until(lambda: client.active.release == new.number, "the flip")
-        assert len(gate.downloads()) == downloads
+        assert len(service.downloads()) == downloads
         assert release_of(client) == new
 
 
 def test_a_flip_asks_neither_network_nor_disk(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
     """With the folder's lock held by somebody else and the service's files gone, the move is followed all the same."""
-    gate.point_at(old)
-    gate.announce(new)
+    service.point_at(old)
+    service.announce(new)
     client, other = bot(timeout_s=0.2), bot()
     client.refresh()
-    gate.point_at(new)
-    gate.files.clear()
-    with other._follower._cache.exclusive(1):
+    service.point_at(new)
+    service.files.clear()
+    with other._updater._cache.lock(1):
         active = client.refresh()
         assert release_of(client) == new
-        assert "not kept for a restart" in str(active.problem)
+        assert "not saved for a restart" in str(active.problem)
     assert client.refresh().problem is None
-    gate.stop()
+    service.stop()
     assert release_of(bot()) == new
 
 
 def test_a_rollback_does_not_wait_for_a_slow_download(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
 ) -> None:
     client = bot()
     for release in (old, new):
-        gate.point_at(release)
+        service.point_at(release)
         client.refresh()
-    gate.files[newer.sha256("BTC", "model.onnx")] = HALF
-    gate.announce(newer)
+    service.files[newer.sha256("BTC", "model.onnx")] = HALF
+    service.announce(newer)
     with watching(client):
-        wait_until(lambda: newer.sha256("BTC", "model.onnx") in gate.downloads(), "the download has begun")
-        gate.point_at(old)
+        wait_until(lambda: newer.sha256("BTC", "model.onnx") in service.downloads(), "the download has begun")
+        service.point_at(old)
         wait_until(lambda: client.active.revision == 3, "the rollback", seconds=5)
         assert release_of(client) == old
-        gate.let_go.set()
+        service.released.set()
 
 
 def test_a_set_that_left_a_shared_folder_is_written_again_before_it_is_noted(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
-    gate.announce(new)
+    service.point_at(old)
+    service.announce(new)
     client = bot()
     client.refresh()
-    for model in gate.document()["next"]["models"].values():
+    for model in service.document()["next"]["models"].values():
         bundle = cache_dir / "bundles" / model["bundle"].removeprefix("sha256:")
         for file in bundle.iterdir():
             file.unlink()
         bundle.rmdir()
-    gate.point_at(new)
+    service.point_at(new)
     assert client.refresh().problem is None
-    gate.stop()
+    service.stop()
     assert release_of(bot()) == new
 
 
 def test_a_pin_reaches_a_fresh_bot_without_a_download(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
 ) -> None:
     """Also one that was started anew, and one from whose folder a later release has taken the last place."""
-    gate.point_at(new)
-    gate.register(old)
+    service.point_at(new)
+    service.register(old)
     client = bot(spread_s=0)
     with watching(client):
         wait_until(
-            lambda: gate.heartbeats and gate.heartbeats[-1]["holds_fallback"] == old.number, "it is told"
+            lambda: service.heartbeats and service.heartbeats[-1]["prefetched_fallback"] == old.number,
+            "it is told",
         )
         assert release_of(client) == new, "what is only announced decides nothing"
         for release in (newer, new, newer):
-            gate.point_at(release)
-            wait_until(lambda: client.active.revision == gate.revision, "the move is followed")
-    gate.files.clear()
+            service.point_at(release)
+            wait_until(lambda: client.active.revision == service.revision, "the move is followed")
+    service.files.clear()
     restarted = bot()
-    gate.point_at(old)
-    downloads = len(gate.downloads())
+    service.point_at(old)
+    downloads = len(service.downloads())
     for pinned in (client, restarted):
         assert pinned.refresh().problem is None
         assert release_of(pinned) == old
-        assert pinned._follower.holds_fallback == old.number
-    assert len(gate.downloads()) == downloads
+        assert pinned._updater.prefetched_fallback == old.number
+    assert len(service.downloads()) == downloads
 
 
 def test_a_fallback_that_cannot_be_fetched_is_told_and_the_candidate_is_fetched_all_the_same(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release
 ) -> None:
-    gate.point_at(new)
-    gate.register(old)
-    gate.announce(newer)
-    del gate.files[old.sha256("ETH", "model.onnx")]
+    service.point_at(new)
+    service.register(old)
+    service.announce(newer)
+    del service.files[old.sha256("ETH", "model.onnx")]
     client = bot()
     assert client.refresh().problem is None
-    said = client._follower.report("desk-1")
-    assert (said["ready_for"], said["holds_fallback"]) == (newer.number, None)
-    assert "release 1 cannot be fetched ahead" in said["last_error"]
+    said = client._updater.build_heartbeat("desk-1")
+    assert (said["prefetched_next"], said["prefetched_fallback"]) == (newer.number, None)
+    assert "release 1 cannot be prefetched" in said["last_error"]
 
 
 def test_disk_and_memory_hold_what_is_in_use_before_it_and_announced(
-    gate: Gate, bot: MakeBot, releases: list[Release], cache_dir: Path
+    service: StubService, bot: MakeBot, releases: list[Release], cache_dir: Path
 ) -> None:
     client = bot()
     for turn in range(5):
-        gate.point_at(releases[turn % 3])
-        gate.announce(releases[(turn + 1) % 3])
+        service.point_at(releases[turn % 3])
+        service.announce(releases[(turn + 1) % 3])
         client.refresh()
-        assert client._follower.ready_for == releases[(turn + 1) % 3].number
+        assert client._updater.prefetched_next == releases[(turn + 1) % 3].number
     assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
-    assert len(client._follower._sets) == 3
-    gate.announce(None)
-    gate.point_at(releases[0])
+    assert len(client._updater._loaded) == 3
+    service.announce(None)
+    service.point_at(releases[0])
     client.refresh()
-    assert client._follower.ready_for is None
+    assert client._updater.prefetched_next is None
     assert len(list((cache_dir / "bundles").iterdir())) == 2 * len(COINS)
-    gate.register(releases[2])
+    service.register(releases[2])
     client.refresh()
-    assert client._follower.holds_fallback == releases[2].number
+    assert client._updater.prefetched_fallback == releases[2].number
     assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
 
 
 def test_an_announced_release_that_cannot_be_fetched_is_told_and_disturbs_nobody(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
-    gate.announce(new)
-    gate.files[new.sha256("ETH", "model.onnx")] = b"not a model"
+    service.point_at(old)
+    service.announce(new)
+    service.files[new.sha256("ETH", "model.onnx")] = b"not a model"
     client = bot(spread_s=0)
     with watching(client) as told:
-        wait_until(lambda: any(beat["last_error"] for beat in gate.heartbeats), "the service hears why")
-        assert "release 2 cannot be fetched ahead: ETH: model.onnx" in gate.heartbeats[-1]["last_error"]
-        assert gate.heartbeats[-1]["ready_for"] is None
+        wait_until(lambda: any(beat["last_error"] for beat in service.heartbeats), "the service hears why")
+        assert "release 2 cannot be prefetched: ETH: model.onnx" in service.heartbeats[-1]["last_error"]
+        assert service.heartbeats[-1]["prefetched_next"] is None
         assert release_of(client) == old
     assert [active.problem for active in told] == [None]
 
 
 def test_a_move_is_acknowledged_with_every_coins_bundle(
-    gate: Gate, bot: MakeBot, old: Release, new: Release
+    service: StubService, bot: MakeBot, old: Release, new: Release
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     with watching(bot(spread_s=0, instance="desk-1")):
         wait_until(
-            lambda: gate.heartbeats and gate.heartbeats[-1]["revision"] == 1, "revision 1 is acknowledged"
+            lambda: service.heartbeats and service.heartbeats[-1]["revision"] == 1,
+            "revision 1 is acknowledged",
         )
-        gate.point_at(new)
-        wait_until(lambda: gate.heartbeats[-1]["revision"] == 2, "revision 2 is acknowledged", seconds=5)
-        beat = gate.heartbeats[-1]
-        assert beat["bundles"] == {coin: model["bundle"] for coin, model in gate.document()["models"].items()}
-        assert (beat["instance"], beat["service"], beat["release"]) == ("desk-1", gate.service, new.number)
+        service.point_at(new)
+        wait_until(lambda: service.heartbeats[-1]["revision"] == 2, "revision 2 is acknowledged", seconds=5)
+        beat = service.heartbeats[-1]
+        assert beat["bundles"] == {
+            coin: model["bundle"] for coin, model in service.document()["models"].items()
+        }
+        assert (beat["instance"], beat["service"], beat["release"]) == (
+            "desk-1",
+            service.service_name,
+            new.number,
+        )
         assert (beat["last_error"], beat["stale_since"]) == (None, None)
-        gate.point_at(None)
-        wait_until(lambda: gate.heartbeats[-1]["revision"] == 3, "offline is acknowledged")
-        assert (gate.heartbeats[-1]["bundles"], gate.heartbeats[-1]["line"]) == ({}, None)
+        service.point_at(None)
+        wait_until(lambda: service.heartbeats[-1]["revision"] == 3, "offline is acknowledged")
+        assert (service.heartbeats[-1]["bundles"], service.heartbeats[-1]["line"]) == ({}, None)
 
 
-def test_heartbeats_go_on_where_nothing_moves(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_heartbeats_go_on_where_nothing_moves(service: StubService, bot: MakeBot, old: Release) -> None:
+    service.point_at(old)
     with watching(bot(spread_s=0)):
-        wait_until(lambda: len(gate.heartbeats) >= 3, "a third heartbeat")
+        wait_until(lambda: len(service.heartbeats) >= 3, "a third heartbeat")
 
 
 def test_what_was_predicted_is_told_in_windows(
-    gate: Gate, bot: MakeBot, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot(spread_s=0)
     with watching(client):
-        wait_until(lambda: gate.heartbeats and client.active.has_model, "the bot is known")
+        wait_until(lambda: service.heartbeats and client.active.has_model, "the bot is known")
         for _ in range(100):
             client.predict("BTC", candles)
-        wait_until(lambda: gate.windows, "a window is told")
-    (window,) = gate.windows
+        wait_until(lambda: service.windows, "a window is told")
+    (window,) = service.windows
     assert (window["coin"], window["revision"], window["predictions"]) == ("BTC", 1, 100)
 
 
@@ -222,58 +231,64 @@ def test_what_was_predicted_is_told_in_windows(
     ids=str,
 )
 def test_a_service_that_takes_no_reports_keeps_nobody_from_following(
-    gate: Gate,
+    service: StubService,
     bot: MakeBot,
     old: Release,
     new: Release,
     candles: pl.DataFrame,
     answer: tuple[int, dict[str, str], bytes],
 ) -> None:
-    gate.answers |= {HEARTBEAT_PATH: answer, WINDOWS_PATH: answer}
-    gate.point_at(old)
+    service.answers |= {HEARTBEAT_PATH: answer, WINDOWS_PATH: answer}
+    service.point_at(old)
     client = bot(spread_s=0)
     with watching(client) as told:
-        wait_until(lambda: HEARTBEAT_PATH in {asked.path for asked in gate.asked}, "it was tried")
-        gate.point_at(new)
+        wait_until(lambda: HEARTBEAT_PATH in {request.path for request in service.requests}, "it was tried")
+        service.point_at(new)
         wait_until(lambda: told and told[-1].release == new.number, "the move")
     assert client.predict("BTC", candles).reason == ""
     assert {active.problem for active in told} == {None}
 
 
 def test_while_it_cannot_stream_it_asks_and_then_streams_again(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, newer: Release
+    service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release
 ) -> None:
-    gate.streams = False
-    gate.point_at(old)
+    service.streams = False
+    service.point_at(old)
     client = bot()
     with watching(client):
         wait_until(lambda: client.active.release == old.number, "heard by asking")
-        gate.point_at(new)
+        service.point_at(new)
         wait_until(lambda: client.active.release == new.number, "heard by asking again")
-        gate.streams = True
-        asked = len(gate.asked)
-        wait_until(lambda: STREAM_PATH in {one.path for one in gate.asked[asked:]}, "it streams again")
-        wait_until(lambda: gate.heartbeats, "and is quiet")
-        gate.point_at(newer)
+        service.streams = True
+        before = len(service.requests)
+        wait_until(
+            lambda: STREAM_PATH in {request.path for request in service.requests[before:]}, "it streams again"
+        )
+        wait_until(lambda: service.heartbeats, "and is quiet")
+        service.point_at(newer)
         wait_until(lambda: client.active.release == newer.number, "heard on the stream")
 
 
-def test_a_stream_that_breaks_is_taken_up_again(gate: Gate, bot: MakeBot, old: Release, new: Release) -> None:
-    gate.point_at(old)
+def test_a_stream_that_breaks_is_taken_up_again(
+    service: StubService, bot: MakeBot, old: Release, new: Release
+) -> None:
+    service.point_at(old)
     client = bot()
     with watching(client) as told:
         wait_until(lambda: client.active.release == old.number, "heard")
-        gate.is_away = True
+        service.is_away = True
         wait_until(lambda: client.active.problem, "the absence is told")
-        gate.point_at(new)
-        gate.is_away = False
+        service.point_at(new)
+        service.is_away = False
         wait_until(lambda: client.active.release == new.number, "heard again")
         assert client.active.stale_since is None
     assert "cannot be reached" in str(told[1].problem)
 
 
-def test_what_the_bots_own_function_raises_ends_the_watch(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_what_the_bots_own_function_raises_ends_the_watch(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
 
     def fail(active: Active) -> None:
         raise ZeroDivisionError
@@ -283,9 +298,9 @@ def test_what_the_bots_own_function_raises_ends_the_watch(gate: Gate, bot: MakeB
 
 
 def test_closing_ends_the_watch_and_decisions_go_on(
-    gate: Gate, bot: MakeBot, old: Release, release_of: ReleaseOf
+    service: StubService, bot: MakeBot, old: Release, release_of: ReleaseOf
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     client = bot()
     thread = threading.Thread(target=client.watch, args=(lambda active: None,))
     thread.start()
@@ -308,79 +323,81 @@ def test_a_bots_own_name_stays_over_a_restart(bot: MakeBot, tmp_path: Path) -> N
 
 
 async def test_asyncio_hears_decides_and_flips_as_threads_do(
-    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
+    service: StubService, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     told: asyncio.Queue[Active] = asyncio.Queue()
-    async with AsyncClient(gate.url, TOKEN, gate.public_key, cache_dir, spread_s=0) as client:
+    async with AsyncClient(service.url, TOKEN, service.public_key, cache_dir, spread_s=0) as client:
         following = asyncio.create_task(client.watch(told.put_nowait))
         assert (await asyncio.wait_for(told.get(), 20)).release == old.number
-        gate.point_at(new)
+        service.point_at(new)
         assert (await asyncio.wait_for(told.get(), 20)).release == new.number
         assert (await client.predict("BTC", candles)).release == new.number
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        gate.point_at(old)
+        service.point_at(old)
         assert (await client.refresh()).release == old.number
-    assert SIGNED_PATH in {asked.path for asked in gate.asked}
+    assert SIGNED_PATH in {request.path for request in service.requests}
 
 
 def test_a_decision_waits_for_no_download(
-    gate: Gate, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, old: Release, new: Release, candles: pl.DataFrame
 ) -> None:
     """The service hangs in the middle of a file; meanwhile the bot decides again and again, from what it has."""
-    gate.point_at(old)
+    service.point_at(old)
     client = bot(timeout_s=60)
-    gate.files[new.sha256("BTC", "model.onnx")] = HALF
+    service.files[new.sha256("BTC", "model.onnx")] = HALF
     with watching(client):
         wait_until(lambda: client.active.has_model, "the first release is in use")
-        gate.point_at(new)
-        wait_until(lambda: new.sha256("BTC", "model.onnx") in gate.downloads(), "the download has begun")
+        service.point_at(new)
+        wait_until(lambda: new.sha256("BTC", "model.onnx") in service.downloads(), "the download has begun")
         began = time.monotonic()
         assert {client.predict("BTC", candles).release for _ in range(20)} == {old.number}
-        assert client._follower.is_waiting and time.monotonic() - began < 30
-        gate.let_go.set()
+        assert client._updater.is_waiting and time.monotonic() - began < 30
+        service.released.set()
 
 
 async def test_asyncio_a_hanging_service_holds_up_neither_loop_nor_decision(
-    gate: Gate, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
+    service: StubService, cache_dir: Path, old: Release, new: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     now = asyncio.get_running_loop().time
-    async with AsyncClient(gate.url, TOKEN, gate.public_key, cache_dir, timeout_s=60) as client:
+    async with AsyncClient(service.url, TOKEN, service.public_key, cache_dir, timeout_s=60) as client:
         assert (await client.refresh()).release == old.number
-        gate.files[new.sha256("BTC", "model.onnx")] = HALF
-        gate.point_at(new)
+        service.files[new.sha256("BTC", "model.onnx")] = HALF
+        service.point_at(new)
         asking = asyncio.create_task(client.refresh())
-        while new.sha256("BTC", "model.onnx") not in gate.downloads():
+        while new.sha256("BTC", "model.onnx") not in service.downloads():
             await asyncio.sleep(0.005)
         began = now()
         assert {(await client.predict("BTC", candles)).release for _ in range(20)} == {old.number}
         assert not asking.done() and now() - began < 30
-        gate.let_go.set()
+        service.released.set()
         assert "cannot be reached" in str((await asking).problem)
 
 
 async def test_asyncio_starts_offline_and_without_anything_is_neutral(
-    gate: Gate, bot: MakeBot, cache_dir: Path, tmp_path: Path, old: Release, candles: pl.DataFrame
+    service: StubService, bot: MakeBot, cache_dir: Path, tmp_path: Path, old: Release, candles: pl.DataFrame
 ) -> None:
-    gate.point_at(old)
+    service.point_at(old)
     bot().refresh()
-    gate.stop()
+    service.stop()
     for folder, release, says in (
         (cache_dir, old.number, "stale since "),
         (tmp_path / "empty", None, "no model: "),
     ):
-        async with AsyncClient(gate.url, TOKEN, gate.public_key, folder) as client:
+        async with AsyncClient(service.url, TOKEN, service.public_key, folder) as client:
             assert (await client.predict("BTC", candles)).release == release
             assert "cannot be reached" in str((await client.refresh()).problem)
             decision = await client.predict("BTC", candles)
             assert (decision.release, decision.reason.startswith(says)) == (release, True)
 
 
-def test_closing_while_it_asks_is_told_and_not_raised(gate: Gate, bot: MakeBot, old: Release) -> None:
-    gate.point_at(old)
+def test_closing_while_it_asks_is_told_and_not_raised(
+    service: StubService, bot: MakeBot, old: Release
+) -> None:
+    service.point_at(old)
     client = bot()
     is_asked, may_answer = threading.Event(), threading.Event()
 
@@ -388,7 +405,7 @@ def test_closing_while_it_asks_is_told_and_not_raised(gate: Gate, bot: MakeBot, 
         is_asked.set()
         may_answer.wait(20)
 
-    gate.before_snapshot = hold
+    service.before_snapshot = hold
     found: list[Active] = []
     asking = threading.Thread(target=lambda: found.append(client.refresh()))
     asking.start()
@@ -400,13 +417,13 @@ def test_closing_while_it_asks_is_told_and_not_raised(gate: Gate, bot: MakeBot, 
 
 
 async def test_bots_of_one_process_share_what_they_loaded_and_verified(
-    gate: Gate, cache_dir: Path, old: Release
+    service: StubService, cache_dir: Path, old: Release
 ) -> None:
-    gate.point_at(old)
-    keys = PublicKeys(gate.public_key)
-    bots = [AsyncClient(gate.url, TOKEN, keys, cache_dir) for _ in range(10)]
+    service.point_at(old)
+    keys = PublicKeys(service.public_key)
+    bots = [AsyncClient(service.url, TOKEN, keys, cache_dir) for _ in range(10)]
     assert {(await one.refresh()).release for one in bots} == {old.number}
-    assert len({id(one._follower._state.predictors["BTC"]) for one in bots}) == 1
-    assert len(gate.downloads()) == 4 * len(COINS)
+    assert len({id(one._updater._state.predictors["BTC"]) for one in bots}) == 1
+    assert len(service.downloads()) == 4 * len(COINS)
     for one in bots:
         await one.close()

@@ -1,4 +1,4 @@
-"""A gate service on loopback for the client's tests: real HTTP, real bundles, and every way to misbehave."""
+"""A stub of the service on loopback for the client's tests: real HTTP, real bundles, and every kind of fault."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 WINDOWS_PATH = "/api/v1/bots/windows/"
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
 VALID_FOR = timedelta(minutes=3)
-HALF = "half, then nothing more"
+HALF = "half of the file, then silence"
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Release:
 
 
 @dataclass
-class Asked:
-    """One request as it came in."""
+class ReceivedRequest:
+    """One request as received."""
 
     path: str
     headers: dict[str, str]
 
 
 @dataclass
-class Gate:
-    """The service. Tests move its pointer, change its document, replace its files, or take it away."""
+class StubService:
+    """The service. Tests move its pointer, edit its document, replace its files, or stop it."""
 
-    service: str = "gate-under-test"
+    service_name: str = "service-under-test"
     signers: list[CryptoSigner] = field(default_factory=lambda: [CryptoSigner.generate_ed25519()])
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     tamper: Callable[[dict[str, Any]], None] = lambda envelope: None
@@ -62,7 +62,7 @@ class Gate:
     edit: Callable[[dict[str, Any]], None] = lambda document: None
     files: dict[str, bytes | str] = field(default_factory=dict)
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     before_snapshot: Callable[[], None] = lambda: None
     is_away: bool = False
     streams: bool = True
@@ -72,10 +72,10 @@ class Gate:
     windows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        handler = type("Handler", (_Handler,), {"gate": self})
+        handler = type("Handler", (_Handler,), {"stub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        self.let_go = threading.Event()
+        self.released = threading.Event()
         self._moving = threading.RLock()  # no answer is made of two releases
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -90,7 +90,7 @@ class Gate:
 
     def point_at(self, release: Release | None, *, revision: int | None = None) -> None:
         """Move the pointer; None is offline. The revision is the next one unless given."""
-        self._offer(release)
+        self._add_files(release)
         with self._moving:
             self.revision = self.revision + 1 if revision is None else revision
             self.release = release
@@ -98,16 +98,16 @@ class Gate:
                 self.announced = None
 
     def announce(self, release: Release | None) -> None:
-        """Say what awaits approval."""
-        self._offer(release)
+        """Announce what awaits approval."""
+        self._add_files(release)
         self.announced = release
 
     def register(self, release: Release | None) -> None:
-        """Say what a pin would lead to."""
-        self._offer(release)
+        """Announce what a pin leads to."""
+        self._add_files(release)
         self.fallback = release
 
-    def _offer(self, release: Release | None) -> None:
+    def _add_files(self, release: Release | None) -> None:
         for folder in release.folders.values() if release else ():
             for path in folder.iterdir():
                 content = path.read_bytes()
@@ -115,14 +115,16 @@ class Gate:
 
     def document(self) -> dict[str, Any]:
         with self._moving:
-            return self._document()
+            return self._build_document()
 
-    def _document(self) -> dict[str, Any]:
+    def _build_document(self) -> dict[str, Any]:
         models = (
-            {coin: _model(folder) for coin, folder in self.release.folders.items()} if self.release else {}
+            {coin: _describe_model(folder) for coin, folder in self.release.folders.items()}
+            if self.release
+            else {}
         )
         document = {
-            "service": self.service,
+            "service": self.service_name,
             "revision": self.revision,
             "line": self.release.line if self.release else None,
             "release": self.release.number if self.release else None,
@@ -136,8 +138,8 @@ class Gate:
             "expires_at": (self.issued_at + VALID_FOR).isoformat(),
             "audit_head": {"seq": self.revision, "hash": "00"},
             "coins": list(models),
-            "next": _announced(self.announced) if self.announced else None,
-            "fallback": _announced(self.fallback) if self.fallback else None,
+            "next": _describe_release(self.announced) if self.announced else None,
+            "fallback": _describe_release(self.fallback) if self.fallback else None,
         }
         self.edit(document)
         return document
@@ -153,23 +155,23 @@ class Gate:
 
     def downloads(self) -> list[str]:
         """The digests asked for so far, in order."""
-        return [asked.path.rpartition("/")[2] for asked in self.asked if "/artifacts/" in asked.path]
+        return [request.path.rpartition("/")[2] for request in self.requests if "/artifacts/" in request.path]
 
     def stop(self) -> None:
         """Nothing listens at the address any more."""
-        self.let_go.set()
+        self.released.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
 
 
-def _announced(release: Release) -> dict[str, Any]:
-    models = {coin: _model(folder) for coin, folder in release.folders.items()}
+def _describe_release(release: Release) -> dict[str, Any]:
+    models = {coin: _describe_model(folder) for coin, folder in release.folders.items()}
     return {"release": release.number, "line": release.line, "simulated": True, "models": models}
 
 
-def _model(folder: Path) -> dict[str, Any]:
+def _describe_model(folder: Path) -> dict[str, Any]:
     read = bundle_format.read(folder)
     files = {}
     for path in sorted(folder.iterdir()):
@@ -189,101 +191,101 @@ def _model(folder: Path) -> dict[str, Any]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    gate: Gate
+    stub: StubService
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # or each answer waits 40 ms for the client's delayed acknowledgement
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests read `gate.asked` instead."""
+        """Tests read `stub.requests` instead."""
 
     def do_GET(self) -> None:
-        gate = self.gate
-        gate.asked.append(Asked(self.path, dict(self.headers)))
-        if gate.is_away:
+        stub = self.stub
+        stub.requests.append(ReceivedRequest(self.path, dict(self.headers)))
+        if stub.is_away:
             self.close_connection = True
             return
-        if self.path in gate.answers:
-            self._answer(*gate.answers[self.path])
+        if self.path in stub.answers:
+            self._send(*stub.answers[self.path])
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
+            self._send_problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
         elif self.path == SIGNED_PATH:
-            self._snapshot()
-        elif self.path == STREAM_PATH and gate.streams:
+            self._send_snapshot()
+        elif self.path == STREAM_PATH and stub.streams:
             self._stream()
-        elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in gate.files:
-            self._file(gate.files[sha256])
+        elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in stub.files:
+            self._send_file(stub.files[sha256])
         else:
-            self._problem(404, "there is no such page")
+            self._send_problem(404, "there is no such page")
 
     def do_POST(self) -> None:
-        gate = self.gate
+        stub = self.stub
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        gate.asked.append(Asked(self.path, dict(self.headers)))
-        if gate.is_away:
+        stub.requests.append(ReceivedRequest(self.path, dict(self.headers)))
+        if stub.is_away:
             self.close_connection = True
-        elif self.path in gate.answers:
-            self._answer(*gate.answers[self.path])
+        elif self.path in stub.answers:
+            self._send(*stub.answers[self.path])
         elif self.path == HEARTBEAT_PATH:
-            gate.heartbeats.append(json.loads(body))
-            self._say({"heartbeat_seconds": 1, "revision": gate.revision, "next": None}, 200)
+            stub.heartbeats.append(json.loads(body))
+            self._send_json({"heartbeat_seconds": 1, "revision": stub.revision, "next": None}, 200)
         elif self.path == WINDOWS_PATH:
-            gate.windows.append(json.loads(body))
-            self._say({"accepted": True}, 201)
+            stub.windows.append(json.loads(body))
+            self._send_json({"accepted": True}, 201)
         else:
-            self._problem(404, "there is no such page")
+            self._send_problem(404, "there is no such page")
 
-    def _say(self, document: dict[str, Any], status: int) -> None:
-        self._answer(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
+    def _send_json(self, document: dict[str, Any], status: int) -> None:
+        self._send(status, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
     def _stream(self) -> None:
-        """Each new state as an event, until the gate goes away or stops."""
-        gate, sent = self.gate, None
+        """Each new state as an event, until the service goes away or stops."""
+        stub, sent = self.stub, None
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(b"retry: 2000\n\n")
         self.close_connection = True
-        while not (gate.is_away or gate.let_go.wait(0.005)):
-            said = gate.revision, gate.release, gate.announced, gate.fallback, gate.issued_at
-            if gate.revision and said != sent:
-                sent = said
+        while not (stub.is_away or stub.released.wait(0.005)):
+            state = stub.revision, stub.release, stub.announced, stub.fallback, stub.issued_at
+            if stub.revision and state != sent:
+                sent = state
                 with suppress(OSError):
                     self.wfile.write(
-                        b"id: %d\nevent: snapshot\ndata: %b\n\n" % (gate.revision, gate.envelope())
+                        b"id: %d\nevent: snapshot\ndata: %b\n\n" % (stub.revision, stub.envelope())
                     )
 
-    def _snapshot(self) -> None:
-        self.gate.before_snapshot()
-        if self.gate.revision == 0:
-            self._problem(503, "no pointer yet")
+    def _send_snapshot(self) -> None:
+        self.stub.before_snapshot()
+        if self.stub.revision == 0:
+            self._send_problem(503, "no pointer yet")
             return
-        body = self.gate.envelope()
+        body = self.stub.envelope()
         etag = f'"{hashlib.sha256(body).hexdigest()}"'
         if self.headers.get("If-None-Match") == etag:
-            self._answer(304, {"ETag": etag}, b"")
+            self._send(304, {"ETag": etag}, b"")
         else:
-            self._answer(200, {"ETag": etag, "Content-Type": "application/json"}, body)
+            self._send(200, {"ETag": etag, "Content-Type": "application/json"}, body)
 
-    def _file(self, content: bytes | str) -> None:
+    def _send_file(self, content: bytes | str) -> None:
         if isinstance(content, bytes):
-            self._answer(200, {"Content-Type": "application/octet-stream"}, content)
+            self._send(200, {"Content-Type": "application/octet-stream"}, content)
             return
-        # Half of the file and then silence, until the test lets go.
+        # Half of the file and then silence, until the test releases it.
         whole = bytes(100_000)
         self.send_response(200)
         self.send_header("Content-Length", str(len(whole)))
         self.end_headers()
         self.wfile.write(whole[:50_000])
         self.wfile.flush()
-        self.gate.let_go.wait(30)
+        self.stub.released.wait(30)
         self.close_connection = True
 
-    def _problem(self, status: int, detail: str) -> None:
+    def _send_problem(self, status: int, detail: str) -> None:
         body = json.dumps({"title": "problem", "status": status, "detail": detail}).encode()
-        self._answer(status, {"Content-Type": "application/problem+json"}, body)
+        self._send(status, {"Content-Type": "application/problem+json"}, body)
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -1,0 +1,80 @@
+"""One decision for one coin, from candles and one state: no network, no disk, no long-held lock."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import polars as pl
+
+from mlcore.data.candles import validate_candles
+from mlcore.errors import BundleRefused, NotFinite
+from runtime.decision import NEUTRAL, Decision
+from runtime.errors import ClientError
+from runtime.live_windows import LiveWindows
+from runtime.protocol.snapshot import Snapshot
+from runtime.state import State
+
+
+def decide(
+    coin: str,
+    candles: pl.DataFrame,
+    state: State,
+    *,
+    stale_since: datetime | None,
+    windows: LiveWindows,
+    now: datetime,
+) -> Decision:
+    """Decide for one coin, and count the prediction in `windows`. Raises what `mlcore` raises for bad candles."""
+    snapshot, predictor = state.snapshot, state.predictors.get(coin)
+    neutral = Decision(
+        coin=coin,
+        direction=NEUTRAL,
+        probabilities=MappingProxyType({}),
+        line=None,
+        release=None,
+        revision=snapshot.revision if snapshot else None,
+        stale_since=stale_since,
+        reason=_explain_neutral(snapshot, stale_since, state.current_problem),
+    )
+    if predictor is None or snapshot is None:
+        return neutral
+    window = validate_candles(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
+    try:
+        prediction = predictor.predict(window)
+    except BundleRefused as error:
+        if isinstance(error, NotFinite):
+            windows.add_non_finite(snapshot.revision, coin, now)
+        return replace(neutral, reason=f"no model: {error}")
+    windows.add(snapshot.revision, coin, prediction, now)
+    return Decision(
+        coin=coin,
+        direction=prediction.direction,
+        probabilities=MappingProxyType(prediction.probabilities),
+        line=snapshot.line,
+        release=snapshot.release,
+        revision=snapshot.revision,
+        stale_since=stale_since,
+        reason=_explain_stale(stale_since, state.current_problem),
+        at=prediction.at,
+        is_simulated=snapshot.is_simulated,
+        bundle=predictor.digest,
+    )
+
+
+def _explain_stale(stale_since: datetime | None, problem: ClientError | None) -> str:
+    """What is wrong, on one line; empty if nothing is."""
+    if stale_since is None:
+        return str(problem or "")
+    cause = problem or "the service was not asked since"
+    return f"stale since {stale_since.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z: {cause}"
+
+
+def _explain_neutral(
+    snapshot: Snapshot | None, stale_since: datetime | None, problem: ClientError | None
+) -> str:
+    """Why there is no model, on one line: there never was one, or the pointer is offline."""
+    if snapshot is None:
+        return f"no model: {problem or 'nothing is saved on disk and the service was not asked yet'}"
+    offline = f"no model: the pointer is offline ({snapshot.reason})"
+    stale = _explain_stale(stale_since, problem)
+    return f"{offline}; {stale}" if stale else offline

@@ -1,0 +1,397 @@
+"""Decides which models a bot uses: which snapshots may be followed, what is in use, what is left to download and to save.
+
+Streamed and polled snapshots, of the threaded and the asyncio client, all end in `Updater.apply`. It takes a fraction of a
+millisecond and never blocks on I/O: a set that is loaded replaces the one in use by a single assignment. `run_pending_work`
+does everything slow, in another thread.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from runtime.bundles import BundleLoader, Download, Predictors
+from runtime.decide import decide
+from runtime.decision import Active, Decision
+from runtime.errors import (
+    CacheFailed,
+    ClientError,
+    DownloadAborted,
+    Refused,
+    RevisionRefused,
+    SnapshotExpired,
+    SnapshotRefused,
+    UnknownCoin,
+)
+from runtime.live_windows import LiveWindows
+from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
+from runtime.protocol.service import Answer
+from runtime.protocol.snapshot import AnnouncedRelease, ModelSet
+from runtime.state import NO_PREDICTORS, State
+from runtime.storage.cache import Cache
+from runtime.storage.saved_state import ReceivedSnapshot
+from runtime.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+SAVE_INTERVAL = timedelta(seconds=60)
+"""How often the confirmation of an unchanged pointer is saved. After a restart it may look that much older than it is."""
+MAX_ERROR_CHARACTERS = 1000
+
+verify_cached = lru_cache(maxsize=4)(verify_envelope)
+"""Clients of one process that share one PublicKeys verify the same bytes once."""
+
+
+class Updater:
+    """The models of one bot, kept up to date with one service, over one cache folder. Safe to use from several threads.
+
+    `download` downloads one file. `coins` are those the bot trades. Without confirmation for `fresh_for` the state is stale.
+    `timeout_s` bounds each wait for the folder's lock.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        keys: PublicKeys,
+        download: Download,
+        *,
+        coins: Collection[str] | None,
+        timeout_s: float,
+        fresh_for: timedelta,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cache, self._keys = cache, keys
+        self._coins = frozenset(coins or ())
+        self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
+        self._loader = BundleLoader(cache, download, timeout_s=timeout_s)
+        self._windows = LiveWindows()
+        self._state_lock = threading.Lock()  # held for a moment, to replace the state
+        self._work_lock = threading.Lock()  # held while downloading, loading or saving
+        self._pending: ReceivedSnapshot | None = None  # accepted, not in use until its set is loaded
+        self._loaded: dict[
+            str, Predictors
+        ] = {}  # by set digest: of the current, previous and announced releases
+        self._previous_set = ""
+        self._is_closing = False
+        self._prefetch_problem = ""
+        self._saved: ReceivedSnapshot | None = None
+        self._logged = ""
+        self._state = self._load_saved_state()
+        self._log_problem()
+
+    @property
+    def active(self) -> Active:
+        """What this bot runs at this moment."""
+        state = self._state
+        return state.to_active(self._stale_since(state))
+
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the snapshot in use, for conditional requests."""
+        received = self._state.received
+        return received.etag if received else None
+
+    @property
+    def prefetched_next(self) -> int | None:
+        """The release that awaits approval, once it is downloaded, verified, loaded and warm."""
+        received = self._state.received
+        return self._number_if_loaded(received.signed.next if received else None)
+
+    @property
+    def prefetched_fallback(self) -> int | None:
+        """The fallback's release, once it is downloaded, verified, loaded and warm."""
+        received = self._state.received
+        return self._number_if_loaded(received.signed.fallback if received else None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the pointer names a set that is not loaded yet."""
+        return self._pending is not None
+
+    @property
+    def has_pending_work(self) -> bool:
+        """Whether `run_pending_work` would find something to do."""
+        return self.is_waiting or self._is_unsaved() or bool(self._list_missing())
+
+    def decide(self, coin: str, candles: pl.DataFrame) -> Decision:
+        """Decide for one coin; as `Client.predict`."""
+        state = self._state  # read once: the set may be replaced while this decision is made
+        known = self._coins or state.predictors.keys()
+        if known and coin not in known:
+            raise UnknownCoin(f"{coin!r} is not one of {', '.join(sorted(known))}")
+        stale_since, now = self._stale_since(state), self._clock()
+        return decide(coin, candles, state, stale_since=stale_since, windows=self._windows, now=now)
+
+    def apply(self, answer: Answer | None, etag: str | None = None) -> None:
+        """Apply the service's answer; None says that the snapshot of `etag` is unchanged. Never blocks on I/O.
+
+        Raises Refused if the answer must not be followed, SnapshotExpired if it is in use but was signed too long ago.
+        """
+        signed = None if answer is None else verify_cached(answer.body, self._keys)
+        with self._state_lock:
+            current = self._state.received
+            if answer is None or signed is None:
+                if current is None or current.etag != etag:
+                    return  # another snapshot was applied while the answer was on its way
+                signed = current.signed
+                self._confirm(current)
+            elif current is not None and signed.snapshot.content == current.snapshot.content:
+                new_etag = answer.etag or (current.etag if answer.body == current.body else None)
+                self._confirm(replace(current, body=answer.body, signed=signed, etag=new_etag))
+            else:
+                confirmed_at = self._compute_confirmed_at(signed)
+                self._accept(ReceivedSnapshot(answer.body, signed, answer.etag, confirmed_at))
+        self._log_problem()
+        self._require_unexpired(signed)
+
+    def record_problem(self, problem: ClientError) -> None:
+        """Remember why the service was not reached, or not followed."""
+        with self._state_lock:
+            self._state = replace(self._state, problem=problem, is_unconfirmed=True)
+        self._log_problem()
+
+    def run_pending_work(self) -> None:
+        """Save the state, load the set that the pointer names, then prefetch announced releases. Blocks on I/O.
+
+        Raises ClientError if the set that the pointer names cannot be loaded. A failed prefetch is only reported in the
+        heartbeat, and tried again by the next call.
+        """
+        with self._work_lock:
+            self._save()
+            if (pending := self._pending) is not None:
+                self._load_pending(pending)
+                self._save()
+            self._prefetch_announced()
+
+    def close(self) -> None:
+        """Abort downloads and close the cache folder; decisions go on from memory."""
+        self._is_closing = True
+        with self._work_lock:
+            self._cache.close()
+
+    def build_heartbeat(self, instance: str) -> dict[str, Any]:
+        """The request body of `POST bots/heartbeat/`: what this bot runs at this moment."""
+        state = self._state
+        snapshot, stale_since = state.snapshot, self._stale_since(state)
+        error = str(state.current_problem or (self._prefetch_problem if self._list_missing() else ""))
+        return {
+            "instance": instance,
+            "client_version": VERSION,
+            "service": snapshot.service if snapshot else None,
+            "revision": snapshot.revision if snapshot else None,
+            "line": snapshot.line if snapshot else None,
+            "release": snapshot.release if snapshot else None,
+            "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
+            "prefetched_next": self.prefetched_next,
+            "prefetched_fallback": self.prefetched_fallback,
+            "last_error": error[:MAX_ERROR_CHARACTERS] or None,
+            "stale_since": stale_since.isoformat() if stale_since else None,
+        }
+
+    def pop_windows(self, instance: str) -> list[dict[str, Any]]:
+        """The live windows to post, each returned once."""
+        return [window.to_document(instance) for window in self._windows.pop_closed(self._clock())]
+
+    def _accept(self, received: ReceivedSnapshot) -> None:
+        self._require_newer(received)
+        self._require_coins(received.snapshot)
+        snapshot = received.snapshot
+        predictors = self._loaded.get(snapshot.set_digest) if snapshot.models else NO_PREDICTORS
+        if predictors is None:
+            self._pending = received
+        else:
+            self._swap(received, predictors)
+
+    def _swap(self, received: ReceivedSnapshot, predictors: Predictors) -> None:
+        previous = self._state.snapshot
+        self._state = State(received, predictors)
+        self._pending = None
+        # A rollback must find the previous set still loaded.
+        self._previous_set = previous.set_digest if previous else ""
+        self._keep_loaded(received.snapshot, predictors)
+
+    def _keep_loaded(self, model_set: ModelSet, predictors: Predictors) -> None:
+        """Keep this set loaded, and of the others only the current, the previous and the announced ones."""
+        wanted = {self._previous_set, *(release.set_digest for release in self._announced)}
+        if self._state.snapshot:
+            wanted.add(self._state.snapshot.set_digest)
+        sets = self._loaded | {model_set.set_digest: predictors}
+        self._loaded = {digest: loaded for digest, loaded in sets.items() if digest in wanted}
+
+    def _confirm(self, received: ReceivedSnapshot) -> None:
+        highest = self._cache.saved_state.get_highest_revision(received.snapshot.service)
+        if highest is not None and highest.revision > received.snapshot.revision:
+            raise RevisionRefused(
+                f"the service confirms revision {received.snapshot.revision}, but revision {highest.revision} was seen"
+                " already"
+            )
+        received = replace(received, confirmed_at=self._compute_confirmed_at(received.signed))
+        self._state = replace(self._state, received=received, is_unconfirmed=False, problem=None)
+        self._pending = None
+
+    def _compute_confirmed_at(self, signed: SignedSnapshot) -> datetime:
+        # A stored answer that something repeats confirms nothing beyond its signed time.
+        return min(self._clock(), signed.expires_at)
+
+    def _require_unexpired(self, signed: SignedSnapshot) -> None:
+        """Raise SnapshotExpired if the snapshot was signed too long ago; it stays in use."""
+        if signed.is_expired(self._clock()):
+            raise SnapshotExpired(
+                f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and valid until"
+                f" {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an old one, or this machine's"
+                " clock is ahead"
+            )
+
+    def _load_pending(self, pending: ReceivedSnapshot) -> None:
+        """Load the set that the pointer names and use it, unless the pointer names another by then."""
+        digest = pending.snapshot.set_digest
+
+        def is_wanted() -> bool:
+            current = self._pending
+            return not self._is_closing and current is not None and current.snapshot.set_digest == digest
+
+        try:
+            predictors = self._loader.load(pending.snapshot, is_wanted)
+        except DownloadAborted:
+            return
+        with self._state_lock:
+            if self._pending is not None and is_wanted():
+                self._swap(self._pending, predictors)
+
+    def _prefetch_announced(self) -> None:
+        """Load what a move may name next, so that the move costs no download."""
+        problems = [str(problem) for release in self._list_missing() if (problem := self._prefetch(release))]
+        message = "; ".join(problems)
+        if message and message != self._prefetch_problem:
+            logger.warning("%s", message)
+        self._prefetch_problem = message
+
+    def _prefetch(self, release: AnnouncedRelease) -> ClientError | None:
+        """Load an announced release while nothing is more urgent; returns the problem if it fails."""
+
+        def is_wanted() -> bool:
+            is_announced = release.set_digest in {announced.set_digest for announced in self._announced}
+            return is_announced and not (self.is_waiting or self._has_unsaved_move() or self._is_closing)
+
+        try:
+            self._require_coins(release)
+            predictors = self._loader.load(release, is_wanted)
+        except DownloadAborted:
+            return None
+        except ClientError as error:
+            return type(error)(f"release {release.release} cannot be prefetched: {error}")
+        with self._state_lock:
+            if is_wanted():
+                self._keep_loaded(release, predictors)
+        return None
+
+    @property
+    def _announced(self) -> tuple[AnnouncedRelease, ...]:
+        received = self._state.received
+        return received.signed.announced if received else ()
+
+    def _list_missing(self) -> list[AnnouncedRelease]:
+        """The announced releases that are not loaded yet, the most urgent first."""
+        return [release for release in self._announced if release.set_digest not in self._loaded]
+
+    def _number_if_loaded(self, announced: AnnouncedRelease | None) -> int | None:
+        return announced.release if announced and announced.set_digest in self._loaded else None
+
+    def _is_unsaved(self) -> bool:
+        current, saved = self._state.received, self._saved
+        if current is None or saved is current:
+            return False
+        if saved is None or self._has_unsaved_move() or _announced_sets(saved) != _announced_sets(current):
+            return True
+        return current.confirmed_at - saved.confirmed_at > SAVE_INTERVAL
+
+    def _has_unsaved_move(self) -> bool:
+        """Whether a restart would begin with another revision: more urgent than any prefetch."""
+        current, saved = self._state.received, self._saved
+        return current is not None and (saved is None or _identify(saved) != _identify(current))
+
+    def _save(self) -> None:
+        """Save what is in use. If the disk refuses it, it stays in use and the problem is reported.
+
+        After the swap: a full disk must not keep a bot on a model that the pointer has left.
+        """
+        current = self._state.received
+        if current is None or not self._is_unsaved():
+            return
+        problem = None
+        try:
+            with self._cache.lock(self._timeout_s):
+                self._cache.saved_state.save_revisions()
+                self._loader.restore_missing(current.snapshot, lambda: not self._is_closing)
+                self._cache.saved_state.save_current(current)
+                self._saved = current
+                self._cache.delete_unused()
+        except ClientError as error:
+            self._saved = None
+            problem = CacheFailed(
+                f"revision {current.snapshot.revision} is in use but not saved for a restart: {error}"
+            )
+        with self._state_lock:
+            self._state = replace(self._state, save_problem=problem)
+        self._log_problem()
+
+    def _log_problem(self) -> None:
+        problem = str(self._state.current_problem or "")
+        if problem and problem != self._logged:  # once, not at every answer
+            snapshot = self._state.snapshot
+            in_use = f"revision {snapshot.revision}" if snapshot else "no model"
+            logger.warning("%s; in use: %s", problem, in_use)
+        self._logged = problem
+
+    def _require_newer(self, received: ReceivedSnapshot) -> None:
+        snapshot = received.snapshot
+        highest = self._cache.saved_state.get_highest_revision(snapshot.service)
+        if highest is not None and snapshot.revision < highest.revision:
+            raise RevisionRefused(
+                f"the service names revision {snapshot.revision}, but revision {highest.revision} was seen already: an old "
+                "answer, or a service restored from a backup, which must move its pointer past that revision"
+            )
+        if highest is not None and snapshot.revision == highest.revision and received.mark != highest:
+            raise RevisionRefused(
+                f"revision {snapshot.revision} was seen already, with another release or other files"
+            )
+        if highest is None or snapshot.revision > highest.revision:
+            self._cache.saved_state.record_revision(snapshot.service, received.mark)
+
+    def _require_coins(self, model_set: ModelSet) -> None:
+        missing = sorted(self._coins - model_set.models.keys())
+        if missing and model_set.release is not None:
+            raise SnapshotRefused(
+                f"release {model_set.release} lacks {', '.join(missing)}, which this bot trades"
+            )
+
+    def _load_saved_state(self) -> State:
+        try:
+            saved = self._cache.saved_state.load_current()
+            if saved is None:
+                return State()
+            self._require_coins(saved.snapshot)
+            predictors = self._loader.load_from_disk(saved.snapshot)
+        except (CacheFailed, Refused) as error:
+            return State(problem=CacheFailed(f"the set on disk cannot be used: {error}"))
+        self._saved = saved
+        self._loaded = {saved.snapshot.set_digest: predictors}
+        # Unconfirmed: the pointer may have moved since, and this bot may even have followed it before it was killed.
+        return State(saved, predictors, is_unconfirmed=True)
+
+    def _stale_since(self, state: State) -> datetime | None:
+        return state.stale_since(self._clock(), self._fresh_for)
+
+
+def _identify(received: ReceivedSnapshot) -> tuple[str, int]:
+    # A revision of one service never has two contents (_require_newer).
+    return received.snapshot.service, received.snapshot.revision
+
+
+def _announced_sets(received: ReceivedSnapshot) -> list[str]:
+    return [release.set_digest for release in received.signed.announced]
