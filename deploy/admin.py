@@ -51,9 +51,9 @@ class FallbackRegistrationAdmin(HistoryAdmin):
 
 @admin.register(Bot)
 class BotAdmin(HistoryAdmin):
-    list_display = ["name", "instance", "revision", "line", "client_version", "differs", "last_heard_at"]
+    list_display = ["name", "instance", "revision", "line", "client_version", "mismatch", "last_heard_at"]
     list_filter = ["name", "revision", "client_version", "last_heard_at"]
-    search_fields = ["name", "instance", "last_error", "differs"]
+    search_fields = ["name", "instance", "last_error", "mismatch"]
 
 
 @admin.register(Acknowledgement)

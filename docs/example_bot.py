@@ -15,9 +15,9 @@ from runtime import Active, Client
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 
 
-def print_change(active: Active) -> None:
+def print_change(live: Active) -> None:
     print(
-        f"{active.line}, release {active.release}, revision {active.revision}  {active.problem or ''}",
+        f"now: {live.line}, release {live.release}, revision {live.revision}  {live.problem or ''}",
         flush=True,
     )
 

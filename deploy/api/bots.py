@@ -44,8 +44,8 @@ HEARTBEAT_EXAMPLE = {
     "line": "v7_fixed",
     "release": 3,
     "bundles": {"BTC": f"sha256:{'51d7' * 16}"},
-    "ready_for": 4,
-    "holds_fallback": 1,
+    "prefetched_next": 4,
+    "prefetched_fallback": 1,
     "last_error": None,
     "stale_since": None,
 }
@@ -90,14 +90,14 @@ class Heartbeat(APIView):
         line = api_fields.Text(max_length=32, allow_null=True)
         release = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
         bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
-        ready_for = api_fields.Integer(
+        prefetched_next = api_fields.Integer(
             min_value=1,
             max_value=api_fields.BIGGEST_ID,
             allow_null=True,
             default=None,
             help_text="The announced release, once it is fetched, verified and loaded.",
         )
-        holds_fallback = api_fields.Integer(
+        prefetched_fallback = api_fields.Integer(
             min_value=1,
             max_value=api_fields.BIGGEST_ID,
             allow_null=True,
@@ -150,8 +150,8 @@ def _said(checked: Mapping[str, Any]) -> Said:
         service=checked["service"],
         revision=checked["revision"],
         running=Running(checked["release"], checked["line"], checked["bundles"]),
-        ready_for=checked["ready_for"],
-        holds_fallback=checked["holds_fallback"],
+        prefetched_next=checked["prefetched_next"],
+        prefetched_fallback=checked["prefetched_fallback"],
         last_error=checked["last_error"] or "",
         stale_since=checked["stale_since"],
     )
@@ -166,8 +166,8 @@ class Bots(ListAPIView[Bot]):
         state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in BotState])
         revision = api_fields.IntegerFilter()
         release = api_fields.IntegerFilter(field_name="release_number")
-        ready_for = api_fields.IntegerFilter()
-        holds_fallback = api_fields.IntegerFilter()
+        prefetched_next = api_fields.IntegerFilter()
+        prefetched_fallback = api_fields.IntegerFilter()
 
     @extend_schema_serializer(component_name="Bot")
     class Output(serializers.ModelSerializer[Bot]):
@@ -187,8 +187,8 @@ class Bots(ListAPIView[Bot]):
         class Meta:
             model = Bot
             fields: ClassVar = [
-                "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "differs",
-                "ready_for", "holds_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
+                "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "mismatch",
+                "prefetched_next", "prefetched_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
                 "last_heard_at",
             ]  # fmt: skip
 

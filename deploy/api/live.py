@@ -26,9 +26,9 @@ EXAMPLE = {
     "last_at": "2026-11-22T08:00:59Z",
     "predictions": 100,
     "non_finite": 0,
-    "shares": {"down": 34, "neutral": 31, "up": 35},
+    "class_counts": {"down": 34, "neutral": 31, "up": 35},
     "confidence": {"edges": list(EDGES), "counts": [0] * 10 + [20] * 5 + [0] * 20},
-    "logits": {"least": -2.9, "greatest": 2.4},
+    "logits": {"min": -2.9, "max": 2.4},
     "out_of_range": 3,
 }
 
@@ -47,8 +47,8 @@ class LiveWindows(APIView):
         examples=[OpenApiExample("a hundred predictions", EXAMPLE, request_only=True)],
     )
     class Input(api_fields.Input):
-        @extend_schema_serializer(component_name="LiveShares")
-        class Shares(api_fields.Input):
+        @extend_schema_serializer(component_name="LiveClassCounts")
+        class ClassCounts(api_fields.Input):
             down = _count()
             neutral = _count()
             up = _count()
@@ -70,8 +70,8 @@ class LiveWindows(APIView):
 
         @extend_schema_serializer(component_name="LiveLogits")
         class Logits(api_fields.Input):
-            least = api_fields.Number(allow_null=True)
-            greatest = api_fields.Number(allow_null=True)
+            min = api_fields.Number(allow_null=True)
+            max = api_fields.Number(allow_null=True)
 
         instance = api_fields.PatternText(INSTANCE, help_text="As in its heartbeats.")
         revision = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID)
@@ -82,7 +82,7 @@ class LiveWindows(APIView):
         last_at = serializers.DateTimeField()
         predictions = api_fields.Integer(min_value=1, max_value=MOST_PREDICTIONS)
         non_finite = _count(help_text="Answers that were no numbers.")
-        shares = Shares(help_text="How many finite answers said which direction.")
+        class_counts = ClassCounts(help_text="How many finite answers predicted each direction.")
         confidence = Confidence(help_text="How many were how sure of the direction they said.")
         logits = Logits(help_text="Both null where no answer was finite.")
         out_of_range = api_fields.Integer(
@@ -115,14 +115,14 @@ class LiveWindows(APIView):
 
 
 def _posted(checked: Mapping[str, Any]) -> services.Posted:
-    shares, outside = checked["shares"], checked["out_of_range"]
+    counts, outside = checked["class_counts"], checked["out_of_range"]
     tally = Tally(
         predictions=checked["predictions"],
         non_finite=checked["non_finite"],
-        classes=(shares["down"], shares["neutral"], shares["up"]),
+        classes=(counts["down"], counts["neutral"], counts["up"]),
         confidence=tuple(checked["confidence"]["counts"]),
-        least=checked["logits"]["least"],
-        greatest=checked["logits"]["greatest"],
+        least=checked["logits"]["min"],
+        greatest=checked["logits"]["max"],
         out_of_range=outside or 0,
         ranged=0 if outside is None else checked["predictions"] - checked["non_finite"],
     )

@@ -61,8 +61,10 @@ def fleet(now: PointerMove | None, announced: Release | None, fallback: Release 
     counts = live().aggregate(
         live=Count("pk"),
         current=Count("pk", filter=_is_on(now)),
-        ready=Count("pk", filter=Q(ready_for=announced.pk if announced else 0)),  # no release is number 0
-        holding=Count("pk", filter=Q(holds_fallback=fallback.pk if fallback else 0)),
+        ready=Count(
+            "pk", filter=Q(prefetched_next=announced.pk if announced else 0)
+        ),  # no release is number 0
+        holding=Count("pk", filter=Q(prefetched_fallback=fallback.pk if fallback else 0)),
     )
     return Fleet(revision=now.revision if now else None, announced=announced, fallback=fallback, **counts)
 
@@ -87,7 +89,7 @@ def standing(at: PointerMove | None) -> QuerySet[Any]:
     return Bot.objects.annotate(
         state=Case(
             When(~is_live & ~is_awaited, then=Value(BotState.GONE.value)),
-            When(~Q(differs=""), then=Value(BotState.MIXTURE.value)),
+            When(~Q(mismatch=""), then=Value(BotState.MIXTURE.value)),
             When(~is_live, then=Value(BotState.SILENT.value)),
             When(_is_on(at), then=Value(BotState.CURRENT.value)),
             When(has_moved_lately, then=Value(BotState.MOVING.value)),
@@ -125,7 +127,7 @@ def troubled(at: PointerMove | None) -> dict[BotState, Sequence[str]]:
 
 def _is_on(at: PointerMove | None) -> Q:
     """Whether a bot says that it runs this move's release, the whole of it; nothing, before the first pointer."""
-    return Q(revision=at.revision if at else None, differs="")
+    return Q(revision=at.revision if at else None, mismatch="")
 
 
 def _live_since(now: datetime) -> datetime:

@@ -66,9 +66,9 @@ def _bot(row: Any) -> dict[str, Any]:
         "line": row.line or None,
         "release": row.release_number,
         "bundles": row.bundles,
-        "differs": row.differs,
-        "ready_for": row.ready_for,
-        "holds_fallback": row.holds_fallback,
+        "mismatch": row.mismatch,
+        "prefetched_next": row.prefetched_next,
+        "prefetched_fallback": row.prefetched_fallback,
         "client_version": row.client_version,
         "last_error": row.last_error,
         "stale_since": row.stale_since,
@@ -97,8 +97,8 @@ def _cells(bot: Mapping[str, Any], called: Mapping[str, Any], now: datetime) -> 
         f"{bot['line']} (release {bot['release']})" if bot["release"] else "no model",
         "–" if after is None else f"after {after:.1f} s",
         _age((now - bot["last_heard_at"]).total_seconds()),
-        _has(bot["holds_fallback"], called["fallback"]),
-        _has(bot["ready_for"], called["next"]),
+        _has(bot["prefetched_fallback"], called["fallback"]),
+        _has(bot["prefetched_next"], called["next"]),
         bot["client_version"],
     )
 
@@ -118,7 +118,7 @@ def _age(seconds: float) -> str:
 
 def _remarks(bot: Mapping[str, Any]) -> Sequence[str]:
     stale = f"stale since {bot['stale_since']:%Y-%m-%d %H:%M:%S}Z" if bot["stale_since"] else ""
-    told = (bot["differs"] and f"differs: {bot['differs']}", stale, bot["last_error"])
+    told = (bot["mismatch"] and f"differs: {bot['differs']}", stale, bot["last_error"])
     return [remark for remark in told if remark]
 
 

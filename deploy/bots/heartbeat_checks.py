@@ -22,13 +22,13 @@ class Heartbeat:
     service: str | None
     revision: int | None
     running: Running
-    ready_for: int | None = None
-    holds_fallback: int | None = None
+    prefetched_next: int | None = None
+    prefetched_fallback: int | None = None
     last_error: str = ""
     stale_since: datetime | None = None
 
     @property
-    def claim(self) -> str:
+    def reported_digest(self) -> str:
         """One digest of what it says it runs."""
         running = self.running
         said = [self.revision, running.release, running.line, dict(running.bundles)]
@@ -63,15 +63,15 @@ class Judged:
 
     report: Report
     expected: Expected | None
-    differs: str
+    mismatch: str
 
     @property
     def likeness(self) -> tuple[object, ...]:
         """Equal for those whose `columns` are."""
         said = self.report.said
-        ahead = (said.ready_for, said.holds_fallback)
+        ahead = (said.prefetched_next, said.prefetched_fallback)
         told = (said.client_version, *ahead, said.last_error, said.stale_since)
-        return said.claim, self.differs, *told
+        return said.reported_digest, self.mismatch, *told
 
     def columns(self, now: datetime) -> dict[str, Any]:
         """The bot's row, but for who it is and since when it is known."""
@@ -83,17 +83,21 @@ class Judged:
             "line": said.running.line or "",
             "release_number": said.running.release,
             "bundles": dict(said.running.bundles),
-            "ready_for": said.ready_for,
-            "holds_fallback": said.holds_fallback,
-            "claim": said.claim,
+            "prefetched_next": said.prefetched_next,
+            "prefetched_fallback": said.prefetched_fallback,
+            "reported_digest": said.reported_digest,
             "last_error": said.last_error,
             "stale_since": said.stale_since,
-            "differs": self.differs,
+            "mismatch": self.mismatch,
         }
 
     def is_known_to(self, before: Bot | None) -> bool:
         """Whether it was judged like this already: what it acknowledges, it has acknowledged."""
-        return before is not None and before.claim == self.report.said.claim and not before.differs
+        return (
+            before is not None
+            and before.reported_digest == self.report.said.reported_digest
+            and not before.mismatch
+        )
 
 
 def require_sense(said: Heartbeat, service: str) -> None:
@@ -113,7 +117,7 @@ def require_sense(said: Heartbeat, service: str) -> None:
 def judged(report: Report, service: str) -> Judged:
     """Hold a report against what its revision says every bot must run."""
     expected = _expected(service, report.said.revision)
-    return Judged(report, expected, _differs(report.said, expected))
+    return Judged(report, expected, _find_mismatch(report.said, expected))
 
 
 def _expected(service: str, revision: int | None) -> Expected | None:
@@ -134,7 +138,7 @@ def _of_the_revision(service: str, revision: int) -> Expected:
     return Expected(revision, move.moved_at, Running(move.release_id, line, bundles))
 
 
-def _differs(said: Heartbeat, expected: Expected | None) -> str:
+def _find_mismatch(said: Heartbeat, expected: Expected | None) -> str:
     if said.revision is None:
         return ""
     if expected is None:

@@ -74,7 +74,7 @@ def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
     with transaction.atomic(savepoint=False):
         for turn in _turns(sound):
             written += _write([judged(report, world.service) for report in turn], now)
-    _record_mixtures([one for one in written if one.judged.differs], at=world.revision or 0)
+    _record_mixtures([one for one in written if one.judged.mismatch], at=world.revision or 0)
     heard = Heard(world.revision, pointer.announced() if world.has_candidate else None)
     known = {one.judged.report.bot for one in written}
     return [
@@ -133,7 +133,9 @@ def _rows_of(reports: Sequence[Report]) -> dict[tuple[str, str], Bot]:
     for name, these in instances.items():
         named |= Q(name=name, instance__in=these)
     rows = Bot.objects.filter(named).order_by("pk").select_for_update(no_key=True)
-    return {(row.name, row.instance): row for row in rows.only("name", "instance", "claim", "differs")}
+    return {
+        (row.name, row.instance): row for row in rows.only("name", "instance", "reported_digest", "mismatch")
+    }
 
 
 def _update(known: Sequence[Judged], rows: Mapping[tuple[str, str], Bot], now: datetime) -> None:
@@ -182,7 +184,7 @@ def _acknowledge(news: Sequence[_Written], now: datetime) -> None:
                 seconds=max(0.0, (now - expected.moved_at).total_seconds()),
             )
             for one in news
-            if (expected := one.judged.expected) is not None and not one.judged.differs
+            if (expected := one.judged.expected) is not None and not one.judged.mismatch
         ],
         ignore_conflicts=True,
     )
@@ -198,13 +200,13 @@ def _crowded(report: Report) -> Conflict:
 def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
     """At most one event for each bot and revision of the pointer (`at`), whatever it says how often."""
     found = {one.bot.pk: one for one in mixed}
-    unreported = Bot.objects.exclude(differed_at_revision=at)
+    unreported = Bot.objects.exclude(mismatch_revision=at)
     news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
     if not news:
         return
     with audit.locked():
         for key in news:
-            if unreported.filter(pk=key).update(differed_at_revision=at):
+            if unreported.filter(pk=key).update(mismatch_revision=at):
                 _record_mixture(found[key])
 
 
@@ -214,7 +216,7 @@ def _record_mixture(one: _Written) -> None:
         "bot.mixture",
         one.bot,
         actor=one.judged.report.actor,
-        reason=one.judged.differs,
+        reason=one.judged.mismatch,
         detail={
             "revision": said.revision,
             "release": said.running.release,

@@ -120,8 +120,8 @@ def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[Liv
             "non_finite": tally.non_finite,
             **dict(zip(("down", "neutral", "up"), tally.classes, strict=True)),
             "confidence": list(tally.confidence),
-            "logit_least": tally.least,
-            "logit_greatest": tally.greatest,
+            "logit_min": tally.least,
+            "logit_max": tally.greatest,
             "out_of_range": tally.out_of_range if tally.ranged or not tally.finite else None,
             "breach": breach,
             "warning": warning,
@@ -162,11 +162,13 @@ def _require_sense(said: Posted) -> None:
     if said.last_at < said.first_at:
         raise InvalidInput("A window ends no sooner than it begins.", field="last_at")
     if sum(tally.classes) != tally.finite:
-        raise InvalidInput("The three directions must add up to the finite predictions.", field="shares")
+        raise InvalidInput(
+            "The three directions must add up to the finite predictions.", field="class_counts"
+        )
     if sum(tally.confidence) != tally.finite:
-        raise InvalidInput("The bands must add up to the finite predictions.", field="confidence")
+        raise InvalidInput("The confidence counts must add up to the finite predictions.", field="confidence")
     if (tally.least is None) != (tally.greatest is None) or (tally.least is None) != (tally.finite == 0):
-        raise InvalidInput("Give least and greatest logit where an answer was finite.", field="logits")
+        raise InvalidInput("Give the least and greatest logit if any answer was finite.", field="logits")
     if tally.least is not None and tally.greatest is not None and tally.least > tally.greatest:
         raise InvalidInput("The least logit is greater than the greatest.", field="logits")
     if tally.out_of_range > FEATURES * tally.finite:
@@ -183,9 +185,9 @@ def _evidence(windows: Sequence[LiveWindow]) -> list[Mapping[str, object]]:
             "last_at": window.last_at.isoformat(),
             "predictions": window.predictions,
             "non_finite": window.non_finite,
-            "shares": [window.down, window.neutral, window.up],
+            "class_counts": [window.down, window.neutral, window.up],
             "confidence": window.confidence,
-            "logits": [window.logit_least, window.logit_greatest],
+            "logits": [window.logit_min, window.logit_max],
             "out_of_range": window.out_of_range,
             "breach": window.breach,
         }

@@ -62,7 +62,7 @@ def conduct(move: PointerMove | None = None) -> Conduct | None:
     move = move or pointer.current()
     if move is None:
         return None
-    bots = fleet.live().filter(revision=move.revision, differs="")
+    bots = fleet.live().filter(revision=move.revision, mismatch="")
     spoken = newest_of(move).exclude(breach="", warning="").filter(bot__in=bots)
     found = list(spoken.select_related("bot", "coin").order_by("bot", "coin"))
     return Conduct(

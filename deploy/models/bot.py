@@ -23,21 +23,21 @@ class Bot(models.Model):
     line = models.CharField(max_length=32, blank=True)
     release_number = models.BigIntegerField(null=True, blank=True)
     bundles = models.JSONField(default=dict, blank=True, help_text="digest by coin, as it says")
-    ready_for = models.BigIntegerField(
+    prefetched_next = models.BigIntegerField(
         null=True, blank=True, help_text="the next release, fetched, verified and loaded"
     )
-    holds_fallback = models.BigIntegerField(
+    prefetched_fallback = models.BigIntegerField(
         null=True, blank=True, help_text="what a pin leads to, fetched, verified and loaded"
     )
-    claim = models.CharField(
+    reported_digest = models.CharField(
         max_length=64, help_text="digest of what it says it runs: the same again is not judged again"
     )
     last_error = models.CharField(max_length=1000, blank=True)
     stale_since = models.DateTimeField(
         null=True, blank=True, help_text="since when the service cannot reach it"
     )
-    differs = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
-    differed_at_revision = models.BigIntegerField(
+    mismatch = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
+    mismatch_revision = models.BigIntegerField(
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"
     )
 
@@ -107,8 +107,8 @@ class LiveWindow(models.Model):
     neutral = models.PositiveIntegerField()
     up = models.PositiveIntegerField()
     confidence = models.JSONField(help_text="counts by the bands of mlcore.confidence_bands")
-    logit_least = models.FloatField(null=True, blank=True)
-    logit_greatest = models.FloatField(null=True, blank=True)
+    logit_min = models.FloatField(null=True, blank=True)
+    logit_max = models.FloatField(null=True, blank=True)
     out_of_range = models.PositiveBigIntegerField(
         null=True,
         blank=True,
@@ -147,8 +147,8 @@ class LiveWindow(models.Model):
             self.non_finite,
             (self.down, self.neutral, self.up),
             tuple(self.confidence),
-            self.logit_least,
-            self.logit_greatest,
+            self.logit_min,
+            self.logit_max,
             self.out_of_range or 0,
             0 if self.out_of_range is None else self.predictions - self.non_finite,
         )

@@ -78,9 +78,9 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     release_coin = get_object_or_404(release_coins, coin__symbol=symbol)
     windows = live_windows.newest_windows(release_coin)
     reaches = [
-        Reach(window.received_at, window.logit_least, window.logit_greatest)
+        Reach(window.received_at, window.logit_min, window.logit_max)
         for window in windows
-        if window.logit_least is not None and window.logit_greatest is not None
+        if window.logit_min is not None and window.logit_max is not None
     ]
     before = release_coin.diagnosis.document if release_coin.diagnosis else {}
     drawn = draw_live(live_windows.added(windows), reaches, before, policy_in_force().document)

@@ -34,7 +34,7 @@ def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_co
     )
     waiting = scenarios.awaiting_approval()
     said = scenarios.heartbeat_fields(
-        now, ready_for=waiting.pk, last_error="", stale_since="2026-11-22T08:00:00Z"
+        now, prefetched_next=waiting.pk, last_error="", stale_since="2026-11-22T08:00:00Z"
     )
     assert bot.post(HEARTBEAT, said).json()["next"] == waiting.pk
 
@@ -57,7 +57,7 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
         ({"revision": 0}, "revision"),
         ({"revision": 2**63}, "revision"),
         ({"release": True}, "release"),
-        ({"ready_for": -1}, "ready_for"),
+        ({"prefetched_next": -1}, "prefetched_next"),
         ({"bundles": {"BTC": "51d7"}}, "bundles"),
         ({"bundles": {"BTC": None}}, "bundles"),
         ({"bundles": {"btc/": f"sha256:{'0' * 64}"}}, "bundles"),
@@ -115,7 +115,7 @@ def test_bots_are_listed_against_what_they_must_run_the_worst_first(bot: Caller,
         ("a", "current", 2),
     ]
     assert rows[0]["bundles"] == mixed["bundles"]
-    assert rows[0]["differs"].startswith("SOL is ")
+    assert rows[0]["mismatch"].startswith("SOL is ")
     assert [row["instance"] for row in as_operator.get("bots/?state=moving").json()["results"]] == ["b"]
     assert as_operator.get("bots/?revision=2&limit=1").json()["count"] == 2
     assert_problem(as_operator.get("bots/?state=tired"), 400)

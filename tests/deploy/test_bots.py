@@ -174,9 +174,9 @@ class TestHeartbeat:
         now = scenarios.service_in_use()
         since = timezone.now()
         hear(on(now))
-        hear(on(now, client_version="0.2.0", last_error="disk full", stale_since=since, ready_for=9))
+        hear(on(now, client_version="0.2.0", last_error="disk full", stale_since=since, prefetched_next=9))
         bot = Bot.objects.get()
-        assert (bot.client_version, bot.last_error, bot.stale_since, bot.ready_for) == (
+        assert (bot.client_version, bot.last_error, bot.stale_since, bot.prefetched_next) == (
             "0.2.0",
             "disk full",
             since,
@@ -272,7 +272,7 @@ class TestMixture:
     def test_a_revision_this_service_never_had_is_one_until_it_comes(self) -> None:
         now = scenarios.service_in_use()
         hear(on(now, revision=2))
-        assert Bot.objects.get().differs == "this service never had revision 2"
+        assert Bot.objects.get().mismatch == "this service never had revision 2"
         hear(on(approved()))
         assert states() == {"desk-1": "current"}
 
@@ -402,22 +402,22 @@ class TestReady:
     def test_the_live_bots_that_hold_the_announced_release_are_counted(self) -> None:
         now = scenarios.service_in_use()
         waiting = scenarios.awaiting_approval()
-        hear(on(now, "a", ready_for=waiting.pk))
+        hear(on(now, "a", prefetched_next=waiting.pk))
         hear(on(now, "b"))
         found = fleet.fleet(now, pointer.announced())
         assert (found.live, found.ready, found.are_ready) == (2, 1, False)
-        hear(on(now, "b", ready_for=waiting.pk))
+        hear(on(now, "b", prefetched_next=waiting.pk))
         assert fleet.fleet(now, pointer.announced()).are_ready
 
     def test_the_live_bots_that_hold_the_fallback_are_counted(self) -> None:
         now = scenarios.service_in_use()
         fallback = pointer.pinnable()
         assert fallback is not None
-        hear(on(now, "a", holds_fallback=fallback.pk))
+        hear(on(now, "a", prefetched_fallback=fallback.pk))
         hear(on(now, "b"))
         found = fleet.fleet(now, None, fallback)
         assert (found.live, found.holding, found.can_be_pinned) == (2, 1, False)
-        hear(on(now, "b", holds_fallback=fallback.pk))
+        hear(on(now, "b", prefetched_fallback=fallback.pk))
         assert fleet.fleet(now, None, fallback).can_be_pinned
 
     def test_a_simulated_release_that_can_never_go_live_is_not_announced(self, settings: Any) -> None:

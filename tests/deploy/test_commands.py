@@ -251,7 +251,7 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     trader = Actor("trader", is_bot=True)
     factories.token(factories.person("trader"), "bot")
     for said in (
-        replace(scenarios.heartbeat(move, "desk-1"), holds_fallback=fallback.pk),
+        replace(scenarios.heartbeat(move, "desk-1"), prefetched_fallback=fallback.pk),
         scenarios.heartbeat(move, "desk-2"),
     ):
         services.heartbeat(said, actor=trader)

@@ -84,7 +84,7 @@ def assert_moves_are_recorded(chaos: Chaos) -> int:
         assert move.revision is None or moves[move.revision].reason == move.reason
     Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
     assert audit.verify() == []
-    assert not Bot.objects.exclude(differs="").exists(), "by the heartbeats of the bots"
+    assert not Bot.objects.exclude(mismatch="").exists(), "by the heartbeats of the bots"
     assert ReleaseStatus.objects.filter(state="live").count() <= 1
     return max(moves)
 

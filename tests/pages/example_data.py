@@ -183,14 +183,17 @@ def create_workers() -> None:
     )
 
 
-def create_bots(ready_for: Release) -> None:
+def create_bots(prefetched_next: Release) -> None:
     """Three bots on the live release, all with the fallback on disk; two are ready for the next release."""
     fallback = pointer.pinnable()
     assert fallback is not None
     for name, instances in {"trader": ("desk-1", "desk-2"), "paper": ("lab",)}.items():
         for instance in instances:
             is_ready = instance != "lab"
-            ahead = {"ready_for": ready_for.pk if is_ready else None, "holds_fallback": fallback.pk}
+            ahead = {
+                "prefetched_next": prefetched_next.pk if is_ready else None,
+                "prefetched_fallback": fallback.pk,
+            }
             send_heartbeat(name, instance, **ahead)
     # Live for as long as the pages are looked at.
     now = timezone.now()

@@ -32,13 +32,13 @@ def test_board_and_release_show_how_many_bots_are_ready(examples: ExampleData, s
     assert "2 of 3 bots ready" in shown(signed_in, "/")
     to_decide = f"/releases/{examples.awaiting.pk}/"
     assert "2 of 3 bots ready The others are still downloading its files" in shown(signed_in, to_decide)
-    Bot.objects.update(ready_for=examples.awaiting.pk)
+    Bot.objects.update(prefetched_next=examples.awaiting.pk)
     assert "3 of 3 bots ready They have its files loaded and verified" in shown(signed_in, to_decide)
 
 
 def test_board_and_bots_show_which_bots_lack_the_fallback(examples: ExampleData, signed_in: SignedIn) -> None:
     assert "on 3 of 3 bots" in shown(signed_in, "/")
-    Bot.objects.filter(instance="lab").update(holds_fallback=examples.awaiting.pk)
+    Bot.objects.filter(instance="lab").update(prefetched_fallback=examples.awaiting.pk)
     assert "on 2 of 3 bots" in shown(signed_in, "/")
     page = shown(signed_in)
     assert "used by a pin on 2 of 3 bots the other bots would have to download it first" in page
@@ -63,7 +63,7 @@ def test_bots_with_problems_come_first_with_the_reason(examples: ExampleData, si
     )
     assert "Differs: this service never had revision 6." in page
     assert "Stale since 2 hours ago" in page
-    assert "Last error: revision 3 is in use but not kept" in page
+    assert "Last error: revision 3 is in use but not saved" in page
     assert re.search(r"paper new following – no model none", page)
     assert {alarm.name for alarm in detect.list_alarms()} >= {"mixture", "silent"}
     assert "A bot runs something else than the release of its revision" in shown(signed_in, "/")
@@ -90,7 +90,7 @@ def test_the_page_refreshes_itself_and_is_swapped_only_when_it_changed(
     assert again
     htmx = {"HX-Request": "true"}
     assert client.get(again[1], headers=htmx).status_code == 204
-    Bot.objects.filter(instance="lab").update(ready_for=examples.awaiting.pk)
+    Bot.objects.filter(instance="lab").update(prefetched_next=examples.awaiting.pk)
     assert client.get(again[1], headers=htmx).status_code == 200
     Bot.objects.filter(instance="lab").update(revision=1)
     assert 'hx-trigger="every 2s"' in client.get("/bots/").content.decode()

@@ -105,11 +105,8 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
     assert f"Version: {runtime.__version__}" in metadata.read_text()
     assert (installed / "runtime" / "py.typed").is_file()
-    assert {path.name for path in (installed / "mlcore").iterdir() if path.is_dir()} == {
-        "bundle",
-        "data",
-        "features",
-    }
+    packages = {path.parent.name for path in (installed / "mlcore").rglob("__init__.py")}
+    assert packages == {"mlcore", "bundle", "data", "features"}
 
 
 def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
