@@ -15,11 +15,8 @@ from runtime import Active, Client
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 
 
-def print_change(live: Active) -> None:
-    print(
-        f"now: {live.line}, release {live.release}, revision {live.revision}  {live.problem or ''}",
-        flush=True,
-    )
+def print_change(bot: Active) -> None:
+    print(f"now: {bot.line}, release {bot.release}, revision {bot.revision}  {bot.problem or ''}", flush=True)
 
 
 def trade(client: Client, coin: str, file: Path) -> None:

@@ -118,7 +118,7 @@ def _age(seconds: float) -> str:
 
 def _remarks(bot: Mapping[str, Any]) -> Sequence[str]:
     stale = f"stale since {bot['stale_since']:%Y-%m-%d %H:%M:%S}Z" if bot["stale_since"] else ""
-    told = (bot["mismatch"] and f"differs: {bot['differs']}", stale, bot["last_error"])
+    told = (bot["mismatch"] and f"differs: {bot['mismatch']}", stale, bot["last_error"])
     return [remark for remark in told if remark]
 
 

@@ -118,11 +118,11 @@ def test_release_launches_and_says_where_it_stands() -> None:
 
 def test_a_release_that_passed_says_who_is_asked_next() -> None:
     release = scenarios.awaiting_approval()
-    said = ReleaseCommand().say(summary(release))
+    said = ReleaseCommand().format_answer(summary(release))
     assert said.endswith(
         f"Next, by an approver who did not launch it: manage.py approve {release.pk} --reason … (or decline)"
     )
-    assert "Next" not in ReleaseCommand().say(summary(scenarios.inherited()))
+    assert "Next" not in ReleaseCommand().format_answer(summary(scenarios.inherited()))
 
 
 def test_a_table_of_gates_tells_advice_from_what_decides() -> None:
