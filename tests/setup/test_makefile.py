@@ -18,6 +18,14 @@ REPOSITORY = Path(settings.BASE_DIR)
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+LINTERS = (
+    "ruff check",
+    "ruff format --check",
+    "mypy",
+    "lint-imports",
+    "makemigrations --check",
+    "tests.docs.prose",
+)
 INTERNAL = {"install", "chromium"}  # steps of other commands
 
 
@@ -66,7 +74,7 @@ def test_every_command_is_phony() -> None:
 
 def test_test_runs_what_must_hold_before_a_change_lands() -> None:
     planned = make(REPOSITORY, "--dry-run", "test").stdout
-    for command in ("ruff check", "ruff format --check", "mypy", "lint-imports", "makemigrations --check"):
+    for command in LINTERS:
         assert command in planned
     assert re.search(r"pytest .*-m \"not soak\" --cov", planned)
     assert re.search(r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not soak\"", planned)
