@@ -138,6 +138,7 @@ class Action(StrEnum):
     RESTORE = "restore"
     CANCEL = "cancel"
     REGISTER = "register"  # a standby release as the fallback
+    INHERIT = "inherit"  # the release that the bots ran before this service
 
 
 ACTIONS: Mapping[tuple[str, str], frozenset[Action]] = {

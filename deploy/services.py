@@ -8,8 +8,8 @@ from deploy.bots.live_gates import Posted, hold_back, receive_window, watch_live
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.reconcile import reconcile_once
 from deploy.releases.coins import add_coin, list_consequences, set_required
-from deploy.releases.decide import approve, decline, inherit, pin, register_fallback, restore
-from deploy.releases.launch import cancel, launch
+from deploy.releases.decide import approve, cancel, decide, decline, inherit, pin, register_fallback, restore
+from deploy.releases.launch import launch
 from deploy.releases.settle import advance, advance_for
 from deploy.releases.withdraw import withdraw_dataset
 from deploy.serving.advance import advance_revision
@@ -28,6 +28,7 @@ __all__ = [
     "approve",
     "cancel",
     "create_key",
+    "decide",
     "decline",
     "heartbeat",
     "heartbeats",

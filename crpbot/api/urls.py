@@ -42,12 +42,11 @@ v1 = [
     path("policies/<int:number>/adopt/", gates.AdoptPolicy.as_view(), name="adopt-policy"),
     path("releases/", deploy.Releases.as_view(), name="releases"),
     path("releases/<int:id>/", deploy.ReleaseDetail.as_view(), name="release"),
-    path("releases/<int:id>/approve/", deploy.Approve.as_view(), name="approve"),
-    path("releases/<int:id>/cancel/", deploy.Cancel.as_view(), name="cancel"),
-    path("releases/<int:id>/decline/", deploy.Decline.as_view(), name="decline"),
-    path("releases/<int:id>/register/", deploy.Register.as_view(), name="register"),
+    *(
+        path(f"releases/<int:id>/{action}/", view.as_view(), name=str(action))
+        for action, view in deploy.DECISION_VIEWS.items()
+    ),
     path("releases/<int:id>/report/", deploy.ReleaseReport.as_view(), name="report"),
-    path("releases/<int:id>/restore/", deploy.Restore.as_view(), name="restore"),
     path("runs/", training.Runs.as_view(), name="runs"),
     path("runs/<int:id>/", training.RunDetail.as_view(), name="run"),
     path("runs/<int:id>/cancel/", training.CancelRun.as_view(), name="cancel-run"),

@@ -24,10 +24,11 @@ from crpbot.demo.errors import DemoFailed
 from crpbot.demo.ground import COINS
 from crpbot.demo.screen import Screen
 from deploy import services as deploy
+from deploy.api.releases import serialize_release
 from deploy.models import PointerMove, Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.releases.presentation import gate_table, progress_line
+from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.rules import READY_GATES, Purpose, ReleaseState
 from deploy.serving import keys
 from mlcore.data import candles
@@ -184,7 +185,7 @@ class Story:
         self._say_why_it_will_do(fallback)
         self._say_pointer()
         self._screen.note(f"\nThe diagnosis of {INHERITED}, on the bytes the bot runs:\n")
-        self._screen.note(gate_table(inherited, width=self._screen.width))
+        self._screen.note(format_gate_table(serialize_release(inherited)["coins"], width=self._screen.width))
 
     def _say_why_it_will_do(self, fallback: Release) -> None:
         """Where the fallback was just told to have failed gates, why it is right to fall back on."""
@@ -204,7 +205,7 @@ class Story:
         self._screen.step(f"The operator launches {CANDIDATE}")
         candidate = self._launch(CANDIDATE, Purpose.CANDIDATE)
         (candidate,) = self._wait_for([candidate])
-        self._screen.note(gate_table(candidate, width=self._screen.width))
+        self._screen.note(format_gate_table(serialize_release(candidate)["coins"], width=self._screen.width))
         if candidate.state == ReleaseState.AWAITING_APPROVAL:
             self._approve(candidate)
         else:
@@ -267,7 +268,7 @@ class Story:
             found = tuple(Release.objects.select_related("status").get(pk=release.pk) for release in releases)
             if all(_is_done(release) for release in found):
                 return found
-            self._screen.live(*(progress_line(release) for release in found))
+            self._screen.live(*(format_progress(release) for release in found))
             self._pause()
 
     def _pause(self) -> None:

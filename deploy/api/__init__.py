@@ -5,22 +5,20 @@ from deploy.api.alarms import Alarms
 from deploy.api.bots import Acknowledgements, Bots, Heartbeat, OneMove
 from deploy.api.coins import Coins, OneCoin
 from deploy.api.datasets import WithdrawDataset
-from deploy.api.decisions import Approve, Cancel, Decline, Moves, Pin, Register, Restore
+from deploy.api.decisions import DECISION_VIEWS, Moves, Pin
 from deploy.api.keys import Keys
 from deploy.api.live import LiveWindows
 from deploy.api.releases import ReleaseDetail, Releases
 from deploy.api.reports import ReleaseReport
 
 __all__ = [
+    "DECISION_VIEWS",
     "Acknowledgements",
     "Active",
     "ActiveStream",
     "Alarms",
-    "Approve",
     "Bots",
-    "Cancel",
     "Coins",
-    "Decline",
     "Heartbeat",
     "Keys",
     "LiveWindows",
@@ -28,11 +26,9 @@ __all__ = [
     "OneCoin",
     "OneMove",
     "Pin",
-    "Register",
     "ReleaseDetail",
     "ReleaseReport",
     "Releases",
-    "Restore",
     "SignedActive",
     "WithdrawDataset",
 ]

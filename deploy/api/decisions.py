@@ -1,11 +1,12 @@
-"""The decisions that move a release or the pointer, and the moves they make."""
+"""The decisions about a release or the pointer, and the moves they make."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
     extend_schema,
     extend_schema_serializer,
+    extend_schema_view,
 )
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
@@ -15,22 +16,15 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
-from common.errors import NotFound
 from deploy import services
-from deploy.api.releases import ReleaseDetail, release_answer
-from deploy.models import PointerMove, Release
+from deploy.api.releases import ReleaseDetail, answer_release, find_release
+from deploy.models import PointerMove
+from deploy.releases.decision_table import DECISIONS, ReleaseDecision
 from deploy.rules import MoveKind
 
 
-def _release(id: int) -> Release:
-    release = Release.objects.select_related("status").filter(pk=id).first()
-    if release is None:
-        raise NotFound(f"There is no release {id}.")
-    return release
-
-
 class Moves(ListAPIView[PointerMove]):
-    """Every move of the pointer, newest first; the first row is where it stands."""
+    """Every move of the pointer, newest first. The first row is the current one."""
 
     class Filter(filters.FilterSet):
         revision = api_fields.IntegerFilter()
@@ -59,8 +53,9 @@ class Moves(ListAPIView[PointerMove]):
     filterset_class = Filter
 
 
-def _move_answer(move: PointerMove) -> Response:
-    return Response(Moves.Output(move).data)
+def serialize_move(move: PointerMove) -> dict[str, Any]:
+    """A move, for the API and for commands."""
+    return dict(Moves.Output(move).data)
 
 
 @extend_schema_serializer(component_name="Decision")
@@ -77,68 +72,38 @@ class DecisionAtRevision(Decision):
     )
 
 
-class Approve(APIView):
-    Input = DecisionAtRevision
+class DecideRelease(APIView):
+    """One decision about a release; `row` is its row in the table of decisions."""
+
+    row: ClassVar[ReleaseDecision]
+    Input: ClassVar[type[api_fields.Input]]
     can_conflict = True
 
-    @extend_schema(operation_id="approve_release", request=Input, responses=Moves.Output)
     def post(self, request: Request, id: int) -> Response:
-        """Let the bots use a release that passed, as an approver who did not launch it."""
         checked = self.Input.read(request)
-        return _move_answer(services.approve(_release(id), actor=get_actor(request), **checked))
+        release = find_release(id)
+        move = services.decide(self.row.action, release, actor=get_actor(request), **checked)
+        return Response(serialize_move(move)) if move else answer_release(release)
 
 
-class Restore(APIView):
-    Input = DecisionAtRevision
-    can_conflict = True
-
-    @extend_schema(operation_id="restore_release", request=Input, responses=Moves.Output)
-    def post(self, request: Request, id: int) -> Response:
-        """Bring back a release that was live before, as an approver, with every check anew."""
-        checked = self.Input.read(request)
-        return _move_answer(services.restore(_release(id), actor=get_actor(request), **checked))
+def _build_view(row: ReleaseDecision) -> type[DecideRelease]:
+    body = DecisionAtRevision if row.is_revision_needed else Decision
+    output = Moves.Output if row.is_revision_needed else ReleaseDetail.Output
+    schema = extend_schema(operation_id=row.operation, description=row.help, request=body, responses=output)
+    view = type(f"{row.action.title()}Release", (DecideRelease,), {"row": row, "Input": body})
+    return extend_schema_view(post=schema)(view)
 
 
-class Decline(APIView):
-    Input = Decision
-    can_conflict = True
-
-    @extend_schema(operation_id="decline_release", request=Input, responses=ReleaseDetail.Output)
-    def post(self, request: Request, id: int) -> Response:
-        """Refuse a release that passed, as an approver. The bots go to the fallback unless what they run has passed."""
-        checked = self.Input.read(request)
-        return release_answer(services.decline(_release(id), actor=get_actor(request), **checked))
-
-
-class Cancel(APIView):
-    Input = Decision
-    can_conflict = True
-
-    @extend_schema(operation_id="cancel_release", request=Input, responses=ReleaseDetail.Output)
-    def post(self, request: Request, id: int) -> Response:
-        """Stop building a release, as an operator. It is rejected at once."""
-        checked = self.Input.read(request)
-        return release_answer(services.cancel(_release(id), actor=get_actor(request), **checked))
-
-
-class Register(APIView):
-    Input = Decision
-    can_conflict = True
-
-    @extend_schema(operation_id="register_fallback", request=Input, responses=ReleaseDetail.Output)
-    def post(self, request: Request, id: int) -> Response:
-        """Make a standby release the fallback, as an approver who did not launch it."""
-        checked = self.Input.read(request)
-        registration = services.register_fallback(_release(id), actor=get_actor(request), **checked)
-        return release_answer(registration.release)
+DECISION_VIEWS = {row.action: _build_view(row) for row in DECISIONS.values() if row.operation}
 
 
 class Pin(APIView):
-    throttle_scope = None  # nobody who may pin is ever told to wait
+    throttle_scope = None  # a pin is never throttled
     Input = Decision
     can_conflict = True
 
     @extend_schema(operation_id="pin_fallback", request=Input, responses=Moves.Output)
     def post(self, request: Request) -> Response:
-        """Hold every bot on the fallback at once, as an approver; *offline* when not even that is fit."""
-        return _move_answer(services.pin(actor=get_actor(request), **self.Input.read(request)))
+        """Pin every bot to the fallback at once, as an approver; *offline* when the fallback is not ready."""
+        move = services.pin(actor=get_actor(request), **self.Input.read(request))
+        return Response(serialize_move(move))

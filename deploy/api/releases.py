@@ -189,7 +189,7 @@ class Releases(ListAPIView[Release]):
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
         )
-        response = release_answer(release, status=201)
+        response = answer_release(release, status=201)
         response["Location"] = reverse("api:release", kwargs={"id": release.pk})
         return response
 
@@ -208,6 +208,18 @@ def _named_bundles(digests: Mapping[str, str]) -> dict[str, Bundle]:
         raise InvalidInput(missing.message, field="bundles") from missing
 
 
-def release_answer(release: Release, status: int = 200) -> Response:
-    fresh = ReleaseDetail.queryset.get(pk=release.pk)
-    return Response(ReleaseDetail.Output(fresh).data, status=status)
+def answer_release(release: Release, status: int = 200) -> Response:
+    return Response(serialize_release(release), status=status)
+
+
+def serialize_release(release: Release) -> dict[str, Any]:
+    """The release as it is now, for the API and for commands."""
+    return dict(ReleaseDetail.Output(ReleaseDetail.queryset.get(pk=release.pk)).data)
+
+
+def find_release(id: int) -> Release:
+    """Raises NotFound."""
+    release = Release.objects.select_related("status", "policy").filter(pk=id).first()
+    if release is None:
+        raise NotFound(f"There is no release {id}.")
+    return release

@@ -9,8 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from common import api_fields
-from common.errors import NotFound
-from deploy.models import Release
+from deploy.api.releases import find_release
 from deploy.reports.comparison import Answer
 from deploy.reports.document import document
 from deploy.reports.stored import report
@@ -141,7 +140,4 @@ class ReleaseReport(APIView):
         """One release against another: the five V6 failures, what each coin knows, every gate's two words."""
         asked = self.Query(data=request.query_params.dict())
         asked.is_valid(raise_exception=True)
-        release = Release.objects.select_related("status", "policy").filter(pk=id).first()
-        if release is None:
-            raise NotFound(f"There is no release {id}.")
-        return Response(document(report(release, asked.validated_data.get("against"))))
+        return Response(document(report(find_release(id), asked.validated_data.get("against"))))

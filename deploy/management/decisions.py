@@ -1,49 +1,45 @@
-"""What the deciding commands share: a release by number, a reason, and what the pointer says afterwards."""
+"""The command of each decision about a release: help, arguments and service come from the table of decisions."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from common.errors import NotFound
-from deploy.models import Release
+from deploy import services
+from deploy.api.releases import find_release, serialize_release
 from deploy.pointer import pointer
-from deploy.releases.presentation import summary
+from deploy.releases.decision_table import DECISIONS
+from deploy.rules import Action
 
 
 class DecisionCommand(ActingCommand):
-    """Decides about one release, with a reason."""
+    """Decides about one release, with a reason. It answers with the release, as the API does, and the revision."""
+
+    action: ClassVar[Action]
+
+    def __init_subclass__(cls) -> None:
+        cls.help = DECISIONS[cls.action].help
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("release", type=int, help="the release's number")
         parser.add_argument("--reason", required=True, help="recorded in the audit history")
+        if DECISIONS[self.action].is_revision_needed:
+            parser.add_argument(
+                "--revision", type=int, help="the revision you looked at; refused if the pointer moved since"
+            )
 
-    def release(self, options: dict[str, Any]) -> Release:
-        release = Release.objects.filter(pk=options["release"]).select_related("status").first()
-        if release is None:
-            raise NotFound(f"There is no release {options['release']}.")
-        return release
-
-    def after(self, release: Release) -> dict[str, Any]:
-        """How the release and the pointer stand once decided."""
-        now = pointer.current()
-        return {**summary(Release.objects.get(pk=release.pk)), "revision": now.revision if now else None}
+    def answer(self, **options: Any) -> dict[str, Any]:
+        release, before = find_release(options["release"]), pointer.current()
+        revision = options.get("revision")
+        if revision is None:
+            revision = before.revision if before else 0
+        services.decide(
+            self.action, release, actor=self.actor(options), reason=options["reason"], revision=revision
+        )
+        move = pointer.current()
+        return {**serialize_release(release), "revision": move.revision if move else None}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        now = pointer.current()
-        what = (now.release.line if now.release else "nothing") if now else "no pointer yet"
-        return f"release {answer['release']} is {answer['state']}; the pointer: {what} (revision {answer['revision']})"
-
-
-class SwapCommand(DecisionCommand):
-    """Decides where the pointer goes, on the revision that was seen: by default the one of this moment."""
-
-    def add_own_arguments(self, parser: CommandParser) -> None:
-        super().add_own_arguments(parser)
-        parser.add_argument(
-            "--revision", type=int, help="the revision you looked at; refused if the pointer moved since"
-        )
-
-    def seen(self, options: dict[str, Any]) -> int:
-        now = pointer.current()
-        return int(options["revision"]) if options["revision"] is not None else (now.revision if now else 0)
+        move = pointer.current()
+        line = (move.release.line if move.release else "nothing") if move else "no pointer yet"
+        return f"release {answer['id']} is {answer['state']}; the pointer: {line} (revision {answer['revision']})"

@@ -1,4 +1,4 @@
-"""Starting a release, and calling it off."""
+"""Launching a release."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,12 +11,11 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput
-from common.reasons import require_reason
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
 from deploy.releases import settle
-from deploy.rules import Action, Purpose
+from deploy.rules import Purpose
 from gates import services as gates
 from training import services as training
 from training.models import Bundle, Coin, Dataset
@@ -157,34 +156,3 @@ def _checked_seed(seed: int | None) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"The seed is {seed}; it must be from 0 to {MAX_SEED}.", field="seed")
     return seed
-
-
-def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
-    """Stop building a release. It settles at once, with what is missing as errors (rule 2)."""
-    with audit.record_refusals("release.cancel", release, actor=actor, reason=reason):
-        actor.require(Role.OPERATOR, "cancel a release")
-        reason = require_reason(reason)
-        with audit.locked():
-            release = Release.objects.select_related("status").get(pk=release.pk)
-            require_action(release, Action.CANCEL)
-            release.status.cancel_requested_at = timezone.now()
-            release.status.save(update_fields=["cancel_requested_at"])
-            audit.record("release.cancelled", release, actor=actor, reason=reason)
-        settle.settle(release, ended_early=f"cancelled by {actor}: {reason}")
-    return Release.objects.select_related("status").get(pk=release.pk)
-
-
-def require_action(release: Release, action: Action) -> None:
-    """Raise Conflict unless the release stands where this may be asked of it."""
-    if action not in release.allowed_actions:
-        why = f" ({release.status.reason})" if release.status.reason else ""
-        raise Conflict(f"{release} is {release.state}{why}; it cannot be {_PARTICIPLE[action]}.")
-
-
-_PARTICIPLE = {
-    Action.APPROVE: "approved",
-    Action.DECLINE: "declined",
-    Action.RESTORE: "restored",
-    Action.CANCEL: "cancelled",
-    Action.REGISTER: "registered as the fallback",
-}

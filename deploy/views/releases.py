@@ -1,7 +1,6 @@
 """Releases: the list, one release with its gates and charts, and the decisions about it."""
 
 import json
-from collections.abc import Callable, Mapping
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -9,7 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
-from accounts.rules import Actor, Role
+from accounts.rules import Actor
 from audit.models import AuditEvent
 from common.errors import DomainError
 from common.forms import show_refusal
@@ -21,6 +20,7 @@ from deploy.forms import DecisionForm
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
+from deploy.releases.decision_table import DECISIONS
 from deploy.releases.gate_table import build_gate_table
 from deploy.releases.preview import preview_policy
 from deploy.releases.progress import load_progress
@@ -36,9 +36,6 @@ HISTORY_SHOWN = 50
 CHARTS = {
     name: title for name, title in TITLES.items() if name not in ("volatility", "drift")
 }  # those stand with the diagnosis
-# Whom the page offers a decision; the service decides whether they may.
-OFFERED_TO = dict.fromkeys(Action, Role.APPROVER) | {Action.CANCEL: Role.OPERATOR}
-BY_ANOTHER = frozenset({Action.APPROVE, Action.RESTORE, Action.REGISTER})
 
 
 @require_safe
@@ -91,58 +88,28 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
 def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
     """One decision with its reason. Reached by GET (after signing in again, say), it shows the release."""
     release = _release(pk)
-    if action not in set(Action):
-        raise Http404(f"A release cannot be asked to {action}.")
+    row = next((row for row in DECISIONS.values() if row.is_on_pages and row.action == action), None)
+    if row is None:
+        raise Http404(f"There is no decision {action} about a release.")
     if request.method != "POST":
         return redirect("release", pk)
     form = DecisionForm(request.POST, auto_id=f"{action}-%s")
     if not form.is_valid():
-        return _page(request, release, asked=Action(action), form=form, status=400)
+        return _page(request, release, asked=row.action, form=form, status=400)
     try:
-        said = _CARRIED_OUT[Action(action)](release, get_actor(request), form)
+        move = services.decide(
+            row.action,
+            release,
+            actor=get_actor(request),
+            reason=form.cleaned_data["reason"],
+            revision=form.seen_revision,
+        )
     except DomainError as refusal:
         show_refusal(form, refusal)
-        return _page(request, _release(pk), asked=Action(action), form=form, status=refusal.status)
-    messages.success(request, said)
+        return _page(request, _release(pk), asked=row.action, form=form, status=refusal.status)
+    revision = move.revision if move else None
+    messages.success(request, row.result.format(line=release.line, release=release.pk, revision=revision))
     return redirect("release", pk)
-
-
-def _approve(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.approve(
-        release, actor=actor, reason=form.cleaned_data["reason"], revision=form.seen_revision
-    )
-    return f"Approved: every bot must run {release.line} of release {release.pk} (revision {move.revision})."
-
-
-def _restore(release: Release, actor: Actor, form: DecisionForm) -> str:
-    move = services.restore(
-        release, actor=actor, reason=form.cleaned_data["reason"], revision=form.seen_revision
-    )
-    return f"Restored: every bot must run {release.line} of release {release.pk} (revision {move.revision})."
-
-
-def _decline(release: Release, actor: Actor, form: DecisionForm) -> str:
-    services.decline(release, actor=actor, reason=form.cleaned_data["reason"])
-    return f"Declined release {release.pk}."
-
-
-def _cancel(release: Release, actor: Actor, form: DecisionForm) -> str:
-    services.cancel(release, actor=actor, reason=form.cleaned_data["reason"])
-    return f"Cancelled release {release.pk}."
-
-
-def _register(release: Release, actor: Actor, form: DecisionForm) -> str:
-    services.register_fallback(release, actor=actor, reason=form.cleaned_data["reason"])
-    return f"Registered: a pin holds the bots on {release.line} of release {release.pk} from now on."
-
-
-_CARRIED_OUT: Mapping[Action, Callable[[Release, Actor, DecisionForm], str]] = {
-    Action.APPROVE: _approve,
-    Action.RESTORE: _restore,
-    Action.DECLINE: _decline,
-    Action.CANCEL: _cancel,
-    Action.REGISTER: _register,
-}
 
 
 def _release(pk: int) -> Release:
@@ -198,20 +165,20 @@ def _page(
 def _decisions(
     release: Release, actor: Actor, revision: int, asked: Action | None, filled: DecisionForm | None
 ) -> list[dict[str, object]]:
-    """What this person is offered here, each with its form; and what they asked for, whatever came of it."""
+    """The decisions that this person is offered, each with its form, and the one they asked for, if any."""
     return [
         {
-            "action": action,
-            "form": filled if action == asked and filled else DecisionForm(auto_id=f"{action}-%s"),
-            "needs_another": action in BY_ANOTHER and actor.name == release.launched_by,
+            "row": row,
+            "form": filled if row.action == asked and filled else DecisionForm(auto_id=f"{row.action}-%s"),
+            "needs_another": row.is_second_person_needed and actor.name == release.launched_by,
             "revision": revision,
         }
-        for action in Action
-        if action == asked or (action in _open_to(release) and actor.has(OFFERED_TO[action]))
+        for row in DECISIONS.values()
+        if row.action == asked or (row.action in _list_open_actions(release) and actor.has(row.role))
     ]
 
 
-def _open_to(release: Release) -> frozenset[str]:
-    """What may be asked of a release; the registered fallback need not be registered again."""
+def _list_open_actions(release: Release) -> frozenset[str]:
+    """The allowed actions, without registering the registered fallback again."""
     is_fallback = pointer.fallback() == release
     return release.allowed_actions - ({Action.REGISTER} if is_fallback else set())

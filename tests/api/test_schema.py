@@ -34,7 +34,7 @@ SHORT = {
     "Release.coins": A_COIN_EACH,
     "ReleaseDetail.allowed_actions": "one a decision there is",
     "ReleaseDetail.coins": A_COIN_EACH,
-    "ReleaseToday.against": A_GATE_EACH,
+    "PolicyPreview.problems": A_GATE_EACH,
     "ReleaseCoin.gates": A_GATE_EACH,
     "ReleaseCoin.files": "the files of one bundle",
     "Report.loosened": A_THRESHOLD_EACH,

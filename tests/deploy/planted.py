@@ -206,36 +206,28 @@ FAULTS = [
     Planted(
         "what passed is looked at before the lock alone",
         decide._swap,
-        """    with transaction.atomic():
-        audit.lock_head()
-        release = _fresh(release)
-        require_action(release, action)
-        now = _require_revision(revision)
-        _require_passed(release, policy)
+        """        with audit.locked():
+            release = _reload_for(action, release)
+            move = _require_revision(revision)
+            _require_passed(release, policy)
 """,
-        """    _require_passed(release, policy)
-    with transaction.atomic():
-        audit.lock_head()
-        release = _fresh(release)
-        require_action(release, action)
-        now = _require_revision(revision)
+        """        _require_passed(release, policy)
+        with audit.locked():
+            release = _reload_for(action, release)
+            move = _require_revision(revision)
 """,
         overtaken_approval("require"),
     ),
     Planted(
         "the revision is compared before the lock alone",
         decide._swap,
-        """    with transaction.atomic():
-        audit.lock_head()
-        release = _fresh(release)
-        require_action(release, action)
-        now = _require_revision(revision)
+        """        with audit.locked():
+            release = _reload_for(action, release)
+            move = _require_revision(revision)
 """,
-        """    now = _require_revision(revision)
-    with transaction.atomic():
-        audit.lock_head()
-        release = _fresh(release)
-        require_action(release, action)
+        """        move = _require_revision(revision)
+        with audit.locked():
+            release = _reload_for(action, release)
 """,
         overtaken_approval("pin"),
     ),
@@ -264,7 +256,7 @@ FAULTS = [
     Planted(
         "a swap is several transactions",
         decide._swap,
-        "with transaction.atomic():",
+        "with audit.locked():",
         "if True:",
         interrupted_approval,
     ),
@@ -277,9 +269,9 @@ FAULTS = [
     ),
     Planted(
         "who launched may approve",
-        decide._authorise,
-        "if actor.name == release.launched_by:",
-        "if False:",
+        decide._decision,
+        "if row.is_second_person_needed",
+        "if False",
         own_launch_approved,
     ),
     Planted(

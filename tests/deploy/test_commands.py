@@ -19,10 +19,11 @@ from accounts.rules import Actor
 from deploy import services
 from deploy.alarms import detect
 from deploy.api import Bots
+from deploy.api.releases import serialize_release
 from deploy.management.commands.release import Command as ReleaseCommand
 from deploy.models import Bot, Release
 from deploy.pointer import pointer
-from deploy.releases.presentation import gate_table, summary
+from deploy.releases.presentation import format_gate_table
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
 from training.models import Dataset, TrainingRun
@@ -112,21 +113,25 @@ def test_release_launches_and_says_where_it_stands() -> None:
     status, said = run("release", "--line", "v7_fixed", "--epochs", "3", "--as", "olivia", "--json")
     answer = json.loads(said)
     assert (status, answer["state"]) == (0, ReleaseState.BUILDING)
-    release = Release.objects.get(pk=answer["release"])
+    release = Release.objects.get(pk=answer["id"])
     assert release.parameters == {"epochs": 3}
 
 
 def test_a_release_that_passed_says_who_is_asked_next() -> None:
     release = scenarios.awaiting_approval()
-    said = ReleaseCommand().format_answer(summary(release))
+    said = ReleaseCommand().format_answer(serialize_release(release))
     assert said.endswith(
         f"Next, by an approver who did not launch it: manage.py approve {release.pk} --reason … (or decline)"
     )
-    assert "Next" not in ReleaseCommand().format_answer(summary(scenarios.inherited()))
+    assert "Next" not in ReleaseCommand().format_answer(serialize_release(scenarios.inherited()))
 
 
 def test_a_table_of_gates_tells_advice_from_what_decides() -> None:
-    gates = re.findall(r"^(\w+) .*\n(\(advisory\))?", gate_table(scenarios.awaiting_approval()), re.MULTILINE)
+    gates = re.findall(
+        r"^(\w+) .*\n(\(advisory\))?",
+        format_gate_table(serialize_release(scenarios.awaiting_approval())["coins"]),
+        re.MULTILINE,
+    )
     said = {gate: bool(mark) for gate, mark in gates}
     assert (said["calibration"], said["drift"]) == (True, True)
     assert (said["accuracy"], said["bundle"]) == (False, False)

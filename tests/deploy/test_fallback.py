@@ -190,7 +190,7 @@ def test_a_release_that_would_not_do_today_is_not_registered() -> None:
     scenarios.add_measurement(
         release_coin.bundle, release_coin.dataset, broken("BTC", "single_sample", runs=False)
     )
-    with pytest.raises(Conflict, match="would not do as the fallback today: BTC single_sample"):
+    with pytest.raises(Conflict, match="would not work as the fallback now: BTC single_sample"):
         services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
 
 

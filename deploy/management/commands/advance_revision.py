@@ -4,6 +4,7 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from deploy import services
+from deploy.api.decisions import serialize_move
 
 
 class Command(ActingCommand):
@@ -16,9 +17,8 @@ class Command(ActingCommand):
         parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        move = services.advance_revision(options["by"], actor=self.actor(options), reason=options["reason"])
-        line = move.release.line if move.release else None
-        return {"revision": move.revision, "kind": move.kind, "line": line, "reason": move.reason}
+        actor, reason = self.actor(options), options["reason"]
+        return serialize_move(services.advance_revision(options["by"], actor=actor, reason=reason))
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         return f"revision {answer['revision']}: {answer['line'] or 'offline'} as before ({answer['reason']})"

@@ -1,15 +1,6 @@
-from typing import Any
-
-from deploy import services
-from deploy.management.decisions import SwapCommand
+from deploy.management.decisions import DecisionCommand
+from deploy.rules import Action
 
 
-class Command(SwapCommand):
-    help = "Let the bots use a release that passed every gate."
-
-    def answer(self, **options: Any) -> dict[str, Any]:
-        release = self.release(options)
-        services.approve(
-            release, actor=self.actor(options), reason=options["reason"], revision=self.seen(options)
-        )
-        return self.after(release)
+class Command(DecisionCommand):
+    action = Action.APPROVE

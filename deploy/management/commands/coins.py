@@ -4,12 +4,13 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from deploy import services
+from training.api import Coins
 from training.models import Coin
 from training.services import find_coin
 
 
 class Command(ActingCommand):
-    help = "List the coins, add one, or say which of them a release must carry."
+    help = "List the coins, add one, or decide which of them every release must carry."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("do", choices=["list", "add", "require", "release"], nargs="?", default="list")
@@ -19,7 +20,7 @@ class Command(ActingCommand):
         parser.add_argument(
             "--confirmed",
             action="store_true",
-            help="require or release it, knowing what follows; told without",
+            help="confirm the consequences; without it they are listed, and nothing changes",
         )
 
     def answer(self, **options: Any) -> list[dict[str, Any]]:
@@ -35,10 +36,7 @@ class Command(ActingCommand):
                 reason=options["reason"],
                 is_confirmed=options["confirmed"],
             )
-        return [
-            {"symbol": coin.symbol, "name": coin.name, "is_required": coin.is_required}
-            for coin in Coin.objects.all()
-        ]
+        return [dict(coin) for coin in Coins.Output(Coin.objects.all(), many=True).data]
 
     def format_answer(self, answer: list[dict[str, Any]]) -> str:
         return "\n".join(

@@ -5,6 +5,7 @@ from django.core.management.base import CommandParser
 from accounts.commands import ActingCommand
 from common.errors import InvalidInput
 from deploy import services
+from deploy.api.keys import Keys
 from deploy.models import SigningKey
 from deploy.serving import keys
 
@@ -16,8 +17,8 @@ class Command(ActingCommand):
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        does = ["list", "create", "activate", "retire", "export"]
-        parser.add_argument("do", choices=does, nargs="?", default="list")
+        actions = ["list", "create", "activate", "retire", "export"]
+        parser.add_argument("do", choices=actions, nargs="?", default="list")
         parser.add_argument("key", nargs="?", default="", help="its id, or the beginning of it")
         parser.add_argument("--reason", default="", help="recorded in the audit history")
 
@@ -26,30 +27,19 @@ class Command(ActingCommand):
             case "export":
                 return {"public_key": keys.exported()}
             case "list":
-                return {"keys": [_row(key) for key in SigningKey.objects.order_by("pk")]}
+                return {"keys": Keys.Output(SigningKey.objects.order_by("pk"), many=True).data}
         actor, reason = self.actor(options), options["reason"]
         if options["do"] == "create":
-            made = services.create_key(actor=actor, reason=reason)
+            key = services.create_key(actor=actor, reason=reason)
         else:
             if not options["key"]:
                 raise InvalidInput("Say which key: `manage.py keys list` shows them.", field="key")
             change = services.activate_key if options["do"] == "activate" else services.retire_key
-            made = change(keys.find(options["key"]), actor=actor, reason=reason)
-        return {"keys": [_row(made)]}
+            key = change(keys.find(options["key"]), actor=actor, reason=reason)
+        return {"keys": Keys.Output([key], many=True).data}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         if "public_key" in answer:
             return str(answer["public_key"])
         lines = [f"{key['key_id'][:12]}  {key['state']:<8} {key['public']}" for key in answer["keys"]]
         return "\n".join(lines) or f"There is no key yet. {keys.HOW_TO_BEGIN}"
-
-
-def _row(key: SigningKey) -> dict[str, Any]:
-    return {
-        "key_id": key.key_id,
-        "public": key.public_hex,
-        "state": key.state,
-        "created_at": key.created_at,
-        "activated_at": key.activated_at,
-        "retired_at": key.retired_at,
-    }

@@ -7,8 +7,9 @@ from django.core.management.base import CommandParser
 from accounts.commands import ActingCommand
 from common.errors import InvalidInput
 from deploy import services
+from deploy.api.releases import serialize_release
 from deploy.models import Release
-from deploy.releases.presentation import gate_table, progress_line, summary
+from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.rules import Purpose, ReleaseState
 from training import services as training
 from training.models import Bundle, Dataset
@@ -59,7 +60,7 @@ class Command(ActingCommand):
         )
         if options["wait"]:
             self._wait(release)
-        return summary(Release.objects.get(pk=release.pk))
+        return serialize_release(release)
 
     def _dataset(self, text: str) -> tuple[str, Dataset]:
         symbol, _, number = text.partition("=")
@@ -79,7 +80,7 @@ class Command(ActingCommand):
         last = ""
         while True:
             release = Release.objects.select_related("status").get(pk=release.pk)
-            line = progress_line(release)
+            line = format_progress(release)
             if line != last:
                 self.stderr.write(line)
                 last = line
@@ -91,15 +92,15 @@ class Command(ActingCommand):
             time.sleep(0.5)
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        head = f"release {answer['release']} ({answer['line']}) is {answer['state']}"
+        head = f"release {answer['id']} ({answer['line']}) is {answer['state']}"
         because = f"\nbecause: {answer['reason']}" if answer["reason"] else ""
-        table = gate_table(Release.objects.get(pk=answer["release"]))
+        table = format_gate_table(answer["coins"])
         return "\n".join(filter(None, (f"{head}{because}", table, self._next(answer))))
 
     def _next(self, answer: dict[str, Any]) -> str:
         if answer["state"] != ReleaseState.AWAITING_APPROVAL:
             return ""
-        number = answer["release"]
+        number = answer["id"]
         return (
             f"Next, by an approver who did not launch it: manage.py approve {number} --reason … (or decline)"
         )
