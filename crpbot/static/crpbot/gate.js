@@ -1,11 +1,11 @@
-/* The pages' small behaviours: times that stay true, charts, and a word when the service falls silent. */
+/* Behaviour of the pages: relative times, charts, and a notice when the service does not answer. */
 "use strict";
 
 (() => {
   const CHART_REFRESH_MS = 2000;
   const AGO_REFRESH_MS = 5000;
 
-  // ---- "38 minutes ago" stays true without asking the server
+  // ---- relative times ("38 minutes ago") are updated without a request
 
   const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
 
@@ -22,16 +22,16 @@
     }
   }
 
-  // ---- charts: a figure comes as JSON from the address its place names, and wears the page's colours
+  // ---- charts: figures are loaded as JSON and drawn in the colours of the page
 
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const figures = new Map();
+  const drawn = new Map(); // element → figure
 
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function dressed(layout) {
+  function withTheme(layout) {
     const axis = { gridcolor: colour("--rule"), zerolinecolor: colour("--rule"), linecolor: colour("--rule") };
     const axes = Object.fromEntries(
       Object.keys({ xaxis: 0, yaxis: 0, ...layout })
@@ -54,22 +54,22 @@
     };
   }
 
-  function draw(place, figure) {
-    figures.set(place, figure);
-    place.querySelector(".chart-waits")?.remove();
-    const calm = { displayModeBar: false, responsive: true };
-    Plotly.react(place, figure.data, dressed(figure.layout || {}), calm);
+  function draw(element, figure) {
+    drawn.set(element, figure);
+    element.querySelector(".chart-waits")?.remove();
+    const config = { displayModeBar: false, responsive: true };
+    Plotly.react(element, figure.data, withTheme(figure.layout || {}), config);
   }
 
-  function say(places, text) {
-    for (const place of places) {
-      const words = place.querySelector(".chart-waits");
-      if (words) words.textContent = text;
+  function showText(elements, text) {
+    for (const element of elements) {
+      const placeholder = element.querySelector(".chart-waits");
+      if (placeholder) placeholder.textContent = text;
     }
   }
 
-  // A page's figures come from the address its group names; a saved report holds its own, in the element named by #id.
-  async function figuresOf(address) {
+  // The figures of a group come from its data-charts address. A saved report contains them, in the element #id.
+  async function fetchFigures(address) {
     if (address.startsWith("#")) return JSON.parse(document.querySelector(address).textContent);
     const answer = await fetch(address, { headers: { Accept: "application/json" } });
     if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
@@ -77,18 +77,18 @@
   }
 
   async function load(group) {
-    const places = [...group.querySelectorAll("[data-chart]")];
+    const elements = [...group.querySelectorAll("[data-chart]")];
     const again = () => setTimeout(() => group.isConnected && load(group), CHART_REFRESH_MS);
     try {
-      const { charts, is_moving: isMoving } = await figuresOf(group.dataset.charts);
-      for (const place of places) {
-        const figure = charts[place.dataset.chart];
-        if (figure) draw(place, figure);
-        else say([place], place.dataset.empty || "Nothing to draw yet");
+      const { charts, is_moving: isMoving } = await fetchFigures(group.dataset.charts);
+      for (const element of elements) {
+        const figure = charts[element.dataset.chart];
+        if (figure) draw(element, figure);
+        else showText([element], element.dataset.empty || "No data yet");
       }
       if (isMoving) again();
     } catch (failure) {
-      say(places, `The chart could not be loaded: ${failure.message}`);
+      showText(elements, `The chart could not be loaded: ${failure.message}`);
       if (group.hasAttribute("data-moving")) again();
     }
   }
@@ -105,42 +105,42 @@
   }
 
   dark.addEventListener("change", () => {
-    for (const [place, figure] of figures) {
-      if (place.isConnected) draw(place, figure);
+    for (const [element, figure] of drawn) {
+      if (element.isConnected) draw(element, figure);
     }
   });
 
-  // ---- htmx: a signed-out session is not swapped into a page, and a silent service is said to be silent
+  // ---- htmx: a sign-in page is not swapped into a page, and a notice shows when the service does not answer
 
   const silence = document.getElementById("silence");
 
-  function heard(isHeard) {
-    silence.hidden = isHeard;
+  function setConnected(isConnected) {
+    silence.hidden = isConnected;
   }
 
-  document.body.addEventListener("htmx:sendError", () => heard(false));
-  document.body.addEventListener("htmx:timeout", () => heard(false));
+  document.body.addEventListener("htmx:sendError", () => setConnected(false));
+  document.body.addEventListener("htmx:timeout", () => setConnected(false));
   document.body.addEventListener("htmx:afterRequest", (event) => {
     const xhr = event.detail.xhr;
-    if (xhr && xhr.status >= 500) heard(false);
-    else if (xhr && xhr.status > 0) heard(true);
+    if (xhr && xhr.status >= 500) setConnected(false);
+    else if (xhr && xhr.status > 0) setConnected(true);
   });
   document.body.addEventListener("htmx:beforeSwap", (event) => {
-    const landed = new URL(event.detail.xhr.responseURL || location.href);
-    if (landed.pathname === document.body.dataset.signIn) {
+    const target = new URL(event.detail.xhr.responseURL || location.href);
+    if (target.pathname === document.body.dataset.signIn) {
       event.detail.shouldSwap = false;
       location.reload();
     }
   });
   document.body.addEventListener("htmx:afterSwap", refreshTimes);
 
-  // ---- a decision that unfolds takes the keyboard along
+  // ---- an opened decision focuses its reason
 
   document.addEventListener("toggle", (event) => {
     if (event.target.matches?.("details.decision[open]")) event.target.querySelector("textarea")?.focus();
   }, true);
 
-  // ---- sent once: a second click on a form under way does nothing
+  // ---- a form is sent once: a second click while it is being sent does nothing
 
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post") return;
