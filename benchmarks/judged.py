@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gates.charts.diagnosis import charts
-from gates.policy import FULL_POLICY, evaluate, overall
+from gates.charts.diagnosis import draw_charts
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import FULL_POLICY
 from mlcore.data import candles
 from mlcore.evaluation.measure import measure
 
@@ -29,9 +30,9 @@ def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dic
     }
     outcomes = evaluate(document, FULL_POLICY)
     sentences = {outcome.gate: outcome.sentence for outcome in outcomes}
-    drawn = {name: len(json.dumps(figure)) for name, figure in charts(document, FULL_POLICY).items()}
+    drawn = {name: len(json.dumps(figure)) for name, figure in draw_charts(document, FULL_POLICY).items()}
     return {
-        "verdict": overall(outcomes),
+        "verdict": get_overall_verdict(outcomes),
         "sentences": sentences,
         "charts": drawn,
         "document": json.dumps(document),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from common.errors import Conflict
 from deploy.models import Release, ReleaseCoin
-from deploy.rules import Outcome, Result
+from deploy.rules import Outcome
 from gates.models import Diagnosis, GatePolicy
 from training import artifact_store
 from training.models import Coin
@@ -32,11 +32,7 @@ def list_release_coins(release: Release) -> list[ReleaseCoin]:
 
 def read_outcome(coin: str, diagnosis: Diagnosis) -> Outcome:
     """The outcome of a coin, from its diagnosis."""
-    results = [
-        Result(coin, result.gate, result.is_required, result.verdict, result.observed, result.threshold)
-        for result in diagnosis.results.all()
-    ]
-    return Outcome(coin, results)
+    return Outcome(coin, [result.outcome for result in diagnosis.results.all()])
 
 
 def find_outcome(release_coin: ReleaseCoin) -> Outcome | None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gates.catalogue.gate import GateOutcome
+
 FALLBACK_GATES = ("bundle", "scaler", "finite_weights", "single_sample")
 READY_GATES = (*FALLBACK_GATES, "schema")
 """What a fallback must pass today to be pinned: it settles on the four, under a policy that may be older than *schema*."""
@@ -158,23 +160,11 @@ def allowed_actions(purpose: str, state: str) -> frozenset[Action]:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One gate's word on one coin, as the pointer's rules need it."""
-
-    coin: str
-    gate: str
-    is_required: bool
-    verdict: str
-    observed: str
-    threshold: str
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What one coin of a release came to: gate results, or the reason why there are none."""
+    """What one coin of a release came to: gate outcomes, or the reason why there are none."""
 
     coin: str
-    results: Sequence[Result] = ()
+    results: Sequence[GateOutcome] = ()
     missing: str | None = None
 
     def failures(self, gates: Iterable[str] | None = None) -> list[str]:
@@ -186,9 +176,9 @@ class Outcome:
             return [f"{self.coin}: no required gate has spoken"]
         absent = [g for g in gates or () if g not in {r.gate for r in judged}]
         against = [
-            f"{r.coin} {r.gate} {r.verdict}: {r.observed}, required {r.threshold}"
+            f"{self.coin} {r.gate} {r.verdict}: {r.observed}, required {r.threshold}"
             for r in judged
-            if r.verdict != "passed"
+            if r.is_against
         ]
         return against + [f"{self.coin} {gate}: not measured" for gate in absent]
 

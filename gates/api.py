@@ -1,6 +1,5 @@
-"""Policies and judgements, to read; and policies to propose and adopt."""
+"""Policies and diagnoses to read, and policies to propose and adopt."""
 
-import json
 from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
@@ -17,13 +16,20 @@ from common import api_fields
 from common.api_fields import IntegerFilter
 from gates import services
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.policy import FULL_POLICY, Verdict, eased, loosened
-from gates.policy_changes import Difference, Direction, differences
+from gates.policy import FULL_POLICY
+from gates.policy_changes import (
+    Difference,
+    Direction,
+    compare_policies,
+    weaker_than_baseline,
+    weaker_than_full,
+)
+from mlcore.verdict import Verdict
 
 
 @extend_schema_serializer(component_name="GateResult")
 class GateOutput(serializers.ModelSerializer[GateResult]):
-    """What one gate said, with the figure and the threshold it said it by."""
+    """The outcome of one gate, with its figure and threshold."""
 
     class Meta:
         model = GateResult
@@ -33,7 +39,7 @@ class GateOutput(serializers.ModelSerializer[GateResult]):
 
 
 class PolicyDetail(RetrieveAPIView[GatePolicy]):
-    """One policy, with what it says otherwise than the one that was in force when it was proposed."""
+    """One policy, with its differences from the one that was in force when it was proposed."""
 
     @extend_schema_serializer(component_name="Policy")
     class Output(serializers.ModelSerializer[GatePolicy]):
@@ -44,30 +50,33 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
             reason = serializers.CharField()
 
         document = serializers.DictField(help_text="The gates by name, each with its thresholds.")
-        loosened = serializers.SerializerMethodField(help_text="Where it asks less than the baseline.")
-        eased = serializers.SerializerMethodField(
-            help_text="Where it asks less of the gates beyond the baseline."
+        weaker_than_baseline = serializers.SerializerMethodField(
+            help_text="Where it requires less than the baseline."
+        )
+        weaker_than_full = serializers.SerializerMethodField(
+            help_text="Where it requires less than the full policy."
         )
         adoptions = Adoption(many=True, help_text="When it came into force, and by whom.")
 
         class Meta:
             model = GatePolicy
             fields: ClassVar = [
-                "number", "document", "loosened", "eased", "reason", "proposed_by", "created_at", "adoptions",
+                "number", "document", "weaker_than_baseline", "weaker_than_full", "reason", "proposed_by", "created_at",
+                "adoptions",
             ]  # fmt: skip
 
-        def get_loosened(self, policy: GatePolicy) -> list[str]:
-            return loosened(policy.document)
+        def get_weaker_than_baseline(self, policy: GatePolicy) -> list[str]:
+            return weaker_than_baseline(policy.document)
 
-        def get_eased(self, policy: GatePolicy) -> list[str]:
-            return eased(policy.document)
+        def get_weaker_than_full(self, policy: GatePolicy) -> list[str]:
+            return weaker_than_full(policy.document)
 
     @extend_schema_serializer(component_name="PolicyDetail")
     class OutputWithDifferences(Output):
         @extend_schema_serializer(component_name="PolicyDifference")
         class Change(serializers.Serializer[Difference]):
             gate = serializers.CharField()
-            parameter = serializers.CharField(help_text="`gate` where it is about the gate as a whole.")
+            parameter = serializers.CharField(help_text="`gate` where the gate as a whole changes.")
             before = serializers.JSONField(allow_null=True)
             after = serializers.JSONField(allow_null=True)
             direction = serializers.ChoiceField([direction.value for direction in Direction])
@@ -84,15 +93,15 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
         class Meta:
             model = GatePolicy
             fields: ClassVar = [
-                "number", "document", "loosened", "eased", "reason", "proposed_by", "created_at", "adoptions",
-                "predecessor", "differences",
+                "number", "document", "weaker_than_baseline", "weaker_than_full", "reason", "proposed_by", "created_at",
+                "adoptions", "predecessor", "differences",
             ]  # fmt: skip
 
         @extend_schema_field(Change(many=True))
         def get_differences(self, policy: GatePolicy) -> list[dict[str, Any]]:
             before = policy.predecessor
-            found = differences(before.document, policy.document) if before else []
-            return [dict(self.Change(change).data) for change in found]
+            changes = compare_policies(before.document, policy.document) if before else []
+            return [dict(self.Change(change).data) for change in changes]
 
     queryset = GatePolicy.objects.prefetch_related("adoptions")
     serializer_class = OutputWithDifferences
@@ -100,7 +109,7 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
 
 
 class Policies(ListAPIView[GatePolicy]):
-    """The numbered policies, newest first: which gates, their thresholds, and where they ask less than the baseline."""
+    """The numbered policies, newest first: their gates and thresholds, and where they are weaker than the baseline."""
 
     can_conflict = True
 
@@ -110,7 +119,7 @@ class Policies(ListAPIView[GatePolicy]):
     @extend_schema_serializer(
         component_name="PolicyProposal",
         examples=[
-            OpenApiExample("as it comes", {"document": FULL_POLICY, "reason": "back to what it came with"})
+            OpenApiExample("the full policy", {"document": FULL_POLICY, "reason": "back to the defaults"})
         ],
     )
     class Input(api_fields.Input):
@@ -159,7 +168,7 @@ def _policy_answer(policy: GatePolicy, status: int = 200) -> Response:
 
 
 class Diagnoses(ListAPIView[Diagnosis]):
-    """Judgements of bundles, newest first."""
+    """Diagnoses of bundles, newest first."""
 
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
@@ -175,17 +184,19 @@ class Diagnoses(ListAPIView[Diagnosis]):
         coin = serializers.CharField(source="coin.symbol")
         line = serializers.CharField(source="bundle.line")
         bundle = serializers.CharField(source="bundle.digest")
+        is_simulated = serializers.BooleanField(source="dataset.is_simulated")
         policy = serializers.IntegerField(source="policy.number")
         gates = GateOutput(source="results", many=True)
 
         class Meta:
             model = Diagnosis
             fields: ClassVar = [
-                "id", "coin", "line", "bundle", "dataset", "policy", "verdict", "gates", "digest", "created_at",
+                "id", "coin", "line", "bundle", "dataset", "is_simulated", "policy", "verdict", "gates", "digest",
+                "created_at",
             ]  # fmt: skip
 
     queryset = (
-        Diagnosis.objects.select_related("coin", "bundle", "policy")
+        Diagnosis.objects.select_related("coin", "bundle", "dataset", "policy")
         .defer("measured", "bundle__manifest")
         .prefetch_related("results")
         .order_by("-id")
@@ -195,27 +206,22 @@ class Diagnoses(ListAPIView[Diagnosis]):
 
 
 class DiagnosisDetail(RetrieveAPIView[Diagnosis]):
-    """One judgement with every figure that was measured, and the policy as it was."""
+    """One diagnosis with every measured figure, and the policy as it was."""
 
     @extend_schema_serializer(component_name="DiagnosisDetail")
     class Output(Diagnoses.Output):
-        policy_document = serializers.SerializerMethodField(help_text="The policy as it was.")
+        policy_document = serializers.DictField(help_text="The policy as it was.")
         measured = serializers.DictField(source="document", help_text="The measurement as it was.")
-        circumstances = serializers.DictField(
-            source="known",
-            help_text="What the service knew besides: which attempt, and its candles' verdicts.",
-        )
+        context_document = serializers.DictField(help_text="The attempt, and the verdicts on its candles.")
 
         class Meta(Diagnoses.Output.Meta):
             fields: ClassVar = [
-                *Diagnoses.Output.Meta.fields, "policy_document", "measured", "circumstances",
+                *Diagnoses.Output.Meta.fields, "policy_document", "measured", "context_document",
             ]  # fmt: skip
 
-        def get_policy_document(self, diagnosis: Diagnosis) -> dict[str, Any]:
-            document: dict[str, Any] = json.loads(diagnosis.policy_body)
-            return document
-
-    queryset = Diagnosis.objects.select_related("coin", "bundle", "policy").prefetch_related("results")
+    queryset = Diagnosis.objects.select_related("coin", "bundle", "dataset", "policy").prefetch_related(
+        "results"
+    )
     serializer_class = Output
     lookup_field = "id"
 
@@ -231,7 +237,7 @@ class JudgeAgain(APIView):
 
     @extend_schema(operation_id="judge_again", request=Input, responses=DiagnosisDetail.Output)
     def post(self, request: Request, id: int) -> Response:
-        """Another policy's word on what was measured, as an operator or approver. Nothing is measured, nothing moves."""
+        """Judge a diagnosis by another policy, as an operator or approver. Nothing is measured, and the pointer stays."""
         checked = self.Input.read(request)
         judged = services.judge_again(
             services.find_diagnosis(id), services.find_policy(checked["policy"]), actor=get_actor(request)

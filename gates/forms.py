@@ -7,43 +7,37 @@ from typing import Any
 from django import forms
 
 from common.forms import ReasonForm
-from gates.catalogue.gate import Choice, Gate, Threshold
-from gates.catalogue.groups import GROUPS, LIVE, Group, group_of
-from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, live_part
-from gates.catalogue.meanings import meaning
+from gates.catalogue.gate import AnyGate, Choice, Gate, Threshold
+from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, get_live_thresholds
+from gates.catalogue.registry import BASELINE_NAMES, GATES, GROUPS, LIVE, Group
 from gates.models import GatePolicy
-from gates.policy import BASELINE_NAMES, GATES
 
-STANDING = "standing"
-STANDINGS = {
+ROLE = "role"
+ROLES = {
     "required": "required: decides",
-    "advisory": "advisory: tells only",
-    "absent": "left out: not asked",
+    "advisory": "advisory: shown only",
+    "absent": "not in the policy",
 }
 
 
 @dataclass(frozen=True)
 class GateFields:
-    """One gate's part of the form. Only a gate beyond the baseline has a `standing`; `remark` says what others do."""
+    """One gate's part of the form. Only a gate beyond the baseline has a `role`; `remark` says what others do."""
 
-    gate: Gate | LiveGate
+    gate: AnyGate
     remark: str
-    standing: forms.BoundField | None
+    role: forms.BoundField | None
     thresholds: list[forms.BoundField]
 
     @property
-    def about(self) -> str:
-        return (self.gate.judge.__doc__ or "").splitlines()[0]
-
-    @property
     def has_changed(self) -> bool:
-        """Whether it stands otherwise than in the policy it begins from."""
-        fields = [*self.thresholds, *([self.standing] if self.standing else [])]
+        """Whether it differs from the policy it begins from."""
+        fields = [*self.thresholds, *([self.role] if self.role else [])]
         return any(str(field.value()) != str(field.initial) or field.errors for field in fields)
 
 
 class ProposalForm(ReasonForm):
-    """A new policy, written as changes of another: which gates decide, by which thresholds, and what bots may show live."""
+    """A new policy as changes of another: which gates decide, and the thresholds of gates and live gates."""
 
     field_order = None
 
@@ -53,94 +47,89 @@ class ProposalForm(ReasonForm):
         for gate in GATES.values():
             entry = self._document["gates"].get(gate.name)
             if gate.name not in BASELINE_NAMES:
-                self.fields[f"{gate.name}.{STANDING}"] = _standing_field(entry)
-            for parameter in gate.parameters:
-                stands = (entry or {}).get(parameter.name, parameter.seed)
-                self.fields[f"{gate.name}.{parameter.name}"] = _field(gate.name, parameter, stands)
-        thresholds = live_part(self._document)
-        for live, threshold in _live_thresholds():
-            stands = thresholds[live.name][threshold.name]
-            self.fields[_live(live, threshold)] = _field(f"live {live.name}", threshold, stands)
+                self.fields[f"{gate.name}.{ROLE}"] = _build_role_field(entry)
+            self._add_fields(gate.name, gate, entry or {})
+        thresholds = get_live_thresholds(self._document)
+        for live in _list_live_gates():
+            self._add_fields(f"live.{live.name}", live, thresholds[live.name])
+
+    def _add_fields(self, prefix: str, gate: AnyGate, entry: Mapping[str, Any]) -> None:
+        for parameter in gate.parameters:
+            value = entry.get(parameter.name, parameter.default)
+            self.fields[f"{prefix}.{parameter.name}"] = _build_field(parameter, value)
 
     @property
     def groups(self) -> list[tuple[Group, list[GateFields]]]:
-        """Every gate that has something to fill in, under the group it belongs to."""
-        measured = [
-            (group, [self._of(gate) for gate in GATES.values() if group_of(gate.name) == group])
-            for group in GROUPS
+        """Every gate with something to fill in, under its group."""
+        return [
+            *((group, [self._get_gate_fields(gate) for gate in group.gates]) for group in GROUPS),
+            (LIVE, [self._get_live_fields(gate) for gate in _list_live_gates()]),
         ]
-        live = [self._of_live(gate) for gate in LIVE_GATES.values() if gate.parameters]
-        return [*measured, (LIVE, live)]
 
-    def _of(self, gate: Gate) -> GateFields:
-        standing = f"{gate.name}.{STANDING}"
-        is_chosen = standing in self.fields
+    def _get_gate_fields(self, gate: Gate) -> GateFields:
+        role = f"{gate.name}.{ROLE}"
+        has_role = role in self.fields
         return GateFields(
             gate,
-            "" if is_chosen else "Always required.",
-            self[standing] if is_chosen else None,
+            "" if has_role else "Always required.",
+            self[role] if has_role else None,
             [self[f"{gate.name}.{parameter.name}"] for parameter in gate.parameters],
         )
 
-    def _of_live(self, gate: LiveGate) -> GateFields:
+    def _get_live_fields(self, gate: LiveGate) -> GateFields:
         remark = "A breach by most bots pins the fallback." if gate.is_tripwire else "Warns only."
-        return GateFields(gate, remark, None, [self[_live(gate, each)] for each in gate.parameters])
+        fields = [self[f"live.{gate.name}.{parameter.name}"] for parameter in gate.parameters]
+        return GateFields(gate, remark, None, fields)
 
     @property
     def document(self) -> dict[str, Any]:
-        """The policy these fields make, ready for `propose_policy`."""
-        entries = {gate.name: self._entry(gate) for gate in GATES.values()}
+        """The policy that these fields make, ready for `propose_policy`."""
+        entries = {gate.name: self._build_entry(gate) for gate in GATES.values()}
         present = {name: entry for name, entry in entries.items() if entry is not None}
-        return {**self._document, "gates": present, **self._live_part()}
+        return {**self._document, "gates": present, **self._build_live_part()}
 
-    def _live_part(self) -> dict[str, Any]:
-        """Nothing for a policy that had none and is to have the usual thresholds still: it says the same as before."""
-        live: dict[str, dict[str, Any]] = {name: {} for name in DEFAULT_LIVE}
-        for gate, parameter in _live_thresholds():
-            live[gate.name][parameter.name] = self.cleaned_data[_live(gate, parameter)]
+    def _build_live_part(self) -> dict[str, Any]:
+        """Nothing for a policy without a live part that keeps the default thresholds: it means the same as before."""
+        live = {gate.name: self._read_thresholds(f"live.{gate.name}", gate) for gate in _list_live_gates()}
         return {"live": live} if "live" in self._document or live != DEFAULT_LIVE else {}
 
-    def _entry(self, gate: Gate) -> dict[str, Any] | None:
-        standing = self.cleaned_data.get(f"{gate.name}.{STANDING}", "required")
-        if standing == "absent":
+    def _build_entry(self, gate: Gate) -> dict[str, Any] | None:
+        role = self.cleaned_data.get(f"{gate.name}.{ROLE}", "required")
+        if role == "absent":
             return None
-        thresholds = {p.name: self.cleaned_data[f"{gate.name}.{p.name}"] for p in gate.parameters}
-        return {"required": standing == "required", **thresholds}
+        return {"required": role == "required", **self._read_thresholds(gate.name, gate)}
+
+    def _read_thresholds(self, prefix: str, gate: AnyGate) -> dict[str, Any]:
+        return {p.name: self.cleaned_data[f"{prefix}.{p.name}"] for p in gate.parameters}
 
 
-def _live_thresholds() -> Iterator[tuple[LiveGate, Threshold]]:
-    for gate in LIVE_GATES.values():
-        for parameter in gate.parameters:
-            yield gate, parameter
+def _list_live_gates() -> Iterator[LiveGate]:
+    """Those that have thresholds."""
+    return (gate for gate in LIVE_GATES.values() if gate.parameters)
 
 
-def _live(gate: LiveGate, parameter: Threshold) -> str:
-    return f"live.{gate.name}.{parameter.name}"
+def _build_role_field(entry: Mapping[str, Any] | None) -> forms.Field:
+    role = "absent" if entry is None else "required" if entry.get("required") else "advisory"
+    return forms.ChoiceField(label="Role", choices=list(ROLES.items()), initial=role)
 
 
-def _standing_field(entry: Mapping[str, Any] | None) -> forms.Field:
-    stands = "absent" if entry is None else "required" if entry.get("required") else "advisory"
-    return forms.ChoiceField(label="What it does", choices=list(STANDINGS.items()), initial=stands)
-
-
-def _field(gate: str, parameter: Threshold | Choice, stands: Any) -> forms.Field:
+def _build_field(parameter: Threshold | Choice, value: Any) -> forms.Field:
     label = parameter.name.replace("_", " ").capitalize()
-    about = meaning(gate, parameter.name)
     if isinstance(parameter, Choice):
         choices = [(word, word.replace("_", " ")) for word in parameter.words]
-        return forms.ChoiceField(label=label, choices=choices, initial=stands, help_text=about)
+        return forms.ChoiceField(label=label, choices=choices, initial=value, help_text=parameter.help)
     kind = forms.IntegerField if parameter.is_whole else forms.FloatField
-    bounds: dict[str, Any] = {"min_value": parameter.least, "max_value": parameter.greatest}
+    bounds: dict[str, Any] = {"min_value": parameter.minimum, "max_value": parameter.maximum}
     return kind(
         label=label,
-        initial=stands,
+        initial=value,
         widget=forms.NumberInput(attrs={"step": 1 if parameter.is_whole else "any"}),
-        help_text=f"{about} {_plain(parameter.seed)} to begin with; {_plain(parameter.least)} to "
-        f"{_plain(parameter.greatest)} is allowed, {parameter.is_looser_when} is looser.".strip(),
+        help_text=f"{parameter.help} Default {_format(parameter.default)}; {_format(parameter.minimum)} to "
+        f"{_format(parameter.maximum)} is allowed, {parameter.is_looser_when} is looser.",
         **bounds,
     )
 
 
-def _plain(value: float) -> str:
-    """ "1,000,000", "0.3333": as a person writes it."""
+def _format(value: float) -> str:
+    """ "1,000,000" or "0.3333"."""
     return f"{round(value, 4):,.10g}".replace("-", "−")

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.db import models
 
-from gates.policy import Verdict
+from gates.catalogue.gate import GateOutcome
+from mlcore.verdict import Verdict
 from training.models import Bundle, Coin, Dataset, Job
 
 
@@ -14,6 +15,7 @@ class GatePolicy(models.Model):
 
     number = models.PositiveIntegerField(unique=True)
     body = models.TextField(help_text="canonical JSON: gates, their thresholds, which are required")
+    required_gates = models.PositiveSmallIntegerField(help_text="how many gates the body requires")
     reason = models.TextField()
     proposed_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -54,7 +56,7 @@ class PolicyAdoption(models.Model):
 
 
 class Measurement(Job):
-    """One measuring of one bundle's bytes on one dataset: figures, and no opinion."""
+    """One measurement of one bundle's files on one dataset: figures, without a verdict."""
 
     TASK = "gates.measure"
 
@@ -84,7 +86,7 @@ class Measurement(Job):
 
 
 class Diagnosis(models.Model):
-    """The judgement of one measurement under one policy, both frozen here."""
+    """The verdict on one measurement under one policy, both frozen here."""
 
     measurement = models.ForeignKey(Measurement, on_delete=models.PROTECT, related_name="diagnoses")
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="diagnoses")
@@ -93,9 +95,8 @@ class Diagnosis(models.Model):
     policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="diagnoses")
     policy_body = models.TextField(help_text="the policy as it was")
     measured = models.TextField(help_text="the measurement as it was")
-    circumstances = models.TextField(
-        default="{}",
-        help_text="canonical JSON of what the service knew besides: the attempt, its candles' verdicts",
+    context_body = models.TextField(
+        default="{}", help_text="canonical JSON of gates.context: the attempt, the verdicts on its candles"
     )
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     digest = models.CharField(max_length=71, help_text="sha256 over bundle, measurement, policy and results")
@@ -120,29 +121,32 @@ class Diagnosis(models.Model):
         return document
 
     @property
-    def known(self) -> dict[str, Any]:
-        """What the service knew besides, as it was."""
-        document: dict[str, Any] = json.loads(self.circumstances)
+    def context_document(self) -> dict[str, Any]:
+        """What the service knew beyond the measurement, as it was."""
+        document: dict[str, Any] = json.loads(self.context_body)
         return document
 
     @property
-    def frozen_policy(self) -> dict[str, Any]:
+    def judged_document(self) -> dict[str, Any]:
+        """All that the gates read: the measurement and its context."""
+        return {**self.document, **self.context_document}
+
+    @property
+    def policy_document(self) -> dict[str, Any]:
         """The policy as it was."""
         document: dict[str, Any] = json.loads(self.policy_body)
         return document
 
 
 class GateResult(models.Model):
-    """What one gate said of one bundle."""
+    """The outcome of one gate for one bundle: a stored `GateOutcome`."""
 
     diagnosis = models.ForeignKey(Diagnosis, on_delete=models.PROTECT, related_name="results")
     position = models.PositiveSmallIntegerField()
     gate = models.CharField(max_length=32)
     is_required = models.BooleanField()
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
-    figure = models.FloatField(
-        null=True, help_text="the one figure that decides, where it is a finite number"
-    )
+    figure = models.FloatField(null=True, help_text="the figure that decides, where it is finite")
     figure_word = models.CharField(max_length=16, blank=True, help_text="nan, inf or -inf where it is not")
     observed = models.CharField(max_length=200, help_text="the observed figures as a person reads them")
     threshold = models.CharField(max_length=200)
@@ -150,7 +154,20 @@ class GateResult(models.Model):
 
     class Meta:
         ordering = ["diagnosis", "position"]
-        constraints = [models.UniqueConstraint(fields=["diagnosis", "gate"], name="a_gate_speaks_once")]
+        constraints = [models.UniqueConstraint(fields=["diagnosis", "gate"], name="a_gate_has_one_result")]
 
     def __str__(self) -> str:
         return f"{self.gate}: {self.verdict}"
+
+    @property
+    def outcome(self) -> GateOutcome:
+        """The pure value, as the rules and reports read it."""
+        return GateOutcome(
+            verdict=Verdict(self.verdict),
+            figure=float(self.figure_word) if self.figure_word else self.figure,
+            observed=self.observed,
+            sentence=self.sentence,
+            gate=self.gate,
+            is_required=self.is_required,
+            threshold=self.threshold,
+        )

@@ -1,4 +1,4 @@
-"""What one policy says otherwise than another, threshold by threshold, and which way that goes. No ORM, clock or I/O."""
+"""What differs between two policies, threshold by threshold, and in which direction. No ORM, clock or I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 from gates.catalogue.gate import Choice, Threshold
-from gates.catalogue.live import LIVE_GATES, live_part
-from gates.policy import GATES
+from gates.catalogue.live import LIVE_GATES, get_live_thresholds
+from gates.catalogue.registry import GATES
+from gates.policy import BASELINE_POLICY, FULL_POLICY, get_entries
 
-REQUIRED = "required"
+Entry = Mapping[str, Any]
 
 
 class Direction(StrEnum):
-    """Which way a change goes: looser lets more pass."""
+    """Which way a change goes: looser lets more bundles pass."""
 
     LOOSER = "looser"
     STRICTER = "stricter"
@@ -24,6 +25,7 @@ class Difference:
     """One thing that changed; None stands for a gate or threshold that is not there."""
 
     gate: str
+    """`live logit_range` for a live gate."""
     parameter: str
     before: float | str | bool | None
     after: float | str | bool | None
@@ -31,72 +33,74 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        what = f"{self.gate.replace('_', ' ')}: {self.parameter.replace('_', ' ')}"
-        return f"{what} from {_said(self.before)} to {_said(self.after)}, {self.direction}"
+        what = f"{self.gate}: {self.parameter}".replace("_", " ")
+        return f"{what} is {_format(self.after)} instead of {_format(self.before)} ({self.direction})"
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+def compare_policies(before: Entry, after: Entry) -> list[Difference]:
     """Every change from one policy's document to another's, in the order of the gates."""
-    olds, news = before["gates"], after["gates"]
-    names = [*GATES, *sorted((set(olds) | set(news)) - set(GATES))]
-    of_gates = [change for name in names for change in _of_gate(name, olds.get(name), news.get(name))]
-    return of_gates + list(_of_live(live_part(before), live_part(after)))
+    return [*_compare_gates(get_entries(before), get_entries(after)), *_compare_live(before, after)]
 
 
-def _of_live(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+def list_weaknesses(policy: Entry, reference: Entry) -> list[str]:
+    """Where a policy requires less than `reference` does, one sentence each; empty where it is at least as strict.
+
+    Live gates count only where the reference sets their thresholds.
+    """
+    changes = list(_compare_gates(get_entries(reference), get_entries(policy)))
+    changes += _compare_live(reference, policy) if "live" in reference else ()
+    return [change.sentence for change in changes if change.direction == Direction.LOOSER]
+
+
+def weaker_than_baseline(policy: Entry) -> list[str]:
+    """Where a policy requires less than the baseline. Every page and every bot is told."""
+    return list_weaknesses(policy, BASELINE_POLICY)
+
+
+def weaker_than_full(policy: Entry) -> list[str]:
+    """Where a policy requires less than the full policy does."""
+    return list_weaknesses(policy, FULL_POLICY)
+
+
+def _compare_gates(before: Entry, after: Entry) -> Iterator[Difference]:
+    for name in [*GATES, *sorted((set(before) | set(after)) - set(GATES))]:
+        old, new = before.get(name), after.get(name)
+        roles = _get_role(old), _get_role(new)
+        if roles[0] != roles[1]:
+            is_looser = new is None or (old is not None and not new.get("required"))
+            yield Difference(name, "gate", *roles, _get_direction(is_looser))
+        if name in GATES and old is not None and new is not None:
+            yield from _compare_thresholds(name, GATES[name].parameters, old, new)
+
+
+def _compare_live(before: Entry, after: Entry) -> Iterator[Difference]:
+    old, new = get_live_thresholds(before), get_live_thresholds(after)
     for name, gate in LIVE_GATES.items():
-        yield from _of_thresholds(f"live {name}", gate.parameters, before.get(name, {}), after.get(name, {}))
+        if gate.parameters:
+            yield from _compare_thresholds(f"live {name}", gate.parameters, old[name], new[name])
 
 
-def _of_gate(
-    name: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
-) -> Iterator[Difference]:
-    if before is None and after is None:
-        return
-    if before is None or after is None:
-        word = {name: _standing(entry) for name, entry in (("before", before), ("after", after))}
-        yield Difference(name, "gate", word["before"], word["after"], _direction(is_looser=after is None))
-        return
-    if before.get(REQUIRED) != after.get(REQUIRED):
-        looser = _direction(is_looser=not after.get(REQUIRED))
-        yield Difference(name, "gate", _standing(before), _standing(after), looser)
-    if name in GATES:
-        yield from _of_thresholds(name, GATES[name].parameters, before, after)
-
-
-def _of_thresholds(
-    name: str,
-    parameters: Iterable[Threshold | Choice],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+def _compare_thresholds(
+    name: str, parameters: Iterable[Threshold | Choice], before: Entry, after: Entry
 ) -> Iterator[Difference]:
     for parameter in parameters:
         old, new = before.get(parameter.name), after.get(parameter.name)
         if old != new:
-            yield Difference(
-                name, parameter.name, old, new, _direction(is_looser=_is_looser(parameter, old, new))
-            )
+            is_looser = new is None or (old is not None and parameter.is_looser(new, than=old))
+            yield Difference(name, parameter.name, old, new, _get_direction(is_looser))
 
 
-def _standing(entry: Mapping[str, Any] | None) -> str | None:
+def _get_role(entry: Entry | None) -> str | None:
     if entry is None:
         return None
-    return "required" if entry.get(REQUIRED) else "advisory"
+    return "required" if entry.get("required") else "advisory"
 
 
-def _direction(*, is_looser: bool) -> Direction:
+def _get_direction(is_looser: bool) -> Direction:
     return Direction.LOOSER if is_looser else Direction.STRICTER
 
 
-def _is_looser(parameter: Threshold | Choice, before: Any, after: Any) -> bool:
-    if isinstance(parameter, Choice):
-        return parameter.is_looser(after)  # of two words, the one that is not the baseline's
-    if not isinstance(before, int | float) or not isinstance(after, int | float):
-        return parameter.is_looser(after)
-    return after > before if parameter.is_looser_when == "higher" else after < before
-
-
-def _said(value: float | str | bool | None) -> str:
+def _format(value: float | str | bool | None) -> str:
     if value is None:
-        return "nothing"
+        return "not in the policy"
     return f"{value:g}" if isinstance(value, int | float) else value.replace("_", " ")

@@ -15,6 +15,14 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
 
+    @property
+    def sign(self) -> str:
+        """As text and pages show it in one character."""
+        return SIGNS[self]
+
+
+SIGNS = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.INCONCLUSIVE: "?", Verdict.ERROR: "!"}
+
 
 WORST_FIRST = (Verdict.ERROR, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 """An error outranks a failure: what could not be measured may be worse than what was measured."""

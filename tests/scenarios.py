@@ -177,7 +177,7 @@ def _window(first: str, last: str, rows: int, digit: str) -> dict[str, Any]:
     return {**ends, "rows": rows, "digest": "sha256:" + digit * 64}
 
 
-def circumstances(document: dict[str, Any]) -> dict[str, Any]:
+def context_of(document: dict[str, Any]) -> dict[str, Any]:
     """What the service knows of a healthy bundle besides its measurement: a first attempt, on candles that passed."""
 
     def passed(digest: str) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def circumstances(document: dict[str, Any]) -> dict[str, Any]:
 
 def known(document: dict[str, Any]) -> dict[str, Any]:
     """All that the gates read of it."""
-    return {**document, **circumstances(document)}
+    return {**document, **context_of(document)}
 
 
 def inaccurate(coin: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gates import policy
+from gates.evaluation import evaluate
+from gates.policy import BASELINE_POLICY, FORMAT
 from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
@@ -56,8 +57,8 @@ def _tally(hits: Hits, rows: int) -> list[int]:
 
 def passes(hits: Hits) -> bool:
     """Whether the accuracy gate, as every policy has it, lets a window of these hits through."""
-    document = {"format": policy.FORMAT, "accuracy": metrics.compute_accuracy(hits, seed=0)}
-    outcomes = policy.evaluate(document, policy.BASELINE_POLICY)
+    document = {"format": FORMAT, "accuracy": metrics.compute_accuracy(hits, seed=0)}
+    outcomes = evaluate(document, BASELINE_POLICY)
     return any(found.gate == "accuracy" and found.verdict is Verdict.PASSED for found in outcomes)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from gates import policy
+from gates.evaluation import evaluate
+from gates.policy import FULL_POLICY
 from mlcore.bundle.format import Bundle
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
@@ -18,6 +19,7 @@ from mlcore.evaluation.measure import measure
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES, Recipe
 from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
+from mlcore.verdict import Verdict
 
 YEARS_OF_HOURS = 43_800
 """Five years: what a desk that trades hourly bars has of a coin."""
@@ -65,14 +67,14 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
             _trained(recipe, frame, coin, Path(name) / recipe.line) for recipe in (v7, RECIPES["v5"])
         )
         found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=fallback.folder)
-    document = {**found, **_circumstances(market, coin, frame)}
-    outcomes = policy.evaluate(document, policy.FULL_POLICY, coin=coin)
+    document = {**found, **_build_context(market, coin, frame)}
+    outcomes = evaluate(document, FULL_POLICY, coin=coin)
     naive = found["skill"]["naive"] or {}
     return {
         "refused_by": {
             outcome.gate: outcome.verdict.value
             for outcome in outcomes
-            if outcome.is_required and outcome.verdict is not policy.Verdict.PASSED
+            if outcome.is_required and outcome.verdict is not Verdict.PASSED
         },
         "accuracy": found["accuracy"]["point"],
         "accuracy_lower": found["accuracy"]["lower"],
@@ -93,7 +95,7 @@ def _trained(recipe: Recipe, frame: pl.DataFrame, coin: str, folder: Path) -> Bu
     )
 
 
-def _circumstances(market: Market, coin: str, frame: pl.DataFrame) -> Mapping[str, Any]:
+def _build_context(market: Market, coin: str, frame: pl.DataFrame) -> Mapping[str, Any]:
     """As the service would know them: its first attempt, on candles judged against their own generator."""
     generator = SimulatorSettings(market.bars, market.drift, market.seed)
     judged = {

@@ -5,20 +5,20 @@ from django.http import HttpRequest
 
 from accounts.authentication import get_actor
 from gates.models import PolicyAdoption
-from gates.policy import loosened
+from gates.policy_changes import weaker_than_baseline
 
 
 def service(request: HttpRequest) -> dict[str, Any]:
-    """What every page's frame shows: who is signed in with which roles, the profile, and a gate that was loosened."""
+    """What every page shows: the user and roles, the profile, and where the policy is weaker than the baseline."""
     actor = get_actor(request) if hasattr(request, "user") else None
     return {
         "actor": actor,
         "is_embedded": settings.IS_EMBEDDED,
-        "loosened": _loosened() if actor and actor.can_view else [],
+        "weaker_than_baseline": _list_weaknesses() if actor and actor.can_view else [],
     }
 
 
-def _loosened() -> list[str]:
+def _list_weaknesses() -> list[str]:
     """Where the policy in force asks less than the baseline; nothing before there is a policy."""
     adoption = PolicyAdoption.objects.select_related("policy").first()
-    return loosened(adoption.policy.document) if adoption else []
+    return weaker_than_baseline(adoption.policy.document) if adoption else []

@@ -29,7 +29,7 @@ SNAPSHOT_EXAMPLE = {
     "moved_by": "anna",
     "reason": "every gate passed, figures checked",
     "simulated": False,
-    "policy": {"number": 1, "loosened": []},
+    "policy": {"number": 1, "weaker_than_baseline": []},
     "audit": {"seq": 412, "hash": "9b0c…"},
     "models": {
         "BTC": {
@@ -78,7 +78,7 @@ class Active(APIView):
         @extend_schema_serializer(component_name="SnapshotPolicy")
         class Policy(serializers.Serializer[Any]):
             number = serializers.IntegerField()
-            loosened = serializers.ListField(child=serializers.CharField())
+            weaker_than_baseline = serializers.ListField(child=serializers.CharField())
 
         @extend_schema_serializer(component_name="SnapshotEvent")
         class Event(serializers.Serializer[Any]):

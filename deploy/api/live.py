@@ -13,8 +13,9 @@ from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from deploy import services
 from deploy.api.bots import INSTANCE
-from gates.catalogue.live import FEATURES, Tally
+from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS, EDGES
+from mlcore.constants import N_FEATURES
 
 MOST_PREDICTIONS = 100_000
 """In one window; the client sends a hundred at most."""
@@ -87,7 +88,7 @@ class LiveWindows(APIView):
         logits = Logits(help_text="Both null where no answer was finite.")
         out_of_range = api_fields.Integer(
             min_value=0,
-            max_value=FEATURES * MOST_PREDICTIONS,
+            max_value=N_FEATURES * MOST_PREDICTIONS,
             allow_null=True,
             help_text="Feature values outside what training saw; null where the bundle does not say.",
         )

@@ -24,8 +24,8 @@ from deploy.models import Release, ReleaseCoin
 from deploy.releases.preview import preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
-from gates.policy import Verdict
 from mlcore.fitting.recipes import RECIPES
+from mlcore.verdict import Verdict
 from training import services as training
 from training.api import RecipeInput
 from training.models import Artifact, Bundle, Dataset

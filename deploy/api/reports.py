@@ -13,7 +13,7 @@ from deploy.api.releases import find_release
 from deploy.reports.comparison import Answer
 from deploy.reports.document import document
 from deploy.reports.stored import report
-from gates.policy import Verdict
+from mlcore.verdict import Verdict
 
 _VERDICTS = [verdict.value for verdict in Verdict]
 
@@ -115,7 +115,7 @@ class ReleaseReport(APIView):
         against = Side(allow_null=True)
         headline = serializers.CharField(help_text="How many of the five are fixed.")
         standing = serializers.CharField(help_text="Whether the release passes as a whole.")
-        loosened = serializers.ListField(
+        weaker_than_baseline = serializers.ListField(
             child=serializers.CharField(), help_text="Where its own policy asks less than the baseline."
         )
         failures = Failure(many=True)

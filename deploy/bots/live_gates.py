@@ -20,8 +20,9 @@ from deploy.pointer.fallback import check_fallback
 from deploy.pointer.pinning import pin_in_transaction
 from deploy.rules import MoveKind
 from gates import services as gates
-from gates.catalogue.live import FEATURES, LiveOutcome, Tally, judge_live
+from gates.catalogue.live import LiveOutcome, Tally, judge_live
 from gates.models import GatePolicy
+from mlcore.constants import N_FEATURES
 from mlcore.verdict import Verdict
 from training.models import Coin
 
@@ -171,8 +172,8 @@ def _require_sense(said: Posted) -> None:
         raise InvalidInput("Give the least and greatest logit if any answer was finite.", field="logits")
     if tally.least is not None and tally.greatest is not None and tally.least > tally.greatest:
         raise InvalidInput("The least logit is greater than the greatest.", field="logits")
-    if tally.out_of_range > FEATURES * tally.finite:
-        raise InvalidInput(f"A prediction has {FEATURES} features.", field="out_of_range")
+    if tally.out_of_range > N_FEATURES * tally.finite:
+        raise InvalidInput(f"A prediction has {N_FEATURES} features.", field="out_of_range")
 
 
 def _evidence(windows: Sequence[LiveWindow]) -> list[Mapping[str, object]]:

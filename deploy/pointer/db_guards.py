@@ -3,15 +3,13 @@
 from audit import triggers
 from audit.triggers import Guard
 from deploy.rules import MoveKind
+from gates.catalogue.registry import BASELINE_NAMES
 
 POLICY_IN_FORCE = "(SELECT policy_id FROM gates_policyadoption ORDER BY id DESC LIMIT 1)"
 FALLBACK = "(SELECT release_id FROM deploy_fallbackregistration ORDER BY id DESC LIMIT 1)"
 POINTED_AT = "(SELECT release_id FROM deploy_pointermove ORDER BY revision DESC LIMIT 1)"
 
-# How many gates the frozen policy of a diagnosis requires: its text is canonical, so they can be counted in it.
-REQUIRED = '"required":true'
-WITHOUT_THEM = f"REPLACE(diagnosis.policy_body, '{REQUIRED}', '')"
-GATES_REQUIRED = f"(LENGTH(diagnosis.policy_body) - LENGTH({WITHOUT_THEM})) / {len(REQUIRED)}"
+BASELINE_GATES = ", ".join(f"'{name}'" for name in sorted(BASELINE_NAMES))
 
 # A required coin without a bundle in this release whose diagnosis under the policy in force passed as a whole: gate by
 # gate, each that the policy requires, with the event that says so and names its digest.
@@ -24,10 +22,10 @@ UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requi
       AND diagnosis.dataset_id = release_coin.dataset_id
       AND (SELECT COUNT(*) FROM gates_gateresult result
            WHERE result.diagnosis_id = diagnosis.id AND result.is_required
-             AND result.gate IN ('bundle', 'scaler', 'finite_weights', 'single_sample',
-                                 'confidence', 'class_balance', 'logit_range', 'accuracy')) = 8
+             AND result.gate IN ({BASELINE_GATES})) = {len(BASELINE_NAMES)}
       AND (SELECT COUNT(*) FROM gates_gateresult result
-           WHERE result.diagnosis_id = diagnosis.id AND result.is_required) >= {GATES_REQUIRED}
+           WHERE result.diagnosis_id = diagnosis.id AND result.is_required)
+          >= (SELECT policy.required_gates FROM gates_gatepolicy policy WHERE policy.id = diagnosis.policy_id)
       AND EXISTS (SELECT 1 FROM audit_auditevent event
            WHERE event.object_type = 'diagnosis' AND event.object_id = CAST(diagnosis.id AS varchar(20))
              AND event.kind = 'diagnosis.passed' AND event.body LIKE '%' || diagnosis.digest || '%')

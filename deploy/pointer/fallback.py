@@ -16,9 +16,10 @@ from common.errors import Unavailable
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_damaged_files, list_release_coins, list_required_coins
 from deploy.pointer import pointer
-from deploy.rules import FALLBACK_GATES, READY_GATES, Outcome, Result
+from deploy.rules import FALLBACK_GATES, READY_GATES, Outcome
+from gates.catalogue.registry import GATES
+from gates.evaluation import evaluate
 from gates.models import GatePolicy, Measurement
-from gates.policy import GATES, evaluate
 from gates.services import policy_in_force
 from mlcore.features.indicators import SCHEMAS
 from training.models import Bundle, Coin
@@ -224,9 +225,6 @@ def _evaluate_gates(
     has_schema = measurement.code_version == settings.CODE_VERSION or "schema" in document
     gates = READY_GATES if has_schema else FALLBACK_GATES
     entries = {
-        name: policy["gates"].get(name) or {"required": True, **GATES[name].baseline_parameters}
-        for name in gates
+        name: policy["gates"].get(name) or {"required": True, **GATES[name].defaults} for name in gates
     }
-    outcomes = evaluate(document, {**policy, "gates": entries}, coin=coin)
-    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in outcomes]
-    return Outcome(coin, results).failures(gates)
+    return Outcome(coin, evaluate(document, {**policy, "gates": entries}, coin=coin)).failures(gates)

@@ -171,7 +171,7 @@ def _judge_under(policy: GatePolicy, release_coins: list[ReleaseCoin]) -> None:
         if release_coin.bundle is not None and (
             release_coin.diagnosis is None or release_coin.diagnosis.policy_id != policy.pk
         ):
-            gates.judge_stored(release_coin.bundle, policy, dataset=release_coin.dataset)
+            gates.judge_latest(release_coin.bundle, policy, dataset=release_coin.dataset)
 
 
 def _require_revision(seen: int) -> PointerMove:

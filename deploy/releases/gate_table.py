@@ -1,16 +1,20 @@
 """The gate table: gates down, coins across, with the result of every gate for every coin of a release."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.models import ReleaseCoin
-from gates.catalogue.groups import ADVICE, EVIDENCE, GROUPS, PLAN, SKILL, Group, group_of
-from gates.catalogue.readings import Reading, reading
+from gates.catalogue.advisory import ADVISORY
+from gates.catalogue.baseline import BASELINE
+from gates.catalogue.evidence import EVIDENCE
+from gates.catalogue.gate import Group
+from gates.catalogue.reading import Reading
+from gates.catalogue.registry import GROUPS, find_group, read_gate
+from gates.catalogue.skill import SKILL
 from gates.models import Diagnosis, GateResult
-from gates.policy import Verdict
+from mlcore.verdict import Verdict
 
-_ORDER = (PLAN, SKILL, EVIDENCE, ADVICE)
+_ORDER = (BASELINE, SKILL, EVIDENCE, ADVISORY)
 """The groups in the order in which they are shown."""
 
 
@@ -36,7 +40,7 @@ class Row:
 
     @property
     def group(self) -> Group:
-        return group_of(self.gate, is_required=self.is_required)
+        return find_group(self.gate, is_required=self.is_required)
 
     @property
     def is_problem(self) -> bool:
@@ -125,15 +129,14 @@ def build_gate_table(release_coins: Iterable[ReleaseCoin]) -> GateTable:
 
 def read_attempt(diagnosis: Diagnosis | None) -> int | None:
     """The number of the attempt that was judged; None where it was not counted."""
-    attempts = json.loads(diagnosis.circumstances).get("attempts") if diagnosis else None
+    attempts = diagnosis.context_document.get("attempts") if diagnosis else None
     return attempts.get("count") if attempts else None
 
 
 def _read_results(diagnosis: Diagnosis | None) -> dict[str, tuple[GateResult, Reading | None]]:
     if diagnosis is None:
         return {}
-    measured = {**diagnosis.document, **json.loads(diagnosis.circumstances)}
-    policy = diagnosis.frozen_policy
+    measured, policy = diagnosis.judged_document, diagnosis.policy_document
     return {
-        result.gate: (result, reading(result.gate, measured, policy)) for result in diagnosis.results.all()
+        result.gate: (result, read_gate(result.gate, measured, policy)) for result in diagnosis.results.all()
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_outcomes, list_release_coins
-from deploy.rules import Action, Outcome, Result, list_failures
+from deploy.rules import Action, Outcome, list_failures
 from gates import services as gates
 from gates.models import GatePolicy
 
@@ -46,9 +46,5 @@ def _preview_coin(judged: Outcome, release_coin: ReleaseCoin | None, policy: Gat
     """The judgement of the policy; where there is none, the judgement it would give."""
     if judged.missing is None or release_coin is None or release_coin.bundle is None:
         return judged
-    previewed = gates.foretell(release_coin.bundle, policy, dataset=release_coin.dataset)
-    if previewed is None:
-        return judged
-    coin = release_coin.coin.symbol
-    results = [Result(coin, o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in previewed]
-    return Outcome(coin, results)
+    outcomes = gates.preview_outcomes(release_coin.bundle, policy, dataset=release_coin.dataset)
+    return judged if outcomes is None else Outcome(release_coin.coin.symbol, outcomes)

@@ -7,34 +7,21 @@ from typing import Any
 
 from deploy.reports.failures import FAILURES, KnownFailure
 from deploy.reports.skill import Skill, skill_of
-from gates.catalogue.figures import Figures
-from gates.policy import GATES, Verdict, loosened
-
-
-@dataclass(frozen=True)
-class Word:
-    """What one gate said of one coin."""
-
-    verdict: str
-    observed: str
-    threshold: str
-    sentence: str
-    is_required: bool = True
-    figure: float | None = None
-
-    @property
-    def is_against(self) -> bool:
-        return self.verdict != Verdict.PASSED
+from gates.catalogue.gate import GateOutcome
+from gates.catalogue.measurement_reader import MeasurementReader
+from gates.catalogue.registry import GATES
+from gates.policy_changes import weaker_than_baseline
+from mlcore.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One coin of a release: what was measured of it, and every gate's word on that."""
+    """One coin of a release: what was measured of it, and every gate's outcome."""
 
     coin: str
     document: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    words: Mapping[str, Word] = field(default_factory=dict)
+    outcomes: Mapping[str, GateOutcome] = field(default_factory=dict)
     verdict: str | None = None
     diagnosis: int | None = None
     bundle: str | None = None
@@ -63,14 +50,14 @@ class Side:
     def name(self) -> str:
         return f"{self.line} (release {self.release})"
 
-    def word(self, coin: str, gate: str) -> Word | None:
+    def get_outcome(self, coin: str, gate: str) -> GateOutcome | None:
         judged = self.coins.get(coin)
-        return judged.words.get(gate) if judged else None
+        return judged.outcomes.get(gate) if judged else None
 
     @property
-    def words(self) -> list[Word]:
-        """Every required word."""
-        return [w for judged in self.coins.values() for w in judged.words.values() if w.is_required]
+    def outcomes(self) -> list[GateOutcome]:
+        """Those of the required gates."""
+        return [o for judged in self.coins.values() for o in judged.outcomes.values() if o.is_required]
 
     @property
     def is_sound(self) -> bool:
@@ -89,7 +76,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """One failure looked for in one coin of one release: the figure, and the gate's word on it."""
+    """One failure looked for in one coin of one release: the figure, and the gate's outcome."""
 
     coin: str
     figure: str
@@ -108,17 +95,17 @@ class FailureAnswer:
 
 @dataclass(frozen=True)
 class Cell:
-    """One gate's two words on one coin."""
+    """One gate's two outcomes for one coin."""
 
     coin: str
-    before: Word | None
-    after: Word | None
+    before: GateOutcome | None
+    after: GateOutcome | None
 
     @property
     def is_the_same(self) -> bool:
         """Whether there is nothing to tell of before: the same verdict and figures as after."""
         pair = (self.before, self.after)
-        return all(pair) and len({(word.verdict, word.observed) for word in pair if word}) == 1
+        return all(pair) and len({(outcome.verdict, outcome.observed) for outcome in pair if outcome}) == 1
 
 
 @dataclass(frozen=True)
@@ -138,9 +125,9 @@ class GateRow:
     def is_unchanged(self) -> bool:
         """Whether both passed for every coin: there is little to tell."""
         return all(
-            word is not None and not word.is_against
+            outcome is not None and not outcome.is_against
             for cell in self.cells
-            for word in (cell.before, cell.after)
+            for outcome in (cell.before, cell.after)
         )
 
 
@@ -171,10 +158,12 @@ class Comparison:
         return [row for row in self.gates if row.is_unchanged]
 
     @property
-    def loosened(self) -> list[str]:
-        """Where the policy that the release was judged by asks less than the baseline."""
+    def weaker_than_baseline(self) -> list[str]:
+        """Where the policy that the release was judged by requires less than the baseline."""
         policies = [judged.policy for judged in self.after.coins.values() if judged.policy]
-        return list(dict.fromkeys(sentence for policy in policies for sentence in loosened(policy)))
+        return list(
+            dict.fromkeys(sentence for policy in policies for sentence in weaker_than_baseline(policy))
+        )
 
 
 def compare(after: Side, before: Side | None) -> Comparison:
@@ -225,12 +214,11 @@ def _trials(failure: KnownFailure, side: Side) -> list[Trial]:
 
 
 def _trial(failure: KnownFailure, judged: Judged) -> Trial:
-    word = judged.words.get(failure.gate)
-    if word is None:
+    outcome = judged.outcomes.get(failure.gate)
+    if outcome is None:
         return Trial(judged.coin, "not measured", None, f"{judged.coin} was not measured.")
-    return Trial(
-        judged.coin, failure.figure(Figures(judged.document)) or word.observed, word.verdict, word.sentence
-    )
+    figure = failure.figure(MeasurementReader(judged.document)) or outcome.observed
+    return Trial(judged.coin, figure, outcome.verdict, outcome.sentence)
 
 
 def _not_known(failure: KnownFailure, after: Side, open_: Sequence[Trial]) -> str:
@@ -250,7 +238,7 @@ def _not_seen(failure: KnownFailure, before: Side | None, then: Sequence[Trial])
 def _rows(after: Side, before: Side | None) -> list[GateRow]:
     """Every gate that spoke of either; those that stand against the release first, then in the order of the gates."""
     sides = [after, *([before] if before else [])]
-    spoken = {gate for side in sides for judged in side.coins.values() for gate in judged.words}
+    spoken = {gate for side in sides for judged in side.coins.values() for gate in judged.outcomes}
     ordered = [*(gate for gate in GATES if gate in spoken), *sorted(spoken - set(GATES))]
     rows = [_row(gate, after, before) for gate in ordered]
     return sorted(rows, key=lambda row: (not row.is_against, not row.is_required))
@@ -259,11 +247,12 @@ def _rows(after: Side, before: Side | None) -> list[GateRow]:
 def _row(gate: str, after: Side, before: Side | None) -> GateRow:
     coins = list(dict.fromkeys([*after.coins, *(before.coins if before else ())]))
     cells = [
-        Cell(coin, before.word(coin, gate) if before else None, after.word(coin, gate)) for coin in coins
+        Cell(coin, before.get_outcome(coin, gate) if before else None, after.get_outcome(coin, gate))
+        for coin in coins
     ]
-    first = next(word for cell in cells for word in (cell.after, cell.before) if word is not None)
+    first = next(outcome for cell in cells for outcome in (cell.after, cell.before) if outcome is not None)
     known = GATES.get(gate)
-    about = (known.judge.__doc__ or "").splitlines()[0] if known else ""
+    about = known.about if known else ""
     return GateRow(
         gate, about, first.threshold, first.is_required, cells, _change(gate, cells, after, before)
     )
@@ -277,10 +266,10 @@ def _change(gate: str, cells: Sequence[Cell], after: Side, before: Side | None) 
     return _sentence(f"{now}; {_counted(before.called, {cell.coin: cell.before for cell in cells})}.")
 
 
-def _counted(name: str, words: Mapping[str, Word | None]) -> str:
-    if not any(words.values()):
+def _counted(name: str, outcomes: Mapping[str, GateOutcome | None]) -> str:
+    if not any(outcomes.values()):
         return f"it has not spoken of {name}"
-    against = [coin for coin, word in words.items() if word is None or word.is_against]
+    against = [coin for coin, outcome in outcomes.items() if outcome is None or outcome.is_against]
     if not against:
         return f"{name} passes for every coin"
     return f"{name} does not pass for {_and(against)}"
@@ -315,25 +304,29 @@ _STANDS: Mapping[Answer, Callable[[Sequence[str]], str]] = {
 
 def _standing(after: Side) -> str:
     """Whether the release passes as a whole: five failures mended do not make a model that is right."""
-    words = after.words
-    against = [word for word in words if word.is_against]
+    outcomes = after.outcomes
+    against = [outcome for outcome in outcomes if outcome.is_against]
     if after.is_sound:
-        return _sentence(f"{after.called} passes {len(words)} of {len(words)} required gates.")
-    if not words:
+        return _sentence(f"{after.called} passes {len(outcomes)} of {len(outcomes)} required gates.")
+    if not outcomes:
         return _sentence(f"{after.called} has not been judged.")
     gates = {gate: _failing(after, gate) for gate in _required_gates(after)}
     says = "; ".join(f"{gate.replace('_', ' ')} for {_and(coins)}" for gate, coins in gates.items() if coins)
     return _sentence(
-        f"{after.called} passes {len(words) - len(against)} of {len(words)} required gates. Against it: {says}."
+        f"{after.called} passes {len(outcomes) - len(against)} of {len(outcomes)} required gates. Against it: {says}."
     )
 
 
 def _required_gates(side: Side) -> list[str]:
-    return list(dict.fromkeys(g for j in side.coins.values() for g, w in j.words.items() if w.is_required))
+    return list(dict.fromkeys(g for j in side.coins.values() for g, w in j.outcomes.items() if w.is_required))
 
 
 def _failing(side: Side, gate: str) -> list[str]:
-    return [coin for coin in side.coins if (word := side.word(coin, gate)) is not None and word.is_against]
+    return [
+        coin
+        for coin in side.coins
+        if (outcome := side.get_outcome(coin, gate)) is not None and outcome.is_against
+    ]
 
 
 def _gate(failure: KnownFailure) -> str:

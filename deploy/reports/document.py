@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from deploy.reports.comparison import Cell, Comparison, FailureAnswer, GateRow, Side, Trial, Word
+from deploy.reports.comparison import Cell, Comparison, FailureAnswer, GateRow, Side, Trial
 from deploy.reports.skill import Interval, Skill
+from gates.catalogue.gate import GateOutcome
 
 
 def document(found: Comparison) -> dict[str, Any]:
@@ -12,7 +13,7 @@ def document(found: Comparison) -> dict[str, Any]:
         "against": _side(found.before) if found.before else None,
         "headline": found.headline,
         "standing": found.standing,
-        "loosened": found.loosened,
+        "weaker_than_baseline": found.weaker_than_baseline,
         "failures": [_failure(answer) for answer in found.failures],
         "skill": [_skill(skill) for skill in found.skills],
         "gates": [_row(row) for row in found.gates],
@@ -94,16 +95,16 @@ def _row(row: GateRow) -> dict[str, Any]:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    return {"coin": cell.coin, "before": _word(cell.before), "after": _word(cell.after)}
+    return {"coin": cell.coin, "before": _outcome(cell.before), "after": _outcome(cell.after)}
 
 
-def _word(word: Word | None) -> dict[str, Any] | None:
-    if word is None:
+def _outcome(outcome: GateOutcome | None) -> dict[str, Any] | None:
+    if outcome is None:
         return None
     return {
-        "verdict": word.verdict,
-        "figure": word.figure,
-        "observed": word.observed,
-        "threshold": word.threshold,
-        "sentence": word.sentence,
+        "verdict": outcome.verdict,
+        "figure": outcome.figure,
+        "observed": outcome.observed,
+        "threshold": outcome.threshold,
+        "sentence": outcome.sentence,
     }

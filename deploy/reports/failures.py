@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.formatting import percent, signed
-from gates.catalogue.figures import Figures, NotMeasured
+from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from mlcore.constants import CLASSES
 
-Reader = Callable[[Figures], str]
+Reader = Callable[[MeasurementReader], str]
 
 
 @dataclass(frozen=True)
@@ -22,39 +23,39 @@ class KnownFailure:
     """What the figure is."""
     read: Reader
 
-    def figure(self, figures: Figures) -> str:
+    def figure(self, measurement: MeasurementReader) -> str:
         """The figure in a few characters; empty where it was not measured."""
         try:
-            return self.read(figures)
+            return self.read(measurement)
         except NotMeasured:
             return ""
 
 
-def _certain(figures: Figures) -> str:
-    return percent(figures.share("confidence", "shares_over", "0.99"))
+def _certain(measurement: MeasurementReader) -> str:
+    return percent(measurement.share("confidence", "shares_over", "0.99"))
 
 
-def _most_said(figures: Figures) -> str:
-    shares = {name: figures.share("shares", name) for name in ("down", "neutral", "up")}
+def _most_said(measurement: MeasurementReader) -> str:
+    shares = {name: measurement.share("shares", name) for name in CLASSES}
     most = max(shares, key=lambda name: shares[name])
     return f"{most.capitalize()} {percent(shares[most])}"
 
 
-def _logits(figures: Figures) -> str:
-    return f"{signed(figures.number('logits', 'least'))} … {signed(figures.number('logits', 'greatest'))}"
+def _logits(measurement: MeasurementReader) -> str:
+    return f"{signed(measurement.number('logits', 'least'))} … {signed(measurement.number('logits', 'greatest'))}"
 
 
-def _scaler(figures: Figures) -> str:
-    if not figures.flag("scaler", "present"):
+def _scaler(measurement: MeasurementReader) -> str:
+    if not measurement.flag("scaler", "present"):
         return "no scaler"
-    where = "in the graph" if figures.flag("scaler", "in_graph") else "not in the graph"
-    return f"{figures.count('scaler', 'count')} scales, {where}"
+    where = "in the graph" if measurement.flag("scaler", "in_graph") else "not in the graph"
+    return f"{measurement.count('scaler', 'count')} scales, {where}"
 
 
-def _single_row(figures: Figures) -> str:
-    if not figures.flag("single_sample", "runs"):
+def _single_row(measurement: MeasurementReader) -> str:
+    if not measurement.flag("single_sample", "runs"):
         return "does not run"
-    difference = figures.number("single_sample", "largest_difference", least=0)
+    difference = measurement.number("single_sample", "largest_difference", least=0)
     return f"{difference:.0e} apart" if difference else "equal"
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.reports.comparison import Comparison
-from gates.charts.diagnosis import TITLES, Figure, side_by_side
+from gates.charts.diagnosis import TITLES, Figure, draw_charts_alike
 
 BEFORE, AFTER = "before", "after"
 
@@ -12,7 +12,7 @@ def draw_charts(found: Comparison, coin: str) -> dict[str, Figure]:
     """By name, as in `before-logits`; none for a coin that neither release measured."""
     sides = {BEFORE: found.before, AFTER: found.after}
     judged = {name: side.coins[coin] for name, side in sides.items() if side and coin in side.coins}
-    drawn = side_by_side([(one.document, one.policy) for one in judged.values()])
+    drawn = draw_charts_alike([(one.document, one.policy) for one in judged.values()])
     return {
         f"{name}-{kind}": figure
         for name, figures in zip(judged, drawn, strict=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.formatting import limit, percent
-from gates.catalogue.figures import Figures, NotMeasured
+from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 
 NAIVE = {
     "majority": "always saying the commonest direction",
@@ -44,21 +44,21 @@ class Skill:
 
 def skill_of(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) -> Skill:
     """Reads; a document of an older measuring, which drew no differences, still tells its accuracy."""
-    figures = Figures(document, coin)
-    accuracy = _accuracy(figures)
-    naive, naive_accuracy = _best_naive(figures)
-    difference = _difference(figures, "naive", naive) if naive else None
+    measurement = MeasurementReader(document, coin)
+    accuracy = _accuracy(measurement)
+    naive, naive_accuracy = _best_naive(measurement)
+    difference = _difference(measurement, "naive", naive) if naive else None
     required = _required(policy)
-    is_baseline = _is_baseline(figures)
+    is_baseline = _is_baseline(measurement)
     skill = Skill(
         coin=coin,
-        rows=_count(figures, "accuracy", "rows"),
+        rows=_count(measurement, "accuracy", "rows"),
         accuracy=accuracy,
         required=required,
         naive=naive,
         naive_accuracy=naive_accuracy,
         difference=difference,
-        baseline=None if is_baseline else _difference(figures, "baseline"),
+        baseline=None if is_baseline else _difference(measurement, "baseline"),
         is_baseline=is_baseline,
         sentence="",
     )
@@ -134,17 +134,19 @@ def _interval(found: Interval) -> str:
     return f" (95 % interval {percent(found.lower)} – {percent(found.upper)})"
 
 
-def _accuracy(figures: Figures) -> Interval | None:
-    point = _number(figures, "accuracy", "point")
+def _accuracy(measurement: MeasurementReader) -> Interval | None:
+    point = _number(measurement, "accuracy", "point")
     if point is None:
         return None
-    return Interval(point, _number(figures, "accuracy", "lower"), _number(figures, "accuracy", "upper"))
+    return Interval(
+        point, _number(measurement, "accuracy", "lower"), _number(measurement, "accuracy", "upper")
+    )
 
 
-def _best_naive(figures: Figures) -> tuple[str | None, float | None]:
+def _best_naive(measurement: MeasurementReader) -> tuple[str | None, float | None]:
     """By name, with its accuracy: the one that a skill section names, else the better of the two that were counted."""
-    named = {name: _number(figures, "skill", "naive", name, "accuracy") for name in NAIVE}
-    counted = {name: _number(figures, "accuracy", name) for name in ("majority", "last_move")}
+    named = {name: _number(measurement, "skill", "naive", name, "accuracy") for name in NAIVE}
+    counted = {name: _number(measurement, "accuracy", name) for name in ("majority", "last_move")}
     known = {
         name: value
         for name, value in (named if any(named.values()) else counted).items()
@@ -154,15 +156,15 @@ def _best_naive(figures: Figures) -> tuple[str | None, float | None]:
     return best, known[best] if best else None
 
 
-def _difference(figures: Figures, *path: str) -> Interval | None:
-    point = _number(figures, "skill", *path, "difference")
-    lower, upper = (_number(figures, "skill", *path, end) for end in ("lower", "upper"))
+def _difference(measurement: MeasurementReader, *path: str) -> Interval | None:
+    point = _number(measurement, "skill", *path, "difference")
+    lower, upper = (_number(measurement, "skill", *path, end) for end in ("lower", "upper"))
     return None if point is None else Interval(point, lower, upper)
 
 
-def _is_baseline(figures: Figures) -> bool:
+def _is_baseline(measurement: MeasurementReader) -> bool:
     try:
-        return figures.text("skill", "baseline", "digest") == figures.text("bundle_digest")
+        return measurement.text("skill", "baseline", "digest") == measurement.text("bundle_digest")
     except NotMeasured:
         return False
 
@@ -172,13 +174,13 @@ def _required(policy: Mapping[str, Any]) -> float | None:
     return float(above) if isinstance(above, int | float) and not isinstance(above, bool) else None
 
 
-def _count(figures: Figures, *path: str) -> int | None:
-    found = _number(figures, *path)
+def _count(measurement: MeasurementReader, *path: str) -> int | None:
+    found = _number(measurement, *path)
     return None if found is None else int(found)
 
 
-def _number(figures: Figures, *path: str) -> float | None:
+def _number(measurement: MeasurementReader, *path: str) -> float | None:
     try:
-        return figures.number(*path)
+        return measurement.number(*path)
     except NotMeasured:
         return None

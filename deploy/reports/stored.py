@@ -4,9 +4,8 @@ from common.errors import InvalidInput, NotFound
 from deploy.models import PointerMove, Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.reports.comparison import Comparison, Judged, Side, Word, compare
+from deploy.reports.comparison import Comparison, Judged, Side, compare
 from deploy.rules import MoveKind
-from gates.models import GateResult
 
 _OWN_MERIT = (MoveKind.INHERITED, MoveKind.SWAP)
 
@@ -65,20 +64,9 @@ def _judged(release_coin: ReleaseCoin) -> Judged:
     return Judged(
         coin=release_coin.coin.symbol,
         document=release_coin.diagnosis.document,
-        policy=release_coin.diagnosis.frozen_policy,
-        words={result.gate: _word(result) for result in release_coin.diagnosis.results.all()},
+        policy=release_coin.diagnosis.policy_document,
+        outcomes={result.gate: result.outcome for result in release_coin.diagnosis.results.all()},
         verdict=release_coin.diagnosis.verdict,
         diagnosis=release_coin.diagnosis.pk,
         bundle=bundle,
-    )
-
-
-def _word(result: GateResult) -> Word:
-    return Word(
-        verdict=result.verdict,
-        observed=result.observed,
-        threshold=result.threshold,
-        sentence=result.sentence,
-        is_required=result.is_required,
-        figure=result.figure,
     )

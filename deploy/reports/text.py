@@ -3,18 +3,20 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from deploy.reports.comparison import Comparison, FailureAnswer, GateRow, Trial, Word
+from deploy.reports.comparison import Comparison, FailureAnswer, GateRow, Trial
+from gates.catalogue.gate import GateOutcome
+from mlcore.verdict import Verdict
 
 WIDTH = 110
-_SIGNS = {"passed": "✓", "failed": "✗"}
 
 
 def words(found: Comparison) -> str:
     """The answer first, then what each coin knows, then what stands against it; passed gates by name alone."""
     against = f" against {found.before.name}" if found.before else ""
+    weak = found.weaker_than_baseline
     parts = [
         [f"{found.after.name}{against}", found.headline, found.standing],
-        *([[f"LOOSENED: {sentence}" for sentence in found.loosened]] if found.loosened else []),
+        *([[f"WEAKER THAN THE BASELINE: {sentence}" for sentence in weak]] if weak else []),
         *(list(_failure(answer)) for answer in found.failures),
         ["What it knows of the market", *(f"  {skill.sentence}" for skill in found.skills)],
         ["Gate by gate", *(line for row in found.gates for line in _row(row))],
@@ -41,12 +43,12 @@ def _row(row: GateRow) -> Iterator[str]:
             yield f"      {cell.coin} {_observed(cell.after)}; was {_observed(cell.before)}"
 
 
-def _observed(word: Word | None) -> str:
-    return "not judged" if word is None else f"{_sign(word.verdict)} {word.observed}"
+def _observed(outcome: GateOutcome | None) -> str:
+    return "not judged" if outcome is None else f"{_sign(outcome.verdict)} {outcome.observed}"
 
 
 def _sign(verdict: str | None) -> str:
-    return _SIGNS.get(verdict or "", verdict or "?")
+    return Verdict(verdict).sign if verdict else "?"
 
 
 def _wrapped(line: str) -> str:

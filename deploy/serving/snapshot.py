@@ -12,7 +12,7 @@ from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from gates.policy import loosened
+from gates.policy_changes import weaker_than_baseline
 
 NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
 
@@ -76,7 +76,8 @@ def service_name() -> str:
 def _policy(move: PointerMove) -> dict[str, Any] | None:
     if move.policy is None:
         return None
-    return {"number": move.policy.number, "loosened": loosened(move.policy.document)}
+    weaker = weaker_than_baseline(move.policy.document)
+    return {"number": move.policy.number, "weaker_than_baseline": weaker}
 
 
 def model(release_coin: ReleaseCoin) -> dict[str, Any]:

@@ -25,10 +25,8 @@ from deploy.releases.gate_table import build_gate_table
 from deploy.releases.preview import preview_policy
 from deploy.releases.progress import load_progress
 from deploy.rules import Action, ReleaseState
-from gates.charts.diagnosis import TITLES
-from gates.charts.diagnosis import charts as draw
-from gates.charts.live import LIVE_TITLES, Reach
-from gates.charts.live import live_charts as draw_live
+from gates.charts.diagnosis import TITLES, draw_charts
+from gates.charts.live import LIVE_TITLES, Reach, draw_live_charts
 from gates.services import policy_in_force
 
 MOVING_SECONDS = 2
@@ -65,7 +63,7 @@ def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     if release_coin is None or release_coin.diagnosis is None:
         raise Http404(f"{symbol} of release {pk} was not diagnosed.")
     policy = json.loads(release_coin.diagnosis.policy_body)
-    return JsonResponse({"charts": draw(release_coin.diagnosis.document, policy), "is_moving": False})
+    return JsonResponse({"charts": draw_charts(release_coin.diagnosis.document, policy), "is_moving": False})
 
 
 @require_safe
@@ -80,7 +78,7 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
         if window.logit_min is not None and window.logit_max is not None
     ]
     before = release_coin.diagnosis.document if release_coin.diagnosis else {}
-    drawn = draw_live(live_windows.added(windows), reaches, before, policy_in_force().document)
+    drawn = draw_live_charts(live_windows.added(windows), reaches, before, policy_in_force().document)
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 

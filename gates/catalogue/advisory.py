@@ -1,18 +1,19 @@
-"""What a person should know besides, and no release hangs on: calibration, stability, latency, drift."""
+"""Advisory gates: shown to people, and required by no default policy: calibration, stability, latency, drift."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from common.formatting import limit, listed, percent, size
-from gates.catalogue.figures import Figures, NotMeasured
-from gates.catalogue.gate import Gate, Parameters, Threshold
+from gates.catalogue.gate import Gate, Group, Parameters, Threshold
+from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from gates.catalogue.reading import Reading
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
 from mlcore.verdict import Finding, Verdict
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Slice:
     """A part of the gate window: a month, or the bars of one tercile of volatility."""
 
     name: str
@@ -20,152 +21,215 @@ class Stretch:
     accuracy: float
 
 
-def judge_calibration(figures: Figures, parameters: Parameters) -> Finding:
-    """When it says 60 %, it is right six times in ten."""
+def judge_calibration(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """Confidence matches how often predictions are right."""
     most, most_brier = float(parameters["ece"]), float(parameters["brier"])
-    rows = figures.count("calibration", "rows")
-    error, brier = (
-        figures.share("calibration", "ece"),
-        figures.number("calibration", "brier", least=0, greatest=2),
-    )
-    if not rows or not figures.count("calibration", "bins"):
+    rows = measurement.count("calibration", "rows")
+    error = measurement.share("calibration", "ece")
+    brier = measurement.number("calibration", "brier", least=0, greatest=2)
+    if not rows or not measurement.count("calibration", "bins"):
         raise NotMeasured("the calibration is of no bars at all")
-    figures.require_sound("calibration")
-    observed = f"{size(error)} points off, Brier score {brier:.3f}"
+    measurement.require_no_problem("calibration")
     sentence = (
-        f"{figures.coin} is {size(error)} points more or less sure than it is right, on average over {rows:,} "
-        f"bars, with a Brier score of {brier:.3f}; at most {size(most)} points and {most_brier:g} are usual."
+        f"{measurement.coin}'s confidence differs from its accuracy by {size(error)} points on average over {rows:,} "
+        f"bars (expected calibration error), with a Brier score of {brier:.3f}; at most {size(most)} points and "
+        f"{most_brier:g} are usual."
     )
-    is_sound = error <= most and brier <= most_brier
-    return Finding(Verdict.PASSED if is_sound else Verdict.FAILED, error, observed, sentence)
+    verdict = Verdict.PASSED if error <= most and brier <= most_brier else Verdict.FAILED
+    return Finding(verdict, error, f"{size(error)} points off, Brier score {brier:.3f}", sentence)
 
 
-def judge_stability(figures: Figures, parameters: Parameters) -> Finding:
-    """As good in every month, and in calm and wild markets, as it is on the whole."""
+def read_calibration(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    error, brier = measurement.share("calibration", "ece"), measurement.number("calibration", "brier")
+    return Reading(f"{size(error)} points off", f"Brier score {brier:.3f}")
+
+
+def judge_stability(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """As accurate in every month, and in calm and volatile markets, as on the whole."""
     falls_by, least = float(parameters["falls_by"]), int(parameters["least_rows"])
-    whole = figures.share("accuracy", "point")
-    figures.require_sound("stability")
-    months = _stretches(figures, "months", "month")
-    terciles = _stretches(figures, "volatility", "tercile")
-    if sorted(stretch.name for stretch in terciles) != sorted(VOLATILITY_TERCILES):
-        raise NotMeasured("the accuracy in calm, usual and wild markets was not measured")
-    _require_whole(months, figures.count("accuracy", "rows"), whole)
-    large = [stretch for stretch in (*months, *terciles) if stretch.rows >= least]
+    coin, whole = measurement.coin, measurement.share("accuracy", "point")
+    measurement.require_no_problem("stability")
+    months = _read_slices(measurement, "months", "month")
+    terciles = _read_slices(measurement, "volatility", "tercile")
+    if sorted(part.name for part in terciles) != sorted(VOLATILITY_TERCILES):
+        raise NotMeasured(f"the accuracy in {', '.join(VOLATILITY_TERCILES)} markets was not measured")
+    _require_whole(months, measurement.count("accuracy", "rows"), whole)
+    large = [part for part in (*months, *terciles) if part.rows >= least]
     if not large:
-        sentence = f"No month and no part of {figures.coin}'s gate window has the {least:,} bars that it takes to tell."
+        sentence = f"No month or tercile of {coin}'s gate window has the {least:,} bars that are required."
         return Finding(Verdict.INCONCLUSIVE, None, "too few bars in every part", sentence)
-    worst = min(large, key=lambda stretch: stretch.accuracy)
+    worst = min(large, key=lambda part: part.accuracy)
     observed = f"worst in {worst.name}: {percent(worst.accuracy)} of {worst.rows:,} bars, {percent(whole)} on the whole"
     sentence = (
-        f"{figures.coin} is right in {percent(worst.accuracy)} of the {worst.rows:,} bars of its worst part ({worst.name}), "
+        f"{coin}'s accuracy is {percent(worst.accuracy)} of {worst.rows:,} bars in its worst part ({worst.name}), "
         f"{percent(whole)} on the whole; a fall of at most {size(falls_by)} points is usual."
     )
     is_stable = whole - worst.accuracy <= falls_by
     return Finding(Verdict.PASSED if is_stable else Verdict.FAILED, worst.accuracy, observed, sentence)
 
 
-def judge_latency(figures: Figures, parameters: Parameters) -> Finding:
-    """The bot has its answer long before it needs it."""
-    most, rows = float(parameters["p99_ms"]), figures.count("latency", "rows")
-    median, slow = (figures.number("latency", name, least=0) for name in ("p50_ms", "p99_ms"))
+def read_stability(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    slices = [
+        *_read_slices(measurement, "months", "month"),
+        *_read_slices(measurement, "volatility", "tercile"),
+    ]
+    worst = min(slices, key=lambda part: part.accuracy)
+    return Reading(f"{100 * worst.accuracy:.1f} % at worst", f"in {worst.name}, {worst.rows:,} bars")
+
+
+def judge_latency(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """A single row is predicted long before a bot needs it."""
+    most, rows = float(parameters["p99_ms"]), measurement.count("latency", "rows")
+    median, slow = (measurement.number("latency", name, least=0) for name in ("p50_ms", "p99_ms"))
     if not rows or median > slow or slow == 0:
-        raise NotMeasured(f"half of {rows:,} answers took {median:g} ms, and 99 of 100 {slow:g} ms", slow)
-    figures.require_sound("latency")
-    observed = f"{slow:.3g} ms for 99 of 100, {median:.3g} ms for half"
+        raise NotMeasured(
+            f"the median of {rows:,} predictions is {median:g} ms, and the 99th percentile {slow:g} ms", slow
+        )
+    measurement.require_no_problem("latency")
     sentence = (
-        f"{figures.coin} answers 99 of 100 single rows within {slow:.3g} ms, half of them within {median:.3g} ms; "
+        f"{measurement.coin} predicts 99 of 100 single rows within {slow:.3g} ms, half of them within {median:.3g} ms; "
         f"{most:g} ms are allowed."
     )
+    observed = f"{slow:.3g} ms for 99 of 100, {median:.3g} ms for half"
     return Finding(Verdict.PASSED if slow <= most else Verdict.FAILED, slow, observed, sentence)
 
 
-def judge_drift(figures: Figures, parameters: Parameters) -> Finding:
-    """Today's features look like those it was trained on."""
+def read_latency(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"{measurement.number('latency', 'p99_ms'):.3g} ms", "for 99 of 100 rows")
+
+
+def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """Recent features are distributed as those it was trained on."""
     most_share, most_psi = float(parameters["share"]), float(parameters["psi"])
-    if not figures.count("drift", "recent_rows") or not figures.count("drift", "fit_rows"):
+    if not measurement.count("drift", "recent_rows") or not measurement.count("drift", "fit_rows"):
         raise NotMeasured("the drift is of no bars at all")
-    names = sorted(map(str, figures.section("drift", "psi")))
-    psi = {name: figures.number("drift", "psi", name, least=0) for name in names}
-    over, name = figures.share("drift", "over"), figures.text("drift", "largest", "name")
-    largest = figures.number("drift", "largest", "psi", least=0)
+    names = sorted(map(str, measurement.section("drift", "psi")))
+    psi = {name: measurement.number("drift", "psi", name, least=0) for name in names}
+    over, name = measurement.share("drift", "over"), measurement.text("drift", "largest", "name")
+    largest = measurement.number("drift", "largest", "psi", least=0)
     if not psi or psi.get(name) != largest or largest != max(psi.values()):
-        raise NotMeasured("the feature that drifted most is not the one that is named")
-    figures.require_sound("drift")
-    if abs(over - sum(value > PSI_DRIFTED for value in psi.values()) / len(psi)) > 1e-6:
-        raise NotMeasured("the share of features that drifted is not that of the figures beside it")
+        raise NotMeasured("the feature named as drifting most is another one")
+    measurement.require_no_problem("drift")
     drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > PSI_DRIFTED]
+    if abs(over - len(drifted) / len(psi)) > 1e-6:
+        raise NotMeasured("the share of drifting features does not follow from their indices")
     observed = f"{percent(over)} of features above {PSI_DRIFTED:g}, most {name[:40]} ({largest:.2f})"
     sentence = (
-        f"{figures.coin}'s features have moved from those it was trained on in {len(drifted)} of {len(psi)} cases"
-        f"{f' ({listed(drifted)})' if drifted else ''}, {name[:40]} the most with an index of {largest:.2f}; at most "
-        f"{limit(most_share)} above {PSI_DRIFTED:g} and none above {most_psi:g} are usual."
+        f"{measurement.coin}'s features have drifted from training in {len(drifted)} of {len(psi)} cases"
+        f"{f' ({listed(drifted)})' if drifted else ''}, {name[:40]} the most with a population stability index (PSI) of "
+        f"{largest:.2f}; at most {limit(most_share)} above {PSI_DRIFTED:g} and none above {most_psi:g} are usual."
     )
-    is_still = over <= most_share and largest <= most_psi
-    return Finding(Verdict.PASSED if is_still else Verdict.FAILED, largest, observed, sentence)
+    is_usual = over <= most_share and largest <= most_psi
+    return Finding(Verdict.PASSED if is_usual else Verdict.FAILED, largest, observed, sentence)
 
 
-# Where they stand, and why: on real hourly candles certainty is off by 0.01–0.03, on simulated ones, where smoothed labels
-# keep it modest, by 0.07–0.12, V6's by 0.67; a Brier score of 2/3 is that of always a third each. Months and terciles of
-# real candles fall 6 points below the whole, simulated ones 7. A machine that does much else takes 70 ms for the slowest
-# of a hundred answers, and a bot asks once a bar. Three weeks of real candles stand at an index of 3.4 in the worst of
-# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, go beyond 6.
-ADVISORY_GATES = (
-    Gate(
-        "calibration",
-        judge_calibration,
-        lambda p: f"at most {100 * p['ece']:g} points off, Brier score at most {p['brier']:g}",
-        (
-            Threshold("ece", 0.15, 0.0, 1.0, is_looser_when="higher"),
-            Threshold("brier", 0.666, 0.0, 2.0, is_looser_when="higher"),
-        ),
-    ),
-    Gate(
-        "stability",
-        judge_stability,
-        lambda p: (
-            f"no month or tercile of {int(p['least_rows']):,} bars more than {100 * p['falls_by']:g} points below the whole"
-        ),
-        (
-            Threshold("falls_by", 0.10, 0.0, 1.0, is_looser_when="higher"),
-            Threshold("least_rows", 200, 1, 1e6, is_looser_when="higher", is_whole=True),
-        ),
-    ),
-    Gate(
-        "latency",
-        judge_latency,
-        lambda p: f"99 of 100 answers within {p['p99_ms']:g} ms",
-        (Threshold("p99_ms", 250.0, 0.001, 60_000, is_looser_when="higher"),),
-    ),
-    Gate(
-        "drift",
-        judge_drift,
-        lambda p: f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}",
-        (
-            Threshold("share", 0.9, 0.0, 1.0, is_looser_when="higher"),
-            Threshold("psi", 5.0, 0.0, 1000.0, is_looser_when="higher"),
-        ),
-    ),
-)
+def read_drift(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    name, largest = (
+        measurement.text("drift", "largest", "name"),
+        measurement.number("drift", "largest", "psi"),
+    )
+    share = 100 * measurement.share("drift", "over")
+    return Reading(f"{share:.0f} % of features", f"most {name}, PSI {largest:.2f}")
 
 
-def _stretches(figures: Figures, part: str, key: str) -> list[Stretch]:
-    """Raises NotMeasured unless every entry is a name with a share of at least one row."""
-    found = figures.section("stability").get(part)
-    if not isinstance(found, list) or not found:
+def _read_slices(measurement: MeasurementReader, part: str, key: str) -> list[Slice]:
+    """Raises NotMeasured unless every entry is a name with an accuracy over at least one row."""
+    entries = measurement.section("stability").get(part)
+    if not isinstance(entries, list) or not entries:
         raise NotMeasured(f"the stability over {part} was not measured")
-    return [_stretch(entry, part, key) for entry in found]
+    return [_read_slice(entry, part, key) for entry in entries]
 
 
-def _require_whole(months: list[Stretch], rows: int, accuracy: float) -> None:
-    """The months make up the gate window. Raises NotMeasured where they do not."""
+def _read_slice(entry: Any, part: str, key: str) -> Slice:
+    reader = MeasurementReader({part: entry} if isinstance(entry, Mapping) else {})
+    rows = reader.count(part, "rows")
+    if not rows:
+        raise NotMeasured(f"the stability over {part} counts one that has no bars")
+    return Slice(reader.text(part, key)[:40], rows, reader.share(part, "accuracy"))
+
+
+def _require_whole(months: list[Slice], rows: int, accuracy: float) -> None:
+    """Raise NotMeasured where the months do not make up the gate window."""
     hits = sum(month.rows * month.accuracy for month in months)
     if sum(month.rows for month in months) != rows or abs(hits - rows * accuracy) > 0.5:
         raise NotMeasured("the months do not add up to the gate window")
 
 
-def _stretch(entry: Any, part: str, key: str) -> Stretch:
-    read = Figures({part: entry} if isinstance(entry, Mapping) else {})
-    rows = read.count(part, "rows")
-    if not rows:
-        raise NotMeasured(f"the stability over {part} counts one that has no bars")
-    return Stretch(read.text(part, key)[:40], rows, read.share(part, "accuracy"))
+# Why the thresholds are where they are. On real hourly candles the calibration error is 0.01–0.03, on simulated ones, where
+# smoothed labels keep confidence modest, 0.07–0.12, for V6 0.67. A Brier score of 2/3 is that of always a third each. Months
+# and terciles of real candles fall 6 points below the whole, simulated ones 7. A busy machine takes 70 ms for the slowest of
+# a hundred predictions, and a bot asks once a bar. Three weeks of real candles have an index of 3.4 in the worst of
+# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, exceed 6.
+ADVISORY = Group(
+    "Advisory",
+    "shown, and decides nothing",
+    (
+        Gate(
+            "calibration",
+            judge_calibration,
+            lambda p: f"at most {100 * p['ece']:g} points off, Brier score at most {p['brier']:g}",
+            (
+                Threshold(
+                    "ece", 0.15, 0.0, 1.0, "higher", "The expected calibration error: 0.01 is a point."
+                ),
+                Threshold(
+                    "brier", 0.666, 0.0, 2.0, "higher", "The Brier score, 0 … 2; always a third each has ⅔."
+                ),
+            ),
+            read_calibration,
+        ),
+        Gate(
+            "stability",
+            judge_stability,
+            lambda p: (
+                f"no month or tercile of {int(p['least_rows']):,} bars more than {100 * p['falls_by']:g} points "
+                "below the whole"
+            ),
+            (
+                Threshold(
+                    "falls_by",
+                    0.10,
+                    0.0,
+                    1.0,
+                    "higher",
+                    "How far a month or tercile may fall below the whole: 0.01 is a point.",
+                ),
+                Threshold(
+                    "least_rows", 200, 1, 1e6, "higher", "Months with fewer bars are ignored.", is_whole=True
+                ),
+            ),
+            read_stability,
+        ),
+        Gate(
+            "latency",
+            judge_latency,
+            lambda p: f"99 of 100 predictions within {p['p99_ms']:g} ms",
+            (
+                Threshold(
+                    "p99_ms", 250.0, 0.001, 60_000, "higher", "The time for 99 of 100 single rows, in ms."
+                ),
+            ),
+            read_latency,
+        ),
+        Gate(
+            "drift",
+            judge_drift,
+            lambda p: (
+                f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}"
+            ),
+            (
+                Threshold(
+                    "share",
+                    0.9,
+                    0.0,
+                    1.0,
+                    "higher",
+                    f"The share of features that may drift (PSI above {PSI_DRIFTED:g}).",
+                ),
+                Threshold("psi", 5.0, 0.0, 1000.0, "higher", "No feature's PSI may be above this."),
+            ),
+            read_drift,
+        ),
+    ),
+    is_advisory=True,
+)

@@ -1,250 +1,225 @@
-"""The eight baseline gates. Each is one pure function of (measurements, parameters); none sees the network."""
+"""The baseline gates. Each judge is a pure function of (measurement, parameters); none sees the network."""
 
 from common.formatting import limit, listed, percent, signed
-from gates.catalogue.checklist import all_true
-from gates.catalogue.figures import Figures, NotMeasured
-from gates.catalogue.gate import Choice, Gate, Parameters, Threshold
+from gates.catalogue.checklist import judge_checklist
+from gates.catalogue.gate import Choice, Gate, Group, Parameters, Threshold
+from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from gates.catalogue.reading import Meter, Reading, scale
+from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.verdict import Finding, Verdict
 
-DIRECTIONS = ("down", "neutral", "up")
 LOWER_BOUND = "lower_bound"
 POINT = "point"
 
 
-def judge_bundle(figures: Figures, parameters: Parameters) -> Finding:
+def judge_bundle(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """The files are those that were trained, and they run."""
     checks = {
         "digest_matches": "hashes match",
         "loads": "loads in a clean process",
         "shapes_match": "shapes fit",
     }
-    return all_true(figures, "bundle", checks)
+    return judge_checklist(measurement, "bundle", checks)
 
 
-def judge_scaler(figures: Figures, parameters: Parameters) -> Finding:
-    """The bot scales its features as training did, by a scaler inside the graph."""
-    if not figures.flag("scaler", "present"):
-        return Finding(
-            Verdict.FAILED,
-            None,
-            "no scaler",
-            f"{figures.coin}'s bundle holds no scaler: the network would be fed prices it was never trained on.",
-        )
-    count = figures.count("scaler", "count")
-    if count != 72:
-        sentence = f"{figures.coin}'s scaler knows {count} features; the network reads 72."
-        return Finding(Verdict.FAILED, float(count), f"{count} of 72 features", sentence)
+def judge_scaler(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """The graph scales features as training did."""
+    coin = measurement.coin
+    if not measurement.flag("scaler", "present"):
+        sentence = f"{coin}'s bundle holds no scaler: the network would get unscaled prices."
+        return Finding(Verdict.FAILED, None, "no scaler", sentence)
+    count = measurement.count("scaler", "count")
+    if count != N_FEATURES:
+        sentence = f"{coin}'s scaler has {count} features; the network reads {N_FEATURES}."
+        return Finding(Verdict.FAILED, float(count), f"{count} of {N_FEATURES} features", sentence)
     checks = {
-        "finite_means": "72 finite means",
+        "finite_means": f"{N_FEATURES} finite means",
         "positive_scales": "scales above 0",
         "names_equal_schema": "names equal the schema's",
         "in_graph": "in the graph",
     }
-    return all_true(figures, "scaler", checks)
+    return judge_checklist(measurement, "scaler", checks)
 
 
-def judge_finite_weights(figures: Figures, parameters: Parameters) -> Finding:
+def judge_finite_weights(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No tensor, buffer or initializer holds a NaN or an Inf."""
-    tensors = figures.count("weights", "tensors")
-    broken = figures.names("weights", "non_finite")
+    tensors = measurement.count("weights", "tensors")
+    broken = measurement.names("weights", "non_finite")
     if broken:
-        return Finding(
-            Verdict.FAILED,
-            float(len(broken)),
-            f"{len(broken)} of {tensors:,} tensors: {listed(broken)}",
-            f"{figures.coin}'s weights are not all numbers: NaN or Inf in {listed(broken)}.",
-        )
-    figures.require_sound("weights")
+        observed = f"{len(broken)} of {tensors:,} tensors: {listed(broken)}"
+        sentence = f"{measurement.coin}'s weights are not all finite: NaN or Inf in {listed(broken)}."
+        return Finding(Verdict.FAILED, float(len(broken)), observed, sentence)
+    measurement.require_no_problem("weights")
     if tensors == 0:
-        raise NotMeasured("no tensor was found to look at", 0.0)
-    sentence = f"All {tensors:,} tensors of {figures.coin}'s bundle are finite."
+        raise NotMeasured("the bundle holds no tensor", 0.0)
+    sentence = f"All {tensors:,} tensors of {measurement.coin}'s bundle are finite."
     return Finding(Verdict.PASSED, 0.0, f"all {tensors:,} tensors finite", sentence)
 
 
-def judge_single_sample(figures: Figures, parameters: Parameters) -> Finding:
+def judge_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """One row alone gets the logits it gets within a batch, and from a window as the bot cuts it."""
-    rows, least = figures.count("single_sample", "rows"), int(parameters["rows"])
-    if not figures.flag("single_sample", "runs"):
-        why = figures.problem("single_sample") or "no reason given"
-        sentence = f"{figures.coin} cannot predict from a single row, which is how the bot asks: {why}"
+    coin = measurement.coin
+    rows, least = measurement.count("single_sample", "rows"), int(parameters["rows"])
+    if not measurement.flag("single_sample", "runs"):
+        problem = measurement.problem("single_sample") or "no reason given"
+        sentence = f"{coin} cannot predict a single row, which is what bots need: {problem}"
         return Finding(Verdict.FAILED, None, "does not run", sentence)
-    difference = figures.number("single_sample", "largest_difference", least=0)
-    excess = figures.number("single_sample", "largest_excess")
+    difference = measurement.number("single_sample", "largest_difference", least=0)
+    excess = measurement.number("single_sample", "largest_excess")
     observed = f"largest difference {difference:.2g} over {rows:,} rows"
     if excess > 0:
         sentence = (
-            f"{figures.coin} answers a single row otherwise than the same row in a batch: logits differ by up to "
-            f"{difference:.2g}, {excess:.2g} more than rounding explains."
+            f"{coin}'s logits for a single row differ from the batch's by up to {difference:.2g}, "
+            f"{excess:.2g} more than rounding explains."
         )
         return Finding(Verdict.FAILED, excess, observed, sentence)
-    figures.require_sound("single_sample")
-    windows = figures.count("single_sample", "windows_compared")
-    if min(rows, windows) < least:
-        sentence = (
-            f"Only {min(rows, windows):,} single rows of {figures.coin} were compared; {least:,} are needed."
-        )
+    measurement.require_no_problem("single_sample")
+    compared = min(rows, measurement.count("single_sample", "windows_compared"))
+    if compared < least:
+        sentence = f"Only {compared:,} single rows of {coin} were compared; {least:,} are required."
         return Finding(Verdict.INCONCLUSIVE, excess, observed, sentence)
-    sentence = f"{figures.coin} answers a single row as it does a batch: {rows:,} rows differ by {difference:.2g} at most."
+    sentence = f"{coin}'s logits for a single row match the batch's: {rows:,} rows differ by {difference:.2g} at most."
     return Finding(Verdict.PASSED, excess, observed, sentence)
 
 
-def judge_confidence(figures: Figures, parameters: Parameters) -> Finding:
+def read_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    difference = measurement.number("single_sample", "largest_difference", least=0)
+    return Reading(f"{difference:.0e} apart" if difference else "equal", "single row against the batch")
+
+
+def judge_confidence(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Not too many predictions are nearly certain."""
     level, below = float(parameters["level"]), float(parameters["share_below"])
-    measured = figures.section("confidence", "shares_over")
-    key = next((text for text in measured if _is_number(text) and float(text) == level), None)
-    if key is None:
-        raise NotMeasured(f"the share of predictions over {limit(level)} was not measured")
-    share = figures.share("confidence", "shares_over", key)
-    observed = f"{percent(share, beside=below)} of predictions over {limit(level)}"
+    share = _get_share_over(measurement, level)
+    text = percent(share, beside=below)
     sentence = (
-        f"{figures.coin} is more than {limit(level)} sure in {percent(share, beside=below)} of its predictions; "
+        f"{measurement.coin}'s confidence is above {limit(level)} in {text} of its predictions; "
         f"less than {limit(below)} is allowed."
     )
-    return Finding(Verdict.PASSED if share < below else Verdict.FAILED, share, observed, sentence)
+    verdict = Verdict.PASSED if share < below else Verdict.FAILED
+    return Finding(verdict, share, f"{text} of predictions over {limit(level)}", sentence)
 
 
-def judge_class_balance(figures: Figures, parameters: Parameters) -> Finding:
-    """No direction is said nearly always, and none hardly ever."""
+def read_confidence(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    level = float(parameters["level"])
+    share = 100 * _get_share_over(measurement, level)
+    meter = Meter((0.0, 100 * float(parameters["share_below"])), (share,))
+    return Reading(f"{share:.1f} %", f"of predictions over {limit(level)}", meter)
+
+
+def judge_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """No class is predicted nearly always, and none hardly ever."""
     least, most = float(parameters["least"]), float(parameters["most"])
-    shares = {direction: figures.share("shares", direction) for direction in DIRECTIONS}
-    if abs(sum(shares.values()) - 1) > 1e-6:
-        raise NotMeasured(f"the predicted shares add up to {sum(shares.values()):.4g}, not to 1")
-    nearest = {d: most if share > (least + most) / 2 else least for d, share in shares.items()}
-    texts = {d: percent(share, beside=nearest[d]) for d, share in shares.items()}
-    observed = ", ".join(f"{d.capitalize()} {texts[d]}" for d in DIRECTIONS)
-    outside = {d: max(least - share, share - most) for d, share in shares.items()}
-    worst = max(DIRECTIONS, key=lambda d: outside[d])
-    says = [
-        f"{figures.coin} says {d.capitalize()} in {texts[d]} of its predictions; "
-        + (
-            f"at most {limit(most)} is allowed."
-            if shares[d] > most
-            else f"at least {limit(least)} is required."
-        )
-        for d in DIRECTIONS
-        if outside[d] > 0
+    shares = measurement.shares("shares", names=CLASSES)
+    middle = (least + most) / 2
+    texts = {name: percent(x, beside=most if x > middle else least) for name, x in shares.items()}
+    observed = ", ".join(f"{name.capitalize()} {text}" for name, text in texts.items())
+    excess = {name: max(least - share, share - most) for name, share in shares.items()}
+    worst = max(CLASSES, key=lambda name: excess[name])
+    if excess[worst] <= 0:
+        bounds = f"between {limit(least)} and {limit(most)}"
+        sentence = f"{measurement.coin} predicts {observed}; each must lie {bounds}."
+        return Finding(Verdict.PASSED, shares[worst], observed, sentence)
+    sentences = [
+        f"{measurement.coin} predicts {name.capitalize()} in {texts[name]} of bars; "
+        + (f"at most {limit(most)} is allowed." if share > most else f"at least {limit(least)} is required.")
+        for name, share in shares.items()
+        if excess[name] > 0
     ]
-    if says:
-        return Finding(Verdict.FAILED, shares[worst], observed, " ".join(says))
-    sentence = f"{figures.coin} says {observed}; each must lie between {limit(least)} and {limit(most)}."
-    return Finding(Verdict.PASSED, shares[worst], observed, sentence)
+    return Finding(Verdict.FAILED, shares[worst], observed, " ".join(sentences))
 
 
-def judge_logit_range(figures: Figures, parameters: Parameters) -> Finding:
-    """The network's raw answers stay small, so that its certainty means something."""
+def read_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    shares = [100 * share for share in measurement.shares("shares", names=CLASSES).values()]
+    meter = Meter((100 * float(parameters["least"]), 100 * float(parameters["most"])), tuple(shares))
+    return Reading(" · ".join(f"{share:.0f}" for share in shares) + " %", " · ".join(CLASSES), meter)
+
+
+def judge_logit_range(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """Logits stay small, so that confidence means something."""
     floor, ceiling = float(parameters["least"]), float(parameters["greatest"])
-    least, greatest = figures.number("logits", "least"), figures.number("logits", "greatest")
+    least, greatest = measurement.number("logits", "least"), measurement.number("logits", "greatest")
     if least > greatest:
         raise NotMeasured(f"the least logit ({least:g}) is above the greatest ({greatest:g})")
     is_inside = floor <= least and greatest <= ceiling
     figure = least if floor - least > greatest - ceiling else greatest
-    observed = f"{_logit(least, floor)} … {_logit(greatest, ceiling)}"
+    ends = _format_logit(least, floor), _format_logit(greatest, ceiling)
     sentence = (
-        f"{figures.coin}'s logits run from {_logit(least, floor)} to {_logit(greatest, ceiling)}; "
+        f"{measurement.coin}'s logits range from {ends[0]} to {ends[1]}; "
         f"{signed(floor)} to {signed(ceiling)} is allowed."
     )
-    return Finding(Verdict.PASSED if is_inside else Verdict.FAILED, figure, observed, sentence)
+    return Finding(Verdict.PASSED if is_inside else Verdict.FAILED, figure, " … ".join(ends), sentence)
 
 
-def judge_accuracy(figures: Figures, parameters: Parameters) -> Finding:
-    """Right often enough, and shown to be so by enough bars.
+def read_logit_range(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    """The meter reaches half as far again as is allowed; a logit beyond is drawn at its end."""
+    floor, ceiling = float(parameters["least"]), float(parameters["greatest"])
+    least, greatest = measurement.number("logits", "least"), measurement.number("logits", "greatest")
+    low, high, left, right = (
+        scale(value, 1.5 * floor, 1.5 * ceiling) for value in (floor, ceiling, least, greatest)
+    )
+    return Reading(
+        f"{signed(least)} … {signed(greatest)}", "", Meter((low, high), (left, right), (left, right))
+    )
+
+
+def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """Accurate enough, and shown by enough bars.
 
     With 1,000 rows a model whose true accuracy is 0.64 shows more than 0.65 one time in four: the interval decides.
     """
-    above, rows = float(parameters["above"]), figures.count("accuracy", "rows")
-    point = figures.share("accuracy", "point")
-    judged_by_point = parameters["judged_by"] == POINT
-    figure = point if judged_by_point else _lower_bound(figures, parameters)
-    right = f"{figures.coin} is right in {percent(point, beside=above)} of {rows:,} bars"
+    above, rows = float(parameters["above"]), measurement.count("accuracy", "rows")
+    point = measurement.share("accuracy", "point")
+    is_by_point = parameters["judged_by"] == POINT
+    figure = point if is_by_point else _get_lower_bound(measurement, parameters)
     observed = f"{percent(point, beside=above)} of {rows:,} bars"
-    if not judged_by_point:
-        interval = (
-            f"95 % interval {percent(figure, beside=above)} – {percent(figures.share('accuracy', 'upper'))}"
-        )
-        right, observed = f"{right} ({interval})", f"{observed} ({interval})"
+    if not is_by_point:
+        upper = percent(measurement.share("accuracy", "upper"))
+        observed += f" (95 % interval {percent(figure, beside=above)} – {upper})"
+    start = f"{measurement.coin}'s accuracy is {observed}"
     if rows < parameters["least_rows"]:
-        sentence = f"{right}: too few to tell, {int(parameters['least_rows']):,} are needed."
+        sentence = f"{start}: too few, {int(parameters['least_rows']):,} are required."
         return Finding(Verdict.INCONCLUSIVE, figure, observed, sentence)
+    required = f"{start}; more than {limit(above)} is required."
     if point <= above:
-        return Finding(Verdict.FAILED, figure, observed, f"{right}; more than {limit(above)} is required.")
+        return Finding(Verdict.FAILED, figure, observed, required)
     if figure <= above:
-        sentence = f"{right}: over {limit(above)}, but the interval reaches below it, so luck may explain it."
+        sentence = f"{start}: above {limit(above)}, but the interval reaches below it, so it may be chance."
         return Finding(Verdict.INCONCLUSIVE, figure, observed, sentence)
-    return Finding(Verdict.PASSED, figure, observed, f"{right}; more than {limit(above)} is required.")
+    return Finding(Verdict.PASSED, figure, observed, required)
 
 
-BASELINE_GATES = (
-    Gate("bundle", judge_bundle, lambda _: "hashes match, loads in a clean process, shapes fit"),
-    Gate(
-        "scaler",
-        judge_scaler,
-        lambda _: "72 finite means, scales above 0, names equal the schema's, in the graph",
-    ),
-    Gate("finite_weights", judge_finite_weights, lambda _: "no NaN, no Inf in any tensor"),
-    Gate(
-        "single_sample",
-        judge_single_sample,
-        lambda p: f"differs by at most 1e-5 + 1e-5·|logit|, {int(p['rows']):,} rows",
-        (Threshold("rows", 512, 1, 100_000, is_looser_when="lower", is_whole=True),),
-    ),
-    Gate(
-        "confidence",
-        judge_confidence,
-        lambda p: f"less than {limit(p['share_below'])} of predictions over {limit(p['level'])}",
-        (
-            Threshold("level", 0.90, 0.34, 0.9999, is_looser_when="higher"),
-            Threshold("share_below", 0.80, 0.0, 1.0, is_looser_when="higher"),
-        ),
-    ),
-    Gate(
-        "class_balance",
-        judge_class_balance,
-        lambda p: f"each {limit(p['least'])} – {limit(p['most'])}",
-        (
-            Threshold("least", 0.20, 0.0, 1 / 3, is_looser_when="lower"),
-            Threshold("most", 0.40, 1 / 3, 1.0, is_looser_when="higher"),
-        ),
-    ),
-    Gate(
-        "logit_range",
-        judge_logit_range,
-        lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}",
-        (
-            Threshold("least", -10.0, -1e6, 0.0, is_looser_when="lower"),
-            Threshold("greatest", 10.0, 0.0, 1e6, is_looser_when="higher"),
-        ),
-    ),
-    Gate(
-        "accuracy",
-        judge_accuracy,
-        lambda p: (
-            f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {limit(p['above'])}, "
-            f"{int(p['least_rows']):,} bars or more"
-        ),
-        (
-            Threshold("above", 0.65, 0.0, 0.9999, is_looser_when="lower"),
-            Choice("judged_by", LOWER_BOUND, (LOWER_BOUND, POINT)),
-            Threshold("least_rows", 1000, 1, 1e9, is_looser_when="lower", is_whole=True),
-            Threshold("least_block_bars", 72, 1, 100_000, is_looser_when="lower", is_whole=True),
-        ),
-    ),
-)
+def read_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    point, lower, upper = (100 * measurement.share("accuracy", name) for name in ("point", "lower", "upper"))
+    meter = Meter((100 * float(parameters["above"]), 100.0), (point,), (lower, upper))
+    return Reading(f"{point:.1f} %", f"{lower:.1f} – {upper:.1f} %", meter)
 
 
-def _lower_bound(figures: Figures, parameters: Parameters) -> float:
+def _get_share_over(measurement: MeasurementReader, level: float) -> float:
+    """The share of predictions above a confidence; levels are the keys of the section."""
+    levels = measurement.section("confidence", "shares_over")
+    key = next((text for text in levels if _is_number(text) and float(text) == level), None)
+    if key is None:
+        raise NotMeasured(f"the share of predictions over {limit(level)} was not measured")
+    return measurement.share("confidence", "shares_over", key)
+
+
+def _get_lower_bound(measurement: MeasurementReader, parameters: Parameters) -> float:
     """The lower end of the 95 % interval, from blocks long enough for labels that overlap and regimes that last."""
-    blocks = figures.count("accuracy", "block_bars")
-    if blocks < parameters["least_block_bars"]:
-        needed = int(parameters["least_block_bars"])
-        raise NotMeasured(f"the interval was drawn in blocks of {blocks} bars; {needed} or more are needed")
-    lower, upper = figures.share("accuracy", "lower"), figures.share("accuracy", "upper")
+    require_blocks(measurement, parameters, "accuracy")
+    lower, upper = measurement.share("accuracy", "lower"), measurement.share("accuracy", "upper")
     if lower > upper:
         raise NotMeasured(f"the accuracy interval runs from {lower:g} down to {upper:g}")
     return lower
 
 
-def _logit(value: float, bound: float) -> str:
+def require_blocks(measurement: MeasurementReader, parameters: Parameters, section: str) -> None:
+    blocks, needed = measurement.count(section, "block_bars"), int(parameters["least_block_bars"])
+    if blocks < needed:
+        raise NotMeasured(f"the interval is from blocks of {blocks} bars; {needed} or more are required")
+
+
+def _format_logit(value: float, bound: float) -> str:
     """With as many digits as it takes to tell it from the bound."""
     if value != bound and round(value, 2) == bound:
         return f"{value:+.9g}".replace("-", "−")
@@ -257,3 +232,121 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+BLOCK_HELP = "The least length of the bootstrap's blocks: labels overlap, and regimes last."
+
+BASELINE = Group(
+    "Baseline",
+    "complete files, finite values, and the same prediction for one row as in a batch",
+    (
+        Gate("bundle", judge_bundle, lambda _: "hashes match, loads in a clean process, shapes fit"),
+        Gate(
+            "scaler",
+            judge_scaler,
+            lambda _: f"{N_FEATURES} finite means, scales above 0, names equal the schema's, in the graph",
+        ),
+        Gate("finite_weights", judge_finite_weights, lambda _: "no NaN, no Inf in any tensor"),
+        Gate(
+            "single_sample",
+            judge_single_sample,
+            lambda p: f"differs by at most 1e-5 + 1e-5·|logit|, {int(p['rows']):,} rows",
+            (
+                Threshold(
+                    "rows",
+                    512,
+                    1,
+                    100_000,
+                    "lower",
+                    "The number of single rows that must be compared with the batch.",
+                    is_whole=True,
+                ),
+            ),
+            read_single_sample,
+        ),
+        Gate(
+            "confidence",
+            judge_confidence,
+            lambda p: f"less than {limit(p['share_below'])} of predictions over {limit(p['level'])}",
+            (
+                Threshold(
+                    "level",
+                    0.90,
+                    0.34,
+                    0.9999,
+                    "higher",
+                    "A prediction above this probability counts as nearly certain.",
+                ),
+                Threshold(
+                    "share_below",
+                    0.80,
+                    0.0,
+                    1.0,
+                    "higher",
+                    "The share of nearly certain predictions must be below this.",
+                ),
+            ),
+            read_confidence,
+        ),
+        Gate(
+            "class_balance",
+            judge_class_balance,
+            lambda p: f"each {limit(p['least'])} – {limit(p['most'])}",
+            (
+                Threshold(
+                    "least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."
+                ),
+                Threshold(
+                    "most", 0.40, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."
+                ),
+            ),
+            read_class_balance,
+        ),
+        Gate(
+            "logit_range",
+            judge_logit_range,
+            lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}",
+            (
+                Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
+                Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
+            ),
+            read_logit_range,
+        ),
+        Gate(
+            "accuracy",
+            judge_accuracy,
+            lambda p: (
+                f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {limit(p['above'])}, "
+                f"{int(p['least_rows']):,} bars or more"
+            ),
+            (
+                Threshold(
+                    "above",
+                    0.65,
+                    0.0,
+                    0.9999,
+                    "lower",
+                    "The accuracy that must be exceeded; chance is a third.",
+                ),
+                Choice(
+                    "judged_by",
+                    LOWER_BOUND,
+                    (LOWER_BOUND, POINT),
+                    "The lower end of the 95 % interval, or the point estimate.",
+                ),
+                Threshold(
+                    "least_rows",
+                    1000,
+                    1,
+                    1e9,
+                    "lower",
+                    "With fewer bars than this the result is inconclusive.",
+                    is_whole=True,
+                ),
+                Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+            ),
+            read_accuracy,
+        ),
+    ),
+    is_baseline=True,
+)

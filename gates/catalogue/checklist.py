@@ -1,20 +1,20 @@
 """Checks that must all hold, as one finding."""
 
-from gates.catalogue.figures import Figures
+from gates.catalogue.measurement_reader import MeasurementReader
 from mlcore.verdict import Finding, Verdict
 
 
-def all_true(figures: Figures, section: str, checks: dict[str, str]) -> Finding:
-    """Passed when every check holds and nothing went wrong. One that does not hold fails, whatever is not known besides."""
-    broken = [says for name, says in checks.items() if figures.says_no(section, name)]
+def judge_checklist(measurement: MeasurementReader, section: str, checks: dict[str, str]) -> Finding:
+    """Passed when every check holds and nothing went wrong. A check that does not hold fails, whatever else is unknown."""
+    broken = [text for name, text in checks.items() if measurement.is_false(section, name)]
     if broken:
-        why = figures.problem(section)
-        sentence = f"{figures.coin}'s {section} is not sound. Not so: {', '.join(broken)}" + (
-            f" ({why})." if why else "."
+        problem = measurement.problem(section)
+        sentence = f"{measurement.coin}'s {section} fails these checks: {', '.join(broken)}" + (
+            f" ({problem})." if problem else "."
         )
-        return Finding(Verdict.FAILED, float(len(broken)), f"not so: {', '.join(broken)}", sentence)
+        return Finding(Verdict.FAILED, float(len(broken)), f"fails: {', '.join(broken)}", sentence)
     for name in checks:
-        figures.flag(section, name)
-    figures.require_sound(section)
-    says = ", ".join(checks.values())
-    return Finding(Verdict.PASSED, 0.0, says, f"{figures.coin}'s {section} is sound: {says}.")
+        measurement.flag(section, name)
+    measurement.require_no_problem(section)
+    texts = ", ".join(checks.values())
+    return Finding(Verdict.PASSED, 0.0, texts, f"{measurement.coin}'s {section} passes every check: {texts}.")

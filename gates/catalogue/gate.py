@@ -1,87 +1,131 @@
-"""What a gate is, and what it may say. No ORM, clock or I/O."""
+"""What a gate is, and the thresholds and outcome it has. No ORM, clock or I/O."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gates.catalogue.figures import Figures
+from gates.catalogue.measurement_reader import MeasurementReader
+from gates.catalogue.reading import Reading
 from mlcore.verdict import Finding, Verdict
-
-
-@dataclass(frozen=True)
-class GateOutcome:
-    """One gate's word on one bundle, with the figures it stands on."""
-
-    gate: str
-    is_required: bool
-    verdict: Verdict
-    figure: float | None
-    """The one number that decided: NaN or infinite where that is what was measured, None where nothing was."""
-    observed: str
-    threshold: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A number that a policy sets: the baseline's value, what is a sane one, and which way is looser."""
-
-    name: str
-    seed: float
-    least: float
-    greatest: float
-    is_looser_when: str
-    """"higher" or "lower" than the baseline's."""
-    is_whole: bool = False
-
-    def problem(self, value: object) -> str | None:
-        """Why this is no such threshold, or None."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{self.name} must be a number, not {value!r}"
-        if not self.least <= value <= self.greatest:
-            return f"{self.name} must lie between {self.least:g} and {self.greatest:g}, not at {value!r}"
-        if self.is_whole and value != int(value):
-            return f"{self.name} must be a whole number, not {value!r}"
-        return None
-
-    def is_looser(self, value: Any) -> bool:
-        return bool(value > self.seed if self.is_looser_when == "higher" else value < self.seed)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A word that a policy sets; any other than the baseline's is looser."""
-
-    name: str
-    seed: str
-    words: tuple[str, ...]
-
-    def problem(self, value: object) -> str | None:
-        """Why this is no such word, or None."""
-        if value not in self.words:
-            return f"{self.name} must be one of {', '.join(self.words)}, not {value!r}"
-        return None
-
-    def is_looser(self, value: Any) -> bool:
-        return bool(value != self.seed)
-
 
 Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One gate: a pure function over measurements, and the thresholds a policy sets for it.
+class GateOutcome(Finding):
+    """One gate's finding about one bundle, under one policy. `GateResult` is its row in the database."""
 
-    `judge` may raise NotMeasured for any figure it needs and does not find; that is an *error*, never a pass.
-    """
+    gate: str
+    is_required: bool
+    threshold: str
+
+    @property
+    def is_against(self) -> bool:
+        """Whether it did not pass."""
+        return self.verdict != Verdict.PASSED
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A number that a policy sets: its default, its bounds, and which direction is looser."""
 
     name: str
-    judge: Callable[[Figures, Parameters], Finding]
-    says: Callable[[Parameters], str]
+    default: float
+    minimum: float
+    maximum: float
+    is_looser_when: str
+    """ "higher" or "lower"."""
+    help: str
+    is_whole: bool = False
+
+    def find_problem(self, value: object) -> str | None:
+        """Why this value cannot be used, or None."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{self.name} must be a number, not {value!r}"
+        if not self.minimum <= value <= self.maximum:
+            return f"{self.name} must lie between {self.minimum:g} and {self.maximum:g}, not at {value!r}"
+        if self.is_whole and value != int(value):
+            return f"{self.name} must be a whole number, not {value!r}"
+        return None
+
+    def is_looser(self, value: Any, than: Any) -> bool:
+        return bool(value > than if self.is_looser_when == "higher" else value < than)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A word that a policy sets. Any word other than the default is looser."""
+
+    name: str
+    default: str
+    words: tuple[str, ...]
+    help: str
+
+    def find_problem(self, value: object) -> str | None:
+        """Why this value cannot be used, or None."""
+        if value not in self.words:
+            return f"{self.name} must be one of {', '.join(self.words)}, not {value!r}"
+        return None
+
+    def is_looser(self, value: Any, than: Any) -> bool:
+        return bool(value != self.default)
+
+
+@dataclass(frozen=True)
+class AnyGate:
+    """What a gate on measurements and a live gate have in common."""
+
+    name: str
+    judge: Callable[..., Finding]
+    describe: Callable[[Parameters], str]
     """The threshold as a person reads it, at most 200 characters."""
     parameters: tuple[Threshold | Choice, ...] = ()
 
     @property
-    def baseline_parameters(self) -> dict[str, float | str]:
-        return {parameter.name: parameter.seed for parameter in self.parameters}
+    def about(self) -> str:
+        """What the gate checks: the first line of the judge's docstring."""
+        return (self.judge.__doc__ or "").partition("\n")[0]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
+    def find_problems(self, entry: Mapping[str, Any]) -> Iterator[str]:
+        """Every threshold in a policy's entry that is unknown, missing or out of bounds."""
+        known = {parameter.name for parameter in self.parameters}
+        for unknown in sorted(map(str, set(entry) - known)):
+            yield f"has no {unknown!r}"
+        for parameter in self.parameters:
+            if parameter.name not in entry:
+                yield f"{parameter.name} is missing"
+            elif problem := parameter.find_problem(entry[parameter.name]):
+                yield problem
+
+
+@dataclass(frozen=True)
+class Gate(AnyGate):
+    """One gate: a pure function over a measurement, its thresholds, and its short reading.
+
+    `judge` may raise NotMeasured for any figure that it needs and does not find. That is an *error*, never a pass.
+    """
+
+    judge: Callable[[MeasurementReader, Parameters], Finding]
+    read: Callable[[MeasurementReader, Parameters], Reading] | None = None
+    """The figure and meter a page shows beside the verdict; None where the verdict says it all."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Gates that a page shows under one title. Whether they are in the baseline, or decide, is a property of the group."""
+
+    title: str
+    subtitle: str
+    gates: tuple[Gate, ...] = ()
+    is_baseline: bool = False
+    """Required by every policy, and part of the first one."""
+    is_advisory: bool = False
+    """Not required by the full policy: the result is shown and decides nothing."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(gate.name for gate in self.gates)

@@ -1,8 +1,8 @@
-"""What a model must show while it predicts for real: the live part of a policy. No ORM, clock or I/O.
+"""Gates on the predictions that bots count: the live part of a policy. No ORM, clock or I/O.
 
-A tripwire sees what a healthy model never does, within tens of predictions; enough bots that breach one have the
-fallback pinned. Class shares, and features outside what training saw, wander under a healthy model too: they need
-hundreds or thousands of predictions, and only warn.
+A tripwire detects within tens of predictions what a healthy model never does. When enough bots breach one, the fallback
+is pinned. Class shares, and features outside the range of training, vary under a healthy model too: they need hundreds or
+thousands of predictions, and only warn.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.formatting import limit, percent, signed
-from gates.catalogue.gate import Parameters, Threshold
+from gates.catalogue.gate import AnyGate, Parameters, Threshold
 from mlcore.confidence_bands import BANDS, EDGES
+from mlcore.constants import N_FEATURES
 from mlcore.verdict import Finding, Verdict
 
 RECENT_PREDICTIONS = 100
-"""How far back the tripwires look: a feed that breaks in the middle of a revision must not hide behind good weeks."""
-FEATURES = 72
+"""How far back the tripwires look: many sound predictions must not hide a feed that breaks within a revision."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Tally:
 
     predictions: int = 0
     non_finite: int = 0
-    """Answers that were no numbers; the bot did not act on them."""
+    """Predictions that were not finite; the bot did not act on them."""
     classes: tuple[int, int, int] = (0, 0, 0)
     """Down, neutral, up."""
     confidence: tuple[int, ...] = (0,) * BANDS
-    """By the bands of `mlcore.confidence_bands`."""
+    """By band of `mlcore.confidence_bands`."""
     least: float | None = None
     greatest: float | None = None
-    """Of the logits."""
+    """The least and greatest logit."""
     out_of_range: int = 0
     """Feature values outside what was seen in training."""
     ranged: int = 0
-    """Predictions of which that is known."""
+    """Predictions whose feature range is known."""
 
     def __add__(self, other: "Tally") -> "Tally":
         down, neutral, up = (a + b for a, b in zip(self.classes, other.classes, strict=True))
@@ -57,26 +57,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class LiveGate:
-    """One live gate. `is_tripwire`: a breach counts towards a pin; else it warns. `is_patient`: it looks at all predictions
-    of the revision, the others at what is recent.
-    """
+class LiveGate(AnyGate):
+    """One gate on live predictions."""
 
-    name: str
-    is_tripwire: bool
     judge: Callable[[Tally, Parameters], Finding]
-    says: Callable[[Parameters], str]
-    parameters: tuple[Threshold, ...] = ()
-    is_patient: bool = False
-
-    @property
-    def default(self) -> dict[str, float]:
-        return {parameter.name: parameter.seed for parameter in self.parameters}
+    is_tripwire: bool = False
+    """A breach counts towards a pin; one of the others warns."""
+    covers_revision: bool = False
+    """It looks at all predictions of the revision; the others at the recent ones."""
 
 
 @dataclass(frozen=True)
 class LiveOutcome:
-    """One live gate's word on one bot's predictions of one coin."""
+    """One live gate's finding on one bot's predictions of one coin."""
 
     gate: str
     is_tripwire: bool
@@ -84,16 +77,16 @@ class LiveOutcome:
 
 
 def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
-    """Every answer is a number."""
+    """Every prediction is finite."""
     if not tally.non_finite:
-        return _passed(0.0, f"all {tally.predictions:,} answers finite")
+        return _passed(0.0, f"all {tally.predictions:,} predictions finite")
     return _failed(
-        float(tally.non_finite), f"{tally.non_finite:,} of {tally.predictions:,} answers not finite"
+        float(tally.non_finite), f"{tally.non_finite:,} of {tally.predictions:,} predictions not finite"
     )
 
 
 def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
-    """No logit explodes."""
+    """Logits stay in their range."""
     if tally.least is None or tally.greatest is None or tally.predictions < parameters["predictions"]:
         return _too_few(tally)
     observed = f"logits {signed(tally.least)} … {signed(tally.greatest)}"
@@ -103,7 +96,7 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
 
 
 def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
-    """It is not certain of nearly everything."""
+    """Not too many predictions are nearly certain."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
         return _too_few(tally)
     level = parameters["level"]
@@ -114,7 +107,7 @@ def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
 
 
 def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
-    """No direction is said nearly always, or hardly ever."""
+    """No class is predicted nearly always, and none hardly ever."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
         return _too_few(tally)
     shares = [count / tally.finite for count in tally.classes]
@@ -124,122 +117,152 @@ def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
 
 
 def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:
-    """What it sees is what it was trained on."""
+    """Features lie in the range seen in training."""
     if not tally.ranged or tally.ranged < parameters["predictions"]:
         return _too_few(tally)
-    share = tally.out_of_range / (FEATURES * tally.ranged)
-    observed = f"{percent(share, beside=parameters['share_below'])} of features outside what training saw"
+    share = tally.out_of_range / (N_FEATURES * tally.ranged)
+    observed = f"{percent(share, beside=parameters['share_below'])} of features outside training's range"
     return (_passed if share < parameters["share_below"] else _failed)(share, observed)
 
 
+PREDICTIONS_HELP = "With fewer predictions of a bot the result is inconclusive."
 LIVE_GATES: Mapping[str, LiveGate] = {
     gate.name: gate
     for gate in (
-        LiveGate("finite_answers", True, judge_finite_answers, lambda p: "every answer is a number"),
+        LiveGate(
+            "finite_answers", judge_finite_answers, lambda p: "every prediction is finite", is_tripwire=True
+        ),
         LiveGate(
             "logit_range",
-            True,
             judge_logit_range,
-            lambda p: (
-                f"{signed(p['least'])} … {signed(p['greatest'])}, {p['predictions']:,.0f} predictions or more"
-            ),
+            lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}, {_at_least(p)}",
             (
-                Threshold("least", -10.0, -1e6, 0.0, is_looser_when="lower"),
-                Threshold("greatest", 10.0, 0.0, 1e6, is_looser_when="higher"),
-                Threshold("predictions", 10, 1, RECENT_PREDICTIONS, is_looser_when="higher", is_whole=True),
+                Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
+                Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
+                Threshold(
+                    "predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True
+                ),
             ),
+            is_tripwire=True,
         ),
         LiveGate(
             "confidence",
-            True,
             judge_confidence,
-            lambda p: (
-                f"less than {limit(p['share_below'])} over {limit(p['level'])}, "
-                f"{p['predictions']:,.0f} predictions or more"
-            ),
+            lambda p: f"less than {limit(p['share_below'])} over {limit(p['level'])}, {_at_least(p)}",
             (
-                Threshold("level", 0.90, EDGES[1], EDGES[-2], is_looser_when="higher"),
-                Threshold("share_below", 0.80, 0.0, 1.0, is_looser_when="higher"),
-                Threshold("predictions", 20, 1, RECENT_PREDICTIONS, is_looser_when="higher", is_whole=True),
+                Threshold(
+                    "level",
+                    0.90,
+                    EDGES[1],
+                    EDGES[-2],
+                    "higher",
+                    "A prediction above this probability counts as nearly certain.",
+                ),
+                Threshold(
+                    "share_below",
+                    0.80,
+                    0.0,
+                    1.0,
+                    "higher",
+                    "The share of nearly certain predictions must be below this.",
+                ),
+                Threshold(
+                    "predictions", 20, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True
+                ),
             ),
+            is_tripwire=True,
         ),
         LiveGate(
             "class_balance",
-            False,
             judge_class_balance,
-            lambda p: (
-                f"each {limit(p['least'])} – {limit(p['most'])}, {p['predictions']:,.0f} predictions or more"
-            ),
+            lambda p: f"each {limit(p['least'])} – {limit(p['most'])}, {_at_least(p)}",
             (
-                Threshold("least", 0.20, 0.0, 1 / 3, is_looser_when="lower"),
-                Threshold("most", 0.45, 1 / 3, 1.0, is_looser_when="higher"),
-                Threshold("predictions", 3000, 1, 1e9, is_looser_when="higher", is_whole=True),
+                Threshold(
+                    "least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."
+                ),
+                Threshold(
+                    "most", 0.45, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."
+                ),
+                Threshold(
+                    "predictions",
+                    3000,
+                    1,
+                    1e9,
+                    "higher",
+                    "A healthy model's class shares vary: fewer predictions show nothing.",
+                    is_whole=True,
+                ),
             ),
-            is_patient=True,
+            covers_revision=True,
         ),
         LiveGate(
             "feature_range",
-            False,
             judge_feature_range,
             lambda p: (
-                f"less than {limit(p['share_below'])} of features outside what training saw, "
-                f"{p['predictions']:,.0f} predictions or more"
+                f"less than {limit(p['share_below'])} of features outside training's range, {_at_least(p)}"
             ),
             (
-                Threshold("share_below", 0.05, 0.0, 1.0, is_looser_when="higher"),
-                Threshold("predictions", 500, 1, 1e9, is_looser_when="higher", is_whole=True),
+                Threshold(
+                    "share_below",
+                    0.05,
+                    0.0,
+                    1.0,
+                    "higher",
+                    "The share of features outside the range seen in training must be below this.",
+                ),
+                Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP, is_whole=True),
             ),
-            is_patient=True,
+            covers_revision=True,
         ),
     )
 }
 DEFAULT_LIVE: Mapping[str, Mapping[str, float]] = {
-    gate.name: gate.default for gate in LIVE_GATES.values() if gate.parameters
+    gate.name: gate.defaults for gate in LIVE_GATES.values() if gate.parameters
 }
-"""What holds under a policy that has no live part of its own."""
-HELD_AGAINST_A_FALLBACK = frozenset({"finite_answers"})
+"""The thresholds under a policy that has no live part."""
+FALLBACK_LIVE_GATES = frozenset({"finite_answers"})
 """A fallback need not pass the gates on confidence and logits before it is registered, nor afterwards."""
 
 
-def live_part(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A policy's live thresholds; the default ones where it has none."""
-    found = policy.get("live")
-    return found if isinstance(found, Mapping) and not list(live_problems(found)) else DEFAULT_LIVE
+def get_live_thresholds(policy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A policy's live thresholds; the default ones where it has no usable live part."""
+    live = policy.get("live")
+    return live if isinstance(live, Mapping) and not list(find_live_problems(live)) else DEFAULT_LIVE
 
 
 def judge_live(
     recent: Tally, whole: Tally, policy: Mapping[str, Any], *, is_fallback: bool = False
 ) -> list[LiveOutcome]:
-    """Every live gate's word, on what is `recent` or on the `whole` of the revision."""
-    thresholds = live_part(policy)
+    """The outcome of every live gate, on the `recent` predictions or on the `whole` of the revision."""
+    thresholds = get_live_thresholds(policy)
     return [
         LiveOutcome(
             gate.name,
             gate.is_tripwire,
-            gate.judge(whole if gate.is_patient else recent, thresholds.get(gate.name, {})),
+            gate.judge(whole if gate.covers_revision else recent, thresholds.get(gate.name, {})),
         )
         for gate in LIVE_GATES.values()
-        if not is_fallback or gate.name in HELD_AGAINST_A_FALLBACK
+        if not is_fallback or gate.name in FALLBACK_LIVE_GATES
     ]
 
 
-def live_problems(part: object) -> Iterator[str]:
+def find_live_problems(live: object) -> Iterator[str]:
     """Everything that is wrong with a policy's live part."""
-    if not isinstance(part, Mapping):
+    if not isinstance(live, Mapping):
         yield "live must be a document"
         return
-    for name in sorted(map(str, set(part) - set(DEFAULT_LIVE))):
+    for name in sorted(map(str, set(live) - set(DEFAULT_LIVE))):
         yield f"there is no live gate {name!r} with thresholds (known: {', '.join(DEFAULT_LIVE)})"
     for name in DEFAULT_LIVE:
-        gate, entry = LIVE_GATES[name], part.get(name)
-        if not isinstance(entry, Mapping):
+        entry = live.get(name)
+        if isinstance(entry, Mapping):
+            yield from (f"live {name}: {problem}" for problem in LIVE_GATES[name].find_problems(entry))
+        else:
             yield f"live {name} must be a document"
-            continue
-        for unknown in sorted(map(str, set(entry) - {p.name for p in gate.parameters})):
-            yield f"live {name} has no {unknown!r}"
-        for parameter in gate.parameters:
-            if problem := parameter.problem(entry.get(parameter.name)):
-                yield f"live {name}: {problem}"
+
+
+def _at_least(parameters: Parameters) -> str:
+    return f"{parameters['predictions']:,.0f} predictions or more"
 
 
 def _passed(figure: float, observed: str) -> Finding:

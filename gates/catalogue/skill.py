@@ -1,19 +1,21 @@
-"""Whether the accuracy is skill: above the naive and near V5, not too good to be true, not the luckiest of many tries."""
+"""Whether the accuracy is skill: above naive forecasters and near V5, and not the best of many attempts by chance."""
 
 from dataclasses import dataclass
 
 from common.formatting import limit, percent, points
-from gates.catalogue.figures import Figures, NotMeasured
-from gates.catalogue.gate import Gate, Parameters, Threshold
+from gates.catalogue.baseline import BLOCK_HELP, require_blocks
+from gates.catalogue.gate import Gate, Group, Parameters, Threshold
+from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from gates.catalogue.reading import Meter, Reading, scale
 from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 NAIVE = {
-    "majority": "always the commonest direction",
-    "last_move": "the last move",
-    "reversal": "its reversal",
+    "majority": "the majority class",
+    "last_move": "persistence",
+    "reversal": "reversal",
 }
-"""Forecasters that need no model, each as a sentence names it."""
+"""Forecasters that need no model: the most frequent class, the class of the last move, and its opposite."""
 ALPHA = 0.05
 """How often an interval may miss the truth: 95 % intervals, as the accuracy's own."""
 EXACT = 1e-6
@@ -23,7 +25,7 @@ NEARLY = 0.01
 
 @dataclass(frozen=True)
 class Lead:
-    """By how much more often it is right than another forecaster on the same bars, with the interval of that."""
+    """The difference in accuracy to another forecaster on the same bars, with its interval."""
 
     over: str
     difference: float
@@ -31,171 +33,225 @@ class Lead:
     upper: float
 
     @property
-    def says(self) -> str:
+    def text(self) -> str:
         interval = f"95 % interval {points(self.lower)} to {points(self.upper)}"
         return f"{points(self.difference)} points against {self.over} ({interval})"
 
-    def verdict(self, above: float) -> Verdict:
+    def get_verdict(self, above: float) -> Verdict:
         if self.lower > above:
             return Verdict.PASSED
         return Verdict.INCONCLUSIVE if self.difference > above else Verdict.FAILED
 
 
-def judge_skill(figures: Figures, parameters: Parameters) -> Finding:
-    """More often right than whoever needs no model, and hardly less often than V5, on the same bars."""
-    rows, accuracy = figures.count("skill", "rows"), figures.share("skill", "accuracy")
-    _require_blocks(figures, parameters)
-    best = figures.text("skill", "best_naive")
+def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """More accurate than forecasters without a model, and hardly less accurate than V5, on the same bars."""
+    rows, accuracy = measurement.count("skill", "rows"), measurement.share("skill", "accuracy")
+    require_blocks(measurement, parameters, "skill")
+    best = measurement.text("skill", "best_naive")
     if best not in NAIVE:
-        raise NotMeasured(f"the best naive forecaster is called {best[:40]!r}, which this code does not know")
-    naive = {name: _lead(figures, EXACT, says, "naive", name) for name, says in NAIVE.items()}
+        raise NotMeasured(f"the best naive forecaster is {best[:40]!r}, which this version does not know")
+    naive = {name: _read_lead(measurement, EXACT, text, "naive", name) for name, text in NAIVE.items()}
     worst = min(naive.values(), key=lambda lead: lead.lower)
     if naive[best].difference > min(lead.difference for lead in naive.values()) + EXACT:
-        raise NotMeasured(
-            f"{best.replace('_', ' ')} is named the best naive forecaster, and another is better"
-        )
-    figures.require_sound("skill")
-    baseline = _baseline(figures)
+        raise NotMeasured(f"{NAIVE[best]} is named the best naive forecaster, and another is better")
+    measurement.require_no_problem("skill")
+    v5 = _read_lead_over_v5(measurement)
     verdicts = {
-        worst.verdict(float(parameters["above_naive"])),
-        baseline.verdict(float(parameters["above_v5"])),
+        worst.get_verdict(float(parameters["above_naive"])),
+        v5.get_verdict(float(parameters["above_v5"])),
     }
     verdict = next(verdict for verdict in WORST_FIRST if verdict in verdicts)
-    observed = f"{points(worst.lower)} points or more over {worst.over}, {points(baseline.lower)} over V5"
+    observed = f"at least {points(worst.lower)} points over {worst.over}, {points(v5.lower)} over V5"
     sentence = (
-        f"{figures.coin} is right in {percent(accuracy)} of {rows:,} bars: {worst.says}, {baseline.says}; "
-        f"the intervals must begin above {points(parameters['above_naive'])} and {points(parameters['above_v5'])} points."
+        f"{measurement.coin}'s accuracy is {percent(accuracy)} of {rows:,} bars: {worst.text}, {v5.text}; the intervals "
+        f"must begin above {points(parameters['above_naive'])} and {points(parameters['above_v5'])} points."
     )
     return Finding(verdict, worst.lower, observed, sentence)
 
 
-def judge_too_good(figures: Figures, parameters: Parameters) -> Finding:
-    """Nobody is right that often about a market: a leak until shown otherwise."""
-    above, point = float(parameters["above"]), figures.share("accuracy", "point")
-    rows = figures.count("accuracy", "rows")
+def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    """Against the naive forecaster with the least lead; the meter reaches ten points either way."""
+    naive = measurement.section("skill", "naive")
+    name = min(naive, key=lambda name: measurement.number("skill", "naive", name, "lower"))
+    difference, lower, upper = (
+        measurement.number("skill", "naive", name, end) for end in ("difference", "lower", "upper")
+    )
+    required, mark, left, right = (
+        scale(value, -0.1, 0.1) for value in (float(parameters["above_naive"]), difference, lower, upper)
+    )
+    detail = f"{points(lower)} to {points(upper)} over {NAIVE[name]}"
+    return Reading(f"{points(difference)} pts", detail, Meter((required, 100.0), (mark,), (left, right)))
+
+
+def judge_too_good(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """No accuracy beyond what markets allow, which is a leak until shown otherwise."""
+    above, point = float(parameters["above"]), measurement.share("accuracy", "point")
+    rows = measurement.count("accuracy", "rows")
     observed = f"{percent(point, beside=above)} of {rows:,} bars"
-    right = f"{figures.coin} is right in {observed}"
+    start = f"{measurement.coin}'s accuracy is {observed}"
     if not rows:
         raise NotMeasured("the accuracy is of no bars at all", 0.0)
     if point > above:
-        sentence = f"{right}: more than {limit(above)} is a leak until somebody shows otherwise."
+        sentence = f"{start}: more than {limit(above)} is a leak until somebody shows otherwise."
         return Finding(Verdict.INCONCLUSIVE, point, observed, sentence)
-    return Finding(Verdict.PASSED, point, observed, f"{right}, which is not too good to be true.")
+    return Finding(Verdict.PASSED, point, observed, f"{start}, which is not too good to be true.")
 
 
-def judge_attempts(figures: Figures, parameters: Parameters) -> Finding:
-    """Right often enough for the best of so many tries: each try on one gate window widens the interval."""
-    above, rows = float(parameters["above"]), figures.count("accuracy", "rows")
-    point, count = figures.share("accuracy", "point"), _attempt(figures)
-    lower = _widened(figures, point, count)
+def read_too_good(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"{100 * measurement.share('accuracy', 'point'):.1f} %")
+
+
+def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """Accurate enough for the best of its attempts: each attempt on one gate window widens the interval."""
+    above, rows = float(parameters["above"]), measurement.count("accuracy", "rows")
+    point, count = measurement.share("accuracy", "point"), _get_attempt(measurement)
+    lower = _get_widened_bound(measurement, point, count)
     if count == 1:
-        sentence = (
-            f"{figures.coin}: the first attempt on this gate window; the accuracy's own interval stands."
-        )
-        return Finding(Verdict.PASSED, lower, "attempt 1, nothing to widen", sentence)
-    reaches = f"{percent(lower, beside=above)}"
-    observed = f"attempt {count:,}: {percent(point, beside=above)}, no less than {reaches}"
-    tried = f"{figures.coin}: attempt {count:,} on this gate window"
-    right = f"right in {percent(point, beside=above)} of {rows:,} bars, an interval widened for it begins at {reaches}"
+        sentence = f"{measurement.coin}: the first attempt on this gate window; the interval is not widened."
+        return Finding(Verdict.PASSED, lower, "attempt 1, not widened", sentence)
+    texts = percent(point, beside=above), percent(lower, beside=above)
+    observed = f"attempt {count:,}: accuracy {texts[0]}, at least {texts[1]}"
     if point <= above:
-        verdict, ends = Verdict.FAILED, f"more than {limit(above)} is required."
+        verdict, end = Verdict.FAILED, f"more than {limit(above)} is required."
     elif lower <= above:
-        verdict, ends = Verdict.INCONCLUSIVE, f"below {limit(above)}, so it may be the luckiest of its tries."
+        verdict, end = (
+            Verdict.INCONCLUSIVE,
+            f"below {limit(above)}, so it may be the best of its attempts by chance.",
+        )
     else:
-        verdict, ends = Verdict.PASSED, f"more than {limit(above)} is required."
-    return Finding(verdict, lower, observed, f"{tried}, {right}; {ends}")
+        verdict, end = Verdict.PASSED, f"more than {limit(above)} is required."
+    sentence = (
+        f"{measurement.coin}: attempt {count:,} on this gate window, accuracy {texts[0]} of {rows:,} bars; "
+        f"the interval widened for it begins at {texts[1]}; {end}"
+    )
+    return Finding(verdict, lower, observed, sentence)
 
 
-SKILL_GATES = (
-    Gate(
-        "skill",
-        judge_skill,
-        lambda p: (
-            f"interval above {points(p['above_naive'])} points over every naive forecaster, "
-            f"{points(p['above_v5'])} over V5"
-        ),
-        (
-            Threshold("above_naive", 0.0, -0.05, 0.5, is_looser_when="lower"),
-            Threshold("above_v5", -0.02, -0.2, 0.5, is_looser_when="lower"),
-            Threshold("least_block_bars", 72, 1, 100_000, is_looser_when="lower", is_whole=True),
-        ),
-    ),
-    Gate(
-        "too_good",
-        judge_too_good,
-        lambda p: f"accuracy of at most {limit(p['above'])}",
-        (Threshold("above", 0.85, 0.34, 0.9999, is_looser_when="higher"),),
-    ),
-    Gate(
-        "attempts",
-        judge_attempts,
-        lambda p: (
-            f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on"
-        ),
-        (Threshold("above", 0.65, 0.0, 0.9999, is_looser_when="lower"),),
-    ),
-)
+def read_attempts(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"attempt {measurement.count('attempts', 'count'):,}", "on this gate window")
 
 
-def _require_blocks(figures: Figures, parameters: Parameters) -> None:
-    blocks, needed = figures.count("skill", "block_bars"), int(parameters["least_block_bars"])
-    if blocks < needed:
-        raise NotMeasured(f"the intervals were drawn in blocks of {blocks} bars; {needed} or more are needed")
-
-
-def _lead(figures: Figures, slack: float, over: str, *path: str) -> Lead:
+def _read_lead(measurement: MeasurementReader, slack: float, over: str, *path: str) -> Lead:
     """Raises NotMeasured where the figures contradict one another."""
     at = ("skill", *path)
     difference, lower, upper = (
-        figures.number(*at, name, least=-1, greatest=1) for name in ("difference", "lower", "upper")
+        measurement.number(*at, name, least=-1, greatest=1) for name in ("difference", "lower", "upper")
     )
     if not lower <= upper:
         raise NotMeasured(f"the interval against {over} runs from {lower:g} down to {upper:g}")
-    between = figures.share("skill", "accuracy") - figures.share(*at, "accuracy")
+    between = measurement.share("skill", "accuracy") - measurement.share(*at, "accuracy")
     if abs(between - difference) > slack:
         raise NotMeasured(f"the difference against {over} is {between:g}, not {difference:g} as stated")
     return Lead(over, difference, lower, upper)
 
 
-def _baseline(figures: Figures) -> Lead:
-    if figures.is_null("skill", "baseline", "digest"):
-        why = figures.problem("skill", "baseline") or "no reason given"
+def _read_lead_over_v5(measurement: MeasurementReader) -> Lead:
+    if measurement.is_null("skill", "baseline", "digest"):
+        problem = measurement.problem("skill", "baseline") or "no reason given"
         raise NotMeasured(
-            f"it could not be compared with V5 ({why}): train a V5 of this coin, or register a fallback, "
+            f"it could not be compared with V5 ({problem}): train a V5 of this coin, or register a fallback, "
             "and measure it again"
         )
-    figures.require_sound("skill", "baseline")
-    is_itself = figures.text("skill", "baseline", "digest") == figures.text("bundle_digest")
-    return _lead(figures, NEARLY, "V5, which is itself" if is_itself else "V5", "baseline")
+    measurement.require_no_problem("skill", "baseline")
+    is_itself = measurement.text("skill", "baseline", "digest") == measurement.text("bundle_digest")
+    return _read_lead(measurement, NEARLY, "V5, which is itself" if is_itself else "V5", "baseline")
 
 
-def _attempt(figures: Figures) -> int:
-    """Which try this is on its gate window, this one counted."""
-    count, earlier = figures.count("attempts", "count"), figures.names("attempts", "earlier")
-    if count < 1 or len(set(earlier)) != count - 1 or figures.text("bundle_digest") in earlier:
-        raise NotMeasured(f"this is said to be attempt {count:,}, after {len(set(earlier)):,} others")
+def _get_attempt(measurement: MeasurementReader) -> int:
+    """The number of this attempt on its gate window, from 1."""
+    count, earlier = measurement.count("attempts", "count"), measurement.names("attempts", "earlier")
+    if count < 1 or len(set(earlier)) != count - 1 or measurement.text("bundle_digest") in earlier:
+        raise NotMeasured(f"attempt {count:,} is stated, after {len(set(earlier)):,} others")
     return count
 
 
-def _widened(figures: Figures, point: float, attempts: int) -> float:
+def _get_widened_bound(measurement: MeasurementReader, point: float, attempts: int) -> float:
     """The lower bound at ALPHA for all attempts together (Bonferroni), never above the bootstrap's own.
 
     By Student's t with as many degrees of freedom as the bootstrap had blocks, less one, as the accuracy's own.
     """
-    lower, upper = figures.share("accuracy", "lower"), figures.share("accuracy", "upper")
-    error = figures.number("accuracy", "standard_error", least=0, greatest=0.5)
-    rows, blocks = figures.count("accuracy", "rows"), figures.count("accuracy", "block_bars")
+    lower, upper = measurement.share("accuracy", "lower"), measurement.share("accuracy", "upper")
+    error = measurement.number("accuracy", "standard_error", least=0, greatest=0.5)
+    rows, blocks = measurement.count("accuracy", "rows"), measurement.count("accuracy", "block_bars")
     if not rows or not blocks:
         raise NotMeasured(f"the accuracy is of {rows:,} bars in blocks of {blocks:,}")
     if not lower <= point <= upper:
         raise NotMeasured(f"the accuracy is {point:g}, its interval {lower:g} to {upper:g}")
     freedom = max(rows / blocks, 2) - 1
-    # An interval twice as wide as its standard error says belongs to other figures.
+    # An interval twice as wide as its standard error allows belongs to other figures.
     if error < (upper - lower) / (4 * compute_student_quantile(1 - ALPHA / 2, freedom)) or (
         error == 0 and 0 < point < 1
     ):
-        raise NotMeasured(
-            f"a standard error of {error:g} does not go with an interval of {lower:g} to {upper:g}"
-        )
+        raise NotMeasured(f"a standard error of {error:g} does not fit an interval of {lower:g} to {upper:g}")
     reach = compute_student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
     return lower if attempts == 1 else max(0.0, min(lower, point - reach))
+
+
+SKILL = Group(
+    "Skill",
+    "more accurate than naive forecasters, not too good to be true, not the best of many attempts by chance",
+    (
+        Gate(
+            "skill",
+            judge_skill,
+            lambda p: (
+                f"interval above {points(p['above_naive'])} points over every naive forecaster, "
+                f"{points(p['above_v5'])} over V5"
+            ),
+            (
+                Threshold(
+                    "above_naive",
+                    0.0,
+                    -0.05,
+                    0.5,
+                    "lower",
+                    "What the interval over every naive forecaster must exceed: 0.01 is a point.",
+                ),
+                Threshold(
+                    "above_v5",
+                    -0.02,
+                    -0.2,
+                    0.5,
+                    "lower",
+                    "What the interval over V5 on the same bars must exceed; −0.02 allows a loss of two points.",
+                ),
+                Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+            ),
+            read_skill,
+        ),
+        Gate(
+            "too_good",
+            judge_too_good,
+            lambda p: f"accuracy of at most {limit(p['above'])}",
+            (
+                Threshold(
+                    "above",
+                    0.85,
+                    0.34,
+                    0.9999,
+                    "higher",
+                    "A higher accuracy is a leak until somebody shows otherwise.",
+                ),
+            ),
+            read_too_good,
+        ),
+        Gate(
+            "attempts",
+            judge_attempts,
+            lambda p: (
+                f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on"
+            ),
+            (
+                Threshold(
+                    "above",
+                    0.65,
+                    0.0,
+                    0.9999,
+                    "lower",
+                    "What the interval must exceed, widened for every attempt on one gate window.",
+                ),
+            ),
+            read_attempts,
+        ),
+    ),
+)

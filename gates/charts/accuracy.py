@@ -1,4 +1,4 @@
-"""How often it was right, and how that was spread: by direction, by certainty, against rivals, over time."""
+"""Accuracy, and how it is spread: by class, by confidence, against other forecasters, over time, by volatility."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,56 +6,50 @@ from typing import Any, TypeGuard
 
 from common import plotting
 from common.plotting import BLUE, GREY, RED, Figure, is_figure
-from gates.charts.distributions import NAMES
+from gates.catalogue.skill import NAIVE
+from gates.charts.distributions import CLASS_NAMES
 
 NORMAL_95 = 1.96
-
-RIVALS = {
-    "majority": "always the same",
-    "last_move": "the last move again",
-    "reversal": "the last move back",
-    "baseline": "v5",
-}
+V5 = "V5"
 
 
-def confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """What was said when what came: rows are what came, each adding up to one."""
+def draw_confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Rows are actual classes, columns predicted ones; each row adds up to one."""
     rows = document.get("confusion")
     if not isinstance(rows, Sequence) or len(rows) != 3 or not all(_is_row(row) for row in rows):
         return None
     table = [[count / max(1, sum(row)) for count in row] for row in rows]
     heat = {
         "type": "heatmap",
-        "x": NAMES,
-        "y": NAMES,
+        "x": CLASS_NAMES,
+        "y": CLASS_NAMES,
         "z": table,
         "zmin": 0,
         "zmax": 1,
         "colorscale": [[0, "rgba(76,139,245,0.04)"], [1, "rgba(76,139,245,0.9)"]],
         "showscale": False,
-        "hovertemplate": "came %{y}, said %{x}: %{z:.1%}<extra></extra>",
+        "hovertemplate": "actual %{y}, predicted %{x}: %{z:.1%}<extra></extra>",
     }
-    layout = plotting.layout("said", "came")
+    layout = plotting.layout("predicted", "actual")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["xaxis"] |= {"showgrid": False}
-    # As annotations, for these take the page's font colour: Plotly's own cell texts reckon with a white page.
+    # As annotations, for these take the page's font colour: Plotly's own cell texts assume a white page.
     layout["annotations"] = [
         {
-            "x": said,
-            "y": came,
+            "x": predicted,
+            "y": actual,
             "text": f"{table[row][column]:.0%}<br>{rows[row][column]:,}",
             "showarrow": False,
         }
-        for row, came in enumerate(NAMES)
-        for column, said in enumerate(NAMES)
+        for row, actual in enumerate(CLASS_NAMES)
+        for column, predicted in enumerate(CLASS_NAMES)
     ]
     return {"data": [heat], "layout": layout}
 
 
-def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """How often it is right when it is so sure; on the diagonal its certainty means what it says."""
-    bins = document.get("reliability")
-    points = [b for b in bins if _is_bin(b)] if isinstance(bins, Sequence) else []
+def draw_calibration(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Accuracy by confidence; on the diagonal the two are equal."""
+    points = _list_points(document.get("reliability"), "confidence", "accuracy", "rows")
     if not points:
         return None
     most = max(point["rows"] for point in points)
@@ -67,7 +61,7 @@ def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure
         "marker": {"color": BLUE, "size": [6 + 14 * math.sqrt(point["rows"] / most) for point in points]},
         "line": {"color": BLUE},
         "customdata": [point["rows"] for point in points],
-        "hovertemplate": "sure %{x:.1%}, right %{y:.1%}, %{customdata:,} rows<extra></extra>",
+        "hovertemplate": "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} bars<extra></extra>",
     }
     ideal = {
         "type": "scatter",
@@ -77,111 +71,106 @@ def reliability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure
         "line": {"color": GREY, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    layout = plotting.layout("probability said", "share that was right")
+    layout = plotting.layout("confidence", "accuracy")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
-    layout["annotations"] = _calibrated(document.get("calibration"))
+    layout["annotations"] = _annotate_calibration(document.get("calibration"))
     return {"data": [ideal, curve], "layout": layout}
 
 
-def skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """How much more often it is right than who does not think, and than the fallback: above 0 it knows something.
+def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """The difference in accuracy to naive forecasters and to V5.
 
-    Red where the interval reaches below what the policy asks for: 0 of the naive, a little less of the fallback.
+    Red where the interval reaches below what the policy requires: 0 over the naive, a little less over V5.
     """
-    points = list(_rivals(document.get("skill"), document.get("bundle_digest")))
-    if not points:
+    differences = list(_list_differences(document.get("skill"), document.get("bundle_digest")))
+    if not differences:
         return None
-    asked = gates.get("skill", {})
-    floors = {RIVALS["baseline"]: float(asked.get("above_v5", 0.0))}
-    naive = float(asked.get("above_naive", 0.0))
-    names = [name for name, _ in points]
-    middle = [found["difference"] for _, found in points]
+    thresholds = gates.get("skill", {})
+    v5, naive = float(thresholds.get("above_v5", 0.0)), float(thresholds.get("above_naive", 0.0))
+    names = [name for name, _ in differences]
+    found = [difference for _, difference in differences]
     dots = {
         "type": "scatter",
         "mode": "markers",
-        "x": middle,
+        "x": [each["difference"] for each in found],
         "y": names,
         "marker": {
             "size": 10,
-            "color": [BLUE if found["lower"] > floors.get(name, naive) else RED for name, found in points],
+            "color": [
+                BLUE if each["lower"] > (v5 if name == V5 else naive) else RED for name, each in differences
+            ],
         },
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [found["upper"] - found["difference"] for _, found in points],
-            "arrayminus": [found["difference"] - found["lower"] for _, found in points],
+            "array": [each["upper"] - each["difference"] for each in found],
+            "arrayminus": [each["difference"] - each["lower"] for each in found],
             "color": GREY,
         },
-        "customdata": [[found["lower"], found["upper"]] for _, found in points],
+        "customdata": [[each["lower"], each["upper"]] for each in found],
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
-    ends = [0.0, *(found[end] for _, found in points for end in ("lower", "upper"))]
-    layout = plotting.layout("difference, 95 % interval", "")
+    ends = [0.0, *(each[end] for each in found for end in ("lower", "upper"))]
+    layout = plotting.layout("difference in accuracy, 95 % interval", "")
     layout["xaxis"] |= {"tickformat": "+.0%", "range": plotting.around(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["shapes"] = [plotting.line(0.0)]
     return {"data": [dots], "layout": layout}
 
 
-def stability(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """Whether it is as right in one month as in another, or has its accuracy from a few lucky weeks."""
-    section = document.get("stability")
-    months = section.get("months") if isinstance(section, Mapping) else None
-    points = [m for m in months if _is_slice(m, "month")] if isinstance(months, Sequence) else []
+def draw_months(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Accuracy by month, which shows an accuracy that comes from a few lucky weeks."""
+    points = _list_slices(document, "months", "month")
     if not points:
         return None
-    reach = [_half_interval(document, point) for point in points]
-    curve = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": [f"{str(point['month'])[:7]}-15" for point in points],
-        "y": [point["accuracy"] for point in points],
-        "line": {"color": BLUE},
-        "marker": {"color": BLUE, "size": 7},
-        "error_y": {"type": "data", "array": reach, "color": GREY, "thickness": 1},
-        "customdata": [point["rows"] for point in points],
-        "hovertemplate": "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>",
-    }
-    layout = plotting.layout("month of the gate window", "share that was right")
-    layout["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
-    layout["shapes"] = _required(gates)
-    return {"data": [curve], "layout": layout}
+    x = [f"{str(point['month'])[:7]}-15" for point in points]
+    text = "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>"
+    figure = _draw_slices(document, gates, points, x, text, "month of the gate window")
+    figure["data"][0] |= {"mode": "lines+markers", "line": {"color": BLUE}}
+    figure["layout"]["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
+    return figure
 
 
-def volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """Whether it is right in calm weather only."""
-    section = document.get("stability")
-    terciles = section.get("volatility") if isinstance(section, Mapping) else None
-    points = [t for t in terciles if _is_slice(t, "tercile")] if isinstance(terciles, Sequence) else []
+def draw_volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """Accuracy by tercile of volatility, which shows an accuracy that holds in calm markets only."""
+    points = _list_slices(document, "volatility", "tercile")
     if not points:
         return None
-    reach = [_half_interval(document, point) for point in points]
+    x = [str(point["tercile"]) for point in points]
+    text = "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>"
+    return _draw_slices(document, gates, points, x, text, "tercile of volatility")
+
+
+def _draw_slices(
+    document: Mapping[str, Any],
+    gates: Mapping[str, Any],
+    points: Sequence[Mapping[str, Any]],
+    x: Sequence[str],
+    text: str,
+    title: str,
+) -> Figure:
+    """Accuracies of slices with their intervals, and the required accuracy where the policy sets one."""
+    reach = [_get_half_interval(document, point) for point in points]
     dots = {
         "type": "scatter",
         "mode": "markers",
-        "x": [str(point["tercile"]) for point in points],
+        "x": x,
         "y": [point["accuracy"] for point in points],
-        "marker": {"color": BLUE, "size": 10},
-        "error_y": {"type": "data", "array": reach, "color": GREY},
+        "marker": {"color": BLUE, "size": 8},
+        "error_y": {"type": "data", "array": reach, "color": GREY, "thickness": 1},
         "customdata": [point["rows"] for point in points],
-        "hovertemplate": "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>",
+        "hovertemplate": text,
     }
-    layout = plotting.layout("thirds of the bars", "")
-    layout["yaxis"] |= {"tickformat": ".0%", "range": _right_range(points, reach)}
-    layout["shapes"] = _required(gates)
+    layout = plotting.layout(title, "accuracy")
+    layout["yaxis"] |= {"tickformat": ".0%", "range": _get_range(points, reach)}
+    above = gates.get("accuracy", {}).get("above")
+    layout["shapes"] = [plotting.level(float(above))] if is_figure(above) else []
     return {"data": [dots], "layout": layout}
 
 
-def _required(gates: Mapping[str, Any]) -> list[Figure]:
-    """The accuracy that is required, where the policy says one."""
-    above = gates.get("accuracy", {}).get("above")
-    return [plotting.level(float(above))] if is_figure(above) else []
-
-
-def _calibrated(section: object) -> list[Figure]:
-    """How far certainty and truth are apart on the whole, in a corner where no sound curve comes."""
+def _annotate_calibration(section: object) -> list[Figure]:
+    """Calibration error and Brier score, in a corner that no sound curve reaches."""
     if not isinstance(section, Mapping) or not all(is_figure(section.get(name)) for name in ("ece", "brier")):
         return []
     text = f"{100 * section['ece']:.1f} points off on average<br>Brier score {section['brier']:.3f}"
@@ -189,22 +178,22 @@ def _calibrated(section: object) -> list[Figure]:
     return [{**corner, "text": text, "align": "left", "showarrow": False}]
 
 
-def _right_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
-    """Of accuracies and their intervals; a third, which is chance, and the baseline's 65 % are always in sight."""
+def _get_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
+    """An axis for accuracies and intervals; a third, which is chance, and the baseline's 65 % are always in sight."""
     ends = [end for p, r in zip(points, reach, strict=True) for end in (p["accuracy"] - r, p["accuracy"] + r)]
     low, high = plotting.around([0.3, 0.7, *ends])
     return [max(0.0, low), min(1.0, high)]
 
 
-def _half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> float:
-    """Half the 95 % interval of the accuracy of a slice of the window; 0 where nothing tells how wide it is.
+def _get_half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> float:
+    """Half the 95 % interval of the accuracy of a slice of the window; 0 where its width is unknown.
 
-    Hits come in runs, so that a slice of n bars tells less than n throws of a coin. How much less, the bootstrap of the
-    whole window says: its variance over that of independent bars is the design effect (Kish 1965), taken for each slice.
+    Hits come in runs, so a slice of n bars tells less than n independent ones. How much less, the bootstrap of the whole
+    window shows: its variance over that of independent bars is the design effect (Kish 1965), applied to each slice.
     """
     section = document.get("accuracy")
     whole = section if isinstance(section, Mapping) else {}
-    if not all(is_figure(whole.get(name)) for name in ("rows", "point", "lower", "upper")):
+    if not _has_figures(whole, "rows", "point", "lower", "upper"):
         return 0.0
     independent = whole["point"] * (1 - whole["point"]) / max(1, whole["rows"])
     bootstrap = ((whole["upper"] - whole["lower"]) / (2 * NORMAL_95)) ** 2
@@ -213,40 +202,37 @@ def _half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) -> flo
     return NORMAL_95 * math.sqrt(share * (1 - share) / max(1, point["rows"]) * effect)
 
 
-def _rivals(section: object, own_digest: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Whom its hits are compared with, bar by bar, where that could be measured. The fallback is no rival of its own."""
+def _list_differences(section: object, own_digest: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The forecasters with a measured difference in accuracy, by name. A V5 is not compared with itself."""
     if not isinstance(section, Mapping):
         return
     naive = section.get("naive")
-    for name, found in naive.items() if isinstance(naive, Mapping) else ():
-        if _is_difference(found):
-            yield RIVALS.get(str(name), str(name)), found
-    baseline = section.get("baseline")
-    if _is_difference(baseline) and (own_digest is None or baseline.get("digest") != own_digest):
-        yield RIVALS["baseline"], baseline
+    for name, difference in naive.items() if isinstance(naive, Mapping) else ():
+        if _has_figures(difference, "difference", "lower", "upper"):
+            yield NAIVE.get(str(name), str(name)), difference
+    v5 = section.get("baseline")
+    if _has_figures(v5, "difference", "lower", "upper") and (
+        own_digest is None or v5.get("digest") != own_digest
+    ):
+        yield V5, v5
+
+
+def _list_slices(document: Mapping[str, Any], part: str, key: str) -> list[Mapping[str, Any]]:
+    section = document.get("stability")
+    slices = section.get(part) if isinstance(section, Mapping) else None
+    return [each for each in _list_points(slices, "accuracy", "rows") if each.get(key)]
+
+
+def _list_points(entries: object, *names: str) -> list[Mapping[str, Any]]:
+    """The entries that hold these figures, and rows at all."""
+    if not isinstance(entries, Sequence):
+        return []
+    return [entry for entry in entries if _has_figures(entry, *names) and entry["rows"] > 0]
 
 
 def _is_row(row: object) -> bool:
     return isinstance(row, Sequence) and len(row) == 3 and all(is_figure(count) for count in row)
 
 
-def _is_bin(found: object) -> bool:
-    return (
-        isinstance(found, Mapping)
-        and all(is_figure(found.get(name)) for name in ("confidence", "accuracy", "rows"))
-        and found["rows"] > 0
-    )
-
-
-def _is_slice(found: object, name: str) -> bool:
-    return (
-        isinstance(found, Mapping)
-        and bool(found.get(name))
-        and all(is_figure(found.get(figure)) for figure in ("rows", "accuracy"))
-    )
-
-
-def _is_difference(found: object) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(found, Mapping) and all(
-        is_figure(found.get(name)) for name in ("difference", "lower", "upper")
-    )
+def _has_figures(entry: object, *names: str) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(entry, Mapping) and all(is_figure(entry.get(name)) for name in names)

@@ -1,4 +1,4 @@
-"""A diagnosis as pictures: plain Plotly figures (dicts, ready for JSON), drawn by the page's own script.
+"""The charts of a diagnosis: plain Plotly figures (dicts, ready for JSON), drawn by the page's own script.
 
 Backgrounds are transparent and fonts left to the page, so that one figure serves light and dark. What was not measured
 is not drawn.
@@ -12,51 +12,40 @@ from common.plotting import Figure
 from gates.charts import accuracy, distributions
 from gates.policy import BASELINE_POLICY
 
-Side = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""A measurement document and the policy it was judged by."""
+Document = Mapping[str, Any]
+Side = tuple[Document, Document]
+"""A measurement and the policy it was judged by."""
 
-TITLES = {
-    "shares": "Predicted directions",
-    "confidence": "Confidence of predictions",
-    "logits": "Logits",
-    "confusion": "What came, what was said",
-    "reliability": "How sure, how often right",
-    "skill": "Right more often than",
-    "stability": "Accuracy over time",
-    "volatility": "Accuracy by volatility",
-    "drift": "Features that moved most",
+_CHARTS: Mapping[str, tuple[str, Callable[[Document, Document], Figure | None]]] = {
+    "shares": ("Predicted class shares", distributions.draw_shares),
+    "confidence": ("Confidence histogram", distributions.draw_confidence),
+    "logits": ("Logit distribution", distributions.draw_logits),
+    "confusion": ("Confusion matrix", accuracy.draw_confusion),
+    "reliability": ("Calibration curve", accuracy.draw_calibration),
+    "skill": ("Accuracy difference to other forecasters", accuracy.draw_skill),
+    "stability": ("Accuracy over time", accuracy.draw_months),
+    "volatility": ("Accuracy by volatility", accuracy.draw_volatility),
+    "drift": ("Population stability index (PSI)", distributions.draw_drift),
 }
-"""Every picture there is, in the order in which pages show them."""
+TITLES = {name: title for name, (title, _) in _CHARTS.items()}
+"""Every chart, in the order in which pages show them."""
 
 
-def charts(document: Mapping[str, Any], policy: Mapping[str, Any] = BASELINE_POLICY) -> dict[str, Figure]:
-    """Every picture that a measurement document holds figures for, by name, with the policy's thresholds drawn in."""
+def draw_charts(document: Document, policy: Document = BASELINE_POLICY) -> dict[str, Figure]:
+    """The charts for which the measurement holds figures, by name, with the policy's thresholds drawn in."""
     gates = policy.get("gates", {})
-    return plotting.titled({name: draw(document, gates) for name, draw in _CHARTS.items()}, TITLES)
+    return plotting.titled({name: draw(document, gates) for name, (_, draw) in _CHARTS.items()}, TITLES)
 
 
-def side_by_side(sides: Sequence[Side]) -> list[dict[str, Figure]]:
-    """The pictures of several documents, each kind on axes of one length, so that the eye may compare them."""
-    drawn = [charts(document, policy) for document, policy in sides]
-    reach = distributions.logit_reach([document for document, _ in sides])
-    for figures, (document, policy) in zip(drawn, sides, strict=True):
-        logits = distributions.logits(document, policy.get("gates", {}), reach)
+def draw_charts_alike(sides: Sequence[Side]) -> list[dict[str, Figure]]:
+    """The charts of several measurements, with equal axes for each kind."""
+    charts = [draw_charts(document, policy) for document, policy in sides]
+    reach = distributions.get_logit_reach([document for document, _ in sides])
+    for figures, (document, policy) in zip(charts, sides, strict=True):
+        logits = distributions.draw_logits(document, policy.get("gates", {}), reach)
         figures |= plotting.titled({"logits": logits}, TITLES)
     for name in TITLES:
-        alike = [figures[name]["layout"] for figures in drawn if name in figures]
+        layouts = [figures[name]["layout"] for figures in charts if name in figures]
         for axis in ("xaxis", "yaxis"):
-            plotting.share_axis(alike, axis)
-    return drawn
-
-
-_CHARTS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure | None]] = {
-    "shares": distributions.shares,
-    "confidence": distributions.confidence,
-    "logits": distributions.logits,
-    "confusion": accuracy.confusion,
-    "reliability": accuracy.reliability,
-    "skill": accuracy.skill,
-    "stability": accuracy.stability,
-    "volatility": accuracy.volatility,
-    "drift": distributions.drift,
-}
+            plotting.share_axis(layouts, axis)
+    return charts

@@ -1,4 +1,4 @@
-"""How what was predicted, and what it was predicted from, is distributed: directions, certainty, logits, features."""
+"""Distributions of predictions and features: class shares, confidence, logits, drift."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -6,92 +6,67 @@ from typing import Any
 
 from common import plotting
 from common.plotting import BLUE, RED, Figure, is_figure
-from gates.catalogue.baseline import DIRECTIONS
-from mlcore.constants import PSI_DRIFTED
+from mlcore.constants import CLASSES, PSI_DRIFTED
 
-NAMES = [direction.capitalize() for direction in DIRECTIONS]
+CLASS_NAMES = [name.capitalize() for name in CLASSES]
 
 EXPLODED = 100.0
 """Logits beyond this are drawn on a logarithmic axis: on a linear one the allowed band would be a hair."""
 MOST_DRIFTING = 10
 
+Histogram = tuple[list[float], list[float]]
+Scale = Callable[[float], float]
 
-def shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """How often each direction is said, against the band it must lie in."""
-    said = measured_shares(document)
-    if said is None:
+
+def draw_shares(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """How often each class is predicted, against the allowed band."""
+    shares = get_shares(document)
+    if shares is None:
         return None
     band = gates.get("class_balance", {})
-    low, high = float(band.get("least", 0.2)), float(band.get("most", 0.4))
-    bars = {
-        "type": "bar",
-        "x": NAMES,
-        "y": said,
-        "marker": {"color": [BLUE if low <= share <= high else RED for share in said]},
-        "text": [f"{share:.1%}" for share in said],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hovertemplate": "%{x}: %{y:.2%}<extra></extra>",
-    }
-    layout = plotting.layout("", "share of predictions")
-    layout["bargap"] = 0.4
-    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(said), 1.5 * high)]}
-    layout["shapes"] = [plotting.band("y", low, high)]
-    return {"data": [bars], "layout": layout}
+    return build_share_chart([build_share_bars("", shares, band)], band)
 
 
-def confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """How sure the network is, how often; red where the confidence gate counts."""
-    found = histogram(document.get("confidence"))
-    if found is None:
+def draw_confidence(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """The histogram of confidence; red where the confidence gate counts."""
+    histogram = get_histogram(document.get("confidence"))
+    if histogram is None:
         return None
-    edges, counts = found
-    level = float(gates.get("confidence", {}).get("level", 0.9))
-    bars = plotting.bars(
-        edges, _shares(counts), [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]]
-    )
-    layout = plotting.layout("probability of the direction said", "share of predictions")
-    layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(bars["y"])}
-    layout["shapes"] = [plotting.line(level)]
-    return {"data": [bars], "layout": layout}
+    edges, counts = histogram
+    return build_confidence_chart(edges, normalize(counts), gates.get("confidence", {}))
 
 
-def logits(
+def draw_logits(
     document: Mapping[str, Any], gates: Mapping[str, Any], reach: tuple[float, float] | None = None
 ) -> Figure | None:
-    """The network's raw answers against the allowed range, on a logarithmic axis where they explode.
+    """The histogram of logits against the allowed range, on a logarithmic axis where they explode.
 
-    `reach` is what the axis must hold besides: the least and greatest logit of what it is compared with.
+    `reach` is the least and greatest logit of the charts beside this one, which the axis must hold too.
     """
-    found = histogram(document.get("logits"))
-    if found is None:
+    histogram = get_histogram(document.get("logits"))
+    if histogram is None:
         return None
-    edges, counts = found
-    band = gates.get("logit_range", {})
-    low, high = float(band.get("least", -10)), float(band.get("greatest", 10))
+    edges, counts = histogram
+    low, high = get_logit_band(gates.get("logit_range", {}))
     least, greatest = min(edges[0], low, *(reach or ())), max(edges[-1], high, *(reach or ()))
-    has_exploded = max(abs(least), abs(greatest)) > EXPLODED
-    scale: Callable[[float], float] = plotting.signed_log if has_exploded else float
+    scale, title, ticks = choose_logit_scale([least, greatest])
     colours = [BLUE if low <= left and right <= high else RED for left, right in pairwise(edges)]
-    bars = plotting.bars([scale(edge) for edge in edges], _shares(counts), colours)
+    bars = plotting.bars([scale(edge) for edge in edges], normalize(counts), colours)
     bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
-    layout = plotting.layout("logit (logarithmic)" if has_exploded else "logit", "share of logits")
+    layout = plotting.layout(title, "share of logits")
     layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(bars["y"])}
     layout["shapes"] = [plotting.band("x", scale(low), scale(high))]
-    layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)]}
-    if has_exploded:
-        layout["xaxis"] |= plotting.log_ticks(max(abs(least), abs(greatest)))
+    layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)], **ticks}
     return {"data": [bars], "layout": layout}
 
 
-def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
-    """The features whose recent values are distributed least like those it learnt from."""
+def draw_drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
+    """The features whose recent distribution differs most from that of training."""
     section = document.get("drift")
     psi = section.get("psi") if isinstance(section, Mapping) else None
-    found = {str(k): v for k, v in psi.items() if is_figure(v)} if isinstance(psi, Mapping) else {}
-    largest = sorted(found.items(), key=lambda entry: -entry[1])[:MOST_DRIFTING]
+    psi = {str(k): v for k, v in psi.items() if is_figure(v)} if isinstance(psi, Mapping) else {}
+    largest = sorted(psi.items(), key=lambda entry: -entry[1])[:MOST_DRIFTING]
     if not largest:
         return None
     bars = {
@@ -102,7 +77,7 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
         "marker": {"color": [RED if value > PSI_DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
-    layout = plotting.layout("PSI, recent against fit", "")
+    layout = plotting.layout("PSI of recent bars against the fit window", "")
     layout["bargap"] = 0.35
     layout["xaxis"] |= {"range": plotting.upwards([PSI_DRIFTED, *(value for _, value in largest)])}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
@@ -110,20 +85,76 @@ def drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | Non
     return {"data": [bars], "layout": layout}
 
 
-def measured_shares(document: Mapping[str, Any]) -> list[float] | None:
-    """How often down, neutral and up were said; None where not all three were measured."""
-    found = document.get("shares")
-    said = [found[d] for d in DIRECTIONS if is_figure(found.get(d))] if isinstance(found, Mapping) else []
-    return said if len(said) == len(DIRECTIONS) else None
+def build_share_bars(
+    name: str, shares: Sequence[float], band: Mapping[str, Any], colour: str | None = None
+) -> Figure:
+    """A bar for each class, red outside the band unless a colour is given."""
+    low, high = _get_share_band(band)
+    return {
+        "type": "bar",
+        "name": name,
+        "x": CLASS_NAMES,
+        "y": list(shares),
+        "marker": {"color": [colour or (BLUE if low <= share <= high else RED) for share in shares]},
+        "text": [f"{share:.1%}" for share in shares],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": f"%{{x}}{name and f', {name}'}: %{{y:.2%}}<extra></extra>",
+    }
 
 
-def logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """The least and greatest logit of all of them; None where none was measured."""
-    ends = [found[0] for found in map(histogram, (d.get("logits") for d in documents)) if found]
+def build_share_chart(bars: list[Figure], band: Mapping[str, Any]) -> Figure:
+    low, high = _get_share_band(band)
+    layout = plotting.layout("", "share of predictions")
+    layout["barmode"], layout["bargap"] = "group", 0.4 if len(bars) == 1 else 0.3
+    heights = [share for each in bars for share in each["y"]]
+    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(heights), 1.5 * high)]}
+    layout["shapes"] = [plotting.band("y", low, high)]
+    return {"data": bars, "layout": layout}
+
+
+def build_confidence_chart(
+    edges: Sequence[float], heights: list[float], thresholds: Mapping[str, Any], *lines: Figure
+) -> Figure:
+    """A histogram with its threshold; `lines` are drawn over it."""
+    level = float(thresholds.get("level", 0.9))
+    colours = [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]]
+    tallest = [*heights, *(height for line in lines for height in line["y"])]
+    layout = plotting.layout("confidence", "share of predictions")
+    layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(tallest)}
+    layout["shapes"] = [plotting.line(level)]
+    return {"data": [plotting.bars(edges, heights, colours), *lines], "layout": layout}
+
+
+def choose_logit_scale(ends: Sequence[float]) -> tuple[Scale, str, Figure]:
+    """Scale, axis title and ticks for logits that reach so far."""
+    reach = max(map(abs, ends))
+    if reach > EXPLODED:
+        return plotting.signed_log, "logit (logarithmic)", plotting.log_ticks(reach)
+    return float, "logit", {}
+
+
+def get_logit_band(thresholds: Mapping[str, Any]) -> tuple[float, float]:
+    return float(thresholds.get("least", -10)), float(thresholds.get("greatest", 10))
+
+
+def get_shares(document: Mapping[str, Any]) -> list[float] | None:
+    """The predicted share of each class; None unless all were measured."""
+    section = document.get("shares")
+    values = [section.get(name) for name in CLASSES] if isinstance(section, Mapping) else []
+    shares = [value for value in values if is_figure(value)]
+    return shares if len(shares) == len(CLASSES) else None
+
+
+def get_logit_reach(documents: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The least and greatest logit of all documents; None where none was measured."""
+    histograms = map(get_histogram, (document.get("logits") for document in documents))
+    ends = [histogram[0] for histogram in histograms if histogram]
     return (min(e[0] for e in ends), max(e[-1] for e in ends)) if ends else None
 
 
-def histogram(section: object) -> tuple[list[float], list[float]] | None:
+def get_histogram(section: object) -> Histogram | None:
     """Edges and counts of a measured section; None where it holds no sound ones."""
     histogram = section.get("histogram") if isinstance(section, Mapping) else None
     if not isinstance(histogram, Mapping):
@@ -136,6 +167,11 @@ def histogram(section: object) -> tuple[list[float], list[float]] | None:
     return edges, counts
 
 
-def _shares(counts: Sequence[float]) -> list[float]:
+def normalize(counts: Sequence[float]) -> list[float]:
+    """Counts as shares of their sum."""
     whole = sum(counts) or 1
     return [count / whole for count in counts]
+
+
+def _get_share_band(thresholds: Mapping[str, Any]) -> tuple[float, float]:
+    return float(thresholds.get("least", 0.2)), float(thresholds.get("most", 0.4))

@@ -1,6 +1,6 @@
-"""What bots predict for real, drawn against what was measured before the release: plain Plotly figures."""
+"""Charts of live predictions, against what was measured before the release: plain Plotly figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -8,113 +8,96 @@ from typing import Any
 
 from common import plotting
 from common.plotting import BLUE, GREY, RED, Figure, is_figure
-from gates.catalogue.live import Tally, live_part
-from gates.charts.distributions import EXPLODED, NAMES, histogram, measured_shares
+from gates.catalogue.live import Tally, get_live_thresholds
+from gates.charts import distributions
+from gates.charts.distributions import Scale, get_histogram, get_shares, normalize
 from mlcore.confidence_bands import EDGES
 
 LIVE_TITLES = {
-    "live_shares": "Directions said live",
-    "live_confidence": "Confidence live",
-    "live_logits": "Logits live",
+    "live_shares": "Predicted class shares (live)",
+    "live_confidence": "Confidence histogram (live)",
+    "live_logits": "Logit range over time (live)",
 }
-"""Every picture there is, in the order in which pages show them."""
+"""Every chart, in the order in which pages show them."""
 BAND_WIDTH = 0.02
 LIVE_WIDTH = 0.8
-"""Of the picture of logits; the rest is the gate window's."""
-
-Scale = Callable[[float], float]
+"""The part of the logit chart that is live; the rest is the gate window's."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far the logits of one window went."""
+    """The least and greatest logit of one window."""
 
     at: datetime
     least: float
     greatest: float
 
 
-def live_charts(
+def draw_live_charts(
     whole: Tally, reaches: Sequence[Reach], document: Mapping[str, Any], policy: Mapping[str, Any]
 ) -> dict[str, Figure]:
-    """The pictures of these predictions. `document` is the measurement that let the bundle pass; empty without one."""
-    thresholds = live_part(policy)
-    drawn = {
-        "live_shares": shares(whole, document, thresholds["class_balance"]),
-        "live_confidence": confidence(whole, document, thresholds["confidence"]),
-        "live_logits": logits(reaches, document, thresholds["logit_range"]),
+    """The charts of these predictions. `document` is the measurement behind the release; empty without one."""
+    thresholds = get_live_thresholds(policy)
+    charts = {
+        "live_shares": draw_shares(whole, document, thresholds["class_balance"]),
+        "live_confidence": draw_confidence(whole, document, thresholds["confidence"]),
+        "live_logits": draw_logits(reaches, document, thresholds["logit_range"]),
     }
-    return plotting.titled(drawn, LIVE_TITLES)
+    return plotting.titled(charts, LIVE_TITLES)
 
 
-def shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
-    """How often each direction is said live, beside how often it was on the gate window."""
+def draw_shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
+    """How often each class is predicted live, beside its share on the gate window."""
     if not whole.finite:
         return None
-    said = [count / whole.finite for count in whole.classes]
-    least, most = band["least"], band["most"]
-    colours = [BLUE if least <= share <= most else RED for share in said]
-    bars = [_directions("live", said, colours)]
-    if before := measured_shares(document):
-        bars.append(_directions("gate window", before, [GREY] * len(before)))
-    layout = plotting.layout("", "share of predictions")
-    layout["barmode"], layout["bargap"] = "group", 0.3
-    heights = [share for each in bars for share in each["y"]]
-    layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(heights), 1.5 * most)]}
-    layout["shapes"] = [plotting.band("y", least, most)]
-    return {"data": bars, "layout": layout}
+    shares = [count / whole.finite for count in whole.classes]
+    bars = [distributions.build_share_bars("live", shares, band)]
+    if measured := get_shares(document):
+        bars.append(distributions.build_share_bars("gate window", measured, band, GREY))
+    return distributions.build_share_chart(bars, band)
 
 
-def confidence(whole: Tally, document: Mapping[str, Any], asked: Mapping[str, float]) -> Figure | None:
-    """How sure it is live, as bars, and was on the gate window, as a line."""
+def draw_confidence(
+    whole: Tally, document: Mapping[str, Any], thresholds: Mapping[str, float]
+) -> Figure | None:
+    """Live confidence as bars, and that on the gate window as a line."""
     if not whole.finite:
         return None
-    level = asked["level"]
     heights = [count / whole.finite for count in whole.confidence]
-    bars = plotting.bars(EDGES, heights, [RED if edge >= level - 1e-9 else BLUE for edge in EDGES[:-1]])
-    bars["name"] = "live"
-    data, tallest = [bars], list(heights)
-    if before := histogram(document.get("confidence")):
-        line = _outline(*before)
-        tallest += line["y"]
-        data.append(line)
-    layout = plotting.layout("probability of the direction said", "share of predictions")
-    layout["xaxis"] |= {"tickformat": ".0%", "range": [EDGES[0], 1]}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(tallest)}
-    layout["shapes"] = [plotting.line(level)]
-    return {"data": data, "layout": layout}
+    measured = get_histogram(document.get("confidence"))
+    lines = [_draw_outline(*measured)] if measured else []
+    chart = distributions.build_confidence_chart(EDGES, heights, thresholds, *lines)
+    chart["data"][0]["name"] = "live"
+    return chart
 
 
-def logits(reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
-    """The least and greatest logit of each window, against the allowed range, and beside how all of them lay on the gate
-    window.
-    """
+def draw_logits(
+    reaches: Sequence[Reach], document: Mapping[str, Any], band: Mapping[str, float]
+) -> Figure | None:
+    """The least and greatest logit of each window against the allowed range, beside the logits on the gate window."""
     if not reaches:
         return None
-    low, high = band["least"], band["greatest"]
-    before = histogram(document.get("logits"))
+    low, high = distributions.get_logit_band(band)
+    measured = get_histogram(document.get("logits"))
     ends = [low, high, *(reach.least for reach in reaches), *(reach.greatest for reach in reaches)]
-    ends += [before[0][0], before[0][-1]] if before else []
-    has_exploded = max(map(abs, ends)) > EXPLODED
-    scale: Scale = plotting.signed_log if has_exploded else float
+    ends += [measured[0][0], measured[0][-1]] if measured else []
+    scale, title, ticks = distributions.choose_logit_scale(ends)
     data = [
-        _reached("least", reaches, [reach.least for reach in reaches], low, high, scale),
-        _reached("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
+        _draw_points("least", reaches, [reach.least for reach in reaches], low, high, scale),
+        _draw_points("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
     ]
-    layout = plotting.layout("", "logit (logarithmic)" if has_exploded else "logit")
+    layout = plotting.layout("", title)
     layout["xaxis"] |= {"type": "date", "nticks": 4, "tickangle": 0}
-    layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))]}
-    if has_exploded:
-        layout["yaxis"] |= plotting.log_ticks(max(map(abs, ends)))
-    layout["shapes"] = [plotting.band("y", scale(low), scale(high)), *_measured_reach(document, scale)]
-    if before:
-        data.append(_beside(*before, scale))
+    layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))], **ticks}
+    layout["shapes"] = [plotting.band("y", scale(low), scale(high)), *_draw_measured_reach(document, scale)]
+    if measured:
+        data.append(_draw_measured(*measured, scale))
         layout["xaxis"]["domain"] = [0, LIVE_WIDTH]
         layout["xaxis2"] = {"domain": [LIVE_WIDTH + 0.02, 1], "visible": False, "anchor": "y"}
     return {"data": data, "layout": layout}
 
 
-def _reached(
+def _draw_points(
     name: str, reaches: Sequence[Reach], values: Sequence[float], low: float, high: float, scale: Scale
 ) -> Figure:
     return {
@@ -129,16 +112,15 @@ def _reached(
     }
 
 
-def _beside(edges: Sequence[float], counts: Sequence[float], scale: Scale) -> Figure:
-    """The gate window's logits as bars that lie down, on the same axis as the live ones."""
-    all_logits = sum(counts) or 1
+def _draw_measured(edges: Sequence[float], counts: Sequence[float], scale: Scale) -> Figure:
+    """The gate window's logits as horizontal bars, on the same axis as the live ones."""
     ends = [scale(edge) for edge in edges]
     return {
         "type": "bar",
         "orientation": "h",
         "name": "gate window",
         "xaxis": "x2",
-        "x": [count / all_logits for count in counts],
+        "x": normalize(counts),
         "y": [(left + right) / 2 for left, right in pairwise(ends)],
         "width": [right - left for left, right in pairwise(ends)],
         "marker": {"color": GREY},
@@ -147,23 +129,8 @@ def _beside(edges: Sequence[float], counts: Sequence[float], scale: Scale) -> Fi
     }
 
 
-def _directions(name: str, said: Sequence[float], colours: Sequence[str]) -> Figure:
-    return {
-        "type": "bar",
-        "name": name,
-        "x": NAMES,
-        "y": list(said),
-        "marker": {"color": list(colours)},
-        "text": [f"{share:.0%}" for share in said],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hovertemplate": f"%{{x}}, {name}: %{{y:.2%}}<extra></extra>",
-    }
-
-
-def _outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
-    """A histogram as a line, per band of the live one's width, so that both are of one height where they agree."""
-    all_rows = sum(counts) or 1
+def _draw_outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
+    """A histogram as a line, scaled to the width of the live bands so that equal distributions have equal heights."""
     pairs = list(pairwise(edges))
     return {
         "type": "scatter",
@@ -171,17 +138,17 @@ def _outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
         "name": "gate window",
         "x": [(left + right) / 2 for left, right in pairs],
         "y": [
-            count / all_rows * BAND_WIDTH / (right - left)
-            for count, (left, right) in zip(counts, pairs, strict=True)
+            share * BAND_WIDTH / (right - left)
+            for share, (left, right) in zip(normalize(counts), pairs, strict=True)
         ],
         "line": {"color": GREY, "width": 2, "shape": "hvh"},
         "hovertemplate": "gate window, %{x:.2f}: %{y:.2%}<extra></extra>",
     }
 
 
-def _measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figure]:
-    found = document.get("logits")
-    ends = [found.get(end) for end in ("least", "greatest")] if isinstance(found, Mapping) else []
+def _draw_measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figure]:
+    section = document.get("logits")
+    ends = [section.get(end) for end in ("least", "greatest")] if isinstance(section, Mapping) else []
     return [
         plotting.level(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
         for end in ends

@@ -1,12 +1,12 @@
-"""What is asked of the gates: policies, measurings and judgements."""
+"""The services of the gates: policies, measurements and diagnoses."""
 
 from gates.services.judging import (
-    diagnosis_digest,
+    compute_digest,
     find_diagnosis,
-    foretell,
     judge,
     judge_again,
-    judge_stored,
+    judge_latest,
+    preview_outcomes,
 )
 from gates.services.measuring import diagnose_here, measure, newest_baseline
 from gates.services.policies import (
@@ -19,17 +19,17 @@ from gates.services.policies import (
 
 __all__ = [
     "adopt_policy",
+    "compute_digest",
     "diagnose_here",
-    "diagnosis_digest",
     "ensure_own_policies",
     "find_diagnosis",
     "find_policy",
-    "foretell",
     "judge",
     "judge_again",
-    "judge_stored",
+    "judge_latest",
     "measure",
     "newest_baseline",
     "policy_in_force",
+    "preview_outcomes",
     "propose_policy",
 ]

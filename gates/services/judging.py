@@ -1,4 +1,4 @@
-"""What a policy says of what was measured: judged once, frozen, and judged again by another policy without measuring."""
+"""Diagnoses: the verdict on a measurement under a policy, frozen once; and under another policy without measuring again."""
 
 import hashlib
 import math
@@ -11,17 +11,18 @@ from accounts.rules import GATE, Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
 from common.errors import Conflict, NotFound
-from gates import context
+from gates.catalogue.gate import GateOutcome
+from gates.context import build_context
+from gates.evaluation import evaluate, get_overall_verdict
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement
-from gates.policy import GateOutcome, evaluate, overall
 from training.models import Bundle, Dataset
 from training.rules import JobState
 
 
 def judge(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
-    """What a policy says of a measurement that ended; the same diagnosis however often it is asked.
+    """The diagnosis of a measurement that ended; the same one however often this is called.
 
-    A measuring that failed is judged too: every gate is then an *error* with the reason. Raises Conflict before the end.
+    A measurement that failed is judged too: then every gate is an *error* with the reason. Raises Conflict before the end.
     """
     with transaction.atomic():
         audit.lock_head()
@@ -29,41 +30,31 @@ def judge(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
         if not measurement.has_ended:
             raise Conflict(f"{measurement} is {measurement.state}: there is nothing to judge yet.")
         existing = Diagnosis.objects.filter(measurement=measurement, policy=policy).first()
-        return existing or _judged(measurement, policy)
+        return existing or _diagnose(measurement, policy)
 
 
-def judge_stored(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset | None = None) -> Diagnosis | None:
-    """A policy's word on what is stored: the bundle's latest successful measurement, on `dataset` where one is named.
+def judge_latest(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset | None = None) -> Diagnosis | None:
+    """The diagnosis of the bundle's latest successful measurement, on `dataset` where one is named.
 
-    None where nothing was measured; nothing is measured anew.
+    None where there is none; nothing is measured.
     """
-    latest = _latest(bundle, dataset)
+    latest = _find_latest(bundle, dataset)
     return judge(latest, policy) if latest else None
 
 
-def foretell(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset) -> list[GateOutcome] | None:
-    """What `judge_stored` would freeze now, from the same measurement; nothing is written, and nothing locked.
-
-    None where nothing was measured.
-    """
-    latest = _latest(bundle, dataset)
+def preview_outcomes(bundle: Bundle, policy: GatePolicy, *, dataset: Dataset) -> list[GateOutcome] | None:
+    """What `judge_latest` would freeze now; writes and locks nothing. None where nothing was measured."""
+    latest = _find_latest(bundle, dataset)
     if latest is None:
         return None
-    known = context.of(latest)
-    return evaluate({**latest.document, **known}, policy.document, coin=bundle.coin.symbol)
-
-
-def _latest(bundle: Bundle, dataset: Dataset | None) -> Measurement | None:
-    rows = Measurement.objects.filter(bundle=bundle, state=JobState.SUCCEEDED)
-    if dataset is not None:
-        rows = rows.filter(dataset=dataset)
-    return rows.select_related("bundle__coin", "bundle__dataset", "dataset").order_by("-id").first()
+    document = {**latest.document, **build_context(latest)}
+    return evaluate(document, policy.document, coin=bundle.coin.symbol)
 
 
 def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Diagnosis:
-    """What another policy, in force or only proposed, says of what an old diagnosis was judged by. Nothing is measured.
+    """The diagnosis of the same measurement under another policy, in force or only proposed. Nothing is measured.
 
-    The one there is, where that policy has spoken already. Raises NotAllowed for who neither operates nor approves.
+    The existing one, where that policy has judged it before. Raises NotAllowed without the operator or approver role.
     """
     with audit.record_refusals("diagnosis.again", diagnosis, actor=actor):
         if not actor.has(Role.APPROVER):
@@ -81,78 +72,16 @@ def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Di
 
 def find_diagnosis(pk: int) -> Diagnosis:
     """Raises NotFound."""
-    found = Diagnosis.objects.select_related("measurement", "bundle__coin", "policy").filter(pk=pk).first()
-    if found is None:
+    rows = Diagnosis.objects.select_related("measurement", "bundle__coin", "policy")
+    diagnosis = rows.filter(pk=pk).first()
+    if diagnosis is None:
         raise NotFound(f"There is no diagnosis {pk}.")
-    return found
-
-
-def _judged(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
-    bundle, measured, known = measurement.bundle, _as_measured(measurement), context.of(measurement)
-    failure = measurement.failure or f"the measuring was {measurement.state}"
-    is_measured = measurement.state == JobState.SUCCEEDED
-    outcomes = evaluate(
-        {**measured, **known},
-        policy.document,
-        coin=bundle.coin.symbol,
-        failure="" if is_measured else failure,
-    )
-    rows = [_result(position, outcome) for position, outcome in enumerate(outcomes)]
-    diagnosis = Diagnosis(
-        measurement=measurement,
-        coin=bundle.coin,
-        bundle=bundle,
-        dataset=measurement.dataset,
-        policy=policy,
-        policy_body=policy.body,
-        measured=to_canonical_json(measured),
-        circumstances=to_canonical_json(known),
-        verdict=overall(outcomes),
-    )
-    diagnosis.digest = diagnosis_digest(diagnosis, rows)
-    diagnosis.save(force_insert=True)
-    for row in rows:
-        row.diagnosis = diagnosis
-    GateResult.objects.bulk_create(rows)
-    _record(diagnosis, outcomes)
     return diagnosis
 
 
-def _as_measured(measurement: Measurement) -> dict[str, Any]:
-    """The stored figures; of a measuring that failed, what it was of and why there are none."""
-    if measurement.state == JobState.SUCCEEDED:
-        return measurement.document
-    return {
-        "coin": measurement.bundle.coin.symbol,
-        "line": measurement.bundle.line,
-        "bundle_digest": measurement.bundle.digest,
-        "dataset_digest": measurement.dataset.digest,
-        "failure": measurement.failure,
-    }
-
-
-def _result(position: int, outcome: GateOutcome) -> GateResult:
-    """A row for the database: a figure that is no finite number becomes null with the word beside it."""
-    is_number = outcome.figure is not None and math.isfinite(outcome.figure)
-    return GateResult(
-        position=position,
-        gate=outcome.gate[:32],
-        is_required=outcome.is_required,
-        verdict=outcome.verdict,
-        figure=outcome.figure if is_number else None,
-        figure_word="" if is_number or outcome.figure is None else str(outcome.figure),
-        observed=outcome.observed,
-        threshold=outcome.threshold,
-        sentence=outcome.sentence,
-    )
-
-
-def diagnosis_digest(diagnosis: Diagnosis, results: Iterable[GateResult]) -> str:
-    """`sha256:…` over what was measured and known, by what it was judged, and every word that was said.
-
-    Diagnoses from before there were circumstances have none, and keep the digest they had.
-    """
-    said = [
+def compute_digest(diagnosis: Diagnosis, results: Iterable[GateResult]) -> str:
+    """`sha256:…` over the measurement, its context, the policy and every gate's result."""
+    rows = [
         {
             "gate": row.gate,
             "required": row.is_required,
@@ -165,14 +94,87 @@ def diagnosis_digest(diagnosis: Diagnosis, results: Iterable[GateResult]) -> str
         }
         for row in sorted(results, key=lambda row: row.position)
     ]
-    known = {} if diagnosis.circumstances == "{}" else {"circumstances": diagnosis.circumstances}
-    judged = {"measured": diagnosis.measured, "policy": diagnosis.policy_body, **known}
-    text = to_canonical_json({"bundle": diagnosis.bundle.digest, **judged, "results": said})
+    text = to_canonical_json(
+        {
+            "bundle": diagnosis.bundle.digest,
+            "measured": diagnosis.measured,
+            "context": diagnosis.context_body,
+            "policy": diagnosis.policy_body,
+            "results": rows,
+        }
+    )
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def _find_latest(bundle: Bundle, dataset: Dataset | None) -> Measurement | None:
+    rows = Measurement.objects.filter(bundle=bundle, state=JobState.SUCCEEDED)
+    if dataset is not None:
+        rows = rows.filter(dataset=dataset)
+    return rows.select_related("bundle__coin", "bundle__dataset", "dataset").order_by("-id").first()
+
+
+def _diagnose(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
+    bundle, measured, context = measurement.bundle, _get_document(measurement), build_context(measurement)
+    failure = measurement.failure or f"the measurement was {measurement.state}"
+    is_measured = measurement.state == JobState.SUCCEEDED
+    outcomes = evaluate(
+        {**measured, **context},
+        policy.document,
+        coin=bundle.coin.symbol,
+        failure="" if is_measured else failure,
+    )
+    rows = [_build_result(position, outcome) for position, outcome in enumerate(outcomes)]
+    diagnosis = Diagnosis(
+        measurement=measurement,
+        coin=bundle.coin,
+        bundle=bundle,
+        dataset=measurement.dataset,
+        policy=policy,
+        policy_body=policy.body,
+        measured=to_canonical_json(measured),
+        context_body=to_canonical_json(context),
+        verdict=get_overall_verdict(outcomes),
+    )
+    diagnosis.digest = compute_digest(diagnosis, rows)
+    diagnosis.save(force_insert=True)
+    for row in rows:
+        row.diagnosis = diagnosis
+    GateResult.objects.bulk_create(rows)
+    _record(diagnosis, outcomes)
+    return diagnosis
+
+
+def _get_document(measurement: Measurement) -> dict[str, Any]:
+    """The stored figures; of a measurement that failed, its subject and the reason."""
+    if measurement.state == JobState.SUCCEEDED:
+        return measurement.document
+    return {
+        "coin": measurement.bundle.coin.symbol,
+        "line": measurement.bundle.line,
+        "bundle_digest": measurement.bundle.digest,
+        "dataset_digest": measurement.dataset.digest,
+        "failure": measurement.failure,
+    }
+
+
+def _build_result(position: int, outcome: GateOutcome) -> GateResult:
+    """The row of an outcome: a figure that is not finite becomes null, with its word in another column."""
+    is_finite = outcome.figure is not None and math.isfinite(outcome.figure)
+    return GateResult(
+        position=position,
+        gate=outcome.gate[:32],
+        is_required=outcome.is_required,
+        verdict=outcome.verdict,
+        figure=outcome.figure if is_finite else None,
+        figure_word="" if is_finite or outcome.figure is None else str(outcome.figure),
+        observed=outcome.observed,
+        threshold=outcome.threshold,
+        sentence=outcome.sentence,
+    )
+
+
 def _record(diagnosis: Diagnosis, outcomes: list[GateOutcome]) -> None:
-    against = [o.sentence for o in outcomes if o.is_required and o.verdict != "passed"]
+    against = [outcome.sentence for outcome in outcomes if outcome.is_required and outcome.is_against]
     detail = {
         "digest": diagnosis.digest,
         "bundle": diagnosis.bundle.digest,

@@ -1,6 +1,5 @@
-"""A diagnosis: every gate's word on one bundle, what it was said of, and another policy's word on the same figures."""
+"""A diagnosis: every gate's outcome for one bundle, the figures, and the verdicts of other policies on them."""
 
-import json
 from typing import Any
 
 from django import forms
@@ -14,13 +13,12 @@ from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
 from common.pages import allow_charts
+from common.plotting import Figure
 from gates import services
-from gates.catalogue.groups import GROUPS, group_of
-from gates.catalogue.readings import reading
-from gates.charts.diagnosis import TITLES
-from gates.charts.diagnosis import charts as draw
+from gates.catalogue.registry import GROUPS, find_group, read_gate
+from gates.charts.diagnosis import draw_charts
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.policy import Verdict
+from mlcore.verdict import Verdict
 
 
 class JudgeAgainForm(forms.Form):
@@ -31,77 +29,73 @@ class JudgeAgainForm(forms.Form):
 
 @require_safe
 def show(request: HttpRequest, pk: int) -> HttpResponse:
-    return _page(request, _diagnosis(pk), JudgeAgainForm())
+    return _render(request, _get_diagnosis(pk), JudgeAgainForm())
 
 
 @require_safe
 def charts(request: HttpRequest, pk: int) -> JsonResponse:
-    """Its pictures, with the thresholds of the policy it was judged by."""
-    diagnosis = _diagnosis(pk)
-    return JsonResponse({"charts": draw(diagnosis.document, diagnosis.frozen_policy), "is_moving": False})
+    """Its charts, with the thresholds of the policy it was judged by."""
+    diagnosis = _get_diagnosis(pk)
+    return JsonResponse({"charts": _draw(diagnosis), "is_moving": False})
 
 
 @require_http_methods(["GET", "POST"])
 def judge_again(request: HttpRequest, pk: int) -> HttpResponse:
-    """Another policy's word on the same figures; nothing is measured, and no release changes by it."""
-    diagnosis = _diagnosis(pk)
+    """Judge the same figures by another policy. Nothing is measured, and no release changes."""
+    diagnosis = _get_diagnosis(pk)
     if request.method != "POST":
         return redirect("diagnosis", pk)
     form = JudgeAgainForm(request.POST)
     if not form.is_valid():
-        return _page(request, diagnosis, form, status=400)
+        return _render(request, diagnosis, form, status=400)
     try:
         policy = services.find_policy(form.cleaned_data["policy"])
         judged = services.judge_again(diagnosis, policy, actor=get_actor(request))
     except DomainError as refusal:
         show_refusal(form, refusal)
-        return _page(request, diagnosis, form, status=refusal.status)
-    messages.success(request, f"Policy {policy.number} says of the same figures: {judged.verdict}.")
+        return _render(request, diagnosis, form, status=refusal.status)
+    messages.success(request, f"Under policy {policy.number} the verdict is: {judged.verdict}.")
     return redirect("diagnosis", judged.pk)
 
 
-def _diagnosis(pk: int) -> Diagnosis:
+def _get_diagnosis(pk: int) -> Diagnosis:
     rows = Diagnosis.objects.select_related("coin", "bundle", "dataset", "policy", "measurement")
     return get_object_or_404(rows.prefetch_related("results", "release_coins"), pk=pk)
 
 
-def _page(
+def _render(
     request: HttpRequest, diagnosis: Diagnosis, form: JudgeAgainForm, status: int = 200
 ) -> HttpResponse:
     actor = get_actor(request)
     others = {row.policy_id: row for row in diagnosis.measurement.diagnoses.select_related("policy")}
     context = {
         "diagnosis": diagnosis,
-        "groups": _groups(diagnosis),
-        "known": json.loads(diagnosis.circumstances),
+        "groups": _group_results(diagnosis),
+        "context": diagnosis.context_document,
         "measured": diagnosis.document,
         "others": [row for row in others.values() if row.pk != diagnosis.pk],
         "form": form,
         "open_policies": [p for p in GatePolicy.objects.all() if p.pk not in others],
         "can_judge": actor.has(Role.OPERATOR) or actor.has(Role.APPROVER),
-        "charts": {name: TITLES[name] for name in TITLES if name in _drawn(diagnosis)},
+        "charts": {name: figure["layout"]["title"]["text"] for name, figure in _draw(diagnosis).items()},
         "has_charts": True,
     }
     return allow_charts(render(request, "gates/diagnosis.html", context, status=status))
 
 
-def _drawn(diagnosis: Diagnosis) -> set[str]:
-    return set(draw(diagnosis.document, diagnosis.frozen_policy))
+def _draw(diagnosis: Diagnosis) -> dict[str, Figure]:
+    return draw_charts(diagnosis.document, diagnosis.policy_document)
 
 
-def _groups(diagnosis: Diagnosis) -> list[dict[str, Any]]:
-    """Its results under the groups of their gates; within a group what did not pass stands first."""
-    measured = {**diagnosis.document, **json.loads(diagnosis.circumstances)}
-    rows = [
-        {"result": result, "reading": reading(result.gate, measured, diagnosis.frozen_policy)}
-        for result in sorted(diagnosis.results.all(), key=_rank)
-    ]
-    found = [(group, [row for row in rows if _group(row["result"]) == group]) for group in GROUPS]
-    return [{"group": group, "rows": rows} for group, rows in found if rows]
-
-
-def _group(result: Any) -> object:
-    return group_of(result.gate, is_required=result.is_required)
+def _group_results(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """Its results by group; within a group those that did not pass come first."""
+    measured, policy = diagnosis.judged_document, diagnosis.policy_document
+    rows: dict[str, list[dict[str, Any]]] = {group.title: [] for group in GROUPS}
+    for result in sorted(diagnosis.results.all(), key=_rank):
+        group = find_group(result.gate, is_required=result.is_required)
+        reading = read_gate(result.gate, measured, policy)
+        rows[group.title].append({"result": result, "reading": reading})
+    return [{"group": group, "rows": rows[group.title]} for group in GROUPS if rows[group.title]]
 
 
 def _rank(result: GateResult) -> tuple[bool, int]:

@@ -37,10 +37,10 @@ def test_a_proposal_says_what_differs_and_decides_nothing(as_approver: Caller) -
             "before": 0.65,
             "after": 0.6,
             "direction": "looser",
-            "sentence": "accuracy: above from 0.65 to 0.6, looser",
+            "sentence": "accuracy: above is 0.6 instead of 0.65 (looser)",
         }
     ]
-    assert answer["loosened"] == ["accuracy: above is 0.6; the baseline says 0.65."]
+    assert answer["weaker_than_baseline"] == ["accuracy: above is 0.6 instead of 0.65 (looser)"]
     assert answer["adoptions"] == [] and policy_in_force() == before
     assert as_approver.get(response["Location"]).json() == answer
 
@@ -92,4 +92,6 @@ def test_a_policy_that_is_not_there_cannot_be_read_nor_adopted(as_approver: Call
 
 
 def test_an_older_one_cannot_come_back(as_approver: Caller) -> None:
-    assert_problem(as_approver.post("policies/1/adopt/", {"reason": "back"}), 409, "is in force already")
+    assert_problem(
+        as_approver.post("policies/1/adopt/", {"reason": "back"}), 409, "only a newer policy can replace it"
+    )

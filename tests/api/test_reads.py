@@ -139,9 +139,9 @@ def test_moves_begin_with_where_the_pointer_stands(as_viewer: Caller) -> None:
 def test_policies_show_their_thresholds_and_who_put_them_in_force(as_viewer: Caller) -> None:
     full, seed = rows(as_viewer, "policies/")
     assert (seed["number"], seed["document"]) == (1, BASELINE_POLICY)
-    assert (full["number"], full["document"], full["eased"]) == (2, FULL_POLICY, [])
+    assert (full["number"], full["document"], full["weaker_than_full"]) == (2, FULL_POLICY, [])
     for policy in (seed, full):
-        assert policy["loosened"] == []
+        assert policy["weaker_than_baseline"] == []
         assert policy["adoptions"][0]["reason"]
 
 

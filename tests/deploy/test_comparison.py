@@ -11,13 +11,14 @@ import pytest
 from common.errors import InvalidInput, NotFound
 from deploy import services
 from deploy.models import Release
-from deploy.reports.comparison import Answer, Judged, Side, Word, compare
+from deploy.reports.comparison import Answer, Judged, Side, compare
 from deploy.reports.document import document
 from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
 from deploy.reports.skill import skill_of
 from deploy.reports.stored import find_previous_release, report
-from gates.policy import BASELINE_POLICY, evaluate, overall
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import BASELINE_POLICY
 from tests import scenarios
 from tests.deploy.test_commands import run
 from tests.scenarios import collapsed, healthy, inaccurate
@@ -52,11 +53,8 @@ def judged(coin: str, figures: Callable[[str], dict[str, Any]] | None, plant: Pl
     if plant:
         plant(measured)
     outcomes = evaluate(measured, BASELINE_POLICY, coin=coin)
-    words = {
-        o.gate: Word(o.verdict, o.observed, o.threshold, o.sentence, o.is_required, o.figure)
-        for o in outcomes
-    }
-    return Judged(coin, measured, BASELINE_POLICY, words, overall(outcomes), 1, "sha256:x")
+    by_gate = {outcome.gate: outcome for outcome in outcomes}
+    return Judged(coin, measured, BASELINE_POLICY, by_gate, get_overall_verdict(outcomes), 1, "sha256:x")
 
 
 def certain(found: dict[str, Any]) -> None:
@@ -115,7 +113,7 @@ def test_a_failure_that_is_still_there_is_not_fixed_and_the_gate_says_why(number
     answer = found.failures[number - 1]
     assert answer.answer == Answer.NOT_FIXED
     gate = FAILURES[number - 1].gate
-    assert found.after.coins["BTC"].words[gate].sentence in answer.sentence
+    assert found.after.coins["BTC"].outcomes[gate].sentence in answer.sentence
     assert f"Against it: {gate.replace('_', ' ')} for BTC, ETH and SOL" in found.standing
 
 
@@ -189,7 +187,7 @@ def test_two_releases_of_one_line_are_told_apart_in_every_sentence() -> None:
         assert "release 3 (v7_fixed), as its files are measured here, passed it too." in answer.sentence
 
 
-def test_a_report_says_that_its_own_policy_was_loosened() -> None:
+def test_a_report_says_where_its_policy_is_weaker_than_the_baseline() -> None:
     def loose(coin: str) -> Judged:
         policy = deepcopy(dict(BASELINE_POLICY))
         policy["gates"]["accuracy"]["above"] = 0.3
@@ -197,8 +195,8 @@ def test_a_report_says_that_its_own_policy_was_loosened() -> None:
 
     after = side("v7_fixed", inaccurate)
     found = compare(Side(**{**vars(after), "coins": {coin: loose(coin) for coin in scenarios.COINS}}), None)
-    assert found.loosened == ["accuracy: above is 0.3; the baseline says 0.65."]
-    assert compare(after, None).loosened == []
+    assert found.weaker_than_baseline == ["accuracy: above is 0.3 instead of 0.65 (looser)"]
+    assert compare(after, None).weaker_than_baseline == []
 
 
 class TestSkill:
@@ -317,7 +315,7 @@ class TestStored:
             "coin": "BTC",
             "figure": "100.0 %",
             "verdict": "failed",
-            "sentence": "BTC is more than 90 % sure in 100.0 % of its predictions; less than 80 % is allowed.",
+            "sentence": "BTC's confidence is above 90 % in 100.0 % of its predictions; less than 80 % is allowed.",
         }
         assert answer["skill"][0]["accuracy"] == {"point": 0.739, "lower": 0.721, "upper": 0.756}
 

@@ -287,7 +287,8 @@ class TestOnTheFallback:
             summaries.add_non_finite(2, "BTC", NOON)
         (none,) = summaries.pop_closed(NOON)
         assert (
-            tell(bots, none.to_document("desk-1"))["breach"] == "finite answers: 10 of 10 answers not finite"
+            tell(bots, none.to_document("desk-1"))["breach"]
+            == "finite answers: 10 of 10 predictions not finite"
         )
         found = alarm(AlarmName.LIVE)
         assert (now().revision, found.severity if found else None) == (2, Severity.CRITICAL)

@@ -7,8 +7,11 @@ import pytest
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.releases.gate_table import GateTable, build_gate_table
-from gates.catalogue.groups import ADVICE, EVIDENCE, PLAN, SKILL
-from gates.policy import ADVISORY_NAMES, GATES
+from gates.catalogue.advisory import ADVISORY
+from gates.catalogue.baseline import BASELINE
+from gates.catalogue.evidence import EVIDENCE
+from gates.catalogue.registry import ADVISORY_NAMES, GATES
+from gates.catalogue.skill import SKILL
 from tests import scenarios
 
 pytestmark = pytest.mark.django_db
@@ -25,10 +28,10 @@ def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one()
         "accuracy", "logit_range", "class_balance", "confidence", "skill",
     ]  # fmt: skip
     assert {line.group: [row.gate for row in line.rows] for line in table.collapsed} == {
-        PLAN: ["bundle", "scaler", "finite_weights", "single_sample"],
+        BASELINE: ["bundle", "scaler", "finite_weights", "single_sample"],
         EVIDENCE: ["candles", "lookahead", "window", "schema", "reload"],
         SKILL: ["too_good", "attempts"],
-        ADVICE: ["calibration", "stability", "latency", "drift"],
+        ADVISORY: ["calibration", "stability", "latency", "drift"],
     }
 
 

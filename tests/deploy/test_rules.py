@@ -10,19 +10,23 @@ from deploy.rules import (
     Outcome,
     Purpose,
     ReleaseState,
-    Result,
     allowed_actions,
     must_pin,
     settle,
 )
+from gates.catalogue.gate import GateOutcome
+from mlcore.verdict import Verdict
 
 
 def outcome(coin: str, *, accuracy: str = "passed", bundle: str = "passed") -> Outcome:
     gates = dict.fromkeys(FALLBACK_GATES, "passed") | {"accuracy": accuracy, "bundle": bundle}
-    results = [
-        Result(coin, gate, True, verdict, "39.1 % of 1,500", "over 65 %") for gate, verdict in gates.items()
-    ]
-    return Outcome(coin, results)
+    return Outcome(
+        coin,
+        [
+            GateOutcome(verdict, 0.391, "39.1 % of 1,500", "", gate, True, "over 65 %")  # type: ignore[arg-type]
+            for gate, verdict in gates.items()
+        ],
+    )
 
 
 def test_a_release_awaits_approval_when_every_coin_passed_every_gate() -> None:
@@ -37,7 +41,7 @@ def test_anything_but_passed_rejects_and_names_coin_gate_figure_and_threshold(ve
 
 
 def test_an_advisory_gate_does_not_reject() -> None:
-    advisory = Result("BTC", "latency", False, "failed", "9 s", "under 1 s")
+    advisory = GateOutcome(Verdict.FAILED, 9.0, "9 s", "", "latency", False, "under 1 s")
     passed = Outcome("BTC", [*outcome("BTC").results, advisory])
     assert settle(Purpose.CANDIDATE, [passed]).state == ReleaseState.AWAITING_APPROVAL
 

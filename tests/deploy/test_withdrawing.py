@@ -16,7 +16,7 @@ from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release
 from deploy.pointer import pointer
-from gates import context
+from gates.context import build_context
 from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
 from tests.deploy.test_commands import run
@@ -168,7 +168,7 @@ def test_a_diagnosis_from_then_on_says_so() -> None:
     release_coin = release.coins.get(coin__symbol="ETH")
     assert release_coin.diagnosis is not None
     withdraw(release_coin.dataset)
-    candles = context.of(release_coin.diagnosis.measurement)["candles"]["measured"]
+    candles = build_context(release_coin.diagnosis.measurement)["candles"]["measured"]
     assert (candles["verdict"], "withdrawn by olivia" in candles["sentence"]) == ("failed", True)
 
 

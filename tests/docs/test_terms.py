@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gates.catalogue.live import LIVE_GATES
-from gates.policy import GATES
+from gates.catalogue.registry import GATES
 from tests.processes import REPOSITORY
 
 PRODUCT = ("common", "audit", "accounts", "training", "gates", "deploy", "mlcore", "runtime", "crpbot")

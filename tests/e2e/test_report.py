@@ -68,7 +68,7 @@ def test_one_approver_proposes_a_policy_and_another_adopts_it(report_url: str) -
         for gate in ("accuracy", "latency"):
             anna.locator("summary", has_text=gate).first.click()
         anna.locator("[id='id_accuracy.above']").fill("0.6")
-        anna.locator("[id='id_latency.standing']").select_option("required")
+        anna.locator("[id='id_latency.role']").select_option("required")
         anna.get_by_label("Reason").fill("a calm market")
         anna.get_by_role("button", name="Propose").click()
         expect(anna.get_by_role("row", name=re.compile("accuracy above 0.65 0.6 looser"))).to_be_visible()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gates.policy import GateOutcome
+from gates.catalogue.gate import GateOutcome
 from tests.faults.catalogue import FAULTS
 from tests.faults.workshop import Workshop
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gates.policy import FULL_POLICY, GateOutcome
+from gates.catalogue.gate import GateOutcome
+from gates.policy import FULL_POLICY
 from mlcore.data.simulate import COINS, simulate
 from mlcore.quality.simulated import SimulatorSettings
 from tests.faults.catalogue import FAULTS, Fault

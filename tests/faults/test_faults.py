@@ -2,8 +2,11 @@
 
 import pytest
 
-from gates.policy import FULL_POLICY, GateOutcome, Verdict, overall
+from gates.catalogue.gate import GateOutcome
+from gates.evaluation import get_overall_verdict
+from gates.policy import FULL_POLICY
 from mlcore.data.simulate import COINS
+from mlcore.verdict import Verdict
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.table import REQUIRED, healthy
 from tests.faults.workshop import Workshop, caught_by
@@ -17,7 +20,7 @@ Judged = dict[str, list[GateOutcome]]
 def test_a_planted_fault_is_caught_by_the_gate_it_names(fault: Fault, judged: Judged) -> None:
     outcomes = {outcome.gate: outcome for outcome in judged[fault.name]}
     assert outcomes[fault.gate].verdict is not Verdict.PASSED, outcomes[fault.gate].sentence
-    assert overall(judged[fault.name]) is not Verdict.PASSED
+    assert get_overall_verdict(judged[fault.name]) is not Verdict.PASSED
 
 
 @pytest.mark.parametrize("gate", REQUIRED)
@@ -25,7 +28,7 @@ def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: Judged) -
     passing = [
         name
         for name, outcomes in judged.items()
-        if overall(outcome for outcome in outcomes if outcome.gate != gate) is Verdict.PASSED
+        if get_overall_verdict(outcome for outcome in outcomes if outcome.gate != gate) is Verdict.PASSED
     ]
     assert passing, f"every fault that {gate} catches is caught by another gate too"
 
@@ -45,7 +48,10 @@ def test_random_levels_are_refused_with_and_without_their_check(judged: Judged) 
     """Prices 0.8 to 1.2 times a level, 7,122 rows: the network trained on them is not released either way."""
     outcomes = judged["candles drawn at random"]
     assert "candles" in caught_by(outcomes)
-    assert overall(outcome for outcome in outcomes if outcome.gate != "candles") is not Verdict.PASSED
+    assert (
+        get_overall_verdict(outcome for outcome in outcomes if outcome.gate != "candles")
+        is not Verdict.PASSED
+    )
 
 
 def test_the_five_failures_of_v6_are_in_the_catalogue() -> None:

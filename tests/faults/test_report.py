@@ -2,10 +2,11 @@
 
 import pytest
 
-from deploy.reports.comparison import Answer, Judged, Side, Word, compare
+from deploy.reports.comparison import Answer, Judged, Side, compare
 from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
-from gates.policy import FULL_POLICY, evaluate, overall
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import FULL_POLICY
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.workshop import Case, Workshop
 
@@ -18,11 +19,8 @@ def side(line: str, case: Case) -> Side:
     """A release of one coin, measured from its bytes and judged by every gate."""
     coin, document = case.candle_facts.coin, case.document()
     outcomes = evaluate(document, FULL_POLICY, coin=coin)
-    words = {
-        o.gate: Word(o.verdict, o.observed, o.threshold, o.sentence, o.is_required, o.figure)
-        for o in outcomes
-    }
-    judged = Judged(coin, document, FULL_POLICY, words, overall(outcomes), 1, case.digest)
+    by_gate = {outcome.gate: outcome for outcome in outcomes}
+    judged = Judged(coin, document, FULL_POLICY, by_gate, get_overall_verdict(outcomes), 1, case.digest)
     return Side(1, line, "rolled_back", 2, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged})
 
 

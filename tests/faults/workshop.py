@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save
 
-from gates import policy
-from gates.policy import FULL_POLICY, GateOutcome
+from gates.catalogue.gate import GateOutcome
+from gates.evaluation import evaluate
+from gates.policy import FULL_POLICY
 from mlcore.bundle import onnx_export
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.bundle.predictor import Predictor
@@ -24,6 +25,7 @@ from mlcore.features.scaler import Scaler
 from mlcore.fitting.fit import Trained, fit, prepare
 from mlcore.fitting.prepared import Prepared
 from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.verdict import Verdict
 from tests.faults.judged_candles import MARKET_CANDLES, CandleFacts, judged
 from tests.faults.markets import telling
 from tests.faults.planted_code import SOUND, Computing, planted
@@ -69,7 +71,7 @@ class Case:
 
     def outcomes(self) -> list[GateOutcome]:
         """Every gate's word under the full policy."""
-        return policy.evaluate(self.document(), FULL_POLICY, coin=self.candle_facts.coin)
+        return evaluate(self.document(), FULL_POLICY, coin=self.candle_facts.coin)
 
     def _attempts(self, found: Mapping[str, Any]) -> dict[str, Any]:
         window = found.get("window") or {}
@@ -245,9 +247,7 @@ class Workshop:
 
 def caught_by(outcomes: list[GateOutcome]) -> list[str]:
     """The required gates that did not pass."""
-    return [
-        found.gate for found in outcomes if found.is_required and found.verdict is not policy.Verdict.PASSED
-    ]
+    return [found.gate for found in outcomes if found.is_required and found.verdict is not Verdict.PASSED]
 
 
 def _payload(made: Bundle) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The eight baseline gates: what passes, what does not, and what a trader is told."""
+"""The eight baseline gates: what passes, what fails, and the sentences."""
 
 import math
 from copy import deepcopy
@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from gates.policy import BASELINE_POLICY, GateOutcome, Verdict, evaluate, overall
+from gates.catalogue.gate import GateOutcome
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import BASELINE_POLICY
+from mlcore.verdict import Verdict
 from tests.scenarios import collapsed, healthy
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
@@ -24,8 +27,8 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
     return document
 
 
-def said(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
-    """One gate's word on a healthy SOL with these figures changed, under the baseline policy with these thresholds."""
+def judge(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
+    """One gate's outcome for a healthy SOL with these figures changed, under the baseline policy with these thresholds."""
     policy = changed(
         dict(BASELINE_POLICY), {f"gates/{gate}/{name}": value for name, value in thresholds.items()}
     )
@@ -147,7 +150,7 @@ CASES = [
 def test_the_baseline_gates(
     gate: str, changes: dict[str, Any], verdict: Verdict, figure: float | None
 ) -> None:
-    outcome = said(gate, changes)
+    outcome = judge(gate, changes)
     assert outcome.verdict == verdict
     assert outcome.is_required
     if figure is not None:
@@ -161,77 +164,75 @@ SENTENCES = [
     (
         "class_balance",
         shares(0.275, 0.2, 0.525),
-        "SOL says Up in 52.5 % of its predictions; at most 40 % is allowed.",
+        "SOL predicts Up in 52.5 % of bars; at most 40 % is allowed.",
     ),
     (
         "class_balance",
         shares(0.98, 0.0, 0.02),
-        "SOL says Down in 98.0 % of its predictions; at most 40 % is allowed. "
-        "SOL says Neutral in 0.0 % of its predictions; at least 20 % is required. "
-        "SOL says Up in 2.0 % of its predictions; at least 20 % is required.",
+        "SOL predicts Down in 98.0 % of bars; at most 40 % is allowed. "
+        "SOL predicts Neutral in 0.0 % of bars; at least 20 % is required. "
+        "SOL predicts Up in 2.0 % of bars; at least 20 % is required.",
     ),
     (
         "confidence",
         {"confidence/shares_over/0.90": 0.79999},
-        "SOL is more than 90 % sure in 79.999 % of its predictions; less than 80 % is allowed.",
+        "SOL's confidence is above 90 % in 79.999 % of its predictions; less than 80 % is allowed.",
     ),
     (
         "logit_range",
         {"logits/least": -12527.4, "logits/greatest": 9301.2},
-        "SOL's logits run from −12,527 to +9,301; −10 to +10 is allowed.",
+        "SOL's logits range from −12,527 to +9,301; −10 to +10 is allowed.",
     ),
     (
         "logit_range",
         {"logits/least": -2.9, "logits/greatest": 10.000001},
-        "SOL's logits run from −2.90 to +10.000001; −10 to +10 is allowed.",
+        "SOL's logits range from −2.90 to +10.000001; −10 to +10 is allowed.",
     ),
     (
         "accuracy",
         accuracy(0.391, 0.379, 0.404, rows=6570),
-        "SOL is right in 39.1 % of 6,570 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required.",
+        "SOL's accuracy is 39.1 % of 6,570 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required.",
     ),
     (
         "finite_weights",
         {"weights/non_finite": ["fc1.weight", "bn2.running_var"]},
-        "SOL's weights are not all numbers: NaN or Inf in fc1.weight, bn2.running_var.",
+        "SOL's weights are not all finite: NaN or Inf in fc1.weight, bn2.running_var.",
     ),
     (
         "bundle",
         {"bundle/digest_matches": False, "bundle/problem": "model.onnx is missing"},
-        "SOL's bundle is not sound. Not so: hashes match (model.onnx is missing).",
+        "SOL's bundle fails these checks: hashes match (model.onnx is missing).",
     ),
 ]
 
 
 @pytest.mark.parametrize(("gate", "changes", "sentence"), SENTENCES)
-def test_a_trader_reads_figure_and_threshold_in_one_sentence(
-    gate: str, changes: dict[str, Any], sentence: str
-) -> None:
-    assert said(gate, changes).sentence == sentence
+def test_a_sentence_gives_figure_and_threshold(gate: str, changes: dict[str, Any], sentence: str) -> None:
+    assert judge(gate, changes).sentence == sentence
 
 
 def test_a_policy_may_judge_accuracy_by_its_point() -> None:
     lucky = accuracy(0.66, 0.60)
-    assert said("accuracy", lucky, judged_by="point").verdict == PASSED
-    assert said("accuracy", accuracy(0.65, 0.60), judged_by="point").verdict == FAILED
-    assert said("accuracy", accuracy(0.66, 0.60, rows=999), judged_by="point").verdict == INCONCLUSIVE
+    assert judge("accuracy", lucky, judged_by="point").verdict == PASSED
+    assert judge("accuracy", accuracy(0.65, 0.60), judged_by="point").verdict == FAILED
+    assert judge("accuracy", accuracy(0.66, 0.60, rows=999), judged_by="point").verdict == INCONCLUSIVE
 
 
 def test_a_policy_moves_the_thresholds() -> None:
-    assert said("confidence", {}, level=0.5, share_below=0.6).verdict == FAILED
-    assert said("class_balance", shares(0.3, 0.25, 0.45), most=0.5).verdict == PASSED
-    assert said("logit_range", {"logits/greatest": 11}, greatest=12).verdict == PASSED
+    assert judge("confidence", {}, level=0.5, share_below=0.6).verdict == FAILED
+    assert judge("class_balance", shares(0.3, 0.25, 0.45), most=0.5).verdict == PASSED
+    assert judge("logit_range", {"logits/greatest": 11}, greatest=12).verdict == PASSED
 
 
-def test_confidence_at_a_level_nobody_measured_is_an_error() -> None:
-    outcome = said("confidence", {}, level=0.91)
+def test_confidence_at_a_level_not_measured_is_an_error() -> None:
+    outcome = judge("confidence", {}, level=0.91)
     assert outcome.verdict == ERROR
     assert "91 % was not measured" in outcome.sentence
 
 
 @pytest.mark.parametrize("word", ["nan", "inf", "-inf"])
-def test_a_figure_that_is_no_number_is_an_error_that_keeps_the_word(word: str) -> None:
-    outcome = said("logit_range", {"logits/least": None, "non_finite": {"logits.least": word}})
+def test_a_figure_that_is_not_finite_is_an_error_with_its_word(word: str) -> None:
+    outcome = judge("logit_range", {"logits/least": None, "non_finite": {"logits.least": word}})
     assert outcome.verdict == ERROR
     assert outcome.figure is not None
     assert not math.isfinite(outcome.figure)
@@ -246,7 +247,7 @@ def test_the_v6_failure_fails_by_its_figures() -> None:
     assert outcomes["confidence"].observed == "100.0 % of predictions over 90 %"
     assert outcomes["class_balance"].observed == "Down 100.0 %, Neutral 0.0 %, Up 0.0 %"
     assert outcomes["logit_range"].observed == "−12,527 … +9,301"
-    assert overall(outcomes.values()) == FAILED
+    assert get_overall_verdict(outcomes.values()) == FAILED
 
 
 def test_a_healthy_bundle_passes_all_eight() -> None:
@@ -262,4 +263,4 @@ def test_a_healthy_bundle_passes_all_eight() -> None:
         "accuracy",
     ]
     assert {outcome.verdict for outcome in outcomes} == {PASSED}
-    assert overall(outcomes) == PASSED
+    assert get_overall_verdict(outcomes) == PASSED

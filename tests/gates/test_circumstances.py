@@ -33,7 +33,7 @@ def measured(coin: Coin, seed: int, *, line: str = "v7_fixed", data: Dataset | N
 
 
 def attempt(measurement: Measurement) -> int:
-    return int(judged(measurement).known["attempts"]["count"])
+    return int(judged(measurement).context_document["attempts"]["count"])
 
 
 def judged(measurement: Measurement) -> Diagnosis:
@@ -44,7 +44,7 @@ def test_each_other_bundle_on_the_same_gate_window_is_one_more_attempt(btc: Coin
     measurements = [measured(btc, seed) for seed in (1, 2, 3)]
     assert [attempt(measurement) for measurement in measurements] == [1, 2, 3]
     last = judged(measurements[2])
-    assert last.known["attempts"]["earlier"] == [m.bundle.digest for m in measurements[:2]]
+    assert last.context_document["attempts"]["earlier"] == [m.bundle.digest for m in measurements[:2]]
     assert "attempt 3 on this gate window" in last.results.get(gate="attempts").sentence
 
 
@@ -76,7 +76,7 @@ def test_judged_again_by_another_policy_it_keeps_its_number(btc: Coin) -> None:
     attempt(first)
     measured(btc, 2)
     seed = GatePolicy.objects.get(number=1)
-    assert services.judge(first, seed).known["attempts"]["count"] == 1
+    assert services.judge(first, seed).context_document["attempts"]["count"] == 1
 
 
 def test_another_coins_and_the_fallbacks_measurements_do_not_count(btc: Coin) -> None:
@@ -136,8 +136,8 @@ def test_the_candles_verdicts_are_frozen_with_the_diagnosis(btc: Coin) -> None:
     good, bad = scenarios.dataset(btc), later(btc, 1, verdict="failed")
     made = scenarios.bundle(btc, good, "v7_fixed", seed=1)
     found = judged(scenarios.add_measurement(made, bad, scenarios.healthy("BTC")))
-    assert found.known["candles"]["measured"]["verdict"] == "failed"
-    assert found.known["candles"]["training"]["verdict"] == "passed"
+    assert found.context_document["candles"]["measured"]["verdict"] == "failed"
+    assert found.context_document["candles"]["training"]["verdict"] == "passed"
     assert (found.results.get(gate="candles").verdict, found.verdict) == ("failed", "failed")
 
 

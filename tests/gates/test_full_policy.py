@@ -1,11 +1,14 @@
-"""The gates beyond the baseline: what passes, what does not, and what a trader is told."""
+"""The gates beyond the baseline: what passes, what fails, and the sentences."""
 
 from typing import Any
 
 import pytest
 
-from gates.policy import FULL_POLICY, GateOutcome, Verdict, evaluate, overall
+from gates.catalogue.gate import GateOutcome
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import FULL_POLICY
 from mlcore.evaluation.bootstrap import compute_student_quantile
+from mlcore.verdict import Verdict
 from tests.gates.test_baseline_gates import accuracy, changed
 from tests.scenarios import healthy, known
 
@@ -13,8 +16,8 @@ PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.IN
 ITSELF = "sha256:" + "b" * 64
 
 
-def said(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
-    """One gate's word on a healthy SOL with these figures changed, under the full policy with these thresholds."""
+def judge(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
+    """One gate's outcome for a healthy SOL with these figures changed, under the full policy with these thresholds."""
     policy = changed(dict(FULL_POLICY), {f"gates/{gate}/{name}": value for name, value in thresholds.items()})
     outcomes = {o.gate: o for o in evaluate(changed(known(healthy("SOL")), changes), policy)}
     return outcomes[gate]
@@ -135,7 +138,7 @@ CASES = [
 
 @pytest.mark.parametrize(("gate", "changes", "verdict"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_the_gates_beyond_the_baseline(gate: str, changes: dict[str, Any], verdict: Verdict) -> None:
-    outcome = said(gate, changes)
+    outcome = judge(gate, changes)
     assert outcome.verdict == verdict, outcome.sentence
     assert "SOL" in outcome.sentence
     assert outcome.observed
@@ -146,51 +149,49 @@ SENTENCES = [
     (
         "skill",
         ahead("baseline", -0.03, -0.05, -0.01),
-        "SOL is right in 75.3 % of 1,500 bars: +35.3 points against the last move (95 % interval +33.8 to +36.8), "
+        "SOL's accuracy is 75.3 % of 1,500 bars: +35.3 points against persistence (95 % interval +33.8 to +36.8), "
         "−3.0 points against V5 (95 % interval −5.0 to −1.0); the intervals must begin above 0.0 and −2.0 points.",
     ),
     (
         "attempts",
         accuracy(0.67, 0.652, 0.688) | attempt(3),
-        "SOL: attempt 3 on this gate window, right in 67.0 % of 1,500 bars, an interval widened for it begins at 64.6 %; "
-        "below 65 %, so it may be the luckiest of its tries.",
+        "SOL: attempt 3 on this gate window, accuracy 67.0 % of 1,500 bars; the interval widened for it begins at 64.6 %; "
+        "below 65 %, so it may be the best of its attempts by chance.",
     ),
     (
         "window",
         window("stop", last_at="2024-12-31T16:00:00Z") | {"windows/rows_shared": 12},
-        "SOL's gate window is not apart from its training: labels of the stop window look into it; "
-        "12 of its rows are among those it was trained on.",
+        "SOL's gate window overlaps its training: labels of the stop window look into it; "
+        "12 of its rows were used in training.",
     ),
     (
         "reload",
         reloaded(loss=0.80, accuracy=0.70),
-        "SOL's stored bytes are not what training reported: on the 1,500 bars it stopped by, loss 0.8000 instead of "
-        "0.7410, right in 70.0 % instead of 73.6 %.",
+        "SOL's stored files do not give what training reported: on the 1,500 bars of early stopping, loss 0.8000 instead "
+        "of 0.7410, accuracy 70.0 % instead of 73.6 %.",
     ),
     (
         "too_good",
         accuracy(0.99, 0.98, 1.0),
-        "SOL is right in 99.0 % of 1,500 bars: more than 85 % is a leak until somebody shows otherwise.",
+        "SOL's accuracy is 99.0 % of 1,500 bars: more than 85 % is a leak until somebody shows otherwise.",
     ),
     (
         "lookahead",
         {"lookahead/columns_differing": ["rsi_14", "roc_5"]},
-        "SOL's features see the future: with the bars after it cut off, rsi_14, roc_5 come out otherwise.",
+        "SOL's features look ahead: rsi_14, roc_5 change when the later bars are cut off.",
     ),
 ]
 
 
 @pytest.mark.parametrize(("gate", "changes", "sentence"), SENTENCES, ids=[s[0] for s in SENTENCES])
-def test_a_trader_reads_the_figures_in_one_sentence(
-    gate: str, changes: dict[str, Any], sentence: str
-) -> None:
-    assert said(gate, changes).sentence == sentence
+def test_a_sentence_gives_the_figures(gate: str, changes: dict[str, Any], sentence: str) -> None:
+    assert judge(gate, changes).sentence == sentence
 
 
 def test_each_attempt_asks_more_and_none_less_than_the_bootstrap() -> None:
     figures = accuracy(0.70, 0.68, 0.72) | {"accuracy/standard_error": 0.0102}
     whole = healthy("SOL")["accuracy"]
-    lower = [said("attempts", figures | attempt(count)).figure for count in (1, 2, 5, 40)]
+    lower = [judge("attempts", figures | attempt(count)).figure for count in (1, 2, 5, 40)]
     assert lower == sorted(lower, key=lambda bound: -(bound or 0))
     assert lower[0] == pytest.approx(0.68)
     blocks = whole["rows"] / whole["block_bars"]
@@ -203,10 +204,10 @@ def test_a_healthy_bundle_passes_all_twenty() -> None:
     outcomes = evaluate(known(healthy("BTC")), FULL_POLICY)
     assert len(outcomes) == 20
     assert {outcome.verdict for outcome in outcomes} == {PASSED}
-    assert overall(outcomes) == PASSED
+    assert get_overall_verdict(outcomes) == PASSED
 
 
-def test_a_measurement_from_before_these_gates_is_an_error_at_each_of_them() -> None:
+def test_a_measurement_without_their_sections_is_an_error_at_each() -> None:
     new = set(FULL_POLICY["gates"]) - {
         "bundle", "scaler", "finite_weights", "single_sample", "confidence", "class_balance", "logit_range", "accuracy",
     }  # fmt: skip

@@ -7,11 +7,11 @@ import pytest
 
 from audit.rules import to_canonical_json
 from common.errors import InvalidInput
-from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, judge_live, live_part
+from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, get_live_thresholds, judge_live
 from gates.forms import ProposalForm
 from gates.models import GatePolicy
-from gates.policy import BASELINE_POLICY, FULL_POLICY, checked_policy, eased
-from gates.policy_changes import differences
+from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy
+from gates.policy_changes import compare_policies, weaker_than_full
 from gates.services import policy_in_force
 from mlcore import confidence_bands
 from mlcore.verdict import Finding, Verdict
@@ -40,8 +40,8 @@ def with_live(**gates: dict[str, float]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("gate", "tally", "verdict", "observed"),
     [
-        ("finite_answers", counted(5), Verdict.PASSED, "all 5 answers finite"),
-        ("finite_answers", counted(5, non_finite=1), Verdict.FAILED, "1 of 5 answers not finite"),
+        ("finite_answers", counted(5), Verdict.PASSED, "all 5 predictions finite"),
+        ("finite_answers", counted(5, non_finite=1), Verdict.FAILED, "1 of 5 predictions not finite"),
         ("logit_range", counted(9, greatest=9301.0), Verdict.INCONCLUSIVE, "9 predictions so far"),
         ("logit_range", counted(10), Verdict.PASSED, "logits −2.60 … +2.10"),
         ("logit_range", counted(10, greatest=10.0, least=-10.0), Verdict.PASSED, "logits −10 … +10"),
@@ -74,7 +74,7 @@ def with_live(**gates: dict[str, float]) -> dict[str, Any]:
             "feature_range",
             counted(500, out_of_range=1799),
             Verdict.PASSED,
-            "4.997 % of features outside what training saw",
+            "4.997 % of features outside training's range",
         ),
         ("feature_range", counted(500, out_of_range=1800), Verdict.FAILED, "5.0 % of features"),
         ("feature_range", counted(500, ranged=0), Verdict.INCONCLUSIVE, "500 predictions so far"),
@@ -86,14 +86,14 @@ def test_a_gate_says_what_it_saw(gate: str, tally: Tally, verdict: Verdict, obse
     assert found.observed.startswith(observed)
 
 
-def test_where_no_answer_was_a_number_only_that_is_judged() -> None:
+def test_without_any_finite_prediction_only_that_is_judged() -> None:
     none = Tally(30, 30)
     said = {o.gate: o.finding.verdict for o in judge_live(none, none, FULL_POLICY)}
     assert said.pop("finite_answers") == Verdict.FAILED
     assert set(said.values()) == {Verdict.INCONCLUSIVE}
 
 
-def test_tripwires_look_at_what_is_recent_and_class_shares_at_the_whole_revision() -> None:
+def test_tripwires_see_recent_predictions_class_shares_the_revision() -> None:
     ill = counted(3000, greatest=99.0, classes=(3000, 0, 0))
     recent = {o.gate: o.finding.verdict for o in judge_live(counted(100), ill, FULL_POLICY)}
     assert (recent["logit_range"], recent["class_balance"]) == (Verdict.PASSED, Verdict.FAILED)
@@ -104,7 +104,7 @@ def test_only_what_a_healthy_model_never_does_counts_towards_a_pin() -> None:
     assert tripwires == {"finite_answers", "logit_range", "confidence"}
 
 
-def test_of_a_fallback_only_answers_that_are_no_numbers_are_held_against_it() -> None:
+def test_a_fallback_is_judged_only_by_finite_answers() -> None:
     ill = counted(100, greatest=5000.0, sure=1.0)
     assert [o.gate for o in judge_live(ill, ill, FULL_POLICY, is_fallback=True)] == ["finite_answers"]
 
@@ -115,14 +115,14 @@ def test_windows_add_up() -> None:
     assert (both.least, both.greatest, sum(both.confidence), both.ranged) == (-4.0, 2.1, 20, 20)
 
 
-def test_the_full_policy_says_the_thresholds_and_one_without_a_live_part_has_the_same() -> None:
-    assert live_part(FULL_POLICY) == live_part(BASELINE_POLICY) == DEFAULT_LIVE
-    assert checked_policy(FULL_POLICY) == FULL_POLICY
-    assert "live" not in checked_policy(BASELINE_POLICY)
+def test_a_policy_without_a_live_part_has_the_default_thresholds() -> None:
+    assert get_live_thresholds(FULL_POLICY) == get_live_thresholds(BASELINE_POLICY) == DEFAULT_LIVE
+    assert check_policy(FULL_POLICY) == FULL_POLICY
+    assert "live" not in check_policy(BASELINE_POLICY)
 
 
 def test_a_policy_sets_them_and_they_decide() -> None:
-    stricter = checked_policy(with_live(logit_range={"greatest": 5.0}))
+    stricter = check_policy(with_live(logit_range={"greatest": 5.0}))
     tally = counted(50, greatest=6.0)
     assert judged("logit_range", tally).verdict == Verdict.PASSED
     assert judged("logit_range", tally, stricter).verdict == Verdict.FAILED
@@ -134,29 +134,29 @@ def test_a_policy_sets_them_and_they_decide() -> None:
         (None, "live must be a document"),
         ({}, "live logit_range must be a document"),
         ({**DEFAULT_LIVE, "accuracy": {}}, "no live gate 'accuracy'"),
-        ({**DEFAULT_LIVE, "confidence": {"level": 0.9}}, "share_below must be a number"),
+        ({**DEFAULT_LIVE, "confidence": {"level": 0.9}}, "share_below is missing"),
         (with_live(confidence={"level": 1.0})["live"], "level must lie between"),
         (with_live(logit_range={"predictions": 101})["live"], "predictions must lie between 1 and 100"),
         (with_live(logit_range={"predictions": 10.5})["live"], "whole number"),
-        (with_live(logit_range={"required": 1.0})["live"], "live logit_range has no 'required'"),
+        (with_live(logit_range={"required": 1.0})["live"], "live logit_range: has no 'required'"),
     ],
 )
 def test_an_unsound_live_part_is_refused(live: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        checked_policy({**FULL_POLICY, "live": live})
+        check_policy({**FULL_POLICY, "live": live})
 
 
-def test_a_looser_one_is_said_and_stands_in_the_differences() -> None:
+def test_a_looser_live_threshold_is_listed() -> None:
     looser = with_live(logit_range={"greatest": 100.0})
-    assert eased(looser) == ["live logit_range: greatest is 100; the full policy says 10."]
-    assert eased(FULL_POLICY) == []
-    assert [change.sentence for change in differences(FULL_POLICY, looser)] == [
-        "live logit range: greatest from 10 to 100, looser"
+    assert weaker_than_full(looser) == ["live logit range: greatest is 100 instead of 10 (looser)"]
+    assert weaker_than_full(FULL_POLICY) == []
+    assert [change.sentence for change in compare_policies(FULL_POLICY, looser)] == [
+        "live logit range: greatest is 100 instead of 10 (looser)"
     ]
 
 
 @pytest.mark.django_db
-def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_they_stand() -> None:
+def test_the_form_sets_live_thresholds_and_keeps_the_others() -> None:
     in_force = policy_in_force()
     document = with_live(logit_range={"greatest": 5.0})
     policy = GatePolicy(number=in_force.number + 1, body=to_canonical_json(document))
@@ -166,7 +166,7 @@ def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_th
     assert untouched.document == document
     changed = ProposalForm(policy, {**filled, "live.confidence.share_below": "0.9"})
     assert changed.is_valid(), changed.errors
-    assert checked_policy(changed.document) == with_live(
+    assert check_policy(changed.document) == with_live(
         logit_range={"greatest": 5.0}, confidence={"share_below": 0.9}
     )
     (group, live) = changed.groups[-1]
@@ -176,7 +176,7 @@ def test_a_proposal_by_the_form_sets_live_thresholds_and_leaves_the_others_as_th
 
 
 @pytest.mark.django_db
-def test_a_policy_without_a_live_part_gets_one_by_the_form_only_where_it_says_otherwise() -> None:
+def test_the_form_adds_a_live_part_only_where_it_differs() -> None:
     plan = GatePolicy(number=1, body=to_canonical_json({"format": 1, "gates": FULL_POLICY["gates"]}))
     for share, has_one in (("0.8", False), ("0.7", True)):
         form = ProposalForm(plan, {**_filled(plan), "live.confidence.share_below": share})

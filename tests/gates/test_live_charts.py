@@ -8,7 +8,7 @@ import pytest
 
 from common.plotting import BLUE, GREY, RED
 from gates.catalogue.live import Tally
-from gates.charts.live import LIVE_TITLES, Reach, live_charts
+from gates.charts.live import LIVE_TITLES, Reach, draw_live_charts
 from gates.policy import FULL_POLICY
 from mlcore import confidence_bands
 from tests import scenarios
@@ -28,7 +28,7 @@ def reaches(*greatest: float) -> list[Reach]:
 
 def drawn(whole: Tally, windows: list[Reach], document: Any = None) -> dict[str, Any]:
     measured = scenarios.healthy("BTC") if document is None else document
-    return live_charts(whole, windows, measured, FULL_POLICY)
+    return draw_live_charts(whole, windows, measured, FULL_POLICY)
 
 
 def test_every_picture_stands_beside_what_was_measured_and_can_be_sent() -> None:

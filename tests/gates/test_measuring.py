@@ -160,7 +160,7 @@ def test_a_damaged_bundle_is_a_failed_bundle(
     diagnosis = measured(measurement)
     result = diagnosis.results.get(gate="bundle")
     assert result.verdict == "failed"
-    assert "BTC's bundle is not sound. Not so: hashes match" in result.sentence
+    assert "BTC's bundle fails these checks: hashes match" in result.sentence
     assert says in result.sentence
     assert diagnosis.verdict != "passed"
 
@@ -243,7 +243,7 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
     said = StringIO()
     call_command("diagnose", "--bundle", made.short_digest, "--json", stdout=said)
     (answer,) = json.loads(said.getvalue())
-    assert (answer["coin"], answer["verdict"], answer["simulated"]) == ("BTC", "passed", True)
+    assert (answer["coin"], answer["verdict"], answer["is_simulated"]) == ("BTC", "passed", True)
     assert [gate["gate"] for gate in answer["gates"]] == list(FULL_POLICY["gates"])
     assert {gate["verdict"] for gate in answer["gates"] if gate["required"]} == {"passed"}
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from deploy.rules import Outcome, Purpose, ReleaseState, Result, settle
-from gates.policy import BASELINE_POLICY, evaluate
+from deploy.rules import Outcome, Purpose, ReleaseState, settle
+from gates.evaluation import evaluate
+from gates.policy import BASELINE_POLICY
 from mlcore.bundle import writer
 from mlcore.data import candles
 from mlcore.evaluation.measure import measure
@@ -52,11 +53,10 @@ def test_a_network_trained_on_them_is_not_released_by_the_baseline_gates_alone(
 ) -> None:
     """A random level returns to its mean, which can be learned: 0.57 is the best there is, under the baseline's 0.65."""
     assert 0.5 < measured["accuracy"]["point"] < 0.6
-    spoken = evaluate(measured, BASELINE_POLICY, coin="BTC")
-    verdicts = {outcome.gate: outcome.verdict for outcome in spoken}
+    outcomes = evaluate(measured, BASELINE_POLICY, coin="BTC")
+    verdicts = {outcome.gate: outcome.verdict for outcome in outcomes}
     assert verdicts["accuracy"] == Verdict.FAILED
     assert verdicts["class_balance"] == Verdict.FAILED
-    results = [Result("BTC", o.gate, o.is_required, o.verdict, o.observed, o.threshold) for o in spoken]
-    settled = settle(Purpose.CANDIDATE, [Outcome("BTC", results)])
+    settled = settle(Purpose.CANDIDATE, [Outcome("BTC", outcomes)])
     assert settled.state == ReleaseState.REJECTED
     assert "BTC accuracy failed" in settled.reason

@@ -9,19 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import InvalidInput
-from gates.policy import (
-    BASELINE_NAMES,
-    BASELINE_POLICY,
-    FULL_POLICY,
-    GATES,
-    GateOutcome,
-    Verdict,
-    checked_policy,
-    eased,
-    evaluate,
-    loosened,
-    overall,
-)
+from gates.catalogue.gate import GateOutcome
+from gates.catalogue.registry import BASELINE_NAMES, GATES
+from gates.evaluation import evaluate, get_overall_verdict
+from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy
+from gates.policy_changes import weaker_than_baseline, weaker_than_full
+from mlcore.verdict import Verdict
 from tests.scenarios import collapsed, healthy, inaccurate, known
 
 Path = tuple[str, ...]
@@ -110,7 +103,7 @@ NEEDS: dict[str, list[str]] = {
         "reload/reported/loss",
         "reload/reported/accuracy",
         "reload/reported/rows",
-        "reload/reported/revision",
+        "reload/reported/epoch",
         "reload/recomputed",
         "reload/recomputed/loss",
         "reload/recomputed/accuracy",
@@ -253,12 +246,12 @@ def test_every_gate_answers_every_document_in_a_few_words(data: st.DataObject, d
 @given(policy=JSON)
 def test_a_policy_of_whatever_form_passes_nothing_it_does_not_set(policy: Any) -> None:
     outcomes = evaluate(known(healthy("BTC")), policy)
-    assert overall(outcomes) == Verdict.ERROR
+    assert get_overall_verdict(outcomes) == Verdict.ERROR
     assert all(outcome.is_required for outcome in outcomes if outcome.gate in BASELINE_NAMES)
 
 
 def outcomes_of(*verdicts: tuple[Verdict, bool]) -> list[GateOutcome]:
-    return [GateOutcome("gate", required, verdict, None, "", "", "") for verdict, required in verdicts]
+    return [GateOutcome(verdict, None, "", "", "gate", required, "") for verdict, required in verdicts]
 
 
 @pytest.mark.parametrize(
@@ -282,25 +275,25 @@ def outcomes_of(*verdicts: tuple[Verdict, bool]) -> list[GateOutcome]:
         "error outranks failed",
     ],
 )
-def test_the_worst_required_word_is_the_verdict(
+def test_the_worst_required_verdict_is_the_overall_one(
     verdicts: list[tuple[Verdict, bool]], expected: Verdict
 ) -> None:
-    assert overall(outcomes_of(*verdicts)) == expected
+    assert get_overall_verdict(outcomes_of(*verdicts)) == expected
 
 
 def test_an_unknown_gate_is_an_error() -> None:
     policy = with_value(dict(BASELINE_POLICY), ("gates", "vibes"), {"required": True})
     outcomes = evaluate(healthy("BTC"), policy)
     assert outcomes[-1].verdict == Verdict.ERROR
-    assert "'vibes', which this code does not know" in outcomes[-1].sentence
-    assert overall(outcomes) == Verdict.ERROR
+    assert "'vibes', which this version does not have" in outcomes[-1].sentence
+    assert get_overall_verdict(outcomes) == Verdict.ERROR
 
 
 @pytest.mark.parametrize("policy", [{}, {"format": 1, "gates": {}}, {"gates": None}])
 def test_an_empty_policy_is_an_error_gate_by_gate(policy: dict[str, Any]) -> None:
     outcomes = evaluate(healthy("BTC"), policy)
     assert [outcome.verdict for outcome in outcomes] == [Verdict.ERROR] * 8
-    assert overall(outcomes) == Verdict.ERROR
+    assert get_overall_verdict(outcomes) == Verdict.ERROR
 
 
 def test_a_measuring_that_failed_is_an_error_at_every_gate_with_the_reason() -> None:
@@ -311,7 +304,7 @@ def test_a_measuring_that_failed_is_an_error_at_every_gate_with_the_reason() -> 
     assert outcomes[5].threshold == "each 20 % – 40 %"
 
 
-def test_what_could_not_be_measured_says_why_where_its_figure_would_stand() -> None:
+def test_what_could_not_be_measured_gives_the_reason_for_its_figure() -> None:
     document = known(healthy("BTC"))
     document["schema"] |= {"columns_out_of_place": None, "problem": "the bundle holds no scaler"}
     (outcome,) = (found for found in evaluate(document, FULL_POLICY) if found.gate == "schema")
@@ -329,11 +322,11 @@ BAD_POLICIES = [
     ("with a field nobody knows", policy_with("note", "hi"), "no field note"),
     ("naming no gate", {"format": 1, "gates": {}}, "names no gate"),
     ("lacking a baseline gate", without(dict(BASELINE_POLICY), ("gates", "scaler")), "scaler is a baseline gate"),
-    ("with a seed gate only advised", policy_with("gates/accuracy/required", False), "must be required"),
+    ("with a baseline gate that is advisory", policy_with("gates/accuracy/required", False), "must be required"),
     ("that does not say whether a gate is required", policy_with("gates/bundle", {}), "whether it is required"),
     ("with a gate that is no document", policy_with("gates/bundle", True), "bundle must be a document"),
     ("with a gate nobody knows", policy_with("gates/vibes", {"required": True}), "no gate 'vibes'"),
-    ("with a threshold nobody knows", policy_with("gates/bundle/mood", 1), "bundle has no 'mood'"),
+    ("with a threshold nobody knows", policy_with("gates/bundle/mood", 1), "bundle: has no 'mood'"),
     ("lacking a threshold", without(dict(BASELINE_POLICY), ("gates", "accuracy", "above")), "above is missing"),
     ("with a word for a number", policy_with("gates/accuracy/above", "0.65"), "must be a number"),
     ("with a yes for a number", policy_with("gates/accuracy/above", True), "must be a number"),
@@ -348,45 +341,45 @@ BAD_POLICIES = [
 @pytest.mark.parametrize(
     ("document", "says"), [b[1:] for b in BAD_POLICIES], ids=[b[0] for b in BAD_POLICIES]
 )
-def test_no_policy_is(document: Any, says: str) -> None:
+def test_an_invalid_policy_is_refused(document: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        checked_policy(document)
+        check_policy(document)
 
 
-def test_the_baseline_policy_is_sound_and_loosens_nothing() -> None:
-    assert checked_policy(BASELINE_POLICY) == BASELINE_POLICY
-    assert loosened(BASELINE_POLICY) == []
+def test_the_baseline_policy_is_valid() -> None:
+    assert check_policy(BASELINE_POLICY) == BASELINE_POLICY
+    assert weaker_than_baseline(BASELINE_POLICY) == []
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("gates/accuracy/above", 0.5, "accuracy: above is 0.5; the baseline says 0.65."),
+        ("gates/accuracy/above", 0.5, "accuracy: above is 0.5 instead of 0.65 (looser)"),
         (
             "gates/accuracy/judged_by",
             "point",
-            "accuracy: judged by is point; the baseline says lower bound.",
+            "accuracy: judged by is point instead of lower bound (looser)",
         ),
-        ("gates/confidence/level", 0.95, "confidence: level is 0.95; the baseline says 0.9."),
-        ("gates/class_balance/least", 0.1, "class_balance: least is 0.1; the baseline says 0.2."),
-        ("gates/logit_range/least", -20, "logit_range: least is -20; the baseline says -10."),
+        ("gates/confidence/level", 0.95, "confidence: level is 0.95 instead of 0.9 (looser)"),
+        ("gates/class_balance/least", 0.1, "class balance: least is 0.1 instead of 0.2 (looser)"),
+        ("gates/logit_range/least", -20, "logit range: least is -20 instead of -10 (looser)"),
     ],
 )
-def test_what_is_looser_than_the_seed_is_said(path: str, value: Any, says: str) -> None:
-    assert loosened(policy_with(path, value)) == [says]
+def test_what_is_weaker_than_the_baseline_is_listed(path: str, value: Any, says: str) -> None:
+    assert weaker_than_baseline(policy_with(path, value)) == [says]
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [("gates/accuracy/above", 0.7), ("gates/class_balance/most", 0.38), ("gates/logit_range/greatest", 8)],
 )
-def test_what_is_stricter_loosens_nothing(path: str, value: Any) -> None:
-    assert loosened(policy_with(path, value)) == []
+def test_what_is_stricter_is_not_weaker(path: str, value: Any) -> None:
+    assert weaker_than_baseline(policy_with(path, value)) == []
 
 
-def test_leaving_a_baseline_gate_out_loosens_it() -> None:
-    assert loosened(without(dict(BASELINE_POLICY), ("gates", "scaler"))) == [
-        "scaler is not required; the baseline requires it."
+def test_a_policy_without_a_baseline_gate_is_weaker() -> None:
+    assert weaker_than_baseline(without(dict(BASELINE_POLICY), ("gates", "scaler"))) == [
+        "scaler: gate is not in the policy instead of required (looser)"
     ]
 
 
@@ -394,39 +387,45 @@ def full_with(path: str, value: Any) -> dict[str, Any]:
     return with_value(deepcopy(dict(FULL_POLICY)), tuple(path.split("/")), value)
 
 
-def test_the_full_policy_is_sound_asks_what_the_baseline_asks_and_eases_nothing() -> None:
-    assert checked_policy(FULL_POLICY) == FULL_POLICY
-    assert (loosened(FULL_POLICY), eased(FULL_POLICY)) == ([], [])
+def test_the_full_policy_is_valid_and_contains_the_baseline() -> None:
+    assert check_policy(FULL_POLICY) == FULL_POLICY
+    assert (weaker_than_baseline(FULL_POLICY), weaker_than_full(FULL_POLICY)) == ([], [])
     assert {name: FULL_POLICY["gates"][name] for name in BASELINE_POLICY["gates"]} == BASELINE_POLICY["gates"]
     advisory = {name for name, entry in FULL_POLICY["gates"].items() if not entry["required"]}
     assert advisory == {"calibration", "stability", "latency", "drift"}
 
 
-def test_the_baseline_policy_loosens_nothing_and_says_what_it_leaves_out() -> None:
-    assert loosened(BASELINE_POLICY) == []
-    assert eased(BASELINE_POLICY)[0] == "candles is not required; the full policy requires it."
-    assert eased(BASELINE_POLICY)[-1] == "drift is left out; the full policy takes it as advice."
-    assert len(eased(BASELINE_POLICY)) == len(GATES) - len(BASELINE_POLICY["gates"])
+def test_the_baseline_policy_lists_the_gates_it_lacks() -> None:
+    assert weaker_than_baseline(BASELINE_POLICY) == []
+    assert (
+        weaker_than_full(BASELINE_POLICY)[0]
+        == "candles: gate is not in the policy instead of required (looser)"
+    )
+    assert (
+        weaker_than_full(BASELINE_POLICY)[-1]
+        == "drift: gate is not in the policy instead of advisory (looser)"
+    )
+    assert len(weaker_than_full(BASELINE_POLICY)) == len(GATES) - len(BASELINE_POLICY["gates"])
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("gates/skill/above_v5", -0.1, "skill: above v5 is -0.1; the full policy says -0.02."),
-        ("gates/too_good/above", 0.99, "too_good: above is 0.99; the full policy says 0.85."),
-        ("gates/candles/required", False, "candles is not required; the full policy requires it."),
-        ("gates/drift/psi", 7.5, "drift: psi is 7.5; the full policy says 5."),
+        ("gates/skill/above_v5", -0.1, "skill: above v5 is -0.1 instead of -0.02 (looser)"),
+        ("gates/too_good/above", 0.99, "too good: above is 0.99 instead of 0.85 (looser)"),
+        ("gates/candles/required", False, "candles: gate is advisory instead of required (looser)"),
+        ("gates/drift/psi", 7.5, "drift: psi is 7.5 instead of 5 (looser)"),
     ],
 )
-def test_a_gate_beyond_the_seeds_may_be_eased_and_says_so(path: str, value: Any, says: str) -> None:
+def test_a_gate_beyond_the_baseline_may_be_weaker_and_is_listed(path: str, value: Any, says: str) -> None:
     document = full_with(path, value)
-    assert checked_policy(document) == document
-    assert (loosened(document), eased(document)) == ([], [says])
+    assert check_policy(document) == document
+    assert (weaker_than_baseline(document), weaker_than_full(document)) == ([], [says])
 
 
 def test_a_gate_that_is_only_advised_informs_and_does_not_decide() -> None:
     document = known(healthy("BTC")) | {"attempts": {"count": 400, "earlier": [], "window": {}}}
-    assert overall(evaluate(document, FULL_POLICY)) == Verdict.ERROR
+    assert get_overall_verdict(evaluate(document, FULL_POLICY)) == Verdict.ERROR
     advised = evaluate(document, full_with("gates/attempts/required", False))
-    assert overall(advised) == Verdict.PASSED
+    assert get_overall_verdict(advised) == Verdict.PASSED
     assert {o.gate for o in advised if o.verdict == Verdict.ERROR} == {"attempts"}

@@ -108,7 +108,7 @@ def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: B
     assert diagnosis.digest in event.body
 
 
-def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
+def test_its_digest_covers_every_result(made: Bundle, data: Dataset) -> None:
     diagnosis = services.judge(
         scenarios.add_measurement(made, data, scenarios.collapsed("BTC")), services.policy_in_force()
     )
@@ -124,7 +124,7 @@ def test_its_digest_covers_every_word(made: Bundle, data: Dataset) -> None:
         {
             "bundle": made.digest,
             "measured": diagnosis.measured,
-            "circumstances": diagnosis.circumstances,
+            "context": diagnosis.context_body,
             "policy": diagnosis.policy_body,
             "results": said,
         }
@@ -138,7 +138,7 @@ def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -
     )
     assert diagnosis.verdict == "failed"
     assert AuditEvent.objects.get(kind="diagnosis.failed").reason == (
-        "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required."
+        "BTC's accuracy is 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %); more than 65 % is required."
     )
 
 
@@ -183,14 +183,14 @@ def test_a_figure_that_is_no_number_is_kept_as_null_with_its_word(
 
 def test_a_new_policy_judges_what_is_stored_without_measuring(made: Bundle, data: Dataset) -> None:
     policy = services.policy_in_force()
-    assert services.judge_stored(made, policy) is None
+    assert services.judge_latest(made, policy) is None
     scenarios.add_measurement(made, data, scenarios.inaccurate("BTC"))
     latest = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
     ended(services.measure(made, data, actor=OLIVIA, again=True), JobState.FAILED)
-    diagnosis = services.judge_stored(made, policy)
+    diagnosis = services.judge_latest(made, policy)
     assert diagnosis is not None
     assert diagnosis.measurement == latest
-    assert services.judge_stored(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
+    assert services.judge_latest(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
 
 
 def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data: Dataset) -> None:
@@ -201,7 +201,7 @@ def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data:
     policy = services.propose_policy(stricter, actor=factories.actor("anna", "approver"), reason="more")
     new = services.judge(measurement, policy)
     assert (old.verdict, new.verdict) == ("passed", "inconclusive")
-    assert new.frozen_policy["gates"]["accuracy"]["above"] == 0.73
+    assert new.policy_document["gates"]["accuracy"]["above"] == 0.73
 
 
 def insert_result(diagnosis: Diagnosis, gate: str, verdict: str) -> None:

@@ -15,9 +15,8 @@ from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
 from gates import services as gates
 from gates.catalogue.live import DEFAULT_LIVE
-from gates.catalogue.meanings import meaning
+from gates.catalogue.registry import BASELINE_NAMES, GATES
 from gates.models import Diagnosis, GatePolicy
-from gates.policy import BASELINE_NAMES, GATES
 from gates.services import policy_in_force
 from tests import factories, model_files
 from tests.pages import example_data
@@ -454,15 +453,14 @@ class TestPolicies:
         page = text(signed_in("anna").get("/policies/propose/"))
         for gate in GATES.values():
             assert f"<strong>{gate.name.replace('_', ' ')}</strong>" in page
-            assert (f'name="{gate.name}.standing"' in page) == (gate.name not in BASELINE_NAMES)
+            assert (f'name="{gate.name}.role"' in page) == (gate.name not in BASELINE_NAMES)
             for parameter in gate.parameters:
                 assert f'name="{gate.name}.{parameter.name}"' in page
-                assert meaning(gate.name, parameter.name), f"{gate.name}.{parameter.name} means nothing yet"
+                assert escape(parameter.help) in page
         assert 'min="0.34" max="0.9999"' in page
         for name, thresholds in DEFAULT_LIVE.items():
             for threshold in thresholds:
                 assert f'name="live.{name}.{threshold}"' in page
-                assert meaning(f"live {name}", threshold), f"live {name}.{threshold} means nothing yet"
 
     def test_a_live_gate_is_changed_like_any_other(self, examples: ExampleData, signed_in: SignedIn) -> None:
         fields = _policy_fields(signed_in("anna"))
@@ -474,8 +472,8 @@ class TestPolicies:
         answer = signed_in("anna").post("/policies/propose/", {**fields, **changed}, follow=True)
         told = [difference.sentence for difference in answer.context["differences"]]
         assert told == [
-            "live logit range: greatest from 10 to 8, stricter",
-            "live confidence: share below from 0.8 to 0.95, looser",
+            "live logit range: greatest is 8 instead of 10 (stricter)",
+            "live confidence: share below is 0.95 instead of 0.8 (looser)",
         ]
         page = text(answer)
         assert "live confidence: share below is 0.95; the full policy says 0.8." in page
@@ -490,8 +488,8 @@ class TestPolicies:
     ) -> None:
         fields = _policy_fields(signed_in("anna"))
         changed = {
-            "skill.standing": "advisory",
-            "drift.standing": "absent",
+            "skill.role": "advisory",
+            "drift.role": "absent",
             "too_good.above": "0.8",
             "reason": "candles of a young coin",
         }
@@ -548,7 +546,7 @@ class TestDiagnoses:
         answer = client.post(f"{page}judge/", {"policy": "1"}, follow=True)
         judged = Diagnosis.objects.latest("id")
         assert (judged.measurement, judged.policy.number) == (examples.diagnosis.measurement, 1)
-        assert messages_of(answer) == ["Policy 1 says of the same figures: failed."]
+        assert messages_of(answer) == ["Under policy 1 the verdict is: failed."]
         assert AuditEvent.objects.filter(kind="diagnosis.judged_again", actor="anna").exists()
         assert f'href="/diagnoses/{judged.pk}/"' in text(client.get(page))
         assert Release.objects.get(pk=examples.rejected.pk).state == "rejected"

@@ -131,7 +131,7 @@ class StubService:
             "moved_at": "2026-11-22T08:00:00Z",
             "reason": "a test moved it",
             "simulated": True,
-            "policy": {"number": 1, "loosened": []},
+            "policy": {"number": 1, "weaker_than_baseline": []},
             "audit": {"seq": self.revision, "hash": "00"},
             "models": models,
             "issued_at": self.issued_at.isoformat(),

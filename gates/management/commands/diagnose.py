@@ -7,13 +7,13 @@ from accounts.rules import Actor
 from common.commands import GateCommand
 from common.errors import NotFound
 from gates import services
-from gates.presentation import described, table
+from gates.presentation import format_table, serialize
 from training import services as training
 from training.models import Bundle, Dataset
 
 
 class Command(GateCommand):
-    help = "Measure bundles here and now, in a process of their own, and judge them by the policy in force."
+    help = "Measure bundles now, each in its own process, and judge them by the policy in force."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -40,13 +40,13 @@ class Command(GateCommand):
             )
             for bundle in _bundles(options["coin"], options["bundle"])
         ]
-        return [described(diagnosis) for diagnosis in diagnoses]
+        return [serialize(diagnosis) for diagnosis in diagnoses]
 
     def is_failure(self, answer: list[dict[str, Any]]) -> bool:
         return any(diagnosis["verdict"] != "passed" for diagnosis in answer)
 
     def format_answer(self, answer: list[dict[str, Any]]) -> str:
-        return "\n\n".join(table(diagnosis) for diagnosis in answer)
+        return "\n\n".join(format_table(diagnosis) for diagnosis in answer)
 
 
 def _bundles(coin: str | None, prefix: str | None) -> list[Bundle]:

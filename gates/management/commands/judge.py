@@ -4,7 +4,7 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from gates import services
-from gates.presentation import described, table
+from gates.presentation import format_table, serialize
 
 
 class Command(ActingCommand):
@@ -19,13 +19,11 @@ class Command(ActingCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         number = options["policy"]
         policy = services.policy_in_force() if number is None else services.find_policy(number)
-        judged = services.judge_again(
-            services.find_diagnosis(options["diagnosis"]), policy, actor=self.actor(options)
-        )
-        return described(judged)
+        diagnosis = services.find_diagnosis(options["diagnosis"])
+        return serialize(services.judge_again(diagnosis, policy, actor=self.actor(options)))
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["verdict"] != "passed")
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        return table(answer)
+        return format_table(answer)
