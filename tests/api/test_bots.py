@@ -46,6 +46,7 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
     assert (answer.status_code, Bot.objects.get().revision) == (200, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

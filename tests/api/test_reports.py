@@ -36,6 +36,7 @@ def test_against_any_other_release(v7: Release, as_viewer: Caller) -> None:
     assert answer["against"]["release"] == v5.pk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("against", ["x", "0", "-1", "1.5", str(2**63), ""])
 def test_against_what_is_no_number_is_refused(against: str, v7: Release, as_viewer: Caller) -> None:
     response = as_viewer.get(f"releases/{v7.pk}/report/", {"against": against})

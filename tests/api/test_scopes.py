@@ -342,6 +342,7 @@ def nobodies(db: None) -> dict[str, Caller]:
     return {**callers, **dict(zip(NOBODY[2:], (made_up, of_closed), strict=True))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), MATRIX, ids=lambda value: str(value))
 def test_an_operation_answers_only_those_it_is_for(
     method: str, name: str, cast: dict[str, Caller], nobodies: dict[str, Caller]

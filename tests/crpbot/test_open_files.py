@@ -5,9 +5,12 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 LOOK = "import crpbot.asgi, resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
 
 
+@pytest.mark.slow
 def test_a_web_process_raises_its_limit_of_open_files_to_what_it_may_have() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = 4096 if most == resource.RLIM_INFINITY else min(4096, most)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 WHAT_A_WEB_PROCESS_LOADS = """
 import sys
 from crpbot.asgi import application
@@ -20,6 +22,7 @@ print(",".join(sorted(heavy)))
 """
 
 
+@pytest.mark.slow
 def test_a_web_process_imports_no_torch_nor_anything_else_only_workers_need() -> None:
     found = subprocess.run(
         [sys.executable, "-c", WHAT_A_WEB_PROCESS_LOADS],

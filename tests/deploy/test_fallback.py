@@ -98,6 +98,7 @@ UNFIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", UNFIT.values(), ids=UNFIT.keys())
 def test_a_fallback_that_is_not_fit_is_an_alarm_and_a_pin_goes_offline(breaks: Any) -> None:
     scenarios.service_in_use()

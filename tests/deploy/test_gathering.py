@@ -48,6 +48,7 @@ def together(application: Edge, said: list[Any], token: str) -> list[Answer]:
     return async_to_sync(story)()
 
 
+@pytest.mark.slow
 def test_a_heartbeat_is_answered_as_the_apis_own_operation_answers_it(token: str) -> None:
     """What is sound, what is not, and whoever it comes from: one set of rules."""
     said = scenarios.heartbeat_fields(scenarios.service_in_use())
@@ -99,6 +100,7 @@ def test_one_that_is_too_large_is_refused_before_it_is_read(token: str) -> None:
     assert (b"connection", b"close") in start["headers"]
 
 
+@pytest.mark.slow
 def test_those_that_come_together_are_written_in_one_transaction(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.scenarios import APPROVER, COINS
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 V6_LOGITS = [(9301.0, -4022.0, -12527.0), (6120.0, -310.0, -4488.0), (702.0, -88.0, -655.0)]

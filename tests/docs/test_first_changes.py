@@ -33,6 +33,7 @@ def module_of(page: str, file: str) -> Any:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_command_prints_text_and_json() -> None:
     command = module_of("first-change-command.md", "deploy/management/commands/moves.py").Command
@@ -45,6 +46,7 @@ def test_the_command_prints_text_and_json() -> None:
     assert [move["revision"] for move in json.loads(out.getvalue())["moves"]] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_page_is_shown_to_a_signed_in_person(tmp_path: Path, client: Client, settings: Any) -> None:
     (tmp_path / "deploy").mkdir()

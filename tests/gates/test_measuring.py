@@ -27,6 +27,8 @@ from training import services as training
 from training.models import Coin
 from training.rules import JobState
 
+pytestmark = pytest.mark.slow
+
 Ask = Callable[[Trained], Measurement]
 
 

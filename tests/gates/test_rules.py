@@ -202,6 +202,7 @@ def test_a_gate_that_lacks_a_figure_never_passes(gate: str, path: str, taken: st
     assert gate not in passed(document)
 
 
+@pytest.mark.slow
 @patient
 @given(data=st.data(), base=st.sampled_from([healthy, inaccurate, collapsed]))
 def test_taking_figures_away_turns_no_refusal_into_a_pass(data: st.DataObject, base: Any) -> None:

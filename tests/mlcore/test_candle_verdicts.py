@@ -149,6 +149,7 @@ def test_a_series_with_a_markets_habits_passes(seed: int) -> None:
     assert against(check_candles(market_candles.generate(bars, seed=seed, interval_seconds=interval))) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="CRPBOT_CANDLES_DIR names no folder of real candles")
 class TestRealCandles:
     def test_pass_whole_beside_one_another(self, coins: dict[str, Frame]) -> None:

@@ -37,6 +37,7 @@ def test_a_second_computation_by_pandas_agrees(name: str) -> None:
     agrees(MARKET, name)
 
 
+@pytest.mark.slow
 @pytest.mark.candles
 @both_schemas
 @pytest.mark.parametrize("coin", ["BTC", "ETH", "SOL"])

@@ -134,6 +134,7 @@ def checkpoint_of_a_killed_fit(folder: Path) -> bytes:
     return (folder / "checkpoint").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_fit_killed_in_mid_epoch_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """A real process, a real SIGKILL, at a moment nobody chose."""
     checkpoint = checkpoint_of_a_killed_fit(tmp_path)
@@ -279,6 +280,7 @@ def test_v5_learns_a_planted_drift_too(v5: Trained) -> None:
     assert gate_accuracy(v5) > 0.65
 
 
+@pytest.mark.slow
 def test_v7_finds_nothing_in_a_market_without_drift() -> None:
     frame = simulate.simulate("BTC", 12_000, drift=0.0, seed=1)
     recipe = V7.with_parameters(epochs=3)

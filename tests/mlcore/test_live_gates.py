@@ -59,6 +59,7 @@ def against(outcomes: list[LiveOutcome]) -> list[str]:
     return [o.gate for o in outcomes if o.finding.verdict == Verdict.FAILED]
 
 
+@pytest.mark.slow
 def test_a_healthy_v7_trips_nothing_in_ten_thousand_windows(v7: Trained, v7_bundle: Bundle) -> None:
     logits, outside = Predictor(v7_bundle.folder).logits(unseen(v7)), outside_of_training(v7)
     chosen = in_blocks(len(logits), WINDOWS * MAX_PREDICTIONS, seed=1)

@@ -52,6 +52,7 @@ def train_manually(dropout: Sequence[float], smoothing: float, steps: int) -> Ne
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.15], ids=["no smoothing", "smoothing"])
 @pytest.mark.parametrize("dropout", [(0.0, 0.0, 0.0), (0.3, 0.3, 0.2)], ids=["no dropout", "dropout"])
 def test_every_gradient_is_autograds(dropout: Sequence[float], smoothing: float) -> None:

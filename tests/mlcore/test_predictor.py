@@ -129,6 +129,7 @@ def two_class_model() -> bytes:
 HEAVY = {"torch", "sklearn", "onnx", "safetensors", "pandas", "django", "celery", "scipy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "allowed"),
     [

@@ -131,6 +131,7 @@ def test_without_a_role_one_can_sign_out(signed_in: SignedIn) -> None:
     assert client.post("/sign-out/")["Location"] == "/sign-in/"
 
 
+@pytest.mark.slow
 def test_reading_pages_changes_nothing(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     before = (AuditHead.objects.get().hash, AuditEvent.objects.count())
@@ -149,12 +150,14 @@ def test_reading_pages_changes_nothing(examples: ExampleData, signed_in: SignedI
     assert (AuditHead.objects.get().hash, AuditEvent.objects.count()) == before
 
 
+@pytest.mark.slow
 def test_pages_hold_no_inline_script_or_style(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
         assert Document(client.get(address(path, examples)).content.decode()).inline == [], name
 
 
+@pytest.mark.slow
 def test_only_pages_with_charts_allow_inline_styles(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
@@ -166,6 +169,7 @@ def test_only_pages_with_charts_allow_inline_styles(examples: ExampleData, signe
         assert "script-src 'self';" in policy and "default-src 'none'" in policy, name
 
 
+@pytest.mark.slow
 def test_every_link_works(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     found: set[str] = set()
@@ -185,6 +189,7 @@ def _status(client: Client, link: str) -> int:
     return answer.status_code
 
 
+@pytest.mark.slow
 def test_every_field_has_a_label_and_every_id_is_unique(examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in("ada")
     for name, path in PAGES.items():
@@ -194,6 +199,7 @@ def test_every_field_has_a_label_and_every_id_is_unique(examples: ExampleData, s
             assert field.get("id") in page.labelled or field.get("aria-label"), (name, field)
 
 
+@pytest.mark.slow
 def test_a_page_needs_few_queries(
     examples: ExampleData, signed_in: SignedIn, django_assert_max_num_queries: Any
 ) -> None:

@@ -121,6 +121,7 @@ def bucket(s3_endpoint: str, settings: Any, request: pytest.FixtureRequest) -> A
     return made
 
 
+@pytest.mark.slow
 def test_a_run_trained_on_s3_leaves_its_bundle_there_and_no_checkpoint(
     bucket: Any, committed: None, tmp_path: Path
 ) -> None:

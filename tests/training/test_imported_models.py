@@ -29,7 +29,7 @@ from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, 
 from training import artifact_store, services
 from training.models import Artifact, Bundle, Coin, Dataset
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 SYSTEM = Actor("the tests", is_system=True)
 SAID: dict[str, Any] = {"name": "BTC.pt", "line": "v6_enhanced", "schema": "raw72", "layout": LAYOUTS[0]}
