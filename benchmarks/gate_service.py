@@ -71,7 +71,7 @@ class Service:
         """Pin V5 or bring V7 back, in turns; the new revision."""
         if number % 2:
             return services.pin(actor=APPROVER, reason="a benchmark").revision
-        now = pointer.current()
+        now = pointer.get_current()
         assert now is not None
         why: dict[str, Any] = {"actor": SECOND_APPROVER, "reason": "a benchmark", "revision": now.revision}
         return services.restore(Release.objects.get(pk=self.candidate.pk), **why).revision
@@ -90,7 +90,7 @@ def running(*, bots: int = 1) -> Iterator[Service]:
         web = [sys.executable, "-m", "uvicorn", "crpbot.asgi:application", "--port", str(port), *WEB_OPTIONS]
         stack.enter_context(_process([*web, "--no-access-log", "--log-level", "warning"]))
         wait_until_it_answers(f"http://127.0.0.1:{port}/healthz")
-        yield Service(port, keys.exported(), tokens, fallback, candidate)
+        yield Service(port, keys.export_public(), tokens, fallback, candidate)
 
 
 class _Real(scenarios.Build):
@@ -121,7 +121,7 @@ def _releases() -> tuple[Release, Release]:
     services.register_fallback(fallback, actor=APPROVER, reason="a benchmark")
     scenarios.inherited()
     candidate = _Real(**made_up).settled()
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     services.approve(candidate, actor=SECOND_APPROVER, reason="a benchmark", revision=now.revision)
     return fallback, candidate

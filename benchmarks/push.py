@@ -159,7 +159,7 @@ def _moved(service: Service, number: int) -> tuple[int, int]:
 def _revision() -> int:
     from deploy.pointer import pointer
 
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now.revision
 

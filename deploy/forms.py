@@ -76,7 +76,7 @@ class LaunchForm(forms.Form):
     def __init__(self, line: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.line_name = line
-        registered = pointer.fallback()
+        registered = pointer.get_fallback()
         self.initial.setdefault("line", line)
         self.initial.setdefault(
             "purpose", Purpose.FALLBACK if registered and registered.line == line else Purpose.CANDIDATE

@@ -10,7 +10,7 @@ from deploy.bots.convergence import watch_bots
 from deploy.bots.live_gates import watch_live
 from deploy.models import ReleaseCoin, ReleaseStatus
 from deploy.pointer.fallback_monitor import watch_fallback
-from deploy.releases.settle import advance_quietly, stop_what_still_runs
+from deploy.releases.settle import advance_quietly, stop_runs
 from deploy.rules import ReleaseState
 from gates.models import Measurement
 from training.jobs.queue import enqueue
@@ -36,7 +36,7 @@ def reconcile_once() -> None:
         run__state__in=unended,
         run__cancel_requested_at=None,
     ).select_related("release__status"):
-        stop_what_still_runs(release_coin.release, release_coin.release.status.reason)
+        stop_runs(release_coin.release, release_coin.release.status.reason)
     watch_fallback()
     watch_bots()
     watch_live()

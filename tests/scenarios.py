@@ -350,7 +350,7 @@ class Build:
             made = self.bundle(coin, data)
             release_coin = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
-            add_measurement(made, data, figures, baseline=settle.baseline_for(release, release_coin))
+            add_measurement(made, data, figures, baseline=settle.find_baseline(release, release_coin))
         return release
 
     def dataset(self, coin: Coin) -> Dataset:
@@ -398,7 +398,7 @@ def service_in_use() -> PointerMove:
     """The service on its first day: v6_enhanced inherited, v5 registered."""
     fallback()
     inherited()
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now
 
@@ -417,7 +417,7 @@ def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> Non
 
 def snapshot_document(move: PointerMove) -> dict[str, Any]:
     """The snapshot of a move, as a bot reads it."""
-    return json.loads(snapshot.of(move).body)
+    return json.loads(snapshot.build_snapshot(move).body)
 
 
 def live_window(

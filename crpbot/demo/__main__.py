@@ -114,7 +114,7 @@ def _summary(plan: "Plan", account: "Account", clock: str, *, is_served: bool) -
     """How the story ended and when, and what can be asked of it from here on: less once nobody serves it."""
     from deploy.pointer import pointer
 
-    move = pointer.current()
+    move = pointer.get_current()
     line = move.release.line if move and move.release else "nothing"
     because = "\n    ".join((move.reason if move else "-").split("; "))
     state = _shown(plan.state)

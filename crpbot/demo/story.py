@@ -121,7 +121,7 @@ class Story:
             self.account.passwords[name] = password
             self._actors[name] = accounts.build_actor(user)
         self.account.bot_token = self._issue_bot_token()
-        self.account.public_key = keys.exported()
+        self.account.public_key = keys.export_public()
         self._screen.note("operator launches, approver decides, viewer looks, admin reads the audit history")
         self._screen.note(f"the bot pins the service's public key, {self.account.public_key}")
 
@@ -277,7 +277,7 @@ class Story:
         time.sleep(0.5)
 
     def _pointer(self) -> PointerMove:
-        move = pointer.current()
+        move = pointer.get_current()
         if move is None:
             raise DemoFailed("There is no pointer, although a release was inherited.")
         return move

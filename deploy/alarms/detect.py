@@ -50,7 +50,7 @@ def detect_conditions(
     readiness: FallbackReadiness, move: PointerMove | None = None
 ) -> Iterator[AlarmCondition]:
     """The conditions that hold now. Before the first pointer there are none."""
-    move = move or pointer.current()
+    move = move or pointer.get_current()
     if move is None:
         return
     yield from _check_fallback(readiness)

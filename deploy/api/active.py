@@ -104,7 +104,7 @@ class Active(APIView):
 
         Send the last `ETag` as `If-None-Match`: 304 says that nothing moved.
         """
-        return _conditional(request, snapshot.current())
+        return _conditional(request, snapshot.build_current())
 
 
 class SignedActive(APIView):
@@ -139,7 +139,7 @@ class SignedActive(APIView):
         Signed anew every minute and good for three: an answer that something on the way repeats shows by its age. Verify it
         under a public key that was given to you by hand (`manage.py keys export`).
         """
-        return _conditional(request, signing.envelope())
+        return _conditional(request, signing.get_envelope())
 
 
 _EVENT = {
@@ -170,7 +170,7 @@ class ActiveStream(APIView):
         The newest at once, then each that follows; a comment after 15 seconds without one. Ends with its token.
         """
         return HttpResponse(
-            events.BEGINNING + events.event_of(signing.envelope()), content_type="text/event-stream"
+            events.BEGINNING + events.format_event(signing.get_envelope()), content_type="text/event-stream"
         )
 
 

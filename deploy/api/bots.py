@@ -197,7 +197,7 @@ class Bots(ListAPIView[Bot]):
     queryset = Bot.objects.none()
 
     def get_queryset(self) -> QuerySet[Bot]:
-        return fleet.worst_first(fleet.standing(pointer.current()))
+        return fleet.worst_first(fleet.standing(pointer.get_current()))
 
 
 class OneMove(APIView):
@@ -235,7 +235,7 @@ class OneMove(APIView):
         move = PointerMove.objects.select_related("release", "convergence").filter(pk=revision).first()
         if move is None:
             raise NotFound(f"There is no revision {revision}.")
-        now = pointer.current()
+        now = pointer.get_current()
         extra = {
             "is_current": move == now,
             "acknowledged": move.acknowledgements.count(),

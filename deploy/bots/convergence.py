@@ -21,7 +21,7 @@ def watch_bots() -> None:
 
 def record_convergence() -> Convergence | None:
     """The pointer's revision, once every live bot has acknowledged it: recorded once, with an event."""
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None or Convergence.objects.filter(pk=now.revision).exists():
         return None
     found = fleet.fleet(now, None)

@@ -14,8 +14,8 @@ _COLUMNS = ("bot", "state", "revision", "runs", "acknowledged", "heard", "fallba
 
 def roll_call() -> dict[str, Any]:
     """What every bot must run, and what each says it runs; what troubles somebody comes first."""
-    now = pointer.current()
-    found = fleet(now, pointer.announced(), pointer.pinnable())
+    now = pointer.get_current()
+    found = fleet(now, pointer.get_announced(), pointer.get_pinnable())
     release = now.release if now else None
     return {
         "revision": found.revision,

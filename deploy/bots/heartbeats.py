@@ -42,7 +42,7 @@ def _world() -> _World:
     with connection.cursor() as cursor:
         cursor.execute(_WORLD)
         service, revision, has_candidate = cursor.fetchone()
-    return _World(service or snapshot.service_name(), revision, bool(has_candidate))
+    return _World(service or snapshot.get_service_name(), revision, bool(has_candidate))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
         for turn in _turns(sound):
             written += _write([judged(report, world.service) for report in turn], now)
     _record_mixtures([one for one in written if one.judged.mismatch], at=world.revision or 0)
-    heard = Heard(world.revision, pointer.announced() if world.has_candidate else None)
+    heard = Heard(world.revision, pointer.get_announced() if world.has_candidate else None)
     known = {one.judged.report.bot for one in written}
     return [
         refusal or (heard if report.bot in known else _crowded(report))

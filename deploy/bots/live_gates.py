@@ -132,7 +132,7 @@ def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[Liv
 
 def _judged(bot: Bot, move: PointerMove, coin: Coin, tally: Tally, policy: GatePolicy) -> tuple[str, str]:
     """What is held against this bot's predictions of this coin: what trips, and what wanders."""
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None or now.revision != move.revision:
         return "", ""
     recent, whole = live_windows.tallies(bot, move, coin, tally)

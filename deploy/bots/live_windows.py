@@ -59,7 +59,7 @@ def conduct(move: PointerMove | None = None) -> Conduct | None:
 
     A bot counts when it is live, on the revision, and runs what that holds.
     """
-    move = move or pointer.current()
+    move = move or pointer.get_current()
     if move is None:
         return None
     bots = fleet.live().filter(revision=move.revision, mismatch="")

@@ -67,7 +67,7 @@ class Edge:
         self.inner = inner
         self.owners = Owners()
         self.gathering = Gathering()
-        envelope: Fresh[signing.Envelope] = Fresh(lambda _: signing.envelope())
+        envelope: Fresh[signing.Envelope] = Fresh(lambda _: signing.get_envelope())
         self.streams = Streams(envelope.get, self._welcome)
         self._documents: dict[str, Fresh[Any]] = {
             ACTIVE_PATH: Fresh(_latest),
@@ -153,10 +153,10 @@ def _may_serve(actor: Actor | None) -> bool:
 
 
 def _latest(known: Snapshot | None) -> Snapshot:
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None:
-        return snapshot.current()  # raises, and says what is missing
-    return known if known is not None and known.revision == now.revision else snapshot.of(now)
+        return snapshot.build_current()  # raises, and says what is missing
+    return known if known is not None and known.revision == now.revision else snapshot.build_snapshot(now)
 
 
 def _digest_shown(headers: Headers) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from common.errors import DomainError, Unavailable
 from deploy.edge import freshness
 from deploy.pointer import push
-from deploy.serving.events import BEGINNING, COMMENT, event_of
+from deploy.serving.events import BEGINNING, COMMENT, format_event
 from deploy.serving.signing import Envelope
 
 Message = MutableMapping[str, Any]
@@ -197,7 +197,7 @@ class Streams:
     def _offer(self, subscriber: Subscriber, envelope: Envelope) -> None:
         if self._event is None or self._event[0] is not envelope:
             # Made once: all subscribers share these bytes.
-            self._event = envelope, event_of(envelope)
+            self._event = envelope, format_event(envelope)
         subscriber.offer(*self._event)
 
     def _tell(self, problem: str) -> None:

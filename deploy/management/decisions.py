@@ -29,17 +29,17 @@ class DecisionCommand(ActingCommand):
             )
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        release, before = find_release(options["release"]), pointer.current()
+        release, before = find_release(options["release"]), pointer.get_current()
         revision = options.get("revision")
         if revision is None:
             revision = before.revision if before else 0
         services.decide(
             self.action, release, actor=self.actor(options), reason=options["reason"], revision=revision
         )
-        move = pointer.current()
+        move = pointer.get_current()
         return {**serialize_release(release), "revision": move.revision if move else None}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        move = pointer.current()
+        move = pointer.get_current()
         line = (move.release.line if move.release else "nothing") if move else "no pointer yet"
         return f"release {answer['id']} is {answer['state']}; the pointer: {line} (revision {answer['revision']})"

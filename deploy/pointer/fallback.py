@@ -90,7 +90,7 @@ def check_fallback_cached() -> FallbackReadiness:
 
 
 def _check_registered(check: Callable[[Release, Sequence[ReleaseCoin]], FileCheck]) -> FallbackReadiness:
-    release = pointer.fallback()
+    release = pointer.get_fallback()
     if release is None:
         return FallbackReadiness(None, problems=("no fallback is registered",))
     return check_readiness(release, check)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def watch_fallback() -> list[Measurement]:
     """Request the measurements of the fallback that are due, and judge those that ended. Returns the requested ones."""
-    release = pointer.fallback()
+    release = pointer.get_fallback()
     if release is None:
         return []
     release_coins = [

@@ -14,10 +14,10 @@ def pin_in_transaction(
     reason: str, *, actor: object, readiness: FallbackReadiness, evidence: Sequence[Mapping[str, object]] = ()
 ) -> PointerMove:
     """Move the pointer to the fallback, or offline when it is not fit (rule 7). The caller holds the audit head."""
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None:
         raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
-    registered = pointer.fallback()
+    registered = pointer.get_fallback()
     if readiness.is_ready and registered != readiness.release:
         raise Conflict("The fallback was replaced at this moment. Look at it and ask again.")
     to = readiness.release if readiness.is_ready else None

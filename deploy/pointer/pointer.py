@@ -15,26 +15,26 @@ from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 
 
-def current() -> PointerMove | None:
+def get_current() -> PointerMove | None:
     """The last move: what every bot must use. None until the service has inherited a release."""
     return PointerMove.objects.select_related("release__status", "policy").order_by("-revision").first()
 
 
-def fallback() -> Release | None:
+def get_fallback() -> Release | None:
     """The registered fallback."""
     last = FallbackRegistration.objects.select_related("release__status").first()
     return last.release if last else None
 
 
-def announced() -> Release | None:
+def get_announced() -> Release | None:
     """The release that may be approved next, the newest: bots fetch and load its files ahead."""
     waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
     return None if waiting is None or find_serving_blocker(waiting) else waiting
 
 
-def pinnable() -> Release | None:
+def get_pinnable() -> Release | None:
     """The fallback, where it may be given to a bot: they keep it fetched and loaded, for a pin comes without warning."""
-    registered = fallback()
+    registered = get_fallback()
     return None if registered is None or find_serving_blocker(registered) else registered
 
 
@@ -45,7 +45,7 @@ def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] 
     does what was trained or judged on candles that were stored wrongly. Whoever has its places passes them.
     """
     release_coins = release_coins or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
-    if withdrawn := [p.coin.symbol for p in release_coins if _stands_on_withdrawn(p)]:
+    if withdrawn := [p.coin.symbol for p in release_coins if _uses_withdrawn_dataset(p)]:
         return (
             f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
             " front of no bot again. Launch one on other candles."
@@ -63,7 +63,7 @@ def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] 
     )
 
 
-def _stands_on_withdrawn(release_coin: ReleaseCoin) -> bool:
+def _uses_withdrawn_dataset(release_coin: ReleaseCoin) -> bool:
     trained_on = release_coin.bundle.dataset if release_coin.bundle else None
     return release_coin.dataset.is_withdrawn or (trained_on is not None and trained_on.is_withdrawn)
 
@@ -86,7 +86,7 @@ def move(
         raise Conflict(why)
     _require_guards()
     audit.lock_head()
-    last = current()
+    last = get_current()
     return _append(
         PointerMove(
             revision=last.revision + 1 if last else 1,
@@ -109,7 +109,7 @@ def advance(by: int, *, actor: object, reason: str) -> PointerMove:
     """
     _require_guards()
     audit.lock_head()
-    last = current()
+    last = get_current()
     if last is None:
         raise Conflict("There is no pointer to advance.")
     return _append(
@@ -145,7 +145,7 @@ def _append(
 ) -> PointerMove:
     """Write the move with its event."""
     moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
-    detail = _detail(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
+    detail = _describe_move(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
     moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
     try:
         with transaction.atomic():
@@ -167,7 +167,7 @@ def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: 
         audit.transition(status, to, actor=actor, reason=reason)
 
 
-def _detail(moved: PointerMove) -> dict[str, object]:
+def _describe_move(moved: PointerMove) -> dict[str, object]:
     release_coins = moved.release.coins.select_related("coin", "bundle") if moved.release else []
     return {
         "revision": moved.revision,

@@ -60,7 +60,7 @@ def board() -> Board:
         now=now,
         readiness=readiness,
         alarms=list_alarms(readiness, now),
-        fleet=fleet(now, pointer.announced(), pointer.pinnable()),
+        fleet=fleet(now, pointer.get_announced(), pointer.get_pinnable()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[load_progress(release) for release in building.prefetch_related("budget__runs")],
@@ -76,7 +76,7 @@ def load_gate_table(release: Release | None) -> GateTable | None:
 
 def _now() -> PointerMove | None:
     """Where the pointer stands, with what the page asks of its release."""
-    now = pointer.current()
+    now = pointer.get_current()
     if now is not None and now.release is not None:
         prefetch_related_objects([now.release], "coins__dataset")
     return now

@@ -100,7 +100,7 @@ def _has_bundle(release: Release, coin: Coin) -> bool:
 
 
 def _consequences_of_requiring(coin: Coin) -> list[str]:
-    move, fallback = pointer.current(), pointer.fallback()
+    move, fallback = pointer.get_current(), pointer.get_fallback()
     sentences = []
     if move is not None and move.release is not None and not _has_bundle(move.release, coin):
         sentences.append(
@@ -127,7 +127,7 @@ def _consequences_of_dropping(coin: Coin) -> list[str]:
     sentences = [
         f"Releases are launched for {', '.join(remaining)} only; no result for {coin} stops a release."
     ]
-    move = pointer.current()
+    move = pointer.get_current()
     if move is not None and move.release is not None and _has_bundle(move.release, coin):
         sentences.append(f"Bots keep the {coin} model of {move.release} until another release replaces it.")
     sentences += [

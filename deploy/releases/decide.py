@@ -81,8 +81,8 @@ def cancel(release: Release, *, actor: Actor, reason: str) -> Release:
 
 def pin(*, actor: Actor, reason: str) -> PointerMove:
     """Pin the fallback at once, whatever was seen (rule 6); offline when it is not ready (rule 7, docs/rules.md#7)."""
-    move, to = pointer.current(), "pin the fallback"
-    about = move.release if move and move.release else pointer.fallback()
+    move, to = pointer.get_current(), "pin the fallback"
+    about = move.release if move and move.release else pointer.get_fallback()
     if about is None:
         actor.require(Role.APPROVER, to)
         raise Conflict("There is nothing to pin: no pointer and no fallback. Register both first.")
@@ -101,7 +101,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
             raise Conflict(f"{release} would not work as the fallback now: {'; '.join(problems)}.")
         with audit.locked():
             release = _reload_for(Action.REGISTER, release)
-            before = pointer.fallback()
+            before = pointer.get_fallback()
             if before == release:
                 raise Conflict(f"{release} is the registered fallback already.")
             detail = {"before": before.pk if before else None, "bundles": _list_digests(release)}
@@ -175,7 +175,7 @@ def _judge_under(policy: GatePolicy, release_coins: list[ReleaseCoin]) -> None:
 
 
 def _require_revision(seen: int) -> PointerMove:
-    move = pointer.current()
+    move = pointer.get_current()
     if move is None:
         raise Conflict("There is no pointer yet: inherit the release that the bots run now first.")
     if move.revision != seen:
@@ -195,7 +195,7 @@ def _require_passed(release: Release, policy: GatePolicy) -> None:
 
 
 def _require_inheritable(release: Release) -> None:
-    if pointer.current() is not None:
+    if pointer.get_current() is not None:
         raise Conflict("The service has its first pointer already; nothing more can be inherited.")
     if release.purpose != Purpose.INHERITED or release.state != ReleaseState.BUILDING:
         raise Conflict(

@@ -54,7 +54,7 @@ def launch(
             for dataset in chosen.values():  # which one may have been withdrawn meanwhile
                 dataset.refresh_from_db()
                 training.require_passed(dataset)
-            if purpose == Purpose.INHERITED and pointer.current() is not None:
+            if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))

@@ -32,7 +32,7 @@ def advance(release: Release) -> None:
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
     if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
         return
-    ended_early = _ended_early(release)
+    ended_early = _find_early_end(release)
     if ended_early is None:
         for release_coin in outcomes.list_release_coins(release):
             _advance_coin(release, release_coin)
@@ -63,12 +63,12 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     Rule 3: all passed, it awaits approval. Rule 4: any not passed, it is rejected, and the bots go to the fallback unless
     what they run has itself passed.
     """
-    if _settlement(release, release.status, ended_early) is None:
+    if _compute_settlement(release, release.status, ended_early) is None:
         return  # hashing the fallback's files is for the moment when it may be needed
     readiness = check_fallback()
     with audit.locked():
         status = ReleaseStatus.objects.get(pk=release.pk)
-        settlement = _settlement(release, status, ended_early)
+        settlement = _compute_settlement(release, status, ended_early)
         if settlement is None:
             return
         audit.transition(
@@ -83,10 +83,10 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
                 f"{release} rejected: {settlement.reason}", actor=GATE, readiness=readiness
             )
     if settlement.state == ReleaseState.REJECTED:
-        stop_what_still_runs(release, settlement.reason)
+        stop_runs(release, settlement.reason)
 
 
-def _ended_early(release: Release) -> str | None:
+def _find_early_end(release: Release) -> str | None:
     if release.status.cancel_requested_at is not None:
         return "cancelled"  # by a process that died before it settled the release
     return "not finished by its deadline" if release.is_overdue else None
@@ -94,20 +94,22 @@ def _ended_early(release: Release) -> str | None:
 
 def pin_unless_live_passed(reason: str, *, actor: object, readiness: FallbackReadiness) -> None:
     """Rule 4, in the caller's transaction."""
-    now = pointer.current()
+    now = pointer.get_current()
     live_passed = outcomes.has_passed_own_policy(now.release) if now else False
     if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
         pin_in_transaction(reason, actor=actor, readiness=readiness)
 
 
-def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None) -> Settlement | None:
+def _compute_settlement(
+    release: Release, status: ReleaseStatus, ended_early: str | None
+) -> Settlement | None:
     if status.state != ReleaseState.BUILDING:
         return None
     release_coins = {
         release_coin.coin_id: release_coin for release_coin in outcomes.list_release_coins(release)
     }
     found = [
-        _required_outcome(coin.symbol, release_coins.get(coin.pk), ended_early)
+        _find_required_outcome(coin.symbol, release_coins.get(coin.pk), ended_early)
         for coin in outcomes.list_required_coins()
     ]
     known = [outcome for outcome in found if outcome is not None]
@@ -123,7 +125,7 @@ def _settlement(release: Release, status: ReleaseStatus, ended_early: str | None
     return decide(release.purpose, known)
 
 
-def _required_outcome(
+def _find_required_outcome(
     symbol: str, release_coin: ReleaseCoin | None, ended_early: str | None
 ) -> Outcome | None:
     if release_coin is None:
@@ -143,18 +145,18 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             release_coin.bundle,
             release_coin.dataset,
             actor=GATE,
-            baseline=baseline_for(release, release_coin),
+            baseline=find_baseline(release, release_coin),
             since=release.created_at,
         )
         if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
             _write_once(release_coin, diagnosis=gates.judge(measurement, release.policy))
 
 
-def baseline_for(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
+def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
     """The registered fallback's bundle of this coin, a fallback's own; None leaves it to the coin's newest V5."""
     if release.purpose == Purpose.FALLBACK:
         return release_coin.bundle
-    registered = pointer.fallback()
+    registered = pointer.get_fallback()
     held = (
         registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
         if registered
@@ -191,7 +193,7 @@ def _write_once(release_coin: ReleaseCoin, **column: models.Model) -> None:
     setattr(release_coin, name, value)
 
 
-def stop_what_still_runs(release: Release, reason: str) -> None:
+def stop_runs(release: Release, reason: str) -> None:
     for release_coin in outcomes.list_release_coins(release):
         if release_coin.run is None or release_coin.run.has_ended:
             continue

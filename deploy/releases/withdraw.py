@@ -59,7 +59,7 @@ def _require_unused(dataset: Dataset) -> None:
 
 def _list_releases_using(dataset: Dataset) -> list[Release]:
     """The releases that need these candles: undecided, live, pointed at, or registered as the fallback."""
-    move, fallback = pointer.current(), pointer.fallback()
+    move, fallback = pointer.get_current(), pointer.get_fallback()
     kept = [release.pk for release in (fallback, move.release if move else None) if release is not None]
     rows = Release.objects.select_related("status").filter(
         Q(coins__dataset=dataset) | Q(coins__bundle__dataset=dataset),

@@ -28,7 +28,7 @@ def find_previous_release(release: Release) -> Release | None:
     move = moves.filter(moved_at__lte=release.created_at).first() or moves.last()
     if move is not None:
         return move.release
-    registered = pointer.fallback()
+    registered = pointer.get_fallback()
     return registered if registered != release else None
 
 

@@ -18,7 +18,7 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
     Raises NotAllowed without the approver role, InvalidInput, and Conflict before the first pointer or where that would not
     be beyond what was ever signed.
     """
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None:
         actor.require(Role.APPROVER, "advance the revision")
         raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
@@ -27,7 +27,7 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
         if not 1 <= by <= MOST:
             raise InvalidInput(f"The revision is advanced by 1 to {MOST:,}.", field="by")
         with audit.locked():
-            lacking = signing.revisions_lacking()
+            lacking = signing.count_missing_revisions()
             if by < lacking:
                 raise Conflict(
                     f"That is not beyond what was signed already: advance the revision by {lacking} or more."

@@ -7,6 +7,6 @@ BEGINNING = b"retry: 2000\n\n"
 COMMENT = b": still here\n\n"
 
 
-def event_of(envelope: Envelope) -> bytes:
+def format_event(envelope: Envelope) -> bytes:
     """One event. The envelope's body is JSON on one line."""
     return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.revision, envelope.body)

@@ -24,7 +24,7 @@ def activate_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
     """
     with _decision("activate", key, actor, reason) as reason, audit.locked():
         key = SigningKey.objects.get(pk=key.pk)
-        if len(keys.active()) >= MOST_ACTIVE_KEYS:
+        if len(keys.list_active()) >= MOST_ACTIVE_KEYS:
             raise Conflict(f"{MOST_ACTIVE_KEYS} keys sign already: retire one of them first.")
         keys.activate(key, actor=actor, reason=reason)
     return key
@@ -37,7 +37,7 @@ def retire_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
     """
     with _decision("retire", key, actor, reason) as reason, audit.locked():
         key = SigningKey.objects.get(pk=key.pk)
-        if [active.pk for active in keys.active()] == [key.pk]:
+        if [active.pk for active in keys.list_active()] == [key.pk]:
             raise Conflict("It alone signs; without it bots would hear nothing. Activate another first.")
         keys.retire(key, actor=actor, reason=reason)
     return key

@@ -40,7 +40,7 @@ def create(*, actor: object, reason: str) -> SigningKey:
 
 def activate(key: SigningKey, *, actor: object, reason: str) -> None:
     """Let it sign. The caller has decided, and holds the audit head. Raises Unavailable without its private half."""
-    signer(key)
+    load_signer(key)
     audit.transition(key, KeyState.ACTIVE, actor=actor, reason=reason, activated_at=timezone.now())
 
 
@@ -62,52 +62,52 @@ def find(text: str) -> SigningKey:
     return found[0]
 
 
-def active() -> list[SigningKey]:
+def list_active() -> list[SigningKey]:
     """The keys that sign now, the oldest first."""
     return list(SigningKey.objects.filter(state=KeyState.ACTIVE).order_by("pk"))
 
 
-def pinned() -> list[SigningKey]:
+def list_pinned() -> list[SigningKey]:
     """What a bot that is set up now should pin: the keys that sign, and the one that is to sign next."""
     return list(SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk"))
 
 
-def exported() -> str:
+def export_public() -> str:
     """What a bot is given as its public key: `pinned`, with commas between. Raises Unavailable where there is none."""
     ensure_first()
-    found = pinned()
+    found = list_pinned()
     if not found:
         raise Unavailable(f"There is no signing key yet. {HOW_TO_BEGIN}")
     return ",".join(key.public_hex for key in found)
 
 
-def is_begun() -> bool:
+def is_initialized() -> bool:
     """Whether there ought to be a key: in the embedded profile the first one is made when it is first needed."""
     return not settings.IS_EMBEDDED or SigningKey.objects.exists()
 
 
 def ensure_first() -> None:
     """Make the embedded profile's first key; nothing where there ever was one, nor in production."""
-    if is_begun():
+    if is_initialized():
         return
     with audit.locked():
-        if not is_begun():  # another process was first
+        if not is_initialized():  # another process was first
             reason = "the embedded profile's first key"
             activate(create(actor=GATE, reason=reason), actor=GATE, reason=reason)
 
 
-def active_or_refuse() -> list[SigningKey]:
+def require_active() -> list[SigningKey]:
     """The keys that sign now, the oldest first. Raises Unavailable, and says what to run, where there is none."""
-    found = active()
+    found = list_active()
     if not found:
         ensure_first()
-        found = active()
+        found = list_active()
     if not found:
         raise Unavailable(f"Nothing is signed for the bots: no signing key is active. {HOW_TO_BEGIN}")
     return found
 
 
-def signer(key: SigningKey) -> CryptoSigner:
+def load_signer(key: SigningKey) -> CryptoSigner:
     """What signs with this key. Raises Unavailable where its private half is missing, damaged or another's."""
     path = _private_path(key)
     where = f"Nothing is signed for the bots: the private half of {key}"

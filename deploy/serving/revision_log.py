@@ -18,7 +18,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Mark:
+class SignedRevision:
     """A revision that was signed."""
 
     revision: int
@@ -26,13 +26,13 @@ class Mark:
     """The hash of its move's audit event, which binds what it said and every event before it."""
 
 
-def of(service: str) -> Mark | None:
+def read_highest(service: str) -> SignedRevision | None:
     """The highest revision signed for this service; None before the first. Raises Unavailable where it cannot be read."""
     found = _read().get(service)
-    return Mark(*found) if found else None
+    return SignedRevision(*found) if found else None
 
 
-def raise_to(service: str, mark: Mark) -> bool:
+def raise_to(service: str, mark: SignedRevision) -> bool:
     """Write down, on the disk, that this revision is about to be signed; False where another process wrote a higher one.
 
     Raises Unavailable where that is impossible: what could not be written down is not signed.

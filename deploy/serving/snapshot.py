@@ -26,20 +26,22 @@ class Snapshot:
     etag: str
 
 
-def current() -> Snapshot:
+def build_current() -> Snapshot:
     """The document of the last move. Raises Unavailable before the first."""
-    now = pointer.current()
+    now = pointer.get_current()
     if now is None:
         raise Unavailable(NO_POINTER)
-    return of(now)
+    return build_snapshot(now)
 
 
-def of(move: PointerMove) -> Snapshot:
-    body = json.dumps(document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def build_snapshot(move: PointerMove) -> Snapshot:
+    body = json.dumps(
+        build_document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
     return Snapshot(move.revision, body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
-def document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
+def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
     """The snapshot as a document; the same move gives the same document, byte for byte.
 
     `places` are those of the move's release, where they were read already.
@@ -50,7 +52,7 @@ def document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = No
     release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
     event = AuditEvent.objects.get(pk=move.audit_seq)
     return {
-        "service": service_name(),
+        "service": get_service_name(),
         "revision": move.revision,
         "kind": move.kind,
         "line": release.line if release else None,
@@ -61,26 +63,26 @@ def document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = No
         "simulated": any(
             release_coin.bundle.is_simulated for release_coin in release_coins if release_coin.bundle
         ),
-        "policy": _policy(move),
+        "policy": _describe_policy(move),
         "audit": {"seq": event.seq, "hash": event.hash},
-        "models": {release_coin.coin.symbol: model(release_coin) for release_coin in release_coins},
+        "models": {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins},
     }
 
 
-def service_name() -> str:
+def get_service_name() -> str:
     """By which a bot tells this service's revisions from another's."""
     identity, _ = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
     return identity.name
 
 
-def _policy(move: PointerMove) -> dict[str, Any] | None:
+def _describe_policy(move: PointerMove) -> dict[str, Any] | None:
     if move.policy is None:
         return None
     weaker = weaker_than_baseline(move.policy.document)
     return {"number": move.policy.number, "weaker_than_baseline": weaker}
 
 
-def model(release_coin: ReleaseCoin) -> dict[str, Any]:
+def describe_model(release_coin: ReleaseCoin) -> dict[str, Any]:
     """One coin's bundle, as announced: its digest, and digest, size and address of each file."""
     bundle = release_coin.bundle
     assert bundle is not None

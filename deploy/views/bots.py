@@ -15,8 +15,8 @@ STILL_SECONDS = 5
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    now = pointer.current()
-    found = fleet(now, pointer.announced(), pointer.pinnable())
+    now = pointer.get_current()
+    found = fleet(now, pointer.get_announced(), pointer.get_pinnable())
     rows, state = worst_first(standing(now)), request.GET.get("state")
     if state in set(BotState):
         rows = rows.filter(state=state)

@@ -126,15 +126,15 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     """The release; after a decision that was refused, with its form as it was filled in."""
-    now = pointer.current()
+    now = pointer.get_current()
     is_building = release.state == ReleaseState.BUILDING
     release_coins = list_release_coins(release)
     context = {
         "release": release,
         "now": now,
-        "fleet": fleet(now, pointer.announced()) if Action.APPROVE in release.allowed_actions else None,
+        "fleet": fleet(now, pointer.get_announced()) if Action.APPROVE in release.allowed_actions else None,
         "is_building": is_building,
-        "is_fallback": pointer.fallback() == release,
+        "is_fallback": pointer.get_fallback() == release,
         "release_coins": release_coins,
         "gate_table": build_gate_table(release_coins),
         "policy_preview": preview_policy(release),
@@ -178,5 +178,5 @@ def _decisions(
 
 def _list_open_actions(release: Release) -> frozenset[str]:
     """The allowed actions, without registering the registered fallback again."""
-    is_fallback = pointer.fallback() == release
+    is_fallback = pointer.get_fallback() == release
     return release.allowed_actions - ({Action.REGISTER} if is_fallback else set())

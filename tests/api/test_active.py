@@ -40,7 +40,7 @@ def test_before_the_first_pointer_a_bot_is_told_to_ask_later(bot: Caller) -> Non
 
 def test_the_snapshot_is_the_very_bytes_the_edge_serves(bot: Caller) -> None:
     scenarios.service_in_use()
-    response, edge = bot.get("active/"), snapshot.current()
+    response, edge = bot.get("active/"), snapshot.build_current()
     assert (response.bytes, response["ETag"]) == (edge.body, edge.etag)
     assert response["Content-Type"] == "application/json"
     assert response["Cache-Control"] == "private, no-cache"
@@ -56,7 +56,7 @@ def test_the_clients_own_reader_takes_it(bot: Caller) -> None:
 def test_the_signed_one_is_the_same_with_the_same_headers(bot: Caller) -> None:
     scenarios.service_in_use()
     response = bot.get("active/signed/")
-    signed = verify_envelope(response.bytes, PublicKeys(keys.exported()))
+    signed = verify_envelope(response.bytes, PublicKeys(keys.export_public()))
     assert signed.snapshot == client_side.parse_snapshot(bot.get("active/").bytes)[1]
     assert response["Content-Type"] == "application/json"
     assert response["Cache-Control"] == "private, no-cache"

@@ -25,7 +25,7 @@ WHY = {"reason": "figures checked"}
 
 
 def revision() -> int:
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now.revision
 

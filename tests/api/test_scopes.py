@@ -98,7 +98,7 @@ def one_release() -> Request:
 
 def in_use() -> PointerMove:
     """Where the pointer stands, of a service that more than one row may have put in use."""
-    return pointer.current() or scenarios.service_in_use()
+    return pointer.get_current() or scenarios.service_in_use()
 
 
 def report() -> Request:
@@ -375,7 +375,7 @@ def test_a_refused_decision_leaves_the_pointer_and_an_event(
     assert_problem(
         request.send(as_operator, "POST"), 403, "olivia may not approve a release", "approver role"
     )
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.revision == 1
     event = AuditEvent.objects.get(kind="release.approve.refused")

@@ -107,7 +107,7 @@ def test_a_pin_is_never_refused_for_being_asked_often(as_approver: Caller, rates
     stranger = Caller(Client())
     assert [stranger.post("pointer/pin/", {}).status_code for _ in range(2)] == [401, 429]
     assert as_approver.post("pointer/pin/", {"reason": "odd predictions"}).status_code == 200
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.kind == "pin"
 

@@ -234,15 +234,15 @@ FAULTS = [
     Planted(
         "the last revision is remembered for 20 s",
         pointer.move,
-        "last = current()",
-        REMEMBERED.format(name="last", get="current()"),
+        "last = get_current()",
+        REMEMBERED.format(name="last", get="get_current()"),
         pinned_and_approved,
     ),
     Planted(
         "an envelope is made of a move remembered for 20 s",
-        signing._signable,
-        "move = pointer.current()",
-        REMEMBERED.format(name="move", get="pointer.current()"),
+        signing._read_signable,
+        "move = pointer.get_current()",
+        REMEMBERED.format(name="move", get="pointer.get_current()"),
         pinned,
     ),
     Planted(
@@ -362,7 +362,7 @@ FAULTS = [
         "an advance takes the bots along to the fallback",
         pointer.advance,
         "release=last.release,",
-        "release=fallback(),",
+        "release=get_fallback(),",
         advanced,
     ),
 ]

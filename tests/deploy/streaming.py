@@ -61,7 +61,7 @@ class Stream:
         """The newest envelope, as the bot's own verifier reads it."""
         (data,) = [line for line in self.events[-1].split(b"\n") if line.startswith(b"data: ")]
         return verify_envelope(
-            data.removeprefix(b"data: "), PublicKeys([key.public_hex for key in keys.active()])
+            data.removeprefix(b"data: "), PublicKeys([key.public_hex for key in keys.list_active()])
         )
 
     async def until(self, condition: Any, what: str) -> None:

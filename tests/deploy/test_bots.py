@@ -55,7 +55,7 @@ def on(move: PointerMove, instance: str = "desk-1", **changes: Any) -> Heartbeat
     said: dict[str, Any] = {
         "instance": instance,
         "client_version": "0.1.0",
-        "service": snapshot.service_name(),
+        "service": snapshot.get_service_name(),
         "revision": move.revision,
         "running": running,
     }
@@ -78,7 +78,7 @@ def with_sol_of(other: Release, move: PointerMove) -> Heartbeat:
 
 
 def approved() -> PointerMove:
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return services.approve(
         scenarios.awaiting_approval(), actor=APPROVER, reason="every gate passed", revision=now.revision
@@ -97,7 +97,7 @@ def moved_ago(move: PointerMove, seconds: float, monkeypatch: pytest.MonkeyPatch
 
 
 def states() -> dict[str, str]:
-    return dict(fleet.worst_first(fleet.standing(pointer.current())).values_list("instance", "state"))
+    return dict(fleet.worst_first(fleet.standing(pointer.get_current())).values_list("instance", "state"))
 
 
 def troubles() -> dict[str, str]:
@@ -168,7 +168,7 @@ class TestHeartbeat:
         assert hear(on(now)).next is None
         waiting = scenarios.awaiting_approval()
         assert hear(on(now)).next == waiting
-        assert pointer.announced() == waiting
+        assert pointer.get_announced() == waiting
 
     def test_what_it_says_besides_is_kept(self) -> None:
         now = scenarios.service_in_use()
@@ -404,14 +404,14 @@ class TestReady:
         waiting = scenarios.awaiting_approval()
         hear(on(now, "a", prefetched_next=waiting.pk))
         hear(on(now, "b"))
-        found = fleet.fleet(now, pointer.announced())
+        found = fleet.fleet(now, pointer.get_announced())
         assert (found.live, found.ready, found.are_ready) == (2, 1, False)
         hear(on(now, "b", prefetched_next=waiting.pk))
-        assert fleet.fleet(now, pointer.announced()).are_ready
+        assert fleet.fleet(now, pointer.get_announced()).are_ready
 
     def test_the_live_bots_that_hold_the_fallback_are_counted(self) -> None:
         now = scenarios.service_in_use()
-        fallback = pointer.pinnable()
+        fallback = pointer.get_pinnable()
         assert fallback is not None
         hear(on(now, "a", prefetched_fallback=fallback.pk))
         hear(on(now, "b"))
@@ -423,9 +423,9 @@ class TestReady:
     def test_a_simulated_release_that_can_never_go_live_is_not_announced(self, settings: Any) -> None:
         scenarios.service_in_use()
         waiting = scenarios.Build(is_simulated=True).settled()
-        assert pointer.announced() == waiting
+        assert pointer.get_announced() == waiting
         settings.ALLOW_SIMULATED = False
-        assert pointer.announced() is None
+        assert pointer.get_announced() is None
 
 
 class TestForgetting:

@@ -94,7 +94,7 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     waiting = scenarios.awaiting_approval()
     served = scenarios.snapshot_document(before)
     change(add(), True)
-    now = pointer.current()
+    now = pointer.get_current()
     assert now == before
     assert scenarios.snapshot_document(before) == served
     assert {alarm.name for alarm in detect.list_alarms()} == {"fallback", "coins"}

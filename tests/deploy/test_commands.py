@@ -170,7 +170,7 @@ def test_a_token_says_who_decides_and_as_is_for_the_embedded_profile_only(
         assert (status, "embedded profile only" in said) == (1, True)
         monkeypatch.setenv("CRPBOT_TOKEN", factories.token(User.objects.get(username="anna"), "approver"))
         assert run("approve", str(release.pk), "--reason", "all passed")[0] == 0
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.moved_by == "anna"
 
@@ -251,7 +251,7 @@ def test_the_revision_is_advanced_on_the_terminal() -> None:
 @pytest.mark.usefixtures("cast")
 def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     assert run("bots") == (0, "revision 1: bots must run v6_enhanced (release 2)\nNo bot has reported yet.\n")
-    move, fallback = pointer.current(), pointer.pinnable()
+    move, fallback = pointer.get_current(), pointer.get_pinnable()
     assert move is not None and fallback is not None
     trader = Actor("trader", is_bot=True)
     factories.token(factories.person("trader"), "bot")

@@ -112,7 +112,7 @@ def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_revis
     people = [Actor(f"approver{n}", frozenset({Role.APPROVER})) for n in range(REQUESTS)]
 
     def approve(number: int) -> object:
-        now = pointer.current()
+        now = pointer.get_current()
         assert now is not None
         release = releases[number % len(releases)]
         decide = services.approve if release.status.state != ReleaseState.ROLLED_BACK else services.restore

@@ -37,7 +37,7 @@ def state_of(release: Release) -> str:
 
 def assert_refused(error: DomainError, revision: int, kind: str) -> None:
     """The pointer stands, the refusal is in the audit with its message, and the chain is sound."""
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.revision == revision
     event = AuditEvent.objects.filter(kind=kind).first()
@@ -163,10 +163,10 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
 def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert (now.kind, now.revision) == (MoveKind.PIN, 2)
-    assert now.release == pointer.fallback()
+    assert now.release == pointer.get_fallback()
     reason = Release.objects.get(pk=release.pk).status.reason
     assert "BTC accuracy failed: 39.1 % of 1,500 bars" in reason
     assert reason in now.reason
@@ -178,7 +178,7 @@ def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
     scenarios.service_in_use()
     services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
     scenarios.Build(seed=2, figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert (now.kind, now.revision) == (MoveKind.SWAP, 2)
 
@@ -187,7 +187,7 @@ def test_declining_pins_the_fallback_like_a_rejection() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     services.decline(release, actor=APPROVER, reason="not before the holidays")
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.kind == MoveKind.PIN
     assert state_of(release) == ReleaseState.DECLINED
@@ -222,7 +222,7 @@ def test_pinning_takes_an_approver() -> None:
 
 def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
     scenarios.service_in_use()
-    fallback = pointer.fallback()
+    fallback = pointer.get_fallback()
     assert fallback is not None
     scenarios.damage(fallback)
     move = services.pin(actor=APPROVER, reason="it trades oddly")
@@ -282,7 +282,7 @@ def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> Non
     with pytest.raises(NotAllowed):
         services.register_fallback(release, actor=Actor("olivia", APPROVER.roles), reason="mine")
     services.register_fallback(release, actor=APPROVER, reason="it behaved")
-    assert pointer.fallback() == release
+    assert pointer.get_fallback() == release
     with pytest.raises(Conflict, match="already"):
         services.register_fallback(release, actor=SECOND_APPROVER, reason="again")
 

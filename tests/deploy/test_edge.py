@@ -92,7 +92,7 @@ def test_a_bot_reads_the_snapshot_of_the_last_move(fresh: Edge, bot: str) -> Non
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json()["revision"] == 1
     assert answer.json()["line"] == "v6_enhanced"
-    assert answer.body == snapshot.current().body
+    assert answer.body == snapshot.build_current().body
 
 
 def test_a_moved_pointer_is_served_and_the_old_etag_no_longer_matches(fresh: Edge, bot: str) -> None:
@@ -108,7 +108,7 @@ def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot:
     scenarios.service_in_use()
     answer = get(fresh, bot, path=SIGNED_PATH)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    trusted = PublicKeys(keys.exported())
+    trusted = PublicKeys(keys.export_public())
     assert verify_envelope(answer.body, trusted).snapshot.revision == 1
     assert answer.headers["etag"] != get(fresh, bot).headers["etag"]
     services.pin(actor=APPROVER, reason="V6 is broken")
@@ -132,7 +132,7 @@ def test_what_may_not_be_signed_is_not_served_while_people_still_see_where_it_st
 ) -> None:
     scenarios.service_in_use()
     get(fresh, bot, path=SIGNED_PATH)
-    revision_log.raise_to(snapshot.service_name(), revision_log.Mark(7, "another history"))
+    revision_log.raise_to(snapshot.get_service_name(), revision_log.SignedRevision(7, "another history"))
     answer = get(fresh, bot, path=SIGNED_PATH)
     assert (answer.status, "advance_revision --by 7" in answer.json()["detail"]) == (503, True)
     assert get(fresh, bot).json()["revision"] == 1
@@ -142,7 +142,7 @@ def test_head_sends_the_length_and_no_body(fresh: Edge, bot: str) -> None:
     scenarios.service_in_use()
     answer = async_to_sync(ask)(fresh, method="HEAD", authorization=f"Bearer {bot}")
     assert (answer.status, answer.body) == (200, b"")
-    assert int(answer.headers["content-length"]) == len(snapshot.current().body)
+    assert int(answer.headers["content-length"]) == len(snapshot.build_current().body)
 
 
 def test_before_the_first_pointer_it_says_what_is_missing(fresh: Edge, bot: str) -> None:

@@ -54,10 +54,10 @@ def forged(kind: str, release: Release | None, revision: int = 2, previous: int 
 
 
 def refused(act: Callable[[], object]) -> None:
-    before = pointer.current()
+    before = pointer.get_current()
     with pytest.raises(DatabaseError), transaction.atomic():
         act()
-    assert pointer.current() == before
+    assert pointer.get_current() == before
 
 
 def test_a_swap_to_a_release_that_failed_is_refused() -> None:
@@ -225,7 +225,7 @@ def test_the_orm_cannot_delete(model: type[Model]) -> None:
 
 def advanced(revision: int, **differs: Any) -> PointerMove:
     """An advance as the service would write it, but for what `differs`."""
-    last = pointer.current()
+    last = pointer.get_current()
     assert last is not None
     move = forged(last.kind, last.release, revision, last.revision)
     move.is_advance, move.policy = True, last.policy
@@ -236,7 +236,7 @@ def advanced(revision: int, **differs: Any) -> PointerMove:
 
 def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
     advanced(40).save(force_insert=True)
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert (now.revision, now.previous_id, now.kind) == (40, 1, "inherited")
     assert services.pin(actor=APPROVER, reason="V6 is broken").revision == 41

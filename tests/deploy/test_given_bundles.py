@@ -56,7 +56,7 @@ def test_they_can_be_inherited_whatever_they_are_worth() -> None:
     release = launched("v6_enhanced", scenarios.collapsed, Purpose.INHERITED)
     move = services.inherit(release, actor=APPROVER, reason="what the bot runs today")
     assert move.revision == 1
-    assert pointer.current() == move
+    assert pointer.get_current() == move
     assert move.release == release
 
 
@@ -64,7 +64,7 @@ def test_they_can_be_registered_as_the_fallback_once_its_gates_pass() -> None:
     release = launched("v5", scenarios.inaccurate, Purpose.FALLBACK)
     assert release.state == ReleaseState.STANDBY, release.status.reason
     services.register_fallback(release, actor=APPROVER, reason="the bot's own v5")
-    assert pointer.fallback() == release
+    assert pointer.get_fallback() == release
 
 
 def test_a_coin_that_is_not_named_is_trained() -> None:

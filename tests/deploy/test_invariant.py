@@ -240,7 +240,7 @@ class Service(RuleBasedStateMachine):
     def change_the_signing_key(self, disturbed: Disturbance, retires: bool) -> None:
         """In the order of a rotation, or in a wrong one, which is refused."""
         self.do(lambda: services.create_key(actor=APPROVER, reason="yearly"), None)
-        newest, oldest = SigningKey.objects.first(), keys.active()[0]
+        newest, oldest = SigningKey.objects.first(), keys.list_active()[0]
         assert newest is not None
         why: dict[str, Any] = {"actor": APPROVER, "reason": "yearly"}
         self.do(lambda: services.activate_key(newest, **why), disturbed)
@@ -286,9 +286,9 @@ class Service(RuleBasedStateMachine):
 
     @rule(pick=picks, whose=st.sampled_from(["the fallback", "in use", "the newest"]))
     def a_file_is_damaged(self, pick: int, whose: str) -> None:
-        now = pointer.current()
+        now = pointer.get_current()
         release = {
-            "the fallback": pointer.fallback(),
+            "the fallback": pointer.get_fallback(),
             "in use": now.release if now else None,
             "the newest": Release.objects.order_by("-id").first(),
         }[whose]
@@ -315,8 +315,8 @@ class Service(RuleBasedStateMachine):
             self._bots_are_given_what_passed()
 
     def _bots_are_given_what_passed(self) -> None:
-        pinned = PublicKeys([key.public_hex for key in keys.active()])
-        signed = verify_envelope(signing.envelope().body, pinned)
+        pinned = PublicKeys([key.public_hex for key in keys.list_active()])
+        signed = verify_envelope(signing.get_envelope().body, pinned)
         told, move = signed.snapshot, self.oracle
         assert (told.revision, told.release) == (move.revision, move.release)
         event = PointerMove.objects.get(revision=move.revision).audit_seq
@@ -374,7 +374,7 @@ class Service(RuleBasedStateMachine):
 
     def _swap(self, action: Action, who: Actor, pick: int, stale: int = 0) -> PointerMove:
         decide = services.approve if action == Action.APPROVE else services.restore
-        now = pointer.current()
+        now = pointer.get_current()
         assert now is not None
         seen = now.revision - stale
         move = decide(self._release(action, pick), actor=who, reason="it passed", revision=seen)
@@ -409,7 +409,7 @@ class Service(RuleBasedStateMachine):
 
     def _breach(self, bots: int) -> None:
         """So many of two bots say that what they run answers as V6 did."""
-        now = pointer.current()
+        now = pointer.get_current()
         if now is None or now.release is None:
             return
         certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
@@ -505,7 +505,7 @@ def _in_use() -> None:
     scenarios.service_in_use()
     sol = Coin.objects.get(symbol="SOL")
     services.set_required(sol, False, actor=APPROVER, reason="two will do", is_confirmed=True)
-    keys.exported()
+    keys.export_public()
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     assert {release_coin.run and release_coin.run.state for release_coin in release.coins.all()} == {
         JobState.CANCELLED
     }
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.kind == "pin"
     with pytest.raises(Conflict, match="is rejected"):
@@ -209,11 +209,11 @@ def test_an_inherited_release_measured_to_the_end_can_be_cancelled() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(line="v6_enhanced", purpose=Purpose.INHERITED, seed=9).release()
     services.advance(release)
-    before = pointer.current()
+    before = pointer.get_current()
     release = services.cancel(release, actor=LAUNCHER, reason="launched twice")
     assert release.state == ReleaseState.REJECTED
     assert "launched twice" in release.status.reason
-    assert pointer.current() == before
+    assert pointer.get_current() == before
 
 
 def test_cancelling_takes_an_operator_and_a_reason(candles: dict[str, scenarios.Dataset]) -> None:

@@ -50,7 +50,7 @@ class Desk:
     predictions: int = 0
 
     def follow(self) -> None:
-        now = pointer.current()
+        now = pointer.get_current()
         assert now is not None
         said = self.api.post("bots/heartbeat/", scenarios.heartbeat_fields(now, self.instance))
         assert said.status_code == 200, said.content
@@ -93,7 +93,7 @@ def swapped() -> PointerMove:
 
 
 def now() -> PointerMove:
-    found = pointer.current()
+    found = pointer.get_current()
     assert found is not None
     return found
 
@@ -260,7 +260,7 @@ def test_the_pin_happens_once_however_often_it_is_asked_for(bots: Caller) -> Non
 def test_without_a_fallback_that_is_fit_the_bots_go_offline_as_by_any_pin(bots: Caller) -> None:
     revision = swapped().revision
     fleet_of(1, bots)
-    registered = pointer.fallback()
+    registered = pointer.get_fallback()
     assert registered is not None
     scenarios.damage(registered)
     tell(bots, window(revision, ill=True))

@@ -140,7 +140,7 @@ def test_a_move_that_is_taken_back_is_told_to_nobody(redis_socket: str) -> None:
 def test_a_move_stands_without_redis() -> None:
     scenarios.service_in_use()
     services.pin(actor=APPROVER, reason="V6 is broken")
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.revision == 2
 

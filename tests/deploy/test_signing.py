@@ -47,7 +47,7 @@ def production(settings: Settings) -> None:
 
 
 def opened(found: Envelope, *trusted: SigningKey) -> SignedSnapshot:
-    return verify_envelope(found.body, PublicKeys([key.public_hex for key in trusted or keys.active()]))
+    return verify_envelope(found.body, PublicKeys([key.public_hex for key in trusted or keys.list_active()]))
 
 
 def payload(found: Envelope) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def go_back_to(revision: int) -> None:
 class TestTheEnvelope:
     def test_is_read_by_the_verifier_of_the_bots(self) -> None:
         move = scenarios.service_in_use()
-        found = signing.envelope(NOON)
+        found = signing.get_envelope(NOON)
         read = opened(found)
         assert (read.snapshot.revision, found.revision, read.snapshot.line) == (1, 1, "v6_enhanced")
         assert sorted(read.snapshot.models) == ["BTC", "ETH", "SOL"]
@@ -82,11 +82,11 @@ class TestTheEnvelope:
     def test_says_what_the_plain_snapshot_says_and_names_each_diagnosis(self) -> None:
         scenarios.service_in_use()
         services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=1)
-        plain, signed = json.loads(snapshot.current().body), payload(signing.envelope(NOON))
+        plain, signed = json.loads(snapshot.build_current().body), payload(signing.get_envelope(NOON))
         for coin, model in signed["models"].items():
             digest = model.pop("diagnosis")
             assert digest.startswith("sha256:"), coin
-            release_coin = pointer.current().release.coins.get(coin__symbol=coin)  # type: ignore[union-attr]
+            release_coin = pointer.get_current().release.coins.get(coin__symbol=coin)  # type: ignore[union-attr]
             assert release_coin.diagnosis is not None
             assert digest == release_coin.diagnosis.digest
         assert {name: signed[name] for name in plain} == plain
@@ -96,35 +96,35 @@ class TestTheEnvelope:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         scenarios.service_in_use()
-        first = signing.envelope(NOON)
+        first = signing.get_envelope(NOON)
         monkeypatch.setattr(signing, "_last", None)  # another process has made none yet
-        assert signing.envelope(NOON + timedelta(seconds=29)) == first
-        later = signing.envelope(NOON + timedelta(seconds=30))
+        assert signing.get_envelope(NOON + timedelta(seconds=29)) == first
+        later = signing.get_envelope(NOON + timedelta(seconds=30))
         assert (later.revision, later.etag != first.etag) == (1, True)
         assert opened(later).snapshot.content == opened(first).snapshot.content
 
     def test_is_made_at_once_when_the_pointer_moves(self) -> None:
         scenarios.service_in_use()
-        signing.envelope(NOON)
+        signing.get_envelope(NOON)
         services.pin(actor=APPROVER, reason="V6 is broken")
-        assert opened(signing.envelope(NOON)).snapshot.line == "v5"
+        assert opened(signing.get_envelope(NOON)).snapshot.line == "v5"
 
     def test_announces_what_awaits_approval_until_it_is_decided(self) -> None:
         scenarios.service_in_use()
-        assert payload(signing.envelope(NOON))["next"] is None
+        assert payload(signing.get_envelope(NOON))["next"] is None
         waiting = scenarios.awaiting_approval()
-        following = opened(signing.envelope(NOON)).next
+        following = opened(signing.get_envelope(NOON)).next
         assert following is not None
         assert (following.release, sorted(following.models)) == (waiting.pk, ["BTC", "ETH", "SOL"])
         services.decline(waiting, actor=APPROVER, reason="not now")
-        assert payload(signing.envelope(NOON))["next"] is None
+        assert payload(signing.get_envelope(NOON))["next"] is None
 
     def test_announces_the_fallback_as_the_very_set_that_a_pin_leads_to(self) -> None:
         scenarios.service_in_use()
-        fallback = opened(signing.envelope(NOON)).fallback
+        fallback = opened(signing.get_envelope(NOON)).fallback
         assert fallback is not None
         services.pin(actor=APPROVER, reason="V6 is broken")
-        pinned = opened(signing.envelope(NOON))
+        pinned = opened(signing.get_envelope(NOON))
         assert (pinned.snapshot.release, pinned.snapshot.set_digest) == (
             fallback.release,
             fallback.set_digest,
@@ -135,10 +135,10 @@ class TestTheEnvelope:
         scenarios.service_in_use()
         made_up = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, seed=6, is_simulated=True).settled()
         services.register_fallback(made_up, actor=APPROVER, reason="a trial")
-        fallback = opened(signing.envelope(NOON)).fallback
+        fallback = opened(signing.get_envelope(NOON)).fallback
         assert fallback is not None and fallback.release == made_up.pk
         settings.ALLOW_SIMULATED = False
-        assert payload(signing.envelope(NOON))["fallback"] is None
+        assert payload(signing.get_envelope(NOON))["fallback"] is None
 
     def test_of_an_offline_pointer_holds_no_models(self) -> None:
         scenarios.service_in_use()
@@ -146,18 +146,18 @@ class TestTheEnvelope:
             audit.lock_head()
             policy = scenarios.gates.policy_in_force()
             pointer.move(MoveKind.OFFLINE, None, policy=policy, actor=APPROVER, reason="nothing is fit")
-        assert opened(signing.envelope(NOON)).snapshot.is_offline
+        assert opened(signing.get_envelope(NOON)).snapshot.is_offline
 
     def test_is_not_made_before_the_first_pointer(self) -> None:
         with pytest.raises(Unavailable, match="no pointer yet"):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
 
 
 class TestKeys:
     def test_the_embedded_profile_makes_its_first_by_itself_and_only_that(self, folder: Path) -> None:
         scenarios.service_in_use()
-        signing.envelope(NOON)
-        signing.envelope(NOON)
+        signing.get_envelope(NOON)
+        signing.get_envelope(NOON)
         key = SigningKey.objects.get()
         assert key.state == KeyState.ACTIVE
         kinds = AuditEvent.objects.filter(object_type="signingkey").values_list("kind", flat=True)
@@ -169,10 +169,10 @@ class TestKeys:
     def test_production_says_what_to_run(self) -> None:
         scenarios.service_in_use()
         with pytest.raises(Unavailable, match=r"manage\.py keys create"):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
         assert [t.name for t in detect.list_alarms(fallback.check_fallback_cached())] == [AlarmName.SIGNING]
         new_key()
-        assert opened(signing.envelope(NOON)).snapshot.revision == 1
+        assert opened(signing.get_envelope(NOON)).snapshot.revision == 1
         assert detect.list_alarms(fallback.check_fallback_cached()) == []
 
     def test_a_private_half_is_nowhere_but_in_its_file(
@@ -181,7 +181,7 @@ class TestKeys:
         scenarios.service_in_use()
         with caplog.at_level("DEBUG"):
             key = new_key()
-            found = signing.envelope(NOON)
+            found = signing.get_envelope(NOON)
         pem = (folder / f"{key.key_id}.pem").read_text()
         secret = pem.splitlines()[1]
         events = "".join(AuditEvent.objects.values_list("body", flat=True))
@@ -191,21 +191,21 @@ class TestKeys:
 
     def test_are_changed_with_an_overlap(self, folder: Path) -> None:
         scenarios.service_in_use()
-        signing.envelope(NOON)
-        old = keys.active()[0]
+        signing.get_envelope(NOON)
+        old = keys.list_active()[0]
         new = services.create_key(actor=APPROVER, reason=WHY)
-        assert keys.exported() == f"{old.public_hex},{new.public_hex}"
+        assert keys.export_public() == f"{old.public_hex},{new.public_hex}"
         with pytest.raises(EnvelopeRefused):
-            opened(signing.envelope(NOON), new)
+            opened(signing.get_envelope(NOON), new)
         services.activate_key(new, actor=APPROVER, reason=WHY)
-        both = signing.envelope(NOON)
+        both = signing.get_envelope(NOON)
         assert opened(both, old).snapshot == opened(both, new).snapshot
         services.retire_key(old, actor=APPROVER, reason=WHY)
-        alone = signing.envelope(NOON)
+        alone = signing.get_envelope(NOON)
         assert opened(alone, new).key_id == new.key_id
         with pytest.raises(EnvelopeRefused):
             opened(alone, old)
-        assert keys.exported() == new.public_hex
+        assert keys.export_public() == new.public_hex
 
     @pytest.mark.django_db(transaction=True)
     def test_a_retired_one_leaves_no_private_half(self, committed: None, folder: Path) -> None:
@@ -263,7 +263,7 @@ class TestKeys:
         key = new_key()
         change(folder / f"{key.key_id}.pem")
         with pytest.raises(Unavailable, match=words):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
         alarm = next(
             t for t in detect.list_alarms(fallback.check_fallback_cached()) if t.name == AlarmName.SIGNING
         )
@@ -295,37 +295,37 @@ class TestADatabaseBroughtBack:
         scenarios.service_in_use()
         for _ in range(2):
             services.advance_revision(1, actor=APPROVER, reason=WHY)
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
         go_back_to(1)
-        now = pointer.current()
+        now = pointer.get_current()
         assert now is not None
         return now
 
     def test_signs_no_revision_that_is_lower_than_one_it_signed(self, restored: PointerMove) -> None:
         with pytest.raises(Unavailable, match=r"advance_revision --by 3 --reason"):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
         alarm = next(
             t for t in detect.list_alarms(fallback.check_fallback_cached()) if t.name == AlarmName.SIGNING
         )
         assert "advance_revision --by 3" in alarm.remedy
-        assert json.loads(snapshot.current().body)["revision"] == 1, "people still see where it stands"
+        assert json.loads(snapshot.build_current().body)["revision"] == 1, "people still see where it stands"
 
     def test_signs_no_revision_again_with_another_content(self, restored: PointerMove) -> None:
         services.pin(actor=APPROVER, reason="V6 is broken")
         services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=2)
-        now, mark = pointer.current(), revision_log.of(snapshot.service_name())
+        now, mark = pointer.get_current(), revision_log.read_highest(snapshot.get_service_name())
         assert now is not None
         assert mark is not None
         assert now.revision == mark.revision == 3
         with pytest.raises(Unavailable, match=r"revision 3 was signed already with another content.*--by 1 "):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
 
     def test_is_heard_again_once_its_revision_was_advanced(self, restored: PointerMove) -> None:
         with pytest.raises(Conflict, match="by 3 or more"):
             services.advance_revision(2, actor=APPROVER, reason="restored from the night's backup")
         move = services.advance_revision(3, actor=APPROVER, reason="restored from the night's backup")
         assert (move.revision, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
-        assert opened(signing.envelope(NOON)).snapshot.revision == 4
+        assert opened(signing.get_envelope(NOON)).snapshot.revision == 4
         assert all(t.name != AlarmName.SIGNING for t in detect.list_alarms(fallback.check_fallback_cached()))
         event = AuditEvent.objects.get(pk=move.audit_seq)
         assert (event.kind, event.actor) == ("pointer.advanced", "anna")
@@ -341,40 +341,40 @@ class TestADatabaseBroughtBack:
         for by in (0, -1, 1_000_001):
             with pytest.raises(InvalidInput, match="1,000,000"):
                 services.advance_revision(by, actor=APPROVER, reason=WHY)
-        assert pointer.current() == restored
+        assert pointer.get_current() == restored
         assert AuditEvent.objects.filter(kind="pointer.advance.refused").count() == 5
 
     def test_a_mark_that_cannot_be_read_signs_nothing(self, folder: Path) -> None:
         scenarios.service_in_use()
-        signing.envelope(NOON)
+        signing.get_envelope(NOON)
         (folder / revision_log.FILE_NAME).write_text("{")
         with pytest.raises(Unavailable, match=r"signed\.json"):
-            signing.envelope(NOON)
+            signing.get_envelope(NOON)
 
     def test_whatever_is_signed_stands_on_the_disk_by_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
         scenarios.service_in_use()
-        flush, sign, found = os.fsync, dsse.Envelope.sign, list[revision_log.Mark | None]()
+        flush, sign, found = os.fsync, dsse.Envelope.sign, list[revision_log.SignedRevision | None]()
 
         def slowly(descriptor: int) -> None:
             time.sleep(0.05)
             flush(descriptor)
 
         def noted(sealed: dsse.Envelope, signer: Any) -> Any:
-            found.append(revision_log.of(snapshot.service_name()))
+            found.append(revision_log.read_highest(snapshot.get_service_name()))
             return sign(sealed, signer)
 
         monkeypatch.setattr(os, "fsync", slowly)
         monkeypatch.setattr(dsse.Envelope, "sign", noted)
-        signed = [signing.envelope(NOON).revision]
+        signed = [signing.get_envelope(NOON).revision]
         services.pin(actor=APPROVER, reason=WHY)
-        signed.append(signing.envelope(NOON).revision)
+        signed.append(signing.get_envelope(NOON).revision)
         assert [mark and mark.revision for mark in found] == signed == [1, 2]
 
     def test_another_process_that_went_further_is_never_undercut(self) -> None:
         scenarios.service_in_use()
-        signing.envelope(NOON)
-        service = snapshot.service_name()
-        assert revision_log.raise_to(service, revision_log.Mark(9, "theirs"))
-        assert not revision_log.raise_to(service, revision_log.Mark(8, "ours"))
-        assert not revision_log.raise_to(service, revision_log.Mark(9, "ours"))
-        assert revision_log.of(service) == revision_log.Mark(9, "theirs")
+        signing.get_envelope(NOON)
+        service = snapshot.get_service_name()
+        assert revision_log.raise_to(service, revision_log.SignedRevision(9, "theirs"))
+        assert not revision_log.raise_to(service, revision_log.SignedRevision(8, "ours"))
+        assert not revision_log.raise_to(service, revision_log.SignedRevision(9, "ours"))
+        assert revision_log.read_highest(service) == revision_log.SignedRevision(9, "theirs")

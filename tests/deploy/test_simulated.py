@@ -26,7 +26,7 @@ def production(settings: Any) -> None:
 
 
 def revision() -> int:
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now.revision
 
@@ -35,17 +35,17 @@ def test_the_embedded_profile_may_and_says_simulated_in_the_snapshot() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(is_simulated=True).settled()
     services.approve(release, actor=APPROVER, reason="a rehearsal", revision=revision())
-    assert b'"simulated":true' in snapshot.current().body
+    assert b'"simulated":true' in snapshot.build_current().body
 
 
 def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
     scenarios.service_in_use()
-    release, before = scenarios.Build(is_simulated=True).settled(), pointer.current()
+    release, before = scenarios.Build(is_simulated=True).settled(), pointer.get_current()
     with pytest.raises(
         Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"
     ):
         services.approve(release, actor=APPROVER, reason="it passed", revision=revision())
-    assert pointer.current() == before
+    assert pointer.get_current() == before
     assert "simulated candles" in AuditEvent.objects.get(kind="release.approve.refused").body
 
 
@@ -53,7 +53,7 @@ def test_a_release_of_real_candles_is_approved(production: None) -> None:
     scenarios.service_in_use()
     release = scenarios.Build().settled()
     services.approve(release, actor=APPROVER, reason="it passed", revision=revision())
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     assert now.release == release
 
@@ -99,7 +99,7 @@ def test_nothing_simulated_is_registered_as_the_fallback(production: None) -> No
     release = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, is_simulated=True).settled()
     with pytest.raises(Conflict, match="simulated candles"):
         services.register_fallback(release, actor=APPROVER, reason="for trials")
-    assert pointer.fallback() is None
+    assert pointer.get_fallback() is None
 
 
 def test_a_pin_goes_offline_rather_than_to_a_simulated_fallback(settings: Any) -> None:

@@ -284,7 +284,7 @@ def test_streams_outlive_a_key_that_cannot_be_read_and_then_hear_what_they_misse
     async def story() -> None:
         async with Stream(edge, token) as bot:
             await bot.hears(1)
-            (key,) = await sync_to_async(keys.active)()
+            (key,) = await sync_to_async(keys.list_active)()
             private = folder / f"{key.key_id}.pem"
             private.rename(folder / "elsewhere")
             await pin()

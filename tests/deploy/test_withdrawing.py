@@ -190,7 +190,7 @@ def registered() -> Release:
 def pinned() -> Release:
     scenarios.service_in_use()
     services.pin(actor=APPROVER, reason="to be safe")
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None and now.release is not None
     return now.release
 

@@ -334,7 +334,7 @@ def _of_both_queues(program: Program) -> Program:
 def _bots(folder: Path, number: int, ports: list[int], person: User) -> Program:
     name = f"desk{number}"
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    secrets = f'CRPBOT_TOKEN="{factories.token(person, "bot")}",CRPBOT_PUBLIC_KEY="{keys.exported()}"'
+    secrets = f'CRPBOT_TOKEN="{factories.token(person, "bot")}",CRPBOT_PUBLIC_KEY="{keys.export_public()}"'
     command = [
         sys.executable,
         "-m",

@@ -89,7 +89,7 @@ def test_a_release_is_launched_followed_and_approved(training_service_url: str) 
         expect(live).to_contain_text("v7_fixed", timeout=20_000)
         expect(live).to_contain_text("anna, from v6_enhanced")
         expect(live).to_contain_text("every gate passed, I looked at the charts")
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None and now.release is not None
     assert (now.revision, now.kind, now.release.line, now.moved_by) == (2, "swap", "v7_fixed", "anna")
 

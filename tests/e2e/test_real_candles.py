@@ -77,9 +77,9 @@ def test_v7_on_real_candles_fails_accuracy_with_one_reason_everywhere(
         assert figures["majority"] < figures["point"] < 0.42, "a little skill, and no more"
 
     assert rejected.state == ReleaseState.REJECTED
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
-    assert (now.kind, now.revision, now.release) == (MoveKind.PIN, 2, pointer.fallback())
+    assert (now.kind, now.revision, now.release) == (MoveKind.PIN, 2, pointer.get_fallback())
     reason = rejected.status.reason
     for coin in scenarios.COINS:
         assert f"{coin} accuracy failed: " in reason

@@ -185,7 +185,7 @@ def create_workers() -> None:
 
 def create_bots(prefetched_next: Release) -> None:
     """Three bots on the live release, all with the fallback on disk; two are ready for the next release."""
-    fallback = pointer.pinnable()
+    fallback = pointer.get_pinnable()
     assert fallback is not None
     for name, instances in {"trader": ("desk-1", "desk-2"), "paper": ("lab",)}.items():
         for instance in instances:
@@ -202,7 +202,7 @@ def create_bots(prefetched_next: Release) -> None:
 
 def create_live_windows() -> None:
     """Prediction counts of the last two hours, and late ones of v6."""
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     start = timezone.now() - timedelta(hours=2)
     for number, (coin, turn) in enumerate(itertools.product(scenarios.COINS, range(8))):
@@ -231,7 +231,7 @@ def _exploded_tally(turn: int) -> Tally:
 
 def create_failing_bots() -> None:
     """One bot in each failing state; the example data has none."""
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     send_heartbeat(
         "trader", "desk-3", revision=now.revision - 1, release=None, line=None, bundles={}, last_error=FULL
@@ -248,7 +248,7 @@ def create_failing_bots() -> None:
 
 def send_heartbeat(name: str, instance: str, **changes: Any) -> None:
     """Send the heartbeat of a bot that runs the live release, with these changes."""
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     if not User.objects.filter(username=name).exists():
         factories.token(factories.person(name), "bot")
@@ -353,6 +353,6 @@ def approve(release: Release) -> None:
 
 
 def _revision() -> int:
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now.revision

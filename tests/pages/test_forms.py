@@ -157,7 +157,7 @@ class TestDeciding:
             {"reason": "all passed", "revision": revision},
             follow=True,
         )
-        now = pointer.current()
+        now = pointer.get_current()
         assert now and (now.revision, now.release, now.moved_by) == (revision + 1, examples.awaiting, "anna")
         assert messages_of(answer) == [
             f"Approved: every bot must run v7_fixed of release {examples.awaiting.pk} (revision {revision + 1})."
@@ -268,7 +268,7 @@ class TestPinning:
         client = signed_in("anna")
         assert 'action="/pin/"' in text(client.get("/"))
         answer = client.post("/pin/", {"reason": "it behaves oddly"}, follow=True)
-        now = pointer.current()
+        now = pointer.get_current()
         assert now and (now.kind, now.release, now.reason) == ("pin", examples.fallback, "it behaves oddly")
         assert messages_of(answer) == [f"Pinned: every bot must run v5 (revision {now.revision})."]
         assert 'action="/pin/"' not in text(client.get("/"))
@@ -605,7 +605,7 @@ def test_only_an_operator_is_offered_a_launch(name: str, examples: ExampleData, 
 
 
 def _revision() -> int:
-    now = pointer.current()
+    now = pointer.get_current()
     assert now is not None
     return now.revision
 

@@ -11,7 +11,7 @@ class Command(GateCommand):
     help = "Print what every bot must use now: the snapshot a bot fetches, and whatever is an alarm."
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(snapshot.current().body)
+        document: dict[str, Any] = json.loads(snapshot.build_current().body)
         document["alarms"] = [
             {"name": t.name, "severity": t.severity, "sentence": t.sentence, "remedy": t.remedy}
             for t in detect.list_alarms()

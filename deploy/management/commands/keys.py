@@ -25,7 +25,7 @@ class Command(ActingCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         match options["do"]:
             case "export":
-                return {"public_key": keys.exported()}
+                return {"public_key": keys.export_public()}
             case "list":
                 return {"keys": Keys.Output(SigningKey.objects.order_by("pk"), many=True).data}
         actor, reason = self.actor(options), options["reason"]
