@@ -54,7 +54,7 @@ def test_a_new_person_is_in_the_audit_with_every_role() -> None:
     assert audit.verify() == []
 
 
-def test_however_many_made_up_tokens_are_shown_no_question_holds_more_than_its_part_of_them() -> None:
+def test_a_flood_of_invalid_tokens_never_makes_a_query_large() -> None:
     _, raw = services.issue_token(factories.person("bot"), Scope.BOT, name="a", actor="admin")
     genuine, held = services.hash_token(raw), list[int]()
 

@@ -72,7 +72,7 @@ def test_the_public_halves_of_the_keys_are_listed_and_nothing_else_of_them(as_ap
     ]  # fmt: skip
 
 
-def test_a_bot_that_has_the_latest_gets_an_empty_304_until_the_pointer_moves(bot: Caller) -> None:
+def test_a_current_bot_gets_a_304_until_the_pointer_moves(bot: Caller) -> None:
     move = scenarios.service_in_use()
     etag = bot.get("active/")["ETag"]
     for known in (etag, f"W/{etag}", f'"another", {etag}'):

@@ -25,7 +25,7 @@ def approved() -> Any:
     return services.approve(waiting, actor=APPROVER, reason="every gate passed", revision=1)
 
 
-def test_a_bot_is_told_when_to_report_again_where_the_pointer_stands_and_what_comes_next(bot: Caller) -> None:
+def test_a_heartbeat_answer_has_interval_revision_and_next_release(bot: Caller) -> None:
     now = scenarios.service_in_use()
     answer = bot.post(HEARTBEAT, scenarios.heartbeat_fields(now))
     assert (answer.status_code, answer.json()) == (

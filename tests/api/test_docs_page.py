@@ -59,7 +59,7 @@ def page(operator: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     assert complaints == []
 
 
-def test_the_page_draws_every_operation_and_tries_one_as_the_person_signed_in(page: Page) -> None:
+def test_the_page_shows_every_operation_and_executes_one(page: Page) -> None:
     page.goto(f"{ORIGIN}/api/docs/")
     page.wait_for_selector(".opblock")
     assert page.locator(".opblock").count() > 20

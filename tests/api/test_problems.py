@@ -47,7 +47,7 @@ def test_a_body_that_cannot_be_read_is_refused(body: Any, status: int, as_approv
     assert_problem(as_approver.post("releases/1/approve/", body), status)
 
 
-def test_a_field_named_twice_is_refused_since_readers_differ_in_which_they_take(as_approver: Caller) -> None:
+def test_a_field_that_occurs_twice_is_refused(as_approver: Caller) -> None:
     body = '{"reason": "fine", "revision": 1, "revision": 2}'
     assert_problem(as_approver.post("releases/1/approve/", body), 400, "twice")
 
@@ -82,7 +82,7 @@ def test_a_refused_name_is_not_echoed_without_end(as_operator: Caller) -> None:
     assert len(response.content) < 20_000
 
 
-def test_a_fault_of_the_service_is_a_problem_too_and_says_nothing_of_its_inside(as_viewer: Caller) -> None:
+def test_a_server_error_is_a_problem_without_internals(as_viewer: Caller) -> None:
     GatePolicy.objects.create(number=99, body="not JSON", reason="a fault", proposed_by="anna")
     as_viewer.http.raise_request_exception = False
     response = as_viewer.get("policies/")

@@ -110,7 +110,7 @@ def test_every_page_has_its_bounds(document: dict[str, Any]) -> None:
     assert in_pages >= 14
 
 
-def test_every_decision_asks_for_a_reason_and_takes_nothing_it_does_not_name(
+def test_every_decision_requires_a_reason_and_no_other_fields(
     document: dict[str, Any],
 ) -> None:
     schemas = document["components"]["schemas"]

@@ -112,7 +112,7 @@ def test_a_pin_is_never_refused_for_being_asked_often(as_approver: Caller, rates
     assert now.kind == "pin"
 
 
-def test_refused_credentials_count_by_address_and_those_that_hold_are_served(
+def test_wrong_credentials_count_by_address_and_valid_ones_are_served(
     as_approver: Caller, rates: Any
 ) -> None:
     rates(unauthenticated="2/day")

@@ -85,9 +85,7 @@ def test_a_refusal_is_a_problem_for_a_program_and_a_sentence_for_a_person() -> N
 
 
 @pytest.mark.parametrize(("path", "remedy"), [("/datasets/", "Parquet"), ("/bundles/", "the weights alone")])
-def test_a_browser_gets_a_page_that_says_how_large_what_to_do_and_the_way_back(
-    path: str, remedy: str
-) -> None:
+def test_a_browser_gets_a_page_with_limit_remedy_and_link_back(path: str, remedy: str) -> None:
     _, headers, body = asked(path, accept="text/html,*/*;q=0.8", content_length="83886080")
     page = body.decode()
     assert headers[b"content-type"] == b"text/html; charset=utf-8"
@@ -96,7 +94,7 @@ def test_a_browser_gets_a_page_that_says_how_large_what_to_do_and_the_way_back(
     assert remedy in page and f'href="{path}"' in page and "crpbot/gate.css" in page
 
 
-def test_a_browser_gets_a_page_anywhere_else_too_and_a_program_a_problem_whatever_it_accepts() -> None:
+def test_a_browser_gets_a_page_elsewhere_and_the_api_a_problem() -> None:
     _, _, page = asked("/sign-in/", accept="text/html", content_length="300000")
     assert b"may have 262,144 bytes, and this one has 300,000 bytes." in page and b"Back to" not in page
     assert (

@@ -33,7 +33,7 @@ def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: Judged) -
     assert passing, f"every fault that {gate} catches is caught by another gate too"
 
 
-def test_the_good_bundles_that_faults_are_planted_in_pass_every_required_gate(shop: Workshop) -> None:
+def test_the_bundles_without_faults_pass_every_required_gate(shop: Workshop) -> None:
     for good in (shop.good, shop.second_seed, shop.plainly_told):
         assert caught_by(good.case.outcomes()) == []
 
