@@ -1,4 +1,4 @@
-"""One look at the world, taken every few seconds: what is due is sent, advanced, watched and recorded."""
+"""One pass of the reconciliation loop: send, advance, check and record what is due."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from training.rules import JobState
 
 
 def reconcile_once() -> None:
-    """One look at the world: messages lost are sent again, releases moved along."""
+    """Send lost messages again, advance releases, check the fallback and the bots, and record alarms."""
     now = timezone.now()
     resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
     jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
@@ -29,7 +29,7 @@ def reconcile_once() -> None:
     open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
     for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
         advance_quietly(release_id)
-    # Left running by a process that died between the rejection and their cancelling: nobody needs them, somebody pays.
+    # A process died between the rejection and cancelling these runs: nobody needs them, and they cost money.
     unended = [JobState.QUEUED, JobState.RUNNING]
     for release_coin in ReleaseCoin.objects.filter(
         release__status__state=ReleaseState.REJECTED,

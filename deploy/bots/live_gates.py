@@ -67,7 +67,7 @@ def receive_window(said: Posted, *, actor: Actor) -> LiveWindow:
 def hold_back() -> PointerMove | None:
     """Pin the fallback where most live bots breach the live gates under the pointer's revision; at most once.
 
-    The rules are those of every pin: offline when the fallback is not fit. The windows stand in the event.
+    The rules are those of every pin: offline when the fallback is not ready. The windows stand in the event.
     """
     if not _calls(live_windows.conduct()):
         return None  # hashing the fallback's files is for the moment when it is needed

@@ -155,7 +155,7 @@ class Streams:
 
     async def _listen(self) -> None:
         try:
-            async for _ in push.moves():
+            async for _ in push.watch_moves():
                 self._woken.set()
         except Exception:
             logger.exception("nothing tells the streams of moves any more: the database is asked")

@@ -1,1 +1,1 @@
-"""The pointer: what the bots must use now, the function that moves it, the fallback, and what the database refuses."""
+"""The pointer: what the bots must use now, the one function that moves it, the fallback, and the database guards."""

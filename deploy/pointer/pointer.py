@@ -1,4 +1,4 @@
-"""The pointer: what it says now, and the one function that moves it."""
+"""The pointer: its current move, and the one function that appends another (rule 8, docs/rules.md#8)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,28 +27,28 @@ def get_fallback() -> Release | None:
 
 
 def get_announced() -> Release | None:
-    """The release that may be approved next, the newest: bots fetch and load its files ahead."""
+    """The newest release that awaits approval: bots download and load its files ahead."""
     waiting = Release.objects.filter(status__state=ReleaseState.AWAITING_APPROVAL).order_by("-pk").first()
     return None if waiting is None or find_serving_blocker(waiting) else waiting
 
 
 def get_pinnable() -> Release | None:
-    """The fallback, where it may be given to a bot: they keep it fetched and loaded, for a pin comes without warning."""
+    """The fallback, where it may be served: bots keep it loaded, because a pin comes without warning."""
     registered = get_fallback()
     return None if registered is None or find_serving_blocker(registered) else registered
 
 
 def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> str | None:
-    """Why this installation never puts a release in front of a bot, whoever asks; None where nothing speaks against it.
+    """Why this installation serves a release to no bot, whoever asks; None where nothing prevents it (rule 14).
 
-    A made-up market trends far more than a real one: what was trained or judged on it says nothing of real money. Nor
-    does what was trained or judged on candles that were stored wrongly. Whoever has its places passes them.
+    A simulated market has far stronger trends than a real one, so results on it say nothing about real money. Results on
+    candles that were stored by mistake say nothing either. A caller that has read the release's coins passes them.
     """
     release_coins = release_coins or list(release.coins.select_related("coin", "dataset", "bundle__dataset"))
     if withdrawn := [p.coin.symbol for p in release_coins if _uses_withdrawn_dataset(p)]:
         return (
-            f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and goes in"
-            " front of no bot again. Launch one on other candles."
+            f"{release} was trained or judged on candles that were withdrawn since ({', '.join(withdrawn)}), and is not"
+            " served again. Launch one on other candles."
         )
     if settings.ALLOW_SIMULATED:
         return None
@@ -58,8 +58,8 @@ def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] 
     if not coins:
         return None
     return (
-        f"{release} was trained or judged on simulated candles ({', '.join(coins)}), and this service puts no such release"
-        " in front of a bot. Launch one on real candles; CRPBOT_ALLOW_SIMULATED=1 is for trials only."
+        f"{release} was trained or judged on simulated candles ({', '.join(coins)}), and this service does not serve such a"
+        " release. Launch one on real candles; CRPBOT_ALLOW_SIMULATED=1 is for trials only."
     )
 
 
@@ -79,8 +79,8 @@ def move(
 ) -> PointerMove:
     """Append the next revision and its event, in the caller's transaction; the event holds the `evidence`, if any.
 
-    The caller has decided, and holds the audit head. Raises Unavailable while the database's own guards are not in
-    place, Conflict when they refuse, or when the release is one that no bot may ever be given.
+    The caller has decided, and holds the audit head. Raises Unavailable while a database guard is missing or altered,
+    Conflict when a guard rejects the move, or when the release has a serving blocker.
     """
     if release is not None and (why := find_serving_blocker(release)):
         raise Conflict(why)
@@ -103,7 +103,7 @@ def move(
 
 
 def advance(by: int, *, actor: object, reason: str) -> PointerMove:
-    """Append a revision that is higher by so many and says what the last one said, in the caller's transaction.
+    """Append a revision that is higher by `by` and repeats the last one, in the caller's transaction.
 
     The caller has decided, and holds the audit head. Raises as `move` does, and Conflict before the first pointer.
     """
@@ -159,7 +159,7 @@ def _append(
 
 
 def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: str) -> None:
-    """Take the live release, if this is it, out of its place."""
+    """End the live state of this release, if it is live."""
     status = (
         ReleaseStatus.objects.filter(release=release, state=ReleaseState.LIVE).first() if release else None
     )

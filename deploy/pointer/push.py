@@ -1,6 +1,6 @@
-"""Telling the web processes that the pointer moved, over Redis: in addition to their asking, never instead of it.
+"""Notifying the web processes over Redis that the pointer moved. They also poll, so nothing depends on it.
 
-A message says no more than *look*: what is true they read from the database. Without Redis they find out by asking.
+A message only says *read again*: the truth is in the database. Without Redis, web processes learn of a move by polling.
 """
 
 import asyncio
@@ -21,56 +21,58 @@ from redis.retry import Retry
 
 CHANNEL = "crpbot.moves"
 TIMEOUT_SECONDS = 1.0
-"""Of connecting and of each answer."""
+"""For connecting and for each answer."""
 LISTEN_SECONDS = 10.0
 RECONNECT_SECONDS = (0.2, 1.0)
-"""Spread, so that not every web process returns to a Redis that just came back at the same moment."""
+"""At random between these, so that the web processes do not all return to a restarted Redis at once."""
 
 logger = logging.getLogger(__name__)
 
 
 def announce(revision: int) -> None:
-    """Have every web process told of this revision once the transaction has committed; a move never waits for it."""
-    # Not a daemon: a command that moves the pointer ends at once, and its message is to be sent all the same.
-    tell = threading.Thread(target=_publish, args=(revision,), name=f"push of revision {revision}")
-    transaction.on_commit(tell.start, robust=True)
+    """Notify every web process of this revision once the transaction has committed. A move never waits for it."""
+    # Not a daemon: a command that moves the pointer ends at once, and its message must still be sent.
+    thread = threading.Thread(target=_publish, args=(revision,), name=f"push of revision {revision}")
+    transaction.on_commit(thread.start, robust=True)
 
 
-async def moves() -> AsyncIterator[None]:
-    """One item for each time that something may have moved. Never ends; the first comes once Redis listens to us.
+async def watch_moves() -> AsyncIterator[None]:
+    """One item each time the pointer may have moved. Never ends; the first comes when the subscription is in place.
 
-    One comes after every reconnection too: what was said meanwhile, nobody heard.
+    One comes after every reconnection too, because messages sent meanwhile are lost.
     """
-    is_told = False
+    is_logged = False
     while True:
         try:
-            async with _listening() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
+            async with _connect() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
                 await channel.subscribe(CHANNEL)
-                is_told = False
+                is_logged = False
                 yield
-                async for _ in _messages(channel):
+                async for _ in _read_messages(channel):
                     yield
         except (RedisError, OSError) as error:
             if (task := asyncio.current_task()) and task.cancelling():
-                # A connection that cannot even be closed must not take the place of being told to end.
+                # A connection that cannot be closed must not hide the cancellation.
                 raise asyncio.CancelledError from error
-            if not is_told:  # once, not at every attempt
-                logger.warning("Redis does not tell of moves, the database is asked instead: %s", error)
-            is_told = True
+            if not is_logged:  # once, not at every attempt
+                logger.warning(
+                    "Redis is not available, so moves are found by polling the database: %s", error
+                )
+            is_logged = True
         await asyncio.sleep(random.uniform(*RECONNECT_SECONDS))
 
 
-async def _messages(channel: PubSub) -> AsyncIterator[None]:
-    """Whatever comes. Raises ConnectionError where not even a ping is answered: half of a connection tells nothing."""
-    is_asked = False
+async def _read_messages(channel: PubSub) -> AsyncIterator[None]:
+    """Every message. Raises ConnectionError when a ping is not answered: half a connection brings no messages."""
+    is_pinged = False
     while True:
         if await channel.get_message(timeout=LISTEN_SECONDS):
-            is_asked = False
+            is_pinged = False
             yield
-        elif is_asked:
-            raise redis.ConnectionError("it no longer answers")
+        elif is_pinged:
+            raise redis.ConnectionError("Redis no longer answers")
         else:
-            is_asked = True
+            is_pinged = True
             await channel.ping()
 
 
@@ -85,11 +87,11 @@ def _publish(revision: int) -> None:
             client.publish(CHANNEL, str(revision))
     except (RedisError, OSError) as error:
         logger.warning(
-            "revision %d could not be pushed, bots hear of it when the web asks: %s", revision, error
+            "revision %d could not be pushed; web processes find it by polling: %s", revision, error
         )
 
 
-def _listening() -> redis.asyncio.Redis:
+def _connect() -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(
         settings.REDIS_URL,
         socket_connect_timeout=TIMEOUT_SECONDS,

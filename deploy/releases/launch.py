@@ -34,29 +34,29 @@ def launch(
     seed: int | None = None,
     purpose: Purpose = Purpose.CANDIDATE,
 ) -> Release:
-    """Start a release: a run for every required coin, each on its dataset (its newest sound one, where none is named).
+    """Launch a release: a run for every required coin, on the named dataset or else on its newest one that passed.
 
-    A coin whose bundle is named is not trained: that bundle is measured on the dataset, and judged like any other.
+    A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
     that is not of the coin and line, or a coin without candles or with too few, Conflict for candles that did not pass, or
     when a second release would be inherited.
     """
-    wanted = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
-    with audit.record_refusals("release.launch", wanted, actor=actor):
+    requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
+    with audit.record_refusals("release.launch", requested, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
         training.build_recipe(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
-        made = _checked_bundles(line, bundles or {}, chosen)
-        for coin in chosen.keys() - made.keys():
+        given = _check_bundles(line, bundles or {}, chosen)
+        for coin in chosen.keys() - given.keys():
             training.require_trainable(coin, chosen[coin])
-        seed = _checked_seed(seed)
+        seed = _check_seed(seed)
         with audit.locked():
-            for dataset in chosen.values():  # which one may have been withdrawn meanwhile
+            for dataset in chosen.values():  # it may have been withdrawn meanwhile
                 dataset.refresh_from_db()
                 training.require_passed(dataset)
             if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
-            release = _create(line, actor, dict(parameters or {}), chosen, made, seed, purpose)
+            release = _create(line, actor, dict(parameters or {}), chosen, given, seed, purpose)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))
     return release
 
@@ -99,19 +99,19 @@ def _create(
 def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
     coins = list_required_coins()
     if not coins:
-        raise InvalidInput("There is no required coin: a release would hold nothing.")
+        raise InvalidInput("There is no required coin: a release would be empty.")
     if unknown := sorted(set(named) - {coin.symbol for coin in coins}):
         raise InvalidInput(
             f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
         )
     chosen = {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
     if len({dataset.is_simulated for dataset in chosen.values()}) > 1:
-        told = ", ".join(
+        datasets = ", ".join(
             f"{coin}'s dataset {dataset.pk} is {'simulated' if dataset.is_simulated else 'real'}"
             for coin, dataset in chosen.items()
         )
         raise InvalidInput(
-            f"A release does not mix simulated and real candles: {told}. Name a dataset for each coin.",
+            f"A release does not mix simulated and real candles: {datasets}. Name a dataset for each coin.",
             field="datasets",
         )
     return {coin: training.require_passed(dataset) for coin, dataset in chosen.items()}
@@ -128,29 +128,29 @@ def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
     return dataset
 
 
-def _checked_bundles(
+def _check_bundles(
     line: str, named: Mapping[str, Bundle], datasets: Mapping[Coin, Dataset]
 ) -> dict[Coin, Bundle]:
-    """The bundles that take the place of a run: of the coin, of the line, and no simulated one on real candles."""
-    carried = {coin.symbol: coin for coin in datasets}
+    """The bundles that replace a run: of the coin, of the line, and none from a simulated market on real candles."""
+    by_symbol = {coin.symbol: coin for coin in datasets}
     for symbol, bundle in named.items():
-        if symbol not in carried:
+        if symbol not in by_symbol:
             why = f"{symbol}: not a required coin, so a release does not carry it."
-        elif bundle.coin_id != carried[symbol].pk:
+        elif bundle.coin_id != by_symbol[symbol].pk:
             why = f"{bundle} is {bundle.coin}'s, not {symbol}'s."
         elif bundle.line != line:
             why = f"{bundle} is of the line {bundle.line}; this release is of {line}."
-        elif bundle.is_simulated and not datasets[carried[symbol]].is_simulated:
+        elif bundle.is_simulated and not datasets[by_symbol[symbol]].is_simulated:
             why = f"{bundle} was trained on a simulated market; {symbol}'s dataset is real."
         elif bundle.dataset is not None and bundle.dataset.is_withdrawn:
             why = f"{bundle} was trained on dataset {bundle.dataset.pk}, which was withdrawn."
         else:
             continue
         raise InvalidInput(why, field="bundles")
-    return {carried[symbol]: bundle for symbol, bundle in named.items()}
+    return {by_symbol[symbol]: bundle for symbol, bundle in named.items()}
 
 
-def _checked_seed(seed: int | None) -> int:
+def _check_seed(seed: int | None) -> int:
     if seed is None:
         return DEFAULT_SEED
     if not 0 <= seed <= MAX_SEED:

@@ -1,7 +1,7 @@
-"""Moving a release along: what is due is started, what is complete is settled.
+"""Advancing a release: start what is due, settle what is complete.
 
-`advance` reads the database and acts on what it finds; it is called after every committed transition, and again by
-`reconcile` every few seconds, so that nothing depends on a message or a process having survived.
+`advance` reads the database and acts on it. It is called after every committed transition, and again by `reconcile` every
+few seconds, so that nothing depends on a message or on a process that may have died.
 """
 
 import logging
@@ -32,12 +32,12 @@ def advance(release: Release) -> None:
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
     if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
         return
-    ended_early = _find_early_end(release)
-    if ended_early is None:
+    early_end = _find_early_end(release)
+    if early_end is None:
         for release_coin in outcomes.list_release_coins(release):
             _advance_coin(release, release_coin)
     if release.state == ReleaseState.BUILDING:
-        settle(release, ended_early=ended_early)
+        settle(release, ended_early=early_end)
 
 
 def advance_quietly(release_id: int) -> None:
@@ -60,11 +60,11 @@ def advance_for(obj: models.Model) -> None:
 def settle(release: Release, *, ended_early: str | None = None) -> None:
     """Settle a building release once every required coin has an outcome, or at once when it `ended_early`.
 
-    Rule 3: all passed, it awaits approval. Rule 4: any not passed, it is rejected, and the bots go to the fallback unless
-    what they run has itself passed.
+    If all passed, it awaits approval (rule 3, docs/rules.md#3). If any did not, it is rejected, and the fallback is pinned
+    unless the live release has itself passed (rule 4, docs/rules.md#4).
     """
     if _compute_settlement(release, release.status, ended_early) is None:
-        return  # hashing the fallback's files is for the moment when it may be needed
+        return  # the fallback's files are hashed only when it may be needed
     readiness = check_fallback()
     with audit.locked():
         status = ReleaseStatus.objects.get(pk=release.pk)
@@ -93,10 +93,10 @@ def _find_early_end(release: Release) -> str | None:
 
 
 def pin_unless_live_passed(reason: str, *, actor: object, readiness: FallbackReadiness) -> None:
-    """Rule 4, in the caller's transaction."""
-    now = pointer.get_current()
-    live_passed = outcomes.has_passed_own_policy(now.release) if now else False
-    if must_pin(pointer_kind=now.kind if now else None, live_passed=live_passed):
+    """Rule 4 (docs/rules.md#4), in the caller's transaction."""
+    move = pointer.get_current()
+    live_passed = outcomes.has_passed_own_policy(move.release) if move else False
+    if must_pin(pointer_kind=move.kind if move else None, live_passed=live_passed):
         pin_in_transaction(reason, actor=actor, readiness=readiness)
 
 
@@ -118,7 +118,7 @@ def _compute_settlement(
     if status.cancel_requested_at is not None and not any(outcome.missing for outcome in known):
         return Settlement(
             ReleaseState.REJECTED, ended_early or "cancelled"
-        )  # measured to the end, and not wanted
+        )  # measured to the end, but cancelled
     if release.purpose == Purpose.INHERITED:
         lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
         return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
@@ -140,7 +140,7 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
     if release_coin.bundle is None and release_coin.run is not None and release_coin.run.bundle is not None:
         _write_once(release_coin, bundle=release_coin.run.bundle)
     if release_coin.bundle is not None and release_coin.diagnosis is None:
-        # An equal run shares its bundle with an earlier release: a measuring that failed back then dooms none today.
+        # An equal run shares its bundle with an earlier release. A measurement that failed then must not fail this one.
         measurement = gates.measure(
             release_coin.bundle,
             release_coin.dataset,
@@ -148,12 +148,15 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             baseline=find_baseline(release, release_coin),
             since=release.created_at,
         )
-        if measurement.has_ended:  # a measuring that failed is judged too: every gate then says error
+        if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
             _write_once(release_coin, diagnosis=gates.judge(measurement, release.policy))
 
 
 def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
-    """The registered fallback's bundle of this coin, a fallback's own; None leaves it to the coin's newest V5."""
+    """The bundle that the skill of this coin is compared with: the registered fallback's, and a fallback's own.
+
+    None leaves the choice to the gates: the coin's newest v5.
+    """
     if release.purpose == Purpose.FALLBACK:
         return release_coin.bundle
     registered = pointer.get_fallback()
@@ -169,7 +172,7 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
     with audit.locked():
         release_coin.refresh_from_db(fields=["run"])
         status = ReleaseStatus.objects.get(pk=release.pk)
-        # Settled or called off since it was read: nobody would stop the run, and it would cost.
+        # Settled or cancelled since it was read: nobody would stop the run, and it would cost money.
         if release_coin.run_id is not None or status.state != release.state or status.cancel_requested_at:
             return
         run = training.launch_run(
@@ -187,7 +190,7 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
 
 
 def _write_once(release_coin: ReleaseCoin, **column: models.Model) -> None:
-    """Fill one empty column of a release's coin; whoever came first has filled it already."""
+    """Fill one empty column of a release's coin; the first writer wins."""
     ((name, value),) = column.items()
     ReleaseCoin.objects.filter(pk=release_coin.pk, **{f"{name}__isnull": True}).update(**column)
     setattr(release_coin, name, value)
@@ -202,4 +205,4 @@ def stop_runs(release: Release, reason: str) -> None:
                 release_coin.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000]
             )
         except Conflict:
-            continue  # it ended in this very moment
+            continue  # it has just ended

@@ -1,4 +1,4 @@
-"""After the database came back from a backup: a higher revision, so that bots hear the service again."""
+"""Advancing the revision after the database was restored from a backup, so that bots follow the service again."""
 
 from accounts.decisions import decision
 from accounts.rules import Actor, Role
@@ -8,28 +8,28 @@ from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.serving import signing
 
-MOST = 1_000_000
-"""More is a slip of the hand; and a revision can never be taken back."""
+MAX_ADVANCE = 1_000_000
+"""More is a typing mistake, and a revision can never be lowered."""
 
 
 def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
-    """Say again what the last move said, under a revision that is higher by so many. Bots run what they ran (ADR 0011).
+    """Repeat the last move under a revision that is higher by `by`. Bots keep what they run (rule 21, docs/rules.md#21).
 
-    Raises NotAllowed without the approver role, InvalidInput, and Conflict before the first pointer or where that would not
-    be beyond what was ever signed.
+    Raises NotAllowed without the approver role, InvalidInput, and Conflict before the first pointer or when the new revision
+    would not be above the highest signed one.
     """
-    now = pointer.get_current()
-    if now is None:
+    move = pointer.get_current()
+    if move is None:
         actor.require(Role.APPROVER, "advance the revision")
-        raise Conflict("There is no pointer yet: inherit what the bot runs today first.")
+        raise Conflict("There is no pointer yet: inherit the release that the bots run now first.")
     to = "advance the revision"
-    with decision("pointer.advance", now, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
-        if not 1 <= by <= MOST:
-            raise InvalidInput(f"The revision is advanced by 1 to {MOST:,}.", field="by")
+    with decision("pointer.advance", move, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
+        if not 1 <= by <= MAX_ADVANCE:
+            raise InvalidInput(f"The revision is advanced by 1 to {MAX_ADVANCE:,}.", field="by")
         with audit.locked():
-            lacking = signing.count_missing_revisions()
-            if by < lacking:
+            missing = signing.count_missing_revisions()
+            if by < missing:
                 raise Conflict(
-                    f"That is not beyond what was signed already: advance the revision by {lacking} or more."
+                    f"That is not above the highest signed revision: advance the revision by {missing} or more."
                 )
             return pointer.advance(by, actor=actor, reason=reason)

@@ -44,7 +44,7 @@ def pin(request: HttpRequest) -> HttpResponse:
         )
     else:
         messages.warning(
-            request, f"Offline: the fallback is not fit, so bots answer neutral (revision {move.revision})."
+            request, f"Offline: the fallback is not ready, so bots answer neutral (revision {move.revision})."
         )
     return redirect("board")
 

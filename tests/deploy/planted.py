@@ -298,8 +298,8 @@ FAULTS = [
     Planted(
         "a diagnosis is made anew each time it is asked for",
         judging.judge,
-        "return existing or _judged(measurement, policy)",
-        "return _judged(measurement, policy)",
+        "return existing or _diagnose(measurement, policy)",
+        "return _diagnose(measurement, policy)",
         approved_and_restored_under_another_policy,
     ),
     Planted(
@@ -347,7 +347,7 @@ FAULTS = [
     Planted(
         "a pin leaves a release live",
         pinning.pin_in_transaction,
-        "pointer.retire(now.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)",
+        "pointer.retire(move.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)",
         "pass",
         pinned,
     ),

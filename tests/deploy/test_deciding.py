@@ -228,7 +228,7 @@ def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
     move = services.pin(actor=APPROVER, reason="it trades oddly")
     scenarios.damage(fallback)
     assert (move.kind, move.release) == (MoveKind.OFFLINE, None)
-    assert "the fallback is not fit: SOL model.onnx" in move.reason
+    assert "the fallback is not ready: SOL model.onnx" in move.reason
     assert scenarios.snapshot_document(move)["models"] == {}
     assert services.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
 

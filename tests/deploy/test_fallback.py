@@ -152,7 +152,7 @@ def test_a_fallback_that_nobody_confirmed_is_an_alarm_and_is_pinned_all_the_same
     assert (raised.severity, "ETH" in raised.sentence) == (Severity.WARNING, True)
     move = services.pin(actor=APPROVER, reason="it trades oddly")
     assert move.kind == MoveKind.PIN
-    assert "not confirmed of the fallback: ETH" in move.reason
+    assert "the fallback is not confirmed: ETH" in move.reason
 
 
 def test_figures_of_older_code_that_knew_no_schema_gate_do_not_make_it_unfit() -> None:

@@ -265,7 +265,7 @@ def test_without_a_fallback_that_is_fit_the_bots_go_offline_as_by_any_pin(bots: 
     scenarios.damage(registered)
     tell(bots, window(revision, ill=True))
     assert now().kind == MoveKind.OFFLINE
-    assert "the fallback is not fit" in now().reason
+    assert "the fallback is not ready" in now().reason
 
 
 class TestOnTheFallback:
