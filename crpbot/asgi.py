@@ -10,7 +10,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = cast("App", get_asgi_application())
 
-from crpbot.web.limits import Limits  # noqa: E402 - the apps must be ready first
+from crpbot.web.limits import RequestSizeLimits  # noqa: E402 - the apps must be ready first
 from deploy.edge.application import App, Edge  # noqa: E402
 
 MOST_OPEN_FILES = 65_536
@@ -25,7 +25,7 @@ def allow_open_files() -> None:
 
 
 allow_open_files()
-application = Edge(cast(App, Limits(django_application)))
+application = Edge(cast(App, RequestSizeLimits(django_application)))
 # What is loaded by now stays: to look through all of it for rubbish, now and then, would keep every bot waiting.
 gc.collect()
 gc.freeze()

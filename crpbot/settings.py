@@ -98,18 +98,18 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "crpbot.web.static_files.StaticFiles",
-    "crpbot.web.middleware.content_security_policy",
-    "crpbot.web.middleware.answers_are_not_kept",
+    "crpbot.web.middleware.add_content_security_policy",
+    "crpbot.web.middleware.disable_api_caching",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
-    "crpbot.web.middleware.a_role_to_look",
+    "crpbot.web.middleware.RequireAnyRole",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "crpbot.web.middleware.domain_errors",
+    "crpbot.web.middleware.ShowDomainErrors",
 ]
 
 ROOT_URLCONF = "crpbot.urls"
@@ -124,7 +124,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "crpbot.web.context.service",
+                "crpbot.web.context.add_service_context",
             ],
         },
     }
@@ -240,14 +240,14 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.CanView"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["crpbot.api.parsing.StrictJSON"],
-    "DEFAULT_FILTER_BACKENDS": ["crpbot.api.filtering.StrictFilters"],
-    "DEFAULT_PAGINATION_CLASS": "crpbot.api.pagination.Pages",
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.api.negotiation.OneForm",
+    "DEFAULT_PARSER_CLASSES": ["crpbot.api.parsing.StrictJSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["crpbot.api.filtering.StrictFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "crpbot.api.pagination.StrictPagination",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.api.negotiation.FixedRendererNegotiation",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "crpbot.api.openapi.ProblemSchema",
     "EXCEPTION_HANDLER": "crpbot.api.problems.problem_response",
-    "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.Limit"],
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.RequestLimit"],
     # In a second, minute, hour or day; empty: as often as they like. docs/operations/install.md says what each is for.
     "DEFAULT_THROTTLE_RATES": {
         "reads": env.str("CRPBOT_RATE_READS", "3000/min"),

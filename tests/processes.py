@@ -112,7 +112,7 @@ def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]
 @pytest.fixture
 def broker(redis_process: Process, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """That Redis, empty, and no memory of an earlier test's absent broker."""
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
+    monkeypatch.setattr(queue, "_paused_until", 0.0)
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         client.flushall()
         yield client

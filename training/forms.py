@@ -9,7 +9,7 @@ from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training.models import Coin, TrainingRun
-from training.services.runs import MAX_SEED
+from training.rules import MAX_SEED
 
 
 class UploadForm(forms.Form):

@@ -234,7 +234,7 @@ class _Attempt:
         asked = TrainingRun.objects.filter(pk=self.run.pk, cancel_requested_at__isnull=False).exists()
         return find_stop_reason(
             is_cancelled=asked,
-            billed_seconds=self.meter.seconds + self.meter.compute_headroom,
+            billed_seconds=self.meter.seconds + self.meter.headroom,
             share_of_time_seconds=self.run.budget.share_of_time_seconds,
             reservation=Reservation(self.run.reserved_usd, self.run.allowed_seconds),
         )

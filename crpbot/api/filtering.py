@@ -10,7 +10,7 @@ from rest_framework.request import Request
 PAGING = {"limit", "offset"}
 
 
-class StrictFilters(DjangoFilterBackend):
+class StrictFilterBackend(DjangoFilterBackend):
     """django-filter, and a 400 that names a query parameter which nobody reads, or which says nothing, or two things."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:

@@ -5,7 +5,7 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 
 
-class OneForm(DefaultContentNegotiation):
+class FixedRendererNegotiation(DefaultContentNegotiation):
     """Each operation answers in its one form, whatever `Accept` says: a refusal must never be hidden by a 406."""
 
     def select_renderer(

@@ -9,7 +9,7 @@ from common.errors import NotFound
 
 
 @extend_schema(exclude=True)
-class Nowhere(APIView):
+class UnknownAddress(APIView):
     """Every address under `api/` that is none: a problem document, where Django would answer a page."""
 
     authentication_classes = ()

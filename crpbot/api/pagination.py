@@ -7,7 +7,7 @@ from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.request import Request
 
 
-class Pages(LimitOffsetPagination):
+class StrictPagination(LimitOffsetPagination):
     """`?limit=50&offset=0`, at most 500 rows a page. Anything else is refused, not replaced by a default."""
 
     default_limit = 50

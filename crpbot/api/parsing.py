@@ -8,7 +8,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 
-class StrictJSON(JSONParser):
+class StrictJSONParser(JSONParser):
     """UTF-8, no NaN or Infinity, no name twice in one object, no nesting that exhausts the reader."""
 
     def parse(

@@ -5,7 +5,7 @@ from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from audit import api as audit
-from crpbot.api.not_found import Nowhere
+from crpbot.api.not_found import UnknownAddress
 from deploy import api as deploy
 from gates import api as gates
 from training import api as training
@@ -60,5 +60,5 @@ urlpatterns = [
     path("v1/", include(v1)),
     path("schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs/", TemplateView.as_view(template_name="crpbot/api_docs.html"), name="docs"),
-    re_path("", Nowhere.as_view(), name="nowhere"),
+    re_path("", UnknownAddress.as_view(), name="nowhere"),
 ]

@@ -1,5 +1,5 @@
-"""`make demo`: the whole service on one machine, its story told once from candles to prediction, then served.
+"""`make demo`: the whole service on one machine, from candles to predictions, and then left running.
 
-`ground` looks whether it can start, `processes` keeps servers and workers alive under supervisor, `story` does what
-people and programs would do, `screen` shows it.
+`preflight` checks the machine, `processes` keeps servers and workers running under supervisor, `scenario` does what people
+and programs would do, `terminal` shows progress.
 """

@@ -1,5 +1,6 @@
-"""`python -m crpbot.demo`, which `make demo` runs. Exit status: 0 the story ended as it should and was served until
-Ctrl-C, 1 it did not, 2 unusable arguments, 130 interrupted before its end.
+"""`python -m crpbot.demo`, which `make demo` runs.
+
+Exit status: 0 for the expected result, 1 for any other, 2 for invalid arguments, 130 when interrupted before the end.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from common.errors import DomainError
-from crpbot.demo import ground
+from crpbot.demo import preflight
 from crpbot.demo.errors import DemoFailed, Interrupted
-from crpbot.demo.processes import Processes, programs
-from crpbot.demo.screen import Screen
+from crpbot.demo.processes import Processes, list_programs
+from crpbot.demo.terminal import Terminal
 from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 
 if TYPE_CHECKING:
-    from crpbot.demo.story import Account, Plan
+    from crpbot.demo.scenario import DemoOptions, Outcome
 
 FOLDER = Path(__file__).resolve().parents[2]
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -31,63 +32,65 @@ RULER = "─" * 72
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
-    options = _parser().parse_args(argv)
+    arguments = _build_parser().parse_args(argv)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _interrupt)
     try:
-        return _run(options, Screen())
+        return _run(arguments, Terminal())
     except (DemoFailed, DomainError) as failure:
-        sys.stderr.write(f"\nThe demo cannot go on. {failure}\n")
+        sys.stderr.write(f"\nThe demo cannot continue. {failure}\n")
         return FAILED
     except Interrupted:
         return INTERRUPTED
 
 
-def _run(options: argparse.Namespace, screen: Screen) -> int:
+def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     state = Path(os.environ.get("CRPBOT_STATE_DIR") or FOLDER / "var" / "state").resolve()
-    candles = ground.candle_files(options.candles.resolve()) if options.candles else None
-    ground.require_free_port(options.port)
-    ground.require_room(state)
-    # What a supervisor of a demo that was killed may still be ending is not in the way: the lock is on the folder.
-    lock, aside = ground.fresh_state(state, datetime.now().astimezone())
+    candles = preflight.find_candle_files(arguments.candles.resolve()) if arguments.candles else None
+    preflight.require_free_port(arguments.port)
+    preflight.require_disk_space(state)
+    # The supervisor of a killed demo may still be stopping its processes. That does no harm: the folder is locked.
+    lock, aside = preflight.prepare_state(state, datetime.now().astimezone())
     with lock:
-        ground.own_environment(os.environ, state)
-        screen.say("crpbot's model gate: which model may the bot trust right now?")
-        screen.note(f"state: {state}" + (f"\nearlier state moved aside to {aside}" if aside else ""))
-        return _live(options, candles, state, screen)
+        preflight.isolate_environment(os.environ, state)
+        terminal.say("crpbot's model gate: which model may the bot trust right now?")
+        terminal.note(f"state: {state}" + (f"\nprevious state moved to {aside}" if aside else ""))
+        return _play(arguments, candles, state, terminal)
 
 
-def _live(options: argparse.Namespace, candles: dict[str, Path] | None, state: Path, screen: Screen) -> int:
-    """Everything that needs the settings, which exist only once the environment is the demo's own."""
+def _play(
+    arguments: argparse.Namespace, candles: dict[str, Path] | None, state: Path, terminal: Terminal
+) -> int:
+    """Everything that needs Django's settings, which read the isolated environment."""
     socket = _prepare(state)
-    from crpbot.demo.story import Plan, Story
+    from crpbot.demo.scenario import DemoOptions, Scenario
 
-    plan = Plan(
-        url=f"http://{ground.HOST}:{options.port}",
+    options = DemoOptions(
+        url=f"http://{preflight.HOST}:{arguments.port}",
         state=state,
-        bars=options.bars,
-        drift=options.drift,
+        bars=arguments.bars,
+        drift=arguments.drift,
         candles=candles,
-        epochs=options.epochs,
+        epochs=arguments.epochs,
     )
     with Processes(
-        folder=FOLDER, state=state, socket=socket.with_name("sup.sock"), say=screen.note
+        folder=FOLDER, state=state, socket=socket.with_name("sup.sock"), say=terminal.note
     ) as running:
-        screen.step("Redis, web, workers and reconcile, under supervisor")
-        running.start(programs(port=options.port, redis_socket=socket, cores=_cores()))
-        running.wait_until_running(options.port)
-        screen.note(f"all of them run; {plan.url} answers")
-        account = Story(plan, screen, running.watch).tell()
-        screen.say(_summary(plan, account, screen.clock, is_served=not options.exit))
-        status = FAILED if account.surprises else OK
-        if not options.exit:
-            _serve(plan.url, running, screen)
-        screen.say("\nStopping Redis, web, workers and reconcile.")
+        terminal.step("Start Redis, the web service, workers and reconcile under supervisor")
+        running.start(list_programs(port=arguments.port, redis_socket=socket, cores=_count_cores()))
+        running.wait_until_running(arguments.port)
+        terminal.note(f"all processes run; {options.url} answers")
+        outcome = Scenario(options, terminal, running.watch).run()
+        terminal.say(_summary(options, outcome, terminal.clock, is_served=not arguments.exit))
+        status = FAILED if outcome.problems else OK
+        if not arguments.exit:
+            _serve(options.url, running, terminal)
+        terminal.say("\nStopping Redis, the web service, workers and reconcile.")
         return status
 
 
 def _prepare(state: Path) -> Path:
-    """Django ready, its tables and triggers made; answers the path of the Redis socket."""
+    """Set up Django, its tables and triggers; returns the path of the Redis socket."""
     import django
     from django.conf import settings
     from django.core.management import call_command
@@ -100,8 +103,8 @@ def _prepare(state: Path) -> Path:
     return Path(settings.REDIS_URL.removeprefix("unix://"))
 
 
-def _serve(url: str, running: Processes, screen: Screen) -> None:
-    screen.say(f"\nServing {url} until Ctrl-C.")
+def _serve(url: str, running: Processes, terminal: Terminal) -> None:
+    terminal.say(f"\nServing {url} until Ctrl-C.")
     try:
         while True:
             running.watch()
@@ -110,100 +113,101 @@ def _serve(url: str, running: Processes, screen: Screen) -> None:
         return
 
 
-def _summary(plan: "Plan", account: "Account", clock: str, *, is_served: bool) -> str:
-    """How the story ended and when, and what can be asked of it from here on: less once nobody serves it."""
+def _summary(options: "DemoOptions", outcome: "Outcome", clock: str, *, is_served: bool) -> str:
+    """The result, and what to look at next: less when the service is not left running."""
     from deploy.pointer import pointer
 
     move = pointer.get_current()
     line = move.release.line if move and move.release else "nothing"
     because = "\n    ".join((move.reason if move else "-").split("; "))
-    state = _shown(plan.state)
-    is_usual = plan.state == FOLDER / "var" / "state"
-    manage = f"{'' if is_usual else f'CRPBOT_STATE_DIR={state} '}.venv/bin/python manage.py"
-    told = "".join(f"\nIt should not have ended so: {surprise}." for surprise in account.surprises)
-    ended = f"""
+    state = _shorten_path(options.state)
+    is_default = options.state == FOLDER / "var" / "state"
+    manage = f"{'' if is_default else f'CRPBOT_STATE_DIR={state} '}.venv/bin/python manage.py"
+    problems = "".join(f"\nUnexpected: {problem}." for problem in outcome.problems)
+    result = f"""
 {RULER}
 The bots are on {line}, revision {move.revision if move else "-"}, after {clock} minutes. Because:
-    {because}{told}
+    {because}{problems}
 """
-    on_the_terminal = f"""Ask on the terminal
+    commands = f"""Commands
     {manage} active
     {manage} bots
     {manage} verify_audit"""
     if not is_served:
-        return f"{ended}\n{on_the_terminal}\nLogs\n    {state}/logs/\n{RULER}"
-    people = "\n".join(f"    {name:<10} {password}" for name, password in account.passwords.items())
-    coin, path = next(iter(account.history.items()))
-    return f"""{ended}
-Look around at {plan.url}
-    {plan.url}/           what is live now, and why
-    {plan.url}/api/docs/  the API, to read and to try
-    {plan.url}/admin/     the audit history, as admin
+        return f"{result}\n{commands}\nLogs\n    {state}/logs/\n{RULER}"
+    people = "\n".join(f"    {name:<10} {password}" for name, password in outcome.passwords.items())
+    coin, path = next(iter(outcome.history.items()))
+    return f"""{result}
+Look around at {options.url}
+    {options.url}/           the board: what is live, and why
+    {options.url}/api/docs/  the API documentation
+    {options.url}/admin/     the audit history, for admin
 Sign in as
 {people}
-Ask as the bot does
-    export CRPBOT_URL={plan.url}
-    export CRPBOT_TOKEN={account.bot_token}
-    export CRPBOT_PUBLIC_KEY={account.public_key}
-    .venv/bin/python -m runtime predict --coin {coin} --candles {_shown(path)}
-{on_the_terminal}
+Predict as a bot does
+    export CRPBOT_URL={options.url}
+    export CRPBOT_TOKEN={outcome.bot_token}
+    export CRPBOT_PUBLIC_KEY={outcome.public_key}
+    .venv/bin/python -m runtime predict --coin {coin} --candles {_shorten_path(path)}
+{commands}
 Processes and logs
     .venv/bin/supervisorctl -c {state}/supervisor.conf status
     {state}/logs/
 {RULER}"""
 
 
-def _shown(path: Path) -> Path:
-    """As a person in the repository would type it."""
+def _shorten_path(path: Path) -> Path:
+    """Relative to the repository where possible."""
     return path.relative_to(FOLDER) if path.is_relative_to(FOLDER) else path
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # ending in order takes a few seconds; asked once is enough
+        signal.signal(other, signal.SIG_IGN)  # an orderly stop takes a few seconds
     raise Interrupted(signum)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m crpbot.demo", description="The whole story, on this machine."
+        prog="python -m crpbot.demo",
+        description="Run the whole service on this machine, from candles to predictions.",
     )
-    parser.add_argument("--port", type=_port, default=8000, help="on 127.0.0.1 (%(default)s)")
+    parser.add_argument("--port", type=_parse_port, default=8000, help="on 127.0.0.1 (%(default)s)")
     parser.add_argument(
         "--candles", type=Path, metavar="DIR", help="real candles: BTC.csv.gz, ETH.csv.gz, SOL.csv.gz"
     )
     parser.add_argument(
         "--drift",
-        type=_drift,
+        type=_parse_drift,
         default=DEFAULT_DRIFT,
-        help="how much there is to learn in the simulated market; 0 for nothing (%(default)s)",
+        help="drift of the simulated market; 0 leaves nothing to learn (%(default)s)",
     )
-    parser.add_argument("--bars", type=int, default=DEMO_BARS, help="of each simulated coin (%(default)s)")
-    parser.add_argument("--epochs", type=int, help="of each network, at most (the recipe's own)")
+    parser.add_argument("--bars", type=int, default=DEMO_BARS, help="bars per simulated coin (%(default)s)")
+    parser.add_argument("--epochs", type=int, help="maximum epochs per network (default: the recipe's)")
     parser.add_argument(
         "--exit",
         action="store_true",
         default=os.environ.get("CRPBOT_DEMO_EXIT") == "1",
-        help="end after the story instead of serving (or CRPBOT_DEMO_EXIT=1)",
+        help="stop at the end instead of serving (or CRPBOT_DEMO_EXIT=1)",
     )
     return parser
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     port = int(text)
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; choose one from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{port} is not a port; choose one from 1 to 65535")
     return port
 
 
-def _drift(text: str) -> float:
+def _parse_drift(text: str) -> float:
     drift = float(text)
     if not (math.isfinite(drift) and drift >= 0):
-        raise argparse.ArgumentTypeError(f"{text} is no drift; choose 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a drift; choose 0 or more")
     return drift
 
 

@@ -1,5 +1,5 @@
 class DemoFailed(Exception):
-    """The demo cannot go on. The message says what happened, what to do, and which log to read."""
+    """The demo cannot continue. The message says what happened, what to do, and which log to read."""
 
 
 class Interrupted(BaseException):

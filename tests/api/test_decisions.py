@@ -125,7 +125,7 @@ class TestRuns:
     def test_a_run_that_ended_cannot_be_cancelled(self, as_operator: Caller) -> None:
         run = queued_run()
         TrainingRun.objects.update(state=JobState.SUCCEEDED)
-        assert_problem(as_operator.post(f"runs/{run.pk}/cancel/", WHY), 409, "has ended already")
+        assert_problem(as_operator.post(f"runs/{run.pk}/cancel/", WHY), 409, "has already ended")
 
     def test_a_failed_run_is_launched_again_with_changes(self, as_operator: Caller) -> None:
         run = queued_run()

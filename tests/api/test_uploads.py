@@ -105,7 +105,7 @@ def test_a_form_that_is_not_complete_is_refused_field_by_field(
 def test_a_file_over_the_limit_is_refused(as_operator: Caller, settings: Any) -> None:
     """Much over it, and it does not come this far: tests/crpbot/test_limits.py."""
     settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
-    assert_problem(as_operator.upload(coin="BTC", file=csv(candles())), 400, "at most 1,000 are taken")
+    assert_problem(as_operator.upload(coin="BTC", file=csv(candles())), 400, "the limit is 1,000")
     assert not Dataset.objects.exists()
 
 

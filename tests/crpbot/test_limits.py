@@ -12,7 +12,7 @@ from django.urls.resolvers import RegexPattern, URLPattern, URLResolver
 from rest_framework.parsers import MultiPartParser
 
 from crpbot.asgi import application
-from crpbot.web.limits import FORM_SLACK_BYTES, MOST_HEADER_BYTES, MOST_QUERY_BYTES, UPLOADS, Limits
+from crpbot.web.limits import FORM_SLACK_BYTES, MAX_HEADER_BYTES, MAX_QUERY_BYTES, UPLOADS, RequestSizeLimits
 
 Message = MutableMapping[str, Any]
 SMALL = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -44,7 +44,7 @@ def asked(
 
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": named}
-    asyncio.run((app or Limits(through))(scope, unread, send))
+    asyncio.run((app or RequestSizeLimits(through))(scope, unread, send))
     start, body = sent
     return start["status"], dict(start["headers"]), body["body"]
 
@@ -110,9 +110,9 @@ def test_a_body_of_unannounced_length_is_not_read_whatever_it_comes_with(method:
 
 
 def test_a_head_without_end_is_refused() -> None:
-    assert asked(method="GET", cookie="x" * MOST_HEADER_BYTES)[0] == 431
-    assert asked(method="GET", query=b"x" * (MOST_QUERY_BYTES + 1))[0] == 414
-    assert asked(method="GET", query=b"x" * MOST_QUERY_BYTES, cookie="x" * 20_000)[0] == 299
+    assert asked(method="GET", cookie="x" * MAX_HEADER_BYTES)[0] == 431
+    assert asked(method="GET", query=b"x" * (MAX_QUERY_BYTES + 1))[0] == 414
+    assert asked(method="GET", query=b"x" * MAX_QUERY_BYTES, cookie="x" * 20_000)[0] == 299
 
 
 def test_the_web_process_stands_behind_these_limits() -> None:

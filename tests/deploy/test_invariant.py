@@ -512,7 +512,7 @@ def _in_use() -> None:
 def service(committed: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Service]]:
     Service.clock, Service.seen, Service.swallowed = Clock(), Counter(), Swallowed()
     monkeypatch.setattr(timezone, "now", Service.clock.now)
-    monkeypatch.setattr(queue, "_quiet_until", math.inf)  # no broker: a rule delivers, or nobody does
+    monkeypatch.setattr(queue, "_paused_until", math.inf)  # no broker: a rule delivers, or nobody does
     _in_use()
     Service.ground = Ground()
     with Service.swallowed.listening():

@@ -112,7 +112,7 @@ class TestLaunching:
         assert not TrainingRun.objects.exists()
 
     def test_refuses_a_history_too_short_to_train_on(self) -> None:
-        with pytest.raises(InvalidInput, match="needs 1,000"):
+        with pytest.raises(InvalidInput, match="needs at least 1,000"):
             launch(factories.market(bars=999))
 
     def test_twice_makes_two_runs(self, dataset: Dataset) -> None:
@@ -157,11 +157,11 @@ class TestCancelling:
     def test_a_run_that_has_ended_is_refused(self, dataset: Dataset) -> None:
         run = launch(dataset)
         services.cancel_run(run, actor=factories.OPERATOR, reason="")
-        with pytest.raises(Conflict, match="has ended already: it was cancelled"):
+        with pytest.raises(Conflict, match="has already ended: it was cancelled"):
             services.cancel_run(run, actor=factories.OPERATOR, reason="")
         assert len(events("trainingrun.cancelled")) == 1
         (refused,) = events("trainingrun.cancel.refused")
-        assert "has ended already" in refused.body
+        assert "has already ended" in refused.body
 
     def test_takes_an_operator(self, dataset: Dataset) -> None:
         run = launch(dataset)

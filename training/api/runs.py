@@ -88,7 +88,7 @@ class Runs(ListAPIView[TrainingRun]):
         def get_progress(self, run: Any) -> float:
             if run.state == JobState.SUCCEEDED:
                 return 1.0
-            return min(1.0, run.epochs_done / max(1, run.epochs))
+            return min(1.0, float(run.epochs_done) / max(1, run.epochs))
 
     queryset = (
         TrainingRun.objects.select_related("coin", "bundle")

@@ -1,10 +1,8 @@
 """The worker processes."""
 
-from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.db.models import QuerySet
-from django.utils import timezone
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import (
     extend_schema_serializer,
@@ -13,20 +11,20 @@ from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 
 from common import api_fields
-from training.jobs.worker_registry import ALIVE_SECONDS
+from training.jobs.worker_registry import compute_alive_since
 from training.models import Worker
 
 
 class Workers(ListAPIView[Worker]):
-    """Worker processes as they last described themselves."""
+    """Worker processes, with the data of their last heartbeat."""
 
     class Filter(filters.FilterSet):
         is_alive = api_fields.BooleanFilter(
-            method="heard_lately", help_text="Heard of within the last seconds."
+            method="filter_alive", help_text="Whether its last heartbeat is recent."
         )
 
-        def heard_lately(self, rows: QuerySet[Worker], name: str, value: bool) -> QuerySet[Worker]:
-            since = _alive_since()
+        def filter_alive(self, rows: QuerySet[Worker], name: str, value: bool) -> QuerySet[Worker]:
+            since = compute_alive_since()
             return rows.filter(last_heard_at__gte=since) if value else rows.filter(last_heard_at__lt=since)
 
     @extend_schema_serializer(component_name="Worker")
@@ -45,12 +43,8 @@ class Workers(ListAPIView[Worker]):
             return worker.queues.split(",")
 
         def get_is_alive(self, worker: Worker) -> bool:
-            return worker.last_heard_at >= _alive_since()
+            return bool(worker.last_heard_at >= compute_alive_since())
 
     queryset = Worker.objects.order_by("name")
     serializer_class = Output
     filterset_class = Filter
-
-
-def _alive_since() -> Any:
-    return timezone.now() - timedelta(seconds=ALIVE_SECONDS)

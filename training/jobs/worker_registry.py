@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib.metadata import version
 from typing import Any
@@ -126,8 +126,12 @@ class WorkerRegistration(threading.Thread):
             connection.close()
 
 
+def compute_alive_since() -> datetime:
+    """The earliest last heartbeat of a worker that counts as alive."""
+    return timezone.now() - timedelta(seconds=ALIVE_SECONDS)
+
+
 def list_alive_workers(queue: str | None = None) -> list[Worker]:
     """The workers with a recent heartbeat; only those of a queue when one is given."""
-    since = timezone.now() - timedelta(seconds=ALIVE_SECONDS)
-    workers = Worker.objects.filter(last_heard_at__gte=since)
+    workers = Worker.objects.filter(last_heard_at__gte=compute_alive_since())
     return [worker for worker in workers if queue is None or queue in worker.queues.split(",")]

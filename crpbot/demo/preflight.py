@@ -1,4 +1,4 @@
-"""What must hold before the demo starts: a free port, room on the disk, candles to read, a state folder of its own."""
+"""Checks before the demo starts: a free port, disk space, readable candles, a state folder that is not in use."""
 
 import errno
 import fcntl
@@ -20,8 +20,8 @@ CANDLE_SUFFIXES = (".csv.gz", ".csv", ".parquet")
 FREE_BYTES_NEEDED = 500_000_000
 LOCK_NAME = "demo.lock"
 
-# What would lead the demo to a database, a broker, files or keys that are not its own, or onto a network.
-FOREIGN = (
+# Variables that would make the demo use another database, broker, file store or keys, or serve a network.
+FOREIGN_VARIABLES = (
     "CRPBOT_PROFILE",
     "CRPBOT_SECRET_KEY",
     "CRPBOT_DATABASE_URL",
@@ -35,7 +35,7 @@ FOREIGN = (
 
 
 def require_free_port(port: int) -> None:
-    """Raises DemoFailed when nobody may, or somebody does, listen there."""
+    """Raises DemoFailed when the port is in use or not allowed."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -49,8 +49,8 @@ def require_free_port(port: int) -> None:
             ) from error
 
 
-def require_room(folder: Path) -> None:
-    """Raises DemoFailed when the disk that `folder` will lie on is nearly full."""
+def require_disk_space(folder: Path) -> None:
+    """Raises DemoFailed when the disk of `folder` is nearly full."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES_NEEDED:
@@ -60,18 +60,19 @@ def require_room(folder: Path) -> None:
         )
 
 
-def candle_files(folder: Path) -> dict[str, Path]:
-    """Each coin's file in `folder`. Raises DemoFailed naming what is missing, or the row that cannot be read."""
+def find_candle_files(folder: Path) -> dict[str, Path]:
+    """The candle file of each coin. Raises DemoFailed naming a missing file or an invalid row."""
     if not folder.is_dir():
-        raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {_expected_names()}.")
-    found = {
-        coin: next((path for path in _candidates(folder, coin) if path.is_file()), None) for coin in COINS
+        raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {_format_expected_names()}.")
+    candidates = {
+        coin: next((path for path in _list_candidates(folder, coin) if path.is_file()), None)
+        for coin in COINS
     }
-    if missing := [coin for coin, path in found.items() if path is None]:
+    if missing := [coin for coin, path in candidates.items() if path is None]:
         raise DemoFailed(
-            f"{folder} has no candles for {', '.join(missing)}: it must hold {_expected_names()}."
+            f"{folder} has no candles for {', '.join(missing)}: it must hold {_format_expected_names()}."
         )
-    paths = {coin: path for coin, path in found.items() if path is not None}
+    paths = {coin: path for coin, path in candidates.items() if path is not None}
     for path in paths.values():
         _require_readable(path)
     return paths
@@ -84,26 +85,26 @@ def _require_readable(path: Path) -> None:
         raise DemoFailed(f"{refused}") from refused
 
 
-def _candidates(folder: Path, coin: str) -> list[Path]:
+def _list_candidates(folder: Path, coin: str) -> list[Path]:
     return [folder / f"{coin}{suffix}" for suffix in CANDLE_SUFFIXES]
 
 
-def _expected_names() -> str:
+def _format_expected_names() -> str:
     return ", ".join(f"{coin}.csv.gz" for coin in COINS) + " (or .csv, .parquet)"
 
 
-def own_environment(environ: MutableMapping[str, str], state: Path) -> None:
-    """Let everything started from here use `state`, in the embedded profile, and nothing else."""
-    for name in FOREIGN:
+def isolate_environment(environ: MutableMapping[str, str], state: Path) -> None:
+    """Make every started process use `state` and the embedded profile only."""
+    for name in FOREIGN_VARIABLES:
         environ.pop(name, None)
     environ["CRPBOT_STATE_DIR"] = str(state)
     environ["DJANGO_SETTINGS_MODULE"] = "crpbot.settings"
 
 
-def fresh_state(state: Path, now: datetime) -> tuple[TextIO, Path | None]:
-    """An empty state folder held by this process; an earlier one is moved aside, and told as the second value.
+def prepare_state(state: Path, now: datetime) -> tuple[TextIO, Path | None]:
+    """Create and lock an empty state folder; returns the lock and the new name of an existing folder, which is moved.
 
-    The first value holds the lock: keep it open. Raises DemoFailed while another demo runs on this folder.
+    Keep the lock open. Raises DemoFailed while another demo uses the folder.
     """
     try:
         if state.exists():

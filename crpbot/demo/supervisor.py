@@ -1,7 +1,7 @@
-"""supervisord on a tether: `python -m crpbot.demo.tether CONFIG` ends when its standard input closes.
+"""supervisord that ends with the demo: `python -m crpbot.demo.supervisor CONFIG` stops when its standard input closes.
 
-The demo holds the other end. However the demo ends, by SIGKILL too, the system closes that end, and supervisord
-stops everything it started.
+The demo holds the other end of that pipe. However the demo ends, even by SIGKILL, the system closes the pipe, and
+supervisord stops every process that it started.
 """
 
 import os
