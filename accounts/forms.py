@@ -5,7 +5,7 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.core.exceptions import NON_FIELD_ERRORS
 
-from accounts.throttling import SignIns
+from accounts.throttling import SignInLimit
 
 
 class SignInForm(AuthenticationForm):
@@ -18,7 +18,7 @@ class SignInForm(AuthenticationForm):
     }
 
     def clean(self) -> dict[str, Any]:
-        limit = SignIns(self.cleaned_data.get("username") or "")
+        limit = SignInLimit(self.cleaned_data.get("username") or "")
         if limit.is_used_up(self.request):
             minutes = {"minutes": math.ceil((limit.wait() or 0) / 60)}
             raise forms.ValidationError(self.error_messages["too_many"], code="too_many", params=minutes)

@@ -3,7 +3,7 @@
 from audit import triggers
 
 GUARDS = [
-    *triggers.append_only("audit_auditevent", key="seq"),
+    *triggers.build_append_only("audit_auditevent", key="seq"),
     triggers.Guard(
         "audit_auditevent_follows",
         "audit_auditevent",

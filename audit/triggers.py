@@ -20,24 +20,24 @@ class Guard:
     message: str
     condition: str = ""
 
-    def sqlite(self) -> str:
+    def build_sqlite(self) -> str:
         when = f" WHEN {self.condition}" if self.condition else ""
         return (
             f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table} FOR EACH ROW{when}"
             f" BEGIN SELECT RAISE(ABORT, '{self.message}'); END"
         )
 
-    def postgresql_body(self) -> str:
+    def build_postgresql_body(self) -> str:
         refuse = f"RAISE EXCEPTION '{self.message}' USING ERRCODE = 'integrity_constraint_violation';"
         guarded = f"IF {self.condition} THEN {refuse} END IF;" if self.condition else refuse
         returned = {"DELETE": "OLD", "TRUNCATE": "NULL"}.get(self.event, "NEW")
         return f"BEGIN {guarded} RETURN {returned}; END"
 
-    def postgresql(self) -> list[str]:
+    def build_postgresql(self) -> list[str]:
         each = "STATEMENT" if self.event == "TRUNCATE" else "ROW"
         return [
             f"CREATE OR REPLACE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql"
-            f" AS $guard${self.postgresql_body()}$guard$",
+            f" AS $guard${self.build_postgresql_body()}$guard$",
             f"DROP TRIGGER IF EXISTS {self.name} ON {self.table}",
             f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table}"
             f" FOR EACH {each} EXECUTE FUNCTION {self.name}()",
@@ -52,35 +52,35 @@ def register(guards: Iterable[Guard]) -> None:
     _registered.update({guard.name: guard for guard in guards})
 
 
-def append_only(table: str, key: str = "id") -> list[Guard]:
-    """No row changes or goes. The INSERT guard stops SQLite's REPLACE, which deletes without a DELETE trigger."""
-    says = f"{table} is append-only"
+def build_append_only(table: str, key: str = "id") -> list[Guard]:
+    """No row is changed or deleted. The INSERT guard stops SQLite's REPLACE, which deletes without a DELETE trigger."""
+    message = f"{table} is append-only"
     return [
-        Guard(f"{table}_no_update", table, "UPDATE", says),
-        Guard(f"{table}_no_delete", table, "DELETE", says),
-        Guard(f"{table}_no_truncate", table, "TRUNCATE", says),
+        Guard(f"{table}_no_update", table, "UPDATE", message),
+        Guard(f"{table}_no_delete", table, "DELETE", message),
+        Guard(f"{table}_no_truncate", table, "TRUNCATE", message),
         Guard(
             f"{table}_no_replace",
             table,
             "INSERT",
-            says,
+            message,
             f"EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key})",
         ),
     ]
 
 
-def frozen(table: str, *columns: str) -> list[Guard]:
-    """These columns never change once written, and the row stays."""
+def build_frozen(table: str, *columns: str) -> list[Guard]:
+    """These columns never change once written, and the row is never deleted."""
     differs = " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
-    says = f"{table}: {', '.join(columns)} never change"
+    message = f"{table}: {', '.join(columns)} never change"
     return [
-        Guard(f"{table}_frozen", table, "UPDATE", says, differs),
+        Guard(f"{table}_frozen", table, "UPDATE", message, differs),
         Guard(f"{table}_kept", table, "DELETE", f"{table} rows are kept"),
         Guard(f"{table}_not_truncated", table, "TRUNCATE", f"{table} rows are kept"),
     ]
 
 
-def write_once(table: str, *columns: str) -> list[Guard]:
+def build_write_once(table: str, *columns: str) -> list[Guard]:
     """Each of these columns goes from null to a value once."""
     return [
         Guard(
@@ -98,42 +98,43 @@ def install() -> None:
     """Install every registered guard whose table exists; safe to repeat."""
     tables = set(connection.introspection.table_names())
     with transaction.atomic(), connection.cursor() as cursor:
-        for guard in _applicable():
+        for guard in _list_applicable():
             if guard.table not in tables:
                 continue
-            for statement in _statements(guard):
+            for statement in _build_statements(guard):
                 cursor.execute(statement)
 
 
 def drop() -> None:
-    """Take every guard out: for a test database about to be emptied, and for nothing else."""
+    """Remove every guard: only for a test database that is about to be emptied."""
     with transaction.atomic(), connection.cursor() as cursor:
-        for guard in _applicable():
+        for guard in _list_applicable():
             target = "" if connection.vendor == "sqlite" else f" ON {guard.table}"
             cursor.execute(f"DROP TRIGGER IF EXISTS {guard.name}{target}")
 
 
-def missing() -> list[str]:
+def find_missing() -> list[str]:
     """Names of guards that are not installed, disabled, or not as this code declares them."""
-    found = _installed()
+    installed = _load_installed()
     expected = {
-        r.name: r.sqlite() if connection.vendor == "sqlite" else r.postgresql_body() for r in _applicable()
+        guard.name: guard.build_sqlite() if connection.vendor == "sqlite" else guard.build_postgresql_body()
+        for guard in _list_applicable()
     }
-    return sorted(name for name, text in expected.items() if found.get(name) != text)
+    return sorted(name for name, text in expected.items() if installed.get(name) != text)
 
 
-def _applicable() -> list[Guard]:
+def _list_applicable() -> list[Guard]:
     is_sqlite = connection.vendor == "sqlite"
-    return [r for r in _registered.values() if not (is_sqlite and r.event == "TRUNCATE")]
+    return [guard for guard in _registered.values() if not (is_sqlite and guard.event == "TRUNCATE")]
 
 
-def _statements(guard: Guard) -> list[str]:
+def _build_statements(guard: Guard) -> list[str]:
     if connection.vendor == "sqlite":
-        return [f"DROP TRIGGER IF EXISTS {guard.name}", guard.sqlite()]
-    return guard.postgresql()
+        return [f"DROP TRIGGER IF EXISTS {guard.name}", guard.build_sqlite()]
+    return guard.build_postgresql()
 
 
-def _installed() -> dict[str, str]:
+def _load_installed() -> dict[str, str]:
     query = (
         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
         if connection.vendor == "sqlite"

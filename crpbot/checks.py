@@ -1,4 +1,4 @@
-"""System checks with a hint for what is wrong."""
+"""System checks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from django.db import DatabaseError
 
 
 @register(Tags.database)
-def refusals_are_installed(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """The triggers that keep the pointer and the audit honest are in the database.
+def check_db_guards(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """All guards are installed in the database.
 
-    A warning, not an error: `migrate` runs this check before it can install them.
+    A warning, not an error: `migrate` runs this check before it installs them.
     """
     from audit import triggers
 
     if not databases or "default" not in databases:
         return []
     try:
-        missing = triggers.missing()
+        missing = triggers.find_missing()
     except DatabaseError:
         return []  # no database yet; `migrate` makes it
     if not missing:
@@ -34,18 +34,18 @@ def refusals_are_installed(databases: Sequence[str] | None = None, **kwargs: Any
 
 
 @register(Tags.security)
-def embedded_stays_on_loopback(**kwargs: Any) -> list[Error]:
-    """The embedded profile has generated secrets and printed passwords: it is not for a network."""
-    outside = [
+def check_embedded_hosts(**kwargs: Any) -> list[Error]:
+    """The embedded profile has generated secrets and printed passwords, so it must not serve a network."""
+    remote = [
         host
         for host in settings.ALLOWED_HOSTS
         if host not in ("127.0.0.1", "localhost", "[::1]", "testserver")
     ]
-    if not settings.IS_EMBEDDED or not outside:
+    if not settings.IS_EMBEDDED or not remote:
         return []
     return [
         Error(
-            f"The embedded profile answers on loopback only, not as {', '.join(outside)}.",
+            f"The embedded profile answers on loopback only, not as {', '.join(remote)}.",
             hint="Set CRPBOT_PROFILE=production and its secrets to serve a network.",
             id="crpbot.E002",
         )

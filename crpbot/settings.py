@@ -246,7 +246,7 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "crpbot.api.negotiation.FixedRendererNegotiation",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "crpbot.api.openapi.ProblemSchema",
-    "EXCEPTION_HANDLER": "crpbot.api.problems.problem_response",
+    "EXCEPTION_HANDLER": "crpbot.api.problems.build_problem_response",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.RequestLimit"],
     # In a second, minute, hour or day; empty: as often as they like. docs/operations/install.md says what each is for.
     "DEFAULT_THROTTLE_RATES": {

@@ -3,10 +3,10 @@
 from audit import triggers
 
 GUARDS = [
-    *triggers.append_only("gates_gatepolicy"),
-    *triggers.append_only("gates_policyadoption"),
-    *triggers.append_only("gates_diagnosis"),
-    *triggers.append_only("gates_gateresult"),
+    *triggers.build_append_only("gates_gatepolicy"),
+    *triggers.build_append_only("gates_policyadoption"),
+    *triggers.build_append_only("gates_diagnosis"),
+    *triggers.build_append_only("gates_gateresult"),
     triggers.Guard(
         "gates_measurement_body_once",
         "gates_measurement",
@@ -14,7 +14,7 @@ GUARDS = [
         "a measurement is written once",
         "OLD.body <> '' AND NEW.body <> OLD.body",
     ),
-    *triggers.frozen("gates_measurement", "bundle_id", "dataset_id", "baseline_id"),
+    *triggers.build_frozen("gates_measurement", "bundle_id", "dataset_id", "baseline_id"),
     triggers.Guard(
         "gates_diagnosis_of_its_bundle",
         "gates_diagnosis",

@@ -4,7 +4,7 @@ from audit import triggers
 from audit.triggers import Guard
 
 GUARDS = [
-    *triggers.frozen("training_coin", "symbol"),
+    *triggers.build_frozen("training_coin", "symbol"),
     Guard(
         "training_coin_is_required_by_a_decision",
         "training_coin",
@@ -15,8 +15,8 @@ GUARDS = [
         " AND e.object_id = CAST(NEW.id AS varchar(20))"
         " AND e.kind = CASE WHEN NEW.is_required THEN 'coin.required' ELSE 'coin.released' END)",
     ),
-    *triggers.append_only("training_epoch"),
-    *triggers.frozen(
+    *triggers.build_append_only("training_epoch"),
+    *triggers.build_frozen(
         "training_dataset",
         *("coin_id", "digest", "is_simulated", "rows", "first_at", "last_at", "verdict", "check_results"),
     ),
@@ -31,9 +31,9 @@ GUARDS = [
         " WHERE e.seq = (SELECT MAX(seq) FROM audit_auditevent) AND e.object_type = 'dataset'"
         " AND e.object_id = CAST(NEW.id AS varchar(20)) AND e.kind = 'dataset.withdrawn'))",
     ),
-    *triggers.frozen(
+    *triggers.build_frozen(
         "training_bundle", "digest", "coin_id", "line", "dataset_id", "manifest", "is_simulated", "origin"
     ),
-    *triggers.write_once("training_trainingrun", "bundle_id"),
-    *triggers.frozen("training_artifact", "bundle_id", "name", "sha256", "size"),
+    *triggers.build_write_once("training_trainingrun", "bundle_id"),
+    *triggers.build_frozen("training_artifact", "bundle_id", "name", "sha256", "size"),
 ]

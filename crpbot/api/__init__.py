@@ -1,1 +1,1 @@
-"""The API as a whole: urls, errors, filters, pages, parsing, its OpenAPI document."""
+"""The API as a whole: addresses, errors, filters, pagination, parsing, OpenAPI document."""

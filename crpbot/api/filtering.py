@@ -1,4 +1,4 @@
-"""Filters of the lists. A misspelt one is refused: ignored, it would answer more than was asked for."""
+"""Filters of lists. A misspelt filter is refused: if it were ignored, the answer would have too many rows."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ PAGING = {"limit", "offset"}
 
 
 class StrictFilterBackend(DjangoFilterBackend):
-    """django-filter, and a 400 that names a query parameter which nobody reads, or which says nothing, or two things."""
+    """django-filter, with a 400 for unknown, empty or repeated query parameters."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:
         filterset_class = self.get_filterset_class(view, queryset)
@@ -19,9 +19,9 @@ class StrictFilterBackend(DjangoFilterBackend):
         if isinstance(view, ListModelMixin):
             known |= PAGING
         if unknown := sorted(set(request.query_params) - known):
-            listed = f"There is no such filter here. Known: {', '.join(sorted(known)) or 'none'}."
-            raise ValidationError({name[:100]: [listed] for name in unknown[:10]})
+            message = f"There is no such filter. Known: {', '.join(sorted(known)) or 'none'}."
+            raise ValidationError({name[:100]: [message] for name in unknown[:10]})
         given = {name: request.query_params.getlist(name) for name in request.query_params}
         if unclear := [name for name, values in given.items() if len(values) > 1 or not values[0].strip()]:
-            raise ValidationError({name: ["Give one value, or leave it out."] for name in unclear})
+            raise ValidationError({name: ["Give one value, or omit it."] for name in unclear})
         return super().filter_queryset(request, queryset, view)

@@ -6,7 +6,7 @@ from rest_framework.request import Request
 
 
 class FixedRendererNegotiation(DefaultContentNegotiation):
-    """Each operation answers in its one form, whatever `Accept` says: a refusal must never be hidden by a 406."""
+    """Answers in the only format of the operation, whatever `Accept` says: a 406 must not hide an error."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[Any], format_suffix: str | None = None

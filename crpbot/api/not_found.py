@@ -10,17 +10,17 @@ from common.errors import NotFound
 
 @extend_schema(exclude=True)
 class UnknownAddress(APIView):
-    """Every address under `api/` that is none: a problem document, where Django would answer a page."""
+    """Any other address under `api/`: a problem document instead of Django's page."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        """No `Allow`: what is not there has no methods."""
+        """No `Allow` header: an unknown address has no methods."""
         return {}
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> NoReturn:
         raise NotFound(
-            "There is nothing at this address. /api/docs/ lists what there is; most end with a slash."
+            "There is nothing at this address. /api/docs/ lists all addresses; most end with a slash."
         )

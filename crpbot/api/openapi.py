@@ -1,4 +1,4 @@
-"""The OpenAPI document: what every operation may answer besides what was asked for."""
+"""The OpenAPI document: the errors that every operation can answer."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from rest_framework import serializers
 from rest_framework.mixins import ListModelMixin
 
 from common.api_fields import NOT_BLANK
-from crpbot.api.problems import CONTENT_TYPE, document
+from crpbot.api.problems import CONTENT_TYPE, build_document
 
-# status: (what it means, an example of what it says)
+# status: (meaning, an example of `detail`)
 MEANINGS = {
     400: ("The request is wrong; `errors` names the fields.", "reason: This field may not be blank."),
     401: (
@@ -18,12 +18,12 @@ MEANINGS = {
         "This token is unknown, expired or revoked. Ask an administrator for another.",
     ),
     403: (
-        "It takes another role or scope; or, of a signed-in person, the CSRF token.",
+        "It needs another role or scope; or, for a signed-in person, the CSRF token.",
         "victor may not approve a release: that takes the approver role (held: viewer).",
     ),
-    404: ("There is no such thing.", "There is no release 99."),
+    404: ("The object does not exist.", "There is no release 99."),
     409: (
-        "The request is sound, but the world is not in the state it needs.",
+        "The request is valid, but not in the current state.",
         "The pointer moved since you looked: you saw revision 7, it is 8 (odd predictions). Look again.",
     ),
     411: (
@@ -34,14 +34,14 @@ MEANINGS = {
         "The body is larger than allowed.",
         "A request here may have 262,144 bytes, and this one has 300,000.",
     ),
-    415: ("The body is of another type than this takes.", 'Unsupported media type "text/plain" in request.'),
+    415: ("The body has an unsupported type.", 'Unsupported media type "text/plain" in request.'),
     429: (
-        "Too many requests of this kind, or too many refused ones from this address; ask again after `Retry-After`"
+        "Too many requests of this kind, or too many refused ones from this address; retry after `Retry-After`"
         " seconds.",
         "Too many requests: ask again in 17 seconds, and less often.",
     ),
     503: (
-        "The service cannot answer now; ask again after `Retry-After` seconds.",
+        "The service cannot answer now; retry after `Retry-After` seconds.",
         "There is no pointer yet. An approver must inherit the release the bot runs today.",
     ),
 }
@@ -50,33 +50,33 @@ MEANINGS = {
 class Problem(serializers.Serializer[Any]):
     """An error (RFC 9457)."""
 
-    type = serializers.CharField(help_text="`about:blank`: the status says what kind it is.")
+    type = serializers.CharField(help_text="`about:blank`: the status gives the kind.")
     title = serializers.CharField()
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="What happened and what to do, for a person.")
     errors = serializers.DictField(  # type: ignore[assignment]
         child=serializers.ListField(child=serializers.CharField()),
         required=False,
-        help_text="For each wrong field, what is wrong with it.",
+        help_text="The errors of each field.",
     )
 
 
 class ProblemSchema(AutoSchema):
-    """Adds the problems to every operation.
+    """Adds the errors to every operation.
 
-    A view whose POST or PATCH needs the world in some state says `can_conflict`; one that is no list and takes a query,
-    `reads_query`.
+    A view sets `can_conflict` when its POST or PATCH depends on the state, and `reads_query` when it is not a list but takes
+    query parameters.
     """
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
-        for status in sorted(self._statuses()):
+        for status in sorted(self._list_statuses()):
             answer = OpenApiResponse(Problem, MEANINGS[status][0], [_example(status)])
             bodies[str(status)] = self._get_response_for_code(answer, str(status), [CONTENT_TYPE], direction)
         return bodies
 
     def _get_parameters(self) -> list[dict[str, Any]]:
-        """What stands in a query says something: an empty filter would be one that nobody meant."""
+        """Query parameters must not be empty."""
         parameters: list[dict[str, Any]] = super()._get_parameters()
         for parameter in parameters:
             if parameter["in"] == "query" and parameter["schema"] == {"type": "string"}:
@@ -90,7 +90,7 @@ class ProblemSchema(AutoSchema):
         first, _, _ = (self.get_description() or "").replace("\n", " ").partition(". ")
         return first.rstrip(".") or None
 
-    def _statuses(self) -> set[int]:
+    def _list_statuses(self) -> set[int]:
         is_writing = self.method in ("POST", "PATCH")
         writes = {400, 411, 413, 415} if is_writing else set()
         reads_query = isinstance(self.view, ListModelMixin) or getattr(self.view, "reads_query", False)
@@ -102,4 +102,4 @@ class ProblemSchema(AutoSchema):
 
 def _example(status: int) -> OpenApiExample:
     field = {"errors": {"reason": ["This field may not be blank."]}} if status == 400 else {}
-    return OpenApiExample(f"{status}", {**document(status, MEANINGS[status][1]), **field})
+    return OpenApiExample(f"{status}", {**build_document(status, MEANINGS[status][1]), **field})

@@ -1,4 +1,4 @@
-"""Lists come in pages."""
+"""Pagination of lists."""
 
 from typing import Any
 
@@ -8,31 +8,31 @@ from rest_framework.request import Request
 
 
 class StrictPagination(LimitOffsetPagination):
-    """`?limit=50&offset=0`, at most 500 rows a page. Anything else is refused, not replaced by a default."""
+    """`?limit=50&offset=0`, at most 500 rows per page. Invalid values are refused, not replaced by a default."""
 
     default_limit = 50
     max_limit = 500
 
     def get_limit(self, request: Request) -> int:
-        return _whole(request, "limit", self.default_limit, least=1, greatest=self.max_limit)
+        return _parse_whole(request, "limit", self.default_limit, least=1, greatest=self.max_limit)
 
     def get_offset(self, request: Request) -> int:
-        return _whole(request, "offset", 0, least=0, greatest=2**31 - 1)
+        return _parse_whole(request, "offset", 0, least=0, greatest=2**31 - 1)
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": self.max_limit, "default": self.default_limit}
         offset = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "default": 0}
         return [
-            _parameter("limit", "Rows of a page.", limit),
-            _parameter("offset", "How many rows to pass over.", offset),
+            _build_parameter("limit", "Rows per page.", limit),
+            _build_parameter("offset", "Rows to skip.", offset),
         ]
 
 
-def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _build_parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
-def _whole(request: Request, name: str, default: int, *, least: int, greatest: int) -> int:
+def _parse_whole(request: Request, name: str, default: int, *, least: int, greatest: int) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default

@@ -1,4 +1,4 @@
-"""JSON bodies, read so that two readers cannot differ about them."""
+"""A strict JSON parser: two parsers cannot read a body differently."""
 
 import json
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from rest_framework.parsers import JSONParser
 
 
 class StrictJSONParser(JSONParser):
-    """UTF-8, no NaN or Infinity, no name twice in one object, no nesting that exhausts the reader."""
+    """UTF-8 only, no NaN or Infinity, no duplicate names, no excessive nesting."""
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         try:
             return json.loads(
-                stream.read().decode(), object_pairs_hook=_without_repeats, parse_constant=_no_constant
+                stream.read().decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
             )
         except RecursionError:
             raise ParseError("The body is nested too deeply.") from None
@@ -24,12 +24,12 @@ class StrictJSONParser(JSONParser):
             raise ParseError(f"The body is not JSON: {error}.") from error
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("an object has a duplicate name")
+    return document
 
 
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")
+def _reject_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a JSON number")

@@ -14,96 +14,108 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from accounts.throttling import Unauthenticated
+from accounts.throttling import RefusedCredentialLimit
 from common.errors import DomainError
 
 CONTENT_TYPE = "application/problem+json"
-TITLES = {400: "Invalid input", 401: "Not signed in", 403: "Not allowed", 404: "Not found", 413: "Too large"}
+TITLES = {
+    400: "Invalid input",
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not found",
+    413: "Too large",
+}
 _RETRY = {"Retry-After": "2"}
 
 logger = logging.getLogger(__name__)
 
 
-def problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler: one form for our own refusals and the framework's. None for a bug, which is raised on."""
+def build_problem_response(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: one form for domain and framework errors; None for a bug, which is raised on."""
     set_rollback()
     if isinstance(error, exceptions.NotAuthenticated | exceptions.AuthenticationFailed):
-        error = _once_too_often(error, context)
-    found, headers = problem(error)
-    if found is None:
+        error = _limit_refused_credentials(error, context)
+    problem_document, headers = build_problem(error)
+    if problem_document is None:
         return None
-    return Response(found, status=found["status"], headers=headers, content_type=CONTENT_TYPE)
+    return Response(
+        problem_document, status=problem_document["status"], headers=headers, content_type=CONTENT_TYPE
+    )
 
 
-def problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """The document and headers for an error; (None, {}) for one that is a bug."""
+def build_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The document and headers of an error; (None, {}) for a bug."""
     if isinstance(error, DomainError):
         return error.as_problem(), _RETRY if error.status == 503 else {}
     if isinstance(error, Http404):
-        return document(404, "There is no such thing here."), {}
+        return build_document(404, "There is nothing at this address."), {}
     if isinstance(error, PermissionDenied):
-        return document(403, str(error) or "This takes another role."), {}
+        return build_document(403, str(error) or "This needs another role."), {}
     if isinstance(error, RequestDataTooBig):
-        return document(413, str(error)), {}
+        return build_document(413, str(error)), {}
     if isinstance(error, SuspiciousOperation | MultiPartParserError):
-        return document(400, str(error) or "This request cannot be read."), {}
+        return build_document(400, str(error) or "This request cannot be read."), {}
     if isinstance(error, OperationalError):
         logger.error("the database did not answer", exc_info=error)
-        return document(503, "The service cannot reach its database. Ask again shortly."), _RETRY
+        return build_document(503, "The service cannot reach its database. Ask again shortly."), _RETRY
     if isinstance(error, exceptions.APIException):
-        return _from_framework(error), _headers_of(error)
+        return _build_framework_document(error), _build_headers(error)
     return None, {}
 
 
-def json_problem(status: int, title: str, detail: str) -> JsonResponse:
-    """The same form for what never reaches DRF."""
-    titled = {**document(status, detail), "title": title}
+def build_json_problem(status: int, title: str, detail: str) -> JsonResponse:
+    """A problem for requests that do not reach DRF."""
+    titled = {**build_document(status, detail), "title": title}
     return JsonResponse(titled, status=status, content_type=CONTENT_TYPE)
 
 
-def _once_too_often(error: exceptions.APIException, context: dict[str, Any]) -> exceptions.APIException:
-    """The same refusal, or Throttled where this address was refused too often lately."""
-    limit = Unauthenticated()
+def _limit_refused_credentials(
+    error: exceptions.APIException, context: dict[str, Any]
+) -> exceptions.APIException:
+    """The same error, or Throttled when this address was refused too often."""
+    limit = RefusedCredentialLimit()
     is_within = limit.allow_request(context["request"], context["view"])
     return error if is_within else exceptions.Throttled(limit.wait())
 
 
-def _from_framework(error: exceptions.APIException) -> dict[str, Any]:
+def _build_framework_document(error: exceptions.APIException) -> dict[str, Any]:
     if isinstance(error, exceptions.ValidationError):
         errors: dict[str, list[str]] = {}
-        for name, sentence in _sentences(error.detail):
+        for name, sentence in _list_messages(error.detail):
             errors.setdefault(name, []).append(sentence)
         detail = "; ".join(f"{name}: {' '.join(sentences)}" for name, sentences in errors.items())
-        return document(400, detail, errors=errors)
+        return build_document(400, detail, errors=errors)
     if isinstance(error, exceptions.Throttled):
-        return document(429, f"Too many requests: ask again in {_seconds_of(error)} seconds, and less often.")
-    return document(error.status_code, str(error.detail))
+        return build_document(
+            429, f"Too many requests: ask again in {_compute_retry_seconds(error)} seconds, and less often."
+        )
+    return build_document(error.status_code, str(error.detail))
 
 
-def _headers_of(error: exceptions.APIException) -> dict[str, str]:
+def _build_headers(error: exceptions.APIException) -> dict[str, str]:
     headers = {"WWW-Authenticate": header} if (header := getattr(error, "auth_header", None)) else {}
     if isinstance(error, exceptions.Throttled):
-        headers["Retry-After"] = str(_seconds_of(error))
+        headers["Retry-After"] = str(_compute_retry_seconds(error))
     return headers
 
 
-def _seconds_of(error: exceptions.Throttled) -> int:
+def _compute_retry_seconds(error: exceptions.Throttled) -> int:
     return max(1, math.ceil(getattr(error, "wait", None) or 0))
 
 
-def _sentences(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every message with the path of the field it is about: `datasets.BTC`; `body` for the whole."""
+def _list_messages(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every message with the path of its field, as in `datasets.BTC`; `body` for the whole."""
     if isinstance(detail, dict):
         for key, value in detail.items():
-            yield from _sentences(value, f"{name}.{key}" if name else str(key))
+            yield from _list_messages(value, f"{name}.{key}" if name else str(key))
     elif isinstance(detail, list | tuple):
         for value in detail:
-            yield from _sentences(value, name)
+            yield from _list_messages(value, name)
     else:
         yield name or "body", str(detail)
 
 
-def document(status: int, detail: str, **extra: Any) -> dict[str, Any]:
-    """A problem document of this status."""
+def build_document(status: int, detail: str, **extra: Any) -> dict[str, Any]:
+    """A problem document with this status."""
     title = TITLES.get(status) or HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}

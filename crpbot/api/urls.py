@@ -1,4 +1,4 @@
-"""Everything a program may ask, under `api/`."""
+"""The addresses of the API, under `api/`."""
 
 from django.urls import include, path, re_path
 from django.views.generic import TemplateView
@@ -60,5 +60,5 @@ urlpatterns = [
     path("v1/", include(v1)),
     path("schema/", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs/", TemplateView.as_view(template_name="crpbot/api_docs.html"), name="docs"),
-    re_path("", UnknownAddress.as_view(), name="nowhere"),
+    re_path("", UnknownAddress.as_view(), name="unknown"),
 ]

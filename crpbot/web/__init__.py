@@ -1,1 +1,1 @@
-"""What surrounds every request: limits, middleware, static files, error pages, health."""
+"""Common to every request: size limits, middleware, static files, error pages, health."""

@@ -1,4 +1,4 @@
-"""Whether this process can do its work: for the container engine and the load balancer."""
+"""The health check for the container engine and the load balancer."""
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
@@ -10,13 +10,13 @@ from deploy.models import Alarm
 
 @login_not_required
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 when the database answers and holds its guards; 503 with what is wrong otherwise.
+    """200 when the database answers and has all guards; 503 with the problem otherwise.
 
-    It names the alarms that `reconcile` has raised, and stays 200 over them: another web process would have the same.
-    Whoever is signed in reads what they are about at `/api/v1/alarms/`.
+    It names the open alarms but stays 200, because another web process would have the same alarms. Their details need a
+    sign-in: `/api/v1/alarms/`.
     """
     try:
-        missing = triggers.missing()
+        missing = triggers.find_missing()
         alarms = list(Alarm.objects.filter(cleared_at=None).order_by("name").values_list("name", flat=True))
     except DatabaseError:
         return JsonResponse({"ok": False, "problem": "the database does not answer"}, status=503)

@@ -1,4 +1,4 @@
-"""What every page gets: a content security policy, and a refusal shown as a page."""
+"""Middleware: content security policy, caching, the required role, and errors as pages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ STRICT = (
 
 
 def add_content_security_policy(get_response: Handler) -> Handler:
-    """Nothing but our own files. A view whose page holds charts sets `response.has_charts` (Plotly writes styles)."""
+    """Allow only own files. A page with charts sets `response.has_charts`, because Plotly writes styles."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
@@ -31,7 +31,7 @@ def add_content_security_policy(get_response: Handler) -> Handler:
 
 
 def disable_api_caching(get_response: Handler) -> Handler:
-    """What the API answers is for whoever asked, and as it is now: nothing on the way keeps it, unless the view says so."""
+    """API responses must not be cached, unless the view says otherwise."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
@@ -43,9 +43,9 @@ def disable_api_caching(get_response: Handler) -> Handler:
 
 
 class RequireAnyRole:
-    """A signed-in person without any role is told to ask for one, wherever they go.
+    """Show a signed-in person without any role how to get one, on every page.
 
-    What needs no sign-in, the API (which answers by itself, as a program can read it) and the admin stay out of it.
+    Excluded are pages without sign-in, the API, which answers with a problem document, and the admin.
     """
 
     def __init__(self, get_response: Handler) -> None:

@@ -1,4 +1,4 @@
-"""Static files, sent as an ASGI server wants them."""
+"""Static files for an ASGI server."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-un
 
 
 class StaticFiles(WhiteNoiseMiddleware):
-    """WhiteNoise, whose answers are whole: under ASGI Django would gather the stream in one piece too, and warn of it."""
+    """WhiteNoise with complete responses: under ASGI Django would collect the stream and warn about it."""
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponse:
-        found = static_file.get_response(request.method, request.META)
+        response = static_file.get_response(request.method, request.META)
         content = b""
-        if found.file is not None:
-            # Not by way of a streaming response: closing that would tell Django that this request is over.
-            with found.file as file:
+        if response.file is not None:
+            # Not a streaming response: closing it would tell Django that the request has ended.
+            with response.file as file:
                 content = file.read()
-        whole = HttpResponse(content, status=int(found.status))
+        whole = HttpResponse(content, status=int(response.status))
         del whole["Content-Type"]
-        for name, value in found.headers:
+        for name, value in response.headers:
             whole[name] = value
         return whole

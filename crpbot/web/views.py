@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views import defaults
 
-from crpbot.api.problems import json_problem
+from crpbot.api.problems import build_json_problem
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -30,7 +30,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if request.path.startswith("/api/"):
-        return json_problem(
+        return build_json_problem(
             500, "Server error", "The service could not answer this request. The cause is in its log."
         )
     return defaults.server_error(request)
@@ -38,5 +38,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def _problem(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:
     if request.path.startswith("/api/"):
-        return json_problem(status, title, sentence)
+        return build_json_problem(status, title, sentence)
     return render(request, "crpbot/problem.html", {"title": title, "sentence": sentence}, status=status)

@@ -36,7 +36,7 @@ MOVES = "deploy_pointermove"
 LAST_REVISION = f"(SELECT MAX(revision) FROM {MOVES})"
 KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
 GUARDS = [
-    *triggers.append_only(MOVES, key="revision"),
+    *triggers.build_append_only(MOVES, key="revision"),
     Guard(
         f"{MOVES}_follows",
         MOVES,
@@ -94,10 +94,10 @@ GUARDS = [
         " OR NOT EXISTS (SELECT 1 FROM training_coin c WHERE c.is_required)"
         " OR NOT EXISTS (SELECT 1 FROM deploy_release r WHERE r.id = NEW.release_id AND r.purpose = 'candidate'))",
     ),
-    *triggers.frozen(
+    *triggers.build_frozen(
         "deploy_release", "line", "purpose", "policy_id", "seed", "budget_id", "launched_by", "deadline_at"
     ),
-    *triggers.frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
+    *triggers.build_frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
     Guard(
         "deploy_releasecoin_trains_on_sound_candles",
         "deploy_releasecoin",
@@ -118,8 +118,8 @@ GUARDS = [
         " AND (status.state IN ('building', 'awaiting_approval', 'live')"
         f" OR release_coin.release_id = {FALLBACK} OR release_coin.release_id = {POINTED_AT}))",
     ),
-    *triggers.write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
-    *triggers.append_only("deploy_fallbackregistration"),
+    *triggers.build_write_once("deploy_releasecoin", "run_id", "bundle_id", "diagnosis_id"),
+    *triggers.build_append_only("deploy_fallbackregistration"),
     Guard(
         "deploy_fallback_is_on_standby",
         "deploy_fallbackregistration",
@@ -129,8 +129,8 @@ GUARDS = [
         " WHERE r.id = NEW.release_id AND r.purpose = 'fallback' AND s.state = 'standby'"
         " AND r.launched_by <> NEW.registered_by)",
     ),
-    *triggers.frozen("deploy_signingkey", "key_id", "public_hex", "created_by", "created_at"),
-    *triggers.write_once("deploy_signingkey", "activated_at", "retired_at"),
+    *triggers.build_frozen("deploy_signingkey", "key_id", "public_hex", "created_by", "created_at"),
+    *triggers.build_write_once("deploy_signingkey", "activated_at", "retired_at"),
     Guard(
         "deploy_signingkey_begins_as_next",
         "deploy_signingkey",
@@ -146,16 +146,16 @@ GUARDS = [
         "NEW.state <> OLD.state AND NOT (OLD.state = 'next' AND NEW.state IN ('active', 'retired'))"
         " AND NOT (OLD.state = 'active' AND NEW.state = 'retired')",
     ),
-    *triggers.frozen("deploy_serviceidentity", "name"),
-    *triggers.frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
-    *triggers.write_once("deploy_alarm", "cleared_at"),
+    *triggers.build_frozen("deploy_serviceidentity", "name"),
+    *triggers.build_frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
+    *triggers.build_write_once("deploy_alarm", "cleared_at"),
     Guard(
         "deploy_acknowledgement_stands",
         "deploy_acknowledgement",
         "UPDATE",
         "an acknowledgement never changes",  # it may go: with its bot, or when it is old
     ),
-    *triggers.append_only("deploy_convergence", key="move_id"),
+    *triggers.build_append_only("deploy_convergence", key="move_id"),
     Guard(
         "deploy_livewindow_stands",
         "deploy_livewindow",

@@ -128,7 +128,7 @@ def advance(by: int, *, actor: object, reason: str) -> PointerMove:
 
 
 def _require_guards() -> None:
-    if missing := triggers.missing():
+    if missing := triggers.find_missing():
         raise Unavailable(
             f"The pointer does not move: {len(missing)} database triggers are missing or altered ({missing[0]}, …)."
             " Run `manage.py migrate`, which installs them."

@@ -10,7 +10,7 @@ from django.test import Client, RequestFactory
 
 from accounts import throttling
 from accounts.models import User
-from accounts.throttling import Limit
+from accounts.throttling import RequestLimit
 from deploy.pointer import pointer
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem, with_token
@@ -32,7 +32,7 @@ def rates(settings: Any) -> Any:
 
 @pytest.fixture
 def counted_by_redis(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(throttling, "_quiet_until", 0.0)
+    monkeypatch.setattr(throttling, "_paused_until", 0.0)
     shared = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": settings.REDIS_URL,
@@ -84,7 +84,7 @@ def test_reading_deciding_uploading_and_what_bots_say_are_counted_apart(
 
 def test_nothing_is_without_a_limit_but_a_pin_and_what_bots_follow(rf: RequestFactory, settings: Any) -> None:
     scopes = {
-        (method, name): Limit().scope_of(rf.generic(method, "/"), view)
+        (method, name): RequestLimit().get_scope(rf.generic(method, "/"), view)
         for name, view in endpoints()
         for method in ("GET", "POST", "PATCH")
         if (method, name) in MATRIX
