@@ -49,7 +49,7 @@ def test_who_asks_too_often_is_told_when_to_ask_again(
     rates(reads="3/day")
     assert [as_viewer.get("coins/").status_code for _ in range(3)] == [200] * 3
     response = as_viewer.get("runs/")
-    problem = assert_problem(response, 429, "ask again in")
+    problem = assert_problem(response, 429, "try again in")
     assert problem["title"] == "Too Many Requests"
     assert 1 <= int(response["Retry-After"]) <= 24 * 3600
     assert as_approver.get("coins/").status_code == 200, "another person is not held to it"

@@ -21,7 +21,7 @@ import psutil
 from django.conf import settings
 
 from accounts.models import User
-from crpbot.demo.processes import Processes, Program, programs
+from crpbot.demo.processes import Processes, Program, list_programs
 from deploy import services
 from deploy.models import Release, ReleaseStatus
 from deploy.outcomes import list_release_coins
@@ -311,7 +311,7 @@ def running_service(
 
 def _service(ports: list[int], *, is_small: bool) -> list[Program]:
     socket = Path(settings.REDIS_URL.removeprefix("unix://"))
-    found = programs(port=ports[0], redis_socket=socket, cores=1)
+    found = list_programs(port=ports[0], redis_socket=socket, cores=1)
     (web,) = [program for program in found if program.name == "web"]
     more = [
         replace(
