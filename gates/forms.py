@@ -7,9 +7,9 @@ from typing import Any
 from django import forms
 
 from common.forms import ReasonForm
-from gates.catalogue.gate import AnyGate, Choice, Gate, Threshold
+from gates.catalogue.gate import AnyGate, Choice, Gate, Group, Threshold
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, get_live_thresholds
-from gates.catalogue.registry import BASELINE_NAMES, GATES, GROUPS, LIVE, Group
+from gates.catalogue.registry import BASELINE_NAMES, GATES, GROUPS, LIVE
 from gates.models import GatePolicy
 
 ROLE = "role"

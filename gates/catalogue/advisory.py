@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.formatting import limit, listed, percent, size
-from gates.catalogue.gate import Gate, Group, Parameters, Threshold
+from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from gates.catalogue.reading import Reading
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
@@ -21,6 +21,26 @@ class Slice:
     accuracy: float
 
 
+# Why the thresholds are where they are. On real hourly candles the calibration error is 0.01–0.03, on simulated ones, where
+# smoothed labels keep confidence modest, 0.07–0.12, for V6 0.67. A Brier score of 2/3 is that of always a third each. Months
+# and terciles of real candles fall 6 points below the whole, simulated ones 7. A busy machine takes 70 ms for the slowest of
+# a hundred predictions, and a bot asks once a bar. Three weeks of real candles have an index of 3.4 in the worst of
+# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, exceed 6.
+ADVISORY = Group("Advisory", "shown, and decides nothing", is_advisory=True)
+
+
+def read_calibration(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    error, brier = measurement.share("calibration", "ece"), measurement.number("calibration", "brier")
+    return Reading(f"{size(error)} points off", f"Brier score {brier:.3f}")
+
+
+@ADVISORY.register(
+    "calibration",
+    lambda p: f"at most {100 * p['ece']:g} points off, Brier score at most {p['brier']:g}",
+    Threshold("ece", 0.15, 0.0, 1.0, "higher", "The expected calibration error: 0.01 is a point."),
+    Threshold("brier", 0.666, 0.0, 2.0, "higher", "The Brier score, 0 … 2; always a third each has ⅔."),
+    read=read_calibration,
+)
 def judge_calibration(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Confidence matches how often predictions are right."""
     most, most_brier = float(parameters["ece"]), float(parameters["brier"])
@@ -39,11 +59,25 @@ def judge_calibration(measurement: MeasurementReader, parameters: Parameters) ->
     return Finding(verdict, error, f"{size(error)} points off, Brier score {brier:.3f}", sentence)
 
 
-def read_calibration(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    error, brier = measurement.share("calibration", "ece"), measurement.number("calibration", "brier")
-    return Reading(f"{size(error)} points off", f"Brier score {brier:.3f}")
+def read_stability(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    slices = [
+        *_read_slices(measurement, "months", "month"),
+        *_read_slices(measurement, "volatility", "tercile"),
+    ]
+    worst = min(slices, key=lambda part: part.accuracy)
+    return Reading(f"{100 * worst.accuracy:.1f} % at worst", f"in {worst.name}, {worst.rows:,} bars")
 
 
+@ADVISORY.register(
+    "stability",
+    lambda p: (
+        f"no month or tercile of {int(p['least_rows']):,} bars more than {100 * p['falls_by']:g} points "
+        "below the whole"
+    ),
+    Threshold("falls_by", 0.10, 0.0, 1.0, "higher", "How far a part may fall below the whole."),
+    Threshold("least_rows", 200, 1, 1e6, "higher", "Months with fewer bars are ignored.", is_whole=True),
+    read=read_stability,
+)
 def judge_stability(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """As accurate in every month, and in calm and volatile markets, as on the whole."""
     falls_by, least = float(parameters["falls_by"]), int(parameters["least_rows"])
@@ -68,15 +102,16 @@ def judge_stability(measurement: MeasurementReader, parameters: Parameters) -> F
     return Finding(Verdict.PASSED if is_stable else Verdict.FAILED, worst.accuracy, observed, sentence)
 
 
-def read_stability(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    slices = [
-        *_read_slices(measurement, "months", "month"),
-        *_read_slices(measurement, "volatility", "tercile"),
-    ]
-    worst = min(slices, key=lambda part: part.accuracy)
-    return Reading(f"{100 * worst.accuracy:.1f} % at worst", f"in {worst.name}, {worst.rows:,} bars")
+def read_latency(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"{measurement.number('latency', 'p99_ms'):.3g} ms", "for 99 of 100 rows")
 
 
+@ADVISORY.register(
+    "latency",
+    lambda p: f"99 of 100 predictions within {p['p99_ms']:g} ms",
+    Threshold("p99_ms", 250.0, 0.001, 60_000, "higher", "The time for 99 of 100 single rows, in ms."),
+    read=read_latency,
+)
 def judge_latency(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """A single row is predicted long before a bot needs it."""
     most, rows = float(parameters["p99_ms"]), measurement.count("latency", "rows")
@@ -94,10 +129,24 @@ def judge_latency(measurement: MeasurementReader, parameters: Parameters) -> Fin
     return Finding(Verdict.PASSED if slow <= most else Verdict.FAILED, slow, observed, sentence)
 
 
-def read_latency(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    return Reading(f"{measurement.number('latency', 'p99_ms'):.3g} ms", "for 99 of 100 rows")
+def read_drift(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    name, largest = (
+        measurement.text("drift", "largest", "name"),
+        measurement.number("drift", "largest", "psi"),
+    )
+    share = 100 * measurement.share("drift", "over")
+    return Reading(f"{share:.0f} % of features", f"most {name}, PSI {largest:.2f}")
 
 
+@ADVISORY.register(
+    "drift",
+    lambda p: f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}",
+    Threshold(
+        "share", 0.9, 0.0, 1.0, "higher", f"The share of features that may drift (PSI above {PSI_DRIFTED:g})."
+    ),
+    Threshold("psi", 5.0, 0.0, 1000.0, "higher", "No feature's PSI may be above this."),
+    read=read_drift,
+)
 def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Recent features are distributed as those it was trained on."""
     most_share, most_psi = float(parameters["share"]), float(parameters["psi"])
@@ -123,15 +172,6 @@ def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Findi
     return Finding(Verdict.PASSED if is_usual else Verdict.FAILED, largest, observed, sentence)
 
 
-def read_drift(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    name, largest = (
-        measurement.text("drift", "largest", "name"),
-        measurement.number("drift", "largest", "psi"),
-    )
-    share = 100 * measurement.share("drift", "over")
-    return Reading(f"{share:.0f} % of features", f"most {name}, PSI {largest:.2f}")
-
-
 def _read_slices(measurement: MeasurementReader, part: str, key: str) -> list[Slice]:
     """Raises NotMeasured unless every entry is a name with an accuracy over at least one row."""
     entries = measurement.section("stability").get(part)
@@ -153,83 +193,3 @@ def _require_whole(months: list[Slice], rows: int, accuracy: float) -> None:
     hits = sum(month.rows * month.accuracy for month in months)
     if sum(month.rows for month in months) != rows or abs(hits - rows * accuracy) > 0.5:
         raise NotMeasured("the months do not add up to the gate window")
-
-
-# Why the thresholds are where they are. On real hourly candles the calibration error is 0.01–0.03, on simulated ones, where
-# smoothed labels keep confidence modest, 0.07–0.12, for V6 0.67. A Brier score of 2/3 is that of always a third each. Months
-# and terciles of real candles fall 6 points below the whole, simulated ones 7. A busy machine takes 70 ms for the slowest of
-# a hundred predictions, and a bot asks once a bar. Three weeks of real candles have an index of 3.4 in the worst of
-# relative72, with three features of four above 0.25: volatility lasts. Prices as features, as V6 had them, exceed 6.
-ADVISORY = Group(
-    "Advisory",
-    "shown, and decides nothing",
-    (
-        Gate(
-            "calibration",
-            judge_calibration,
-            lambda p: f"at most {100 * p['ece']:g} points off, Brier score at most {p['brier']:g}",
-            (
-                Threshold(
-                    "ece", 0.15, 0.0, 1.0, "higher", "The expected calibration error: 0.01 is a point."
-                ),
-                Threshold(
-                    "brier", 0.666, 0.0, 2.0, "higher", "The Brier score, 0 … 2; always a third each has ⅔."
-                ),
-            ),
-            read_calibration,
-        ),
-        Gate(
-            "stability",
-            judge_stability,
-            lambda p: (
-                f"no month or tercile of {int(p['least_rows']):,} bars more than {100 * p['falls_by']:g} points "
-                "below the whole"
-            ),
-            (
-                Threshold(
-                    "falls_by",
-                    0.10,
-                    0.0,
-                    1.0,
-                    "higher",
-                    "How far a month or tercile may fall below the whole: 0.01 is a point.",
-                ),
-                Threshold(
-                    "least_rows", 200, 1, 1e6, "higher", "Months with fewer bars are ignored.", is_whole=True
-                ),
-            ),
-            read_stability,
-        ),
-        Gate(
-            "latency",
-            judge_latency,
-            lambda p: f"99 of 100 predictions within {p['p99_ms']:g} ms",
-            (
-                Threshold(
-                    "p99_ms", 250.0, 0.001, 60_000, "higher", "The time for 99 of 100 single rows, in ms."
-                ),
-            ),
-            read_latency,
-        ),
-        Gate(
-            "drift",
-            judge_drift,
-            lambda p: (
-                f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}"
-            ),
-            (
-                Threshold(
-                    "share",
-                    0.9,
-                    0.0,
-                    1.0,
-                    "higher",
-                    f"The share of features that may drift (PSI above {PSI_DRIFTED:g}).",
-                ),
-                Threshold("psi", 5.0, 0.0, 1000.0, "higher", "No feature's PSI may be above this."),
-            ),
-            read_drift,
-        ),
-    ),
-    is_advisory=True,
-)

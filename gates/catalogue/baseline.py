@@ -2,7 +2,7 @@
 
 from common.formatting import limit, listed, percent, signed
 from gates.catalogue.checklist import judge_checklist
-from gates.catalogue.gate import Choice, Gate, Group, Parameters, Threshold
+from gates.catalogue.gate import Choice, Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from gates.catalogue.reading import Meter, Reading, scale
 from mlcore.constants import CLASSES, N_FEATURES
@@ -10,8 +10,16 @@ from mlcore.verdict import Finding, Verdict
 
 LOWER_BOUND = "lower_bound"
 POINT = "point"
+BLOCK_HELP = "The least length of the bootstrap's blocks: labels overlap, and regimes last."
+
+BASELINE = Group(
+    "Baseline",
+    "complete files, finite values, and the same prediction for one row as in a batch",
+    is_baseline=True,
+)
 
 
+@BASELINE.register("bundle", lambda _: "hashes match, loads in a clean process, shapes fit")
 def judge_bundle(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """The files are those that were trained, and they run."""
     checks = {
@@ -22,6 +30,9 @@ def judge_bundle(measurement: MeasurementReader, parameters: Parameters) -> Find
     return judge_checklist(measurement, "bundle", checks)
 
 
+@BASELINE.register(
+    "scaler", lambda _: f"{N_FEATURES} finite means, scales above 0, names equal the schema's, in the graph"
+)
 def judge_scaler(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """The graph scales features as training did."""
     coin = measurement.coin
@@ -41,6 +52,7 @@ def judge_scaler(measurement: MeasurementReader, parameters: Parameters) -> Find
     return judge_checklist(measurement, "scaler", checks)
 
 
+@BASELINE.register("finite_weights", lambda _: "no NaN, no Inf in any tensor")
 def judge_finite_weights(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No tensor, buffer or initializer holds a NaN or an Inf."""
     tensors = measurement.count("weights", "tensors")
@@ -56,6 +68,17 @@ def judge_finite_weights(measurement: MeasurementReader, parameters: Parameters)
     return Finding(Verdict.PASSED, 0.0, f"all {tensors:,} tensors finite", sentence)
 
 
+def read_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    difference = measurement.number("single_sample", "largest_difference", least=0)
+    return Reading(f"{difference:.0e} apart" if difference else "equal", "single row against the batch")
+
+
+@BASELINE.register(
+    "single_sample",
+    lambda p: f"differs by at most 1e-5 + 1e-5·|logit|, {int(p['rows']):,} rows",
+    Threshold("rows", 512, 1, 100_000, "lower", "The number of rows that must be compared.", is_whole=True),
+    read=read_single_sample,
+)
 def judge_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """One row alone gets the logits it gets within a batch, and from a window as the bot cuts it."""
     coin = measurement.coin
@@ -82,11 +105,22 @@ def judge_single_sample(measurement: MeasurementReader, parameters: Parameters) 
     return Finding(Verdict.PASSED, excess, observed, sentence)
 
 
-def read_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    difference = measurement.number("single_sample", "largest_difference", least=0)
-    return Reading(f"{difference:.0e} apart" if difference else "equal", "single row against the batch")
+def read_confidence(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    level = float(parameters["level"])
+    share = 100 * _get_share_over(measurement, level)
+    meter = Meter((0.0, 100 * float(parameters["share_below"])), (share,))
+    return Reading(f"{share:.1f} %", f"of predictions over {limit(level)}", meter)
 
 
+@BASELINE.register(
+    "confidence",
+    lambda p: f"less than {limit(p['share_below'])} of predictions over {limit(p['level'])}",
+    Threshold(
+        "level", 0.90, 0.34, 0.9999, "higher", "Above this probability a prediction is nearly certain."
+    ),
+    Threshold("share_below", 0.80, 0.0, 1.0, "higher", "Nearly certain predictions must be a smaller share."),
+    read=read_confidence,
+)
 def judge_confidence(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Not too many predictions are nearly certain."""
     level, below = float(parameters["level"]), float(parameters["share_below"])
@@ -100,13 +134,19 @@ def judge_confidence(measurement: MeasurementReader, parameters: Parameters) -> 
     return Finding(verdict, share, f"{text} of predictions over {limit(level)}", sentence)
 
 
-def read_confidence(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    level = float(parameters["level"])
-    share = 100 * _get_share_over(measurement, level)
-    meter = Meter((0.0, 100 * float(parameters["share_below"])), (share,))
-    return Reading(f"{share:.1f} %", f"of predictions over {limit(level)}", meter)
+def read_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    shares = [100 * share for share in measurement.shares("shares", names=CLASSES).values()]
+    meter = Meter((100 * float(parameters["least"]), 100 * float(parameters["most"])), tuple(shares))
+    return Reading(" · ".join(f"{share:.0f}" for share in shares) + " %", " · ".join(CLASSES), meter)
 
 
+@BASELINE.register(
+    "class_balance",
+    lambda p: f"each {limit(p['least'])} – {limit(p['most'])}",
+    Threshold("least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."),
+    Threshold("most", 0.40, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."),
+    read=read_class_balance,
+)
 def judge_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No class is predicted nearly always, and none hardly ever."""
     least, most = float(parameters["least"]), float(parameters["most"])
@@ -129,12 +169,25 @@ def judge_class_balance(measurement: MeasurementReader, parameters: Parameters) 
     return Finding(Verdict.FAILED, shares[worst], observed, " ".join(sentences))
 
 
-def read_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    shares = [100 * share for share in measurement.shares("shares", names=CLASSES).values()]
-    meter = Meter((100 * float(parameters["least"]), 100 * float(parameters["most"])), tuple(shares))
-    return Reading(" · ".join(f"{share:.0f}" for share in shares) + " %", " · ".join(CLASSES), meter)
+def read_logit_range(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    """The meter reaches half as far again as is allowed; a logit beyond is drawn at its end."""
+    floor, ceiling = float(parameters["least"]), float(parameters["greatest"])
+    least, greatest = measurement.number("logits", "least"), measurement.number("logits", "greatest")
+    low, high, left, right = (
+        scale(value, 1.5 * floor, 1.5 * ceiling) for value in (floor, ceiling, least, greatest)
+    )
+    return Reading(
+        f"{signed(least)} … {signed(greatest)}", "", Meter((low, high), (left, right), (left, right))
+    )
 
 
+@BASELINE.register(
+    "logit_range",
+    lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}",
+    Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
+    Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
+    read=read_logit_range,
+)
 def judge_logit_range(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Logits stay small, so that confidence means something."""
     floor, ceiling = float(parameters["least"]), float(parameters["greatest"])
@@ -151,18 +204,31 @@ def judge_logit_range(measurement: MeasurementReader, parameters: Parameters) ->
     return Finding(Verdict.PASSED if is_inside else Verdict.FAILED, figure, " … ".join(ends), sentence)
 
 
-def read_logit_range(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    """The meter reaches half as far again as is allowed; a logit beyond is drawn at its end."""
-    floor, ceiling = float(parameters["least"]), float(parameters["greatest"])
-    least, greatest = measurement.number("logits", "least"), measurement.number("logits", "greatest")
-    low, high, left, right = (
-        scale(value, 1.5 * floor, 1.5 * ceiling) for value in (floor, ceiling, least, greatest)
-    )
-    return Reading(
-        f"{signed(least)} … {signed(greatest)}", "", Meter((low, high), (left, right), (left, right))
-    )
+def read_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    point, lower, upper = (100 * measurement.share("accuracy", name) for name in ("point", "lower", "upper"))
+    meter = Meter((100 * float(parameters["above"]), 100.0), (point,), (lower, upper))
+    return Reading(f"{point:.1f} %", f"{lower:.1f} – {upper:.1f} %", meter)
 
 
+@BASELINE.register(
+    "accuracy",
+    lambda p: (
+        f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {limit(p['above'])}, "
+        f"{int(p['least_rows']):,} bars or more"
+    ),
+    Threshold("above", 0.65, 0.0, 0.9999, "lower", "The accuracy must exceed this; chance is a third."),
+    Choice(
+        "judged_by",
+        LOWER_BOUND,
+        (LOWER_BOUND, POINT),
+        "The lower end of the 95 % interval, or the point estimate.",
+    ),
+    Threshold(
+        "least_rows", 1000, 1, 1e9, "lower", "With fewer bars the result is inconclusive.", is_whole=True
+    ),
+    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+    read=read_accuracy,
+)
 def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Accurate enough, and shown by enough bars.
 
@@ -187,12 +253,6 @@ def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Fi
         sentence = f"{start}: above {limit(above)}, but the interval reaches below it, so it may be chance."
         return Finding(Verdict.INCONCLUSIVE, figure, observed, sentence)
     return Finding(Verdict.PASSED, figure, observed, required)
-
-
-def read_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    point, lower, upper = (100 * measurement.share("accuracy", name) for name in ("point", "lower", "upper"))
-    meter = Meter((100 * float(parameters["above"]), 100.0), (point,), (lower, upper))
-    return Reading(f"{point:.1f} %", f"{lower:.1f} – {upper:.1f} %", meter)
 
 
 def _get_share_over(measurement: MeasurementReader, level: float) -> float:
@@ -232,121 +292,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-BLOCK_HELP = "The least length of the bootstrap's blocks: labels overlap, and regimes last."
-
-BASELINE = Group(
-    "Baseline",
-    "complete files, finite values, and the same prediction for one row as in a batch",
-    (
-        Gate("bundle", judge_bundle, lambda _: "hashes match, loads in a clean process, shapes fit"),
-        Gate(
-            "scaler",
-            judge_scaler,
-            lambda _: f"{N_FEATURES} finite means, scales above 0, names equal the schema's, in the graph",
-        ),
-        Gate("finite_weights", judge_finite_weights, lambda _: "no NaN, no Inf in any tensor"),
-        Gate(
-            "single_sample",
-            judge_single_sample,
-            lambda p: f"differs by at most 1e-5 + 1e-5·|logit|, {int(p['rows']):,} rows",
-            (
-                Threshold(
-                    "rows",
-                    512,
-                    1,
-                    100_000,
-                    "lower",
-                    "The number of single rows that must be compared with the batch.",
-                    is_whole=True,
-                ),
-            ),
-            read_single_sample,
-        ),
-        Gate(
-            "confidence",
-            judge_confidence,
-            lambda p: f"less than {limit(p['share_below'])} of predictions over {limit(p['level'])}",
-            (
-                Threshold(
-                    "level",
-                    0.90,
-                    0.34,
-                    0.9999,
-                    "higher",
-                    "A prediction above this probability counts as nearly certain.",
-                ),
-                Threshold(
-                    "share_below",
-                    0.80,
-                    0.0,
-                    1.0,
-                    "higher",
-                    "The share of nearly certain predictions must be below this.",
-                ),
-            ),
-            read_confidence,
-        ),
-        Gate(
-            "class_balance",
-            judge_class_balance,
-            lambda p: f"each {limit(p['least'])} – {limit(p['most'])}",
-            (
-                Threshold(
-                    "least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."
-                ),
-                Threshold(
-                    "most", 0.40, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."
-                ),
-            ),
-            read_class_balance,
-        ),
-        Gate(
-            "logit_range",
-            judge_logit_range,
-            lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}",
-            (
-                Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
-                Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
-            ),
-            read_logit_range,
-        ),
-        Gate(
-            "accuracy",
-            judge_accuracy,
-            lambda p: (
-                f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {limit(p['above'])}, "
-                f"{int(p['least_rows']):,} bars or more"
-            ),
-            (
-                Threshold(
-                    "above",
-                    0.65,
-                    0.0,
-                    0.9999,
-                    "lower",
-                    "The accuracy that must be exceeded; chance is a third.",
-                ),
-                Choice(
-                    "judged_by",
-                    LOWER_BOUND,
-                    (LOWER_BOUND, POINT),
-                    "The lower end of the 95 % interval, or the point estimate.",
-                ),
-                Threshold(
-                    "least_rows",
-                    1000,
-                    1,
-                    1e9,
-                    "lower",
-                    "With fewer bars than this the result is inconclusive.",
-                    is_whole=True,
-                ),
-                Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
-            ),
-            read_accuracy,
-        ),
-    ),
-    is_baseline=True,
-)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from common.formatting import listed, percent
 from gates.catalogue.checklist import judge_checklist
-from gates.catalogue.gate import Gate, Group, Parameters, Threshold
+from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from mlcore.features.labels import HORIZON_BARS
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
@@ -13,8 +13,12 @@ from mlcore.verdict import WORST_FIRST, Finding, Verdict
 CANDLE_USES = {"measured": "measured on", "training": "trained on"}
 LEAK = 0.01
 """In units of a feature's own deviation: what sees one bar ahead differs by more (mlcore.evaluation.lookahead)."""
+EVIDENCE = Group(
+    "Evidence", "sound candles, none of the gate window seen in training, figures as training reported them"
+)
 
 
+@EVIDENCE.register("candles", lambda _: "trained and measured on candles that passed their own checks")
 def judge_candles(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Trained and measured on candles that passed their own checks."""
     if measurement.is_null("candles", "training"):
@@ -37,6 +41,13 @@ def judge_candles(measurement: MeasurementReader, parameters: Parameters) -> Fin
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
 
 
+@EVIDENCE.register(
+    "lookahead",
+    lambda p: f"features are the same without later bars, {int(p['rows']):,} rows",
+    Threshold(
+        "rows", 64, 1, 100_000, "lower", "The number of rows to compute without later bars.", is_whole=True
+    ),
+)
 def judge_lookahead(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No feature of a bar depends on later bars."""
     coin = measurement.coin
@@ -63,6 +74,9 @@ def judge_lookahead(measurement: MeasurementReader, parameters: Parameters) -> F
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
 
 
+@EVIDENCE.register(
+    "window", lambda _: f"after fit and stop window, {HORIZON_BARS} bars purged, no row in both"
+)
 def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No bar of the gate window took part in training, nor did any label that looks into it."""
     faults = list(_find_window_faults(measurement))
@@ -83,6 +97,7 @@ def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Find
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
 
 
+@EVIDENCE.register("schema", lambda _: "features, their order and their scale are those the bot computes")
 def judge_schema(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """The network reads the features that the bot computes, in the bot's order."""
     misplaced = measurement.names("schema", "columns_out_of_place")
@@ -102,6 +117,14 @@ def judge_schema(measurement: MeasurementReader, parameters: Parameters) -> Find
     return judge_checklist(measurement, "schema", checks)
 
 
+@EVIDENCE.register(
+    "reload",
+    lambda p: (
+        f"loss within {p['loss']:g} and accuracy within {100 * p['accuracy']:g} points of what training reported"
+    ),
+    Threshold("loss", 0.001, 0.0, 0.1, "higher", "How far the loss may differ from training's."),
+    Threshold("accuracy", 0.001, 0.0, 0.1, "higher", "How far accuracy may differ. One row may always."),
+)
 def judge_reload(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """The stored files give the figures that training reported."""
     coin = measurement.coin
@@ -183,58 +206,3 @@ def _get_reloaded_rows(measurement: MeasurementReader) -> int:
         raise NotMeasured(f"training reported on {reported:,} rows, and {recomputed:,} were measured")
     measurement.count("reload", "reported", "epoch")
     return reported
-
-
-EVIDENCE = Group(
-    "Evidence",
-    "sound candles, none of the gate window seen in training, figures as training reported them",
-    (
-        Gate(
-            "candles", judge_candles, lambda _: "trained and measured on candles that passed their own checks"
-        ),
-        Gate(
-            "lookahead",
-            judge_lookahead,
-            lambda p: f"features are the same without later bars, {int(p['rows']):,} rows",
-            (
-                Threshold(
-                    "rows",
-                    64,
-                    1,
-                    100_000,
-                    "lower",
-                    "The number of rows that must be computed without later bars.",
-                    is_whole=True,
-                ),
-            ),
-        ),
-        Gate(
-            "window",
-            judge_window,
-            lambda _: f"after fit and stop window, {HORIZON_BARS} bars purged, no row in both",
-        ),
-        Gate(
-            "schema",
-            judge_schema,
-            lambda _: "features, their order and their scale are those the bot computes",
-        ),
-        Gate(
-            "reload",
-            judge_reload,
-            lambda p: (
-                f"loss within {p['loss']:g} and accuracy within {100 * p['accuracy']:g} points of what training reported"
-            ),
-            (
-                Threshold("loss", 0.001, 0.0, 0.1, "higher", "How far the loss may differ from training's."),
-                Threshold(
-                    "accuracy",
-                    0.001,
-                    0.0,
-                    0.1,
-                    "higher",
-                    "How far the accuracy may differ. One row may always differ.",
-                ),
-            ),
-        ),
-    ),
-)

@@ -1,7 +1,7 @@
 """What a gate is, and the thresholds and outcome it has. No ORM, clock or I/O."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gates.catalogue.measurement_reader import MeasurementReader
@@ -114,17 +114,35 @@ class Gate(AnyGate):
     """The figure and meter a page shows beside the verdict; None where the verdict says it all."""
 
 
-@dataclass(frozen=True)
+Judge = Callable[[MeasurementReader, Parameters], Finding]
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Gates that a page shows under one title. Whether they are in the baseline, or decide, is a property of the group."""
 
     title: str
     subtitle: str
-    gates: tuple[Gate, ...] = ()
     is_baseline: bool = False
     """Required by every policy, and part of the first one."""
     is_advisory: bool = False
     """Not required by the full policy: the result is shown and decides nothing."""
+    gates: list[Gate] = field(default_factory=list)
+
+    def register(
+        self,
+        name: str,
+        describe: Callable[[Parameters], str],
+        *parameters: Threshold | Choice,
+        read: Callable[[MeasurementReader, Parameters], Reading] | None = None,
+    ) -> Callable[[Judge], Judge]:
+        """Make the decorated judge a gate of this group, with its threshold in words, thresholds and short reading."""
+
+        def add(judge: Judge) -> Judge:
+            self.gates.append(Gate(name, judge, describe, parameters, read))
+            return judge
+
+        return add
 
     @property
     def names(self) -> frozenset[str]:

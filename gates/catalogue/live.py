@@ -76,6 +76,25 @@ class LiveOutcome:
     finding: Finding
 
 
+PREDICTIONS_HELP = "With fewer predictions the result is inconclusive."
+LIVE_GATES: dict[str, LiveGate] = {}
+
+LiveJudge = Callable[[Tally, Parameters], Finding]
+
+
+def register(
+    name: str, describe: Callable[[Parameters], str], *parameters: Threshold, **options: bool
+) -> Callable[[LiveJudge], LiveJudge]:
+    """Make the decorated judge a live gate; `options` are `is_tripwire` and `covers_revision`."""
+
+    def add(judge: LiveJudge) -> LiveJudge:
+        LIVE_GATES[name] = LiveGate(name, judge, describe, parameters, **options)
+        return judge
+
+    return add
+
+
+@register("finite_answers", lambda p: "every prediction is finite", is_tripwire=True)
 def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
     """Every prediction is finite."""
     if not tally.non_finite:
@@ -85,6 +104,14 @@ def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
     )
 
 
+@register(
+    "logit_range",
+    lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}, {_at_least(p)}",
+    Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
+    Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
+    Threshold("predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True),
+    is_tripwire=True,
+)
 def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
     """Logits stay in their range."""
     if tally.least is None or tally.greatest is None or tally.predictions < parameters["predictions"]:
@@ -95,6 +122,16 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
     return (_passed if is_within else _failed)(worst, observed)
 
 
+@register(
+    "confidence",
+    lambda p: f"less than {limit(p['share_below'])} over {limit(p['level'])}, {_at_least(p)}",
+    Threshold(
+        "level", 0.90, EDGES[1], EDGES[-2], "higher", "Above this probability a prediction is nearly certain."
+    ),
+    Threshold("share_below", 0.80, 0.0, 1.0, "higher", "Nearly certain predictions must be a smaller share."),
+    Threshold("predictions", 20, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True),
+    is_tripwire=True,
+)
 def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
     """Not too many predictions are nearly certain."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
@@ -106,6 +143,22 @@ def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
     return (_passed if share < parameters["share_below"] else _failed)(share, observed)
 
 
+@register(
+    "class_balance",
+    lambda p: f"each {limit(p['least'])} – {limit(p['most'])}, {_at_least(p)}",
+    Threshold("least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."),
+    Threshold("most", 0.45, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."),
+    Threshold(
+        "predictions",
+        3000,
+        1,
+        1e9,
+        "higher",
+        "Class shares vary: fewer predictions show nothing.",
+        is_whole=True,
+    ),
+    covers_revision=True,
+)
 def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
     """No class is predicted nearly always, and none hardly ever."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
@@ -116,6 +169,13 @@ def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
     return (_passed if parameters["least"] <= worst <= parameters["most"] else _failed)(worst, observed)
 
 
+@register(
+    "feature_range",
+    lambda p: f"less than {limit(p['share_below'])} of features outside training's range, {_at_least(p)}",
+    Threshold("share_below", 0.05, 0.0, 1.0, "higher", "The features outside must be a smaller share."),
+    Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP, is_whole=True),
+    covers_revision=True,
+)
 def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:
     """Features lie in the range seen in training."""
     if not tally.ranged or tally.ranged < parameters["predictions"]:
@@ -125,97 +185,6 @@ def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:
     return (_passed if share < parameters["share_below"] else _failed)(share, observed)
 
 
-PREDICTIONS_HELP = "With fewer predictions of a bot the result is inconclusive."
-LIVE_GATES: Mapping[str, LiveGate] = {
-    gate.name: gate
-    for gate in (
-        LiveGate(
-            "finite_answers", judge_finite_answers, lambda p: "every prediction is finite", is_tripwire=True
-        ),
-        LiveGate(
-            "logit_range",
-            judge_logit_range,
-            lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}, {_at_least(p)}",
-            (
-                Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
-                Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
-                Threshold(
-                    "predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True
-                ),
-            ),
-            is_tripwire=True,
-        ),
-        LiveGate(
-            "confidence",
-            judge_confidence,
-            lambda p: f"less than {limit(p['share_below'])} over {limit(p['level'])}, {_at_least(p)}",
-            (
-                Threshold(
-                    "level",
-                    0.90,
-                    EDGES[1],
-                    EDGES[-2],
-                    "higher",
-                    "A prediction above this probability counts as nearly certain.",
-                ),
-                Threshold(
-                    "share_below",
-                    0.80,
-                    0.0,
-                    1.0,
-                    "higher",
-                    "The share of nearly certain predictions must be below this.",
-                ),
-                Threshold(
-                    "predictions", 20, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True
-                ),
-            ),
-            is_tripwire=True,
-        ),
-        LiveGate(
-            "class_balance",
-            judge_class_balance,
-            lambda p: f"each {limit(p['least'])} – {limit(p['most'])}, {_at_least(p)}",
-            (
-                Threshold(
-                    "least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."
-                ),
-                Threshold(
-                    "most", 0.45, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."
-                ),
-                Threshold(
-                    "predictions",
-                    3000,
-                    1,
-                    1e9,
-                    "higher",
-                    "A healthy model's class shares vary: fewer predictions show nothing.",
-                    is_whole=True,
-                ),
-            ),
-            covers_revision=True,
-        ),
-        LiveGate(
-            "feature_range",
-            judge_feature_range,
-            lambda p: (
-                f"less than {limit(p['share_below'])} of features outside training's range, {_at_least(p)}"
-            ),
-            (
-                Threshold(
-                    "share_below",
-                    0.05,
-                    0.0,
-                    1.0,
-                    "higher",
-                    "The share of features outside the range seen in training must be below this.",
-                ),
-                Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP, is_whole=True),
-            ),
-            covers_revision=True,
-        ),
-    )
-}
 DEFAULT_LIVE: Mapping[str, Mapping[str, float]] = {
     gate.name: gate.defaults for gate in LIVE_GATES.values() if gate.parameters
 }

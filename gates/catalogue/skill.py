@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.formatting import limit, percent, points
 from gates.catalogue.baseline import BLOCK_HELP, require_blocks
-from gates.catalogue.gate import Gate, Group, Parameters, Threshold
+from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from gates.catalogue.reading import Meter, Reading, scale
 from mlcore.evaluation.bootstrap import compute_student_quantile
@@ -43,6 +43,39 @@ class Lead:
         return Verdict.INCONCLUSIVE if self.difference > above else Verdict.FAILED
 
 
+SKILL = Group(
+    "Skill",
+    "more accurate than naive forecasters, not too good to be true, not the best of many attempts by chance",
+)
+
+
+def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    """Against the naive forecaster with the least lead; the meter reaches ten points either way."""
+    naive = measurement.section("skill", "naive")
+    name = min(naive, key=lambda name: measurement.number("skill", "naive", name, "lower"))
+    difference, lower, upper = (
+        measurement.number("skill", "naive", name, end) for end in ("difference", "lower", "upper")
+    )
+    required, mark, left, right = (
+        scale(value, -0.1, 0.1) for value in (float(parameters["above_naive"]), difference, lower, upper)
+    )
+    detail = f"{points(lower)} to {points(upper)} over {NAIVE[name]}"
+    return Reading(f"{points(difference)} pts", detail, Meter((required, 100.0), (mark,), (left, right)))
+
+
+@SKILL.register(
+    "skill",
+    lambda p: (
+        f"interval above {points(p['above_naive'])} points over every naive forecaster, "
+        f"{points(p['above_v5'])} over V5"
+    ),
+    Threshold(
+        "above_naive", 0.0, -0.05, 0.5, "lower", "The interval must begin above this; 0.01 is a point."
+    ),
+    Threshold("above_v5", -0.02, -0.2, 0.5, "lower", "The same over V5; −0.02 allows two points less."),
+    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+    read=read_skill,
+)
 def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """More accurate than forecasters without a model, and hardly less accurate than V5, on the same bars."""
     rows, accuracy = measurement.count("skill", "rows"), measurement.share("skill", "accuracy")
@@ -69,20 +102,16 @@ def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Findi
     return Finding(verdict, worst.lower, observed, sentence)
 
 
-def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    """Against the naive forecaster with the least lead; the meter reaches ten points either way."""
-    naive = measurement.section("skill", "naive")
-    name = min(naive, key=lambda name: measurement.number("skill", "naive", name, "lower"))
-    difference, lower, upper = (
-        measurement.number("skill", "naive", name, end) for end in ("difference", "lower", "upper")
-    )
-    required, mark, left, right = (
-        scale(value, -0.1, 0.1) for value in (float(parameters["above_naive"]), difference, lower, upper)
-    )
-    detail = f"{points(lower)} to {points(upper)} over {NAIVE[name]}"
-    return Reading(f"{points(difference)} pts", detail, Meter((required, 100.0), (mark,), (left, right)))
+def read_too_good(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"{100 * measurement.share('accuracy', 'point'):.1f} %")
 
 
+@SKILL.register(
+    "too_good",
+    lambda p: f"accuracy of at most {limit(p['above'])}",
+    Threshold("above", 0.85, 0.34, 0.9999, "higher", "A higher accuracy is a leak until shown otherwise."),
+    read=read_too_good,
+)
 def judge_too_good(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No accuracy beyond what markets allow, which is a leak until shown otherwise."""
     above, point = float(parameters["above"]), measurement.share("accuracy", "point")
@@ -97,10 +126,16 @@ def judge_too_good(measurement: MeasurementReader, parameters: Parameters) -> Fi
     return Finding(Verdict.PASSED, point, observed, f"{start}, which is not too good to be true.")
 
 
-def read_too_good(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    return Reading(f"{100 * measurement.share('accuracy', 'point'):.1f} %")
+def read_attempts(measurement: MeasurementReader, parameters: Parameters) -> Reading:
+    return Reading(f"attempt {measurement.count('attempts', 'count'):,}", "on this gate window")
 
 
+@SKILL.register(
+    "attempts",
+    lambda p: f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on",
+    Threshold("above", 0.65, 0.0, 0.9999, "lower", "The widened interval must begin above this."),
+    read=read_attempts,
+)
 def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Accurate enough for the best of its attempts: each attempt on one gate window widens the interval."""
     above, rows = float(parameters["above"]), measurement.count("accuracy", "rows")
@@ -125,10 +160,6 @@ def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Fi
         f"the interval widened for it begins at {texts[1]}; {end}"
     )
     return Finding(verdict, lower, observed, sentence)
-
-
-def read_attempts(measurement: MeasurementReader, parameters: Parameters) -> Reading:
-    return Reading(f"attempt {measurement.count('attempts', 'count'):,}", "on this gate window")
 
 
 def _read_lead(measurement: MeasurementReader, slack: float, over: str, *path: str) -> Lead:
@@ -185,73 +216,3 @@ def _get_widened_bound(measurement: MeasurementReader, point: float, attempts: i
         raise NotMeasured(f"a standard error of {error:g} does not fit an interval of {lower:g} to {upper:g}")
     reach = compute_student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
     return lower if attempts == 1 else max(0.0, min(lower, point - reach))
-
-
-SKILL = Group(
-    "Skill",
-    "more accurate than naive forecasters, not too good to be true, not the best of many attempts by chance",
-    (
-        Gate(
-            "skill",
-            judge_skill,
-            lambda p: (
-                f"interval above {points(p['above_naive'])} points over every naive forecaster, "
-                f"{points(p['above_v5'])} over V5"
-            ),
-            (
-                Threshold(
-                    "above_naive",
-                    0.0,
-                    -0.05,
-                    0.5,
-                    "lower",
-                    "What the interval over every naive forecaster must exceed: 0.01 is a point.",
-                ),
-                Threshold(
-                    "above_v5",
-                    -0.02,
-                    -0.2,
-                    0.5,
-                    "lower",
-                    "What the interval over V5 on the same bars must exceed; −0.02 allows a loss of two points.",
-                ),
-                Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
-            ),
-            read_skill,
-        ),
-        Gate(
-            "too_good",
-            judge_too_good,
-            lambda p: f"accuracy of at most {limit(p['above'])}",
-            (
-                Threshold(
-                    "above",
-                    0.85,
-                    0.34,
-                    0.9999,
-                    "higher",
-                    "A higher accuracy is a leak until somebody shows otherwise.",
-                ),
-            ),
-            read_too_good,
-        ),
-        Gate(
-            "attempts",
-            judge_attempts,
-            lambda p: (
-                f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on"
-            ),
-            (
-                Threshold(
-                    "above",
-                    0.65,
-                    0.0,
-                    0.9999,
-                    "lower",
-                    "What the interval must exceed, widened for every attempt on one gate window.",
-                ),
-            ),
-            read_attempts,
-        ),
-    ),
-)

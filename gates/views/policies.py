@@ -11,9 +11,9 @@ from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from common.pages import paginate
 from gates import services
-from gates.catalogue.gate import AnyGate, Parameters
+from gates.catalogue.gate import AnyGate, Group, Parameters
 from gates.catalogue.live import LIVE_GATES, get_live_thresholds
-from gates.catalogue.registry import GROUPS, Group
+from gates.catalogue.registry import GROUPS
 from gates.forms import ProposalForm
 from gates.models import GatePolicy
 from gates.policy_changes import compare_policies, weaker_than_baseline, weaker_than_full
