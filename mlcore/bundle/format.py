@@ -1,6 +1,6 @@
-"""A bundle: the immutable files of one trained coin, named by the digest of their manifest.
+"""A bundle: the immutable files of one trained coin, named by the digest of its manifest.
 
-Reading and verifying needs neither onnx nor torch: the bot does it before every load. `bundle_writer` writes them.
+Reading and verifying needs neither onnx nor torch: the bot does it before every load. `writer` writes them.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SCALER_FILE = "scaler.json"
 MANIFEST_FILE = "manifest.json"
 
 PAYLOAD_FILES = (MODEL_FILE, WEIGHTS_FILE, SCALER_FILE)
-"""What a manifest may list; a name that is not here never becomes a path."""
+"""The files that a manifest may list. Other names never become paths."""
 
 _MAX_MANIFEST_BYTES = 1024 * 1024
 
@@ -43,7 +43,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The fields of manifest.json that a program decides by; `document` is all of it."""
+    """The fields of manifest.json that the code uses; `document` is the whole file."""
 
     coin: str
     line: str
@@ -53,18 +53,18 @@ class Manifest:
     lookback: int
     classes: tuple[str, ...]
     cuts: tuple[float, float] | None
-    """None where the bundle came from outside, and nobody knows where its classes were cut."""
+    """None for an imported model, whose cuts are not known."""
     dataset_digest: str | None
-    """None where it is not known what it was trained on."""
+    """None if it is not known what it was trained on."""
     code_version: str
     seed: int | None
-    """None where it is not known."""
+    """None if it is not known."""
     files: Mapping[str, FileEntry]
     document: Mapping[str, Any]
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Raises BundleRefused when a field is missing or of another kind."""
+        """Raises BundleRefused if a field is missing or has another type."""
         if document.get("format") != FORMAT:
             raise BundleRefused(
                 f"{MANIFEST_FILE}: format {document.get('format')!r}, this code reads {FORMAT}"
@@ -78,16 +78,16 @@ class Manifest:
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
                 classes=tuple(document["classes"]),
-                cuts=_cuts(document["labels"]["cuts"]),
+                cuts=_parse_cuts(document["labels"]["cuts"]),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
                 code_version=str(document["code_version"]),
                 seed=None if document["seed"] is None else int(document["seed"]),
-                files={name: _entry(name, entry) for name, entry in document["files"].items()},
+                files={name: _parse_entry(name, entry) for name, entry in document["files"].items()},
                 document=document,
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise BundleRefused(
-                f"{MANIFEST_FILE}: a field is missing or of another kind ({error})"
+                f"{MANIFEST_FILE}: a field is missing or has another type ({error})"
             ) from error
 
     @property
@@ -106,18 +106,18 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose manifest was read; `verify` also hashed every file of it."""
+    """A folder with a manifest; `verify` also checks the hash of every file."""
 
     folder: Path
     digest: str
     manifest: Manifest
 
-    def payload(self, name: str) -> bytes:
-        """The bytes of one listed file, checked against size and hash in the same reading."""
+    def read_payload(self, name: str) -> bytes:
+        """The bytes of one listed file, checked against its size and hash."""
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleRefused(f"{name} is not part of the bundle")
-        data = _bytes_of(self.folder / name)
+        data = read_file(self.folder / name)
         if len(data) != entry.size:
             raise BundleRefused(f"{name} has {len(data):,} bytes, the manifest says {entry.size:,}")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -126,18 +126,18 @@ class Bundle:
 
 
 def to_canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Sorted keys, no spaces, no NaN, ASCII: one form for one content."""
+    """Sorted keys, no spaces, no NaN, ASCII: equal content gives equal bytes."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def compute_manifest_digest(document: Mapping[str, Any]) -> str:
-    """`sha256:…` of the canonical manifest: the bundle's name. manifest.json holds exactly those bytes."""
+    """`sha256:…` of the canonical manifest: this names the bundle. manifest.json holds exactly those bytes."""
     return "sha256:" + hashlib.sha256(to_canonical_json(document)).hexdigest()
 
 
 def read(folder: Path) -> Bundle:
     """The bundle in a folder by its manifest alone. Raises BundleRefused."""
-    data = _bytes_of(folder / MANIFEST_FILE, at_most=_MAX_MANIFEST_BYTES)
+    data = read_file(folder / MANIFEST_FILE, at_most=_MAX_MANIFEST_BYTES)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -151,7 +151,7 @@ def read(folder: Path) -> Bundle:
 
 
 def verify(folder: Path, digest: str | None = None) -> Bundle:
-    """Reads the bundle and checks every file's size and sha256, and the bundle's own digest where one is expected.
+    """Reads the bundle and checks the size and sha256 of every file, and the digest if one is expected.
 
     Raises BundleRefused with the file and the reason.
     """
@@ -159,21 +159,21 @@ def verify(folder: Path, digest: str | None = None) -> Bundle:
     if digest is not None and bundle.digest != digest:
         raise BundleRefused(f"{MANIFEST_FILE} makes this bundle {bundle.digest}, expected {digest}")
     for name in bundle.manifest.files:
-        bundle.payload(name)
+        bundle.read_payload(name)
     return bundle
 
 
-def _cuts(found: Any) -> tuple[float, float] | None:
-    return None if found is None else (float(found[0]), float(found[1]))
+def _parse_cuts(cuts: Any) -> tuple[float, float] | None:
+    return None if cuts is None else (float(cuts[0]), float(cuts[1]))
 
 
-def _entry(name: str, entry: Mapping[str, Any]) -> FileEntry:
+def _parse_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:
     if name not in PAYLOAD_FILES:
         raise ValueError(f"a file of the name {name!r}")
     return FileEntry(sha256=str(entry["sha256"]), size=int(entry["size"]))
 
 
-def _bytes_of(path: Path, *, at_most: int | None = None) -> bytes:
+def read_file(path: Path, *, at_most: int | None = None) -> bytes:
     try:
         if at_most is not None and path.stat().st_size > at_most:
             raise BundleRefused(f"{path.name} is larger than {at_most:,} bytes")

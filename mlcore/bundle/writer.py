@@ -1,10 +1,10 @@
-"""Writes a bundle: all of it or nothing, the same bytes for the same training wherever it is written."""
+"""Writes a bundle, completely or not at all. The same training gives the same bytes on any machine."""
 
 import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,11 @@ from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_export
-from mlcore.bundle.format import (
-    MANIFEST_FILE,
-    MODEL_FILE,
-    SCALER_FILE,
-    WEIGHTS_FILE,
-    Bundle,
-    to_canonical_json,
-)
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused
-from mlcore.features import indicators, labels
+from mlcore.features import labels
+from mlcore.features.indicators import SCHEMAS, Schema
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.trained import Trained
 
@@ -34,27 +28,26 @@ _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
 def write_bundle(
     folder: Path, trained: Trained, *, coin: str, dataset_digest: str, simulated: bool, code_version: str
 ) -> Bundle:
-    """Writes to a folder beside it first, then renames: `folder` is never half a bundle.
+    """Writes to a folder next to it and renames that, so `folder` is never half a bundle.
 
-    Raises BundleRefused when the folder already holds something.
+    Raises BundleRefused if the folder already holds something.
     """
-    payload = _payload(trained)
-    document = _manifest(trained) | {
+    document = _build_manifest(trained) | {
         "coin": coin,
         "dataset": dataset_digest,
         "simulated": simulated,
         "code_version": code_version,
     }
-    return write_files(folder, payload, document)
+    return write_files(folder, _encode_payload(trained), document)
 
 
 def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
-    """These files and the manifest that lists them, whatever they came from. Raises like `write_bundle`."""
+    """Writes these files and a manifest that lists them. Raises like `write_bundle`."""
     entries = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         for name, data in payload.items()
     }
-    manifest = to_canonical_json({**document, "files": entries})
+    manifest = bundle_format.to_canonical_json({**document, "files": entries})
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -68,70 +61,74 @@ def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, 
     return bundle_format.verify(folder)
 
 
-def _payload(trained: Trained) -> dict[str, bytes]:
+def describe_contents(
+    schema: Schema, cuts: Sequence[float] | None, libraries: Iterable[str]
+) -> dict[str, Any]:
+    """The fields of a manifest that trained and imported models share."""
+    return {
+        "format": bundle_format.FORMAT,
+        "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
+        "classes": list(CLASSES),
+        "labels": {
+            "horizon": labels.HORIZON_BARS,
+            "volatility_bars": labels.VOLATILITY_BARS,
+            "cuts": cuts and list(cuts),
+        },
+        "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+    }
+
+
+def encode_scaler(scaler: Scaler, schema: Schema) -> bytes:
+    """scaler.json. Raises ValueError for a figure that is not finite."""
+    figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
+    return bundle_format.to_canonical_json(figures)
+
+
+def _encode_payload(trained: Trained) -> dict[str, bytes]:
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
         MODEL_FILE: onnx_export.build_model(trained.weights, scaler),
         WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
     if scaler:
-        files[SCALER_FILE] = encode_scaler(scaler, indicators.SCHEMAS[trained.recipe.schema])
+        files[SCALER_FILE] = encode_scaler(scaler, SCHEMAS[trained.recipe.schema])
     return files
 
 
-def encode_scaler(scaler: Scaler, schema: indicators.Schema) -> bytes:
-    """scaler.json. Raises ValueError for a figure that is not finite."""
-    figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
-    return to_canonical_json(figures)
-
-
-def _manifest(trained: Trained) -> dict[str, Any]:
-    """Everything but what the caller knows. Nothing that changes from one writing to the next: no time, no path."""
-    schema = indicators.SCHEMAS[trained.recipe.schema]
-    examples = trained.prepared.examples
-    windows = {
-        name: examples.window_with_digest(getattr(examples.split, name)) for name in ("fit", "stop", "gate")
-    }
+def _build_manifest(trained: Trained) -> dict[str, Any]:
+    """Holds no time and no path: nothing that differs between two writings."""
     return {
-        "format": bundle_format.FORMAT,
+        **describe_contents(SCHEMAS[trained.recipe.schema], trained.cuts, _LIBRARIES),
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
-        "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
-        "classes": list(CLASSES),
-        "labels": {
-            "horizon": labels.HORIZON_BARS,
-            "volatility_bars": labels.VOLATILITY_BARS,
-            "cuts": list(trained.cuts),
-        },
-        "windows": windows,
-        "seen": _seen(trained),
+        "windows": trained.prepared.examples.windows_with_digests(),
+        "seen": _compute_range(trained),
         "training": {
             "epochs": len(trained.epochs),
             "best_epoch": trained.best_epoch,
             "device": trained.device,
             "majority_share": trained.prepared.majority_share,
-            "validation": _validation(trained),
+            "validation": _report_validation(trained),
         },
         "seed": trained.seed,
-        "libraries": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
     }
 
 
-def _seen(trained: Trained) -> dict[str, list[float]]:
-    """Least and greatest value of each feature, unscaled, in the fit window: beyond them a prediction is a guess."""
+def _compute_range(trained: Trained) -> dict[str, list[float]]:
+    """Least and greatest value of each unscaled feature in the fit window. Predictions outside it are guesses."""
     examples = trained.prepared.examples
     fit = examples.features[examples.split.fit]
     return {"least": fit.min(axis=0).tolist(), "greatest": fit.max(axis=0).tolist()}
 
 
-def _validation(trained: Trained) -> dict[str, Any]:
-    """Of the very weights in the bundle, on the stop window; measuring recomputes it (`provenance.reload`)."""
-    kept = trained.epochs[trained.best_epoch - 1]
+def _report_validation(trained: Trained) -> dict[str, Any]:
+    """Of the bundle's weights, on the stop window. The measurement recomputes it (`provenance.measure_reload`)."""
+    epoch = trained.epochs[trained.best_epoch - 1]
     return {
-        "loss": kept.validation_loss,
-        "accuracy": kept.validation_accuracy,
+        "loss": epoch.validation_loss,
+        "accuracy": epoch.validation_accuracy,
         "rows": len(trained.prepared.stop_labels),
-        "epoch": kept.number,
+        "epoch": epoch.number,
     }
 
 

@@ -1,4 +1,4 @@
-"""Looks at a checkpoint's archive before anything of it is read: plain, as torch writes it, and not larger than it looks."""
+"""Checks a torch checkpoint's archive before it is read: uncompressed, without links, and not too large."""
 
 import io
 import zipfile
@@ -7,7 +7,7 @@ from mlcore.errors import ImportRefused
 
 MAX_ENTRIES = 1024
 MAX_BYTES = 64 * 2**20
-"""Of all that is in it; the network itself has 260 kB, an optimizer's state beside it twice that."""
+"""Of all entries together. The network has 260 kB, an optimizer's state twice that."""
 
 _KIND, _SYMLINK = 0o170000, 0o120000
 
@@ -23,7 +23,7 @@ def check_archive(data: bytes) -> None:
     for entry in entries:
         _check_entry(entry)
     if (total := sum(entry.file_size for entry in entries)) > MAX_BYTES:
-        raise ImportRefused(f"its archive unpacks to {total:,} bytes; at most {MAX_BYTES:,} are taken")
+        raise ImportRefused(f"its archive unpacks to {total:,} bytes; the limit is {MAX_BYTES:,}")
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:

@@ -1,9 +1,8 @@
-"""Reads an ONNX file from outside, and writes its graph anew in our form: features → logits, and nothing besides.
+"""Reads an ONNX file from outside and writes its graph in the form of a bundle: features → logits, nothing else.
 
-Only known operators of plain arithmetic are taken: no subgraphs, no functions, no domains of others, no other files.
+Only known operators of plain arithmetic are allowed: no subgraphs, no functions, no other domains, no other files.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,15 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mlcore.bundle.onnx_export import SCALER_MEAN, SCALER_SCALE
+from mlcore.bundle.onnx_export import IR_VERSION, SCALER_MEAN, SCALER_SCALE, encode_model
 from mlcore.bundle.predictor import INPUT, OUTPUT
+from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
 MAX_NODES = 512
 MAX_NUMBERS = 16 * 2**20
-"""In all initializers together: the network itself has 62,000."""
+"""Of all initializers together; the network has 62,000."""
 
 OPERATORS = frozenset({
     "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Dropout", "Cast", "Constant", "Gemm", "MatMul",
@@ -29,6 +29,7 @@ OPERATORS = frozenset({
     "Squeeze", "Unsqueeze", "Transpose",
 })  # fmt: skip
 _TYPES = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
+_DOMAINS = {"", "ai.onnx"}
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
 
@@ -36,29 +37,31 @@ _MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
 @dataclass(frozen=True)
 class ImportedGraph:
     model: bytes
-    """Our form: raw features float32 [batch, 72] → logits [batch, 3]."""
+    """Raw features float32 [batch, 72] → logits [batch, 3]."""
     tensors: dict[str, np.ndarray]
-    """Every tensor of the graph but the scaler's."""
+    """Every tensor of the graph except the scaler's."""
     scaler: Scaler | None
-    """Where the graph begins with (features - mean) / scale, of 72 figures each: read, not guessed."""
+    """Set if the graph begins with (features - mean) / scale of 72 figures each."""
 
 
 def read_graph(data: bytes) -> ImportedGraph:
     """Raises ImportRefused."""
-    model = _parsed(data)
+    model = _parse(data)
     _check_model(model)
-    source, target = _ends(model)
-    tensors = _tensors(model)
+    input_name, output_name = _find_ends(model)
+    tensors = _read_tensors(model)
     nodes = [_copy(node) for node in model.graph.node if node.op_type != "Constant"]
-    _rename(nodes, tensors, source, target)
-    scaler = _scaler(nodes, tensors)
+    _rename(nodes, tensors, input_name, output_name)
+    scaler = _extract_scaler(nodes, tensors)
     rest = {name: array for name, array in tensors.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
     if not rest:
-        raise ImportRefused("its graph holds no tensor: there is nothing learned in it")
-    return ImportedGraph(_written(nodes, tensors, model), rest, scaler)
+        raise ImportRefused("its graph holds no tensor, so it has learned nothing")
+    opset = next(o.version for o in model.opset_import if o.domain in _DOMAINS)
+    data = encode_model(nodes, tensors, opset, max(IR_VERSION, model.ir_version))
+    return ImportedGraph(data, rest, scaler)
 
 
-def _parsed(data: bytes) -> ModelProto:
+def _parse(data: bytes) -> ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RecursionError) as error:
@@ -80,10 +83,10 @@ def _check_model(model: ModelProto) -> None:
         or model.graph.quantization_annotation
     ):
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
-    foreign = sorted({o.domain for o in model.opset_import} | {node.domain for node in model.graph.node})
-    if outside := [domain for domain in foreign if domain not in ("", "ai.onnx")]:
-        raise ImportRefused(f"it needs operators of {', '.join(outside)[:120]}; only ONNX's own are taken")
-    opsets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    domains = {o.domain for o in model.opset_import} | {node.domain for node in model.graph.node}
+    if unknown := sorted(domains - _DOMAINS):
+        raise ImportRefused(f"it needs operators of {', '.join(unknown)[:120]}; only ONNX's own are taken")
+    opsets = [o.version for o in model.opset_import if o.domain in _DOMAINS]
     if len(opsets) != 1 or not _MIN_OPSET <= opsets[0] <= _MAX_OPSET or model.ir_version > _MAX_IR:
         raise ImportRefused(
             f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
@@ -107,53 +110,58 @@ def _check_node(node: NodeProto) -> None:
         )
 
 
-def _ends(model: ModelProto) -> tuple[str, str]:
+def _find_ends(model: ModelProto) -> tuple[str, str]:
     """Names of the one input [batch, 72] and the one output [batch, 3], both of floats."""
-    held = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in held]
-    found = [(_described(value), value.name) for value in (*inputs, *model.graph.output)]
-    if len(inputs) != 1 or [form for form, _ in found] != [("float", 2, 72), ("float", 2, 3)]:
-        said = ", ".join(f"{name[:40]} {form}" for form, name in found[:6])
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    ends = [(_describe(value), value.name) for value in (*inputs, *model.graph.output)]
+    required = [("float", 2, N_FEATURES), ("float", 2, len(CLASSES))]
+    if len(inputs) != 1 or [form for form, _ in ends] != required:
+        names = ", ".join(f"{name[:40]} {form}" for form, name in ends[:6])
         raise ImportRefused(
-            f"it must take floats [batch, 72] and answer floats [batch, 3]; it has {said or 'nothing'}"
+            f"it must take floats [batch, {N_FEATURES}] and answer floats [batch, {len(CLASSES)}]; it has"
+            f" {names or 'nothing'}"
         )
-    return found[0][1], found[1][1]
+    return ends[0][1], ends[1][1]
 
 
-def _described(value: Any) -> tuple[str, int, int]:
+def _describe(value: Any) -> tuple[str, int, int]:
     kind = value.type.tensor_type
     dimensions = [dimension.dim_value for dimension in kind.shape.dim]
-    word = "float" if kind.elem_type == TensorProto.FLOAT else "other"
-    return word, len(dimensions), dimensions[-1] if dimensions else 0
+    dtype = "float" if kind.elem_type == TensorProto.FLOAT else "other"
+    return dtype, len(dimensions), dimensions[-1] if dimensions else 0
 
 
-def _tensors(model: ModelProto) -> dict[str, np.ndarray]:
-    """Initializers, and Constant nodes with them: what the gates look for NaN in is then all there is."""
+def _read_tensors(model: ModelProto) -> dict[str, np.ndarray]:
+    """Initializers and Constant nodes, so that the gates search every number for NaN."""
     protos = [(tensor.name, tensor) for tensor in model.graph.initializer]
-    protos += [(node.output[0], _constant(node)) for node in model.graph.node if node.op_type == "Constant"]
-    total = sum(_numbers(tensor) for _, tensor in protos)
+    protos += [
+        (node.output[0], _read_constant(node)) for node in model.graph.node if node.op_type == "Constant"
+    ]
+    total = sum(_count_numbers(tensor) for _, tensor in protos)
     if total > MAX_NUMBERS:
         raise ImportRefused(f"its tensors declare {total:,} numbers; at most {MAX_NUMBERS:,} are taken")
     if len({name for name, _ in protos}) < len(protos):
-        raise ImportRefused("it holds two tensors of one name")
-    return {name: _array(tensor) for name, tensor in protos}
+        raise ImportRefused("it holds two tensors with the same name")
+    return {name: _read_array(tensor) for name, tensor in protos}
 
 
-def _constant(node: NodeProto) -> TensorProto:
+def _read_constant(node: NodeProto) -> TensorProto:
     values = {attribute.name: attribute for attribute in node.attribute}
     if len(values) != 1 or len(node.output) != 1 or node.input:
-        raise ImportRefused("it holds a Constant that is none")
+        raise ImportRefused("it holds a Constant without a single value")
     ((name, attribute),) = values.items()
     if name == "value":
-        return attribute.t
+        tensor: TensorProto = attribute.t
+        return tensor
     if name in ("value_float", "value_int", "value_floats", "value_ints"):
         dtype = np.float32 if "float" in name else np.int64
         return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))
     raise ImportRefused(f"it holds a Constant of the kind {name[:40]!r}")
 
 
-def _numbers(tensor: TensorProto) -> int:
-    """How many it declares, before any is read."""
+def _count_numbers(tensor: TensorProto) -> int:
+    """The number of values that it declares, before any is read."""
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise ImportRefused(
             f"it keeps {tensor.name[:60]!r} in another file; put the weights into the one file"
@@ -166,7 +174,7 @@ def _numbers(tensor: TensorProto) -> int:
     return count
 
 
-def _array(tensor: TensorProto) -> np.ndarray:
+def _read_array(tensor: TensorProto) -> np.ndarray:
     try:
         return np.ascontiguousarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
@@ -174,20 +182,24 @@ def _array(tensor: TensorProto) -> np.ndarray:
 
 
 def _copy(node: NodeProto) -> NodeProto:
-    """Operator, names and attributes; no remarks, which may hold another machine's paths."""
-    kept = NodeProto(op_type=node.op_type, input=node.input, output=node.output, attribute=node.attribute)
-    for attribute in kept.attribute:
+    """Operator, names and attributes; no doc strings, which may hold paths of another machine."""
+    copy = NodeProto(op_type=node.op_type, input=node.input, output=node.output, attribute=node.attribute)
+    for attribute in copy.attribute:
         attribute.ClearField("doc_string")
-    return kept
+    return copy
 
 
-def _rename(nodes: list[NodeProto], tensors: dict[str, np.ndarray], source: str, target: str) -> None:
-    """Input and output get our names; whatever else has one of ours is numbered out of the way."""
-    if source == target:
+def _rename(
+    nodes: list[NodeProto], tensors: dict[str, np.ndarray], input_name: str, output_name: str
+) -> None:
+    """Gives input and output the names of a bundle. Other values with these names get a prefix."""
+    if input_name == output_name:
         raise ImportRefused("its output is its input")
     names = {name for node in nodes for name in (*node.input, *node.output)} | set(tensors)
-    taken = {name: _free(name, names) for name in names & {INPUT, OUTPUT, SCALER_MEAN, SCALER_SCALE}}
-    new = {**taken, source: INPUT, target: OUTPUT}
+    taken = {
+        name: _find_free_name(name, names) for name in names & {INPUT, OUTPUT, SCALER_MEAN, SCALER_SCALE}
+    }
+    new = {**taken, input_name: INPUT, output_name: OUTPUT}
     for node in nodes:
         for values in (node.input, node.output):
             values[:] = [new.get(name, name) for name in values]
@@ -195,17 +207,17 @@ def _rename(nodes: list[NodeProto], tensors: dict[str, np.ndarray], source: str,
         tensors[new[name]] = tensors.pop(name)
 
 
-def _free(name: str, names: set[str]) -> str:
-    """A name near this one that nothing has."""
+def _find_free_name(name: str, names: set[str]) -> str:
+    """This name with a prefix, so that no other value has it."""
     while name in names:
         name = f"imported.{name}"
     return name
 
 
-def _scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> Scaler | None:
-    """The scaler that the graph begins with, its tensors renamed to ours; None where it begins otherwise."""
-    centre = _only_reader(nodes, INPUT, "Sub", tensors)
-    scale = _only_reader(nodes, centre.output[0], "Div", tensors) if centre else None
+def _extract_scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> Scaler | None:
+    """The scaler that the graph begins with, and its tensors renamed; None if the graph begins otherwise."""
+    centre = _find_only_reader(nodes, INPUT, "Sub", tensors)
+    scale = _find_only_reader(nodes, centre.output[0], "Div", tensors) if centre else None
     if centre is None or scale is None:
         return None
     for node, name in ((centre, SCALER_MEAN), (scale, SCALER_SCALE)):
@@ -217,35 +229,12 @@ def _scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> Scaler | 
     return Scaler(*(tensors[name].astype(np.float64) for name in (SCALER_MEAN, SCALER_SCALE)))
 
 
-def _only_reader(
+def _find_only_reader(
     nodes: list[NodeProto], value: str, operator: str, tensors: dict[str, np.ndarray]
 ) -> NodeProto | None:
-    """The node that alone reads `value`, if it is this operator with 72 stored figures as its second input."""
+    """The only node that reads `value`, if it is this operator with 72 stored figures as its second input."""
     readers = [node for node in nodes if value in node.input]
     if len(readers) != 1 or readers[0].op_type != operator or readers[0].input[0] != value:
         return None
     stored = tensors.get(readers[0].input[1])
-    return readers[0] if stored is not None and stored.shape in ((72,), (1, 72)) else None
-
-
-def _written(nodes: list[NodeProto], tensors: dict[str, np.ndarray], model: ModelProto) -> bytes:
-    graph = helper.make_graph(
-        nodes,
-        "candidate",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 72])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", 3])],
-        list(_initializers(tensors)),
-    )
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    written = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=max(8, model.ir_version),
-        producer_name="",
-    )
-    return bytes(written.SerializeToString(deterministic=True))
-
-
-def _initializers(tensors: dict[str, np.ndarray]) -> Iterator[TensorProto]:
-    for name in sorted(tensors):
-        yield numpy_helper.from_array(tensors[name], name)
+    return readers[0] if stored is not None and stored.shape in ((N_FEATURES,), (1, N_FEATURES)) else None

@@ -1,6 +1,6 @@
-"""Reads a torch checkpoint by torch's weights-only unpickler. `foreign_archive` has shown its archive to be a plain one.
+"""Reads a torch checkpoint with torch's weights-only unpickler, after `archive` has checked its archive.
 
-Whatever of NumPy or scikit-learn stands in the pickle is rebuilt by the inert stand-ins below: none of their code runs.
+Objects of NumPy and scikit-learn in the pickle become the inert stand-ins below: none of their code runs.
 """
 
 import io
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mlcore.bundle import onnx_export
+from mlcore.constants import N_FEATURES
 from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
@@ -23,74 +24,74 @@ _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _MAX_FIGURES = 1024
-"""Of a row; there are 72 features."""
+"""The longest row of numbers that is read; there are 72 features."""
 
 
 @dataclass(frozen=True)
 class TorchCheckpoint:
-    """What the file says; None where it says nothing."""
+    """The contents of the file; None for what it does not hold."""
 
     weights: dict[str, np.ndarray]
-    """float32, every tensor of the network in its shape; no counters."""
+    """float32, every tensor of the network in its shape, without counters."""
     columns: tuple[str, ...] | None
     scaler: Scaler | None
     temperature: float | None
     ignored: tuple[str, ...]
-    """Names beside these, which a prediction does not need."""
+    """Other names, which a prediction does not need."""
 
 
 def read_checkpoint(data: bytes) -> TorchCheckpoint:
     """Raises ImportRefused."""
-    held = _loaded(data)
-    if not isinstance(held, Mapping):
-        raise ImportRefused(f"it holds a {type(held).__name__}, not a state dict or a dict with one")
-    outer, state = _state_of(held)
-    inside, state = _temperature_apart(state)
+    content = _load(data)
+    if not isinstance(content, Mapping):
+        raise ImportRefused(f"it holds a {type(content).__name__}, not a state dict or a dict with one")
+    outer, state = _split_state(content)
+    inner_temperature, state = _split_temperature(state)
     return TorchCheckpoint(
-        weights=_weights(state),
-        columns=_columns(outer.get("feature_columns")),
-        scaler=_scaler(outer),
-        temperature=_temperature(outer.get("temperature"), inside),
+        weights=_read_weights(state),
+        columns=_read_columns(outer.get("feature_columns")),
+        scaler=_read_scaler(outer),
+        temperature=_read_temperature(outer.get("temperature"), inner_temperature),
         ignored=tuple(sorted(str(name) for name in outer if name not in _USED)),
     )
 
 
-def _loaded(data: bytes) -> Any:
+def _load(data: bytes) -> Any:
     try:
         with torch.serialization.safe_globals(list(_STAND_INS)):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (ImportRefused, MemoryError):
         raise
     except pickle.UnpicklingError as error:
-        raise ImportRefused(_why_not(str(error))) from error
-    except Exception as error:  # a hostile file may raise anything in there; none of it is ours to tell apart
-        said = f"{type(error).__name__}: {_short(error)}"
-        raise ImportRefused(f"it cannot be read as a checkpoint ({said})") from error
+        raise ImportRefused(_explain(str(error))) from error
+    except Exception as error:  # a hostile file may raise any error
+        reason = f"{type(error).__name__}: {_shorten(error)}"
+        raise ImportRefused(f"it cannot be read as a checkpoint ({reason})") from error
 
 
-def _why_not(said: str) -> str:
-    """torch's message asks to allow what it names; that is what must not be done here."""
-    _, found, rest = said.partition("GLOBAL ")
-    name = rest.split()[0][:80] if found and rest.split() else ""
-    if not name:
-        return f"it holds something else than tensors and plain values ({_short(said)})"
+def _explain(message: str) -> str:
+    """torch's message suggests to allow the class that it names, which must not be done here."""
+    _, _, rest = message.partition("GLOBAL ")
+    if not rest.split():
+        return f"it holds something else than tensors and plain values ({_shorten(message)})"
+    name = rest.split()[0][:80]
     return f"it holds {name}, which would have to be run to be read; only tensors and plain values are taken"
 
 
-def _short(error: object) -> str:
+def _shorten(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _state_of(held: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
-    """What stands around the state dict, and the state dict."""
-    named = [name for name in _STATE if isinstance(held.get(name), Mapping)]
+def _split_state(content: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
+    """The dict around the state dict, and the state dict."""
+    named = [name for name in _STATE if isinstance(content.get(name), Mapping)]
     if len(named) > 1:
         raise ImportRefused(f"it holds several state dicts ({', '.join(named)}); keep the one that is meant")
-    return (held, held[named[0]]) if named else ({}, held)
+    return (content, content[named[0]]) if named else ({}, content)
 
 
-def _temperature_apart(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
-    """Names without what DataParallel puts before them, and the temperature where it is a parameter."""
+def _split_temperature(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
+    """The temperature if it is a parameter, and the rest without DataParallel's prefix."""
     names = [name for name in state if isinstance(name, str)]
     if len(names) < len(state):
         raise ImportRefused("its state dict has names that are not text")
@@ -99,7 +100,7 @@ def _temperature_apart(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
     return plain.pop("temperature", None), plain
 
 
-def _weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _read_weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     expected = onnx_export.list_tensor_shapes(())
     tensors = {name: value for name, value in state.items() if not name.endswith(_COUNTERS)}
     if missing := [name for name in expected if name not in tensors]:
@@ -108,11 +109,11 @@ def _weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
     if extra := sorted(set(tensors) - set(expected)):
         raise ImportRefused(f"its state dict holds what the network does not have: {', '.join(extra)[:200]}")
-    return {name: _array(name, tensors[name], shape) for name, shape in expected.items()}
+    return {name: _read_array(name, tensors[name], shape) for name, shape in expected.items()}
 
 
-def _array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Looked at before it is touched: a tensor may claim any shape over a few bytes."""
+def _read_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Checks the tensor before it is copied: it may claim any shape over a few bytes."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.dtype not in _FLOATS:
         kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
         raise ImportRefused(f"{name} is no tensor of floating-point numbers but {kind}")
@@ -123,16 +124,16 @@ def _array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(value.detach().to(torch.float32).numpy())
 
 
-def _columns(found: Any) -> tuple[str, ...] | None:
-    if found is None:
+def _read_columns(columns: Any) -> tuple[str, ...] | None:
+    if columns is None:
         return None
-    names = found.tolist() if isinstance(found, _Array) else found
+    names = columns.tolist() if isinstance(columns, _Array) else columns
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ImportRefused("its feature_columns are not a list of names")
     return tuple(names)
 
 
-def _scaler(outer: Mapping[Any, Any]) -> Scaler | None:
+def _read_scaler(outer: Mapping[Any, Any]) -> Scaler | None:
     named = [name for name in _SCALERS if outer.get(name) is not None]
     if not named:
         return None
@@ -142,30 +143,30 @@ def _scaler(outer: Mapping[Any, Any]) -> Scaler | None:
     figures = figures.__dict__ if isinstance(figures, _StandardScaler) else figures
     if not isinstance(figures, Mapping):
         raise ImportRefused(f"its {named[0]} is a {type(figures).__name__}, not {{mean, scale}}")
-    return Scaler(*(_figures(named[0], figures, name) for name in ("mean", "scale")))
+    return Scaler(*(_read_figures(named[0], figures, name) for name in ("mean", "scale")))
 
 
-def _figures(where: str, held: Mapping[Any, Any], name: str) -> np.ndarray:
-    found = held.get(name, held.get(f"{name}_"))
-    if found is None:
+def _read_figures(scaler: str, content: Mapping[Any, Any], name: str) -> np.ndarray:
+    value = content.get(name, content.get(f"{name}_"))
+    if value is None:
         raise ImportRefused(
-            f"its {where} has no {name}; it has {', '.join(sorted(map(str, held)))[:200] or 'nothing'}"
+            f"its {scaler} has no {name}; it has {', '.join(sorted(map(str, content)))[:200] or 'nothing'}"
         )
-    numbers = _numbers(f"{where}.{name}", found)
-    if numbers.shape != (72,):
+    numbers = _to_numbers(f"{scaler}.{name}", value)
+    if numbers.shape != (N_FEATURES,):
         raise ImportRefused(
-            f"its {where}.{name} has the shape {numbers.shape}, not one figure for each of 72 features"
+            f"its {scaler}.{name} has the shape {numbers.shape}, not one figure for each of {N_FEATURES} features"
         )
     return numbers
 
 
-def _numbers(name: str, found: Any) -> np.ndarray:
+def _to_numbers(name: str, value: Any) -> np.ndarray:
     """float64 of a tensor, an array or a list of numbers."""
-    if isinstance(found, torch.Tensor):
-        if found.layout != torch.strided or found.dtype not in _FLOATS or found.numel() > _MAX_FIGURES:
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.dtype not in _FLOATS or value.numel() > _MAX_FIGURES:
             raise ImportRefused(f"its {name} is not a short row of numbers")
-        return found.detach().to(torch.float64).numpy().copy()
-    figures = found.tolist() if isinstance(found, _Array) else found
+        return value.detach().to(torch.float64).numpy().copy()
+    figures = value.tolist() if isinstance(value, _Array) else value
     if isinstance(figures, list | tuple) and all(type(figure) in (int, float) for figure in figures):
         try:
             return np.array(figures, dtype=np.float64)
@@ -174,17 +175,17 @@ def _numbers(name: str, found: Any) -> np.ndarray:
     raise ImportRefused(f"its {name} is not a row of numbers")
 
 
-def _temperature(beside: Any, inside: Any) -> float | None:
-    """That of the dict around the state dict, or of the parameter within. Raises where both say something else."""
-    found = {_one_number(value) for value in (beside, inside) if value is not None}
-    if len(found) > 1:
+def _read_temperature(outer: Any, inner: Any) -> float | None:
+    """Of the dict around the state dict, or of the parameter in it. Raises ImportRefused if they differ."""
+    temperatures = {_to_number(value) for value in (outer, inner) if value is not None}
+    if len(temperatures) > 1:
         raise ImportRefused(
-            f"it names two temperatures, {' and '.join(f'{value:g}' for value in sorted(found))}"
+            f"it names two temperatures, {' and '.join(f'{value:g}' for value in sorted(temperatures))}"
         )
-    return found.pop() if found else None
+    return temperatures.pop() if temperatures else None
 
 
-def _one_number(value: Any) -> float:
+def _to_number(value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1 and value.dtype in _FLOATS:
         value = float(value.detach().reshape(()).item())
     if isinstance(value, _Array):
@@ -199,7 +200,7 @@ def _one_number(value: Any) -> float:
 
 
 class _Dtype:
-    """Stands for numpy.dtype: a name and a byte order, and nothing that could be called."""
+    """Stands for numpy.dtype: a name and a byte order, with nothing to call."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name, self.order = str(name), "<"
@@ -234,24 +235,24 @@ class _Array:
 
 
 class _StandardScaler:
-    """Stands for scikit-learn's scaler: its fitted figures, and none of its code."""
+    """Stands for scikit-learn's scaler: its fitted figures without its code."""
 
 
-def _array_of(*_: Any) -> _Array:
+def _create_array(*_: Any) -> _Array:
     return _Array()
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
+def _create_scalar(dtype: Any, content: Any) -> Any:
     array = _Array()
     array.__setstate__((1, (1,), dtype, False, content))
     return array
 
 
 _STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
-    (_array_of, "numpy._core.multiarray._reconstruct"),
-    (_array_of, "numpy.core.multiarray._reconstruct"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    (_scalar, "numpy.core.multiarray.scalar"),
+    (_create_array, "numpy._core.multiarray._reconstruct"),
+    (_create_array, "numpy.core.multiarray._reconstruct"),
+    (_create_scalar, "numpy._core.multiarray.scalar"),
+    (_create_scalar, "numpy.core.multiarray.scalar"),
     (_Array, "numpy.ndarray"),
     (_Dtype, "numpy.dtype"),
     (_StandardScaler, "sklearn.preprocessing._data.StandardScaler"),

@@ -251,4 +251,4 @@ def caught_by(outcomes: list[GateOutcome]) -> list[str]:
 
 
 def _payload(made: Bundle) -> dict[str, bytes]:
-    return {name: made.payload(name) for name in made.manifest.files}
+    return {name: made.read_payload(name) for name in made.manifest.files}

@@ -79,11 +79,11 @@ def test_no_file_tells_where_or_by_whom_it_was_written(v7_bundle: Bundle) -> Non
 
 
 def test_weights_and_scaler_are_those_that_were_trained(v7_bundle: Bundle, v7: Trained) -> None:
-    stored = load(v7_bundle.payload(WEIGHTS_FILE))
+    stored = load(v7_bundle.read_payload(WEIGHTS_FILE))
     assert {name: array.tobytes() for name, array in stored.items()} == {
         name: array.tobytes() for name, array in v7.weights.items()
     }
-    scaler = json.loads(v7_bundle.payload(SCALER_FILE))
+    scaler = json.loads(v7_bundle.read_payload(SCALER_FILE))
     assert tuple(scaler["names"]) == SCHEMAS["relative72"].columns
     assert np.array_equal(scaler["mean"], v7.scaler.mean)
     assert np.array_equal(scaler["scale"], v7.scaler.scale)
@@ -99,7 +99,7 @@ def test_the_graph_is_valid_onnx_with_every_tensor_in_its_shape(
     line: str, request: pytest.FixtureRequest
 ) -> None:
     written: Bundle = request.getfixturevalue(f"{line}_bundle")
-    model = onnx.load_model_from_string(written.payload(MODEL_FILE))
+    model = onnx.load_model_from_string(written.read_payload(MODEL_FILE))
     onnx.checker.check_model(model, full_check=True)
     tensors = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     expected = onnx_export.list_tensor_shapes(tensors)
@@ -149,7 +149,10 @@ MANIFEST_FAULTS: dict[str, tuple[bytes | Callable[[dict[str, Any]], object], str
     "too large": (b" " * (1024 * 1024 + 1), "larger than"),
     "another format": (lambda d: d.update(format=2), "format 2, this code reads 1"),
     "without its coin": (lambda d: d.pop("coin"), "a field is missing"),
-    "cuts that are words": (lambda d: d["labels"].update(cuts="no"), "a field is missing or of another kind"),
+    "cuts that are words": (
+        lambda d: d["labels"].update(cuts="no"),
+        "a field is missing or has another type",
+    ),
     "a file outside the folder": (
         lambda d: d["files"].update({"../../etc/passwd": {"sha256": "0", "size": 1}}),
         "a file of the name '../../etc/passwd'",

@@ -276,7 +276,7 @@ class TestNothingIsGuessed:
     )
     def test_the_schema_must_be_said(self, tmp_path: Path, columns: Any) -> None:
         data = saved({"model_state_dict": network().state_dict(), "feature_columns": columns})
-        with pytest.raises(MlcoreError, match="raw72 and relative72 share their names"):
+        with pytest.raises(MlcoreError, match="raw72 and relative72 share feature names"):
             imported(data, tmp_path, schema=None)
 
     def test_the_layout_of_a_checkpoint_must_be_said(self, tmp_path: Path) -> None:

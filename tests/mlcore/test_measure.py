@@ -193,7 +193,7 @@ def rewritten(trained: Trained, write: WriteBundle, folder: Path, change: Callab
     from mlcore.bundle import format as bundle_format
 
     written = write(trained, folder)
-    model = load_model_from_string(written.payload(MODEL_FILE))
+    model = load_model_from_string(written.read_payload(MODEL_FILE))
     change(model)
     data = model.SerializeToString()
     (folder / MODEL_FILE).write_bytes(data)

@@ -84,7 +84,7 @@ def import_model(
         with tempfile.TemporaryDirectory(prefix="importing-", ignore_cleanup_errors=True) as folder:
             answer = _convert(Path(folder), data, request, _file_name(name))
             written = _verify(Path(folder) / "bundle", str(answer["digest"]), request, data)
-            payload = {name: written.payload(name) for name in written.manifest.files}
+            payload = {name: written.read_payload(name) for name in written.manifest.files}
         return _store(coin, written, payload, answer["notes"], name=_file_name(name), actor=actor)
 
 
