@@ -83,13 +83,18 @@ def _draw_regimes(random: np.random.Generator, bars: int) -> np.ndarray:
 
 def _draw_volatility(random: np.random.Generator, bars: int) -> np.ndarray:
     """A lognormal process that reverts to its level over about ten days of hourly bars."""
-    return _VOLATILITY * np.exp(0.3 * _draw_autoregression(random, bars, bars_to_forget=240))
+    volatility: np.ndarray = _VOLATILITY * np.exp(
+        0.3 * _draw_autoregression(random, bars, bars_to_forget=240)
+    )
+    return volatility
 
 
 def _draw_activity(random: np.random.Generator, moves: np.ndarray) -> np.ndarray:
     """Volume around 1. It changes slowly, and is larger in bars that move more."""
     level = 0.5 * _draw_autoregression(random, len(moves), bars_to_forget=48)
-    return np.exp(level + 0.3 * random.standard_normal(len(moves))) * (0.6 + 0.4 * np.abs(moves))
+    noise = 0.3 * random.standard_normal(len(moves))
+    activity: np.ndarray = np.exp(level + noise) * (0.6 + 0.4 * np.abs(moves))
+    return activity
 
 
 def _draw_autoregression(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:

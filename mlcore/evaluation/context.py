@@ -1,7 +1,6 @@
-"""What is measured: a bundle's bytes, the candles it is judged on and those it was trained on.
+"""The inputs of a measurement: a bundle's files, the candles it is judged on, and those it was trained on.
 
-Each thing is worked out once, when the first figure needs it, and whoever needs one that cannot be had gets an
-MlcoreError that says why.
+Each value is computed once, when it is first needed. If it cannot be computed, an MlcoreError says why.
 """
 
 from collections.abc import Mapping
@@ -19,10 +18,10 @@ from mlcore.bundle.format import Manifest
 from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.data import candles
 from mlcore.errors import BundleRefused, MlcoreError
-from mlcore.evaluation import single_rows
 from mlcore.evaluation.inspection import FAULTS, Inspection
-from mlcore.features import examples, indicators, labels
-from mlcore.features.examples import Examples
+from mlcore.evaluation.single_rows import compute_single_logits, sample_evenly
+from mlcore.features import indicators, labels
+from mlcore.features.examples import Examples, build_examples
 from mlcore.features.indicators import Schema
 
 SINGLE_ROWS = 512
@@ -31,20 +30,20 @@ _SHARED = (
     ("examples", "files", "dataset_digest"),
     ("training", "logits", "single_logits", "stop_logits", "training_cuts"),
 )
-"""What many figures are made from, the second from the first; in each the longest first, so that none is left for last."""
+"""Values that several sections need; the second group needs the first. The slowest of each come first."""
 
 
 @dataclass
 class EvaluationContext:
-    """One bundle on one series of candles. The manifest is a claim: what can be recomputed is."""
+    """One bundle on one series of candles. The manifest is only a claim: whatever can be recomputed is."""
 
     inspection: Inspection
     frame: pl.DataFrame
     training_frame: pl.DataFrame | None = None
-    """The candles of its training, where the caller has them; not looked for when `frame` is those."""
+    """The candles of the training, if the caller has them; not needed if they are `frame`."""
     baseline_folder: Path | None = None
     seed: int = 0
-    _gathered: dict[tuple[int, str], Examples] = field(default_factory=dict)
+    _examples: dict[tuple[int, str], Examples] = field(default_factory=dict)
 
     @cached_property
     def dataset_digest(self) -> str:
@@ -52,15 +51,15 @@ class EvaluationContext:
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
-        """What the bundle's files say without being run."""
+        """What the bundle's files contain, without running them."""
         return {
-            "bundle": self.inspection.bundle_part(),
-            "scaler": self.inspection.scaler_part(),
-            "weights": self.inspection.weights_part,
+            "bundle": self.inspection.inspect_bundle(),
+            "scaler": self.inspection.inspect_scaler(),
+            "weights": self.inspection.weights,
         }
 
-    def prepare(self) -> None:
-        """Work out what many figures share, side by side. What cannot be had says so to whoever needs it."""
+    def precompute(self) -> None:
+        """Computes in parallel what several sections share. A failure is raised again where the value is used."""
         for names in _SHARED:
             parallel.thread_map(self._attempt, names)
 
@@ -77,20 +76,20 @@ class EvaluationContext:
     @property
     def predictor(self) -> Predictor:
         if self.inspection.predictor is None:
-            raise BundleRefused("the bundle does not load, so nothing it does could be measured")
+            raise BundleRefused("the bundle does not load, so its predictions could not be measured")
         return self.inspection.predictor
 
     @property
     def schema(self) -> Schema:
-        """This code's schema of the manifest's name, though its digest may differ."""
-        found = indicators.SCHEMAS.get(self.manifest.schema_name)
-        if found is None:
+        """This code's schema of the manifest's name, even if its digest differs."""
+        schema = indicators.SCHEMAS.get(self.manifest.schema_name)
+        if schema is None:
             raise BundleRefused(f"feature schema {self.manifest.schema_name!r} is unknown here")
-        return found
+        return schema
 
     def build_examples(self, schema: Schema) -> Examples:
         """The measured candles' rows under a schema."""
-        return self._gather(self.frame, schema)
+        return self._build_once(self.frame, schema)
 
     @property
     def examples(self) -> Examples:
@@ -98,7 +97,7 @@ class EvaluationContext:
 
     @cached_property
     def training_candles(self) -> pl.DataFrame | None:
-        """Those the manifest names by digest; None where they are not at hand. Raises for others given instead."""
+        """The candles that the manifest names by digest; None if they are not available. Raises for other candles."""
         named = self.manifest.dataset_digest
         if named == self.dataset_digest:
             return self.frame
@@ -111,21 +110,19 @@ class EvaluationContext:
 
     @property
     def training(self) -> Examples | None:
-        """The rows of its training, recomputed from the candles; None where those are not at hand."""
+        """The rows of the training, recomputed from its candles; None if these are not available."""
         frame = self.training_candles
-        return None if frame is None else self._gather(frame, self.schema)
+        return None if frame is None else self._build_once(frame, self.schema)
 
     @cached_property
     def training_cuts(self) -> tuple[float, float] | None:
-        """Where the classes must have been cut, recomputed; None where the training's candles are not at hand."""
-        training = self.training
-        return None if training is None else labels.compute_cuts(training.scaled_returns[training.split.fit])
+        """The cuts of the training, recomputed; None if its candles are not available."""
+        return None if self.training is None else _compute_cuts(self.training)
 
     @cached_property
     def cuts(self) -> tuple[float, float]:
-        """Recomputed; else what the manifest claims; else the terciles of the measured candles' own fit window."""
-        claimed = self.training_cuts or self.manifest.cuts
-        return claimed or labels.compute_cuts(self.examples.scaled_returns[self.examples.split.fit])
+        """Recomputed; else those in the manifest; else the terciles of the measured candles' own fit window."""
+        return self.training_cuts or self.manifest.cuts or _compute_cuts(self.examples)
 
     @property
     def gate_bars(self) -> np.ndarray:
@@ -133,7 +130,7 @@ class EvaluationContext:
 
     @property
     def gate_closes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Closes up to the gate window's last bar, from as far back as its rows look, and the rows' places among them."""
+        """The closes that the gate window's labels need, and the index of each row among them."""
         first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - labels.HORIZON_BARS)
         return self.frame["close"].to_numpy()[first:], self.gate_bars - first
 
@@ -144,15 +141,14 @@ class EvaluationContext:
 
     @cached_property
     def stop_logits(self) -> np.ndarray | None:
-        """Of its training's stop window, float32 [n, 3]; None where the training's candles are not at hand."""
+        """Of the training's stop window, float32 [n, 3]; None if the training's candles are not available."""
         training = self.training
         return None if training is None else self.predictor.logits(training.features[training.split.stop])
 
     @cached_property
     def single_rows(self) -> np.ndarray:
-        """Places in the gate window, evenly spread, of rows with a whole lookback before them; int64 [at most 512]."""
-        able = np.flatnonzero(self.gate_bars >= self.schema.lookback - 1)
-        return single_rows.sample_evenly(able, SINGLE_ROWS)
+        """Evenly spaced indices in the gate window of rows with a whole lookback; int64 [at most 512]."""
+        return sample_evenly(np.flatnonzero(self.gate_bars >= self.schema.lookback - 1), SINGLE_ROWS)
 
     @cached_property
     def single_features(self) -> np.ndarray:
@@ -161,15 +157,15 @@ class EvaluationContext:
 
     @cached_property
     def single_logits(self) -> np.ndarray:
-        return single_rows.compute_single_logits(self.predictor, self.single_features)
+        return compute_single_logits(self.predictor, self.single_features)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """float64 [n, 3]. Raises BundleRefused when some have no class."""
-        broken = int((~np.isfinite(self.logits).all(axis=1)).sum())
-        if broken:
+        """float64 [n, 3]. Raises BundleRefused if some have no class."""
+        non_finite = int((~np.isfinite(self.logits).all(axis=1)).sum())
+        if non_finite:
             raise BundleRefused(
-                f"{broken:,} of {len(self.logits):,} predictions are not finite: they have no class"
+                f"{non_finite:,} of {len(self.logits):,} predictions are not finite: they have no class"
             )
         return softmax(self.logits)
 
@@ -180,27 +176,33 @@ class EvaluationContext:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        return self.probabilities.argmax(axis=1)
+        predicted: np.ndarray = self.probabilities.argmax(axis=1)
+        return predicted
 
     @cached_property
     def hits(self) -> np.ndarray:
-        return self.predicted == self.true
+        hits: np.ndarray = self.predicted == self.true
+        return hits
 
-    def _gather(self, frame: pl.DataFrame, schema: Schema) -> Examples:
+    def _build_once(self, frame: pl.DataFrame, schema: Schema) -> Examples:
         key = id(frame), schema.name
-        if key not in self._gathered:
-            self._gathered[key] = examples.build_examples(frame, schema)
-        return self._gathered[key]
+        if key not in self._examples:
+            self._examples[key] = build_examples(frame, schema)
+        return self._examples[key]
+
+
+def _compute_cuts(examples: Examples) -> tuple[float, float]:
+    return labels.compute_cuts(examples.scaled_returns[examples.split.fit])
 
 
 def read_claim(document: Any, *path: str) -> Any:
-    """What a manifest says at a path; None where it does not."""
+    """The manifest's value at a path; None if there is none."""
     for step in path:
         document = document.get(step) if isinstance(document, Mapping) else None
     return document
 
 
 def read_claimed_number(document: Any, *path: str) -> int | float | None:
-    """The same, where it is a number."""
-    found = read_claim(document, *path)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+    """The same if it is a number, else None."""
+    value = read_claim(document, *path)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,9 +1,9 @@
-"""Measures a bundle's bytes on a dataset: every figure that a gate decides by or a page draws.
+"""Measures a bundle on a dataset: every figure that a gate decides by or a page draws.
 
     python -m mlcore.evaluation.measure --bundle DIR --candles FILE.canonical --digest sha256:… --output FILE.json
 
-Runs in a process that did not train, through the bot's own Predictor, without torch. A bundle that is broken is
-measured as far as it can be; what could not be is null, and `problem` says why. Gates take null for an error.
+It runs in a process that did not train, with the bot's own Predictor, without torch. A broken bundle is measured as far
+as possible. What cannot be measured is null, `problem` says why, and gates report an error.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from mlcore import parallel
+from mlcore.constants import CLASSES
 from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 from mlcore.evaluation import lookahead, metrics, provenance, serving, skill, stability
@@ -30,16 +31,17 @@ from mlcore.evaluation.inspection import FAULTS, Inspection
 FORMAT = 1
 
 _LIBRARIES = ("numpy", "polars", "onnxruntime", "onnx", "safetensors")
+_NAIVE_IN_ACCURACY = ("majority", "last_move")
 _UNMEASURED: dict[str, Any] = {
     "single_sample": dict.fromkeys(
         ("rows", "runs", "largest_difference", "largest_excess", "windows_compared", "problem")
     ),
     "confidence": dict.fromkeys(("shares_over", "mean", "histogram")),
-    "shares": dict.fromkeys(("down", "neutral", "up")),
+    "shares": dict.fromkeys(CLASSES),
     "logits": dict.fromkeys(("least", "greatest", "histogram")),
     "accuracy": dict.fromkeys(
         (
-            "rows", "point", "lower", "upper", "standard_error", "block_bars", "resamples", "majority", "last_move",
+            "rows", "point", "lower", "upper", "standard_error", "block_bars", "resamples", *_NAIVE_IN_ACCURACY,
         )
     ),
     "confusion": None,
@@ -57,13 +59,7 @@ _SECTIONS: dict[str, _Section] = {
     "windows": (
         provenance.measure_windows,
         (
-            "horizon_bars",
-            "interval_seconds",
-            "gate",
-            "fit",
-            "stop",
-            "on_training_candles",
-            "recomputed",
+            "horizon_bars", "interval_seconds", "gate", "fit", "stop", "on_training_candles", "recomputed",
             "rows_shared",
         ),
     ),
@@ -82,12 +78,12 @@ _SECTIONS: dict[str, _Section] = {
     ),
     "stability": (stability.measure_stability, ("months", "volatility")),
     "drift": (stability.measure_drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
-}
-"""Sections that stand for themselves: each with its figures, all null where it fails, and `problem` with the reason.
-The longest come first, so that no core waits for one at the end."""
+}  # fmt: skip
+"""Independent sections with their figures. If one fails, its figures are null and `problem` holds the reason. The longest
+come first, so that no core waits for one at the end."""
 
 _TIMED: dict[str, _Section] = {"latency": (serving.measure_latency, ("rows", "p50_ms", "p99_ms"))}
-"""The same, measured while nothing else runs here."""
+"""The same, measured while nothing else runs in this process."""
 
 
 def measure(
@@ -99,63 +95,63 @@ def measure(
     baseline: Path | None = None,
     training_frame: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """All figures as JSON values; one that is not finite is null, with the word for it under `non_finite`.
+    """All figures as JSON values. One that is not finite is null, and `non_finite` holds its name and value.
 
-    `baseline` is the folder of the bundle that would otherwise serve. `training_frame` are the candles that the
-    manifest names; needed only where `frame` is not those. Never raises for a bad bundle.
+    `baseline` is the folder of the bundle that serves otherwise. `training_frame` holds the candles that the manifest
+    names; it is needed only if `frame` holds others. Never raises for a bad bundle.
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
     context = EvaluationContext(inspection, frame, training_frame, baseline, seed)
-    context.prepare()
-    found = {
+    context.precompute()
+    document = {
         "format": FORMAT,
-        **_names(inspection),
+        **_describe_bundle(inspection),
         "bundle_digest": expected_digest,
         "dataset_digest": context.dataset_digest,
         **context.files,
         **_UNMEASURED,
     }
     parts: tuple[Callable[[], dict[str, Any]], ...] = (
-        partial(_behaviour, context),
-        *(partial(_section, context, *named) for named in _SECTIONS.items()),
-        _libraries,
+        partial(_measure_behaviour, context),
+        *(partial(_measure_section, context, *section) for section in _SECTIONS.items()),
+        _list_libraries,
     )
-    for part in parallel.thread_map(lambda measured: measured(), parts):
-        found |= part
-    for named in _TIMED.items():
-        found |= _section(context, *named)
-    return replace_non_finite({**found, "seconds": perf_counter() - start})
+    for part in parallel.run_all(*parts):
+        document |= part
+    for section in _TIMED.items():
+        document |= _measure_section(context, *section)
+    return replace_non_finite({**document, "seconds": perf_counter() - start})
 
 
-def _libraries() -> dict[str, dict[str, str]]:
+def _list_libraries() -> dict[str, dict[str, str]]:
     return {"libraries": {name: version(name) for name in _LIBRARIES}}
 
 
-def _section(context: EvaluationContext, name: str, section: _Section) -> dict[str, dict[str, Any]]:
-    measured, figures_of = section
+def _measure_section(context: EvaluationContext, name: str, section: _Section) -> dict[str, dict[str, Any]]:
+    function, figures = section
     try:
-        return {name: {"problem": None, **measured(context)}}
+        return {name: {"problem": None, **function(context)}}
     except (*FAULTS, ArithmeticError) as error:  # a manifest may claim numbers beyond what a float holds
-        return {name: {**dict.fromkeys(figures_of), "problem": f"{type(error).__name__}: {error}"[:300]}}
+        return {name: {**dict.fromkeys(figures), "problem": f"{type(error).__name__}: {error}"[:300]}}
 
 
 def replace_non_finite(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree without NaN and infinities, which databases refuse: null instead, and the word beside it."""
-    words: dict[str, str] = {}
-    return {**_finite(tree, "", words), "non_finite": words}
+    """Databases refuse NaN and infinities: they become null, and `non_finite` holds {path: value as text}."""
+    values: dict[str, str] = {}
+    return {**_replace(tree, "", values), "non_finite": values}
 
 
-def _finite(value: Any, path: str, words: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item, f"{path}.{key}" if path else key, words) for key, item in value.items()}
-    if isinstance(value, float) and not np.isfinite(value):
-        words[path] = str(value)
+def _replace(node: Any, path: str, values: dict[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _replace(item, f"{path}.{key}" if path else key, values) for key, item in node.items()}
+    if isinstance(node, float) and not np.isfinite(node):
+        values[path] = str(node)
         return None
-    return value
+    return node
 
 
-def _names(inspection: Inspection) -> dict[str, Any]:
+def _describe_bundle(inspection: Inspection) -> dict[str, Any]:
     if inspection.bundle is None:
         return dict.fromkeys(("coin", "line", "simulated", "trained_on"))
     manifest = inspection.bundle.manifest
@@ -167,45 +163,40 @@ def _names(inspection: Inspection) -> dict[str, Any]:
     }
 
 
-def _behaviour(context: EvaluationContext) -> dict[str, Any]:
-    """What the bundle does on the gate window; parts already found stand if a later one fails."""
-    found: dict[str, Any] = {}
+def _measure_behaviour(context: EvaluationContext) -> dict[str, Any]:
+    """The predictions on the gate window. Parts that were measured remain if a later one fails."""
+    parts: dict[str, Any] = {}
     try:
-        found.update(_behaviours(context))
+        parts.update(_iterate_behaviour(context))
     except FAULTS as error:
-        found["problem"] = f"{type(error).__name__}: {error}"
-    return found
+        parts["problem"] = f"{type(error).__name__}: {error}"
+    return parts
 
 
-def _behaviours(context: EvaluationContext) -> Iterator[tuple[str, Any]]:
-    found = context.examples
-    gate, fit = found.window(found.split.gate), found.window(found.split.fit)
+def _iterate_behaviour(context: EvaluationContext) -> Iterator[tuple[str, Any]]:
+    examples = context.examples
+    gate, fit = examples.window(examples.split.gate), examples.window(examples.split.fit)
     yield "window", {**gate, "fit_last_at": fit["last_at"]}
     yield "logits", metrics.compute_logit_range(context.logits)
     yield "single_sample", serving.measure_single_sample(context)
     yield "confidence", metrics.compute_confidence(context.probabilities)
     yield "shares", metrics.compute_shares(context.predicted)
-    naive = skill.score_naive_forecasts(context)
-    yield (
-        "accuracy",
-        {
-            **metrics.compute_accuracy(context.hits, context.seed),
-            **{name: float(naive[name].mean()) for name in ("majority", "last_move")},
-        },
-    )
+    hits = skill.score_naive_forecasts(context)
+    naive = {name: float(hits[name].mean()) for name in _NAIVE_IN_ACCURACY}
+    yield "accuracy", {**metrics.compute_accuracy(context.hits, context.seed), **naive}
     yield "confusion", metrics.compute_confusion(context.true, context.predicted)
     yield "reliability", metrics.compute_reliability(context.probabilities, context.hits)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     try:
         frame = candles.decode_canonical(options.candles.read_bytes())
         training = options.training and candles.decode_canonical(options.training.read_bytes())
     except (OSError, CandlesRefused) as error:
-        print(f"measure: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        print(f"measure: {error}", file=sys.stderr)  # noqa: T201 - a command may print
         return 2
-    found = measure(
+    document = measure(
         options.bundle,
         frame,
         expected_digest=options.digest,
@@ -214,14 +205,14 @@ def main(arguments: list[str] | None = None) -> int:
         training_frame=training,
     )
     unfinished = options.output.with_name(f".{options.output.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(found, allow_nan=False))
+    unfinished.write_text(json.dumps(document, allow_nan=False))
     unfinished.replace(options.output)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mlcore.evaluation.measure", description="Measure a bundle's bytes."
+        prog="python -m mlcore.evaluation.measure", description="Measure a bundle."
     )
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--candles", type=Path, required=True, help="candles in canonical form")
@@ -230,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--training",
         type=Path,
-        help="the candles it was trained on, in canonical form, where they are others",
+        help="the candles of its training, in canonical form, if they are others",
     )
     parser.add_argument("--output", type=Path, required=True, help="where the JSON goes")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

@@ -1,4 +1,4 @@
-"""Figures over a window of predictions, as plain JSON values. Pure: arrays in, numbers out."""
+"""Metrics over a window of predictions: pure functions from arrays to JSON values."""
 
 from dataclasses import asdict
 from functools import reduce
@@ -18,7 +18,7 @@ _CALIBRATION_BINS = 15
 
 
 def compute_confidence(probabilities: np.ndarray) -> dict[str, Any]:
-    """How sure the predictions are: share over each of `CONFIDENCES`, mean, histogram of the greatest probability."""
+    """Of the greatest probability: the share over each of `CONFIDENCES`, the mean, a histogram."""
     greatest = reduce(np.maximum, probabilities.T)
     return {
         "shares_over": {level: float((greatest > float(level)).mean()) for level in CONFIDENCES},
@@ -28,7 +28,7 @@ def compute_confidence(probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def compute_logit_range(values: np.ndarray) -> dict[str, Any]:
-    """Least, greatest and histogram; its edges span −10 … 10, or all there is where values lie beyond."""
+    """Least, greatest and histogram. Its edges span −10 … 10, or all values if some lie outside."""
     least, greatest = float(values.min()), float(values.max())
     if not np.isfinite([least, greatest]).all():
         return {"least": least, "greatest": greatest, "histogram": None}
@@ -36,12 +36,12 @@ def compute_logit_range(values: np.ndarray) -> dict[str, Any]:
     return {
         "least": least,
         "greatest": greatest,
-        "histogram": compute_histogram(values, _logit_edges(low, high)),
+        "histogram": compute_histogram(values, _compute_logit_edges(low, high)),
     }
 
 
-def _logit_edges(low: float, high: float) -> np.ndarray:
-    """Even steps; beyond ten times what is healthy even ratios, or all healthy logits would share one bar."""
+def _compute_logit_edges(low: float, high: float) -> np.ndarray:
+    """Even steps; for values beyond ten times the healthy range even ratios, so that healthy logits stay visible."""
     if max(-low, high) <= 10 * _HEALTHY_LOGIT:
         return np.linspace(low, high, _BINS + 1)
     tail = _BINS // 2 - 4
@@ -52,7 +52,7 @@ def _logit_edges(low: float, high: float) -> np.ndarray:
 
 def compute_histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, list[Any]]:
     steps, ends = len(edges) - 1, (float(edges[0]), float(edges[-1]))
-    is_even = np.array_equal(edges, np.linspace(*ends, steps + 1))  # numpy then counts, and need not sort
+    is_even = np.array_equal(edges, np.linspace(*ends, steps + 1))  # for even bins, numpy need not sort
     counts, _ = np.histogram(values.astype(np.float64), steps if is_even else edges, ends)
     return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
 
@@ -68,20 +68,21 @@ def compute_accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
     blocks = Blocks(len(hits), seed, CAUTIOUS_BLOCK_BARS)
     return {
         "rows": blocks.rows,
-        **asdict(blocks.cautious(hits)),
+        **asdict(blocks.estimate_cautiously(hits)),
         "block_bars": blocks.block_bars,
         "resamples": RESAMPLES,
     }
 
 
 def compute_confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
-    """[3][3] counts, a row for each true class."""
+    """[3][3] counts, one row per true class."""
     n = len(CLASSES)
-    return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
+    counts: list[list[int]] = np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
+    return counts
 
 
 def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
-    """For each band of confidence that occurs: mean confidence, accuracy, rows."""
+    """Mean confidence, accuracy and rows of each band of confidence that occurs."""
     greatest = reduce(np.maximum, probabilities.T)
     bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True).astype(np.int8)
     by_band = np.argsort(bands, kind="stable")
@@ -98,16 +99,17 @@ def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dic
 
 
 def compute_calibration(probabilities: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """Whether 70 % sure means right 7 times in 10.
+    """Whether a probability of 70 % is right 7 times in 10.
 
-    `ece`: mean distance of accuracy from confidence over 15 equal bands of confidence, weighted by rows (Guo et al.
-    2017). `brier`: mean squared distance of the probabilities from the outcome, summed over classes (Brier 1950):
-    0 at best, 2/3 for always a third each, 2 at worst.
+    `ece` is the expected calibration error: the mean distance of accuracy from confidence over 15 equal bands of
+    confidence, weighted by rows (Guo et al. 2017). `brier` is the Brier score: the mean squared distance of the
+    probabilities from the outcome, summed over classes (Brier 1950). It is 0 at best, 2/3 for always a third each, 2 at
+    worst.
     """
     greatest = reduce(np.maximum, probabilities.T)
     hits = probabilities.argmax(axis=1) == true
-    bands = np.minimum((greatest * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    excess = np.bincount(bands, weights=greatest - hits, minlength=_CALIBRATION_BINS)
+    bins = np.minimum((greatest * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    excess = np.bincount(bins, weights=greatest - hits, minlength=_CALIBRATION_BINS)
     outcome = np.eye(len(CLASSES))[true]
     return {
         "ece": float(np.abs(excess).sum() / len(true)),

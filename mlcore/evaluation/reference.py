@@ -1,4 +1,4 @@
-"""The networks' arithmetic in NumPy, float64: what the weights file says, beside what the graph in the bundle does."""
+"""The networks' arithmetic in NumPy, float64: what the weights file should compute, to compare the graph with."""
 
 from collections.abc import Mapping
 
@@ -11,28 +11,30 @@ _HIDDEN_LAYERS = (1, 2, 3)
 
 
 def compute_logits(weights: Mapping[str, np.ndarray], scaled: np.ndarray, layout: Layout) -> np.ndarray:
-    """float64 [n, 3] from features [n, 72] as the first layer takes them. Raises KeyError for a tensor missing."""
+    """float64 [n, 3] from scaled features [n, 72]. Raises KeyError for a missing tensor."""
     wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
-    with np.errstate(all="ignore"):  # weights that are no numbers give logits that are none
-        return _linear(wide, "coef", scaled) if "coef.weight" in wide else _perceptron(wide, scaled, layout)
+    with np.errstate(all="ignore"):  # weights that are not finite give logits that are not
+        if "coef.weight" in wide:
+            return _apply_linear(wide, "coef", scaled)
+        return _apply_perceptron(wide, scaled, layout)
 
 
-def _perceptron(wide: Mapping[str, np.ndarray], value: np.ndarray, layout: Layout) -> np.ndarray:
+def _apply_perceptron(weights: Mapping[str, np.ndarray], value: np.ndarray, layout: Layout) -> np.ndarray:
     for layer in _HIDDEN_LAYERS:
-        value = _linear(wide, f"fc{layer}", value)
+        value = _apply_linear(weights, f"fc{layer}", value)
         if layout is Layout.RELU_BEFORE_BN:
-            value = _normal(wide, f"bn{layer}", np.maximum(value, 0))
+            value = _apply_batch_norm(weights, f"bn{layer}", np.maximum(value, 0))
         else:
-            value = np.maximum(_normal(wide, f"bn{layer}", value), 0)
-    return _linear(wide, "fc4", value)
+            value = np.maximum(_apply_batch_norm(weights, f"bn{layer}", value), 0)
+    return _apply_linear(weights, "fc4", value)
 
 
-def _linear(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
-    return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+def _apply_linear(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
+    result: np.ndarray = value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return result
 
 
-def _normal(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
-    deviation = np.sqrt(weights[f"{name}.running_var"] + _EPSILON)
-    return (value - weights[f"{name}.running_mean"]) / deviation * weights[f"{name}.weight"] + weights[
-        f"{name}.bias"
-    ]
+def _apply_batch_norm(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
+    mean, weight, bias = (weights[f"{name}.{tensor}"] for tensor in ("running_mean", "weight", "bias"))
+    result: np.ndarray = (value - mean) / np.sqrt(weights[f"{name}.running_var"] + _EPSILON) * weight + bias
+    return result

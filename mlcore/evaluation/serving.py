@@ -1,4 +1,4 @@
-"""What a bot gets that asks for one row at a time: the same answer as the batch, and how soon."""
+"""What a bot gets that asks for one row at a time: the same answer as in a batch, and how fast."""
 
 from typing import Any
 
@@ -18,19 +18,19 @@ _FACTS = ("runs", "largest_difference", "largest_excess", "problem")
 
 
 def measure_single_sample(context: EvaluationContext) -> dict[str, Any]:
-    """Rows of the gate window one at a time, each from exactly the lookback's bars, against the batch."""
+    """Rows of the gate window one at a time, each from exactly the lookback's bars, compared with the batch."""
     rows = context.single_rows
     part = {"rows": len(rows), "windows_compared": len(rows), **dict.fromkeys(_FACTS)}
     if not len(rows):
-        return {**part, "problem": _too_short(context)}
+        return {**part, "problem": _describe_short_window(context)}
     try:
         singles = context.single_logits.astype(np.float64)
     except FAULTS as error:
         return {**part, "runs": False, "problem": str(error)}
-    wide = context.logits[rows].astype(np.float64)
-    with np.errstate(invalid="ignore"):  # between infinities there is no difference, and none is reported
-        difference = np.abs(singles - wide)
-        excess = difference - (TOLERANCE + TOLERANCE * np.abs(wide))
+    batch = context.logits[rows].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # equal infinities give NaN, which is stored as null
+        difference = np.abs(singles - batch)
+        excess = difference - (TOLERANCE + TOLERANCE * np.abs(batch))
     return {
         **part,
         "runs": True,
@@ -40,15 +40,15 @@ def measure_single_sample(context: EvaluationContext) -> dict[str, Any]:
 
 
 def measure_latency(context: EvaluationContext) -> dict[str, Any]:
-    """From candles to probabilities, milliseconds a row on this machine: some of the rows of `single_sample`."""
+    """From candles to probabilities, in milliseconds per row on this machine."""
     rows = sample_evenly(context.single_rows, TIMED_ROWS)
     if not len(rows):
-        raise NotEnoughBars(_too_short(context))
+        raise NotEnoughBars(_describe_short_window(context))
     bars = context.gate_bars[rows]
     milliseconds = 1000 * time_predictions(context.predictor, context.frame, bars, context.schema)
-    half, nearly_all = np.quantile(milliseconds, [0.5, 0.99])
-    return {"rows": len(rows), "p50_ms": float(half), "p99_ms": float(nearly_all)}
+    p50, p99 = np.quantile(milliseconds, [0.5, 0.99])
+    return {"rows": len(rows), "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
-def _too_short(context: EvaluationContext) -> str:
+def _describe_short_window(context: EvaluationContext) -> str:
     return f"no row of the gate window has {context.schema.lookback:,} bars before it"

@@ -1,4 +1,4 @@
-"""Rows as a bot meets them: one at a time, each from exactly the bars it would have fetched, without the future."""
+"""Single rows as a bot sees them: each from exactly the bars that the bot would have fetched, without the future."""
 
 from time import perf_counter
 
@@ -11,19 +11,20 @@ from mlcore.features.indicators import Schema
 
 
 def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of them along the first axis, evenly spread, the first and the last among them."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    """At most `count` along the first axis, evenly spaced, with the first and the last."""
+    sample: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return sample
 
 
 def compute_single_logits(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
-    """float32 [n, 3]: of each row by itself. Raises BundleRefused."""
+    """float32 [n, 3]: each row in a batch of its own. Raises BundleRefused."""
     return np.concatenate([predictor.logits(rows[row : row + 1]) for row in range(len(rows))])
 
 
 def time_predictions(
     predictor: Predictor, frame: pl.DataFrame, bars: np.ndarray, schema: Schema
 ) -> np.ndarray:
-    """float64 [n]: how long each bar takes from the candles a bot has to its probabilities.
+    """float64 [n]: seconds from a bot's candles to its probabilities, for each bar.
 
     Raises FeaturesRefused, NotEnoughBars, BundleRefused.
     """

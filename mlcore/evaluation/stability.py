@@ -1,4 +1,4 @@
-"""Whether a model is as good in one month as in the next, in calm as in wild hours, and on today's candles."""
+"""Whether a model is equally good in every month and at every volatility, and whether today's features have drifted."""
 
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ from mlcore.features import labels
 RECENT_ROWS = 500
 
 _FIT_ROWS = 5000
-_BANDS = 10
+_BINS = 10
 
 
 def measure_stability(context: EvaluationContext) -> dict[str, Any]:
@@ -22,62 +22,64 @@ def measure_stability(context: EvaluationContext) -> dict[str, Any]:
     months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
     closes, rows = context.gate_closes
     volatility = labels.compute_trailing_volatility(closes)[rows]
-    calm, usual = np.quantile(volatility, [1 / 3, 2 / 3])
-    terciles = (volatility > calm).astype(np.int8) + (volatility > usual)
+    lower, upper = np.quantile(volatility, [1 / 3, 2 / 3])
+    terciles = (volatility > lower).astype(np.int8) + (volatility > upper)
     return {
         "months": [
-            {"month": str(months[some.start]), **_among(context.hits[some])} for some in _alike(months)
+            {"month": str(months[rows.start]), **_summarise(context.hits[rows])}
+            for rows in _split_runs(months)
         ],
         "volatility": [
-            {"tercile": name, **_among(context.hits[terciles == tercile])}
+            {"tercile": name, **_summarise(context.hits[terciles == tercile])}
             for tercile, name in enumerate(VOLATILITY_TERCILES)
         ],
     }
 
 
-def _alike(values: np.ndarray) -> list[slice]:
-    """Stretches of equal values, which stand together: time only grows."""
+def _split_runs(values: np.ndarray) -> list[slice]:
+    """Runs of equal values in a sorted array."""
     borders = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
     return [slice(start, stop) for start, stop in pairwise(borders)]
 
 
-def _among(hits: np.ndarray) -> dict[str, Any]:
+def _summarise(hits: np.ndarray) -> dict[str, Any]:
     return {"rows": len(hits), "accuracy": float(hits.mean()) if len(hits) else None}
 
 
 def measure_drift(context: EvaluationContext) -> dict[str, Any]:
-    """How far the newest rows' features are from those that were fitted on.
+    """How far the newest rows' features are from those of the fit window.
 
-    The population stability index of each feature over the deciles of the fit window: Σ (a − e) · ln(a / e), a the
-    share of recent rows in a band, e that of fit rows; an empty band counts as half a row. Of a long fit window evenly
-    spread rows are enough.
+    The population stability index of each feature over the deciles of the fit window: Σ (a − e) · ln(a / e), with a the
+    share of recent rows in a bin, and e that of fit rows; an empty bin counts as half a row. A long fit window is
+    sampled evenly.
     """
-    learned = context.training or context.examples
-    fitted = np.sort(sample_evenly(learned.features[learned.split.fit], _FIT_ROWS), axis=0)
+    fitted_on = context.training or context.examples
+    fit = np.sort(sample_evenly(fitted_on.features[fitted_on.split.fit], _FIT_ROWS), axis=0)
     recent = np.sort(context.examples.features[context.examples.split.gate][-RECENT_ROWS:], axis=0)
-    edges = fitted[[len(fitted) * band // _BANDS for band in range(1, _BANDS)]]
+    edges = fit[[len(fit) * bin_ // _BINS for bin_ in range(1, _BINS)]]
     indices = {
-        name: _stability_index(fitted[:, column], recent[:, column], edges[:, column])
+        name: _compute_psi(fit[:, column], recent[:, column], edges[:, column])
         for column, name in enumerate(context.schema.columns)
     }
     largest = max(indices, key=lambda name: indices[name])
     return {
         "recent_rows": len(recent),
-        "fit_rows": len(fitted),
+        "fit_rows": len(fit),
         "psi": indices,
         "largest": {"name": largest, "psi": indices[largest]},
         "over": float(np.mean([index > PSI_DRIFTED for index in indices.values()])),
     }
 
 
-def _stability_index(fitted: np.ndarray, recent: np.ndarray, edges: np.ndarray) -> float:
-    """Of two sorted columns. Equal edges (a feature that takes few values) make bands that are empty in both."""
-    expected, actual = (_shares(column, edges) for column in (fitted, recent))
+def _compute_psi(fit: np.ndarray, recent: np.ndarray, edges: np.ndarray) -> float:
+    """Of two sorted columns. Equal edges (a feature with few values) make bins that are empty in both."""
+    expected, actual = (_compute_shares(column, edges) for column in (fit, recent))
     is_empty = (expected == 0) & (actual == 0)
-    expected, actual = np.maximum(expected, 0.5 / len(fitted)), np.maximum(actual, 0.5 / len(recent))
+    expected, actual = np.maximum(expected, 0.5 / len(fit)), np.maximum(actual, 0.5 / len(recent))
     return float(np.where(is_empty, 0.0, (actual - expected) * np.log(actual / expected)).sum())
 
 
-def _shares(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _compute_shares(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
     borders = [0, *np.searchsorted(column, edges, side="right"), len(column)]
-    return np.diff(borders) / len(column)
+    shares: np.ndarray = np.diff(borders) / len(column)
+    return shares

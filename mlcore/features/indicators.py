@@ -233,9 +233,10 @@ class _Bars:
 def _divide(numerator: Array, denominator: Array, *, undefined: float) -> Array:
     """The quotient, or `undefined` for a denominator of 0."""
     empty = denominator == 0
-    if not empty.any():
-        return numerator / denominator
-    return np.where(empty, undefined, numerator / np.where(empty, 1.0, denominator))
+    if empty.any():
+        return np.where(empty, undefined, numerator / np.where(empty, 1.0, denominator))
+    quotient: Array = numerator / denominator
+    return quotient
 
 
 def _shift(values: Array, bars: int) -> Array:

@@ -98,8 +98,9 @@ def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | 
         out += recent
 
     folded = fold(values, [bars], join, newest)[bars]
-    inverse: Array = _compute_inverse_weights(decay, bars, values.shape[-1])
-    return folded * _take_last(inverse, folded.shape[-1])
+    inverse = _compute_inverse_weights(decay, bars, values.shape[-1])
+    means: Array = folded * _take_last(inverse, folded.shape[-1])
+    return means
 
 
 @lru_cache(maxsize=64)

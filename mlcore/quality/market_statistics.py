@@ -70,7 +70,8 @@ class Market:
     @cached_property
     def ranges(self) -> np.ndarray:
         """log(high / low), [rows]."""
-        return np.log(self.high) - np.log(self.low)
+        ranges: np.ndarray = np.log(self.high) - np.log(self.low)
+        return ranges
 
     @property
     def hourly_volatility(self) -> float:
@@ -159,17 +160,22 @@ class Market:
         part = (self.seconds % seconds) * parts // seconds
         sums = np.bincount(part, self.volume, parts)
         counts = np.bincount(part, minlength=parts)
-        means = np.divide(sums, counts, out=np.full(parts, np.nan), where=counts > 0)
+        means: np.ndarray = np.divide(sums, counts, out=np.full(parts, np.nan), where=counts > 0)
         mean = float(self.volume.mean())
-        return means / mean if mean > 0 else means
+        if mean > 0:
+            means /= mean
+        return means
 
     def _compute_log_returns(self, bars: int) -> np.ndarray:
         logs = np.log(self.close)
-        return (logs[bars:] - logs[:-bars])[self._find_consecutive(bars)]
+        returns: np.ndarray = (logs[bars:] - logs[:-bars])[self._find_consecutive(bars)]
+        return returns
 
     def _find_consecutive(self, bars: int) -> np.ndarray:
         """Marks the rows from `bars` on without a gap between them and the row `bars` before."""
-        return self.seconds[bars:] - self.seconds[:-bars] == bars * self.interval_seconds
+        steps = self.seconds[bars:] - self.seconds[:-bars]
+        is_consecutive: np.ndarray = steps == bars * self.interval_seconds
+        return is_consecutive
 
 
 class _Periodogram:
@@ -222,14 +228,16 @@ def _divide(numerator: float, denominator: float) -> float:
 def _floor(values: np.ndarray) -> np.ndarray:
     """Zeros raised to a thousandth of the median, so that their logarithm is finite."""
     typical = float(np.median(values)) or float(values.mean()) or 1.0
-    return np.maximum(values, typical * 1e-3)
+    floored: np.ndarray = np.maximum(values, typical * 1e-3)
+    return floored
 
 
 def _subtract_mean(values: np.ndarray) -> np.ndarray:
     """Each value less the mean of the last 24, [rows − 23]."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     means = (sums[DETREND_BARS:] - sums[:-DETREND_BARS]) / DETREND_BARS
-    return values[DETREND_BARS - 1 :] - means
+    detrended: np.ndarray = values[DETREND_BARS - 1 :] - means
+    return detrended
 
 
 def _rank(values: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def answers(data: bytes, folder: Path, rows: np.ndarray = ROWS, **said: Any) -> 
 
 def inspected(made: Bundle) -> dict[str, Any]:
     inspection = Inspection(made.folder, made.digest)
-    parts = (inspection.bundle_part(), inspection.scaler_part(), inspection.weights_part)
+    parts = (inspection.inspect_bundle(), inspection.inspect_scaler(), inspection.weights)
     return {name: value for part in reversed(parts) for name, value in part.items()}
 
 

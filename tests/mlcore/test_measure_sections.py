@@ -258,17 +258,6 @@ def test_a_manifest_that_tells_another_fit_window_is_found_out(
     assert found["fit"] == v7_bundle.manifest.document["windows"]["fit"]
 
 
-def test_a_bundle_older_than_the_digests_of_windows_is_still_good(
-    v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
-) -> None:
-    def forget(document: dict[str, Any]) -> None:
-        for window in document["windows"].values():
-            del window["digest"]
-
-    older = restated(v7_bundle, tmp_path / "older", forget)
-    assert asked(provenance.measure_windows, older, market)["recomputed"] is True
-
-
 def test_the_scaler_of_a_healthy_bundle_is_that_of_its_fit_window(healthy: dict[str, Any]) -> None:
     assert healthy["schema"] == {
         "problem": None,
