@@ -34,6 +34,10 @@ def planted(computing: Computing) -> Iterator[None]:
         return compute_latest_at(frame, np.array([frame.height - 1]), schema)
 
     with patch.multiple(
-        indicators, compute=computing, rows=rows, compute_latest_at=compute_latest_at, latest=latest
+        indicators,
+        compute_features=computing,
+        compute_rows=rows,
+        compute_latest_at=compute_latest_at,
+        compute_latest=latest,
     ):
         yield
