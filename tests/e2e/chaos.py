@@ -88,7 +88,7 @@ class Fleet(Processes):
 
     def pids(self) -> dict[str, int]:
         """Of those that supervisor says run: for a second at least, so that it brings them back at once."""
-        return {info["name"]: info["pid"] for info in self._infos() if info["statename"] == "RUNNING"}
+        return {info["name"]: info["pid"] for info in self._read_status() if info["statename"] == "RUNNING"}
 
     def kill(self, name: str, chance: random.Random) -> str | None:
         """SIGKILL it, or one of its children; what was killed, None where it is just being brought back."""
