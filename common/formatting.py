@@ -6,7 +6,7 @@ _AGE_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _STATE_LABELS = {"pin": "pinned", "moving": "following"}
 
 
-def percent(share: float, *, beside: float | None = None) -> str:
+def format_percent(share: float, *, beside: float | None = None) -> str:
     """ "52.5 %"; with as many digits as it takes to tell the share from the threshold `beside`."""
     for digits in (1, 2, 3, 4):
         text = f"{100 * share:.{digits}f}"
@@ -15,12 +15,12 @@ def percent(share: float, *, beside: float | None = None) -> str:
     return f"{text} %"
 
 
-def limit(share: float) -> str:
+def format_limit(share: float) -> str:
     """ "80 %": a threshold without unnecessary digits."""
     return f"{100 * share:.6g} %"
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """ "−12,527" or "+9.30": a logit with its sign, in as few digits as possible."""
     sign = "+" if value > 0 else "−" if value < 0 else ""
     size = abs(value)
@@ -31,14 +31,14 @@ def signed(value: float) -> str:
     return f"{sign}{size:.6g}" if size == int(size) else f"{sign}{size:.2f}"
 
 
-def points(difference: float) -> str:
+def format_points(difference: float) -> str:
     """ "+2.0" or "−0.4": percentage points between two shares, with their sign."""
-    text = size(difference)
+    text = format_gap(difference)
     sign = "" if float(text) == 0 else "+" if difference > 0 else "−"
     return f"{sign}{text}"
 
 
-def size(difference: float) -> str:
+def format_gap(difference: float) -> str:
     """ "2.0": percentage points without their sign."""
     return f"{100 * abs(difference):.1f}"
 
@@ -103,7 +103,7 @@ def format_action(kind: str) -> str:
     return format_state(kind.partition(".")[2].replace(".", " "))
 
 
-def listed(names: list[str], *, at_most: int = 3) -> str:
+def format_list(names: list[str], *, at_most: int = 3) -> str:
     """ "a, b, c and 4 more", each name cut to 40 characters."""
     shown = ", ".join(name[:40] for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown

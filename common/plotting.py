@@ -1,4 +1,4 @@
-"""Parts that pictures are made of: axes, bars, bands, lines, and a logarithmic scale that has room for both signs."""
+"""Parts of Plotly figures: axes, bars, bands, lines, and a symmetric logarithmic scale."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ BAND = "rgba(63,166,107,0.16)"
 CLEAR = "rgba(0,0,0,0)"
 
 
-def titled(drawn: Mapping[str, Figure | None], titles: Mapping[str, str]) -> dict[str, Figure]:
-    """Those that there are, each under its title."""
-    found = {name: figure for name, figure in drawn.items() if figure is not None}
-    for name, figure in found.items():
+def add_titles(drawn: Mapping[str, Figure | None], titles: Mapping[str, str]) -> dict[str, Figure]:
+    """The figures that could be drawn, each with its title."""
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for name, figure in figures.items():
         figure["layout"]["title"] = {"text": titles[name]}
-    return found
+    return figures
 
 
-def layout(x: str, y: str) -> Figure:
+def build_layout(x: str, y: str) -> Figure:
     axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
     return {
         "xaxis": {**axis, "title": {"text": x}},
@@ -34,7 +34,7 @@ def layout(x: str, y: str) -> Figure:
     }
 
 
-def bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str]) -> Figure:
+def build_bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str]) -> Figure:
     pairs = list(pairwise(edges))
     return {
         "type": "bar",
@@ -46,18 +46,18 @@ def bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str
     }
 
 
-def line(at: float) -> Figure:
+def build_vertical_line(at: float) -> Figure:
     line = {"color": GREY, "dash": "dash", "width": 1.5}
     return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
-def level(at: float) -> Figure:
+def build_horizontal_line(at: float) -> Figure:
     line = {"color": GREEN, "dash": "dot", "width": 1.5}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line}
 
 
-def band(axis: str, low: float, high: float) -> Figure:
-    """The allowed range, as a strip behind the bars."""
+def build_band(axis: str, low: float, high: float) -> Figure:
+    """The allowed range, drawn behind the bars."""
     across = "y" if axis == "x" else "x"
     return {
         "type": "rect",
@@ -72,31 +72,31 @@ def band(axis: str, low: float, high: float) -> Figure:
     }
 
 
-def upwards(heights: Sequence[float]) -> list[float]:
+def compute_range_from_zero(heights: Sequence[float]) -> list[float]:
     return [0.0, 1.08 * max(heights, default=1.0) or 1.0]
 
 
-def around(values: Sequence[float]) -> list[float]:
-    """From the least to the greatest, with some air."""
-    air = 0.08 * (max(values) - min(values)) or 0.01
-    return [min(values) - air, max(values) + air]
+def compute_range(values: Sequence[float]) -> list[float]:
+    """The axis range from minimum to maximum, with a margin."""
+    margin = 0.08 * (max(values) - min(values)) or 0.01
+    return [min(values) - margin, max(values) + margin]
 
 
-def signed_log(value: float) -> float:
-    """Plotly's own logarithmic axis has no room for negative logits."""
+def compute_signed_log(value: float) -> float:
+    """sign(x) · log10(1 + |x|): unlike Plotly's logarithmic axis, it also shows negative logits."""
     return math.copysign(math.log10(1 + abs(value)), value)
 
 
-def log_ticks(reach: float) -> Figure:
-    """10, 100, 1k …, both ways; every other one where they would run into each other."""
+def build_log_ticks(reach: float) -> Figure:
+    """Ticks at 10, 100, 1k … with both signs; every second one when they would overlap."""
     powers = range(1, math.ceil(math.log10(1 + reach)) + 1)
     sizes = [10.0**power for power in (powers if len(powers) <= 3 else powers[::2])]
     values = [-size for size in reversed(sizes)] + [0.0] + sizes
-    texts = [short(value) for value in values]
-    return {"tickvals": [signed_log(value) for value in values], "ticktext": texts, "tickangle": 0}
+    texts = [format_tick(value) for value in values]
+    return {"tickvals": [compute_signed_log(value) for value in values], "ticktext": texts, "tickangle": 0}
 
 
-def short(value: float) -> str:
+def format_tick(value: float) -> str:
     sign, size = "−" if value < 0 else "", abs(value)
     if size < 1e3:
         return f"{sign}{size:.0f}"
@@ -109,8 +109,8 @@ def short(value: float) -> str:
     )
 
 
-def share_axis(layouts: Sequence[Figure], axis: str) -> None:
-    """Give the axes one range, the widest; those without a range of numbers stay as they are."""
+def align_axes(layouts: Sequence[Figure], axis: str) -> None:
+    """Give all axes the widest range; axes without a numeric range stay unchanged."""
     ranges = [layout[axis].get("range") for layout in layouts]
     if len(ranges) > 1 and all(ranges):
         widest = [min(low for low, _ in ranges), max(high for _, high in ranges)]
@@ -118,6 +118,6 @@ def share_axis(layouts: Sequence[Figure], axis: str) -> None:
             layout[axis]["range"] = widest
 
 
-def is_figure(value: object) -> TypeGuard[float]:
-    """Whether this is a finite number."""
+def is_finite_number(value: object) -> TypeGuard[float]:
+    """Whether the value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.formatting import percent, signed
+from common.formatting import format_percent, format_signed
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from mlcore.constants import CLASSES
 
@@ -32,17 +32,18 @@ class KnownFailure:
 
 
 def _certain(measurement: MeasurementReader) -> str:
-    return percent(measurement.share("confidence", "shares_over", "0.99"))
+    return format_percent(measurement.share("confidence", "shares_over", "0.99"))
 
 
 def _most_said(measurement: MeasurementReader) -> str:
     shares = {name: measurement.share("shares", name) for name in CLASSES}
     most = max(shares, key=lambda name: shares[name])
-    return f"{most.capitalize()} {percent(shares[most])}"
+    return f"{most.capitalize()} {format_percent(shares[most])}"
 
 
 def _logits(measurement: MeasurementReader) -> str:
-    return f"{signed(measurement.number('logits', 'least'))} … {signed(measurement.number('logits', 'greatest'))}"
+    least, greatest = (measurement.number("logits", name) for name in ("least", "greatest"))
+    return f"{format_signed(least)} … {format_signed(greatest)}"
 
 
 def _scaler(measurement: MeasurementReader) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.formatting import limit, percent
+from common.formatting import format_limit, format_percent
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 
 NAIVE = {
@@ -74,14 +74,16 @@ def _sentences(skill: Skill) -> list[str]:
 def _right(skill: Skill) -> str:
     assert skill.accuracy is not None
     rows = f" of {skill.rows:,} bars" if skill.rows else ""
-    return f"{skill.coin} is right in {percent(skill.accuracy.point)}{rows}{_interval(skill.accuracy)}."
+    return (
+        f"{skill.coin} is right in {format_percent(skill.accuracy.point)}{rows}{_interval(skill.accuracy)}."
+    )
 
 
 def _against_naive(skill: Skill) -> list[str]:
     if skill.naive is None or skill.naive_accuracy is None:
         return []
     says = NAIVE.get(skill.naive, skill.naive).capitalize()
-    head = f"{says} is right in {percent(skill.naive_accuracy)}"
+    head = f"{says} is right in {format_percent(skill.naive_accuracy)}"
     if skill.difference is None or skill.difference.lower is None or skill.difference.upper is None:
         return [f"{head}; how sure the difference is was not measured."]
     points = _points(skill.difference)
@@ -107,14 +109,14 @@ def _enough(skill: Skill) -> list[str]:
     reached = skill.accuracy.lower if skill.accuracy.lower is not None else skill.accuracy.point
     short = 100 * (skill.required - reached)
     if short < 0:
-        return [f"More than {limit(skill.required)} is required, and its lower bound clears that."]
+        return [f"More than {format_limit(skill.required)} is required, and its lower bound clears that."]
     if skill.accuracy.point > skill.required:
         return [
-            f"More than {limit(skill.required)} is required: it shows that much, but its lower bound is "
+            f"More than {format_limit(skill.required)} is required: it shows that much, but its lower bound is "
             f"{short:.1f} points short, so luck may explain it."
         ]
     return [
-        f"It is not enough: more than {limit(skill.required)} is required, {short:.1f} points above its lower bound."
+        f"It is not enough: more than {format_limit(skill.required)} is required, {short:.1f} points above its lower bound."
     ]
 
 
@@ -131,7 +133,7 @@ def _signed(share: float) -> str:
 def _interval(found: Interval) -> str:
     if found.lower is None or found.upper is None:
         return ""
-    return f" (95 % interval {percent(found.lower)} – {percent(found.upper)})"
+    return f" (95 % interval {format_percent(found.lower)} – {format_percent(found.upper)})"
 
 
 def _accuracy(measurement: MeasurementReader) -> Interval | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.formatting import limit, listed, percent, size
+from common.formatting import format_gap, format_limit, format_list, format_percent
 from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from gates.catalogue.reading import Reading
@@ -31,7 +31,7 @@ ADVISORY = Group("Advisory", "shown, and decides nothing", is_advisory=True)
 
 def read_calibration(measurement: MeasurementReader, parameters: Parameters) -> Reading:
     error, brier = measurement.share("calibration", "ece"), measurement.number("calibration", "brier")
-    return Reading(f"{size(error)} points off", f"Brier score {brier:.3f}")
+    return Reading(f"{format_gap(error)} points off", f"Brier score {brier:.3f}")
 
 
 @ADVISORY.register(
@@ -51,12 +51,12 @@ def judge_calibration(measurement: MeasurementReader, parameters: Parameters) ->
         raise NotMeasured("the calibration is of no bars at all")
     measurement.require_no_problem("calibration")
     sentence = (
-        f"{measurement.coin}'s confidence differs from its accuracy by {size(error)} points on average over {rows:,} "
-        f"bars (expected calibration error), with a Brier score of {brier:.3f}; at most {size(most)} points and "
+        f"{measurement.coin}'s confidence differs from its accuracy by {format_gap(error)} points on average over {rows:,} "
+        f"bars (expected calibration error), with a Brier score of {brier:.3f}; at most {format_gap(most)} points and "
         f"{most_brier:g} are usual."
     )
     verdict = Verdict.PASSED if error <= most and brier <= most_brier else Verdict.FAILED
-    return Finding(verdict, error, f"{size(error)} points off, Brier score {brier:.3f}", sentence)
+    return Finding(verdict, error, f"{format_gap(error)} points off, Brier score {brier:.3f}", sentence)
 
 
 def read_stability(measurement: MeasurementReader, parameters: Parameters) -> Reading:
@@ -93,10 +93,13 @@ def judge_stability(measurement: MeasurementReader, parameters: Parameters) -> F
         sentence = f"No month or tercile of {coin}'s gate window has the {least:,} bars that are required."
         return Finding(Verdict.INCONCLUSIVE, None, "too few bars in every part", sentence)
     worst = min(large, key=lambda part: part.accuracy)
-    observed = f"worst in {worst.name}: {percent(worst.accuracy)} of {worst.rows:,} bars, {percent(whole)} on the whole"
+    accuracy = format_percent(worst.accuracy)
+    observed = (
+        f"worst in {worst.name}: {accuracy} of {worst.rows:,} bars, {format_percent(whole)} on the whole"
+    )
     sentence = (
-        f"{coin}'s accuracy is {percent(worst.accuracy)} of {worst.rows:,} bars in its worst part ({worst.name}), "
-        f"{percent(whole)} on the whole; a fall of at most {size(falls_by)} points is usual."
+        f"{coin}'s accuracy is {format_percent(worst.accuracy)} of {worst.rows:,} bars in its worst part ({worst.name}), "
+        f"{format_percent(whole)} on the whole; a fall of at most {format_gap(falls_by)} points is usual."
     )
     is_stable = whole - worst.accuracy <= falls_by
     return Finding(Verdict.PASSED if is_stable else Verdict.FAILED, worst.accuracy, observed, sentence)
@@ -140,7 +143,9 @@ def read_drift(measurement: MeasurementReader, parameters: Parameters) -> Readin
 
 @ADVISORY.register(
     "drift",
-    lambda p: f"at most {limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}",
+    lambda p: (
+        f"at most {format_limit(p['share'])} of features above {PSI_DRIFTED:g}, none above {p['psi']:g}"
+    ),
     Threshold(
         "share", 0.9, 0.0, 1.0, "higher", f"The share of features that may drift (PSI above {PSI_DRIFTED:g})."
     ),
@@ -162,11 +167,12 @@ def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Findi
     drifted = [name for name, value in sorted(psi.items(), key=lambda item: -item[1]) if value > PSI_DRIFTED]
     if abs(over - len(drifted) / len(psi)) > 1e-6:
         raise NotMeasured("the share of drifting features does not follow from their indices")
-    observed = f"{percent(over)} of features above {PSI_DRIFTED:g}, most {name[:40]} ({largest:.2f})"
+    observed = f"{format_percent(over)} of features above {PSI_DRIFTED:g}, most {name[:40]} ({largest:.2f})"
     sentence = (
         f"{measurement.coin}'s features have drifted from training in {len(drifted)} of {len(psi)} cases"
-        f"{f' ({listed(drifted)})' if drifted else ''}, {name[:40]} the most with a population stability index (PSI) of "
-        f"{largest:.2f}; at most {limit(most_share)} above {PSI_DRIFTED:g} and none above {most_psi:g} are usual."
+        f"{f' ({format_list(drifted)})' if drifted else ''}, {name[:40]} the most with a population stability index "
+        f"(PSI) of "
+        f"{largest:.2f}; at most {format_limit(most_share)} above {PSI_DRIFTED:g} and none above {most_psi:g} are usual."
     )
     is_usual = over <= most_share and largest <= most_psi
     return Finding(Verdict.PASSED if is_usual else Verdict.FAILED, largest, observed, sentence)

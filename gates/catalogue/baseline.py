@@ -1,6 +1,6 @@
 """The baseline gates. Each judge is a pure function of (measurement, parameters); none sees the network."""
 
-from common.formatting import limit, listed, percent, signed
+from common.formatting import format_limit, format_list, format_percent, format_signed
 from gates.catalogue.checklist import judge_checklist
 from gates.catalogue.gate import Choice, Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
@@ -58,8 +58,8 @@ def judge_finite_weights(measurement: MeasurementReader, parameters: Parameters)
     tensors = measurement.count("weights", "tensors")
     broken = measurement.names("weights", "non_finite")
     if broken:
-        observed = f"{len(broken)} of {tensors:,} tensors: {listed(broken)}"
-        sentence = f"{measurement.coin}'s weights are not all finite: NaN or Inf in {listed(broken)}."
+        observed = f"{len(broken)} of {tensors:,} tensors: {format_list(broken)}"
+        sentence = f"{measurement.coin}'s weights are not all finite: NaN or Inf in {format_list(broken)}."
         return Finding(Verdict.FAILED, float(len(broken)), observed, sentence)
     measurement.require_no_problem("weights")
     if tensors == 0:
@@ -109,12 +109,12 @@ def read_confidence(measurement: MeasurementReader, parameters: Parameters) -> R
     level = float(parameters["level"])
     share = 100 * _get_share_over(measurement, level)
     meter = Meter((0.0, 100 * float(parameters["share_below"])), (share,))
-    return Reading(f"{share:.1f} %", f"of predictions over {limit(level)}", meter)
+    return Reading(f"{share:.1f} %", f"of predictions over {format_limit(level)}", meter)
 
 
 @BASELINE.register(
     "confidence",
-    lambda p: f"less than {limit(p['share_below'])} of predictions over {limit(p['level'])}",
+    lambda p: f"less than {format_limit(p['share_below'])} of predictions over {format_limit(p['level'])}",
     Threshold(
         "level", 0.90, 0.34, 0.9999, "higher", "Above this probability a prediction is nearly certain."
     ),
@@ -125,13 +125,13 @@ def judge_confidence(measurement: MeasurementReader, parameters: Parameters) -> 
     """Not too many predictions are nearly certain."""
     level, below = float(parameters["level"]), float(parameters["share_below"])
     share = _get_share_over(measurement, level)
-    text = percent(share, beside=below)
+    text = format_percent(share, beside=below)
     sentence = (
-        f"{measurement.coin}'s confidence is above {limit(level)} in {text} of its predictions; "
-        f"less than {limit(below)} is allowed."
+        f"{measurement.coin}'s confidence is above {format_limit(level)} in {text} of its predictions; "
+        f"less than {format_limit(below)} is allowed."
     )
     verdict = Verdict.PASSED if share < below else Verdict.FAILED
-    return Finding(verdict, share, f"{text} of predictions over {limit(level)}", sentence)
+    return Finding(verdict, share, f"{text} of predictions over {format_limit(level)}", sentence)
 
 
 def read_class_balance(measurement: MeasurementReader, parameters: Parameters) -> Reading:
@@ -142,7 +142,7 @@ def read_class_balance(measurement: MeasurementReader, parameters: Parameters) -
 
 @BASELINE.register(
     "class_balance",
-    lambda p: f"each {limit(p['least'])} – {limit(p['most'])}",
+    lambda p: f"each {format_limit(p['least'])} – {format_limit(p['most'])}",
     Threshold("least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."),
     Threshold("most", 0.40, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."),
     read=read_class_balance,
@@ -152,17 +152,21 @@ def judge_class_balance(measurement: MeasurementReader, parameters: Parameters) 
     least, most = float(parameters["least"]), float(parameters["most"])
     shares = measurement.shares("shares", names=CLASSES)
     middle = (least + most) / 2
-    texts = {name: percent(x, beside=most if x > middle else least) for name, x in shares.items()}
+    texts = {name: format_percent(x, beside=most if x > middle else least) for name, x in shares.items()}
     observed = ", ".join(f"{name.capitalize()} {text}" for name, text in texts.items())
     excess = {name: max(least - share, share - most) for name, share in shares.items()}
     worst = max(CLASSES, key=lambda name: excess[name])
     if excess[worst] <= 0:
-        bounds = f"between {limit(least)} and {limit(most)}"
+        bounds = f"between {format_limit(least)} and {format_limit(most)}"
         sentence = f"{measurement.coin} predicts {observed}; each must lie {bounds}."
         return Finding(Verdict.PASSED, shares[worst], observed, sentence)
     sentences = [
         f"{measurement.coin} predicts {name.capitalize()} in {texts[name]} of bars; "
-        + (f"at most {limit(most)} is allowed." if share > most else f"at least {limit(least)} is required.")
+        + (
+            f"at most {format_limit(most)} is allowed."
+            if share > most
+            else f"at least {format_limit(least)} is required."
+        )
         for name, share in shares.items()
         if excess[name] > 0
     ]
@@ -177,13 +181,15 @@ def read_logit_range(measurement: MeasurementReader, parameters: Parameters) -> 
         scale(value, 1.5 * floor, 1.5 * ceiling) for value in (floor, ceiling, least, greatest)
     )
     return Reading(
-        f"{signed(least)} … {signed(greatest)}", "", Meter((low, high), (left, right), (left, right))
+        f"{format_signed(least)} … {format_signed(greatest)}",
+        "",
+        Meter((low, high), (left, right), (left, right)),
     )
 
 
 @BASELINE.register(
     "logit_range",
-    lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}",
+    lambda p: f"{format_signed(p['least'])} … {format_signed(p['greatest'])}",
     Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
     Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
     read=read_logit_range,
@@ -199,7 +205,7 @@ def judge_logit_range(measurement: MeasurementReader, parameters: Parameters) ->
     ends = _format_logit(least, floor), _format_logit(greatest, ceiling)
     sentence = (
         f"{measurement.coin}'s logits range from {ends[0]} to {ends[1]}; "
-        f"{signed(floor)} to {signed(ceiling)} is allowed."
+        f"{format_signed(floor)} to {format_signed(ceiling)} is allowed."
     )
     return Finding(Verdict.PASSED if is_inside else Verdict.FAILED, figure, " … ".join(ends), sentence)
 
@@ -213,7 +219,7 @@ def read_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Rea
 @BASELINE.register(
     "accuracy",
     lambda p: (
-        f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {limit(p['above'])}, "
+        f"{'accuracy' if p['judged_by'] == POINT else 'lower bound'} over {format_limit(p['above'])}, "
         f"{int(p['least_rows']):,} bars or more"
     ),
     Threshold("above", 0.65, 0.0, 0.9999, "lower", "The accuracy must exceed this; chance is a third."),
@@ -238,19 +244,21 @@ def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Fi
     point = measurement.share("accuracy", "point")
     is_by_point = parameters["judged_by"] == POINT
     figure = point if is_by_point else _get_lower_bound(measurement, parameters)
-    observed = f"{percent(point, beside=above)} of {rows:,} bars"
+    observed = f"{format_percent(point, beside=above)} of {rows:,} bars"
     if not is_by_point:
-        upper = percent(measurement.share("accuracy", "upper"))
-        observed += f" (95 % interval {percent(figure, beside=above)} – {upper})"
+        upper = format_percent(measurement.share("accuracy", "upper"))
+        observed += f" (95 % interval {format_percent(figure, beside=above)} – {upper})"
     start = f"{measurement.coin}'s accuracy is {observed}"
     if rows < parameters["least_rows"]:
         sentence = f"{start}: too few, {int(parameters['least_rows']):,} are required."
         return Finding(Verdict.INCONCLUSIVE, figure, observed, sentence)
-    required = f"{start}; more than {limit(above)} is required."
+    required = f"{start}; more than {format_limit(above)} is required."
     if point <= above:
         return Finding(Verdict.FAILED, figure, observed, required)
     if figure <= above:
-        sentence = f"{start}: above {limit(above)}, but the interval reaches below it, so it may be chance."
+        sentence = (
+            f"{start}: above {format_limit(above)}, but the interval reaches below it, so it may be chance."
+        )
         return Finding(Verdict.INCONCLUSIVE, figure, observed, sentence)
     return Finding(Verdict.PASSED, figure, observed, required)
 
@@ -260,7 +268,7 @@ def _get_share_over(measurement: MeasurementReader, level: float) -> float:
     levels = measurement.section("confidence", "shares_over")
     key = next((text for text in levels if _is_number(text) and float(text) == level), None)
     if key is None:
-        raise NotMeasured(f"the share of predictions over {limit(level)} was not measured")
+        raise NotMeasured(f"the share of predictions over {format_limit(level)} was not measured")
     return measurement.share("confidence", "shares_over", key)
 
 
@@ -283,7 +291,7 @@ def _format_logit(value: float, bound: float) -> str:
     """With as many digits as it takes to tell it from the bound."""
     if value != bound and round(value, 2) == bound:
         return f"{value:+.9g}".replace("-", "−")
-    return signed(value)
+    return format_signed(value)
 
 
 def _is_number(text: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
-from common.formatting import listed, percent
+from common.formatting import format_list, format_percent
 from gates.catalogue.checklist import judge_checklist
 from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
@@ -55,10 +55,10 @@ def judge_lookahead(measurement: MeasurementReader, parameters: Parameters) -> F
     differing = measurement.names("lookahead", "columns_differing")
     if differing:
         sentence = (
-            f"{coin}'s features look ahead: {listed(differing)} {'change' if len(differing) > 1 else 'changes'} "
+            f"{coin}'s features look ahead: {format_list(differing)} {'change' if len(differing) > 1 else 'changes'} "
             "when the later bars are cut off."
         )
-        observed = f"{len(differing)} features look ahead: {listed(differing)}"
+        observed = f"{len(differing)} features look ahead: {format_list(differing)}"
         return Finding(Verdict.FAILED, float(len(differing)), observed, sentence)
     measurement.require_no_problem("lookahead")
     difference = measurement.number("lookahead", "largest_difference", least=0)
@@ -103,10 +103,10 @@ def judge_schema(measurement: MeasurementReader, parameters: Parameters) -> Find
     misplaced = measurement.names("schema", "columns_out_of_place")
     if misplaced:
         sentence = (
-            f"{measurement.coin}'s scaler does not fit its features: the statistics of {listed(misplaced)} "
+            f"{measurement.coin}'s scaler does not fit its features: the statistics of {format_list(misplaced)} "
             f"belong to {'other features' if len(misplaced) > 1 else 'another feature'}."
         )
-        observed = f"{len(misplaced)} features out of place: {listed(misplaced)}"
+        observed = f"{len(misplaced)} features out of place: {format_list(misplaced)}"
         return Finding(Verdict.FAILED, float(len(misplaced)), observed, sentence)
     measurement.text("schema", "name")
     checks = {
@@ -138,7 +138,7 @@ def judge_reload(measurement: MeasurementReader, parameters: Parameters) -> Find
     then, now = (measurement.share("reload", at, "accuracy") for at in ("reported", "recomputed"))
     losses = [measurement.number("reload", at, "loss", least=0) for at in ("reported", "recomputed")]
     loss, accuracy = abs(losses[0] - losses[1]), abs(then - now)
-    texts = percent(now, beside=then), percent(then, beside=now)
+    texts = format_percent(now, beside=then), format_percent(then, beside=now)
     observed = f"loss {losses[1]:.4f} (reported {losses[0]:.4f}), accuracy {texts[0]} ({texts[1]})"
     # One row that changes class in the last digit does not make another network.
     allowed = max(float(parameters["accuracy"]), 1.5 / rows)
@@ -154,7 +154,7 @@ def judge_reload(measurement: MeasurementReader, parameters: Parameters) -> Find
     if abs(measurement.number("reload", "largest_difference", least=0) - max(loss, accuracy)) > 1e-9:
         raise NotMeasured("the stated largest difference does not follow from loss and accuracy")
     sentence = (
-        f"{coin}'s stored files give what training reported: loss {losses[1]:.4f}, accuracy {percent(now)} "
+        f"{coin}'s stored files give what training reported: loss {losses[1]:.4f}, accuracy {format_percent(now)} "
         f"on the {rows:,} bars of early stopping."
     )
     return Finding(Verdict.PASSED, loss, observed, sentence)

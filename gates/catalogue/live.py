@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.formatting import limit, percent, signed
+from common.formatting import format_limit, format_percent, format_signed
 from gates.catalogue.gate import AnyGate, Parameters, Threshold
 from mlcore.confidence_bands import BANDS, EDGES
 from mlcore.constants import N_FEATURES
@@ -106,7 +106,7 @@ def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
 
 @register(
     "logit_range",
-    lambda p: f"{signed(p['least'])} … {signed(p['greatest'])}, {_at_least(p)}",
+    lambda p: f"{format_signed(p['least'])} … {format_signed(p['greatest'])}, {_at_least(p)}",
     Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
     Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
     Threshold("predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True),
@@ -116,7 +116,7 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
     """Logits stay in their range."""
     if tally.least is None or tally.greatest is None or tally.predictions < parameters["predictions"]:
         return _too_few(tally)
-    observed = f"logits {signed(tally.least)} … {signed(tally.greatest)}"
+    observed = f"logits {format_signed(tally.least)} … {format_signed(tally.greatest)}"
     worst = max(tally.least, tally.greatest, key=abs)
     is_within = parameters["least"] <= tally.least and tally.greatest <= parameters["greatest"]
     return (_passed if is_within else _failed)(worst, observed)
@@ -124,7 +124,7 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
 
 @register(
     "confidence",
-    lambda p: f"less than {limit(p['share_below'])} over {limit(p['level'])}, {_at_least(p)}",
+    lambda p: f"less than {format_limit(p['share_below'])} over {format_limit(p['level'])}, {_at_least(p)}",
     Threshold(
         "level", 0.90, EDGES[1], EDGES[-2], "higher", "Above this probability a prediction is nearly certain."
     ),
@@ -139,13 +139,13 @@ def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
     level = parameters["level"]
     over = sum(count for edge, count in zip(EDGES, tally.confidence, strict=False) if edge >= level - 1e-9)
     share = over / tally.finite
-    observed = f"{percent(share, beside=parameters['share_below'])} over {limit(level)}"
+    observed = f"{format_percent(share, beside=parameters['share_below'])} over {format_limit(level)}"
     return (_passed if share < parameters["share_below"] else _failed)(share, observed)
 
 
 @register(
     "class_balance",
-    lambda p: f"each {limit(p['least'])} – {limit(p['most'])}, {_at_least(p)}",
+    lambda p: f"each {format_limit(p['least'])} – {format_limit(p['most'])}, {_at_least(p)}",
     Threshold("least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."),
     Threshold("most", 0.45, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."),
     Threshold(
@@ -165,13 +165,15 @@ def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
         return _too_few(tally)
     shares = [count / tally.finite for count in tally.classes]
     worst = max(shares, key=lambda share: max(share - parameters["most"], parameters["least"] - share))
-    observed = " / ".join(percent(share) for share in shares) + " down / neutral / up"
+    observed = " / ".join(format_percent(share) for share in shares) + " down / neutral / up"
     return (_passed if parameters["least"] <= worst <= parameters["most"] else _failed)(worst, observed)
 
 
 @register(
     "feature_range",
-    lambda p: f"less than {limit(p['share_below'])} of features outside training's range, {_at_least(p)}",
+    lambda p: (
+        f"less than {format_limit(p['share_below'])} of features outside training's range, {_at_least(p)}"
+    ),
     Threshold("share_below", 0.05, 0.0, 1.0, "higher", "The features outside must be a smaller share."),
     Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP, is_whole=True),
     covers_revision=True,
@@ -181,7 +183,9 @@ def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:
     if not tally.ranged or tally.ranged < parameters["predictions"]:
         return _too_few(tally)
     share = tally.out_of_range / (N_FEATURES * tally.ranged)
-    observed = f"{percent(share, beside=parameters['share_below'])} of features outside training's range"
+    observed = (
+        f"{format_percent(share, beside=parameters['share_below'])} of features outside training's range"
+    )
     return (_passed if share < parameters["share_below"] else _failed)(share, observed)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.formatting import limit, percent, points
+from common.formatting import format_limit, format_percent, format_points
 from gates.catalogue.baseline import BLOCK_HELP, require_blocks
 from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
@@ -34,8 +34,8 @@ class Lead:
 
     @property
     def text(self) -> str:
-        interval = f"95 % interval {points(self.lower)} to {points(self.upper)}"
-        return f"{points(self.difference)} points against {self.over} ({interval})"
+        interval = f"95 % interval {format_points(self.lower)} to {format_points(self.upper)}"
+        return f"{format_points(self.difference)} points against {self.over} ({interval})"
 
     def get_verdict(self, above: float) -> Verdict:
         if self.lower > above:
@@ -59,15 +59,17 @@ def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Readin
     required, mark, left, right = (
         scale(value, -0.1, 0.1) for value in (float(parameters["above_naive"]), difference, lower, upper)
     )
-    detail = f"{points(lower)} to {points(upper)} over {NAIVE[name]}"
-    return Reading(f"{points(difference)} pts", detail, Meter((required, 100.0), (mark,), (left, right)))
+    detail = f"{format_points(lower)} to {format_points(upper)} over {NAIVE[name]}"
+    return Reading(
+        f"{format_points(difference)} pts", detail, Meter((required, 100.0), (mark,), (left, right))
+    )
 
 
 @SKILL.register(
     "skill",
     lambda p: (
-        f"interval above {points(p['above_naive'])} points over every naive forecaster, "
-        f"{points(p['above_v5'])} over V5"
+        f"interval above {format_points(p['above_naive'])} points over every naive forecaster, "
+        f"{format_points(p['above_v5'])} over V5"
     ),
     Threshold(
         "above_naive", 0.0, -0.05, 0.5, "lower", "The interval must begin above this; 0.01 is a point."
@@ -94,10 +96,13 @@ def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Findi
         v5.get_verdict(float(parameters["above_v5"])),
     }
     verdict = next(verdict for verdict in WORST_FIRST if verdict in verdicts)
-    observed = f"at least {points(worst.lower)} points over {worst.over}, {points(v5.lower)} over V5"
+    observed = (
+        f"at least {format_points(worst.lower)} points over {worst.over}, {format_points(v5.lower)} over V5"
+    )
     sentence = (
-        f"{measurement.coin}'s accuracy is {percent(accuracy)} of {rows:,} bars: {worst.text}, {v5.text}; the intervals "
-        f"must begin above {points(parameters['above_naive'])} and {points(parameters['above_v5'])} points."
+        f"{measurement.coin}'s accuracy is {format_percent(accuracy)} of {rows:,} bars: {worst.text}, {v5.text}; the "
+        f"intervals "
+        f"must begin above {format_points(parameters['above_naive'])} and {format_points(parameters['above_v5'])} points."
     )
     return Finding(verdict, worst.lower, observed, sentence)
 
@@ -108,7 +113,7 @@ def read_too_good(measurement: MeasurementReader, parameters: Parameters) -> Rea
 
 @SKILL.register(
     "too_good",
-    lambda p: f"accuracy of at most {limit(p['above'])}",
+    lambda p: f"accuracy of at most {format_limit(p['above'])}",
     Threshold("above", 0.85, 0.34, 0.9999, "higher", "A higher accuracy is a leak until shown otherwise."),
     read=read_too_good,
 )
@@ -116,12 +121,12 @@ def judge_too_good(measurement: MeasurementReader, parameters: Parameters) -> Fi
     """No accuracy beyond what markets allow, which is a leak until shown otherwise."""
     above, point = float(parameters["above"]), measurement.share("accuracy", "point")
     rows = measurement.count("accuracy", "rows")
-    observed = f"{percent(point, beside=above)} of {rows:,} bars"
+    observed = f"{format_percent(point, beside=above)} of {rows:,} bars"
     start = f"{measurement.coin}'s accuracy is {observed}"
     if not rows:
         raise NotMeasured("the accuracy is of no bars at all", 0.0)
     if point > above:
-        sentence = f"{start}: more than {limit(above)} is a leak until somebody shows otherwise."
+        sentence = f"{start}: more than {format_limit(above)} is a leak until somebody shows otherwise."
         return Finding(Verdict.INCONCLUSIVE, point, observed, sentence)
     return Finding(Verdict.PASSED, point, observed, f"{start}, which is not too good to be true.")
 
@@ -132,7 +137,9 @@ def read_attempts(measurement: MeasurementReader, parameters: Parameters) -> Rea
 
 @SKILL.register(
     "attempts",
-    lambda p: f"lower bound over {limit(p['above'])}, at 5 % for all attempts together, from the second on",
+    lambda p: (
+        f"lower bound over {format_limit(p['above'])}, at 5 % for all attempts together, from the second on"
+    ),
     Threshold("above", 0.65, 0.0, 0.9999, "lower", "The widened interval must begin above this."),
     read=read_attempts,
 )
@@ -144,17 +151,17 @@ def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Fi
     if count == 1:
         sentence = f"{measurement.coin}: the first attempt on this gate window; the interval is not widened."
         return Finding(Verdict.PASSED, lower, "attempt 1, not widened", sentence)
-    texts = percent(point, beside=above), percent(lower, beside=above)
+    texts = format_percent(point, beside=above), format_percent(lower, beside=above)
     observed = f"attempt {count:,}: accuracy {texts[0]}, at least {texts[1]}"
     if point <= above:
-        verdict, end = Verdict.FAILED, f"more than {limit(above)} is required."
+        verdict, end = Verdict.FAILED, f"more than {format_limit(above)} is required."
     elif lower <= above:
         verdict, end = (
             Verdict.INCONCLUSIVE,
-            f"below {limit(above)}, so it may be the best of its attempts by chance.",
+            f"below {format_limit(above)}, so it may be the best of its attempts by chance.",
         )
     else:
-        verdict, end = Verdict.PASSED, f"more than {limit(above)} is required."
+        verdict, end = Verdict.PASSED, f"more than {format_limit(above)} is required."
     sentence = (
         f"{measurement.coin}: attempt {count:,} on this gate window, accuracy {texts[0]} of {rows:,} bars; "
         f"the interval widened for it begins at {texts[1]}; {end}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from common import plotting
-from common.plotting import BLUE, GREY, RED, Figure, is_figure
+from common.plotting import BLUE, GREY, RED, Figure, is_finite_number
 from gates.catalogue.skill import NAIVE
 from gates.charts.distributions import CLASS_NAMES
 
@@ -30,7 +30,7 @@ def draw_confusion(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Fig
         "showscale": False,
         "hovertemplate": "actual %{y}, predicted %{x}: %{z:.1%}<extra></extra>",
     }
-    layout = plotting.layout("predicted", "actual")
+    layout = plotting.build_layout("predicted", "actual")
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["xaxis"] |= {"showgrid": False}
     # As annotations, for these take the page's font colour: Plotly's own cell texts assume a white page.
@@ -71,7 +71,7 @@ def draw_calibration(document: Mapping[str, Any], gates: Mapping[str, Any]) -> F
         "line": {"color": GREY, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    layout = plotting.layout("confidence", "accuracy")
+    layout = plotting.build_layout("confidence", "accuracy")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
     layout["annotations"] = _annotate_calibration(document.get("calibration"))
@@ -112,10 +112,10 @@ def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
     ends = [0.0, *(each[end] for each in found for end in ("lower", "upper"))]
-    layout = plotting.layout("difference in accuracy, 95 % interval", "")
-    layout["xaxis"] |= {"tickformat": "+.0%", "range": plotting.around(ends)}
+    layout = plotting.build_layout("difference in accuracy, 95 % interval", "")
+    layout["xaxis"] |= {"tickformat": "+.0%", "range": plotting.compute_range(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [plotting.line(0.0)]
+    layout["shapes"] = [plotting.build_vertical_line(0.0)]
     return {"data": [dots], "layout": layout}
 
 
@@ -162,16 +162,18 @@ def _draw_slices(
         "customdata": [point["rows"] for point in points],
         "hovertemplate": text,
     }
-    layout = plotting.layout(title, "accuracy")
+    layout = plotting.build_layout(title, "accuracy")
     layout["yaxis"] |= {"tickformat": ".0%", "range": _get_range(points, reach)}
     above = gates.get("accuracy", {}).get("above")
-    layout["shapes"] = [plotting.level(float(above))] if is_figure(above) else []
+    layout["shapes"] = [plotting.build_horizontal_line(float(above))] if is_finite_number(above) else []
     return {"data": [dots], "layout": layout}
 
 
 def _annotate_calibration(section: object) -> list[Figure]:
     """Calibration error and Brier score, in a corner that no sound curve reaches."""
-    if not isinstance(section, Mapping) or not all(is_figure(section.get(name)) for name in ("ece", "brier")):
+    if not isinstance(section, Mapping) or not all(
+        is_finite_number(section.get(name)) for name in ("ece", "brier")
+    ):
         return []
     text = f"{100 * section['ece']:.1f} points off on average<br>Brier score {section['brier']:.3f}"
     corner = {"xref": "paper", "yref": "paper", "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}
@@ -181,7 +183,7 @@ def _annotate_calibration(section: object) -> list[Figure]:
 def _get_range(points: Sequence[Mapping[str, Any]], reach: Sequence[float]) -> list[float]:
     """An axis for accuracies and intervals; a third, which is chance, and the baseline's 65 % are always in sight."""
     ends = [end for p, r in zip(points, reach, strict=True) for end in (p["accuracy"] - r, p["accuracy"] + r)]
-    low, high = plotting.around([0.3, 0.7, *ends])
+    low, high = plotting.compute_range([0.3, 0.7, *ends])
     return [max(0.0, low), min(1.0, high)]
 
 
@@ -231,8 +233,8 @@ def _list_points(entries: object, *names: str) -> list[Mapping[str, Any]]:
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, Sequence) and len(row) == 3 and all(is_figure(count) for count in row)
+    return isinstance(row, Sequence) and len(row) == 3 and all(is_finite_number(count) for count in row)
 
 
 def _has_figures(entry: object, *names: str) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(entry, Mapping) and all(is_figure(entry.get(name)) for name in names)
+    return isinstance(entry, Mapping) and all(is_finite_number(entry.get(name)) for name in names)

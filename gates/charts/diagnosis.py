@@ -34,7 +34,7 @@ TITLES = {name: title for name, (title, _) in _CHARTS.items()}
 def draw_charts(document: Document, policy: Document = BASELINE_POLICY) -> dict[str, Figure]:
     """The charts for which the measurement holds figures, by name, with the policy's thresholds drawn in."""
     gates = policy.get("gates", {})
-    return plotting.titled({name: draw(document, gates) for name, (_, draw) in _CHARTS.items()}, TITLES)
+    return plotting.add_titles({name: draw(document, gates) for name, (_, draw) in _CHARTS.items()}, TITLES)
 
 
 def draw_charts_alike(sides: Sequence[Side]) -> list[dict[str, Figure]]:
@@ -43,9 +43,9 @@ def draw_charts_alike(sides: Sequence[Side]) -> list[dict[str, Figure]]:
     reach = distributions.get_logit_reach([document for document, _ in sides])
     for figures, (document, policy) in zip(charts, sides, strict=True):
         logits = distributions.draw_logits(document, policy.get("gates", {}), reach)
-        figures |= plotting.titled({"logits": logits}, TITLES)
+        figures |= plotting.add_titles({"logits": logits}, TITLES)
     for name in TITLES:
         layouts = [figures[name]["layout"] for figures in charts if name in figures]
         for axis in ("xaxis", "yaxis"):
-            plotting.share_axis(layouts, axis)
+            plotting.align_axes(layouts, axis)
     return charts

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from common import plotting
-from common.plotting import BLUE, RED, Figure, is_figure
+from common.plotting import BLUE, RED, Figure, is_finite_number
 from mlcore.constants import CLASSES, PSI_DRIFTED
 
 CLASS_NAMES = [name.capitalize() for name in CLASSES]
@@ -51,12 +51,12 @@ def draw_logits(
     least, greatest = min(edges[0], low, *(reach or ())), max(edges[-1], high, *(reach or ()))
     scale, title, ticks = choose_logit_scale([least, greatest])
     colours = [BLUE if low <= left and right <= high else RED for left, right in pairwise(edges)]
-    bars = plotting.bars([scale(edge) for edge in edges], normalize(counts), colours)
+    bars = plotting.build_bars([scale(edge) for edge in edges], normalize(counts), colours)
     bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
-    layout = plotting.layout(title, "share of logits")
-    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(bars["y"])}
-    layout["shapes"] = [plotting.band("x", scale(low), scale(high))]
+    layout = plotting.build_layout(title, "share of logits")
+    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.compute_range_from_zero(bars["y"])}
+    layout["shapes"] = [plotting.build_band("x", scale(low), scale(high))]
     layout["xaxis"] |= {"range": [1.05 * scale(least), 1.05 * scale(greatest)], **ticks}
     return {"data": [bars], "layout": layout}
 
@@ -65,7 +65,7 @@ def draw_drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
     """The features whose recent distribution differs most from that of training."""
     section = document.get("drift")
     psi = section.get("psi") if isinstance(section, Mapping) else None
-    psi = {str(k): v for k, v in psi.items() if is_figure(v)} if isinstance(psi, Mapping) else {}
+    psi = {str(k): v for k, v in psi.items() if is_finite_number(v)} if isinstance(psi, Mapping) else {}
     largest = sorted(psi.items(), key=lambda entry: -entry[1])[:MOST_DRIFTING]
     if not largest:
         return None
@@ -77,11 +77,13 @@ def draw_drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "marker": {"color": [RED if value > PSI_DRIFTED else BLUE for _, value in largest]},
         "hovertemplate": "%{y}: PSI %{x:.3f}<extra></extra>",
     }
-    layout = plotting.layout("PSI of recent bars against the fit window", "")
+    layout = plotting.build_layout("PSI of recent bars against the fit window", "")
     layout["bargap"] = 0.35
-    layout["xaxis"] |= {"range": plotting.upwards([PSI_DRIFTED, *(value for _, value in largest)])}
+    layout["xaxis"] |= {
+        "range": plotting.compute_range_from_zero([PSI_DRIFTED, *(value for _, value in largest)])
+    }
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [plotting.line(PSI_DRIFTED)]
+    layout["shapes"] = [plotting.build_vertical_line(PSI_DRIFTED)]
     return {"data": [bars], "layout": layout}
 
 
@@ -105,11 +107,11 @@ def build_share_bars(
 
 def build_share_chart(bars: list[Figure], band: Mapping[str, Any]) -> Figure:
     low, high = _get_share_band(band)
-    layout = plotting.layout("", "share of predictions")
+    layout = plotting.build_layout("", "share of predictions")
     layout["barmode"], layout["bargap"] = "group", 0.4 if len(bars) == 1 else 0.3
     heights = [share for each in bars for share in each["y"]]
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, max(1.15 * max(heights), 1.5 * high)]}
-    layout["shapes"] = [plotting.band("y", low, high)]
+    layout["shapes"] = [plotting.build_band("y", low, high)]
     return {"data": bars, "layout": layout}
 
 
@@ -120,18 +122,18 @@ def build_confidence_chart(
     level = float(thresholds.get("level", 0.9))
     colours = [RED if edge >= level - 1e-9 else BLUE for edge in edges[:-1]]
     tallest = [*heights, *(height for line in lines for height in line["y"])]
-    layout = plotting.layout("confidence", "share of predictions")
+    layout = plotting.build_layout("confidence", "share of predictions")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
-    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.upwards(tallest)}
-    layout["shapes"] = [plotting.line(level)]
-    return {"data": [plotting.bars(edges, heights, colours), *lines], "layout": layout}
+    layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.compute_range_from_zero(tallest)}
+    layout["shapes"] = [plotting.build_vertical_line(level)]
+    return {"data": [plotting.build_bars(edges, heights, colours), *lines], "layout": layout}
 
 
 def choose_logit_scale(ends: Sequence[float]) -> tuple[Scale, str, Figure]:
     """Scale, axis title and ticks for logits that reach so far."""
     reach = max(map(abs, ends))
     if reach > EXPLODED:
-        return plotting.signed_log, "logit (logarithmic)", plotting.log_ticks(reach)
+        return plotting.compute_signed_log, "logit (logarithmic)", plotting.build_log_ticks(reach)
     return float, "logit", {}
 
 
@@ -143,7 +145,7 @@ def get_shares(document: Mapping[str, Any]) -> list[float] | None:
     """The predicted share of each class; None unless all were measured."""
     section = document.get("shares")
     values = [section.get(name) for name in CLASSES] if isinstance(section, Mapping) else []
-    shares = [value for value in values if is_figure(value)]
+    shares = [value for value in values if is_finite_number(value)]
     return shares if len(shares) == len(CLASSES) else None
 
 
@@ -162,7 +164,7 @@ def get_histogram(section: object) -> Histogram | None:
     edges, counts = histogram.get("edges"), histogram.get("counts")
     if not isinstance(edges, list) or not isinstance(counts, list) or len(edges) != len(counts) + 1:
         return None
-    if not counts or not all(is_figure(value) for value in [*edges, *counts]):
+    if not counts or not all(is_finite_number(value) for value in [*edges, *counts]):
         return None
     return edges, counts
 

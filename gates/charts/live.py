@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from common import plotting
-from common.plotting import BLUE, GREY, RED, Figure, is_figure
+from common.plotting import BLUE, GREY, RED, Figure, is_finite_number
 from gates.catalogue.live import Tally, get_live_thresholds
 from gates.charts import distributions
 from gates.charts.distributions import Scale, get_histogram, get_shares, normalize
@@ -43,7 +43,7 @@ def draw_live_charts(
         "live_confidence": draw_confidence(whole, document, thresholds["confidence"]),
         "live_logits": draw_logits(reaches, document, thresholds["logit_range"]),
     }
-    return plotting.titled(charts, LIVE_TITLES)
+    return plotting.add_titles(charts, LIVE_TITLES)
 
 
 def draw_shares(whole: Tally, document: Mapping[str, Any], band: Mapping[str, float]) -> Figure | None:
@@ -86,10 +86,13 @@ def draw_logits(
         _draw_points("least", reaches, [reach.least for reach in reaches], low, high, scale),
         _draw_points("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
     ]
-    layout = plotting.layout("", title)
+    layout = plotting.build_layout("", title)
     layout["xaxis"] |= {"type": "date", "nticks": 4, "tickangle": 0}
     layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))], **ticks}
-    layout["shapes"] = [plotting.band("y", scale(low), scale(high)), *_draw_measured_reach(document, scale)]
+    layout["shapes"] = [
+        plotting.build_band("y", scale(low), scale(high)),
+        *_draw_measured_reach(document, scale),
+    ]
     if measured:
         data.append(_draw_measured(*measured, scale))
         layout["xaxis"]["domain"] = [0, LIVE_WIDTH]
@@ -150,7 +153,7 @@ def _draw_measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figu
     section = document.get("logits")
     ends = [section.get(end) for end in ("least", "greatest")] if isinstance(section, Mapping) else []
     return [
-        plotting.level(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
+        plotting.build_horizontal_line(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
         for end in ends
-        if is_figure(end)
+        if is_finite_number(end)
     ]
