@@ -112,7 +112,7 @@ def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
     }
     ends = [0.0, *(each[end] for each in found for end in ("lower", "upper"))]
-    layout = plotting.build_layout("difference in accuracy, 95 % interval", "")
+    layout = plotting.build_layout("difference (95 % interval)", "")
     layout["xaxis"] |= {"tickformat": "+.0%", "range": plotting.compute_range(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["shapes"] = [plotting.build_vertical_line(0.0)]
