@@ -83,7 +83,9 @@ def test_a_refused_name_is_not_echoed_without_end(as_operator: Caller) -> None:
 
 
 def test_a_server_error_is_a_problem_without_internals(as_viewer: Caller) -> None:
-    GatePolicy.objects.create(number=99, body="not JSON", reason="a fault", proposed_by="anna")
+    GatePolicy.objects.create(
+        number=99, body="not JSON", required_gates=0, reason="a fault", proposed_by="anna"
+    )
     as_viewer.http.raise_request_exception = False
     response = as_viewer.get("policies/")
     problem = assert_problem(response, 500, "a fault of the service")

@@ -84,7 +84,7 @@ def test_a_refusal_is_a_problem_for_a_program_and_a_sentence_for_a_person() -> N
     assert body.startswith(b"A request here may have")
 
 
-@pytest.mark.parametrize(("path", "remedy"), [("/datasets/", "Parquet"), ("/bundles/", "the weights alone")])
+@pytest.mark.parametrize(("path", "remedy"), [("/datasets/", "Parquet"), ("/bundles/", "only the weights")])
 def test_a_browser_gets_a_page_with_limit_remedy_and_link_back(path: str, remedy: str) -> None:
     _, headers, body = asked(path, accept="text/html,*/*;q=0.8", content_length="83886080")
     page = body.decode()

@@ -330,7 +330,7 @@ class TestLimits:
             def __del__(self) -> None:
                 time.sleep(0.3)
 
-        with pytest.raises(worker.Stopped), TimeLimitAlarm(worker.Stopped).after(0.1):
+        with pytest.raises(worker.RunStopped), TimeLimitAlarm(worker.RunStopped).raise_after(0.1):
             Departing()
             time.sleep(30)
 
