@@ -120,7 +120,7 @@ def test_wrong_credentials_count_by_address_and_valid_ones_are_served(
     assert_problem(guesser.get("coins/"), 401)
     assert_problem(Caller(Client()).get("coins/"), 401)
     response = guesser.get("coins/")
-    assert_problem(response, 429, "ask again")
+    assert_problem(response, 429, "try again")
     assert int(response["Retry-After"]) > 0
     assert as_approver.get("coins/").status_code == 200
     elsewhere = Caller(Client(REMOTE_ADDR="203.0.113.9"), "crp_approver_guessed")
