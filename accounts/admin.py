@@ -1,4 +1,4 @@
-"""People and tokens in the admin: to look at. Changes go through services, which leave an event."""
+"""People and tokens in the admin, read-only. Changes go through services, which record an event."""
 
 from django.contrib import admin
 from django.contrib.auth.models import Group
@@ -6,9 +6,8 @@ from django.contrib.auth.models import Group
 from accounts.models import ApiToken, RoleGrant, User
 from audit.admin import HistoryAdmin
 
-admin.site.unregister(
-    Group
-)  # roles are RoleGrants, given by a service; a group would give nothing and say otherwise
+# Roles are RoleGrants. A group would have no effect.
+admin.site.unregister(Group)
 
 
 class RoleGrantInline(admin.TabularInline):

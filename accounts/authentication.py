@@ -1,4 +1,4 @@
-"""How the API knows who asks: a bearer token, or the session of a signed-in person."""
+"""Authentication of the API: a bearer token, or the session of a signed-in person."""
 
 from typing import Any
 
@@ -22,15 +22,15 @@ class BearerAuthentication(BaseAuthentication):
     """`Authorization: Bearer crp_…`; request.auth is the Actor."""
 
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
-        word, _, raw = request.headers.get("Authorization", "").partition(" ")
-        if word.lower() != "bearer":
+        scheme, _, raw = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
             return None
-        found = services.authenticate(raw.strip())
-        if found is None:
+        owner = services.authenticate(raw.strip())
+        if owner is None:
             raise AuthenticationFailed(
                 "This token is unknown, expired or revoked. Ask an administrator for another."
             )
-        return found
+        return owner
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="crpbot gate"'
@@ -40,27 +40,27 @@ class SessionAuthentication(DjangoSession):
     """A signed-in person's session, with CSRF protection; request.auth is the Actor."""
 
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
-        found = super().authenticate(request)
-        return (found[0], services.build_actor(found[0])) if found else None
+        session = super().authenticate(request)
+        return (session[0], services.build_actor(session[0])) if session else None
 
 
 def get_actor(request: HttpRequest | Request) -> Actor:
-    """Who asks, for a page or an API request alike; ANONYMOUS when nobody signed in."""
+    """The actor of a page or API request; ANONYMOUS without sign-in."""
     auth = getattr(request, "auth", None)
     if isinstance(auth, Actor):
         return auth
     user = request.user
     if not isinstance(user, User):
         return ANONYMOUS
-    prefetch_related_objects([user], "grants")  # once a request: middleware, view and frame all ask
+    prefetch_related_objects([user], "grants")  # once per request: middleware, view and template use it
     return services.build_actor(user)
 
 
 class CanView(BasePermission):
-    """Any role may read. What a request may change, the services decide."""
+    """Any role may read. Services check what a request may change."""
 
     message = (
-        "This takes a role (viewer, operator or approver); a bot's token reads only active/ and artifacts/."
+        "This needs a role (viewer, operator or approver); a bot token reads only active/ and artifacts/."
     )
 
     def has_permission(self, request: Request, view: Any) -> bool:
@@ -68,9 +68,9 @@ class CanView(BasePermission):
 
 
 class CanServe(BasePermission):
-    """A bot, or anyone who may look: for what a bot needs to run."""
+    """A bot, or any role: for what a bot needs to run."""
 
-    message = "This takes a bot token, or a role."
+    message = "This needs a bot token, or a role."
 
     def has_permission(self, request: Request, view: Any) -> bool:
         actor = get_actor(request)
@@ -78,9 +78,9 @@ class CanServe(BasePermission):
 
 
 class IsBot(BasePermission):
-    """A bot alone: what it says of itself, nobody says for it."""
+    """Only a bot, for what it reports about itself."""
 
-    message = "This takes a bot token: only a bot says what it runs."
+    message = "This needs a bot token: only a bot reports what it runs."
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return get_actor(request).is_bot

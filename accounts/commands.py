@@ -1,4 +1,4 @@
-"""Who a command acts for: a token, or a name in the embedded profile."""
+"""The actor of a command: the owner of a token, or a user name in the embedded profile."""
 
 import os
 from typing import Any
@@ -13,7 +13,7 @@ from common.errors import NotAllowed
 
 
 class ActingCommand(GateCommand):
-    """A command that decides. `self.actor(options)` is whoever decides."""
+    """A command with an actor: `self.actor(options)`."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -26,18 +26,18 @@ class ActingCommand(GateCommand):
 
     def actor(self, options: dict[str, Any]) -> Actor:
         if options["acting_as"]:
-            return self._named(options["acting_as"])
+            return self._find_actor(options["acting_as"])
         raw = os.environ.get("CRPBOT_TOKEN", "")
         if not raw:
             raise NotAllowed(
-                "Say who decides: set CRPBOT_TOKEN to your token, or use --as USER in the embedded profile."
+                "This command needs an actor: set CRPBOT_TOKEN to your token, or use --as USER in the embedded profile."
             )
-        found = services.authenticate(raw)
-        if found is None:
+        owner = services.authenticate(raw)
+        if owner is None:
             raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
-        return found[1]
+        return owner[1]
 
-    def _named(self, username: str) -> Actor:
+    def _find_actor(self, username: str) -> Actor:
         if not settings.IS_EMBEDDED:
             raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
         return services.build_actor(services.find_user(username))

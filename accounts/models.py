@@ -5,11 +5,11 @@ from accounts.rules import Role, Scope
 
 
 class User(AbstractUser):
-    """A person, or the account a bot's tokens belong to. Being a superuser gives none of the roles."""
+    """A person, or the account of a bot. A superuser has no role by that alone."""
 
 
 class RoleGrant(models.Model):
-    """One role that one person holds now; the audit tells who gave it and when."""
+    """A role that a person holds; the audit has who granted it and when."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="grants")
     role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
@@ -22,7 +22,7 @@ class RoleGrant(models.Model):
 
 
 class ApiToken(models.Model):
-    """A secret a program shows instead of a password; only its hash is stored."""
+    """A secret that a program sends instead of a password; only its hash is stored."""
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="tokens")
     name = models.CharField(max_length=100)

@@ -1,4 +1,4 @@
-"""Who may do what."""
+"""Roles, token scopes and actors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from common.errors import NotAllowed
 
 
 class Role(StrEnum):
-    """What a person may do. Everyone who holds any of them may look."""
+    """What a person may do. Every role includes reading."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -16,7 +16,7 @@ class Role(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a token may do: never more than the person it belongs to."""
+    """What a token may do: never more than its owner."""
 
     BOT = "bot"
     OPERATOR = "operator"
@@ -28,7 +28,7 @@ ROLE_OF_SCOPE = {Scope.OPERATOR: Role.OPERATOR, Scope.APPROVER: Role.APPROVER}
 
 @dataclass(frozen=True)
 class Actor:
-    """Whoever asks: a person, a token, or a part of the service itself. Prints as its name in the audit."""
+    """The author of a request: a person, a token, or a part of the service. Its name is in the audit."""
 
     name: str
     roles: frozenset[Role] = field(default_factory=frozenset)
@@ -46,18 +46,18 @@ class Actor:
         return self.is_system or role in self.roles
 
     def require(self, role: Role, to: str) -> None:
-        """Raise NotAllowed unless this actor holds `role`; `to` says what for ("approve a release")."""
+        """Raise NotAllowed unless this actor holds `role`; `to` names the action, as in "approve a release"."""
         if not self.has(role):
             held = ", ".join(sorted(self.roles)) or "none"
-            raise NotAllowed(f"{self.name} may not {to}: that takes the {role} role (held: {held}).")
+            raise NotAllowed(f"{self.name} may not {to}: that needs the {role} role (held: {held}).")
 
 
 GATE = Actor("the gate", is_system=True)
 RESERVED_NAMES = frozenset({"gate", "reconcile", "service", "system", "nobody"})
 
 
-def roles_through(scope: Scope | None, held: Iterable[Role]) -> frozenset[Role]:
-    """The roles that count when asking through a token of this scope; all that are held without one."""
+def limit_roles(scope: Scope | None, held: Iterable[Role]) -> frozenset[Role]:
+    """The roles that a token of this scope has; all roles of its owner without a scope."""
     roles = frozenset(held)
     if scope is None:
         return roles

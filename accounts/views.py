@@ -19,4 +19,4 @@ class SignIn(auth.LoginView):
 
 @method_decorator(login_not_required, name="dispatch")
 class SignOut(auth.LogoutView):
-    """By POST only; signing out twice is no error."""
+    """By POST only; signing out again is allowed."""

@@ -1,4 +1,4 @@
-"""The audit history: read-only, filterable by actor, object, kind and time."""
+"""The audit history in the admin: read-only, with filters by actor, object, kind and time."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from audit.models import AuditEvent
 from common.admin import ReadOnlyAdmin
 
 
-def history_link(obj: Any) -> str:
+def format_history_link(obj: Any) -> str:
     """A link to the audit events of one object."""
     query = f"?object_type={obj._meta.model_name}&object_id={obj.pk}"
     return format_html('<a href="{}{}">history</a>', reverse("admin:audit_auditevent_changelist"), query)
 
 
 class HistoryAdmin(ReadOnlyAdmin):
-    """A read-only page whose every row, and every object's own page, is one click from its history."""
+    """A read-only page with a link from each object to its audit events."""
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return [*super().get_list_display(request), "history"]
@@ -29,7 +29,7 @@ class HistoryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="audit")
     def history(self, obj: Any) -> str:
-        return history_link(obj)
+        return format_history_link(obj)
 
 
 @admin.register(AuditEvent)
@@ -43,7 +43,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="reason")
     def why(self, event: AuditEvent) -> str:
-        """Its beginning: a rejection names every gate of every coin, and its own page has room for that."""
+        """The beginning of the reason: a rejection names every gate of every coin."""
         return Truncator(event.reason).chars(120)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""The audit chain, to read."""
+"""The audit chain over the API."""
 
 import json
 from typing import Any, ClassVar
@@ -12,15 +12,15 @@ from audit.models import AuditEvent
 
 
 class Events(ListAPIView[AuditEvent]):
-    """What was done and what was refused, newest first.
+    """Decisions and refusals, newest first.
 
-    `hash` is the sha256 of the previous event's hash, a line feed and `body`: anyone can check the chain with these rows.
+    `hash` is the sha256 of the previous event's hash, a line feed and `body`, so that anyone can check the chain.
     """
 
     class Filter(filters.FilterSet):
         actor = filters.CharFilter(help_text="A person, a worker or a part of the service.")
         kind = filters.CharFilter(
-            help_text="As in `pointer.swap`; all kinds of one thing with `pointer.*`.", method="of_kind"
+            help_text="As in `pointer.swap`; `pointer.*` gives all kinds of one object.", method="filter_kind"
         )
         object_type = filters.CharFilter(help_text="As in `release`, `pointermove`, `trainingrun`.")
         object_id = filters.CharFilter()
@@ -28,14 +28,14 @@ class Events(ListAPIView[AuditEvent]):
         before = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt")
         ordering = filters.OrderingFilter(fields=["seq"])
 
-        def of_kind(self, rows: Any, name: str, value: str) -> Any:
+        def filter_kind(self, rows: Any, name: str, value: str) -> Any:
             if value.endswith(".*"):
                 return rows.filter(kind__startswith=value.removesuffix("*"))
             return rows.filter(kind=value)
 
     @extend_schema_serializer(component_name="AuditEvent")
     class Output(serializers.ModelSerializer[AuditEvent]):
-        detail = serializers.SerializerMethodField(help_text="What else the event says; part of `body`.")
+        detail = serializers.SerializerMethodField(help_text="Further data of the event; part of `body`.")
 
         class Meta:
             model = AuditEvent

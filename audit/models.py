@@ -6,9 +6,9 @@ from audit.rules import GENESIS, Link
 
 
 class AuditHead(models.Model):
-    """The end of the chain. Every deciding transaction locks this one row first.
+    """The end of the chain. Every decision locks this single row first.
 
-    Locked later, two deciding transactions deadlock; not locked, the chain forks.
+    A lock taken later would deadlock two decisions; without a lock the chain would fork.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
@@ -20,7 +20,7 @@ class AuditHead(models.Model):
 
 
 class AuditEvent(models.Model):
-    """One thing that was done or refused. Names are kept as text and outlive what they name."""
+    """A decision or refusal. Names are stored as text and survive the deletion of their objects."""
 
     seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField(db_index=True)
@@ -30,7 +30,7 @@ class AuditEvent(models.Model):
     object_id = models.CharField(max_length=100)
     object_name = models.CharField(max_length=200)
     reason = models.TextField(blank=True)
-    body = models.TextField(help_text="The canonical text that the hash covers.")
+    body = models.TextField(help_text="canonical JSON, covered by the hash")
     previous_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64)
 
@@ -41,8 +41,8 @@ class AuditEvent(models.Model):
     def __str__(self) -> str:
         return f"event {self.seq}: {self.kind} {self.object_name}"
 
-    def columns(self) -> dict[str, Any]:
-        """The columns that repeat what the body says, in the body's own form."""
+    def build_columns(self) -> dict[str, Any]:
+        """The columns that repeat the body, in the form of the body."""
         return {
             "seq": self.seq,
             "at": self.at.isoformat(),
@@ -54,5 +54,5 @@ class AuditEvent(models.Model):
             "reason": self.reason,
         }
 
-    def as_link(self) -> Link:
-        return Link(self.seq, self.previous_hash, self.hash, self.body, self.columns())
+    def to_link(self) -> Link:
+        return Link(self.seq, self.previous_hash, self.hash, self.body, self.build_columns())

@@ -1,4 +1,4 @@
-"""Writing the chain: `record` an event, `transition` a state, `verify` the whole."""
+"""The audit chain: `record` an event, `transition` a state, `verify` the chain."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -19,15 +19,15 @@ _subscribers: list[Callable[[models.Model], None]] = []
 def subscribe(callback: Callable[[models.Model], None]) -> None:
     """Call `callback(obj)` after every committed transition.
 
-    It lets `deploy` hear of a run that ended in `training`, which must not know of it. A callback that fails is logged
-    and nothing else: `reconcile` looks at the world again within seconds.
+    `deploy` learns in this way that a run ended, because `training` must not import it. A failed callback is only logged:
+    `reconcile` checks the state again within seconds.
     """
     if callback not in _subscribers:
         _subscribers.append(callback)
 
 
 def lock_head() -> AuditHead:
-    """Take the lock that puts deciding transactions in one order. Call it first in the transaction."""
+    """Lock the audit head, which serialises decisions. Call it first in the transaction."""
     head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
     return head
 
@@ -57,12 +57,12 @@ def record(
         actor=str(actor)[:150],
         kind=kind,
         object_type=obj._meta.model_name or "",
-        object_id="" if obj.pk is None else str(obj.pk),  # of what was refused before it came to be
+        object_id="" if obj.pk is None else str(obj.pk),  # a refused object may have no row
         object_name=str(obj)[:200],
         reason=reason,
         previous_hash=head.hash,
     )
-    event.body = to_canonical_json({**event.columns(), "detail": dict(detail or {})})
+    event.body = to_canonical_json({**event.build_columns(), "detail": dict(detail or {})})
     event.hash = hash_event(event.previous_hash, event.body)
     event.save(force_insert=True)
     AuditHead.objects.filter(pk=1).update(seq=event.seq, hash=event.hash)
@@ -80,42 +80,46 @@ def transition(
     where: Mapping[str, Any] | None = None,
     **updates: Any,
 ) -> AuditEvent:
-    """Move `obj` to another state: the only writer of a `state` column.
+    """Move `obj` to another state. Nothing else writes a `state` column.
 
-    `where` narrows the row further (a worker adds its attempt, so that a worker thought dead writes nothing);
-    `updates` are columns that change with the state; a model that keeps a `reason` column gets the reason. Raises
-    Conflict when the table of transitions forbids the move, or when somebody else moved first.
+    `where` adds conditions on the row: a worker adds its attempt, so that a worker that lost its lease writes nothing.
+    `updates` are columns that change with the state; a `reason` column gets the reason. Raises Conflict when the table of
+    transitions forbids the move, or when another transaction changed the state first.
     """
     lock_head()
-    before = obj.state  # type: ignore[attr-defined]
-    if to not in obj.TRANSITIONS[before]:  # type: ignore[attr-defined]
-        raise Conflict(f"{obj} is {before}; from there it cannot become {to}.")
+    previous = obj.state  # type: ignore[attr-defined]
+    if to not in obj.TRANSITIONS[previous]:  # type: ignore[attr-defined]
+        raise Conflict(f"{obj} is {previous}; it cannot become {to} from there.")
     if any(field.name == "reason" for field in obj._meta.fields):
         updates["reason"] = reason
-    rows = type(obj)._base_manager.filter(pk=obj.pk, state=before, **(where or {}))
+    rows = type(obj)._base_manager.filter(pk=obj.pk, state=previous, **(where or {}))
     if rows.update(state=to, **updates) != 1:
-        raise Conflict(f"{obj} is no longer {before}: somebody else moved it first. Look at it again.")
+        raise Conflict(
+            f"{obj} is no longer {previous}: its state was changed in the meantime. Look at it again."
+        )
     for name, value in {"state": to, **updates}.items():
         setattr(obj, name, value)
     kind = f"{obj._meta.model_name}.{to}"
-    event = record(kind, obj, actor=actor, reason=reason, detail={**(detail or {}), "from": before, "to": to})
-    transaction.on_commit(lambda: _announce(obj))
+    event = record(
+        kind, obj, actor=actor, reason=reason, detail={**(detail or {}), "from": previous, "to": to}
+    )
+    transaction.on_commit(lambda: _notify_subscribers(obj))
     return event
 
 
-def _announce(obj: models.Model) -> None:
+def _notify_subscribers(obj: models.Model) -> None:
     for callback in _subscribers:
         try:
             callback(obj)
         except Exception:
-            logger.exception("a listener failed after %s", obj)
+            logger.exception("a subscriber failed after a transition of %s", obj)
 
 
 @contextmanager
 def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str = "") -> Iterator[None]:
-    """Write an event when the decision inside is refused; the refusal itself goes on to the caller.
+    """Record an event when the decision in this context is refused, and raise the refusal on.
 
-    Put it outside the deciding transaction, whose rollback would otherwise take the event along.
+    Use it outside the deciding transaction, whose rollback would also remove the event.
     """
     try:
         yield
@@ -126,10 +130,10 @@ def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str 
 
 
 def verify() -> list[ChainBreak]:
-    """Check the whole chain in one consistent read. An empty list is a sound chain."""
+    """Check the whole chain in one consistent read; an empty list means that it is intact."""
     with transaction.atomic():
         head = lock_head()
         events = AuditEvent.objects.order_by("seq").iterator(chunk_size=2000)
         return list(
-            find_breaks((event.as_link() for event in events), head_seq=head.seq, head_hash=head.hash)
+            find_breaks((event.to_link() for event in events), head_seq=head.seq, head_hash=head.hash)
         )

@@ -19,7 +19,7 @@ MEANINGS = {
     ),
     403: (
         "It needs another role or scope; or, for a signed-in person, the CSRF token.",
-        "victor may not approve a release: that takes the approver role (held: viewer).",
+        "victor may not approve a release: that needs the approver role (held: viewer).",
     ),
     404: ("The object does not exist.", "There is no release 99."),
     409: (

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from accounts import services
 from accounts.models import ApiToken
-from accounts.rules import Actor, Role, Scope, roles_through
+from accounts.rules import Actor, Role, Scope, limit_roles
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed, NotFound
@@ -38,12 +38,12 @@ def kinds() -> list[str]:
 def test_a_token_gives_what_its_scope_and_its_person_both_allow(
     scope: Scope | None, held: set[Role], counts: set[Role]
 ) -> None:
-    assert roles_through(scope, held) == counts
+    assert limit_roles(scope, held) == counts
 
 
 def test_a_refusal_names_the_role_that_is_missing() -> None:
     with pytest.raises(
-        NotAllowed, match=r"victor may not approve a release: that takes the approver role \(held: viewer\)"
+        NotAllowed, match=r"victor may not approve a release: that needs the approver role \(held: viewer\)"
     ):
         Actor("victor", frozenset({Role.VIEWER})).require(Role.APPROVER, "approve a release")
 
@@ -104,7 +104,7 @@ def test_a_token_is_shown_once_and_stored_hashed() -> None:
 
 
 def test_a_scope_beyond_the_persons_roles_is_not_issued() -> None:
-    with pytest.raises(InvalidInput, match="is no approver"):
+    with pytest.raises(InvalidInput, match="is not an approver"):
         services.issue_token(factories.person("olivia", "operator"), Scope.APPROVER, name="x", actor="admin")
     assert not ApiToken.objects.exists()
 
@@ -179,7 +179,7 @@ def test_a_token_for_days_that_are_of_no_use_is_not_issued(days: int) -> None:
         ("olivia", "short", "at least 12 characters"),
         ("olivia-operator", "olivia-operator1", "too similar"),
         ("the gate", None, "valid username"),
-        ("Reconcile", None, "how the service itself signs"),
+        ("Reconcile", None, "The service itself uses"),
         ("", None, "valid username"),
     ],
 )

@@ -338,7 +338,7 @@ def nobodies(db: None) -> dict[str, Caller]:
     ApiToken.objects.filter(pk=expired.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     closed = factories.person("carl", "approver")
     made_up, of_closed = Caller(Client(), "crp_approver_made-up"), with_token(closed, "approver")
-    accounts.close(closed, actor="the tests")
+    accounts.close_account(closed, actor="the tests")
     return {**callers, **dict(zip(NOBODY[2:], (made_up, of_closed), strict=True))}
 
 
@@ -365,7 +365,7 @@ def test_an_operation_answers_only_those_it_is_for(
 
 
 def test_somebody_without_any_role_is_told_to_ask_for_one(db: None) -> None:
-    assert_problem(signed_in(factories.person("nina")).get("coins/"), 403, "takes a role")
+    assert_problem(signed_in(factories.person("nina")).get("coins/"), 403, "needs a role")
 
 
 def test_a_refused_decision_leaves_the_pointer_and_an_event(

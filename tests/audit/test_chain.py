@@ -49,11 +49,11 @@ def test_the_database_refuses(sql: str) -> None:
     [
         (
             "UPDATE audit_auditevent SET reason = 'other' WHERE seq = {last}",
-            "columns differ from its text: reason",
+            "columns differ from its body: reason",
         ),
-        ("UPDATE audit_auditevent SET body = '{{}}' WHERE seq = {before}", "text was changed"),
+        ("UPDATE audit_auditevent SET body = '{{}}' WHERE seq = {before}", "body was changed"),
         ("DELETE FROM audit_auditevent WHERE seq = {before}", "is missing"),
-        ("DELETE FROM audit_auditevent WHERE seq = {last}", "tail was cut"),
+        ("DELETE FROM audit_auditevent WHERE seq = {last}", "tail was deleted"),
     ],
     ids=["a column", "a body", "a gap", "a cut tail"],
 )

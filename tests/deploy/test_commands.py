@@ -228,7 +228,7 @@ def test_a_key_is_changed_on_the_terminal(settings: Settings, tmp_path: Path) ->
         (("create", "--reason", "x", "--as", "olivia"), "approver role"),
         (("activate", "--reason", "x", "--as", "anna"), "Say which key"),
         (("retire", "abc", "--reason", "x", "--as", "anna"), "no signing key 'abc'"),
-        (("create", "--reason", "x"), "Say who decides"),
+        (("create", "--reason", "x"), "needs an actor"),
     ],
     ids=["no reason", "another role", "no key", "an unknown key", "nobody"],
 )

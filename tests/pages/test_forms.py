@@ -117,7 +117,7 @@ class TestLaunching:
         before = Release.objects.count()
         answer = signed_in(name).post("/launch/", LAUNCH)
         assert answer.status_code == 403
-        assert "that takes the operator role" in text(answer)
+        assert "that needs the operator role" in text(answer)
         assert Release.objects.count() == before
 
     def test_shows_an_estimate_of_the_input(self, examples: ExampleData, signed_in: SignedIn) -> None:
@@ -219,7 +219,7 @@ class TestDeciding:
         assert f'action="{path}{action}/"' not in text(client.get(path))
         answer = client.post(f"{path}{action}/", {"reason": "I want it", "revision": _revision()})
         assert answer.status_code == 403
-        assert "that takes the approver role" in text(answer) and "I want it" in text(answer)
+        assert "that needs the approver role" in text(answer) and "I want it" in text(answer)
 
     def test_declining_declines_the_release(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("arthur").post(
@@ -285,7 +285,7 @@ class TestPinning:
         client = signed_in(name)
         assert 'action="/pin/"' not in text(client.get("/"))
         answer = client.post("/pin/", {"reason": "I am afraid"})
-        assert answer.status_code == 403 and "that takes the approver role" in text(answer)
+        assert answer.status_code == 403 and "that needs the approver role" in text(answer)
 
     def test_needs_a_reason(self, examples: ExampleData, signed_in: SignedIn) -> None:
         example_data.approve(examples.awaiting)
@@ -362,7 +362,7 @@ class TestDatasets:
         answer = signed_in("anna").post(
             "/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())}
         )
-        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+        assert answer.status_code == 403 and "that needs the operator role" in text(answer)
 
 
 class TestRuns:
@@ -418,7 +418,7 @@ class TestRuns:
     def test_need_an_operator(self, path: str, examples: ExampleData, signed_in: SignedIn) -> None:
         target = path.format(running_run=examples.running_run.pk, failed_run=examples.failed_run.pk)
         answer = signed_in("anna").post(target, {"reason": "no use"})
-        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+        assert answer.status_code == 403 and "that needs the operator role" in text(answer)
 
     def test_an_ended_run_cannot_be_cancelled(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(f"/runs/{examples.failed_run.pk}/cancel/", {"reason": "late"})
@@ -534,7 +534,7 @@ class TestPolicies:
         answer = signed_in(name).post(
             "/policies/propose/", {**fields, "accuracy.above": "0.7", "reason": "stricter"}
         )
-        assert answer.status_code == 403 and "that takes the approver role" in text(answer)
+        assert answer.status_code == 403 and "that needs the approver role" in text(answer)
 
 
 class TestDiagnoses:
@@ -564,7 +564,7 @@ class TestDiagnoses:
         client = signed_in("victor")
         assert f'action="{path}judge/"' not in text(client.get(path))
         answer = client.post(f"{path}judge/", {"policy": "1"})
-        assert answer.status_code == 403 and "that takes the operator role" in text(answer)
+        assert answer.status_code == 403 and "that needs the operator role" in text(answer)
 
     @pytest.mark.parametrize(("policy", "status"), [("", 400), ("x", 400), ("0", 400), ("99", 404)])
     def test_needs_an_existing_policy(

@@ -13,28 +13,26 @@ from common.commands import GateCommand
 from common.errors import InvalidInput
 
 ACTOR = "the command line"
-MOST_DAYS = 3650
+MAX_DAYS = 3650
 
 
 class Command(GateCommand):
     help = (
         "List people; add one (--add NAME --role operator), change one (--user NAME --role … --withdraw … --new-password),"
-        " close an account, issue a token (--token bot), list tokens and revoke one. A password is asked for, or read from"
-        " standard input; it never stands on the command line."
+        " close an account, issue a token (--token bot), list tokens and revoke one. A password is prompted for, or"
+        " read from standard input; it is never part of the command line."
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         roles = [role.value for role in Role]
         parser.add_argument(
-            "--add", metavar="NAME", help="a new person; asks for a password unless --token-only"
+            "--add", metavar="NAME", help="add a person; prompts for a password unless --token-only"
         )
         parser.add_argument("--user", metavar="NAME", help="the person that the other options are for")
         parser.add_argument(
-            "--token-only", action="store_true", help="for --add: nobody who signs in, such as a bot"
+            "--token-only", action="store_true", help="for --add: an account without sign-in, such as a bot's"
         )
-        parser.add_argument(
-            "--staff", action="store_true", help="for --add: may open the admin, and read there"
-        )
+        parser.add_argument("--staff", action="store_true", help="for --add: may read the admin")
         parser.add_argument("--role", action="append", default=[], choices=roles)
         parser.add_argument("--withdraw", action="append", default=[], choices=roles)
         parser.add_argument("--new-password", action="store_true", help="ends every session of this person")
@@ -42,11 +40,11 @@ class Command(GateCommand):
             "--token", choices=[scope.value for scope in Scope], help="issue a token of this scope"
         )
         parser.add_argument(
-            "--days", type=int, help="for --token: it expires after so many days; without, never"
+            "--days", type=int, help="for --token: expires after this many days; default: never"
         )
-        parser.add_argument("--close", metavar="NAME", help="end an account: no session, no token")
-        parser.add_argument("--tokens", action="store_true", help="list the tokens that hold")
-        parser.add_argument("--revoke", type=int, metavar="N", help="end token number N at once")
+        parser.add_argument("--close", metavar="NAME", help="close an account: no session, no token")
+        parser.add_argument("--tokens", action="store_true", help="list the valid tokens")
+        parser.add_argument("--revoke", type=int, metavar="N", help="revoke token number N at once")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         raw = self._change(options)
@@ -65,13 +63,13 @@ class Command(GateCommand):
         return {"people": people, "tokens": tokens if options["tokens"] else None, "token": raw}
 
     def _change(self, options: dict[str, Any]) -> str | None:
-        """Do what was asked; the secret of a new token."""
+        """Carry out the options; returns the secret of a new token."""
         if options["revoke"] is not None:
             services.revoke_token(services.find_token(options["revoke"]), actor=ACTOR)
         if options["close"]:
-            services.close(services.find_user(options["close"]), actor=ACTOR)
+            services.close_account(services.find_user(options["close"]), actor=ACTOR)
         if options["add"]:
-            password = None if options["token_only"] else _password()
+            password = None if options["token_only"] else _read_password()
             services.create_user(
                 options["add"], password=password, roles=[], actor=ACTOR, is_staff=options["staff"]
             )
@@ -84,10 +82,10 @@ class Command(GateCommand):
         for role in options["withdraw"]:
             services.withdraw(user, Role(role), actor=ACTOR)
         if options["new_password"]:
-            services.set_password(user, _password(), actor=ACTOR)
+            services.set_password(user, _read_password(), actor=ACTOR)
         if not options["token"]:
             return None
-        scope, until = Scope(options["token"]), _expiry(options["days"])
+        scope, until = Scope(options["token"]), _compute_expiry(options["days"])
         _, raw = services.issue_token(
             user, scope, name="from the command line", actor=ACTOR, expires_at=until
         )
@@ -99,24 +97,24 @@ class Command(GateCommand):
             for person in answer["people"]
         ]
         for token in answer["tokens"] or []:
-            until = f"until {token['expires_at']:%Y-%m-%d}" if token["expires_at"] else "without end"
+            until = f"until {token['expires_at']:%Y-%m-%d}" if token["expires_at"] else "no expiry"
             lines.append(f"token {token['number']}: {token['name']}, {until}")
         if answer["token"]:
             lines.append(f"Token, shown this once: {answer['token']}")
-        return "\n".join(lines) or "Nobody yet: add someone with --add NAME --role operator"
+        return "\n".join(lines) or "No people yet: add one with --add NAME --role operator"
 
 
-def _expiry(days: int | None) -> datetime | None:
-    """When a token of so many days ends. Raises InvalidInput for days that no token is of use for."""
+def _compute_expiry(days: int | None) -> datetime | None:
+    """When a token of this many days expires. Raises InvalidInput for days out of range."""
     if days is None:
         return None
-    if not 1 <= days <= MOST_DAYS:
-        raise InvalidInput(f"--days is {days}; choose from 1 to {MOST_DAYS:,}.", field="days")
+    if not 1 <= days <= MAX_DAYS:
+        raise InvalidInput(f"--days is {days}; choose from 1 to {MAX_DAYS:,}.", field="days")
     return timezone.now() + timedelta(days=days)
 
 
-def _password() -> str:
-    """Asked for twice at a terminal, else one line of standard input."""
+def _read_password() -> str:
+    """Prompt twice at a terminal, else read one line of standard input."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     password = getpass.getpass("Password: ")
