@@ -1,1 +1,1 @@
-"""What a bot is told and why it can believe it: snapshot, signature, keys, and the highest revision ever signed."""
+"""What bots get and how they verify it: snapshot, signature, keys, and the log of the highest signed revision."""

@@ -3,7 +3,7 @@
 from deploy.serving.signing import Envelope
 
 BEGINNING = b"retry: 2000\n\n"
-"""Milliseconds until a client that lost its stream comes again; ours spread that by themselves."""
+"""Milliseconds until a generic client reconnects; our own client chooses a random delay."""
 COMMENT = b": still here\n\n"
 
 

@@ -1,4 +1,4 @@
-"""What a person decides about the keys that sign: create, activate, retire. Their order is a rotation with overlap."""
+"""The decisions about signing keys: create, activate, retire. In this order they are a rotation with overlap."""
 
 from contextlib import AbstractContextManager
 
@@ -18,7 +18,7 @@ def create_key(*, actor: Actor, reason: str) -> SigningKey:
 
 
 def activate_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
-    """Let it sign, beside the one that does: bots of either key can follow.
+    """Let it sign, in addition to the active one: bots that pin either key can follow.
 
     Raises NotAllowed, InvalidInput, Conflict, and Unavailable where its private half is missing.
     """
@@ -31,14 +31,16 @@ def activate_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
 
 
 def retire_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
-    """End a key for good: bots that trust it alone hear nothing any more. Its private half is deleted.
+    """Retire a key for good: bots that pin only this key cannot follow any more. Its private half is deleted.
 
     Raises NotAllowed, InvalidInput, and Conflict for the only one that signs.
     """
     with _decision("retire", key, actor, reason) as reason, audit.locked():
         key = SigningKey.objects.get(pk=key.pk)
         if [active.pk for active in keys.list_active()] == [key.pk]:
-            raise Conflict("It alone signs; without it bots would hear nothing. Activate another first.")
+            raise Conflict(
+                "It is the only active key; without it bots cannot follow. Activate another first."
+            )
         keys.retire(key, actor=actor, reason=reason)
     return key
 

@@ -1,7 +1,7 @@
-"""The keys that sign what bots are given: public halves in the database, private halves in a folder of their own.
+"""The keys that sign snapshots: public halves in the database, private halves in a folder of their own.
 
-A bot pins public halves. To change the key: create another, give bots its public half beside the old one's, activate it
-(both sign), take the old one from the bots, retire it. A private half is never in the database, in a log or in an answer.
+A bot pins public halves. To change the key: create another, give bots its public half in addition to the old one, activate
+it (both sign), remove the old one from the bots, retire it. A private half is never in the database, a log or an answer.
 """
 
 import os
@@ -27,10 +27,10 @@ def create(*, actor: object, reason: str) -> SigningKey:
 
     The caller has decided. The file comes first: a row without its private half would be a key that cannot sign.
     """
-    made = CryptoSigner.generate_ed25519()
-    public = made.public_key
+    signer = CryptoSigner.generate_ed25519()
+    public = signer.public_key
     key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
-    _write_private(key, made.private_bytes)
+    _write_private(key, signer.private_bytes)
     with audit.locked():
         key.save(force_insert=True)
         detail = {"key_id": key.key_id, "public": key.public_hex}
@@ -45,21 +45,20 @@ def activate(key: SigningKey, *, actor: object, reason: str) -> None:
 
 
 def retire(key: SigningKey, *, actor: object, reason: str) -> None:
-    """End it for good, and delete its private half once that is committed. The caller has decided, and holds the head."""
+    """Retire it for good, and delete its private half after the commit. The caller has decided, and holds the head."""
     audit.transition(key, KeyState.RETIRED, actor=actor, reason=reason, retired_at=timezone.now())
     transaction.on_commit(lambda: _private_path(key).unlink(missing_ok=True))
 
 
 def find(text: str) -> SigningKey:
-    """The key of this id, or of an unmistakable beginning of it. Raises NotFound, InvalidInput."""
-    found = (
-        list(SigningKey.objects.filter(key_id__startswith=text.strip().lower())[:2]) if text.strip() else []
-    )
-    if not found:
+    """The key of this id, or of an unambiguous prefix of it. Raises NotFound, InvalidInput."""
+    prefix = text.strip().lower()
+    matches = list(SigningKey.objects.filter(key_id__startswith=prefix)[:2]) if prefix else []
+    if not matches:
         raise NotFound(f"There is no signing key {text!r}. `manage.py keys list` shows them.")
-    if len(found) > 1:
+    if len(matches) > 1:
         raise InvalidInput(f"More than one signing key begins with {text!r}: give more of it.")
-    return found[0]
+    return matches[0]
 
 
 def list_active() -> list[SigningKey]:
@@ -68,26 +67,26 @@ def list_active() -> list[SigningKey]:
 
 
 def list_pinned() -> list[SigningKey]:
-    """What a bot that is set up now should pin: the keys that sign, and the one that is to sign next."""
+    """The keys that a new bot should pin: those that sign, and the one that is to sign next."""
     return list(SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk"))
 
 
 def export_public() -> str:
-    """What a bot is given as its public key: `pinned`, with commas between. Raises Unavailable where there is none."""
+    """The public keys for a bot's setting, separated by commas. Raises Unavailable where there is none."""
     ensure_first()
-    found = list_pinned()
-    if not found:
+    pinned = list_pinned()
+    if not pinned:
         raise Unavailable(f"There is no signing key yet. {HOW_TO_BEGIN}")
-    return ",".join(key.public_hex for key in found)
+    return ",".join(key.public_hex for key in pinned)
 
 
 def is_initialized() -> bool:
-    """Whether there ought to be a key: in the embedded profile the first one is made when it is first needed."""
+    """Whether a key is expected: in the embedded profile the first one is made when it is first needed."""
     return not settings.IS_EMBEDDED or SigningKey.objects.exists()
 
 
 def ensure_first() -> None:
-    """Make the embedded profile's first key; nothing where there ever was one, nor in production."""
+    """Create the embedded profile's first key. Does nothing in production, or where there was ever a key."""
     if is_initialized():
         return
     with audit.locked():
@@ -98,35 +97,35 @@ def ensure_first() -> None:
 
 def require_active() -> list[SigningKey]:
     """The keys that sign now, the oldest first. Raises Unavailable, and says what to run, where there is none."""
-    found = list_active()
-    if not found:
+    active = list_active()
+    if not active:
         ensure_first()
-        found = list_active()
-    if not found:
+        active = list_active()
+    if not active:
         raise Unavailable(f"Nothing is signed for the bots: no signing key is active. {HOW_TO_BEGIN}")
-    return found
+    return active
 
 
 def load_signer(key: SigningKey) -> CryptoSigner:
-    """What signs with this key. Raises Unavailable where its private half is missing, damaged or another's."""
+    """The signer of this key. Raises Unavailable where its private half is missing, damaged or another key's."""
     path = _private_path(key)
-    where = f"Nothing is signed for the bots: the private half of {key}"
+    problem = f"Nothing is signed for the bots: the private half of {key}"
     try:
         private = load_pem_private_key(path.read_bytes(), password=None)
         public = SSlibKey.from_crypto(private.public_key(), keyid=key.key_id)
-        found = CryptoSigner(private, public)
+        signer = CryptoSigner(private, public)
     except OSError as error:
         raise Unavailable(
-            f"{where} cannot be read in {path.parent} ({error.strerror}). Bring it back from a copy; or, where it is lost,"
-            f" make another key and give bots its public half. {HOW_TO_BEGIN}"
+            f"{problem} cannot be read in {path.parent} ({error.strerror}). Restore it from a copy; or, if it is lost,"
+            f" create another key and give bots its public half. {HOW_TO_BEGIN}"
         ) from error
     except (ValueError, TypeError, AttributeError):
-        raise Unavailable(f"{where}, {path.name}, is damaged. Bring it back from a copy.") from None
+        raise Unavailable(f"{problem}, {path.name}, is damaged. Restore it from a copy.") from None
     if public.keyval["public"] != key.public_hex:
         raise Unavailable(
-            f"{where}, {path.name}, is that of another key. Bring the right one back from a copy."
+            f"{problem}, {path.name}, is that of another key. Restore the right one from a copy."
         )
-    return found
+    return signer
 
 
 def _private_path(key: SigningKey) -> Path:

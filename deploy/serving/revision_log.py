@@ -1,4 +1,4 @@
-"""The highest revision ever signed, kept beside the keys: a database brought back from a backup does not know of it."""
+"""The revision log: the highest signed revision, stored with the keys. A restored database does not know it."""
 
 import fcntl
 import json
@@ -21,27 +21,26 @@ _FORMAT = 1
 class SignedRevision:
     """A revision that was signed."""
 
-    revision: int
+    number: int
     content: str
-    """The hash of its move's audit event, which binds what it said and every event before it."""
+    """The hash of its move's audit event, which binds the move and every event before it."""
 
 
 def read_highest(service: str) -> SignedRevision | None:
     """The highest revision signed for this service; None before the first. Raises Unavailable where it cannot be read."""
-    found = _read().get(service)
-    return SignedRevision(*found) if found else None
+    return _read().get(service)
 
 
-def raise_to(service: str, mark: SignedRevision) -> bool:
-    """Write down, on the disk, that this revision is about to be signed; False where another process wrote a higher one.
+def raise_to(service: str, revision: SignedRevision) -> bool:
+    """Log on the disk that this revision is about to be signed; False where another process logged a higher one.
 
-    Raises Unavailable where that is impossible: what could not be written down is not signed.
+    Raises Unavailable where it cannot be written: a revision that is not logged is not signed.
     """
     with _exclusive():
-        marks = _read()
-        if service in marks and marks[service][0] >= mark.revision:
-            return marks[service] == (mark.revision, mark.content)
-        _write({**marks, service: (mark.revision, mark.content)})
+        logged = _read()
+        if service in logged and logged[service].number >= revision.number:
+            return logged[service] == revision
+        _write({**logged, service: revision})
         return True
 
 
@@ -49,26 +48,27 @@ def _path() -> Path:
     return Path(settings.SIGNING_KEYS_DIR) / FILE_NAME
 
 
-def _read() -> dict[str, tuple[int, str]]:
+def _read() -> dict[str, SignedRevision]:
     try:
         document = json.loads(_path().read_bytes())
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}")
         return {
-            name: (int(one["revision"]), str(one["content"])) for name, one in document["services"].items()
+            name: SignedRevision(int(entry["revision"]), str(entry["content"]))
+            for name, entry in document["services"].items()
         }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable(
-            f"Nothing is signed: {_path()}, which says what was signed last, cannot be read ({error}). Bring it back from"
+            f"Nothing is signed: {_path()}, the log of the last signed revision, cannot be read ({error}). Restore it from"
             " a copy."
         ) from error
 
 
-def _write(marks: dict[str, tuple[int, str]]) -> None:
+def _write(logged: dict[str, SignedRevision]) -> None:
     services = {
-        name: {"revision": revision, "content": content} for name, (revision, content) in marks.items()
+        name: {"revision": revision.number, "content": revision.content} for name, revision in logged.items()
     }
     descriptor, draft = tempfile.mkstemp(dir=_path().parent)
     with os.fdopen(descriptor, "w") as out:
@@ -94,6 +94,6 @@ def _exclusive() -> Iterator[None]:
             os.close(lock)
     except OSError as error:
         raise Unavailable(
-            f"Nothing is signed: what was signed last cannot be written to {_path().parent} ({error.strerror}). Let the"
+            f"Nothing is signed: the revision log cannot be written to {_path().parent} ({error.strerror}). Let the"
             " service write there."
         ) from error

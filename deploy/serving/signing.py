@@ -1,7 +1,7 @@
-"""What bots are given: the snapshot in an envelope that says who signed it, when, and until when it holds.
+"""The signed snapshot: an envelope that states who signed it, when, and until when it is valid.
 
-A DSSE envelope (https://github.com/secure-systems-lab/dsse) with an Ed25519 signature by each active key. It is signed anew
-every minute, so that an answer that something on the way keeps repeating shows. Every web process makes the same bytes.
+A DSSE envelope (https://github.com/secure-systems-lab/dsse) with an Ed25519 signature by each active key. It is signed again
+every minute, so that a bot detects a replayed answer. Every web process makes the same bytes.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from gates.models import Diagnosis, GatePolicy
 
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
 VALID_FOR = timedelta(minutes=3)
-"""From `issued_at`: two renewals may be missed before a bot says *stale since*."""
+"""From `issued_at`: a bot may miss two renewals before it reports *stale since*."""
 
 _ATTEMPTS = 3
 
@@ -46,12 +46,12 @@ class Envelope:
 
 @dataclass(frozen=True)
 class _Signable:
-    """What the next envelope is to say, as the database has it."""
+    """The content of the next envelope, as read from the database."""
 
     service: str
     move: PointerMove
-    mark: SignedRevision
-    is_marked: bool
+    revision: SignedRevision
+    is_logged: bool
     following: Release | None
     fallback: Release | None
     keys: Sequence[SigningKey]
@@ -59,25 +59,25 @@ class _Signable:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Equal for two that come to the same bytes. The hash binds the move and every event before it."""
+        """Equal for two that make the same bytes. The hash binds the move and every event before it."""
         announced = [release and release.pk for release in (self.following, self.fallback)]
-        return self.mark.content, *announced, tuple(key.key_id for key in self.keys), self.issued_at
+        return self.revision.content, *announced, tuple(key.key_id for key in self.keys), self.issued_at
 
 
 _last: tuple[tuple[object, ...], Envelope] | None = None
-"""This process's last envelope and what it was made of: asked for twice a second, it changes once a minute."""
+"""This process's last envelope and its identity. It is read twice a second and changes once a minute."""
 
 
 def get_envelope(now: datetime | None = None) -> Envelope:
     """The signed snapshot of this moment.
 
-    Raises Unavailable before the first pointer, without a key to sign with, and for a revision below the highest that was
-    ever signed, or the same with another content: then the database was brought back from a backup.
+    Raises Unavailable before the first pointer, without a key to sign with, and for a revision that is below the highest
+    signed one or repeats it with other content: then the database was restored from a backup (rule 21).
     """
     global _last
     for _ in range(_ATTEMPTS):
         signable = _read_signable(now or timezone.now())
-        if _last is not None and _last[0] == signable.identity and signable.is_marked:
+        if _last is not None and _last[0] == signable.identity and signable.is_logged:
             return _last[1]
         if (payload := _build_payload(signable)) is not None:
             _last = signable.identity, _sign(signable, payload)
@@ -86,12 +86,12 @@ def get_envelope(now: datetime | None = None) -> Envelope:
 
 
 def find_problem() -> str | None:
-    """Why bots get no signed snapshot now; None where they do, or where nothing was to be signed yet. Signs nothing."""
-    now = pointer.get_current()
-    if now is None or not keys.is_initialized():
+    """Why bots get no signed snapshot now; None where they do, or where there is nothing to sign yet. Signs nothing."""
+    move = pointer.get_current()
+    if move is None or not keys.is_initialized():
         return None
     try:
-        _require_ahead(revision_log.read_highest(snapshot.get_service_name()), _read_signed_revision(now))
+        _require_ahead(revision_log.read_highest(snapshot.get_service_name()), _read_signed_revision(move))
         for key in keys.require_active():
             keys.load_signer(key)
     except Unavailable as reason:
@@ -100,31 +100,31 @@ def find_problem() -> str | None:
 
 
 def count_missing_revisions() -> int:
-    """By how much the revision must be advanced before it may be signed; 0 where nothing is in the way."""
-    now = pointer.get_current()
-    if now is None:
+    """By how much the revision must be advanced before it may be signed; 0 where it may be signed already."""
+    move = pointer.get_current()
+    if move is None:
         return 0
-    mark = revision_log.read_highest(snapshot.get_service_name())
-    return (
-        0 if mark is None or _is_ahead(mark, _read_signed_revision(now)) else mark.revision + 1 - now.revision
-    )
+    highest = revision_log.read_highest(snapshot.get_service_name())
+    if highest is None or _is_ahead(highest, _read_signed_revision(move)):
+        return 0
+    return highest.number + 1 - move.revision
 
 
 def _read_signable(now: datetime) -> _Signable:
     service = snapshot.get_service_name()
-    # The mark before the pointer: what another process signed meanwhile is then never above what is read here.
-    seen = revision_log.read_highest(service)
+    # The log is read before the pointer, so that a revision signed meanwhile by another process is never above it.
+    highest = revision_log.read_highest(service)
     move = pointer.get_current()
     if move is None:
         raise Unavailable(snapshot.NO_POINTER)
     active = keys.require_active()
-    mark = _read_signed_revision(move)
-    _require_ahead(seen, mark)
+    revision = _read_signed_revision(move)
+    _require_ahead(highest, revision)
     return _Signable(
         service,
         move,
-        mark,
-        is_marked=seen == mark,
+        revision,
+        is_logged=highest == revision,
         following=pointer.get_announced(),
         fallback=pointer.get_pinnable(),
         keys=active,
@@ -133,14 +133,14 @@ def _read_signable(now: datetime) -> _Signable:
 
 
 def _build_payload(signable: _Signable) -> bytes | None:
-    """What is to be signed, once its revision is written down; None where another process wrote down a higher one."""
-    if signable.is_marked:
+    """The bytes to sign, once their revision is logged; None where another process logged a higher one."""
+    if signable.is_logged:
         return to_canonical_json(_build_document(signable)).encode()
-    # The disk takes its time, and every bot waits: what the document says is looked up meanwhile.
+    # Writing to the disk is slow and every bot waits, so the document is built meanwhile.
     with ThreadPoolExecutor(max_workers=1) as disk:
-        marked = disk.submit(revision_log.raise_to, signable.service, signable.mark)
+        logged = disk.submit(revision_log.raise_to, signable.service, signable.revision)
         payload = to_canonical_json(_build_document(signable)).encode()
-        return payload if marked.result() else None
+        return payload if logged.result() else None
 
 
 def _read_signed_revision(move: PointerMove) -> SignedRevision:
@@ -149,19 +149,19 @@ def _read_signed_revision(move: PointerMove) -> SignedRevision:
     )
 
 
-def _is_ahead(seen: SignedRevision, mark: SignedRevision) -> bool:
-    return mark.revision > seen.revision or mark == seen
+def _is_ahead(highest: SignedRevision, revision: SignedRevision) -> bool:
+    return revision.number > highest.number or revision == highest
 
 
-def _require_ahead(seen: SignedRevision | None, mark: SignedRevision) -> None:
-    if seen is None or _is_ahead(seen, mark):
+def _require_ahead(highest: SignedRevision | None, revision: SignedRevision) -> None:
+    if highest is None or _is_ahead(highest, revision):
         return
-    lacking = seen.revision + 1 - mark.revision
-    signable = "signed already" if mark.revision < seen.revision else "signed already with another content"
+    missing = highest.number + 1 - revision.number
+    state = "signed already" if revision.number < highest.number else "signed already with another content"
     raise Unavailable(
-        f"Nothing is signed for the bots: revision {mark.revision} was {signable} (the last was {seen.revision}), so the"
-        " database is an older one, brought back from a backup. An approver runs"
-        f" `manage.py advance_revision --by {lacking} --reason …`; bots keep what they have."
+        f"Nothing is signed for the bots: revision {revision.number} was {state} (the last was {highest.number}), so the"
+        " database was restored from an older backup. An approver runs"
+        f" `manage.py advance_revision --by {missing} --reason …`; bots keep what they have."
     )
 
 
@@ -181,7 +181,7 @@ def _sign(signable: _Signable, payload: bytes) -> Envelope:
 
 
 def _build_document(signable: _Signable) -> dict[str, Any]:
-    """The plain snapshot, and what makes it proof: times, the end of the audit chain, every coin's diagnosis."""
+    """The plain snapshot, with its times, the end of the audit chain and every coin's diagnosis."""
     release, move = signable.move.release, signable.move
     release_coins = list_release_coins(release) if release else []
     document = snapshot.build_document(move, release_coins)
@@ -195,10 +195,10 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
         "issued_at": _format_utc(signable.issued_at),
         "expires_at": _format_utc(signable.issued_at + VALID_FOR),
         "audit_head": _read_audit_head(move, signable.issued_at),
-        # Which coins the release is of, apart from what is announced for each: one left out by mistake shows.
+        # The coins of the release, listed apart from their models, so that a missing model is detected.
         "coins": [release_coin.coin.symbol for release_coin in release_coins],
         "next": _describe_announced(signable.service, signable.following),
-        # Also while the bots run it: what a pin leads to is said in one place.
+        # Also while the bots run it, so that a bot always finds the fallback in one place.
         "fallback": _describe_announced(signable.service, signable.fallback),
     }
 
@@ -209,7 +209,7 @@ def _describe_announced(service: str, release: Release | None) -> dict[str, Any]
 
 @lru_cache(maxsize=16)
 def _describe_release(service: str, number: int) -> dict[str, Any]:
-    """What is announced has settled, and never changes: a process looks it up once, and not while a move waits."""
+    """An announced release has settled and never changes, so a process reads it once, not while a move waits."""
     release = Release.objects.get(pk=number)
     release_coins = [
         release_coin for release_coin in list_release_coins(release) if release_coin.bundle is not None
@@ -224,7 +224,7 @@ def _describe_release(service: str, number: int) -> dict[str, Any]:
 
 
 def _find_diagnosis_digest(release_coin: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
-    """The digest of the judgement that let this bundle through: under the move's policy, else of its own release."""
+    """The digest of the diagnosis that passed this bundle: under the move's policy, else of its own release."""
     of_the_move = Diagnosis.objects.filter(
         bundle=release_coin.bundle, dataset=release_coin.dataset, policy=policy
     ).first()
@@ -233,7 +233,7 @@ def _find_diagnosis_digest(release_coin: ReleaseCoin, policy: GatePolicy | None 
 
 
 def _read_audit_head(move: PointerMove, issued_at: datetime) -> dict[str, Any]:
-    """The end of the chain as it was when the minute began; never before the move's own event."""
+    """The end of the chain when the minute began; never before the move's own event."""
     last = AuditEvent.objects.filter(at__lte=issued_at, seq__gte=move.audit_seq).order_by("-seq").first()
     head = last or AuditEvent.objects.get(pk=move.audit_seq)
     return {"seq": head.seq, "hash": head.hash}

@@ -1,4 +1,4 @@
-"""The document a bot fetches: what to run, and why, as one body of bytes."""
+"""The snapshot: which models a bot must run and why, as one document."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ class Snapshot:
 
 def build_current() -> Snapshot:
     """The document of the last move. Raises Unavailable before the first."""
-    now = pointer.get_current()
-    if now is None:
+    move = pointer.get_current()
+    if move is None:
         raise Unavailable(NO_POINTER)
-    return build_snapshot(now)
+    return build_snapshot(move)
 
 
 def build_snapshot(move: PointerMove) -> Snapshot:
@@ -44,7 +44,7 @@ def build_snapshot(move: PointerMove) -> Snapshot:
 def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
     """The snapshot as a document; the same move gives the same document, byte for byte.
 
-    `places` are those of the move's release, where they were read already.
+    `places` are those of the move's release, if they were read already.
     """
     release = move.release
     if release_coins is None:
@@ -70,7 +70,7 @@ def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | Non
 
 
 def get_service_name() -> str:
-    """By which a bot tells this service's revisions from another's."""
+    """The name by which a bot tells this service's revisions from another's."""
     identity, _ = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
     return identity.name
 

@@ -131,7 +131,7 @@ def test_candles_too_few_to_train_on_are_refused_and_measure_a_bundle_all_the_sa
 ) -> None:
     btc, *_ = scenarios.coins()
     short = scenarios.dataset(btc, name="short", rows=999)
-    with pytest.raises(InvalidInput, match="999 bars; training needs 1,000"):
+    with pytest.raises(InvalidInput, match="999 bars; training needs at least 1,000"):
         services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short})
     assert Release.objects.count() == 0
     made = scenarios.bundle(btc, candles["BTC"], "v7_fixed", seed=1)

@@ -222,7 +222,7 @@ class TestKeys:
 
     def test_the_only_one_that_signs_is_not_retired(self) -> None:
         only = new_key()
-        with pytest.raises(Conflict, match="alone signs"):
+        with pytest.raises(Conflict, match="the only active key"):
             services.retire_key(only, actor=APPROVER, reason=WHY)
         assert AuditEvent.objects.filter(kind="signingkey.retire.refused").count() == 1
 
@@ -313,10 +313,10 @@ class TestADatabaseBroughtBack:
     def test_signs_no_revision_again_with_another_content(self, restored: PointerMove) -> None:
         services.pin(actor=APPROVER, reason="V6 is broken")
         services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=2)
-        now, mark = pointer.get_current(), revision_log.read_highest(snapshot.get_service_name())
+        now, highest = pointer.get_current(), revision_log.read_highest(snapshot.get_service_name())
         assert now is not None
-        assert mark is not None
-        assert now.revision == mark.revision == 3
+        assert highest is not None
+        assert now.revision == highest.number == 3
         with pytest.raises(Unavailable, match=r"revision 3 was signed already with another content.*--by 1 "):
             signing.get_envelope(NOON)
 
@@ -368,7 +368,7 @@ class TestADatabaseBroughtBack:
         signed = [signing.get_envelope(NOON).revision]
         services.pin(actor=APPROVER, reason=WHY)
         signed.append(signing.get_envelope(NOON).revision)
-        assert [mark and mark.revision for mark in found] == signed == [1, 2]
+        assert [mark and mark.number for mark in found] == signed == [1, 2]
 
     def test_another_process_that_went_further_is_never_undercut(self) -> None:
         scenarios.service_in_use()
