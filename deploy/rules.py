@@ -178,7 +178,7 @@ class Outcome:
         against = [
             f"{self.coin} {r.gate} {r.verdict}: {r.observed}, required {r.threshold}"
             for r in judged
-            if r.is_against
+            if r.is_problem
         ]
         return against + [f"{self.coin} {gate}: not measured" for gate in absent]
 

@@ -1,4 +1,4 @@
-"""One release against another, for programs."""
+"""One release compared with another, for programs and for the command `report`."""
 
 from typing import Any
 
@@ -11,8 +11,7 @@ from rest_framework.views import APIView
 from common import api_fields
 from deploy.api.releases import find_release
 from deploy.reports.comparison import Answer
-from deploy.reports.document import document
-from deploy.reports.stored import report
+from deploy.reports.stored import compare_releases
 from mlcore.verdict import Verdict
 
 _VERDICTS = [verdict.value for verdict in Verdict]
@@ -27,16 +26,16 @@ class IntervalOutput(serializers.Serializer[Any]):
     upper = serializers.FloatField(allow_null=True)
 
 
-@extend_schema_serializer(component_name="ReportTrial")
-class TrialOutput(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="ReportFailureCheck")
+class FailureCheckOutput(serializers.Serializer[Any]):
     coin = serializers.CharField()
     figure = serializers.CharField(help_text="As a person reads it.")
     verdict = serializers.ChoiceField(_VERDICTS, allow_null=True, help_text="Null where it was not measured.")
     sentence = serializers.CharField()
 
 
-@extend_schema_serializer(component_name="ReportWord")
-class WordOutput(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="ReportGateOutcome")
+class GateOutcomeOutput(serializers.Serializer[Any]):
     verdict = serializers.ChoiceField(_VERDICTS)
     figure = serializers.FloatField(allow_null=True)
     observed = serializers.CharField()
@@ -50,7 +49,7 @@ class ReleaseReport(APIView):
     @extend_schema_serializer(component_name="Report")
     class Output(serializers.Serializer[Any]):
         @extend_schema_serializer(component_name="ReportSide")
-        class Side(serializers.Serializer[Any]):
+        class ComparedRelease(serializers.Serializer[Any]):
             @extend_schema_serializer(component_name="ReportCoin")
             class Coin(serializers.Serializer[Any]):
                 coin = serializers.CharField()
@@ -65,20 +64,22 @@ class ReleaseReport(APIView):
             is_simulated = serializers.BooleanField()
             launched_by = serializers.CharField()
             launched_at = serializers.DateTimeField()
-            coins = Coin(many=True)
+            coins = Coin(source="compared_coins", many=True)
 
         @extend_schema_serializer(component_name="ReportFailure")
         class Failure(serializers.Serializer[Any]):
             number = serializers.IntegerField(
-                help_text="As the original plan numbers the five failures of V6."
+                source="failure.number", help_text="As the original plan numbers the five failures of V6."
             )
-            name = serializers.CharField()
-            plan = serializers.CharField(help_text="What the original plan says of V6.")
-            gate = serializers.CharField(help_text="The gate that shows it.")
-            measure = serializers.CharField(help_text="What the figures are.")
-            before = TrialOutput(many=True)
-            after = TrialOutput(many=True)
-            answer = serializers.ChoiceField([answer.value.replace(" ", "_") for answer in Answer])
+            name = serializers.CharField(source="failure.name")
+            plan = serializers.CharField(
+                source="failure.plan", help_text="What the original plan says of V6."
+            )
+            gate = serializers.CharField(source="failure.gate", help_text="The gate that shows it.")
+            measure = serializers.CharField(source="failure.measure", help_text="What the figures are.")
+            before = FailureCheckOutput(many=True)
+            after = FailureCheckOutput(many=True)
+            answer = serializers.ChoiceField([answer.code for answer in Answer], source="answer.code")
             sentence = serializers.CharField()
 
         @extend_schema_serializer(component_name="ReportSkill")
@@ -101,25 +102,25 @@ class ReleaseReport(APIView):
             @extend_schema_serializer(component_name="ReportCell")
             class Cell(serializers.Serializer[Any]):
                 coin = serializers.CharField()
-                before = WordOutput(allow_null=True)
-                after = WordOutput(allow_null=True)
+                before = GateOutcomeOutput(allow_null=True)
+                after = GateOutcomeOutput(allow_null=True)
 
             gate = serializers.CharField()
             about = serializers.CharField()
             threshold = serializers.CharField()
             is_required = serializers.BooleanField()
             sentence = serializers.CharField()
-            coins = Cell(many=True)
+            coins = Cell(source="cells", many=True)
 
-        release = Side()
-        against = Side(allow_null=True)
+        release = ComparedRelease(source="after")
+        against = ComparedRelease(source="before", allow_null=True)
         headline = serializers.CharField(help_text="How many of the five are fixed.")
-        standing = serializers.CharField(help_text="Whether the release passes as a whole.")
+        summary = serializers.CharField(help_text="Whether the release passes as a whole.")
         weaker_than_baseline = serializers.ListField(
             child=serializers.CharField(), help_text="Where its own policy asks less than the baseline."
         )
         failures = Failure(many=True)
-        skill = Skill(many=True)
+        skill = Skill(source="skills", many=True)
         gates = Gate(many=True)
 
     class Query(api_fields.Input):
@@ -137,7 +138,9 @@ class ReleaseReport(APIView):
         responses=Output,
     )
     def get(self, request: Request, id: int) -> Response:
-        """One release against another: the five V6 failures, what each coin knows, every gate's two words."""
+        """One release compared with another: the five V6 failures, the skill of each coin, every gate of both."""
         asked = self.Query(data=request.query_params.dict())
         asked.is_valid(raise_exception=True)
-        return Response(document(report(find_release(id), asked.validated_data.get("against"))))
+        return Response(
+            self.Output(compare_releases(find_release(id), asked.validated_data.get("against"))).data
+        )

@@ -1,1 +1,1 @@
-"""One release against another: what the page, its file, its JSON and its command all show."""
+"""The report: one release compared with another, for the page, its file, the API and the command."""

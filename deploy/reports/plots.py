@@ -1,4 +1,4 @@
-"""The charts of a report: each coin's pictures twice, before and after, on axes of one length."""
+"""The charts of a report: each coin twice, before and after, on the same axes."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from gates.charts.diagnosis import TITLES, Figure, draw_charts_alike
 BEFORE, AFTER = "before", "after"
 
 
-def draw_charts(found: Comparison, coin: str) -> dict[str, Figure]:
-    """By name, as in `before-logits`; none for a coin that neither release measured."""
-    sides = {BEFORE: found.before, AFTER: found.after}
+def draw_charts(comparison: Comparison, coin: str) -> dict[str, Figure]:
+    """By name, as in `before-logits`; none for a coin that was measured in neither release."""
+    sides = {BEFORE: comparison.before, AFTER: comparison.after}
     judged = {name: side.coins[coin] for name, side in sides.items() if side and coin in side.coins}
     drawn = draw_charts_alike([(one.document, one.policy) for one in judged.values()])
     return {
@@ -20,11 +20,11 @@ def draw_charts(found: Comparison, coin: str) -> dict[str, Figure]:
     }
 
 
-def list_chart_groups(found: Comparison) -> list[dict[str, Any]]:
-    """Where a page puts them: for each coin the kinds that either release has a picture of."""
-    return [{"coin": coin, "kinds": _kinds(found, coin)} for coin in found.coins]
+def list_chart_groups(comparison: Comparison) -> list[dict[str, Any]]:
+    """The charts of each coin that either release has, in the order of the page."""
+    return [{"coin": coin, "kinds": _list_kinds(comparison, coin)} for coin in comparison.coins]
 
 
-def _kinds(found: Comparison, coin: str) -> list[dict[str, str]]:
-    drawn = {name.partition("-")[2] for name in draw_charts(found, coin)}
+def _list_kinds(comparison: Comparison, coin: str) -> list[dict[str, str]]:
+    drawn = {name.partition("-")[2] for name in draw_charts(comparison, coin)}
     return [{"name": kind, "title": title} for kind, title in TITLES.items() if kind in drawn]

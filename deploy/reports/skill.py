@@ -42,7 +42,7 @@ class Skill:
     sentence: str
 
 
-def skill_of(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) -> Skill:
+def describe_skill(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) -> Skill:
     """Reads; a document of an older measuring, which drew no differences, still tells its accuracy."""
     measurement = MeasurementReader(document, coin)
     accuracy = _accuracy(measurement)

@@ -1,4 +1,4 @@
-"""The report: one release against another, as a page, its charts, and one file to keep."""
+"""The report: one release compared with another, as a page, its charts, and one file to keep."""
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
@@ -10,17 +10,17 @@ from common.pages import allow_charts
 from deploy.models import Release
 from deploy.reports.comparison import Comparison
 from deploy.reports.plots import draw_charts, list_chart_groups
-from deploy.reports.standalone import name_of, standalone
-from deploy.reports.stored import report
+from deploy.reports.standalone import build_file_name, render_standalone
+from deploy.reports.stored import compare_releases
 
 
 @require_safe
 def show(request: HttpRequest, pk: int) -> HttpResponse:
-    found = _report(request, pk)
+    comparison = _compare(request, pk)
     others = Release.objects.exclude(pk=pk).select_related("status")
     context = {
-        "report": found,
-        "chart_groups": list_chart_groups(found),
+        "report": comparison,
+        "chart_groups": list_chart_groups(comparison),
         "others": others,
         "has_charts": True,
     }
@@ -29,32 +29,34 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_safe
 def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
-    """One coin's pictures of both releases."""
-    found = _report(request, pk)
-    if symbol not in found.coins:
-        raise Http404(f"Release {pk} holds no {symbol}.")
-    return JsonResponse({"charts": draw_charts(found, symbol), "is_moving": False})
+    """One coin's charts of both releases."""
+    comparison = _compare(request, pk)
+    if symbol not in comparison.coins:
+        raise Http404(f"Release {pk} has no {symbol}.")
+    return JsonResponse({"charts": draw_charts(comparison, symbol), "is_moving": False})
 
 
 @require_safe
 def file(request: HttpRequest, pk: int) -> HttpResponse:
     """The report to keep: one file that needs no network."""
-    found = _report(request, pk)
-    disposition = f'attachment; filename="{name_of(found)}"'
-    return HttpResponse(standalone(found, at=timezone.now()), headers={"Content-Disposition": disposition})
+    comparison = _compare(request, pk)
+    disposition = f'attachment; filename="{build_file_name(comparison)}"'
+    return HttpResponse(
+        render_standalone(comparison, at=timezone.now()), headers={"Content-Disposition": disposition}
+    )
 
 
-def _report(request: HttpRequest, pk: int) -> Comparison:
+def _compare(request: HttpRequest, pk: int) -> Comparison:
     release = get_object_or_404(Release.objects.select_related("status", "policy"), pk=pk)
-    return report(release, _against(request))
+    return compare_releases(release, _read_against(request))
 
 
-def _against(request: HttpRequest) -> int | None:
-    asked = request.GET.get("against", "")
-    if not asked:
+def _read_against(request: HttpRequest) -> int | None:
+    number = request.GET.get("against", "")
+    if not number:
         return None
-    if not asked.isascii() or not asked.isdigit() or len(asked) > 18:
+    if not number.isascii() or not number.isdigit() or len(number) > 18:
         raise InvalidInput(
-            "Say which release to hold it against by its number, as in ?against=1.", field="against"
+            "Name the release to compare with by its number, as in ?against=1.", field="against"
         )
-    return int(asked)
+    return int(number)

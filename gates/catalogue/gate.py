@@ -20,7 +20,7 @@ class GateOutcome(Finding):
     threshold: str
 
     @property
-    def is_against(self) -> bool:
+    def is_problem(self) -> bool:
         """Whether it did not pass."""
         return self.verdict != Verdict.PASSED
 

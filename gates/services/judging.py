@@ -174,7 +174,7 @@ def _build_result(position: int, outcome: GateOutcome) -> GateResult:
 
 
 def _record(diagnosis: Diagnosis, outcomes: list[GateOutcome]) -> None:
-    against = [outcome.sentence for outcome in outcomes if outcome.is_required and outcome.is_against]
+    against = [outcome.sentence for outcome in outcomes if outcome.is_required and outcome.is_problem]
     detail = {
         "digest": diagnosis.digest,
         "bundle": diagnosis.bundle.digest,

@@ -51,4 +51,4 @@ def test_a_misspelt_parameter_is_refused_by_its_name(v7: Release, as_viewer: Cal
 def test_what_is_not_there_or_itself_is_refused(v7: Release, as_viewer: Caller) -> None:
     assert_problem(as_viewer.get("releases/99/report/"), 404, "no release 99")
     assert_problem(as_viewer.get(f"releases/{v7.pk}/report/", {"against": 99}), 404, "no release 99")
-    assert_problem(as_viewer.get(f"releases/{v7.pk}/report/", {"against": v7.pk}), 400, "not against itself")
+    assert_problem(as_viewer.get(f"releases/{v7.pk}/report/", {"against": v7.pk}), 400, "not with itself")

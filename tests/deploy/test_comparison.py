@@ -10,13 +10,13 @@ import pytest
 
 from common.errors import InvalidInput, NotFound
 from deploy import services
+from deploy.api.reports import ReleaseReport
 from deploy.models import Release
-from deploy.reports.comparison import Answer, Judged, Side, compare
-from deploy.reports.document import document
+from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
-from deploy.reports.skill import skill_of
-from deploy.reports.stored import find_previous_release, report
+from deploy.reports.skill import describe_skill
+from deploy.reports.stored import compare_releases, find_previous_release
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import BASELINE_POLICY
 from tests import scenarios
@@ -32,9 +32,9 @@ def side(
     *,
     plant: Plant | None = None,
     number: int = 1,
-) -> Side:
+) -> ComparedRelease:
     """A release whose coins show these figures, judged by the real gates under the baseline policy."""
-    return Side(
+    return ComparedRelease(
         release=number,
         line=line,
         state="awaiting_approval",
@@ -46,15 +46,19 @@ def side(
     )
 
 
-def judged(coin: str, figures: Callable[[str], dict[str, Any]] | None, plant: Plant | None = None) -> Judged:
+def judged(
+    coin: str, figures: Callable[[str], dict[str, Any]] | None, plant: Plant | None = None
+) -> ComparedCoin:
     if figures is None:
-        return Judged(coin)
+        return ComparedCoin(coin)
     measured = deepcopy(figures(coin))
     if plant:
         plant(measured)
     outcomes = evaluate(measured, BASELINE_POLICY, coin=coin)
     by_gate = {outcome.gate: outcome for outcome in outcomes}
-    return Judged(coin, measured, BASELINE_POLICY, by_gate, get_overall_verdict(outcomes), 1, "sha256:x")
+    return ComparedCoin(
+        coin, measured, BASELINE_POLICY, by_gate, get_overall_verdict(outcomes), 1, "sha256:x"
+    )
 
 
 def certain(found: dict[str, Any]) -> None:
@@ -98,9 +102,9 @@ def test_each_of_the_five_failures_is_shown_next_to_a_release_without_it(number:
     answers = {answer.failure.number: answer for answer in found.failures}
     planted = answers.pop(number)
     assert planted.answer == Answer.FIXED
-    assert {trial.figure for trial in planted.before} == {figure}
-    assert {trial.verdict for trial in planted.before} == {"failed"}
-    assert {trial.verdict for trial in planted.after} == {"passed"}
+    assert {check.figure for check in planted.before} == {figure}
+    assert {check.verdict for check in planted.before} == {"failed"}
+    assert {check.verdict for check in planted.after} == {"passed"}
     assert planted.sentence.startswith("v6_enhanced failed") and "for BTC, ETH and SOL" in planted.sentence
     assert {answer.answer for answer in answers.values()} == {Answer.HOLDS}
     assert found.headline.startswith(f"Of the five V6 failures one is fixed ({number})")
@@ -114,7 +118,7 @@ def test_a_failure_that_is_still_there_is_not_fixed_and_the_gate_says_why(number
     assert answer.answer == Answer.NOT_FIXED
     gate = FAILURES[number - 1].gate
     assert found.after.coins["BTC"].outcomes[gate].sentence in answer.sentence
-    assert f"Against it: {gate.replace('_', ' ')} for BTC, ETH and SOL" in found.standing
+    assert f"Not passed: {gate.replace('_', ' ')} for BTC, ETH and SOL" in found.summary
 
 
 def test_all_five_planted_at_once_and_all_five_mended() -> None:
@@ -124,13 +128,13 @@ def test_all_five_planted_at_once_and_all_five_mended() -> None:
 
     found = compare(side("v7_fixed", healthy), side("v6_enhanced", healthy, plant=everything))
     assert found.headline == "All five of the V6 failures are fixed."
-    assert found.standing == "v7_fixed passes 24 of 24 required gates."
+    assert found.summary == "v7_fixed passes 24 of 24 required gates."
 
 
 def test_a_failure_in_one_coin_alone_is_a_failure() -> None:
     after = side("v7_fixed", healthy)
     broken = {**after.coins, "SOL": judged("SOL", healthy, exploded)}
-    found = compare(Side(**{**vars(after), "coins": broken}), side("v6_enhanced", collapsed))
+    found = compare(ComparedRelease(**{**vars(after), "coins": broken}), side("v6_enhanced", collapsed))
     assert found.failures[2].answer == Answer.NOT_FIXED
     assert "for SOL." in found.failures[2].sentence
 
@@ -138,7 +142,7 @@ def test_a_failure_in_one_coin_alone_is_a_failure() -> None:
 def test_what_was_not_measured_is_not_known() -> None:
     found = compare(side("v7_fixed"), side("v6_enhanced", collapsed))
     assert {answer.answer for answer in found.failures} == {Answer.NOT_KNOWN}
-    assert found.standing == "v7_fixed has not been judged."
+    assert found.summary == "v7_fixed has not been judged."
     assert found.headline == "Of the five V6 failures all five are not known to be fixed (1, 2, 3, 4 and 5)."
 
 
@@ -154,7 +158,7 @@ def test_a_gate_that_could_not_tell_leaves_it_open_and_says_why() -> None:
 def test_a_failure_the_other_was_never_measured_for_is_not_called_fixed() -> None:
     found = compare(side("v7_fixed", healthy), side("v6_enhanced"))
     assert {answer.answer for answer in found.failures} == {Answer.HOLDS}
-    assert "whether v6_enhanced failed it was not measured to the end" in found.failures[0].sentence
+    assert "v6_enhanced was not measured to the end" in found.failures[0].sentence
 
 
 def test_without_another_release_the_report_stands_by_itself() -> None:
@@ -165,7 +169,7 @@ def test_without_another_release_the_report_stands_by_itself() -> None:
 
 def test_what_stands_against_a_release_comes_first_with_a_sentence_of_both() -> None:
     found = compare(side("v7_fixed", inaccurate), side("v6_enhanced", collapsed))
-    assert [row.gate for row in found.gates if row.is_against] == [found.gates[0].gate] == ["accuracy"]
+    assert [row.gate for row in found.gates if row.is_problem] == [found.gates[0].gate] == ["accuracy"]
     assert found.gates[0].sentence == (
         "v7_fixed does not pass for BTC, ETH and SOL; v6_enhanced does not pass for BTC, ETH and SOL."
     )
@@ -181,20 +185,22 @@ def test_two_releases_of_one_line_are_told_apart_in_every_sentence() -> None:
     assert accuracy.sentence == (
         "Release 4 (v7_fixed) does not pass for BTC, ETH and SOL; release 3 (v7_fixed) passes for every coin."
     )
-    assert found.standing.startswith("Release 4 (v7_fixed) passes")
+    assert found.summary.startswith("Release 4 (v7_fixed) passes")
     for answer in found.failures:
         assert answer.sentence.startswith("Release 4 (v7_fixed) passes")
-        assert "release 3 (v7_fixed), as its files are measured here, passed it too." in answer.sentence
+        assert "release 3 (v7_fixed) passed it too, as its files are measured here." in answer.sentence
 
 
 def test_a_report_says_where_its_policy_is_weaker_than_the_baseline() -> None:
-    def loose(coin: str) -> Judged:
+    def loose(coin: str) -> ComparedCoin:
         policy = deepcopy(dict(BASELINE_POLICY))
         policy["gates"]["accuracy"]["above"] = 0.3
-        return Judged(coin, policy=policy)
+        return ComparedCoin(coin, policy=policy)
 
     after = side("v7_fixed", inaccurate)
-    found = compare(Side(**{**vars(after), "coins": {coin: loose(coin) for coin in scenarios.COINS}}), None)
+    found = compare(
+        ComparedRelease(**{**vars(after), "coins": {coin: loose(coin) for coin in scenarios.COINS}}), None
+    )
     assert found.weaker_than_baseline == ["accuracy: above is 0.3 instead of 0.65 (looser)"]
     assert compare(after, None).weaker_than_baseline == []
 
@@ -213,7 +219,7 @@ class TestSkill:
         return found
 
     def test_some_skill_is_told_with_its_interval_and_why_it_is_not_enough(self) -> None:
-        skill = skill_of("BTC", self.with_skill(0.04, 0.02, 0.06), BASELINE_POLICY)
+        skill = describe_skill("BTC", self.with_skill(0.04, 0.02, 0.06), BASELINE_POLICY)
         assert skill.sentence == (
             "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %). Always saying the commonest "
             "direction is right in 35.1 %: +4.0 points (+2.0 … +6.0) better, so there is some skill, and it is not "
@@ -224,22 +230,22 @@ class TestSkill:
     def test_v5_is_not_held_against_itself(self) -> None:
         found = self.with_skill(0.04, 0.02, 0.06)
         found["skill"]["baseline"] |= {"digest": found["bundle_digest"], "difference": 0.0}
-        skill = skill_of("BTC", found, BASELINE_POLICY)
+        skill = describe_skill("BTC", found, BASELINE_POLICY)
         assert (skill.is_baseline, skill.baseline) == (True, None)
         assert "It is v5 itself, which the others are held against." in skill.sentence
         assert "on the same bars" not in skill.sentence
 
     @pytest.mark.parametrize(
-        ("figures", "says"),
+        ("figures", "sentence"),
         [((0.004, -0.01, 0.02), "no skill is shown"), ((-0.05, -0.08, -0.02), "worse than not thinking")],
         ids=["an interval that holds 0", "below the naive"],
     )
-    def test_no_skill_is_told_as_plainly(self, figures: tuple[float, float, float], says: str) -> None:
-        assert says in skill_of("BTC", self.with_skill(*figures), BASELINE_POLICY).sentence
+    def test_no_skill_is_told_as_plainly(self, figures: tuple[float, float, float], sentence: str) -> None:
+        assert sentence in describe_skill("BTC", self.with_skill(*figures), BASELINE_POLICY).sentence
 
     def test_an_older_measuring_without_differences_says_so(self) -> None:
         older = {name: section for name, section in inaccurate("BTC").items() if name != "skill"}
-        sentence = skill_of("BTC", older, BASELINE_POLICY).sentence
+        sentence = describe_skill("BTC", older, BASELINE_POLICY).sentence
         assert (
             "Saying the last move again is right in 40.0 %; how sure the difference is was not measured."
             in sentence
@@ -248,10 +254,13 @@ class TestSkill:
     def test_an_accuracy_that_luck_may_explain_is_told_so(self) -> None:
         found = healthy("BTC")
         found["accuracy"] |= {"point": 0.662, "lower": 0.641, "upper": 0.683}
-        assert "0.9 points short, so luck may explain it" in skill_of("BTC", found, BASELINE_POLICY).sentence
+        assert (
+            "0.9 points short, so luck may explain it"
+            in describe_skill("BTC", found, BASELINE_POLICY).sentence
+        )
 
     def test_nothing_measured_is_nothing_known(self) -> None:
-        assert "nothing is known of its skill" in skill_of("BTC", {}, {}).sentence
+        assert "nothing is known of its skill" in describe_skill("BTC", {}, {}).sentence
 
 
 def test_pictures_of_both_stand_on_axes_of_one_length() -> None:
@@ -281,7 +290,7 @@ def v7(db: None) -> Release:
 
 class TestStored:
     def test_it_is_held_against_what_the_bots_ran_when_it_was_launched(self, v7: Release) -> None:
-        found = report(v7)
+        found = compare_releases(v7)
         assert found.before and (found.after.line, found.before.line) == ("v7_fixed", "v6_enhanced")
         assert [answer.answer for answer in found.failures] == [Answer.FIXED] * 4 + [Answer.HOLDS]
 
@@ -293,24 +302,24 @@ class TestStored:
 
     def test_what_was_inherited_is_held_against_the_fallback(self, v7: Release) -> None:
         inherited = Release.objects.get(line="v6_enhanced")
-        found = report(inherited)
+        found = compare_releases(inherited)
         assert found.before and found.before.line == "v5"
 
     def test_any_release_against_any_other(self, v7: Release) -> None:
         v5 = Release.objects.get(line="v5")
-        found = report(v7, v5.pk)
+        found = compare_releases(v7, v5.pk)
         assert found.before and found.before.release == v5.pk
 
     def test_not_against_itself_nor_what_is_not_there(self, v7: Release) -> None:
-        with pytest.raises(InvalidInput, match="not against itself"):
-            report(v7, v7.pk)
+        with pytest.raises(InvalidInput, match="not with itself"):
+            compare_releases(v7, v7.pk)
         with pytest.raises(NotFound, match="no release 99"):
-            report(v7, 99)
+            compare_releases(v7, 99)
 
     def test_the_document_is_ready_for_json_and_says_what_the_page_says(self, v7: Release) -> None:
-        found = report(v7)
-        answer = json.loads(json.dumps(document(found), allow_nan=False))
-        assert (answer["headline"], answer["standing"]) == (found.headline, found.standing)
+        found = compare_releases(v7)
+        answer = json.loads(json.dumps(ReleaseReport.Output(found).data, allow_nan=False))
+        assert (answer["headline"], answer["summary"]) == (found.headline, found.summary)
         assert answer["failures"][0]["before"][0] == {
             "coin": "BTC",
             "figure": "100.0 %",

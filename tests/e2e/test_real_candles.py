@@ -16,7 +16,7 @@ from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.reports.comparison import Answer
-from deploy.reports.stored import report
+from deploy.reports.stored import compare_releases
 from deploy.rules import MoveKind, ReleaseState
 from gates import worker as gate_runner
 from gates.models import Measurement
@@ -90,7 +90,7 @@ def test_v7_on_real_candles_fails_accuracy_with_one_reason_everywhere(
 
 def assert_report_shows_skill(rejected: Release) -> None:
     """With intervals, and why it is not enough; the failures of V6 are fixed."""
-    found = report(rejected)
+    found = compare_releases(rejected)
     assert found.before is not None and found.before.line == "v6_enhanced"
     answers = {answer.failure.name: answer.answer for answer in found.failures}
     assert answers["Severe overconfidence"] == answers["Logit explosion"] == Answer.FIXED
@@ -100,7 +100,7 @@ def assert_report_shows_skill(rejected: Release) -> None:
         assert skill.difference.lower < 0.05, "a little skill, and no more"
         assert "95 % interval" in skill.sentence and " points (" in skill.sentence
         assert "It is not enough: more than 65 % is required" in skill.sentence
-    assert "accuracy for BTC, ETH and SOL" in found.standing
+    assert "accuracy for BTC, ETH and SOL" in found.summary
 
 
 def assert_same_reason(reason: str, client: Client) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.reports.comparison import Answer, Judged, Side, compare
+from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
 from gates.evaluation import evaluate, get_overall_verdict
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.faults
 V6 = [fault for fault in FAULTS if fault.name.startswith("v6: ")]
 
 
-def side(line: str, case: Case) -> Side:
+def side(line: str, case: Case) -> ComparedRelease:
     """A release of one coin, measured from its bytes and judged by every gate."""
     coin, document = case.candle_facts.coin, case.document()
     outcomes = evaluate(document, FULL_POLICY, coin=coin)
     by_gate = {outcome.gate: outcome for outcome in outcomes}
-    judged = Judged(coin, document, FULL_POLICY, by_gate, get_overall_verdict(outcomes), 1, case.digest)
-    return Side(1, line, "rolled_back", 2, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged})
+    judged = ComparedCoin(coin, document, FULL_POLICY, by_gate, get_overall_verdict(outcomes), 1, case.digest)
+    return ComparedRelease(1, line, "rolled_back", 2, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged})
 
 
 @pytest.mark.parametrize("fault", V6, ids=lambda fault: fault.name)
@@ -33,7 +33,7 @@ def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, shop: 
     assert answer.before[0].verdict == "failed" and answer.after[0].verdict == "passed"
     assert answer.before[0].figure != answer.after[0].figure
     assert f"v6_enhanced failed {fault.gate.replace('_', ' ')}" in answer.sentence
-    assert found.standing.startswith("v7_fixed passes")
+    assert found.summary.startswith("v7_fixed passes")
 
 
 def test_pictures_of_exploded_and_sound_logits_share_a_logarithmic_axis(shop: Workshop) -> None:

@@ -5,17 +5,17 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from common.commands import GateCommand
-from common.errors import InvalidInput, NotFound
-from deploy.models import Release
+from common.errors import InvalidInput
+from deploy.api.releases import find_release
+from deploy.api.reports import ReleaseReport
 from deploy.reports.comparison import Comparison
-from deploy.reports.document import document
-from deploy.reports.standalone import standalone
-from deploy.reports.stored import report
-from deploy.reports.text import words
+from deploy.reports.standalone import render_standalone
+from deploy.reports.stored import compare_releases
+from deploy.reports.text import format_report
 
 
 class Command(GateCommand):
-    help = "Hold a release against another: which of the five V6 failures are fixed, and every gate of every coin."
+    help = "Compare a release with another: which of the five V6 failures are fixed, and every gate of every coin."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("release", type=int, help="the release's number")
@@ -30,20 +30,17 @@ class Command(GateCommand):
         )
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        release = Release.objects.filter(pk=options["release"]).select_related("status", "policy").first()
-        if release is None:
-            raise NotFound(f"There is no release {options['release']}.")
-        self.found = report(release, options["against"])
-        answer = document(self.found)
-        return {**answer, **_written(self.found, options["html"])} if options["html"] else answer
+        comparison = self.comparison = compare_releases(find_release(options["release"]), options["against"])
+        answer = dict(ReleaseReport.Output(comparison).data)
+        return {**answer, **_write(comparison, options["html"])} if options["html"] else answer
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         file = f"\n\nwritten to {answer['file']}, {answer['bytes']:,} bytes" if "file" in answer else ""
-        return words(self.found) + file
+        return format_report(self.comparison) + file
 
 
-def _written(found: Comparison, path: Path) -> dict[str, Any]:
-    content = standalone(found, at=timezone.now()).encode()
+def _write(comparison: Comparison, path: Path) -> dict[str, Any]:
+    content = render_standalone(comparison, at=timezone.now()).encode()
     try:
         path.write_bytes(content)
     except OSError as error:
