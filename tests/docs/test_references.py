@@ -65,6 +65,20 @@ def test_every_module_that_a_page_names_exists() -> None:
     assert not missing
 
 
+def test_every_module_of_the_architecture_page_exists() -> None:
+    package, missing = "", []
+    for folder, modules in re.findall(
+        r"^\| (?:`(\w+)/`)? ?\| (`[^|]*`) \|", TEXTS["docs/architecture.md"], re.MULTILINE
+    ):
+        package = folder or package
+        for module in re.findall(r"`(\w+)`", modules):
+            place = REPOSITORY / package / module
+            if not place.is_dir() and not place.with_suffix(".py").exists():
+                missing.append(f"{package}/{module}")
+    assert package == "runtime"
+    assert not missing
+
+
 def _is_defined(parts: list[str], places: list[str]) -> bool:
     """A package, a module, or a name that its module defines or imports."""
     for used, place in zip(range(len(parts), 0, -1), places, strict=True):
