@@ -86,7 +86,7 @@ def _fill(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
         first = max(0, rows.start - LOOKBACK + 1)
         with np.errstate(over="ignore", invalid="ignore"):  # absurd prices give figures that are not finite
             newest = rows.stop - rows.start
-            bars = _Bars((values[first : rows.stop] for values in columns), newest=newest + _NEWEST)
+            bars = Bars((values[first : rows.stop] for values in columns), newest=newest + _NEWEST)
             lines = np.empty((len(formulas), newest + _PADDING), out.dtype)[:, :newest]
             for line, formula in zip(lines, formulas, strict=True):
                 line[:] = formula.values(bars)[-newest:]
@@ -136,7 +136,7 @@ def _compute_last(windows: list[Array], schema: Schema) -> Array:
     """float32 [..., 72] of the last bar, from candles [..., lookback], an array per column. Raises FeaturesRefused."""
     features = np.empty((*windows[0].shape[:-1], len(schema.columns)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        bars = _Bars(windows, newest=_NEWEST)
+        bars = Bars(windows, newest=_NEWEST)
         for column, formula in enumerate(_get_formulas(schema)):
             features[..., column] = formula.values(bars)[..., -1]
     _refuse_non_finite(features.reshape(-1, len(schema.columns)), schema)
@@ -156,11 +156,11 @@ def _get_columns(frame: pl.DataFrame) -> list[Array]:
     return [frame[name].to_numpy() for name in _PRICES]
 
 
-def _get_formulas(schema: Schema) -> list["_Formula"]:
-    return [_FORMULAS[name] for name in schema.columns]
+def _get_formulas(schema: Schema) -> list["Formula"]:
+    return [FORMULAS[name] for name in schema.columns]
 
 
-class _Bars:
+class Bars:
     """Candles and the rolling statistics that several features share; time is the last axis.
 
     With `newest`, only the last so many bars are kept, and each statistic is computed from no more bars than it needs:
@@ -263,13 +263,15 @@ def _split_gains_and_losses(close: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Formula:
+class Formula:
+    """How one feature is computed."""
+
     warm_up: int
     """The number of rows at the beginning of a history without a value."""
-    values: Callable[[_Bars], Array]
+    values: Callable[[Bars], Array]
 
 
-_Formulas = Iterator[tuple[str, _Formula]]
+_Formulas = Iterator[tuple[str, Formula]]
 
 
 def _list_formulas() -> _Formulas:
@@ -290,78 +292,79 @@ def _list_formulas() -> _Formulas:
 
 
 def _list_bar_formulas() -> _Formulas:
-    yield "returns", _Formula(1, lambda bars: bars.returns)
-    yield "log_returns", _Formula(1, lambda bars: np.log(bars.close / _shift(bars.close, 1)))
-    yield "high_low_ratio", _Formula(0, lambda bars: bars.high / bars.low)
-    yield "close_open_ratio", _Formula(0, lambda bars: bars.close / bars.open)
-    yield "volume_ratio", _Formula(19, lambda bars: bars.volume_ratio)
-    yield "volume_price_trend", _Formula(1, lambda bars: bars.volume * bars.returns)
-    yield "volume_ratio_trend", _Formula(19, lambda bars: bars.volume_ratio * bars.returns)
-    yield "atr_14", _Formula(13, lambda bars: bars.atr)
-    yield "atr_14_to_close", _Formula(13, lambda bars: bars.atr / bars.close)
+    yield "returns", Formula(1, lambda bars: bars.returns)
+    yield "log_returns", Formula(1, lambda bars: np.log(bars.close / _shift(bars.close, 1)))
+    yield "high_low_ratio", Formula(0, lambda bars: bars.high / bars.low)
+    yield "close_open_ratio", Formula(0, lambda bars: bars.close / bars.open)
+    yield "volume_ratio", Formula(19, lambda bars: bars.volume_ratio)
+    yield "volume_price_trend", Formula(1, lambda bars: bars.volume * bars.returns)
+    yield "volume_ratio_trend", Formula(19, lambda bars: bars.volume_ratio * bars.returns)
+    yield "atr_14", Formula(13, lambda bars: bars.atr)
+    yield "atr_14_to_close", Formula(13, lambda bars: bars.atr / bars.close)
 
 
 def _list_lag_formulas(k: int) -> _Formulas:
-    yield f"returns_lag_{k}", _Formula(1 + k, lambda bars: _shift(bars.returns, k))
-    yield f"volume_lag_{k}", _Formula(19 + k, lambda bars: _shift(bars.volume_ratio, k))
+    yield f"returns_lag_{k}", Formula(1 + k, lambda bars: _shift(bars.returns, k))
+    yield f"volume_lag_{k}", Formula(19 + k, lambda bars: _shift(bars.volume_ratio, k))
 
 
 def _list_momentum_formulas(n: int) -> _Formulas:
-    yield f"momentum_{n}", _Formula(n, lambda bars: _compute_change(bars.close, n))
-    yield f"roc_{n}", _Formula(n, lambda bars: 100 * _compute_change(bars.close, n))
+    yield f"momentum_{n}", Formula(n, lambda bars: _compute_change(bars.close, n))
+    yield f"roc_{n}", Formula(n, lambda bars: 100 * _compute_change(bars.close, n))
 
 
 def _list_average_formulas(n: int) -> _Formulas:
-    yield f"sma_{n}", _Formula(n - 1, lambda bars: bars.sma[n])
-    yield f"ema_{n}", _Formula(0, lambda bars: bars.ema[n])
+    yield f"sma_{n}", Formula(n - 1, lambda bars: bars.sma[n])
+    yield f"ema_{n}", Formula(0, lambda bars: bars.ema[n])
     yield (
         f"sma_{n}_slope",
-        _Formula(n - 1 + _SLOPE_BARS, lambda bars: _compute_change(bars.sma[n], _SLOPE_BARS)),
+        Formula(n - 1 + _SLOPE_BARS, lambda bars: _compute_change(bars.sma[n], _SLOPE_BARS)),
     )
-    yield f"ema_{n}_slope", _Formula(_SLOPE_BARS, lambda bars: _compute_change(bars.ema[n], _SLOPE_BARS))
-    yield f"price_to_sma_{n}", _Formula(n - 1, lambda bars: bars.close / bars.sma[n])
-    yield f"price_to_ema_{n}", _Formula(0, lambda bars: bars.close / bars.ema[n])
+    yield f"ema_{n}_slope", Formula(_SLOPE_BARS, lambda bars: _compute_change(bars.ema[n], _SLOPE_BARS))
+    yield f"price_to_sma_{n}", Formula(n - 1, lambda bars: bars.close / bars.sma[n])
+    yield f"price_to_ema_{n}", Formula(0, lambda bars: bars.close / bars.ema[n])
 
 
 def _list_rsi_formulas(n: int) -> _Formulas:
-    yield f"rsi_{n}", _Formula(n, lambda bars: bars.compute_rsi(n))
+    yield f"rsi_{n}", Formula(n, lambda bars: bars.compute_rsi(n))
 
 
 def _list_stochastic_formulas(n: int) -> _Formulas:
-    yield f"stoch_k_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n])
-    yield f"stoch_d_{n}", _Formula(n + 1, lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3)
-    yield f"williams_r_{n}", _Formula(n - 1, lambda bars: bars.stochastic[n] - 100)
+    yield f"stoch_k_{n}", Formula(n - 1, lambda bars: bars.stochastic[n])
+    yield f"stoch_d_{n}", Formula(n + 1, lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3)
+    yield f"williams_r_{n}", Formula(n - 1, lambda bars: bars.stochastic[n] - 100)
 
 
 def _list_band_formulas(n: int) -> _Formulas:
-    yield f"volatility_{n}", _Formula(n, lambda bars: bars.volatility[n])
-    yield f"bb_position_{n}", _Formula(n - 1, lambda bars: bars.compute_band_position(n))
-    yield f"price_channel_position_{n}", _Formula(n - 1, lambda bars: bars.compute_channel_position(n))
+    yield f"volatility_{n}", Formula(n, lambda bars: bars.volatility[n])
+    yield f"bb_position_{n}", Formula(n - 1, lambda bars: bars.compute_band_position(n))
+    yield f"price_channel_position_{n}", Formula(n - 1, lambda bars: bars.compute_channel_position(n))
     yield from _list_level_formulas(f"bb_upper_{n}", n - 1, lambda bars: bars.sma[n] + bars.band[n])
     yield from _list_level_formulas(f"bb_lower_{n}", n - 1, lambda bars: bars.sma[n] - bars.band[n])
     yield from _list_level_formulas(f"price_channel_high_{n}", n - 1, lambda bars: bars.highest[n])
     yield from _list_level_formulas(f"price_channel_low_{n}", n - 1, lambda bars: bars.lowest[n])
 
 
-def _list_level_formulas(name: str, warm_up: int, level: Callable[["_Bars"], Array]) -> _Formulas:
+def _list_level_formulas(name: str, warm_up: int, level: Callable[["Bars"], Array]) -> _Formulas:
     """A price level, and its distance from the close relative to the close."""
-    yield name, _Formula(warm_up, level)
-    yield f"{name}_to_close", _Formula(warm_up, lambda bars: level(bars) / bars.close - 1)
+    yield name, Formula(warm_up, level)
+    yield f"{name}_to_close", Formula(warm_up, lambda bars: level(bars) / bars.close - 1)
 
 
 def _list_macd_formulas(fast: int, spans: str) -> _Formulas:
-    yield f"macd_{spans}", _Formula(0, lambda bars: bars.macd[fast])
-    yield f"macd_signal_{spans}", _Formula(0, lambda bars: bars.signal[fast])
-    yield f"macd_histogram_{spans}", _Formula(0, lambda bars: bars.macd[fast] - bars.signal[fast])
-    yield f"macd_{spans}_to_close", _Formula(0, lambda bars: bars.macd[fast] / bars.close)
-    yield f"macd_signal_{spans}_to_close", _Formula(0, lambda bars: bars.signal[fast] / bars.close)
+    yield f"macd_{spans}", Formula(0, lambda bars: bars.macd[fast])
+    yield f"macd_signal_{spans}", Formula(0, lambda bars: bars.signal[fast])
+    yield f"macd_histogram_{spans}", Formula(0, lambda bars: bars.macd[fast] - bars.signal[fast])
+    yield f"macd_{spans}_to_close", Formula(0, lambda bars: bars.macd[fast] / bars.close)
+    yield f"macd_signal_{spans}_to_close", Formula(0, lambda bars: bars.signal[fast] / bars.close)
     yield (
         f"macd_histogram_{spans}_to_close",
-        _Formula(0, lambda bars: (bars.macd[fast] - bars.signal[fast]) / bars.close),
+        Formula(0, lambda bars: (bars.macd[fast] - bars.signal[fast]) / bars.close),
     )
 
 
-_FORMULAS = dict(_list_formulas())
+FORMULAS = dict(_list_formulas())
+"""Every feature by its name. All functions above look formulas up here, so a planted fault can replace one."""
 
 
 def _list_raw_columns() -> Iterator[str]:
@@ -395,7 +398,7 @@ def _find_relative(column: str) -> str:
     """The feature that replaces a raw one in relative72; the same one if it is a ratio already."""
     if column == "volume_price_trend":
         return "volume_ratio_trend"
-    return next(name for name in (f"{column}_slope", f"{column}_to_close", column) if name in _FORMULAS)
+    return next(name for name in (f"{column}_slope", f"{column}_to_close", column) if name in FORMULAS)
 
 
 _RAW72 = Schema("raw72", tuple(_list_raw_columns()))

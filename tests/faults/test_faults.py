@@ -7,9 +7,9 @@ from gates.evaluation import get_overall_verdict
 from gates.policy import FULL_POLICY
 from mlcore.data.simulate import COINS
 from mlcore.verdict import Verdict
+from tests.faults.bundle_factory import BundleFactory, list_catching_gates
 from tests.faults.catalogue import FAULTS, Fault
-from tests.faults.table import REQUIRED, healthy
-from tests.faults.workshop import Workshop, caught_by
+from tests.faults.results import REQUIRED, judge_healthy
 
 pytestmark = pytest.mark.faults
 
@@ -33,21 +33,21 @@ def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: Judged) -
     assert passing, f"every fault that {gate} catches is caught by another gate too"
 
 
-def test_the_bundles_without_faults_pass_every_required_gate(shop: Workshop) -> None:
-    for good in (shop.good, shop.second_seed, shop.plainly_told):
-        assert caught_by(good.case.outcomes()) == []
+def test_the_bundles_without_faults_pass_every_required_gate(factory: BundleFactory) -> None:
+    for good in (factory.good, factory.second_seed, factory.clear_market):
+        assert list_catching_gates(good.case.outcomes()) == []
 
 
-def test_no_healthy_bundle_is_refused(shop: Workshop) -> None:
-    found = list(healthy(shop, seeds=range(1)))
-    assert [one.coin for one in found] == list(COINS)
-    assert [one.refused_by for one in found] == [()] * len(COINS)
+def test_no_healthy_bundle_is_refused(factory: BundleFactory) -> None:
+    results = list(judge_healthy(factory, seeds=range(1)))
+    assert [result.coin for result in results] == list(COINS)
+    assert [result.refused_by for result in results] == [()] * len(COINS)
 
 
 def test_random_levels_are_refused_with_and_without_their_check(judged: Judged) -> None:
     """Prices 0.8 to 1.2 times a level, 7,122 rows: the network trained on them is not released either way."""
     outcomes = judged["candles drawn at random"]
-    assert "candles" in caught_by(outcomes)
+    assert "candles" in list_catching_gates(outcomes)
     assert (
         get_overall_verdict(outcome for outcome in outcomes if outcome.gate != "candles")
         is not Verdict.PASSED

@@ -7,8 +7,8 @@ from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import FULL_POLICY
+from tests.faults.bundle_factory import BundleFactory, Case
 from tests.faults.catalogue import FAULTS, Fault
-from tests.faults.workshop import Case, Workshop
 
 pytestmark = pytest.mark.faults
 
@@ -25,8 +25,8 @@ def side(line: str, case: Case) -> ComparedRelease:
 
 
 @pytest.mark.parametrize("fault", V6, ids=lambda fault: fault.name)
-def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, shop: Workshop) -> None:
-    before, after = side("v6_enhanced", fault.plant(shop)), side("v7_fixed", shop.good.case)
+def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, factory: BundleFactory) -> None:
+    before, after = side("v6_enhanced", fault.plant(factory)), side("v7_fixed", factory.good.case)
     found = compare(after, before)
     (answer,) = (answer for answer in found.failures if answer.failure.gate == fault.gate)
     assert answer.answer == Answer.FIXED, answer.sentence
@@ -36,9 +36,9 @@ def test_a_failure_planted_in_the_bytes_is_shown_next_to_v7(fault: Fault, shop: 
     assert found.summary.startswith("v7_fixed passes")
 
 
-def test_pictures_of_exploded_and_sound_logits_share_a_logarithmic_axis(shop: Workshop) -> None:
+def test_pictures_of_exploded_and_sound_logits_share_a_logarithmic_axis(factory: BundleFactory) -> None:
     exploded = next(fault for fault in V6 if fault.gate == "logit_range")
-    found = compare(side("v7_fixed", shop.good.case), side("v6_enhanced", exploded.plant(shop)))
+    found = compare(side("v7_fixed", factory.good.case), side("v6_enhanced", exploded.plant(factory)))
     drawn = draw_charts(found, found.coins[0])
     layouts = [drawn[f"{when}-logits"]["layout"]["xaxis"] for when in ("before", "after")]
     assert layouts[0]["range"] == layouts[1]["range"]

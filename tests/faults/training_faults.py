@@ -6,23 +6,27 @@ import numpy as np
 import polars as pl
 
 from mlcore.data.simulate import simulate
-from mlcore.features import indicators, labels
-from mlcore.features.indicators import Schema
+from mlcore.features import labels
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import Split
 from mlcore.fitting.fit import prepare
 from mlcore.quality.simulated import SimulatorSettings
-from tests.faults.judged_candles import CandleFacts
-from tests.faults.markets import telling
-from tests.faults.planted_code import SOUND, Computing, planted
-from tests.faults.workshop import BARS, NOISE, RECIPE, Case, Good, Workshop
+from tests.faults.bundle_factory import BARS, NOISE, RECIPE, BundleFactory, Case, HealthyBundle
+from tests.faults.candle_facts import CandleFacts
+from tests.faults.formula_faults import (
+    Formulas,
+    replace_formulas,
+    use_next_bar_in_older_half,
+    use_next_bars_return,
+)
+from tests.faults.markets import generate_predictable
 
 
-def last_epoch_kept(shop: Workshop) -> Case:
+def last_epoch_kept(factory: BundleFactory) -> Case:
     """Trained on well past its best epoch, whose figures are reported; the weights are the last epoch's."""
     longer = RECIPE.with_parameters(epochs=16, patience=16, label_smoothing=0.0)
     recipe = replace(longer, dropout=(0.0, 0.0, 0.0), restores_best=False)
-    kept = shop.trained_on(shop.good.frame, recipe=recipe)
+    kept = factory.train_on(factory.good.frame, recipe=recipe)
     best = min(kept.trained.epochs, key=lambda epoch: epoch.validation_loss)
     assert best.number < len(kept.trained.epochs)
     reported = {
@@ -32,52 +36,52 @@ def last_epoch_kept(shop: Workshop) -> Case:
         "epoch": best.number,
     }
     training = {**kept.document["training"], "best_epoch": best.number, "validation": reported}
-    return shop.rewritten(kept, reports=False, training=training)
+    return factory.rewrite(kept, reports=False, training=training)
 
 
-def labels_shifted_by_a_bar(shop: Workshop) -> Case:
+def labels_shifted_by_a_bar(factory: BundleFactory) -> Case:
     """Each bar was given the label of the bar after it."""
-    rows = shop.good.prepared
-    return shop.trained_on(shop.good.frame, prepared=replace(rows, labels=np.roll(rows.labels, -1))).case
+    rows = factory.good.prepared
+    return factory.train_on(factory.good.frame, prepared=replace(rows, labels=np.roll(rows.labels, -1))).case
 
 
-def labels_shuffled(shop: Workshop) -> Case:
+def labels_shuffled(factory: BundleFactory) -> Case:
     """A frame sorted by another column than the labels': the network learned nothing."""
-    rows = shop.good.prepared
+    rows = factory.good.prepared
     shuffled = np.random.default_rng(0).permutation(rows.labels)
-    return shop.trained_on(shop.good.frame, prepared=replace(rows, labels=shuffled)).case
+    return factory.train_on(factory.good.frame, prepared=replace(rows, labels=shuffled)).case
 
 
-def scaler_of_all_rows(shop: Workshop) -> Case:
+def scaler_of_all_rows(factory: BundleFactory) -> Case:
     """As the original code does it: the scaler was fitted before the split, on the gate window too."""
-    rows = shop.good.prepared
+    rows = factory.good.prepared
     scaler = Scaler.fit(rows.examples.features)
-    return shop.trained_on(shop.good.frame, prepared=replace(rows, scaler=scaler)).case
+    return factory.train_on(factory.good.frame, prepared=replace(rows, scaler=scaler)).case
 
 
-def purge_missing(shop: Workshop) -> Case:
+def purge_missing(factory: BundleFactory) -> Case:
     """The labels of the fit window's last bars look into the window that stops training, and those into the gate's."""
-    rows = shop.good.prepared
+    rows = factory.good.prepared
     split = rows.examples.split
     unpurged = Split(slice(0, split.stop.start), slice(split.stop.start, split.gate.start), split.gate)
-    return shop.trained_on(
-        shop.good.frame, prepared=replace(rows, examples=replace(rows.examples, split=unpurged))
+    return factory.train_on(
+        factory.good.frame, prepared=replace(rows, examples=replace(rows.examples, split=unpurged))
     ).case
 
 
-def gate_rows_trained_on(shop: Workshop) -> Case:
+def gate_rows_trained_on(factory: BundleFactory) -> Case:
     """Trained on a longer history, judged on a shorter one whose gate window the longer one's training holds."""
-    longer = telling(BARS + 4_000, noise=NOISE, seed=8)
-    return _judged_on(shop.trained_on(longer), longer.head(BARS))
+    longer = generate_predictable(BARS + 4_000, noise=NOISE, seed=8)
+    return _judged_on(factory.train_on(longer), longer.head(BARS))
 
 
-def gate_window_before_training(shop: Workshop) -> Case:
+def gate_window_before_training(factory: BundleFactory) -> Case:
     """Judged on the years before those it was trained on: it may have learned what came of them."""
-    history = telling(2 * BARS, noise=NOISE, seed=9)
-    return _judged_on(shop.trained_on(history.tail(BARS)), history.head(BARS))
+    history = generate_predictable(2 * BARS, noise=NOISE, seed=9)
+    return _judged_on(factory.train_on(history.tail(BARS)), history.head(BARS))
 
 
-def gate_window_learned_by_heart(shop: Workshop) -> Case:
+def gate_window_learned_by_heart(factory: BundleFactory) -> Case:
     """A market without anything to learn, and a network that was trained on all of it, the gate window too.
 
     This is how networks trained on noise came to show 71 %.
@@ -88,7 +92,7 @@ def gate_window_learned_by_heart(shop: Workshop) -> Case:
     split = rows.examples.split
     everything = Split(slice(0, split.gate.stop), split.stop, split.gate)
     recipe = RECIPE.with_parameters(epochs=40, patience=40, label_smoothing=0.0)
-    good = shop.trained_on(
+    good = factory.train_on(
         frame,
         prepared=replace(rows, examples=replace(rows.examples, split=everything)),
         recipe=replace(recipe, dropout=(0.0, 0.0, 0.0), restores_best=False),
@@ -97,77 +101,60 @@ def gate_window_learned_by_heart(shop: Workshop) -> Case:
     return replace(good.case, candle_facts=CandleFacts(generator=made))
 
 
-def _judged_on(good: Good, frame: pl.DataFrame) -> Case:
+def _judged_on(good: HealthyBundle, frame: pl.DataFrame) -> Case:
     return replace(good.case, frame=frame, training_frame=good.frame)
 
 
-def too_few_rows(shop: Workshop) -> Case:
+def too_few_rows(factory: BundleFactory) -> Case:
     """Right often enough, on a gate window of some 950 bars."""
-    return shop.trained_on(telling(6_550, noise=0.0, seed=3)).case
+    return factory.train_on(generate_predictable(6_550, noise=0.0, seed=3)).case
 
 
-def right_by_luck(shop: Workshop) -> Case:
+def right_by_luck(factory: BundleFactory) -> Case:
     """Over 0.65 on its gate window, by less than chance explains."""
-    return shop.trained_on(telling(BARS, noise=0.6, seed=3)).case
+    return factory.train_on(generate_predictable(BARS, noise=0.6, seed=3)).case
 
 
-def forty_seeds_on_one_window(shop: Workshop) -> Case:
-    """Good enough for a first try; it is the best of forty."""
-    return replace(shop.trained_on(telling(BARS, noise=0.5, seed=3)).case, attempts=40)
+def forty_seeds_on_one_window(factory: BundleFactory) -> Case:
+    """HealthyBundle enough for a first try; it is the best of forty."""
+    return replace(factory.train_on(generate_predictable(BARS, noise=0.5, seed=3)).case, attempts=40)
 
 
-def too_good_to_be_true(shop: Workshop) -> Case:
+def too_good_to_be_true(factory: BundleFactory) -> Case:
     """Opens that know the next eight bars, as a column does that was joined from tomorrow; the fallback never saw them."""
     recipe = RECIPE.with_parameters(epochs=20, patience=20)
-    leaking = shop.trained_on(telling(BARS, noise=0.0, seed=3, gaps=0.25), recipe=recipe)
-    return replace(leaking.case, baseline=shop.good.baseline)
+    leaking = factory.train_on(generate_predictable(BARS, noise=0.0, seed=3, gaps=0.25), recipe=recipe)
+    return replace(leaking.case, baseline=factory.good.baseline)
 
 
-def repeats_the_last_move(shop: Workshop) -> Case:
+def repeats_the_last_move(factory: BundleFactory) -> Case:
     """On a market that trends, a network that learned to say what the last eight bars did: often right, and no use."""
     made = SimulatorSettings(24_000, drift=1.8, seed=7)
     frame = simulate("BTC", made.bars, made.drift, made.seed)
     rows = prepare(frame, RECIPE)
     moves = labels.compute_past_returns(frame["close"].to_numpy())[rows.examples.bars]
     said = replace(rows, labels=labels.assign_classes(moves, rows.cuts))
-    good = shop.trained_on(frame, prepared=said, simulated=True)
-    case = shop.rewritten(replace(good, trained=replace(good.trained, prepared=rows)))
+    good = factory.train_on(frame, prepared=said, simulated=True)
+    case = factory.rewrite(replace(good, trained=replace(good.trained, prepared=rows)))
     return replace(case, candle_facts=CandleFacts(generator=made))
 
 
-def worse_than_the_fallback(shop: Workshop) -> Case:
+def worse_than_the_fallback(factory: BundleFactory) -> Case:
     """Right often enough, and less often than the regression that serves today: it was stopped too early."""
-    return shop.trained_on(telling(BARS, noise=0.0, seed=3, gaps=0.25)).case
+    return factory.train_on(generate_predictable(BARS, noise=0.0, seed=3, gaps=0.25)).case
 
 
-def future_in_a_feature(shop: Workshop) -> Case:
+def future_in_a_feature(factory: BundleFactory) -> Case:
     """The code that computes features gives each bar the next one's return."""
-    return _computed_by(shop, _next_bars_return)
+    return _train_with(factory, use_next_bars_return())
 
 
-def history_revised(shop: Workshop) -> Case:
+def history_revised(factory: BundleFactory) -> Case:
     """The older half of one feature was filled in afterwards from what came next; whatever is computed today is sound."""
-    return _computed_by(shop, _older_half_from_next_bar)
+    return _train_with(factory, use_next_bar_in_older_half())
 
 
-def _computed_by(shop: Workshop, computing: Computing) -> Case:
-    with planted(computing):
-        good = shop.trained_on(shop.good.frame)
-    return replace(good.case, computing=computing)
-
-
-def _next_bars_return(frame: pl.DataFrame, schema: Schema | str) -> np.ndarray:
-    found = SOUND(frame, schema)
-    found[:-1, _column("returns")] = found[1:, _column("returns")]
-    return found
-
-
-def _older_half_from_next_bar(frame: pl.DataFrame, schema: Schema | str) -> np.ndarray:
-    found = SOUND(frame, schema)
-    half, column = len(found) // 2, _column("momentum_5")
-    found[:half, column] = found[1 : half + 1, column]
-    return found
-
-
-def _column(name: str) -> int:
-    return indicators.SCHEMAS["relative72"].columns.index(name)
+def _train_with(factory: BundleFactory, formulas: Formulas) -> Case:
+    with replace_formulas(formulas):
+        good = factory.train_on(factory.good.frame)
+    return replace(good.case, formulas=formulas)
