@@ -127,7 +127,7 @@ def test_a_long_history_gives_the_same_features_as_a_short_one(name: str) -> Non
 
 
 @both_schemas
-def test_features_do_not_depend_on_the_price_of_a_coin_where_they_are_ratios(name: str) -> None:
+def test_ratios_do_not_depend_on_the_price_of_a_coin(name: str) -> None:
     prices = ("open", "high", "low", "close")
     dearer = MARKET.with_columns(pl.col(column) * 1024 for column in prices)
     changed = (

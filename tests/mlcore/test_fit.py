@@ -20,8 +20,14 @@ from mlcore.data import simulate
 from mlcore.errors import MlcoreError, ResumeRefused
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.fit import EpochReport, Prepared, Trained, fit, prepare, resolve_device
-from mlcore.fitting.network import Network, build_network
+from mlcore.fitting.network import build_network
 from mlcore.fitting.recipes import RECIPES, Recipe
+from tests.mlcore.trained_networks import (
+    LONG_RECIPE,
+    compute_gate_accuracy,
+    load_network,
+    simulate_long_market,
+)
 
 V7 = RECIPES["v7_fixed"]
 QUICK = V7.with_parameters(epochs=3, batch_size=256)
@@ -75,7 +81,7 @@ def test_another_seed_gives_other_weights(prepared: Prepared, uninterrupted: Tra
     assert not same_bits(fit(prepared, QUICK, seed=8, device="cpu"), uninterrupted)
 
 
-def test_the_bits_do_not_depend_on_the_threads_and_random_state_of_the_caller(
+def test_the_callers_threads_and_random_state_change_no_bit(
     prepared: Prepared, uninterrupted: Trained
 ) -> None:
     threads = torch.get_num_threads()
@@ -103,7 +109,7 @@ def test_a_fit_stopped_after_an_epoch_goes_on_to_the_same_weights(
 KILLED_SCRIPT = """
 import sys
 from pathlib import Path
-from tests.mlcore.test_fit import LONG, long_market
+from tests.mlcore.trained_networks import LONG_RECIPE, simulate_long_market
 from mlcore.fitting.fit import fit, prepare
 
 folder = Path(sys.argv[1])
@@ -112,13 +118,8 @@ def keep(report, checkpoint):
     (folder / "unfinished").write_bytes(checkpoint)
     (folder / "unfinished").replace(folder / "checkpoint")
 
-fit(prepare(long_market(), LONG), LONG, seed=7, device="cpu", on_epoch=keep)
+fit(prepare(simulate_long_market(), LONG_RECIPE), LONG_RECIPE, seed=7, device="cpu", on_epoch=keep)
 """
-LONG = V7.with_parameters(epochs=12, patience=12)
-
-
-def long_market() -> pl.DataFrame:
-    return simulate.simulate("ETH", 6_000, 1.2, seed=2)
 
 
 def checkpoint_of_a_killed_fit(folder: Path) -> bytes:
@@ -138,17 +139,17 @@ def checkpoint_of_a_killed_fit(folder: Path) -> bytes:
 def test_a_fit_killed_in_mid_epoch_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """A real process, a real SIGKILL, at a moment nobody chose."""
     checkpoint = checkpoint_of_a_killed_fit(tmp_path)
-    prepared, numbers = prepare(long_market(), LONG), []
+    prepared, numbers = prepare(simulate_long_market(), LONG_RECIPE), []
     resumed = fit(
         prepared,
-        LONG,
+        LONG_RECIPE,
         seed=7,
         device="cpu",
         resume_from=checkpoint,
         on_epoch=lambda report, _: numbers.append(report.number),
     )
     assert 1 < numbers[0] <= numbers[-1] == 12
-    assert same_bits(resumed, fit(prepared, LONG, seed=7, device="cpu"))
+    assert same_bits(resumed, fit(prepared, LONG_RECIPE, seed=7, device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_the_best_epoch_is_restored_not_the_last(prepared: Prepared) -> None:
     assert trained.best_epoch == int(np.argmin(losses)) + 1 < len(losses)
     features, labels = (torch.from_numpy(array) for array in prepared.stop)
     weights = torch.from_numpy(prepared.class_weights)
-    loss = functional.cross_entropy(network_of(trained)(features), labels, weights, label_smoothing=0.15)
+    loss = functional.cross_entropy(load_network(trained)(features), labels, weights, label_smoothing=0.15)
     assert float(loss.detach()) == pytest.approx(min(losses), rel=1e-6)
 
 
@@ -224,7 +225,7 @@ def test_a_loss_that_is_no_number_stops_the_fit_with_advice(prepared: Prepared) 
         fit(poisoned, QUICK, seed=0, device="cpu")
 
 
-def test_smoothing_of_the_plan_is_pytorchs_at_one_and_a_half_times_the_share() -> None:
+def test_label_smoothing_is_pytorchs_at_one_and_a_half_times_the_share() -> None:
     """ε over the other K − 1 classes is ε·K/(K − 1) over all K: 0.1 there is 0.15 here, at equal class weights."""
     logits, labels = torch.randn(200, 3, dtype=torch.float64), torch.randint(0, 3, (200,))
     spread = torch.full((200, 3), 0.1 / 2, dtype=torch.float64)
@@ -273,18 +274,18 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_v7_learns_a_planted_drift(v7: Trained) -> None:
-    assert gate_accuracy(v7) > 0.68
+    assert compute_gate_accuracy(v7) > 0.68
 
 
 def test_v5_learns_a_planted_drift_too(v5: Trained) -> None:
-    assert gate_accuracy(v5) > 0.65
+    assert compute_gate_accuracy(v5) > 0.65
 
 
 @pytest.mark.slow
 def test_v7_finds_nothing_in_a_market_without_drift() -> None:
     frame = simulate.simulate("BTC", 12_000, drift=0.0, seed=1)
     recipe = V7.with_parameters(epochs=3)
-    assert gate_accuracy(fit(prepare(frame, recipe), recipe, seed=0, device="cpu")) < 0.42
+    assert compute_gate_accuracy(fit(prepare(frame, recipe), recipe, seed=0, device="cpu")) < 0.42
 
 
 def test_auto_is_the_device_there_is() -> None:
@@ -301,22 +302,3 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(MlcoreError, match="choose auto, cpu or cuda"):
         resolve_device("tpu")
-
-
-def network_of(trained: Trained) -> Network:
-    network = Network()
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
-    return network.eval()
-
-
-def gate_accuracy(trained: Trained) -> float:
-    gate = trained.prepared.examples.split.gate
-    rows, labels = (
-        trained.scaler.transform(trained.prepared.examples.features[gate]),
-        trained.prepared.labels[gate],
-    )
-    if trained.recipe.network == "logistic":
-        logits = rows @ trained.weights["coef.weight"].T + trained.weights["coef.bias"]
-    else:
-        logits = network_of(trained)(torch.from_numpy(rows)).detach().numpy()
-    return float((logits.argmax(axis=1) == labels).mean())

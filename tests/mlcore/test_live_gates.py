@@ -99,7 +99,7 @@ def test_v6_trips_wherever_in_the_market_it_begins(predictions: int, v6: Trained
         assert set(against(judge_live(window, window, FULL_POLICY))) == expected
 
 
-def test_a_bundle_says_what_its_training_saw_and_a_prediction_how_much_lies_beyond(
+def test_a_prediction_counts_features_outside_the_range_of_the_training(
     v7: Trained, v7_bundle: Bundle, market: pl.DataFrame
 ) -> None:
     predictor = Predictor(v7_bundle.folder)

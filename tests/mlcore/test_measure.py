@@ -97,9 +97,9 @@ def test_the_gate_window_is_the_one_that_took_no_part_in_training(
 
 
 def test_the_accuracy_is_that_of_torch_on_the_same_rows(healthy: dict[str, Any], v7: Trained) -> None:
-    from tests.mlcore.test_fit import gate_accuracy
+    from tests.mlcore.trained_networks import compute_gate_accuracy
 
-    assert healthy["accuracy"]["point"] == pytest.approx(gate_accuracy(v7), abs=1e-12)
+    assert healthy["accuracy"]["point"] == pytest.approx(compute_gate_accuracy(v7), abs=1e-12)
 
 
 def test_measuring_twice_gives_the_same_figures(

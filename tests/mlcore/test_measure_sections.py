@@ -116,7 +116,7 @@ def test_a_bundle_is_no_better_than_itself(v5_bundle: Bundle, market: pl.DataFra
     assert (found["digest"], found["difference"], found["lower"]) == (v5_bundle.digest, 0, 0)
 
 
-def test_a_baseline_of_another_schema_is_compared_on_the_rows_both_can_predict(
+def test_a_baseline_of_another_schema_is_compared_on_the_shared_rows(
     v7_bundle: Bundle, v6_bundle: Bundle, market: pl.DataFrame
 ) -> None:
     found = asked(skill.measure_skill, v7_bundle, market, baseline_folder=v6_bundle.folder)["baseline"]
@@ -140,7 +140,7 @@ def test_without_a_baseline_it_says_that_there_was_none(v7_bundle: Bundle, marke
     assert found == dict.fromkeys(found) | {"problem": "no baseline was given"}
 
 
-def test_features_computed_without_the_future_are_those_of_the_whole_series(healthy: dict[str, Any]) -> None:
+def test_features_without_the_future_are_those_of_the_whole_series(healthy: dict[str, Any]) -> None:
     assert healthy["lookahead"] == {
         "problem": None, "rows": 64 + 512, "columns_differing": [], "largest_difference": 0.0
     }  # fmt: skip
@@ -150,13 +150,13 @@ def test_features_computed_without_the_future_are_those_of_the_whole_series(heal
 def test_a_feature_that_sees_one_bar_ahead_is_named(
     bars: int, v7_bundle: Bundle, market: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = indicators._FORMULAS["rsi_14"]
+    honest = indicators.FORMULAS["rsi_14"]
 
     def leaking(bars: Any) -> np.ndarray:
         values = honest.values(bars)
         return np.concatenate([values[..., 1:], values[..., -1:]], axis=-1)
 
-    monkeypatch.setitem(indicators._FORMULAS, "rsi_14", replace(honest, values=leaking))
+    monkeypatch.setitem(indicators.FORMULAS, "rsi_14", replace(honest, values=leaking))
     found = asked(lookahead.measure_lookahead, v7_bundle, market[:bars])
     assert found["columns_differing"] == ["rsi_14"]
     assert found["largest_difference"] > 0.1
@@ -226,7 +226,7 @@ def test_of_a_bundle_from_outside_nothing_of_its_training_is_known(
     assert (found["reload"]["cuts_match"], found["reload"]["largest_difference"]) == (None, None)
 
 
-def test_other_candles_than_the_manifest_names_are_not_taken_for_its_training(
+def test_candles_that_the_manifest_does_not_name_are_not_its_training(
     v7_bundle: Bundle, market: pl.DataFrame
 ) -> None:
     found = measured(v7_bundle, market[:1_500], training_frame=market[1:])
@@ -303,7 +303,7 @@ def test_names_in_alphabetical_order_are_found(
     assert len(found["columns_out_of_place"]) > 60
 
 
-def test_another_schema_digest_is_found_though_nothing_else_could_be_measured(
+def test_another_schema_digest_is_found_even_if_nothing_else_is_measured(
     v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     other = restated(v7_bundle, tmp_path / "other", lambda held: held["schema"].update(digest="sha256:0"))
@@ -333,7 +333,7 @@ def test_what_training_reported_is_recomputed_from_the_bytes(
     assert (found["cuts_match"], found["weights_equal_in_graph"]) == (True, True)
 
 
-def test_the_loss_of_a_network_whose_scaler_was_lost_is_far_from_what_training_reported(
+def test_the_loss_without_the_scaler_is_far_from_the_reported_loss(
     v6_bundle: Bundle, market: pl.DataFrame
 ) -> None:
     assert asked(provenance.measure_reload, v6_bundle, market)["largest_difference"] > 100
@@ -374,7 +374,7 @@ def test_labels_shifted_by_a_bar_in_training_show_in_what_is_recomputed(
     assert found["largest_difference"] > 1e-3
 
 
-def test_classes_cut_elsewhere_than_at_the_terciles_are_found_and_not_believed(
+def test_claimed_cuts_that_are_not_the_terciles_are_found_and_not_used(
     healthy: dict[str, Any], v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     told = restated(v7_bundle, tmp_path / "told", lambda held: held["labels"].update(cuts=[-9.0, 9.0]))
@@ -419,7 +419,7 @@ def double_the_logits(model: Any) -> None:
 @pytest.mark.parametrize(
     "change", [skip_a_batch_norm, double_the_logits], ids=["BatchNorm skipped", "a step more"]
 )
-def test_a_graph_of_the_same_weights_that_does_something_else_with_them_is_found(
+def test_a_graph_that_computes_something_else_with_the_weights_is_found(
     change: Callable[[Any], object], v7_bundle: Bundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
     folder = tmp_path / "changed"

@@ -26,12 +26,12 @@ def on(cores: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(parallel, "available_cores", lambda: cores)
 
 
-def test_what_is_found_keeps_the_order_of_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_keep_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
     assert parallel.thread_map(lambda number: number * number, range(100)) == [n * n for n in range(100)]
 
 
-def test_the_first_failure_in_order_is_raised_whichever_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_the_first_failed_item_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     on(2, monkeypatch)
     later_failed = threading.Event()
 
@@ -52,7 +52,7 @@ def test_numpys_error_state_holds_in_every_thread(monkeypatch: pytest.MonkeyPatc
         parallel.thread_map(lambda zero: np.ones(1) / np.array([zero]), [0.0, 0.0])
 
 
-def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_outlives_the_call_and_one_item_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     on(4, monkeypatch)
     before = threading.active_count()
     seen = parallel.thread_map(lambda _: threading.current_thread(), ["one"])
@@ -62,7 +62,7 @@ def test_no_thread_outlives_the_work_and_one_item_needs_none(monkeypatch: pytest
     assert threading.active_count() == before
 
 
-def test_work_within_work_goes_to_the_same_threads_and_whoever_is_free_helps_with_it(
+def test_nested_calls_run_on_the_same_threads_and_free_threads_help(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on(2, monkeypatch)
@@ -76,7 +76,7 @@ def test_work_within_work_goes_to_the_same_threads_and_whoever_is_free_helps_wit
     assert threading.active_count() == before
 
 
-def test_who_waits_within_work_begins_nothing_that_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nested_call_that_waits_runs_only_its_own_items(monkeypatch: pytest.MonkeyPatch) -> None:
     on(2, monkeypatch)
     guard, order = threading.RLock(), []
 

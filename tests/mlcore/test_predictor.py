@@ -19,7 +19,7 @@ from mlcore.errors import BundleRefused, NotEnoughBars
 from mlcore.features import indicators
 from mlcore.fitting.fit import Trained
 from tests.mlcore.conftest import WriteBundle
-from tests.mlcore.test_fit import network_of
+from tests.mlcore.trained_networks import load_network
 
 
 def torch_logits(trained: Trained, rows: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def torch_logits(trained: Trained, rows: np.ndarray) -> np.ndarray:
         rows = trained.scaler.transform(rows)
     if trained.recipe.network == "logistic":
         return rows @ trained.weights["coef.weight"].T + trained.weights["coef.bias"]
-    return network_of(trained)(torch.from_numpy(rows)).detach().numpy()
+    return load_network(trained)(torch.from_numpy(rows)).detach().numpy()
 
 
 @pytest.mark.parametrize("line", ["v5", "v6", "v7"])

@@ -47,7 +47,7 @@ def test_the_interval_is_the_one_asked_for() -> None:
     assert candles.describe(simulate.simulate("BTC", 10, 0.0, 0, interval_seconds=60)).interval_seconds == 60
 
 
-def test_a_planted_drift_makes_the_market_trend_and_no_drift_leaves_a_random_walk() -> None:
+def test_a_market_trends_with_drift_and_is_a_random_walk_without() -> None:
     assert variance_ratio(simulate.simulate("BTC", 50_000, 1.2, seed=1)) > 4
     assert 0.85 < variance_ratio(simulate.simulate("BTC", 50_000, 0.0, seed=1)) < 1.15
 

@@ -8,7 +8,7 @@ from mlcore.features import examples, labels, splits
 
 
 @pytest.mark.parametrize("rows", [1_000, 1_001, 12_345, 43_599])
-def test_the_windows_are_70_15_and_15_percent_with_h_rows_purged_at_each_border(rows: int) -> None:
+def test_windows_are_70_15_and_15_percent_and_purged_at_each_border(rows: int) -> None:
     split = splits.split_rows(rows)
     assert split.fit.start == 0
     assert split.stop.start - split.fit.stop == split.gate.start - split.stop.stop == labels.HORIZON_BARS

@@ -158,9 +158,7 @@ class TestATorchCheckpoint:
         with pytest.raises(MlcoreError, match=says):
             imported(data, tmp_path)
 
-    def test_saved_on_a_gpu_or_in_parallel_or_in_half_precision_is_the_same_network(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_gpu_parallel_or_half_precision_save_is_the_same_network(self, tmp_path: Path) -> None:
         made = network()
         state = made.state_dict()
         want = answers(saved(state), tmp_path / "plain")
