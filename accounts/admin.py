@@ -5,15 +5,14 @@ from django.contrib.auth.models import Group
 
 from accounts.models import ApiToken, RoleGrant, User
 from audit.admin import HistoryAdmin
+from common.admin import ReadOnlyInline
 
 # Roles are RoleGrants. A group would have no effect.
 admin.site.unregister(Group)
 
 
-class RoleGrantInline(admin.TabularInline):
+class RoleGrantInline(ReadOnlyInline):
     model = RoleGrant
-    extra = 0
-    can_delete = False
 
 
 @admin.register(User)

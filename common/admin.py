@@ -1,4 +1,4 @@
-"""Admin pages that show rows and change none."""
+"""Read-only pages of the admin: every change goes through a service, which records an event."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Shows rows and changes none: every change goes through a service, which leaves an event."""
+class _ReadOnly:
+    """Shows rows to staff and changes none."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -21,5 +21,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_active and request.user.is_staff)
 
+
+class ReadOnlyAdmin(_ReadOnly, admin.ModelAdmin):
+    """A read-only list and detail page of a model."""
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
+
+
+class ReadOnlyInline(_ReadOnly, admin.TabularInline):
+    """Read-only rows below the page of the object that they belong to."""
+
+    extra = 0
+    can_delete = False

@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from audit.admin import HistoryAdmin
-from common.admin import ReadOnlyAdmin
+from common.admin import ReadOnlyAdmin, ReadOnlyInline
 from deploy.models import (
     Acknowledgement,
     Bot,
@@ -16,10 +16,8 @@ from deploy.models import (
 )
 
 
-class ReleaseCoinInline(admin.TabularInline):
+class ReleaseCoinInline(ReadOnlyInline):
     model = ReleaseCoin
-    extra = 0
-    can_delete = False
 
 
 class ReleaseStatusInline(admin.StackedInline):

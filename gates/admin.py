@@ -1,26 +1,10 @@
 """Policies, measurements and diagnoses in the admin: to look at, each with its history one click away."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
 
 from audit.admin import HistoryAdmin
+from common.admin import ReadOnlyInline
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement, PolicyAdoption
-
-
-class ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.is_active and request.user.is_staff)
 
 
 class AdoptionInline(ReadOnlyInline):

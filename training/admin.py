@@ -1,40 +1,21 @@
-"""Training's records in the admin: to look at, each one click from its history."""
-
-from typing import Any
+"""Training records in the admin, read-only, with links to their audit events."""
 
 from django.contrib import admin
-from django.http import HttpRequest
 
 from audit.admin import HistoryAdmin
-from common.admin import ReadOnlyAdmin
+from common.admin import ReadOnlyAdmin, ReadOnlyInline
 from training.models import Artifact, Bundle, Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
 
 
-class ReadOnlyRows(admin.TabularInline):
-    """The rows of an object, below it."""
-
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return bool(request.user.is_active and request.user.is_staff)
-
-
-class Epochs(ReadOnlyRows):
+class Epochs(ReadOnlyInline):
     model = Epoch
 
 
-class Log(ReadOnlyRows):
+class Log(ReadOnlyInline):
     model = RunLine
 
 
-class Artifacts(ReadOnlyRows):
+class Artifacts(ReadOnlyInline):
     model = Artifact
 
 

@@ -68,8 +68,7 @@ def train(
 
 def _claim_run(run_id: int, worker_name: str) -> TrainingRun | None:
     """Claim the run and reserve its maximum cost, under the audit head's lock: parallel claims see each other's."""
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         run = TrainingRun.objects.select_related("budget").filter(pk=run_id).first()
         if run is None or not leases.is_free(run):
             return None
@@ -264,8 +263,7 @@ class _Attempt:
             )
             manifest = (written.folder / MANIFEST_FILE).read_text()
         self._log(f"best epoch {trained.best_epoch}; bundle {written.digest}")
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             # An equal run may have made the same bytes before: then both name one bundle.
             bundle, _ = artifact_store.create_bundle(
                 written.digest,

@@ -149,16 +149,16 @@ class TestCancelling:
     def test_a_run_whose_worker_fell_silent_ends_it_at_once(self, dataset: Dataset) -> None:
         run = claimed(launch(dataset))
         let_lease_run_out(run)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="")
+        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         assert run.state == JobState.CANCELLED
         with pytest.raises(leases.ClaimLost):
             leases.write(run, device="CPU")
 
     def test_a_run_that_has_ended_is_refused(self, dataset: Dataset) -> None:
         run = launch(dataset)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="")
+        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         with pytest.raises(Conflict, match="has already ended: it was cancelled"):
-            services.cancel_run(run, actor=factories.OPERATOR, reason="")
+            services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         assert len(events("trainingrun.cancelled")) == 1
         (refused,) = events("trainingrun.cancel.refused")
         assert "has already ended" in refused.body
@@ -192,7 +192,7 @@ class TestLaunchingAgain:
 
     def test_a_cancelled_run_may_be_launched_again(self, dataset: Dataset) -> None:
         run = launch(dataset)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="")
+        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         assert services.relaunch(run, changes={}, actor=factories.OPERATOR).seed == run.seed
 
     @pytest.mark.parametrize("state", ["queued", "running", "succeeded"])

@@ -86,9 +86,8 @@ class Runs(ListAPIView[TrainingRun]):
             ]  # fmt: skip
 
         def get_progress(self, run: Any) -> float:
-            if run.state == JobState.SUCCEEDED:
-                return 1.0
-            return min(1.0, float(run.epochs_done) / max(1, run.epochs))
+            share: float = run.epochs_done / max(1, run.epochs)
+            return 1.0 if run.state == JobState.SUCCEEDED else min(1.0, share)
 
     queryset = (
         TrainingRun.objects.select_related("coin", "bundle")

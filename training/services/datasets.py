@@ -6,7 +6,6 @@ from pathlib import PurePath
 
 import polars as pl
 from django.conf import settings
-from django.db import transaction
 
 from accounts.rules import Actor, Role
 from audit import services as audit
@@ -133,8 +132,7 @@ def _store(
     if (existing := _find_stored(coin, digest)) is not None:
         return StoredDataset(existing, is_new=False)
     report = candle_checks.check_dataset(coin, frame, is_simulated=is_simulated, generator=generator)
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         if (existing := _find_stored(coin, digest)) is not None:
             return StoredDataset(existing, is_new=False)
         dataset = Dataset.objects.create(

@@ -10,7 +10,6 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from accounts.rules import Actor, Role
 from audit import services as audit
@@ -172,8 +171,7 @@ def _store(
     manifest = bundles.to_canonical_json(written.manifest.document)
     artifacts = artifact_store.store_files({**payload, MANIFEST_FILE: manifest})
     source = written.manifest.document["imported"]["sha256"]
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         bundle, is_new = artifact_store.create_bundle(
             written.digest,
             artifacts,

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.decisions import decision
 from accounts.rules import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotFound
@@ -65,8 +66,7 @@ def launch_run(
     require_trainable(coin, dataset)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         run = TrainingRun.objects.create(
             coin=coin,
             dataset=dataset,
@@ -103,7 +103,8 @@ def require_trainable(coin: Coin, dataset: Dataset) -> None:
 
 def find_run(pk: int) -> TrainingRun:
     """Raises NotFound."""
-    run = TrainingRun.objects.select_related("coin", "dataset", "budget").filter(pk=pk).first()
+    rows = TrainingRun.objects.select_related("coin", "dataset", "budget")
+    run: TrainingRun | None = rows.filter(pk=pk).first()
     if run is None:
         raise NotFound(f"There is no run {pk}.")
     return run
@@ -114,23 +115,24 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
 
     Raises Conflict for a run that has ended.
     """
-    with audit.record_refusals("trainingrun.cancel", run, actor=actor, reason=reason):
-        actor.require(Role.OPERATOR, "cancel a training run")
-        with transaction.atomic():
-            audit.lock_head()
-            run.refresh_from_db()
-            if run.has_ended:
-                raise Conflict(f"{run} has already ended: it {_format_end(run)}.")
-            if leases.is_free(run):
-                _cancel_at_once(run, actor, reason)
-            elif run.cancel_requested_at is None:
-                run.cancel_requested_at = timezone.now()
-                run.save(update_fields=["cancel_requested_at"])
-                audit.record("trainingrun.cancel_requested", run, actor=actor, reason=reason)
+    to = "cancel a training run"
+    with (
+        decision("trainingrun.cancel", run, actor=actor, role=Role.OPERATOR, to=to, reason=reason) as checked,
+        audit.locked(),
+    ):
+        run.refresh_from_db()
+        if run.has_ended:
+            raise Conflict(f"{run} has already ended: it {_format_end(run)}.")
+        if leases.is_free(run):
+            _cancel_at_once(run, actor, checked)
+        elif run.cancel_requested_at is None:
+            run.cancel_requested_at = timezone.now()
+            run.save(update_fields=["cancel_requested_at"])
+            audit.record("trainingrun.cancel_requested", run, actor=actor, reason=checked)
 
 
 def _cancel_at_once(run: TrainingRun, actor: Actor, reason: str) -> None:
-    failure = f"cancelled by {actor}" + (f": {reason}" if reason else "")
+    failure = f"cancelled by {actor}: {reason}"
     leases.end(run, JobState.CANCELLED, actor=actor, reason=reason, failure=failure)
 
 

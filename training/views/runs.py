@@ -87,7 +87,8 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _run(pk: int) -> TrainingRun:
     rows = TrainingRun.objects.select_related("coin", "dataset", "budget", "bundle", "release_coin__release")
-    return get_object_or_404(rows.prefetch_related("epoch_rows"), pk=pk)
+    run: TrainingRun = get_object_or_404(rows.prefetch_related("epoch_rows"), pk=pk)
+    return run
 
 
 def _page(
