@@ -26,9 +26,10 @@ def test_a_planted_fault_is_caught_by_the_gate_it_names(fault: Fault, judged: Ju
 @pytest.mark.parametrize("gate", REQUIRED)
 def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: Judged) -> None:
     passing = [
-        name
-        for name, outcomes in judged.items()
-        if get_overall_verdict(outcome for outcome in outcomes if outcome.gate != gate) is Verdict.PASSED
+        fault.name
+        for fault in FAULTS
+        if get_overall_verdict(outcome for outcome in judged[fault.name] if outcome.gate != gate)
+        is Verdict.PASSED
     ]
     assert passing, f"every fault that {gate} catches is caught by another gate too"
 
