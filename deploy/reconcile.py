@@ -6,8 +6,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from deploy.alarms.record import record_alarms
-from deploy.bots.convergence import watch_bots
-from deploy.bots.live_gates import watch_live
+from deploy.bots.convergence import monitor_bots
+from deploy.bots.live_gates import monitor_live_gates
 from deploy.models import ReleaseCoin, ReleaseStatus
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.releases.settle import advance_quietly, stop_runs
@@ -38,6 +38,6 @@ def reconcile_once() -> None:
     ).select_related("release__status"):
         stop_runs(release_coin.release, release_coin.release.status.reason)
     watch_fallback()
-    watch_bots()
-    watch_live()
+    monitor_bots()
+    monitor_live_gates()
     record_alarms()

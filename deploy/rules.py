@@ -96,41 +96,41 @@ class BotState(StrEnum):
 
 
 HEARTBEATS_MISSED = 3
-"""A bot is live as long as it was heard of within so many heartbeats."""
-MOST_DIFFERENCES_TOLD = 4
+"""A bot is live if it sent a heartbeat within so many heartbeat intervals."""
+MAX_MISMATCHES_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Running:
-    """What a release holds, or a bot says it runs: release and digests, bundle by coin."""
+    """What a release consists of, or what a bot reports to run: release, line, and the bundle digest by coin."""
 
     release: int | None
     line: str | None
     bundles: Mapping[str, str]
 
 
-def differences(said: Running, expected: Running) -> str:
-    """In which way a bot runs something else than its revision's release; empty where it runs that, whole."""
-    found = []
-    if (said.release, said.line) != (expected.release, expected.line):
-        found.append(f"it names {_named(said)}, the revision is of {_named(expected)}")
-    for coin in sorted({*said.bundles, *expected.bundles}):
-        here, there = said.bundles.get(coin), expected.bundles.get(coin)
-        if here is None:
-            found.append(f"{coin} is missing")
-        elif there is None:
-            found.append(f"{coin} is not of this release")
-        elif here != there:
-            found.append(f"{coin} is {_short(here)}, the release holds {_short(there)}")
-    told, rest = found[:MOST_DIFFERENCES_TOLD], len(found) - MOST_DIFFERENCES_TOLD
-    return "; ".join(told) + (f"; and {rest} more" if rest > 0 else "")
+def describe_mismatch(reported: Running, expected: Running) -> str:
+    """How a bot's report differs from its revision's release; empty if it runs exactly that."""
+    mismatches = []
+    if (reported.release, reported.line) != (expected.release, expected.line):
+        mismatches.append(f"it names {_name_release(reported)}, the revision is of {_name_release(expected)}")
+    for coin in sorted({*reported.bundles, *expected.bundles}):
+        actual, wanted = reported.bundles.get(coin), expected.bundles.get(coin)
+        if actual is None:
+            mismatches.append(f"{coin} is missing")
+        elif wanted is None:
+            mismatches.append(f"{coin} is not of this release")
+        elif actual != wanted:
+            mismatches.append(f"{coin} is {_shorten(actual)}, the release holds {_shorten(wanted)}")
+    rest = len(mismatches) - MAX_MISMATCHES_SHOWN
+    return "; ".join(mismatches[:MAX_MISMATCHES_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _named(running: Running) -> str:
+def _name_release(running: Running) -> str:
     return "no release" if running.release is None else f"release {running.release} ({running.line})"
 
 
-def _short(digest: str) -> str:
+def _shorten(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 

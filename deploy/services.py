@@ -1,10 +1,10 @@
 """What is asked of a release or the pointer: launch, advance and settle, decide."""
 
 from deploy.alarms.record import record_alarms
-from deploy.bots.convergence import watch_bots
-from deploy.bots.heartbeat_checks import Heartbeat, Report
-from deploy.bots.heartbeats import Heard, heartbeat, heartbeats
-from deploy.bots.live_gates import Posted, hold_back, receive_window, watch_live
+from deploy.bots.convergence import monitor_bots
+from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
+from deploy.bots.heartbeats import HeartbeatAnswer, receive_heartbeat, receive_heartbeats
+from deploy.bots.live_gates import PostedWindow, monitor_live_gates, pin_if_breached, receive_window
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.reconcile import reconcile_once
 from deploy.releases.coins import add_coin, list_consequences, set_required
@@ -16,10 +16,10 @@ from deploy.serving.advance import advance_revision
 from deploy.serving.key_decisions import activate_key, create_key, retire_key
 
 __all__ = [
-    "Heard",
     "Heartbeat",
-    "Posted",
-    "Report",
+    "HeartbeatAnswer",
+    "PostedWindow",
+    "ReceivedHeartbeat",
     "activate_key",
     "add_coin",
     "advance",
@@ -30,13 +30,15 @@ __all__ = [
     "create_key",
     "decide",
     "decline",
-    "heartbeat",
-    "heartbeats",
-    "hold_back",
     "inherit",
     "launch",
     "list_consequences",
+    "monitor_bots",
+    "monitor_live_gates",
     "pin",
+    "pin_if_breached",
+    "receive_heartbeat",
+    "receive_heartbeats",
     "receive_window",
     "reconcile_once",
     "record_alarms",
@@ -44,8 +46,6 @@ __all__ = [
     "restore",
     "retire_key",
     "set_required",
-    "watch_bots",
     "watch_fallback",
-    "watch_live",
     "withdraw_dataset",
 ]

@@ -19,7 +19,7 @@ GROUPS = {
     "clients": ("tests/runtime/",),
     # Long, and nothing else: begun last, they would be waited for alone.
     "schema": ("tests/api/test_conformance.py",),
-    "gathering": ("tests/deploy/test_gathering.py",),
+    "heartbeat batcher": ("tests/deploy/test_heartbeat_batcher.py",),
     "imported models": ("tests/training/test_imported_models.py",),
     "runs": ("tests/training/test_training.py",),
     "live": ("tests/deploy/test_live.py",),

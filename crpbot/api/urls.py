@@ -32,7 +32,7 @@ v1 = [
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("keys/", deploy.Keys.as_view(), name="keys"),
     path("moves/", deploy.Moves.as_view(), name="moves"),
-    path("moves/<int:revision>/", deploy.OneMove.as_view(), name="move"),
+    path("moves/<int:revision>/", deploy.MoveDetail.as_view(), name="move"),
     path(
         "moves/<int:revision>/acknowledgements/", deploy.Acknowledgements.as_view(), name="acknowledgements"
     ),

@@ -121,8 +121,8 @@ def _check_live_release(live: Release) -> Iterator[AlarmCondition]:
 
 
 def _check_bots(move: PointerMove) -> Iterator[AlarmCondition]:
-    troubled = fleet.troubled(move)
-    if bots := troubled.get(BotState.MIXTURE):
+    problem_bots = fleet.list_problem_bots(move)
+    if bots := problem_bots.get(BotState.MIXTURE):
         yield AlarmCondition(
             AlarmName.MIXTURE,
             Severity.CRITICAL,
@@ -130,14 +130,14 @@ def _check_bots(move: PointerMove) -> Iterator[AlarmCondition]:
             "Stop it, empty its cache folder and start it again. The page Bots shows the difference, the audit event"
             " bot.mixture what it reported.",
         )
-    if bots := troubled.get(BotState.BEHIND):
+    if bots := problem_bots.get(BotState.BEHIND):
         yield AlarmCondition(
             AlarmName.BEHIND,
             Severity.CRITICAL,
             f"These bots have not followed the pointer to revision {move.revision}: {_name_some(bots)}.",
             "Read its last error on the page Bots; restart it, or stop it if it must not trade on its present models.",
         )
-    if bots := troubled.get(BotState.SILENT):
+    if bots := problem_bots.get(BotState.SILENT):
         yield AlarmCondition(
             AlarmName.SILENT,
             Severity.WARNING,
@@ -148,26 +148,26 @@ def _check_bots(move: PointerMove) -> Iterator[AlarmCondition]:
 
 def _check_predictions(move: PointerMove) -> Iterator[AlarmCondition]:
     """Without figures, which change with every window; the release's page shows them."""
-    status = live.conduct(move)
+    status = live.load_live_gate_status(move)
     if status is None:
         return
-    if status.breaching and not status.calls_for_a_pin:
+    if status.breaching and not status.must_pin:
         is_on_fallback = status.move.kind == MoveKind.PIN
         yield AlarmCondition(
             AlarmName.LIVE,
             Severity.CRITICAL if is_on_fallback else Severity.WARNING,
             f"What these bots predict on revision {status.move.revision} breaches the live gates: "
-            f"{_name_some(sorted({str(bot) for bot in status.bots}))}.",
+            f"{_name_some(sorted({str(bot) for bot in status.breaching_bots}))}.",
             "The fallback's answers are not finite, and nothing else can be pinned: stop the bots and launch another."
             if is_on_fallback
             else "Most live bots report no breach, so the pointer stays: check these bots' candles, or stop them.",
         )
-    if status.wandering:
+    if status.drifting:
         yield AlarmCondition(
             AlarmName.DRIFT,
             Severity.WARNING,
             f"Predictions on revision {status.move.revision} drift from the gate window: "
-            f"{', '.join(sorted({window.coin.symbol for window in status.wandering}))}.",
+            f"{', '.join(sorted({window.coin.symbol for window in status.drifting}))}.",
             "Compare live with the gate window on the release's page: where the market has changed for good, train again.",
         )
 

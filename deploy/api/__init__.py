@@ -2,7 +2,7 @@
 
 from deploy.api.active import Active, ActiveStream, SignedActive
 from deploy.api.alarms import Alarms
-from deploy.api.bots import Acknowledgements, Bots, Heartbeat, OneMove
+from deploy.api.bots import Acknowledgements, Bots, Heartbeat, MoveDetail
 from deploy.api.coins import Coins, OneCoin
 from deploy.api.datasets import WithdrawDataset
 from deploy.api.decisions import DECISION_VIEWS, Moves, Pin
@@ -22,9 +22,9 @@ __all__ = [
     "Heartbeat",
     "Keys",
     "LiveWindows",
+    "MoveDetail",
     "Moves",
     "OneCoin",
-    "OneMove",
     "Pin",
     "ReleaseDetail",
     "ReleaseReport",

@@ -1,4 +1,4 @@
-"""The snapshot that the bots fetch."""
+"""The snapshot that bots fetch: plain, signed, and as a stream."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ SIGNED_EXAMPLE = {
 
 
 class Active(APIView):
-    """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
+    """For people and without the edge; in production `deploy.edge` answers bots with the same bytes."""
 
     permission_classes = (CanServe,)
     reading_scope = None
@@ -66,7 +66,7 @@ class Active(APIView):
             class File(serializers.Serializer[Any]):
                 sha256 = serializers.CharField()
                 size = serializers.IntegerField(help_text="Bytes.")
-                url = serializers.CharField(help_text="Where to fetch it, with the same token.")
+                url = serializers.CharField(help_text="The address to download it from, with the same token.")
 
             bundle = serializers.CharField(help_text="`sha256:…` over the manifest.")
             simulated = serializers.BooleanField()
@@ -85,7 +85,7 @@ class Active(APIView):
             seq = serializers.IntegerField()
             hash = serializers.CharField()
 
-        service = serializers.CharField(help_text="Tells this service's revisions from another's.")
+        service = serializers.CharField(help_text="Distinguishes this service's revisions from another's.")
         revision = serializers.IntegerField(help_text="Grows with every move.")
         kind = serializers.ChoiceField([kind.value for kind in MoveKind])
         line = serializers.CharField(allow_null=True, help_text="Null when offline: answer neutral.")
@@ -93,7 +93,7 @@ class Active(APIView):
         moved_at = serializers.DateTimeField()
         moved_by = serializers.CharField()
         reason = serializers.CharField()
-        simulated = serializers.BooleanField(help_text="Whether any of it was trained on a made-up market.")
+        simulated = serializers.BooleanField(help_text="Whether any of it was trained on a simulated market.")
         policy = Policy(allow_null=True)
         audit = Event(help_text="The move's own event in the audit chain.")
         models = serializers.DictField(child=Model(), help_text="By coin.")
@@ -102,13 +102,13 @@ class Active(APIView):
     def get(self, request: Request) -> HttpResponseBase:
         """What every bot must run now, all coins in one document.
 
-        Send the last `ETag` as `If-None-Match`: 304 says that nothing moved.
+        Send the last `ETag` as `If-None-Match`: 304 means that nothing moved.
         """
-        return _conditional(request, snapshot.build_current())
+        return _answer_conditionally(request, snapshot.build_current())
 
 
 class SignedActive(APIView):
-    """Behind Django's own servers; in production `deploy.edge` answers a bot's request with the same bytes."""
+    """For people and without the edge; in production `deploy.edge` answers bots with the same bytes."""
 
     permission_classes = (CanServe,)
     reading_scope = None
@@ -124,7 +124,7 @@ class SignedActive(APIView):
 
         payload = serializers.CharField(
             help_text="In base64: the snapshot as JSON, with `issued_at`, `expires_at`, `audit_head`, `coins`, each coin's"
-            " `diagnosis`, as `next` what may be approved next, and as `fallback` what a pin leads to."
+            " `diagnosis`, and the announced releases: `next` awaits approval, `fallback` is what a pin leads to."
         )
         payloadType = serializers.CharField(help_text=f"`{signing.PAYLOAD_TYPE}`")
         signatures = Signature(many=True)
@@ -134,12 +134,12 @@ class SignedActive(APIView):
         responses={200: Output, 304: OpenApiResponse(description="You have the latest.")},
     )
     def get(self, request: Request) -> HttpResponseBase:
-        """The same in an envelope that the service signed (DSSE, Ed25519): what bots follow.
+        """The snapshot in a signed envelope (DSSE, Ed25519), which bots follow.
 
-        Signed anew every minute and good for three: an answer that something on the way repeats shows by its age. Verify it
-        under a public key that was given to you by hand (`manage.py keys export`).
+        It is signed every minute and valid for three, so that a repeated old answer is recognised by its age. Verify it with
+        a public key that you received by hand (`manage.py keys export`).
         """
-        return _conditional(request, signing.get_envelope())
+        return _answer_conditionally(request, signing.get_envelope())
 
 
 _EVENT = {
@@ -155,26 +155,26 @@ _EVENT = {
 
 
 class ActiveStream(APIView):
-    """Behind Django's own servers, and for a signed-in person: one event. In production `deploy.edge` streams on."""
+    """For people and without the edge: one event. In production `deploy.edge` streams to bots."""
 
     permission_classes = (CanServe,)
     reading_scope = None
 
     @extend_schema(
         operation_id="active_stream",
-        responses={(200, "text/event-stream"): OpenApiResponse(_EVENT, "Events, without end.")},
+        responses={(200, "text/event-stream"): OpenApiResponse(_EVENT, "An endless stream of events.")},
     )
     def get(self, request: Request) -> HttpResponseBase:
-        """Every new signed snapshot as it comes, as server-sent events: `id` the revision, `data` the envelope on one line.
+        """Every new signed snapshot as a server-sent event: `id` is the revision, `data` the envelope on one line.
 
-        The newest at once, then each that follows; a comment after 15 seconds without one. Ends with its token.
+        First the current one, then each new one; a comment after 15 quiet seconds. Ends when its token ends.
         """
         return HttpResponse(
             events.BEGINNING + events.format_event(signing.get_envelope()), content_type="text/event-stream"
         )
 
 
-def _conditional(request: Request, latest: Snapshot | signing.Envelope) -> HttpResponseBase:
+def _answer_conditionally(request: Request, latest: Snapshot | signing.Envelope) -> HttpResponseBase:
     response = HttpResponse(latest.body, content_type="application/json")
     response["ETag"] = latest.etag
     response["Cache-Control"] = "private, no-cache"

@@ -1,4 +1,4 @@
-"""Bots: what each says it runs, and who has followed a move."""
+"""Bots: heartbeats, what each bot runs, and who has followed a move."""
 
 import re
 from collections.abc import Mapping
@@ -24,15 +24,14 @@ from deploy.bots import fleet
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.pointer import pointer
 from deploy.rules import BotState, Running
-from deploy.services import Heartbeat as Said
 
-MOST_COINS = 64
+MAX_COINS = 64
 INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 _COIN = r"^[A-Z0-9]{1,12}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 _BUNDLES = {
     "type": "object",
-    "maxProperties": MOST_COINS,
+    "maxProperties": MAX_COINS,
     "additionalProperties": {"type": "string", "pattern": _DIGEST},
 }
 
@@ -53,14 +52,14 @@ HEARTBEAT_EXAMPLE = {
 
 @extend_schema_field(_BUNDLES)
 class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
-    """A bundle's digest by coin, so many coins at most."""
+    """The bundle digest of each coin, at most MAX_COINS."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        if not isinstance(data, dict) or len(data) > MOST_COINS:
-            raise serializers.ValidationError(f"Give an object of at most {MOST_COINS} coins.")
+        if not isinstance(data, dict) or len(data) > MAX_COINS:
+            raise serializers.ValidationError(f"Give an object of at most {MAX_COINS} coins.")
         for coin, digest in data.items():
             if not re.fullmatch(_COIN, coin):
-                raise serializers.ValidationError("A coin is named as in `BTC`.")
+                raise serializers.ValidationError("A coin has a name such as `BTC`.")
             if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
                 raise serializers.ValidationError(
                     f"{coin}: give the bundle's digest, `sha256:` and 64 hex digits."
@@ -69,6 +68,11 @@ class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
 
     def to_representation(self, value: Mapping[str, str]) -> dict[str, str]:
         return dict(value)
+
+
+def _create_number(**options: Any) -> api_fields.Integer:
+    """The field of a revision or release, or null."""
+    return api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True, **options)
 
 
 class Heartbeat(APIView):
@@ -82,69 +86,63 @@ class Heartbeat(APIView):
     )
     class Input(api_fields.Input):
         instance = api_fields.PatternText(
-            INSTANCE, help_text="Which of the token's bots: a name of its own that it keeps over restarts."
+            INSTANCE, help_text="Distinguishes the bots of one token; it keeps its name over restarts."
         )
         client_version = api_fields.Text(max_length=64)
-        service = api_fields.Text(max_length=64, allow_null=True, help_text="As in the snapshot it follows.")
-        revision = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
-        line = api_fields.Text(max_length=32, allow_null=True)
-        release = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True)
-        bundles = Bundles(help_text="What it decides with at this moment: every coin of the release.")
-        prefetched_next = api_fields.Integer(
-            min_value=1,
-            max_value=api_fields.BIGGEST_ID,
-            allow_null=True,
-            default=None,
-            help_text="The announced release, once it is fetched, verified and loaded.",
+        service = api_fields.Text(
+            max_length=64, allow_null=True, help_text="As in the snapshot that it follows."
         )
-        prefetched_fallback = api_fields.Integer(
-            min_value=1,
-            max_value=api_fields.BIGGEST_ID,
-            allow_null=True,
-            default=None,
-            help_text="The release that a pin leads to, once it is fetched, verified and loaded.",
+        revision = _create_number()
+        line = api_fields.Text(max_length=32, allow_null=True)
+        release = _create_number()
+        bundles = Bundles(help_text="What it decides with now: every coin of the release.")
+        prefetched_next = _create_number(
+            default=None, help_text="The announced release, once it is downloaded, verified and loaded."
+        )
+        prefetched_fallback = _create_number(
+            default=None, help_text="The fallback's release, once it is downloaded, verified and loaded."
         )
         last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
         stale_since = serializers.DateTimeField(allow_null=True, default=None)
 
     @extend_schema_serializer(component_name="HeartbeatAnswer")
     class Output(serializers.Serializer[Any]):
-        heartbeat_seconds = serializers.IntegerField(help_text="When to send the next one.")
+        heartbeat_seconds = serializers.IntegerField(help_text="Seconds until the next heartbeat.")
         revision = serializers.IntegerField(
             allow_null=True, help_text="The pointer's; null before the first."
         )
-        next = serializers.IntegerField(allow_null=True, help_text="The announced release, to fetch ahead.")
+        next = serializers.IntegerField(allow_null=True, help_text="The announced release, to prefetch.")
 
     @extend_schema(operation_id="send_heartbeat", request=Input, responses=Output)
     def post(self, request: Request) -> Response:
-        """Say what this bot runs. The first to name a revision acknowledges it. 409 for a bot of another service."""
-        heard = services.heartbeat(_said(self.Input.read(request)), actor=get_actor(request))
-        return Response(told(heard))
+        """Report what this bot runs. The first report of a revision acknowledges it. 409 for a bot of another service."""
+        heartbeat = _create_heartbeat(self.Input.read(request))
+        answer = services.receive_heartbeat(heartbeat, actor=get_actor(request))
+        return Response(build_heartbeat_answer(answer))
 
 
-_HEARTBEAT = Heartbeat.Input()  # making its fields takes longer than checking them
+_HEARTBEAT = Heartbeat.Input()  # creating its fields takes longer than validating them
 
 
-def read(body: bytes) -> Said | None:
-    """A heartbeat that came another way than through `Heartbeat`; None for one that `Heartbeat` refuses, and says why."""
+def parse_heartbeat(body: bytes) -> services.Heartbeat | None:
+    """Parse a heartbeat that the edge received; None for one that `Heartbeat` refuses, with the reason."""
     (parser,) = Heartbeat.parser_classes
     try:
-        return _said(_HEARTBEAT.run_validation(parser().parse(BytesIO(body))))
+        return _create_heartbeat(_HEARTBEAT.run_validation(parser().parse(BytesIO(body))))
     except APIException:
         return None
 
 
-def told(heard: services.Heard) -> dict[str, int | None]:
-    """What a bot is answered."""
+def build_heartbeat_answer(answer: services.HeartbeatAnswer) -> dict[str, int | None]:
     return {
         "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
-        "revision": heard.revision,
-        "next": heard.next.pk if heard.next else None,
+        "revision": answer.revision,
+        "next": answer.next.pk if answer.next else None,
     }
 
 
-def _said(checked: Mapping[str, Any]) -> Said:
-    return Said(
+def _create_heartbeat(checked: Mapping[str, Any]) -> services.Heartbeat:
+    return services.Heartbeat(
         instance=checked["instance"],
         client_version=checked["client_version"],
         service=checked["service"],
@@ -158,7 +156,7 @@ def _said(checked: Mapping[str, Any]) -> Said:
 
 
 class Bots(ListAPIView[Bot]):
-    """Every bot as it last described itself, against what it must run; what troubles somebody comes first."""
+    """Every bot's last report, compared with what it must run; problems first."""
 
     class Filter(filters.FilterSet):
         name = filters.CharFilter()
@@ -174,14 +172,14 @@ class Bots(ListAPIView[Bot]):
         state = serializers.ChoiceField(
             [state.value for state in BotState],
             help_text="`mixture`: not what its revision's release holds. `behind`: live, and not on the pointer's revision."
-            " `moving`: the same, but the move is young. `silent`: not heard of for three heartbeats. `gone`: nor is it"
-            " waited for.",
+            " `moving`: the same, but the move is recent. `silent`: no heartbeat for three intervals. `gone`: no longer"
+            " expected.",
         )
         release = serializers.IntegerField(source="release_number", allow_null=True)
         bundles = Bundles()
         acknowledged_seconds = serializers.FloatField(
             allow_null=True,
-            help_text="From the pointer's move to its acknowledgement; null before, and for a bot that came later.",
+            help_text="From the move to its acknowledgement; null before, and for a bot that was first heard later.",
         )
 
         class Meta:
@@ -197,10 +195,10 @@ class Bots(ListAPIView[Bot]):
     queryset = Bot.objects.none()
 
     def get_queryset(self) -> QuerySet[Bot]:
-        return fleet.worst_first(fleet.standing(pointer.get_current()))
+        return fleet.order_by_urgency(fleet.list_bots_with_state(pointer.get_current()))
 
 
-class OneMove(APIView):
+class MoveDetail(APIView):
     @extend_schema_serializer(component_name="MoveDetail")
     class Output(serializers.Serializer[Any]):
         revision = serializers.IntegerField()
@@ -212,12 +210,10 @@ class OneMove(APIView):
         moved_at = serializers.DateTimeField()
         is_current = serializers.BooleanField()
         acknowledged = serializers.IntegerField(
-            help_text="Bots that acknowledged it at any time, as far as they are kept."
+            help_text="Bots that acknowledged it at any time, as far as they are stored."
         )
         live = serializers.IntegerField(help_text="Bots that are live now.")
-        has_converged = serializers.BooleanField(
-            help_text="Whether there was a moment at which every live bot ran it."
-        )
+        has_converged = serializers.BooleanField(help_text="Whether every live bot ran it at some moment.")
         converged_at = serializers.DateTimeField(source="convergence.at", default=None, allow_null=True)
         bots = serializers.IntegerField(
             source="convergence.bots", default=None, allow_null=True, help_text="Live when it converged."
@@ -226,7 +222,7 @@ class OneMove(APIView):
             source="convergence.slowest_seconds",
             default=None,
             allow_null=True,
-            help_text="From the move to the last acknowledgement of a bot that was there when it moved.",
+            help_text="From the move to the last acknowledgement, of the bots that were there when it moved.",
         )
 
     @extend_schema(operation_id="show_move", responses=Output)
@@ -235,13 +231,13 @@ class OneMove(APIView):
         move = PointerMove.objects.select_related("release", "convergence").filter(pk=revision).first()
         if move is None:
             raise NotFound(f"There is no revision {revision}.")
-        now = pointer.get_current()
+        is_current = move == pointer.get_current()
         extra = {
-            "is_current": move == now,
+            "is_current": is_current,
             "acknowledged": move.acknowledgements.count(),
-            "live": fleet.live().count(),
+            "live": fleet.list_live_bots().count(),
             "has_converged": hasattr(move, "convergence")
-            or (move == now and fleet.fleet(move, None).has_converged),
+            or (is_current and fleet.count_bots(move, None).has_converged),
         }
         for name, value in extra.items():
             setattr(move, name, value)
@@ -262,7 +258,7 @@ class Acknowledgements(ListAPIView[Acknowledgement]):
             source="bot.instance"
         )
         joined_later = serializers.SerializerMethodField(
-            help_text="Whether the bot was first heard of after the move: its seconds then say nothing of how fast it is."
+            help_text="Whether the bot was first heard after the move: its seconds then do not measure its speed."
         )
 
         class Meta:

@@ -1,4 +1,4 @@
-"""What bots count of their own predictions."""
+"""Live windows: bots' counts of their own predictions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS, EDGES
 from mlcore.constants import N_FEATURES
 
-MOST_PREDICTIONS = 100_000
+MAX_PREDICTIONS = 100_000
 """In one window; the client sends a hundred at most."""
 EXAMPLE = {
     "instance": "desk-1",
@@ -34,8 +34,8 @@ EXAMPLE = {
 }
 
 
-def _count(**kwargs: Any) -> api_fields.Integer:
-    return api_fields.Integer(min_value=0, max_value=MOST_PREDICTIONS, **kwargs)
+def _create_count(**kwargs: Any) -> api_fields.Integer:
+    return api_fields.Integer(min_value=0, max_value=MAX_PREDICTIONS, **kwargs)
 
 
 class LiveWindows(APIView):
@@ -50,9 +50,9 @@ class LiveWindows(APIView):
     class Input(api_fields.Input):
         @extend_schema_serializer(component_name="LiveClassCounts")
         class ClassCounts(api_fields.Input):
-            down = _count()
-            neutral = _count()
-            up = _count()
+            down = _create_count()
+            neutral = _create_count()
+            up = _create_count()
 
         @extend_schema_serializer(component_name="LiveConfidence")
         class Confidence(api_fields.Input):
@@ -60,9 +60,9 @@ class LiveWindows(APIView):
                 child=api_fields.Number(min_value=0, max_value=1),
                 min_length=BANDS + 1,
                 max_length=BANDS + 1,
-                help_text="0.30, 0.32 … 1.00: the service knows no others.",
+                help_text="0.30, 0.32 … 1.00: no others are accepted.",
             )
-            counts = serializers.ListField(child=_count(), min_length=BANDS, max_length=BANDS)
+            counts = serializers.ListField(child=_create_count(), min_length=BANDS, max_length=BANDS)
 
             def validate_edges(self, edges: list[float]) -> list[float]:
                 if [round(edge, 6) for edge in edges] != list(EDGES):
@@ -81,42 +81,44 @@ class LiveWindows(APIView):
             help_text="By the bot's clock; a window sent again has the same."
         )
         last_at = serializers.DateTimeField()
-        predictions = api_fields.Integer(min_value=1, max_value=MOST_PREDICTIONS)
-        non_finite = _count(help_text="Answers that were no numbers.")
+        predictions = api_fields.Integer(min_value=1, max_value=MAX_PREDICTIONS)
+        non_finite = _create_count(help_text="Answers that were not finite.")
         class_counts = ClassCounts(help_text="How many finite answers predicted each direction.")
-        confidence = Confidence(help_text="How many were how sure of the direction they said.")
-        logits = Logits(help_text="Both null where no answer was finite.")
+        confidence = Confidence(help_text="A histogram of the probability of the predicted direction.")
+        logits = Logits(help_text="Both null if no answer was finite.")
         out_of_range = api_fields.Integer(
             min_value=0,
-            max_value=N_FEATURES * MOST_PREDICTIONS,
+            max_value=N_FEATURES * MAX_PREDICTIONS,
             allow_null=True,
-            help_text="Feature values outside what training saw; null where the bundle does not say.",
+            help_text="Feature values outside the range seen in training; null if the bundle does not state the range.",
         )
 
     @extend_schema_serializer(component_name="LiveWindowAnswer")
     class Output(serializers.Serializer[Any]):
         breach = serializers.CharField(
             allow_blank=True,
-            help_text="What trips, with its figures. Empty for another revision's window: nobody judges it.",
+            help_text="Breached tripwires, with their figures. Empty for an older revision, which is not judged.",
         )
-        warning = serializers.CharField(allow_blank=True, help_text="What wanders, with its figures.")
+        warning = serializers.CharField(allow_blank=True, help_text="Breached warnings, with their figures.")
 
     @extend_schema(
         operation_id="send_window",
         request=Input,
-        responses={201: OpenApiResponse(Output, description="Written down, now or when it came before.")},
+        responses={201: OpenApiResponse(Output, description="Stored, now or when it was first sent.")},
     )
     def post(self, request: Request) -> Response:
-        """Say what this bot predicted: counts. Where most live bots breach the live gates, the fallback is pinned.
+        """Report counts of this bot's predictions. If most live bots breach the live gates, the fallback is pinned.
 
         409 for an instance that has sent no heartbeat yet.
         """
-        window = services.receive_window(_posted(self.Input.read(request)), actor=get_actor(request))
+        window = services.receive_window(
+            _create_posted_window(self.Input.read(request)), actor=get_actor(request)
+        )
         return Response(self.Output(window).data, status=201)
 
 
-def _posted(checked: Mapping[str, Any]) -> services.Posted:
-    counts, outside = checked["class_counts"], checked["out_of_range"]
+def _create_posted_window(checked: Mapping[str, Any]) -> services.PostedWindow:
+    counts, out_of_range = checked["class_counts"], checked["out_of_range"]
     tally = Tally(
         predictions=checked["predictions"],
         non_finite=checked["non_finite"],
@@ -124,10 +126,10 @@ def _posted(checked: Mapping[str, Any]) -> services.Posted:
         confidence=tuple(checked["confidence"]["counts"]),
         least=checked["logits"]["min"],
         greatest=checked["logits"]["max"],
-        out_of_range=outside or 0,
-        ranged=0 if outside is None else checked["predictions"] - checked["non_finite"],
+        out_of_range=out_of_range or 0,
+        ranged=0 if out_of_range is None else checked["predictions"] - checked["non_finite"],
     )
-    return services.Posted(
+    return services.PostedWindow(
         instance=checked["instance"],
         revision=checked["revision"],
         coin=checked["coin"],

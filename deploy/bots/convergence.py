@@ -1,4 +1,4 @@
-"""The moment at which all bots had followed a move; and forgetting those that nobody has heard of for long."""
+"""Records when all live bots run a move, and deletes bots that have not reported for long."""
 
 from datetime import timedelta
 
@@ -13,49 +13,48 @@ from deploy.models import Acknowledgement, Bot, Convergence, PointerMove
 from deploy.pointer import pointer
 
 
-def watch_bots() -> None:
-    """Write down when a move has converged, and forget bots that nobody has heard of for long."""
+def monitor_bots() -> None:
+    """Record a convergence, and delete old bots. `reconcile` calls it."""
     record_convergence()
-    forget()
+    delete_old_bots()
 
 
 def record_convergence() -> Convergence | None:
-    """The pointer's revision, once every live bot has acknowledged it: recorded once, with an event."""
-    now = pointer.get_current()
-    if now is None or Convergence.objects.filter(pk=now.revision).exists():
+    """Record, once and with an event, that every live bot runs the pointer's revision."""
+    move = pointer.get_current()
+    if move is None or Convergence.objects.filter(pk=move.revision).exists():
         return None
-    found = fleet.fleet(now, None)
-    if not found.has_converged:
+    counts = fleet.count_bots(move, None)
+    if not counts.has_converged:
         return None
-    slowest = slowest_seconds(now)
+    slowest = compute_slowest_seconds(move)
     with audit.locked():
-        if Convergence.objects.filter(pk=now.revision).exists():
+        if Convergence.objects.filter(pk=move.revision).exists():
             return None  # another reconciler was first
-        made = Convergence.objects.create(
-            move=now, at=timezone.now(), bots=found.live, slowest_seconds=slowest
+        convergence = Convergence.objects.create(
+            move=move, at=timezone.now(), bots=counts.live, slowest_seconds=slowest
         )
-        detail = {"bots": found.live, "slowest_seconds": slowest}
         audit.record(
             "pointer.converged",
-            now,
+            move,
             actor=GATE,
-            reason=f"{found.live} bot{'s run' if found.live != 1 else ' runs'} it",
-            detail=detail,
+            reason=f"{counts.live} bot{'s run' if counts.live != 1 else ' runs'} it",
+            detail={"bots": counts.live, "slowest_seconds": slowest},
         )
-    return made
+    return convergence
 
 
-def slowest_seconds(move: PointerMove) -> float | None:
-    """The longest that a live bot took which was there when the pointer moved; None where there was none."""
+def compute_slowest_seconds(move: PointerMove) -> float | None:
+    """The longest time a live bot took to acknowledge, of those that were there when the pointer moved."""
     rows = Acknowledgement.objects.filter(
-        move=move, bot__in=fleet.live(), bot__first_heard_at__lte=F("move__moved_at")
+        move=move, bot__in=fleet.list_live_bots(), bot__first_heard_at__lte=F("move__moved_at")
     )
     slowest: float | None = rows.aggregate(slowest=Max("seconds"))["slowest"]
     return slowest
 
 
-def forget() -> None:
-    """Bots that were not heard of for very long, and acknowledgements as old, go; those of the pointer's revision stay."""
+def delete_old_bots() -> None:
+    """Delete bots that have not reported for very long, and acknowledgements as old, except those of the last revision."""
     before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
     last = PointerMove.objects.aggregate(revision=Max("revision"))["revision"]
     for rows in (

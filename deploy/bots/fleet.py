@@ -1,4 +1,4 @@
-"""What is really running: every bot against what it must run, as the database has it at this moment."""
+"""Every bot compared with what it must run, from the database at this moment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,112 +30,112 @@ from deploy.rules import HEARTBEATS_MISSED, BotState
 
 @dataclass(frozen=True)
 class Fleet:
-    """The live bots, counted."""
+    """Counts of the live bots."""
 
     revision: int | None
     live: int
     current: int
     announced: Release | None
-    ready: int
-    """How many of them hold the announced release loaded."""
+    prefetched_next: int
+    """How many of them have the announced release loaded."""
     fallback: Release | None = None
-    holding: int = 0
-    """How many of them hold the fallback loaded: a pin costs them no download."""
+    prefetched_fallback: int = 0
+    """How many of them have the fallback loaded: a pin costs them no download."""
 
     @property
     def has_converged(self) -> bool:
         return self.live > 0 and self.current == self.live
 
     @property
-    def are_ready(self) -> bool:
-        return self.live > 0 and self.ready == self.live
+    def all_have_next(self) -> bool:
+        return self.live > 0 and self.prefetched_next == self.live
 
     @property
-    def can_be_pinned(self) -> bool:
-        """Whether a pin would reach every live bot without a download."""
-        return self.live > 0 and self.holding == self.live
+    def all_have_fallback(self) -> bool:
+        return self.live > 0 and self.prefetched_fallback == self.live
 
 
-def fleet(now: PointerMove | None, announced: Release | None, fallback: Release | None = None) -> Fleet:
-    """The live bots against this move, and how many have at hand what awaits approval, and what a pin leads to."""
-    counts = live().aggregate(
+def count_bots(move: PointerMove | None, announced: Release | None, fallback: Release | None = None) -> Fleet:
+    """How many live bots run this move, and have the announced release and the fallback loaded."""
+    counts = list_live_bots().aggregate(
         live=Count("pk"),
-        current=Count("pk", filter=_is_on(now)),
-        ready=Count(
-            "pk", filter=Q(prefetched_next=announced.pk if announced else 0)
-        ),  # no release is number 0
-        holding=Count("pk", filter=Q(prefetched_fallback=fallback.pk if fallback else 0)),
+        current=Count("pk", filter=_runs_move(move)),
+        # No release has the number 0.
+        prefetched_next=Count("pk", filter=Q(prefetched_next=announced.pk if announced else 0)),
+        prefetched_fallback=Count("pk", filter=Q(prefetched_fallback=fallback.pk if fallback else 0)),
     )
-    return Fleet(revision=now.revision if now else None, announced=announced, fallback=fallback, **counts)
+    return Fleet(revision=move.revision if move else None, announced=announced, fallback=fallback, **counts)
 
 
-def live() -> QuerySet[Bot]:
-    """The bots that were heard of within three heartbeats."""
+def list_live_bots() -> QuerySet[Bot]:
+    """The bots that sent a heartbeat within the last three heartbeat intervals."""
     return Bot.objects.filter(last_heard_at__gt=_live_since(timezone.now()))
 
 
-def standing(at: PointerMove | None) -> QuerySet[Any]:
-    """Every bot with its `state` (a BotState) at this moment, where `at` is where the pointer stands.
+def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
+    """Every bot with its `state` (a BotState) at this moment, compared with the current move.
 
-    `acknowledged_seconds` is how long it took to acknowledge that move; None where it has not, or came after it.
+    `acknowledged_seconds` is how long it took to acknowledge the move; None if it has not, or was first heard later.
     """
     now = timezone.now()
     is_live = Q(last_heard_at__gt=_live_since(now))
-    is_awaited = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _holds_a_token(now)
+    is_expected = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _has_valid_token(
+        now
+    )
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
-    has_moved_lately = Q(first_heard_at__gt=late_since)
-    if at is not None and at.moved_at > late_since:
-        has_moved_lately |= Q(pk__isnull=False)
+    is_recent = Q(first_heard_at__gt=late_since)
+    if move is not None and move.moved_at > late_since:
+        is_recent |= Q(pk__isnull=False)
     return Bot.objects.annotate(
         state=Case(
-            When(~is_live & ~is_awaited, then=Value(BotState.GONE.value)),
+            When(~is_live & ~is_expected, then=Value(BotState.GONE.value)),
             When(~Q(mismatch=""), then=Value(BotState.MIXTURE.value)),
             When(~is_live, then=Value(BotState.SILENT.value)),
-            When(_is_on(at), then=Value(BotState.CURRENT.value)),
-            When(has_moved_lately, then=Value(BotState.MOVING.value)),
+            When(_runs_move(move), then=Value(BotState.CURRENT.value)),
+            When(is_recent, then=Value(BotState.MOVING.value)),
             default=Value(BotState.BEHIND.value),
             output_field=CharField(),
         ),
-        acknowledged_seconds=Subquery(_in_time(at).values("seconds")[:1]),
+        acknowledged_seconds=Subquery(_list_acknowledgements(move).values("seconds")[:1]),
     )
 
 
-def _in_time(at: PointerMove | None) -> QuerySet[Acknowledgement]:
-    """The acknowledgement of this move by a bot that was there when it was made."""
-    rows = Acknowledgement.objects.filter(bot=OuterRef("pk"), move=at)
-    return rows.filter(bot__first_heard_at__lte=F("move__moved_at"))
-
-
-def worst_first(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Rows of `standing`, what troubles somebody before what does not."""
+def order_by_urgency(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Rows of `list_bots_with_state`, problems first."""
     ranks = [When(state=state.value, then=Value(rank)) for rank, state in enumerate(BotState)]
     return rows.order_by(Case(*ranks, output_field=IntegerField()), "name", "instance")
 
 
-def troubled(at: PointerMove | None) -> dict[BotState, Sequence[str]]:
-    """The bots that are an alarm, by what is wrong with them, named."""
+def list_problem_bots(move: PointerMove | None) -> dict[BotState, Sequence[str]]:
+    """The names of the bots that cause an alarm, by their state."""
     late_since = timezone.now() - timedelta(seconds=settings.BOT_LATE_SECONDS)
-    rows = standing(at).filter(
+    rows = list_bots_with_state(move).filter(
         Q(state__in=(BotState.MIXTURE.value, BotState.BEHIND.value))
         | Q(state=BotState.SILENT.value, last_heard_at__lte=late_since)
     )
-    found: dict[BotState, list[str]] = {}
+    names: dict[BotState, list[str]] = {}
     for state, name, instance in rows.values_list("state", "name", "instance"):
-        found.setdefault(BotState(state), []).append(f"{name} ({instance})")
-    return {state: sorted(names) for state, names in found.items()}
+        names.setdefault(BotState(state), []).append(f"{name} ({instance})")
+    return {state: sorted(names_in_state) for state, names_in_state in names.items()}
 
 
-def _is_on(at: PointerMove | None) -> Q:
-    """Whether a bot says that it runs this move's release, the whole of it; nothing, before the first pointer."""
-    return Q(revision=at.revision if at else None, mismatch="")
+def _list_acknowledgements(move: PointerMove | None) -> QuerySet[Acknowledgement]:
+    """The acknowledgement of this move by each bot that was there when it was made."""
+    rows = Acknowledgement.objects.filter(bot=OuterRef("pk"), move=move)
+    return rows.filter(bot__first_heard_at__lte=F("move__moved_at"))
+
+
+def _runs_move(move: PointerMove | None) -> Q:
+    """Whether a bot reports exactly this move's release; before the first move, no revision at all."""
+    return Q(revision=move.revision if move else None, mismatch="")
 
 
 def _live_since(now: datetime) -> datetime:
     return now - timedelta(seconds=HEARTBEATS_MISSED * settings.BOT_HEARTBEAT_SECONDS)
 
 
-def _holds_a_token(now: datetime) -> Q:
-    """Whether it could report if it ran: a bot is retired by revoking its token."""
+def _has_valid_token(now: datetime) -> Q:
+    """Whether the bot could report at all: a bot is retired by revoking its token."""
     tokens = ApiToken.objects.filter(
         user__username=OuterRef("name"), user__is_active=True, scope=Scope.BOT.value, revoked_at=None
     )

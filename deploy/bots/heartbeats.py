@@ -1,7 +1,7 @@
-"""Heartbeats, written down many at a time.
+"""Storing heartbeats, many at a time.
 
-One transaction for all of them, which takes no lock of the audit: a thousand bots acknowledge a move within seconds. A bot
-that contradicts its revision's release becomes an event, once for each revision of the pointer.
+One transaction for all of them, without the lock of the audit chain: a thousand bots acknowledge a move within seconds. A
+bot that contradicts its revision's release becomes an audit event, once for each revision of the pointer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,214 +15,223 @@ from django.utils import timezone
 from accounts.rules import Actor
 from audit import services as audit
 from common.errors import Conflict, DomainError, NotAllowed
-from deploy.bots.heartbeat_checks import Heartbeat, Judged, Report, judged, require_sense
+from deploy.bots.heartbeat_checks import (
+    CheckedHeartbeat,
+    Heartbeat,
+    ReceivedHeartbeat,
+    check_heartbeat,
+    validate_heartbeat,
+)
 from deploy.models import Acknowledgement, Bot, Release
 from deploy.pointer import pointer
 from deploy.serving import snapshot
 
-MOST_INSTANCES = 5_000
-"""Of one token's user: made-up names fill no disk."""
+MAX_INSTANCES = 5_000
+"""For each user with a bot token: invented instance names must not fill the disk."""
 
+BotKey = tuple[str, str]
 
-# By hand, in one question: a thousand bots ask it within seconds of a move, and building three costs more than asking.
-_WORLD = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(revision) FROM deploy_pointermove),
+# Raw SQL, in one query: a thousand bots need it within seconds of a move, and building three ORM queries costs more.
+_SERVICE_STATE = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(revision) FROM deploy_pointermove),
     EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
 
 
 @dataclass(frozen=True)
-class _World:
-    """What every heartbeat is held against."""
+class _ServiceState:
+    """What every heartbeat is compared with."""
 
-    service: str
+    name: str
     revision: int | None
     has_candidate: bool
 
 
-def _world() -> _World:
+def _load_service_state() -> _ServiceState:
     with connection.cursor() as cursor:
-        cursor.execute(_WORLD)
-        service, revision, has_candidate = cursor.fetchone()
-    return _World(service or snapshot.get_service_name(), revision, bool(has_candidate))
+        cursor.execute(_SERVICE_STATE)
+        name, revision, has_candidate = cursor.fetchone()
+    return _ServiceState(name or snapshot.get_service_name(), revision, bool(has_candidate))
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a bot is told in return."""
+class HeartbeatAnswer:
+    """The answer to a heartbeat."""
 
     revision: int | None
     next: Release | None
 
 
-def heartbeat(said: Heartbeat, *, actor: Actor) -> Heard:
-    """Write down what one bot runs; as `heartbeats`, but a refusal is raised."""
-    (outcome,) = heartbeats([Report(actor, said)])
+def receive_heartbeat(heartbeat: Heartbeat, *, actor: Actor) -> HeartbeatAnswer:
+    """Store one heartbeat; as `receive_heartbeats`, but a refusal is raised."""
+    (outcome,) = receive_heartbeats([ReceivedHeartbeat(actor, heartbeat)])
     if isinstance(outcome, DomainError):
         raise outcome
     return outcome
 
 
-def heartbeats(reports: Sequence[Report]) -> list[Heard | DomainError]:
-    """Write down what these bots run, and acknowledge each one's revision where it is the first to name it: all or none.
+def receive_heartbeats(batch: Sequence[ReceivedHeartbeat]) -> list[HeartbeatAnswer | DomainError]:
+    """Store what these bots run, and the acknowledgements of those that report a revision for the first time.
 
-    What each is told, in their order: NotAllowed for anybody but a bot, InvalidInput where what it says cannot be meant,
-    Conflict for a bot that follows another service, and for one instance too many. A refused one leaves the others alone.
+    All are stored or none. Returns the answers in the same order; a refused heartbeat does not affect the others.
+    NotAllowed: not a bot. InvalidInput: contradictory fields. Conflict: a bot of another service, or too many instances.
     """
-    world, now = _world(), timezone.now()
-    refusals = [_refusal(report, world.service) for report in reports]
-    sound = [report for report, refusal in zip(reports, refusals, strict=True) if refusal is None]
-    written = list[_Written]()
+    service, now = _load_service_state(), timezone.now()
+    refusals = [_find_refusal(received, service.name) for received in batch]
+    accepted = [received for received, refusal in zip(batch, refusals, strict=True) if refusal is None]
+    stored = list[_StoredHeartbeat]()
     with transaction.atomic(savepoint=False):
-        for turn in _turns(sound):
-            written += _write([judged(report, world.service) for report in turn], now)
-    _record_mixtures([one for one in written if one.judged.mismatch], at=world.revision or 0)
-    heard = Heard(world.revision, pointer.get_announced() if world.has_candidate else None)
-    known = {one.judged.report.bot for one in written}
+        for round_ in _split_into_rounds(accepted):
+            stored += _store_round([check_heartbeat(received, service.name) for received in round_], now)
+    _record_mismatches([row for row in stored if row.checked.mismatch], revision=service.revision or 0)
+    answer = HeartbeatAnswer(service.revision, pointer.get_announced() if service.has_candidate else None)
+    known = {row.checked.bot_key for row in stored}
     return [
-        refusal or (heard if report.bot in known else _crowded(report))
-        for report, refusal in zip(reports, refusals, strict=True)
+        refusal or (answer if received.bot_key in known else _too_many_instances(received))
+        for received, refusal in zip(batch, refusals, strict=True)
     ]
 
 
-def _turns(reports: Sequence[Report]) -> list[list[Report]]:
-    """One bot may have spoken twice meanwhile: then once in each turn, the first word first."""
-    turns: list[dict[tuple[str, str], Report]] = []
-    for report in reports:
-        turn = next((turn for turn in turns if report.bot not in turn), None)
-        if turn is None:
-            turns.append(turn := {})
-        turn[report.bot] = report
-    return [list(turn.values()) for turn in turns]
+def _split_into_rounds(batch: Sequence[ReceivedHeartbeat]) -> list[list[ReceivedHeartbeat]]:
+    """At most one heartbeat a bot in each round, the earlier ones first: a bot may occur twice in a batch."""
+    rounds: list[dict[BotKey, ReceivedHeartbeat]] = []
+    for received in batch:
+        free = next((round_ for round_ in rounds if received.bot_key not in round_), None)
+        if free is None:
+            rounds.append(free := {})
+        free[received.bot_key] = received
+    return [list(round_.values()) for round_ in rounds]
 
 
-def _refusal(report: Report, service: str) -> DomainError | None:
+def _find_refusal(received: ReceivedHeartbeat, service: str) -> DomainError | None:
     try:
-        if not report.actor.is_bot:
-            raise NotAllowed(f"{report.actor} is no bot: only a bot's token says what a bot runs.")
-        require_sense(report.said, service)
+        if not received.actor.is_bot:
+            raise NotAllowed(f"{received.actor} is not a bot: heartbeats need a bot's token.")
+        validate_heartbeat(received.heartbeat, service)
     except DomainError as refusal:
         return refusal
     return None
 
 
 @dataclass(frozen=True)
-class _Written:
-    """A heartbeat that stands in its bot's row."""
+class _StoredHeartbeat:
+    """A heartbeat that is stored in its bot's row."""
 
-    judged: Judged
+    checked: CheckedHeartbeat
     bot: Bot
 
 
-def _write(turn: Sequence[Judged], now: datetime) -> list[_Written]:
-    """Write one heartbeat a bot, in the caller's transaction; a new bot for which there is no room is left out."""
-    before = _rows_of([one.report for one in turn])
-    _update([one for one in turn if one.report.bot in before], before, now)
-    bots = before | _made([one for one in turn if one.report.bot not in before], now)
-    written = [_Written(one, bots[one.report.bot]) for one in turn if one.report.bot in bots]
-    _acknowledge(
-        [one for one in written if not one.judged.is_known_to(before.get(one.judged.report.bot))], now
-    )
-    return written
+def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_StoredHeartbeat]:
+    """Store one heartbeat a bot, in the caller's transaction. A new bot beyond MAX_INSTANCES is left out."""
+    rows = _lock_rows([checked.received for checked in round_])
+    _update_rows([checked for checked in round_ if checked.bot_key in rows], rows, now)
+    bots = rows | _create_rows([checked for checked in round_ if checked.bot_key not in rows], now)
+    stored = [
+        _StoredHeartbeat(checked, bots[checked.bot_key]) for checked in round_ if checked.bot_key in bots
+    ]
+    _acknowledge([row for row in stored if not row.checked.repeats(rows.get(row.checked.bot_key))], now)
+    return stored
 
 
-def _rows_of(reports: Sequence[Report]) -> dict[tuple[str, str], Bot]:
-    """The known bots, locked in one order: another process may be writing to the same rows."""
+def _lock_rows(batch: Sequence[ReceivedHeartbeat]) -> dict[BotKey, Bot]:
+    """The rows of the known bots, locked in one order: another process may be writing to the same rows."""
     instances = dict[str, list[str]]()
-    for report in reports:
-        instances.setdefault(report.actor.name, []).append(report.said.instance)
-    named = Q(pk=None)
-    for name, these in instances.items():
-        named |= Q(name=name, instance__in=these)
-    rows = Bot.objects.filter(named).order_by("pk").select_for_update(no_key=True)
+    for received in batch:
+        instances.setdefault(received.actor.name, []).append(received.heartbeat.instance)
+    condition = Q(pk=None)
+    for name, instances_of_name in instances.items():
+        condition |= Q(name=name, instance__in=instances_of_name)
+    rows = Bot.objects.filter(condition).order_by("pk").select_for_update(no_key=True)
     return {
         (row.name, row.instance): row for row in rows.only("name", "instance", "reported_digest", "mismatch")
     }
 
 
-def _update(known: Sequence[Judged], rows: Mapping[tuple[str, str], Bot], now: datetime) -> None:
-    """One write for all that say the same; never over what another process heard later."""
-    alike = dict[tuple[object, ...], list[Judged]]()
-    for one in known:
-        alike.setdefault(one.likeness, []).append(one)
-    for these in alike.values():
-        found = Bot.objects.filter(pk__in=[rows[one.report.bot].pk for one in these])
-        found.filter(last_heard_at__lte=now).update(**these[0].columns(now))
+def _update_rows(known: Sequence[CheckedHeartbeat], rows: Mapping[BotKey, Bot], now: datetime) -> None:
+    """One update for all that report the same; never over a later heartbeat that another process stored."""
+    groups = dict[tuple[object, ...], list[CheckedHeartbeat]]()
+    for checked in known:
+        groups.setdefault(checked.group_key, []).append(checked)
+    for group in groups.values():
+        bots = Bot.objects.filter(pk__in=[rows[checked.bot_key].pk for checked in group])
+        bots.filter(last_heard_at__lte=now).update(**group[0].build_row(now))
 
 
-def _made(news: Sequence[Judged], now: datetime) -> dict[tuple[str, str], Bot]:
-    """Rows for those heard of for the first time, in one order too; one that another process has just made is it."""
-    if not news:
+def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey, Bot]:
+    """Rows of new bots, also in one order. A row that another process just created is updated."""
+    if not new:
         return {}
-    room = _room({one.report.actor.name for one in news})
-    made = dict[tuple[str, str], Bot]()
-    for one in sorted(news, key=lambda one: one.report.bot):
-        name, instance = one.report.bot
-        if room[name] > 0:
-            room[name] -= 1
-            made[name, instance] = Bot(name=name, instance=instance, first_heard_at=now, **one.columns(now))
+    free = _count_free_instances({checked.received.actor.name for checked in new})
+    created = dict[BotKey, Bot]()
+    for checked in sorted(new, key=lambda checked: checked.bot_key):
+        name, instance = checked.bot_key
+        if free[name] > 0:
+            free[name] -= 1
+            row = checked.build_row(now)
+            created[name, instance] = Bot(name=name, instance=instance, first_heard_at=now, **row)
     Bot.objects.bulk_create(
-        made.values(),
+        created.values(),
         update_conflicts=True,
         unique_fields=["name", "instance"],
-        update_fields=list(news[0].columns(now)),
+        update_fields=list(new[0].build_row(now)),
     )
-    return made
+    return created
 
 
-def _room(names: Collection[str]) -> dict[str, int]:
-    """How many more instances each of these tokens' users may have."""
-    counted = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
-    return dict.fromkeys(names, MOST_INSTANCES) | {name: MOST_INSTANCES - held for name, held in counted}
+def _count_free_instances(names: Collection[str]) -> dict[str, int]:
+    """How many more instances each of these users may have."""
+    counts = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
+    return dict.fromkeys(names, MAX_INSTANCES) | {name: MAX_INSTANCES - count for name, count in counts}
 
 
-def _acknowledge(news: Sequence[_Written], now: datetime) -> None:
+def _acknowledge(new: Sequence[_StoredHeartbeat], now: datetime) -> None:
     Acknowledgement.objects.bulk_create(
         [
             Acknowledgement(
-                bot=one.bot,
+                bot=row.bot,
                 move_id=expected.revision,
                 at=now,
                 seconds=max(0.0, (now - expected.moved_at).total_seconds()),
             )
-            for one in news
-            if (expected := one.judged.expected) is not None and not one.judged.mismatch
+            for row in new
+            if (expected := row.checked.expected) is not None and not row.checked.mismatch
         ],
         ignore_conflicts=True,
     )
 
 
-def _crowded(report: Report) -> Conflict:
+def _too_many_instances(received: ReceivedHeartbeat) -> Conflict:
     return Conflict(
-        f"{report.actor.name} has {MOST_INSTANCES} instances already. Give an instance one name that it keeps over restarts;"
-        " one that is not heard of any more is forgotten in time."
+        f"{received.actor.name} has {MAX_INSTANCES} instances already. Give each instance a name that it keeps over"
+        " restarts; instances that no longer report are deleted in time."
     )
 
 
-def _record_mixtures(mixed: Sequence[_Written], *, at: int) -> None:
-    """At most one event for each bot and revision of the pointer (`at`), whatever it says how often."""
-    found = {one.bot.pk: one for one in mixed}
-    unreported = Bot.objects.exclude(mismatch_revision=at)
-    news = list(unreported.filter(pk__in=found).values_list("pk", flat=True)) if found else []
-    if not news:
+def _record_mismatches(mismatched: Sequence[_StoredHeartbeat], *, revision: int) -> None:
+    """At most one event for each bot and revision of the pointer, however often and whatever it reports."""
+    by_pk = {row.bot.pk: row for row in mismatched}
+    unrecorded = Bot.objects.exclude(mismatch_revision=revision)
+    keys = list(unrecorded.filter(pk__in=by_pk).values_list("pk", flat=True)) if by_pk else []
+    if not keys:
         return
     with audit.locked():
-        for key in news:
-            if unreported.filter(pk=key).update(mismatch_revision=at):
-                _record_mixture(found[key])
+        for key in keys:
+            if unrecorded.filter(pk=key).update(mismatch_revision=revision):
+                _record_mismatch(by_pk[key])
 
 
-def _record_mixture(one: _Written) -> None:
-    said, expected = one.judged.report.said, one.judged.expected
+def _record_mismatch(row: _StoredHeartbeat) -> None:
+    received, expected = row.checked.received, row.checked.expected
+    heartbeat = received.heartbeat
     audit.record(
         "bot.mixture",
-        one.bot,
-        actor=one.judged.report.actor,
-        reason=one.judged.mismatch,
+        row.bot,
+        actor=received.actor,
+        reason=row.checked.mismatch,
         detail={
-            "revision": said.revision,
-            "release": said.running.release,
-            "line": said.running.line,
-            "bundles": dict(said.running.bundles),
+            "revision": heartbeat.revision,
+            "release": heartbeat.running.release,
+            "line": heartbeat.running.line,
+            "bundles": dict(heartbeat.running.bundles),
             "expected": dict(expected.running.bundles) if expected else {},
-            "client_version": said.client_version,
+            "client_version": heartbeat.client_version,
         },
     )

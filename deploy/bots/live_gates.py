@@ -1,4 +1,4 @@
-"""Live windows: what bots say of their own predictions is judged as it comes, and enough of them pin the fallback."""
+"""Receiving live windows: each is judged as it arrives, and if most live bots breach a live gate, the fallback is pinned."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ from deploy.rules import MoveKind
 from gates import services as gates
 from gates.catalogue.live import LiveOutcome, Tally, judge_live
 from gates.models import GatePolicy
-from mlcore.constants import N_FEATURES
+from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.verdict import Verdict
 from training.models import Coin
 
 logger = logging.getLogger(__name__)
 
-MOST_EVIDENCE = 30
-"""Windows written into the event of a pin: enough to see what happened, of however many bots."""
+MAX_EVIDENCE_WINDOWS = 30
+"""Windows in the event of a pin: enough to see what happened, however many bots there are."""
 
 
 @dataclass(frozen=True)
-class Posted:
+class PostedWindow:
     """One window as a bot sends it."""
 
     instance: str
@@ -44,82 +44,82 @@ class Posted:
     tally: Tally
 
 
-def receive_window(said: Posted, *, actor: Actor) -> LiveWindow:
-    """Write down and judge one window; where most live bots now breach, pin the fallback at once.
+def receive_window(posted: PostedWindow, *, actor: Actor) -> LiveWindow:
+    """Store and judge one window; if most live bots now breach a live gate, pin the fallback at once.
 
-    One that came before is answered and counts once. One of another revision than the pointer's is kept, but not judged.
-    Raises NotAllowed for anybody but a bot, Conflict for an instance that has sent no heartbeat, InvalidInput where its
-    figures cannot be.
+    A repeated window is answered and counts once. A window of an older revision is stored, but not judged. Raises NotAllowed
+    for anyone but a bot, Conflict for an instance that has sent no heartbeat, InvalidInput for impossible figures.
     """
     if not actor.is_bot:
-        raise NotAllowed(f"{actor} is no bot: only a bot's token says what a bot predicts.")
-    _require_sense(said)
-    bot = Bot.objects.filter(name=actor.name, instance=said.instance).first()
+        raise NotAllowed(f"{actor} is not a bot: live windows need a bot's token.")
+    _validate_window(posted)
+    bot = Bot.objects.filter(name=actor.name, instance=posted.instance).first()
     if bot is None:
-        raise Conflict(f"Nothing is known of {actor.name} ({said.instance}) yet. Send a heartbeat first.")
-    move, coin = _subject(said)
-    window, is_new = _written(bot, move, coin, said)
+        raise Conflict(f"{actor.name} ({posted.instance}) is not known yet. Send a heartbeat first.")
+    move, coin = _find_move_and_coin(posted)
+    window, is_new = _store_window(bot, move, coin, posted)
     if is_new and window.breach:
-        hold_back_quietly()
+        try_to_pin()
     return window
 
 
-def hold_back() -> PointerMove | None:
-    """Pin the fallback where most live bots breach the live gates under the pointer's revision; at most once.
+def pin_if_breached() -> PointerMove | None:
+    """Pin the fallback if most live bots breach a live gate under the current revision; at most once.
 
-    The rules are those of every pin: offline when the fallback is not ready. The windows stand in the event.
+    The rules are those of every pin: offline if the fallback is not ready. The event contains the windows.
     """
-    if not _calls(live_windows.conduct()):
-        return None  # hashing the fallback's files is for the moment when it is needed
+    if _load_status_to_pin() is None:
+        return None  # the fallback's files are hashed only when that is needed
     readiness = check_fallback()
     with audit.locked():
-        now = live_windows.conduct()  # another may have pinned, or the pointer moved, meanwhile
-        if now is None or not _calls(now):
+        status = _load_status_to_pin()  # the pointer may have moved meanwhile
+        if status is None:
             return None
         return pin_in_transaction(
-            now.reason[:REASON_LIMIT],
+            status.reason[:REASON_LIMIT],
             actor=LIVE_GATES,
             readiness=readiness,
-            evidence=_evidence(now.breaching),
+            evidence=_describe_windows(status.breaching),
         )
 
 
-def hold_back_quietly() -> None:
-    """After a window is written: a failure is logged, and `reconcile` tries again within seconds."""
+def try_to_pin() -> None:
+    """As `pin_if_breached`, but a failure is logged: `reconcile` tries again within seconds."""
     try:
-        hold_back()
+        pin_if_breached()
     except Exception:
         logger.exception("the live gates could not pin the fallback; reconcile will try again")
 
 
-def watch_live() -> None:
-    """What `reconcile` does: the live bots may have become fewer, and those that breach most of them; old windows go."""
-    hold_back_quietly()
+def monitor_live_gates() -> None:
+    """Pin if fewer bots are live now and those that breach are the majority; delete old windows. `reconcile` calls it."""
+    try_to_pin()
     before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
     old = LiveWindow.objects.filter(received_at__lt=before)
     if old.exists():
         old.delete()
 
 
-def _calls(conduct: live_windows.Conduct | None) -> bool:
-    return conduct is not None and conduct.calls_for_a_pin
+def _load_status_to_pin() -> live_windows.LiveGateStatus | None:
+    status = live_windows.load_live_gate_status()
+    return status if status is not None and status.must_pin else None
 
 
-def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[LiveWindow, bool]:
-    policy, tally = gates.policy_in_force(), said.tally
-    breach, warning = _judged(bot, move, coin, tally, policy)
+def _store_window(bot: Bot, move: PointerMove, coin: Coin, posted: PostedWindow) -> tuple[LiveWindow, bool]:
+    policy, tally = gates.policy_in_force(), posted.tally
+    breach, warning = _judge_window(bot, move, coin, tally, policy)
     return LiveWindow.objects.get_or_create(
         bot=bot,
         move=move,
         coin=coin,
-        first_at=said.first_at,
+        first_at=posted.first_at,
         defaults={
             "policy": policy,
-            "last_at": said.last_at,
+            "last_at": posted.last_at,
             "received_at": timezone.now(),
             "predictions": tally.predictions,
             "non_finite": tally.non_finite,
-            **dict(zip(("down", "neutral", "up"), tally.classes, strict=True)),
+            **dict(zip(CLASSES, tally.classes, strict=True)),
             "confidence": list(tally.confidence),
             "logit_min": tally.least,
             "logit_max": tally.greatest,
@@ -130,53 +130,56 @@ def _written(bot: Bot, move: PointerMove, coin: Coin, said: Posted) -> tuple[Liv
     )
 
 
-def _judged(bot: Bot, move: PointerMove, coin: Coin, tally: Tally, policy: GatePolicy) -> tuple[str, str]:
-    """What is held against this bot's predictions of this coin: what trips, and what wanders."""
-    now = pointer.get_current()
-    if now is None or now.revision != move.revision:
+def _judge_window(
+    bot: Bot, move: PointerMove, coin: Coin, tally: Tally, policy: GatePolicy
+) -> tuple[str, str]:
+    """The breaches and the warnings of this bot's predictions of this coin, as text."""
+    current = pointer.get_current()
+    if current is None or current.revision != move.revision:
         return "", ""
-    recent, whole = live_windows.tallies(bot, move, coin, tally)
-    said = judge_live(recent, whole, policy.document, is_fallback=move.kind == MoveKind.PIN)
-    against = [outcome for outcome in said if outcome.finding.verdict == Verdict.FAILED]
-    return _told([o for o in against if o.is_tripwire]), _told([o for o in against if not o.is_tripwire])
-
-
-def _told(outcomes: Sequence[LiveOutcome]) -> str:
-    return ", ".join(f"{o.gate.replace('_', ' ')}: {o.finding.observed}" for o in outcomes)
-
-
-def _subject(said: Posted) -> tuple[PointerMove, Coin]:
-    move = PointerMove.objects.filter(pk=said.revision).first()
-    if move is None:
-        raise InvalidInput(f"This service never had revision {said.revision}.", field="revision")
-    release_coin = ReleaseCoin.objects.filter(
-        release=move.release_id, coin__symbol=said.coin, bundle__isnull=False
+    recent, whole = live_windows.load_tallies(bot, move, coin, tally)
+    outcomes = judge_live(recent, whole, policy.document, is_fallback=move.kind == MoveKind.PIN)
+    failed = [outcome for outcome in outcomes if outcome.finding.verdict == Verdict.FAILED]
+    return (
+        _format_outcomes([outcome for outcome in failed if outcome.is_tripwire]),
+        _format_outcomes([outcome for outcome in failed if not outcome.is_tripwire]),
     )
-    found = release_coin.select_related("coin").first()
-    if found is None:
-        raise InvalidInput(f"Revision {said.revision} holds no model for {said.coin}.", field="coin")
-    return move, found.coin
 
 
-def _require_sense(said: Posted) -> None:
-    tally = said.tally
-    if said.last_at < said.first_at:
-        raise InvalidInput("A window ends no sooner than it begins.", field="last_at")
+def _format_outcomes(outcomes: Sequence[LiveOutcome]) -> str:
+    return ", ".join(f"{outcome.gate.replace('_', ' ')}: {outcome.finding.observed}" for outcome in outcomes)
+
+
+def _find_move_and_coin(posted: PostedWindow) -> tuple[PointerMove, Coin]:
+    move = PointerMove.objects.filter(pk=posted.revision).first()
+    if move is None:
+        raise InvalidInput(f"This service never had revision {posted.revision}.", field="revision")
+    release_coins = ReleaseCoin.objects.filter(
+        release=move.release_id, coin__symbol=posted.coin, bundle__isnull=False
+    )
+    release_coin = release_coins.select_related("coin").first()
+    if release_coin is None:
+        raise InvalidInput(f"Revision {posted.revision} has no model for {posted.coin}.", field="coin")
+    return move, release_coin.coin
+
+
+def _validate_window(posted: PostedWindow) -> None:
+    tally = posted.tally
+    if posted.last_at < posted.first_at:
+        raise InvalidInput("A window cannot end before it begins.", field="last_at")
     if sum(tally.classes) != tally.finite:
-        raise InvalidInput(
-            "The three directions must add up to the finite predictions.", field="class_counts"
-        )
+        raise InvalidInput("The class counts must add up to the finite predictions.", field="class_counts")
     if sum(tally.confidence) != tally.finite:
         raise InvalidInput("The confidence counts must add up to the finite predictions.", field="confidence")
     if (tally.least is None) != (tally.greatest is None) or (tally.least is None) != (tally.finite == 0):
-        raise InvalidInput("Give the least and greatest logit if any answer was finite.", field="logits")
+        raise InvalidInput("Give min and max if any answer was finite, and only then.", field="logits")
     if tally.least is not None and tally.greatest is not None and tally.least > tally.greatest:
-        raise InvalidInput("The least logit is greater than the greatest.", field="logits")
+        raise InvalidInput("min is greater than max.", field="logits")
     if tally.out_of_range > N_FEATURES * tally.finite:
         raise InvalidInput(f"A prediction has {N_FEATURES} features.", field="out_of_range")
 
 
-def _evidence(windows: Sequence[LiveWindow]) -> list[Mapping[str, object]]:
+def _describe_windows(windows: Sequence[LiveWindow]) -> list[Mapping[str, object]]:
     return [
         {
             "window": window.pk,
@@ -192,5 +195,5 @@ def _evidence(windows: Sequence[LiveWindow]) -> list[Mapping[str, object]]:
             "out_of_range": window.out_of_range,
             "breach": window.breach,
         }
-        for window in windows[:MOST_EVIDENCE]
+        for window in windows[:MAX_EVIDENCE_WINDOWS]
     ]

@@ -1,17 +1,17 @@
-"""When what bots predict moves the pointer. No ORM, clock or I/O."""
+"""When the bots' predictions move the pointer. No ORM, clock or I/O."""
 
 from accounts.rules import Actor
 from deploy.rules import MoveKind
 
 LIVE_GATES = Actor("the live gates", is_system=True)
-"""Who pins the fallback when the bots' own predictions say so; no person can be named like this."""
+"""The actor of such a pin. No person can have this name."""
 
 
 def is_majority(breaching: int, live: int) -> bool:
-    """More than half of the live bots on the revision. One bot alone is its own majority, one of two is none."""
+    """More than half of the live bots on the revision. One bot alone is a majority, one of two is not."""
     return 2 * breaching > live
 
 
-def must_hold_back(*, kind: str, breaching: int, live: int) -> bool:
-    """Whether the bots go to the fallback. On it or offline already there is nowhere to send them (ADR 0012)."""
+def must_pin_fallback(*, kind: str, breaching: int, live: int) -> bool:
+    """Whether to pin the fallback. There is nothing to pin while the bots are on it or offline (ADR 0012)."""
     return kind in (MoveKind.INHERITED, MoveKind.SWAP) and is_majority(breaching, live)

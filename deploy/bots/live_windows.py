@@ -1,4 +1,4 @@
-"""What the bots' predictions look like under the pointer's revision, as the database has it at this moment."""
+"""The live windows of the bots: which breach a live gate under the current revision, and sums of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,71 +9,78 @@ from operator import add
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 
 from deploy.bots import fleet
-from deploy.bots.live_rules import must_hold_back
+from deploy.bots.live_rules import must_pin_fallback
 from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from gates.catalogue.live import RECENT_PREDICTIONS, Tally
 from training.models import Coin
 
 RECENT_WINDOWS = 20
-"""A bot that decides once an hour sends windows of one prediction: so many are looked at, at most."""
-REASON_NAMES = 3
-WINDOWS_DRAWN = 500
-AGAINST_SHOWN = 10
+"""At most so many windows count as recent: a bot that decides once an hour sends windows of one prediction."""
+MAX_WINDOWS_IN_REASON = 3
+MAX_CHART_WINDOWS = 500
+MAX_FLAGGED_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Conduct:
-    """The live bots on the pointer's revision, and what is held against their predictions."""
+class LiveGateStatus:
+    """The live bots on one revision, and their newest windows that breach a live gate or warn."""
 
     move: PointerMove
     live: int
+    """0 while no window breaches or warns: then the count is not needed."""
     breaching: Sequence[LiveWindow]
-    """The newest window of each of them and each coin, where it tripped."""
-    wandering: Sequence[LiveWindow]
+    drifting: Sequence[LiveWindow]
 
     @property
-    def bots(self) -> list[Bot]:
-        """Those whose predictions breach, each once."""
+    def breaching_bots(self) -> list[Bot]:
+        """The bots of the breaching windows, each once."""
         return list({window.bot_id: window.bot for window in self.breaching}.values())
 
     @property
-    def calls_for_a_pin(self) -> bool:
-        return must_hold_back(kind=self.move.kind, breaching=len(self.bots), live=self.live)
+    def must_pin(self) -> bool:
+        return must_pin_fallback(kind=self.move.kind, breaching=len(self.breaching_bots), live=self.live)
 
     @property
     def reason(self) -> str:
-        """Who breaches what, with the figures of the first few."""
-        bots = self.bots
-        told = [f"{window.bot}: {window.coin} {window.breach}" for window in self.breaching[:REASON_NAMES]]
-        rest = len(self.breaching) - len(told)
+        """Which bots breach which gates, with the figures of the first few."""
+        shown = [
+            f"{window.bot}: {window.coin} {window.breach}"
+            for window in self.breaching[:MAX_WINDOWS_IN_REASON]
+        ]
+        rest = len(self.breaching) - len(shown)
         return (
-            f"{len(bots)} of {self.live} live bots on revision {self.move.revision} breach the live gates: "
-            + "; ".join(told)
+            f"{len(self.breaching_bots)} of {self.live} live bots on revision {self.move.revision} breach the live gates: "
+            + "; ".join(shown)
             + (f"; and {rest} more" if rest else "")
         )
 
 
-def conduct(move: PointerMove | None = None) -> Conduct | None:
-    """Under this move, or where the pointer stands; None before the first.
+def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | None:
+    """The status under this move or the current one; None before the first.
 
-    A bot counts when it is live, on the revision, and runs what that holds.
+    A bot counts if it is live and runs exactly the release of the revision.
     """
     move = move or pointer.get_current()
     if move is None:
         return None
-    bots = fleet.live().filter(revision=move.revision, mismatch="")
-    spoken = newest_of(move).exclude(breach="", warning="").filter(bot__in=bots)
-    found = list(spoken.select_related("bot", "coin").order_by("bot", "coin"))
-    return Conduct(
+    bots = fleet.list_live_bots().filter(revision=move.revision, mismatch="")
+    windows = list(_list_flagged_windows(move).filter(bot__in=bots).order_by("bot", "coin"))
+    return LiveGateStatus(
         move=move,
-        live=bots.count() if found else 0,  # nobody asks how many they are while nothing is held against any
-        breaching=[window for window in found if window.breach],
-        wandering=[window for window in found if window.warning],
+        live=bots.count() if windows else 0,
+        breaching=[window for window in windows if window.breach],
+        drifting=[window for window in windows if window.warning],
     )
 
 
-def newest_of(move: PointerMove) -> QuerySet[LiveWindow]:
+def _list_flagged_windows(move: PointerMove) -> QuerySet[LiveWindow]:
+    """The newest window of each bot and coin, if it breaches or warns."""
+    windows = list_newest_windows(move).exclude(breach="", warning="")
+    return windows.select_related("bot", "coin")
+
+
+def list_newest_windows(move: PointerMove) -> QuerySet[LiveWindow]:
     """The last window of each bot and coin under this move's revision."""
     later = LiveWindow.objects.filter(
         move=move, bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk")
@@ -81,10 +88,10 @@ def newest_of(move: PointerMove) -> QuerySet[LiveWindow]:
     return LiveWindow.objects.filter(~Exists(later), move=move)
 
 
-def tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tally, Tally]:
-    """What this bot predicted of this coin lately, and under the whole revision, both with the newest window.
+def load_tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tally, Tally]:
+    """The recent predictions, and those of the whole revision, of one bot and coin, both with the newest window.
 
-    The whole is added up as far as its gates need it: counts, not confidence or logits.
+    The whole has only what its gates need: counts, no confidence and no logits.
     """
     rows = LiveWindow.objects.filter(bot=bot, move=move, coin=coin)
     columns = ("predictions", "non_finite", "down", "neutral", "up", "out_of_range")
@@ -100,32 +107,32 @@ def tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tal
         out_of_range=sums["all_out_of_range"],
         ranged=sums["all_ranged"],
     )
-    return _recent(newest, rows.order_by("-pk")[: RECENT_WINDOWS - 1]), before + newest
+    return _add_recent(newest, rows.order_by("-pk")[: RECENT_WINDOWS - 1]), before + newest
 
 
-def _recent(newest: Tally, earlier: Iterable[LiveWindow]) -> Tally:
-    found = newest
-    for window in earlier if found.predictions < RECENT_PREDICTIONS else ():
-        found += window.tally
-        if found.predictions >= RECENT_PREDICTIONS:
+def _add_recent(newest: Tally, earlier: Iterable[LiveWindow]) -> Tally:
+    tally = newest
+    for window in earlier if tally.predictions < RECENT_PREDICTIONS else ():
+        tally += window.tally
+        if tally.predictions >= RECENT_PREDICTIONS:
             break
-    return found
+    return tally
 
 
 @dataclass(frozen=True)
-class CoinLive:
-    """What bots said of one coin of a release, as far as windows are kept."""
+class LiveCoinSummary:
+    """What bots predicted of one coin of a release, as far as windows are kept."""
 
     coin: Coin
     predictions: int
     bots: int
     last_at: datetime
-    against: Sequence[LiveWindow]
-    """The newest of each bot under the release's last revision, where it trips or wanders."""
+    flagged: Sequence[LiveWindow]
+    """The newest window of each bot under the release's last revision, if it breaches or warns."""
 
 
-def of_release(release: Release) -> list[CoinLive]:
-    """Each coin that bots have predicted with this release."""
+def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
+    """A summary for each coin that bots have predicted with this release."""
     rows = (
         LiveWindow.objects.filter(move__release=release)
         .order_by("coin__symbol")
@@ -136,28 +143,27 @@ def of_release(release: Release) -> list[CoinLive]:
     )
     coins = Coin.objects.in_bulk([row["coin"] for row in rows])
     last = PointerMove.objects.filter(release=release).first()
-    against: dict[int, list[LiveWindow]] = {}
+    flagged: dict[int, list[LiveWindow]] = {}
     if last is not None and coins:
-        spoken = newest_of(last).exclude(breach="", warning="").select_related("bot")
-        for window in spoken.order_by("bot"):
-            against.setdefault(window.coin_id, []).append(window)
+        for window in _list_flagged_windows(last).order_by("bot"):
+            flagged.setdefault(window.coin_id, []).append(window)
     return [
-        CoinLive(
+        LiveCoinSummary(
             coins[row["coin"]],
             row["all_predictions"],
             row["bots"],
             row["last_at"],
-            against.get(row["coin"], [])[:AGAINST_SHOWN],
+            flagged.get(row["coin"], [])[:MAX_FLAGGED_SHOWN],
         )
         for row in rows
     ]
 
 
-def newest_windows(release_coin: ReleaseCoin) -> list[LiveWindow]:
+def list_recent_windows(release_coin: ReleaseCoin) -> list[LiveWindow]:
     """The last windows of this coin under this release, the oldest first."""
     rows = LiveWindow.objects.filter(move__release=release_coin.release_id, coin=release_coin.coin_id)
-    return list(rows.order_by("-pk")[:WINDOWS_DRAWN])[::-1]
+    return list(rows.order_by("-pk")[:MAX_CHART_WINDOWS])[::-1]
 
 
-def added(windows: Iterable[LiveWindow]) -> Tally:
+def add_tallies(windows: Iterable[LiveWindow]) -> Tally:
     return reduce(add, (window.tally for window in windows), Tally())

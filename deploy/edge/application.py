@@ -1,13 +1,12 @@
-"""The bots' hot path, in front of Django: ready-made bytes from memory, and heartbeats, written down many at a time.
+"""The bots' hot path, in front of Django: prepared bytes from memory, and heartbeats stored in batches.
 
-Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What it needs from
-the database (the last revision, the tokens' owners) is asked again once it is older than FRESH_SECONDS, by one request for
-all that wait; so a moved pointer and a revoked token are known here within that time, told by Redis or not. When the
-database does not answer, neither does the edge: the bot then keeps its last good set, and nobody is told
-what could not be checked.
+Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What that needs from
+the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS, by one request for
+all that wait. So a moved pointer and a revoked token are known here within that time, with or without Redis. While the
+database does not answer, the edge answers 503: bots keep their last good set, and nothing unchecked is served.
 
-`POST /api/v1/bots/heartbeat/` with a bot's token is read here by the rules of the API's own operation (the same parser, the
-same fields, the same service). What they do not take is handed on to that operation, which says why.
+`POST /api/v1/bots/heartbeat/` with a bot's token is parsed here with the API's own parser, fields and service. An
+invalid one is passed on to the API's operation, which answers what is wrong.
 """
 
 import json
@@ -20,34 +19,34 @@ from accounts.authentication import IsBot
 from accounts.rules import Actor
 from common.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
 from deploy.api import bots
-from deploy.edge.freshness import Fresh, Owners
-from deploy.edge.gathering import Gathering
+from deploy.edge.freshness import CachedValue, TokenOwners
+from deploy.edge.heartbeat_batcher import HeartbeatBatcher
 from deploy.edge.streams import Message, Receive, Send, Streams
 from deploy.pointer import pointer
-from deploy.services import Heartbeat, Report
+from deploy.services import Heartbeat, ReceivedHeartbeat
 from deploy.serving import signing, snapshot
 from deploy.serving.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
-Answer = Callable[[Scope, Headers, Receive, Send], Awaitable[None]]
+Handler = Callable[[Scope, Headers, Receive, Send], Awaitable[None]]
 
 ACTIVE_PATH = "/api/v1/active/"
 SIGNED_PATH = "/api/v1/active/signed/"
 STREAM_PATH = "/api/v1/active/stream/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 
-MOST_HEARTBEAT_BYTES = 64 * 1024
-"""Sixty-four coins and the longest of errors take a third of it."""
+MAX_HEARTBEAT_BYTES = 64 * 1024
+"""Sixty-four coins and the longest error take a third of it."""
 
-UNKNOWN = "The service cannot check its state right now. Ask again shortly."
+UNAVAILABLE = "The service cannot check its state right now. Ask again shortly."
 
 logger = logging.getLogger(__name__)
 
 
-class _Gone(Exception):
-    """The other side has left before it had said all."""
+class _Disconnected(Exception):
+    """The client disconnected before the end of its request."""
 
 
 class Ready(Protocol):
@@ -65,86 +64,86 @@ class Edge:
 
     def __init__(self, inner: App) -> None:
         self.inner = inner
-        self.owners = Owners()
-        self.gathering = Gathering()
-        envelope: Fresh[signing.Envelope] = Fresh(lambda _: signing.get_envelope())
-        self.streams = Streams(envelope.get, self._welcome)
-        self._documents: dict[str, Fresh[Any]] = {
-            ACTIVE_PATH: Fresh(_latest),
+        self.owners = TokenOwners()
+        self.heartbeats = HeartbeatBatcher()
+        envelope: CachedValue[signing.Envelope] = CachedValue(lambda _: signing.get_envelope())
+        self.streams = Streams(envelope.get, self._find_allowed)
+        self._documents: dict[str, CachedValue[Any]] = {
+            ACTIVE_PATH: CachedValue(_load_snapshot),
             SIGNED_PATH: envelope,
             STREAM_PATH: envelope,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answers(scope) if scope["type"] == "http" else None
+        handler = self._choose_handler(scope) if scope["type"] == "http" else None
         headers: Headers = dict(scope.get("headers", ()))
-        if answer is not None and headers.get(b"authorization", b"")[:7].lower() == b"bearer ":
-            await answer(scope, headers, receive, send)
+        if handler is not None and headers.get(b"authorization", b"")[:7].lower() == b"bearer ":
+            await handler(scope, headers, receive, send)
         else:
             await self.inner(scope, receive, send)
 
-    def _answers(self, scope: Scope) -> Answer | None:
+    def _choose_handler(self, scope: Scope) -> Handler | None:
         if scope["path"] in self._documents and scope["method"] in ("GET", "HEAD"):
-            return self._answer
+            return self._serve_document
         if scope["path"] == HEARTBEAT_PATH and scope["method"] == "POST":
-            return self._hear
+            return self._serve_heartbeat
         return None
 
-    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _serve_document(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         is_stream = scope["path"] == STREAM_PATH and scope["method"] == "GET"
-        digest = _digest_shown(headers)
+        digest = _get_token_digest(headers)
         try:
-            await self._authorise(digest)
+            await self._require_access(digest)
             latest = await self._documents[scope["path"]].get()
             if is_stream:
-                self.streams.expect_room()
+                self.streams.require_room()
         except DomainError as refusal:
             await _send_refusal(refusal, send)
         except Exception:
-            logger.exception("the edge could not ask the database")
-            await _send_refusal(Unavailable(UNKNOWN), send)
+            logger.exception("the edge could not query the database")
+            await _send_refusal(Unavailable(UNAVAILABLE), send)
         else:
             if is_stream:
                 await self.streams.serve(digest, latest, receive, send)
             else:
                 await _send_document(latest, headers, scope["method"], send)
 
-    async def _hear(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _serve_heartbeat(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         try:
-            actor = await self._actor(_digest_shown(headers))
+            actor = await self._get_actor(_get_token_digest(headers))
             if not actor.is_bot:
                 raise NotAllowed(IsBot.message)
-            body = await _body(headers, receive)
-            said = None if body is None else _read(headers, body)
-            if said is not None:
-                heard = await self.gathering.heard(Report(actor, said))
+            body = await _read_body(headers, receive)
+            heartbeat = None if body is None else _parse_heartbeat(headers, body)
+            if heartbeat is not None:
+                answer = await self.heartbeats.store(ReceivedHeartbeat(actor, heartbeat))
         except DomainError as refusal:
             await _send_refusal(refusal, send)
-        except _Gone:
+        except _Disconnected:
             return
         except Exception:
-            logger.exception("the edge could not ask the database")
-            await _send_refusal(Unavailable(UNKNOWN), send)
+            logger.exception("the edge could not query the database")
+            await _send_refusal(Unavailable(UNAVAILABLE), send)
         else:
-            if said is None:
-                await self.inner(scope, _again(body or b"", receive), send)
+            if heartbeat is None:
+                await self.inner(scope, _replay_body(body or b"", receive), send)
             else:
-                await _send_json(bots.told(heard), send)
+                await _send_json(bots.build_heartbeat_answer(answer), send)
 
-    async def _authorise(self, digest: str) -> None:
-        if not _may_serve(await self._actor(digest)):
-            raise NotAllowed("This token holds no role: grant its owner one, or use a bot token.")
+    async def _require_access(self, digest: str) -> None:
+        if not _may_serve(await self._get_actor(digest)):
+            raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
 
-    async def _actor(self, digest: str) -> Actor:
-        actor = (await self.owners.of([digest]))[digest]
+    async def _get_actor(self, digest: str) -> Actor:
+        actor = (await self.owners.look_up([digest]))[digest]
         if actor is None:
             raise Unauthenticated(
                 "This token is unknown, expired or revoked. Ask an administrator for another."
             )
         return actor
 
-    async def _welcome(self, digests: Collection[str], since: float | None) -> set[str]:
-        owners = await self.owners.of(digests, since)
+    async def _find_allowed(self, digests: Collection[str], since: float | None) -> set[str]:
+        owners = await self.owners.look_up(digests, since)
         return {digest for digest in digests if _may_serve(owners[digest])}
 
 
@@ -152,42 +151,42 @@ def _may_serve(actor: Actor | None) -> bool:
     return actor is not None and (actor.is_bot or actor.can_view)
 
 
-def _latest(known: Snapshot | None) -> Snapshot:
-    now = pointer.get_current()
-    if now is None:
-        return snapshot.build_current()  # raises, and says what is missing
-    return known if known is not None and known.revision == now.revision else snapshot.build_snapshot(now)
+def _load_snapshot(known: Snapshot | None) -> Snapshot:
+    move = pointer.get_current()
+    if move is None:
+        return snapshot.build_current()  # raises the error that says what is missing
+    return known if known is not None and known.revision == move.revision else snapshot.build_snapshot(move)
 
 
-def _digest_shown(headers: Headers) -> str:
+def _get_token_digest(headers: Headers) -> str:
     return accounts.hash_token(headers[b"authorization"][7:].decode("latin-1").strip())
 
 
-async def _body(headers: Headers, receive: Receive) -> bytes | None:
-    """The body of a heartbeat; None, and nothing read, where its length is not announced. Raises TooLarge, _Gone."""
-    announced = headers.get(b"content-length", b"")
-    if not announced.isdigit():
+async def _read_body(headers: Headers, receive: Receive) -> bytes | None:
+    """The body of a heartbeat; None, and nothing read, without a Content-Length. Raises TooLarge, _Disconnected."""
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit():
         return None
-    if int(announced) > MOST_HEARTBEAT_BYTES:
-        raise TooLarge(f"A heartbeat has at most {MOST_HEARTBEAT_BYTES:,} bytes.")
-    body, is_whole = b"", False
-    while not is_whole:
+    if int(length) > MAX_HEARTBEAT_BYTES:
+        raise TooLarge(f"A heartbeat has at most {MAX_HEARTBEAT_BYTES:,} bytes.")
+    body, is_complete = b"", False
+    while not is_complete:
         message = await receive()
         if message["type"] != "http.request":
-            raise _Gone
+            raise _Disconnected
         body += message.get("body", b"")
-        is_whole = not message.get("more_body", False)
+        is_complete = not message.get("more_body", False)
     return body
 
 
-def _read(headers: Headers, body: bytes) -> Heartbeat | None:
-    """The heartbeat; None where the API's operation has to say what is wrong with it."""
+def _parse_heartbeat(headers: Headers, body: bytes) -> Heartbeat | None:
+    """The heartbeat; None if it is invalid, so that the API's own operation answers why."""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return bots.read(body) if kind == b"application/json" else None
+    return bots.parse_heartbeat(body) if kind == b"application/json" else None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """What was read already, to be read once more; then its going away. A body that was not read is no part of it."""
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that first returns the body already read, then only the disconnect."""
     left = [body]
 
     async def receive_again() -> Message:
@@ -232,7 +231,7 @@ async def _send_refusal(refusal: DomainError, send: Send) -> None:
     if refusal.status == 503:
         headers.append((b"retry-after", b"2"))
     if refusal.status == 413:
-        headers.append((b"connection", b"close"))  # what it sends is not read
+        headers.append((b"connection", b"close"))  # its body is not read
     await _send(refusal.status, headers, json.dumps(refusal.as_problem()).encode(), send)
 
 

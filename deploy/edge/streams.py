@@ -1,7 +1,7 @@
-"""The streams of one web process: thousands of bots, each given the newest envelope as soon as there is one.
+"""The streams of one web process: thousands of bots, each sent the newest envelope as soon as there is one.
 
-Server-sent events. Every subscriber is sent the same bytes,
-and holds at most the newest that it has not taken yet: a slow one costs the others nothing, a stuck one is dropped.
+Server-sent events. All subscribers share the same bytes, and each holds at most one unsent event: a slow subscriber costs
+the others nothing, a stuck one is dropped.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Latest = Callable[[float], Awaitable[Envelope]]
-"""The envelope of this moment, asked for at that time (of time.monotonic) or later."""
+"""The current envelope, queried at that time (of time.monotonic) or later."""
 MayServe = Callable[[Collection[str], float], Awaitable[Collection[str]]]
 """Which of these tokens, by digest, may be served."""
 
 COMMENT_SECONDS = 15.0
 SEND_SECONDS = 10.0
-MOST_STREAMS = 10_000
-"""In one process; more are asked to poll. Each takes a file descriptor and some 30 KiB."""
+MAX_STREAMS = 10_000
+"""In one process; more must poll. Each takes a file descriptor and some 30 KiB."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"private, no-store, no-transform"),
     (b"connection", b"close"),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-accel-buffering", b"no"),  # nginx would otherwise collect events before it passes them on
+    (b"x-accel-buffering", b"no"),  # nginx would otherwise buffer events
 ]
 
 logger = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """One bot's stream: what it was offered last, and the one sending that may be under way."""
+    """One bot's stream: the last envelope offered to it, and at most one send in progress."""
 
     def __init__(self, digest: str, send: Send) -> None:
         self.digest = digest
@@ -55,18 +55,18 @@ class Subscriber:
         self._sent_at = time.monotonic()
 
     def offer(self, envelope: Envelope, event: bytes) -> None:
-        """Send this as soon as what is on its way has gone; one that waits is replaced by it."""
+        """Send this after the send in progress; it replaces an event that still waits."""
         self.offered = envelope
         self._deliver(event)
 
     def keep_alive(self) -> None:
-        """A comment, where nothing was sent for a while: proxies and bots tell a quiet stream from a dead one by it."""
+        """Send a comment if nothing was sent for a while, so that proxies and bots can recognise a dead stream."""
         is_idle = self._sending is None or self._sending.done()
         if is_idle and time.monotonic() - self._sent_at >= COMMENT_SECONDS:
             self._deliver(COMMENT)
 
     async def close(self) -> None:
-        """Send nothing more, and end the answer where the other side still takes it."""
+        """Stop sending, and end the response if the client still accepts it."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait([self._sending])
@@ -93,119 +93,119 @@ class Subscriber:
 
 
 class Streams:
-    """All subscribers of this process, and the one task that looks on their behalf for as long as there are any."""
+    """All subscribers of this process, and the one task that queries on their behalf while there are any."""
 
     def __init__(self, latest: Latest, may_serve: MayServe) -> None:
-        self._latest, self._may_serve = latest, may_serve
+        self._load_snapshot, self._may_serve = latest, may_serve
         self._subscribers: set[Subscriber] = set()
-        self._woken = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._wake_up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         self._event: tuple[Envelope, bytes] | None = None
         self._problem = ""
 
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def expect_room(self) -> None:
-        """Raise Unavailable where this process streams to as many as it can."""
-        if len(self) >= MOST_STREAMS:
+    def require_room(self) -> None:
+        """Raise Unavailable if this process streams to MAX_STREAMS bots already."""
+        if len(self) >= MAX_STREAMS:
             raise Unavailable(
                 f"This process streams to {len(self)} bots already. Poll active/signed/ instead."
             )
 
     async def serve(self, digest: str, envelope: Envelope, receive: Receive, send: Send) -> None:
-        """Stream to one bot, from this envelope on, until it goes, gets stuck, or its token ends."""
+        """Stream to one bot, from this envelope on, until it disconnects, gets stuck, or its token ends."""
         subscriber = Subscriber(digest, send)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": BEGINNING, "more_body": True})
         self._subscribers.add(subscriber)
         self._offer(subscriber, envelope)
-        self._begin()
-        gone = asyncio.create_task(_until_gone(receive))
+        self._start()
+        disconnected = asyncio.create_task(_wait_for_disconnect(receive))
         ended = asyncio.create_task(subscriber.ended.wait())
         try:
-            await asyncio.wait([gone, ended], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([disconnected, ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            gone.cancel()
+            disconnected.cancel()
             ended.cancel()
             self._subscribers.discard(subscriber)
             if not self._subscribers:
-                self._end()
+                self._stop()
             await subscriber.close()
 
-    def _begin(self) -> None:
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+    def _start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
 
-    def _end(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
-    async def _watch(self) -> None:
-        """Look twice a second, and at once when told; an edge without subscribers asks nothing."""
+    async def _run(self) -> None:
+        """Query twice a second, and at once after a move; without subscribers there are no queries."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             while True:
-                self._woken.clear()
-                await self._look()
+                self._wake_up.clear()
+                await self._update()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(freshness.FRESH_SECONDS):
-                        await self._woken.wait()
+                        await self._wake_up.wait()
 
     async def _listen(self) -> None:
         try:
             async for _ in push.watch_moves():
-                self._woken.set()
+                self._wake_up.set()
         except Exception:
-            logger.exception("nothing tells the streams of moves any more: the database is asked")
+            logger.exception("the streams are no longer notified of moves: the database is polled")
 
-    async def _look(self) -> None:
-        """Give each what it has not been offered, and end those whose token no longer stands."""
+    async def _update(self) -> None:
+        """Offer each subscriber the newest envelope, and end those whose token is no longer valid."""
         since = time.monotonic()
         try:
-            envelope = await self._latest(since)
+            envelope = await self._load_snapshot(since)
             for subscriber in self._subscribers:
                 if subscriber.offered is not envelope:
                     self._offer(subscriber, envelope)
-            # All is sent before anything else is asked for: that runs in a thread, and the two would take turns.
+            # Send everything before the next query: that runs in a thread, and the two would take turns.
             await asyncio.sleep(0)
         except DomainError as refusal:
-            self._tell(f"nothing is streamed: {refusal.message}")
-        except Exception:  # noqa: BLE001 - whatever the database raises, the streams outlive it
-            self._tell("the streams cannot ask the database")
+            self._log_once(f"nothing is streamed: {refusal.message}")
+        except Exception:  # noqa: BLE001 - the streams survive whatever the database raises
+            self._log_once("the streams cannot query the database")
         else:
             self._problem = ""
-        await self._end_unwelcome(since)
+        await self._end_disallowed(since)
         for subscriber in self._subscribers:
             subscriber.keep_alive()
 
-    async def _end_unwelcome(self, since: float) -> None:
-        """Apart from the envelope: where none can be signed, a revoked token's stream ends all the same."""
-        asked_about = list(
+    async def _end_disallowed(self, since: float) -> None:
+        """Separate from the envelope: a revoked token's stream also ends while nothing can be signed."""
+        subscribers = list(
             self._subscribers
-        )  # who comes while the database answers was checked on the way in
+        )  # those who join during the query were checked when they connected
         try:
-            welcome = await self._may_serve([one.digest for one in asked_about], since)
+            allowed = await self._may_serve([subscriber.digest for subscriber in subscribers], since)
         except Exception:  # noqa: BLE001 - as above
-            self._tell("the streams cannot ask the database")
+            self._log_once("the streams cannot query the database")
             return
-        for subscriber in asked_about:
-            if subscriber.digest not in welcome:
+        for subscriber in subscribers:
+            if subscriber.digest not in allowed:
                 subscriber.ended.set()
 
     def _offer(self, subscriber: Subscriber, envelope: Envelope) -> None:
         if self._event is None or self._event[0] is not envelope:
-            # Made once: all subscribers share these bytes.
+            # Built once: all subscribers share these bytes.
             self._event = envelope, format_event(envelope)
         subscriber.offer(*self._event)
 
-    def _tell(self, problem: str) -> None:
+    def _log_once(self, problem: str) -> None:
         if problem != self._problem:  # once, not twice a second
             logger.warning("%s", problem, exc_info=True)
         self._problem = problem
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db.models import QuerySet, prefetch_related_objects
 
 from deploy.alarms.detect import AlarmCondition, list_alarms
-from deploy.bots.fleet import Fleet, fleet
+from deploy.bots.fleet import Fleet, count_bots
 from deploy.models import PointerMove, Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
@@ -60,7 +60,7 @@ def board() -> Board:
         now=now,
         readiness=readiness,
         alarms=list_alarms(readiness, now),
-        fleet=fleet(now, pointer.get_announced(), pointer.get_pinnable()),
+        fleet=count_bots(now, pointer.get_announced(), pointer.get_pinnable()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[load_progress(release) for release in building.prefetch_related("budget__runs")],

@@ -15,7 +15,7 @@ from common.forms import show_refusal
 from common.pages import allow_charts, paginate, render_live
 from deploy import services
 from deploy.bots import live_windows
-from deploy.bots.fleet import fleet
+from deploy.bots.fleet import count_bots
 from deploy.forms import DecisionForm
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
@@ -71,14 +71,14 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """What bots predicted of one coin lately, against its gate window, under the policy in force."""
     release_coins = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
     release_coin = get_object_or_404(release_coins, coin__symbol=symbol)
-    windows = live_windows.newest_windows(release_coin)
+    windows = live_windows.list_recent_windows(release_coin)
     reaches = [
         Reach(window.received_at, window.logit_min, window.logit_max)
         for window in windows
         if window.logit_min is not None and window.logit_max is not None
     ]
     before = release_coin.diagnosis.document if release_coin.diagnosis else {}
-    drawn = draw_live_charts(live_windows.added(windows), reaches, before, policy_in_force().document)
+    drawn = draw_live_charts(live_windows.add_tallies(windows), reaches, before, policy_in_force().document)
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 
@@ -132,7 +132,9 @@ def _page(
     context = {
         "release": release,
         "now": now,
-        "fleet": fleet(now, pointer.get_announced()) if Action.APPROVE in release.allowed_actions else None,
+        "fleet": count_bots(now, pointer.get_announced())
+        if Action.APPROVE in release.allowed_actions
+        else None,
         "is_building": is_building,
         "is_fallback": pointer.get_fallback() == release,
         "release_coins": release_coins,
@@ -146,7 +148,7 @@ def _page(
             if release_coin.diagnosis is not None and not is_building
         ],
         "charts": CHARTS,
-        "live": live_windows.of_release(release),
+        "live": live_windows.summarize_live_coins(release),
         "live_charts": LIVE_TITLES,
         "history": AuditEvent.objects.filter(
             object_type__in=("release", "releasestatus"), object_id=str(release.pk)

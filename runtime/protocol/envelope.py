@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # its __init__ has no __all__
+from securesystemslib.signer import SSlibKey
 
 from runtime.errors import EnvelopeRefused, Misconfigured, SnapshotRefused
 from runtime.protocol.snapshot import (

@@ -136,7 +136,7 @@ def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operato
         None,
     )
     bot.post(HEARTBEAT, scenarios.heartbeat_fields(now, "b"))
-    services.watch_bots()
+    services.monitor_bots()
     move = as_operator.get("moves/2/").json()
     assert (move["bots"], move["has_converged"], move["is_current"]) == (2, True, True)
     rows = as_operator.get("moves/2/acknowledgements/").json()["results"]

@@ -226,7 +226,7 @@ def heartbeat() -> Request:
 def window() -> Request:
     """Of the bot in the cast, which has sent a heartbeat."""
     now = scenarios.service_in_use()
-    services.heartbeat(scenarios.heartbeat(now), actor=Actor("trader", is_bot=True))
+    services.receive_heartbeat(scenarios.heartbeat(now), actor=Actor("trader", is_bot=True))
     return Request("bots/windows/", scenarios.live_window(now))
 
 

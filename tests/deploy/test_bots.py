@@ -22,7 +22,7 @@ from deploy.alarms import detect
 from deploy.bots import fleet, heartbeats
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.pointer import pointer
-from deploy.rules import Running, differences
+from deploy.rules import Running, describe_mismatch
 from deploy.services import Heartbeat
 from deploy.serving import snapshot
 from tests import factories, scenarios
@@ -62,8 +62,8 @@ def on(move: PointerMove, instance: str = "desk-1", **changes: Any) -> Heartbeat
     return Heartbeat(**said | changes)
 
 
-def hear(said: Heartbeat, actor: Actor = TRADER) -> services.Heard:
-    return services.heartbeat(said, actor=actor)
+def hear(said: Heartbeat, actor: Actor = TRADER) -> services.HeartbeatAnswer:
+    return services.receive_heartbeat(said, actor=actor)
 
 
 def nothing_yet(instance: str = "desk-1") -> Heartbeat:
@@ -97,7 +97,11 @@ def moved_ago(move: PointerMove, seconds: float, monkeypatch: pytest.MonkeyPatch
 
 
 def states() -> dict[str, str]:
-    return dict(fleet.worst_first(fleet.standing(pointer.get_current())).values_list("instance", "state"))
+    return dict(
+        fleet.order_by_urgency(fleet.list_bots_with_state(pointer.get_current())).values_list(
+            "instance", "state"
+        )
+    )
 
 
 def troubles() -> dict[str, str]:
@@ -109,7 +113,10 @@ class TestDifferences:
     HOLDS = Running(3, "v7_fixed", {"BTC": "sha256:b", "ETH": "sha256:e"})
 
     def test_the_whole_release_is_no_difference(self) -> None:
-        assert differences(Running(3, "v7_fixed", {"ETH": "sha256:e", "BTC": "sha256:b"}), self.HOLDS) == ""
+        assert (
+            describe_mismatch(Running(3, "v7_fixed", {"ETH": "sha256:e", "BTC": "sha256:b"}), self.HOLDS)
+            == ""
+        )
 
     @pytest.mark.parametrize(
         ("bundles", "says"),
@@ -122,20 +129,20 @@ class TestDifferences:
         ids=["another bundle", "a coin too few", "a coin too many", "none at all"],
     )
     def test_any_other_set_is_one(self, bundles: Mapping[str, str], says: str) -> None:
-        assert differences(Running(3, "v7_fixed", bundles), self.HOLDS) == says
+        assert describe_mismatch(Running(3, "v7_fixed", bundles), self.HOLDS) == says
 
     def test_so_is_another_release_of_the_same_bundles(self) -> None:
-        assert differences(Running(4, "v7_fixed", self.HOLDS.bundles), self.HOLDS) == (
+        assert describe_mismatch(Running(4, "v7_fixed", self.HOLDS.bundles), self.HOLDS) == (
             "it names release 4 (v7_fixed), the revision is of release 3 (v7_fixed)"
         )
 
     def test_many_are_told_in_few_words(self) -> None:
         many = Running(3, "v7_fixed", {f"C{number}": "sha256:c" for number in range(60)})
-        assert differences(many, self.HOLDS).endswith("and 58 more")
+        assert describe_mismatch(many, self.HOLDS).endswith("and 58 more")
 
 
 class TestHeartbeat:
-    def test_the_first_one_that_names_a_revision_acknowledges_it_and_no_other_does(self) -> None:
+    def test_only_the_first_heartbeat_of_a_revision_acknowledges_it(self) -> None:
         now = scenarios.service_in_use()
         assert hear(on(now)).revision == 1
         first = Acknowledgement.objects.get()
@@ -206,7 +213,7 @@ class TestHeartbeat:
 
     def test_made_up_instances_do_not_grow_without_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = scenarios.service_in_use()
-        monkeypatch.setattr(heartbeats, "MOST_INSTANCES", 2)
+        monkeypatch.setattr(heartbeats, "MAX_INSTANCES", 2)
         for instance in ("a", "b"):
             hear(on(now, instance))
         with pytest.raises(Conflict, match="2 instances already"):
@@ -232,7 +239,7 @@ class TestHeartbeat:
 
 
 class TestMixture:
-    def test_a_coin_of_another_release_is_an_alarm_and_an_event_and_no_acknowledgement(self) -> None:
+    def test_a_mixture_is_an_alarm_and_an_event_and_no_acknowledgement(self) -> None:
         scenarios.service_in_use()
         now = approved()
         old = Release.objects.get(line="v6_enhanced")
@@ -315,7 +322,7 @@ class TestStanding:
         aged(Bot.objects, settings.BOT_LATE_SECONDS + 1, "last_heard_at")
         assert "trader (desk-1)" in troubles()["silent"]
 
-    def test_nobody_waits_for_a_bot_whose_token_was_revoked_or_that_is_silent_for_a_day(self) -> None:
+    def test_a_bot_with_a_revoked_token_or_silent_for_a_day_is_gone(self) -> None:
         now = scenarios.service_in_use()
         hear(on(now))
         aged(Bot.objects, settings.BOT_GONE_SECONDS + 1, "last_heard_at")
@@ -351,11 +358,11 @@ class TestConvergence:
             hear(on(before, instance))
         after = approved()
         hear(on(after, "a"))
-        services.watch_bots()
+        services.monitor_bots()
         assert not Convergence.objects.filter(move=after).exists()
         hear(on(after, "b"))
-        services.watch_bots()
-        services.watch_bots()
+        services.monitor_bots()
+        services.monitor_bots()
         made = Convergence.objects.get(move=after)
         slowest = max(Acknowledgement.objects.filter(move=after).values_list("seconds", flat=True))
         assert (made.bots, made.slowest_seconds) == (2, slowest)
@@ -364,36 +371,36 @@ class TestConvergence:
 
     def test_silent_bots_do_not_hold_it_up_and_none_at_all_is_no_convergence(self) -> None:
         before = scenarios.service_in_use()
-        services.watch_bots()
+        services.monitor_bots()
         assert not Convergence.objects.exists()
         hear(on(before, "away"))
         aged(Bot.objects, 60, "last_heard_at")
         hear(on(before, "here"))
-        services.watch_bots()
+        services.monitor_bots()
         assert Convergence.objects.get().bots == 1
 
     def test_who_came_after_the_move_says_nothing_of_how_fast_it_was(self) -> None:
         now = scenarios.service_in_use()
         hear(on(now))
-        services.watch_bots()
+        services.monitor_bots()
         assert Convergence.objects.get().slowest_seconds is None
 
     def test_a_bot_in_a_mixture_holds_it_up(self) -> None:
         now = scenarios.service_in_use()
         hear(on(now, revision=7))
-        assert not fleet.fleet(now, None).has_converged
+        assert not fleet.count_bots(now, None).has_converged
 
     def test_all_follow_offline_too(self) -> None:
         scenarios.inherited()
         move = services.pin(actor=APPROVER, reason="odd predictions")
         assert move.release is None
         hear(on(move))
-        assert fleet.fleet(move, None).has_converged
+        assert fleet.count_bots(move, None).has_converged
 
     @pytest.mark.parametrize("model", [Convergence, Acknowledgement])
     def test_neither_record_can_be_changed(self, model: Any) -> None:
         hear(on(scenarios.service_in_use()))
-        services.watch_bots()
+        services.monitor_bots()
         with pytest.raises(IntegrityError), transaction.atomic():
             model.objects.update(at=timezone.now())
 
@@ -404,10 +411,10 @@ class TestReady:
         waiting = scenarios.awaiting_approval()
         hear(on(now, "a", prefetched_next=waiting.pk))
         hear(on(now, "b"))
-        found = fleet.fleet(now, pointer.get_announced())
-        assert (found.live, found.ready, found.are_ready) == (2, 1, False)
+        counts = fleet.count_bots(now, pointer.get_announced())
+        assert (counts.live, counts.prefetched_next, counts.all_have_next) == (2, 1, False)
         hear(on(now, "b", prefetched_next=waiting.pk))
-        assert fleet.fleet(now, pointer.get_announced()).are_ready
+        assert fleet.count_bots(now, pointer.get_announced()).all_have_next
 
     def test_the_live_bots_that_hold_the_fallback_are_counted(self) -> None:
         now = scenarios.service_in_use()
@@ -415,10 +422,10 @@ class TestReady:
         assert fallback is not None
         hear(on(now, "a", prefetched_fallback=fallback.pk))
         hear(on(now, "b"))
-        found = fleet.fleet(now, None, fallback)
-        assert (found.live, found.holding, found.can_be_pinned) == (2, 1, False)
+        counts = fleet.count_bots(now, None, fallback)
+        assert (counts.live, counts.prefetched_fallback, counts.all_have_fallback) == (2, 1, False)
         hear(on(now, "b", prefetched_fallback=fallback.pk))
-        assert fleet.fleet(now, None, fallback).can_be_pinned
+        assert fleet.count_bots(now, None, fallback).all_have_fallback
 
     def test_a_simulated_release_that_can_never_go_live_is_not_announced(self, settings: Any) -> None:
         scenarios.service_in_use()
@@ -434,7 +441,7 @@ class TestForgetting:
         hear(on(now, "old"))
         hear(on(now, "new"))
         aged(Bot.objects.filter(instance="old"), settings.BOT_KEPT_SECONDS + 1, "last_heard_at")
-        services.watch_bots()
+        services.monitor_bots()
         assert list(Bot.objects.values_list("instance", flat=True)) == ["new"]
         assert Acknowledgement.objects.get().bot.instance == "new"
 
@@ -446,24 +453,26 @@ class TestForgetting:
         hear(on(now))
         moved_ago(now, settings.BOT_KEPT_SECONDS + 60, monkeypatch)
         hear(on(now))
-        services.watch_bots()
+        services.monitor_bots()
         assert Acknowledgement.objects.get().move == now
 
 
-def test_of_several_heard_at_once_each_gets_its_own_answer_and_who_spoke_twice_meant_the_last() -> None:
+def test_each_heartbeat_of_a_batch_is_answered_and_the_last_of_a_bot_counts() -> None:
     before = scenarios.service_in_use()
     after = approved()
     mixed = on(after, "c", running=on(before).running)
-    said = [on(before, "a"), nothing_yet("b"), mixed, on(after, "b", service="crpbot-other"), on(after, "a")]
-    told = services.heartbeats([services.Report(TRADER, one) for one in said])
-    assert [type(one).__name__ for one in told] == ["Heard", "Heard", "Heard", "Conflict", "Heard"]
+    batch = [on(before, "a"), nothing_yet("b"), mixed, on(after, "b", service="crpbot-other"), on(after, "a")]
+    outcomes = services.receive_heartbeats(
+        [services.ReceivedHeartbeat(TRADER, heartbeat) for heartbeat in batch]
+    )
+    assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False, False, False, True, False]
     assert states() == {"a": "current", "b": "moving", "c": "mixture"}
     acknowledged = Acknowledgement.objects.order_by("move")
     assert list(acknowledged.values_list("bot__instance", "move")) == [("a", 1), ("a", 2)]
     assert AuditEvent.objects.filter(kind="bot.mixture").count() == 1
 
 
-def test_what_was_heard_later_is_not_written_over_by_a_process_that_waited_longer(
+def test_a_slow_process_does_not_overwrite_a_later_heartbeat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = scenarios.service_in_use()

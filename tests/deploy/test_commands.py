@@ -249,7 +249,7 @@ def test_the_revision_is_advanced_on_the_terminal() -> None:
 
 
 @pytest.mark.usefixtures("cast")
-def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
+def test_bots_prints_the_fleet_report_and_fails_on_problems() -> None:
     assert run("bots") == (0, "revision 1: bots must run v6_enhanced (release 2)\nNo bot has reported yet.\n")
     move, fallback = pointer.get_current(), pointer.get_pinnable()
     assert move is not None and fallback is not None
@@ -259,7 +259,7 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
         replace(scenarios.heartbeat(move, "desk-1"), prefetched_fallback=fallback.pk),
         scenarios.heartbeat(move, "desk-2"),
     ):
-        services.heartbeat(said, actor=trader)
+        services.receive_heartbeat(said, actor=trader)
     Bot.objects.update(first_heard_at=move.moved_at - timedelta(hours=1))
     status, said_of_all = run("bots")
     assert (status, "2 of 2 live bots run it, 1 of 2 hold the fallback (release 1)" in said_of_all) == (
@@ -272,7 +272,7 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     )
 
     error = "release 1 cannot be prefetched: BTC: the disk is full"
-    services.heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
+    services.receive_heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
     desk_2 = Bot.objects.filter(instance="desk-2")
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")
@@ -286,9 +286,9 @@ def test_bots_lists_what_runs_and_fails_where_that_is_not_what_must() -> None:
     assert error in said_of_all and "7 min ago" in said_of_all
 
     document = json.loads(run("bots", "--json")[1])
-    assert document["troubled"] == {"silent": ["trader (desk-2)"]}
-    assert {name: document[name] for name in ("revision", "release", "live", "current", "holding", "next")} == {
-        "revision": 1, "release": 2, "live": 1, "current": 1, "holding": 0, "next": None,
+    assert document["problems"] == {"silent": ["trader (desk-2)"]}
+    assert {name: document[name] for name in ("revision", "release", "live", "current", "prefetched_fallback", "next")} == {
+        "revision": 1, "release": 2, "live": 1, "current": 1, "prefetched_fallback": 0, "next": None,
     }  # fmt: skip
     listed = Bots.Output(Bots().get_queryset(), many=True).data
     assert [set(bot) for bot in document["bots"]] == [set(bot) for bot in listed], "the same as the API says"

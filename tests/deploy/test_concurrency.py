@@ -139,12 +139,12 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     bots = [f"desk-{number}" for number in range(8)]
     trader = Actor("trader", is_bot=True)
     for instance in bots:
-        services.heartbeat(scenarios.heartbeat(now, instance), actor=trader)
+        services.receive_heartbeat(scenarios.heartbeat(now, instance), actor=trader)
     certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
     at = timezone.now()
 
     def post(instance: str) -> Callable[[], object]:
-        said = services.Posted(instance, now.revision, "BTC", at, at, certain)
+        said = services.PostedWindow(instance, now.revision, "BTC", at, at, certain)
         return lambda: services.receive_window(said, actor=trader)
 
     answers = at_once([post(instance) for instance in bots], threads=8)

@@ -127,9 +127,7 @@ def test_the_signed_snapshot_costs_nothing_while_it_is_known(fresh: Edge, bot: s
     assert 304 in (again(), again())
 
 
-def test_what_may_not_be_signed_is_not_served_while_people_still_see_where_it_stands(
-    fresh: Edge, bot: str
-) -> None:
+def test_without_a_signature_bots_get_503_and_people_still_see_the_pointer(fresh: Edge, bot: str) -> None:
     scenarios.service_in_use()
     get(fresh, bot, path=SIGNED_PATH)
     revision_log.raise_to(snapshot.get_service_name(), revision_log.SignedRevision(7, "another history"))
@@ -173,7 +171,7 @@ def test_a_person_whose_role_was_withdrawn_is_refused(fresh: Edge) -> None:
     assert get(fresh, token).status == 403
 
 
-def test_no_answer_is_taken_for_another_kind_and_no_refusal_is_kept_on_the_way(fresh: Edge, bot: str) -> None:
+def test_answers_have_their_content_type_and_refusals_are_not_cached(fresh: Edge, bot: str) -> None:
     scenarios.service_in_use()
     etag = get(fresh, bot).headers["etag"]
     answered, unchanged = get(fresh, bot, path=SIGNED_PATH), get(fresh, bot, if_none_match=etag)
@@ -237,10 +235,10 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
     assert (max(at_once), sum(asked)) == (1, 51)
 
 
-def test_a_look_up_that_failed_is_made_anew_and_one_that_was_given_up_serves_the_others(
+def test_a_failed_token_query_is_repeated_and_an_aborted_one_serves_others(
     bot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owners, digest, find_actors = freshness.Owners(), accounts.hash_token(bot), accounts.find_actors
+    owners, digest, find_actors = freshness.TokenOwners(), accounts.hash_token(bot), accounts.find_actors
     is_broken = True
 
     def sometimes(digests: Any) -> Any:
@@ -252,10 +250,12 @@ def test_a_look_up_that_failed_is_made_anew_and_one_that_was_given_up_serves_the
 
     async def story() -> None:
         nonlocal is_broken
-        both = await asyncio.gather(owners.of([digest]), owners.of(["other"]), return_exceptions=True)
+        both = await asyncio.gather(
+            owners.look_up([digest]), owners.look_up(["other"]), return_exceptions=True
+        )
         assert [type(one) for one in both] == [OperationalError, OperationalError]
         is_broken = False
-        given_up, waiting = (asyncio.ensure_future(owners.of([digest])) for _ in range(2))
+        given_up, waiting = (asyncio.ensure_future(owners.look_up([digest])) for _ in range(2))
         await asyncio.sleep(0)
         given_up.cancel()
         found = (await waiting)[digest]

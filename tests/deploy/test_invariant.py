@@ -415,10 +415,10 @@ class Service(RuleBasedStateMachine):
         certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
         at = timezone.now()
         for instance in ("desk-1", "desk-2"):
-            services.heartbeat(scenarios.heartbeat(now, instance), actor=BOT)
+            services.receive_heartbeat(scenarios.heartbeat(now, instance), actor=BOT)
         for bot in Bot.objects.order_by("pk")[:bots]:
             services.receive_window(
-                services.Posted(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
+                services.PostedWindow(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
             )
 
     def _jobs(self) -> list[Job]:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from deploy import services
 from deploy.alarms import detect
-from deploy.bots.live_rules import is_majority, must_hold_back
+from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback_cached
@@ -119,7 +119,7 @@ def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_a_fleet_that_starts_to_predict_like_v6_has_v5_pinned_within_a_hundred_predictions(
+def test_a_fleet_that_predicts_like_v6_is_pinned_within_100_predictions(
     bots: Caller,
 ) -> None:
     revision = swapped().revision
@@ -202,7 +202,7 @@ def test_a_majority_is_more_than_half_of_the_live_bots(breaching: int, bots: int
     ("kind", "holds"), [("inherited", True), ("swap", True), ("pin", False), ("offline", False)]
 )
 def test_there_is_nowhere_to_send_bots_that_are_on_the_fallback(kind: str, holds: bool) -> None:
-    assert must_hold_back(kind=kind, breaching=3, live=3) is holds
+    assert must_pin_fallback(kind=kind, breaching=3, live=3) is holds
 
 
 def test_what_the_bot_inherited_is_judged_like_everything_else(bots: Caller) -> None:
@@ -218,7 +218,7 @@ def test_a_window_of_another_revision_is_kept_and_counts_for_nothing(bots: Calle
     assert tell(bots, window(1, ill=True)) == {"breach": "", "warning": ""}
     assert (now().revision, LiveWindow.objects.get().move_id) == (revision, 1)
     tell(bots, window(revision))
-    assert services.hold_back() is None
+    assert services.pin_if_breached() is None
 
 
 def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Caller) -> None:
@@ -236,7 +236,7 @@ def test_bots_that_fell_silent_count_on_neither_side_and_reconcile_sees_it(bots:
     tell(bots, window(revision, ill=True))
     assert now().revision == revision
     Bot.objects.exclude(instance="desk-1").update(last_heard_at=timezone.now() - timedelta(minutes=5))
-    services.watch_live()
+    services.monitor_live_gates()
     assert now().moved_by == "the live gates"
 
 
@@ -253,7 +253,7 @@ def test_the_pin_happens_once_however_often_it_is_asked_for(bots: Caller) -> Non
     desks = fleet_of(3, bots)
     for desk in desks:
         tell(bots, window(revision, desk.instance, ill=True))
-    assert services.hold_back() is None
+    assert services.pin_if_breached() is None
     assert PointerMove.objects.filter(kind=MoveKind.PIN).count() == 1
 
 
@@ -278,9 +278,7 @@ class TestOnTheFallback:
         fleet_of(1, bots)
         assert tell(bots, window(2, ill=True)) == {"breach": "", "warning": ""}
 
-    def test_answers_that_are_no_numbers_are_a_critical_alarm_and_the_pointer_stays(
-        self, bots: Caller
-    ) -> None:
+    def test_non_finite_answers_of_the_fallback_are_critical_and_move_nothing(self, bots: Caller) -> None:
         fleet_of(1, bots)
         summaries = LiveWindows()
         for _ in range(10):
@@ -309,7 +307,7 @@ def test_class_shares_of_thousands_of_predictions_warn_and_nothing_more(bots: Ca
     assert now().revision == revision
 
 
-def test_a_feed_that_breaks_in_the_middle_of_a_revision_does_not_hide_behind_good_weeks(bots: Caller) -> None:
+def test_a_feed_that_breaks_mid_revision_is_not_hidden_by_good_weeks(bots: Caller) -> None:
     revision = swapped().revision
     (desk,) = fleet_of(1, bots)
     for _ in range(1000):
@@ -364,10 +362,10 @@ def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: An
     tell(bots, window(revision))
     with pytest.raises(DatabaseError, match="never changes"), transaction.atomic():
         LiveWindow.objects.update(breach="nothing to see")
-    services.watch_live()
+    services.monitor_live_gates()
     assert LiveWindow.objects.exists()
     settings.BOT_KEPT_SECONDS = 0
-    services.watch_live()
+    services.monitor_live_gates()
     assert not LiveWindow.objects.exists()
 
 

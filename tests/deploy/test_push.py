@@ -182,7 +182,7 @@ async def ends(lines: AsyncIterator[str]) -> None:
 
 
 @pytest.mark.processes
-def test_two_web_processes_know_of_moves_and_revoked_tokens_also_when_redis_is_killed(
+def test_two_web_processes_see_moves_and_revocations_without_redis(
     token: str, redis_socket: str, tmp_path: Path, settings: Settings
 ) -> None:
     scenarios.service_in_use()

@@ -169,7 +169,7 @@ def test_a_bot_that_comes_while_the_tokens_are_looked_up_stays(edge: Edge, token
 
     async def story() -> None:
         asking, may_go_on = asyncio.Event(), asyncio.Event()
-        may_serve = edge._welcome
+        may_serve = edge._find_allowed
 
         async def slowly(digests: Collection[str], since: float) -> set[str]:
             answer = await may_serve(digests, since)
@@ -213,7 +213,7 @@ def test_before_the_first_pointer_it_says_what_is_missing(edge: Edge, token: str
     told(story)
 
 
-def test_a_slow_bot_costs_the_others_nothing_and_then_gets_the_newest_alone(edge: Edge, token: str) -> None:
+def test_a_slow_bot_delays_no_other_and_then_gets_only_the_newest(edge: Edge, token: str) -> None:
     scenarios.service_in_use()
 
     async def story() -> None:
@@ -264,7 +264,7 @@ def test_a_quiet_stream_says_that_it_lives(edge: Edge, token: str, monkeypatch: 
 def test_a_full_process_asks_the_next_bot_to_poll(
     edge: Edge, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "MOST_STREAMS", 1)
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
     scenarios.service_in_use()
 
     async def story() -> None:
@@ -276,9 +276,7 @@ def test_a_full_process_asks_the_next_bot_to_poll(
     told(story)
 
 
-def test_streams_outlive_a_key_that_cannot_be_read_and_then_hear_what_they_missed(
-    edge: Edge, token: str, folder: Path
-) -> None:
+def test_streams_survive_an_unreadable_key_and_then_catch_up(edge: Edge, token: str, folder: Path) -> None:
     scenarios.service_in_use()
 
     async def story() -> None:

@@ -212,7 +212,7 @@ def create_live_windows() -> None:
 
 
 def send_window(revision: int, coin: str, at: datetime, tally: Tally) -> None:
-    posted = services.Posted("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
+    posted = services.PostedWindow("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
     services.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 
@@ -257,7 +257,7 @@ def send_heartbeat(name: str, instance: str, **changes: Any) -> None:
     said = scenarios.heartbeat_fields(now, instance, **changes)
     running = Running(said["release"], said["line"], said["bundles"])
     rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}
-    services.heartbeat(services.Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
+    services.receive_heartbeat(services.Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
 
 
 def create_building_release(datasets: dict[Coin, Dataset]) -> Release:

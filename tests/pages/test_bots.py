@@ -104,7 +104,7 @@ def test_a_release_that_is_not_next_names_the_next_one(examples: ExampleData, si
 
 @pytest.mark.parametrize("model", ["bot", "acknowledgement", "convergence"])
 def test_the_admin_is_read_only(model: str, examples: ExampleData, signed_in: SignedIn) -> None:
-    services.watch_bots()
+    services.monitor_bots()
     client = signed_in(example_data.STAFF)
     assert client.get(f"/admin/deploy/{model}/").status_code == 200
     for action in ("add/", "1/delete/"):

@@ -268,7 +268,7 @@ def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
     assert list((cache_dir / "unfinished").iterdir()) == []
 
 
-def test_the_same_release_in_other_words_does_not_push_the_previous_one_out(
+def test_a_move_to_the_same_release_keeps_the_previous_one(
     service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path
 ) -> None:
     client = bot()

@@ -230,7 +230,7 @@ def test_watching_tells_the_first_state_and_then_each_change_once(
     assert (SIGNED_PATH in {request.path for request in service.requests}) is not streams
 
 
-def test_a_release_whose_bundles_have_no_scaler_is_followed_where_the_pointer_names_it(
+def test_a_release_without_scalers_is_followed_if_the_pointer_names_it(
     service: StubService, bot: MakeBot, tmp_path: Path, candles: pl.DataFrame
 ) -> None:
     """The pointer begins on the broken V6: what a bot runs is the service's word, not the client's taste."""

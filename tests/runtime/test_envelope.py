@@ -136,7 +136,7 @@ def test_an_old_envelope_that_is_replayed_takes_nobody_back(
     assert release_of(client) == new
 
 
-def test_an_answer_that_is_repeated_after_it_expired_makes_a_bot_stale_and_stops_nobody(
+def test_a_repeated_expired_answer_makes_a_bot_stale_and_stops_nothing(
     service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame
 ) -> None:
     """Something on the way answers 304 for ever, or the same bytes: neither is the service's word any more."""
@@ -155,7 +155,7 @@ def test_an_answer_that_is_repeated_after_it_expired_makes_a_bot_stale_and_stops
     assert client.refresh().stale_since is None
 
 
-def test_a_snapshot_signed_long_ago_is_followed_where_it_is_the_newest_ever_seen(
+def test_an_expired_snapshot_is_followed_if_it_is_the_newest_seen(
     service: StubService, bot: MakeBot, old: Release, release_of: ReleaseOf
 ) -> None:
     service.issued_at -= timedelta(hours=1)
@@ -167,9 +167,7 @@ def test_a_snapshot_signed_long_ago_is_followed_where_it_is_the_newest_ever_seen
     assert release_of(client) == old
 
 
-def test_the_same_release_signed_anew_is_neither_loaded_nor_downloaded_again(
-    service: StubService, client: Client
-) -> None:
+def test_the_same_release_signed_again_is_not_loaded_again(service: StubService, client: Client) -> None:
     before, downloads = client._updater._state.predictors, len(service.downloads())
     service.issued_at += timedelta(minutes=1)
     assert client.refresh().problem is None

@@ -83,7 +83,7 @@ def test_a_rollback_does_not_wait_for_a_slow_download(
         service.released.set()
 
 
-def test_a_set_that_left_a_shared_folder_is_written_again_before_it_is_noted(
+def test_a_set_deleted_from_a_shared_folder_is_restored_before_saving(
     service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
 ) -> None:
     service.point_at(old)
@@ -128,7 +128,7 @@ def test_a_pin_reaches_a_fresh_bot_without_a_download(
     assert len(service.downloads()) == downloads
 
 
-def test_a_fallback_that_cannot_be_fetched_is_told_and_the_candidate_is_fetched_all_the_same(
+def test_a_fallback_that_fails_to_download_does_not_stop_the_candidate(
     service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release
 ) -> None:
     service.point_at(new)
@@ -164,7 +164,7 @@ def test_disk_and_memory_hold_what_is_in_use_before_it_and_announced(
     assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
 
 
-def test_an_announced_release_that_cannot_be_fetched_is_told_and_disturbs_nobody(
+def test_a_failed_prefetch_is_reported_and_disturbs_nothing(
     service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
 ) -> None:
     service.point_at(old)

@@ -1,21 +1,20 @@
 from typing import Any
 
 from common.commands import GateCommand
-from deploy.bots import fleet_report
+from deploy.management.fleet_report import build_fleet_report, format_fleet_report
 
 
 class Command(GateCommand):
     help = (
-        "List the bots: what each says it runs against what it must, as page Bots and GET /api/v1/bots/ do. Exit status 1"
-        " where one is an alarm, as on the board: behind, or silent for longer than a restart takes"
-        " (CRPBOT_BOT_LATE_SECONDS), or on a mixture."
+        "Print the fleet report: what each bot runs, compared with what it must run. Exit status 1 if a bot is a problem, as"
+        " in the board's alarms: behind, a mixture, or silent for longer than a restart takes (CRPBOT_BOT_LATE_SECONDS)."
     )
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        return fleet_report.roll_call()
+        return build_fleet_report()
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        return fleet_report.as_lines(answer)
+        return format_fleet_report(answer)
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
-        return fleet_report.is_troubled(answer)
+        return bool(answer["problems"])

@@ -15,8 +15,8 @@ from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 
 from crpbot.asgi import django_application
-from deploy.edge import gathering
-from deploy.edge.application import HEARTBEAT_PATH, MOST_HEARTBEAT_BYTES, Edge
+from deploy.edge import heartbeat_batcher
+from deploy.edge.application import HEARTBEAT_PATH, MAX_HEARTBEAT_BYTES, Edge
 from deploy.models import Acknowledgement, Bot
 from tests import factories, scenarios
 from tests.deploy.serving import Web, web
@@ -89,7 +89,7 @@ def test_one_that_is_too_large_is_refused_before_it_is_read(token: str) -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        length = str(MOST_HEARTBEAT_BYTES + 1).encode()
+        length = str(MAX_HEARTBEAT_BYTES + 1).encode()
         headers = [(b"authorization", f"Bearer {token}".encode()), (b"content-length", length)]
         scope = {"type": "http", "method": "POST", "path": HEARTBEAT_PATH, "headers": headers}
         await Edge(django_application)(scope, never, send)
@@ -105,7 +105,7 @@ def test_those_that_come_together_are_written_in_one_transaction(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = scenarios.service_in_use()
-    monkeypatch.setattr(gathering, "GATHER_SECONDS", 0.7)  # however slowly this machine brings them
+    monkeypatch.setattr(heartbeat_batcher, "BATCH_SECONDS", 0.7)  # however slowly this machine brings them
     application = Edge(django_application)
     said = [scenarios.heartbeat_fields(now, f"desk-{number}") for number in range(20)]
     answers = together(application, [*said, said[0], said[1] | {"service": "crpbot-other"}], token)
@@ -132,7 +132,7 @@ def test_one_that_the_database_refuses_does_not_spoil_the_others(token: str) -> 
     assert sorted(Bot.objects.values_list("instance", flat=True)) == ["desk-0", "desk-2"]
 
 
-def test_while_nothing_can_be_written_all_are_asked_to_come_back_and_then_heard(token: str) -> None:
+def test_heartbeats_get_503_while_the_database_fails_and_then_are_stored(token: str) -> None:
     said = scenarios.heartbeat_fields(scenarios.service_in_use())
     application = Edge(django_application)
     with connection.cursor() as cursor:
