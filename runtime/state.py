@@ -34,7 +34,7 @@ class State:
     def current_problem(self) -> ClientError | None:
         return self.problem or self.save_problem
 
-    def stale_since(self, now: datetime, fresh_for: timedelta) -> datetime | None:
+    def compute_stale_since(self, now: datetime, fresh_for: timedelta) -> datetime | None:
         """When the service last confirmed the snapshot; None while that is recent, or without a snapshot."""
         if self.received is None:
             return None

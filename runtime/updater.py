@@ -88,7 +88,7 @@ class Updater:
     def active(self) -> Active:
         """What this bot runs at this moment."""
         state = self._state
-        return state.to_active(self._stale_since(state))
+        return state.to_active(self._compute_stale_since(state))
 
     @property
     def etag(self) -> str | None:
@@ -100,13 +100,13 @@ class Updater:
     def prefetched_next(self) -> int | None:
         """The release that awaits approval, once it is downloaded, verified, loaded and warm."""
         received = self._state.received
-        return self._number_if_loaded(received.signed.next if received else None)
+        return self._get_number_if_loaded(received.signed.next if received else None)
 
     @property
     def prefetched_fallback(self) -> int | None:
         """The fallback's release, once it is downloaded, verified, loaded and warm."""
         received = self._state.received
-        return self._number_if_loaded(received.signed.fallback if received else None)
+        return self._get_number_if_loaded(received.signed.fallback if received else None)
 
     @property
     def is_waiting(self) -> bool:
@@ -124,7 +124,7 @@ class Updater:
         known = self._coins or state.predictors.keys()
         if known and coin not in known:
             raise UnknownCoin(f"{coin!r} is not one of {', '.join(sorted(known))}")
-        stale_since, now = self._stale_since(state), self._clock()
+        stale_since, now = self._compute_stale_since(state), self._clock()
         return decide(coin, candles, state, stale_since=stale_since, windows=self._windows, now=now)
 
     def apply(self, answer: Answer | None, etag: str | None = None) -> None:
@@ -177,7 +177,7 @@ class Updater:
     def build_heartbeat(self, instance: str) -> dict[str, Any]:
         """The request body of `POST bots/heartbeat/`: what this bot runs at this moment."""
         state = self._state
-        snapshot, stale_since = state.snapshot, self._stale_since(state)
+        snapshot, stale_since = state.snapshot, self._compute_stale_since(state)
         error = str(state.current_problem or (self._prefetch_problem if self._list_missing() else ""))
         return {
             "instance": instance,
@@ -299,14 +299,18 @@ class Updater:
         """The announced releases that are not loaded yet, the most urgent first."""
         return [release for release in self._announced if release.set_digest not in self._loaded]
 
-    def _number_if_loaded(self, announced: AnnouncedRelease | None) -> int | None:
+    def _get_number_if_loaded(self, announced: AnnouncedRelease | None) -> int | None:
         return announced.release if announced and announced.set_digest in self._loaded else None
 
     def _is_unsaved(self) -> bool:
         current, saved = self._state.received, self._saved
         if current is None or saved is current:
             return False
-        if saved is None or self._has_unsaved_move() or _announced_sets(saved) != _announced_sets(current):
+        if (
+            saved is None
+            or self._has_unsaved_move()
+            or _list_announced_sets(saved) != _list_announced_sets(current)
+        ):
             return True
         return current.confirmed_at - saved.confirmed_at > SAVE_INTERVAL
 
@@ -384,8 +388,8 @@ class Updater:
         # Unconfirmed: the pointer may have moved since, and this bot may even have followed it before it was killed.
         return State(saved, predictors, is_unconfirmed=True)
 
-    def _stale_since(self, state: State) -> datetime | None:
-        return state.stale_since(self._clock(), self._fresh_for)
+    def _compute_stale_since(self, state: State) -> datetime | None:
+        return state.compute_stale_since(self._clock(), self._fresh_for)
 
 
 def _identify(received: ReceivedSnapshot) -> tuple[str, int]:
@@ -393,5 +397,5 @@ def _identify(received: ReceivedSnapshot) -> tuple[str, int]:
     return received.snapshot.service, received.snapshot.revision
 
 
-def _announced_sets(received: ReceivedSnapshot) -> list[str]:
+def _list_announced_sets(received: ReceivedSnapshot) -> list[str]:
     return [release.set_digest for release in received.signed.announced]

@@ -69,7 +69,7 @@ def count_bots(move: PointerMove | None, announced: Release | None, fallback: Re
 
 def list_live_bots() -> QuerySet[Bot]:
     """The bots that sent a heartbeat within the last three heartbeat intervals."""
-    return Bot.objects.filter(last_heard_at__gt=_live_since(timezone.now()))
+    return Bot.objects.filter(last_heard_at__gt=_compute_live_since(timezone.now()))
 
 
 def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
@@ -78,7 +78,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     `acknowledged_seconds` is how long it took to acknowledge the move; None if it has not, or was first heard later.
     """
     now = timezone.now()
-    is_live = Q(last_heard_at__gt=_live_since(now))
+    is_live = Q(last_heard_at__gt=_compute_live_since(now))
     is_expected = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _has_valid_token(
         now
     )
@@ -130,7 +130,7 @@ def _runs_move(move: PointerMove | None) -> Q:
     return Q(revision=move.revision if move else None, mismatch="")
 
 
-def _live_since(now: datetime) -> datetime:
+def _compute_live_since(now: datetime) -> datetime:
     return now - timedelta(seconds=HEARTBEATS_MISSED * settings.BOT_HEARTBEAT_SECONDS)
 
 

@@ -85,7 +85,7 @@ def receive_heartbeats(batch: Sequence[ReceivedHeartbeat]) -> list[HeartbeatAnsw
     answer = HeartbeatAnswer(service.revision, pointer.get_announced() if service.has_candidate else None)
     known = {row.checked.bot_key for row in stored}
     return [
-        refusal or (answer if received.bot_key in known else _too_many_instances(received))
+        refusal or (answer if received.bot_key in known else _refuse_instance(received))
         for received, refusal in zip(batch, refusals, strict=True)
     ]
 
@@ -198,7 +198,7 @@ def _acknowledge(new: Sequence[_StoredHeartbeat], now: datetime) -> None:
     )
 
 
-def _too_many_instances(received: ReceivedHeartbeat) -> Conflict:
+def _refuse_instance(received: ReceivedHeartbeat) -> Conflict:
     return Conflict(
         f"{received.actor.name} has {MAX_INSTANCES} instances already. Give each instance a name that it keeps over"
         " restarts; instances that no longer report are deleted in time."

@@ -103,7 +103,7 @@ class Service:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
             self._require_ok(response, self._read_problem(response))
-            body = b"".join(self._chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
+            body = b"".join(self._read_chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
             return Answer(body, _validate_etag(response.headers.get("ETag")))
 
     async def stream(self, on_answer: Callable[[Answer], None]) -> None:
@@ -168,7 +168,9 @@ class Service:
                     )
                 if response.status_code != httpx.codes.CREATED:
                     self._require_ok(response, self._read_problem(response))
-                answer = json.loads(b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}")
+                answer = json.loads(
+                    b"".join(self._read_chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}"
+                )
         except (ValueError, RecursionError, Refused) as error:
             raise ServiceUnavailable(f"{_format_url(url)} answers what cannot be read") from error
         return answer if isinstance(answer, dict) else {}
@@ -181,7 +183,7 @@ class Service:
         digest, size = hashlib.sha256(), 0
         with self._get(self._resolve_file_url(file), {}, allow_other_hosts=True) as response:
             self._require_ok(response, self._read_problem(response))
-            for chunk in self._chunks(response, file.size, FileRefused):
+            for chunk in self._read_chunks(response, file.size, FileRefused):
                 digest.update(chunk)
                 size += len(chunk)
                 target.write(chunk)
@@ -245,7 +247,7 @@ class Service:
             )
         return url
 
-    def _chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
+    def _read_chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
         """The body as sent. Raises `refusal` beyond `limit` bytes, ServiceUnavailable if it comes too slowly."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise refusal(f"{_format_url(response.url)} answers compressed, which was not requested")
@@ -284,7 +286,7 @@ class Service:
         if response.status_code == httpx.codes.OK or not _is_problem(response):
             return b""
         try:
-            return b"".join(self._chunks(response, _MAX_PROBLEM_BYTES, Refused))
+            return b"".join(self._read_chunks(response, _MAX_PROBLEM_BYTES, Refused))
         except (Refused, ServiceUnavailable, httpx.HTTPError):
             return b""  # the status code is message enough
 

@@ -113,7 +113,7 @@ def parse_snapshot(body: bytes) -> tuple[dict[str, Any], Snapshot]:
 
 def parse_time(document: Mapping[str, Any], key: str) -> datetime:
     """A time of the document, with its zone. Raises SnapshotRefused."""
-    return _Fields(document).time(key)
+    return _Fields(document).get_time(key)
 
 
 def parse_announced(document: Mapping[str, Any], key: str) -> AnnouncedRelease | None:
@@ -125,8 +125,8 @@ def parse_announced(document: Mapping[str, Any], key: str) -> AnnouncedRelease |
     try:
         fields = _Fields(_require_object(document[key], key), key)
         return AnnouncedRelease(
-            release=fields.positive("release"),
-            line=fields.match("line", _LINE),
+            release=fields.get_positive("release"),
+            line=fields.get_match("line", _LINE),
             is_simulated=fields.get("simulated", bool),
             models=_parse_models(fields),
         )
@@ -147,41 +147,41 @@ class _Fields:
     values: Mapping[str, Any]
     path: str = ""
 
-    def path_of(self, key: str) -> str:
+    def build_path(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
     def get(self, key: str, kind: type[T]) -> T:
         if key not in self.values:
-            raise SnapshotRefused(f"{self.path_of(key)} is missing")
+            raise SnapshotRefused(f"{self.build_path(key)} is missing")
         value = self.values[key]
         # bool is a subclass of int, and true is no revision.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise SnapshotRefused(f"{self.path_of(key)} is not of type {kind.__name__}")
+            raise SnapshotRefused(f"{self.build_path(key)} is not of type {kind.__name__}")
         return value
 
-    def match(self, key: str, pattern: re.Pattern[str]) -> str:
-        return _require_match(self.get(key, str), pattern, self.path_of(key))
+    def get_match(self, key: str, pattern: re.Pattern[str]) -> str:
+        return _require_match(self.get(key, str), pattern, self.build_path(key))
 
-    def positive(self, key: str) -> int:
+    def get_positive(self, key: str) -> int:
         value = self.get(key, int)
         if value < 1:
-            raise SnapshotRefused(f"{self.path_of(key)} is {value}, and must be 1 or more")
+            raise SnapshotRefused(f"{self.build_path(key)} is {value}, and must be 1 or more")
         return value
 
-    def time(self, key: str) -> datetime:
+    def get_time(self, key: str) -> datetime:
         text = self.get(key, str)
         try:
             time = datetime.fromisoformat(text)
         except ValueError as error:
-            raise SnapshotRefused(f"{self.path_of(key)} is not a time: {text[:40]!r}") from error
+            raise SnapshotRefused(f"{self.build_path(key)} is not a time: {text[:40]!r}") from error
         if time.tzinfo is None:
-            raise SnapshotRefused(f"{self.path_of(key)} has no time zone: {text!r}")
+            raise SnapshotRefused(f"{self.build_path(key)} has no time zone: {text!r}")
         return time
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def get_texts(self, key: str) -> tuple[str, ...]:
         value = self.get(key, list)
         if not all(isinstance(text, str) for text in value):
-            raise SnapshotRefused(f"{self.path_of(key)} holds something other than text")
+            raise SnapshotRefused(f"{self.build_path(key)} holds something other than text")
         return tuple(value)
 
     def is_null(self, key: str) -> bool:
@@ -190,11 +190,11 @@ class _Fields:
 
 def _build_snapshot(fields: _Fields) -> Snapshot:
     snapshot = Snapshot(
-        service=fields.match("service", _SERVICE),
-        revision=fields.positive("revision"),
-        line=None if fields.is_null("line") else fields.match("line", _LINE),
-        release=None if fields.is_null("release") else fields.positive("release"),
-        moved_at=fields.time("moved_at"),
+        service=fields.get_match("service", _SERVICE),
+        revision=fields.get_positive("revision"),
+        line=None if fields.is_null("line") else fields.get_match("line", _LINE),
+        release=None if fields.is_null("release") else fields.get_positive("release"),
+        moved_at=fields.get_time("moved_at"),
         reason=make_printable(fields.get("reason", str)),
         is_simulated=fields.get("simulated", bool),
         models=_parse_models(fields),
@@ -218,10 +218,10 @@ def _parse_model(coin: str, value: Any) -> Model:
         raise SnapshotRefused(f"{path}.files lacks manifest.json or model.onnx")
     return Model(
         coin=coin,
-        bundle=fields.match("bundle", _DIGEST),
+        bundle=fields.get_match("bundle", _DIGEST),
         feature_schema=fields.get("feature_schema", str),
-        schema_digest=fields.match("schema_digest", _DIGEST),
-        classes=fields.texts("classes"),
+        schema_digest=fields.get_match("schema_digest", _DIGEST),
+        classes=fields.get_texts("classes"),
         files={name: _parse_file(name, file, f"{path}.files") for name, file in sorted(files.items())},
     )
 
@@ -229,12 +229,12 @@ def _parse_model(coin: str, value: Any) -> Model:
 def _parse_file(name: str, value: Any, parent: str) -> File:
     path = f"{parent}.{_require_match(name, _FILE_NAME, f'the file name {name[:60]!r}')}"
     fields = _Fields(_require_object(value, path), path)
-    size = fields.positive("size")
+    size = fields.get_positive("size")
     if size > MAX_FILE_BYTES:
         raise SnapshotRefused(
             f"{path}.size: {size:,} bytes are more than a file may have ({MAX_FILE_BYTES:,})"
         )
-    return File(name=name, sha256=fields.match("sha256", _HEX), size=size, url=fields.get("url", str))
+    return File(name=name, sha256=fields.get_match("sha256", _HEX), size=size, url=fields.get("url", str))
 
 
 def _compute_set_digest(line: str | None, is_simulated: bool, models: Mapping[str, Model]) -> str:

@@ -198,7 +198,7 @@ class TestHeartbeat:
 
     def test_nobody_but_a_bot_says_what_a_bot_runs(self) -> None:
         now = scenarios.service_in_use()
-        with pytest.raises(NotAllowed, match="anna is no bot"):
+        with pytest.raises(NotAllowed, match="anna is not a bot"):
             hear(on(now), actor=APPROVER)
 
     @pytest.mark.parametrize(
