@@ -73,7 +73,7 @@ def section(name: str, said: str) -> str:
 
 
 def main() -> int:
-    """0 when every benchmark reached what is asked of it."""
+    """0 if every benchmark met its goals."""
     options = sys.argv[1:]
     worst, page = 0, HEAD
     for name in BENCHMARKS:

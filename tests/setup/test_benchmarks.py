@@ -1,11 +1,14 @@
-"""Benchmarks are no tests; that one which cannot be run says so, is."""
+"""Benchmarks are no tests. These test what a benchmark prints if it misses its goal, or cannot run."""
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.goals import Goal, check_goals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,3 +25,21 @@ def test_the_benchmark_on_a_gpu_says_that_there_is_none_and_measures_nothing() -
     assert found.returncode == 3
     assert found.stdout == ""
     assert "no GPU here that torch can use: nothing was measured" in found.stderr
+
+
+def test_a_missed_goal_is_printed_with_the_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    met = Goal("reads", 210.0, 200.0)
+    slow = Goal("99th percentile", 300.0, 250.0, "ms", is_maximum=True)
+    assert check_goals(met, slow) == 1
+    assert capsys.readouterr().out == (
+        "goal missed: 99th percentile is 300.00 ms, at most 250 is required: 20% off\n"
+    )
+
+
+def test_goals_that_are_met_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_goals(Goal("reads", 200.0, 200.0), Goal("flip", 250.0, 250.0, is_maximum=True)) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_value_that_is_not_a_number_misses_its_goal() -> None:
+    assert check_goals(Goal("reads", math.nan, 200.0)) == 1
