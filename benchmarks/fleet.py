@@ -66,11 +66,11 @@ class Fleet:
 
 
 def cache_folder(seed: Path, folder: Path) -> Path:
-    """A client's cache folder that is what another's is; bundles never change, so that both may name the same bytes."""
+    """A copy of a client's cache folder; its bundles are hard links, since they never change."""
     shutil.copytree(seed / "bundles", folder / "bundles", copy_function=os.link)
-    for notes in ("pointers", "marks.json"):
-        copy = shutil.copytree if (seed / notes).is_dir() else shutil.copyfile
-        copy(seed / notes, folder / notes)
+    for name in ("pointers", "revisions.json"):
+        copy = shutil.copytree if (seed / name).is_dir() else shutil.copyfile
+        copy(seed / name, folder / name)
     return folder
 
 
