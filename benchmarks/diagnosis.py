@@ -3,7 +3,7 @@
     python -m benchmarks.diagnosis [--quick]
 
 The gate window has 100,000 rows of 72 features: candles of some 667,000 bars, of which features, labels, predictions, all
-sections of the measurement, the gates' verdict and the pictures are made anew. Evidently gets the 100,000 predictions of
+sections of the measurement, the gates' verdict and the charts are made. Evidently gets the 100,000 predictions of
 just that window ready in memory, and makes its report with tests as JSON. Each runs in a process of its own, ours with the
 surroundings that the service gives it. Warm: all imported and run once. Cold: a fresh process each, imports included.
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.judged BUNDLE CANDLES DIGEST BASELINE [--once]
 
-Prints the verdict, once or for each line of its input. What the service knows besides (which attempt it is, what its
+Prints the verdict, once or for each line of its input. What the service knows in addition (which attempt it is, what its
 candles are worth) is stated here.
 """
 

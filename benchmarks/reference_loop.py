@@ -1,6 +1,6 @@
-"""The reference training loop, from the plan the project started from: DataLoader, autograd, one coin after the other.
+"""The reference training loop, with which the project started: DataLoader, autograd, one coin after the other.
 
-Written anew after its listing, with what it does per row and per epoch left as it is, its own smoothing loss included.
+Rewritten after its listing, with what it does per row and per epoch left as it is, its own smoothing loss included.
 """
 
 from itertools import pairwise

@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _unchanged(service: Service, seconds: float) -> Timing:
-    """304 for a whole stretch: the snapshot is signed anew each minute, and a stretch across that is measured again."""
+    """304 for a whole stretch: the snapshot is signed again each minute, and a stretch across that is measured again."""
     while True:
         try:
             return ours(service, etag=etag_of(service), seconds=seconds)

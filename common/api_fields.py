@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from common.reasons import REASON_LIMIT
 
 BIGGEST_ID = 2**63 - 1
-# Something besides white space, and no NUL, which no database keeps.
+# Something other than white space, and no NUL, which no database keeps.
 NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
 
 
@@ -37,7 +37,7 @@ class Text(OptionalText):
 
 
 class Choice(serializers.ChoiceField):
-    """One of a few words; whoever writes another is told which there are."""
+    """One of a few words; another is refused with a list of them."""
 
     def fail(self, key: str, **kwargs: Any) -> NoReturn:
         if key == "invalid_choice":

@@ -24,7 +24,7 @@ def render_live(
     every_seconds: int | None,
     status: int = 200,
 ) -> HttpResponse:
-    """`page` around `part`, which asks for itself anew every few seconds, and is swapped only when it changed.
+    """`page` around `part`, which loads itself again every few seconds, and is swapped only when it changed.
 
     None ends the asking; a page that asked until then is loaded afresh, as its other parts have changed too.
     """

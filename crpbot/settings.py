@@ -53,7 +53,7 @@ def _embedded_secret() -> str:
         with os.fdopen(descriptor, "w") as out:
             out.write(secrets.token_urlsafe(48))
         with contextlib.suppress(FileExistsError):
-            os.link(draft, path)  # whoever links first wins; the others read that one
+            os.link(draft, path)  # the first to link wins; the others read that one
         Path(draft).unlink()
     return path.read_text()
 
@@ -228,7 +228,7 @@ if not IS_EMBEDDED:
     SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# The most that a request's body may have, and what the two uploads may besides: see crpbot/web/limits.py.
+# The most that a request's body may have, and what the two uploads may have in addition: see crpbot/web/limits.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
 IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_IMPORTED_MODEL_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
@@ -299,7 +299,7 @@ RESEND_SECONDS = env.float(
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
 # The fallback is measured again once its last measurement is older than this, and sooner where another code version made
-# it; twice as old, it is an alarm. One that comes to nothing is asked for again no sooner than the retry says.
+# it; twice as old, it is an alarm. One that failed is requested again no sooner than the retry says.
 FALLBACK_CHECK_SECONDS = env.int("CRPBOT_FALLBACK_CHECK_SECONDS", 24 * 60 * 60)
 FALLBACK_RETRY_SECONDS = env.int("CRPBOT_FALLBACK_RETRY_SECONDS", 10 * 60)
 # How often a bot says what it runs; it is live for three times as long. Behind or silent for BOT_LATE it is an alarm, silent

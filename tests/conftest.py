@@ -37,7 +37,7 @@ def django_db_setup(django_db_setup: None) -> None:
 
 
 def _emptying(style: Style, tables: Sequence[str], **options: Any) -> list[str]:
-    """Rows out, where there are any, and the keys begin anew: what comes after finds a fresh database.
+    """Rows out, where there are any, and the keys start over: what comes after finds a fresh database.
 
     Django would truncate, for which PostgreSQL makes every table and index a new file.
     """

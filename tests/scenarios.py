@@ -178,7 +178,7 @@ def _window(first: str, last: str, rows: int, digit: str) -> dict[str, Any]:
 
 
 def context_of(document: dict[str, Any]) -> dict[str, Any]:
-    """What the service knows of a healthy bundle besides its measurement: a first attempt, on candles that passed."""
+    """What the service knows of a healthy bundle beyond its measurement: a first attempt, on candles that passed."""
 
     def passed(digest: str) -> dict[str, Any]:
         return {"digest": digest, "verdict": "passed", "sentence": "Sound.", "simulated": False}

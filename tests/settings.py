@@ -26,7 +26,7 @@ from crpbot.settings import *  # noqa: E402, F403
 from crpbot.settings import CACHES, DATABASES, STATE_DIR  # noqa: E402
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# What is counted begins anew with each test (tests.conftest); that Redis counts has a test of its own.
+# What is counted starts over with each test (tests.conftest); that Redis counts has a test of its own.
 CACHES["shared"] = CACHES["default"]
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
@@ -43,5 +43,5 @@ else:
 if _inherited:
     DATABASES["default"]["NAME"] = os.environ["CRPBOT_TEST_DATABASE_NAME"]
 else:
-    # Each client of a test makes the middleware anew, for which WhiteNoise would look at two hundred files each time.
+    # Each client of a test makes the middleware again, for which WhiteNoise would look at two hundred files each time.
     WHITENOISE_AUTOREFRESH = True

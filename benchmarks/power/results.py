@@ -94,7 +94,9 @@ class Results:
         """What is asked and was not reached, a sentence each."""
         found, asked = [], self.asked
         if 0.0 in asked.drifts() and asked.released(0.0).hits:
-            found.append(f"Without drift {asked.released(0.0)} of the markets were released; none may be.")
+            found.append(
+                f"Without drift {asked.released(0.0)} of the markets were released; the goal is none."
+            )
         if RELEASED_AT in asked.drifts() and asked.released(RELEASED_AT).share <= LEAST_RELEASED:
             found.append(f"At drift {RELEASED_AT} only {asked.released(RELEASED_AT)} were released.")
         found += [

@@ -14,7 +14,7 @@ from deploy.rules import KeyState
 class Keys(ListAPIView[SigningKey]):
     """The keys that sign, signed or are to sign the snapshot, newest first: their public halves.
 
-    To look at, and to compare with what a bot was given by hand; a bot that took its key from here would trust whoever
+    To look at, and to compare with what a bot was given by hand; a bot that took its key from here would trust anyone who
     answers.
     """
 

@@ -102,7 +102,7 @@ class LiveWindow(models.Model):
     last_at = models.DateTimeField()
     received_at = models.DateTimeField(db_index=True)
     predictions = models.PositiveIntegerField()
-    non_finite = models.PositiveIntegerField(help_text="answers that were no numbers")
+    non_finite = models.PositiveIntegerField(help_text="answers that were not finite")
     down = models.PositiveIntegerField()
     neutral = models.PositiveIntegerField()
     up = models.PositiveIntegerField()

@@ -39,7 +39,7 @@ def get_pinnable() -> Release | None:
 
 
 def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> str | None:
-    """Why this installation serves a release to no bot, whoever asks; None where nothing prevents it (rule 14).
+    """Why this installation serves a release to no bot; None where nothing prevents it (rule 14).
 
     A simulated market has far stronger trends than a real one, so results on it say nothing about real money. Results on
     candles that were stored by mistake say nothing either. A caller that has read the release's coins passes them.

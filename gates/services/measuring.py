@@ -33,7 +33,7 @@ def measure(
     """Have a bundle measured by a gate worker. One that waits, runs or succeeded is returned as it is, unless `again`.
 
     `baseline` is what its skill is measured against: the coin's newest V5 where none is named. One measured against
-    another is measured anew. One that failed is repeated, unless it was asked for after `since`: whoever asks in a loop
+    another is measured again. One that failed is repeated, unless it was asked for after `since`: a caller in a loop
     says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
     measured for ever. Raises NotAllowed, and InvalidInput for another coin's candles or baseline.
     """
@@ -50,7 +50,7 @@ def measure(
 
 
 def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
-    """Measure anew in this very process's own child, and judge by the policy in force. Raises like `measure`."""
+    """Measure again in a child of this process, and judge by the policy in force. Raises like `measure`."""
     with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
         audit.lock_head()
         baseline = newest_baseline(bundle)

@@ -26,7 +26,7 @@ ORIGIN = "http://gate.test"
 def page(operator: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A browser whose every request is answered by the service in this process, as olivia's; none leaves it.
 
-    Playwright runs an event loop in this very thread, where Django would refuse the database, or open it anew.
+    Playwright runs an event loop in this very thread, where Django would refuse the database, or open it again.
     """
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     session, database = signed_in(operator).http, connections["default"]

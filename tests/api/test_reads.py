@@ -89,7 +89,7 @@ def test_a_diagnosis_shows_every_gate_with_its_figure_and_threshold(as_viewer: C
     assert "measured" not in row
 
 
-def test_a_release_shows_its_coins_side_by_side_and_where_their_files_are(as_viewer: Caller) -> None:
+def test_a_release_shows_its_coins_together_and_where_their_files_are(as_viewer: Caller) -> None:
     release = scenarios.awaiting_approval()
     answer = as_viewer.get(f"releases/{release.pk}/").json()
     assert (answer["state"], answer["allowed_actions"]) == ("awaiting_approval", ["approve", "decline"])

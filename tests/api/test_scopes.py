@@ -285,7 +285,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "workers"): (READ, plain("workers/")),
     ("GET", "schema"): (READ, plain("/api/schema/")),
 }
-# A page, for people: whoever is not signed in is sent to do so.
+# A page, for people: a visitor who is not signed in is sent to sign in.
 PAGES = {"docs"}
 CATCH_ALL = {"nowhere"}
 

@@ -1,4 +1,4 @@
-"""The admin is a reading room: whoever opens it changes nothing there."""
+"""The admin is read-only."""
 
 import pytest
 from django.test import Client

@@ -212,7 +212,7 @@ class Swallowed(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Instead of whoever would write thousands of lines that nobody reads."""
+        """Replaces a writer of thousands of lines that nobody reads."""
         for logger in self._loggers:
             logger.addHandler(self)
             logger.propagate = False

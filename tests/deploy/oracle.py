@@ -33,7 +33,7 @@ class Oracle:
     required: set[str]
     """The symbols of the coins that were required before the first event."""
     lease: timedelta = timedelta()
-    """For how long at least a job is its worker's, whoever else is sent its message."""
+    """For how long at least a job is its worker's, whichever other worker gets its message."""
     seq: int = 0
     hash: str = GENESIS
     policy: int | None = None

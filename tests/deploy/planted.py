@@ -1,7 +1,7 @@
 """Faults that a tired engineer could leave in the services, and for each the shortest story in which it shows.
 
 A fault is one piece of a function's own text, replaced while a test runs. Where that text is no longer there, planting
-fails: whoever rewrote the function says here what the same slip would look like now.
+fails: a person who rewrites the function says here what the same slip would look like now.
 """
 
 import inspect
@@ -296,14 +296,14 @@ FAULTS = [
         back_from_the_dead,
     ),
     Planted(
-        "a diagnosis is made anew each time it is asked for",
+        "a diagnosis is made again each time it is requested",
         judging.judge,
         "return existing or _diagnose(measurement, policy)",
         "return _diagnose(measurement, policy)",
         approved_and_restored_under_another_policy,
     ),
     Planted(
-        "any policy's word counts",
+        "the verdict of any policy counts",
         outcomes._find_outcome_under,
         "policy=policy, dataset=release_coin.dataset",
         'verdict="passed", dataset=release_coin.dataset',

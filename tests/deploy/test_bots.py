@@ -151,7 +151,7 @@ class TestHeartbeat:
         assert Acknowledgement.objects.get() == first
         assert str(Bot.objects.get()) == "trader (desk-1)"
 
-    def test_every_instance_acknowledges_for_itself_and_every_revision_anew(self) -> None:
+    def test_every_instance_acknowledges_for_itself_and_every_revision_again(self) -> None:
         before = scenarios.service_in_use()
         hear(on(before))
         hear(on(before, "desk-2"))
@@ -177,7 +177,7 @@ class TestHeartbeat:
         assert hear(on(now)).next == waiting
         assert pointer.get_announced() == waiting
 
-    def test_what_it_says_besides_is_kept(self) -> None:
+    def test_its_other_reports_are_kept(self) -> None:
         now = scenarios.service_in_use()
         since = timezone.now()
         hear(on(now))
@@ -283,7 +283,7 @@ class TestMixture:
         hear(on(approved()))
         assert states() == {"desk-1": "current"}
 
-    def test_whoever_still_runs_the_revision_before_is_no_mixture(self) -> None:
+    def test_a_bot_on_the_revision_before_is_no_mixture(self) -> None:
         before = scenarios.service_in_use()
         approved()
         hear(on(before))

@@ -73,7 +73,7 @@ def test_a_coin_that_cannot_be_added_leaves_an_event_and_nothing_else(
     assert (Coin.objects.count(), kinds()) == (3, ["coin.add.refused"])
 
 
-def test_whoever_requires_a_coin_that_nothing_holds_is_told_first_what_follows() -> None:
+def test_requiring_a_coin_that_nothing_holds_lists_the_consequences_first() -> None:
     inherited = scenarios.service_in_use().release
     waiting = scenarios.awaiting_approval()
     coin = add()

@@ -97,7 +97,7 @@ def test_an_approval_after_one_byte_of_one_artifact_changed_is_refused() -> None
     with pytest.raises(Conflict, match=r"SOL model\.onnx: the stored bytes are not those") as refused:
         services.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 1, "release.approve.refused")
-    scenarios.damage(release)  # flipped back, for whoever shares these bytes
+    scenarios.damage(release)  # flipped back, for tests that share these bytes
     assert services.approve(release, actor=APPROVER, reason="passed", revision=1).revision == 2
 
 
@@ -233,7 +233,7 @@ def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
     assert services.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
 
 
-def test_a_rolled_back_release_is_restored_with_every_check_anew() -> None:
+def test_a_rolled_back_release_is_restored_with_every_check_repeated() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     services.approve(release, actor=APPROVER, reason="passed", revision=1)

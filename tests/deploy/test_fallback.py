@@ -41,7 +41,7 @@ def newest(coin: str) -> Measurement:
     return measurement
 
 
-def measured_anew(coin: str, figures: dict[str, Any], **columns: Any) -> None:
+def measure_again(coin: str, figures: dict[str, Any], **columns: Any) -> None:
     """A later measurement of the fallback's bundle of this coin; today's code made it, unless `columns` say otherwise."""
     before = newest(coin)
     later = scenarios.add_measurement(before.bundle, before.dataset, figures)
@@ -55,7 +55,7 @@ def broken(coin: str, section: str, **figures: Any) -> dict[str, Any]:
 
 
 def alarm() -> AlarmCondition | None:
-    cache.clear()  # as it is once the files were looked at anew
+    cache.clear()  # as it is once the files were looked at again
     return next(iter(detect.list_alarms()), None)
 
 
@@ -80,19 +80,19 @@ UNFIT = {
     "a file is damaged": lambda: scenarios.damage(fallback()),
     "a file is missing": lambda: lose("ETH", "scaler.json"),
     "a coin is required since": lambda: scenarios.Coin.objects.create(symbol="DOT"),
-    "it no longer loads": lambda: measured_anew("BTC", broken("BTC", "bundle", loads=False)),
-    "its scaler is gone": lambda: measured_anew("BTC", broken("BTC", "scaler", in_graph=False)),
-    "a weight is no number": lambda: measured_anew(
+    "it no longer loads": lambda: measure_again("BTC", broken("BTC", "bundle", loads=False)),
+    "its scaler is gone": lambda: measure_again("BTC", broken("BTC", "scaler", in_graph=False)),
+    "a weight is not finite": lambda: measure_again(
         "BTC", broken("BTC", "weights", non_finite=["fc1.weight"])
     ),
-    "a single row fails": lambda: measured_anew("BTC", broken("BTC", "single_sample", runs=False)),
-    "its features stand in another order": lambda: measured_anew(
+    "a single row fails": lambda: measure_again("BTC", broken("BTC", "single_sample", runs=False)),
+    "its features stand in another order": lambda: measure_again(
         "SOL", broken("SOL", "schema", columns_out_of_place=["rsi_14"], names_match=False)
     ),
-    "today's measurement says nothing of its features": lambda: measured_anew(
+    "today's measurement says nothing of its features": lambda: measure_again(
         "SOL", {k: v for k, v in scenarios.inaccurate("SOL").items() if k != "schema"}
     ),
-    "its last measuring came to nothing": lambda: measured_anew(
+    "its last measurement failed": lambda: measure_again(
         "ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="the process ended with 139"
     ),
 }
@@ -158,7 +158,7 @@ def test_a_fallback_that_nobody_confirmed_is_an_alarm_and_is_pinned_all_the_same
 def test_figures_of_older_code_that_knew_no_schema_gate_do_not_make_it_unfit() -> None:
     scenarios.service_in_use()
     figures = {name: value for name, value in scenarios.inaccurate("SOL").items() if name != "schema"}
-    measured_anew("SOL", figures, code_version="0.0.9")
+    measure_again("SOL", figures, code_version="0.0.9")
     raised = alarm()
     assert raised is not None
     assert raised.severity == Severity.WARNING
@@ -169,7 +169,7 @@ def test_a_file_store_that_is_away_is_a_warning_whatever_came_of_the_last_measur
     settings: Any, tmp_path: Path
 ) -> None:
     scenarios.service_in_use()
-    measured_anew("ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="no file could be read")
+    measure_again("ETH", scenarios.inaccurate("ETH"), state=JobState.FAILED, failure="no file could be read")
     (tmp_path / "files").write_text("a file where the store's folder should be")
     away = {
         "BACKEND": "training.atomic_storage.AtomicFileStorage",
@@ -209,7 +209,7 @@ class TestWatching:
             {"code_version": "0.0.9", "created_at": timezone.now() - timedelta(hours=1)},
             {"state": JobState.FAILED, "created_at": timezone.now() - timedelta(hours=1)},
         ],
-        ids=["a day old", "of another code version", "come to nothing"],
+        ids=["a day old", "of another code version", "failed"],
     )
     def test_one_that_is_due_is_asked_for_once_and_waits_until_it_ended(
         self, columns: dict[str, Any]
@@ -231,7 +231,7 @@ class TestWatching:
         self, ended: dict[str, Any]
     ) -> None:
         scenarios.service_in_use()
-        measured_anew("ETH", scenarios.inaccurate("ETH"), **ended)
+        measure_again("ETH", scenarios.inaccurate("ETH"), **ended)
         assert services.watch_fallback() == []
 
     def test_a_new_measurement_gets_its_diagnosis_and_ends_the_alarm(self) -> None:
@@ -239,7 +239,7 @@ class TestWatching:
         Measurement.objects.filter(pk=newest("ETH").pk).update(code_version="0.0.9")
         services.reconcile_once()
         assert Alarm.objects.get().cleared_at is None
-        measured_anew("ETH", scenarios.inaccurate("ETH"))
+        measure_again("ETH", scenarios.inaccurate("ETH"))
         services.reconcile_once()
         assert newest("ETH").diagnoses.count() == 1
         assert Alarm.objects.get().cleared_at is not None

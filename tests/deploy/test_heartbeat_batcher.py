@@ -50,7 +50,7 @@ def together(application: Edge, said: list[Any], token: str) -> list[Answer]:
 
 @pytest.mark.slow
 def test_a_heartbeat_is_answered_as_the_apis_own_operation_answers_it(token: str) -> None:
-    """What is sound, what is not, and whoever it comes from: one set of rules."""
+    """What is sound, what is not, and from whom: one set of rules."""
     said = scenarios.heartbeat_fields(scenarios.service_in_use())
     person = factories.person("anna", "approver")
     odd: list[tuple[Any, str, dict[str, str]]] = [

@@ -1,4 +1,4 @@
-"""What bots are given is signed: by keys that never leave their folder, anew each minute, and never a revision twice."""
+"""What bots are given is signed: by keys that never leave their folder, again each minute, and never a revision twice."""
 
 import base64
 import json

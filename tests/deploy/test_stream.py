@@ -97,7 +97,7 @@ def test_every_subscriber_is_sent_the_same_bytes(edge: Edge, token: str) -> None
     told(story)
 
 
-def test_what_is_signed_anew_is_sent_anew(edge: Edge, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_signed_again_is_sent_again(edge: Edge, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scenarios.service_in_use()
     real = timezone.now
 

@@ -84,14 +84,12 @@ def check_sentences(paths: Sequence[Path]) -> Iterator[str]:
 
 
 def check_words() -> Iterator[str]:
-    lists = tomllib.loads(OLD_WORDS.read_text())
-    in_documents = {**lists["everywhere"], **lists["documents"]}
-    for paths, words in ((documents(), in_documents), (code(), lists["everywhere"])):
-        for path in paths:
-            if path.parent == OLD_WORDS.parent:
-                continue  # the checker and its test name the words
-            for line, word, replacement in old_words(path.read_text(), words):
-                yield f"{_name(path)}:{line}: {word!r}: say {replacement}"
+    words = tomllib.loads(OLD_WORDS.read_text())
+    for path in [*documents(), *code()]:
+        if path.parent == OLD_WORDS.parent:
+            continue  # the checker and its test name the words
+        for line, word, replacement in old_words(path.read_text(), words):
+            yield f"{_name(path)}:{line}: {word!r}: say {replacement}"
 
 
 def _name(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Every page as a picture: `python -m tests.e2e.screenshots [FOLDER [NAME…]]`, light and dark, wide and narrow.
 
-A NAME is a page (`board`) or one picture of it (`board-wide-light`). The pictures of the documentation are made anew by
+A NAME is a page (`board`) or one picture of it (`board-wide-light`). The pictures of the documentation are made by
 `python -m tests.e2e.screenshots docs/screenshots $(ls docs/screenshots | sed s/.png//)`.
 
 The pages show the example data of the page tests (tests.pages.example_data). The real web process serves them from a

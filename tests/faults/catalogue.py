@@ -19,7 +19,7 @@ class Fault:
     breaks: str
     """What is wrong, and why it matters."""
     gate: str
-    """The gate that must catch it, whoever else does."""
+    """The gate that must catch it, even if others do too."""
     plant: Callable[[BundleFactory], Case]
 
 

@@ -256,7 +256,7 @@ def _constant(name: str, value: np.generic) -> onnx.NodeProto:
 
 
 def _inserted(model: onnx.ModelProto, after: str, nodes: list[onnx.NodeProto]) -> bytes:
-    """The graph with `nodes` between the value `after` and whoever read it; the last node's output takes its place."""
+    """The graph with `nodes` between the value `after` and its readers; the last node's output takes its place."""
     old = list(model.graph.node)
     at = next(i for i, node in enumerate(old) if after in node.output) + 1
     for node in old[at:]:

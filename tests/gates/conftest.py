@@ -32,7 +32,7 @@ def trained(line: str) -> fit.Trained:
 
 
 def with_a_nan(healthy: fit.Trained) -> fit.Trained:
-    """The same training with one weight that is no number."""
+    """The same training with one weight that is not finite."""
     weights = {name: array.copy() for name, array in healthy.weights.items()}
     weights["fc2.weight"].flat[100] = np.nan
     return replace(healthy, weights=weights)

@@ -64,7 +64,7 @@ CASES = [
         None,
     ),
     (
-        "bundle: what does not hold fails, whatever is not known besides",
+        "bundle: what does not hold fails, whatever else is not known",
         "bundle",
         {"bundle/digest_matches": False, "bundle/shapes_match": None},
         FAILED,
@@ -74,7 +74,7 @@ CASES = [
     ("scaler: there and sound", "scaler", {}, PASSED, 0),
     ("scaler: left out", "scaler", {"scaler/present": False}, FAILED, None),
     ("scaler: of 71 features", "scaler", {"scaler/count": 71}, FAILED, 71),
-    ("scaler: a mean that is no number", "scaler", {"scaler/finite_means": False}, FAILED, 1),
+    ("scaler: a mean that is not finite", "scaler", {"scaler/finite_means": False}, FAILED, 1),
     ("scaler: a scale of zero", "scaler", {"scaler/positive_scales": False}, FAILED, 1),
     ("scaler: features in another order", "scaler", {"scaler/names_equal_schema": False}, FAILED, 1),
     ("scaler: beside the graph, not in it", "scaler", {"scaler/in_graph": False}, FAILED, 1),

@@ -1,4 +1,4 @@
-"""What the service knows besides a measurement: which attempt it is, and what its candles are worth."""
+"""What the service knows beyond a measurement: which attempt it is, and what its candles are worth."""
 
 from datetime import UTC, datetime, timedelta
 from io import StringIO

@@ -57,12 +57,12 @@ def test_asking_twice_gives_the_same_row(made: Bundle, data: Dataset, state: Job
     assert AuditEvent.objects.filter(kind="measurement.queued").count() == 1
 
 
-def test_asking_again_measures_anew(made: Bundle, data: Dataset) -> None:
+def test_asking_again_measures_again(made: Bundle, data: Dataset) -> None:
     first = services.measure(made, data, actor=OLIVIA)
     assert services.measure(made, data, actor=OLIVIA, again=True) != first
 
 
-def test_one_that_failed_is_measured_anew(made: Bundle, data: Dataset) -> None:
+def test_one_that_failed_is_measured_again(made: Bundle, data: Dataset) -> None:
     first = ended(services.measure(made, data, actor=OLIVIA), JobState.FAILED)
     assert services.measure(made, data, actor=OLIVIA) != first
 

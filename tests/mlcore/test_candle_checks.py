@@ -248,7 +248,7 @@ class TestRows:
         ],
         ids=["a negative price", "no number", "a close above the high", "a negative volume"],
     )
-    def test_an_impossible_row_is_found_whoever_made_the_frame(
+    def test_an_impossible_row_is_found_in_any_frame(
         self, market: Frame, change: dict[str, float], check: str
     ) -> None:
         one = pl.int_range(pl.len()) == 50

@@ -58,7 +58,7 @@ def test_a_schema_names_72_different_features(name: str) -> None:
 
 
 def test_the_digests_of_the_schemas_never_change() -> None:
-    """Bundles in the field carry them: whoever changes a feature makes a new schema."""
+    """Bundles in the field carry them: a changed feature needs a new schema."""
     assert (
         SCHEMAS["raw72"].digest == "sha256:7edb720dc49c2b40a9f7581e40078b12c36661a9225b276deb783322015bc7ca"
     )

@@ -109,7 +109,7 @@ def test_masks_drop_their_share_and_keep_the_mean() -> None:
     assert float(mask.mean()) == pytest.approx(1, abs=0.01)
 
 
-def test_masks_are_drawn_anew_each_time_and_repeat_with_the_seed() -> None:
+def test_masks_are_drawn_each_time_and_repeat_with_the_seed() -> None:
     shares = (0.3, 0.3, 0.2)
     first, again = build_dropout_masks([1, 2], shares, "cpu"), build_dropout_masks([1, 2], shares, "cpu")
     one, two, repeated = first(63), first(63), again(63)

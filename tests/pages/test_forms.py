@@ -342,7 +342,7 @@ class TestDatasets:
             (factories.candle_csv(high="1"), "row 2"),
             (factories.candle_csv(close="nan"), "row 2"),
         ],
-        ids=["empty", "other columns", "a high below the low", "a close that is no number"],
+        ids=["empty", "other columns", "a high below the low", "a close that is not a number"],
     )
     def test_shows_the_error_of_a_file_and_keeps_the_coin(
         self, data: bytes, problem: str, examples: ExampleData, signed_in: SignedIn

@@ -104,7 +104,7 @@ def test_a_set_deleted_from_a_shared_folder_is_restored_before_saving(
 def test_a_pin_reaches_a_fresh_bot_without_a_download(
     service: StubService, bot: MakeBot, old: Release, new: Release, newer: Release, release_of: ReleaseOf
 ) -> None:
-    """Also one that was started anew, and one from whose folder a later release has taken the last place."""
+    """Also one that was restarted, and one from whose folder a later release has taken the last place."""
     service.point_at(new)
     service.register(old)
     client = bot(spread_s=0)

@@ -36,7 +36,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monke
 
 
 def settings() -> dict[str, Any]:
-    """The settings file, read anew."""
+    """The settings file, read again."""
     return runpy.run_path(str(REPOSITORY / "crpbot" / "settings.py"))
 
 

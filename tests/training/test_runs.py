@@ -224,7 +224,7 @@ def test_an_unknown_number_is_not_found(find: Callable[[int], object]) -> None:
 
 
 def test_a_run_keeps_its_bundle_for_good(dataset: Dataset) -> None:
-    """The database refuses another bundle for a run, whoever asks."""
+    """The database refuses another bundle for a run."""
     run = launch(dataset)
     rows = [factories.bundle(dataset, name) for name in ("one", "other")]
     TrainingRun.objects.filter(pk=run.pk).update(bundle=rows[0])

@@ -198,7 +198,7 @@ class TestAKilledRun:
         assert run.spent_usd > Decimal("0.02")
 
     @pytest.mark.parametrize("damage", ["gone", "cut off"])
-    def test_whose_checkpoint_is_no_good_starts_anew_and_reports_no_epoch_twice(
+    def test_whose_checkpoint_is_no_good_starts_over_and_reports_no_epoch_twice(
         self, dataset: Dataset, damage: str
     ) -> None:
         undisturbed = train(factories.run(dataset, epochs=3)).bundle

@@ -45,7 +45,7 @@ class CandleCheck(serializers.Serializer[dict[str, Any]]):
 
     check = serializers.CharField()
     verdict = serializers.ChoiceField(choices=[(v.value, v.value) for v in Verdict])
-    figure = serializers.FloatField(allow_null=True, help_text="What decided; null where it is no number.")
+    figure = serializers.FloatField(allow_null=True, help_text="What decided; null where it is not finite.")
     observed = serializers.CharField()
     threshold = serializers.CharField()
     sentence = serializers.CharField()

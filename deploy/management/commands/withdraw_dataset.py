@@ -26,7 +26,7 @@ class Command(ActingCommand):
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         told = [
-            f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged anew"
+            f"dataset {pk} was refused beside it: withdraw it too and import its file again, to have it judged again"
             for pk in answer["refused_datasets"]
         ]
         return "\n".join([format_dataset(answer), *told])
