@@ -477,7 +477,7 @@ class TestPolicies:
         ]
         page = text(answer)
         assert "live confidence: share below is 0.95 instead of 0.8" in page
-        assert "baseline: less than 80 % over 90 %" in page
+        assert "default: less than 80 % over 90 %" in page
         refused = signed_in("anna").post(
             "/policies/propose/", {**fields, "live.confidence.predictions": "0", "reason": "a slip"}
         )
