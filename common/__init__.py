@@ -1,1 +1,1 @@
-"""What every app shares and no app owns: errors, commands, API fields, forms, pages, formatting, plotting."""
+"""Shared by all apps: errors, commands, API fields, forms, pages, formatting, plotting, read-only admin."""

@@ -1,6 +1,6 @@
-"""What a request to the API may carry: exactly the named fields, each of exactly its JSON type.
+"""Strict request fields of the API: only the named fields, each with its exact JSON type.
 
-A misspelt field is refused with its name. Ignored, it would launch or decide something else than was asked for.
+A misspelt field is refused by name. If it were ignored, the request would launch or decide something else.
 """
 
 import math
@@ -16,14 +16,14 @@ from rest_framework.request import Request
 
 from common.reasons import REASON_LIMIT
 
-BIGGEST_ID = 2**63 - 1
-# Something other than white space, and no NUL, which no database keeps.
+MAX_ID = 2**63 - 1
+# At least one character that is not white space, and no NUL, which databases cannot store.
 NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
 
 
 @extend_schema_field({"type": "string", "pattern": r"^[^\u0000]*$"})
 class OptionalText(serializers.CharField):
-    """Text, perhaps empty, where the framework would take a number as well."""
+    """Text, possibly empty. The framework would also accept a number."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -33,22 +33,22 @@ class OptionalText(serializers.CharField):
 
 @extend_schema_field(NOT_BLANK)
 class Text(OptionalText):
-    """Text that says something."""
+    """Text that is not blank."""
 
 
 class Choice(serializers.ChoiceField):
-    """One of a few words; another is refused with a list of them."""
+    """One of several values; the error lists them."""
 
     def fail(self, key: str, **kwargs: Any) -> NoReturn:
         if key == "invalid_choice":
             raise ValidationError(
-                f"{kwargs['input']!r} is none of {', '.join(map(str, self.choices))}.", code=key
+                f"{kwargs['input']!r} is not one of {', '.join(map(str, self.choices))}.", code=key
             )
         super().fail(key, **kwargs)
 
 
 class PatternText(serializers.RegexField):
-    """Text of one form; no number that would look like it."""
+    """Text that matches a pattern, not a number that would."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -57,7 +57,7 @@ class PatternText(serializers.RegexField):
 
 
 class Boolean(serializers.BooleanField):
-    """`true` or `false`: no word for it, no number."""
+    """`true` or `false`, not a word or a number."""
 
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
@@ -66,7 +66,7 @@ class Boolean(serializers.BooleanField):
 
 
 class Integer(serializers.IntegerField):
-    """A whole number: no text, no fraction, no boolean."""
+    """An integer, not text, a fraction or a boolean."""
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, bool) or not isinstance(data, int):
@@ -75,7 +75,7 @@ class Integer(serializers.IntegerField):
 
 
 class Number(serializers.FloatField):
-    """A finite number. NaN passes every comparison with a bound, so it must not come this far."""
+    """A finite number. NaN would pass every comparison with a bound."""
 
     def to_internal_value(self, data: Any) -> float:
         if isinstance(data, bool) or not isinstance(data, int | float) or not _is_finite(data):
@@ -86,7 +86,7 @@ class Number(serializers.FloatField):
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)
-    except OverflowError:  # a whole number beyond what a float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -101,25 +101,25 @@ class Reason(Text):
 
 
 class LengthRequired(APIException):
-    """The framework takes a body of unannounced length for an empty one; then its fields would only seem to be missing."""
+    """The framework reads a body without a length as empty, and would report its fields as missing."""
 
     status_code = 411
     default_detail = "Send the body with a Content-Length; a chunked one is not read."
 
 
 class Input(serializers.Serializer[Any]):
-    """A body's fields and no others."""
+    """The fields of a body and no others."""
 
     def to_internal_value(self, data: Any) -> Any:
         unknown = sorted(set(data) - set(self.fields)) if isinstance(data, dict) else []
         if unknown:
-            known = f"There is no such field here. Known: {', '.join(self.fields) or 'none'}."
+            known = f"There is no such field. Known: {', '.join(self.fields) or 'none'}."
             raise serializers.ValidationError({name[:100]: [known] for name in unknown[:10]})
         return super().to_internal_value(data)
 
     @classmethod
     def read(cls, request: Request) -> dict[str, Any]:
-        """The checked fields of a request's body. Raises ValidationError, field by field; LengthRequired."""
+        """The checked fields of a body. Raises ValidationError for each wrong field, and LengthRequired."""
         if "Transfer-Encoding" in request.headers and not request.headers.get("Content-Length"):
             raise LengthRequired
         parsed = cls(data=request.data)
@@ -128,14 +128,14 @@ class Input(serializers.Serializer[Any]):
         return checked
 
 
-@extend_schema_field({"type": "integer", "minimum": 0, "maximum": BIGGEST_ID})
+@extend_schema_field({"type": "integer", "minimum": 0, "maximum": MAX_ID})
 class IntegerFilter(filters.NumberFilter):
-    """`?release=3`: a whole number that a database can hold, where the framework would take 3.5 and truncate it."""
+    """`?release=3`: an integer that fits a database column. The framework would truncate 3.5."""
 
     field_class = forms.IntegerField
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, min_value=0, max_value=BIGGEST_ID, **kwargs)
+        super().__init__(*args, min_value=0, max_value=MAX_ID, **kwargs)
 
 
 class _BooleanField(forms.Field):
@@ -148,7 +148,7 @@ class _BooleanField(forms.Field):
 
 @extend_schema_field({"type": "boolean"})
 class BooleanFilter(filters.Filter):
-    """`?is_required=true`, where the framework's own takes any other word for no filter at all."""
+    """`?is_required=true`. The framework's own filter ignores any other word."""
 
     field_class = _BooleanField
 

@@ -1,10 +1,10 @@
-"""What can go wrong for a caller: one tree for page, API and command."""
+"""Domain errors: the same for pages, API and commands."""
 
 from typing import Any
 
 
 class DomainError(Exception):
-    """A request the service will not carry out. The message says what happened and what to do."""
+    """A refused request. The message says what happened and what to do."""
 
     status = 400
     title = "Refused"
@@ -14,8 +14,8 @@ class DomainError(Exception):
         self.message = message
         self.field = field
 
-    def as_problem(self) -> dict[str, Any]:
-        """This refusal as a problem document (RFC 9457); `errors` names the field it is about."""
+    def to_problem(self) -> dict[str, Any]:
+        """The error as a problem document (RFC 9457); `errors` names its field."""
         document = {
             "type": "about:blank",
             "title": self.title,
@@ -26,49 +26,49 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """The request itself is wrong; changing it helps."""
+    """The request is wrong."""
 
     status = 400
     title = "Invalid input"
 
 
 class NotAllowed(DomainError):
-    """The request is sound, but not from this actor."""
+    """The actor must not do this."""
 
     status = 403
     title = "Not allowed"
 
 
 class NotFound(DomainError):
-    """No such thing."""
+    """The object does not exist."""
 
     status = 404
     title = "Not found"
 
 
 class Conflict(DomainError):
-    """The request is sound, but the world is not in the state it needs."""
+    """The request does not fit the current state."""
 
     status = 409
     title = "Conflict"
 
 
 class TooLarge(DomainError):
-    """More bytes than such a request can have."""
+    """The request has too many bytes."""
 
     status = 413
     title = "Too large"
 
 
 class Unauthenticated(DomainError):
-    """Nobody said who asks, or with a token that does not hold."""
+    """The credentials are missing or invalid."""
 
     status = 401
     title = "Not signed in"
 
 
 class Unavailable(DomainError):
-    """The service cannot answer yet; asking again later helps."""
+    """The service cannot answer now; try again later."""
 
     status = 503
     title = "Unavailable"

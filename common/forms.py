@@ -1,4 +1,4 @@
-"""The reason that every deciding form asks for, and a refusal shown beside its field."""
+"""The form with a reason, and showing the error of a service in a form."""
 
 from django import forms
 
@@ -18,6 +18,6 @@ class ReasonForm(forms.Form):
 
 
 def show_refusal(form: forms.Form, refusal: DomainError) -> None:
-    """Put what a service refused beside the field it is about, or at the head of the form."""
+    """Show the error of a service at its field, or at the top of the form."""
     field = refusal.field if refusal.field in form.fields else None
     form.add_error(field, refusal.message)

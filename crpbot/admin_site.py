@@ -12,24 +12,24 @@ from django.utils.decorators import method_decorator
 
 
 class GateAdminSite(AdminSite):
-    """The place for audit history: everything here is to be read, nothing to be changed."""
+    """The admin site shows the audit history, read-only."""
 
     site_header = "crpbot gate: audit history"
     site_title = "crpbot gate"
-    index_title = "What was live, why, and who said so"
+    index_title = "What was live, why, and who decided it"
     enable_nav_sidebar = False  # the history needs the width
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """By the one door there is, which counts wrong passwords."""
+        """Redirect to the sign-in page, which limits wrong passwords."""
         if request.user.is_authenticated:
-            raise PermissionDenied("The audit history takes an account of the staff.")
+            raise PermissionDenied("The audit history needs a staff account.")
         return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME) or reverse("admin:index"))
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        """A new password leaves an event: `manage.py people --user NAME --new-password`."""
+        """Not here: `manage.py people --user NAME --new-password` records an event."""
         raise Http404(
-            "Passwords are changed by `manage.py people --user NAME --new-password`, which leaves an event."
+            "Passwords are changed by `manage.py people --user NAME --new-password`, which records an event."
         )

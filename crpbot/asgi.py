@@ -1,4 +1,4 @@
-"""The web process: the edge in front, then what a request may weigh, then Django."""
+"""The web process: the edge first, then the size limits of requests, then Django."""
 
 import gc
 import os
@@ -13,19 +13,19 @@ django_application = cast("App", get_asgi_application())
 from crpbot.web.limits import RequestSizeLimits  # noqa: E402 - the apps must be ready first
 from deploy.edge.application import App, Edge  # noqa: E402
 
-MOST_OPEN_FILES = 65_536
+MAX_OPEN_FILES = 65_536
 
 
-def allow_open_files() -> None:
-    """Every bot's stream is an open file, and many systems begin a process with 1,024 of them: take what it may have."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_OPEN_FILES if most == resource.RLIM_INFINITY else min(most, MOST_OPEN_FILES)
-    if now != resource.RLIM_INFINITY and now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+def raise_open_file_limit() -> None:
+    """Every stream of a bot is an open file, and many systems start a process with a limit of 1,024: raise it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-allow_open_files()
+raise_open_file_limit()
 application = Edge(cast(App, RequestSizeLimits(django_application)))
-# What is loaded by now stays: to look through all of it for rubbish, now and then, would keep every bot waiting.
+# Loaded code is never freed: a garbage collection that scans it would delay every bot.
 gc.collect()
 gc.freeze()

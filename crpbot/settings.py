@@ -1,7 +1,7 @@
-"""Every setting of the service, read from the environment.
+"""All settings of the service, read from the environment.
 
-Two profiles. *embedded* (the default) needs nothing: SQLite, a Redis on a socket in the state folder, files in a
-folder, loopback only. *production* has no default for a secret, and refuses to start while one is missing.
+There are two profiles. *embedded* (the default) needs no configuration: SQLite, Redis on a socket in the state folder, files
+in a folder, loopback only. *production* has no default for secrets and does not start while one is missing.
 """
 
 import contextlib
@@ -46,20 +46,20 @@ if IS_EMBEDDED:
 
 
 def _embedded_secret() -> str:
-    """A secret of this state folder's own, made once: nothing to configure, and nothing shared between machines."""
+    """The secret of this state folder, created once: it needs no configuration and differs between machines."""
     path = STATE_DIR / "secret_key"
     if not path.exists():
         descriptor, draft = tempfile.mkstemp(dir=STATE_DIR)
         with os.fdopen(descriptor, "w") as out:
             out.write(secrets.token_urlsafe(48))
         with contextlib.suppress(FileExistsError):
-            os.link(draft, path)  # the first to link wins; the others read that one
+            os.link(draft, path)  # the first process wins; the others read its secret
         Path(draft).unlink()
     return path.read_text()
 
 
 def _embedded_redis() -> str:
-    """A Unix socket in the state folder, or in a private folder where that path is too long for the kernel."""
+    """A Unix socket in the state folder, or in a private folder when that path is too long for the kernel."""
     socket = STATE_DIR / "redis.sock"
     if len(str(socket)) > 100:
         short = hashlib.sha256(str(STATE_DIR).encode()).hexdigest()[:12]
@@ -137,7 +137,7 @@ if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": STATE_DIR / "gate.sqlite3",
             "OPTIONS": {
-                # IMMEDIATE: a deciding transaction takes its write lock at once, never by upgrade (which deadlocks).
+                # IMMEDIATE: a decision takes its write lock at once. Upgrading a read lock could deadlock.
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 30,
                 "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
@@ -152,11 +152,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()
 CACHES = {
-    "default": {  # of each process
+    "default": {  # one per process
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "OPTIONS": {"MAX_ENTRIES": 10_000},
     },
-    "shared": {  # what the web processes count together; no request waits long for it
+    "shared": {  # shared by the web processes; short timeouts, so that no request waits for it
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "crpbot",
@@ -188,12 +188,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "/static/"
-STATIC_ROOT = (
-    None  # WhiteNoise serves from where the apps and packages hold their files: no collectstatic step
-)
-WHITENOISE_USE_FINDERS = (
-    True  # no collectstatic step to forget; WhiteNoise indexes the finders once, at start
-)
+# WhiteNoise serves the files of apps and packages and indexes them once at start: there is no collectstatic step.
+STATIC_ROOT = None
+WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
@@ -228,7 +225,7 @@ if not IS_EMBEDDED:
     SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
     SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# The most that a request's body may have, and what the two uploads may have in addition: see crpbot/web/limits.py.
+# Size limits of a request body and of the two uploads: see crpbot/web/limits.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)
 IMPORTED_MODEL_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_IMPORTED_MODEL_UPLOAD_LIMIT_BYTES", 16 * 1024 * 1024)
 DATASET_UPLOAD_LIMIT_BYTES = env.int("CRPBOT_DATASET_UPLOAD_LIMIT_BYTES", 64 * 1024 * 1024)
@@ -248,7 +245,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "crpbot.api.openapi.ProblemSchema",
     "EXCEPTION_HANDLER": "crpbot.api.problems.build_problem_response",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.RequestLimit"],
-    # In a second, minute, hour or day; empty: as often as they like. docs/operations/install.md says what each is for.
+    # Per second, minute, hour or day; empty means no limit. See docs/operations/install.md.
     "DEFAULT_THROTTLE_RATES": {
         "reads": env.str("CRPBOT_RATE_READS", "3000/min"),
         "files": env.str("CRPBOT_RATE_FILES", "60000/min"),
@@ -258,7 +255,7 @@ REST_FRAMEWORK = {
         "unauthenticated": env.str("CRPBOT_RATE_UNAUTHENTICATED", "120/min"),
         "sign_in": env.str("CRPBOT_RATE_SIGN_IN", "20/hour"),
     },
-    # Proxies that stand in front and say in X-Forwarded-For who asked them.
+    # The number of proxies whose X-Forwarded-For is trusted.
     "NUM_PROXIES": env.int("CRPBOT_PROXIES", 0 if IS_EMBEDDED else 1),
     "NON_FIELD_ERRORS_KEY": "body",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
@@ -273,37 +270,36 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
-    "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all that it says, like any other decision
+    "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all its fields, like any other decision
     "SERVE_INCLUDE_SCHEMA": False,
-    "ENUM_NAME_OVERRIDES": {  # in a release of a list, and in one with its details
+    "ENUM_NAME_OVERRIDES": {  # used in the list and in the detail of releases
         "ReleaseStateEnum": "deploy.api.releases.STATES",
         "ReleasePurposeEnum": "deploy.api.releases.PURPOSES",
     },
 }
 
-# Where the private halves of the keys lie that sign what bots are given, and which revision they signed last.
+# The folder of the private signing keys and of the log of signed revisions.
 SIGNING_KEYS_DIR = Path(
     env.str("CRPBOT_SIGNING_KEYS_DIR", str(STATE_DIR / "keys") if IS_EMBEDDED else "/var/lib/crpbot/keys")
 ).resolve()
-# Whether a release trained or judged on a made-up market may be put in front of a bot: for trials, never for money.
+# Whether a release trained or measured on a simulated market may go live: for trials, never with money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
-# What a release may take: the baseline allows 90 minutes and about $1.50 on a g5.xlarge.
+# Limits of a release: by default 90 minutes and about $1.50 on a g5.xlarge.
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
 WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
 LEASE_SECONDS = env.float("CRPBOT_LEASE_SECONDS", 20.0)
-RESEND_SECONDS = env.float(
-    "CRPBOT_RESEND_SECONDS", 15.0
-)  # a waiting row's message is sent again after so long
+# The message of a waiting job is sent again after this long.
+RESEND_SECONDS = env.float("CRPBOT_RESEND_SECONDS", 15.0)
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
-# The fallback is measured again once its last measurement is older than this, and sooner where another code version made
-# it; twice as old, it is an alarm. One that failed is requested again no sooner than the retry says.
+# The fallback is measured again when its last measurement is older than this or made by another code version; at twice this
+# age an alarm is raised. A failed measurement is repeated after the retry time.
 FALLBACK_CHECK_SECONDS = env.int("CRPBOT_FALLBACK_CHECK_SECONDS", 24 * 60 * 60)
 FALLBACK_RETRY_SECONDS = env.int("CRPBOT_FALLBACK_RETRY_SECONDS", 10 * 60)
-# How often a bot says what it runs; it is live for three times as long. Behind or silent for BOT_LATE it is an alarm, silent
-# for BOT_GONE nobody waits for it any more, and silent for BOT_KEPT it is forgotten, as are acknowledgements of that age.
+# The interval of heartbeats; a bot counts as live for three intervals. A bot that is behind or silent for BOT_LATE raises an
+# alarm. After BOT_GONE nothing waits for it. After BOT_KEPT it is deleted, as are acknowledgements of that age.
 BOT_HEARTBEAT_SECONDS = env.int("CRPBOT_BOT_HEARTBEAT_SECONDS", 10)
 BOT_LATE_SECONDS = env.int("CRPBOT_BOT_LATE_SECONDS", 60)
 BOT_GONE_SECONDS = env.int("CRPBOT_BOT_GONE_SECONDS", 24 * 60 * 60)

@@ -232,7 +232,7 @@ class JudgeAgain(APIView):
     @extend_schema_serializer(component_name="JudgeAgain")
     class Input(api_fields.Input):
         policy = api_fields.Integer(
-            min_value=1, max_value=api_fields.BIGGEST_ID, help_text="The number of the policy to judge by."
+            min_value=1, max_value=api_fields.MAX_ID, help_text="The number of the policy to judge by."
         )
 
     @extend_schema(operation_id="judge_again", request=Input, responses=DiagnosisDetail.Output)

@@ -7,7 +7,7 @@ from audit import triggers
 from training.db_guards import GUARDS
 
 
-def add_the_first_coins(sender: Any, **kwargs: Any) -> None:
+def create_first_coins(sender: Any, **kwargs: Any) -> None:
     from training.services import ensure_coins
 
     ensure_coins()
@@ -19,4 +19,4 @@ class TrainingConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(GUARDS)
-        post_migrate.connect(add_the_first_coins, sender=self, dispatch_uid="training.add_the_first_coins")
+        post_migrate.connect(create_first_coins, sender=self, dispatch_uid="training.create_first_coins")

@@ -1,4 +1,4 @@
-"""Files in a folder, each there whole or not at all."""
+"""Atomic files in a folder."""
 
 import os
 import tempfile
@@ -9,10 +9,10 @@ from django.core.files.storage import FileSystemStorage
 
 
 class AtomicFileStorage(FileSystemStorage):
-    """A file appears under its name only once its last byte is on disk: temp file, fsync, rename, fsync of the folder."""
+    """A file appears only once all of it is on disk: temporary file, fsync, rename, fsync of the folder."""
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
-        return name  # names are content hashes or fenced keys: writing one again writes the same
+        return name  # names are hashes or keys of one attempt: writing one again writes the same bytes
 
     def _save(self, name: str, content: File) -> str:
         target = Path(self.path(name))

@@ -12,21 +12,21 @@ from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 
 PAGE_ROWS = 1000
-TRIES = 4
+MAX_TRIES = 4
 FIRST_PAUSE_SECONDS = 0.5
 
 Answer = TypeVar("Answer")
 
 
 def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.DataFrame:
-    """All complete candles of `pair` from `since` on, checked.
+    """Fetch all complete candles of `pair` from `since` on, and check their form.
 
-    Raises InvalidInput for an exchange, pair or interval there is not, Unavailable when the exchange does not answer.
+    Raises InvalidInput for an unknown exchange, pair or interval, Unavailable when the exchange does not answer.
     """
-    import ccxt  # takes a second to import, and only this needs it
+    import ccxt  # a slow import that only this function needs
 
-    client = _client(ccxt, exchange)
-    _answered(ccxt, exchange, client.load_markets)
+    client = _build_client(ccxt, exchange)
+    _call_with_retries(ccxt, exchange, client.load_markets)
     if pair not in client.markets:
         raise InvalidInput(f"{exchange} does not trade {pair}.", field="coin")
     if interval not in (client.timeframes or {}):
@@ -34,25 +34,29 @@ def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.Dat
     step = int(client.parse_timeframe(interval) * 1000)
     now = int(client.milliseconds())
     if since.timestamp() * 1000 >= now:
-        raise InvalidInput("since: that is not in the past.", field="since")
+        raise InvalidInput("since is not in the past.", field="since")
 
     def page(start: int) -> list[list[float]]:
-        rows: list[list[float]] = _answered(
+        rows: list[list[float]] = _call_with_retries(
             ccxt, exchange, lambda: client.fetch_ohlcv(pair, interval, since=start, limit=PAGE_ROWS)
         )
         return rows
 
-    return _frame(_pages(page, start=int(since.timestamp() * 1000), step=step, now=now), f"{exchange} {pair}")
+    return _build_frame(
+        _fetch_pages(page, start=int(since.timestamp() * 1000), step=step, now=now), f"{exchange} {pair}"
+    )
 
 
-def _client(ccxt: Any, exchange: str) -> Any:
+def _build_client(ccxt: Any, exchange: str) -> Any:
     if exchange not in ccxt.exchanges:
         raise InvalidInput(f"There is no exchange {exchange!r} in ccxt.", field="exchange")
     return getattr(ccxt, exchange)({"enableRateLimit": True})
 
 
-def _pages(page: Callable[[int], list[list[float]]], *, start: int, step: int, now: int) -> list[list[float]]:
-    """Page after page, until one brings nothing new; the bar that still moves is left out."""
+def _fetch_pages(
+    page: Callable[[int], list[list[float]]], *, start: int, step: int, now: int
+) -> list[list[float]]:
+    """Fetch pages until one has no new bar; the incomplete last bar is left out."""
     rows: list[list[float]] = []
     while start + step <= now:
         fresh = [row for row in page(start) if row[0] >= start and row[0] + step <= now]
@@ -63,13 +67,13 @@ def _pages(page: Callable[[int], list[list[float]]], *, start: int, step: int, n
     return rows
 
 
-def _answered(ccxt: Any, exchange: str, ask: Callable[[], Answer]) -> Answer:
-    """The exchange's answer, asked again after a pause when the network or the exchange stumbles."""
-    for attempt in range(TRIES):
+def _call_with_retries(ccxt: Any, exchange: str, ask: Callable[[], Answer]) -> Answer:
+    """Call the exchange, and retry after a pause when the network or the exchange fails."""
+    for attempt in range(MAX_TRIES):
         try:
             return ask()
         except ccxt.NetworkError as error:
-            if attempt == TRIES - 1:
+            if attempt == MAX_TRIES - 1:
                 raise Unavailable(
                     f"{exchange} does not answer ({type(error).__name__}: {str(error)[:200]}). Try again later."
                 ) from error
@@ -79,7 +83,7 @@ def _answered(ccxt: Any, exchange: str, ask: Callable[[], Answer]) -> Answer:
     raise AssertionError("every try returns or raises")
 
 
-def _frame(rows: list[list[float]], source: str) -> pl.DataFrame:
+def _build_frame(rows: list[list[float]], source: str) -> pl.DataFrame:
     if not rows:
         raise InvalidInput(f"{source}: the exchange has no complete candle since then.", field="since")
     columns: dict[str, Any] = dict(zip(candles.COLUMNS, zip(*rows, strict=True), strict=True))
@@ -93,7 +97,7 @@ def _frame(rows: list[list[float]], source: str) -> pl.DataFrame:
 
 
 def parse_since(text: str) -> datetime:
-    """A date or a moment, taken as UTC where it names no zone. Raises InvalidInput."""
+    """Parse a date or time, in UTC unless it names a zone. Raises InvalidInput."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -37,7 +37,7 @@ class DatasetQuerySet(models.QuerySet["Dataset"]):
 
 
 class Dataset(models.Model):
-    """One coin's candles, in canonical form, named by their content."""
+    """The candles of one coin in canonical form, identified by their digest."""
 
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="datasets")
     digest = models.CharField(
@@ -64,7 +64,7 @@ class Dataset(models.Model):
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     withdrawn_at = models.DateTimeField(
-        null=True, blank=True, help_text="when it was said to have been stored wrongly; never undone"
+        null=True, blank=True, help_text="when it was withdrawn; never undone"
     )
     withdrawn_by = models.CharField(max_length=150, blank=True)
     withdrawn_reason = models.TextField(blank=True)
@@ -91,12 +91,12 @@ class Dataset(models.Model):
 
 
 class Budget(models.Model):
-    """What the runs of one launch may take together."""
+    """The limits that the runs of one launch share."""
 
     spending_limit_usd = models.DecimalField(max_digits=12, decimal_places=6)
     time_limit_seconds = models.PositiveIntegerField(help_text="machine time of all its runs together")
     runs_expected = models.PositiveSmallIntegerField(
-        default=1, help_text="the time limit is shared among so many"
+        default=1, help_text="the time limit is divided by this number"
     )
 
     @property
@@ -109,25 +109,25 @@ class Budget(models.Model):
 
     @property
     def committed_usd(self) -> Decimal:
-        """Spent by what has ended, and reserved at the worst by what runs."""
+        """The cost of ended runs plus the reservations of running ones."""
         return sum((run.committed_usd for run in self.runs.all()), Decimal(0))
 
 
 class JobQuerySet(models.QuerySet[Any]):
     def due(self, now: datetime, *, resend_after: datetime) -> JobQuerySet:
-        """Work nobody holds, whose message was never sent, or was sent before `resend_after`.
+        """Free jobs whose message was never sent, or was sent before `resend_after`.
 
-        A message is only a hint that a row waits: one too many is refused by the claim, one too few is sent again here.
+        A message is only a hint: the claim refuses a superfluous one, and a lost one is sent again.
         """
         free = models.Q(state=JobState.QUEUED) | models.Q(state=JobState.RUNNING, lease_until__lt=now)
         unsent = models.Q(enqueued_at=None) | models.Q(enqueued_at__lt=resend_after)
-        # The message that a lost worker answered was sent before its lease ran out; nobody was told since.
+        # The lease ran out after the last message: no other worker has been told.
         unsent |= models.Q(state=JobState.RUNNING, enqueued_at__lt=models.F("lease_until"))
         return self.filter(free & unsent)
 
 
 class Job(models.Model):
-    """Work that one worker at a time holds by a lease. See training.jobs.leases."""
+    """Work that one worker at a time holds with a lease. See training.jobs.leases."""
 
     TRANSITIONS: ClassVar = JOB_TRANSITIONS
     TASK: ClassVar[str]  # the Celery task that claims such a row
@@ -136,7 +136,7 @@ class Job(models.Model):
         max_length=12, default=JobState.QUEUED, choices=[(s.value, s.value) for s in JobState]
     )
     attempt = models.PositiveIntegerField(
-        default=0, help_text="raised by each claim; every later write must name it"
+        default=0, help_text="incremented by each claim; every later write names it"
     )
     lease_until = models.DateTimeField(null=True, blank=True)
     enqueued_at = models.DateTimeField(null=True, blank=True)
@@ -170,9 +170,9 @@ class TrainingRun(Job):
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="runs")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
     line = models.CharField(max_length=32)
-    parameters = models.JSONField(default=dict, help_text="what was asked to differ from the recipe")
+    parameters = models.JSONField(default=dict, help_text="differences from the recipe")
     seed = models.PositiveIntegerField()
-    epochs = models.PositiveIntegerField(help_text="at most so many")
+    epochs = models.PositiveIntegerField(help_text="maximum")
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="runs")
     launched_by = models.CharField(max_length=150)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
@@ -183,7 +183,7 @@ class TrainingRun(Job):
         null=True,
         blank=True,
         related_name="runs",
-        help_text="what it made; a repeated run makes the very same bytes, and so names the same bundle",
+        help_text="its result; a repeated run makes the same bytes and so names the same bundle",
     )
     device = models.CharField(max_length=100, blank=True)
     code_version = models.CharField(max_length=64, blank=True)
@@ -212,7 +212,7 @@ class TrainingRun(Job):
 
 
 class Epoch(models.Model):
-    """What one epoch of a run showed."""
+    """The results of one epoch of a run."""
 
     run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="epoch_rows")
     number = models.PositiveIntegerField()
@@ -243,7 +243,7 @@ class RunLine(models.Model):
 
 
 class Bundle(models.Model):
-    """The immutable files of one trained coin, named by the digest of their manifest."""
+    """The immutable files of a trained model of one coin, identified by the digest of their manifest."""
 
     digest = models.CharField(max_length=71, unique=True)
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="bundles")
@@ -254,11 +254,9 @@ class Bundle(models.Model):
         null=True,
         blank=True,
         related_name="bundles",
-        help_text="what it was trained on; unknown of one that came from outside",
+        help_text="its training data; unknown for an imported model",
     )
-    origin = models.CharField(
-        max_length=200, blank=True, help_text="the file it was imported from, where it was"
-    )
+    origin = models.CharField(max_length=200, blank=True, help_text="the file of an imported model")
     manifest = models.TextField(help_text="the canonical manifest, as hashed")
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -291,11 +289,11 @@ class Artifact(models.Model):
 
 
 class Worker(models.Model):
-    """A worker process as it last described itself."""
+    """A worker process, with the data of its last heartbeat."""
 
     name = models.CharField(max_length=100, unique=True)
     queues = models.CharField(max_length=100)
-    slots = models.PositiveSmallIntegerField(default=1, help_text="tasks it works on at once")
+    slots = models.PositiveSmallIntegerField(default=1, help_text="parallel tasks")
     device = models.CharField(max_length=100, help_text="GPU name, or CPU")
     memory_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     cuda_version = models.CharField(max_length=20, blank=True)

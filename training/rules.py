@@ -1,4 +1,4 @@
-"""States of a run, what it may compute_cost, and when it must stop: decisions without clock or database."""
+"""States, stop conditions and cost limits of jobs, without clock or database."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CANCELLED_BY_REQUEST = "cancelled by request"
 
 
 class JobState(StrEnum):
-    """The life of work that a worker claims: a training run, or a measuring."""
+    """The state of a job: a training run or a measurement."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -27,7 +27,7 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-# running → running is a takeover: the lease ran out, another worker goes on.
+# running → running is a takeover: the lease ran out, and another worker resumes the job.
 JOB_TRANSITIONS: Mapping[str, frozenset[str]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
@@ -52,7 +52,7 @@ def compute_cost(seconds: float, rate_per_hour: Decimal) -> Decimal:
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a run may take at the worst: it is stopped at `seconds`, which costs `usd`."""
+    """The maximum of a run: it is stopped at `seconds`, which cost `usd`."""
 
     usd: Decimal
     seconds: float
@@ -61,22 +61,22 @@ class Reservation:
 def reserve(
     *, remaining_usd: Decimal, share_of_time_seconds: float, rate_per_hour: Decimal
 ) -> Reservation | None:
-    """The worst case to set aside before a run starts, cut to what the release has left; None when nothing is."""
+    """The maximum to reserve before a run starts, limited to the rest of the budget; None when nothing is left."""
     if remaining_usd <= 0:
         return None
-    worst = compute_cost(share_of_time_seconds, rate_per_hour)
-    if worst <= remaining_usd or rate_per_hour == 0:
-        return Reservation(worst, share_of_time_seconds)
+    maximum = compute_cost(share_of_time_seconds, rate_per_hour)
+    if maximum <= remaining_usd or rate_per_hour == 0:
+        return Reservation(maximum, share_of_time_seconds)
     return Reservation(remaining_usd, float(remaining_usd * 3600 / rate_per_hour))
 
 
 def compute_headroom(allowed_seconds: float) -> float:
-    """How long before its limit a run is stopped, so that the stopping itself is paid for too."""
+    """How long before its limit a run is stopped: the budget also pays for stopping."""
     return min(2.0, allowed_seconds / 4)
 
 
 def estimate_makespan(seconds: Iterable[float], slots: int) -> float:
-    """How long jobs of these lengths take on so many slots, the longest first to whichever slot is free."""
+    """The time of jobs on parallel slots, scheduled longest first."""
     loads = [0.0] * slots
     for length in sorted(seconds, reverse=True):
         loads[loads.index(min(loads))] += length
@@ -86,7 +86,7 @@ def estimate_makespan(seconds: Iterable[float], slots: int) -> float:
 def find_stop_reason(
     *, is_cancelled: bool, billed_seconds: float, share_of_time_seconds: float, reservation: Reservation
 ) -> str | None:
-    """Why a run must end between two epochs, or None to go on."""
+    """Why a run must stop after an epoch; None to continue."""
     if is_cancelled:
         return CANCELLED_BY_REQUEST
     if billed_seconds >= share_of_time_seconds:

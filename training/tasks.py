@@ -1,4 +1,4 @@
-"""What arrives at a worker: a primary key. The runner is imported by the child that works, not by its parent."""
+"""Celery tasks: a message has the primary key of a job. Only the child that trains imports the worker module."""
 
 from typing import Any
 

@@ -46,7 +46,7 @@ def build_problem_response(error: Exception, context: dict[str, Any]) -> Respons
 def build_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """The document and headers of an error; (None, {}) for a bug."""
     if isinstance(error, DomainError):
-        return error.as_problem(), _RETRY if error.status == 503 else {}
+        return error.to_problem(), _RETRY if error.status == 503 else {}
     if isinstance(error, Http404):
         return build_document(404, "There is nothing at this address."), {}
     if isinstance(error, PermissionDenied):

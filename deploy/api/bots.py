@@ -72,7 +72,7 @@ class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
 
 def _create_number(**options: Any) -> api_fields.Integer:
     """The field of a revision or release, or null."""
-    return api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID, allow_null=True, **options)
+    return api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID, allow_null=True, **options)
 
 
 class Heartbeat(APIView):

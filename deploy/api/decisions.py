@@ -67,7 +67,7 @@ class Decision(api_fields.Input):
 class DecisionAtRevision(Decision):
     revision = api_fields.Integer(
         min_value=1,
-        max_value=api_fields.BIGGEST_ID,
+        max_value=api_fields.MAX_ID,
         help_text="The pointer's revision that you saw; 409 if it moved since.",
     )
 

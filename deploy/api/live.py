@@ -75,7 +75,7 @@ class LiveWindows(APIView):
             max = api_fields.Number(allow_null=True)
 
         instance = api_fields.PatternText(INSTANCE, help_text="As in its heartbeats.")
-        revision = api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID)
+        revision = api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID)
         coin = api_fields.Text(max_length=12)
         first_at = serializers.DateTimeField(
             help_text="By the bot's clock; a window sent again has the same."

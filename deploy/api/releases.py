@@ -157,7 +157,7 @@ class Releases(ListAPIView[Release]):
     class Input(RecipeInput):
         line = api_fields.Choice(list(RECIPES))
         datasets = serializers.DictField(
-            child=api_fields.Integer(min_value=1, max_value=api_fields.BIGGEST_ID),
+            child=api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID),
             required=False,
             help_text="A dataset's id by coin; the newest that passed its checks of each coin that is not named.",
         )
@@ -183,7 +183,7 @@ class Releases(ListAPIView[Release]):
         release = services.launch(
             checked["line"],
             actor=get_actor(request),
-            parameters=self.Input.parameters(checked),
+            parameters=self.Input.select_parameters(checked),
             datasets=_named_datasets(checked.get("datasets", {})),
             bundles=_named_bundles(checked.get("bundles", {})),
             seed=checked.get("seed"),

@@ -124,14 +124,14 @@ class ReleaseReport(APIView):
         gates = Gate(many=True)
 
     class Query(api_fields.Input):
-        against = serializers.IntegerField(min_value=1, max_value=api_fields.BIGGEST_ID, required=False)
+        against = serializers.IntegerField(min_value=1, max_value=api_fields.MAX_ID, required=False)
 
     @extend_schema(
         operation_id="release_report",
         parameters=[
             OpenApiParameter(
                 "against",
-                {"type": "integer", "minimum": 1, "maximum": api_fields.BIGGEST_ID},
+                {"type": "integer", "minimum": 1, "maximum": api_fields.MAX_ID},
                 description="Another release; without it, what was live on its own merits when this one was launched.",
             )
         ],

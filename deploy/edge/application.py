@@ -232,7 +232,7 @@ async def _send_refusal(refusal: DomainError, send: Send) -> None:
         headers.append((b"retry-after", b"2"))
     if refusal.status == 413:
         headers.append((b"connection", b"close"))  # its body is not read
-    await _send(refusal.status, headers, json.dumps(refusal.as_problem()).encode(), send)
+    await _send(refusal.status, headers, json.dumps(refusal.to_problem()).encode(), send)
 
 
 async def _send(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:

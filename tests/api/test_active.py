@@ -149,7 +149,7 @@ def test_a_name_that_is_no_artifacts_is_not_found(name: str, bot: Caller) -> Non
 def test_a_truncated_file_is_not_sent(bot: Caller) -> None:
     artifact = an_artifact()
     stored(artifact).write_bytes(b"half")
-    assert_problem(bot.get(f"artifacts/{artifact.sha256}"), 503, "4 bytes where", "were written")
+    assert_problem(bot.get(f"artifacts/{artifact.sha256}"), 503, "4 bytes instead of", "Restore it")
 
 
 def test_a_lost_file_is_said_to_be_lost(bot: Caller) -> None:

@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_a_bucket_that_is_not_there_is_made_and_left_empty(settings: Any, endpoint: str, region: str) -> None:
     bucket = use_bucket(settings, f"new-in-{region}", endpoint, region)
-    assert prepare_storage() == f"bucket new-in-{region} can be used (just made).\n"
+    assert prepare_storage() == f"bucket new-in-{region} can be used (just created).\n"
     assert bucket.creation_date is not None
     assert list(bucket.objects.all()) == []
 

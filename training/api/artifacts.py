@@ -1,4 +1,4 @@
-"""The bytes of bundles."""
+"""The files of bundles."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -24,8 +24,8 @@ from training.models import Artifact
 CHUNK_BYTES = 64 * 1024
 
 
-class Chunks:
-    """An open file in pieces, closed at its end, or with the response where that ends sooner."""
+class FileChunks:
+    """An open file in chunks, closed at its end or with the response."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -37,8 +37,8 @@ class Chunks:
                 yield chunk
 
 
-class AsyncChunks:
-    """The same under ASGI, where reading must not hold up the event loop."""
+class AsyncFileChunks:
+    """The same under ASGI, without blocking the event loop."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -60,20 +60,20 @@ class Artifacts(APIView):
         ],
         responses={
             (200, "application/octet-stream"): OpenApiTypes.BINARY,
-            304: OpenApiResponse(description="You have it."),
+            304: OpenApiResponse(description="Not modified."),
         },
     )
     def get(self, request: Request, sha256: str) -> HttpResponseBase:
-        """The bytes of one file of a bundle. They never change: the name is their hash, and so is the ETag."""
-        artifact = _artifact(sha256)
+        """One file of a bundle. It never changes: name and ETag are its hash."""
+        artifact = _find_artifact(sha256)
         etag = f'"{sha256}"'
-        response = get_conditional_response(request, etag=etag) or _download(request, artifact)
+        response = get_conditional_response(request, etag=etag) or _build_response(request, artifact)
         response["ETag"] = etag
         response["Cache-Control"] = "private, max-age=31536000, immutable"
         return response
 
 
-def _artifact(sha256: str) -> Artifact:
+def _find_artifact(sha256: str) -> Artifact:
     is_hash = re.fullmatch("[0-9a-f]{64}", sha256)
     artifact = Artifact.objects.filter(sha256=sha256).first() if is_hash else None
     if artifact is None:
@@ -81,26 +81,26 @@ def _artifact(sha256: str) -> Artifact:
     return artifact
 
 
-def _download(request: Request, artifact: Artifact) -> StreamingHttpResponse:
-    stream = _opened(artifact)
+def _build_response(request: Request, artifact: Artifact) -> StreamingHttpResponse:
+    stream = _open_checked(artifact)
     is_asgi = hasattr(request, "scope")
     response = StreamingHttpResponse(
-        AsyncChunks(stream) if is_asgi else Chunks(stream), content_type="application/octet-stream"
+        AsyncFileChunks(stream) if is_asgi else FileChunks(stream), content_type="application/octet-stream"
     )
     response["Content-Length"] = artifact.size
     response["Content-Disposition"] = f'attachment; filename="{artifact.name}"'
     return response
 
 
-def _opened(artifact: Artifact) -> Any:
+def _open_checked(artifact: Artifact) -> Any:
     try:
         stream = artifact_store.open_stream(artifact.sha256)
     except artifact_store.FileLost as lost:
         raise Unavailable(lost.message) from lost
-    if (found := stream.size) != artifact.size:
+    if (size := stream.size) != artifact.size:
         stream.close()
         raise Unavailable(
-            f"The stored file {artifact.sha256} has {found:,} bytes where {artifact.size:,} were written."
+            f"The stored file {artifact.sha256} has {size:,} bytes instead of {artifact.size:,}."
             " Restore it from a backup."
         )
     return stream

@@ -16,7 +16,7 @@ from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training import services
-from training.api.datasets import named_coin
+from training.api.datasets import find_coin
 from training.models import Bundle
 
 FIELDS = ["id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "files", "created_at"]
@@ -29,11 +29,13 @@ class Bundles(ListAPIView[Bundle]):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
         line = filters.CharFilter()
         is_simulated = api_fields.BooleanFilter()
-        is_imported = api_fields.BooleanFilter(method="imported", help_text="Whether it came from outside.")
+        is_imported = api_fields.BooleanFilter(
+            method="filter_imported", help_text="Whether it came from outside."
+        )
         digest = filters.CharFilter(help_text="`sha256:…`")
         ordering = filters.OrderingFilter(fields=["id", "created_at"])
 
-        def imported(self, rows: Any, name: str, value: bool) -> Any:
+        def filter_imported(self, rows: Any, name: str, value: bool) -> Any:
             return rows.exclude(origin="") if value else rows.filter(origin="")
 
     @extend_schema_serializer(component_name="Bundle")
@@ -88,7 +90,7 @@ class Bundles(ListAPIView[Bundle]):
         """
         checked = self.Input.read(request)
         imported = services.import_model(
-            named_coin(checked["coin"]),
+            find_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
             line=checked["line"],

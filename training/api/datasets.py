@@ -41,18 +41,20 @@ class Coins(ListAPIView[Coin]):
 
 
 class CandleCheck(serializers.Serializer[dict[str, Any]]):
-    """One check's word on a dataset, in the form of a gate's."""
+    """The result of one check of a dataset."""
 
     check = serializers.CharField()
     verdict = serializers.ChoiceField(choices=[(v.value, v.value) for v in Verdict])
-    figure = serializers.FloatField(allow_null=True, help_text="What decided; null where it is not finite.")
+    figure = serializers.FloatField(
+        allow_null=True, help_text="The figure that decided; null when it is not finite."
+    )
     observed = serializers.CharField()
     threshold = serializers.CharField()
     sentence = serializers.CharField()
 
 
 class Datasets(ListAPIView[Dataset]):
-    """Candles, named by their content."""
+    """Datasets of candles."""
 
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
@@ -61,7 +63,10 @@ class Datasets(ListAPIView[Dataset]):
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
         is_withdrawn = api_fields.BooleanFilter(
-            field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
+            field_name="withdrawn_at",
+            lookup_expr="isnull",
+            exclude=True,
+            help_text="Stored wrongly.",
         )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
 
@@ -90,7 +95,7 @@ class Datasets(ListAPIView[Dataset]):
         coin = api_fields.Text(help_text="As in `BTC`.")
         file = serializers.FileField(help_text="CSV, CSV.gz or Parquet, told apart by content.")
         is_simulated = serializers.BooleanField(
-            default=False, help_text="Whether these candles were made up."
+            default=False, help_text="Whether these candles are simulated."
         )
 
     queryset = Dataset.objects.select_related("coin").order_by("-id")
@@ -108,7 +113,7 @@ class Datasets(ListAPIView[Dataset]):
         """
         checked = self.Input.read(request)
         kept = services.import_candles(
-            named_coin(checked["coin"]),
+            find_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
             actor=get_actor(request),
@@ -117,7 +122,7 @@ class Datasets(ListAPIView[Dataset]):
         return Response(self.Output(kept.dataset).data, status=201 if kept.is_new else 200)
 
 
-def named_coin(symbol: str) -> Coin:
+def find_coin(symbol: str) -> Coin:
     try:
         return services.find_coin(symbol)
     except NotFound as unknown:

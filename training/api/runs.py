@@ -1,4 +1,4 @@
-"""Trainings: their progress, cancelled, launched again."""
+"""Training runs: list, progress, cancelling, launching again."""
 
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-
 
 
 class RecipeInput(api_fields.Input):
-    """What a launch may change of a line's recipe. Which line takes which, and its own bounds, the recipe says."""
+    """The recipe settings that a launch may change. The recipe of a line limits them further."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         adjustable = {
@@ -34,27 +34,27 @@ class RecipeInput(api_fields.Input):
         }
         return {
             **super().get_fields(),
-            **{name: _number(setting) for name, setting in adjustable.items()},
+            **{name: _build_number_field(setting) for name, setting in adjustable.items()},
             "seed": api_fields.Integer(
-                required=False, min_value=0, max_value=MAX_SEED, help_text="For every random draw."
+                required=False, min_value=0, max_value=MAX_SEED, help_text="The random seed."
             ),
         }
 
     @staticmethod
-    def parameters(checked: dict[str, Any]) -> dict[str, Any]:
-        """Those of the checked fields that the recipe knows."""
+    def select_parameters(checked: dict[str, Any]) -> dict[str, Any]:
+        """The checked fields that are settings of a recipe."""
         names = {name for recipe in RECIPES.values() for name in recipe.adjustable}
         return {name: value for name, value in checked.items() if name in names}
 
 
-def _number(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
+def _build_number_field(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
     kind = api_fields.Integer if setting["is_whole"] else api_fields.Number
     least, greatest = setting["least"], setting["greatest"]
     return kind(required=False, min_value=least, max_value=greatest, help_text=f"{setting['meaning']}.")
 
 
 class Runs(ListAPIView[TrainingRun]):
-    """Trainings of one coin each, newest first."""
+    """Training runs, newest first."""
 
     class Filter(filters.FilterSet):
         coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
@@ -68,7 +68,7 @@ class Runs(ListAPIView[TrainingRun]):
     class Output(serializers.ModelSerializer[TrainingRun]):
         coin = serializers.CharField(source="coin.symbol")
         bundle = serializers.CharField(source="bundle.digest", default=None, allow_null=True)
-        parameters = serializers.DictField(help_text="What was asked to differ from the recipe.")
+        parameters = serializers.DictField(help_text="Differences from the recipe.")
         epochs_done = serializers.IntegerField()
         best_epoch = serializers.IntegerField(allow_null=True)
         best_validation_accuracy = serializers.FloatField(allow_null=True)
@@ -104,14 +104,14 @@ class Runs(ListAPIView[TrainingRun]):
 
 
 class RunDetail(RetrieveAPIView[TrainingRun]):
-    """One training: how far it is, on which machine, and what it costs."""
+    """One training run: progress, machine and cost."""
 
     queryset = Runs.queryset
     serializer_class = Runs.Output
     lookup_field = "id"
 
 
-def _answer(run: TrainingRun, status: int = 200) -> Response:
+def _build_response(run: TrainingRun, status: int = 200) -> Response:
     return Response(Runs.Output(Runs.queryset.get(pk=run.pk)).data, status=status)
 
 
@@ -124,11 +124,11 @@ class CancelRun(APIView):
 
     @extend_schema(operation_id="cancel_run", request=Input, responses=Runs.Output)
     def post(self, request: Request, id: int) -> Response:
-        """Stop a training, as an operator: at once where nobody works on it yet, else after its epoch."""
+        """Cancel a run, as an operator: at once when it is queued, else after its epoch."""
         checked = self.Input.read(request)
         run = services.find_run(id)
         services.cancel_run(run, actor=get_actor(request), reason=checked["reason"])
-        return _answer(run)
+        return _build_response(run)
 
 
 class RelaunchRun(APIView):
@@ -143,13 +143,13 @@ class RelaunchRun(APIView):
         """Launch a run that failed or was cancelled again, as an operator, with these settings changed."""
         checked = self.Input.read(request)
         run = services.relaunch(services.find_run(id), changes=checked, actor=get_actor(request))
-        response = _answer(run, status=201)
+        response = _build_response(run, status=201)
         response["Location"] = reverse("api:run", kwargs={"id": run.pk})
         return response
 
 
 class RunEpochs(ListAPIView[Epoch]):
-    """What each epoch of a run showed, first to last."""
+    """The epochs of a run, in order."""
 
     class Filter(filters.FilterSet):
         ordering = filters.OrderingFilter(fields=["number"])
@@ -172,7 +172,7 @@ class RunEpochs(ListAPIView[Epoch]):
 
 
 class RunLog(ListAPIView[RunLine]):
-    """A run's log, first line to last."""
+    """The log of a run, in order."""
 
     class Filter(filters.FilterSet):
         attempt = api_fields.IntegerFilter()

@@ -11,7 +11,7 @@ FIRST_COINS = {"BTC": "Bitcoin", "ETH": "Ethereum", "SOL": "Solana"}
 
 @transaction.atomic
 def ensure_coins() -> None:
-    """The three coins to begin with, where there is none at all."""
+    """Create the first coins when there are none."""
     audit.lock_head()
     if not Coin.objects.exists():
         Coin.objects.bulk_create(Coin(symbol=symbol, name=name) for symbol, name in FIRST_COINS.items())

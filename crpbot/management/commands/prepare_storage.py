@@ -10,28 +10,28 @@ from common.commands import GateCommand
 from common.errors import Unavailable
 
 DEFAULT_REGION = "us-east-1"
-"""The one region that S3 does not want named when a bucket is made."""
+"""The only region that S3 does not accept as a name when a bucket is created."""
 
 
 class Command(GateCommand):
-    help = "Make the bucket if there is none, and prove that files can be written, read and removed there."
+    help = "Create the bucket if it is missing, and check that files can be written, read and deleted."
 
     def answer(self, **options: Any) -> dict[str, Any]:
         try:
-            place, is_new = _prepare()
-            _prove()
+            storage, is_new = _prepare()
+            _check_access()
         except (OSError, BotoCoreError, ClientError) as error:
             raise Unavailable(
                 f"The file store cannot be used ({error}). Check CRPBOT_S3_ENDPOINT, the bucket and its keys."
             ) from error
-        return {"storage": place, "created": is_new}
+        return {"storage": storage, "created": is_new}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        return f"{answer['storage']} can be used{' (just made)' if answer['created'] else ''}."
+        return f"{answer['storage']} can be used{' (just created)' if answer['created'] else ''}."
 
 
 def _prepare() -> tuple[str, bool]:
-    """Where files are kept, and whether it had to be made; a folder is made by its first file."""
+    """The storage, and whether it was created; a folder is created with its first file."""
     if not isinstance(default_storage, S3Storage):
         return "the files folder", False
     client, bucket = default_storage.connection.meta.client, default_storage.bucket_name
@@ -42,19 +42,19 @@ def _prepare() -> tuple[str, bool]:
         if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
             raise
     region = default_storage.region_name
-    elsewhere = (
+    location = (
         {"CreateBucketConfiguration": {"LocationConstraint": region}}
         if region and region != DEFAULT_REGION
         else {}
     )
-    client.create_bucket(Bucket=bucket, **elsewhere)
+    client.create_bucket(Bucket=bucket, **location)
     return f"bucket {bucket}", True
 
 
-def _prove() -> None:
+def _check_access() -> None:
     content = uuid.uuid4().hex.encode()
     name = default_storage.save(f"proof/{content.decode()}", ContentFile(content))
     with default_storage.open(name, "rb") as stream:
         if stream.read() != content:
-            raise OSError("it gave back other bytes than were written")
+            raise OSError("it returned other bytes than were written")
     default_storage.delete(name)
