@@ -62,10 +62,10 @@ def test_a_flood_of_invalid_tokens_never_makes_a_query_large() -> None:
         held.append(len(params))
         return execute(sql, params, many, context)
 
-    made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_AT_ONCE)]
+    made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_PER_QUERY)]
     with connection.execute_wrapper(count):
         assert list(services.find_actors([*made_up, genuine])) == [genuine]
-    assert services.TOKENS_AT_ONCE < max(held) < services.TOKENS_AT_ONCE + 10
+    assert services.TOKENS_PER_QUERY < max(held) < services.TOKENS_PER_QUERY + 10
     assert services.find_actors([]) == {}
 
 

@@ -42,7 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_random_levels_are_refused_as_candles() -> None:
     judgement = check_candles(market_candles.random_levels(ROWS))
-    found = {check.check: check.finding for check in judgement.checks}
+    found = {check.name: check.finding for check in judgement.checks}
     assert judgement.verdict == Verdict.FAILED
     assert found["variance_ratio"].verdict == Verdict.FAILED
     assert found["variance_ratio"].figure == pytest.approx(0.06, abs=0.02)
