@@ -1,4 +1,4 @@
-"""What the board says: the pointer, the fallback, the candidate, what is being built, the last moves."""
+"""The content of the board: the pointer, the fallback, the candidate, releases being built, the last moves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 
 @dataclass(frozen=True)
 class Board:
-    now: PointerMove | None
+    move: PointerMove | None
     readiness: FallbackReadiness
     alarms: Sequence[AlarmCondition]
     fleet: Fleet
@@ -36,31 +36,31 @@ class Board:
 
     @property
     def is_moving(self) -> bool:
-        """Whether something changes by itself soon: a release being built, bots on their way to the pointer."""
+        """Whether the page will change soon: a release is being built, or bots are following a move."""
         return bool(self.building) or (self.fleet.live > 0 and not self.fleet.has_converged)
 
     @property
     def is_on_fallback(self) -> bool:
-        return self.now is not None and self.now.kind in (MoveKind.PIN, MoveKind.OFFLINE)
+        return self.move is not None and self.move.kind in (MoveKind.PIN, MoveKind.OFFLINE)
 
     @property
     def live(self) -> Release | None:
-        return self.now.release if self.now else None
+        return self.move.release if self.move else None
 
 
-def board() -> Board:
-    awaiting = _candidates().filter(status__state=ReleaseState.AWAITING_APPROVAL).count()
-    candidate = _candidate()
+def load_board() -> Board:
+    awaiting = _query_candidates().filter(status__state=ReleaseState.AWAITING_APPROVAL).count()
+    candidate = _find_candidate()
     building = Release.objects.select_related(*_RELATED).filter(status__state=ReleaseState.BUILDING)
     moves = PointerMove.objects.select_related("release", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
     queues = {queue for worker in list_alive_workers() for queue in worker.queues.split(",")}
-    readiness, now = check_fallback_cached(), _now()
+    readiness, move = check_fallback_cached(), _load_move()
     return Board(
-        now=now,
+        move=move,
         readiness=readiness,
-        alarms=list_alarms(readiness, now),
-        fleet=count_bots(now, pointer.get_announced(), pointer.get_pinnable()),
+        alarms=list_alarms(readiness, move),
+        fleet=count_bots(move, pointer.get_announced(), pointer.get_pinnable()),
         candidate=candidate,
         others_awaiting=awaiting - is_awaiting,
         building=[load_progress(release) for release in building.prefetch_related("budget__runs")],
@@ -74,23 +74,23 @@ def load_gate_table(release: Release | None) -> GateTable | None:
     return build_gate_table(list_release_coins(release)) if release else None
 
 
-def _now() -> PointerMove | None:
-    """Where the pointer stands, with what the page asks of its release."""
-    now = pointer.get_current()
-    if now is not None and now.release is not None:
-        prefetch_related_objects([now.release], "coins__dataset")
-    return now
+def _load_move() -> PointerMove | None:
+    """The current move, with everything that the page shows about its release."""
+    move = pointer.get_current()
+    if move is not None and move.release is not None:
+        prefetch_related_objects([move.release], "coins__dataset")
+    return move
 
 
-def _candidates() -> QuerySet[Release]:
+def _query_candidates() -> QuerySet[Release]:
     return Release.objects.filter(purpose=Purpose.CANDIDATE).select_related(*_RELATED)
 
 
-def _candidate() -> Release | None:
-    """What a person should look at first: what awaits them, else what is being built, else what was tried last."""
-    candidates = _candidates().prefetch_related("budget__runs", "coins__dataset")
+def _find_candidate() -> Release | None:
+    """The candidate to show: one that awaits approval, else one being built, else the last one if it was refused."""
+    candidates = _query_candidates().prefetch_related("budget__runs", "coins__dataset")
     for state in _UNDECIDED:
-        if found := candidates.filter(status__state=state).first():
-            return found
+        if candidate := candidates.filter(status__state=state).first():
+            return candidate
     last = candidates.first()
     return last if last and last.state in (ReleaseState.REJECTED, ReleaseState.DECLINED) else None

@@ -1,4 +1,4 @@
-"""The five failures of V6 as the original plan lists them: the figure that shows each, and the gate that would refuse it."""
+"""The five known failures of V6: the figure that shows each, and the gate that detects it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class KnownFailure:
     number: int
     name: str
     plan: str
-    """What the original plan says of V6."""
+    """How it showed in V6."""
     gate: str
     measure: str
     """What the figure is."""

@@ -1,4 +1,4 @@
-"""The board: what is live now and why, in one glance; and the pin."""
+"""The board: what is live now and why; and the pin."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -11,13 +11,13 @@ from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from common.pages import render_live
 from deploy import services
-from deploy.releases.board import board, load_gate_table
+from deploy.releases.board import load_board, load_gate_table
 from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind
 
 MOVING_SECONDS = 2
 STILL_SECONDS = 10
-"""How often the board looks when nothing is built: the gate or another person may move the pointer at any time."""
+"""How often the board is refreshed when nothing is built: the pointer may still be moved at any time."""
 
 
 @require_safe
@@ -27,7 +27,7 @@ def show(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def pin(request: HttpRequest) -> HttpResponse:
-    """Hold every bot on the fallback. Reached by GET (after signing in again, say), it shows the board."""
+    """Pin the fallback. A GET, as after signing in again, shows the board."""
     if request.method != "POST":
         return redirect("board")
     form = ReasonForm(request.POST)
@@ -50,22 +50,22 @@ def pin(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
-    found = board()
-    shows_live = request.GET.get("gates") == "live" or found.candidate is None
-    of_candidate = load_gate_table(found.candidate)
+    board = load_board()
+    shows_live = request.GET.get("gates") == "live" or board.candidate is None
+    candidate_table = load_gate_table(board.candidate)
     context = {
-        "board": found,
-        "shown": found.live if shows_live else found.candidate,
+        "board": board,
+        "shown": board.live if shows_live else board.candidate,
         "shows_live": shows_live,
-        "gate_table": load_gate_table(found.live) if shows_live else of_candidate,
-        "candidate_gate_table": of_candidate,
-        "policy_preview": preview_policy(found.candidate),
+        "gate_table": load_gate_table(board.live) if shows_live else candidate_table,
+        "candidate_gate_table": candidate_table,
+        "policy_preview": preview_policy(board.candidate),
         "pin_form": pin_form,
-        "can_pin": found.now is not None
-        and not found.is_on_fallback
+        "can_pin": board.move is not None
+        and not board.is_on_fallback
         and get_actor(request).has(Role.APPROVER),
     }
-    every = MOVING_SECONDS if found.is_moving else STILL_SECONDS
+    every = MOVING_SECONDS if board.is_moving else STILL_SECONDS
     return render_live(
         request, "deploy/board.html", "deploy/_board.html", context, every_seconds=every, status=status
     )

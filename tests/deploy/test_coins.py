@@ -15,7 +15,7 @@ from deploy.alarms import detect
 from deploy.pointer import pointer
 from deploy.rules import MoveKind
 from tests import factories, scenarios
-from tests.deploy.test_commands import run
+from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER
 from training.models import Coin
 

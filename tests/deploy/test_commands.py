@@ -4,9 +4,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -26,19 +24,10 @@ from deploy.pointer import pointer
 from deploy.releases.presentation import format_gate_table
 from deploy.rules import ReleaseState
 from tests import factories, scenarios
+from tests.deploy.commands import run
 from training.models import Dataset, TrainingRun
 
 pytestmark = [pytest.mark.django_db]
-
-
-def run(name: str, *args: str, **options: Any) -> tuple[int, str]:
-    """The command's exit status and everything it printed."""
-    out = StringIO()
-    try:
-        call_command(name, *args, stdout=out, stderr=out, **options)
-    except SystemExit as ended:
-        return int(ended.code or 0), out.getvalue()
-    return 0, out.getvalue()
 
 
 @pytest.fixture

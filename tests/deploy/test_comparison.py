@@ -20,7 +20,7 @@ from deploy.reports.stored import compare_releases, find_previous_release
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import BASELINE_POLICY
 from tests import scenarios
-from tests.deploy.test_commands import run
+from tests.deploy.commands import run
 from tests.scenarios import collapsed, healthy, inaccurate
 
 Plant = Callable[[dict[str, Any]], None]
@@ -221,9 +221,9 @@ class TestSkill:
     def test_some_skill_is_told_with_its_interval_and_why_it_is_not_enough(self) -> None:
         skill = describe_skill("BTC", self.with_skill(0.04, 0.02, 0.06), BASELINE_POLICY)
         assert skill.sentence == (
-            "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %). Always saying the commonest "
-            "direction is right in 35.1 %: +4.0 points (+2.0 … +6.0) better, so there is some skill, and it is not "
-            "luck. Against v5 on the same bars it is +1.1 points (−0.4 … +2.6). It is not enough: more than 65 % is "
+            "BTC is right in 39.1 % of 1,500 bars (95 % interval 37.9 % – 40.4 %). Always the most "
+            "frequent direction is right in 35.1 %: +4.0 points (+2.0 … +6.0) better, so there is skill beyond luck. "
+            "Against v5 on the same bars it is +1.1 points (−0.4 … +2.6). It is not enough: more than 65 % is "
             "required, 27.1 points above its lower bound."
         )
 
@@ -232,13 +232,16 @@ class TestSkill:
         found["skill"]["baseline"] |= {"digest": found["bundle_digest"], "difference": 0.0}
         skill = describe_skill("BTC", found, BASELINE_POLICY)
         assert (skill.is_baseline, skill.baseline) == (True, None)
-        assert "It is v5 itself, which the others are held against." in skill.sentence
+        assert "It is v5 itself, with which the others are compared." in skill.sentence
         assert "on the same bars" not in skill.sentence
 
     @pytest.mark.parametrize(
         ("figures", "sentence"),
-        [((0.004, -0.01, 0.02), "no skill is shown"), ((-0.05, -0.08, -0.02), "worse than not thinking")],
-        ids=["an interval that holds 0", "below the naive"],
+        [
+            ((0.004, -0.01, 0.02), "no skill is shown"),
+            ((-0.05, -0.08, -0.02), "worse than a naive forecaster"),
+        ],
+        ids=["an interval that contains 0", "below the naive"],
     )
     def test_no_skill_is_told_as_plainly(self, figures: tuple[float, float, float], sentence: str) -> None:
         assert sentence in describe_skill("BTC", self.with_skill(*figures), BASELINE_POLICY).sentence
@@ -247,7 +250,7 @@ class TestSkill:
         older = {name: section for name, section in inaccurate("BTC").items() if name != "skill"}
         sentence = describe_skill("BTC", older, BASELINE_POLICY).sentence
         assert (
-            "Saying the last move again is right in 40.0 %; how sure the difference is was not measured."
+            "The last move again is right in 40.0 %; the confidence in the difference was not measured."
             in sentence
         )
 
@@ -260,7 +263,7 @@ class TestSkill:
         )
 
     def test_nothing_measured_is_nothing_known(self) -> None:
-        assert "nothing is known of its skill" in describe_skill("BTC", {}, {}).sentence
+        assert "its skill is not known" in describe_skill("BTC", {}, {}).sentence
 
 
 def test_pictures_of_both_stand_on_axes_of_one_length() -> None:

@@ -89,7 +89,7 @@ def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> Non
     assert_sound(2)
 
 
-def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new() -> None:
+def test_of_two_simultaneous_imports_of_one_dataset_one_is_new() -> None:
     frame = market_candles.generate(1_200)
     text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
     coin = training.find_coin("BTC")
@@ -104,7 +104,7 @@ def test_of_two_who_bring_the_same_candles_at_once_one_is_told_that_they_are_new
     assert {first.is_new, second.is_new} == {True, False}
 
 
-def test_a_hundred_concurrent_approvals_and_pins_leave_one_winner_for_each_revision() -> None:
+def test_concurrent_approvals_and_pins_leave_one_winner_a_revision() -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite writes one after another; the race is PostgreSQL's, in the second pass")
     scenarios.service_in_use()

@@ -17,7 +17,7 @@ from deploy.rules import MoveKind, ReleaseState
 from gates import services as gates
 from gates.models import Diagnosis
 from tests import scenarios
-from tests.deploy.test_commands import run
+from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
@@ -120,7 +120,7 @@ def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() ->
     assert release.policy.number == 2
 
 
-def test_what_an_approval_under_another_policy_would_come_to_is_told_before_and_writes_nothing() -> None:
+def test_the_policy_preview_shows_what_an_approval_decides_and_writes_nothing() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     assert preview_policy(release) is None
@@ -140,7 +140,7 @@ def test_what_an_approval_under_another_policy_would_come_to_is_told_before_and_
     assert preview_policy(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
 
 
-def test_a_release_with_a_weight_that_is_no_number_is_rejected_and_cannot_be_approved() -> None:
+def test_a_release_with_a_weight_that_is_not_finite_is_rejected() -> None:
     scenarios.service_in_use()
     sick = scenarios.healthy("SOL") | {
         "weights": {"tensors": 26, "non_finite": ["fc2.weight"], "problem": None}
@@ -338,7 +338,7 @@ def test_a_pin_does_not_wait_for_a_file_store_that_is_away(settings: Any, tmp_pa
     assert "the fallback's bytes were not checked" in move.reason
 
 
-def test_a_candidate_cancelled_after_its_last_measuring_is_rejected_as_cancelled() -> None:
+def test_a_candidate_cancelled_after_its_measurement_is_rejected() -> None:
     scenarios.service_in_use()
     release = services.cancel(scenarios.Build().release(), actor=LAUNCHER, reason="the wrong candles")
     assert release.state == ReleaseState.REJECTED

@@ -142,7 +142,7 @@ UNCONFIRMED = {
 
 
 @pytest.mark.parametrize("columns", UNCONFIRMED.values(), ids=UNCONFIRMED.keys())
-def test_a_fallback_that_nobody_confirmed_is_an_alarm_and_is_pinned_all_the_same(
+def test_an_unconfirmed_fallback_is_an_alarm_and_can_still_be_pinned(
     columns: dict[str, Any],
 ) -> None:
     scenarios.service_in_use()
@@ -165,7 +165,7 @@ def test_figures_of_older_code_that_knew_no_schema_gate_do_not_make_it_unfit() -
     assert a_pin_goes() == MoveKind.PIN
 
 
-def test_a_file_store_that_is_away_is_a_warning_whatever_came_of_the_last_measuring(
+def test_a_missing_file_store_is_a_warning_whatever_the_last_measurement(
     settings: Any, tmp_path: Path
 ) -> None:
     scenarios.service_in_use()

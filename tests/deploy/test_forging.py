@@ -136,7 +136,7 @@ def forged_pass(release_coin: ReleaseCoin, gates: Iterable[str], *, is_recorded:
         "whole, and in the audit for all to see",
     ],
 )
-def test_a_forged_pass_needs_every_gate_of_its_policy_and_an_event_that_shows_it(
+def test_a_forged_pass_needs_every_gate_of_its_policy_and_its_event(
     gates: Iterable[str], is_recorded: bool, stands: bool
 ) -> None:
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()

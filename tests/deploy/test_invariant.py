@@ -2,7 +2,7 @@
 
 Hypothesis chooses the order. Decisions go through the services, on the real database with real commits; what workers
 train and measure is written by the same leases that a worker writes it with. After every step the audit chain is replayed
-by `Oracle`, and what a bot would be given is verified as a bot does it.
+by `ReferenceModel`, and what a bot would be given is verified as a bot does it.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ from gates.models import GatePolicy, Measurement
 from mlcore.confidence_bands import BANDS
 from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import scenarios
-from tests.deploy.disturbed import Disturbance, Ground, Kill, Overtake, Swallowed, act
-from tests.deploy.oracle import Oracle
-from tests.deploy.planted import FAULTS, Planted
+from tests.deploy.code_faults import FAULTS, CodeFault
+from tests.deploy.interruptions import Disturbance, Ground, Kill, Overtake, Swallowed, act
+from tests.deploy.reference_model import ReferenceModel
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
 from training import artifact_store
 from training.jobs import leases, queue
@@ -112,7 +112,7 @@ class Service(RuleBasedStateMachine):
         self.damaged: dict[str, bytes] = {}
         approvers = frozenset(person.name for person in MAY_DECIDE)
         lease = timedelta(seconds=settings.LEASE_SECONDS)
-        self.oracle = Oracle(approvers, required=set(scenarios.COINS), lease=lease)
+        self.oracle = ReferenceModel(approvers, required=set(scenarios.COINS), lease=lease)
         self.look()
 
     # What people ask for; what moves the pointer by what passed, twice as often
@@ -541,13 +541,13 @@ EVENTS = {"pointer.swap", "pointer.pin", "pointer.offline", "pointer.advanced", 
 @pytest.mark.postgresql
 def test_the_pointer_never_names_what_has_not_passed(service: type[Service]) -> None:
     is_sqlite = connection.vendor == "sqlite"
-    run_state_machine_as_test(service, settings=trials(6 if is_sqlite else 3, steps=20, derandomize=True))
+    run_state_machine_as_test(service, settings=trials(8 if is_sqlite else 3, steps=20, derandomize=True))
     assert service.seen.keys() >= (EVENTS if is_sqlite else {"pointer.swap"}), "the trials came by every move"
 
 
 @pytest.mark.postgresql
 def test_each_fault_planted_in_the_services_is_seen(service: type[Service]) -> None:
-    """What `Service` and `Oracle` assert can fail: each of these stories ends well on sound code alone."""
+    """What `Service` and `ReferenceModel` assert can fail: each of these stories ends well on sound code alone."""
     faults = _plantable()
     for story in dict.fromkeys(fault.story for fault in faults):
         _play(service, story)
@@ -565,7 +565,7 @@ def test_the_pointer_never_names_what_has_not_passed_in_many_long_trials(service
     assert service.seen.keys() >= EVENTS
 
 
-def _plantable() -> list[Planted]:
+def _plantable() -> list[CodeFault]:
     return [fault for fault in FAULTS if fault.needs_locks == (connection.vendor == "postgresql")]
 
 

@@ -126,7 +126,7 @@ def test_a_coin_without_candles_is_named() -> None:
         services.launch("v7_fixed", actor=LAUNCHER)
 
 
-def test_candles_too_few_to_train_on_are_refused_and_measure_a_bundle_all_the_same(
+def test_too_few_candles_train_nothing_but_measure_a_given_bundle(
     candles: dict[str, scenarios.Dataset],
 ) -> None:
     btc, *_ = scenarios.coins()

@@ -87,7 +87,7 @@ def test_a_refusal_pins_the_fallback_unless_what_is_live_has_passed(
     assert must_pin(pointer_kind=kind, live_passed=live_passed) is pins
 
 
-def test_every_action_is_possible_in_some_state_and_no_action_leaves_a_final_one() -> None:
+def test_each_action_is_allowed_somewhere_and_none_in_a_final_state() -> None:
     assert set().union(*ACTIONS.values()) == set(Action)
     for state in (ReleaseState.REJECTED, ReleaseState.DECLINED):
         assert RELEASE_TRANSITIONS[state] == frozenset()

@@ -11,7 +11,7 @@ from deploy.alarms import detect
 from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback
-from deploy.releases.board import board
+from deploy.releases.board import load_board
 from deploy.rules import MoveKind, Purpose
 from deploy.serving import snapshot
 from tests import scenarios
@@ -41,9 +41,7 @@ def test_the_embedded_profile_may_and_says_simulated_in_the_snapshot() -> None:
 def test_an_approval_is_refused_and_the_pointer_stays(production: None) -> None:
     scenarios.service_in_use()
     release, before = scenarios.Build(is_simulated=True).settled(), pointer.get_current()
-    with pytest.raises(
-        Conflict, match=r"simulated candles.*BTC, ETH, SOL.*no such release in front of a bot"
-    ):
+    with pytest.raises(Conflict, match=r"simulated candles.*BTC, ETH, SOL.*does not serve such a release"):
         services.approve(release, actor=APPROVER, reason="it passed", revision=revision())
     assert pointer.get_current() == before
     assert "simulated candles" in AuditEvent.objects.get(kind="release.approve.refused").body
@@ -58,7 +56,7 @@ def test_a_release_of_real_candles_is_approved(production: None) -> None:
     assert now.release == release
 
 
-def test_what_is_live_when_it_is_no_longer_allowed_is_an_alarm_until_it_is_pinned_away(settings: Any) -> None:
+def test_a_live_release_that_is_no_longer_allowed_is_an_alarm_until_a_pin(settings: Any) -> None:
     scenarios.service_in_use()
     rehearsed = scenarios.Build(is_simulated=True).settled()
     services.approve(rehearsed, actor=APPROVER, reason="a rehearsal", revision=revision())
@@ -108,7 +106,7 @@ def test_a_pin_goes_offline_rather_than_to_a_simulated_fallback(settings: Any) -
     services.register_fallback(fallback, actor=APPROVER, reason="for trials")
     settings.ALLOW_SIMULATED = False
     assert "simulated candles" in str(check_fallback().problem)
-    assert board().fleet.fallback is None, "what may go to no bot, none is counted for holding"
+    assert load_board().fleet.fallback is None, "what may go to no bot, none is counted for holding"
     moved = services.pin(actor=APPROVER, reason="stop it")
     assert (moved.kind, moved.release) == (MoveKind.OFFLINE, None)
     assert "simulated candles" in moved.reason

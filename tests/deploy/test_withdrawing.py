@@ -19,7 +19,7 @@ from deploy.pointer import pointer
 from gates.context import build_context
 from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
-from tests.deploy.test_commands import run
+from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
 from training import services as training
 from training.models import Bundle, Dataset, RunLine

@@ -15,7 +15,7 @@ from audit import services as audit
 from audit.models import AuditEvent
 from deploy.models import Bot, PointerMove, ReleaseStatus
 from tests import scenarios
-from tests.deploy.oracle import MOVES, Oracle
+from tests.deploy.reference_model import MOVES, Oracle
 from tests.e2e.chaos import Chaos, running_service
 from tests.e2e.journal import Began, Decided, Hashed, Journal, hash_all
 from tests.processes import REPOSITORY, environment

@@ -26,7 +26,7 @@ MOVES = tuple(f"pointer.{kind}" for kind in (*HOLDS_BOTS, "pin", "offline", "adv
 
 
 @dataclass
-class Oracle:
+class ReferenceModel:
     """The service's history so far. `approvers` are the names of those who may decide."""
 
     approvers: frozenset[str]
@@ -125,7 +125,8 @@ class Oracle:
         else:
             assert (move.kind, move.revision) == (kind, self.revision + 1), "a revision is the next one"
         held = {
-            release_coin.coin.symbol: release_coin.bundle.digest for release_coin in _places(move.release_id)
+            release_coin.coin.symbol: release_coin.bundle.digest
+            for release_coin in _list_release_coins(move.release_id)
         }
         assert detail["bundles"] == held
         match kind:
@@ -154,7 +155,9 @@ class Oracle:
 
     def _lacking(self, release: Release, policy: GatePolicy) -> list[str]:
         """The required coins for which this release shows no figures that pass this policy."""
-        release_coins = {release_coin.coin.symbol: release_coin for release_coin in _places(release.pk)}
+        release_coins = {
+            release_coin.coin.symbol: release_coin for release_coin in _list_release_coins(release.pk)
+        }
         return [
             coin
             for coin in self.required
@@ -175,7 +178,7 @@ class Oracle:
             assert not withdrawn.exists(), "in use on withdrawn candles"
 
 
-def _places(release: int | None) -> list[Any]:
+def _list_release_coins(release: int | None) -> list[Any]:
     rows = ReleaseCoin.objects.filter(release=release, bundle__isnull=False)
     return list(rows.select_related("coin", "bundle").prefetch_related("bundle__artifacts"))
 
@@ -183,7 +186,7 @@ def _places(release: int | None) -> list[Any]:
 def _files(release: int | None) -> set[str]:
     return {
         artifact.sha256
-        for release_coin in _places(release)
+        for release_coin in _list_release_coins(release)
         for artifact in release_coin.bundle.artifacts.all()
     }
 

@@ -17,13 +17,13 @@ from deploy.pointer import fallback, pinning, pointer
 from deploy.releases import decide, launch, settle
 from deploy.serving import signing
 from gates.services import judging, policies
-from tests.deploy.disturbed import Kill, Overtake
+from tests.deploy.interruptions import Kill, Overtake
 from tests.scenarios import APPROVER, LAUNCHER
 from training.jobs import leases
 
 
 @dataclass(frozen=True)
-class Planted:
+class CodeFault:
     """`before` stands once in the text of the function `where`, and becomes `after`; `story` has a `Service` show it."""
 
     name: str
@@ -182,28 +182,28 @@ REMEMBERED = """from django.core.cache import cache
     {name} = cache.get("pointer") or {get}
     cache.set("pointer", {name}, 20)"""
 FAULTS = [
-    Planted(
+    CodeFault(
         "an approval hashes no file",
         decide._swap,
         "outcomes.require_intact(release, release_coins)",
         "pass",
         damaged_before_the_approval,
     ),
-    Planted(
+    CodeFault(
         "candles are looked at before the lock of a launch alone",
         launch.launch,
         "training.require_passed(dataset)",
         "pass",
         overtaken_launch,
     ),
-    Planted(
+    CodeFault(
         "the policy in force is read before the lock alone",
         decide._require_passed,
         "if gates.policy_in_force() != policy:",
         "if False:",
         overtaken_approval("adopt"),
     ),
-    Planted(
+    CodeFault(
         "what passed is looked at before the lock alone",
         decide._swap,
         """        with audit.locked():
@@ -218,7 +218,7 @@ FAULTS = [
 """,
         overtaken_approval("require"),
     ),
-    Planted(
+    CodeFault(
         "the revision is compared before the lock alone",
         decide._swap,
         """        with audit.locked():
@@ -231,21 +231,21 @@ FAULTS = [
 """,
         overtaken_approval("pin"),
     ),
-    Planted(
+    CodeFault(
         "the last revision is remembered for 20 s",
         pointer.move,
         "last = get_current()",
         REMEMBERED.format(name="last", get="get_current()"),
         pinned_and_approved,
     ),
-    Planted(
+    CodeFault(
         "an envelope is made of a move remembered for 20 s",
         signing._read_signable,
         "move = pointer.get_current()",
         REMEMBERED.format(name="move", get="pointer.get_current()"),
         pinned,
     ),
-    Planted(
+    CodeFault(
         "the one lock is no lock",
         audit.lock_head,
         "AuditHead.objects.select_for_update()",
@@ -253,112 +253,112 @@ FAULTS = [
         rivals_at_every_statement,
         needs_locks=True,
     ),
-    Planted(
+    CodeFault(
         "a swap is several transactions",
         decide._swap,
         "with audit.locked():",
         "if True:",
         interrupted_approval,
     ),
-    Planted(
+    CodeFault(
         "withdrawn candles are not looked at again",
         pointer.move,
         "if release is not None and (why := find_serving_blocker(release)):",
         "if False:",
         withdrawn_and_restored,
     ),
-    Planted(
+    CodeFault(
         "who launched may approve",
         decide._decision,
         "if row.is_second_person_needed",
         "if False",
         own_launch_approved,
     ),
-    Planted(
+    CodeFault(
         "who proposed a policy may adopt it",
         policies.adopt_policy,
         "if str(actor) == policy.proposed_by:",
         "if False:",
         own_policy_adopted,
     ),
-    Planted(
+    CodeFault(
         "a message that comes twice is worked on twice",
         leases.is_free,
         "return job.lease_until is None or job.lease_until < timezone.now()",
         "return True",
         delivered_twice,
     ),
-    Planted(
+    CodeFault(
         "a worker back from the dead ends the job of another",
         leases.end,
         'where={"attempt": job.attempt},',
         "",
         back_from_the_dead,
     ),
-    Planted(
+    CodeFault(
         "a diagnosis is made again each time it is requested",
         judging.judge,
         "return existing or _diagnose(measurement, policy)",
         "return _diagnose(measurement, policy)",
         approved_and_restored_under_another_policy,
     ),
-    Planted(
+    CodeFault(
         "the verdict of any policy counts",
         outcomes._find_outcome_under,
         "policy=policy, dataset=release_coin.dataset",
         'verdict="passed", dataset=release_coin.dataset',
         approved_under_a_stricter_policy,
     ),
-    Planted(
+    CodeFault(
         "a required coin that a release lacks is passed over",
         outcomes.list_outcomes,
         "for coin in list_required_coins()]",
         "for coin in list_required_coins() if coin.pk in by_coin]",
         a_coin_more,
     ),
-    Planted(
+    CodeFault(
         "one coin that passed is enough to stay in use",
         outcomes.has_passed_own_policy,
         "all(_passed",
         "any(_passed",
         rejected_beside_one_that_lacks_a_coin,
     ),
-    Planted(
+    CodeFault(
         "a rejection leaves the bots where they are",
         settle.settle,
         "if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:",
         "if False:",
         collapsed,
     ),
-    Planted(
+    CodeFault(
         "a decline leaves the bots where they are",
         decide.decline,
-        "pin_unless_live_passed(f",
+        "settle.pin_unless_live_passed(f",
         "(lambda *why, **by: None)(f",
         declined,
     ),
-    Planted(
+    CodeFault(
         "a pin hashes nothing",
         fallback.check_files,
         "list_damaged_files(release_coins)",
         "()",
         pinned_on_what_is_damaged,
     ),
-    Planted(
+    CodeFault(
         "a pin leaves a release live",
         pinning.pin_in_transaction,
         "pointer.retire(move.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)",
         "pass",
         pinned,
     ),
-    Planted(
+    CodeFault(
         "a pin goes to the fallback of before its lock",
         pinning.pin_in_transaction,
         "if readiness.is_ready and registered != readiness.release:",
         "if False:",
         pinned_as_the_fallback_is_replaced,
     ),
-    Planted(
+    CodeFault(
         "an advance takes the bots along to the fallback",
         pointer.advance,
         "release=last.release,",
