@@ -15,7 +15,7 @@ from audit import services as audit
 from audit.models import AuditEvent
 from deploy.models import Bot, PointerMove, ReleaseStatus
 from tests import scenarios
-from tests.deploy.reference_model import MOVES, Oracle
+from tests.deploy.reference_model import MOVES, ReferenceModel
 from tests.e2e.chaos import Chaos, running_service
 from tests.e2e.journal import Began, Decided, Hashed, Journal, hash_all
 from tests.processes import REPOSITORY, environment
@@ -82,7 +82,7 @@ def assert_moves_are_recorded(chaos: Chaos) -> int:
     for move in chaos.users.moves:
         assert made[move.reason] == 1, f"{move} was made {made[move.reason]} times"
         assert move.revision is None or moves[move.revision].reason == move.reason
-    Oracle(frozenset({"anna"}), required=set(scenarios.COINS)).look()
+    ReferenceModel(frozenset({"anna"}), required=set(scenarios.COINS)).look()
     assert audit.verify() == []
     assert not Bot.objects.exclude(mismatch="").exists(), "by the heartbeats of the bots"
     assert ReleaseStatus.objects.filter(state="live").count() <= 1
