@@ -111,7 +111,7 @@ def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _Impo
         "network": "perceptron",
         "layout": layout_name,
         "temperature": ordered.temperature,
-        "feature_names": "in the file" if checkpoint.columns else "said",
+        "feature_names": "in the file" if checkpoint.columns else "in the request",
     }
     model = onnx_export.build_model(weights, ordered.scaler, Layout(layout_name))
     return _ImportedModel(model, weights, ordered.scaler, parameters, _write_notes(checkpoint, schema))
@@ -126,7 +126,7 @@ def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _Impor
         notes.append(
             f"Its graph does not begin with (features - mean) / scale of {N_FEATURES} figures each. {_SCALER_NOTE}"
         )
-    parameters = {"network": "onnx", "layout": None, "temperature": None, "feature_names": "said"}
+    parameters = {"network": "onnx", "layout": None, "temperature": None, "feature_names": "in the request"}
     return _ImportedModel(graph.model, graph.tensors, graph.scaler, parameters, notes)
 
 

@@ -119,81 +119,62 @@ def _check_frozen(market: Market) -> Check:
 
 
 @dataclass(frozen=True)
-class _FigureCheck:
+class _FigureCheck(RangeCheck):
     """A statistic of the series, or the worst of its stretches, against a fixed range."""
 
     figure: Callable[[Market], float]
-    check: RangeCheck
     is_by_stretch: bool = False
     min_bars: int = 0
 
     def __call__(self, market: Market) -> Check:
-        low, high = self.check.low, self.check.high
         if len(market) < self.min_bars:
-            return skip_check(
-                self.check.name, f"≥ {low} over {self.min_bars:,} bars", f"{len(market):,} bars"
-            )
+            threshold = f"≥ {self.low} over {self.min_bars:,} bars"
+            return skip_check(self.name, threshold, f"{len(market):,} bars")
         if not self.is_by_stretch:
-            return self.check.judge(self.figure(market))
+            return self.judge(self.figure(market))
         values = [self.figure(part) for part in (market, *market.split_stretches())]
-        return self.check.judge(furthest_outside(values, low or 0, 1 if high is None else high))
+        return self.judge(furthest_outside(values, self.low or 0, 1 if self.high is None else self.high))
 
 
 MARKET_CHECKS: tuple[Callable[[Market], Check], ...] = (
     _check_variance_ratio,
     _check_volatility,
     _FigureCheck(
-        lambda market: market.opening_gap,
-        RangeCheck(
-            "continuity", None, MAX_OPENING_GAP, "{:.2f} of a move",
-            "Each bar opens about where the one before closed.",
-            "Bars do not open where the one before closed: they were drawn independently, or shuffled.",
-        ),
-        is_by_stretch=True,
+        "continuity", None, MAX_OPENING_GAP, "{:.2f} of a move",
+        "Each bar opens about where the one before closed.",
+        "Bars do not open where the one before closed: they were drawn independently, or shuffled.",
+        lambda market: market.opening_gap, is_by_stretch=True,
     ),
     _FigureCheck(
-        lambda market: market.range_ratio,
-        RangeCheck(
-            "range", MIN_RANGE_RATIO, MAX_RANGE_RATIO, "{:.2f}",
-            "Highs and lows are as far apart as the closes imply.",
-            "Highs and lows imply another volatility than the closes: one of them was invented, or smoothed.",
-        ),
-        is_by_stretch=True,
+        "range", MIN_RANGE_RATIO, MAX_RANGE_RATIO, "{:.2f}",
+        "Highs and lows are as far apart as the closes imply.",
+        "Highs and lows imply another volatility than the closes: one of them was invented, or smoothed.",
+        lambda market: market.range_ratio, is_by_stretch=True,
     ),
     _check_frozen,
     _FigureCheck(
+        "tails", MIN_KURTOSIS, None, "kurtosis {:.1f}",
+        "Quiet bars and violent ones, as in every market.",
+        "Returns have no fat tails: they come from a uniform or normal distribution.",
         lambda market: market.kurtosis,
-        RangeCheck(
-            "tails", MIN_KURTOSIS, None, "kurtosis {:.1f}",
-            "Quiet bars and violent ones, as in every market.",
-            "Returns have no fat tails: they come from a uniform or normal distribution.",
-        ),
     ),
     _FigureCheck(
+        "jumps", None, MAX_MOVE, "{:.2f} (log)",
+        "No bar moves further than bars of a market do.",
+        "One bar more than triples the price, or takes it to a third: a misplaced decimal, or another coin's rows.",
         lambda market: market.greatest_move,
-        RangeCheck(
-            "jumps", None, MAX_MOVE, "{:.2f} (log)",
-            "No bar moves further than bars of a market do.",
-            "One bar more than triples the price, or takes it to a third: a misplaced decimal, or another coin's rows.",
-        ),
     ),
     _FigureCheck(
-        lambda market: market.memory,
-        RangeCheck(
-            "memory", MIN_MEMORY, None, "{:.3f}",
-            "Calm and wild times last, as in every market.",
-            "Large moves do not follow large ones: the bars were shuffled, or drawn independently.",
-        ),
-        min_bars=MEMORY_BARS_REQUIRED,
+        "memory", MIN_MEMORY, None, "{:.3f}",
+        "Calm and wild times last, as in every market.",
+        "Large moves do not follow large ones: the bars were shuffled, or drawn independently.",
+        lambda market: market.memory, min_bars=MEMORY_BARS_REQUIRED,
     ),
     _FigureCheck(
-        lambda market: market.activity,
-        RangeCheck(
-            "activity", MIN_ACTIVITY, None, "{:.2f}",
-            "Bars that move more have more volume.",
-            "Volume does not rise with the size of moves as it does in real trading: the candles were made up.",
-        ),
-        is_by_stretch=True,
+        "activity", MIN_ACTIVITY, None, "{:.2f}",
+        "Bars that move more have more volume.",
+        "Volume does not rise with the size of moves as it does in real trading: the candles were made up.",
+        lambda market: market.activity, is_by_stretch=True,
     ),
     check_rhythm,
 )  # fmt: skip

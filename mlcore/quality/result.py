@@ -107,7 +107,7 @@ class RangeCheck:
 
 
 def furthest_outside(
-    values: "list[float]", low: float, high: float, scale: Callable[[float], float] = float
+    values: list[float], low: float, high: float, scale: Callable[[float], float] = float
 ) -> float:
     """The value furthest outside `low` … `high`, measured on the scale; one that is not finite comes first."""
     return max(values, key=lambda value: compute_excess(scale(value), scale(low), scale(high)))
