@@ -15,7 +15,7 @@ from deploy.pointer import pointer
 from deploy.rules import Purpose
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem, with_token
-from tests.api.test_scopes import queued_run
+from tests.api.operations import queued_run
 from training.models import TrainingRun
 from training.rules import JobState
 

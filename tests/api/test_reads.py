@@ -15,7 +15,7 @@ from deploy.rules import Purpose
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
-from tests.api.test_scopes import queued_run
+from tests.api.operations import queued_run
 from training.models import Dataset, Epoch, RunLine, TrainingRun, Worker
 from training.rules import JobState
 

@@ -9,7 +9,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from crpbot.api.problems import CONTENT_TYPE
 from tests.api.callers import Caller
-from tests.api.test_scopes import MATRIX
+from tests.api.operations import MATRIX
 
 # Lists that come whole, and what keeps each of them short. Every other list comes in pages.
 A_GATE_EACH, A_COIN_EACH, A_THRESHOLD_EACH = "one a gate", "one a coin", "one a threshold of a policy"

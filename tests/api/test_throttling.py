@@ -14,7 +14,7 @@ from accounts.throttling import RequestLimit
 from deploy.pointer import pointer
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem, with_token
-from tests.api.test_scopes import MATRIX, endpoints
+from tests.api.operations import MATRIX, endpoints
 
 pytestmark = pytest.mark.django_db
 

@@ -23,7 +23,7 @@ print(",".join(sorted(heavy)))
 
 
 @pytest.mark.slow
-def test_a_web_process_imports_no_torch_nor_anything_else_only_workers_need() -> None:
+def test_a_web_process_imports_nothing_that_only_workers_need() -> None:
     found = subprocess.run(
         [sys.executable, "-c", WHAT_A_WEB_PROCESS_LOADS],
         capture_output=True,

@@ -1,7 +1,6 @@
 """The eight baseline gates: what passes, what fails, and the sentences."""
 
 import math
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -10,21 +9,10 @@ from gates.catalogue.gate import GateOutcome
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import BASELINE_POLICY
 from mlcore.verdict import Verdict
+from tests.gates.documents import accuracy, changed
 from tests.scenarios import collapsed, healthy
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
-
-
-def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A copy with other figures at these dotted paths."""
-    document = deepcopy(document)
-    for path, value in changes.items():
-        *steps, last = path.split("/")
-        at = document
-        for step in steps:
-            at = at[step]
-        at[last] = value
-    return document
 
 
 def judge(gate: str, changes: dict[str, Any], **thresholds: Any) -> GateOutcome:
@@ -42,13 +30,6 @@ def shares(down: float, neutral: float, up: float) -> dict[str, Any]:
 
 def logits(least: float, greatest: float) -> dict[str, Any]:
     return {"logits/least": least, "logits/greatest": greatest}
-
-
-def accuracy(point: float, lower: float, upper: float = 0.9, **more: Any) -> dict[str, Any]:
-    return {
-        f"accuracy/{name}": value
-        for name, value in {"point": point, "lower": lower, "upper": upper, **more}.items()
-    }
 
 
 CASES = [

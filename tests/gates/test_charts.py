@@ -62,7 +62,7 @@ def test_a_section_that_could_not_be_measured_is_not_drawn(gone: str) -> None:
     assert set(draw_charts(document)) == ALL - SECTIONS[gone]
 
 
-def test_skill_is_a_point_with_its_interval_for_every_rival_and_red_where_it_holds_0() -> None:
+def test_skill_has_an_interval_per_forecaster_red_if_it_contains_0() -> None:
     document = healthy("BTC")
     document["skill"]["naive"]["reversal"] |= {"difference": 0.01, "lower": -0.02, "upper": 0.04}
     drawn = draw_charts(document)["skill"]["data"][0]
@@ -91,7 +91,7 @@ def test_the_reliability_says_how_far_certainty_and_truth_are_apart() -> None:
     assert said["text"] == "12.0 points off on average<br>Brier score 0.410"
 
 
-def test_a_month_has_an_interval_as_much_wider_as_the_bootstrap_says_bars_tell_less() -> None:
+def test_a_month_has_an_interval_widened_like_the_bootstrap() -> None:
     document = healthy("BTC")
     whole = document["accuracy"]
     independent = 1.96 * (whole["point"] * (1 - whole["point"]) / whole["rows"]) ** 0.5
@@ -105,7 +105,7 @@ def test_a_month_has_an_interval_as_much_wider_as_the_bootstrap_says_bars_tell_l
     assert draw_charts(document)["stability"]["data"][0]["error_y"]["array"] == [0.0, 0.0]
 
 
-def test_only_the_features_that_moved_most_are_drawn_and_those_beyond_a_quarter_are_red() -> None:
+def test_the_most_drifted_features_are_drawn_red_beyond_a_quarter() -> None:
     document = healthy("BTC")
     document["drift"]["psi"] = {f"feature_{n}": n / 40 for n in range(20)}
     drawn = draw_charts(document)["drift"]["data"][0]
@@ -140,7 +140,7 @@ def test_a_histogram_with_a_hole_is_not_drawn() -> None:
     assert "logits" not in draw_charts(document)
 
 
-def test_small_logits_stand_on_a_plain_axis_and_exploded_ones_on_a_logarithmic() -> None:
+def test_small_logits_have_a_linear_axis_and_exploded_ones_a_log_axis() -> None:
     plain = draw_charts(healthy("BTC"))["logits"]
     assert plain["data"][0]["x"] == [-2.0, 0.0, 2.0]
     logarithmic = draw_charts(exploded())["logits"]

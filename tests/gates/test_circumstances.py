@@ -48,7 +48,7 @@ def test_each_other_bundle_on_the_same_gate_window_is_one_more_attempt(btc: Coin
     assert "attempt 3 on this gate window" in last.results.get(gate="attempts").sentence
 
 
-def test_in_whatever_order_they_are_judged_the_number_is_that_of_their_measuring(btc: Coin) -> None:
+def test_the_attempt_number_follows_the_order_of_measurement(btc: Coin) -> None:
     measurements = [measured(btc, seed) for seed in (1, 2, 3)]
     assert [attempt(measurement) for measurement in reversed(measurements)] == [3, 2, 1]
 
@@ -188,7 +188,7 @@ class TestJudgingAgain:
         assert says in error.getvalue()
 
 
-def test_the_baseline_is_the_coins_newest_v5_and_another_means_another_measuring(btc: Coin) -> None:
+def test_another_v5_of_the_coin_means_another_measurement(btc: Coin) -> None:
     data, olivia = scenarios.dataset(btc), factories.actor("olivia", "operator")
     made = scenarios.bundle(btc, data, "v7_fixed", seed=1)
     without = services.measure(made, data, actor=olivia)

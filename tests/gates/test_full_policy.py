@@ -10,7 +10,7 @@ from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import FULL_POLICY
 from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.verdict import Verdict
-from tests.gates.test_baseline_gates import accuracy, changed
+from tests.gates.documents import accuracy, changed
 from tests.scenarios import healthy, known
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR

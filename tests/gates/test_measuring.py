@@ -74,7 +74,7 @@ def while_it_measures(do: Callable[[psutil.Process], None]) -> threading.Thread:
     return thread
 
 
-def test_a_good_bundle_passes_every_gate_and_a_second_delivery_changes_nothing(asked: Ask) -> None:
+def test_a_good_bundle_passes_and_a_second_delivery_changes_nothing(asked: Ask) -> None:
     measurement = asked(trained("v7_fixed"))
     assert measurement.baseline is not None
     measure_task.apply(args=(measurement.pk,)).get()
@@ -119,7 +119,7 @@ def test_v6_fails_by_its_own_figures_and_the_command_says_so(desk: Desk) -> None
 
 
 @pytest.mark.postgresql
-def test_a_nan_weight_fails_finite_weights_and_a_worker_that_fell_silent_is_taken_over_from(
+def test_a_nan_weight_fails_and_a_silent_worker_is_replaced(
     asked: Ask,
 ) -> None:
     measurement = asked(with_a_nan(trained("v7_fixed")))
@@ -176,7 +176,7 @@ def test_a_model_under_another_coins_name_is_measured_for_neither(desk: Desk) ->
     assert "its manifest says that it is a model of BTC, not of ETH" in diagnosis.results.all()[0].sentence
 
 
-def test_a_measuring_process_that_is_killed_knew_no_secret_and_is_run_again(
+def test_a_killed_measurement_process_had_no_secret_and_is_repeated(
     asked: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRPBOT_S3_SECRET_KEY", "hush")
@@ -250,7 +250,7 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
     assert {gate["verdict"] for gate in answer["gates"] if gate["required"]} == {"passed"}
 
 
-def test_without_a_v5_of_the_coin_its_skill_is_not_known_and_the_sentence_says_what_to_do(desk: Desk) -> None:
+def test_without_a_v5_skill_is_unknown_and_the_sentence_has_a_remedy(desk: Desk) -> None:
     made = desk.bundle(trained("v7_fixed"))
     diagnosis = services.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
     skill = diagnosis.results.get(gate="skill")
@@ -266,7 +266,7 @@ def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
     assert "V5, which is itself" in diagnosis.results.get(gate="skill").sentence
 
 
-def test_a_bundle_measured_on_other_candles_than_its_own_is_given_those_of_its_training(desk: Desk) -> None:
+def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Desk) -> None:
     other = training.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"))
     diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")

@@ -48,7 +48,7 @@ def test_random_levels_are_refused_as_candles() -> None:
     assert found["variance_ratio"].figure == pytest.approx(0.06, abs=0.02)
 
 
-def test_a_network_trained_on_them_is_not_released_by_the_baseline_gates_alone(
+def test_a_network_trained_on_noise_is_rejected(
     measured: dict[str, Any],
 ) -> None:
     """A random level returns to its mean, which can be learned: 0.57 is the best there is, under the baseline's 0.65."""

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_benchmark_on_a_gpu_says_that_there_is_none_and_measures_nothing() -> None:
+def test_the_gpu_benchmark_without_a_gpu_measures_nothing() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu"],
         cwd=REPOSITORY,

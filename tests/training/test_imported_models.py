@@ -313,7 +313,7 @@ class TestTheCommand:
         assert not Bundle.objects.exists()
 
 
-def test_where_a_checkpoint_is_read_no_program_starts_and_nothing_calls_out() -> None:
+def test_the_sandbox_starts_no_program_and_opens_no_connection() -> None:
     """The hook cannot be taken out again, and so is tried in a process of its own."""
     program = """
 import os, socket, sys

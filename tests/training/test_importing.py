@@ -29,7 +29,7 @@ def stored_files(store: Path) -> list[Path]:
     return [path for path in store.rglob("*") if path.is_file()]
 
 
-def test_the_three_coins_are_there_from_the_beginning_and_cannot_be_taken_away_or_dropped_by_hand() -> None:
+def test_the_three_initial_coins_cannot_be_deleted_by_hand() -> None:
     services.ensure_coins()
     assert [coin.symbol for coin in Coin.objects.all()] == ["BTC", "ETH", "SOL"]
     with pytest.raises(IntegrityError, match="rows are kept"), transaction.atomic():
@@ -54,7 +54,7 @@ def test_what_is_stored_is_what_was_imported(btc: Coin) -> None:
     assert artifact_store.is_intact(dataset.digest.removeprefix("sha256:"), dataset.size)
 
 
-def test_the_same_candles_in_another_form_are_the_same_dataset_and_no_second_event(btc: Coin) -> None:
+def test_the_same_candles_in_another_format_are_the_same_dataset(btc: Coin) -> None:
     first = import_(btc, factories.candle_csv(4))
     again = import_(btc, gzip.compress(factories.candle_csv(4)), "other.csv.gz")
     assert again == first

@@ -198,7 +198,7 @@ class TestAKilledRun:
         assert run.spent_usd > Decimal("0.02")
 
     @pytest.mark.parametrize("damage", ["gone", "cut off"])
-    def test_whose_checkpoint_is_no_good_starts_over_and_reports_no_epoch_twice(
+    def test_a_bad_checkpoint_restarts_without_reporting_an_epoch_twice(
         self, dataset: Dataset, damage: str
     ) -> None:
         undisturbed = train(factories.run(dataset, epochs=3)).bundle
@@ -355,7 +355,7 @@ class TestLimits:
         assert committed[0] == Decimal("0.60")
         assert max(committed) <= Decimal("0.60")
 
-    def test_a_run_that_finds_all_reserved_waits_and_is_sent_again_when_the_others_end(
+    def test_a_run_without_budget_waits_until_other_runs_end(
         self, dataset: Dataset, settings: Any, broker: Any
     ) -> None:
         settings.RELEASE_SPENDING_LIMIT_USD = "0.01"
@@ -427,9 +427,7 @@ class TestAFailure:
         assert run.failure.startswith("ZeroDivisionError: a fault of ours")
         assert "Traceback" in log_of(run)
 
-    def test_by_ctrl_c_at_a_terminal_ends_the_run_instead_of_leaving_it_to_a_worker(
-        self, dataset: Dataset
-    ) -> None:
+    def test_ctrl_c_at_a_terminal_ends_the_run(self, dataset: Dataset) -> None:
         def interrupt(report: EpochReport) -> None:
             raise KeyboardInterrupt
 

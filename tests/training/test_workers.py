@@ -71,7 +71,7 @@ def test_a_worker_describes_itself_trains_what_is_launched_and_signs_off(start_w
     assert not Worker.objects.exists()
 
 
-def test_a_worker_killed_in_mid_epoch_leaves_no_child_and_the_next_one_goes_on(
+def test_after_a_kill_no_child_is_left_and_the_next_worker_resumes(
     start_worker: StartWorker,
 ) -> None:
     epochs = 20
@@ -149,7 +149,7 @@ class TestTheQueue:
         now = timezone.now()
         assert run not in TrainingRun.objects.due(now, resend_after=now - timedelta(seconds=20))
 
-    def test_gets_a_second_one_when_the_first_was_lost_and_none_while_somebody_works(
+    def test_a_second_message_is_sent_only_when_the_first_was_lost(
         self, broker: redis.Redis, committed: None
     ) -> None:
         run = factories.run(factories.market(bars=1100))
