@@ -1,4 +1,4 @@
-"""Gate work as it arrives by message: an id in, a runner called, which is imported by the child that works."""
+"""Gate work as it arrives by message. The worker is imported only by the child process that runs it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a gate worker does: claim a measurement, measure the shipped bytes in a process of its own, store it once."""
+"""A gate worker: claims a measurement, measures the stored files in a process of their own, and stores the result once."""
 
 import contextlib
 import hashlib
@@ -22,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 
 class MeasuringFailed(Exception):
-    """There are no figures, and this is why."""
+    """The measurement has no figures, for this reason."""
 
 
 class MeasuringKilled(Exception):
-    """The measuring process was killed from outside: that says nothing about the bundle, so it is measured again."""
+    """The measuring process was killed from outside. That shows nothing about the bundle, so it is measured again."""
 
 
 def run(measurement_id: int, *, worker_name: str) -> None:
-    """Measure, if the row is free: a second delivery, or one for a measurement that ended, changes nothing."""
+    """Measure, if the row is free. A second delivery, or one for a measurement that ended, changes nothing."""
     measurement = leases.claim(
         Measurement, measurement_id, worker_name=worker_name, code_version=settings.CODE_VERSION
     )
@@ -38,56 +38,56 @@ def run(measurement_id: int, *, worker_name: str) -> None:
         return
     try:
         with leases.renew_lease(measurement):
-            state, columns = _outcome(measurement)
+            state, columns = _try_measuring(measurement)
         leases.finish(measurement, state, **columns)
     except MeasuringKilled as killed:
         logger.warning("%s: %s; it is measured again", measurement, killed)
         leases.give_back(measurement)
     except leases.ClaimLost as lost:
-        logger.warning("%s; its figures are thrown away", lost)
+        logger.warning("%s; its figures are discarded", lost)
 
 
-def _outcome(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
+def _try_measuring(measurement: Measurement) -> tuple[JobState, dict[str, Any]]:
     """How the measuring ended, and the columns that go with it."""
     try:
-        body = to_canonical_json(_measured(measurement))
+        body = to_canonical_json(_measure(measurement))
     except MeasuringFailed as failed:
         return JobState.FAILED, {"failure": str(failed)}
     detail = {"sha256": hashlib.sha256(body.encode()).hexdigest()}
     return JobState.SUCCEEDED, {"body": body, "detail": detail}
 
 
-def _measured(measurement: Measurement) -> dict[str, Any]:
+def _measure(measurement: Measurement) -> dict[str, Any]:
     if measurement.attempt > ATTEMPTS_WITHOUT_PROGRESS:
         raise MeasuringFailed(
             f"{ATTEMPTS_WITHOUT_PROGRESS} attempts to measure it were killed: it may take more than the workers have"
         )
     with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        _measure_apart(folder, [*_fetch(measurement, folder), "--digest", measurement.bundle.digest])
-        document = _document(folder / "figures.json")
-    _check_subject(document, measurement)
+        _run_measuring(folder, [*_fetch(measurement, folder), "--digest", measurement.bundle.digest])
+        document = _read_document(folder / "figures.json")
+    _require_subject(document, measurement)
     return document
 
 
-def _check_subject(document: dict[str, Any], measurement: Measurement) -> None:
-    """Figures of something else than was asked for are no figures. A manifest that cannot be read names no coin."""
+def _require_subject(document: dict[str, Any], measurement: Measurement) -> None:
+    """Raise MeasuringFailed for figures of another subject. A manifest that cannot be read names no coin."""
     coin = measurement.bundle.coin.symbol
     if document.get("dataset_digest") != measurement.dataset.digest:
-        raise MeasuringFailed("the figures are of other candles than were asked for")
+        raise MeasuringFailed("the figures are of other candles than requested")
     if document.get("bundle_digest") != measurement.bundle.digest:
-        raise MeasuringFailed("the figures are of another bundle than was asked for")
+        raise MeasuringFailed("the figures are of another bundle than requested")
     if document.get("coin") not in (None, coin):
         raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
 
 
 def _fetch(measurement: Measurement, folder: Path) -> list[str]:
-    """Lay everything that is measured into the folder; the arguments that name it."""
+    """Copy everything that is measured into the folder; returns the arguments that name it."""
     _fetch_bundle(measurement.bundle, folder / "bundle")
     _fetch_candles(measurement.dataset, folder / "candles.canonical")
     arguments = ["--bundle", "bundle", "--candles", "candles.canonical"]
     if measurement.baseline is not None:
-        # A copy of its own even where it is the same bundle: what is compared with itself is no special case.
+        # A copy even where it is the same bundle, so that comparing with itself is no special case.
         _fetch_bundle(measurement.baseline, folder / "baseline")
         arguments += ["--baseline", "baseline"]
     trained_on = measurement.bundle.dataset
@@ -98,7 +98,7 @@ def _fetch(measurement: Measurement, folder: Path) -> list[str]:
 
 
 def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
-    """The stored bytes as they are. One that is missing or damaged is for the *bundle* gate to find, not for us to hide."""
+    """The stored files as they are. The *bundle* gate finds one that is missing or damaged."""
     folder.mkdir()
     for artifact in bundle.artifacts.all():
         with (
@@ -116,8 +116,8 @@ def _fetch_candles(dataset: Dataset, path: Path) -> None:
         raise MeasuringFailed(f"its candles cannot be read: {lost}") from lost
 
 
-def _measure_apart(folder: Path, arguments: list[str]) -> None:
-    """Raises MeasuringFailed unless the process of its own ends well within its time."""
+def _run_measuring(folder: Path, arguments: list[str]) -> None:
+    """Raises MeasuringFailed unless the process succeeds within its time, MeasuringKilled when it is killed."""
     seconds = settings.MEASURING_TIME_LIMIT_SECONDS
     try:
         sandbox.run_module(
@@ -134,12 +134,12 @@ def _measure_apart(folder: Path, arguments: list[str]) -> None:
         raise MeasuringFailed(f"the measuring process {end}") from None
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
         to_canonical_json(document)
     except (OSError, ValueError, RecursionError) as error:
-        raise MeasuringFailed(f"the measuring process left no sound figures: {error}") from error
+        raise MeasuringFailed(f"the measuring process left no usable figures: {error}") from error
     if not isinstance(document, dict):
-        raise MeasuringFailed("the measuring process left something else than figures")
+        raise MeasuringFailed("the measuring process left no figures")
     return document

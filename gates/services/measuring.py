@@ -1,4 +1,4 @@
-"""Having bundles measured."""
+"""Requests for measurements."""
 
 from datetime import datetime
 from typing import Any
@@ -40,11 +40,11 @@ def measure(
     with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
         audit.lock_head()
         baseline = baseline or newest_baseline(bundle)
-        _authorise_measuring(bundle, dataset, baseline, actor)
-        existing = None if again else _usable(bundle, dataset, baseline, since)
+        _authorise(bundle, dataset, baseline, actor)
+        existing = None if again else _find_usable(bundle, dataset, baseline, since)
         if existing is not None:
             return existing
-        measurement = _ask(bundle, dataset, baseline, actor=actor)
+        measurement = _create_measurement(bundle, dataset, baseline, actor=actor)
         queue.enqueue(measurement)
     return measurement
 
@@ -54,22 +54,22 @@ def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name
     with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
         audit.lock_head()
         baseline = newest_baseline(bundle)
-        _authorise_measuring(bundle, dataset, baseline, actor)
-        # As if sent: no message is, and `reconcile` leaves it to us unless this process dies over it.
-        measurement = _ask(bundle, dataset, baseline, actor=actor, enqueued_at=timezone.now())
+        _authorise(bundle, dataset, baseline, actor)
+        # Marked as enqueued without a message: `reconcile` then leaves it alone unless this process dies.
+        measurement = _create_measurement(bundle, dataset, baseline, actor=actor, enqueued_at=timezone.now())
     worker.run(measurement.pk, worker_name=worker_name)
     return judge(measurement, policy_in_force())
 
 
 def newest_baseline(bundle: Bundle) -> Bundle | None:
-    """What a bundle's skill is measured against by default: its coin's newest V5, and a V5 against itself."""
+    """The default baseline of a bundle: the newest V5 of its coin; a V5 is its own."""
     if bundle.line == BASELINE_LINE:
         return bundle
     rows = Bundle.objects.filter(coin=bundle.coin_id, line=BASELINE_LINE, dataset__withdrawn_at=None)
     return rows.order_by("-id").first()
 
 
-def _authorise_measuring(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor: Actor) -> None:
+def _authorise(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor: Actor) -> None:
     actor.require(Role.OPERATOR, "have a bundle measured")
     if bundle.coin_id != dataset.coin_id:
         raise InvalidInput(
@@ -83,10 +83,10 @@ def _authorise_measuring(bundle: Bundle, dataset: Dataset, baseline: Bundle | No
         )
 
 
-def _usable(
+def _find_usable(
     bundle: Bundle, dataset: Dataset, baseline: Bundle | None, since: datetime | None
 ) -> Measurement | None:
-    """The latest measurement that need not be repeated; one that failed only where no other is there."""
+    """The latest measurement that need not be repeated; a failed one only where there is no other."""
     rows = Measurement.objects.filter(bundle=bundle, dataset=dataset, baseline=baseline).order_by("-id")
     sound = rows.exclude(state__in=_WITHOUT_RESULT).first()
     if sound is not None or since is None:
@@ -94,10 +94,10 @@ def _usable(
     return rows.filter(created_at__gte=since).first()
 
 
-def _ask(
+def _create_measurement(
     bundle: Bundle, dataset: Dataset, baseline: Bundle | None, *, actor: Actor, **columns: Any
 ) -> Measurement:
-    """A row that waits. The caller has authorised it, and holds the audit head."""
+    """A queued row. The caller has authorised it, and holds the audit head."""
     measurement = Measurement.objects.create(bundle=bundle, dataset=dataset, baseline=baseline, **columns)
     detail = {
         "bundle": bundle.digest,

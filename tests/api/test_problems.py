@@ -88,7 +88,7 @@ def test_a_server_error_is_a_problem_without_internals(as_viewer: Caller) -> Non
     )
     as_viewer.http.raise_request_exception = False
     response = as_viewer.get("policies/")
-    problem = assert_problem(response, 500, "a fault of the service")
+    problem = assert_problem(response, 500, "could not answer this request")
     assert "JSON" not in str(problem)
 
 

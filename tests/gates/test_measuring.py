@@ -247,7 +247,7 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
     (answer,) = json.loads(said.getvalue())
     assert (answer["coin"], answer["verdict"], answer["is_simulated"]) == ("BTC", "passed", True)
     assert [gate["gate"] for gate in answer["gates"]] == list(FULL_POLICY["gates"])
-    assert {gate["verdict"] for gate in answer["gates"] if gate["required"]} == {"passed"}
+    assert {gate["verdict"] for gate in answer["gates"] if gate["is_required"]} == {"passed"}
 
 
 def test_without_a_v5_skill_is_unknown_and_the_sentence_has_a_remedy(desk: Desk) -> None:
