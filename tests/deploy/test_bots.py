@@ -457,7 +457,7 @@ class TestForgetting:
         assert Acknowledgement.objects.get().move == now
 
 
-def test_each_heartbeat_of_a_batch_is_answered_and_the_last_of_a_bot_counts() -> None:
+def test_each_heartbeat_of_a_batch_is_answered_and_the_last_one_counts() -> None:
     before = scenarios.service_in_use()
     after = approved()
     mixed = on(after, "c", running=on(before).running)

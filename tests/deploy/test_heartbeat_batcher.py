@@ -19,8 +19,8 @@ from deploy.edge import heartbeat_batcher
 from deploy.edge.application import HEARTBEAT_PATH, MAX_HEARTBEAT_BYTES, Edge
 from deploy.models import Acknowledgement, Bot
 from tests import factories, scenarios
+from tests.deploy.asgi_client import Answer, ask
 from tests.deploy.serving import Web, web
-from tests.deploy.test_edge import Answer, ask
 
 pytestmark = pytest.mark.usefixtures("committed")
 
