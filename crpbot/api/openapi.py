@@ -38,7 +38,7 @@ MEANINGS = {
     429: (
         "Too many requests of this kind, or too many refused ones from this address; retry after `Retry-After`"
         " seconds.",
-        "Too many requests: ask again in 17 seconds, and less often.",
+        "Too many requests: try again in 17 seconds, and less often.",
     ),
     503: (
         "The service cannot answer now; retry after `Retry-After` seconds.",

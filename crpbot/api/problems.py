@@ -87,7 +87,7 @@ def _build_framework_document(error: exceptions.APIException) -> dict[str, Any]:
         return build_document(400, detail, errors=errors)
     if isinstance(error, exceptions.Throttled):
         return build_document(
-            429, f"Too many requests: ask again in {_compute_retry_seconds(error)} seconds, and less often."
+            429, f"Too many requests: try again in {_compute_retry_seconds(error)} seconds, and less often."
         )
     return build_document(error.status_code, str(error.detail))
 

@@ -49,7 +49,7 @@ def test_a_body_that_cannot_be_read_is_refused(body: Any, status: int, as_approv
 
 def test_a_field_that_occurs_twice_is_refused(as_approver: Caller) -> None:
     body = '{"reason": "fine", "revision": 1, "revision": 2}'
-    assert_problem(as_approver.post("releases/1/approve/", body), 400, "twice")
+    assert_problem(as_approver.post("releases/1/approve/", body), 400, "duplicate name")
 
 
 @pytest.mark.parametrize(
