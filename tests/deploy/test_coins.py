@@ -106,7 +106,7 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     assert audit.verify() == []
 
 
-def test_a_coin_that_is_dropped_ends_its_alarm_and_bots_keep_what_they_have() -> None:
+def test_dropping_a_coin_clears_its_alarm_and_bots_keep_its_model() -> None:
     before = scenarios.service_in_use()
     coin = change(add(), True)
     change(coin, False)

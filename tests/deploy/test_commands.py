@@ -46,7 +46,7 @@ def test_active_prints_what_every_bot_must_use() -> None:
     assert (document["revision"], sorted(document["models"])) == (1, ["BTC", "ETH", "SOL"])
 
 
-def test_active_before_the_first_pointer_exits_non_zero_and_says_what_to_do() -> None:
+def test_active_without_a_pointer_fails_with_a_remedy() -> None:
     status, said = run("active")
     assert status == 1
     assert "must inherit" in said

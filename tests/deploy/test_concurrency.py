@@ -60,7 +60,7 @@ def assert_sound(revisions: int) -> None:
     assert audit.verify() == []
 
 
-def test_of_two_approvals_at_once_one_moves_the_pointer_and_the_other_is_told() -> None:
+def test_of_two_concurrent_approvals_one_is_refused() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     answers = at_once(

@@ -110,7 +110,7 @@ def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
     assert_refused(refused.value, 1, "release.approve.refused")
 
 
-def test_an_approval_under_a_policy_that_changed_is_judged_again_and_passes() -> None:
+def test_an_approval_under_a_newer_policy_evaluates_again() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     stricter(0.70)
@@ -160,7 +160,7 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
         services.approve(release, actor=APPROVER, reason="passed", revision=1)
 
 
-def test_a_rejection_pins_the_fallback_and_gives_the_same_reason_everywhere() -> None:
+def test_a_rejection_pins_the_fallback_with_one_reason_everywhere() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
     now = pointer.get_current()
@@ -202,7 +202,7 @@ def test_declining_takes_an_approver() -> None:
     assert state_of(release) == ReleaseState.AWAITING_APPROVAL
 
 
-def test_pinning_by_hand_takes_effect_at_once_and_rolls_the_live_release_back() -> None:
+def test_a_manual_pin_rolls_the_live_release_back_at_once() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     services.approve(release, actor=APPROVER, reason="passed", revision=1)

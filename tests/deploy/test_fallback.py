@@ -155,7 +155,7 @@ def test_an_unconfirmed_fallback_is_an_alarm_and_can_still_be_pinned(
     assert "the fallback is not confirmed: ETH" in move.reason
 
 
-def test_figures_of_older_code_that_knew_no_schema_gate_do_not_make_it_unfit() -> None:
+def test_measurements_without_a_schema_gate_keep_the_fallback_ready() -> None:
     scenarios.service_in_use()
     figures = {name: value for name, value in scenarios.inaccurate("SOL").items() if name != "schema"}
     measure_again("SOL", figures, code_version="0.0.9")

@@ -22,7 +22,7 @@ def built(**figures: Any) -> tuple[Release, GateTable]:
     return release, build_gate_table(list_release_coins(release))
 
 
-def test_of_a_release_that_passed_only_gates_with_a_scale_are_shown_one_by_one() -> None:
+def test_a_passed_release_shows_only_gates_with_a_scale_one_by_one() -> None:
     _, table = built()
     assert [row.gate for row in table.expanded] == [
         "accuracy", "logit_range", "class_balance", "confidence", "skill",
@@ -41,7 +41,7 @@ def test_every_gate_is_shown_once() -> None:
     assert sorted(shown) == sorted(GATES)
 
 
-def test_what_decides_and_did_not_pass_comes_first_and_what_only_advises_last() -> None:
+def test_failed_required_gates_come_first_and_advisory_gates_last() -> None:
     document = scenarios.healthy("ETH")
     document["scaler"] |= {"present": False}
     document["latency"] |= {"p50_ms": 900.0, "p99_ms": 2000.0}

@@ -72,7 +72,7 @@ def test_a_coin_that_is_not_required_takes_no_part(candles: dict[str, scenarios.
         ("v7_fixed", {"epochs": "many"}, "epochs"),
     ],
 )
-def test_a_launch_with_wrong_parameters_names_them_and_leaves_its_refusal_alone(
+def test_a_launch_with_wrong_parameters_writes_only_its_refusal(
     candles: dict[str, scenarios.Dataset], line: str, parameters: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InvalidInput, match=says):
@@ -139,7 +139,7 @@ def test_too_few_candles_train_nothing_but_measure_a_given_bundle(
     assert release.state == ReleaseState.BUILDING
 
 
-def test_candles_that_were_refused_are_chosen_only_where_a_coin_has_no_others() -> None:
+def test_failed_datasets_are_chosen_only_if_a_coin_has_no_others() -> None:
     btc, *others = scenarios.coins()
     for coin in others:
         scenarios.dataset(coin)
@@ -256,7 +256,7 @@ def test_launched_releases_are_due_within_three_hours(candles: dict[str, scenari
     assert timedelta(hours=2, minutes=59) < release.deadline_at - timezone.now() <= timedelta(hours=3)
 
 
-def test_runs_that_outlived_their_rejected_release_are_cancelled_by_reconcile(
+def test_reconcile_cancels_the_runs_of_a_rejected_release(
     candles: dict[str, scenarios.Dataset],
 ) -> None:
     release = launched()

@@ -34,7 +34,7 @@ def test_a_release_awaits_approval_when_every_coin_passed_every_gate() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["failed", "inconclusive", "error", "a word nobody knows", ""])
-def test_anything_but_passed_rejects_and_names_coin_gate_figure_and_threshold(verdict: str) -> None:
+def test_any_other_verdict_rejects_with_coin_gate_and_threshold(verdict: str) -> None:
     settlement = settle(Purpose.CANDIDATE, [outcome("BTC"), outcome("ETH", accuracy=verdict)])
     assert settlement.state == ReleaseState.REJECTED
     assert settlement.reason == f"ETH accuracy {verdict}: 39.1 % of 1,500, required over 65 %"
