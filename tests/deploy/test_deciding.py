@@ -120,7 +120,7 @@ def test_an_approval_under_a_newer_policy_evaluates_again() -> None:
     assert release.policy.number == 2
 
 
-def test_the_policy_preview_shows_what_an_approval_decides_and_writes_nothing() -> None:
+def test_the_policy_preview_shows_what_an_approval_decides() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     assert preview_policy(release) is None

@@ -1,0 +1,20 @@
+"""Test modules: names have at most 70 characters, and shared code is in helper modules."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.processes import REPOSITORY
+
+MODULES = sorted((REPOSITORY / "tests").rglob("*.py"))
+LONGEST_NAME = 70
+IMPORT = re.compile(r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+", re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_names_are_short_and_no_test_module_is_imported(path: Path) -> None:
+    text = path.read_text()
+    names = re.findall(r"^\s*(?:async )?def (test_\w+)", text, re.MULTILINE)
+    assert [name for name in names if len(name) > LONGEST_NAME] == []
+    assert IMPORT.findall(text) == []
