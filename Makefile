@@ -78,8 +78,9 @@ lint: setup ## style, types, the direction of imports, forgotten migrations, pro
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))"
 
-full: setup chromium ## every test on SQLite, with coverage
-	$(PYTEST) -n 2 -m "not soak" --cov --cov-report=
+full: setup chromium ## every test on SQLite, with coverage: build/coverage.txt lists the lines that no test runs
+	@mkdir -p build
+	OMP_NUM_THREADS=1 $(PY) -m slipcover -m pytest -n 2 -m "not soak"; status=$$?; tail -1 build/coverage.txt; exit $$status
 
 postgresql: setup ## the tests of the database again, on PostgreSQL
 	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n 2 -m "postgresql and not soak"
