@@ -27,7 +27,7 @@ from tests import factories, scenarios
 from tests.deploy.commands import run
 from training.models import Dataset, TrainingRun
 
-pytestmark = [pytest.mark.django_db]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.scenarios import APPROVER, SECOND_APPROVER
 from training import services as training
 from training.services.datasets import StoredDataset
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed")]
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed"), pytest.mark.slow]
 
 REQUESTS = 100
 AT_ONCE = 16

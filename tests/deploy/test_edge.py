@@ -21,7 +21,7 @@ from tests import factories, scenarios
 from tests.deploy.asgi_client import Answer, ask
 from tests.scenarios import APPROVER
 
-pytestmark = pytest.mark.usefixtures("committed")
+pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.processes import Process, wait_until
 from tests.scenarios import APPROVER
 from training.jobs.sandbox import die_with_parent
 
-pytestmark = pytest.mark.usefixtures("committed")
+pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelop
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 NOON = datetime(2030, 1, 1, 12, 0, 30, tzinfo=UTC)
 WHY = "the tests"
 

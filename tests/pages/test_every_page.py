@@ -101,6 +101,7 @@ class Document(HTMLParser):
                 self.links.add(str(found[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_sees_every_page(role: str, examples: ExampleData, signed_in: SignedIn) -> None:
     client = signed_in(ROLES[role])

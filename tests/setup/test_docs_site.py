@@ -49,6 +49,7 @@ def test_no_page_fetches_anything_from_another_host(site: Path) -> None:
     ] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("link", "warning"),
     [

@@ -9,6 +9,8 @@ import pytest
 from django.core.management import call_command
 from moto.server import ThreadedMotoServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
