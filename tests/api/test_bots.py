@@ -89,7 +89,7 @@ def test_a_bot_of_another_service_is_told_which_is_which(bot: Caller) -> None:
 
 def test_an_approver_does_not_speak_for_a_bot(as_approver: Caller) -> None:
     said = scenarios.heartbeat_fields(scenarios.service_in_use())
-    assert_problem(as_approver.post(HEARTBEAT, said), 403, "only a bot says what it runs")
+    assert_problem(as_approver.post(HEARTBEAT, said), 403, "only a bot reports what it runs")
 
 
 def test_a_heartbeat_is_cheap(bot: Caller) -> None:

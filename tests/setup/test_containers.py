@@ -24,6 +24,7 @@ OWN = {name: service for name, service in SERVICES.items() if "build" in service
 STEPS = {"migrate", "storage-ready"}
 LASTING = {name: service for name, service in SERVICES.items() if name not in STEPS}
 VARIABLES = re.findall(r"\$\{(\w+)(:?[-?][^}]*)?\}", TEXT)
+OPERATIONS = "".join(page.read_text() for page in (REPOSITORY / "docs" / "operations").glob("*.md"))
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 SETTINGS = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
 NOT_HANDED_ON = {
@@ -118,19 +119,18 @@ def test_what_has_no_default_here_is_handed_on_as_it_is_set() -> None:
         assert handed_on == {key for key, value in service["environment"].items() if value is None}
 
 
-def test_every_variable_is_told_in_the_operations_page() -> None:
-    told = set(re.findall(r"`(CRPBOT_\w+)`", (REPOSITORY / "docs" / "operations.md").read_text()))
+def test_every_variable_is_in_the_operations_pages() -> None:
+    told = set(re.findall(r"`(CRPBOT_\w+)`", OPERATIONS))
     assert {name for name, _ in VARIABLES} - told == set()
 
 
-def test_every_setting_of_the_environment_is_told_in_the_operations_page() -> None:
-    told = set(re.findall(r"`(CRPBOT_\w+)`", (REPOSITORY / "docs" / "operations.md").read_text()))
+def test_every_setting_of_the_environment_is_in_the_operations_pages() -> None:
+    told = set(re.findall(r"`(CRPBOT_\w+)`", OPERATIONS))
     assert SETTINGS - told == set()
 
 
-def test_every_command_that_the_operations_page_tells_exists() -> None:
-    page = (REPOSITORY / "docs" / "operations.md").read_text()
-    told = set(re.findall(r"manage\.py\s+(\w+)", page))
+def test_every_command_of_the_operations_pages_exists() -> None:
+    told = set(re.findall(r"manage\.py\s+([a-z_]+)", OPERATIONS))
     assert told
     assert told - set(get_commands()) == set()
 

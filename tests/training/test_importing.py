@@ -125,7 +125,7 @@ def test_the_message_names_the_row_and_its_figures(btc: Coin) -> None:
 
 def test_a_file_over_the_limit_is_refused_unread(btc: Coin, settings: Any, store: Path) -> None:
     settings.DATASET_UPLOAD_LIMIT_BYTES = 100
-    with pytest.raises(InvalidInput, match="at most 100"):
+    with pytest.raises(InvalidInput, match="limit is 100"):
         import_(btc, factories.candle_csv(5))
     assert stored_files(store) == []
 
