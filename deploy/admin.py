@@ -20,7 +20,7 @@ class ReleaseCoinInline(ReadOnlyInline):
     model = ReleaseCoin
 
 
-class ReleaseStatusInline(admin.StackedInline):
+class ReleaseStatusInline(admin.StackedInline):  # type: ignore[type-arg]  # takes no arguments at run time
     model = ReleaseStatus
     can_delete = False
 

@@ -12,7 +12,7 @@ from mlcore.fitting.recipes import RECIPES
 from mlcore.verdict import Verdict
 from training.forms import parameter_field
 from training.models import Coin, Dataset
-from training.services.runs import MAX_SEED
+from training.rules import MAX_SEED
 
 PURPOSES = {
     Purpose.CANDIDATE: "Candidate: goes live after approval",
@@ -45,7 +45,7 @@ class CoinForm(ReasonForm):
     field_order = ("symbol", "name", "reason")
 
 
-class DatasetField(forms.ModelChoiceField):
+class DatasetField(forms.ModelChoiceField):  # type: ignore[type-arg]  # takes no arguments at run time
     """One coin's datasets, the newest first; one that did not pass its checks says so, and comes after all others."""
 
     def __init__(self, coin: Coin) -> None:

@@ -11,9 +11,9 @@ def start(folder: str) -> str:
     runtime = Path(folder) / "run"
     runtime.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
-    import pgserver
+    from pgserver.postgres_server import get_server
 
-    server = pgserver.get_server(f"{folder}/postgresql", cleanup_mode="stop")
+    server = get_server(f"{folder}/postgresql", cleanup_mode="stop")
     atexit.register(server.cleanup)
     # What a power cut would take is of no value to anybody; the settings are read again without a restart.
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):

@@ -14,7 +14,7 @@ class AtomicFileStorage(FileSystemStorage):
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         return name  # names are hashes or keys of one attempt: writing one again writes the same bytes
 
-    def _save(self, name: str, content: File) -> str:
+    def _save(self, name: str, content: File) -> str:  # type: ignore[type-arg]  # takes no arguments at run time
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")

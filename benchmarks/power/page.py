@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.power import pictures
 from benchmarks.power.border import ALLOWED, BEYOND, MARKET_BARS, TRUE_ACCURACY
@@ -84,7 +85,7 @@ def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     yield "\nAccuracy and lead over the last move are medians over the coins, with the least and the greatest.\n"
 
 
-def _middle(coins: list[dict], figure: str) -> str:
+def _middle(coins: list[dict[str, Any]], figure: str) -> str:
     values = [coin[figure] for coin in coins if coin[figure] is not None]
     if not values:
         return "not measured"

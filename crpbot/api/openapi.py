@@ -72,7 +72,9 @@ class ProblemSchema(AutoSchema):
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         for status in sorted(self._list_statuses()):
             answer = OpenApiResponse(Problem, MEANINGS[status][0], [_example(status)])
-            bodies[str(status)] = self._get_response_for_code(answer, str(status), [CONTENT_TYPE], direction)
+            bodies[str(status)] = self._get_response_for_code(  # type: ignore[no-untyped-call]
+                answer, str(status), [CONTENT_TYPE], direction
+            )
         return bodies
 
     def _get_parameters(self) -> list[dict[str, Any]]:

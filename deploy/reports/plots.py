@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from common.plotting import Figure
 from deploy.reports.comparison import Comparison
-from gates.charts.diagnosis import TITLES, Figure, draw_charts_alike
+from gates.charts.diagnosis import TITLES, draw_charts_alike
 
 BEFORE, AFTER = "before", "after"
 

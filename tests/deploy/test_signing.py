@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from pytest_django import Settings
 from securesystemslib import dsse
+from securesystemslib.signer import CryptoSigner
 
 from audit import services as audit
 from audit.models import AuditEvent
@@ -250,7 +251,7 @@ class TestKeys:
             (lambda path: path.unlink(), "cannot be read"),
             (lambda path: path.write_text("not a key"), "is damaged"),
             (
-                lambda path: path.write_bytes(signing.keys.CryptoSigner.generate_ed25519().private_bytes),
+                lambda path: path.write_bytes(CryptoSigner.generate_ed25519().private_bytes),
                 "that of another key",
             ),
         ],

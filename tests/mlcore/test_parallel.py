@@ -13,7 +13,7 @@ from mlcore.data.simulate import simulate
 from mlcore.errors import FeaturesRefused
 from mlcore.evaluation import measure
 from mlcore.features import indicators
-from mlcore.fitting import prepared
+from mlcore.features.scaler import Scaler
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +141,9 @@ def test_a_scaler_is_the_same_bits_on_one_core_and_on_three_and_right(
     rows = np.random.default_rng(0).normal(1e4, 3.0, size=(70_001, 72)).astype(np.float32)
     rows[:, 5] = 0.1
     on(1, monkeypatch)
-    alone = prepared.Scaler.fit(rows)
+    alone = Scaler.fit(rows)
     on(3, monkeypatch)
-    found = prepared.Scaler.fit(rows)
+    found = Scaler.fit(rows)
     assert (found.mean.tobytes(), found.scale.tobytes()) == (alone.mean.tobytes(), alone.scale.tobytes())
     wide = rows.astype(np.float64)
     assert np.abs(found.mean / wide.mean(axis=0) - 1).max() < 1e-14

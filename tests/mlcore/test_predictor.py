@@ -36,7 +36,7 @@ def test_the_bundle_gives_torchs_logits(line: str, request: pytest.FixtureReques
     rows = trained.prepared.examples.features[trained.prepared.examples.split.gate]
     expected = torch_logits(trained, rows)
     found = Predictor(written.folder).logits(rows)
-    assert (found.dtype, found.shape) == (np.float32, (len(rows), 3))
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), (len(rows), 3))
     # V6's logits are differences of hundreds of thousands: float32 leaves no 1e-5 of the smaller ones.
     size = np.abs(expected).max(axis=1, keepdims=True) if line == "v6" else np.abs(expected)
     assert (np.abs(found - expected) <= 1e-5 + 1e-5 * size).all()
