@@ -433,9 +433,9 @@ def live_window(
         "last_at": "2026-11-22T08:00:59Z",
         "predictions": 100,
         "non_finite": 0,
-        "shares": {"down": 34, "neutral": 31, "up": 35},
+        "class_counts": {"down": 34, "neutral": 31, "up": 35},
         "confidence": {"edges": list(confidence_bands.EDGES), "counts": counts},
-        "logits": {"least": -2.9, "greatest": 2.4},
+        "logits": {"min": -2.9, "max": 2.4},
         "out_of_range": 3,
         **changes,
     }
