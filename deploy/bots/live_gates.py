@@ -17,7 +17,7 @@ from deploy.bots.live_rules import LIVE_GATES
 from deploy.models import Bot, LiveWindow, PointerMove, ReleaseCoin
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback
-from deploy.pointer.pinning import pin_in_transaction
+from deploy.pointer.pin import pin_in_transaction
 from deploy.rules import MoveKind
 from gates import services as gates
 from gates.catalogue.live import LiveOutcome, Tally, judge_live

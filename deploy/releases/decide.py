@@ -12,7 +12,7 @@ from deploy import outcomes
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback, check_readiness
-from deploy.pointer.pinning import pin_in_transaction
+from deploy.pointer.pin import pin_in_transaction
 from deploy.releases import settle
 from deploy.releases.decision_table import DECISIONS
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState, list_failures

@@ -16,7 +16,7 @@ from deploy import outcomes
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness, check_fallback
-from deploy.pointer.pinning import pin_in_transaction
+from deploy.pointer.pin import pin_in_transaction
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
 from gates import services as gates

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused
@@ -87,7 +87,7 @@ def encode_scaler(scaler: Scaler, schema: Schema) -> bytes:
 def _encode_payload(trained: Trained) -> dict[str, bytes]:
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
-        MODEL_FILE: onnx_export.build_model(trained.weights, scaler),
+        MODEL_FILE: onnx_graph.build_model(trained.weights, scaler),
         WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
     if scaler:

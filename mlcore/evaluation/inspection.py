@@ -19,7 +19,7 @@ from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle.onnx_export import SCALER_MEAN, SCALER_SCALE, list_tensor_shapes
+from mlcore.bundle.onnx_graph import SCALER_MEAN, SCALER_SCALE, list_tensor_shapes
 from mlcore.bundle.predictor import INPUT, Predictor
 from mlcore.errors import BundleRefused
 from mlcore.features.scaler import Scaler

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save
 
-from mlcore.bundle import onnx_export, writer
+from mlcore.bundle import onnx_graph, writer
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout
 from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused, MlcoreError
 from mlcore.features.indicators import SCHEMAS, Schema
 from mlcore.features.scaler import Scaler
-from mlcore.importers import archive, onnx_model
+from mlcore.importers import archive, onnx_file
 
 if TYPE_CHECKING:
-    from mlcore.importers.torch_checkpoint import TorchCheckpoint
+    from mlcore.importers.torch_file import TorchCheckpoint
 
 _ZIP = b"PK\x03\x04"
 _LIBRARIES = ("numpy", "onnx", "safetensors")
@@ -95,9 +95,9 @@ def _find_schema(name: str | None) -> Schema:
 
 def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _ImportedModel:
     archive.check_archive(data)
-    from mlcore.importers import torch_checkpoint  # imported here because torch takes seconds to load
+    from mlcore.importers import torch_file  # imported here because torch takes seconds to load
 
-    checkpoint = torch_checkpoint.read_checkpoint(data)
+    checkpoint = torch_file.read_checkpoint(data)
     if layout_name is None:
         raise ImportRefused(
             "its weights do not tell whether BatchNorm comes before or after ReLU. Say the layout:"
@@ -113,12 +113,12 @@ def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _Impo
         "temperature": ordered.temperature,
         "feature_names": "in the file" if checkpoint.columns else "in the request",
     }
-    model = onnx_export.build_model(weights, ordered.scaler, Layout(layout_name))
+    model = onnx_graph.build_model(weights, ordered.scaler, Layout(layout_name))
     return _ImportedModel(model, weights, ordered.scaler, parameters, _write_notes(checkpoint, schema))
 
 
 def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _ImportedModel:
-    graph = onnx_model.read_graph(data)
+    graph = onnx_file.read_graph(data)
     if layout_name is not None:
         raise ImportRefused("leave the layout out: an ONNX graph states the order of its layers")
     notes = [_SCHEMA_NOTE.format(schema=schema.name)]

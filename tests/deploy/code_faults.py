@@ -13,7 +13,7 @@ from typing import Any
 
 from audit import services as audit
 from deploy import outcomes
-from deploy.pointer import fallback, pinning, pointer
+from deploy.pointer import fallback, pin, pointer
 from deploy.releases import decide, launch, settle
 from deploy.serving import signing
 from gates.services import judging, policies
@@ -346,14 +346,14 @@ FAULTS = [
     ),
     CodeFault(
         "a pin leaves a release live",
-        pinning.pin_in_transaction,
+        pin.pin_in_transaction,
         "pointer.retire(move.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)",
         "pass",
         pinned,
     ),
     CodeFault(
         "a pin goes to the fallback of before its lock",
-        pinning.pin_in_transaction,
+        pin.pin_in_transaction,
         "if readiness.is_ready and registered != readiness.release:",
         "if False:",
         pinned_as_the_fallback_is_replaced,

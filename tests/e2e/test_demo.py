@@ -156,7 +156,7 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
 
     web = next(found for found in demo.processes() if "uvicorn" in found.cmdline())
     web.kill()
-    demo.wait_for("web had ended and was started again", seconds=30)
+    demo.wait_for("web ended and was restarted", seconds=30)
     wait_until(lambda: answers(f"{demo.url}/healthz"), what="the page after the web process was killed")
 
     assert "is taken by another program" in demo.run().stderr
@@ -180,8 +180,8 @@ def test_the_state_of_an_earlier_demo_is_moved_aside(demo: Demo) -> None:
     demo.state.mkdir()
     (demo.state / "of the first").touch()
     demo.start(*SMALL)
-    demo.wait_for("earlier state moved aside to ", seconds=60)
-    aside = re.search(r"moved aside to (\S+)", demo.output)
+    demo.wait_for("previous state moved to ", seconds=60)
+    aside = re.search(r"previous state moved to (\S+)", demo.output)
     assert aside is not None
     assert (Path(aside[1]) / "of the first").exists()
     assert not (demo.state / "of the first").exists()

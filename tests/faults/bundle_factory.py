@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from gates.catalogue.gate import GateOutcome
 from gates.evaluation import evaluate
 from gates.policy import FULL_POLICY
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import encode_scaler, write_bundle, write_files
@@ -204,7 +204,7 @@ class BundleFactory:
         """
         tensors, graph_scaler = weights or good.weights, scaler or good.scaler
         payload: dict[str, bytes | None] = {
-            MODEL_FILE: onnx_export.build_model(tensors, graph_scaler),
+            MODEL_FILE: onnx_graph.build_model(tensors, graph_scaler),
             WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in tensors.items()}),
             SCALER_FILE: encode_scaler(
                 good.scaler if scaler is None else scaler, indicators.SCHEMAS["relative72"]
@@ -223,7 +223,7 @@ class BundleFactory:
 
     def compute_logits(self, good: HealthyBundle, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """The logits of these weights for every usable row."""
-        model = onnx_export.build_model(weights, good.scaler)
+        model = onnx_graph.build_model(weights, good.scaler)
         made = write_files(self.create_path(), {**_payload(good.bundle), MODEL_FILE: model}, good.document)
         return Predictor(made.folder).logits(good.prepared.examples.features)
 

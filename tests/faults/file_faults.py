@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Layout
 from mlcore.features import indicators
 from mlcore.features.scaler import Scaler
@@ -108,7 +108,7 @@ def infinite_variance(factory: BundleFactory) -> Case:
 
 
 def scaler_missing(factory: BundleFactory) -> Case:
-    files = {SCALER_FILE: None, MODEL_FILE: onnx_export.build_model(factory.good.weights, None)}
+    files = {SCALER_FILE: None, MODEL_FILE: onnx_graph.build_model(factory.good.weights, None)}
     return factory.rewrite(factory.good, files=files)
 
 
@@ -117,7 +117,7 @@ def scaler_of_another_coin(factory: BundleFactory) -> Case:
 
 
 def scaler_file_of_another_coin(factory: BundleFactory) -> Case:
-    files = {MODEL_FILE: onnx_export.build_model(factory.good.weights, factory.good.scaler)}
+    files = {MODEL_FILE: onnx_graph.build_model(factory.good.weights, factory.good.scaler)}
     return factory.rewrite(factory.good, scaler=factory.other_coin.scaler, files=files)
 
 
@@ -148,10 +148,10 @@ def scaler_file_rounded(factory: BundleFactory) -> Case:
 
 
 def scaler_applied_twice(factory: BundleFactory) -> Case:
-    model = onnx.load_model_from_string(onnx_export.build_model(factory.good.weights, factory.good.scaler))
+    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
     again = [
-        helper.make_node("Sub", ["scaled", onnx_export.SCALER_MEAN], ["centred again"]),
-        helper.make_node("Div", ["centred again", onnx_export.SCALER_SCALE], ["scaled again"]),
+        helper.make_node("Sub", ["scaled", onnx_graph.SCALER_MEAN], ["centred again"]),
+        helper.make_node("Div", ["centred again", onnx_graph.SCALER_SCALE], ["scaled again"]),
     ]
     return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "scaled", again)})
 
@@ -165,7 +165,7 @@ def scaler_folded_away(factory: BundleFactory) -> Case:
     """In the first layer instead of the graph: the same answers, and nobody can see by which scaler."""
     weights = _folded(factory)
     return factory.rewrite(
-        factory.good, weights=weights, files={MODEL_FILE: onnx_export.build_model(weights, None)}
+        factory.good, weights=weights, files={MODEL_FILE: onnx_graph.build_model(weights, None)}
     )
 
 
@@ -184,7 +184,7 @@ def not_a_number_in_the_scaler(factory: BundleFactory) -> Case:
     figures = {"names": list(_columns()), "mean": mean.tolist(), "scale": broken.scale.tolist()}
     files = {
         SCALER_FILE: json.dumps(figures).encode(),
-        MODEL_FILE: onnx_export.build_model(factory.good.weights, broken),
+        MODEL_FILE: onnx_graph.build_model(factory.good.weights, broken),
     }
     return factory.rewrite(factory.good, files=files, reports=False)
 
@@ -224,7 +224,7 @@ def a_single_row_crashes(factory: BundleFactory) -> Case:
         helper.make_node("Mul", ["second row", "nothing"], ["zeros"]),
         helper.make_node("Add", ["scaled", "zeros"], ["scaled all the same"]),
     ]
-    model = onnx.load_model_from_string(onnx_export.build_model(factory.good.weights, factory.good.scaler))
+    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
     return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "scaled", nodes)})
 
 
@@ -238,7 +238,7 @@ def batch_norm_skipped_for_one_row(factory: BundleFactory) -> Case:
         helper.make_node("Equal", ["rows", "one"], ["is alone"]),
         helper.make_node("Where", ["is alone", "relu3", "normal3"], ["perhaps normal"]),
     ]
-    model = onnx.load_model_from_string(onnx_export.build_model(factory.good.weights, factory.good.scaler))
+    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
     return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
 
 
@@ -247,7 +247,7 @@ def graph_of_other_weights(factory: BundleFactory) -> Case:
     weights = factory.good.weights
     random = np.random.default_rng(0)
     weights["fc4.weight"] += 0.01 * random.standard_normal(weights["fc4.weight"].shape).astype(np.float32)
-    files = {MODEL_FILE: onnx_export.build_model(weights, factory.good.scaler)}
+    files = {MODEL_FILE: onnx_graph.build_model(weights, factory.good.scaler)}
     return factory.rewrite(factory.good, files=files)
 
 
@@ -320,7 +320,7 @@ def files_of_two_writings(factory: BundleFactory) -> Case:
     """Weights, graph and their entries of a second writing, under the digest of the first."""
     case = factory.copy_files(factory.good)
     weights = factory.second_seed.weights
-    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: onnx_export.build_model(weights, factory.good.scaler)}
+    data = {WEIGHTS_FILE: save(weights), MODEL_FILE: onnx_graph.build_model(weights, factory.good.scaler)}
     document = json.loads((case.folder / MANIFEST_FILE).read_bytes())
     for name, content in data.items():
         (case.folder / name).write_bytes(content)

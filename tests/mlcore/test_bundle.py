@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.errors import BundleRefused
 from mlcore.features.indicators import SCHEMAS
@@ -102,7 +102,7 @@ def test_the_graph_is_valid_onnx_with_every_tensor_in_its_shape(
     model = onnx.load_model_from_string(written.read_payload(MODEL_FILE))
     onnx.checker.check_model(model, full_check=True)
     tensors = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    expected = onnx_export.list_tensor_shapes(tensors)
+    expected = onnx_graph.list_tensor_shapes(tensors)
     scaler = {} if line == "v6" else {"scaler.mean": (72,), "scaler.scale": (72,)}
     assert tensors == expected | scaler
 

@@ -17,7 +17,7 @@ import torch
 from onnx import helper, load_model_from_string
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle, Layout
 from mlcore.data import candles
 from mlcore.evaluation import lookahead, measure, metrics, provenance, skill, stability
@@ -445,7 +445,7 @@ def test_a_network_of_either_layout_is_followed(
     folder = tmp_path / "imported"
 
     def imported(document: dict[str, Any]) -> None:
-        data = onnx_export.build_model(v7.weights, v7.scaler, layout)
+        data = onnx_graph.build_model(v7.weights, v7.scaler, layout)
         (folder / MODEL_FILE).write_bytes(data)
         document["files"][MODEL_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         document["parameters"]["layout"] = layout.value

@@ -326,4 +326,4 @@ for attempt in (lambda: os.system("true"), os.fork, socket.socket, lambda: os.ex
         print(error)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.count("is forbidden while a checkpoint is read") == 4
+    assert ended.stdout.count("is forbidden while a model is imported") == 4

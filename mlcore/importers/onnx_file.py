@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mlcore.bundle.onnx_export import IR_VERSION, SCALER_MEAN, SCALER_SCALE, encode_model
+from mlcore.bundle.onnx_graph import IR_VERSION, SCALER_MEAN, SCALER_SCALE, encode_model
 from mlcore.bundle.predictor import INPUT, OUTPUT
 from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlcore.bundle import onnx_export
+from mlcore.bundle import onnx_graph
 from mlcore.constants import N_FEATURES
 from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
@@ -101,7 +101,7 @@ def _split_temperature(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _read_weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    expected = onnx_export.list_tensor_shapes(())
+    expected = onnx_graph.list_tensor_shapes(())
     tensors = {name: value for name, value in state.items() if not name.endswith(_COUNTERS)}
     if missing := [name for name in expected if name not in tensors]:
         raise ImportRefused(
