@@ -76,7 +76,7 @@ lint: setup ## style, types, the direction of imports, forgotten migrations, pro
 	$(PY) -m tests.docs.prose
 
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
-	$(PYTEST) -n 2 -m "not ($(SLOW))"
+	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
 full: setup chromium ## every test on SQLite, with coverage: build/coverage.txt lists the lines that no test runs
 	@mkdir -p build

@@ -28,7 +28,7 @@ from deploy.serving import snapshot
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 TRADER = Actor("trader", is_bot=True)
 

@@ -23,6 +23,8 @@ from tests import scenarios
 from tests.deploy.commands import run
 from tests.scenarios import collapsed, healthy, inaccurate
 
+pytestmark = pytest.mark.slow
+
 Plant = Callable[[dict[str, Any]], None]
 
 

@@ -26,7 +26,7 @@ from training import artifact_store
 from training.models import Coin
 from training.rules import JobState
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 
 def fallback() -> Release:
@@ -98,7 +98,6 @@ UNFIT = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("breaks", UNFIT.values(), ids=UNFIT.keys())
 def test_a_fallback_that_is_not_fit_is_an_alarm_and_a_pin_goes_offline(breaks: Any) -> None:
     scenarios.service_in_use()

@@ -17,7 +17,7 @@ from deploy.serving import snapshot
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.scenarios import APPROVER, LAUNCHER, VIEWER
 from training import services as training
 from training.models import Bundle, Dataset, RunLine
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 
 def withdraw(dataset: Dataset, actor: Actor = LAUNCHER, reason: str = "ETH's, brought as BTC's") -> Dataset:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
 from mlcore.fitting.network import Network, build_network
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = torch.tensor([0.9, 1.3, 0.8])
 ROWS, LABELS = torch.randn(65, 72, generator=torch.Generator().manual_seed(1)), torch.arange(65) % 3
 
@@ -52,7 +54,6 @@ def train_manually(dropout: Sequence[float], smoothing: float, steps: int) -> Ne
     return network
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.15], ids=["no smoothing", "smoothing"])
 @pytest.mark.parametrize("dropout", [(0.0, 0.0, 0.0), (0.3, 0.3, 0.2)], ids=["no dropout", "dropout"])
 def test_every_gradient_is_autograds(dropout: Sequence[float], smoothing: float) -> None:

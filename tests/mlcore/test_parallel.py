@@ -15,6 +15,8 @@ from mlcore.evaluation import measure
 from mlcore.features import indicators
 from mlcore.features.scaler import Scaler
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def history() -> pl.DataFrame:
@@ -106,7 +108,6 @@ def test_features_are_the_same_bits_on_one_core_and_on_three(
     assert single.tobytes() == whole[bars].tobytes()
 
 
-@pytest.mark.slow
 def test_a_refused_bar_is_the_same_one_whatever_the_cores(
     history: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +152,6 @@ def test_a_scaler_is_the_same_bits_on_one_core_and_on_three_and_right(
     assert np.abs(np.delete(found.scale, 5) / np.delete(wide.std(axis=0), 5) - 1).max() < 1e-10
 
 
-@pytest.mark.slow
 def test_a_measurement_holds_the_same_figures_on_one_core_and_on_three(
     v7_bundle: Bundle, v5_bundle: Bundle, market: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ class TestEmbedded:
         assert len(socket) <= 100
         Path(socket).parent.rmdir()
 
+    @pytest.mark.slow
     def test_refuses_another_host_than_loopback(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("CRPBOT_ALLOWED_HOSTS", "127.0.0.1,gate.example.com")
         environment.setenv("DJANGO_SETTINGS_MODULE", "crpbot.settings")

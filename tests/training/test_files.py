@@ -19,6 +19,8 @@ from tests import factories, processes
 from training import artifact_store, worker
 from training.artifact_store import FileLost, StoreUnavailable
 
+pytestmark = pytest.mark.slow
+
 DATA = b"some bytes of a bundle"
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
@@ -121,7 +123,6 @@ def bucket(s3_endpoint: str, settings: Any, request: pytest.FixtureRequest) -> A
     return made
 
 
-@pytest.mark.slow
 def test_a_run_trained_on_s3_leaves_its_bundle_there_and_no_checkpoint(
     bucket: Any, committed: None, tmp_path: Path
 ) -> None:

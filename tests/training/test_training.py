@@ -31,7 +31,7 @@ from training.jobs.cost_limits import TimeLimitAlarm
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
 
-pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.postgresql]
+pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.postgresql, pytest.mark.slow]
 
 
 class Killed(BaseException):
