@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint fast full postgresql docs wheel format bench bench-gpu faults \
+.PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench bench-gpu faults \
 	schemathesis power soak chaos screenshots lock clean
 
 help: ## list these commands
@@ -78,7 +78,10 @@ lint: setup ## style, types, the direction of imports, forgotten migrations, pro
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
-full: setup chromium ## every test on SQLite, with coverage: build/coverage.txt lists the lines that no test runs
+full: setup chromium ## every test on SQLite
+	$(PYTEST) -n 2 -m "not soak"
+
+coverage: setup chromium ## the same with coverage and its floor: build/coverage.txt lists the lines that no test runs
 	@mkdir -p build
 	OMP_NUM_THREADS=1 $(PY) -m slipcover -m pytest -n 2 -m "not soak"; status=$$?; tail -1 build/coverage.txt; exit $$status
 

@@ -64,7 +64,7 @@ def test_a_gate_takes_one_product_file_a_test_and_a_fault(copy: Path) -> None:
     ran = subprocess.run(
         command,
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "SLIPCOVER_ENABLED": "", "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,

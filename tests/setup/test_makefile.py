@@ -76,8 +76,14 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
     planned = make(REPOSITORY, "--dry-run", "test").stdout
     for command in LINTERS:
         assert command in planned
-    assert re.search(r"slipcover .*-m pytest .*-m \"not soak\"", planned)
+    assert re.search(r"-m pytest -n 2 -m \"not soak\"", planned)
     assert re.search(r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not soak\"", planned)
+
+
+def test_coverage_measures_the_full_pass_against_a_floor() -> None:
+    planned = make(REPOSITORY, "--dry-run", "coverage").stdout
+    assert re.search(r"slipcover -m pytest .*-m \"not soak\"", planned)
+    assert PROJECT["tool"]["slipcover"]["fail-under"] >= 94
 
 
 def test_fast_leaves_out_only_marks_that_exist() -> None:
