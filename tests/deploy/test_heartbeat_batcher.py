@@ -165,6 +165,7 @@ class Raw:
     def status(self) -> int | None:
         """None where the connection ended without an answer."""
         line = self._line()
+        self._answers.close()  # the socket stays open while a file made of it is
         self._socket.close()
         return int(line.split()[1]) if line else None
 
