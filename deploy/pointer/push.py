@@ -46,14 +46,13 @@ async def watch_moves() -> AsyncIterator[None]:
         try:
             async with _connect() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
                 await channel.subscribe(CHANNEL)
+                _raise_if_cancelled()
                 is_logged = False
                 yield
                 async for _ in _read_messages(channel):
                     yield
         except (RedisError, OSError) as error:
-            if (task := asyncio.current_task()) and task.cancelling():
-                # A connection that cannot be closed must not hide the cancellation.
-                raise asyncio.CancelledError from error
+            _raise_if_cancelled()
             if not is_logged:  # once, not at every attempt
                 logger.warning(
                     "Redis is not available, so moves are found by polling the database: %s", error
@@ -66,7 +65,9 @@ async def _read_messages(channel: PubSub) -> AsyncIterator[None]:
     """Every message. Raises ConnectionError when a ping is not answered: half a connection brings no messages."""
     is_pinged = False
     while True:
-        if await channel.get_message(timeout=LISTEN_SECONDS):
+        message = await channel.get_message(timeout=LISTEN_SECONDS)
+        _raise_if_cancelled()
+        if message:
             is_pinged = False
             yield
         elif is_pinged:
@@ -74,6 +75,12 @@ async def _read_messages(channel: PubSub) -> AsyncIterator[None]:
         else:
             is_pinged = True
             await channel.ping()
+
+
+def _raise_if_cancelled() -> None:
+    """Cancel again: the client, or a connection that cannot be closed, may have hidden the task's cancellation."""
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _publish(revision: int) -> None:

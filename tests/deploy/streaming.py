@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import groupby
 from types import TracebackType
 from typing import Any
 
@@ -52,6 +53,11 @@ class Stream:
     @property
     def revisions(self) -> list[int]:
         return [int(event.split(b"\n")[0].removeprefix(b"id: ")) for event in self.events]
+
+    @property
+    def moves(self) -> list[int]:
+        """The revisions in order, each once in a row: an envelope is signed and sent again every minute."""
+        return [revision for revision, _ in groupby(self.revisions)]
 
     @property
     def problem(self) -> Any:

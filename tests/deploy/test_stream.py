@@ -143,7 +143,7 @@ def test_a_revoked_tokens_stream_ends_and_the_others_go_on(edge: Edge, token: st
             await bot.until(lambda: bot.is_complete, "the end of the stream")
             await pin()
             await second.hears(2)
-            assert bot.revisions == [1]
+            assert bot.moves == [1]
             assert not second.is_complete
 
     told(story)
@@ -223,12 +223,12 @@ def test_a_slow_bot_delays_no_other_and_then_gets_only_the_newest(edge: Edge, to
             for revision in (2, 3, 4, 5):
                 await advance()
                 await quick.hears(revision)
-            assert slow.revisions == [1]
+            assert slow.moves == [1]
             slow.has_room.set()
             await slow.hears(5)
             # The second was on its way when the room ended; of those behind it only the newest was kept.
-            assert slow.revisions == [1, 2, 5]
-            assert quick.revisions == [1, 2, 3, 4, 5]
+            assert slow.moves == [1, 2, 5]
+            assert quick.moves == [1, 2, 3, 4, 5]
 
     told(story)
 
@@ -256,7 +256,7 @@ def test_a_quiet_stream_says_that_it_lives(edge: Edge, token: str, monkeypatch: 
     async def story() -> None:
         async with Stream(edge, token) as bot:
             await bot.until(lambda: bot.bodies.count(events.COMMENT) >= 2, "two comments")
-            assert bot.revisions == [1]
+            assert bot.moves == [1]
 
     told(story)
 
@@ -289,7 +289,7 @@ def test_streams_survive_an_unreadable_key_and_then_catch_up(edge: Edge, token: 
             await asyncio.sleep(freshness.FRESH_SECONDS + 0.05)
             async with Stream(edge, token) as refused:  # nothing can be signed: no stream begins
                 assert refused.status == 503
-            assert bot.revisions == [1]
+            assert bot.moves == [1]
             (folder / "elsewhere").rename(private)
             await bot.hears(2)
 

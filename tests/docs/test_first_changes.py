@@ -48,14 +48,17 @@ def test_the_command_prints_text_and_json() -> None:
 
 @pytest.mark.slow
 @pytest.mark.django_db
-def test_the_page_is_shown_to_a_signed_in_person(tmp_path: Path, client: Client, settings: Any) -> None:
+def test_the_page_is_shown_to_a_signed_in_person(
+    tmp_path: Path, client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "deploy").mkdir()
     template = code_of("first-change-page.md", "templates/deploy/signing_keys.html")
     (tmp_path / "deploy" / "signing_keys.html").write_text(template.partition("\n")[2])
     view = module_of("first-change-page.md", "deploy/views/signing_keys.py").index
     conf = types.ModuleType("urls_with_keys")
-    vars(conf).update(vars(urls), urlpatterns=[*urls.urlpatterns, path("keys/", view, name="signing-keys")])
-    sys.modules[conf.__name__] = conf
+    own = {name: value for name, value in vars(urls).items() if not name.startswith("__")}
+    vars(conf).update(own, urlpatterns=[*urls.urlpatterns, path("keys/", view, name="signing-keys")])
+    monkeypatch.setitem(sys.modules, conf.__name__, conf)
     templates = [{**settings.TEMPLATES[0], "DIRS": [tmp_path, *settings.TEMPLATES[0]["DIRS"]]}]
     with override_settings(ROOT_URLCONF=conf.__name__, TEMPLATES=templates):
         factories.person("victor", "viewer")
