@@ -9,9 +9,9 @@ from gates.models import Measurement
 from mlcore.features.splits import GATE_SHARE
 from mlcore.fitting.recipes import LINES_WITHOUT_ATTEMPTS
 from mlcore.verdict import Verdict
-from training import services as training
 from training.models import Bundle, Dataset
 from training.rules import JobState
+from training.services import candle_checks
 
 NEARLY_THE_SAME = 0.5
 """Gate windows that share this part of the shorter one count as one window."""
@@ -39,7 +39,7 @@ def _describe_candles(dataset: Dataset) -> dict[str, Any]:
         "digest": dataset.digest,
         # Withdrawn candles passed once; they no longer support a model.
         "verdict": Verdict.FAILED if dataset.is_withdrawn else dataset.verdict,
-        "sentence": training.format_verdict(dataset),
+        "sentence": candle_checks.format_verdict(dataset),
         "simulated": dataset.is_simulated,
     }
 

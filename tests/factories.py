@@ -8,8 +8,8 @@ from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Actor, Role, Scope
 from training import artifact_store
-from training import services as training
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
+from training.services import coins, datasets, runs
 
 PASSWORD = "correct horse battery staple"
 
@@ -49,7 +49,7 @@ def to_csv(frame: pl.DataFrame) -> bytes:
 
 
 def import_candles(coin: Coin, frame: pl.DataFrame, *, simulated: bool = False) -> Dataset:
-    stored = training.import_candles(
+    stored = datasets.import_candles(
         coin, to_csv(frame), name="candles.csv", actor=OPERATOR, simulated=simulated
     )
     return stored.dataset
@@ -57,9 +57,7 @@ def import_candles(coin: Coin, frame: pl.DataFrame, *, simulated: bool = False) 
 
 def market(symbol: str = "BTC", *, bars: int = 1600, seed: int = 0) -> Dataset:
     """A simulated dataset, just long enough to train on."""
-    return training.simulate_candles(
-        training.find_coin(symbol), bars=bars, drift=1.2, seed=seed, actor=OPERATOR
-    )
+    return datasets.simulate_candles(coins.find_coin(symbol), bars=bars, drift=1.2, seed=seed, actor=OPERATOR)
 
 
 def run(
@@ -74,13 +72,13 @@ def run(
     **parameters: float,
 ) -> TrainingRun:
     """A queued run on this dataset, quickly done."""
-    return training.launch_run(
+    return runs.launch_run(
         coin=dataset.coin,
         dataset=dataset,
         line=line,
         parameters={"epochs": epochs, "batch_size": batch_size, **parameters} if line != "v5" else {},
         seed=seed,
-        budget=budget or training.open_budget(),
+        budget=budget or runs.open_budget(),
         actor=OPERATOR,
         is_sent=is_sent,
     )

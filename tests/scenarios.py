@@ -27,9 +27,9 @@ from gates.models import Measurement
 from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
 from training import artifact_store
-from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.rules import JobState, Source
+from training.services import runs
 
 LAUNCHER = Actor("olivia", frozenset({Role.VIEWER, Role.OPERATOR}))
 APPROVER = Actor("anna", frozenset({Role.VIEWER, Role.APPROVER}))
@@ -341,7 +341,7 @@ class Build:
             purpose=self.purpose,
             policy=gates.policy_in_force(),
             seed=self.seed,
-            budget=training.open_budget(runs_expected=3),
+            budget=runs.open_budget(runs_expected=3),
             launched_by=LAUNCHER.name,
             deadline_at=timezone.now() + timedelta(hours=3),
         )

@@ -8,7 +8,7 @@ from training.db_guards import GUARDS
 
 
 def create_first_coins(sender: Any, **kwargs: Any) -> None:
-    from training.services import ensure_coins
+    from training.services.coins import ensure_coins
 
     ensure_coins()
 

@@ -8,7 +8,7 @@ from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
 from deploy import api as deploy
 from gates import api as gates
-from training import api as training
+from training.api import artifacts, bundles, datasets, runs, workers
 
 app_name = "api"
 
@@ -17,15 +17,15 @@ v1 = [
     path("active/signed/", deploy.SignedActive.as_view(), name="active-signed"),
     path("active/stream/", deploy.ActiveStream.as_view(), name="active-stream"),
     path("alarms/", deploy.Alarms.as_view(), name="alarms"),
-    path("artifacts/<str:sha256>", training.Artifacts.as_view(), name="artifact"),
+    path("artifacts/<str:sha256>", artifacts.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
     path("bots/", deploy.Bots.as_view(), name="bots"),
     path("bots/heartbeat/", deploy.Heartbeat.as_view(), name="heartbeat"),
     path("bots/windows/", deploy.LiveWindows.as_view(), name="windows"),
-    path("bundles/", training.Bundles.as_view(), name="bundles"),
+    path("bundles/", bundles.Bundles.as_view(), name="bundles"),
     path("coins/", deploy.Coins.as_view(), name="coins"),
     path("coins/<str:symbol>/", deploy.OneCoin.as_view(), name="coin"),
-    path("datasets/", training.Datasets.as_view(), name="datasets"),
+    path("datasets/", datasets.Datasets.as_view(), name="datasets"),
     path("datasets/<int:id>/withdraw/", deploy.WithdrawDataset.as_view(), name="withdraw-dataset"),
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
@@ -47,13 +47,13 @@ v1 = [
         for action, view in deploy.DECISION_VIEWS.items()
     ),
     path("releases/<int:id>/report/", deploy.ReleaseReport.as_view(), name="report"),
-    path("runs/", training.Runs.as_view(), name="runs"),
-    path("runs/<int:id>/", training.RunDetail.as_view(), name="run"),
-    path("runs/<int:id>/cancel/", training.CancelRun.as_view(), name="cancel-run"),
-    path("runs/<int:id>/epochs/", training.RunEpochs.as_view(), name="epochs"),
-    path("runs/<int:id>/log/", training.RunLog.as_view(), name="log"),
-    path("runs/<int:id>/relaunch/", training.RelaunchRun.as_view(), name="relaunch-run"),
-    path("workers/", training.Workers.as_view(), name="workers"),
+    path("runs/", runs.Runs.as_view(), name="runs"),
+    path("runs/<int:id>/", runs.RunDetail.as_view(), name="run"),
+    path("runs/<int:id>/cancel/", runs.CancelRun.as_view(), name="cancel-run"),
+    path("runs/<int:id>/epochs/", runs.RunEpochs.as_view(), name="epochs"),
+    path("runs/<int:id>/log/", runs.RunLog.as_view(), name="log"),
+    path("runs/<int:id>/relaunch/", runs.RelaunchRun.as_view(), name="relaunch-run"),
+    path("workers/", workers.Workers.as_view(), name="workers"),
 ]
 
 urlpatterns = [

@@ -36,9 +36,9 @@ from mlcore.data.simulate import DEFAULT_DRIFT
 from mlcore.features.indicators import SCHEMAS
 from runtime import Client, Decision
 from training import artifact_store
-from training import services as training
 from training.jobs.worker_registry import list_alive_workers
 from training.models import Dataset
+from training.services import coins, datasets
 
 FALLBACK, INHERITED, CANDIDATE = "v5", "v6_enhanced", "v7_fixed"
 MARKET_SEED = 10
@@ -143,20 +143,20 @@ class Scenario:
 
     def _load_candles(self) -> None:
         self._terminal.step("Load candles")
-        training.ensure_coins()
+        coins.ensure_coins()
         for symbol in COINS:
             dataset = self._load_coin(symbol)
             days = f"{dataset.first_at:%Y-%m-%d} to {dataset.last_at:%Y-%m-%d}"
             self._terminal.note(f"{symbol}: {dataset.rows:,} bars, {days} ({dataset.origin})")
 
     def _load_coin(self, symbol: str) -> Dataset:
-        coin, operator = training.find_coin(symbol), self._actors["operator"]
+        coin, operator = coins.find_coin(symbol), self._actors["operator"]
         if self._options.candles is not None:
             path = self._options.candles[symbol]
             self.outcome.history[symbol] = path
-            kept = training.import_candles(coin, path.read_bytes(), name=path.name, actor=operator)
+            kept = datasets.import_candles(coin, path.read_bytes(), name=path.name, actor=operator)
             return kept.dataset
-        dataset = training.simulate_candles(
+        dataset = datasets.simulate_candles(
             coin, bars=self._options.bars, drift=self._options.drift, seed=MARKET_SEED, actor=operator
         )
         self.outcome.history[symbol] = self._write_history(symbol, artifact_store.read_candles(dataset))

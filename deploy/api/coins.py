@@ -8,8 +8,8 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from deploy import services
-from training import api as training
-from training.services import find_coin
+from training.api import datasets as training
+from training.services.coins import find_coin
 
 
 class Coins(training.Coins):

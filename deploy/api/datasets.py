@@ -8,8 +8,8 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from deploy import services
-from training import api as training
-from training.services import find_dataset
+from training.api.datasets import Datasets
+from training.services.datasets import find_dataset
 
 
 class WithdrawDataset(APIView):
@@ -19,7 +19,7 @@ class WithdrawDataset(APIView):
     class Input(api_fields.Input):
         reason = api_fields.Reason()
 
-    @extend_schema(operation_id="withdraw_dataset", request=Input, responses=training.Datasets.Output)
+    @extend_schema(operation_id="withdraw_dataset", request=Input, responses=Datasets.Output)
     def post(self, request: Request, id: int) -> Response:
         """Say of candles that they were stored wrongly, as an operator or an approver; it is never undone.
 
@@ -29,4 +29,4 @@ class WithdrawDataset(APIView):
         dataset = services.withdraw_dataset(
             find_dataset(id), actor=get_actor(request), reason=checked["reason"]
         )
-        return Response(training.Datasets.Output(dataset).data)
+        return Response(Datasets.Output(dataset).data)

@@ -26,9 +26,10 @@ from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
 from mlcore.fitting.recipes import RECIPES
 from mlcore.verdict import Verdict
-from training import services as training
-from training.api import RecipeInput
+from training.api.runs import RecipeInput
 from training.models import Artifact, Bundle, Dataset
+from training.services.bundles import find_bundle
+from training.services.datasets import find_dataset
 
 STATES = [state.value for state in ReleaseState]
 PURPOSES = [purpose.value for purpose in Purpose]
@@ -196,14 +197,14 @@ class Releases(ListAPIView[Release]):
 
 def _named_datasets(ids: Mapping[str, int]) -> dict[str, Dataset]:
     try:
-        return {symbol: training.find_dataset(pk) for symbol, pk in ids.items()}
+        return {symbol: find_dataset(pk) for symbol, pk in ids.items()}
     except NotFound as missing:
         raise InvalidInput(missing.message, field="datasets") from missing
 
 
 def _named_bundles(digests: Mapping[str, str]) -> dict[str, Bundle]:
     try:
-        return {symbol: training.find_bundle(digest) for symbol, digest in digests.items()}
+        return {symbol: find_bundle(digest) for symbol, digest in digests.items()}
     except NotFound as missing:
         raise InvalidInput(missing.message, field="bundles") from missing
 

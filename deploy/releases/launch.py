@@ -17,9 +17,9 @@ from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Purpose
 from gates import services as gates
-from training import services as training
 from training.models import Bundle, Coin, Dataset
 from training.rules import MAX_SEED
+from training.services import candle_checks, runs
 
 DEFAULT_SEED = 1
 
@@ -44,16 +44,16 @@ def launch(
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.record_refusals("release.launch", requested, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
-        training.build_recipe(line, dict(parameters or {}))
+        runs.build_recipe(line, dict(parameters or {}))
         chosen = _choose_datasets(datasets or {})
         given = _check_bundles(line, bundles or {}, chosen)
         for coin in chosen.keys() - given.keys():
-            training.require_trainable(coin, chosen[coin])
+            runs.require_trainable(coin, chosen[coin])
         seed = _check_seed(seed)
         with audit.locked():
             for dataset in chosen.values():  # it may have been withdrawn meanwhile
                 dataset.refresh_from_db()
-                training.require_passed(dataset)
+                candle_checks.require_passed(dataset)
             if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = _create(line, actor, dict(parameters or {}), chosen, given, seed, purpose)
@@ -76,7 +76,7 @@ def _create(
         policy=gates.policy_in_force(),
         parameters=parameters,
         seed=seed,
-        budget=training.open_budget(runs_expected=max(1, len(datasets) - len(bundles))),
+        budget=runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles))),
         launched_by=actor.name,
         deadline_at=timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS),
     )
@@ -114,7 +114,7 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
             f"A release does not mix simulated and real candles: {datasets}. Name a dataset for each coin.",
             field="datasets",
         )
-    return {coin: training.require_passed(dataset) for coin, dataset in chosen.items()}
+    return {coin: candle_checks.require_passed(dataset) for coin, dataset in chosen.items()}
 
 
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:

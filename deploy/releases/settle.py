@@ -21,8 +21,8 @@ from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
 from gates import services as gates
 from gates.models import Measurement
-from training import services as training
 from training.models import Bundle, TrainingRun
+from training.services import runs
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
         # Settled or cancelled since it was read: nobody would stop the run, and it would cost money.
         if release_coin.run_id is not None or status.state != release.state or status.cancel_requested_at:
             return
-        run = training.launch_run(
+        run = runs.launch_run(
             coin=release_coin.coin,
             dataset=release_coin.dataset,
             line=release.line,
@@ -201,8 +201,6 @@ def stop_runs(release: Release, reason: str) -> None:
         if release_coin.run is None or release_coin.run.has_ended:
             continue
         try:
-            training.cancel_run(
-                release_coin.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000]
-            )
+            runs.cancel_run(release_coin.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
         except Conflict:
             continue  # it has just ended

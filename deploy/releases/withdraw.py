@@ -13,8 +13,8 @@ from common.errors import Conflict
 from deploy.models import Release
 from deploy.pointer import pointer
 from deploy.rules import ReleaseState
-from training import services as training
 from training.models import Dataset
+from training.services import candle_checks, datasets
 
 WITHDRAWERS = (Role.OPERATOR, Role.APPROVER)
 _IN_USE = (ReleaseState.BUILDING, ReleaseState.AWAITING_APPROVAL, ReleaseState.LIVE)
@@ -31,12 +31,12 @@ def withdraw_dataset(dataset: Dataset, *, actor: Actor, reason: str) -> Dataset:
         "dataset.withdraw", dataset, actor=actor, role=WITHDRAWERS, to="withdraw candles", reason=reason
     )
     with authorised as reason, audit.locked():
-        dataset = training.find_dataset(dataset.pk)
+        dataset = datasets.find_dataset(dataset.pk)
         _require_unused(dataset)
         detail = {
             "digest": dataset.digest,
             "verdict": dataset.verdict,
-            "refused_datasets": [other.pk for other in training.list_datasets_refused_for(dataset)],
+            "refused_datasets": [other.pk for other in candle_checks.list_datasets_refused_for(dataset)],
         }
         # The event comes first: the database lets the columns change only under it.
         audit.record("dataset.withdrawn", dataset, actor=actor, reason=reason, detail=detail)
@@ -48,7 +48,9 @@ def withdraw_dataset(dataset: Dataset, *, actor: Actor, reason: str) -> Dataset:
 
 def _require_unused(dataset: Dataset) -> None:
     if dataset.is_withdrawn:
-        raise Conflict(f"{training.format_verdict(dataset)} A withdrawal is neither repeated nor undone.")
+        raise Conflict(
+            f"{candle_checks.format_verdict(dataset)} A withdrawal is neither repeated nor undone."
+        )
     if releases := _list_releases_using(dataset):
         users = ", ".join(f"{release} ({release.state})" for release in releases)
         raise Conflict(

@@ -15,7 +15,7 @@ from common.forms import ReasonForm, show_refusal
 from deploy import services
 from deploy.forms import CoinForm
 from training.models import Coin
-from training.services import find_coin
+from training.services.coins import find_coin
 
 
 @require_http_methods(["GET", "POST"])

@@ -9,7 +9,8 @@ from accounts.authentication import get_actor
 from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from deploy import services
-from training.services import find_dataset, list_datasets_refused_for
+from training.services.candle_checks import list_datasets_refused_for
+from training.services.datasets import find_dataset
 from training.views import datasets
 
 

@@ -14,8 +14,9 @@ from deploy import services
 from deploy.forms import DATASET, LINES, LaunchForm
 from deploy.outcomes import list_required_coins
 from deploy.rules import Purpose
-from training import services as training
 from training.jobs.worker_registry import list_alive_workers
+from training.services import estimates
+from training.services.datasets import latest_dataset
 
 DEFAULT_LINE = next(iter(LINES))
 
@@ -53,10 +54,8 @@ def estimate(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         named = form.datasets
         try:
-            datasets = [
-                named.get(coin.symbol) or training.latest_dataset(coin) for coin in list_required_coins()
-            ]
-            context["estimate"] = training.estimate(form.line_name, datasets, form.parameters)
+            datasets = [named.get(coin.symbol) or latest_dataset(coin) for coin in list_required_coins()]
+            context["estimate"] = estimates.estimate(form.line_name, datasets, form.parameters)
         except DomainError as refusal:
             context["refusal"] = refusal
     return render(request, "deploy/_estimate.html", context)

@@ -16,9 +16,9 @@ from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
 from tests import model_files, scenarios
 from tests.api.callers import Caller
-from training import services as training
 from training.models import Artifact, TrainingRun
 from training.rules import JobState
+from training.services import runs
 
 # What a caller without credentials, a bot's token, a viewer's session, an operator's and an approver's token get.
 CALLERS = ("anonymous", "bot", "viewer", "operator", "approver")
@@ -104,13 +104,13 @@ def judge_again() -> Request:
 
 def queued_run() -> TrainingRun:
     btc = scenarios.coins()[0]
-    return training.launch_run(
+    return runs.launch_run(
         coin=btc,
         dataset=scenarios.dataset(btc),
         line="v7_fixed",
         parameters={"epochs": 5},
         seed=1,
-        budget=training.open_budget(),
+        budget=runs.open_budget(),
         actor=scenarios.LAUNCHER,
     )
 

@@ -23,7 +23,7 @@ from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
-from training import services as training
+from training.services import coins, datasets
 from training.services.datasets import StoredDataset
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed"), pytest.mark.slow]
@@ -92,10 +92,10 @@ def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> Non
 def test_of_two_simultaneous_imports_of_one_dataset_one_is_new() -> None:
     frame = market_candles.generate(1_200)
     text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
-    coin = training.find_coin("BTC")
+    coin = coins.find_coin("BTC")
 
     def bring() -> object:
-        return training.import_candles(coin, text, name="BTC.csv", actor=factories.OPERATOR)
+        return datasets.import_candles(coin, text, name="BTC.csv", actor=factories.OPERATOR)
 
     first, second = at_once([bring, bring], threads=2)
     assert isinstance(first, StoredDataset)

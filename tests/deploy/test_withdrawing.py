@@ -21,8 +21,8 @@ from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
 from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
-from training import services as training
 from training.models import Bundle, Dataset, RunLine
+from training.services import candle_checks, datasets, runs
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
@@ -49,9 +49,9 @@ def test_a_dataset_refused_because_of_withdrawn_ones_can_be_imported_again(
 ) -> None:
     wrong, refused = mistaken
     assert (wrong.verdict, refused.verdict) == (Verdict.PASSED, Verdict.FAILED)
-    assert training.list_datasets_refused_for(wrong) == [refused]
+    assert candle_checks.list_datasets_refused_for(wrong) == [refused]
     withdraw(wrong)
-    assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in training.format_verdict(
+    assert f"Dataset {wrong.pk}, which it was compared with, was withdrawn" in candle_checks.format_verdict(
         refused
     )
     assert (
@@ -61,7 +61,7 @@ def test_a_dataset_refused_because_of_withdrawn_ones_can_be_imported_again(
     again = factories.import_candles(refused.coin, market_candles.generate(2000))
     assert (again.verdict, again.digest) == (Verdict.PASSED, refused.digest)
     assert again != refused
-    assert training.require_passed(again) == again
+    assert candle_checks.require_passed(again) == again
 
 
 def test_the_event_names_the_datasets_refused_because_of_it(mistaken: tuple[Dataset, Dataset]) -> None:
@@ -79,7 +79,7 @@ def test_the_event_names_the_datasets_refused_because_of_it(mistaken: tuple[Data
 
 def test_a_failed_comparison_names_the_other_dataset(mistaken: tuple[Dataset, Dataset]) -> None:
     wrong, refused = mistaken
-    (check,) = (row for row in training.load_checks(refused) if row["check"] == "other_coins")
+    (check,) = (row for row in candle_checks.load_checks(refused) if row["check"] == "other_coins")
     assert check["compared_with"] == wrong.pk
 
 
@@ -87,8 +87,8 @@ def test_what_failed_for_another_reason_names_no_way_on() -> None:
     btc = scenarios.coins()[0]
     noise = factories.import_candles(btc, market_candles.random_levels(2000))
     withdraw(scenarios.dataset(btc))
-    assert "withdrawn" not in training.format_verdict(noise)
-    assert training.list_datasets_refused_for(noise) == []
+    assert "withdrawn" not in candle_checks.format_verdict(noise)
+    assert candle_checks.list_datasets_refused_for(noise) == []
 
 
 def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None:
@@ -98,8 +98,8 @@ def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None
         scenarios.dataset(coin)
     withdrawn = withdraw(newer)
     assert list(DatasetField(coins[0]).queryset or ()) == [older]
-    assert training.latest_dataset(coins[0]) == older
-    with pytest.raises(training.CandlesNotPassed, match=r"withdrawn by olivia on .*brought as BTC's"):
+    assert datasets.latest_dataset(coins[0]) == older
+    with pytest.raises(candle_checks.CandlesNotPassed, match=r"withdrawn by olivia on .*brought as BTC's"):
         services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})
     assert services.launch("v7_fixed", actor=LAUNCHER).coins.get(coin=coins[0]).dataset == older
 
@@ -136,13 +136,13 @@ def test_the_database_takes_no_release_on_them() -> None:
 def test_a_debug_run_on_them_warns() -> None:
     coin = scenarios.coins()[0]
     withdrawn = withdraw(scenarios.dataset(coin))
-    training.launch_run(
+    runs.launch_run(
         coin=coin,
         dataset=withdrawn,
         line="v7_fixed",
         parameters={},
         seed=1,
-        budget=training.open_budget(),
+        budget=runs.open_budget(),
         actor=LAUNCHER,
     )
     assert "were withdrawn by olivia" in RunLine.objects.get().text

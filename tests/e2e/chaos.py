@@ -37,8 +37,8 @@ from tests.loopback import free_port
 from tests.processes import REPOSITORY, wait_until
 from tests.scenarios import APPROVER
 from training import artifact_store
-from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
+from training.services.datasets import latest_dataset
 
 LONGEST_MOVE_S = 90.0
 KINDS = ("release", "release", "pin", "restore")
@@ -52,7 +52,7 @@ class TrainedBuild(scenarios.Build):
     folder: Path = Path()
 
     def dataset(self, coin: Coin) -> Dataset:
-        return training.latest_dataset(coin)
+        return latest_dataset(coin)
 
     def bundle(self, coin: Coin, data: Dataset) -> Bundle:
         return train_bundle(self.folder, coin, data, self.line, self.seed)

@@ -18,8 +18,8 @@ from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from tests.processes import Process, StartWorker, wait_until
 from training import artifact_store
-from training import services as training
 from training.models import Dataset
+from training.services import coins, datasets
 
 EPOCHS = 8
 BARS = 9_500  # 1,000 rows and a few in the gate window
@@ -53,10 +53,10 @@ class Workers:
 
 def simulated_datasets() -> dict[str, Dataset]:
     """Small markets with a planted drift, one a coin."""
-    training.ensure_coins()
+    coins.ensure_coins()
     return {
-        symbol: training.simulate_candles(
-            training.find_coin(symbol), bars=BARS, drift=1.2, seed=11, actor=OPERATOR
+        symbol: datasets.simulate_candles(
+            coins.find_coin(symbol), bars=BARS, drift=1.2, seed=11, actor=OPERATOR
         )
         for symbol in ("BTC", "ETH", "SOL")
     }

@@ -14,7 +14,7 @@ from deploy.rules import Purpose, ReleaseState
 from tests import scenarios
 from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 from tests.processes import StartWorker, start, wait_until
-from training import services as training
+from training.services import datasets
 
 # A simulated market on which every coin passes every gate by more than a point.
 BARS, DRIFT, SEED = 14_000, 1.7, 10
@@ -28,7 +28,7 @@ pytestmark = BROWSER_MARKS
 def training_service_url(service_url: str, start_worker: StartWorker, tmp_path: Path) -> Iterator[str]:
     """The same service with datasets, a worker and reconcile."""
     for coin in scenarios.coins():
-        training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
+        datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=scenarios.LAUNCHER)
     start_worker("training,gates", name="worker")
     reconcile = start(sys.executable, "manage.py", "reconcile", log=tmp_path / "reconcile.log")
     _register_trained_fallback()

@@ -21,10 +21,10 @@ from deploy.rules import MoveKind, ReleaseState
 from gates import worker as gate_runner
 from gates.models import Measurement
 from tests import factories, scenarios
-from training import services as training
 from training import worker as training_runner
 from training.models import TrainingRun
 from training.rules import Source
+from training.services import datasets
 
 FOLDER = os.environ.get("CRPBOT_CANDLES_DIR")
 ROWS = 43_803
@@ -43,7 +43,7 @@ def rejected(committed: None) -> Release:
     scenarios.service_in_use()
     for coin in scenarios.coins():
         path = Path(str(FOLDER)) / f"{coin}.csv.gz"
-        training.import_candles(
+        datasets.import_candles(
             coin, path.read_bytes(), name=path.name, source=Source.UPLOAD, actor=scenarios.LAUNCHER
         )
     # A short training: the verdict does not depend on the last tenth of a percent.

@@ -16,8 +16,8 @@ from mlcore.data.simulate import simulate
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from training import artifact_store
-from training import services as training
 from training.models import Artifact, Bundle, Coin, Dataset
+from training.services import datasets
 
 BARS, DRIFT, SEED = 8_000, 1.8, 7
 SYSTEM = Actor("the tests", is_system=True)
@@ -98,7 +98,7 @@ def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
         },
     }
     coin, _ = Coin.objects.get_or_create(symbol="BTC")
-    dataset = training.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM)
+    dataset = datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM)
     return Desk(tmp_path, dataset)
 
 

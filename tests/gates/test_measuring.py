@@ -23,9 +23,9 @@ from gates.policy import FULL_POLICY
 from gates.tasks import measure as measure_task
 from mlcore.fitting.fit import Trained
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, earlier_v5, trained, with_a_nan
-from training import services as training
 from training.models import Coin
 from training.rules import JobState
+from training.services import datasets
 
 pytestmark = pytest.mark.slow
 
@@ -169,7 +169,7 @@ def test_a_damaged_bundle_is_a_failed_bundle(
 
 def test_a_model_under_another_coins_name_is_measured_for_neither(desk: Desk) -> None:
     eth, _ = Coin.objects.get_or_create(symbol="ETH")
-    candles = training.simulate_candles(eth, bars=4_000, drift=1.8, seed=7, actor=SYSTEM)
+    candles = datasets.simulate_candles(eth, bars=4_000, drift=1.8, seed=7, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"), coin="BTC", registered_as=eth)
     diagnosis = measured(Measurement.objects.create(bundle=made, dataset=candles))
     assert diagnosis.verdict == "error"
@@ -267,7 +267,7 @@ def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
 
 
 def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Desk) -> None:
-    other = training.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"))
     diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
     windows = diagnosis.document["windows"]
@@ -276,7 +276,7 @@ def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Des
 
 
 def test_candles_of_its_training_that_are_gone_fail_the_measuring(desk: Desk) -> None:
-    other = training.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+    other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"))
     desk.candles().unlink()
     diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")

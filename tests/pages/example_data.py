@@ -26,10 +26,11 @@ from gates.models import Diagnosis
 from mlcore import confidence_bands
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
-from training import services as training
 from training.jobs import leases
 from training.models import Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
 from training.rules import JobState
+from training.services import coins, runs
+from training.services.datasets import import_candles, simulate_candles
 
 PEOPLE = {
     "victor": ["viewer"],
@@ -111,13 +112,13 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
 
 def _upload(frame: pl.DataFrame) -> Dataset:
     """Candles of BTC, uploaded by an operator."""
-    coin, file = training.find_coin("BTC"), io.BytesIO()
+    coin, file = coins.find_coin("BTC"), io.BytesIO()
     frame.write_parquet(file)
-    return training.import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER).dataset
+    return import_candles(coin, file.getvalue(), name="BTC.parquet", actor=LAUNCHER).dataset
 
 
 def _simulate(coin: Coin, bars: int) -> Dataset:
-    return training.simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER)
+    return simulate_candles(coin, bars=bars, drift=1.2, seed=7, actor=LAUNCHER)
 
 
 def measurement_with_histograms(coin: str) -> dict[str, Any]:
@@ -267,13 +268,13 @@ def create_building_release(datasets: dict[Coin, Dataset]) -> Release:
         policy=gates.policy_in_force(),
         parameters={"batch_size": 128},
         seed=4,
-        budget=training.open_budget(runs_expected=len(datasets)),
+        budget=runs.open_budget(runs_expected=len(datasets)),
         launched_by=LAUNCHER.name,
         deadline_at=timezone.now() + timedelta(hours=3),
     )
     ReleaseStatus.objects.create(release=release)
     for (coin, dataset), done in zip(datasets.items(), (31, 20, 0), strict=False):
-        run = training.launch_run(
+        run = runs.launch_run(
             coin=coin,
             dataset=dataset,
             line="v7_fixed",
@@ -332,13 +333,13 @@ def _report(run: TrainingRun, number: int) -> None:
 
 
 def create_failed_run(dataset: Dataset) -> TrainingRun:
-    run = training.launch_run(
+    run = runs.launch_run(
         coin=dataset.coin,
         dataset=dataset,
         line="v7_fixed",
         parameters={"learning_rate": 0.01},
         seed=9,
-        budget=training.open_budget(),
+        budget=runs.open_budget(),
         actor=LAUNCHER,
         is_sent=False,
     )

@@ -13,22 +13,23 @@ from audit.models import AuditEvent
 from deploy.services import withdraw_dataset
 from mlcore.verdict import Verdict
 from tests import factories, market_candles
-from training import artifact_store, services
+from training import artifact_store
 from training.models import Coin, Dataset, RunLine
+from training.services import candle_checks, coins, datasets
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def btc() -> Coin:
-    return services.find_coin("BTC")
+    return coins.find_coin("BTC")
 
 
 def test_a_market_passes_and_its_event_says_so(btc: Coin) -> None:
     dataset = factories.import_candles(btc, market_candles.generate(2000))
     assert dataset.verdict == Verdict.PASSED
-    assert services.require_passed(dataset) == dataset
-    assert {row["verdict"] for row in services.load_checks(dataset)} == {"passed"}
+    assert candle_checks.require_passed(dataset) == dataset
+    assert {row["verdict"] for row in candle_checks.load_checks(dataset)} == {"passed"}
     detail = json.loads(AuditEvent.objects.get(kind="dataset.added").body)["detail"]
     assert (detail["verdict"], detail["failed_checks"]) == ("passed", [])
 
@@ -38,9 +39,9 @@ def test_noise_is_stored_but_refused_for_a_release(btc: Coin) -> None:
     assert dataset.verdict == Verdict.FAILED
     assert artifact_store.read_candles(dataset).height == 7122
     with pytest.raises(
-        services.CandlesNotPassed, match=r"variance_ratio failed: 0\.06 .*required 0\."
+        candle_checks.CandlesNotPassed, match=r"variance_ratio failed: 0\.06 .*required 0\."
     ) as refusal:
-        services.require_passed(dataset)
+        candle_checks.require_passed(dataset)
     assert refusal.value.status == 409
     detail = json.loads(AuditEvent.objects.get(kind="dataset.added").body)["detail"]
     assert any(line.startswith("variance_ratio failed") for line in detail["failed_checks"])
@@ -49,15 +50,15 @@ def test_noise_is_stored_but_refused_for_a_release(btc: Coin) -> None:
 def test_too_few_bars_are_inconclusive_which_is_not_passed(btc: Coin) -> None:
     dataset = factories.import_candles(btc, market_candles.generate(400))
     assert dataset.verdict == Verdict.INCONCLUSIVE
-    with pytest.raises(services.CandlesNotPassed, match="400 bars, required ≥ 1,000 bars"):
-        services.require_passed(dataset)
+    with pytest.raises(candle_checks.CandlesNotPassed, match="400 bars, required ≥ 1,000 bars"):
+        candle_checks.require_passed(dataset)
 
 
 def test_candles_of_another_coin_fail_and_name_the_dataset(btc: Coin) -> None:
-    first = factories.import_candles(services.find_coin("ETH"), market_candles.generate(2000))
+    first = factories.import_candles(coins.find_coin("ETH"), market_candles.generate(2000))
     second = factories.import_candles(btc, market_candles.generate(2000)[:-1])
     assert (first.verdict, second.verdict) == (Verdict.PASSED, Verdict.FAILED)
-    assert f"ETH's dataset {first.pk}" in services.format_verdict(second)
+    assert f"ETH's dataset {first.pk}" in candle_checks.format_verdict(second)
 
 
 def test_candles_that_failed_are_no_evidence_against_others(btc: Coin) -> None:
@@ -66,17 +67,15 @@ def test_candles_that_failed_are_no_evidence_against_others(btc: Coin) -> None:
 
 
 def test_a_simulated_market_passes_as_itself_and_never_as_a_real_one(btc: Coin) -> None:
-    made = services.simulate_candles(btc, bars=2000, drift=1.2345678, seed=7, actor=factories.OPERATOR)
+    made = datasets.simulate_candles(btc, bars=2000, drift=1.2345678, seed=7, actor=factories.OPERATOR)
     assert made.verdict == Verdict.PASSED
     frame = artifact_store.read_candles(made)
-    assert factories.import_candles(services.find_coin("ETH"), frame).verdict == Verdict.FAILED
-    assert (
-        factories.import_candles(services.find_coin("SOL"), frame, simulated=True).verdict == Verdict.PASSED
-    )
+    assert factories.import_candles(coins.find_coin("ETH"), frame).verdict == Verdict.FAILED
+    assert factories.import_candles(coins.find_coin("SOL"), frame, simulated=True).verdict == Verdict.PASSED
 
 
 def test_withdrawn_candles_are_no_evidence_against_others(btc: Coin) -> None:
-    first = factories.import_candles(services.find_coin("ETH"), market_candles.generate(2000))
+    first = factories.import_candles(coins.find_coin("ETH"), market_candles.generate(2000))
     withdraw_dataset(first, actor=factories.OPERATOR, reason="they are BTC's")
     assert factories.import_candles(btc, market_candles.generate(2000)).verdict == Verdict.PASSED
 

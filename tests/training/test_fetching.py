@@ -8,9 +8,10 @@ import pytest
 
 from common.errors import InvalidInput, NotAllowed, Unavailable
 from tests import factories
-from training import artifact_store, exchange, services
+from training import artifact_store, exchange
 from training.models import Dataset
 from training.rules import Source
+from training.services import coins, datasets
 
 pytestmark = pytest.mark.django_db
 
@@ -59,8 +60,8 @@ def binance(monkeypatch: pytest.MonkeyPatch) -> type[Exchange]:
 
 def fetch(**changes: Any) -> Dataset:
     asked: dict[str, Any] = {"exchange": "binance", "interval": "1h", "since": START}
-    coin = services.find_coin(changes.pop("symbol", "BTC"))
-    return services.fetch_candles(coin, **{**asked, "actor": factories.OPERATOR, **changes})
+    coin = coins.find_coin(changes.pop("symbol", "BTC"))
+    return datasets.fetch_candles(coin, **{**asked, "actor": factories.OPERATOR, **changes})
 
 
 def test_all_complete_bars_become_a_dataset(binance: Any) -> None:

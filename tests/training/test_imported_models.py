@@ -26,8 +26,9 @@ from mlcore.data import candles, simulate
 from mlcore.features import examples
 from tests import factories, model_files
 from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
-from training import artifact_store, services
+from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
+from training.services import coins, datasets, imported_models
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -37,7 +38,7 @@ SAID: dict[str, Any] = {"name": "BTC.pt", "line": "v6_enhanced", "schema": "raw7
 
 @pytest.fixture
 def btc() -> Coin:
-    return services.find_coin("BTC")
+    return coins.find_coin("BTC")
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +64,8 @@ def linear() -> bytes:
     return onnx_file([LINEAR], linear_tensors())
 
 
-def import_(coin: Coin, data: bytes, **said: Any) -> services.ImportedModel:
-    return services.import_model(coin, data, **{**SAID, "actor": factories.OPERATOR, **said})
+def import_(coin: Coin, data: bytes, **said: Any) -> imported_models.ImportedModel:
+    return imported_models.import_model(coin, data, **{**SAID, "actor": factories.OPERATOR, **said})
 
 
 def predictor(bundle: Bundle, folder: Path) -> Predictor:
@@ -78,7 +79,7 @@ def gates_of(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
 
 def dataset_of(coin: Coin, frame: pl.DataFrame, is_simulated: bool) -> Dataset:
     text = frame.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv().encode()
-    kept = services.import_candles(
+    kept = datasets.import_candles(
         coin, text, name="candles.csv", actor=factories.OPERATOR, simulated=is_simulated
     )
     return kept.dataset

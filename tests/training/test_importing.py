@@ -10,19 +10,20 @@ from django.db import IntegrityError, transaction
 from audit.models import AuditEvent
 from common.errors import InvalidInput, NotAllowed, NotFound
 from tests import factories
-from training import artifact_store, services
+from training import artifact_store
 from training.models import Coin, Dataset
+from training.services import coins, datasets
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def btc() -> Coin:
-    return services.find_coin("BTC")
+    return coins.find_coin("BTC")
 
 
 def import_(coin: Coin, data: bytes, name: str = "BTC.csv", **more: Any) -> Dataset:
-    return services.import_candles(coin, data, **{"name": name, "actor": factories.OPERATOR, **more}).dataset
+    return datasets.import_candles(coin, data, **{"name": name, "actor": factories.OPERATOR, **more}).dataset
 
 
 def stored_files(store: Path) -> list[Path]:
@@ -30,7 +31,7 @@ def stored_files(store: Path) -> list[Path]:
 
 
 def test_the_three_initial_coins_cannot_be_deleted_by_hand() -> None:
-    services.ensure_coins()
+    coins.ensure_coins()
     assert [coin.symbol for coin in Coin.objects.all()] == ["BTC", "ETH", "SOL"]
     with pytest.raises(IntegrityError, match="rows are kept"), transaction.atomic():
         Coin.objects.get(symbol="SOL").delete()
@@ -64,7 +65,7 @@ def test_the_same_candles_in_another_format_are_the_same_dataset(btc: Coin) -> N
 
 def test_two_coins_may_hold_the_same_candles(btc: Coin, store: Path) -> None:
     first = import_(btc, factories.candle_csv())
-    second = import_(services.find_coin("ETH"), factories.candle_csv())
+    second = import_(coins.find_coin("ETH"), factories.candle_csv())
     assert first != second
     assert first.digest == second.digest
     assert len(stored_files(store)) == 1
@@ -139,7 +140,7 @@ def test_a_viewer_may_not_import(btc: Coin, store: Path) -> None:
 
 def test_an_unknown_coin_is_not_found_and_the_known_ones_are_named() -> None:
     with pytest.raises(NotFound, match="BTC, ETH, SOL"):
-        services.find_coin("DOGE")
+        coins.find_coin("DOGE")
 
 
 def test_a_path_in_a_files_name_is_not_kept(btc: Coin) -> None:
@@ -148,30 +149,30 @@ def test_a_path_in_a_files_name_is_not_kept(btc: Coin) -> None:
 
 class TestSimulatedCandles:
     def test_say_so_and_how_they_were_made(self, btc: Coin) -> None:
-        dataset = services.simulate_candles(btc, bars=300, drift=1.2, seed=7, actor=factories.OPERATOR)
+        dataset = datasets.simulate_candles(btc, bars=300, drift=1.2, seed=7, actor=factories.OPERATOR)
         assert dataset.is_simulated
         assert dataset.rows == 300
         assert dataset.origin == "simulated: drift 1.2, 300 bars, seed 7"
 
     def test_are_the_same_dataset_when_made_again(self, btc: Coin) -> None:
-        first = services.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR)
-        assert services.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR) == first
-        other = services.simulate_candles(btc, bars=300, drift=0, seed=8, actor=factories.OPERATOR)
+        first = datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR)
+        assert datasets.simulate_candles(btc, bars=300, drift=0, seed=7, actor=factories.OPERATOR) == first
+        other = datasets.simulate_candles(btc, bars=300, drift=0, seed=8, actor=factories.OPERATOR)
         assert other != first
 
     @pytest.mark.parametrize("bars", [0, -5, 10**9])
     def test_of_an_impossible_length_are_refused(self, btc: Coin, bars: int) -> None:
         with pytest.raises(InvalidInput, match="bars"):
-            services.simulate_candles(btc, bars=bars, drift=1, seed=1, actor=factories.OPERATOR)
+            datasets.simulate_candles(btc, bars=bars, drift=1, seed=1, actor=factories.OPERATOR)
         assert not Dataset.objects.exists()
 
     @pytest.mark.parametrize("changes", [{"seed": -1}, {"drift": float("nan")}, {"drift": 1e9}], ids=str)
     def test_of_impossible_settings_are_refused(self, btc: Coin, changes: dict[str, Any]) -> None:
         with pytest.raises(InvalidInput):
-            services.simulate_candles(
+            datasets.simulate_candles(
                 btc, **{"bars": 300, "drift": 1.0, "seed": 1, "actor": factories.OPERATOR, **changes}
             )
 
     def test_take_an_operator(self, btc: Coin) -> None:
         with pytest.raises(NotAllowed):
-            services.simulate_candles(btc, bars=300, drift=1, seed=1, actor=factories.VIEWER)
+            datasets.simulate_candles(btc, bars=300, drift=1, seed=1, actor=factories.VIEWER)

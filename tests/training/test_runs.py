@@ -12,10 +12,10 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from tests import factories
-from training import services
 from training.jobs import leases
 from training.models import Dataset, TrainingRun, Worker
 from training.rules import JobState
+from training.services import coins, datasets, estimates, runs
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 
@@ -34,7 +34,7 @@ def launch(dataset: Dataset, **changes: Any) -> TrainingRun:
         "seed": 3,
         "actor": factories.OPERATOR,
     }
-    return services.launch_run(**{**asked, "budget": services.open_budget(), **changes})
+    return runs.launch_run(**{**asked, "budget": runs.open_budget(), **changes})
 
 
 def events(kind: str) -> list[AuditEvent]:
@@ -108,7 +108,7 @@ class TestLaunching:
 
     def test_refuses_another_coins_dataset(self, dataset: Dataset) -> None:
         with pytest.raises(InvalidInput, match="is BTC's, not ETH's"):
-            launch(dataset, coin=services.find_coin("ETH"))
+            launch(dataset, coin=coins.find_coin("ETH"))
         assert not TrainingRun.objects.exists()
 
     def test_refuses_a_history_too_short_to_train_on(self) -> None:
@@ -122,7 +122,7 @@ class TestLaunching:
 class TestCancelling:
     def test_a_queued_run_ends_it_at_once(self, dataset: Dataset) -> None:
         run = launch(dataset)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="wrong seed")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="wrong seed")
         run.refresh_from_db()
         assert run.state == JobState.CANCELLED
         assert run.failure == "cancelled by olivia: wrong seed"
@@ -132,7 +132,7 @@ class TestCancelling:
 
     def test_a_run_at_work_asks_it_to_stop_after_its_epoch(self, dataset: Dataset) -> None:
         run = claimed(launch(dataset))
-        services.cancel_run(run, actor=factories.OPERATOR, reason="wrong seed")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="wrong seed")
         run.refresh_from_db()
         assert run.state == JobState.RUNNING
         assert run.cancel_requested_at is not None
@@ -140,25 +140,25 @@ class TestCancelling:
 
     def test_asking_a_run_at_work_twice_changes_nothing(self, dataset: Dataset) -> None:
         run = claimed(launch(dataset))
-        services.cancel_run(run, actor=factories.OPERATOR, reason="one")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="one")
         first = run.cancel_requested_at
-        services.cancel_run(run, actor=factories.OPERATOR, reason="two")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="two")
         assert run.cancel_requested_at == first
         assert len(events("trainingrun.cancel_requested")) == 1
 
     def test_a_run_whose_worker_fell_silent_ends_it_at_once(self, dataset: Dataset) -> None:
         run = claimed(launch(dataset))
         let_lease_run_out(run)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         assert run.state == JobState.CANCELLED
         with pytest.raises(leases.ClaimLost):
             leases.write(run, device="CPU")
 
     def test_a_run_that_has_ended_is_refused(self, dataset: Dataset) -> None:
         run = launch(dataset)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         with pytest.raises(Conflict, match="has already ended: it was cancelled"):
-            services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
+            runs.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
         assert len(events("trainingrun.cancelled")) == 1
         (refused,) = events("trainingrun.cancel.refused")
         assert "has already ended" in refused.body
@@ -166,7 +166,7 @@ class TestCancelling:
     def test_takes_an_operator(self, dataset: Dataset) -> None:
         run = launch(dataset)
         with pytest.raises(NotAllowed):
-            services.cancel_run(run, actor=factories.VIEWER, reason="not needed")
+            runs.cancel_run(run, actor=factories.VIEWER, reason="not needed")
         (refused,) = events("trainingrun.cancel.refused")
         assert (refused.actor, refused.reason) == (str(factories.VIEWER), "not needed")
         run.refresh_from_db()
@@ -181,7 +181,7 @@ class TestLaunchingAgain:
 
     def test_repeats_a_failed_run_with_changes_as_a_run_of_its_own(self, dataset: Dataset) -> None:
         first = self.failed(dataset)
-        again = services.relaunch(first, changes={"batch_size": 64, "seed": 9}, actor=factories.OPERATOR)
+        again = runs.relaunch(first, changes={"batch_size": 64, "seed": 9}, actor=factories.OPERATOR)
         assert again.pk != first.pk
         assert (again.dataset, again.line, again.seed) == (first.dataset, first.line, 9)
         assert again.parameters == {"epochs": 7, "batch_size": 64}
@@ -192,8 +192,8 @@ class TestLaunchingAgain:
 
     def test_a_cancelled_run_may_be_launched_again(self, dataset: Dataset) -> None:
         run = launch(dataset)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
-        assert services.relaunch(run, changes={}, actor=factories.OPERATOR).seed == run.seed
+        runs.cancel_run(run, actor=factories.OPERATOR, reason="not needed")
+        assert runs.relaunch(run, changes={}, actor=factories.OPERATOR).seed == run.seed
 
     @pytest.mark.parametrize("state", ["queued", "running", "succeeded"])
     def test_any_other_is_refused(self, dataset: Dataset, state: str) -> None:
@@ -203,21 +203,21 @@ class TestLaunchingAgain:
         if state == "succeeded":
             leases.finish(run, JobState.SUCCEEDED)
         with pytest.raises(Conflict, match=f"is {state}"):
-            services.relaunch(run, changes={}, actor=factories.OPERATOR)
+            runs.relaunch(run, changes={}, actor=factories.OPERATOR)
         assert TrainingRun.objects.count() == 1
 
     def test_changes_out_of_bounds_are_refused(self, dataset: Dataset) -> None:
         run = self.failed(dataset)
         with pytest.raises(InvalidInput, match="epochs"):
-            services.relaunch(run, changes={"epochs": 1000}, actor=factories.OPERATOR)
+            runs.relaunch(run, changes={"epochs": 1000}, actor=factories.OPERATOR)
         assert TrainingRun.objects.count() == 1
 
     def test_takes_an_operator(self, dataset: Dataset) -> None:
         with pytest.raises(NotAllowed):
-            services.relaunch(self.failed(dataset), changes={}, actor=factories.VIEWER)
+            runs.relaunch(self.failed(dataset), changes={}, actor=factories.VIEWER)
 
 
-@pytest.mark.parametrize("find", [services.find_run, services.find_dataset])
+@pytest.mark.parametrize("find", [runs.find_run, datasets.find_dataset])
 def test_an_unknown_number_is_not_found(find: Callable[[int], object]) -> None:
     with pytest.raises(NotFound, match="4711"):
         find(4711)
@@ -256,28 +256,28 @@ class TestAnEstimate:
     def test_follows_what_earlier_runs_of_that_batch_size_took(self, dataset: Dataset) -> None:
         self.measured(dataset, rows_per_second=770)
         self.measured(dataset, rows_per_second=1, batch_size=4096)
-        found = services.estimate("v7_fixed", [dataset], {"epochs": 10})
+        found = estimates.estimate("v7_fixed", [dataset], {"epochs": 10})
         assert found.seconds == pytest.approx(3 + 0.7 * 1100 * 10 / 770)
 
     def test_assumes_a_small_server_where_nothing_was_measured(self, dataset: Dataset) -> None:
-        one = services.estimate("v7_fixed", [dataset], {"epochs": 10})
-        larger = services.estimate("v7_fixed", [dataset], {"epochs": 10, "batch_size": 1024})
+        one = estimates.estimate("v7_fixed", [dataset], {"epochs": 10})
+        larger = estimates.estimate("v7_fixed", [dataset], {"epochs": 10, "batch_size": 1024})
         assert 3 < larger.seconds < one.seconds < 60
 
     def test_counts_on_the_workers_that_are_alive(self, dataset: Dataset) -> None:
-        alone = services.estimate("v7_fixed", [dataset] * 3, {})
+        alone = estimates.estimate("v7_fixed", [dataset] * 3, {})
         self.worker("training@a", 2)
         self.worker("gates@a", 5, queues="gates")
         silent = self.worker("training@gone", 9)
         Worker.objects.filter(pk=silent.pk).update(last_heard_at=timezone.now() - timedelta(minutes=5))
-        shared = services.estimate("v7_fixed", [dataset] * 3, {})
+        shared = estimates.estimate("v7_fixed", [dataset] * 3, {})
         assert shared.seconds == pytest.approx(alone.seconds * 2 / 3)
 
     def test_costs_the_machine_time_of_all_runs_at_the_workers_rate(self, dataset: Dataset) -> None:
         self.worker("training@a", 3)
-        found = services.estimate("v7_fixed", [dataset] * 3, {})
+        found = estimates.estimate("v7_fixed", [dataset] * 3, {})
         assert float(found.usd) == pytest.approx(3 * found.seconds * 2 / 3600, abs=1e-5)
 
     def test_refuses_what_cannot_be_launched(self, dataset: Dataset) -> None:
         with pytest.raises(DomainError, match="epochs"):
-            services.estimate("v7_fixed", [dataset], {"epochs": 0})
+            estimates.estimate("v7_fixed", [dataset], {"epochs": 0})

@@ -24,12 +24,13 @@ from mlcore.constants import CLASSES
 from mlcore.fitting.checkpoint import EpochReport
 from tests import factories
 from training import artifact_store as files
-from training import services, worker
+from training import worker
 from training.artifact_store import StoreUnavailable
 from training.jobs import leases
 from training.jobs.cost_limits import TimeLimitAlarm
 from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
+from training.services.runs import cancel_run, open_budget
 
 pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.postgresql, pytest.mark.slow]
 
@@ -228,7 +229,7 @@ class TestAKilledRun:
     def test_that_is_cancelled_meanwhile_ends_without_another_epoch(self, dataset: Dataset) -> None:
         run = factories.run(dataset)
         train_and_be_killed(run, after_epoch=1)
-        services.cancel_run(run, actor=factories.OPERATOR, reason="enough")
+        cancel_run(run, actor=factories.OPERATOR, reason="enough")
         let_lease_run_out(run)
         train(run)
         assert run.state == JobState.CANCELLED
@@ -268,7 +269,7 @@ class TestAWorkerThoughtDead:
 
         def be_ended(report: EpochReport) -> None:
             let_lease_run_out(run)
-            services.cancel_run(run, actor=factories.OPERATOR, reason="enough")
+            cancel_run(run, actor=factories.OPERATOR, reason="enough")
 
         assert worker.train(run.pk, worker_name="zombie@test", device="cpu", on_epoch=be_ended) is None
         run.refresh_from_db()
@@ -286,7 +287,7 @@ class TestLimits:
 
         def cancel(report: EpochReport) -> None:
             if report.number == 2:
-                services.cancel_run(run, actor=factories.OPERATOR, reason="enough")
+                cancel_run(run, actor=factories.OPERATOR, reason="enough")
 
         train(run, on_epoch=cancel)
         assert (run.state, run.failure) == (JobState.CANCELLED, "cancelled by request")
@@ -298,7 +299,7 @@ class TestLimits:
         self, dataset: Dataset, settings: Any
     ) -> None:
         settings.RELEASE_TIME_LIMIT_SECONDS = 3
-        budget = services.open_budget(runs_expected=2)
+        budget = open_budget(runs_expected=2)
         run = train(factories.run(dataset, epochs=50, patience=50, budget=budget), on_epoch=slowly)
         assert run.state == JobState.FAILED
         assert run.failure.startswith("time limit:")
@@ -337,7 +338,7 @@ class TestLimits:
     def test_three_at_once_cannot_overspend(self, dataset: Dataset, settings: Any) -> None:
         """The first reserves its worst case, $0.503; the second what is left of $0.60; for the third there is nothing."""
         settings.RELEASE_SPENDING_LIMIT_USD = "0.60"
-        budget = services.open_budget(runs_expected=3)
+        budget = open_budget(runs_expected=3)
         runs = [factories.run(dataset, seed=n, budget=budget) for n in range(3)]
         turned_away = threading.Event()
         committed: list[Decimal] = []
@@ -359,7 +360,7 @@ class TestLimits:
         self, dataset: Dataset, settings: Any, broker: Any
     ) -> None:
         settings.RELEASE_SPENDING_LIMIT_USD = "0.01"
-        budget = services.open_budget(runs_expected=2)
+        budget = open_budget(runs_expected=2)
         first, second = (factories.run(dataset, seed=n, budget=budget) for n in range(2))
         waited: list[str] = []
 
@@ -375,7 +376,7 @@ class TestLimits:
         assert train(second).state == JobState.SUCCEEDED
 
     def test_a_run_for_which_nothing_is_left_fails_and_says_so(self, dataset: Dataset) -> None:
-        budget = services.open_budget(runs_expected=2)
+        budget = open_budget(runs_expected=2)
         spent = factories.run(dataset, budget=budget)
         TrainingRun.objects.filter(pk=spent.pk).update(state=JobState.FAILED, spent_usd=Decimal("1.50"))
         run = train(factories.run(dataset, budget=budget))

@@ -18,11 +18,11 @@ from django.utils import timezone
 
 from tests import factories
 from tests.processes import REPOSITORY, StartWorker, environment, wait_until
-from training import services
 from training import worker as runner
 from training.jobs import queue, worker_registry
 from training.models import TrainingRun, Worker
 from training.rules import JobState
+from training.services import estimates
 
 pytestmark = pytest.mark.processes
 
@@ -233,7 +233,9 @@ def test_asking_for_a_launch_imports_no_torch() -> None:
     """What the web does with training must not cost it torch's memory."""
     script = (
         "import django, sys; django.setup();"
-        "from training import admin, artifact_store, services, tasks; from training.jobs import queue, worker_registry;"
+        "from training import admin, artifact_store, tasks;"
+        "from training.services import bundles, datasets, estimates, imported_models, runs;"
+        "from training.jobs import queue, worker_registry;"
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules or 'ccxt' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment(), check=False)
@@ -242,4 +244,4 @@ def test_asking_for_a_launch_imports_no_torch() -> None:
 
 @pytest.mark.django_db
 def test_an_estimate_without_workers_still_answers() -> None:
-    assert services.estimate("v7_fixed", [factories.market(bars=1100)], {}).usd > 0
+    assert estimates.estimate("v7_fixed", [factories.market(bars=1100)], {}).usd > 0

@@ -15,9 +15,9 @@ from common import api_fields
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
-from training import services
 from training.api.datasets import find_coin
 from training.models import Bundle
+from training.services import imported_models
 
 FIELDS = ["id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "files", "created_at"]
 
@@ -89,7 +89,7 @@ class Bundles(ListAPIView[Bundle]):
         not contain them. A file that cannot be read safely is refused, and nothing of it is stored.
         """
         checked = self.Input.read(request)
-        imported = services.import_model(
+        imported = imported_models.import_model(
             find_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,

@@ -18,9 +18,9 @@ from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import InvalidInput, NotFound
 from mlcore.verdict import Verdict
-from training import services
 from training.models import Coin, Dataset
 from training.rules import Source
+from training.services import candle_checks, coins, datasets
 
 
 class Coins(ListAPIView[Coin]):
@@ -88,7 +88,7 @@ class Datasets(ListAPIView[Dataset]):
 
         @extend_schema_field(CandleCheck(many=True))
         def get_checks(self, dataset: Dataset) -> list[dict[str, Any]]:
-            return services.load_checks(dataset)
+            return candle_checks.load_checks(dataset)
 
     @extend_schema_serializer(component_name="DatasetUpload")
     class Input(api_fields.Input):
@@ -112,7 +112,7 @@ class Datasets(ListAPIView[Dataset]):
         that can be read are kept and judged: see `verdict` and `checks`.
         """
         checked = self.Input.read(request)
-        kept = services.import_candles(
+        kept = datasets.import_candles(
             find_coin(checked["coin"]),
             checked["file"].read(),
             name=checked["file"].name,
@@ -124,6 +124,6 @@ class Datasets(ListAPIView[Dataset]):
 
 def find_coin(symbol: str) -> Coin:
     try:
-        return services.find_coin(symbol)
+        return coins.find_coin(symbol)
     except NotFound as unknown:
         raise InvalidInput(unknown.message, field="coin") from unknown

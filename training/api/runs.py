@@ -18,9 +18,9 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.fitting.recipes import RECIPES
-from training import services
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import MAX_SEED, JobState
+from training.services import runs
 
 BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-number")
 
@@ -126,8 +126,8 @@ class CancelRun(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Cancel a run, as an operator: at once when it is queued, else after its epoch."""
         checked = self.Input.read(request)
-        run = services.find_run(id)
-        services.cancel_run(run, actor=get_actor(request), reason=checked["reason"])
+        run = runs.find_run(id)
+        runs.cancel_run(run, actor=get_actor(request), reason=checked["reason"])
         return _build_response(run)
 
 
@@ -142,7 +142,7 @@ class RelaunchRun(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Launch a run that failed or was cancelled again, as an operator, with these settings changed."""
         checked = self.Input.read(request)
-        run = services.relaunch(services.find_run(id), changes=checked, actor=get_actor(request))
+        run = runs.relaunch(runs.find_run(id), changes=checked, actor=get_actor(request))
         response = _build_response(run, status=201)
         response["Location"] = reverse("api:run", kwargs={"id": run.pk})
         return response
@@ -168,7 +168,7 @@ class RunEpochs(ListAPIView[Epoch]):
     filterset_class = Filter
 
     def get_queryset(self) -> QuerySet[Epoch]:
-        return super().get_queryset().filter(run=services.find_run(self.kwargs["id"]))
+        return super().get_queryset().filter(run=runs.find_run(self.kwargs["id"]))
 
 
 class RunLog(ListAPIView[RunLine]):
@@ -188,4 +188,4 @@ class RunLog(ListAPIView[RunLine]):
     filterset_class = Filter
 
     def get_queryset(self) -> QuerySet[RunLine]:
-        return super().get_queryset().filter(run=services.find_run(self.kwargs["id"]))
+        return super().get_queryset().filter(run=runs.find_run(self.kwargs["id"]))

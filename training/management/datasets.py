@@ -4,7 +4,7 @@ from typing import Any
 
 from accounts.commands import ActingCommand
 from common.commands import serialize
-from training.api import Datasets
+from training.api.datasets import Datasets
 from training.models import Dataset
 from training.presentation import format_dataset, is_refused
 

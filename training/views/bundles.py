@@ -10,9 +10,9 @@ from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import show_refusal
 from common.pages import paginate
-from training import services
 from training.forms import ImportModelForm
 from training.models import Bundle
+from training.services import imported_models
 
 
 @require_http_methods(["GET", "POST"])
@@ -26,7 +26,7 @@ def index(request: HttpRequest) -> HttpResponse:
     upload = form.cleaned_data["file"]
     options = {name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")}
     try:
-        imported = services.import_model(
+        imported = imported_models.import_model(
             data=upload.read(),
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,

@@ -12,9 +12,10 @@ from common.errors import DomainError
 from common.forms import ReasonForm, show_refusal
 from common.pages import allow_charts, paginate
 from mlcore.verdict import Verdict
-from training import artifact_store, charts, services
+from training import artifact_store, charts
 from training.forms import UploadForm
 from training.models import Dataset
+from training.services import candle_checks, datasets
 
 
 @require_http_methods(["GET", "POST"])
@@ -27,7 +28,7 @@ def index(request: HttpRequest) -> HttpResponse:
         return _page(request, form, status=400)
     upload = form.cleaned_data["file"]
     try:
-        kept = services.import_candles(
+        kept = datasets.import_candles(
             form.cleaned_data["coin"], upload.read(), name=upload.name, actor=get_actor(request)
         )
     except DomainError as refusal:
@@ -37,7 +38,7 @@ def index(request: HttpRequest) -> HttpResponse:
     told = "Added" if kept.is_new else "These candles are here already:"
     messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
     if dataset.verdict != Verdict.PASSED:
-        messages.warning(request, f"{services.format_verdict(dataset)} No release can train on them.")
+        messages.warning(request, f"{candle_checks.format_verdict(dataset)} No release can train on them.")
     return redirect("dataset", dataset.pk)
 
 
@@ -53,13 +54,13 @@ def page(
     actor = get_actor(request)
     context = {
         "dataset": dataset,
-        "sentence": services.format_verdict(dataset),
-        "refused_datasets": services.list_datasets_refused_for(dataset),
-        "withdrawn_peers": services.list_withdrawn_peers(dataset),
+        "sentence": candle_checks.format_verdict(dataset),
+        "refused_datasets": candle_checks.list_datasets_refused_for(dataset),
+        "withdrawn_peers": candle_checks.list_withdrawn_peers(dataset),
         "withdrawal": withdrawal or ReasonForm(),
         "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
         "runs": dataset.runs.select_related("coin")[:10],
-        "checks": services.sort_worst_first(services.load_checks(dataset)),
+        "checks": candle_checks.sort_worst_first(candle_checks.load_checks(dataset)),
         "charts": charts.MARKET_CHARTS,
         "has_charts": True,
     }
@@ -70,7 +71,7 @@ def page(
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
     drawn = charts.draw_price(artifact_store.read_candles(dataset)) | charts.draw_market_statistics(
-        services.load_check_results(dataset)
+        candle_checks.load_check_results(dataset)
     )
     return JsonResponse({"charts": drawn, "is_moving": False})
 

@@ -11,11 +11,11 @@ from common.errors import DomainError
 from common.forms import show_refusal
 from common.pages import allow_charts, paginate, render_live
 from mlcore.fitting.recipes import RECIPES
-from training import services
 from training.charts import draw_learning_curves
 from training.forms import AgainForm, CancelForm
 from training.models import TrainingRun
 from training.rules import JobState
+from training.services import runs
 
 MOVING_SECONDS = 2
 LOG_LINES_SHOWN = 300
@@ -59,7 +59,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, run, cancel_form=form, status=400)
     try:
-        services.cancel_run(run, actor=get_actor(request), reason=form.cleaned_data["reason"])
+        runs.cancel_run(run, actor=get_actor(request), reason=form.cleaned_data["reason"])
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, _run(pk), cancel_form=form, status=refusal.status)
@@ -77,7 +77,7 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, run, again_form=form, status=400)
     try:
-        launched = services.relaunch(run, changes=form.changes, actor=get_actor(request))
+        launched = runs.relaunch(run, changes=form.changes, actor=get_actor(request))
     except DomainError as refusal:
         show_refusal(form, refusal)
         return _page(request, run, again_form=form, status=refusal.status)

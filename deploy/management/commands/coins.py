@@ -4,9 +4,9 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from deploy import services
-from training.api import Coins
+from training.api.datasets import Coins
 from training.models import Coin
-from training.services import find_coin
+from training.services.coins import find_coin
 
 
 class Command(ActingCommand):

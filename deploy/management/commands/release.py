@@ -11,8 +11,8 @@ from deploy.api.releases import serialize_release
 from deploy.models import Release
 from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.rules import Purpose, ReleaseState
-from training import services as training
 from training.models import Bundle, Dataset
+from training.services import bundles
 
 Named = TypeVar("Named", Bundle, Dataset)
 
@@ -73,7 +73,7 @@ class Command(ActingCommand):
         symbol, equals, digest = text.partition("=")
         if not equals or not digest:
             raise InvalidInput(f"--bundle {text}: say COIN=DIGEST.")
-        return symbol, training.find_bundle(digest, coin=symbol)
+        return symbol, bundles.find_bundle(digest, coin=symbol)
 
     def _wait(self, release: Release) -> None:
         """Until settled; a release to be inherited never settles, and is done once every coin is diagnosed."""

@@ -5,9 +5,10 @@ from django.core.management.base import CommandParser
 from accounts.commands import ActingCommand
 from common.commands import serialize
 from deploy import services
-from training.api import Datasets
+from training.api.datasets import Datasets
 from training.presentation import format_dataset
-from training.services import find_dataset, list_datasets_refused_for
+from training.services.candle_checks import list_datasets_refused_for
+from training.services.datasets import find_dataset
 
 
 class Command(ActingCommand):

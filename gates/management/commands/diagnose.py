@@ -8,8 +8,8 @@ from common.commands import GateCommand
 from common.errors import NotFound
 from gates import services
 from gates.presentation import format_table, serialize
-from training import services as training
 from training.models import Bundle, Dataset
+from training.services import bundles, datasets
 
 
 class Command(GateCommand):
@@ -54,7 +54,7 @@ def _bundles(coin: str | None, prefix: str | None) -> list[Bundle]:
     if coin:
         rows = rows.filter(coin__symbol=coin.upper())
     if prefix:
-        return [training.find_bundle(prefix, coin=coin)]
+        return [bundles.find_bundle(prefix, coin=coin)]
     newest = list({bundle.coin_id: bundle for bundle in reversed(rows)}.values())
     if not newest:
         raise NotFound(
@@ -65,7 +65,7 @@ def _bundles(coin: str | None, prefix: str | None) -> list[Bundle]:
 
 def _dataset(bundle: Bundle, pk: int | None) -> Dataset:
     if pk is None:
-        return bundle.dataset or training.latest_dataset(bundle.coin)
+        return bundle.dataset or datasets.latest_dataset(bundle.coin)
     dataset = Dataset.objects.select_related("coin").filter(pk=pk).first()
     if dataset is None:
         raise NotFound(f"There is no dataset {pk}.")

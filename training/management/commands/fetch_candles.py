@@ -2,10 +2,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from training import services
 from training.exchange import parse_since
 from training.management.datasets import DatasetCommand
 from training.models import Dataset
+from training.services import coins, datasets
 
 
 class Command(DatasetCommand):
@@ -18,8 +18,8 @@ class Command(DatasetCommand):
         parser.add_argument("--since", required=True, metavar="2020-09-20", help="UTC")
 
     def store(self, options: dict[str, Any]) -> Dataset:
-        return services.fetch_candles(
-            services.find_coin(options["coin"]),
+        return datasets.fetch_candles(
+            coins.find_coin(options["coin"]),
             exchange=options["exchange"],
             interval=options["interval"],
             since=parse_since(options["since"]),

@@ -4,9 +4,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from common.errors import InvalidInput
-from training import services
 from training.management.datasets import DatasetCommand
 from training.models import Dataset
+from training.services import coins, datasets
 
 
 class Command(DatasetCommand):
@@ -24,5 +24,5 @@ class Command(DatasetCommand):
             data = path.read_bytes()
         except OSError as error:
             raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="file") from error
-        coin = services.find_coin(options["coin"])
-        return services.import_candles(coin, data, name=path.name, actor=self.actor(options)).dataset
+        coin = coins.find_coin(options["coin"])
+        return datasets.import_candles(coin, data, name=path.name, actor=self.actor(options)).dataset

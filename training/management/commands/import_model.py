@@ -5,9 +5,9 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.commands import serialize
-from training import services
-from training.api import Bundles
+from training.api.bundles import Bundles
 from training.presentation import format_bundle
+from training.services import coins, imported_models
 
 
 class Command(ActingCommand):
@@ -23,9 +23,9 @@ class Command(ActingCommand):
 
     def answer(self, **options: Any) -> dict[str, Any]:
         path: Path = options["file"]
-        imported = services.import_model(
-            services.find_coin(options["coin"]),
-            services.read_model_file(path),
+        imported = imported_models.import_model(
+            coins.find_coin(options["coin"]),
+            imported_models.read_model_file(path),
             name=path.name,
             line=options["line"],
             schema=options["schema"],

@@ -3,9 +3,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
-from training import services
 from training.management.datasets import DatasetCommand
 from training.models import Dataset
+from training.services import coins, datasets
 
 
 class Command(DatasetCommand):
@@ -20,8 +20,8 @@ class Command(DatasetCommand):
         parser.add_argument("--seed", type=int, default=0)
 
     def store(self, options: dict[str, Any]) -> Dataset:
-        return services.simulate_candles(
-            services.find_coin(options["coin"]),
+        return datasets.simulate_candles(
+            coins.find_coin(options["coin"]),
             bars=options["bars"],
             drift=options["drift"],
             seed=options["seed"],

@@ -7,11 +7,11 @@ from accounts.commands import ActingCommand
 from common.commands import serialize
 from common.errors import Conflict, InvalidInput
 from mlcore.fitting.recipes import RECIPES
-from training import services
-from training.api import Runs
+from training.api.runs import Runs
 from training.models import TrainingRun
 from training.presentation import format_run
 from training.rules import JobState
+from training.services import coins, datasets, runs
 
 PARAMETERS = ("epochs", "batch_size", "learning_rate", "patience", "label_smoothing")
 
@@ -60,20 +60,20 @@ class Command(ActingCommand):
         if options["like_run"] is not None:
             seed = {} if options["seed"] is None else {"seed": options["seed"]}
             like = _find_run_to_repeat(options)
-            return services.repeat(like, changes={**parameters, **seed}, actor=actor, is_sent=False)
+            return runs.repeat(like, changes={**parameters, **seed}, actor=actor, is_sent=False)
         if not options["coin"]:
             raise InvalidInput("Name a coin with --coin, or a run to repeat with --like-run.")
-        coin = services.find_coin(options["coin"])
+        coin = coins.find_coin(options["coin"])
         dataset = (
-            services.find_dataset(options["dataset"]) if options["dataset"] else services.latest_dataset(coin)
+            datasets.find_dataset(options["dataset"]) if options["dataset"] else datasets.latest_dataset(coin)
         )
-        return services.launch_run(
+        return runs.launch_run(
             coin=coin,
             dataset=dataset,
             line=options["line"] or "v7_fixed",
             parameters=parameters,
             seed=options["seed"] or 0,
-            budget=services.open_budget(),
+            budget=runs.open_budget(),
             actor=actor,
             is_sent=False,
         )
@@ -91,7 +91,7 @@ def _find_run_to_repeat(options: dict[str, Any]) -> TrainingRun:
         raise InvalidInput(
             "--like-run repeats the line and the dataset of that run: omit --line and --dataset."
         )
-    like = services.find_run(options["like_run"])
-    if options["coin"] and services.find_coin(options["coin"]) != like.coin:
+    like = runs.find_run(options["like_run"])
+    if options["coin"] and coins.find_coin(options["coin"]) != like.coin:
         raise InvalidInput(f"{like} is not a run of {options['coin']}: omit --coin.", field="coin")
     return like

@@ -1,7 +1,7 @@
 from typing import Any
 
 from common.commands import GateCommand, serialize
-from training.api import Workers
+from training.api.workers import Workers
 
 
 class Command(GateCommand):
