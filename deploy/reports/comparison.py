@@ -1,6 +1,6 @@
 """Compares two releases, from their measurements and gate outcomes. Plain values; no ORM, clock or I/O."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -39,36 +39,21 @@ class ComparedRelease:
     launched_by: str
     launched_at: str
     coins: Mapping[str, ComparedCoin]
-    label: str = ""
-    """Its name in sentences: its line alone, unless the other release is of the same line."""
+    is_numbered: bool = False
+    """Whether sentences name it by its number, because the other release is of the same line."""
 
-    def __post_init__(self) -> None:
-        if not self.label:
-            object.__setattr__(self, "label", self.line)
+    @property
+    def label(self) -> str:
+        """Its name in sentences."""
+        return f"release {self.release} ({self.line})" if self.is_numbered else self.line
 
     @property
     def name(self) -> str:
         return f"{self.line} (release {self.release})"
 
-    def get_outcome(self, coin: str, gate: str) -> GateOutcome | None:
-        compared = self.coins.get(coin)
-        return compared.outcomes.get(gate) if compared else None
-
-    @property
-    def outcomes(self) -> list[GateOutcome]:
-        """Those of the required gates."""
-        return [o for compared in self.coins.values() for o in compared.outcomes.values() if o.is_required]
-
     @property
     def compared_coins(self) -> list[ComparedCoin]:
         return list(self.coins.values())
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether every coin passed every required gate."""
-        return bool(self.coins) and all(
-            compared.verdict == Verdict.PASSED for compared in self.coins.values()
-        )
 
 
 class Answer(StrEnum):
@@ -129,8 +114,12 @@ class GateRow:
     sentence: str
 
     @property
+    def problem_coins(self) -> list[str]:
+        return [cell.coin for cell in self.cells if cell.after is not None and cell.after.is_problem]
+
+    @property
     def is_problem(self) -> bool:
-        return any(cell.after is not None and cell.after.is_problem for cell in self.cells)
+        return bool(self.problem_coins)
 
     @property
     def is_unchanged(self) -> bool:
@@ -171,74 +160,54 @@ class Comparison:
     @property
     def weaker_than_baseline(self) -> list[str]:
         """Where the policy of the release requires less than the baseline."""
-        policies = [compared.policy for compared in self.after.coins.values() if compared.policy]
-        return list(
-            dict.fromkeys(sentence for policy in policies for sentence in weaker_than_baseline(policy))
-        )
+        found = [weaker_than_baseline(coin.policy) for coin in self.after.compared_coins if coin.policy]
+        return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
 
 def compare(after: ComparedRelease, before: ComparedRelease | None) -> Comparison:
     """Compare `after` with `before`, coin by coin and gate by gate; `after` by itself where there is no other."""
     if before is not None and before.line == after.line:
-        after, before = _label_by_number(after), _label_by_number(before)
+        after, before = replace(after, is_numbered=True), replace(before, is_numbered=True)
     failures = [_answer(failure, after, before) for failure in FAILURES]
+    gates = _build_rows(after, before)
+    skills = [describe_skill(coin.coin, coin.document, coin.policy) for coin in after.compared_coins]
     return Comparison(
-        after=after,
-        before=before,
-        failures=failures,
-        gates=_build_rows(after, before),
-        skills=[
-            describe_skill(compared.coin, compared.document, compared.policy)
-            for compared in after.coins.values()
-        ],
-        headline=_format_headline(failures),
-        summary=_summarize(after),
+        after, before, failures, gates, skills, _format_headline(failures), _summarize(after, gates)
     )
-
-
-def _label_by_number(side: ComparedRelease) -> ComparedRelease:
-    return replace(side, label=f"release {side.release} ({side.line})")
-
-
-def _capitalize(text: str) -> str:
-    """With a capital if it begins with "release"; the name of a line stays as it is."""
-    return text[0].upper() + text[1:] if text.startswith("release ") else text
 
 
 def _answer(failure: KnownFailure, after: ComparedRelease, before: ComparedRelease | None) -> FailureResult:
-    checks_after, checks_before = (
-        _check_failure(failure, after),
-        _check_failure(failure, before) if before else [],
-    )
-    failed = [check for check in checks_after if check.verdict == Verdict.FAILED]
-    not_passed = [check for check in checks_after if check.verdict != Verdict.PASSED]
-    failed_before = [check.coin for check in checks_before if check.verdict == Verdict.FAILED]
+    now = [_check_failure(failure, coin) for coin in after.compared_coins]
+    earlier = [_check_failure(failure, coin) for coin in before.compared_coins] if before else []
+    not_passed = [check for check in now if check.verdict != Verdict.PASSED]
+    failed = [check for check in not_passed if check.verdict == Verdict.FAILED]
+    failed_earlier = [check.coin for check in earlier if check.verdict == Verdict.FAILED]
+    gate = failure.gate.replace("_", " ")
+    passes = f"{after.label} passes {gate} for every coin"
     if failed:
-        sentence = (
-            f"{after.label} fails {_name_gate(failure)} for {_join_coins(failed)}. {failed[0].sentence}"
-        )
-        return FailureResult(failure, checks_before, checks_after, Answer.NOT_FIXED, _capitalize(sentence))
-    if not_passed or not checks_after:
-        return FailureResult(
-            failure,
-            checks_before,
-            checks_after,
-            Answer.NOT_KNOWN,
-            _explain_not_known(failure, after, not_passed),
-        )
-    passes = f"{after.label} passes {_name_gate(failure)} for every coin"
-    if failed_before and before:
-        sentence = f"{before.label} failed {_name_gate(failure)} for {_join(failed_before)}; {passes}."
-        return FailureResult(failure, checks_before, checks_after, Answer.FIXED, _capitalize(sentence))
-    sentence = f"{passes}; {_explain_not_seen(failure, before, checks_before)}"
-    return FailureResult(failure, checks_before, checks_after, Answer.HOLDS, _capitalize(sentence))
+        answer = Answer.NOT_FIXED
+        sentence = f"{after.label} fails {gate} for {_join_coins(failed)}. {failed[0].sentence}"
+    elif not_passed:
+        answer = Answer.NOT_KNOWN
+        coins = _join_coins(not_passed)
+        sentence = f"{gate.capitalize()} is inconclusive for {coins}. {not_passed[0].sentence}"
+    elif not now:
+        answer, sentence = Answer.NOT_KNOWN, f"{after.label} has no coin."
+    elif before is None:
+        answer = Answer.HOLDS
+        sentence = f"{passes}; there is no earlier release to compare it with."
+    elif failed_earlier:
+        answer = Answer.FIXED
+        sentence = f"{before.label} failed {gate} for {_join(failed_earlier)}; {passes}."
+    elif earlier and all(check.verdict == Verdict.PASSED for check in earlier):
+        answer = Answer.HOLDS
+        sentence = f"{passes}; {before.label} passed it too, as its files are measured here."
+    else:
+        answer, sentence = Answer.HOLDS, f"{passes}; {before.label} was not measured to the end."
+    return FailureResult(failure, earlier, now, answer, _capitalize(sentence))
 
 
-def _check_failure(failure: KnownFailure, side: ComparedRelease) -> list[FailureCheck]:
-    return [_check_coin(failure, compared) for compared in side.coins.values()]
-
-
-def _check_coin(failure: KnownFailure, compared: ComparedCoin) -> FailureCheck:
+def _check_failure(failure: KnownFailure, compared: ComparedCoin) -> FailureCheck:
     outcome = compared.outcomes.get(failure.gate)
     if outcome is None:
         return FailureCheck(compared.coin, "not measured", None, f"{compared.coin} was not measured.")
@@ -246,28 +215,10 @@ def _check_coin(failure: KnownFailure, compared: ComparedCoin) -> FailureCheck:
     return FailureCheck(compared.coin, figure, outcome.verdict, outcome.sentence)
 
 
-def _explain_not_known(
-    failure: KnownFailure, after: ComparedRelease, not_passed: Sequence[FailureCheck]
-) -> str:
-    if not not_passed:
-        return _capitalize(f"{after.label} has no coin.")
-    return f"{_name_gate(failure).capitalize()} is inconclusive for {_join_coins(not_passed)}. {not_passed[0].sentence}"
-
-
-def _explain_not_seen(
-    failure: KnownFailure, before: ComparedRelease | None, checks_before: Sequence[FailureCheck]
-) -> str:
-    if before is None:
-        return "there is no earlier release to compare it with."
-    if checks_before and all(check.verdict == Verdict.PASSED for check in checks_before):
-        return f"{before.label} passed it too, as its files are measured here."
-    return f"{before.label} was not measured to the end."
-
-
 def _build_rows(after: ComparedRelease, before: ComparedRelease | None) -> list[GateRow]:
     """Every gate that judged either release; those that `after` did not pass come first."""
-    sides = [after, *([before] if before else [])]
-    judged_gates = {gate for side in sides for compared in side.coins.values() for gate in compared.outcomes}
+    sides = [side for side in (after, before) if side]
+    judged_gates = {gate for side in sides for coin in side.compared_coins for gate in coin.outcomes}
     ordered = [*(gate for gate in GATES if gate in judged_gates), *sorted(judged_gates - set(GATES))]
     rows = [_build_row(gate, after, before) for gate in ordered]
     return sorted(rows, key=lambda row: (not row.is_problem, not row.is_required))
@@ -275,97 +226,74 @@ def _build_rows(after: ComparedRelease, before: ComparedRelease | None) -> list[
 
 def _build_row(gate: str, after: ComparedRelease, before: ComparedRelease | None) -> GateRow:
     coins = list(dict.fromkeys([*after.coins, *(before.coins if before else ())]))
-    cells = [
-        Cell(coin, before.get_outcome(coin, gate) if before else None, after.get_outcome(coin, gate))
-        for coin in coins
-    ]
-    first = next(outcome for cell in cells for outcome in (cell.after, cell.before) if outcome is not None)
-    known = GATES.get(gate)
-    about = known.about if known else ""
+    now, earlier = _list_outcomes(after, gate, coins), _list_outcomes(before, gate, coins)
+    first = next(filter(None, [*now.values(), *earlier.values()]))
+    sentence = _describe_passing(after.label, now)
+    if before:
+        sentence += f"; {_describe_passing(before.label, earlier)}"
     return GateRow(
-        gate, about, first.threshold, first.is_required, cells, _describe_change(gate, cells, after, before)
+        gate=gate,
+        about=GATES[gate].about if gate in GATES else "",
+        threshold=first.threshold,
+        is_required=first.is_required,
+        cells=[Cell(coin, earlier[coin], now[coin]) for coin in coins],
+        sentence=_capitalize(f"{sentence}."),
     )
 
 
-def _describe_change(
-    gate: str, cells: Sequence[Cell], after: ComparedRelease, before: ComparedRelease | None
-) -> str:
-    """One sentence: the result after, and the result before."""
-    sentence = _describe_passing(after.label, {cell.coin: cell.after for cell in cells})
-    if before is None:
-        return _capitalize(f"{sentence}.")
-    return _capitalize(
-        f"{sentence}; {_describe_passing(before.label, {cell.coin: cell.before for cell in cells})}."
-    )
+def _list_outcomes(
+    side: ComparedRelease | None, gate: str, coins: Sequence[str]
+) -> dict[str, GateOutcome | None]:
+    held = side.coins if side else {}
+    return {coin: held[coin].outcomes.get(gate) if coin in held else None for coin in coins}
 
 
 def _describe_passing(name: str, outcomes: Mapping[str, GateOutcome | None]) -> str:
     if not any(outcomes.values()):
         return f"{name} was not judged by it"
     against = [coin for coin, outcome in outcomes.items() if outcome is None or outcome.is_problem]
-    if not against:
-        return f"{name} passes for every coin"
-    return f"{name} does not pass for {_join(against)}"
-
-
-def _format_headline(answers: Sequence[FailureResult]) -> str:
-    """How many of the five failures are fixed, in one sentence."""
-    numbers = {
-        answer: [str(result.failure.number) for result in answers if result.answer == answer]
-        for answer in dict.fromkeys(Answer)
-    }
-    if len(numbers[Answer.FIXED]) == len(answers):
-        return "All five of the V6 failures are fixed."
-    phrases = [_PHRASES[answer](some) for answer, some in numbers.items() if some]
-    return f"Of the five V6 failures {'; '.join(phrases)}."
+    return f"{name} does not pass for {_join(against)}" if against else f"{name} passes for every coin"
 
 
 _COUNTS = ("none", "one", "two", "three", "four", "all five")
-
-
-def _count(numbers: Sequence[str], end: str) -> str:
-    return f"{_COUNTS[len(numbers)]} {'is' if len(numbers) == 1 else 'are'} {end} ({_join(numbers)})"
-
-
-_PHRASES: Mapping[Answer, Callable[[Sequence[str]], str]] = {
-    Answer.FIXED: lambda numbers: _count(numbers, "fixed"),
-    Answer.NOT_FIXED: lambda numbers: _count(numbers, "not fixed"),
-    Answer.NOT_KNOWN: lambda numbers: _count(numbers, "not known to be fixed"),
-    Answer.HOLDS: lambda numbers: _count(numbers, "passed now and not seen to fail before"),
+_ENDINGS = {
+    Answer.FIXED: "fixed",
+    Answer.NOT_FIXED: "not fixed",
+    Answer.NOT_KNOWN: "not known to be fixed",
+    Answer.HOLDS: "passed now and not seen to fail before",
 }
 
 
-def _summarize(after: ComparedRelease) -> str:
+def _format_headline(results: Sequence[FailureResult]) -> str:
+    """How many of the five failures are fixed, in one sentence."""
+    if all(result.answer == Answer.FIXED for result in results):
+        return "All five of the V6 failures are fixed."
+    phrases = []
+    for answer, ending in _ENDINGS.items():
+        if numbers := [str(result.failure.number) for result in results if result.answer == answer]:
+            verb = "is" if len(numbers) == 1 else "are"
+            phrases.append(f"{_COUNTS[len(numbers)]} {verb} {ending} ({_join(numbers)})")
+    return f"Of the five V6 failures {'; '.join(phrases)}."
+
+
+def _summarize(after: ComparedRelease, gates: Sequence[GateRow]) -> str:
     """Whether the release passes as a whole: fixing the five failures alone does not make a good model."""
-    outcomes = after.outcomes
-    against = [outcome for outcome in outcomes if outcome.is_problem]
-    if after.is_sound:
-        return _capitalize(f"{after.label} passes {len(outcomes)} of {len(outcomes)} required gates.")
+    outcomes = [o for coin in after.compared_coins for o in coin.outcomes.values() if o.is_required]
     if not outcomes:
         return _capitalize(f"{after.label} has not been judged.")
-    gates = {gate: _list_failing_coins(after, gate) for gate in _list_required_gates(after)}
-    sentence = "; ".join(
-        f"{gate.replace('_', ' ')} for {_join(coins)}" for gate, coins in gates.items() if coins
-    )
-    return _capitalize(
-        f"{after.label} passes {len(outcomes) - len(against)} of {len(outcomes)} required gates. Not passed: {sentence}."
-    )
+    passed = sum(not outcome.is_problem for outcome in outcomes)
+    sentence = f"{after.label} passes {passed} of {len(outcomes)} required gates."
+    against = [row for row in gates if row.is_required and row.is_problem]
+    if names := [f"{row.gate.replace('_', ' ')} for {_join(row.problem_coins)}" for row in against]:
+        sentence += f" Not passed: {'; '.join(names)}."
+    if unjudged := [coin.coin for coin in after.compared_coins if not coin.outcomes]:
+        sentence += f" Not judged: {_join(unjudged)}."
+    return _capitalize(sentence)
 
 
-def _list_required_gates(side: ComparedRelease) -> list[str]:
-    return list(dict.fromkeys(g for j in side.coins.values() for g, w in j.outcomes.items() if w.is_required))
-
-
-def _list_failing_coins(side: ComparedRelease, gate: str) -> list[str]:
-    return [
-        coin
-        for coin in side.coins
-        if (outcome := side.get_outcome(coin, gate)) is not None and outcome.is_problem
-    ]
-
-
-def _name_gate(failure: KnownFailure) -> str:
-    return failure.gate.replace("_", " ")
+def _capitalize(text: str) -> str:
+    """With a capital if it begins with "release"; the name of a line stays as it is."""
+    return text[0].upper() + text[1:] if text.startswith("release ") else text
 
 
 def _join_coins(checks: Sequence[FailureCheck]) -> str:

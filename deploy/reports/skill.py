@@ -1,16 +1,18 @@
 """The skill of a release: accuracy with its interval, compared with naive forecasters and with the fallback."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from common.formatting import format_limit, format_percent
+from common.formatting import format_limit, format_percent, format_points
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from mlcore.constants import NAIVE_FORECASTERS
 
-NAIVE = {
-    "majority": "always the most frequent direction",
-    "last_move": "the last move again",
-    "reversal": "the reversal of the last move",
+T = TypeVar("T")
+_NAIVE_NAMES = {
+    "majority": "Always the most frequent direction",
+    "last_move": "The last move again",
+    "reversal": "The reversal of the last move",
 }
 
 
@@ -21,6 +23,16 @@ class Interval:
     point: float
     lower: float | None = None
     upper: float | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        return None if self.lower is None or self.upper is None else (self.lower, self.upper)
+
+    @property
+    def points(self) -> str:
+        """ "+4.1 points (+2.0 … +6.2)"."""
+        lower, upper = map(format_points, self.bounds or (self.point, self.point))
+        return f"{format_points(self.point)} points ({lower} … {upper})"
 
 
 @dataclass(frozen=True)
@@ -39,153 +51,97 @@ class Skill:
     """The difference from the fallback on the same bars; None for the fallback itself."""
     is_baseline: bool
     """Whether this bundle is itself the one that others are compared with."""
-    sentence: str
+
+    @property
+    def sentence(self) -> str:
+        if self.accuracy is None:
+            return f"{self.coin}'s accuracy was not measured, so its skill is not known."
+        sentences = (
+            self._describe_accuracy(self.accuracy),
+            self._compare_with_naive(),
+            self._compare_with_baseline(),
+            self._compare_with_required(self.accuracy),
+        )
+        return " ".join(filter(None, sentences))
+
+    def _describe_accuracy(self, accuracy: Interval) -> str:
+        rows = f" of {self.rows:,} bars" if self.rows else ""
+        interval = " – ".join(map(format_percent, accuracy.bounds or ()))
+        within = f" (95 % interval {interval})" if interval else ""
+        return f"{self.coin} is right in {format_percent(accuracy.point)}{rows}{within}."
+
+    def _compare_with_naive(self) -> str:
+        if self.naive is None or self.naive_accuracy is None:
+            return ""
+        head = f"{_NAIVE_NAMES[self.naive]} is right in {format_percent(self.naive_accuracy)}"
+        if self.difference is None or self.difference.bounds is None:
+            return f"{head}; the confidence in the difference was not measured."
+        (lower, upper), points = self.difference.bounds, self.difference.points
+        if lower > 0:
+            return f"{head}: {points} better, so there is skill beyond luck."
+        if upper < 0:
+            return f"{head}: {points}, so it is worse than a naive forecaster."
+        return f"{head}: {points}, an interval that contains 0, so no skill is shown."
+
+    def _compare_with_baseline(self) -> str:
+        if self.is_baseline:
+            return "It is v5 itself, with which the others are compared."
+        if self.baseline is None or self.baseline.bounds is None:
+            return ""
+        return f"Against v5 on the same bars it is {self.baseline.points}."
+
+    def _compare_with_required(self, accuracy: Interval) -> str:
+        if self.required is None:
+            return ""
+        short = 100 * (self.required - (accuracy.point if accuracy.lower is None else accuracy.lower))
+        required = f"more than {format_limit(self.required)} is required"
+        if short < 0:
+            return f"{required.capitalize()}, and its lower bound is above that."
+        if accuracy.point > self.required:
+            return (
+                f"{required.capitalize()}: its accuracy is above that, but its lower bound is {short:.1f} points short,"
+                " so luck may explain it."
+            )
+        return f"It is not enough: {required}, {short:.1f} points above its lower bound."
 
 
 def describe_skill(coin: str, document: Mapping[str, Any], policy: Mapping[str, Any]) -> Skill:
     """From the measurement of one coin. A measurement without differences still gives its accuracy."""
     measurement = MeasurementReader(document, coin)
-    accuracy = _read_accuracy(measurement)
     naive, naive_accuracy = _find_best_naive(measurement)
-    difference = _read_difference(measurement, "naive", naive) if naive else None
-    required = _read_required(policy)
-    is_baseline = _is_baseline(measurement)
-    skill = Skill(
+    digest = _read(measurement.text, "skill", "baseline", "digest")
+    is_baseline = digest is not None and digest == _read(measurement.text, "bundle_digest")
+    return Skill(
         coin=coin,
-        rows=_read_count(measurement, "accuracy", "rows"),
-        accuracy=accuracy,
-        required=required,
+        rows=_read(measurement.count, "accuracy", "rows"),
+        accuracy=_read_interval(measurement, "point", "accuracy"),
+        required=policy.get("gates", {}).get("accuracy", {}).get("above"),
         naive=naive,
         naive_accuracy=naive_accuracy,
-        difference=difference,
-        baseline=None if is_baseline else _read_difference(measurement, "baseline"),
+        difference=_read_interval(measurement, "difference", "skill", "naive", naive) if naive else None,
+        baseline=None if is_baseline else _read_interval(measurement, "difference", "skill", "baseline"),
         is_baseline=is_baseline,
-        sentence="",
-    )
-    return Skill(**{**vars(skill), "sentence": " ".join(_list_sentences(skill))})
-
-
-def _list_sentences(skill: Skill) -> list[str]:
-    if skill.accuracy is None:
-        return [f"{skill.coin}'s accuracy was not measured, so its skill is not known."]
-    return [
-        _describe_accuracy(skill),
-        *_compare_with_naive(skill),
-        *_compare_with_baseline(skill),
-        *_compare_with_required(skill),
-    ]
-
-
-def _describe_accuracy(skill: Skill) -> str:
-    assert skill.accuracy is not None
-    rows = f" of {skill.rows:,} bars" if skill.rows else ""
-    return f"{skill.coin} is right in {format_percent(skill.accuracy.point)}{rows}{_format_interval(skill.accuracy)}."
-
-
-def _compare_with_naive(skill: Skill) -> list[str]:
-    if skill.naive is None or skill.naive_accuracy is None:
-        return []
-    forecaster = NAIVE.get(skill.naive, skill.naive).capitalize()
-    head = f"{forecaster} is right in {format_percent(skill.naive_accuracy)}"
-    if skill.difference is None or skill.difference.lower is None or skill.difference.upper is None:
-        return [f"{head}; the confidence in the difference was not measured."]
-    points = _format_points(skill.difference)
-    if skill.difference.lower > 0:
-        return [f"{head}: {points} better, so there is skill beyond luck."]
-    if skill.difference.upper < 0:
-        return [f"{head}: {points}, so it is worse than a naive forecaster."]
-    return [f"{head}: {points}, an interval that contains 0, so no skill is shown."]
-
-
-def _compare_with_baseline(skill: Skill) -> list[str]:
-    if skill.is_baseline:
-        return ["It is v5 itself, with which the others are compared."]
-    if skill.baseline is None or skill.baseline.lower is None:
-        return []
-    return [f"Against v5 on the same bars it is {_format_points(skill.baseline)}."]
-
-
-def _compare_with_required(skill: Skill) -> list[str]:
-    assert skill.accuracy is not None
-    if skill.required is None:
-        return []
-    reached = skill.accuracy.lower if skill.accuracy.lower is not None else skill.accuracy.point
-    short = 100 * (skill.required - reached)
-    if short < 0:
-        return [f"More than {format_limit(skill.required)} is required, and its lower bound is above that."]
-    if skill.accuracy.point > skill.required:
-        return [
-            f"More than {format_limit(skill.required)} is required: its accuracy is above that, but its lower bound is "
-            f"{short:.1f} points short, so luck may explain it."
-        ]
-    return [
-        f"It is not enough: more than {format_limit(skill.required)} is required, {short:.1f} points above its lower bound."
-    ]
-
-
-def _format_points(interval: Interval) -> str:
-    """ "+4.1 points (+2.0 … +6.2)"."""
-    assert interval.lower is not None and interval.upper is not None
-    return f"{_format_signed(interval.point)} points ({_format_signed(interval.lower)} … {_format_signed(interval.upper)})"
-
-
-def _format_signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def _format_interval(interval: Interval) -> str:
-    if interval.lower is None or interval.upper is None:
-        return ""
-    return f" (95 % interval {format_percent(interval.lower)} – {format_percent(interval.upper)})"
-
-
-def _read_accuracy(measurement: MeasurementReader) -> Interval | None:
-    point = _read_number(measurement, "accuracy", "point")
-    if point is None:
-        return None
-    return Interval(
-        point, _read_number(measurement, "accuracy", "lower"), _read_number(measurement, "accuracy", "upper")
     )
 
 
 def _find_best_naive(measurement: MeasurementReader) -> tuple[str | None, float | None]:
     """Its name and accuracy: from the skill section, else the better of the two that were counted."""
-    named = {name: _read_number(measurement, "skill", "naive", name, "accuracy") for name in NAIVE}
-    counted = {name: _read_number(measurement, "accuracy", name) for name in ("majority", "last_move")}
-    known = {
-        name: value
-        for name, value in (named if any(named.values()) else counted).items()
-        if value is not None
-    }
+    read = measurement.number
+    named = {name: _read(read, "skill", "naive", name, "accuracy") for name in NAIVE_FORECASTERS}
+    if not any(named.values()):
+        named = {name: _read(read, "accuracy", name) for name in ("majority", "last_move")}
+    known = {name: value for name, value in named.items() if value is not None}
     best = max(known, key=lambda name: known[name], default=None)
     return best, known[best] if best else None
 
 
-def _read_difference(measurement: MeasurementReader, *path: str) -> Interval | None:
-    point = _read_number(measurement, "skill", *path, "difference")
-    lower, upper = (_read_number(measurement, "skill", *path, end) for end in ("lower", "upper"))
-    return None if point is None else Interval(point, lower, upper)
+def _read_interval(measurement: MeasurementReader, point: str, *path: str) -> Interval | None:
+    figure, lower, upper = (_read(measurement.number, *path, name) for name in (point, "lower", "upper"))
+    return None if figure is None else Interval(figure, lower, upper)
 
 
-def _is_baseline(measurement: MeasurementReader) -> bool:
+def _read(read: Callable[..., T], *path: str) -> T | None:
     try:
-        return measurement.text("skill", "baseline", "digest") == measurement.text("bundle_digest")
-    except NotMeasured:
-        return False
-
-
-def _read_required(policy: Mapping[str, Any]) -> float | None:
-    above = policy.get("gates", {}).get("accuracy", {}).get("above")
-    return float(above) if isinstance(above, int | float) and not isinstance(above, bool) else None
-
-
-def _read_count(measurement: MeasurementReader, *path: str) -> int | None:
-    number = _read_number(measurement, *path)
-    return None if number is None else int(number)
-
-
-def _read_number(measurement: MeasurementReader, *path: str) -> float | None:
-    try:
-        return measurement.number(*path)
+        return read(*path)
     except NotMeasured:
         return None

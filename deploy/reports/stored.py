@@ -44,29 +44,29 @@ def _find_release(release: Release, number: int) -> Release:
 
 
 def _read_release(release: Release) -> ComparedRelease:
-    release_coins = list_release_coins(release)
+    rows = list_release_coins(release)
     return ComparedRelease(
         release=release.pk,
         line=release.line,
         state=release.state,
         policy=release.policy.number,
-        is_simulated=any(release_coin.dataset.is_simulated for release_coin in release_coins),
+        is_simulated=any(row.dataset.is_simulated for row in rows),
         launched_by=release.launched_by,
         launched_at=release.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        coins={release_coin.coin.symbol: _read_coin(release_coin) for release_coin in release_coins},
+        coins={row.coin.symbol: _read_coin(row) for row in rows},
     )
 
 
-def _read_coin(release_coin: ReleaseCoin) -> ComparedCoin:
-    bundle = release_coin.bundle.digest if release_coin.bundle else None
-    if release_coin.diagnosis is None:
-        return ComparedCoin(release_coin.coin.symbol, bundle=bundle)
+def _read_coin(row: ReleaseCoin) -> ComparedCoin:
+    symbol, bundle, diagnosis = row.coin.symbol, row.bundle.digest if row.bundle else None, row.diagnosis
+    if diagnosis is None:
+        return ComparedCoin(symbol, bundle=bundle)
     return ComparedCoin(
-        coin=release_coin.coin.symbol,
-        document=release_coin.diagnosis.document,
-        policy=release_coin.diagnosis.policy_document,
-        outcomes={result.gate: result.outcome for result in release_coin.diagnosis.results.all()},
-        verdict=release_coin.diagnosis.verdict,
-        diagnosis=release_coin.diagnosis.pk,
+        coin=symbol,
+        document=diagnosis.document,
+        policy=diagnosis.policy_document,
+        outcomes={result.gate: result.outcome for result in diagnosis.results.all()},
+        verdict=diagnosis.verdict,
+        diagnosis=diagnosis.pk,
         bundle=bundle,
     )
