@@ -1,9 +1,14 @@
-"""The form with a reason, and showing the error of a service in a form."""
+"""The form with a reason, and handing a form to a service whose refusal it shows."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django import forms
 
 from common.errors import DomainError
 from common.reasons import REASON_LIMIT
+
+T = TypeVar("T")
 
 
 class ReasonForm(forms.Form):
@@ -15,6 +20,20 @@ class ReasonForm(forms.Form):
         help_text="Recorded in the audit history with your name.",
         error_messages={"required": "Give a reason: it is recorded in the audit history."},
     )
+
+
+def submit(form: forms.Form, service: Callable[[dict[str, Any]], T]) -> tuple[T | None, int]:
+    """What the service answers to the cleaned data, and 200. For a form that is wrong or refused None and the page's status.
+
+    The form then shows its errors.
+    """
+    if not form.is_valid():
+        return None, 400
+    try:
+        return service(form.cleaned_data), 200
+    except DomainError as refusal:
+        show_refusal(form, refusal)
+        return None, refusal.status
 
 
 def show_refusal(form: forms.Form, refusal: DomainError) -> None:

@@ -31,10 +31,9 @@ class DecisionForm(ReasonForm):
 
     revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
-    @property
-    def seen_revision(self) -> int:
+    def clean_revision(self) -> int:
         """0, which no pointer ever stands at, when the form says nothing."""
-        return self.cleaned_data.get("revision") or 0
+        return self.cleaned_data["revision"] or 0
 
 
 class CoinForm(ReasonForm):

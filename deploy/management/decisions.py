@@ -8,22 +8,19 @@ from accounts.commands import ActingCommand
 from deploy import services
 from deploy.api.releases import find_release, serialize_release
 from deploy.pointer import pointer
-from deploy.releases.decision_table import DECISIONS
+from deploy.releases.decision_table import DECISIONS, ReleaseDecision
 from deploy.rules import Action
 
 
 class DecisionCommand(ActingCommand):
     """Decides about one release, with a reason. It answers with the release, as the API does, and the revision."""
 
-    action: ClassVar[Action]
-
-    def __init_subclass__(cls) -> None:
-        cls.help = DECISIONS[cls.action].help
+    row: ClassVar[ReleaseDecision]
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("release", type=int, help="the release's number")
         parser.add_argument("--reason", required=True, help="recorded in the audit history")
-        if DECISIONS[self.action].is_revision_needed:
+        if self.row.is_revision_needed:
             parser.add_argument(
                 "--revision", type=int, help="the revision you looked at; refused if the pointer moved since"
             )
@@ -34,7 +31,7 @@ class DecisionCommand(ActingCommand):
         if revision is None:
             revision = before.revision if before else 0
         services.decide(
-            self.action, release, actor=self.actor(options), reason=options["reason"], revision=revision
+            self.row.action, release, actor=self.actor(options), reason=options["reason"], revision=revision
         )
         move = pointer.get_current()
         return {**serialize_release(release), "revision": move.revision if move else None}
@@ -43,3 +40,8 @@ class DecisionCommand(ActingCommand):
         move = pointer.get_current()
         line = (move.release.line if move.release else "nothing") if move else "no pointer yet"
         return f"release {answer['id']} is {answer['state']}; the pointer: {line} (revision {answer['revision']})"
+
+
+def build_command(action: str) -> type[DecisionCommand]:
+    row = DECISIONS[Action(action)]
+    return type("Command", (DecisionCommand,), {"row": row, "help": row.help})

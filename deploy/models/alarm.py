@@ -28,3 +28,7 @@ class Alarm(models.Model):
 
     def __str__(self) -> str:
         return f"alarm {self.pk} ({self.name})"
+
+    @property
+    def is_critical(self) -> bool:
+        return self.severity == Severity.CRITICAL

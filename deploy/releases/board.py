@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet, prefetch_related_objects
 
-from deploy.alarms.detect import AlarmCondition, list_alarms
+from deploy.alarms.detect import list_alarms
 from deploy.bots.fleet import Fleet, count_bots
-from deploy.models import PointerMove, Release
+from deploy.models import Alarm, PointerMove, Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
@@ -25,7 +25,7 @@ _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 class Board:
     move: PointerMove | None
     readiness: FallbackReadiness
-    alarms: Sequence[AlarmCondition]
+    alarms: Sequence[Alarm]
     fleet: Fleet
     candidate: Release | None
     others_awaiting: int

@@ -7,8 +7,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from common.pages import render_live
 from deploy import services
 from deploy.releases.board import load_board, load_gate_table
@@ -31,13 +30,9 @@ def pin(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return redirect("board")
     form = ReasonForm(request.POST)
-    if not form.is_valid():
-        return _page(request, form, status=400)
-    try:
-        move = services.pin(actor=get_actor(request), reason=form.cleaned_data["reason"])
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, form, status=refusal.status)
+    move, status = submit(form, lambda data: services.pin(actor=get_actor(request), **data))
+    if move is None:
+        return _page(request, form, status=status)
     if move.kind == MoveKind.PIN and move.release:
         messages.success(
             request, f"Pinned: every bot must run {move.release.line} (revision {move.revision})."

@@ -10,8 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from deploy import services
 from deploy.forms import CoinForm
 from training.models import Coin
@@ -24,13 +23,9 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, CoinForm())
     form = CoinForm(request.POST)
-    if not form.is_valid():
-        return _page(request, form, status=400)
-    try:
-        coin = services.add_coin(actor=get_actor(request), **form.cleaned_data)
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, form, status=refusal.status)
+    coin, status = submit(form, lambda data: services.add_coin(actor=get_actor(request), **data))
+    if coin is None:
+        return _page(request, form, status=status)
     messages.success(request, f"Added {coin}. No release need carry it until an approver requires it.")
     return redirect("coins")
 
@@ -38,22 +33,14 @@ def index(request: HttpRequest) -> HttpResponse:
 @require_POST
 def change(request: HttpRequest, symbol: str) -> HttpResponse:
     """Require a coin that is not, or release one that is. What follows stands beside the button."""
-    coin = find_coin(symbol)
+    coin, actor = find_coin(symbol), get_actor(request)
     is_required = request.POST.get("is_required") == "yes"
     form = _form_of(coin, request.POST)
-    if not form.is_valid():
-        return _page(request, CoinForm(), {coin.symbol: form}, status=400)
-    try:
-        services.set_required(
-            coin,
-            is_required,
-            actor=get_actor(request),
-            reason=form.cleaned_data["reason"],
-            is_confirmed=True,
-        )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, CoinForm(), {coin.symbol: form}, status=refusal.status)
+    changed, status = submit(
+        form, lambda data: services.set_required(coin, is_required, actor=actor, is_confirmed=True, **data)
+    )
+    if changed is None:
+        return _page(request, CoinForm(), {coin.symbol: form}, status=status)
     messages.success(request, f"{coin} is {'now required' if is_required else 'no longer required'}.")
     return redirect("coins")
 

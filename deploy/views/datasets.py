@@ -6,8 +6,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods
 
 from accounts.authentication import get_actor
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from deploy import services
 from training.services.candle_checks import list_datasets_refused_for
 from training.services.datasets import find_dataset
@@ -18,18 +17,12 @@ from training.views import datasets
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("dataset", pk)
-    dataset, form = find_dataset(pk), ReasonForm(request.POST)
-    if not form.is_valid():
-        return datasets.page(request, dataset, withdrawal=form, status=400)
-    try:
-        dataset = services.withdraw_dataset(
-            dataset, actor=get_actor(request), reason=form.cleaned_data["reason"]
-        )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return datasets.page(request, dataset, withdrawal=form, status=refusal.status)
+    dataset, form, actor = find_dataset(pk), ReasonForm(request.POST), get_actor(request)
+    withdrawn, status = submit(form, lambda data: services.withdraw_dataset(dataset, actor=actor, **data))
+    if withdrawn is None:
+        return datasets.page(request, dataset, withdrawal=form, status=status)
     messages.success(request, f"Dataset {pk} is withdrawn.")
-    for other in list_datasets_refused_for(dataset):
+    for other in list_datasets_refused_for(withdrawn):
         messages.warning(
             request,
             f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"

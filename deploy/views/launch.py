@@ -8,7 +8,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
-from common.forms import show_refusal
+from common.forms import submit
 from common.pages import is_partial
 from deploy import services
 from deploy.forms import DATASET, LINES, LaunchForm
@@ -28,20 +28,19 @@ def launch(request: HttpRequest) -> HttpResponse:
         line = _line(request.GET.get("line"))
         return _page(request, LaunchForm(line, initial=_kept(request)))
     form = LaunchForm(_line(request.POST.get("line")), request.POST)
-    if not form.is_valid():
-        return _page(request, form, status=400)
-    try:
-        release = services.launch(
-            form.cleaned_data["line"],
+    release, status = submit(
+        form,
+        lambda data: services.launch(
+            data["line"],
             actor=get_actor(request),
             parameters=form.parameters,
             datasets=form.datasets,
-            seed=form.cleaned_data["seed"],
-            purpose=Purpose(form.cleaned_data["purpose"]),
-        )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, form, status=refusal.status)
+            seed=data["seed"],
+            purpose=Purpose(data["purpose"]),
+        ),
+    )
+    if release is None:
+        return _page(request, form, status=status)
     messages.success(request, f"Launched release {release.pk} of {release.line}; this page follows it.")
     return redirect("release", release.pk)
 

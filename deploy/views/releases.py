@@ -10,8 +10,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.authentication import get_actor
 from accounts.rules import Actor
 from audit.models import AuditEvent
-from common.errors import DomainError
-from common.forms import show_refusal
+from common.forms import submit
 from common.pages import allow_charts, paginate, render_live
 from deploy import services
 from deploy.bots import live_windows
@@ -91,20 +90,10 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
         raise Http404(f"There is no decision {action} about a release.")
     if request.method != "POST":
         return redirect("release", pk)
-    form = DecisionForm(request.POST, auto_id=f"{action}-%s")
-    if not form.is_valid():
-        return _page(request, release, asked=row.action, form=form, status=400)
-    try:
-        move = services.decide(
-            row.action,
-            release,
-            actor=get_actor(request),
-            reason=form.cleaned_data["reason"],
-            revision=form.seen_revision,
-        )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, _release(pk), asked=row.action, form=form, status=refusal.status)
+    form, actor = DecisionForm(request.POST, auto_id=f"{action}-%s"), get_actor(request)
+    move, status = submit(form, lambda data: services.decide(row.action, release, actor=actor, **data))
+    if form.errors:
+        return _page(request, _release(pk), asked=row.action, form=form, status=status)
     revision = move.revision if move else None
     messages.success(request, row.result.format(line=release.line, release=release.pk, revision=revision))
     return redirect("release", pk)

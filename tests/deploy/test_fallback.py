@@ -15,7 +15,6 @@ from audit.models import AuditEvent
 from common.errors import Conflict
 from deploy import services
 from deploy.alarms import detect
-from deploy.alarms.detect import AlarmCondition
 from deploy.models import Alarm, Release
 from deploy.pointer.fallback import check_fallback
 from deploy.rules import MoveKind, Purpose, Severity
@@ -54,7 +53,7 @@ def broken(coin: str, section: str, **figures: Any) -> dict[str, Any]:
     return document
 
 
-def alarm() -> AlarmCondition | None:
+def alarm() -> Alarm | None:
     cache.clear()  # as it is once the files were looked at again
     return next(iter(detect.list_alarms()), None)
 

@@ -108,8 +108,8 @@ def window(revision: int, instance: str = "desk-1", *, ill: bool = False, **chan
     return {**found[0].to_document(instance), **changes}
 
 
-def alarm(name: AlarmName) -> detect.AlarmCondition | None:
-    return next((t for t in detect.detect_conditions(check_fallback_cached()) if t.name == name), None)
+def alarm(name: AlarmName) -> Alarm | None:
+    return next((t for t in detect.detect_alarms(check_fallback_cached()) if t.name == name), None)
 
 
 def tell(api: Caller, body: dict[str, Any]) -> dict[str, Any]:

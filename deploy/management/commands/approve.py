@@ -1,6 +1,3 @@
-from deploy.management.decisions import DecisionCommand
-from deploy.rules import Action
+from deploy.management.decisions import build_command
 
-
-class Command(DecisionCommand):
-    action = Action.APPROVE
+Command = build_command("approve")

@@ -1,6 +1,3 @@
-from deploy.management.decisions import DecisionCommand
-from deploy.rules import Action
+from deploy.management.decisions import build_command
 
-
-class Command(DecisionCommand):
-    action = Action.CANCEL
+Command = build_command("cancel")
