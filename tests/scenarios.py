@@ -16,10 +16,11 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
-from deploy import services
+from deploy.bots.heartbeat_checks import Heartbeat
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
-from deploy.releases import settle
+from deploy.releases import decide, settle
+from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
 from deploy.serving import snapshot
 from gates import services as gates
@@ -362,7 +363,7 @@ class Build:
     def settled(self) -> Release:
         """The same, advanced by the service until it settles."""
         release = self.release()
-        services.advance(release)
+        advance(release)
         return Release.objects.select_related("status").get(pk=release.pk)
 
 
@@ -381,7 +382,7 @@ def inherited() -> Release:
     release = Build(
         line="v6_enhanced", purpose=Purpose.INHERITED, figures=for_every_coin(collapsed)
     ).settled()
-    services.inherit(release, actor=APPROVER, reason="as the bot stands today")
+    decide.inherit(release, actor=APPROVER, reason="as the bot stands today")
     return release
 
 
@@ -390,7 +391,7 @@ def fallback(seed: int = 5) -> Release:
     release = Build(
         line="v5", purpose=Purpose.FALLBACK, seed=seed, figures=for_every_coin(inaccurate)
     ).settled()
-    services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
+    decide.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
     return release
 
 
@@ -441,11 +442,11 @@ def live_window(
     }
 
 
-def heartbeat(move: PointerMove, instance: str = "desk-1") -> services.Heartbeat:
+def heartbeat(move: PointerMove, instance: str = "desk-1") -> Heartbeat:
     """The same heartbeat, as the service is told of it."""
     said = heartbeat_fields(move, instance)
     running = Running(said["release"], said["line"], said["bundles"])
-    return services.Heartbeat(instance, said["client_version"], said["service"], said["revision"], running)
+    return Heartbeat(instance, said["client_version"], said["service"], said["revision"], running)
 
 
 def heartbeat_fields(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:

@@ -6,47 +6,46 @@ from drf_spectacular.views import SpectacularJSONAPIView
 
 from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
-from deploy import api as deploy
+from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
+from deploy.api import datasets as withdrawals
 from gates import api as gates
 from training.api import artifacts, bundles, datasets, runs, workers
 
 app_name = "api"
 
 v1 = [
-    path("active/", deploy.Active.as_view(), name="active"),
-    path("active/signed/", deploy.SignedActive.as_view(), name="active-signed"),
-    path("active/stream/", deploy.ActiveStream.as_view(), name="active-stream"),
-    path("alarms/", deploy.Alarms.as_view(), name="alarms"),
+    path("active/", active.Active.as_view(), name="active"),
+    path("active/signed/", active.SignedActive.as_view(), name="active-signed"),
+    path("active/stream/", active.ActiveStream.as_view(), name="active-stream"),
+    path("alarms/", alarms.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", artifacts.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
-    path("bots/", deploy.Bots.as_view(), name="bots"),
-    path("bots/heartbeat/", deploy.Heartbeat.as_view(), name="heartbeat"),
-    path("bots/windows/", deploy.LiveWindows.as_view(), name="windows"),
+    path("bots/", bots.Bots.as_view(), name="bots"),
+    path("bots/heartbeat/", bots.Heartbeat.as_view(), name="heartbeat"),
+    path("bots/windows/", live.LiveWindows.as_view(), name="windows"),
     path("bundles/", bundles.Bundles.as_view(), name="bundles"),
-    path("coins/", deploy.Coins.as_view(), name="coins"),
-    path("coins/<str:symbol>/", deploy.OneCoin.as_view(), name="coin"),
+    path("coins/", coins.Coins.as_view(), name="coins"),
+    path("coins/<str:symbol>/", coins.OneCoin.as_view(), name="coin"),
     path("datasets/", datasets.Datasets.as_view(), name="datasets"),
-    path("datasets/<int:id>/withdraw/", deploy.WithdrawDataset.as_view(), name="withdraw-dataset"),
+    path("datasets/<int:id>/withdraw/", withdrawals.WithdrawDataset.as_view(), name="withdraw-dataset"),
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
-    path("keys/", deploy.Keys.as_view(), name="keys"),
-    path("moves/", deploy.Moves.as_view(), name="moves"),
-    path("moves/<int:revision>/", deploy.MoveDetail.as_view(), name="move"),
-    path(
-        "moves/<int:revision>/acknowledgements/", deploy.Acknowledgements.as_view(), name="acknowledgements"
-    ),
-    path("pointer/pin/", deploy.Pin.as_view(), name="pin"),
+    path("keys/", keys.Keys.as_view(), name="keys"),
+    path("moves/", decisions.Moves.as_view(), name="moves"),
+    path("moves/<int:revision>/", bots.MoveDetail.as_view(), name="move"),
+    path("moves/<int:revision>/acknowledgements/", bots.Acknowledgements.as_view(), name="acknowledgements"),
+    path("pointer/pin/", decisions.Pin.as_view(), name="pin"),
     path("policies/", gates.Policies.as_view(), name="policies"),
     path("policies/<int:number>/", gates.PolicyDetail.as_view(), name="policy"),
     path("policies/<int:number>/adopt/", gates.AdoptPolicy.as_view(), name="adopt-policy"),
-    path("releases/", deploy.Releases.as_view(), name="releases"),
-    path("releases/<int:id>/", deploy.ReleaseDetail.as_view(), name="release"),
+    path("releases/", releases.Releases.as_view(), name="releases"),
+    path("releases/<int:id>/", releases.ReleaseDetail.as_view(), name="release"),
     *(
         path(f"releases/<int:id>/{action}/", view.as_view(), name=str(action))
-        for action, view in deploy.DECISION_VIEWS.items()
+        for action, view in decisions.DECISION_VIEWS.items()
     ),
-    path("releases/<int:id>/report/", deploy.ReleaseReport.as_view(), name="report"),
+    path("releases/<int:id>/report/", reports.ReleaseReport.as_view(), name="report"),
     path("runs/", runs.Runs.as_view(), name="runs"),
     path("runs/<int:id>/", runs.RunDetail.as_view(), name="run"),
     path("runs/<int:id>/cancel/", runs.CancelRun.as_view(), name="cancel-run"),

@@ -23,11 +23,12 @@ from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.preflight import COINS
 from crpbot.demo.terminal import Terminal
-from deploy import services as deploy
 from deploy.api.releases import serialize_release
 from deploy.models import PointerMove, Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
+from deploy.releases import decide
+from deploy.releases.launch import launch
 from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.rules import READY_GATES, Purpose, ReleaseState
 from deploy.serving import keys
@@ -180,8 +181,8 @@ class Scenario:
         if fallback.state != ReleaseState.STANDBY:
             raise DemoFailed(f"{fallback} is {fallback.state}: {fallback.status.reason}")
         approver = self._actors["approver"]
-        deploy.inherit(inherited, actor=approver, reason="the model that the bot runs")
-        deploy.register_fallback(
+        decide.inherit(inherited, actor=approver, reason="the model that the bot runs")
+        decide.register_fallback(
             fallback, actor=approver, reason="linear and well calibrated; its logits stay small"
         )
         self._explain_fallback(fallback)
@@ -224,7 +225,7 @@ class Scenario:
         self._terminal.step("Every coin passed every gate: the approver, a second person, approves")
         seen = self._load_pointer().revision
         reason = "every gate passed for every coin"
-        deploy.approve(candidate, actor=self._actors["approver"], reason=reason, revision=seen)
+        decide.approve(candidate, actor=self._actors["approver"], reason=reason, revision=seen)
 
     def _check_result(self) -> None:
         release, expected = self._load_pointer().release, self._options.expected_line
@@ -267,7 +268,7 @@ class Scenario:
 
     def _launch(self, line: str, purpose: Purpose) -> Release:
         parameters = {"epochs": self._options.epochs} if self._options.epochs and line != FALLBACK else {}
-        release = deploy.launch(line, actor=self._actors["operator"], parameters=parameters, purpose=purpose)
+        release = launch(line, actor=self._actors["operator"], parameters=parameters, purpose=purpose)
         self._terminal.note(f"release {release.pk}: {line}, one run for each of {', '.join(COINS)}")
         return release
 

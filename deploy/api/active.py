@@ -52,12 +52,14 @@ SIGNED_EXAMPLE = {
 }
 
 
-class Active(APIView):
+class ServingView(APIView):
     """For people and without the edge; in production `deploy.edge` answers bots with the same bytes."""
 
     permission_classes = (CanServe,)
     reading_scope = None
 
+
+class Active(ServingView):
     @extend_schema_serializer(component_name="Snapshot", examples=[OpenApiExample("live", SNAPSHOT_EXAMPLE)])
     class Output(serializers.Serializer[Any]):
         @extend_schema_serializer(component_name="SnapshotModel")
@@ -107,12 +109,7 @@ class Active(APIView):
         return _answer_conditionally(request, snapshot.build_current())
 
 
-class SignedActive(APIView):
-    """For people and without the edge; in production `deploy.edge` answers bots with the same bytes."""
-
-    permission_classes = (CanServe,)
-    reading_scope = None
-
+class SignedActive(ServingView):
     @extend_schema_serializer(
         component_name="SignedSnapshot", examples=[OpenApiExample("live", SIGNED_EXAMPLE)]
     )
@@ -154,11 +151,8 @@ _EVENT = {
 }
 
 
-class ActiveStream(APIView):
-    """For people and without the edge: one event. In production `deploy.edge` streams to bots."""
-
-    permission_classes = (CanServe,)
-    reading_scope = None
+class ActiveStream(ServingView):
+    """One event. In production `deploy.edge` streams to bots."""
 
     @extend_schema(
         operation_id="active_stream",

@@ -19,8 +19,7 @@ from rest_framework.views import APIView
 from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from common.errors import NotFound
-from deploy import services
-from deploy.bots import fleet
+from deploy.bots import fleet, heartbeat_checks, heartbeats
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.pointer import pointer
 from deploy.rules import BotState, Running
@@ -117,14 +116,14 @@ class Heartbeat(APIView):
     def post(self, request: Request) -> Response:
         """Report what this bot runs. The first report of a revision acknowledges it. 409 for a bot of another service."""
         heartbeat = _create_heartbeat(self.Input.read(request))
-        answer = services.receive_heartbeat(heartbeat, actor=get_actor(request))
+        answer = heartbeats.receive_heartbeat(heartbeat, actor=get_actor(request))
         return Response(build_heartbeat_answer(answer))
 
 
 _HEARTBEAT = Heartbeat.Input()  # creating its fields takes longer than validating them
 
 
-def parse_heartbeat(body: bytes) -> services.Heartbeat | None:
+def parse_heartbeat(body: bytes) -> heartbeat_checks.Heartbeat | None:
     """Parse a heartbeat that the edge received; None for one that `Heartbeat` refuses, with the reason."""
     (parser,) = Heartbeat.parser_classes
     try:
@@ -133,7 +132,7 @@ def parse_heartbeat(body: bytes) -> services.Heartbeat | None:
         return None
 
 
-def build_heartbeat_answer(answer: services.HeartbeatAnswer) -> dict[str, int | None]:
+def build_heartbeat_answer(answer: heartbeats.HeartbeatAnswer) -> dict[str, int | None]:
     return {
         "heartbeat_seconds": settings.BOT_HEARTBEAT_SECONDS,
         "revision": answer.revision,
@@ -141,18 +140,11 @@ def build_heartbeat_answer(answer: services.HeartbeatAnswer) -> dict[str, int | 
     }
 
 
-def _create_heartbeat(checked: Mapping[str, Any]) -> services.Heartbeat:
-    return services.Heartbeat(
-        instance=checked["instance"],
-        client_version=checked["client_version"],
-        service=checked["service"],
-        revision=checked["revision"],
-        running=Running(checked["release"], checked["line"], checked["bundles"]),
-        prefetched_next=checked["prefetched_next"],
-        prefetched_fallback=checked["prefetched_fallback"],
-        last_error=checked["last_error"] or "",
-        stale_since=checked["stale_since"],
-    )
+def _create_heartbeat(checked: Mapping[str, Any]) -> heartbeat_checks.Heartbeat:
+    running = {name: checked[name] for name in ("release", "line", "bundles")}
+    others = {name: value for name, value in checked.items() if name not in running}
+    others["last_error"] = checked["last_error"] or ""
+    return heartbeat_checks.Heartbeat(**others, running=Running(**running))
 
 
 class Bots(ListAPIView[Bot]):

@@ -7,7 +7,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
-from deploy import services
+from deploy.releases import coins
 from training.api import datasets as training
 from training.services.coins import find_coin
 
@@ -26,7 +26,7 @@ class Coins(training.Coins):
     @extend_schema(operation_id="add_coin", request=Input, responses={201: training.Coins.Output})
     def post(self, request: Request) -> Response:
         """Add a coin, as an operator, so that candles can be kept for it. No release need carry it yet."""
-        coin = services.add_coin(actor=get_actor(request), **self.Input.read(request))
+        coin = coins.add_coin(actor=get_actor(request), **self.Input.read(request))
         return Response(self.Output(coin).data, status=201)
 
 
@@ -45,7 +45,7 @@ class OneCoin(APIView):
     def patch(self, request: Request, symbol: str) -> Response:
         """Have every release carry this coin from now on, or none, as an approver."""
         checked = self.Input.read(request)
-        coin = services.set_required(
+        coin = coins.set_required(
             find_coin(symbol),
             checked["is_required"],
             actor=get_actor(request),

@@ -7,7 +7,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
-from deploy import services
+from deploy.releases.withdraw import withdraw_dataset
 from training.api.datasets import Datasets
 from training.services.datasets import find_dataset
 
@@ -26,7 +26,5 @@ class WithdrawDataset(APIView):
         409 while a release that is undecided, live or the registered fallback stands on them.
         """
         checked = self.Input.read(request)
-        dataset = services.withdraw_dataset(
-            find_dataset(id), actor=get_actor(request), reason=checked["reason"]
-        )
+        dataset = withdraw_dataset(find_dataset(id), actor=get_actor(request), reason=checked["reason"])
         return Response(Datasets.Output(dataset).data)

@@ -3,11 +3,7 @@
 from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import (
-    extend_schema,
-    extend_schema_serializer,
-    extend_schema_view,
-)
+from drf_spectacular.utils import extend_schema, extend_schema_serializer, extend_schema_view
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
@@ -16,9 +12,9 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
-from deploy import services
 from deploy.api.releases import ReleaseDetail, answer_release, find_release
 from deploy.models import PointerMove
+from deploy.releases import decide
 from deploy.releases.decision_table import DECISIONS, ReleaseDecision
 from deploy.rules import MoveKind
 
@@ -82,7 +78,7 @@ class DecideRelease(APIView):
     def post(self, request: Request, id: int) -> Response:
         checked = self.Input.read(request)
         release = find_release(id)
-        move = services.decide(self.row.action, release, actor=get_actor(request), **checked)
+        move = decide.decide(self.row.action, release, actor=get_actor(request), **checked)
         return Response(serialize_move(move)) if move else answer_release(release)
 
 
@@ -94,7 +90,7 @@ def _build_view(row: ReleaseDecision) -> type[DecideRelease]:
     return extend_schema_view(post=schema)(view)
 
 
-DECISION_VIEWS = {row.action: _build_view(row) for row in DECISIONS.values() if row.operation}
+DECISION_VIEWS = {row.action: _build_view(row) for row in DECISIONS.values() if row.button}
 
 
 class Pin(APIView):
@@ -105,5 +101,5 @@ class Pin(APIView):
     @extend_schema(operation_id="pin_fallback", request=Input, responses=Moves.Output)
     def post(self, request: Request) -> Response:
         """Pin every bot to the fallback at once, as an approver; *offline* when the fallback is not ready."""
-        move = services.pin(actor=get_actor(request), **self.Input.read(request))
+        move = decide.pin(actor=get_actor(request), **self.Input.read(request))
         return Response(serialize_move(move))

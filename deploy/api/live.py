@@ -11,8 +11,8 @@ from rest_framework.views import APIView
 
 from accounts.authentication import IsBot, get_actor
 from common import api_fields
-from deploy import services
 from deploy.api.bots import INSTANCE
+from deploy.bots import live_gates
 from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS, EDGES
 from mlcore.constants import N_FEATURES
@@ -111,13 +111,13 @@ class LiveWindows(APIView):
 
         409 for an instance that has sent no heartbeat yet.
         """
-        window = services.receive_window(
+        window = live_gates.receive_window(
             _create_posted_window(self.Input.read(request)), actor=get_actor(request)
         )
         return Response(self.Output(window).data, status=201)
 
 
-def _create_posted_window(checked: Mapping[str, Any]) -> services.PostedWindow:
+def _create_posted_window(checked: Mapping[str, Any]) -> live_gates.PostedWindow:
     counts, out_of_range = checked["class_counts"], checked["out_of_range"]
     tally = Tally(
         predictions=checked["predictions"],
@@ -129,11 +129,5 @@ def _create_posted_window(checked: Mapping[str, Any]) -> services.PostedWindow:
         out_of_range=out_of_range or 0,
         ranged=0 if out_of_range is None else checked["predictions"] - checked["non_finite"],
     )
-    return services.PostedWindow(
-        instance=checked["instance"],
-        revision=checked["revision"],
-        coin=checked["coin"],
-        first_at=checked["first_at"],
-        last_at=checked["last_at"],
-        tally=tally,
-    )
+    named = {name: checked[name] for name in ("instance", "revision", "coin", "first_at", "last_at")}
+    return live_gates.PostedWindow(**named, tally=tally)

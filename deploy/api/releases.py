@@ -4,12 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import (
-    OpenApiExample,
-    extend_schema,
-    extend_schema_field,
-    extend_schema_serializer,
-)
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.request import Request
@@ -19,8 +14,8 @@ from rest_framework.reverse import reverse
 from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import InvalidInput, NotFound
-from deploy import services
 from deploy.models import Release, ReleaseCoin
+from deploy.releases.launch import launch
 from deploy.releases.preview import preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
@@ -181,7 +176,7 @@ class Releases(ListAPIView[Release]):
     def post(self, request: Request) -> Response:
         """Launch a release, as an operator: every required coin is trained, then measured and judged."""
         checked = self.Input.read(request)
-        release = services.launch(
+        release = launch(
             checked["line"],
             actor=get_actor(request),
             parameters=self.Input.select_parameters(checked),

@@ -19,11 +19,11 @@ from accounts.authentication import IsBot
 from accounts.rules import Actor
 from common.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
 from deploy.api import bots
+from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
 from deploy.edge.freshness import CachedValue, TokenOwners
 from deploy.edge.heartbeat_batcher import HeartbeatBatcher
 from deploy.edge.streams import Message, Receive, Send, Streams
 from deploy.pointer import pointer
-from deploy.services import Heartbeat, ReceivedHeartbeat
 from deploy.serving import signing, snapshot
 from deploy.serving.snapshot import Snapshot
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from django.db import InterfaceError, OperationalError
 
 from common.errors import DomainError, Unavailable
-from deploy import services
+from deploy.bots.heartbeat_checks import ReceivedHeartbeat
+from deploy.bots.heartbeats import HeartbeatAnswer, receive_heartbeats
 from deploy.edge.freshness import query_database
-from deploy.services import HeartbeatAnswer, ReceivedHeartbeat
 
 BATCH_SECONDS = 0.1
 """From the first heartbeat of a batch to its storing: each bot waits at least that long for its answer."""
@@ -71,7 +71,7 @@ class HeartbeatBatcher:
 async def _store_batch(batch: Sequence[ReceivedHeartbeat]) -> list[Outcome]:
     """The outcome of each. If the batch fails for a reason other than the database, each is stored by itself."""
     try:
-        return await query_database(services.receive_heartbeats, batch)
+        return await query_database(receive_heartbeats, batch)
     except Exception as error:
         if len(batch) > 1 and not isinstance(error, OperationalError | InterfaceError):
             logger.exception("%d heartbeats could not be stored together", len(batch))

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from deploy import services
 from deploy.api.releases import find_release, serialize_release
 from deploy.pointer import pointer
+from deploy.releases.decide import decide
 from deploy.releases.decision_table import DECISIONS, ReleaseDecision
 from deploy.rules import Action
 
@@ -30,7 +30,7 @@ class DecisionCommand(ActingCommand):
         revision = options.get("revision")
         if revision is None:
             revision = before.revision if before else 0
-        services.decide(
+        decide(
             self.row.action, release, actor=self.actor(options), reason=options["reason"], revision=revision
         )
         move = pointer.get_current()

@@ -21,9 +21,8 @@ class ReleaseDecision:
     """What the decision does, for the API and the command line."""
     result: str
     """What a page says afterwards, about `line`, `release` and `revision`."""
-    operation: str = ""
-    """Its name in the API; empty where only a command offers it."""
     button: str = ""
+    """Empty where only a command offers it."""
     is_second_person_needed: bool = False
     """Whether the launcher may not decide (rule 5, docs/rules.md#5)."""
     is_revision_needed: bool = False
@@ -31,8 +30,9 @@ class ReleaseDecision:
     is_rejection: bool = False
 
     @property
-    def is_on_pages(self) -> bool:
-        return bool(self.button)
+    def operation(self) -> str:
+        """Its name in the API, such as `approve_release`."""
+        return self.task.replace(" a ", "_")
 
 
 DECISIONS: Mapping[Action, ReleaseDecision] = {
@@ -45,7 +45,6 @@ DECISIONS: Mapping[Action, ReleaseDecision] = {
             participle="approved",
             help="Let the bots use a release that passed every gate, as an approver who did not launch it.",
             result="Approved: every bot must run {line} of release {release} (revision {revision}).",
-            operation="approve_release",
             button="Approve",
             is_second_person_needed=True,
             is_revision_needed=True,
@@ -57,7 +56,6 @@ DECISIONS: Mapping[Action, ReleaseDecision] = {
             participle="declined",
             help="Refuse a release that passed, as an approver. The fallback is pinned unless the live release has passed.",
             result="Declined release {release}.",
-            operation="decline_release",
             button="Decline",
             is_rejection=True,
         ),
@@ -68,7 +66,6 @@ DECISIONS: Mapping[Action, ReleaseDecision] = {
             participle="restored",
             help="Restore a release that was live before, as an approver who did not launch it. Every check is repeated.",
             result="Restored: every bot must run {line} of release {release} (revision {revision}).",
-            operation="restore_release",
             button="Restore",
             is_second_person_needed=True,
             is_revision_needed=True,
@@ -80,7 +77,6 @@ DECISIONS: Mapping[Action, ReleaseDecision] = {
             participle="cancelled",
             help="Stop building a release, as an operator. It is rejected at once.",
             result="Cancelled release {release}.",
-            operation="cancel_release",
             button="Cancel",
             is_rejection=True,
         ),
@@ -91,7 +87,6 @@ DECISIONS: Mapping[Action, ReleaseDecision] = {
             participle="registered as the fallback",
             help="Register a standby release as the fallback, as an approver who did not launch it.",
             result="Registered: a pin holds the bots on {line} of release {release} from now on.",
-            operation="register_fallback",
             button="Register as the fallback",
             is_second_person_needed=True,
         ),

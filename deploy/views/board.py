@@ -9,7 +9,7 @@ from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.forms import ReasonForm, submit
 from common.pages import render_live
-from deploy import services
+from deploy.releases import decide
 from deploy.releases.board import load_board, load_gate_table
 from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind
@@ -30,7 +30,7 @@ def pin(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return redirect("board")
     form = ReasonForm(request.POST)
-    move, status = submit(form, lambda data: services.pin(actor=get_actor(request), **data))
+    move, status = submit(form, lambda data: decide.pin(actor=get_actor(request), **data))
     if move is None:
         return _page(request, form, status=status)
     if move.kind == MoveKind.PIN and move.release:

@@ -11,8 +11,8 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.forms import ReasonForm, submit
-from deploy import services
 from deploy.forms import CoinForm
+from deploy.releases.coins import add_coin, list_consequences, set_required
 from training.models import Coin
 from training.services.coins import find_coin
 
@@ -23,7 +23,7 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, CoinForm())
     form = CoinForm(request.POST)
-    coin, status = submit(form, lambda data: services.add_coin(actor=get_actor(request), **data))
+    coin, status = submit(form, lambda data: add_coin(actor=get_actor(request), **data))
     if coin is None:
         return _page(request, form, status=status)
     messages.success(request, f"Added {coin}. No release need carry it until an approver requires it.")
@@ -37,7 +37,7 @@ def change(request: HttpRequest, symbol: str) -> HttpResponse:
     is_required = request.POST.get("is_required") == "yes"
     form = _form_of(coin, request.POST)
     changed, status = submit(
-        form, lambda data: services.set_required(coin, is_required, actor=actor, is_confirmed=True, **data)
+        form, lambda data: set_required(coin, is_required, actor=actor, is_confirmed=True, **data)
     )
     if changed is None:
         return _page(request, CoinForm(), {coin.symbol: form}, status=status)
@@ -57,7 +57,7 @@ def _page(
         {
             "coin": coin,
             "form": changing.get(coin.symbol) or _form_of(coin),
-            "follows": services.list_consequences(coin, is_required=not coin.is_required),
+            "follows": list_consequences(coin, is_required=not coin.is_required),
         }
         for coin in Coin.objects.prefetch_related("datasets")
     ]

@@ -10,9 +10,9 @@ from accounts.rules import Role
 from common.errors import DomainError
 from common.forms import submit
 from common.pages import is_partial
-from deploy import services
 from deploy.forms import DATASET, LINES, LaunchForm
 from deploy.outcomes import list_required_coins
+from deploy.releases import launch as launch_service
 from deploy.rules import Purpose
 from training.jobs.worker_registry import list_alive_workers
 from training.services import estimates
@@ -30,7 +30,7 @@ def launch(request: HttpRequest) -> HttpResponse:
     form = LaunchForm(_line(request.POST.get("line")), request.POST)
     release, status = submit(
         form,
-        lambda data: services.launch(
+        lambda data: launch_service.launch(
             data["line"],
             actor=get_actor(request),
             parameters=form.parameters,

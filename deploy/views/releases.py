@@ -12,13 +12,13 @@ from accounts.rules import Actor
 from audit.models import AuditEvent
 from common.forms import submit
 from common.pages import allow_charts, paginate, render_live
-from deploy import services
 from deploy.bots import live_windows
 from deploy.bots.fleet import count_bots
 from deploy.forms import DecisionForm
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
+from deploy.releases import decide as decide_service
 from deploy.releases.decision_table import DECISIONS
 from deploy.releases.gate_table import build_gate_table
 from deploy.releases.preview import preview_policy
@@ -85,13 +85,13 @@ def live_charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
 def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
     """One decision with its reason. Reached by GET (after signing in again, say), it shows the release."""
     release = _release(pk)
-    row = next((row for row in DECISIONS.values() if row.is_on_pages and row.action == action), None)
+    row = next((row for row in DECISIONS.values() if row.button and row.action == action), None)
     if row is None:
         raise Http404(f"There is no decision {action} about a release.")
     if request.method != "POST":
         return redirect("release", pk)
     form, actor = DecisionForm(request.POST, auto_id=f"{action}-%s"), get_actor(request)
-    move, status = submit(form, lambda data: services.decide(row.action, release, actor=actor, **data))
+    move, status = submit(form, lambda data: decide_service.decide(row.action, release, actor=actor, **data))
     if form.errors:
         return _page(request, _release(pk), asked=row.action, form=form, status=status)
     revision = move.revision if move else None

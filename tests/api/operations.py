@@ -9,9 +9,10 @@ from django.urls import URLPattern, URLResolver
 
 from accounts.rules import Actor
 from crpbot.api import urls
-from deploy import services
+from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import PointerMove
 from deploy.pointer import pointer
+from deploy.releases import decide
 from deploy.rules import Purpose
 from gates.services import policy_in_force, propose_policy
 from tests import model_files, scenarios
@@ -167,7 +168,7 @@ def restore() -> Request:
     scenarios.service_in_use()
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
     for revision, release in enumerate((first, second), start=1):
-        services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=revision)
+        decide.approve(release, actor=scenarios.APPROVER, reason="passed", revision=revision)
     return Request(f"releases/{first.pk}/restore/", {**SAYS_WHY, "revision": 3})
 
 
@@ -213,7 +214,7 @@ def heartbeat() -> Request:
 def window() -> Request:
     """Of the bot in the cast, which has sent a heartbeat."""
     now = scenarios.service_in_use()
-    services.receive_heartbeat(scenarios.heartbeat(now), actor=Actor("trader", is_bot=True))
+    receive_heartbeat(scenarios.heartbeat(now), actor=Actor("trader", is_bot=True))
     return Request("bots/windows/", scenarios.live_window(now))
 
 

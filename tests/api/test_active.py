@@ -11,8 +11,8 @@ from django.core.files.storage import default_storage
 from django.test import AsyncClient
 
 from accounts.models import User
-from deploy import services
-from deploy.serving import keys, snapshot
+from deploy.releases import decide
+from deploy.serving import key_decisions, keys, snapshot
 from runtime.protocol import snapshot as client_side
 from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import factories, scenarios
@@ -64,7 +64,7 @@ def test_the_signed_one_is_the_same_with_the_same_headers(bot: Caller) -> None:
 
 
 def test_the_public_halves_of_the_keys_are_listed_and_nothing_else_of_them(as_approver: Caller) -> None:
-    made = services.create_key(actor=scenarios.APPROVER, reason="the tests")
+    made = key_decisions.create_key(actor=scenarios.APPROVER, reason="the tests")
     (row,) = as_approver.get("keys/?state=next").json()["results"]
     assert (row["key_id"], row["public"]) == (made.key_id, made.public_hex)
     assert sorted(row) == [
@@ -79,7 +79,7 @@ def test_a_current_bot_gets_a_304_until_the_pointer_moves(bot: Caller) -> None:
         unchanged = bot.get("active/", headers={"If-None-Match": known})
         assert (unchanged.status_code, unchanged.bytes, unchanged["ETag"]) == (304, b"", etag)
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=move.revision)
+    decide.approve(release, actor=scenarios.APPROVER, reason="passed", revision=move.revision)
     moved = bot.get("active/", headers={"If-None-Match": etag})
     assert (moved.status_code, json.loads(moved.bytes)["revision"]) == (200, 2)
 

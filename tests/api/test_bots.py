@@ -9,8 +9,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import services
+from deploy.bots.convergence import monitor_bots
 from deploy.models import Acknowledgement, Bot
+from deploy.releases import decide
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.scenarios import APPROVER
@@ -22,7 +23,7 @@ HEARTBEAT = "bots/heartbeat/"
 
 def approved() -> Any:
     waiting = scenarios.awaiting_approval()
-    return services.approve(waiting, actor=APPROVER, reason="every gate passed", revision=1)
+    return decide.approve(waiting, actor=APPROVER, reason="every gate passed", revision=1)
 
 
 def test_a_heartbeat_answer_has_interval_revision_and_next_release(bot: Caller) -> None:
@@ -136,7 +137,7 @@ def test_a_move_says_who_followed_it_and_whether_all_did(bot: Caller, as_operato
         None,
     )
     bot.post(HEARTBEAT, scenarios.heartbeat_fields(now, "b"))
-    services.monitor_bots()
+    monitor_bots()
     move = as_operator.get("moves/2/").json()
     assert (move["bots"], move["has_converged"], move["is_current"]) == (2, True, True)
     rows = as_operator.get("moves/2/acknowledgements/").json()["results"]

@@ -9,9 +9,9 @@ from accounts import services as accounts
 from accounts.models import User
 from accounts.rules import Role
 from audit.models import AuditEvent
-from deploy import services
 from deploy.models import FallbackRegistration, PointerMove, Release
 from deploy.pointer import pointer
+from deploy.releases import decide
 from deploy.rules import Purpose
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem, with_token
@@ -155,7 +155,7 @@ class TestApproving:
     def test_an_approval_of_what_moved_since_is_a_conflict(self, as_approver: Caller) -> None:
         scenarios.service_in_use()
         release = scenarios.awaiting_approval()
-        services.pin(actor=scenarios.SECOND_APPROVER, reason="looks wrong")
+        decide.pin(actor=scenarios.SECOND_APPROVER, reason="looks wrong")
         response = as_approver.post(f"releases/{release.pk}/approve/", {**WHY, "revision": 1})
         assert_problem(response, 409, "you saw revision 1, it is 2 (looks wrong)")
         assert revision() == 2
@@ -236,7 +236,7 @@ class TestOtherDecisions:
         scenarios.service_in_use()
         first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
         for seen, release in enumerate((first, second), start=1):
-            services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=seen)
+            decide.approve(release, actor=scenarios.APPROVER, reason="passed", revision=seen)
         answer = as_approver.post(f"releases/{first.pk}/restore/", {**WHY, "revision": 3}).json()
         assert (answer["revision"], answer["release"]) == (4, first.pk)
 

@@ -10,7 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audit.models import AuditEvent
-from deploy import services
+from deploy.releases import decide
+from deploy.releases.launch import launch
 from deploy.rules import Purpose
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests import scenarios
@@ -107,7 +108,7 @@ def test_a_release_shows_its_coins_together_and_where_their_files_are(as_viewer:
 def test_a_release_that_only_began_has_neither_bundles_nor_verdicts(as_viewer: Caller) -> None:
     for coin in scenarios.coins():
         scenarios.dataset(coin)
-    release = services.launch("v7_fixed", actor=scenarios.LAUNCHER)
+    release = launch("v7_fixed", actor=scenarios.LAUNCHER)
     answer = as_viewer.get(f"releases/{release.pk}/").json()
     assert {(coin["bundle"], coin["verdict"], len(coin["gates"])) for coin in answer["coins"]} == {
         (None, None, 0)
@@ -126,7 +127,7 @@ def test_releases_are_filtered_by_state_line_purpose_and_launcher(as_viewer: Cal
 @pytest.mark.postgresql
 def test_moves_begin_with_where_the_pointer_stands(as_viewer: Caller) -> None:
     scenarios.service_in_use()
-    services.pin(actor=scenarios.APPROVER, reason="looks wrong")
+    decide.pin(actor=scenarios.APPROVER, reason="looks wrong")
     now, first = rows(as_viewer, "moves/")
     assert (now["revision"], now["kind"], now["line"], now["moved_by"]) == (2, "pin", "v5", "anna")
     assert now["reason"] == "looks wrong"
@@ -262,5 +263,5 @@ def test_a_longer_list_takes_no_more_queries(as_viewer: Caller) -> None:
     for seed in (11, 12, 13):
         release = scenarios.awaiting_approval(seed)
         queued_run()
-    services.approve(release, actor=scenarios.APPROVER, reason="passed", revision=1)
+    decide.approve(release, actor=scenarios.APPROVER, reason="passed", revision=1)
     assert {path: queries_of(as_viewer, path) for path in LISTS} == before

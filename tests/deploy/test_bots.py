@@ -17,13 +17,16 @@ from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed
-from deploy import services
 from deploy.alarms import detect
+from deploy.alarms.record import record_alarms
 from deploy.bots import fleet, heartbeats
+from deploy.bots.convergence import monitor_bots
+from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
+from deploy.bots.heartbeats import HeartbeatAnswer, receive_heartbeat, receive_heartbeats
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.pointer import pointer
+from deploy.releases import decide
 from deploy.rules import Running, describe_mismatch
-from deploy.services import Heartbeat
 from deploy.serving import snapshot
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
@@ -62,8 +65,8 @@ def on(move: PointerMove, instance: str = "desk-1", **changes: Any) -> Heartbeat
     return Heartbeat(**said | changes)
 
 
-def hear(said: Heartbeat, actor: Actor = TRADER) -> services.HeartbeatAnswer:
-    return services.receive_heartbeat(said, actor=actor)
+def hear(said: Heartbeat, actor: Actor = TRADER) -> HeartbeatAnswer:
+    return receive_heartbeat(said, actor=actor)
 
 
 def nothing_yet(instance: str = "desk-1") -> Heartbeat:
@@ -80,7 +83,7 @@ def with_sol_of(other: Release, move: PointerMove) -> Heartbeat:
 def approved() -> PointerMove:
     now = pointer.get_current()
     assert now is not None
-    return services.approve(
+    return decide.approve(
         scenarios.awaiting_approval(), actor=APPROVER, reason="every gate passed", revision=now.revision
     )
 
@@ -266,9 +269,9 @@ class TestMixture:
         scenarios.service_in_use()
         now = approved()
         hear(with_sol_of(Release.objects.get(line="v6_enhanced"), now))
-        services.record_alarms()
+        record_alarms()
         hear(on(now))
-        services.record_alarms()
+        record_alarms()
         assert (troubles(), states()) == ({}, {"desk-1": "current"})
         assert Acknowledgement.objects.get().move == now
         alarm = Alarm.objects.get(name="mixture")
@@ -358,11 +361,11 @@ class TestConvergence:
             hear(on(before, instance))
         after = approved()
         hear(on(after, "a"))
-        services.monitor_bots()
+        monitor_bots()
         assert not Convergence.objects.filter(move=after).exists()
         hear(on(after, "b"))
-        services.monitor_bots()
-        services.monitor_bots()
+        monitor_bots()
+        monitor_bots()
         made = Convergence.objects.get(move=after)
         slowest = max(Acknowledgement.objects.filter(move=after).values_list("seconds", flat=True))
         assert (made.bots, made.slowest_seconds) == (2, slowest)
@@ -371,18 +374,18 @@ class TestConvergence:
 
     def test_silent_bots_do_not_hold_it_up_and_none_at_all_is_no_convergence(self) -> None:
         before = scenarios.service_in_use()
-        services.monitor_bots()
+        monitor_bots()
         assert not Convergence.objects.exists()
         hear(on(before, "away"))
         aged(Bot.objects, 60, "last_heard_at")
         hear(on(before, "here"))
-        services.monitor_bots()
+        monitor_bots()
         assert Convergence.objects.get().bots == 1
 
     def test_who_came_after_the_move_says_nothing_of_how_fast_it_was(self) -> None:
         now = scenarios.service_in_use()
         hear(on(now))
-        services.monitor_bots()
+        monitor_bots()
         assert Convergence.objects.get().slowest_seconds is None
 
     def test_a_bot_in_a_mixture_holds_it_up(self) -> None:
@@ -392,7 +395,7 @@ class TestConvergence:
 
     def test_all_follow_offline_too(self) -> None:
         scenarios.inherited()
-        move = services.pin(actor=APPROVER, reason="odd predictions")
+        move = decide.pin(actor=APPROVER, reason="odd predictions")
         assert move.release is None
         hear(on(move))
         assert fleet.count_bots(move, None).has_converged
@@ -400,7 +403,7 @@ class TestConvergence:
     @pytest.mark.parametrize("model", [Convergence, Acknowledgement])
     def test_neither_record_can_be_changed(self, model: Any) -> None:
         hear(on(scenarios.service_in_use()))
-        services.monitor_bots()
+        monitor_bots()
         with pytest.raises(IntegrityError), transaction.atomic():
             model.objects.update(at=timezone.now())
 
@@ -441,7 +444,7 @@ class TestForgetting:
         hear(on(now, "old"))
         hear(on(now, "new"))
         aged(Bot.objects.filter(instance="old"), settings.BOT_KEPT_SECONDS + 1, "last_heard_at")
-        services.monitor_bots()
+        monitor_bots()
         assert list(Bot.objects.values_list("instance", flat=True)) == ["new"]
         assert Acknowledgement.objects.get().bot.instance == "new"
 
@@ -453,7 +456,7 @@ class TestForgetting:
         hear(on(now))
         moved_ago(now, settings.BOT_KEPT_SECONDS + 60, monkeypatch)
         hear(on(now))
-        services.monitor_bots()
+        monitor_bots()
         assert Acknowledgement.objects.get().move == now
 
 
@@ -462,9 +465,7 @@ def test_each_heartbeat_of_a_batch_is_answered_and_the_last_one_counts() -> None
     after = approved()
     mixed = on(after, "c", running=on(before).running)
     batch = [on(before, "a"), nothing_yet("b"), mixed, on(after, "b", service="crpbot-other"), on(after, "a")]
-    outcomes = services.receive_heartbeats(
-        [services.ReceivedHeartbeat(TRADER, heartbeat) for heartbeat in batch]
-    )
+    outcomes = receive_heartbeats([ReceivedHeartbeat(TRADER, heartbeat) for heartbeat in batch])
     assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False, False, False, True, False]
     assert states() == {"a": "current", "b": "moving", "c": "mixture"}
     acknowledged = Acknowledgement.objects.order_by("move")

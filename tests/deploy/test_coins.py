@@ -10,9 +10,9 @@ from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from deploy import services
 from deploy.alarms import detect
 from deploy.pointer import pointer
+from deploy.releases import coins, decide
 from deploy.rules import MoveKind
 from tests import factories, scenarios
 from tests.deploy.commands import run
@@ -23,12 +23,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 
 
 def add(symbol: str = "DOT", actor: Actor = LAUNCHER, reason: str = "the desk trades it") -> Coin:
-    return services.add_coin(symbol, name="Polkadot", actor=actor, reason=reason)
+    return coins.add_coin(symbol, name="Polkadot", actor=actor, reason=reason)
 
 
 def change(coin: Coin, is_required: bool, actor: Actor = APPROVER, **more: Any) -> Coin:
     told: dict[str, Any] = {"reason": "as the desk decided", "is_confirmed": True, **more}
-    return services.set_required(coin, is_required, actor=actor, **told)
+    return coins.set_required(coin, is_required, actor=actor, **told)
 
 
 def sol() -> Coin:
@@ -99,8 +99,8 @@ def test_a_coin_that_the_live_release_lacks_breaks_nothing_silently() -> None:
     assert scenarios.snapshot_document(before) == served
     assert {alarm.name for alarm in detect.list_alarms()} == {"fallback", "coins"}
     with pytest.raises(Conflict, match="DOT: the release has no bundle"):
-        services.approve(waiting, actor=APPROVER, reason="passed", revision=1)
-    assert services.pin(actor=APPROVER, reason="to be safe").kind == MoveKind.OFFLINE
+        decide.approve(waiting, actor=APPROVER, reason="passed", revision=1)
+    assert decide.pin(actor=APPROVER, reason="to be safe").kind == MoveKind.OFFLINE
     event = AuditEvent.objects.get(kind="coin.required")
     assert "a pin sends every bot offline" in " ".join(json.loads(event.body)["detail"]["consequences"])
     assert audit.verify() == []

@@ -14,10 +14,10 @@ from pytest_django import Settings
 
 from accounts.models import User
 from accounts.rules import Actor
-from deploy import services
 from deploy.alarms import detect
-from deploy.api import Bots
+from deploy.api.bots import Bots
 from deploy.api.releases import serialize_release
+from deploy.bots.heartbeats import receive_heartbeat
 from deploy.management.commands.release import Command as ReleaseCommand
 from deploy.models import Bot, Release
 from deploy.pointer import pointer
@@ -248,7 +248,7 @@ def test_bots_prints_the_fleet_report_and_fails_on_problems() -> None:
         replace(scenarios.heartbeat(move, "desk-1"), prefetched_fallback=fallback.pk),
         scenarios.heartbeat(move, "desk-2"),
     ):
-        services.receive_heartbeat(said, actor=trader)
+        receive_heartbeat(said, actor=trader)
     Bot.objects.update(first_heard_at=move.moved_at - timedelta(hours=1))
     status, said_of_all = run("bots")
     assert (status, "2 of 2 live bots run it, 1 of 2 hold the fallback (release 1)" in said_of_all) == (
@@ -261,7 +261,7 @@ def test_bots_prints_the_fleet_report_and_fails_on_problems() -> None:
     )
 
     error = "release 1 cannot be prefetched: BTC: the disk is full"
-    services.receive_heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
+    receive_heartbeat(replace(scenarios.heartbeat(move, "desk-1"), last_error=error), actor=trader)
     desk_2 = Bot.objects.filter(instance="desk-2")
     desk_2.update(last_heard_at=timezone.now() - timedelta(seconds=45))
     status, said_of_all = run("bots")

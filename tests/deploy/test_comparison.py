@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from common.errors import InvalidInput, NotFound
-from deploy import services
 from deploy.api.reports import ReleaseReport
 from deploy.models import Release
+from deploy.releases import decide
 from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
 from deploy.reports.plots import draw_charts
@@ -300,7 +300,7 @@ class TestStored:
         assert [answer.answer for answer in found.failures] == [Answer.FIXED] * 4 + [Answer.HOLDS]
 
     def test_not_against_what_a_pin_held_them_on(self, v7: Release) -> None:
-        services.pin(actor=scenarios.APPROVER, reason="it trades oddly")
+        decide.pin(actor=scenarios.APPROVER, reason="it trades oddly")
         later = scenarios.awaiting_approval(seed=9)
         opponent = find_previous_release(later)
         assert opponent and opponent.line == "v6_enhanced"

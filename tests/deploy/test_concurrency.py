@@ -15,9 +15,12 @@ from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError
-from deploy import services
+from deploy.bots import live_gates
+from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import LiveWindow, PointerMove, ReleaseStatus
 from deploy.pointer import pointer
+from deploy.releases import decide as decide_service
+from deploy.releases.decide import restore
 from deploy.rules import MoveKind, ReleaseState
 from gates.catalogue.live import Tally
 from mlcore.confidence_bands import BANDS
@@ -65,8 +68,8 @@ def test_of_two_concurrent_approvals_one_is_refused() -> None:
     release = scenarios.awaiting_approval()
     answers = at_once(
         [
-            lambda: services.approve(release, actor=APPROVER, reason="passed", revision=1),
-            lambda: services.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1),
+            lambda: decide_service.approve(release, actor=APPROVER, reason="passed", revision=1),
+            lambda: decide_service.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1),
         ],
         threads=2,
     )
@@ -80,8 +83,8 @@ def test_approvals_of_two_releases_on_the_same_revision_have_one_winner() -> Non
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
     answers = at_once(
         [
-            lambda: services.approve(first, actor=APPROVER, reason="passed", revision=1),
-            lambda: services.approve(second, actor=SECOND_APPROVER, reason="passed", revision=1),
+            lambda: decide_service.approve(first, actor=APPROVER, reason="passed", revision=1),
+            lambda: decide_service.approve(second, actor=SECOND_APPROVER, reason="passed", revision=1),
         ],
         threads=2,
     )
@@ -115,11 +118,11 @@ def test_concurrent_approvals_and_pins_leave_one_winner_a_revision() -> None:
         now = pointer.get_current()
         assert now is not None
         release = releases[number % len(releases)]
-        decide = services.approve if release.status.state != ReleaseState.ROLLED_BACK else services.restore
+        decide = decide_service.approve if release.status.state != ReleaseState.ROLLED_BACK else restore
         return decide(release, actor=people[number], reason=f"request {number}", revision=now.revision)
 
     def pin(number: int) -> object:
-        return services.pin(actor=people[number], reason=f"request {number}")
+        return decide_service.pin(actor=people[number], reason=f"request {number}")
 
     requests: list[Callable[[], object]] = [
         partial(pin if n % 3 == 0 else approve, n) for n in range(REQUESTS)
@@ -139,13 +142,13 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     bots = [f"desk-{number}" for number in range(8)]
     trader = Actor("trader", is_bot=True)
     for instance in bots:
-        services.receive_heartbeat(scenarios.heartbeat(now, instance), actor=trader)
+        receive_heartbeat(scenarios.heartbeat(now, instance), actor=trader)
     certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
     at = timezone.now()
 
     def post(instance: str) -> Callable[[], object]:
-        said = services.PostedWindow(instance, now.revision, "BTC", at, at, certain)
-        return lambda: services.receive_window(said, actor=trader)
+        said = live_gates.PostedWindow(instance, now.revision, "BTC", at, at, certain)
+        return lambda: live_gates.receive_window(said, actor=trader)
 
     answers = at_once([post(instance) for instance in bots], threads=8)
     assert all(isinstance(answer, LiveWindow) for answer in answers), answers

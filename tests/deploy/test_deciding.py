@@ -9,11 +9,12 @@ from accounts.rules import Actor
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from deploy import services
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
+from deploy.releases import decide
 from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind, ReleaseState
+from deploy.serving.advance import advance_revision
 from gates import services as gates
 from gates.models import Diagnosis
 from tests import scenarios
@@ -49,7 +50,7 @@ def assert_refused(error: DomainError, revision: int, kind: str) -> None:
 def test_an_approval_moves_the_pointer_to_the_release() -> None:
     before = scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    move = services.approve(release, actor=APPROVER, reason="all gates passed", revision=before.revision)
+    move = decide.approve(release, actor=APPROVER, reason="all gates passed", revision=before.revision)
     assert (move.revision, move.kind, move.release_id) == (2, MoveKind.SWAP, release.pk)
     assert state_of(release) == ReleaseState.LIVE
     assert before.release is not None
@@ -76,7 +77,7 @@ def test_an_approval_is_refused(
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     with pytest.raises(error, match=says) as refused:
-        services.approve(release, actor=actor, reason=reason, revision=revision)
+        decide.approve(release, actor=actor, reason=reason, revision=revision)
     assert_refused(refused.value, 1, "release.approve.refused")
     assert state_of(release) == ReleaseState.AWAITING_APPROVAL
 
@@ -84,9 +85,9 @@ def test_an_approval_is_refused(
 def test_a_second_approval_of_the_same_release_is_refused() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", revision=1)
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     with pytest.raises(Conflict, match="is live") as refused:
-        services.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1)
+        decide.approve(release, actor=SECOND_APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 2, "release.approve.refused")
 
 
@@ -95,10 +96,10 @@ def test_an_approval_after_one_byte_of_one_artifact_changed_is_refused() -> None
     release = scenarios.awaiting_approval()
     scenarios.damage(release)
     with pytest.raises(Conflict, match=r"SOL model\.onnx: the stored bytes are not those") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", revision=1)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 1, "release.approve.refused")
     scenarios.damage(release)  # flipped back, for tests that share these bytes
-    assert services.approve(release, actor=APPROVER, reason="passed", revision=1).revision == 2
+    assert decide.approve(release, actor=APPROVER, reason="passed", revision=1).revision == 2
 
 
 def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
@@ -106,7 +107,7 @@ def test_an_approval_under_a_policy_that_became_stricter_is_refused() -> None:
     release = scenarios.awaiting_approval()
     stricter(0.80)
     with pytest.raises(Conflict, match="does not pass policy 3: BTC accuracy failed") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", revision=1)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert_refused(refused.value, 1, "release.approve.refused")
 
 
@@ -114,7 +115,7 @@ def test_an_approval_under_a_newer_policy_evaluates_again() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     stricter(0.70)
-    move = services.approve(release, actor=APPROVER, reason="passes the new one too", revision=1)
+    move = decide.approve(release, actor=APPROVER, reason="passes the new one too", revision=1)
     assert move.policy is not None
     assert move.policy.number == 3
     assert release.policy.number == 2
@@ -130,13 +131,13 @@ def test_the_policy_preview_shows_what_an_approval_decides() -> None:
     assert (AuditEvent.objects.count(), Diagnosis.objects.count()) == before
     assert found is not None and not found.passes
     with pytest.raises(Conflict) as refused:
-        services.approve(release, actor=APPROVER, reason="passed", revision=1)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     assert refused.value.message == f"{release} does not pass policy 3: {'; '.join(found.problems)}"
     assert preview_policy(release) == found  # now from the diagnoses that the refused approval left
     stricter(0.70)
     previewed = preview_policy(release)
     assert previewed is not None and (previewed.policy.number, previewed.passes) == (4, True)
-    services.approve(release, actor=APPROVER, reason="passes the newest", revision=1)
+    decide.approve(release, actor=APPROVER, reason="passes the newest", revision=1)
     assert preview_policy(Release.objects.get(pk=release.pk)) is None  # nothing is left to decide
 
 
@@ -148,7 +149,7 @@ def test_a_release_with_a_weight_that_is_not_finite_is_rejected() -> None:
     release = scenarios.Build(figures={"SOL": sick}).settled()
     assert state_of(release) == ReleaseState.REJECTED
     with pytest.raises(Conflict, match=r"is rejected.*SOL finite_weights failed") as refused:
-        services.approve(release, actor=APPROVER, reason="passed", revision=2)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=2)
     assert_refused(refused.value, 2, "release.approve.refused")
 
 
@@ -157,7 +158,7 @@ def test_a_coin_that_became_required_meanwhile_holds_the_release_back() -> None:
     release = scenarios.awaiting_approval()
     scenarios.Coin.objects.create(symbol="DOT")
     with pytest.raises(Conflict, match="DOT: the release has no bundle"):
-        services.approve(release, actor=APPROVER, reason="passed", revision=1)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=1)
 
 
 def test_a_rejection_pins_the_fallback_with_one_reason_everywhere() -> None:
@@ -176,7 +177,7 @@ def test_a_rejection_pins_the_fallback_with_one_reason_everywhere() -> None:
 
 def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
     scenarios.service_in_use()
-    services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
+    decide.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
     scenarios.Build(seed=2, figures=scenarios.for_every_coin(scenarios.inaccurate)).settled()
     now = pointer.get_current()
     assert now is not None
@@ -186,7 +187,7 @@ def test_a_rejection_leaves_a_live_release_that_itself_passed() -> None:
 def test_declining_pins_the_fallback_like_a_rejection() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.decline(release, actor=APPROVER, reason="not before the holidays")
+    decide.decline(release, actor=APPROVER, reason="not before the holidays")
     now = pointer.get_current()
     assert now is not None
     assert now.kind == MoveKind.PIN
@@ -198,25 +199,25 @@ def test_declining_takes_an_approver() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
     with pytest.raises(NotAllowed):
-        services.decline(release, actor=LAUNCHER, reason="mine")
+        decide.decline(release, actor=LAUNCHER, reason="mine")
     assert state_of(release) == ReleaseState.AWAITING_APPROVAL
 
 
 def test_a_manual_pin_rolls_the_live_release_back_at_once() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", revision=1)
-    move = services.pin(actor=SECOND_APPROVER, reason="it trades oddly")
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    move = decide.pin(actor=SECOND_APPROVER, reason="it trades oddly")
     assert (move.kind, move.revision) == (MoveKind.PIN, 3)
     assert state_of(release) == ReleaseState.ROLLED_BACK
     with pytest.raises(Conflict, match="on v5 already"):
-        services.pin(actor=SECOND_APPROVER, reason="again")
+        decide.pin(actor=SECOND_APPROVER, reason="again")
 
 
 def test_pinning_takes_an_approver() -> None:
     scenarios.service_in_use()
     with pytest.raises(NotAllowed, match="olivia may not pin") as refused:
-        services.pin(actor=LAUNCHER, reason="worried")
+        decide.pin(actor=LAUNCHER, reason="worried")
     assert_refused(refused.value, 1, "pointer.pin.refused")
 
 
@@ -225,33 +226,33 @@ def test_a_fallback_whose_bytes_changed_makes_a_pin_go_offline() -> None:
     fallback = pointer.get_fallback()
     assert fallback is not None
     scenarios.damage(fallback)
-    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    move = decide.pin(actor=APPROVER, reason="it trades oddly")
     scenarios.damage(fallback)
     assert (move.kind, move.release) == (MoveKind.OFFLINE, None)
     assert "the fallback is not ready: SOL model.onnx" in move.reason
     assert scenarios.snapshot_document(move)["models"] == {}
-    assert services.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
+    assert decide.pin(actor=APPROVER, reason="its bytes are back").kind == MoveKind.PIN
 
 
 def test_a_rolled_back_release_is_restored_with_every_check_repeated() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", revision=1)
-    services.pin(actor=APPROVER, reason="it trades oddly")
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    decide.pin(actor=APPROVER, reason="it trades oddly")
     with pytest.raises(NotAllowed, match="launched"):
-        services.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", revision=3)
-    move = services.restore(release, actor=APPROVER, reason="it was the exchange", revision=3)
+        decide.restore(release, actor=Actor("olivia", APPROVER.roles), reason="mine", revision=3)
+    move = decide.restore(release, actor=APPROVER, reason="it was the exchange", revision=3)
     assert (move.kind, move.revision, state_of(release)) == (MoveKind.SWAP, 4, ReleaseState.LIVE)
 
 
 def test_a_move_is_called_what_was_done_also_when_a_revision_repeats_it() -> None:
     scenarios.service_in_use()
     release = scenarios.awaiting_approval()
-    services.approve(release, actor=APPROVER, reason="passed", revision=1)
-    services.advance_revision(3, actor=APPROVER, reason="restored from a backup")
-    services.pin(actor=APPROVER, reason="it trades oddly")
-    services.restore(release, actor=APPROVER, reason="it was the exchange", revision=6)
-    services.advance_revision(2, actor=APPROVER, reason="restored from a backup")
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    advance_revision(3, actor=APPROVER, reason="restored from a backup")
+    decide.pin(actor=APPROVER, reason="it trades oddly")
+    decide.restore(release, actor=APPROVER, reason="it was the exchange", revision=6)
+    advance_revision(2, actor=APPROVER, reason="restored from a backup")
     labels = [move.action_label for move in PointerMove.objects.order_by("revision")]
     assert labels == ["inherited", "approved", "approved", "pinned", "restored", "restored"]
     assert run("active")[1].startswith(f"revision 9: v7_fixed (release {release.pk}), restored by anna")
@@ -260,19 +261,19 @@ def test_a_move_is_called_what_was_done_also_when_a_revision_repeats_it() -> Non
 def test_a_superseded_release_that_fails_the_new_policy_is_not_restored() -> None:
     scenarios.service_in_use()
     first, second = scenarios.awaiting_approval(1), scenarios.awaiting_approval(2)
-    services.approve(first, actor=APPROVER, reason="passed", revision=1)
-    services.approve(second, actor=APPROVER, reason="passed", revision=2)
+    decide.approve(first, actor=APPROVER, reason="passed", revision=1)
+    decide.approve(second, actor=APPROVER, reason="passed", revision=2)
     stricter(0.80)
     with pytest.raises(Conflict, match="does not pass policy 3"):
-        services.restore(first, actor=APPROVER, reason="it was better", revision=3)
+        decide.restore(first, actor=APPROVER, reason="it was better", revision=3)
 
 
 def test_the_inherited_release_can_never_come_back() -> None:
     before = scenarios.service_in_use()
-    services.pin(actor=APPROVER, reason="V6 is broken")
+    decide.pin(actor=APPROVER, reason="V6 is broken")
     assert before.release is not None
     with pytest.raises(Conflict, match="cannot be restored"):
-        services.restore(before.release, actor=APPROVER, reason="I miss it", revision=2)
+        decide.restore(before.release, actor=APPROVER, reason="I miss it", revision=2)
 
 
 def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> None:
@@ -280,33 +281,33 @@ def test_the_fallback_is_registered_by_another_person_than_its_launcher() -> Non
         line="v5", purpose=scenarios.Purpose.FALLBACK, figures=scenarios.for_every_coin(scenarios.inaccurate)
     ).settled()
     with pytest.raises(NotAllowed):
-        services.register_fallback(release, actor=Actor("olivia", APPROVER.roles), reason="mine")
-    services.register_fallback(release, actor=APPROVER, reason="it behaved")
+        decide.register_fallback(release, actor=Actor("olivia", APPROVER.roles), reason="mine")
+    decide.register_fallback(release, actor=APPROVER, reason="it behaved")
     assert pointer.get_fallback() == release
     with pytest.raises(Conflict, match="already"):
-        services.register_fallback(release, actor=SECOND_APPROVER, reason="again")
+        decide.register_fallback(release, actor=SECOND_APPROVER, reason="again")
 
 
 def test_a_candidate_cannot_be_registered_as_the_fallback() -> None:
     release = scenarios.awaiting_approval()
     with pytest.raises(Conflict, match="cannot be registered"):
-        services.register_fallback(release, actor=APPROVER, reason="it is better than v5")
+        decide.register_fallback(release, actor=APPROVER, reason="it is better than v5")
 
 
 def test_the_first_pointer_is_inherited_once() -> None:
     scenarios.inherited()
     another = scenarios.Build(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, seed=9).release()
     with pytest.raises(Conflict, match="first pointer already"):
-        services.inherit(another, actor=APPROVER, reason="again")
+        decide.inherit(another, actor=APPROVER, reason="again")
 
 
 def test_nothing_moves_before_the_first_pointer() -> None:
     scenarios.fallback()
     release = scenarios.awaiting_approval()
     with pytest.raises(Conflict, match="no pointer yet"):
-        services.approve(release, actor=APPROVER, reason="passed", revision=0)
+        decide.approve(release, actor=APPROVER, reason="passed", revision=0)
     with pytest.raises(Conflict, match="no pointer yet"):
-        services.pin(actor=APPROVER, reason="to be safe")
+        decide.pin(actor=APPROVER, reason="to be safe")
     assert not PointerMove.objects.exists()
 
 
@@ -318,7 +319,7 @@ def test_the_pointer_does_not_move_while_a_trigger_is_missing() -> None:
     triggers.drop()
     try:
         with pytest.raises(DomainError, match="triggers are missing"):
-            services.approve(release, actor=APPROVER, reason="passed", revision=1)
+            decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     finally:
         triggers.install()
 
@@ -333,13 +334,13 @@ def test_a_pin_does_not_wait_for_a_file_store_that_is_away(settings: Any, tmp_pa
             "OPTIONS": {"location": tmp_path / "files"},
         },
     }
-    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    move = decide.pin(actor=APPROVER, reason="it trades oddly")
     assert (move.kind, move.revision) == (MoveKind.PIN, 2)
     assert "the fallback's bytes were not checked" in move.reason
 
 
 def test_a_candidate_cancelled_after_its_measurement_is_rejected() -> None:
     scenarios.service_in_use()
-    release = services.cancel(scenarios.Build().release(), actor=LAUNCHER, reason="the wrong candles")
+    release = decide.cancel(scenarios.Build().release(), actor=LAUNCHER, reason="the wrong candles")
     assert release.state == ReleaseState.REJECTED
     assert "cancelled by olivia: the wrong candles" in release.status.reason

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import services
 from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
+from deploy.releases import decide
 from deploy.serving import keys, revision_log, snapshot
 from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import factories, scenarios
@@ -53,7 +53,7 @@ def test_a_moved_pointer_is_served_and_the_old_etag_no_longer_matches(fresh: Edg
     scenarios.service_in_use()
     before = get(fresh, bot)
     assert get(fresh, bot, if_none_match=before.headers["etag"]).status == 304
-    services.pin(actor=APPROVER, reason="V6 is broken")
+    decide.pin(actor=APPROVER, reason="V6 is broken")
     after = get(fresh, bot, if_none_match=before.headers["etag"])
     assert (after.status, after.json()["revision"], after.json()["line"]) == (200, 2, "v5")
 
@@ -65,7 +65,7 @@ def test_the_signed_snapshot_is_served_with_an_etag_of_its_own(fresh: Edge, bot:
     trusted = PublicKeys(keys.export_public())
     assert verify_envelope(answer.body, trusted).snapshot.revision == 1
     assert answer.headers["etag"] != get(fresh, bot).headers["etag"]
-    services.pin(actor=APPROVER, reason="V6 is broken")
+    decide.pin(actor=APPROVER, reason="V6 is broken")
     moved = get(fresh, bot, path=SIGNED_PATH, if_none_match=answer.headers["etag"])
     assert (moved.status, verify_envelope(moved.body, trusted).snapshot.line) == (200, "v5")
 
@@ -147,7 +147,7 @@ def test_an_answer_stays_for_half_a_second_and_no_longer(bot: str) -> None:
 
     async def story() -> list[int]:
         seen = [(await ask(application, authorization=f"Bearer {bot}")).json()["revision"]]
-        await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
+        await sync_to_async(decide.pin)(actor=APPROVER, reason="V6 is broken")
         await asyncio.sleep(freshness.FRESH_SECONDS + 0.05)
         seen.append((await ask(application, authorization=f"Bearer {bot}")).json()["revision"])
         return seen

@@ -13,10 +13,13 @@ from django.utils import timezone
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict
-from deploy import services
 from deploy.alarms import detect
+from deploy.alarms.record import record_alarms
 from deploy.models import Alarm, Release
 from deploy.pointer.fallback import check_fallback
+from deploy.pointer.fallback_monitor import watch_fallback
+from deploy.reconcile import reconcile_once
+from deploy.releases import decide
 from deploy.rules import MoveKind, Purpose, Severity
 from gates.models import Measurement
 from tests import scenarios
@@ -59,7 +62,7 @@ def alarm() -> Alarm | None:
 
 
 def a_pin_goes() -> str:
-    return services.pin(actor=APPROVER, reason="it trades oddly").kind
+    return decide.pin(actor=APPROVER, reason="it trades oddly").kind
 
 
 def lose(coin: str, name: str) -> None:
@@ -108,7 +111,7 @@ def test_a_fallback_that_is_not_fit_is_an_alarm_and_a_pin_goes_offline(breaks: A
     problem = check_fallback().problem
     assert problem is not None
     assert problem in raised.sentence
-    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    move = decide.pin(actor=APPROVER, reason="it trades oddly")
     assert (move.kind, problem in move.reason) == (MoveKind.OFFLINE, True)
 
 
@@ -148,7 +151,7 @@ def test_an_unconfirmed_fallback_is_an_alarm_and_can_still_be_pinned(
     raised = alarm()
     assert raised is not None
     assert (raised.severity, "ETH" in raised.sentence) == (Severity.WARNING, True)
-    move = services.pin(actor=APPROVER, reason="it trades oddly")
+    move = decide.pin(actor=APPROVER, reason="it trades oddly")
     assert move.kind == MoveKind.PIN
     assert "the fallback is not confirmed: ETH" in move.reason
 
@@ -190,7 +193,7 @@ def test_a_release_that_would_not_do_today_is_not_registered() -> None:
         release_coin.bundle, release_coin.dataset, broken("BTC", "single_sample", runs=False)
     )
     with pytest.raises(Conflict, match="would not work as the fallback now: BTC single_sample"):
-        services.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
+        decide.register_fallback(release, actor=APPROVER, reason="the last line that behaved")
 
 
 class TestWatching:
@@ -198,7 +201,7 @@ class TestWatching:
 
     def test_a_fallback_measured_lately_by_this_code_is_left_alone(self) -> None:
         scenarios.service_in_use()
-        assert services.watch_fallback() == []
+        assert watch_fallback() == []
 
     @pytest.mark.parametrize(
         "columns",
@@ -214,11 +217,11 @@ class TestWatching:
     ) -> None:
         scenarios.service_in_use()
         Measurement.objects.filter(pk=newest("ETH").pk).update(**columns)
-        (asked,) = services.watch_fallback()
+        (asked,) = watch_fallback()
         assert (asked.bundle.coin.symbol, asked.state) == ("ETH", JobState.QUEUED)
-        assert services.watch_fallback() == []
+        assert watch_fallback() == []
         Measurement.objects.filter(pk=asked.pk).update(state=JobState.RUNNING)
-        assert services.watch_fallback() == []
+        assert watch_fallback() == []
 
     @pytest.mark.parametrize(
         "ended",
@@ -230,15 +233,15 @@ class TestWatching:
     ) -> None:
         scenarios.service_in_use()
         measure_again("ETH", scenarios.inaccurate("ETH"), **ended)
-        assert services.watch_fallback() == []
+        assert watch_fallback() == []
 
     def test_a_new_measurement_gets_its_diagnosis_and_ends_the_alarm(self) -> None:
         scenarios.service_in_use()
         Measurement.objects.filter(pk=newest("ETH").pk).update(code_version="0.0.9")
-        services.reconcile_once()
+        reconcile_once()
         assert Alarm.objects.get().cleared_at is None
         measure_again("ETH", scenarios.inaccurate("ETH"))
-        services.reconcile_once()
+        reconcile_once()
         assert newest("ETH").diagnoses.count() == 1
         assert Alarm.objects.get().cleared_at is not None
         kinds = (
@@ -253,7 +256,7 @@ class TestWatching:
         scenarios.service_in_use()
         Coin.objects.create(symbol="DOT")
         for _ in range(3):
-            services.reconcile_once()
+            reconcile_once()
         assert (
             AuditEvent.objects.filter(kind="alarm.raised").count() == 2
         )  # the fallback lacks it, and so does V6
@@ -262,10 +265,10 @@ class TestWatching:
     def test_a_trouble_that_changes_is_cleared_and_raised_in_its_new_words(self) -> None:
         scenarios.service_in_use()
         Measurement.objects.filter(pk=newest("ETH").pk).update(code_version="0.0.9")
-        services.record_alarms()
+        record_alarms()
         scenarios.damage(fallback())
         cache.clear()
-        services.record_alarms()
+        record_alarms()
         assert [(alarm.severity, alarm.cleared_at is None) for alarm in Alarm.objects.all()] == [
             (Severity.CRITICAL, True),
             (Severity.WARNING, False),
@@ -282,8 +285,8 @@ def test_reconcilers_at_once_ask_and_raise_once() -> None:
 
     def look() -> None:
         start.wait()
-        services.watch_fallback()
-        services.record_alarms()
+        watch_fallback()
+        record_alarms()
         connection.close()
 
     threads = [threading.Thread(target=look) for _ in range(4)]

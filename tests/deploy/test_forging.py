@@ -9,9 +9,9 @@ from django.db.models import Model
 from django.utils import timezone
 
 from audit import services as audit
-from deploy import services
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
+from deploy.releases import decide
 from gates.models import Diagnosis, GateResult
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from tests import scenarios
@@ -170,7 +170,7 @@ class TestSQL:
     def _after_a_rejection_and_a_swap(cls, in_use: PointerMove) -> Iterator[None]:
         with transaction.atomic():
             scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate), seed=3).settled()
-            services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=2)
+            decide.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=2)
             yield
             transaction.set_rollback(True)
 
@@ -239,7 +239,7 @@ def test_an_advance_that_says_what_the_last_move_said_may_leave_a_gap() -> None:
     now = pointer.get_current()
     assert now is not None
     assert (now.revision, now.previous_id, now.kind) == (40, 1, "inherited")
-    assert services.pin(actor=APPROVER, reason="V6 is broken").revision == 41
+    assert decide.pin(actor=APPROVER, reason="V6 is broken").revision == 41
 
 
 def test_an_advance_to_another_release_is_refused() -> None:

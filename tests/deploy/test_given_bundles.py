@@ -7,9 +7,10 @@ from django.core.management import call_command
 
 from audit.models import AuditEvent
 from common.errors import InvalidInput
-from deploy import services
 from deploy.models import Release
 from deploy.pointer import pointer
+from deploy.releases import decide, settle
+from deploy.releases.launch import launch
 from deploy.rules import Purpose, ReleaseState
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
@@ -34,8 +35,8 @@ def bundles(line: str, figures: Any, datasets: dict[str, Dataset]) -> dict[str, 
 def launched(line: str, figures: Any, purpose: Purpose) -> Release:
     datasets = candles()
     given = bundles(line, figures, datasets)
-    release = services.launch(line, actor=LAUNCHER, datasets=datasets, bundles=given, purpose=purpose)
-    services.advance(release)
+    release = launch(line, actor=LAUNCHER, datasets=datasets, bundles=given, purpose=purpose)
+    settle.advance(release)
     return Release.objects.select_related("status").get(pk=release.pk)
 
 
@@ -54,7 +55,7 @@ def test_bundles_that_do_not_pass_are_rejected_like_any() -> None:
 
 def test_they_can_be_inherited_whatever_they_are_worth() -> None:
     release = launched("v6_enhanced", scenarios.collapsed, Purpose.INHERITED)
-    move = services.inherit(release, actor=APPROVER, reason="what the bot runs today")
+    move = decide.inherit(release, actor=APPROVER, reason="what the bot runs today")
     assert move.revision == 1
     assert pointer.get_current() == move
     assert move.release == release
@@ -63,7 +64,7 @@ def test_they_can_be_inherited_whatever_they_are_worth() -> None:
 def test_they_can_be_registered_as_the_fallback_once_its_gates_pass() -> None:
     release = launched("v5", scenarios.inaccurate, Purpose.FALLBACK)
     assert release.state == ReleaseState.STANDBY, release.status.reason
-    services.register_fallback(release, actor=APPROVER, reason="the bot's own v5")
+    decide.register_fallback(release, actor=APPROVER, reason="the bot's own v5")
     assert pointer.get_fallback() == release
 
 
@@ -71,8 +72,8 @@ def test_a_coin_that_is_not_named_is_trained() -> None:
     datasets = candles()
     given = bundles("v7_fixed", scenarios.healthy, datasets)
     del given["SOL"]
-    release = services.launch("v7_fixed", actor=LAUNCHER, datasets=datasets, bundles=given)
-    services.advance(release)
+    release = launch("v7_fixed", actor=LAUNCHER, datasets=datasets, bundles=given)
+    settle.advance(release)
     assert [run.coin.symbol for run in TrainingRun.objects.all()] == ["SOL"]
     assert release.budget.runs_expected == 1
 
@@ -90,9 +91,7 @@ def test_what_does_not_belong_is_refused(named: dict[str, str], line: str, says:
     datasets = candles()
     given = bundles("v7_fixed", scenarios.healthy, datasets)
     with pytest.raises(InvalidInput, match=says) as refusal:
-        services.launch(
-            line, actor=LAUNCHER, datasets=datasets, bundles={at: given[of] for at, of in named.items()}
-        )
+        launch(line, actor=LAUNCHER, datasets=datasets, bundles={at: given[of] for at, of in named.items()})
     assert refusal.value.field == "bundles"
     assert not Release.objects.exists()
 
@@ -101,7 +100,7 @@ def test_one_from_a_simulated_market_is_not_measured_on_real_candles() -> None:
     coin = scenarios.coins()[0]
     simulated = scenarios.bundle(coin, scenarios.dataset(coin, is_simulated=True), "v7_fixed", seed=1)
     with pytest.raises(InvalidInput, match="simulated market"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets=candles(), bundles={coin.symbol: simulated})
+        launch("v7_fixed", actor=LAUNCHER, datasets=candles(), bundles={coin.symbol: simulated})
 
 
 @pytest.mark.usefixtures("operator")

@@ -28,11 +28,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
-from deploy import services
+from deploy.bots import live_gates
+from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import Bot, PointerMove, Release, SigningKey
 from deploy.pointer import pointer
+from deploy.reconcile import reconcile_once
+from deploy.releases import coins
+from deploy.releases import decide as decide_service
+from deploy.releases import launch as launch_service
+from deploy.releases.decide import register_fallback
+from deploy.releases.withdraw import withdraw_dataset
 from deploy.rules import Action, Purpose, ReleaseState
-from deploy.serving import keys, signing
+from deploy.serving import key_decisions, keys, signing
+from deploy.serving.advance import advance_revision
 from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
@@ -119,7 +127,7 @@ class Service(RuleBasedStateMachine):
 
     @rule(who=launchers, seed=st.integers(1, 3), disturbed=disturbances)
     def launch(self, who: Actor, seed: int, disturbed: Disturbance) -> None:
-        self.do(lambda: services.launch("v7_fixed", actor=who, seed=seed), disturbed)
+        self.do(lambda: launch_service.launch("v7_fixed", actor=who, seed=seed), disturbed)
 
     @initialize(approved=st.lists(st.booleans(), max_size=3), newer=st.sampled_from([*scenarios.COINS, None]))
     def begin(self, approved: list[bool], newer: str | None) -> None:
@@ -136,12 +144,15 @@ class Service(RuleBasedStateMachine):
     )
     def release_a_candidate(self, seed: int, who: Actor, spoilt: tuple[str, str] | None) -> None:
         """From the launch to its verdict, with all that workers do for it."""
-        self.do(lambda: services.launch("v7_fixed", actor=who, seed=seed), None)
+        self.do(lambda: launch_service.launch("v7_fixed", actor=who, seed=seed), None)
         self.do(lambda: self._work_through(dict([spoilt] if spoilt else [])), None)
 
     @rule(seed=st.integers(6, 7), register=st.booleans(), disturbed=disturbances)
     def replace_the_fallback(self, seed: int, register: bool, disturbed: Disturbance) -> None:
-        self.do(lambda: services.launch("v5", actor=LAUNCHER, seed=seed, purpose=Purpose.FALLBACK), disturbed)
+        self.do(
+            lambda: launch_service.launch("v5", actor=LAUNCHER, seed=seed, purpose=Purpose.FALLBACK),
+            disturbed,
+        )
         self.do(lambda: self._work_through({}), None)
         if register:
             self.do(self._register, disturbed)
@@ -173,7 +184,8 @@ class Service(RuleBasedStateMachine):
     @rule(who=people, pick=picks, disturbed=disturbances)
     def cancel(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
         self.do(
-            lambda: services.cancel(self._release(Action.CANCEL, pick), actor=who, reason="no"), disturbed
+            lambda: decide_service.cancel(self._release(Action.CANCEL, pick), actor=who, reason="no"),
+            disturbed,
         )
 
     @rule(who=people, is_fit=st.sampled_from([True, True, False]), disturbed=disturbances)
@@ -181,7 +193,7 @@ class Service(RuleBasedStateMachine):
         """To the fallback; offline where its bytes are damaged just before."""
         if not is_fit:
             self.a_file_is_damaged(0, "the fallback")
-        self.do(lambda: services.pin(actor=who, reason="to be safe"), disturbed)
+        self.do(lambda: decide_service.pin(actor=who, reason="to be safe"), disturbed)
 
     @rule(who=people, pick=picks, disturbed=disturbances)
     def register(self, who: Actor, pick: int, disturbed: Disturbance) -> None:
@@ -230,22 +242,22 @@ class Service(RuleBasedStateMachine):
         self.bring_candles(coin, name)
         self._release_a_healthy_one(seed, is_approved=True)
         why: dict[str, Any] = {"actor": SECOND_APPROVER, "reason": "stored wrongly"}
-        self.do(lambda: services.withdraw_dataset(former, **why), disturbed)
+        self.do(lambda: withdraw_dataset(former, **why), disturbed)
 
     @rule(who=people, by=st.integers(0, 3), disturbed=disturbances)
     def advance_the_revision(self, who: Actor, by: int, disturbed: Disturbance) -> None:
-        self.do(lambda: services.advance_revision(by, actor=who, reason="from a backup"), disturbed)
+        self.do(lambda: advance_revision(by, actor=who, reason="from a backup"), disturbed)
 
     @rule(disturbed=disturbances, retires=st.booleans())
     def change_the_signing_key(self, disturbed: Disturbance, retires: bool) -> None:
         """In the order of a rotation, or in a wrong one, which is refused."""
-        self.do(lambda: services.create_key(actor=APPROVER, reason="yearly"), None)
+        self.do(lambda: key_decisions.create_key(actor=APPROVER, reason="yearly"), None)
         newest, oldest = SigningKey.objects.first(), keys.list_active()[0]
         assert newest is not None
         why: dict[str, Any] = {"actor": APPROVER, "reason": "yearly"}
-        self.do(lambda: services.activate_key(newest, **why), disturbed)
+        self.do(lambda: key_decisions.activate_key(newest, **why), disturbed)
         if retires:
-            self.do(lambda: services.retire_key(oldest, **why), disturbed)
+            self.do(lambda: key_decisions.retire_key(oldest, **why), disturbed)
 
     approve_once_more, restore_once_more = approve, restore
 
@@ -274,7 +286,7 @@ class Service(RuleBasedStateMachine):
 
     @rule(disturbed=disturbances)
     def reconcile(self, disturbed: Disturbance) -> None:
-        self.do(services.reconcile_once, disturbed)
+        self.do(reconcile_once, disturbed)
 
     @rule(hours=st.sampled_from([0.01, 0.01, 1.0, 4.0]))
     def time_passes(self, hours: float) -> None:
@@ -351,10 +363,10 @@ class Service(RuleBasedStateMachine):
     def _overtake(self, by: str) -> object:
         return {
             "approve": lambda: self._swap(Action.APPROVE, SECOND_APPROVER, 0),
-            "pin": lambda: services.pin(actor=SECOND_APPROVER, reason="overtaking"),
+            "pin": lambda: decide_service.pin(actor=SECOND_APPROVER, reason="overtaking"),
             "decline": lambda: self._decline(SECOND_APPROVER, 0),
             "adopt": self._tighten,
-            "reconcile": services.reconcile_once,
+            "reconcile": reconcile_once,
             "require": lambda: self._require(SECOND_APPROVER, "SOL", True),
             "register": self._register,
             "withdraw": lambda: self._withdraw(SECOND_APPROVER, 0),
@@ -373,7 +385,7 @@ class Service(RuleBasedStateMachine):
         return chosen[pick % len(chosen)]
 
     def _swap(self, action: Action, who: Actor, pick: int, stale: int = 0) -> PointerMove:
-        decide = services.approve if action == Action.APPROVE else services.restore
+        decide = decide_service.approve if action == Action.APPROVE else decide_service.restore
         now = pointer.get_current()
         assert now is not None
         seen = now.revision - stale
@@ -382,10 +394,10 @@ class Service(RuleBasedStateMachine):
         return move
 
     def _decline(self, who: Actor, pick: int) -> Release:
-        return services.decline(self._release(Action.DECLINE, pick), actor=who, reason="not this one")
+        return decide_service.decline(self._release(Action.DECLINE, pick), actor=who, reason="not this one")
 
     def _register(self, who: Actor = SECOND_APPROVER, pick: int = 0) -> object:
-        return services.register_fallback(self._release(Action.REGISTER, pick), actor=who, reason="a better")
+        return register_fallback(self._release(Action.REGISTER, pick), actor=who, reason="a better")
 
     def _adopt(self, who: Actor = SECOND_APPROVER) -> object:
         newest = GatePolicy.objects.first()
@@ -401,11 +413,11 @@ class Service(RuleBasedStateMachine):
 
     def _require(self, who: Actor, coin: str, is_required: bool) -> Coin:
         found = Coin.objects.get(symbol=coin)
-        return services.set_required(found, is_required, actor=who, reason="asked for", is_confirmed=True)
+        return coins.set_required(found, is_required, actor=who, reason="asked for", is_confirmed=True)
 
     def _withdraw(self, who: Actor, pick: int) -> Dataset:
         found = list(Dataset.objects.order_by("-id"))
-        return services.withdraw_dataset(found[pick % len(found)], actor=who, reason="stored wrongly")
+        return withdraw_dataset(found[pick % len(found)], actor=who, reason="stored wrongly")
 
     def _breach(self, bots: int) -> None:
         """So many of two bots say that what they run answers as V6 did."""
@@ -415,10 +427,10 @@ class Service(RuleBasedStateMachine):
         certain = Tally(20, 0, (20, 0, 0), (0,) * (BANDS - 1) + (20,), -12_527.0, 9_301.0)
         at = timezone.now()
         for instance in ("desk-1", "desk-2"):
-            services.receive_heartbeat(scenarios.heartbeat(now, instance), actor=BOT)
+            receive_heartbeat(scenarios.heartbeat(now, instance), actor=BOT)
         for bot in Bot.objects.order_by("pk")[:bots]:
-            services.receive_window(
-                services.PostedWindow(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
+            live_gates.receive_window(
+                live_gates.PostedWindow(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
             )
 
     def _jobs(self) -> list[Job]:
@@ -504,7 +516,7 @@ def _in_use() -> None:
     """A service on its first day, with three coins' candles and two required."""
     scenarios.service_in_use()
     sol = Coin.objects.get(symbol="SOL")
-    services.set_required(sol, False, actor=APPROVER, reason="two will do", is_confirmed=True)
+    coins.set_required(sol, False, actor=APPROVER, reason="two will do", is_confirmed=True)
     keys.export_public()
 
 

@@ -10,12 +10,14 @@ from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.releases import settle
+from deploy.reconcile import reconcile_once
+from deploy.releases import decide, settle
+from deploy.releases.launch import launch
+from deploy.releases.settle import advance
 from deploy.rules import Purpose, ReleaseState
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
@@ -31,8 +33,8 @@ def candles() -> dict[str, scenarios.Dataset]:
 
 
 def launched() -> Release:
-    release = services.launch("v7_fixed", actor=LAUNCHER, parameters={"epochs": 5})
-    services.advance(release)
+    release = launch("v7_fixed", actor=LAUNCHER, parameters={"epochs": 5})
+    advance(release)
     return Release.objects.get(pk=release.pk)
 
 
@@ -50,8 +52,8 @@ def test_a_launch_starts_a_run_for_every_required_coin(candles: dict[str, scenar
 
 def test_advancing_again_starts_nothing_twice(candles: dict[str, scenarios.Dataset]) -> None:
     release = launched()
-    services.advance(release)
-    services.reconcile_once()
+    advance(release)
+    reconcile_once()
     assert TrainingRun.objects.count() == 3
 
 
@@ -76,7 +78,7 @@ def test_a_launch_with_wrong_parameters_writes_only_its_refusal(
     candles: dict[str, scenarios.Dataset], line: str, parameters: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InvalidInput, match=says):
-        services.launch(line, actor=LAUNCHER, parameters=parameters)
+        launch(line, actor=LAUNCHER, parameters=parameters)
     assert not Release.objects.exists()
     refused = AuditEvent.objects.latest("seq")
     assert (refused.kind, refused.actor, refused.object_id) == ("release.launch.refused", "olivia", "")
@@ -92,7 +94,7 @@ def test_candles_that_did_not_pass_train_no_release(verdict: str, purpose: Purpo
         scenarios.dataset(coin)
     unsound = scenarios.dataset(btc, verdict=verdict)
     with pytest.raises(Conflict, match=rf"BTC's candles \(dataset {unsound.pk}\) did not pass: {verdict}"):
-        services.launch("v7_fixed", actor=LAUNCHER, purpose=purpose)
+        launch("v7_fixed", actor=LAUNCHER, purpose=purpose)
     assert not Release.objects.exists()
     assert "did not pass" in AuditEvent.objects.get(kind="release.launch.refused").body
 
@@ -110,20 +112,20 @@ def test_the_database_itself_keeps_unsound_candles_out_of_a_release(
 @pytest.mark.parametrize("seed", [-1, 2**31])
 def test_a_seed_out_of_range_is_refused(candles: dict[str, scenarios.Dataset], seed: int) -> None:
     with pytest.raises(InvalidInput, match="seed"):
-        services.launch("v7_fixed", actor=LAUNCHER, seed=seed)
+        launch("v7_fixed", actor=LAUNCHER, seed=seed)
 
 
 @pytest.mark.parametrize("actor", [VIEWER, APPROVER], ids=["a viewer", "an approver"])
 def test_launching_takes_an_operator(candles: dict[str, scenarios.Dataset], actor: Actor) -> None:
     with pytest.raises(NotAllowed, match="operator role"):
-        services.launch("v7_fixed", actor=actor)
+        launch("v7_fixed", actor=actor)
 
 
 def test_a_coin_without_candles_is_named() -> None:
     btc, *_ = scenarios.coins()
     scenarios.dataset(btc)
     with pytest.raises(InvalidInput, match="ETH has no candles yet"):
-        services.launch("v7_fixed", actor=LAUNCHER)
+        launch("v7_fixed", actor=LAUNCHER)
 
 
 def test_too_few_candles_train_nothing_but_measure_a_given_bundle(
@@ -132,10 +134,10 @@ def test_too_few_candles_train_nothing_but_measure_a_given_bundle(
     btc, *_ = scenarios.coins()
     short = scenarios.dataset(btc, name="short", rows=999)
     with pytest.raises(InvalidInput, match="999 bars; training needs at least 1,000"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short})
+        launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short})
     assert Release.objects.count() == 0
     made = scenarios.bundle(btc, candles["BTC"], "v7_fixed", seed=1)
-    release = services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short}, bundles={"BTC": made})
+    release = launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": short}, bundles={"BTC": made})
     assert release.state == ReleaseState.BUILDING
 
 
@@ -145,7 +147,7 @@ def test_failed_datasets_are_chosen_only_if_a_coin_has_no_others() -> None:
         scenarios.dataset(coin)
     noise = scenarios.dataset(btc, name="noise", verdict="failed")
     with pytest.raises(DomainError, match="did not pass"):
-        services.launch("v7_fixed", actor=LAUNCHER)
+        launch("v7_fixed", actor=LAUNCHER)
     sound = scenarios.dataset(btc)
     shuffled = scenarios.dataset(btc, name="shuffled", verdict="failed")
     assert launched().coins.get(coin=btc).dataset == sound
@@ -157,16 +159,16 @@ def test_failed_datasets_are_chosen_only_if_a_coin_has_no_others() -> None:
 
 def test_another_coins_candles_are_refused(candles: dict[str, scenarios.Dataset]) -> None:
     with pytest.raises(InvalidInput, match="holds BTC's candles, not ETH's"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets={"ETH": candles["BTC"]})
+        launch("v7_fixed", actor=LAUNCHER, datasets={"ETH": candles["BTC"]})
     with pytest.raises(InvalidInput, match="XRP: not a required coin"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets={"XRP": candles["BTC"]})
+        launch("v7_fixed", actor=LAUNCHER, datasets={"XRP": candles["BTC"]})
 
 
 def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     candles: dict[str, scenarios.Dataset],
 ) -> None:
     scenarios.service_in_use()
-    release = services.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
+    release = decide.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
     assert release.state == ReleaseState.REJECTED
     assert "cancelled by olivia: wrong batch size" in release.status.reason
     assert {release_coin.run and release_coin.run.state for release_coin in release.coins.all()} == {
@@ -176,7 +178,7 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
     assert now is not None
     assert now.kind == "pin"
     with pytest.raises(Conflict, match="is rejected"):
-        services.cancel(release, actor=LAUNCHER, reason="again")
+        decide.cancel(release, actor=LAUNCHER, reason="again")
 
 
 def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
@@ -185,7 +187,7 @@ def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
     release = launched()
     release.status.cancel_requested_at = timezone.now()
     release.status.save(update_fields=["cancel_requested_at"])
-    services.reconcile_once()
+    reconcile_once()
     release = Release.objects.get(pk=release.pk)
     assert release.state == ReleaseState.REJECTED
     assert "BTC: cancelled" in release.status.reason
@@ -197,10 +199,10 @@ def test_a_cancel_whose_process_was_killed_is_carried_out_by_the_next_look(
 def test_no_run_starts_for_a_release_called_off_since_it_was_read(
     candles: dict[str, scenarios.Dataset],
 ) -> None:
-    release = services.launch("v7_fixed", actor=LAUNCHER)
+    release = launch("v7_fixed", actor=LAUNCHER)
     read_before = Release.objects.select_related("status", "budget").get(pk=release.pk)
     (release_coin, *_) = list_release_coins(read_before)
-    services.cancel(release, actor=LAUNCHER, reason="another batch size")
+    decide.cancel(release, actor=LAUNCHER, reason="another batch size")
     settle._advance_coin(read_before, release_coin)
     assert not TrainingRun.objects.exists()
 
@@ -208,9 +210,9 @@ def test_no_run_starts_for_a_release_called_off_since_it_was_read(
 def test_an_inherited_release_measured_to_the_end_can_be_cancelled() -> None:
     scenarios.service_in_use()
     release = scenarios.Build(line="v6_enhanced", purpose=Purpose.INHERITED, seed=9).release()
-    services.advance(release)
+    advance(release)
     before = pointer.get_current()
-    release = services.cancel(release, actor=LAUNCHER, reason="launched twice")
+    release = decide.cancel(release, actor=LAUNCHER, reason="launched twice")
     assert release.state == ReleaseState.REJECTED
     assert "launched twice" in release.status.reason
     assert pointer.get_current() == before
@@ -220,7 +222,7 @@ def test_cancelling_takes_an_operator_and_a_reason(candles: dict[str, scenarios.
     release = launched()
     for actor, reason in ((APPROVER, "no"), (LAUNCHER, "")):
         with pytest.raises(DomainError):
-            services.cancel(release, actor=actor, reason=reason)
+            decide.cancel(release, actor=actor, reason=reason)
     assert Release.objects.get(pk=release.pk).state == ReleaseState.BUILDING
     assert AuditEvent.objects.filter(kind="release.cancel.refused").count() == 2
 
@@ -238,7 +240,7 @@ def test_a_run_that_failed_counts_as_an_error_of_its_coin(candles: dict[str, sce
     release = launched()
     for run in TrainingRun.objects.all():
         audit.transition(run, JobState.FAILED, actor="worker", failure="out of memory")
-    services.advance(release)
+    advance(release)
     release = Release.objects.get(pk=release.pk)
     assert release.state == ReleaseState.REJECTED
     assert "failed: out of memory" in release.status.reason
@@ -247,12 +249,12 @@ def test_a_run_that_failed_counts_as_an_error_of_its_coin(candles: dict[str, sce
 def test_a_second_release_cannot_be_launched_to_be_inherited(candles: dict[str, scenarios.Dataset]) -> None:
     scenarios.inherited()
     with pytest.raises(Conflict, match="first pointer already"):
-        services.launch("v6_enhanced", actor=LAUNCHER, purpose=Purpose.INHERITED)
+        launch("v6_enhanced", actor=LAUNCHER, purpose=Purpose.INHERITED)
 
 
 def test_launched_releases_are_due_within_three_hours(candles: dict[str, scenarios.Dataset]) -> None:
     operator = Actor("oscar", frozenset({Role.OPERATOR}))
-    release = services.launch("v7_fixed", actor=operator)
+    release = launch("v7_fixed", actor=operator)
     assert timedelta(hours=2, minutes=59) < release.deadline_at - timezone.now() <= timedelta(hours=3)
 
 
@@ -263,7 +265,7 @@ def test_reconcile_cancels_the_runs_of_a_rejected_release(
     audit.transition(
         release.status, ReleaseState.REJECTED, actor="a process that died right here", reason="x"
     )
-    services.reconcile_once()
+    reconcile_once()
     assert set(TrainingRun.objects.values_list("state", flat=True)) == {JobState.CANCELLED}
 
 
@@ -272,7 +274,7 @@ def test_simulated_and_real_candles_do_not_meet_in_one_release(candles: dict[str
     with pytest.raises(
         InvalidInput, match=r"does not mix simulated and real candles: BTC's dataset \d+ is simulated"
     ):
-        services.launch("v7_fixed", actor=LAUNCHER)
+        launch("v7_fixed", actor=LAUNCHER)
     with pytest.raises(InvalidInput, match="does not mix"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": simulated})
-    assert services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": candles["BTC"]}).is_simulated is False
+        launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": simulated})
+    assert launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": candles["BTC"]}).is_simulated is False

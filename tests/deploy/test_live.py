@@ -12,12 +12,14 @@ from django.test import Client
 from django.utils import timezone
 
 from audit.models import AuditEvent
-from deploy import services
 from deploy.alarms import detect
+from deploy.alarms.record import record_alarms
+from deploy.bots import live_gates
 from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback_cached
+from deploy.releases import decide
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
 from mlcore.bundle.predictor import Prediction
 from mlcore.constants import CLASSES
@@ -89,7 +91,7 @@ def fleet_of(size: int, api: Caller) -> list[Desk]:
 def swapped() -> PointerMove:
     """V7 is live: it passed every gate, and was approved."""
     scenarios.service_in_use()
-    return services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
+    return decide.approve(scenarios.awaiting_approval(), actor=APPROVER, reason="passed", revision=1)
 
 
 def now() -> PointerMove:
@@ -168,7 +170,7 @@ def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -
     said = tell(bots, window(revision, ill=True))
     assert said["breach"].startswith("logit range: logits −12,527 … +9,301")
     assert now().revision == revision
-    services.record_alarms()
+    record_alarms()
     raised = Alarm.objects.get(name=AlarmName.LIVE)
     assert (raised.severity, "trader (desk-1)" in raised.sentence) == (Severity.WARNING, True)
     for at in range(1, 11):  # as soon as what it predicts looks healthy for long enough, it is over
@@ -180,7 +182,7 @@ def test_one_broken_bot_of_several_is_an_alarm_and_moves_nothing(bots: Caller) -
                 last_at=(NOON + timedelta(hours=at)).isoformat(),
             ),
         )
-    services.record_alarms()
+    record_alarms()
     assert Alarm.objects.filter(name=AlarmName.LIVE, cleared_at=None).count() == 0
 
 
@@ -218,7 +220,7 @@ def test_a_window_of_another_revision_is_kept_and_counts_for_nothing(bots: Calle
     assert tell(bots, window(1, ill=True)) == {"breach": "", "warning": ""}
     assert (now().revision, LiveWindow.objects.get().move_id) == (revision, 1)
     tell(bots, window(revision))
-    assert services.pin_if_breached() is None
+    assert live_gates.pin_if_breached() is None
 
 
 def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Caller) -> None:
@@ -236,7 +238,7 @@ def test_bots_that_fell_silent_count_on_neither_side_and_reconcile_sees_it(bots:
     tell(bots, window(revision, ill=True))
     assert now().revision == revision
     Bot.objects.exclude(instance="desk-1").update(last_heard_at=timezone.now() - timedelta(minutes=5))
-    services.monitor_live_gates()
+    live_gates.monitor_live_gates()
     assert now().moved_by == "the live gates"
 
 
@@ -253,7 +255,7 @@ def test_the_pin_happens_once_however_often_it_is_asked_for(bots: Caller) -> Non
     desks = fleet_of(3, bots)
     for desk in desks:
         tell(bots, window(revision, desk.instance, ill=True))
-    assert services.pin_if_breached() is None
+    assert live_gates.pin_if_breached() is None
     assert PointerMove.objects.filter(kind=MoveKind.PIN).count() == 1
 
 
@@ -272,7 +274,7 @@ class TestOnTheFallback:
     @pytest.fixture(autouse=True)
     def pinned(self, db: None) -> PointerMove:
         scenarios.service_in_use()
-        return services.pin(actor=APPROVER, reason="to be sure")
+        return decide.pin(actor=APPROVER, reason="to be sure")
 
     def test_v5_need_not_pass_the_gates_on_confidence_and_logits(self, bots: Caller) -> None:
         fleet_of(1, bots)
@@ -362,10 +364,10 @@ def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: An
     tell(bots, window(revision))
     with pytest.raises(DatabaseError, match="never changes"), transaction.atomic():
         LiveWindow.objects.update(breach="nothing to see")
-    services.monitor_live_gates()
+    live_gates.monitor_live_gates()
     assert LiveWindow.objects.exists()
     settings.BOT_KEPT_SECONDS = 0
-    services.monitor_live_gates()
+    live_gates.monitor_live_gates()
     assert not LiveWindow.objects.exists()
 
 

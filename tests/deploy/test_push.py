@@ -21,10 +21,11 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import services
 from deploy.edge import freshness
 from deploy.edge.application import SIGNED_PATH, STREAM_PATH, Edge
 from deploy.pointer import pointer, push
+from deploy.releases import decide
+from deploy.serving.advance import advance_revision
 from tests import factories, scenarios
 from tests.deploy.serving import web
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
@@ -81,7 +82,7 @@ def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def pin() -> None:
-    await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
+    await sync_to_async(decide.pin)(actor=APPROVER, reason="V6 is broken")
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_an_edge_finds_back_to_a_redis_that_was_killed(unasking: Edge, token: st
             with redis_at(redis_socket):
                 await bot.hears(2)
                 await bot.until(listeners, "the edge at Redis again")
-                await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="one more")
+                await sync_to_async(advance_revision)(1, actor=APPROVER, reason="one more")
                 await bot.hears(3)
 
     told(story)
@@ -129,9 +130,9 @@ def test_a_move_that_is_taken_back_is_told_to_nobody(redis_socket: str) -> None:
         channel.subscribe(push.CHANNEL)
         channel.get_message(timeout=5)
         with pytest.raises(RuntimeError, match="changed its mind"), transaction.atomic():
-            services.pin(actor=APPROVER, reason="V6 is broken")
+            decide.pin(actor=APPROVER, reason="V6 is broken")
             raise RuntimeError("changed its mind")
-        services.advance_revision(4, actor=APPROVER, reason="one that stays")
+        advance_revision(4, actor=APPROVER, reason="one that stays")
         message = wait_until(lambda: channel.get_message(timeout=1), what="a message")
         assert message["data"] == b"5"
         channel.close()
@@ -139,7 +140,7 @@ def test_a_move_that_is_taken_back_is_told_to_nobody(redis_socket: str) -> None:
 
 def test_a_move_stands_without_redis() -> None:
     scenarios.service_in_use()
-    services.pin(actor=APPROVER, reason="V6 is broken")
+    decide.pin(actor=APPROVER, reason="V6 is broken")
     now = pointer.get_current()
     assert now is not None
     assert now.revision == 2
@@ -150,7 +151,7 @@ def test_a_move_does_not_wait_for_a_redis_that_hangs(redis_socket: str) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(redis_socket)
         silent.listen()
-        services.pin(actor=APPROVER, reason="V6 is broken")
+        decide.pin(actor=APPROVER, reason="V6 is broken")
         # It is done, and the telling is still under way: it waits for an answer that never comes.
         (telling,) = [one for one in threading.enumerate() if one.name == "push of revision 2"]
         telling.join(PATIENCE_SECONDS)
@@ -196,7 +197,7 @@ def test_two_web_processes_see_moves_and_revocations_without_redis(
             for lines in (one, other):
                 await hears(lines, 2)
             running.kill()
-            await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="with Redis gone")
+            await sync_to_async(advance_revision)(1, actor=APPROVER, reason="with Redis gone")
             for lines in (one, other):
                 await hears(lines, 3)
             await sync_to_async(accounts.revoke_token)(row, actor="the tests")

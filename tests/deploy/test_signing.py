@@ -19,12 +19,13 @@ from securesystemslib.signer import CryptoSigner
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed, Unavailable
-from deploy import services
 from deploy.alarms import detect
 from deploy.models import PointerMove, SigningKey
 from deploy.pointer import fallback, pointer
+from deploy.releases.decide import approve, decline, pin, register_fallback
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
-from deploy.serving import keys, revision_log, signing, snapshot
+from deploy.serving import key_decisions, keys, revision_log, signing, snapshot
+from deploy.serving.advance import advance_revision
 from deploy.serving.signing import Envelope
 from runtime.errors import EnvelopeRefused
 from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
@@ -57,7 +58,9 @@ def payload(found: Envelope) -> dict[str, Any]:
 
 
 def new_key() -> SigningKey:
-    return services.activate_key(services.create_key(actor=APPROVER, reason=WHY), actor=APPROVER, reason=WHY)
+    return key_decisions.activate_key(
+        key_decisions.create_key(actor=APPROVER, reason=WHY), actor=APPROVER, reason=WHY
+    )
 
 
 def go_back_to(revision: int) -> None:
@@ -82,7 +85,7 @@ class TestTheEnvelope:
 
     def test_says_what_the_plain_snapshot_says_and_names_each_diagnosis(self) -> None:
         scenarios.service_in_use()
-        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=1)
+        approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=1)
         plain, signed = json.loads(snapshot.build_current().body), payload(signing.get_envelope(NOON))
         for coin, model in signed["models"].items():
             digest = model.pop("diagnosis")
@@ -107,7 +110,7 @@ class TestTheEnvelope:
     def test_is_made_at_once_when_the_pointer_moves(self) -> None:
         scenarios.service_in_use()
         signing.get_envelope(NOON)
-        services.pin(actor=APPROVER, reason="V6 is broken")
+        pin(actor=APPROVER, reason="V6 is broken")
         assert opened(signing.get_envelope(NOON)).snapshot.line == "v5"
 
     def test_announces_what_awaits_approval_until_it_is_decided(self) -> None:
@@ -117,14 +120,14 @@ class TestTheEnvelope:
         following = opened(signing.get_envelope(NOON)).next
         assert following is not None
         assert (following.release, sorted(following.models)) == (waiting.pk, ["BTC", "ETH", "SOL"])
-        services.decline(waiting, actor=APPROVER, reason="not now")
+        decline(waiting, actor=APPROVER, reason="not now")
         assert payload(signing.get_envelope(NOON))["next"] is None
 
     def test_announces_the_fallback_as_the_very_set_that_a_pin_leads_to(self) -> None:
         scenarios.service_in_use()
         fallback = opened(signing.get_envelope(NOON)).fallback
         assert fallback is not None
-        services.pin(actor=APPROVER, reason="V6 is broken")
+        pin(actor=APPROVER, reason="V6 is broken")
         pinned = opened(signing.get_envelope(NOON))
         assert (pinned.snapshot.release, pinned.snapshot.set_digest) == (
             fallback.release,
@@ -135,7 +138,7 @@ class TestTheEnvelope:
     def test_announces_no_fallback_that_is_given_to_no_bot(self, settings: Settings) -> None:
         scenarios.service_in_use()
         made_up = scenarios.Build(line="v5", purpose=Purpose.FALLBACK, seed=6, is_simulated=True).settled()
-        services.register_fallback(made_up, actor=APPROVER, reason="a trial")
+        register_fallback(made_up, actor=APPROVER, reason="a trial")
         fallback = opened(signing.get_envelope(NOON)).fallback
         assert fallback is not None and fallback.release == made_up.pk
         settings.ALLOW_SIMULATED = False
@@ -194,14 +197,14 @@ class TestKeys:
         scenarios.service_in_use()
         signing.get_envelope(NOON)
         old = keys.list_active()[0]
-        new = services.create_key(actor=APPROVER, reason=WHY)
+        new = key_decisions.create_key(actor=APPROVER, reason=WHY)
         assert keys.export_public() == f"{old.public_hex},{new.public_hex}"
         with pytest.raises(EnvelopeRefused):
             opened(signing.get_envelope(NOON), new)
-        services.activate_key(new, actor=APPROVER, reason=WHY)
+        key_decisions.activate_key(new, actor=APPROVER, reason=WHY)
         both = signing.get_envelope(NOON)
         assert opened(both, old).snapshot == opened(both, new).snapshot
-        services.retire_key(old, actor=APPROVER, reason=WHY)
+        key_decisions.retire_key(old, actor=APPROVER, reason=WHY)
         alone = signing.get_envelope(NOON)
         assert opened(alone, new).key_id == new.key_id
         with pytest.raises(EnvelopeRefused):
@@ -211,20 +214,20 @@ class TestKeys:
     @pytest.mark.django_db(transaction=True)
     def test_a_retired_one_leaves_no_private_half(self, committed: None, folder: Path) -> None:
         old, _ = new_key(), new_key()
-        services.retire_key(old, actor=APPROVER, reason=WHY)
+        key_decisions.retire_key(old, actor=APPROVER, reason=WHY)
         assert len(list(folder.glob("*.pem"))) == 1
         assert not (folder / f"{old.key_id}.pem").exists()
 
     def test_a_retired_one_never_signs_again(self) -> None:
         old, _ = new_key(), new_key()
-        old = services.retire_key(old, actor=APPROVER, reason=WHY)
+        old = key_decisions.retire_key(old, actor=APPROVER, reason=WHY)
         with pytest.raises(Conflict):
-            services.activate_key(old, actor=APPROVER, reason=WHY)
+            key_decisions.activate_key(old, actor=APPROVER, reason=WHY)
 
     def test_the_only_one_that_signs_is_not_retired(self) -> None:
         only = new_key()
         with pytest.raises(Conflict, match="the only active key"):
-            services.retire_key(only, actor=APPROVER, reason=WHY)
+            key_decisions.retire_key(only, actor=APPROVER, reason=WHY)
         assert AuditEvent.objects.filter(kind="signingkey.retire.refused").count() == 1
 
     def test_no_more_than_two_sign(self) -> None:
@@ -234,13 +237,13 @@ class TestKeys:
 
     def test_take_the_approver_role_and_a_reason(self, folder: Path) -> None:
         with pytest.raises(NotAllowed, match="approver"):
-            services.create_key(actor=LAUNCHER, reason=WHY)
+            key_decisions.create_key(actor=LAUNCHER, reason=WHY)
         with pytest.raises(InvalidInput, match="reason"):
-            services.create_key(actor=APPROVER, reason=" ")
+            key_decisions.create_key(actor=APPROVER, reason=" ")
         assert not SigningKey.objects.exists()
         assert not folder.exists()
-        key = services.create_key(actor=APPROVER, reason=WHY)
-        for decide in (services.activate_key, services.retire_key):
+        key = key_decisions.create_key(actor=APPROVER, reason=WHY)
+        for decide in (key_decisions.activate_key, key_decisions.retire_key):
             with pytest.raises(NotAllowed):
                 decide(key, actor=LAUNCHER, reason=WHY)
         assert AuditEvent.objects.filter(kind__startswith="signingkey", kind__endswith="refused").count() == 4
@@ -295,7 +298,7 @@ class TestADatabaseBroughtBack:
         """Three revisions were signed, the database of revision 1 came back, and something else was decided since."""
         scenarios.service_in_use()
         for _ in range(2):
-            services.advance_revision(1, actor=APPROVER, reason=WHY)
+            advance_revision(1, actor=APPROVER, reason=WHY)
             signing.get_envelope(NOON)
         go_back_to(1)
         now = pointer.get_current()
@@ -312,8 +315,8 @@ class TestADatabaseBroughtBack:
         assert json.loads(snapshot.build_current().body)["revision"] == 1, "people still see where it stands"
 
     def test_signs_no_revision_again_with_another_content(self, restored: PointerMove) -> None:
-        services.pin(actor=APPROVER, reason="V6 is broken")
-        services.approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=2)
+        pin(actor=APPROVER, reason="V6 is broken")
+        approve(scenarios.awaiting_approval(), actor=APPROVER, reason=WHY, revision=2)
         now, highest = pointer.get_current(), revision_log.read_highest(snapshot.get_service_name())
         assert now is not None
         assert highest is not None
@@ -323,8 +326,8 @@ class TestADatabaseBroughtBack:
 
     def test_is_heard_again_once_its_revision_was_advanced(self, restored: PointerMove) -> None:
         with pytest.raises(Conflict, match="by 3 or more"):
-            services.advance_revision(2, actor=APPROVER, reason="restored from the night's backup")
-        move = services.advance_revision(3, actor=APPROVER, reason="restored from the night's backup")
+            advance_revision(2, actor=APPROVER, reason="restored from the night's backup")
+        move = advance_revision(3, actor=APPROVER, reason="restored from the night's backup")
         assert (move.revision, move.release_id, move.kind) == (4, restored.release_id, restored.kind)
         assert opened(signing.get_envelope(NOON)).snapshot.revision == 4
         assert all(t.name != AlarmName.SIGNING for t in detect.list_alarms(fallback.check_fallback_cached()))
@@ -332,16 +335,16 @@ class TestADatabaseBroughtBack:
         assert (event.kind, event.actor) == ("pointer.advanced", "anna")
         assert event.reason.startswith("restored from the night's backup — as revision 1: ")
         assert audit.verify() == []
-        assert services.pin(actor=APPROVER, reason="V6 is broken").revision == 5
+        assert pin(actor=APPROVER, reason="V6 is broken").revision == 5
 
     def test_takes_the_approver_role_a_reason_and_a_sound_number(self, restored: PointerMove) -> None:
         with pytest.raises(NotAllowed):
-            services.advance_revision(3, actor=LAUNCHER, reason=WHY)
+            advance_revision(3, actor=LAUNCHER, reason=WHY)
         with pytest.raises(InvalidInput, match="reason"):
-            services.advance_revision(3, actor=APPROVER, reason="")
+            advance_revision(3, actor=APPROVER, reason="")
         for by in (0, -1, 1_000_001):
             with pytest.raises(InvalidInput, match="1,000,000"):
-                services.advance_revision(by, actor=APPROVER, reason=WHY)
+                advance_revision(by, actor=APPROVER, reason=WHY)
         assert pointer.get_current() == restored
         assert AuditEvent.objects.filter(kind="pointer.advance.refused").count() == 5
 
@@ -367,7 +370,7 @@ class TestADatabaseBroughtBack:
         monkeypatch.setattr(os, "fsync", slowly)
         monkeypatch.setattr(dsse.Envelope, "sign", noted)
         signed = [signing.get_envelope(NOON).revision]
-        services.pin(actor=APPROVER, reason=WHY)
+        pin(actor=APPROVER, reason=WHY)
         signed.append(signing.get_envelope(NOON).revision)
         assert [mark and mark.number for mark in found] == signed == [1, 2]
 

@@ -14,10 +14,11 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
-from deploy import services
 from deploy.edge import freshness, streams
 from deploy.edge.application import STREAM_PATH, Edge
+from deploy.releases import decide
 from deploy.serving import events, keys
+from deploy.serving.advance import advance_revision
 from tests import factories, scenarios
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.scenarios import APPROVER
@@ -47,11 +48,11 @@ def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def pin() -> None:
-    await sync_to_async(services.pin)(actor=APPROVER, reason="V6 is broken")
+    await sync_to_async(decide.pin)(actor=APPROVER, reason="V6 is broken")
 
 
 async def advance() -> None:
-    await sync_to_async(services.advance_revision)(1, actor=APPROVER, reason="one more")
+    await sync_to_async(advance_revision)(1, actor=APPROVER, reason="one more")
 
 
 def test_the_signed_snapshot_of_this_moment_comes_at_once(edge: Edge, token: str) -> None:

@@ -12,10 +12,12 @@ from accounts.rules import Actor
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from deploy import services
 from deploy.forms import DatasetField
 from deploy.models import Release
 from deploy.pointer import pointer
+from deploy.releases import decide
+from deploy.releases.launch import launch
+from deploy.releases.withdraw import withdraw_dataset
 from gates.context import build_context
 from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
@@ -28,7 +30,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 
 def withdraw(dataset: Dataset, actor: Actor = LAUNCHER, reason: str = "ETH's, brought as BTC's") -> Dataset:
-    return services.withdraw_dataset(dataset, actor=actor, reason=reason)
+    return withdraw_dataset(dataset, actor=actor, reason=reason)
 
 
 def kinds() -> list[str]:
@@ -100,8 +102,8 @@ def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None
     assert list(DatasetField(coins[0]).queryset or ()) == [older]
     assert datasets.latest_dataset(coins[0]) == older
     with pytest.raises(candle_checks.CandlesNotPassed, match=r"withdrawn by olivia on .*brought as BTC's"):
-        services.launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})
-    assert services.launch("v7_fixed", actor=LAUNCHER).coins.get(coin=coins[0]).dataset == older
+        launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})
+    assert launch("v7_fixed", actor=LAUNCHER).coins.get(coin=coins[0]).dataset == older
 
 
 def test_a_coin_whose_only_candles_are_withdrawn_has_none() -> None:
@@ -109,7 +111,7 @@ def test_a_coin_whose_only_candles_are_withdrawn_has_none() -> None:
         scenarios.dataset(coin)
     withdraw(Dataset.objects.get(coin__symbol="SOL"))
     with pytest.raises(InvalidInput, match="SOL has no candles"):
-        services.launch("v7_fixed", actor=LAUNCHER)
+        launch("v7_fixed", actor=LAUNCHER)
 
 
 def test_a_bundle_of_withdrawn_candles_is_not_launched() -> None:
@@ -119,7 +121,7 @@ def test_a_bundle_of_withdrawn_candles_is_not_launched() -> None:
     assert made.dataset is not None
     withdraw(made.dataset)
     with pytest.raises(InvalidInput, match="which was withdrawn"):
-        services.launch("v7_fixed", actor=LAUNCHER, bundles={"BTC": Bundle.objects.get(pk=made.pk)})
+        launch("v7_fixed", actor=LAUNCHER, bundles={"BTC": Bundle.objects.get(pk=made.pk)})
     assert Dataset.objects.get(pk=data[coins[0]].pk).withdrawn_at is None
 
 
@@ -151,8 +153,8 @@ def test_a_debug_run_on_them_warns() -> None:
 def superseded() -> Release:
     scenarios.service_in_use()
     first = scenarios.Build(seed=1, is_simulated=True).settled()
-    services.approve(first, actor=APPROVER, reason="passed", revision=1)
-    services.approve(scenarios.awaiting_approval(2), actor=APPROVER, reason="passed", revision=2)
+    decide.approve(first, actor=APPROVER, reason="passed", revision=1)
+    decide.approve(scenarios.awaiting_approval(2), actor=APPROVER, reason="passed", revision=2)
     return Release.objects.get(pk=first.pk)
 
 
@@ -160,7 +162,7 @@ def test_a_release_that_stood_on_them_is_not_restored() -> None:
     release = superseded()
     withdraw(release.coins.get(coin__symbol="ETH").dataset)
     with pytest.raises(Conflict, match=r"withdrawn since \(ETH\)"):
-        services.restore(release, actor=APPROVER, reason="the old one was better", revision=3)
+        decide.restore(release, actor=APPROVER, reason="the old one was better", revision=3)
 
 
 def test_a_diagnosis_from_then_on_says_so() -> None:
@@ -179,7 +181,7 @@ def building() -> Release:
 def live() -> Release:
     scenarios.service_in_use()
     release = scenarios.Build(is_simulated=True).settled()
-    services.approve(release, actor=APPROVER, reason="passed", revision=1)
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
     return release
 
 
@@ -189,7 +191,7 @@ def registered() -> Release:
 
 def pinned() -> Release:
     scenarios.service_in_use()
-    services.pin(actor=APPROVER, reason="to be safe")
+    decide.pin(actor=APPROVER, reason="to be safe")
     now = pointer.get_current()
     assert now is not None and now.release is not None
     return now.release

@@ -22,9 +22,9 @@ from django.conf import settings
 
 from accounts.models import User
 from crpbot.demo.processes import Processes, Program, list_programs
-from deploy import services
 from deploy.models import Release, ReleaseStatus
 from deploy.outcomes import list_release_coins
+from deploy.releases import decide
 from deploy.rules import Purpose, ReleaseState
 from deploy.serving import keys
 from mlcore.bundle import writer
@@ -360,9 +360,9 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
         figures=scenarios.for_every_coin(scenarios.inaccurate),
         folder=folder,
     ).settled()
-    services.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
+    decide.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
     first = TrainedBuild(folder=folder).settled()
-    services.approve(first, actor=APPROVER, reason="to begin with", revision=1)
+    decide.approve(first, actor=APPROVER, reason="to begin with", revision=1)
     found = [_digests(first)]
     baselines = {
         release_coin.coin.symbol: release_coin.bundle for release_coin in list_release_coins(fallback)

@@ -9,9 +9,10 @@ import psutil
 from django.db import close_old_connections
 
 from accounts.rules import Actor, Role
-from deploy import services
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
+from deploy.reconcile import reconcile_once
+from deploy.releases.launch import launch
 from deploy.rules import ReleaseState
 from mlcore.bundle import writer
 from mlcore.fitting import fit
@@ -77,16 +78,14 @@ class Trial:
 def run_release_with_kill(workers: Workers, *, seed: int, chance: random.Random) -> Trial:
     """Launch a release, kill a worker once at a random moment, and wait until it has settled."""
     begun = time.monotonic()
-    release = services.launch(
-        "v7_fixed", actor=OPERATOR, parameters={"epochs": EPOCHS, "batch_size": 256}, seed=seed
-    )
+    release = launch("v7_fixed", actor=OPERATOR, parameters={"epochs": EPOCHS, "batch_size": 256}, seed=seed)
     kill_after = chance.uniform(0.2, 9.0)
     killed = ""
 
     def settled() -> bool:
         nonlocal killed
         close_old_connections()
-        services.reconcile_once()
+        reconcile_once()
         workers.ensure()
         if not killed and time.monotonic() - begun >= kill_after:
             killed = workers.kill(chance)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from deploy import services as deploy
 from deploy.pointer import pointer
+from deploy.releases import decide
+from deploy.releases.launch import launch
 from deploy.rules import Purpose, ReleaseState
 from tests import scenarios
 from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
@@ -38,14 +39,14 @@ def training_service_url(service_url: str, start_worker: StartWorker, tmp_path: 
 
 def _register_trained_fallback() -> None:
     """A trained v5: the skill of a candidate is measured against it."""
-    release = deploy.launch("v5", actor=scenarios.LAUNCHER, purpose=Purpose.FALLBACK)
+    release = launch("v5", actor=scenarios.LAUNCHER, purpose=Purpose.FALLBACK)
 
     def is_on_standby() -> bool:
         release.status.refresh_from_db()
         return release.state == ReleaseState.STANDBY
 
     wait_until(is_on_standby, what="the fallback on standby", seconds=180)
-    deploy.register_fallback(release, actor=scenarios.APPROVER, reason="trained on these very candles")
+    decide.register_fallback(release, actor=scenarios.APPROVER, reason="trained on these very candles")
 
 
 def test_an_open_page_refreshes_and_keeps_the_input(service_url: str) -> None:

@@ -11,10 +11,11 @@ from django.core.management import call_command
 from django.test import Client
 
 from audit.models import AuditEvent
-from deploy import services
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
+from deploy.releases import settle
+from deploy.releases.launch import launch
 from deploy.reports.comparison import Answer
 from deploy.reports.stored import compare_releases
 from deploy.rules import MoveKind, ReleaseState
@@ -47,16 +48,14 @@ def rejected(committed: None) -> Release:
             coin, path.read_bytes(), name=path.name, source=Source.UPLOAD, actor=scenarios.LAUNCHER
         )
     # A short training: the verdict does not depend on the last tenth of a percent.
-    release = services.launch(
-        "v7_fixed", actor=scenarios.LAUNCHER, parameters={"epochs": 8, "batch_size": 128}
-    )
-    services.advance(release)
+    release = launch("v7_fixed", actor=scenarios.LAUNCHER, parameters={"epochs": 8, "batch_size": 128})
+    settle.advance(release)
     for run in TrainingRun.objects.all():
         training_runner.train(run.pk, worker_name="training@test")
-    services.advance(release)
+    settle.advance(release)
     for measurement in Measurement.objects.filter(state="queued"):
         gate_runner.run(measurement.pk, worker_name="gates@test")
-    services.advance(release)
+    settle.advance(release)
     return Release.objects.select_related("status").get(pk=release.pk)
 
 

@@ -16,9 +16,12 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.rules import Actor
-from deploy import services
+from deploy.bots import live_gates
+from deploy.bots.heartbeat_checks import Heartbeat
+from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
+from deploy.releases import decide
 from deploy.rules import Running
 from gates import services as gates
 from gates.catalogue.live import Tally
@@ -213,8 +216,8 @@ def create_live_windows() -> None:
 
 
 def send_window(revision: int, coin: str, at: datetime, tally: Tally) -> None:
-    posted = services.PostedWindow("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
-    services.receive_window(posted, actor=Actor("trader", is_bot=True))
+    posted = live_gates.PostedWindow("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
+    live_gates.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 
 def _healthy_tally(number: int) -> Tally:
@@ -258,7 +261,7 @@ def send_heartbeat(name: str, instance: str, **changes: Any) -> None:
     said = scenarios.heartbeat_fields(now, instance, **changes)
     running = Running(said["release"], said["line"], said["bundles"])
     rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}
-    services.receive_heartbeat(services.Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
+    receive_heartbeat(Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
 
 
 def create_building_release(datasets: dict[Coin, Dataset]) -> Release:
@@ -350,7 +353,7 @@ def create_failed_run(dataset: Dataset) -> TrainingRun:
 
 def approve(release: Release) -> None:
     """Approve the awaiting release, so that a release that passed every gate is live."""
-    services.approve(release, actor=APPROVER, reason="every gate passed for every coin", revision=_revision())
+    decide.approve(release, actor=APPROVER, reason="every gate passed for every coin", revision=_revision())
 
 
 def _revision() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.core.cache import cache
 
-from deploy import services
+from deploy.alarms.record import record_alarms
 from tests import scenarios
 from tests.pages.conftest import SignedIn
 from tests.pages.example_data import ExampleData
@@ -24,7 +24,7 @@ def broken(examples: ExampleData) -> Iterator[Callable[[], None]]:
         scenarios.damage(examples.fallback)
         changed.append(None)
         cache.clear()
-        services.record_alarms()
+        record_alarms()
 
     yield damage
     for _ in changed:

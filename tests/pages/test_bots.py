@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from deploy import services
 from deploy.alarms import detect
+from deploy.bots.convergence import monitor_bots
 from deploy.models import Acknowledgement, Bot, Convergence, Release
 from tests import scenarios
 from tests.pages import example_data
@@ -104,7 +104,7 @@ def test_a_release_that_is_not_next_names_the_next_one(examples: ExampleData, si
 
 @pytest.mark.parametrize("model", ["bot", "acknowledgement", "convergence"])
 def test_the_admin_is_read_only(model: str, examples: ExampleData, signed_in: SignedIn) -> None:
-    services.monitor_bots()
+    monitor_bots()
     client = signed_in(example_data.STAFF)
     assert client.get(f"/admin/deploy/{model}/").status_code == 200
     for action in ("add/", "1/delete/"):

@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from deploy import services
+from deploy.releases import coins
 from training.api.datasets import Coins
 from training.models import Coin
 from training.services.coins import find_coin
@@ -25,11 +25,11 @@ class Command(ActingCommand):
 
     def answer(self, **options: Any) -> list[dict[str, Any]]:
         if options["do"] == "add":
-            services.add_coin(
+            coins.add_coin(
                 options["symbol"], name=options["name"], actor=self.actor(options), reason=options["reason"]
             )
         elif options["do"] != "list":
-            services.set_required(
+            coins.set_required(
                 find_coin(options["symbol"]),
                 options["do"] == "require",
                 actor=self.actor(options),

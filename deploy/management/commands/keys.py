@@ -4,10 +4,9 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.errors import InvalidInput
-from deploy import services
 from deploy.api.keys import Keys
 from deploy.models import SigningKey
-from deploy.serving import keys
+from deploy.serving import key_decisions, keys
 
 
 class Command(ActingCommand):
@@ -30,11 +29,11 @@ class Command(ActingCommand):
                 return {"keys": Keys.Output(SigningKey.objects.order_by("pk"), many=True).data}
         actor, reason = self.actor(options), options["reason"]
         if options["do"] == "create":
-            key = services.create_key(actor=actor, reason=reason)
+            key = key_decisions.create_key(actor=actor, reason=reason)
         else:
             if not options["key"]:
                 raise InvalidInput("Say which key: `manage.py keys list` shows them.", field="key")
-            change = services.activate_key if options["do"] == "activate" else services.retire_key
+            change = key_decisions.activate_key if options["do"] == "activate" else key_decisions.retire_key
             key = change(keys.find(options["key"]), actor=actor, reason=reason)
         return {"keys": Keys.Output([key], many=True).data}
 

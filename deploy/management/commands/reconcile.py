@@ -6,8 +6,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import close_old_connections
 
-from deploy import services
 from deploy.alarms import detect
+from deploy.reconcile import reconcile_once
 
 
 class Command(BaseCommand):
@@ -35,6 +35,6 @@ class Command(BaseCommand):
     def _look(self) -> None:
         close_old_connections()
         try:
-            services.reconcile_once()
+            reconcile_once()
         except Exception as error:  # noqa: BLE001 - a database away for a while must not end the one who repairs
             self.stderr.write(f"could not look at the world, trying again: {error}")

@@ -6,9 +6,9 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.errors import InvalidInput
-from deploy import services
 from deploy.api.releases import serialize_release
 from deploy.models import Release
+from deploy.releases.launch import launch
 from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.rules import Purpose, ReleaseState
 from training.models import Bundle, Dataset
@@ -49,7 +49,7 @@ class Command(ActingCommand):
 
     def answer(self, **options: Any) -> dict[str, Any]:
         names = ("epochs", "batch_size", "learning_rate")
-        release = services.launch(
+        release = launch(
             options["line"],
             actor=self.actor(options),
             parameters={name: options[name] for name in names if options[name] is not None},

@@ -4,7 +4,7 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.commands import serialize
-from deploy import services
+from deploy.releases.withdraw import withdraw_dataset
 from training.api.datasets import Datasets
 from training.presentation import format_dataset
 from training.services.candle_checks import list_datasets_refused_for
@@ -19,7 +19,7 @@ class Command(ActingCommand):
         parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        dataset = services.withdraw_dataset(
+        dataset = withdraw_dataset(
             find_dataset(options["dataset"]), actor=self.actor(options), reason=options["reason"]
         )
         refused = [other.pk for other in list_datasets_refused_for(dataset)]
