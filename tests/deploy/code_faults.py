@@ -192,7 +192,7 @@ FAULTS = [
     CodeFault(
         "candles are looked at before the lock of a launch alone",
         launch.launch,
-        "training.require_passed(dataset)",
+        "candle_checks.require_passed(dataset)",
         "pass",
         overtaken_launch,
     ),
