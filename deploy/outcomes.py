@@ -50,37 +50,27 @@ def has_passed_own_policy(release: Release | None) -> bool:
     """Whether every required coin passed every required gate of the policy the release was launched under."""
     if release is None:
         return False
-    by_coin = {release_coin.coin_id: release_coin for release_coin in list_release_coins(release)}
-    release_coins = [by_coin.get(coin.pk) for coin in list_required_coins()]
-    return bool(release_coins) and all(_passed(release_coin, release) for release_coin in release_coins)
-
-
-def _passed(release_coin: ReleaseCoin | None, release: Release) -> bool:
-    if (
-        release_coin is None
-        or release_coin.diagnosis is None
-        or release_coin.diagnosis.policy_id != release.policy_id
-    ):
-        return False
-    return not read_outcome(release_coin.coin.symbol, release_coin.diagnosis).failures()
+    diagnoses = {row.coin_id: row.diagnosis for row in list_release_coins(release)}
+    required = [(coin.symbol, diagnoses.get(coin.pk)) for coin in list_required_coins()]
+    return bool(required) and all(
+        diagnosis is not None
+        and diagnosis.policy_id == release.policy_id
+        and not read_outcome(symbol, diagnosis).failures()
+        for symbol, diagnosis in required
+    )
 
 
 def list_outcomes(policy: GatePolicy, release_coins: Iterable[ReleaseCoin]) -> list[Outcome]:
     """Each required coin's outcome under this policy, from existing diagnoses. Judges nothing."""
-    by_coin = {release_coin.coin_id: release_coin for release_coin in release_coins}
+    by_coin = {row.coin_id: row for row in release_coins}
     return [_find_outcome_under(policy, coin, by_coin.get(coin.pk)) for coin in list_required_coins()]
 
 
 def _find_outcome_under(policy: GatePolicy, coin: Coin, release_coin: ReleaseCoin | None) -> Outcome:
     if release_coin is None or release_coin.bundle is None:
         return Outcome(coin.symbol, missing="the release has no bundle for this coin")
-    diagnosis = (
-        Diagnosis.objects.filter(
-            bundle=release_coin.bundle, coin=coin, policy=policy, dataset=release_coin.dataset
-        )
-        .prefetch_related("results")
-        .first()
-    )
+    key = {"bundle": release_coin.bundle, "dataset": release_coin.dataset, "coin": coin, "policy": policy}
+    diagnosis = Diagnosis.objects.filter(**key).prefetch_related("results").first()
     if diagnosis is None:
         return Outcome(coin.symbol, missing=f"not judged under policy {policy.number}")
     return read_outcome(coin.symbol, diagnosis)
@@ -89,10 +79,10 @@ def _find_outcome_under(policy: GatePolicy, coin: Coin, release_coin: ReleaseCoi
 def list_damaged_files(release_coins: Iterable[ReleaseCoin]) -> list[str]:
     """Every stored file of these bundles that is missing or was changed since it was measured. Hashes them all."""
     return [
-        f"{release_coin.coin.symbol} {artifact.name}: the stored bytes are not those that were measured"
-        for release_coin in release_coins
-        if release_coin.bundle is not None
-        for artifact in release_coin.bundle.artifacts.all()
+        f"{row.coin.symbol} {artifact.name}: the stored bytes are not those that were measured"
+        for row in release_coins
+        if row.bundle is not None
+        for artifact in row.bundle.artifacts.all()
         if not artifact_store.is_intact(artifact.sha256, artifact.size)
     ]
 

@@ -5,8 +5,9 @@ The pin, the alarm, the board and the API all ask `check_readiness`, so that the
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import cache
@@ -36,6 +37,9 @@ class FileCheck:
     damaged: Sequence[str]
     unchecked: str | None
     at: datetime
+
+
+FileChecker = Callable[[Release, Sequence[ReleaseCoin]], FileCheck]
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,15 @@ class FallbackReadiness:
         return [*self.doubts, *unread]
 
 
-@dataclass(frozen=True)
-class _CoinReadiness:
-    """The problems and doubts of one coin."""
+@dataclass
+class _Findings:
+    """What was found about the coins so far."""
 
-    problems: Sequence[str] = ()
-    doubts: Sequence[str] = ()
-    unmeasured: str | None = None
-    """Its last measurement failed. While the file store is away, that says nothing about the bundle."""
-    measured_at: datetime | None = None
+    problems: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    unmeasured: list[str] = field(default_factory=list)
+    """Failed last measurements. While the file store is away, they say nothing about the bundle."""
+    measured_at: list[datetime] = field(default_factory=list)
 
 
 def check_fallback() -> FallbackReadiness:
@@ -89,7 +93,7 @@ def check_fallback_cached() -> FallbackReadiness:
     return _check_registered(_check_files_cached)
 
 
-def _check_registered(check: Callable[[Release, Sequence[ReleaseCoin]], FileCheck]) -> FallbackReadiness:
+def _check_registered(check: FileChecker) -> FallbackReadiness:
     release = pointer.get_fallback()
     if release is None:
         return FallbackReadiness(None, problems=("no fallback is registered",))
@@ -104,94 +108,74 @@ def check_files(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileC
 
 
 def _check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileCheck:
-    bundles = "-".join(str(release_coin.bundle_id) for release_coin in release_coins)
+    bundles = "-".join(str(row.bundle_id) for row in release_coins)
     key = f"fallback-files-{release.pk}-{bundles}"
-    files: FileCheck | None = cache.get(key)
-    if files is None:
-        files = check_files(release, release_coins)
-        cache.set(key, files, CACHED_SECONDS)
-    return files
+    files = cache.get_or_set(key, lambda: check_files(release, release_coins), CACHED_SECONDS)
+    return cast(FileCheck, files)
 
 
-def check_readiness(
-    release: Release, check: Callable[[Release, Sequence[ReleaseCoin]], FileCheck] = check_files
-) -> FallbackReadiness:
+def check_readiness(release: Release, check: FileChecker = check_files) -> FallbackReadiness:
     """Whether this release would work as the fallback.
 
     It needs every required coin. Each must be measured, pass the gates that a fallback must pass, use a feature schema
     that this code computes, and have its bytes unchanged.
     """
     release_coins = list_release_coins(release)
-    by_coin = {release_coin.coin_id: release_coin for release_coin in release_coins}
-    latest = latest_measurements(release_coins)
-    policy = policy_in_force()
-    coins = [
-        _check_coin(coin, by_coin.get(coin.pk), latest, release, policy) for coin in list_required_coins()
-    ]
+    by_coin = {row.coin_id: row for row in release_coins}
+    latest, policy, found = _find_latest_measurements(release_coins), policy_in_force(), _Findings()
+    for coin in list_required_coins():
+        row = by_coin.get(coin.pk)
+        if row is None:
+            found.problems.append(f"{coin}: became required, and {release} has no model for it")
+        elif row.bundle is None:
+            found.problems.append(f"{coin}: {release} has no bundle for it")
+        else:
+            _check_coin(coin, row.bundle, latest.get(row.bundle.pk), policy, found)
     files = check(release, release_coins)
-    unmeasured = [coin.unmeasured for coin in coins if coin.unmeasured]
-    problems = [line for coin in coins for line in coin.problems]
     if blocker := pointer.find_serving_blocker(release, release_coins):
-        problems.append(blocker)
-    doubts = [line for coin in coins for line in coin.doubts]
-    (doubts if files.unchecked else problems).extend(unmeasured)
-    measured = [coin.measured_at for coin in coins]
+        found.problems.append(blocker)
+    (found.doubts if files.unchecked else found.problems).extend(found.unmeasured)
     return FallbackReadiness(
         release,
-        problems=(*problems, *files.damaged),
-        doubts=tuple(doubts),
+        problems=(*found.problems, *files.damaged),
+        doubts=tuple(found.doubts),
         unchecked=files.unchecked,
         files_read_at=files.at,
-        measured_at=min((at for at in measured if at), default=None),
+        measured_at=min(found.measured_at, default=None),
     )
 
 
-def latest_measurements(release_coins: Sequence[ReleaseCoin]) -> dict[int, Measurement]:
+def _find_latest_measurements(release_coins: Sequence[ReleaseCoin]) -> dict[int, Measurement]:
     """By bundle, its last measurement that ended, on the candles of its release. Without its figures."""
-    datasets = {
-        release_coin.bundle_id: release_coin.dataset_id
-        for release_coin in release_coins
-        if release_coin.bundle_id
-    }
+    datasets = {row.bundle_id: row.dataset_id for row in release_coins if row.bundle_id}
     rows = Measurement.objects.filter(bundle__in=datasets, state__in=_ENDED).defer("body").order_by("id")
     return {row.bundle_id: row for row in rows if row.dataset_id == datasets[row.bundle_id]}
 
 
 def _check_coin(
-    coin: Coin,
-    release_coin: ReleaseCoin | None,
-    latest: Mapping[int, Measurement],
-    release: Release,
-    policy: GatePolicy,
-) -> _CoinReadiness:
-    if release_coin is None:
-        return _CoinReadiness(problems=[f"{coin}: became required, and {release} has no model for it"])
-    if release_coin.bundle is None:
-        return _CoinReadiness(problems=[f"{coin}: {release} has no bundle for it"])
-    problems = [line] if (line := _find_schema_problem(coin, release_coin.bundle)) else []
-    measurement = latest.get(release_coin.bundle.pk)
+    coin: Coin, bundle: Bundle, measurement: Measurement | None, policy: GatePolicy, found: _Findings
+) -> None:
+    if problem := _find_schema_problem(bundle):
+        found.problems.append(f"{coin}: {problem}")
     if measurement is None:
-        return _CoinReadiness(problems=[*problems, f"{coin}: not measured yet"])
-    if measurement.state != JobState.SUCCEEDED:
-        failure = (
-            f"{coin}: its last measurement {measurement.state}: {measurement.failure or 'no reason given'}"
-        )
-        return _CoinReadiness(problems=problems, unmeasured=failure)
-    return _CoinReadiness(
-        problems=[*problems, *_list_gate_failures(coin, measurement, policy)],
-        doubts=_list_doubts(coin, measurement),
-        measured_at=measurement.finished_at,
-    )
+        found.problems.append(f"{coin}: not measured yet")
+    elif measurement.state != JobState.SUCCEEDED:
+        failure = measurement.failure or "no reason given"
+        found.unmeasured.append(f"{coin}: its last measurement {measurement.state}: {failure}")
+    else:
+        found.problems += _list_gate_failures(coin, measurement, policy)
+        found.doubts += _list_doubts(coin, measurement)
+        found.measured_at += [measurement.finished_at] if measurement.finished_at else []
 
 
-def _find_schema_problem(coin: Coin, bundle: Bundle) -> str | None:
+def _find_schema_problem(bundle: Bundle) -> str | None:
     """Whether this code computes the features that it was trained on: an upgrade may have changed them."""
     named = json.loads(bundle.manifest)["schema"]
     schema = SCHEMAS.get(named["name"])
     if schema is None:
-        return f"{coin}: this code does not know the features {named['name']!r}"
+        return f"this code does not know the features {named['name']!r}"
     if schema.digest != named["digest"]:
-        return f"{coin}: this code computes other {named['name']} features than it was trained on"
+        return f"this code computes other {named['name']} features than it was trained on"
     return None
 
 
@@ -209,11 +193,10 @@ def _list_doubts(coin: Coin, measurement: Measurement) -> list[str]:
 
 def _list_gate_failures(coin: Coin, measurement: Measurement, policy: GatePolicy) -> list[str]:
     key = f"fallback-gates-{measurement.pk}-{policy.pk}-{settings.CODE_VERSION}"
-    failures: list[str] | None = cache.get(key)
-    if failures is None:
-        failures = _evaluate_gates(coin.symbol, measurement, policy.document)
-        cache.set(key, failures, CACHED_SECONDS)
-    return failures
+    failures = cache.get_or_set(
+        key, lambda: _evaluate_gates(coin.symbol, measurement, policy.document), CACHED_SECONDS
+    )
+    return cast(list[str], failures)
 
 
 def _evaluate_gates(

@@ -174,9 +174,5 @@ def _describe_move(moved: PointerMove) -> dict[str, object]:
         "line": moved.release.line if moved.release else None,
         "release": moved.release_id,
         "policy": moved.policy.number if moved.policy else None,
-        "bundles": {
-            release_coin.coin.symbol: release_coin.bundle.digest
-            for release_coin in release_coins
-            if release_coin.bundle
-        },
+        "bundles": {row.coin.symbol: row.bundle.digest for row in release_coins if row.bundle},
     }

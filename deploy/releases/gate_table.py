@@ -23,8 +23,8 @@ class Cell:
     """The result of one gate for one coin; None while it is not judged."""
 
     coin: str
-    result: GateResult | None
-    reading: Reading | None
+    result: GateResult | None = None
+    reading: Reading | None = None
 
     @property
     def is_problem(self) -> bool:
@@ -101,30 +101,21 @@ class GateTable:
 
 def build_gate_table(release_coins: Iterable[ReleaseCoin]) -> GateTable:
     """Build it from the coins of a release, with diagnoses and results loaded. Required gates come first."""
-    release_coins = list(release_coins)
-    by_coin = {
-        release_coin.coin.symbol: _read_results(release_coin.diagnosis) for release_coin in release_coins
-    }
-    pairs = [pair for results in by_coin.values() for pair in results.values()]
-    gates = {result.gate: result for result, _ in reversed(pairs)}
-    ordered = sorted(gates.values(), key=lambda result: -result.position)
-    return GateTable(
-        list(by_coin),
-        [
-            Row(
-                first.gate,
-                first.threshold,
-                first.is_required,
-                [Cell(coin, *results.get(first.gate, (None, None))) for coin, results in by_coin.items()],
-            )
-            for first in ordered
-        ],
-        {
-            release_coin.coin.symbol: count
-            for release_coin in release_coins
-            if (count := read_attempt(release_coin.diagnosis))
-        },
-    )
+    diagnoses = {row.coin.symbol: row.diagnosis for row in release_coins}
+    by_coin = {coin: _read_cells(coin, diagnosis) for coin, diagnosis in diagnoses.items()}
+    results = [cell.result for cells in by_coin.values() for cell in cells.values() if cell.result]
+    first = {result.gate: result for result in reversed(results)}
+    rows = [
+        Row(
+            result.gate,
+            result.threshold,
+            result.is_required,
+            [cells.get(result.gate) or Cell(coin) for coin, cells in by_coin.items()],
+        )
+        for result in sorted(first.values(), key=lambda result: -result.position)
+    ]
+    attempts = {coin: count for coin, each in diagnoses.items() if (count := read_attempt(each))}
+    return GateTable(list(by_coin), rows, attempts)
 
 
 def read_attempt(diagnosis: Diagnosis | None) -> int | None:
@@ -133,10 +124,11 @@ def read_attempt(diagnosis: Diagnosis | None) -> int | None:
     return attempts.get("count") if attempts else None
 
 
-def _read_results(diagnosis: Diagnosis | None) -> dict[str, tuple[GateResult, Reading | None]]:
+def _read_cells(coin: str, diagnosis: Diagnosis | None) -> dict[str, Cell]:
     if diagnosis is None:
         return {}
     measured, policy = diagnosis.judged_document, diagnosis.policy_document
     return {
-        result.gate: (result, read_gate(result.gate, measured, policy)) for result in diagnosis.results.all()
+        result.gate: Cell(coin, result, read_gate(result.gate, measured, policy))
+        for result in diagnosis.results.all()
     }

@@ -44,7 +44,8 @@ def launch(
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.record_refusals("release.launch", requested, actor=actor):
         actor.require(Role.OPERATOR, "launch a release")
-        runs.build_recipe(line, dict(parameters or {}))
+        parameters = dict(parameters or {})
+        runs.build_recipe(line, parameters)
         chosen = _choose_datasets(datasets or {})
         given = _check_bundles(line, bundles or {}, chosen)
         for coin in chosen.keys() - given.keys():
@@ -56,44 +57,34 @@ def launch(
                 candle_checks.require_passed(dataset)
             if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
-            release = _create(line, actor, dict(parameters or {}), chosen, given, seed, purpose)
+            release = Release(
+                line=line, purpose=purpose, parameters=parameters, seed=seed, launched_by=actor.name
+            )
+            _store(release, chosen, given, actor)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))
     return release
 
 
-def _create(
-    line: str,
-    actor: Actor,
-    parameters: dict[str, Any],
-    datasets: dict[Coin, Dataset],
-    bundles: dict[Coin, Bundle],
-    seed: int,
-    purpose: Purpose,
-) -> Release:
-    release = Release.objects.create(
-        line=line,
-        purpose=purpose,
-        policy=gates.policy_in_force(),
-        parameters=parameters,
-        seed=seed,
-        budget=runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles))),
-        launched_by=actor.name,
-        deadline_at=timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS),
-    )
+def _store(
+    release: Release, datasets: Mapping[Coin, Dataset], bundles: Mapping[Coin, Bundle], actor: Actor
+) -> None:
+    release.policy = gates.policy_in_force()
+    release.budget = runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles)))
+    release.deadline_at = timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS)
+    release.save(force_insert=True)
     ReleaseStatus.objects.create(release=release)
     for coin, dataset in datasets.items():
         ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, bundle=bundles.get(coin))
     detail = {
-        "line": line,
-        "purpose": purpose,
-        "parameters": parameters,
-        "seed": seed,
+        "line": release.line,
+        "purpose": release.purpose,
+        "parameters": release.parameters,
+        "seed": release.seed,
         "policy": release.policy.number,
         "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
         "bundles": {coin.symbol: bundle.digest for coin, bundle in bundles.items()},
     }
     audit.record("release.launched", release, actor=actor, detail=detail)
-    return release
 
 
 def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:

@@ -14,8 +14,14 @@ class CoinProgress:
     """The progress of one coin."""
 
     release_coin: ReleaseCoin
-    run: TrainingRun | None
-    epochs: Sequence[Epoch]
+
+    @property
+    def run(self) -> TrainingRun | None:
+        return self.release_coin.run
+
+    @property
+    def epochs(self) -> Sequence[Epoch]:
+        return list(self.run.epoch_rows.all()) if self.run else []
 
     @property
     def stage(self) -> str:
@@ -59,8 +65,5 @@ class Progress:
 
 
 def load_progress(release: Release) -> Progress:
-    release_coins = release.coins.select_related(
-        "coin", "dataset", "run", "bundle", "diagnosis"
-    ).prefetch_related("run__epoch_rows")
-    coins = [CoinProgress(p, p.run, list(p.run.epoch_rows.all()) if p.run else []) for p in release_coins]
-    return Progress(release, coins)
+    rows = release.coins.select_related("coin", "dataset", "run", "bundle", "diagnosis")
+    return Progress(release, [CoinProgress(row) for row in rows.prefetch_related("run__epoch_rows")])

@@ -71,19 +71,12 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
         settlement = _compute_settlement(release, status, ended_early)
         if settlement is None:
             return
-        audit.transition(
-            status,
-            settlement.state,
-            actor=GATE,
-            reason=settlement.reason,
-            settled_at=timezone.now(),
-        )
+        reason = settlement.reason
+        audit.transition(status, settlement.state, actor=GATE, reason=reason, settled_at=timezone.now())
         if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
-            pin_unless_live_passed(
-                f"{release} rejected: {settlement.reason}", actor=GATE, readiness=readiness
-            )
+            pin_unless_live_passed(f"{release} rejected: {reason}", actor=GATE, readiness=readiness)
     if settlement.state == ReleaseState.REJECTED:
-        stop_runs(release, settlement.reason)
+        stop_runs(release, reason)
 
 
 def _find_early_end(release: Release) -> str | None:
@@ -105,20 +98,17 @@ def _compute_settlement(
 ) -> Settlement | None:
     if status.state != ReleaseState.BUILDING:
         return None
-    release_coins = {
-        release_coin.coin_id: release_coin for release_coin in outcomes.list_release_coins(release)
-    }
+    by_coin = {row.coin_id: row for row in outcomes.list_release_coins(release)}
     found = [
-        _find_required_outcome(coin.symbol, release_coins.get(coin.pk), ended_early)
+        _find_required_outcome(coin.symbol, by_coin.get(coin.pk), ended_early)
         for coin in outcomes.list_required_coins()
     ]
     known = [outcome for outcome in found if outcome is not None]
     if len(known) < len(found):
         return None
     if status.cancel_requested_at is not None and not any(outcome.missing for outcome in known):
-        return Settlement(
-            ReleaseState.REJECTED, ended_early or "cancelled"
-        )  # measured to the end, but cancelled
+        # It was measured to the end, but cancelled.
+        return Settlement(ReleaseState.REJECTED, ended_early or "cancelled")
     if release.purpose == Purpose.INHERITED:
         lost = [line for outcome in known if outcome.missing for line in outcome.failures()]
         return Settlement(ReleaseState.REJECTED, "; ".join(lost)) if lost else None
@@ -160,11 +150,9 @@ def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
     if release.purpose == Purpose.FALLBACK:
         return release_coin.bundle
     registered = pointer.get_fallback()
-    held = (
-        registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
-        if registered
-        else None
-    )
+    if registered is None:
+        return None
+    held = registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
     return held.bundle if held else None
 
 
@@ -182,9 +170,7 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
             parameters=release.parameters,
             seed=release.seed,
             budget=release.budget,
-            actor=Actor(
-                release.launched_by, frozenset({Role.OPERATOR})
-            ),  # whose role was checked at the launch
+            actor=Actor(release.launched_by, frozenset({Role.OPERATOR})),  # checked at the launch
         )
         _write_once(release_coin, run=run)
 

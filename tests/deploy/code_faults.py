@@ -305,8 +305,8 @@ FAULTS = [
     CodeFault(
         "the verdict of any policy counts",
         outcomes._find_outcome_under,
-        "policy=policy, dataset=release_coin.dataset",
-        'verdict="passed", dataset=release_coin.dataset',
+        '"policy": policy}',
+        '"verdict": "passed"}',
         approved_under_a_stricter_policy,
     ),
     CodeFault(
@@ -319,8 +319,8 @@ FAULTS = [
     CodeFault(
         "one coin that passed is enough to stay in use",
         outcomes.has_passed_own_policy,
-        "all(_passed",
-        "any(_passed",
+        "bool(required) and all(",
+        "bool(required) and any(",
         rejected_beside_one_that_lacks_a_coin,
     ),
     CodeFault(
