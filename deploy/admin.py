@@ -4,28 +4,19 @@ from django.contrib import admin
 
 from audit.admin import HistoryAdmin
 from common.admin import ReadOnlyAdmin, ReadOnlyInline
-from deploy.models import (
-    Acknowledgement,
-    Bot,
-    Convergence,
-    FallbackRegistration,
-    PointerMove,
-    Release,
-    ReleaseCoin,
-    ReleaseStatus,
-)
+from deploy import models
 
 
 class ReleaseCoinInline(ReadOnlyInline):
-    model = ReleaseCoin
+    model = models.ReleaseCoin
 
 
 class ReleaseStatusInline(admin.StackedInline):  # type: ignore[type-arg]  # takes no arguments at run time
-    model = ReleaseStatus
+    model = models.ReleaseStatus
     can_delete = False
 
 
-@admin.register(Release)
+@admin.register(models.Release)
 class ReleaseAdmin(HistoryAdmin):
     list_display = ["id", "line", "purpose", "state", "policy", "launched_by", "created_at"]
     list_filter = ["line", "purpose", "status__state", "created_at"]
@@ -33,7 +24,7 @@ class ReleaseAdmin(HistoryAdmin):
     inlines = [ReleaseStatusInline, ReleaseCoinInline]
 
 
-@admin.register(PointerMove)
+@admin.register(models.PointerMove)
 class PointerMoveAdmin(HistoryAdmin):
     list_display = ["revision", "kind", "release", "moved_by", "moved_at", "reason"]
     list_filter = ["kind", "moved_by", "moved_at"]
@@ -41,20 +32,20 @@ class PointerMoveAdmin(HistoryAdmin):
     date_hierarchy = "moved_at"
 
 
-@admin.register(FallbackRegistration)
+@admin.register(models.FallbackRegistration)
 class FallbackRegistrationAdmin(HistoryAdmin):
     list_display = ["id", "release", "registered_by", "at", "reason"]
     list_select_related = ["release"]
 
 
-@admin.register(Bot)
+@admin.register(models.Bot)
 class BotAdmin(HistoryAdmin):
     list_display = ["name", "instance", "revision", "line", "client_version", "mismatch", "last_heard_at"]
     list_filter = ["name", "revision", "client_version", "last_heard_at"]
     search_fields = ["name", "instance", "last_error", "mismatch"]
 
 
-@admin.register(Acknowledgement)
+@admin.register(models.Acknowledgement)
 class AcknowledgementAdmin(ReadOnlyAdmin):
     list_display = ["bot", "move", "at", "seconds"]
     list_filter = ["move__kind", "bot__name", "at"]
@@ -62,7 +53,7 @@ class AcknowledgementAdmin(ReadOnlyAdmin):
     date_hierarchy = "at"
 
 
-@admin.register(Convergence)
+@admin.register(models.Convergence)
 class ConvergenceAdmin(ReadOnlyAdmin):
     list_display = ["move", "at", "bots", "slowest_seconds"]
     list_select_related = ["move"]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.formatting import shorten_digest
 from gates.catalogue.gate import GateOutcome
 
 FALLBACK_GATES = ("bundle", "scaler", "finite_weights", "single_sample")
@@ -121,17 +122,15 @@ def describe_mismatch(reported: Running, expected: Running) -> str:
         elif wanted is None:
             mismatches.append(f"{coin} is not of this release")
         elif actual != wanted:
-            mismatches.append(f"{coin} is {_shorten(actual)}, the release holds {_shorten(wanted)}")
+            mismatches.append(
+                f"{coin} is {shorten_digest(actual)}, the release holds {shorten_digest(wanted)}"
+            )
     rest = len(mismatches) - MAX_MISMATCHES_SHOWN
     return "; ".join(mismatches[:MAX_MISMATCHES_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _name_release(running: Running) -> str:
     return "no release" if running.release is None else f"release {running.release} ({running.line})"
-
-
-def _shorten(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
 
 
 class Action(StrEnum):

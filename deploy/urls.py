@@ -1,6 +1,6 @@
 from django.urls import path
 
-from deploy.views import board, bots, coins, datasets, launch, releases, reports
+from deploy.views import board, bots, coins, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
@@ -8,7 +8,7 @@ urlpatterns = [
     path("bots/", bots.index, name="bots"),
     path("coins/", coins.index, name="coins"),
     path("coins/<str:symbol>/", coins.change, name="coin-change"),
-    path("datasets/<int:pk>/withdraw/", datasets.withdraw, name="dataset-withdraw"),
+    path("datasets/<int:pk>/withdraw/", coins.withdraw, name="dataset-withdraw"),
     path("launch/", launch.launch, name="launch"),
     path("launch/estimate/", launch.estimate, name="estimate"),
     path("releases/", releases.index, name="releases"),

@@ -7,7 +7,6 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
-from deploy.api import datasets as withdrawals
 from gates import api as gates
 from training.api import artifacts, bundles, datasets, runs, workers
 
@@ -27,7 +26,7 @@ v1 = [
     path("coins/", coins.Coins.as_view(), name="coins"),
     path("coins/<str:symbol>/", coins.OneCoin.as_view(), name="coin"),
     path("datasets/", datasets.Datasets.as_view(), name="datasets"),
-    path("datasets/<int:id>/withdraw/", withdrawals.WithdrawDataset.as_view(), name="withdraw-dataset"),
+    path("datasets/<int:id>/withdraw/", coins.WithdrawDataset.as_view(), name="withdraw-dataset"),
     path("diagnoses/", gates.Diagnoses.as_view(), name="diagnoses"),
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),

@@ -1,4 +1,4 @@
-"""The coins, to add one and to say which of them a release must carry."""
+"""Coins, to add one and to say which of them a release must carry; and candles, to withdraw them."""
 
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework.request import Request
@@ -8,8 +8,10 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from deploy.releases import coins
+from deploy.releases.withdraw import withdraw_dataset
 from training.api import datasets as training
 from training.services.coins import find_coin
+from training.services.datasets import find_dataset
 
 
 class Coins(training.Coins):
@@ -46,10 +48,23 @@ class OneCoin(APIView):
         """Have every release carry this coin from now on, or none, as an approver."""
         checked = self.Input.read(request)
         coin = coins.set_required(
-            find_coin(symbol),
-            checked["is_required"],
-            actor=get_actor(request),
-            reason=checked["reason"],
-            is_confirmed=checked["confirmed"],
+            find_coin(symbol), actor=get_actor(request), is_confirmed=checked.pop("confirmed"), **checked
         )
         return Response(training.Coins.Output(coin).data)
+
+
+class WithdrawDataset(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="DatasetWithdrawal")
+    class Input(api_fields.Input):
+        reason = api_fields.Reason()
+
+    @extend_schema(operation_id="withdraw_dataset", request=Input, responses=training.Datasets.Output)
+    def post(self, request: Request, id: int) -> Response:
+        """Say of candles that they were stored wrongly, as an operator or an approver; it is never undone.
+
+        409 while a release that is undecided, live or the registered fallback stands on them.
+        """
+        dataset = withdraw_dataset(find_dataset(id), actor=get_actor(request), **self.Input.read(request))
+        return Response(training.Datasets.Output(dataset).data)

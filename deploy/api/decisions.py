@@ -1,6 +1,6 @@
 """The decisions about a release or the pointer, and the moves they make."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_serializer, extend_schema_view
@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
-from deploy.api.releases import ReleaseDetail, answer_release, find_release
+from deploy.api.releases import ReleaseDetail, find_release, serialize_release
 from deploy.models import PointerMove
 from deploy.releases import decide
 from deploy.releases.decision_table import DECISIONS, ReleaseDecision
@@ -49,11 +49,6 @@ class Moves(ListAPIView[PointerMove]):
     filterset_class = Filter
 
 
-def serialize_move(move: PointerMove) -> dict[str, Any]:
-    """A move, for the API and for commands."""
-    return dict(Moves.Output(move).data)
-
-
 @extend_schema_serializer(component_name="Decision")
 class Decision(api_fields.Input):
     reason = api_fields.Reason()
@@ -79,7 +74,7 @@ class DecideRelease(APIView):
         checked = self.Input.read(request)
         release = find_release(id)
         move = decide.decide(self.row.action, release, actor=get_actor(request), **checked)
-        return Response(serialize_move(move)) if move else answer_release(release)
+        return Response(Moves.Output(move).data if move else serialize_release(release))
 
 
 def _build_view(row: ReleaseDecision) -> type[DecideRelease]:
@@ -102,4 +97,4 @@ class Pin(APIView):
     def post(self, request: Request) -> Response:
         """Pin every bot to the fallback at once, as an approver; *offline* when the fallback is not ready."""
         move = decide.pin(actor=get_actor(request), **self.Input.read(request))
-        return Response(serialize_move(move))
+        return Response(Moves.Output(move).data)

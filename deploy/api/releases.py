@@ -185,9 +185,8 @@ class Releases(ListAPIView[Release]):
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
         )
-        response = answer_release(release, status=201)
-        response["Location"] = reverse("api:release", kwargs={"id": release.pk})
-        return response
+        location = reverse("api:release", kwargs={"id": release.pk})
+        return Response(serialize_release(release), status=201, headers={"Location": location})
 
 
 def _named_datasets(ids: Mapping[str, int]) -> dict[str, Dataset]:
@@ -202,10 +201,6 @@ def _named_bundles(digests: Mapping[str, str]) -> dict[str, Bundle]:
         return {symbol: find_bundle(digest) for symbol, digest in digests.items()}
     except NotFound as missing:
         raise InvalidInput(missing.message, field="bundles") from missing
-
-
-def answer_release(release: Release, status: int = 200) -> Response:
-    return Response(serialize_release(release), status=status)
 
 
 def serialize_release(release: Release) -> dict[str, Any]:

@@ -35,19 +35,21 @@ UNPROVEN_COIN = f"""EXISTS (SELECT 1 FROM training_coin coin WHERE coin.is_requi
 MOVES = "deploy_pointermove"
 LAST_REVISION = f"(SELECT MAX(revision) FROM {MOVES})"
 KINDS = ", ".join(f"'{kind}'" for kind in MoveKind)
+
+
+def _guard_move(name: str, message: str, condition: str) -> Guard:
+    return Guard(f"{MOVES}_{name}", MOVES, "INSERT", message, condition)
+
+
 GUARDS = [
     *triggers.build_append_only(MOVES, key="revision"),
-    Guard(
-        f"{MOVES}_follows",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "follows",
         "a move must follow the last revision",
         f"NOT NEW.is_advance AND NEW.revision <> (SELECT COALESCE(MAX(revision), 0) + 1 FROM {MOVES})",
     ),
-    Guard(
-        f"{MOVES}_advances_in_place",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "advances_in_place",
         "an advance must say again what the last move said, under a higher revision",
         # It is let past the other guards on a move, so it may change nothing that a bot runs.
         f"NEW.is_advance AND NOT EXISTS (SELECT 1 FROM {MOVES} last WHERE last.revision = {LAST_REVISION}"
@@ -55,40 +57,30 @@ GUARDS = [
         " AND NEW.release_id IS NOT DISTINCT FROM last.release_id"
         " AND NEW.policy_id IS NOT DISTINCT FROM last.policy_id)",
     ),
-    Guard(
-        f"{MOVES}_is_of_a_known_kind",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "is_of_a_known_kind",
         "a move is inherited, a swap, a pin or offline",
         # What follows guards each kind by its name: a move of any other would pass by all of it.
         f"NEW.kind NOT IN ({KINDS})",
     ),
-    Guard(
-        f"{MOVES}_has_its_event",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "has_its_event",
         "a move needs its own event in the audit chain",
         "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.audit_seq"
         " AND e.object_type = 'pointermove' AND e.object_id = CAST(NEW.revision AS varchar(20)))",
     ),
-    Guard(
-        f"{MOVES}_pins_the_fallback",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "pins_the_fallback",
         "a pin must name the registered fallback",
         f"NOT NEW.is_advance AND NEW.kind = 'pin' AND NEW.release_id IS DISTINCT FROM {FALLBACK}",
     ),
-    Guard(
-        f"{MOVES}_swaps_under_the_policy_in_force",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "swaps_under_the_policy_in_force",
         "a swap must name the policy in force",
         f"NOT NEW.is_advance AND NEW.kind = 'swap' AND NEW.policy_id IS DISTINCT FROM {POLICY_IN_FORCE}",
     ),
-    Guard(
-        f"{MOVES}_swaps_what_passed",
-        MOVES,
-        "INSERT",
+    _guard_move(
+        "swaps_what_passed",
         "a swap needs every required coin, each with a passed diagnosis of its bundle under the policy in force",
         f"NOT NEW.is_advance AND NEW.kind = 'swap' AND ({UNPROVEN_COIN}"
         " OR NOT EXISTS (SELECT 1 FROM training_coin c WHERE c.is_required)"

@@ -1,4 +1,4 @@
-"""The coins: which there are, which a release must carry, and what a change would mean."""
+"""Coins: which there are, which a release must carry, and what a change would mean; and withdrawing candles."""
 
 from typing import Any
 
@@ -13,8 +13,12 @@ from accounts.rules import Role
 from common.forms import ReasonForm, submit
 from deploy.forms import CoinForm
 from deploy.releases.coins import add_coin, list_consequences, set_required
+from deploy.releases.withdraw import withdraw_dataset
 from training.models import Coin
+from training.services.candle_checks import list_datasets_refused_for
 from training.services.coins import find_coin
+from training.services.datasets import find_dataset
+from training.views import datasets
 
 
 @require_http_methods(["GET", "POST"])
@@ -43,6 +47,24 @@ def change(request: HttpRequest, symbol: str) -> HttpResponse:
         return _page(request, CoinForm(), {coin.symbol: form}, status=status)
     messages.success(request, f"{coin} is {'now required' if is_required else 'no longer required'}.")
     return redirect("coins")
+
+
+@require_http_methods(["GET", "POST"])
+def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("dataset", pk)
+    dataset, form, actor = find_dataset(pk), ReasonForm(request.POST), get_actor(request)
+    withdrawn, status = submit(form, lambda data: withdraw_dataset(dataset, actor=actor, **data))
+    if withdrawn is None:
+        return datasets.page(request, dataset, withdrawal=form, status=status)
+    messages.success(request, f"Dataset {pk} is withdrawn.")
+    for other in list_datasets_refused_for(withdrawn):
+        messages.warning(
+            request,
+            f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"
+            " again to repeat its checks.",
+        )
+    return redirect("dataset", pk)
 
 
 def _form_of(coin: Coin, data: Any = None) -> ReasonForm:

@@ -30,9 +30,8 @@ from gates.services import policy_in_force
 
 MOVING_SECONDS = 2
 HISTORY_SHOWN = 50
-CHARTS = {
-    name: title for name, title in TITLES.items() if name not in ("volatility", "drift")
-}  # those stand with the diagnosis
+# Volatility and drift stand with the diagnosis.
+CHARTS = {name: title for name, title in TITLES.items() if name not in ("volatility", "drift")}
 
 
 @require_safe
@@ -56,9 +55,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 def charts(request: HttpRequest, pk: int, symbol: str) -> JsonResponse:
     """One coin's pictures, under the policy its diagnosis was made by."""
     release_coins = get_object_or_404(Release, pk=pk).coins.select_related("coin", "diagnosis")
-    release_coin = next(
-        (release_coin for release_coin in release_coins if release_coin.coin.symbol == symbol), None
-    )
+    release_coin = release_coins.filter(coin__symbol=symbol).first()
     if release_coin is None or release_coin.diagnosis is None:
         raise Http404(f"{symbol} of release {pk} was not diagnosed.")
     policy = json.loads(release_coin.diagnosis.policy_body)
@@ -131,11 +128,7 @@ def _page(
         "policy_preview": preview_policy(release),
         "progress": load_progress(release),
         "decisions": _decisions(release, get_actor(request), now.revision if now else 0, asked, form),
-        "charted": [
-            release_coin
-            for release_coin in release_coins
-            if release_coin.diagnosis is not None and not is_building
-        ],
+        "charted": [row for row in release_coins if row.diagnosis is not None and not is_building],
         "charts": CHARTS,
         "live": live_windows.summarize_live_coins(release),
         "live_charts": LIVE_TITLES,
@@ -145,10 +138,8 @@ def _page(
         "has_charts": True,
     }
     every = MOVING_SECONDS if is_building else None
-    page = render_live(
-        request, "deploy/release.html", "deploy/_release.html", context, every_seconds=every, status=status
-    )
-    return allow_charts(page)
+    names = "deploy/release.html", "deploy/_release.html"
+    return allow_charts(render_live(request, *names, context, every_seconds=every, status=status))
 
 
 def _decisions(

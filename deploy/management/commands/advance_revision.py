@@ -3,7 +3,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from deploy.api.decisions import serialize_move
+from common.commands import serialize
+from deploy.api.decisions import Moves
 from deploy.serving.advance import advance_revision
 
 
@@ -18,7 +19,7 @@ class Command(ActingCommand):
 
     def answer(self, **options: Any) -> dict[str, Any]:
         actor, reason = self.actor(options), options["reason"]
-        return serialize_move(advance_revision(options["by"], actor=actor, reason=reason))
+        return serialize(Moves.Output, advance_revision(options["by"], actor=actor, reason=reason))
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         return f"revision {answer['revision']}: {answer['line'] or 'offline'} as before ({answer['reason']})"

@@ -3,7 +3,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from deploy.api.decisions import serialize_move
+from common.commands import serialize
+from deploy.api.decisions import Moves
 from deploy.releases import decide
 
 
@@ -14,7 +15,7 @@ class Command(ActingCommand):
         parser.add_argument("--reason", required=True, help="recorded in the audit history")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        return serialize_move(decide.pin(actor=self.actor(options), reason=options["reason"]))
+        return serialize(Moves.Output, decide.pin(actor=self.actor(options), reason=options["reason"]))
 
     def format_answer(self, answer: dict[str, Any]) -> str:
         return f"revision {answer['revision']}: {answer['line'] or 'offline, bots answer neutral'} ({answer['reason']})"
