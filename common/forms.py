@@ -1,14 +1,12 @@
-"""The form with a reason, and handing a form to a service whose refusal it shows."""
+"""The form with a reason, and sending what a form holds to a service."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 from django import forms
+from django.http import HttpResponse
 
 from common.errors import DomainError
 from common.reasons import REASON_LIMIT
-
-T = TypeVar("T")
 
 
 class ReasonForm(forms.Form):
@@ -22,18 +20,17 @@ class ReasonForm(forms.Form):
     )
 
 
-def submit(form: forms.Form, service: Callable[[dict[str, Any]], T]) -> tuple[T | None, int]:
-    """What the service answers to the cleaned data, and 200. For a form that is wrong or refused None and the page's status.
-
-    The form then shows its errors.
-    """
+def submit(
+    form: forms.Form, act: Callable[[], HttpResponse], show: Callable[[int], HttpResponse]
+) -> HttpResponse:
+    """`act` on a valid form. Otherwise `show` the form again with a status, each error at its field or at the top."""
     if not form.is_valid():
-        return None, 400
+        return show(400)
     try:
-        return service(form.cleaned_data), 200
+        return act()
     except DomainError as refusal:
-        show_refusal(form, refusal)
-        return None, refusal.status
+        form.add_error(refusal.field if refusal.field in form.fields else None, refusal.message)
+        return show(refusal.status)
 
 
 def show_refusal(form: forms.Form, refusal: DomainError) -> None:

@@ -30,18 +30,17 @@ def pin(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return redirect("board")
     form = ReasonForm(request.POST)
-    move, status = submit(form, lambda data: decide.pin(actor=get_actor(request), **data))
-    if move is None:
-        return _page(request, form, status=status)
-    if move.kind == MoveKind.PIN and move.release:
-        messages.success(
-            request, f"Pinned: every bot must run {move.release.line} (revision {move.revision})."
-        )
-    else:
-        messages.warning(
-            request, f"Offline: the fallback is not ready, so bots answer neutral (revision {move.revision})."
-        )
-    return redirect("board")
+
+    def act() -> HttpResponse:
+        move = decide.pin(actor=get_actor(request), **form.cleaned_data)
+        at = f"(revision {move.revision})"
+        if move.kind == MoveKind.PIN and move.release:
+            messages.success(request, f"Pinned: every bot must run {move.release.line} {at}.")
+        else:
+            messages.warning(request, f"Offline: the fallback is not ready, so bots answer neutral {at}.")
+        return redirect("board")
+
+    return submit(form, act, lambda status: _page(request, form, status))
 
 
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:

@@ -27,11 +27,13 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, CoinForm())
     form = CoinForm(request.POST)
-    coin, status = submit(form, lambda data: add_coin(actor=get_actor(request), **data))
-    if coin is None:
-        return _page(request, form, status=status)
-    messages.success(request, f"Added {coin}. No release need carry it until an approver requires it.")
-    return redirect("coins")
+
+    def act() -> HttpResponse:
+        coin = add_coin(actor=get_actor(request), **form.cleaned_data)
+        messages.success(request, f"Added {coin}. No release need carry it until an approver requires it.")
+        return redirect("coins")
+
+    return submit(form, act, lambda status: _page(request, form, status=status))
 
 
 @require_POST
@@ -40,31 +42,33 @@ def change(request: HttpRequest, symbol: str) -> HttpResponse:
     coin, actor = find_coin(symbol), get_actor(request)
     is_required = request.POST.get("is_required") == "yes"
     form = _form_of(coin, request.POST)
-    changed, status = submit(
-        form, lambda data: set_required(coin, is_required, actor=actor, is_confirmed=True, **data)
-    )
-    if changed is None:
-        return _page(request, CoinForm(), {coin.symbol: form}, status=status)
-    messages.success(request, f"{coin} is {'now required' if is_required else 'no longer required'}.")
-    return redirect("coins")
+
+    def act() -> HttpResponse:
+        set_required(coin, is_required, actor=actor, is_confirmed=True, **form.cleaned_data)
+        messages.success(request, f"{coin} is {'now required' if is_required else 'no longer required'}.")
+        return redirect("coins")
+
+    return submit(form, act, lambda status: _page(request, CoinForm(), {coin.symbol: form}, status))
 
 
 @require_http_methods(["GET", "POST"])
 def withdraw(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("dataset", pk)
-    dataset, form, actor = find_dataset(pk), ReasonForm(request.POST), get_actor(request)
-    withdrawn, status = submit(form, lambda data: withdraw_dataset(dataset, actor=actor, **data))
-    if withdrawn is None:
-        return datasets.page(request, dataset, withdrawal=form, status=status)
-    messages.success(request, f"Dataset {pk} is withdrawn.")
-    for other in list_datasets_refused_for(withdrawn):
-        messages.warning(
-            request,
-            f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"
-            " again to repeat its checks.",
-        )
-    return redirect("dataset", pk)
+    dataset, form = find_dataset(pk), ReasonForm(request.POST)
+
+    def act() -> HttpResponse:
+        withdrawn = withdraw_dataset(dataset, actor=get_actor(request), **form.cleaned_data)
+        messages.success(request, f"Dataset {pk} is withdrawn.")
+        for other in list_datasets_refused_for(withdrawn):
+            messages.warning(
+                request,
+                f"{other.coin}'s dataset {other.pk} failed because of it. Withdraw it too and upload its file"
+                " again to repeat its checks.",
+            )
+        return redirect("dataset", pk)
+
+    return submit(form, act, lambda status: datasets.page(request, dataset, withdrawal=form, status=status))
 
 
 def _form_of(coin: Coin, data: Any = None) -> ReasonForm:

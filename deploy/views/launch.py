@@ -28,21 +28,21 @@ def launch(request: HttpRequest) -> HttpResponse:
         line = _line(request.GET.get("line"))
         return _page(request, LaunchForm(line, initial=_kept(request)))
     form = LaunchForm(_line(request.POST.get("line")), request.POST)
-    release, status = submit(
-        form,
-        lambda data: launch_service.launch(
+
+    def act() -> HttpResponse:
+        data = form.cleaned_data
+        release = launch_service.launch(
             data["line"],
             actor=get_actor(request),
             parameters=form.parameters,
             datasets=form.datasets,
             seed=data["seed"],
             purpose=Purpose(data["purpose"]),
-        ),
-    )
-    if release is None:
-        return _page(request, form, status=status)
-    messages.success(request, f"Launched release {release.pk} of {release.line}; this page follows it.")
-    return redirect("release", release.pk)
+        )
+        messages.success(request, f"Launched release {release.pk} of {release.line}; this page follows it.")
+        return redirect("release", release.pk)
+
+    return submit(form, act, lambda status: _page(request, form, status))
 
 
 @require_safe

@@ -87,13 +87,18 @@ def decide(request: HttpRequest, pk: int, action: str) -> HttpResponse:
         raise Http404(f"There is no decision {action} about a release.")
     if request.method != "POST":
         return redirect("release", pk)
-    form, actor = DecisionForm(request.POST, auto_id=f"{action}-%s"), get_actor(request)
-    move, status = submit(form, lambda data: decide_service.decide(row.action, release, actor=actor, **data))
-    if form.errors:
+    form = DecisionForm(request.POST, auto_id=f"{action}-%s")
+
+    def act() -> HttpResponse:
+        move = decide_service.decide(row.action, release, actor=get_actor(request), **form.cleaned_data)
+        revision = move.revision if move else None
+        messages.success(request, row.result.format(line=release.line, release=release.pk, revision=revision))
+        return redirect("release", pk)
+
+    def show_again(status: int) -> HttpResponse:
         return _page(request, _release(pk), asked=row.action, form=form, status=status)
-    revision = move.revision if move else None
-    messages.success(request, row.result.format(line=release.line, release=release.pk, revision=revision))
-    return redirect("release", pk)
+
+    return submit(form, act, show_again)
 
 
 def _release(pk: int) -> Release:

@@ -148,6 +148,13 @@ def test_what_was_not_measured_is_not_known() -> None:
     assert found.headline == "Of the five V6 failures all five are not known to be fixed (1, 2, 3, 4 and 5)."
 
 
+def test_the_summary_names_a_coin_that_was_not_judged() -> None:
+    after = side("v7_fixed", healthy)
+    partly = {**after.coins, "SOL": ComparedCoin("SOL")}
+    found = compare(ComparedRelease(**{**vars(after), "coins": partly}), None)
+    assert found.summary == "v7_fixed passes 16 of 16 required gates. Not judged: SOL."
+
+
 def test_a_gate_that_could_not_tell_leaves_it_open_and_says_why() -> None:
     def unknown(found: dict[str, Any]) -> None:
         found["single_sample"] |= {"rows": 10, "windows_compared": 10}
