@@ -26,7 +26,9 @@ class ActingCommand(GateCommand):
 
     def actor(self, options: dict[str, Any]) -> Actor:
         if options["acting_as"]:
-            return self._find_actor(options["acting_as"])
+            if not settings.IS_EMBEDDED:
+                raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
+            return services.build_actor(services.find_user(options["acting_as"]))
         raw = os.environ.get("CRPBOT_TOKEN", "")
         if not raw:
             raise NotAllowed(
@@ -36,8 +38,3 @@ class ActingCommand(GateCommand):
         if owner is None:
             raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
         return owner[1]
-
-    def _find_actor(self, username: str) -> Actor:
-        if not settings.IS_EMBEDDED:
-            raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
-        return services.build_actor(services.find_user(username))

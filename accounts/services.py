@@ -7,7 +7,6 @@ from datetime import datetime
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -44,7 +43,7 @@ def find_user(username: str) -> User:
         raise NotFound(f"There is no active user {username!r}. `manage.py people` lists them.") from None
 
 
-@transaction.atomic
+@audit.locked()
 def create_user(
     username: str, *, password: str | None, roles: list[Role], actor: object, is_staff: bool = False
 ) -> User:
@@ -57,7 +56,6 @@ def create_user(
         _check_password(password, username)
     if User.objects.filter(username=username).exists():
         raise Conflict(f"There is already a user {username!r}.")
-    audit.lock_head()
     user = User.objects.create_user(username=username, password=password, is_staff=is_staff)
     audit.record("user.created", user, actor=actor, detail={"is_staff": is_staff})
     for role in roles:
@@ -65,20 +63,18 @@ def create_user(
     return user
 
 
-@transaction.atomic
+@audit.locked()
 def set_password(user: User, password: str, *, actor: object) -> None:
     """Set a password, which ends every session of this person. Raises InvalidInput."""
     _check_password(password, user.username)
-    audit.lock_head()
     user.set_password(password)
     user.save(update_fields=["password"])
     audit.record("user.password_set", user, actor=actor)
 
 
-@transaction.atomic
+@audit.locked()
 def close_account(user: User, *, actor: object) -> None:
     """Close an account at once: no session, no token. Its name stays in the audit. Repeating this changes nothing."""
-    audit.lock_head()
     if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
         audit.record("user.closed", user, actor=actor)
 
@@ -104,25 +100,23 @@ def _check_password(password: str, username: str) -> None:
         raise InvalidInput(f"The password: {' '.join(refused.messages)}", field="password") from refused
 
 
-@transaction.atomic
+@audit.locked()
 def grant(user: User, role: Role, *, actor: object) -> None:
     """Grant a role. Granting it again changes nothing and records no event."""
-    audit.lock_head()
     _, is_new = RoleGrant.objects.get_or_create(user=user, role=role)
     if is_new:
         audit.record("role.granted", user, actor=actor, detail={"role": role})
 
 
-@transaction.atomic
+@audit.locked()
 def withdraw(user: User, role: Role, *, actor: object) -> None:
     """Withdraw a role, at once for every session and token."""
-    audit.lock_head()
     deleted, _ = RoleGrant.objects.filter(user=user, role=role).delete()
     if deleted:
         audit.record("role.withdrawn", user, actor=actor, detail={"role": role})
 
 
-@transaction.atomic
+@audit.locked()
 def issue_token(
     user: User, scope: Scope, *, name: str, actor: object, expires_at: datetime | None = None
 ) -> tuple[ApiToken, str]:
@@ -132,7 +126,6 @@ def issue_token(
         raise InvalidInput(
             f"{user.username} is not an {role}: grant that role first, or issue another scope.", field="scope"
         )
-    audit.lock_head()
     raw = f"crp_{scope}_{secrets.token_urlsafe(32)}"
     token = ApiToken.objects.create(
         user=user, scope=scope, name=name, digest=hash_token(raw), expires_at=expires_at
@@ -141,10 +134,9 @@ def issue_token(
     return token, raw
 
 
-@transaction.atomic
+@audit.locked()
 def revoke_token(token: ApiToken, *, actor: object) -> None:
     """Revoke a token. Repeating this changes nothing."""
-    audit.lock_head()
     if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
         audit.record("token.revoked", token, actor=actor)
 

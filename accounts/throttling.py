@@ -64,15 +64,12 @@ class RequestLimit(ScopedRateThrottle):
     def _find_window(self, request: Any, view: Any) -> Window | None:
         """The window of this request; None when it has no limit."""
         self.scope = self.get_scope(request, view)
-        most, seconds = self.parse_rate(self._get_rate())
+        rate = api_settings.DEFAULT_THROTTLE_RATES[self.scope] if self.scope else None
+        most, seconds = self.parse_rate(str(rate) if rate else None)
         if not most or not seconds:
             return None
         number, since = divmod(time.time(), seconds)
         return Window(f"{self.get_cache_key(request, view)}:{number:.0f}", most, seconds, seconds - since)
-
-    def _get_rate(self) -> str | None:
-        rate = api_settings.DEFAULT_THROTTLE_RATES[self.scope] if self.scope else None
-        return str(rate) if rate else None
 
     def get_scope(self, request: Any, view: Any) -> str | None:
         if request.method in SAFE_METHODS:

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.db import models
 
-from audit.rules import GENESIS, Link
+from audit.rules import GENESIS
 
 
 class AuditHead(models.Model):
@@ -43,16 +43,5 @@ class AuditEvent(models.Model):
 
     def build_columns(self) -> dict[str, Any]:
         """The columns that repeat the body, in the form of the body."""
-        return {
-            "seq": self.seq,
-            "at": self.at.isoformat(),
-            "actor": self.actor,
-            "kind": self.kind,
-            "object_type": self.object_type,
-            "object_id": self.object_id,
-            "object_name": self.object_name,
-            "reason": self.reason,
-        }
-
-    def to_link(self) -> Link:
-        return Link(self.seq, self.previous_hash, self.hash, self.body, self.build_columns())
+        names = ("seq", "actor", "kind", "object_type", "object_id", "object_name", "reason")
+        return {"at": self.at.isoformat(), **{name: getattr(self, name) for name in names}}

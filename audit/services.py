@@ -1,7 +1,8 @@
 """The audit chain: `record` an event, `transition` a state, `verify` the chain."""
 
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from audit.models import AuditEvent, AuditHead
-from audit.rules import ChainBreak, find_breaks, hash_event, to_canonical_json
+from audit.rules import GENESIS, hash_event, to_canonical_json
 from common.errors import Conflict, DomainError
 
 logger = logging.getLogger(__name__)
@@ -42,12 +43,7 @@ def locked() -> Iterator[None]:
 
 @transaction.atomic
 def record(
-    kind: str,
-    obj: models.Model,
-    *,
-    actor: object,
-    reason: str = "",
-    detail: Mapping[str, Any] | None = None,
+    kind: str, obj: models.Model, *, actor: object, reason: str = "", detail: Mapping[str, Any] | None = None
 ) -> AuditEvent:
     """Append one event to the chain, in the caller's transaction."""
     head = lock_head()
@@ -69,7 +65,7 @@ def record(
     return event
 
 
-@transaction.atomic
+@locked()
 def transition(
     obj: models.Model,
     to: str,
@@ -86,7 +82,6 @@ def transition(
     `updates` are columns that change with the state; a `reason` column gets the reason. Raises Conflict when the table of
     transitions forbids the move, or when another transaction changed the state first.
     """
-    lock_head()
     previous = obj.state  # type: ignore[attr-defined]
     if to not in obj.TRANSITIONS[previous]:  # type: ignore[attr-defined]
         raise Conflict(f"{obj} is {previous}; it cannot become {to} from there.")
@@ -99,10 +94,8 @@ def transition(
         )
     for name, value in {"state": to, **updates}.items():
         setattr(obj, name, value)
-    kind = f"{obj._meta.model_name}.{to}"
-    event = record(
-        kind, obj, actor=actor, reason=reason, detail={**(detail or {}), "from": previous, "to": to}
-    )
+    kind, detail = f"{obj._meta.model_name}.{to}", {**(detail or {}), "from": previous, "to": to}
+    event = record(kind, obj, actor=actor, reason=reason, detail=detail)
     transaction.on_commit(lambda: _notify_subscribers(obj))
     return event
 
@@ -129,11 +122,28 @@ def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str 
         raise
 
 
-def verify() -> list[ChainBreak]:
-    """Check the whole chain in one consistent read; an empty list means that it is intact."""
-    with transaction.atomic():
-        head = lock_head()
-        events = AuditEvent.objects.order_by("seq").iterator(chunk_size=2000)
-        return list(
-            find_breaks((event.to_link() for event in events), head_seq=head.seq, head_hash=head.hash)
+@transaction.atomic
+def verify() -> list[str]:
+    """Check the whole chain in one consistent read: each break with its event. Empty means that it is intact."""
+    head = lock_head()
+    return list(_find_breaks(AuditEvent.objects.order_by("seq").iterator(chunk_size=2000), head))
+
+
+def _find_breaks(events: Iterable[AuditEvent], head: AuditHead) -> Iterator[str]:
+    seq, previous_hash = 0, GENESIS
+    for event in events:
+        if event.seq != seq + 1:
+            yield f"event {event.seq}: event {seq + 1} is missing before it"
+        if event.previous_hash != previous_hash:
+            yield f"event {event.seq}: its previous hash is not that of the event before it"
+        if event.hash != hash_event(event.previous_hash, event.body):
+            yield f"event {event.seq}: its body was changed after it was written"
+        stored = json.loads(event.body)
+        changed = sorted(name for name, value in event.build_columns().items() if stored.get(name) != value)
+        if changed:
+            yield f"event {event.seq}: its columns differ from its body: {', '.join(changed)}"
+        seq, previous_hash = event.seq, event.hash
+    if (seq, previous_hash) != (head.seq, head.hash):
+        yield (
+            f"event {head.seq}: the chain ends at {seq}, but its head is {head.seq}: the tail was deleted or rewritten"
         )

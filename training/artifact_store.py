@@ -17,8 +17,6 @@ from common.errors import Conflict, Unavailable
 from mlcore.data import candles
 from training.models import Artifact, Bundle, Dataset
 
-_CHUNK_BYTES = 1024 * 1024
-
 
 class FileLost(Conflict):
     """A stored file is missing, or its bytes do not match its hash."""
@@ -98,21 +96,11 @@ def read(sha256: str) -> bytes:
 
 def is_intact(sha256: str, size: int) -> bool:
     """Whether the stored file is complete and undamaged; reads and hashes all of it."""
-    hasher = hashlib.sha256()
-    length = 0
     try:
-        for chunk in _chunks(sha256):
-            hasher.update(chunk)
-            length += len(chunk)
+        with _translate_errors(), open_stream(sha256) as stream:
+            return stream.size == size and hashlib.file_digest(stream, "sha256").hexdigest() == sha256
     except FileLost:
         return False
-    return length == size and hasher.hexdigest() == sha256
-
-
-def _chunks(sha256: str) -> Iterator[bytes]:
-    with _translate_errors(), open_stream(sha256) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
 
 
 def read_candles(dataset: Dataset) -> pl.DataFrame:

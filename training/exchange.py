@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import polars as pl
 
@@ -15,8 +16,6 @@ PAGE_ROWS = 1000
 MAX_TRIES = 4
 FIRST_PAUSE_SECONDS = 0.5
 
-Answer = TypeVar("Answer")
-
 
 def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.DataFrame:
     """Fetch all complete candles of `pair` from `since` on, and check their form.
@@ -25,7 +24,9 @@ def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.Dat
     """
     import ccxt  # a slow import that only this function needs
 
-    client = _build_client(ccxt, exchange)
+    if exchange not in ccxt.exchanges:
+        raise InvalidInput(f"There is no exchange {exchange!r} in ccxt.", field="exchange")
+    client = getattr(ccxt, exchange)({"enableRateLimit": True})
     _call_with_retries(ccxt, exchange, client.load_markets)
     if pair not in client.markets:
         raise InvalidInput(f"{exchange} does not trade {pair}.", field="coin")
@@ -33,41 +34,22 @@ def fetch(pair: str, *, exchange: str, interval: str, since: datetime) -> pl.Dat
         raise InvalidInput(f"{exchange} has no {interval} candles.", field="interval")
     step = int(client.parse_timeframe(interval) * 1000)
     now = int(client.milliseconds())
-    if since.timestamp() * 1000 >= now:
+    start = int(since.timestamp() * 1000)
+    if start >= now:
         raise InvalidInput("since is not in the past.", field="since")
-
-    def page(start: int) -> list[list[float]]:
-        rows: list[list[float]] = _call_with_retries(
-            ccxt, exchange, lambda: client.fetch_ohlcv(pair, interval, since=start, limit=PAGE_ROWS)
-        )
-        return rows
-
-    return _build_frame(
-        _fetch_pages(page, start=int(since.timestamp() * 1000), step=step, now=now), f"{exchange} {pair}"
-    )
-
-
-def _build_client(ccxt: Any, exchange: str) -> Any:
-    if exchange not in ccxt.exchanges:
-        raise InvalidInput(f"There is no exchange {exchange!r} in ccxt.", field="exchange")
-    return getattr(ccxt, exchange)({"enableRateLimit": True})
-
-
-def _fetch_pages(
-    page: Callable[[int], list[list[float]]], *, start: int, step: int, now: int
-) -> list[list[float]]:
-    """Fetch pages until one has no new bar; the incomplete last bar is left out."""
     rows: list[list[float]] = []
-    while start + step <= now:
-        fresh = [row for row in page(start) if row[0] >= start and row[0] + step <= now]
+    while start + step <= now:  # until a page has no new bar; the incomplete last bar is left out
+        ask = partial(client.fetch_ohlcv, pair, interval, since=start, limit=PAGE_ROWS)
+        page = _call_with_retries(ccxt, exchange, ask)
+        fresh = [row for row in page if row[0] >= start and row[0] + step <= now]
         if not fresh:
             break
         rows += fresh
         start = int(fresh[-1][0]) + step
-    return rows
+    return _build_frame(rows, f"{exchange} {pair}")
 
 
-def _call_with_retries(ccxt: Any, exchange: str, ask: Callable[[], Answer]) -> Answer:
+def _call_with_retries(ccxt: Any, exchange: str, ask: Callable[[], Any]) -> Any:
     """Call the exchange, and retry after a pause when the network or the exchange fails."""
     for attempt in range(MAX_TRIES):
         try:

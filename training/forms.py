@@ -4,7 +4,6 @@ from typing import Any
 
 from django import forms
 
-from common.forms import ReasonForm
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
@@ -49,10 +48,6 @@ class ImportModelForm(forms.Form):
         label="Trained on a simulated market",
         help_text="It is then marked as simulated and cannot go live in production.",
     )
-
-
-class CancelForm(ReasonForm):
-    """The reason of a cancellation."""
 
 
 class AgainForm(forms.Form):

@@ -56,10 +56,7 @@ class Dataset(models.Model):
     missing_bars = models.PositiveIntegerField(default=0)
     zero_volume_bars = models.PositiveIntegerField(default=0)
     size = models.PositiveBigIntegerField(help_text="bytes")
-    verdict = models.CharField(
-        max_length=16,
-        choices=[(v.value, v.value) for v in Verdict],
-    )
+    verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     check_results = models.TextField(help_text="canonical JSON: the result of every check, and plot data")
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -5,7 +5,7 @@ import math
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ def train(
     except leases.ClaimLost as lost:
         logger.warning("%s stops without writing anything: %s", worker_name, lost)
         return None
-    _enqueue_waiting_runs(run)
+    for waiting in run.budget.runs.filter(state=JobState.QUEUED):
+        queue.enqueue(waiting)  # it may use what this run left
     return run
 
 
@@ -119,12 +120,6 @@ def _find_progress_failure(run: TrainingRun) -> str | None:
     return f"{idle} attempts in a row ended without a finished epoch; the log says what each was doing"
 
 
-def _enqueue_waiting_runs(run: TrainingRun) -> None:
-    """Send the queued runs of the same launch again: they may use what this run left."""
-    for waiting in run.budget.runs.filter(state=JobState.QUEUED):
-        queue.enqueue(waiting)
-
-
 class _Attempt:
     """One attempt of a worker at a run. Every write names the attempt."""
 
@@ -140,7 +135,8 @@ class _Attempt:
                 trained = self._fit()
             self._store_bundle(trained)
         except RunStopped as stop:
-            self._stop(str(stop) or self._find_stop_reason() or "stopped")
+            reason = str(stop) or self._find_stop_reason() or "stopped"
+            self._finish(JobState.CANCELLED if reason == CANCELLED_BY_REQUEST else JobState.FAILED, reason)
         except KeyboardInterrupt:
             self._finish(JobState.CANCELLED, "interrupted at the terminal")
             raise
@@ -154,10 +150,8 @@ class _Attempt:
         except Exception as error:  # unexpected: the run fails with the error instead of being tried forever
             logger.exception("%s failed", self.run)
             self._log(traceback.format_exc())
-            self._finish(
-                JobState.FAILED,
-                f"{type(error).__name__}: {error}. Unexpected; the log has the traceback.",
-            )
+            failure = f"{type(error).__name__}: {error}. Unexpected; the log has the traceback."
+            self._finish(JobState.FAILED, failure)
 
     def _fit(self) -> fit.Trained:
         device = fit.resolve_device(self.device)
@@ -216,7 +210,7 @@ class _Attempt:
                 _, is_new = Epoch.objects.get_or_create(
                     run=run,
                     number=report.number,
-                    defaults={"attempt": run.attempt, **_build_epoch_columns(report)},
+                    defaults={"attempt": run.attempt, **_build_columns(report)},
                 )
                 if is_new:
                     RunLine.objects.create(run=run, attempt=run.attempt, text=format_epoch(report))
@@ -237,9 +231,6 @@ class _Attempt:
             share_of_time_seconds=self.run.budget.share_of_time_seconds,
             reservation=Reservation(self.run.reserved_usd, self.run.allowed_seconds),
         )
-
-    def _stop(self, reason: str) -> None:
-        self._finish(JobState.CANCELLED if reason == CANCELLED_BY_REQUEST else JobState.FAILED, reason)
 
     def _finish(self, state: JobState, failure: str) -> None:
         self._log(failure)
@@ -286,19 +277,11 @@ class _Attempt:
             RunLine.objects.create(run=self.run, attempt=self.run.attempt, text=text)
 
 
-def _build_epoch_columns(report: EpochReport) -> dict[str, Any]:
-    return {
-        "train_loss": _finite_or_none(report.train_loss),
-        "validation_loss": _finite_or_none(report.validation_loss),
-        "validation_accuracy": _finite_or_none(report.validation_accuracy),
-        "seconds": report.seconds,
-        "rows_per_second": report.rows_per_second,
-        "is_best": report.is_best,
-    }
-
-
-def _finite_or_none(figure: float) -> float | None:
-    return figure if math.isfinite(figure) else None
+def _build_columns(report: EpochReport) -> dict[str, Any]:
+    """The figures of an epoch, without those that are not finite."""
+    figures = asdict(report)
+    del figures["number"], figures["epochs"]  # the key of the row, and a column of the run
+    return {name: figure if math.isfinite(figure) else None for name, figure in figures.items()}
 
 
 def format_epoch(report: EpochReport) -> str:

@@ -4,7 +4,3 @@ class DemoFailed(Exception):
 
 class Interrupted(BaseException):
     """A signal asked the demo to end."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum

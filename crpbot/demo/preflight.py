@@ -64,29 +64,20 @@ def find_candle_files(folder: Path) -> dict[str, Path]:
     """The candle file of each coin. Raises DemoFailed naming a missing file or an invalid row."""
     if not folder.is_dir():
         raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {_format_expected_names()}.")
-    candidates = {
-        coin: next((path for path in _list_candidates(folder, coin) if path.is_file()), None)
+    found = {
+        coin: [path for suffix in CANDLE_SUFFIXES if (path := folder / f"{coin}{suffix}").is_file()]
         for coin in COINS
     }
-    if missing := [coin for coin, path in candidates.items() if path is None]:
+    if missing := [coin for coin, paths in found.items() if not paths]:
         raise DemoFailed(
             f"{folder} has no candles for {', '.join(missing)}: it must hold {_format_expected_names()}."
         )
-    paths = {coin: path for coin, path in candidates.items() if path is not None}
-    for path in paths.values():
-        _require_readable(path)
-    return paths
-
-
-def _require_readable(path: Path) -> None:
     try:
-        candles.read(path)
+        for paths in found.values():
+            candles.read(paths[0])
     except CandlesRefused as refused:
         raise DemoFailed(f"{refused}") from refused
-
-
-def _list_candidates(folder: Path, coin: str) -> list[Path]:
-    return [folder / f"{coin}{suffix}" for suffix in CANDLE_SUFFIXES]
+    return {coin: paths[0] for coin, paths in found.items()}
 
 
 def _format_expected_names() -> str:
@@ -106,22 +97,15 @@ def prepare_state(state: Path, now: datetime) -> tuple[TextIO, Path | None]:
 
     Keep the lock open. Raises DemoFailed while another demo uses the folder.
     """
+    aside = None
     try:
         if state.exists():
             _lock(state).close()
-        aside = _move_aside(state, now)
+            aside = state.rename(state.with_name(f"{state.name}-{now:%Y%m%d-%H%M%S}"))
         state.mkdir(parents=True, mode=0o700)
         return _lock(state), aside
     except OSError as error:
         raise DemoFailed(f"The state folder {state} cannot be made: {error.strerror}.") from error
-
-
-def _move_aside(state: Path, now: datetime) -> Path | None:
-    if not state.exists():
-        return None
-    aside = state.with_name(f"{state.name}-{now:%Y%m%d-%H%M%S}")
-    state.rename(aside)
-    return aside
 
 
 def _lock(state: Path) -> TextIO:

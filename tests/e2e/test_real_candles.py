@@ -24,7 +24,6 @@ from gates.models import Measurement
 from tests import factories, scenarios
 from training import worker as training_runner
 from training.models import TrainingRun
-from training.rules import Source
 from training.services import datasets
 
 FOLDER = os.environ.get("CRPBOT_CANDLES_DIR")
@@ -44,9 +43,7 @@ def rejected(committed: None) -> Release:
     scenarios.service_in_use()
     for coin in scenarios.coins():
         path = Path(str(FOLDER)) / f"{coin}.csv.gz"
-        datasets.import_candles(
-            coin, path.read_bytes(), name=path.name, source=Source.UPLOAD, actor=scenarios.LAUNCHER
-        )
+        datasets.import_candles(coin, path.read_bytes(), name=path.name, actor=scenarios.LAUNCHER)
     # A short training: the verdict does not depend on the last tenth of a percent.
     release = launch("v7_fixed", actor=scenarios.LAUNCHER, parameters={"epochs": 8, "batch_size": 128})
     settle.advance(release)

@@ -206,7 +206,7 @@ class TestTheWorkersCommand:
 
 def test_a_machine_whose_torch_cannot_be_asked_is_taken_as_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    assert worker_registry.probe_device().device == "CPU"
+    assert worker_registry.probe_device()["device"] == "CPU"
 
 
 def test_no_child_is_forked_while_the_description_is_being_written() -> None:

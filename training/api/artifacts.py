@@ -1,18 +1,14 @@
 """The files of bundles."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import FileResponse, HttpResponseBase
 from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-)
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -24,21 +20,8 @@ from training.models import Artifact
 CHUNK_BYTES = 64 * 1024
 
 
-class FileChunks:
-    """An open file in chunks, closed at its end or with the response."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.close = stream.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self.stream:
-            while chunk := self.stream.read(CHUNK_BYTES):
-                yield chunk
-
-
 class AsyncFileChunks:
-    """The same under ASGI, without blocking the event loop."""
+    """An open file in chunks that do not block the event loop, closed at its end or with the response."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -81,12 +64,11 @@ def _find_artifact(sha256: str) -> Artifact:
     return artifact
 
 
-def _build_response(request: Request, artifact: Artifact) -> StreamingHttpResponse:
+def _build_response(request: Request, artifact: Artifact) -> FileResponse:
     stream = _open_checked(artifact)
     is_asgi = hasattr(request, "scope")
-    response = StreamingHttpResponse(
-        AsyncFileChunks(stream) if is_asgi else FileChunks(stream), content_type="application/octet-stream"
-    )
+    content = AsyncFileChunks(stream) if is_asgi else stream
+    response = FileResponse(content, content_type="application/octet-stream")
     response["Content-Length"] = artifact.size
     response["Content-Disposition"] = f'attachment; filename="{artifact.name}"'
     return response

@@ -3,11 +3,7 @@
 from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import (
-    extend_schema,
-    extend_schema_field,
-    extend_schema_serializer,
-)
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.parsers import MultiPartParser
@@ -63,10 +59,7 @@ class Datasets(ListAPIView[Dataset]):
         digest = filters.CharFilter(help_text="`sha256:…`")
         verdict = filters.ChoiceFilter(choices=[(v.value, v.value) for v in Verdict])
         is_withdrawn = api_fields.BooleanFilter(
-            field_name="withdrawn_at",
-            lookup_expr="isnull",
-            exclude=True,
-            help_text="Stored wrongly.",
+            field_name="withdrawn_at", lookup_expr="isnull", exclude=True, help_text="Stored wrongly."
         )
         ordering = filters.OrderingFilter(fields=["id", "created_at", "rows", "last_at"])
 

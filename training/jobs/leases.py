@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from audit import services as audit
@@ -22,6 +22,7 @@ from training.rules import JobState
 
 logger = logging.getLogger(__name__)
 JobType = TypeVar("JobType", bound=Job)
+TAKEOVER = "the previous worker stopped renewing its lease; resuming from its checkpoint"
 
 
 class ClaimLost(Exception):
@@ -39,22 +40,18 @@ def is_free(job: Job) -> bool:
     return job.state == JobState.QUEUED
 
 
-@transaction.atomic
+@audit.locked()
 def claim(model: type[JobType], pk: int, *, worker_name: str, **updates: Any) -> JobType | None:
     """Claim a free job; None when another worker holds it or it has ended."""
-    audit.lock_head()
     job = model._base_manager.filter(pk=pk).first()
     if job is None or not is_free(job):
         return None
-    takeover = job.state == JobState.RUNNING
     try:
         audit.transition(
             job,
             JobState.RUNNING,
             actor=worker_name,
-            reason="the previous worker stopped renewing its lease; resuming from its checkpoint"
-            if takeover
-            else "",
+            reason=TAKEOVER if job.state == JobState.RUNNING else "",
             detail={"attempt": job.attempt + 1},
             where={"attempt": job.attempt},
             attempt=job.attempt + 1,

@@ -43,26 +43,27 @@ def run_module(
     bounds = [str(os.getpid()), str(int(seconds) + 1), str(private_bytes or 0)]
     command = [sys.executable, "-m", "training.jobs.sandbox", *bounds, module, *arguments]
     output = folder / "errors"
-    with output.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=sandbox_environment(folder),
-            stdin=subprocess.DEVNULL,
-            stdout=errors,
-            stderr=errors,
-        )
-        try:
-            code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise ProcessTimedOut(f"longer than {seconds:g} s") from None
-        finally:
-            process.kill()
-            process.wait()
+    try:
+        with output.open("wb") as errors:
+            code = subprocess.run(
+                command,
+                cwd=folder,
+                env=sandbox_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                timeout=seconds,
+                check=False,
+            ).returncode
+    except subprocess.TimeoutExpired:
+        raise ProcessTimedOut(f"longer than {seconds:g} s") from None
     if code == -signal.SIGKILL:
         raise ProcessKilled("killed by SIGKILL")
     if code != 0:
-        raise ProcessFailed(f"{_format_exit(code)}{_last_line(output)}")
+        exit_status = (
+            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        )
+        raise ProcessFailed(f"{exit_status}{_last_line(output)}")
 
 
 def sandbox_environment(folder: Path) -> dict[str, str]:
@@ -73,24 +74,17 @@ def sandbox_environment(folder: Path) -> dict[str, str]:
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
-    memory = {
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    }
     return {
         **kept,
         **threads,
-        **memory,
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
         "PYTHONPATH": str(_SERVICE),
         "PYTHONHASHSEED": "0",
         "LANG": "C.UTF-8",
         "HOME": str(folder),
         "TMPDIR": str(folder),
     }
-
-
-def _format_exit(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
 def _last_line(path: Path) -> str:

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib.metadata import version
@@ -48,19 +49,9 @@ print(json.dumps(device))
 """
 
 
-@dataclass(frozen=True)
-class Device:
-    """What a worker trains on."""
-
-    device: str
-    """The GPU's name, or CPU."""
-    memory_bytes: int | None
-    cuda_version: str = ""
-
-
-def probe_device() -> Device:
-    """Ask torch for the device, in another process; CPU when that fails."""
-    columns: dict[str, Any] = {"device": "CPU"}
+def probe_device() -> dict[str, Any]:
+    """Ask torch for the device, in another process; CPU when that fails. Returns columns of the worker's row."""
+    columns = {"device": "CPU"}
     try:
         answer = subprocess.run(
             [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_SECONDS, check=True
@@ -68,11 +59,8 @@ def probe_device() -> Device:
         columns = json.loads(answer.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         logger.warning("torch did not report a device (%s); using the CPU", error)
-    return Device(**{"memory_bytes": _read_machine_memory(), **columns})
-
-
-def _read_machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"memory_bytes": machine_memory, "cuda_version": "", **columns}
 
 
 class WorkerRegistration(threading.Thread):
@@ -86,19 +74,17 @@ class WorkerRegistration(threading.Thread):
 
     def run(self) -> None:
         device = probe_device()
-        while True:
-            with registration_lock:
-                self._write_row(device)
-            if self._stopped.wait(HEARTBEAT_SECONDS):
-                break
-        with registration_lock:
-            self._delete_row()
+        self._write_row(device)
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            self._write_row(device)
+        with self._change_row("deleted"):
+            Worker.objects.filter(name=self.worker_name, started_at=self.started_at).delete()
 
     def stop(self) -> None:
         self._stopped.set()
         self.join(timeout=5)
 
-    def _write_row(self, device: Device) -> None:
+    def _write_row(self, device: Mapping[str, Any]) -> None:
         columns = {
             "queues": self.queues,
             "slots": self.slots,
@@ -107,23 +93,21 @@ class WorkerRegistration(threading.Thread):
             "rate_usd_per_hour": Decimal(settings.WORKER_RATE_USD_PER_HOUR),
             "started_at": self.started_at,
             "last_heard_at": timezone.now(),
-            **asdict(device),
+            **device,
         }
-        try:
+        with self._change_row("written"):
             Worker.objects.update_or_create(name=self.worker_name, defaults=columns)
-        except DatabaseError as error:
-            logger.warning("the row of worker %s was not written: %s", self.worker_name, error)
-        finally:
-            # The pool forks children at any time, and they must not inherit an open connection.
-            connection.close()
 
-    def _delete_row(self) -> None:
-        try:
-            Worker.objects.filter(name=self.worker_name, started_at=self.started_at).delete()
-        except DatabaseError as error:
-            logger.warning("the row of worker %s was not deleted: %s", self.worker_name, error)
-        finally:
-            connection.close()
+    @contextmanager
+    def _change_row(self, change: str) -> Iterator[None]:
+        with registration_lock:
+            try:
+                yield
+            except DatabaseError as error:
+                logger.warning("the row of worker %s was not %s: %s", self.worker_name, change, error)
+            finally:
+                # The pool forks children at any time, and they must not inherit an open connection.
+                connection.close()
 
 
 def compute_alive_since() -> datetime:

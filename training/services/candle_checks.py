@@ -61,7 +61,12 @@ def format_verdict(dataset: Dataset) -> str:
     if dataset.verdict == Verdict.PASSED:
         return f"{name} passed every check."
     failures = f"{name} did not pass: {'; '.join(list_failed_checks(dataset)) or dataset.verdict}."
-    return " ".join([failures, *_list_remedies(dataset)])
+    remedies = (
+        f"Dataset {pk}, which it was compared with, was withdrawn since. Withdraw these candles too and import them"
+        " again: they are then checked again."
+        for pk in list_withdrawn_peers(dataset)
+    )
+    return " ".join([failures, *remedies])
 
 
 def list_datasets_refused_for(dataset: Dataset) -> list[Dataset]:
@@ -74,14 +79,6 @@ def list_withdrawn_peers(dataset: Dataset) -> list[int]:
     """The datasets that this one failed against and that were withdrawn later. Its verdict never changes."""
     peers = Dataset.objects.filter(pk__in=_list_failed_peers(dataset)).exclude(withdrawn_at=None)
     return list(peers.values_list("pk", flat=True))
-
-
-def _list_remedies(dataset: Dataset) -> list[str]:
-    return [
-        f"Dataset {pk}, which it was compared with, was withdrawn since. Withdraw these candles too and import them"
-        " again: they are then checked again."
-        for pk in list_withdrawn_peers(dataset)
-    ]
 
 
 def _list_failed_peers(dataset: Dataset) -> set[int]:

@@ -1,7 +1,5 @@
 """The coins the bot trades."""
 
-from django.db import transaction
-
 from audit import services as audit
 from common.errors import NotFound
 from training.models import Coin
@@ -9,10 +7,9 @@ from training.models import Coin
 FIRST_COINS = {"BTC": "Bitcoin", "ETH": "Ethereum", "SOL": "Solana"}
 
 
-@transaction.atomic
+@audit.locked()
 def ensure_coins() -> None:
     """Create the first coins when there are none."""
-    audit.lock_head()
     if not Coin.objects.exists():
         Coin.objects.bulk_create(Coin(symbol=symbol, name=name) for symbol, name in FIRST_COINS.items())
 

@@ -33,14 +33,7 @@ class StoredDataset:
 
 
 def import_candles(
-    coin: Coin,
-    data: bytes,
-    *,
-    name: str,
-    actor: Actor,
-    source: Source = Source.UPLOAD,
-    simulated: bool = False,
-    origin: str | None = None,
+    coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
 ) -> StoredDataset:
     """Store the candles of a file (CSV, CSV.gz or Parquet, recognised by content), unless they are stored already.
 
@@ -51,16 +44,14 @@ def import_candles(
     limit = settings.DATASET_UPLOAD_LIMIT_BYTES
     if len(data) > limit:
         raise InvalidInput(
-            f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.",
-            field="file",
+            f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.", field="file"
         )
+    origin = PurePath(name).name
     try:
-        frame = candles.read_bytes(data, PurePath(name).name)
+        frame = candles.read_bytes(data, origin)
     except CandlesRefused as refused:
         raise InvalidInput(str(refused), field="file") from refused
-    return _store(
-        coin, frame, source=source, origin=origin or PurePath(name).name, is_simulated=simulated, actor=actor
-    )
+    return _store(coin, frame, source=Source.UPLOAD, origin=origin, is_simulated=simulated, actor=actor)
 
 
 def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:

@@ -44,12 +44,10 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     runs = [OVERHEAD_SECONDS + FIT_SHARE * d.rows * (recipe.epochs or 1) / pace for d in datasets]
     alive = worker_registry.list_alive_workers("training")
     slots = sum(worker.slots for worker in alive) or 1
-    rate = max((worker.rate_usd_per_hour for worker in alive), default=_get_rate())
+    rate = max(
+        (worker.rate_usd_per_hour for worker in alive), default=Decimal(settings.WORKER_RATE_USD_PER_HOUR)
+    )
     return Estimate(estimate_makespan(runs, slots), compute_cost(sum(runs), rate))
-
-
-def _get_rate() -> Decimal:
-    return Decimal(settings.WORKER_RATE_USD_PER_HOUR)
 
 
 def _measure_pace(recipe: Recipe) -> float | None:

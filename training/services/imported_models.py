@@ -68,7 +68,8 @@ def import_model(
     file name, for messages. Raises InvalidInput for a file that cannot be imported or a missing option; nothing is stored
     then.
     """
-    with audit.record_refusals("bundle.import", coin, actor=actor, reason=_file_name(name)):
+    name = PurePath(name).name[:110] or "a file"  # cut to fit its column
+    with audit.record_refusals("bundle.import", coin, actor=actor, reason=name):
         actor.require(Role.OPERATOR, "import a model")
         build_recipe(line, {})
         _check_size(name, data)
@@ -81,24 +82,19 @@ def import_model(
             "code_version": settings.CODE_VERSION,
         }
         with tempfile.TemporaryDirectory(prefix="importing-", ignore_cleanup_errors=True) as folder:
-            answer = _convert(Path(folder), data, request, _file_name(name))
+            answer = _convert(Path(folder), data, request, name)
             written = _verify(Path(folder) / "bundle", str(answer["digest"]), request, data)
-            payload = {name: written.read_payload(name) for name in written.manifest.files}
-        return _store(coin, written, payload, answer["notes"], name=_file_name(name), actor=actor)
-
-
-def _file_name(name: str) -> str:
-    """The last component of the name, cut to fit its column."""
-    return PurePath(name).name[:110] or "a file"
+            payload = {part: written.read_payload(part) for part in written.manifest.files}
+        return _store(coin, written, payload, answer["notes"], name=name, actor=actor)
 
 
 def _check_size(name: str, data: bytes) -> None:
     limit = settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES
     if not data:
-        raise InvalidInput(f"{_file_name(name)} is empty.", field="file")
+        raise InvalidInput(f"{name} is empty.", field="file")
     if len(data) > limit:
         raise InvalidInput(
-            f"{_file_name(name)} has more than {limit:,} bytes; the network alone takes 260,000. Remove what prediction"
+            f"{name} has more than {limit:,} bytes; the network alone takes 260,000. Remove what prediction"
             " does not need.",
             field="file",
         )
@@ -108,20 +104,10 @@ def _convert(folder: Path, data: bytes, request: dict[str, Any], name: str) -> d
     """Run the conversion in a sandbox. Raises InvalidInput for a file that it refuses or that ends it."""
     (folder / "model").write_bytes(data)
     (folder / "request.json").write_text(json.dumps(request))
-    arguments = [
-        "--file",
-        "model",
-        "--request",
-        "request.json",
-        "--bundle",
-        "bundle",
-        "--answer",
-        "answer.json",
-    ]
     try:
         sandbox.run_module(
             "mlcore.importers.convert",
-            arguments,
+            ["--file", "model", "--request", "request.json", "--bundle", "bundle", "--answer", "answer.json"],
             folder=folder,
             seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
             private_bytes=PRIVATE_BYTES,

@@ -122,29 +122,18 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
     ):
         run.refresh_from_db()
         if run.has_ended:
-            raise Conflict(f"{run} has already ended: it {_format_end(run)}.")
+            end = "was cancelled" if run.state == JobState.CANCELLED else run.state
+            raise Conflict(f"{run} has already ended: it {end}.")
         if leases.is_free(run):
-            _cancel_at_once(run, actor, checked)
+            failure = f"cancelled by {actor}: {checked}"
+            leases.end(run, JobState.CANCELLED, actor=actor, reason=checked, failure=failure)
         elif run.cancel_requested_at is None:
             run.cancel_requested_at = timezone.now()
             run.save(update_fields=["cancel_requested_at"])
             audit.record("trainingrun.cancel_requested", run, actor=actor, reason=checked)
 
 
-def _cancel_at_once(run: TrainingRun, actor: Actor, reason: str) -> None:
-    failure = f"cancelled by {actor}: {reason}"
-    leases.end(run, JobState.CANCELLED, actor=actor, reason=reason, failure=failure)
-
-
-def _format_end(run: TrainingRun) -> str:
-    return {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed"}.get(
-        JobState(run.state), "was cancelled"
-    )
-
-
-def relaunch(
-    run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor, is_sent: bool = True
-) -> TrainingRun:
+def relaunch(run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor) -> TrainingRun:
     """Launch a run that failed or was cancelled again, with changed parameters or seed.
 
     It is a new run with a new budget. Raises Conflict for a run in another state.
@@ -152,7 +141,7 @@ def relaunch(
     actor.require(Role.OPERATOR, "launch a run again")
     if run.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"{run} is {run.state}: only a run that failed or was cancelled is launched again.")
-    return repeat(run, changes=changes, actor=actor, is_sent=is_sent)
+    return repeat(run, changes=changes, actor=actor)
 
 
 @transaction.atomic

@@ -8,11 +8,11 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.errors import DomainError
-from common.forms import show_refusal
+from common.forms import ReasonForm, show_refusal
 from common.pages import allow_charts, paginate, render_live
 from mlcore.fitting.recipes import RECIPES
 from training.charts import draw_learning_curves
-from training.forms import AgainForm, CancelForm
+from training.forms import AgainForm
 from training.models import TrainingRun
 from training.rules import JobState
 from training.services import runs
@@ -55,7 +55,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     run = _run(pk)
     if request.method != "POST":
         return redirect("run", pk)
-    form = CancelForm(request.POST)
+    form = ReasonForm(request.POST)
     if not form.is_valid():
         return _page(request, run, cancel_form=form, status=400)
     try:
@@ -95,7 +95,7 @@ def _page(
     request: HttpRequest,
     run: TrainingRun,
     *,
-    cancel_form: CancelForm | None = None,
+    cancel_form: ReasonForm | None = None,
     again_form: AgainForm | None = None,
     status: int = 200,
 ) -> HttpResponse:
@@ -109,7 +109,7 @@ def _page(
         "best_epoch": next((epoch for epoch in reversed(epochs) if epoch.is_best), None),
         "log": list(reversed(run.log.order_by("-id")[:LOG_LINES_SHOWN])),
         "recipe": _recipe(run),
-        "cancel_form": cancel_form or CancelForm(),
+        "cancel_form": cancel_form or ReasonForm(),
         "cancel_refused": cancel_form is not None,
         "again_form": again_form or AgainForm(run),
         "again_refused": again_form is not None,

@@ -12,8 +12,7 @@ class Command(GateCommand):
     def answer(self, **options: Any) -> dict[str, Any]:
         broken = services.verify()
         if broken:
-            places = "; ".join(f"event {b.seq}: {b.problem}" for b in broken[:20])
-            raise Conflict(f"The audit chain is broken at {len(broken)} place(s). {places}")
+            raise Conflict(f"The audit chain is broken at {len(broken)} place(s). {'; '.join(broken[:20])}")
         head = AuditHead.objects.filter(pk=1).first()
         return {"events": head.seq if head else 0, "head": head.hash if head else None, "sound": True}
 

@@ -6,7 +6,7 @@ from accounts.commands import ActingCommand
 from common.commands import serialize
 from deploy.releases.withdraw import withdraw_dataset
 from training.api.datasets import Datasets
-from training.presentation import format_dataset
+from training.management.datasets import format_dataset
 from training.services.candle_checks import list_datasets_refused_for
 from training.services.datasets import find_dataset
 

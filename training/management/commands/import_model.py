@@ -5,8 +5,8 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.commands import serialize
+from mlcore.bundle.format import SCALER_FILE
 from training.api.bundles import Bundles
-from training.presentation import format_bundle
 from training.services import coins, imported_models
 
 
@@ -37,5 +37,8 @@ class Command(ActingCommand):
         return {**document, "is_new": imported.is_new, "notes": list(imported.notes)}
 
     def format_answer(self, answer: dict[str, Any]) -> str:
+        scaler = "with a scaler" if SCALER_FILE in answer["files"] else "without a scaler"
+        simulated = "; simulated" if answer["is_simulated"] else ""
+        title = f"Bundle of {answer['coin']} {answer['line']}, {scaler}{simulated}; {answer['origin']}"
         known = [] if answer["is_new"] else ["This model was imported before."]
-        return "\n".join([format_bundle(answer), *known, *answer["notes"]])
+        return "\n".join([title, answer["digest"], *known, *answer["notes"]])

@@ -9,7 +9,6 @@ from common.errors import Conflict, InvalidInput
 from mlcore.fitting.recipes import RECIPES
 from training.api.runs import Runs
 from training.models import TrainingRun
-from training.presentation import format_run
 from training.rules import JobState
 from training.services import coins, datasets, runs
 
@@ -82,7 +81,16 @@ class Command(ActingCommand):
         return bool(answer["state"] != JobState.SUCCEEDED)
 
     def format_answer(self, answer: dict[str, Any]) -> str:
-        return format_run(answer)
+        cost = (
+            f"{answer['billed_seconds']:.1f} s on {answer['device'] or 'no device'}, ${answer['spent_usd']}"
+        )
+        title = f"Run {answer['id']} {answer['state']}"
+        if answer["failure"]:
+            return f"{title}: {answer['failure']} ({cost})"
+        return (
+            f"{title} after {answer['epochs_done']} epochs ({cost}); best epoch {answer['best_epoch']},"
+            f" validation accuracy {answer['best_validation_accuracy']:.4f}\nbundle {answer['bundle']}"
+        )
 
 
 def _find_run_to_repeat(options: dict[str, Any]) -> TrainingRun:
