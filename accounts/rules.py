@@ -1,6 +1,6 @@
 """Roles, token scopes and actors."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -56,12 +56,7 @@ GATE = Actor("the gate", is_system=True)
 RESERVED_NAMES = frozenset({"gate", "reconcile", "service", "system", "nobody"})
 
 
-def limit_roles(scope: Scope | None, held: Iterable[Role]) -> frozenset[Role]:
-    """The roles that a token of this scope has; all roles of its owner without a scope."""
-    roles = frozenset(held)
-    if scope is None:
-        return roles
-    if scope is Scope.BOT:
-        return frozenset()
-    wanted = {ROLE_OF_SCOPE[scope]}
-    return frozenset(roles & wanted) | (frozenset({Role.VIEWER}) if roles & wanted else frozenset())
+def limit_roles(scope: Scope, held: Collection[Role]) -> frozenset[Role]:
+    """The roles that a token of this scope has, from those of its owner."""
+    role = ROLE_OF_SCOPE.get(scope)
+    return frozenset({role, Role.VIEWER}) if role and role in held else frozenset()

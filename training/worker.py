@@ -56,7 +56,7 @@ def train(
     if run is None:
         return None
     try:
-        meter = CostMeter.start(run)
+        meter = CostMeter(run)
         with leases.renew_lease(run, meter.build_columns):
             _Attempt(run, meter, device, on_epoch).execute()
     except leases.ClaimLost as lost:

@@ -41,12 +41,10 @@ def require_free_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise DemoFailed(f"Port {port} of {HOST} cannot be used: {error.strerror}.") from error
-            raise DemoFailed(
-                f"Port {port} of {HOST} is taken by another program. Stop that one, or choose another port: "
-                f"make demo PORT={port + 1}"
-            ) from error
+            taken = "is taken by another program. Stop that one, or choose another port: make demo PORT="
+            is_taken = error.errno == errno.EADDRINUSE
+            problem = f"{taken}{port + 1}" if is_taken else f"cannot be used: {error.strerror}."
+            raise DemoFailed(f"Port {port} of {HOST} {problem}") from error
 
 
 def require_disk_space(folder: Path) -> None:

@@ -271,8 +271,8 @@ class Scenario:
         return move
 
     def _show_gate_table(self, release: Release) -> None:
-        coins = serialize_release(release)["coins"]
-        self._terminal.note(format_gate_table(coins, width=self._terminal.width))
+        document = serialize_release(release)
+        self._terminal.note(format_gate_table(document["coins"], width=self._terminal.width))
 
     def _show_pointer(self) -> None:
         move = self._load_pointer()

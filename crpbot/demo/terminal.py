@@ -49,16 +49,15 @@ class Terminal:
         """Show progress lines in place of the previous ones."""
         if lines == self._progress:
             return
+        width = None
         if self._is_terminal:
             self._clear()
             width = shutil.get_terminal_size().columns - 1
-            self._out.write("".join(f"{f'   {line}'[:width]}\n" for line in lines))
-            self._out.flush()
-            self._progress = lines
-        elif time.monotonic() - self._plain_at >= PLAIN_LINES_EVERY_SECONDS:
-            self._progress, self._plain_at = lines, time.monotonic()
-            self._out.write("".join(f"   {line}\n" for line in lines))
-            self._out.flush()
+        elif time.monotonic() - self._plain_at < PLAIN_LINES_EVERY_SECONDS:
+            return
+        self._progress, self._plain_at = lines, time.monotonic()
+        self._out.write("".join(f"{f'   {line}'[:width]}\n" for line in lines))
+        self._out.flush()
 
     def _clear(self) -> None:
         if self._is_terminal and self._progress:

@@ -27,16 +27,15 @@ def kinds() -> list[str]:
 @pytest.mark.parametrize(
     ("scope", "held", "counts"),
     [
-        (None, {Role.VIEWER, Role.APPROVER}, {Role.VIEWER, Role.APPROVER}),
         (Scope.BOT, {Role.OPERATOR, Role.APPROVER}, set()),
         (Scope.OPERATOR, {Role.OPERATOR, Role.APPROVER}, {Role.VIEWER, Role.OPERATOR}),
         (Scope.APPROVER, {Role.OPERATOR}, set()),
         (Scope.APPROVER, {Role.APPROVER}, {Role.VIEWER, Role.APPROVER}),
     ],
-    ids=["a session", "a bot's token", "an operator's", "an approver's without the role", "an approver's"],
+    ids=["a bot's token", "an operator's", "an approver's without the role", "an approver's"],
 )
 def test_a_token_gives_what_its_scope_and_its_person_both_allow(
-    scope: Scope | None, held: set[Role], counts: set[Role]
+    scope: Scope, held: set[Role], counts: set[Role]
 ) -> None:
     assert limit_roles(scope, held) == counts
 

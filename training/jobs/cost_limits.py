@@ -4,11 +4,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from decimal import Decimal
 from time import monotonic
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from training.models import TrainingRun
 from training.rules import compute_cost, compute_headroom
@@ -17,20 +15,13 @@ ALARM_REPEAT_SECONDS = 0.5
 """Python drops an exception raised within a finalizer: the alarm repeats in case it fell into one."""
 
 
-@dataclass(frozen=True)
 class CostMeter:
-    """The machine time of one attempt, added to that of earlier attempts of the run."""
+    """The machine time of one attempt since the run was claimed, added to that of its earlier attempts."""
 
-    started: float
-    seconds_before: float
-    usd_before: Decimal
-    rate_per_hour: Decimal
-    allowed_seconds: float
-
-    @classmethod
-    def start(cls, run: TrainingRun) -> Self:
-        """Start measuring a run that was just claimed."""
-        return cls(monotonic(), run.billed_seconds, run.spent_usd, run.rate_usd_per_hour, run.allowed_seconds)
+    def __init__(self, run: TrainingRun) -> None:
+        self.started = monotonic()
+        self.seconds_before, self.usd_before = run.billed_seconds, run.spent_usd
+        self.rate_per_hour, self.allowed_seconds = run.rate_usd_per_hour, run.allowed_seconds
 
     @property
     def attempt_seconds(self) -> float:
