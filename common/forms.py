@@ -31,9 +31,3 @@ def submit(
     except DomainError as refusal:
         form.add_error(refusal.field if refusal.field in form.fields else None, refusal.message)
         return show(refusal.status)
-
-
-def show_refusal(form: forms.Form, refusal: DomainError) -> None:
-    """Show the error of a service at its field, or at the top of the form."""
-    field = refusal.field if refusal.field in form.fields else None
-    form.add_error(field, refusal.message)

@@ -10,8 +10,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import show_refusal
+from common.forms import submit
 from common.pages import allow_charts
 from common.plotting import Figure
 from gates import services
@@ -46,16 +45,14 @@ def judge_again(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("diagnosis", pk)
     form = JudgeAgainForm(request.POST)
-    if not form.is_valid():
-        return _render(request, diagnosis, form, status=400)
-    try:
+
+    def act() -> HttpResponse:
         policy = services.find_policy(form.cleaned_data["policy"])
         judged = services.judge_again(diagnosis, policy, actor=get_actor(request))
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _render(request, diagnosis, form, status=refusal.status)
-    messages.success(request, f"Under policy {policy.number} the verdict is: {judged.verdict}.")
-    return redirect("diagnosis", judged.pk)
+        messages.success(request, f"Under policy {policy.number} the verdict is: {judged.verdict}.")
+        return redirect("diagnosis", judged.pk)
+
+    return submit(form, act, lambda status: _render(request, diagnosis, form, status))
 
 
 def _get_diagnosis(pk: int) -> Diagnosis:

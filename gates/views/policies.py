@@ -7,8 +7,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from common.pages import paginate
 from gates import services
 from gates.catalogue.gate import AnyGate, Group, Parameters
@@ -43,15 +42,13 @@ def adopt(request: HttpRequest, number: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("policy", number)
     form = ReasonForm(request.POST)
-    if not form.is_valid():
-        return _render(request, policy, form, status=400)
-    try:
+
+    def act() -> HttpResponse:
         services.adopt_policy(policy, actor=get_actor(request), reason=form.cleaned_data["reason"])
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _render(request, policy, form, status=refusal.status)
-    messages.success(request, f"Policy {number} is in force.")
-    return redirect("policy", number)
+        messages.success(request, f"Policy {number} is in force.")
+        return redirect("policy", number)
+
+    return submit(form, act, lambda status: _render(request, policy, form, status))
 
 
 @require_http_methods(["GET", "POST"])
@@ -67,21 +64,19 @@ def propose(request: HttpRequest) -> HttpResponse:
         "policies": GatePolicy.objects.all(),
         "can_propose": get_actor(request).has(Role.APPROVER),
     }
-    if request.method != "POST":
-        return render(request, "gates/propose.html", context)
-    if not form.is_valid():
-        return render(request, "gates/propose.html", context, status=400)
-    try:
-        policy = services.propose_policy(
-            form.document, actor=get_actor(request), reason=form.cleaned_data["reason"]
+
+    def act() -> HttpResponse:
+        reason = form.cleaned_data["reason"]
+        policy = services.propose_policy(form.document, actor=get_actor(request), reason=reason)
+        messages.success(
+            request, f"Proposed policy {policy.number}. It decides nothing until another approver adopts it."
         )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return render(request, "gates/propose.html", context, status=refusal.status)
-    messages.success(
-        request, f"Proposed policy {policy.number}. It decides nothing until another approver adopts it."
-    )
-    return redirect("policy", policy.number)
+        return redirect("policy", policy.number)
+
+    def show_form(status: int = 200) -> HttpResponse:
+        return render(request, "gates/propose.html", context, status=status)
+
+    return submit(form, act, show_form) if request.method == "POST" else show_form()
 
 
 def _get_starting_policy(request: HttpRequest, in_force: GatePolicy) -> GatePolicy:

@@ -7,8 +7,7 @@ from django.views.decorators.http import require_http_methods
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import show_refusal
+from common.forms import submit
 from common.pages import paginate
 from training.forms import ImportModelForm
 from training.models import Bundle
@@ -21,24 +20,21 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, ImportModelForm())
     form = ImportModelForm(request.POST, request.FILES)
-    if not form.is_valid():
-        return _page(request, form, status=400)
-    upload = form.cleaned_data["file"]
-    options = {name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")}
-    try:
+
+    def act() -> HttpResponse:
+        upload = form.cleaned_data["file"]
         imported = imported_models.import_model(
             data=upload.read(),
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,
             actor=get_actor(request),
-            **options,
+            **{name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")},
         )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, form, status=refusal.status)
-    result = "Imported" if imported.is_new else "Imported before:"
-    messages.success(request, " ".join([f"{result} {imported.bundle}.", *imported.notes]))
-    return redirect("bundles")
+        result = "Imported" if imported.is_new else "Imported before:"
+        messages.success(request, " ".join([f"{result} {imported.bundle}.", *imported.notes]))
+        return redirect("bundles")
+
+    return submit(form, act, lambda status: _page(request, form, status))
 
 
 def _page(request: HttpRequest, form: ImportModelForm, status: int = 200) -> HttpResponse:

@@ -8,8 +8,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from common.pages import allow_charts, paginate
 from mlcore.verdict import Verdict
 from training import artifact_store, charts
@@ -24,22 +23,18 @@ def index(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return _page(request, UploadForm())
     form = UploadForm(request.POST, request.FILES)
-    if not form.is_valid():
-        return _page(request, form, status=400)
-    upload = form.cleaned_data["file"]
-    try:
-        kept = datasets.import_candles(
-            form.cleaned_data["coin"], upload.read(), name=upload.name, actor=get_actor(request)
-        )
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, form, status=refusal.status)
-    dataset = kept.dataset
-    told = "Added" if kept.is_new else "These candles are here already:"
-    messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
-    if dataset.verdict != Verdict.PASSED:
-        messages.warning(request, f"{candle_checks.format_verdict(dataset)} No release can train on them.")
-    return redirect("dataset", dataset.pk)
+
+    def act() -> HttpResponse:
+        coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
+        kept = datasets.import_candles(coin, upload.read(), name=upload.name, actor=get_actor(request))
+        dataset = kept.dataset
+        told = "Added" if kept.is_new else "These candles are here already:"
+        messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
+        if dataset.verdict != Verdict.PASSED:
+            messages.warning(request, f"{candle_checks.format_verdict(dataset)} No release can train on them.")
+        return redirect("dataset", dataset.pk)
+
+    return submit(form, act, lambda status: _page(request, form, status))
 
 
 @require_safe

@@ -7,8 +7,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.rules import Role
-from common.errors import DomainError
-from common.forms import ReasonForm, show_refusal
+from common.forms import ReasonForm, submit
 from common.pages import allow_charts, paginate, render_live
 from mlcore.fitting.recipes import RECIPES
 from training.charts import draw_learning_curves
@@ -56,15 +55,13 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("run", pk)
     form = ReasonForm(request.POST)
-    if not form.is_valid():
-        return _page(request, run, cancel_form=form, status=400)
-    try:
+
+    def act() -> HttpResponse:
         runs.cancel_run(run, actor=get_actor(request), reason=form.cleaned_data["reason"])
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, _run(pk), cancel_form=form, status=refusal.status)
-    messages.success(request, f"Run {pk} ends {'now' if run.has_ended else 'after its present epoch'}.")
-    return redirect("run", pk)
+        messages.success(request, f"Run {pk} ends {'now' if run.has_ended else 'after its present epoch'}.")
+        return redirect("run", pk)
+
+    return submit(form, act, lambda status: _page(request, _run(pk), cancel_form=form, status=status))
 
 
 @require_http_methods(["GET", "POST"])
@@ -74,15 +71,13 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return redirect("run", pk)
     form = AgainForm(run, request.POST)
-    if not form.is_valid():
-        return _page(request, run, again_form=form, status=400)
-    try:
+
+    def act() -> HttpResponse:
         launched = runs.relaunch(run, changes=form.changes, actor=get_actor(request))
-    except DomainError as refusal:
-        show_refusal(form, refusal)
-        return _page(request, run, again_form=form, status=refusal.status)
-    messages.success(request, f"Launched run {launched.pk}, after run {pk}. It belongs to no release.")
-    return redirect("run", launched.pk)
+        messages.success(request, f"Launched run {launched.pk}, after run {pk}. It belongs to no release.")
+        return redirect("run", launched.pk)
+
+    return submit(form, act, lambda status: _page(request, run, again_form=form, status=status))
 
 
 def _run(pk: int) -> TrainingRun:
