@@ -10,6 +10,17 @@ from mlcore.verdict import Verdict
 from training.models import Bundle, Coin, Dataset, Job
 
 
+class JsonDocument:
+    """The document whose canonical JSON a text column holds; empty where the column is."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def __get__(self, row: models.Model, owner: type[models.Model]) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(getattr(row, self.column) or "{}")
+        return document
+
+
 class GatePolicy(models.Model):
     """What a bundle must show. Immutable and numbered; in force once adopted."""
 
@@ -19,6 +30,7 @@ class GatePolicy(models.Model):
     reason = models.TextField()
     proposed_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
+    document = JsonDocument("body")
 
     class Meta:
         ordering = ["-number"]
@@ -33,11 +45,6 @@ class GatePolicy(models.Model):
         earlier = PolicyAdoption.objects.filter(at__lte=self.created_at).exclude(policy=self)
         adoption = earlier.select_related("policy").first()
         return adoption.policy if adoption else None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.body)
-        return document
 
 
 class PolicyAdoption(models.Model):
@@ -72,17 +79,13 @@ class Measurement(Job):
     )
     body = models.TextField(blank=True, help_text="canonical JSON of mlcore.evaluation.measure; written once")
     code_version = models.CharField(max_length=64, blank=True, help_text="of the worker that claimed it last")
+    document = JsonDocument("body")
 
     class Meta:
         ordering = ["-id"]
 
     def __str__(self) -> str:
         return f"measurement {self.pk} of {self.bundle}"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.body) if self.body else {}
-        return document
 
 
 class Diagnosis(models.Model):
@@ -101,6 +104,12 @@ class Diagnosis(models.Model):
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     digest = models.CharField(max_length=71, help_text="sha256 over bundle, measurement, policy and results")
     created_at = models.DateTimeField(auto_now_add=True)
+    document = JsonDocument("measured")
+    """The measurement as it was; with no figures but the reason where there was none."""
+    context_document = JsonDocument("context_body")
+    """What the service knew beyond the measurement, as it was."""
+    policy_document = JsonDocument("policy_body")
+    """The policy as it was."""
 
     class Meta:
         ordering = ["-id"]
@@ -115,27 +124,9 @@ class Diagnosis(models.Model):
         return f"diagnosis {self.pk} of {self.bundle}: {self.verdict}"
 
     @property
-    def document(self) -> dict[str, Any]:
-        """The measurement as it was; with no figures but the reason where there was none."""
-        document: dict[str, Any] = json.loads(self.measured) if self.measured else {}
-        return document
-
-    @property
-    def context_document(self) -> dict[str, Any]:
-        """What the service knew beyond the measurement, as it was."""
-        document: dict[str, Any] = json.loads(self.context_body)
-        return document
-
-    @property
     def judged_document(self) -> dict[str, Any]:
         """All that the gates read: the measurement and its context."""
         return {**self.document, **self.context_document}
-
-    @property
-    def policy_document(self) -> dict[str, Any]:
-        """The policy as it was."""
-        document: dict[str, Any] = json.loads(self.policy_body)
-        return document
 
 
 class GateResult(models.Model):

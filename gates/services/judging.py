@@ -81,28 +81,18 @@ def find_diagnosis(pk: int) -> Diagnosis:
 
 def compute_digest(diagnosis: Diagnosis, results: Iterable[GateResult]) -> str:
     """`sha256:…` over the measurement, its context, the policy and every gate's result."""
-    rows = [
-        {
-            "gate": row.gate,
-            "required": row.is_required,
-            "verdict": str(row.verdict),
-            "figure": row.figure,
-            "figure_word": row.figure_word,
-            "observed": row.observed,
-            "threshold": row.threshold,
-            "sentence": row.sentence,
-        }
-        for row in sorted(results, key=lambda row: row.position)
-    ]
-    text = to_canonical_json(
-        {
-            "bundle": diagnosis.bundle.digest,
-            "measured": diagnosis.measured,
-            "context": diagnosis.context_body,
-            "policy": diagnosis.policy_body,
-            "results": rows,
-        }
-    )
+    columns = ("gate", "verdict", "figure", "figure_word", "observed", "threshold", "sentence")
+    document = {
+        "bundle": diagnosis.bundle.digest,
+        "measured": diagnosis.measured,
+        "context": diagnosis.context_body,
+        "policy": diagnosis.policy_body,
+        "results": [
+            {"required": row.is_required, **{name: getattr(row, name) for name in columns}}
+            for row in sorted(results, key=lambda row: row.position)
+        ],
+    }
+    text = to_canonical_json(document)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
