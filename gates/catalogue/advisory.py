@@ -75,7 +75,7 @@ def read_stability(measurement: MeasurementReader, parameters: Parameters) -> Re
         "below the whole"
     ),
     Threshold("falls_by", 0.10, 0.0, 1.0, "higher", "How far a part may fall below the whole."),
-    Threshold("least_rows", 200, 1, 1e6, "higher", "Months with fewer bars are ignored.", is_whole=True),
+    Threshold("least_rows", 200, 1, 1e6, "higher", "Months with fewer bars are ignored."),
     read=read_stability,
 )
 def judge_stability(measurement: MeasurementReader, parameters: Parameters) -> Finding:

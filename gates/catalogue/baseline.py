@@ -76,7 +76,7 @@ def read_single_sample(measurement: MeasurementReader, parameters: Parameters) -
 @BASELINE.register(
     "single_sample",
     lambda p: f"differs by at most 1e-5 + 1e-5·|logit|, {int(p['rows']):,} rows",
-    Threshold("rows", 512, 1, 100_000, "lower", "The number of rows that must be compared.", is_whole=True),
+    Threshold("rows", 512, 1, 100_000, "lower", "The number of rows that must be compared."),
     read=read_single_sample,
 )
 def judge_single_sample(measurement: MeasurementReader, parameters: Parameters) -> Finding:
@@ -229,10 +229,8 @@ def read_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Rea
         (LOWER_BOUND, POINT),
         "The lower end of the 95 % interval, or the point estimate.",
     ),
-    Threshold(
-        "least_rows", 1000, 1, 1e9, "lower", "With fewer bars the result is inconclusive.", is_whole=True
-    ),
-    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+    Threshold("least_rows", 1000, 1, 1e9, "lower", "With fewer bars the result is inconclusive."),
+    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP),
     read=read_accuracy,
 )
 def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Finding:

@@ -44,9 +44,7 @@ def judge_candles(measurement: MeasurementReader, parameters: Parameters) -> Fin
 @EVIDENCE.register(
     "lookahead",
     lambda p: f"features are the same without later bars, {int(p['rows']):,} rows",
-    Threshold(
-        "rows", 64, 1, 100_000, "lower", "The number of rows to compute without later bars.", is_whole=True
-    ),
+    Threshold("rows", 64, 1, 100_000, "lower", "The number of rows to compute without later bars."),
 )
 def judge_lookahead(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No feature of a bar depends on later bars."""

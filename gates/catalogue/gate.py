@@ -36,7 +36,11 @@ class Threshold:
     is_looser_when: str
     """ "higher" or "lower"."""
     help: str
-    is_whole: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it counts something, as its default does."""
+        return isinstance(self.default, int)
 
     def find_problem(self, value: object) -> str | None:
         """Why this value cannot be used, or None."""

@@ -109,7 +109,7 @@ def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
     lambda p: f"{format_signed(p['least'])} … {format_signed(p['greatest'])}, {_at_least(p)}",
     Threshold("least", -10.0, -1e6, 0.0, "lower", "No logit may lie below this."),
     Threshold("greatest", 10.0, 0.0, 1e6, "higher", "No logit may lie above this."),
-    Threshold("predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True),
+    Threshold("predictions", 10, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP),
     is_tripwire=True,
 )
 def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
@@ -129,7 +129,7 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
         "level", 0.90, EDGES[1], EDGES[-2], "higher", "Above this probability a prediction is nearly certain."
     ),
     Threshold("share_below", 0.80, 0.0, 1.0, "higher", "Nearly certain predictions must be a smaller share."),
-    Threshold("predictions", 20, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP, is_whole=True),
+    Threshold("predictions", 20, 1, RECENT_PREDICTIONS, "higher", PREDICTIONS_HELP),
     is_tripwire=True,
 )
 def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
@@ -148,15 +148,7 @@ def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
     lambda p: f"each {format_limit(p['least'])} – {format_limit(p['most'])}, {_at_least(p)}",
     Threshold("least", 0.20, 0.0, 1 / 3, "lower", "Each class must be predicted at least this often."),
     Threshold("most", 0.45, 1 / 3, 1.0, "higher", "No class may be predicted more often than this."),
-    Threshold(
-        "predictions",
-        3000,
-        1,
-        1e9,
-        "higher",
-        "Class shares vary: fewer predictions show nothing.",
-        is_whole=True,
-    ),
+    Threshold("predictions", 3000, 1, 1e9, "higher", "Class shares vary: fewer predictions show nothing."),
     covers_revision=True,
 )
 def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
@@ -175,7 +167,7 @@ def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
         f"less than {format_limit(p['share_below'])} of features outside training's range, {_at_least(p)}"
     ),
     Threshold("share_below", 0.05, 0.0, 1.0, "higher", "The features outside must be a smaller share."),
-    Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP, is_whole=True),
+    Threshold("predictions", 500, 1, 1e9, "higher", PREDICTIONS_HELP),
     covers_revision=True,
 )
 def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:

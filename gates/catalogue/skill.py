@@ -75,7 +75,7 @@ def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Readin
         "above_naive", 0.0, -0.05, 0.5, "lower", "The interval must begin above this; 0.01 is a point."
     ),
     Threshold("above_v5", -0.02, -0.2, 0.5, "lower", "The same over V5; −0.02 allows two points less."),
-    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP, is_whole=True),
+    Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP),
     read=read_skill,
 )
 def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Finding:
