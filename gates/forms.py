@@ -1,13 +1,13 @@
 """What a person may fill in about policies. What it means is checked by the services."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django import forms
 
 from common.forms import ReasonForm
-from gates.catalogue.gate import AnyGate, Choice, Gate, Group, Threshold
+from gates.catalogue.gate import AnyGate, Choice, Group, Threshold
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, LiveGate, get_live_thresholds
 from gates.catalogue.registry import BASELINE_NAMES, GATES, GROUPS, LIVE
 from gates.models import GatePolicy
@@ -22,12 +22,18 @@ ROLES = {
 
 @dataclass(frozen=True)
 class GateFields:
-    """One gate's part of the form. Only a gate beyond the baseline has a `role`; `remark` says what others do."""
+    """One gate's part of the form. Only a gate beyond the baseline has a `role`."""
 
     gate: AnyGate
-    remark: str
     role: forms.BoundField | None
     thresholds: list[forms.BoundField]
+
+    @property
+    def remark(self) -> str:
+        """What a gate without a role does."""
+        if isinstance(self.gate, LiveGate):
+            return "A breach by most bots pins the fallback." if self.gate.is_tripwire else "Warns only."
+        return "Always required."
 
     @property
     def has_changed(self) -> bool:
@@ -47,65 +53,51 @@ class ProposalForm(ReasonForm):
         for gate in GATES.values():
             entry = self._document["gates"].get(gate.name)
             if gate.name not in BASELINE_NAMES:
-                self.fields[f"{gate.name}.{ROLE}"] = _build_role_field(entry)
-            self._add_fields(gate.name, gate, entry or {})
-        thresholds = get_live_thresholds(self._document)
-        for live in _list_live_gates():
-            self._add_fields(f"live.{live.name}", live, thresholds[live.name])
+                self.fields[_get_name(gate, ROLE)] = _build_role_field(entry)
+            self._add_thresholds(gate, entry or {})
+        for name, thresholds in get_live_thresholds(self._document).items():
+            self._add_thresholds(LIVE_GATES[name], thresholds)
 
-    def _add_fields(self, prefix: str, gate: AnyGate, entry: Mapping[str, Any]) -> None:
+    def _add_thresholds(self, gate: AnyGate, entry: Mapping[str, Any]) -> None:
         for parameter in gate.parameters:
             value = entry.get(parameter.name, parameter.default)
-            self.fields[f"{prefix}.{parameter.name}"] = _build_field(parameter, value)
+            self.fields[_get_name(gate, parameter.name)] = _build_field(parameter, value)
 
     @property
     def groups(self) -> list[tuple[Group, list[GateFields]]]:
         """Every gate with something to fill in, under its group."""
-        return [
-            *((group, [self._get_gate_fields(gate) for gate in group.gates]) for group in GROUPS),
-            (LIVE, [self._get_live_fields(gate) for gate in _list_live_gates()]),
-        ]
+        groups: list[tuple[Group, Sequence[AnyGate]]] = [(group, group.gates) for group in GROUPS]
+        groups.append((LIVE, [LIVE_GATES[name] for name in DEFAULT_LIVE]))
+        return [(group, [self._get_fields(gate) for gate in gates]) for group, gates in groups]
 
-    def _get_gate_fields(self, gate: Gate) -> GateFields:
-        role = f"{gate.name}.{ROLE}"
-        has_role = role in self.fields
-        return GateFields(
-            gate,
-            "" if has_role else "Always required.",
-            self[role] if has_role else None,
-            [self[f"{gate.name}.{parameter.name}"] for parameter in gate.parameters],
-        )
-
-    def _get_live_fields(self, gate: LiveGate) -> GateFields:
-        remark = "A breach by most bots pins the fallback." if gate.is_tripwire else "Warns only."
-        fields = [self[f"live.{gate.name}.{parameter.name}"] for parameter in gate.parameters]
-        return GateFields(gate, remark, None, fields)
+    def _get_fields(self, gate: AnyGate) -> GateFields:
+        role = _get_name(gate, ROLE)
+        thresholds = [self[_get_name(gate, parameter.name)] for parameter in gate.parameters]
+        return GateFields(gate, self[role] if role in self.fields else None, thresholds)
 
     @property
     def document(self) -> dict[str, Any]:
-        """The policy that these fields make, ready for `propose_policy`."""
-        entries = {gate.name: self._build_entry(gate) for gate in GATES.values()}
-        present = {name: entry for name, entry in entries.items() if entry is not None}
-        return {**self._document, "gates": present, **self._build_live_part()}
+        """The policy that these fields make, ready for `propose_policy`.
 
-    def _build_live_part(self) -> dict[str, Any]:
-        """Nothing for a policy without a live part that keeps the default thresholds: it means the same as before."""
-        live = {gate.name: self._read_thresholds(f"live.{gate.name}", gate) for gate in _list_live_gates()}
-        return {"live": live} if "live" in self._document or live != DEFAULT_LIVE else {}
+        A policy without a live part that keeps the default thresholds gets none: it means the same as before.
+        """
+        live = {name: self._read_thresholds(LIVE_GATES[name]) for name in DEFAULT_LIVE}
+        roles = {gate: self.cleaned_data.get(_get_name(gate, ROLE), "required") for gate in GATES.values()}
+        entries = {
+            gate.name: {"required": role == "required", **self._read_thresholds(gate)}
+            for gate, role in roles.items()
+            if role != "absent"
+        }
+        has_live_part = "live" in self._document or live != DEFAULT_LIVE
+        return {**self._document, "gates": entries, **({"live": live} if has_live_part else {})}
 
-    def _build_entry(self, gate: Gate) -> dict[str, Any] | None:
-        role = self.cleaned_data.get(f"{gate.name}.{ROLE}", "required")
-        if role == "absent":
-            return None
-        return {"required": role == "required", **self._read_thresholds(gate.name, gate)}
-
-    def _read_thresholds(self, prefix: str, gate: AnyGate) -> dict[str, Any]:
-        return {p.name: self.cleaned_data[f"{prefix}.{p.name}"] for p in gate.parameters}
+    def _read_thresholds(self, gate: AnyGate) -> dict[str, Any]:
+        return {p.name: self.cleaned_data[_get_name(gate, p.name)] for p in gate.parameters}
 
 
-def _list_live_gates() -> Iterator[LiveGate]:
-    """Those that have thresholds."""
-    return (gate for gate in LIVE_GATES.values() if gate.parameters)
+def _get_name(gate: AnyGate, part: str) -> str:
+    """The name of a field: of the role of a gate, or of one of its thresholds."""
+    return f"live.{gate.name}.{part}" if isinstance(gate, LiveGate) else f"{gate.name}.{part}"
 
 
 def _build_role_field(entry: Mapping[str, Any] | None) -> forms.Field:

@@ -10,51 +10,23 @@ from django.http import HttpRequest
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from common import formatting
 from crpbot.web.glossary import find_entry
+from mlcore.verdict import Verdict
 
 register = template.Library()
 
 # The colour of a state or verdict: good, bad, wait (a person must decide), busy (in progress), or none.
-TONES = {
-    "passed": "good",
-    "succeeded": "good",
-    "live": "good",
-    "standby": "good",
-    "swap": "good",
-    "alive": "good",
-    "current": "good",
-    "in force": "good",
-    "fixed": "good",
-    "holds": "good",
-    "stricter": "good",
-    "failed": "bad",
-    "error": "bad",
-    "rejected": "bad",
-    "offline": "bad",
-    "silent": "bad",
-    "mixture": "bad",
-    "behind": "bad",
-    "not fixed": "bad",
-    "inconclusive": "wait",
-    "awaiting_approval": "wait",
-    "pin": "wait",
-    "inherited": "wait",
-    "not known": "wait",
-    "looser": "wait",
-    "running": "busy",
-    "building": "busy",
-    "moving": "busy",
+_STATES_BY_TONE = {
+    "good": "passed, succeeded, live, standby, swap, alive, current, in force, fixed, holds, stricter",
+    "bad": "failed, error, rejected, offline, silent, mixture, behind, not fixed",
+    "wait": "inconclusive, awaiting_approval, pin, inherited, not known, looser",
+    "busy": "running, building, moving",
 }
-SIGNS = {
-    "passed": ("good", "✓"),
-    "failed": ("bad", "✕"),
-    "inconclusive": ("wait", "?"),
-    "error": ("bad", "!"),
-}
+TONES = {state: tone for tone, states in _STATES_BY_TONE.items() for state in states.split(", ")}
 
 _SPARK_WIDTH, _SPARK_HEIGHT = 110.0, 26.0
 
@@ -91,12 +63,12 @@ def pill(state: object, text: object = "") -> SafeString:
 @register.simple_tag
 def sign(verdict: object) -> SafeString:
     """A verdict as a small symbol, with its name for screen readers."""
-    tone, glyph = SIGNS.get(str(verdict), ("wait", "?"))
+    name = str(verdict)
     return format_html(
         '<span class="sign {}" aria-hidden="true">{}</span><span class="visually-hidden">{}: </span>',
-        tone,
-        glyph,
-        formatting.format_state(verdict),
+        TONES.get(name, "wait"),
+        Verdict(name).sign if name in list(Verdict) else "?",
+        formatting.format_state(name),
     )
 
 
@@ -169,18 +141,14 @@ def sparkline(values: Sequence[float | None], label: str = "") -> SafeString:
     low, high = min(known), max(known)
     step = _SPARK_WIDTH / (len(known) - 1)
     reach = (high - low) or 1.0
-    points = format_html_join(
-        " ",
-        "{},{}",
-        (
-            (f"{index * step:.1f}", f"{2 + (_SPARK_HEIGHT - 4) * (high - value) / reach:.1f}")
-            for index, value in enumerate(known)
-        ),
+    points = (
+        f"{index * step:.1f},{2 + (_SPARK_HEIGHT - 4) * (high - value) / reach:.1f}"
+        for index, value in enumerate(known)
     )
     return format_html(
         '<svg class="sparkline" viewBox="0 0 110 26" role="img" aria-label="{}"><polyline points="{}"/></svg>',
         label,
-        points,
+        " ".join(points),
     )
 
 
@@ -191,12 +159,3 @@ def current_if(context: Context, *prefixes: str) -> SafeString | str:
     match = request.resolver_match
     name = match.view_name if match else ""
     return mark_safe('aria-current="page"') if name in prefixes else ""
-
-
-@register.simple_tag(takes_context=True)
-def page_link(context: Context, number: int) -> str:
-    """The address of this list with another page number and the same filters."""
-    request: HttpRequest = context["request"]
-    query = request.GET.copy()
-    query["page"] = str(number)
-    return f"?{query.urlencode()}"

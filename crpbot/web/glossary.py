@@ -8,17 +8,14 @@ from html import unescape
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.html import escape, format_html, format_html_join
+from django.utils.html import strip_tags
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_safe
+from markdown_it import MarkdownIt
 
 FILE = "docs/glossary.md"
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)]*)\)")
-_MARKUP = (
-    (re.compile(r"`(.+?)`"), r"<code>\1</code>"),
-    (re.compile(r"\*\*(.+?)\*\*"), r"<strong>\1</strong>"),
-    (re.compile(r"\*(.+?)\*"), r"<em>\1</em>"),
-)
+_LINK_ELSEWHERE = re.compile(r'<a href="[^#"][^"]*">(.*?)</a>')
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Entry:
     """A term and its definition as HTML: paragraphs and tables."""
 
     term: str
-    blocks: list[SafeString]
+    definition: SafeString
 
     @property
     def anchor(self) -> str:
@@ -35,7 +32,8 @@ class Entry:
     @property
     def summary(self) -> str:
         """The first sentence without markup: the tooltip of a link to this entry."""
-        text = unescape(re.sub(r"<[^>]+>", "", self.blocks[0])) if self.blocks else ""
+        paragraph, _, _ = self.definition.partition("</p>")
+        text = " ".join(unescape(strip_tags(paragraph)).split())
         return re.split(r"(?<=[.!?]) ", text)[0]
 
 
@@ -74,40 +72,10 @@ def make_anchor(term: str) -> str:
 
 
 def _parse_entry(text: str) -> Entry:
+    """Links to other documents become text; HTML in the file is shown as it is written."""
     term, _, body = text.partition("\n")
-    blocks = (block.strip() for block in re.split(r"\n\s*\n", body))
-    return Entry(term.strip(), [_format_block(block) for block in blocks if block])
-
-
-def _format_block(block: str) -> SafeString:
-    if block.startswith("|"):
-        return _format_table(block.splitlines())
-    return format_html("<p>{}</p>", _format_text(" ".join(block.split())))
-
-
-def _format_table(lines: list[str]) -> SafeString:
-    """A Markdown table; its second line is the rule below the heads."""
-    head, _, *rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
-    heads = format_html_join("", '<th scope="col">{}</th>', ((_format_text(cell),) for cell in head))
-    body = format_html_join("", "<tr>{}</tr>", ((_format_cells(row),) for row in rows))
-    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", heads, body)
-
-
-def _format_cells(row: list[str]) -> SafeString:
-    return format_html_join("", "<td>{}</td>", ((_format_text(cell),) for cell in row))
-
-
-def _format_text(text: str) -> SafeString:
-    """Escaped text with emphasis, code and links within the glossary. Links to other documents become text."""
-    html = _LINK.sub(_format_link, escape(text))
-    for pattern, replacement in _MARKUP:
-        html = pattern.sub(replacement, html)
-    return mark_safe(html)
-
-
-def _format_link(match: re.Match[str]) -> str:
-    text, target = match.groups()
-    return f'<a href="{target}">{text}</a>' if target.startswith("#") else text
+    html = _LINK_ELSEWHERE.sub(r"\1", _MARKDOWN.render(body)).replace("<th>", '<th scope="col">')
+    return Entry(term.strip(), mark_safe(html))
 
 
 @require_safe

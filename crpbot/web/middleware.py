@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.deprecation import MiddlewareMixin
 
 from accounts.authentication import get_actor
 from common.errors import DomainError
@@ -42,17 +43,11 @@ def disable_api_caching(get_response: Handler) -> Handler:
     return middleware
 
 
-class RequireAnyRole:
+class RequireAnyRole(MiddlewareMixin):
     """Show a signed-in person without any role how to get one, on every page.
 
     Excluded are pages without sign-in, the API, which answers with a problem document, and the admin.
     """
-
-    def __init__(self, get_response: Handler) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
@@ -65,14 +60,8 @@ class RequireAnyRole:
         return render(request, "accounts/no_role.html", status=403)
 
 
-class ShowDomainErrors:
+class ShowDomainErrors(MiddlewareMixin):
     """A refused request on a page: the message, the right status, and the way back."""
-
-    def __init__(self, get_response: Handler) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, DomainError):

@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 class NotMeasured(Exception):
@@ -32,10 +34,7 @@ class MeasurementReader:
         return coin[:12] if isinstance(coin, str) and coin else "The model"
 
     def section(self, *path: str) -> Mapping[str, Any]:
-        value = self._get(path)
-        if not isinstance(value, Mapping):
-            raise self._missing(path)
-        return value
+        return self._require(dict, path)
 
     def number(self, *path: str, least: float = -math.inf, greatest: float = math.inf) -> float:
         """A finite number between bounds that no sound measurement exceeds."""
@@ -70,26 +69,17 @@ class MeasurementReader:
         return int(number)
 
     def flag(self, *path: str) -> bool:
-        value = self._get(path)
-        if not isinstance(value, bool):
-            raise self._missing(path)
-        return value
+        return self._require(bool, path)
 
     def is_false(self, *path: str) -> bool:
         """Whether this was found not to hold. What is not known is not false."""
         return self._get(path) is False
 
     def names(self, *path: str) -> list[str]:
-        value = self._get(path)
-        if not isinstance(value, list):
-            raise self._missing(path)
-        return [str(name) for name in value]
+        return [str(name) for name in self._require(list, path)]
 
     def text(self, *path: str) -> str:
-        value = self._get(path)
-        if not isinstance(value, str) or not value:
-            raise self._missing(path)
-        return value
+        return self._require(str, path)
 
     def timestamp(self, *path: str) -> datetime:
         """A time with its zone."""
@@ -120,6 +110,12 @@ class MeasurementReader:
         problem = self.problem(*path)
         if problem is not None:
             raise NotMeasured(problem)
+
+    def _require(self, kind: type[Value], path: tuple[str, ...]) -> Value:
+        value = self._get(path)
+        if not isinstance(value, kind) or value == "":
+            raise self._missing(path)
+        return value
 
     def _missing(self, path: tuple[str, ...]) -> NotMeasured:
         """With the problem that the measurement itself reports, in the section or as a whole."""

@@ -34,10 +34,10 @@ def test_a_section_has_its_entries_as_escaped_html() -> None:
     (section,) = parse_sections(TEXT)
     monitor, release = section.entries
     assert (section.title, monitor.anchor, release.anchor) == ("Releases", "fallback-monitor", "release")
-    paragraph, table = monitor.blocks
-    assert "<em>fallback</em> &lt;often&gt;" in paragraph
-    assert '<a href="#release">release</a> and the rules.' in paragraph
-    assert "<td><code>live</code></td><td><strong>runs</strong></td>" in table
+    assert "<em>fallback</em> &lt;often&gt;" in monitor.definition
+    assert '<a href="#release">release</a> and the rules.' in monitor.definition
+    assert "<td><code>live</code></td>\n<td><strong>runs</strong></td>" in monitor.definition
+    assert '<th scope="col">state</th>' in monitor.definition
     assert monitor.summary == "Checks the fallback <often>."
 
 
