@@ -4,6 +4,7 @@ A misspelt field is refused by name. If it were ignored, the request would launc
 """
 
 import math
+from types import UnionType
 from typing import Any, NoReturn
 
 from django import forms
@@ -21,14 +22,20 @@ MAX_ID = 2**63 - 1
 NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
 
 
-@extend_schema_field({"type": "string", "pattern": r"^[^\u0000]*$"})
-class OptionalText(serializers.CharField):
-    """Text, possibly empty. The framework would also accept a number."""
+class _OneKind(serializers.Field[Any, Any, Any, Any]):
+    """Takes the JSON types `kinds` only; a boolean is no number."""
 
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
+    kinds: type | UnionType = str
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, self.kinds) or (isinstance(data, bool) and self.kinds is not bool):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+@extend_schema_field({"type": "string", "pattern": r"^[^\u0000]*$"})
+class OptionalText(_OneKind, serializers.CharField):
+    """Text, possibly empty. The framework would also accept a number."""
 
 
 @extend_schema_field(NOT_BLANK)
@@ -47,47 +54,33 @@ class Choice(serializers.ChoiceField):
         super().fail(key, **kwargs)
 
 
-class PatternText(serializers.RegexField):
+class PatternText(_OneKind, serializers.RegexField):
     """Text that matches a pattern, not a number that would."""
 
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
 
-
-class Boolean(serializers.BooleanField):
+class Boolean(_OneKind, serializers.BooleanField):
     """`true` or `false`, not a word or a number."""
 
-    def to_internal_value(self, data: Any) -> bool:
-        if not isinstance(data, bool):
-            self.fail("invalid", input=data)
-        return data
+    kinds = bool
 
 
-class Integer(serializers.IntegerField):
+class Integer(_OneKind, serializers.IntegerField):
     """An integer, not text, a fraction or a boolean."""
 
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int):
-            self.fail("invalid")
-        return super().to_internal_value(data)
+    kinds = int
 
 
-class Number(serializers.FloatField):
+class Number(_OneKind, serializers.FloatField):
     """A finite number. NaN would pass every comparison with a bound."""
 
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, int | float) or not _is_finite(data):
+    kinds = int | float
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            number = super().to_internal_value(data)
+        except OverflowError:  # an integer too large for a float
             self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-def _is_finite(number: float) -> bool:
-    try:
-        return math.isfinite(number)
-    except OverflowError:  # an integer too large for a float
-        return False
+        return number if math.isfinite(number) else self.fail("invalid")
 
 
 @extend_schema_field({**NOT_BLANK, "maxLength": REASON_LIMIT})

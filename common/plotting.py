@@ -98,15 +98,10 @@ def build_log_ticks(reach: float) -> Figure:
 
 def format_tick(value: float) -> str:
     sign, size = "−" if value < 0 else "", abs(value)
-    if size < 1e3:
-        return f"{sign}{size:.0f}"
-    return (
-        f"{sign}{size / 1e3:.0f}k"
-        if size < 1e6
-        else f"{sign}{size / 1e6:.0f}M"
-        if size < 1e9
-        else f"{sign}{size:.0e}"
-    )
+    for unit, letter in ((1.0, ""), (1e3, "k"), (1e6, "M")):
+        if size < 1e3 * unit:
+            return f"{sign}{size / unit:.0f}{letter}"
+    return f"{sign}{size:.0e}"
 
 
 def align_axes(layouts: Sequence[Figure], axis: str) -> None:

@@ -15,15 +15,11 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from accounts.throttling import RefusedCredentialLimit
-from common.errors import DomainError
+from common.errors import DomainError, InvalidInput, NotAllowed, NotFound, TooLarge, Unauthenticated
 
 CONTENT_TYPE = "application/problem+json"
 TITLES = {
-    400: "Invalid input",
-    401: "Not signed in",
-    403: "Not allowed",
-    404: "Not found",
-    413: "Too large",
+    error.status: error.title for error in (InvalidInput, Unauthenticated, NotAllowed, NotFound, TooLarge)
 }
 _RETRY = {"Retry-After": "2"}
 
@@ -65,8 +61,7 @@ def build_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, st
 
 def build_json_problem(status: int, title: str, detail: str) -> JsonResponse:
     """A problem for requests that do not reach DRF."""
-    titled = {**build_document(status, detail), "title": title}
-    return JsonResponse(titled, status=status, content_type=CONTENT_TYPE)
+    return JsonResponse(build_document(status, detail, title=title), status=status, content_type=CONTENT_TYPE)
 
 
 def _limit_refused_credentials(
