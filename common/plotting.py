@@ -34,42 +34,53 @@ def build_layout(x: str, y: str) -> Figure:
     }
 
 
-def build_bars(edges: Sequence[float], heights: Sequence[float], colours: Sequence[str]) -> Figure:
-    pairs = list(pairwise(edges))
+def build_scatter(
+    x: Sequence[Any], y: Sequence[Any], hover: str = "", *, mode: str = "markers", **options: Any
+) -> Figure:
+    """Points or lines; without a `hover` text the pointer passes over them."""
+    told = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **told, **options}
+
+
+def build_bars(
+    edges: Sequence[float], heights: Sequence[float], colours: Sequence[str] | str, **options: Any
+) -> Figure:
     return {
         "type": "bar",
-        "x": [(left + right) / 2 for left, right in pairs],
+        "x": compute_middles(edges),
         "y": heights,
-        "width": [right - left for left, right in pairs],
+        "width": [right - left for left, right in pairwise(edges)],
         "marker": {"color": colours},
         "hovertemplate": "%{x:.3f}: %{y:.2%}<extra></extra>",
+        **options,
     }
 
 
-def build_vertical_line(at: float) -> Figure:
-    line = {"color": GREY, "dash": "dash", "width": 1.5}
-    return {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+def compute_middles(edges: Sequence[float]) -> list[float]:
+    return [(left + right) / 2 for left, right in pairwise(edges)]
 
 
-def build_horizontal_line(at: float) -> Figure:
-    line = {"color": GREEN, "dash": "dot", "width": 1.5}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line}
+def format_bins(edges: Sequence[float]) -> list[str]:
+    """ "−2.5 … 0" for each bin of a histogram."""
+    return [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
+
+
+def build_line(axis: str, at: float, *, is_threshold: bool = False) -> Figure:
+    """A line across the whole chart, at one value of an axis."""
+    line = {"color": GREEN if is_threshold else GREY, "dash": "dot" if is_threshold else "dash", "width": 1.5}
+    return {"type": "line", **_span(axis, at, at), "line": line}
 
 
 def build_band(axis: str, low: float, high: float) -> Figure:
     """The allowed range, drawn behind the bars."""
+    line = {"color": GREEN, "width": 1, "dash": "dot"}
+    return {"type": "rect", **_span(axis, low, high), "fillcolor": BAND, "line": line, "layer": "below"}
+
+
+def _span(axis: str, low: float, high: float) -> Figure:
+    """From one value of an axis to another, across the whole chart."""
     across = "y" if axis == "x" else "x"
-    return {
-        "type": "rect",
-        f"{axis}0": low,
-        f"{axis}1": high,
-        f"{across}ref": "paper",
-        f"{across}0": 0,
-        f"{across}1": 1,
-        "fillcolor": BAND,
-        "line": {"color": GREEN, "width": 1, "dash": "dot"},
-        "layer": "below",
-    }
+    return {f"{axis}0": low, f"{axis}1": high, f"{across}ref": "paper", f"{across}0": 0, f"{across}1": 1}
 
 
 def compute_range_from_zero(heights: Sequence[float]) -> list[float]:

@@ -53,24 +53,17 @@ def draw_calibration(document: Mapping[str, Any], gates: Mapping[str, Any]) -> F
     if not points:
         return None
     most = max(point["rows"] for point in points)
-    curve = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": [point["confidence"] for point in points],
-        "y": [point["accuracy"] for point in points],
-        "marker": {"color": BLUE, "size": [6 + 14 * math.sqrt(point["rows"] / most) for point in points]},
-        "line": {"color": BLUE},
-        "customdata": [point["rows"] for point in points],
-        "hovertemplate": "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} bars<extra></extra>",
-    }
-    ideal = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [1 / 3, 1],
-        "y": [1 / 3, 1],
-        "line": {"color": GREY, "dash": "dash"},
-        "hoverinfo": "skip",
-    }
+    curve = plotting.build_scatter(
+        [point["confidence"] for point in points],
+        [point["accuracy"] for point in points],
+        "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} bars",
+        mode="lines+markers",
+        marker={"color": BLUE, "size": [6 + 14 * math.sqrt(point["rows"] / most) for point in points]},
+        line={"color": BLUE},
+        customdata=[point["rows"] for point in points],
+    )
+    diagonal = [1 / 3, 1]
+    ideal = plotting.build_scatter(diagonal, diagonal, mode="lines", line={"color": GREY, "dash": "dash"})
     layout = plotting.build_layout("confidence", "accuracy")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
@@ -88,92 +81,78 @@ def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         return None
     thresholds = gates.get("skill", {})
     v5, naive = float(thresholds.get("above_v5", 0.0)), float(thresholds.get("above_naive", 0.0))
-    names = [name for name, _ in differences]
     found = [difference for _, difference in differences]
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [each["difference"] for each in found],
-        "y": names,
-        "marker": {
-            "size": 10,
-            "color": [
-                BLUE if each["lower"] > (v5 if name == V5 else naive) else RED for name, each in differences
-            ],
-        },
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [each["upper"] - each["difference"] for each in found],
-            "arrayminus": [each["difference"] - each["lower"] for each in found],
-            "color": GREY,
-        },
-        "customdata": [[each["lower"], each["upper"]] for each in found],
-        "hovertemplate": "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})<extra></extra>",
+    colours = [BLUE if each["lower"] > (v5 if name == V5 else naive) else RED for name, each in differences]
+    interval = {
+        "type": "data",
+        "symmetric": False,
+        "array": [each["upper"] - each["difference"] for each in found],
+        "arrayminus": [each["difference"] - each["lower"] for each in found],
+        "color": GREY,
     }
+    dots = plotting.build_scatter(
+        [each["difference"] for each in found],
+        [name for name, _ in differences],
+        "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})",
+        marker={"size": 10, "color": colours},
+        error_x=interval,
+        customdata=[[each["lower"], each["upper"]] for each in found],
+    )
     ends = [0.0, *(each[end] for each in found for end in ("lower", "upper"))]
     layout = plotting.build_layout("difference (95 % interval)", "")
     layout["xaxis"] |= {"tickformat": "+.0%", "range": plotting.compute_range(ends)}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [plotting.build_vertical_line(0.0)]
+    layout["shapes"] = [plotting.build_line("x", 0.0)]
     return {"data": [dots], "layout": layout}
 
 
 def draw_months(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
     """Accuracy by month, which shows an accuracy that comes from a few lucky weeks."""
-    points = _list_slices(document, "months", "month")
-    if not points:
-        return None
-    x = [f"{str(point['month'])[:7]}-15" for point in points]
-    text = "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>"
-    figure = _draw_slices(document, gates, points, x, text, "month of the gate window")
-    figure["data"][0] |= {"mode": "lines+markers", "line": {"color": BLUE}}
-    figure["layout"]["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
+    figure = _draw_slices(document, gates, "months", "month", "month of the gate window")
+    if figure is not None:
+        (dots,) = figure["data"]
+        dots |= {"mode": "lines+markers", "line": {"color": BLUE}}
+        dots |= {"x": [f"{month[:7]}-15" for month in dots["x"]]}
+        dots |= {"hovertemplate": "%{x|%b %Y}: %{y:.1%} of %{customdata:,} bars<extra></extra>"}
+        figure["layout"]["xaxis"] |= {"type": "date", "tickformat": "%b %y"}
     return figure
 
 
 def draw_volatility(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure | None:
     """Accuracy by tercile of volatility, which shows an accuracy that holds in calm markets only."""
-    points = _list_slices(document, "volatility", "tercile")
-    if not points:
-        return None
-    x = [str(point["tercile"]) for point in points]
-    text = "%{x} bars: %{y:.1%} of %{customdata:,}<extra></extra>"
-    return _draw_slices(document, gates, points, x, text, "tercile of volatility")
+    return _draw_slices(document, gates, "volatility", "tercile", "tercile of volatility")
 
 
 def _draw_slices(
-    document: Mapping[str, Any],
-    gates: Mapping[str, Any],
-    points: Sequence[Mapping[str, Any]],
-    x: Sequence[str],
-    text: str,
-    title: str,
-) -> Figure:
+    document: Mapping[str, Any], gates: Mapping[str, Any], part: str, key: str, title: str
+) -> Figure | None:
     """Accuracies of slices with their intervals, and the required accuracy where the policy sets one."""
+    section = document.get("stability")
+    slices = section.get(part) if isinstance(section, Mapping) else None
+    points = [each for each in _list_points(slices, "accuracy", "rows") if each.get(key)]
+    if not points:
+        return None
     reach = [_get_half_interval(document, point) for point in points]
-    dots = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": [point["accuracy"] for point in points],
-        "marker": {"color": BLUE, "size": 8},
-        "error_y": {"type": "data", "array": reach, "color": GREY, "thickness": 1},
-        "customdata": [point["rows"] for point in points],
-        "hovertemplate": text,
-    }
+    dots = plotting.build_scatter(
+        [str(point[key]) for point in points],
+        [point["accuracy"] for point in points],
+        "%{x} bars: %{y:.1%} of %{customdata:,}",
+        marker={"color": BLUE, "size": 8},
+        error_y={"type": "data", "array": reach, "color": GREY, "thickness": 1},
+        customdata=[point["rows"] for point in points],
+    )
     layout = plotting.build_layout(title, "accuracy")
     layout["yaxis"] |= {"tickformat": ".0%", "range": _get_range(points, reach)}
     above = gates.get("accuracy", {}).get("above")
-    layout["shapes"] = [plotting.build_horizontal_line(float(above))] if is_finite_number(above) else []
+    layout["shapes"] = (
+        [plotting.build_line("y", float(above), is_threshold=True)] if is_finite_number(above) else []
+    )
     return {"data": [dots], "layout": layout}
 
 
 def _annotate_calibration(section: object) -> list[Figure]:
     """Calibration error and Brier score, in a corner that no sound curve reaches."""
-    if not isinstance(section, Mapping) or not all(
-        is_finite_number(section.get(name)) for name in ("ece", "brier")
-    ):
+    if not _has_figures(section, "ece", "brier"):
         return []
     text = f"{100 * section['ece']:.1f} points off on average<br>Brier score {section['brier']:.3f}"
     corner = {"xref": "paper", "yref": "paper", "x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top"}
@@ -217,12 +196,6 @@ def _list_differences(section: object, own_digest: object) -> Iterator[tuple[str
         own_digest is None or v5.get("digest") != own_digest
     ):
         yield V5, v5
-
-
-def _list_slices(document: Mapping[str, Any], part: str, key: str) -> list[Mapping[str, Any]]:
-    section = document.get("stability")
-    slices = section.get(part) if isinstance(section, Mapping) else None
-    return [each for each in _list_points(slices, "accuracy", "rows") if each.get(key)]
 
 
 def _list_points(entries: object, *names: str) -> list[Mapping[str, Any]]:

@@ -52,7 +52,7 @@ def draw_logits(
     scale, title, ticks = choose_logit_scale([least, greatest])
     colours = [BLUE if low <= left and right <= high else RED for left, right in pairwise(edges)]
     bars = plotting.build_bars([scale(edge) for edge in edges], normalize(counts), colours)
-    bars["customdata"] = [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)]
+    bars["customdata"] = plotting.format_bins(edges)
     bars["hovertemplate"] = "%{customdata}: %{y:.2%}<extra></extra>"
     layout = plotting.build_layout(title, "share of logits")
     layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.compute_range_from_zero(bars["y"])}
@@ -83,7 +83,7 @@ def draw_drift(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "range": plotting.compute_range_from_zero([PSI_DRIFTED, *(value for _, value in largest)])
     }
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
-    layout["shapes"] = [plotting.build_vertical_line(PSI_DRIFTED)]
+    layout["shapes"] = [plotting.build_line("x", PSI_DRIFTED)]
     return {"data": [bars], "layout": layout}
 
 
@@ -125,7 +125,7 @@ def build_confidence_chart(
     layout = plotting.build_layout("confidence", "share of predictions")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [min(edges), 1]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": plotting.compute_range_from_zero(tallest)}
-    layout["shapes"] = [plotting.build_vertical_line(level)]
+    layout["shapes"] = [plotting.build_line("x", level)]
     return {"data": [plotting.build_bars(edges, heights, colours), *lines], "layout": layout}
 
 

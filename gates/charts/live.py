@@ -82,10 +82,7 @@ def draw_logits(
     ends = [low, high, *(reach.least for reach in reaches), *(reach.greatest for reach in reaches)]
     ends += [measured[0][0], measured[0][-1]] if measured else []
     scale, title, ticks = distributions.choose_logit_scale(ends)
-    data = [
-        _draw_points("least", reaches, [reach.least for reach in reaches], low, high, scale),
-        _draw_points("greatest", reaches, [reach.greatest for reach in reaches], low, high, scale),
-    ]
+    data = [_draw_points(name, reaches, low, high, scale) for name in ("least", "greatest")]
     layout = plotting.build_layout("", title)
     layout["xaxis"] |= {"type": "date", "nticks": 4, "tickangle": 0}
     layout["yaxis"] |= {"range": [1.08 * scale(min(ends)), 1.08 * scale(max(ends))], **ticks}
@@ -100,60 +97,46 @@ def draw_logits(
     return {"data": data, "layout": layout}
 
 
-def _draw_points(
-    name: str, reaches: Sequence[Reach], values: Sequence[float], low: float, high: float, scale: Scale
-) -> Figure:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [reach.at.isoformat() for reach in reaches],
-        "y": [scale(value) for value in values],
-        "marker": {"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
-        "customdata": [f"{value:,.4g}" for value in values],
-        "hovertemplate": f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}<extra></extra>",
-    }
+def _draw_points(name: str, reaches: Sequence[Reach], low: float, high: float, scale: Scale) -> Figure:
+    values = [getattr(reach, name) for reach in reaches]
+    return plotting.build_scatter(
+        [reach.at.isoformat() for reach in reaches],
+        [scale(value) for value in values],
+        f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}",
+        name=name,
+        marker={"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
+        customdata=[f"{value:,.4g}" for value in values],
+    )
 
 
 def _draw_measured(edges: Sequence[float], counts: Sequence[float], scale: Scale) -> Figure:
     """The gate window's logits as horizontal bars, on the same axis as the live ones."""
-    ends = [scale(edge) for edge in edges]
-    return {
-        "type": "bar",
+    bars = plotting.build_bars([scale(edge) for edge in edges], normalize(counts), GREY)
+    return bars | {
         "orientation": "h",
         "name": "gate window",
         "xaxis": "x2",
-        "x": normalize(counts),
-        "y": [(left + right) / 2 for left, right in pairwise(ends)],
-        "width": [right - left for left, right in pairwise(ends)],
-        "marker": {"color": GREY},
-        "customdata": [f"{left:,.4g} … {right:,.4g}" for left, right in pairwise(edges)],
+        "x": bars["y"],
+        "y": bars["x"],
+        "customdata": plotting.format_bins(edges),
         "hovertemplate": "gate window, %{customdata}: %{x:.2%}<extra></extra>",
     }
 
 
 def _draw_outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
     """A histogram as a line, scaled to the width of the live bands so that equal distributions have equal heights."""
-    pairs = list(pairwise(edges))
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "gate window",
-        "x": [(left + right) / 2 for left, right in pairs],
-        "y": [
-            share * BAND_WIDTH / (right - left)
-            for share, (left, right) in zip(normalize(counts), pairs, strict=True)
-        ],
-        "line": {"color": GREY, "width": 2, "shape": "hvh"},
-        "hovertemplate": "gate window, %{x:.2f}: %{y:.2%}<extra></extra>",
-    }
+    pairs = zip(normalize(counts), pairwise(edges), strict=True)
+    return plotting.build_scatter(
+        plotting.compute_middles(edges),
+        [share * BAND_WIDTH / (right - left) for share, (left, right) in pairs],
+        "gate window, %{x:.2f}: %{y:.2%}",
+        mode="lines",
+        name="gate window",
+        line={"color": GREY, "width": 2, "shape": "hvh"},
+    )
 
 
 def _draw_measured_reach(document: Mapping[str, Any], scale: Scale) -> list[Figure]:
     section = document.get("logits")
     ends = [section.get(end) for end in ("least", "greatest")] if isinstance(section, Mapping) else []
-    return [
-        plotting.build_horizontal_line(scale(end)) | {"line": {"color": GREY, "dash": "dash", "width": 1.5}}
-        for end in ends
-        if is_finite_number(end)
-    ]
+    return [plotting.build_line("y", scale(end)) for end in ends if is_finite_number(end)]
