@@ -1,5 +1,6 @@
 """Figures, times and names as text, for pages, commands and messages alike."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 _AGE_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
@@ -107,6 +108,12 @@ def format_list(names: list[str], *, at_most: int = 3) -> str:
     """ "a, b, c and 4 more", each name cut to 40 characters."""
     shown = ", ".join(name[:40] for name in names[:at_most])
     return f"{shown} and {len(names) - at_most} more" if len(names) > at_most else shown
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row, with the cells of each column below one another."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def shorten_digest(digest: str) -> str:

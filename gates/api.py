@@ -26,6 +26,11 @@ from gates.policy_changes import (
 )
 from mlcore.verdict import Verdict
 
+POLICY_FIELDS = [
+    "number", "document", "weaker_than_baseline", "weaker_than_full", "reason", "proposed_by", "created_at",
+    "adoptions",
+]  # fmt: skip
+
 
 @extend_schema_serializer(component_name="GateResult")
 class GateOutput(serializers.ModelSerializer[GateResult]):
@@ -60,10 +65,7 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
 
         class Meta:
             model = GatePolicy
-            fields: ClassVar = [
-                "number", "document", "weaker_than_baseline", "weaker_than_full", "reason", "proposed_by", "created_at",
-                "adoptions",
-            ]  # fmt: skip
+            fields: ClassVar = POLICY_FIELDS
 
         def get_weaker_than_baseline(self, policy: GatePolicy) -> list[str]:
             return weaker_than_baseline(policy.document)
@@ -92,10 +94,7 @@ class PolicyDetail(RetrieveAPIView[GatePolicy]):
 
         class Meta:
             model = GatePolicy
-            fields: ClassVar = [
-                "number", "document", "weaker_than_baseline", "weaker_than_full", "reason", "proposed_by", "created_at",
-                "adoptions", "predecessor", "differences",
-            ]  # fmt: skip
+            fields: ClassVar = [*POLICY_FIELDS, "predecessor", "differences"]
 
         @extend_schema_field(Change(many=True))
         def get_differences(self, policy: GatePolicy) -> list[dict[str, Any]]:
@@ -219,9 +218,7 @@ class DiagnosisDetail(RetrieveAPIView[Diagnosis]):
                 *Diagnoses.Output.Meta.fields, "policy_document", "measured", "context_document",
             ]  # fmt: skip
 
-    queryset = Diagnosis.objects.select_related("coin", "bundle", "dataset", "policy").prefetch_related(
-        "results"
-    )
+    queryset = Diagnoses.queryset.defer(None)
     serializer_class = Output
     lookup_field = "id"
 

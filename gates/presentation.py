@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from common.formatting import align_columns
 from gates.api import Diagnoses
 from gates.models import Diagnosis
 from mlcore.verdict import Verdict
@@ -20,14 +21,9 @@ def format_table(diagnosis: Mapping[str, Any]) -> str:
         f"{diagnosis['coin']} {diagnosis['line']} {diagnosis['bundle'][:19]} on dataset {diagnosis['dataset']}{simulated}, "
         f"policy {diagnosis['policy']}: {diagnosis['verdict'].upper()}"
     )
-    rows = [_format_row(gate) for gate in diagnosis["gates"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-        for row in rows
-    ]
+    rows = align_columns([_format_row(gate) for gate in diagnosis["gates"]])
     against = [f"  {gate['sentence']}" for gate in diagnosis["gates"] if gate["verdict"] != Verdict.PASSED]
-    return "\n".join([title, *lines, *against])
+    return "\n".join([title, *rows, *against])
 
 
 def _format_row(gate: Mapping[str, Any]) -> tuple[str, str, str, str]:

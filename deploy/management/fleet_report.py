@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from common.commands import serialize
+from common.formatting import align_columns
 from deploy.api.bots import Bots
 from deploy.bots import fleet
 from deploy.pointer import pointer
@@ -47,7 +48,7 @@ def format_fleet_report(report: Mapping[str, Any]) -> str:
     if not report["bots"]:
         return f"{head}\nNo bot has reported yet."
     now = timezone.now()
-    header, *rows = _align([_COLUMNS, *(_format_cells(bot, report, now) for bot in report["bots"])])
+    header, *rows = align_columns([_COLUMNS, *(_format_cells(bot, report, now) for bot in report["bots"])])
     lines = [head, _format_counts(report), "", header]
     for bot, row in zip(report["bots"], rows, strict=True):
         lines += [row, *(f"    {remark}" for remark in _list_remarks(bot))]
@@ -99,8 +100,3 @@ def _list_remarks(bot: Mapping[str, Any]) -> Sequence[str]:
     mismatch = f"mismatch: {bot['mismatch']}" if bot["mismatch"] else ""
     stale = f"stale since {bot['stale_since']}" if bot["stale_since"] else ""
     return [remark for remark in (mismatch, stale, bot["last_error"]) if remark]
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -5,8 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from django.db import transaction
-
+from accounts.decisions import require_role
 from accounts.rules import GATE, Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
@@ -24,8 +23,7 @@ def judge(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
 
     A measurement that failed is judged too: then every gate is an *error* with the reason. Raises Conflict before the end.
     """
-    with transaction.atomic():
-        audit.lock_head()
+    with audit.locked():
         measurement.refresh_from_db()
         if not measurement.has_ended:
             raise Conflict(f"{measurement} is {measurement.state}: there is nothing to judge yet.")
@@ -57,10 +55,8 @@ def judge_again(diagnosis: Diagnosis, policy: GatePolicy, *, actor: Actor) -> Di
     The existing one, where that policy has judged it before. Raises NotAllowed without the operator or approver role.
     """
     with audit.record_refusals("diagnosis.again", diagnosis, actor=actor):
-        if not actor.has(Role.APPROVER):
-            actor.require(Role.OPERATOR, "have a diagnosis judged again")
-        with transaction.atomic():
-            audit.lock_head()
+        require_role(actor, (Role.OPERATOR, Role.APPROVER), "have a diagnosis judged again")
+        with audit.locked():
             existing = Diagnosis.objects.filter(measurement=diagnosis.measurement_id, policy=policy).first()
             if existing is not None:
                 return existing

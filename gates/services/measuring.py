@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from accounts.rules import Actor, Role
@@ -37,8 +36,7 @@ def measure(
     says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
     measured for ever. Raises NotAllowed, and InvalidInput for another coin's candles or baseline.
     """
-    with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
-        audit.lock_head()
+    with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
         baseline = baseline or newest_baseline(bundle)
         _authorise(bundle, dataset, baseline, actor)
         existing = None if again else _find_usable(bundle, dataset, baseline, since)
@@ -51,8 +49,7 @@ def measure(
 
 def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
     """Measure again in a child of this process, and judge by the policy in force. Raises like `measure`."""
-    with audit.record_refusals("measurement.request", bundle, actor=actor), transaction.atomic():
-        audit.lock_head()
+    with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
         baseline = newest_baseline(bundle)
         _authorise(bundle, dataset, baseline, actor)
         # Marked as enqueued without a message: `reconcile` then leaves it alone unless this process dies.

@@ -6,10 +6,11 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
+from accounts.decisions import FirstPerson, decision
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
-from common.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
+from common.errors import Conflict, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
 from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy, count_required
 from gates.policy_changes import weaker_than_baseline, weaker_than_full
@@ -67,12 +68,10 @@ def propose_policy(document: Mapping[str, Any], *, actor: Actor, reason: str) ->
 
     Raises NotAllowed, InvalidInput (saying what is wrong in it) and Conflict when it is what is in force.
     """
-    with audit.record_refusals("gatepolicy.proposal", policy_in_force(), actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "propose a policy")
+    kind, to, current = "gatepolicy.proposal", "propose a policy", policy_in_force()
+    with decision(kind, current, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
         body = check_policy(document)
-        _require_reason(reason)
-        with transaction.atomic():
-            audit.lock_head()
+        with audit.locked():
             if body == (current := policy_in_force()).document:
                 raise Conflict(f"{current}, which is in force, says the same.")
             return _create_policy(_next_number(), body, actor=str(actor), reason=reason)
@@ -80,24 +79,24 @@ def propose_policy(document: Mapping[str, Any], *, actor: Actor, reason: str) ->
 
 def adopt_policy(policy: GatePolicy, *, actor: Actor, reason: str) -> PolicyAdoption:
     """Put a proposed policy in force; its proposer may not. Raises NotAllowed, Conflict."""
-    with audit.record_refusals("gatepolicy.adoption", policy, actor=actor, reason=reason):
-        actor.require(Role.APPROVER, "adopt a policy")
-        if str(actor) == policy.proposed_by:
-            raise NotAllowed(f"{actor} proposed {policy}: another approver must adopt it.")
-        _require_reason(reason)
-        with transaction.atomic():
-            audit.lock_head()
-            if policy.number <= (current := policy_in_force()).number:
-                raise Conflict(
-                    f"{current} is in force; only a newer policy can replace it. "
-                    f"To return to {policy}, propose its document again."
-                )
-            return _put_in_force(policy, actor=str(actor), reason=reason)
-
-
-def _require_reason(reason: str) -> None:
-    if not reason.strip():
-        raise InvalidInput("Say why: a policy needs a reason.", field="reason")
+    with (
+        decision(
+            "gatepolicy.adoption",
+            policy,
+            actor=actor,
+            role=Role.APPROVER,
+            to="adopt it",
+            reason=reason,
+            first_person=FirstPerson(policy.proposed_by, f"proposed {policy}"),
+        ) as reason,
+        audit.locked(),
+    ):
+        if policy.number <= (current := policy_in_force()).number:
+            raise Conflict(
+                f"{current} is in force; only a newer policy can replace it. "
+                f"To return to {policy}, propose its document again."
+            )
+        return _put_in_force(policy, actor=str(actor), reason=reason)
 
 
 def _next_number() -> int:

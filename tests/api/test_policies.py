@@ -50,7 +50,7 @@ def test_another_approver_puts_it_in_force_and_every_bot_is_told(
 ) -> None:
     number = propose(as_approver, changed("accuracy", above=0.6)).json()["number"]
     alone = as_approver.post(f"policies/{number}/adopt/", {"reason": "mine"})
-    assert_problem(alone, 403, "another approver must adopt it")
+    assert_problem(alone, 403, "it takes another person to adopt it")
     adopted = with_token(second_approver, "approver").post(
         f"policies/{number}/adopt/", {"reason": "for a week"}
     )

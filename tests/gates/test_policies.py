@@ -141,7 +141,7 @@ PROPOSALS = [
     (OLIVIA, full_with("accuracy", above=0.7), "why", NotAllowed, "approver role"),
     (ANNA, full_with("accuracy", above=7), "why", InvalidInput, "above must lie between"),
     (ANNA, {"gates": {}}, "why", InvalidInput, "names no gate"),
-    (ANNA, full_with("accuracy", above=0.7), "  ", InvalidInput, "Say why"),
+    (ANNA, full_with("accuracy", above=0.7), "  ", InvalidInput, "Give a reason"),
     (ANNA, dict(FULL_POLICY), "why", Conflict, "policy 2, which is in force, says the same"),
 ]
 
@@ -164,8 +164,8 @@ def test_no_proposal(
     ("actor", "reason", "error", "says"),
     [
         (OLIVIA, "why", NotAllowed, "approver role"),
-        (ANNA, "why", NotAllowed, "another approver must adopt"),
-        (ARTHUR, "", InvalidInput, "Say why"),
+        (ANNA, "why", NotAllowed, "another person to adopt"),
+        (ARTHUR, "", InvalidInput, "Give a reason"),
     ],
     ids=["by an operator", "by who proposed it", "without a reason"],
 )

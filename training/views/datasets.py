@@ -31,7 +31,9 @@ def index(request: HttpRequest) -> HttpResponse:
         told = "Added" if kept.is_new else "These candles are here already:"
         messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
         if dataset.verdict != Verdict.PASSED:
-            messages.warning(request, f"{candle_checks.format_verdict(dataset)} No release can train on them.")
+            messages.warning(
+                request, f"{candle_checks.format_verdict(dataset)} No release can train on them."
+            )
         return redirect("dataset", dataset.pk)
 
     return submit(form, act, lambda status: _page(request, form, status))

@@ -64,9 +64,6 @@ def _bundles(coin: str | None, prefix: str | None) -> list[Bundle]:
 
 
 def _dataset(bundle: Bundle, pk: int | None) -> Dataset:
-    if pk is None:
-        return bundle.dataset or datasets.latest_dataset(bundle.coin)
-    dataset = Dataset.objects.select_related("coin").filter(pk=pk).first()
-    if dataset is None:
-        raise NotFound(f"There is no dataset {pk}.")
-    return dataset
+    if pk is not None:
+        return datasets.find_dataset(pk)
+    return bundle.dataset or datasets.latest_dataset(bundle.coin)
