@@ -1,7 +1,7 @@
 """Releases: to read, and to launch."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
@@ -22,10 +22,11 @@ from gates.api import GateOutput
 from mlcore.fitting.recipes import RECIPES
 from mlcore.verdict import Verdict
 from training.api.runs import RecipeInput
-from training.models import Artifact, Bundle, Dataset
+from training.models import Artifact
 from training.services.bundles import find_bundle
 from training.services.datasets import find_dataset
 
+Found = TypeVar("Found")
 STATES = [state.value for state in ReleaseState]
 PURPOSES = [purpose.value for purpose in Purpose]
 FIELDS = [
@@ -180,8 +181,8 @@ class Releases(ListAPIView[Release]):
             checked["line"],
             actor=get_actor(request),
             parameters=self.Input.select_parameters(checked),
-            datasets=_named_datasets(checked.get("datasets", {})),
-            bundles=_named_bundles(checked.get("bundles", {})),
+            datasets=_find_named(find_dataset, checked.get("datasets", {}), "datasets"),
+            bundles=_find_named(find_bundle, checked.get("bundles", {}), "bundles"),
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
         )
@@ -189,18 +190,11 @@ class Releases(ListAPIView[Release]):
         return Response(serialize_release(release), status=201, headers={"Location": location})
 
 
-def _named_datasets(ids: Mapping[str, int]) -> dict[str, Dataset]:
+def _find_named(find: Callable[[Any], Found], named: Mapping[str, Any], field: str) -> dict[str, Found]:
     try:
-        return {symbol: find_dataset(pk) for symbol, pk in ids.items()}
+        return {symbol: find(name) for symbol, name in named.items()}
     except NotFound as missing:
-        raise InvalidInput(missing.message, field="datasets") from missing
-
-
-def _named_bundles(digests: Mapping[str, str]) -> dict[str, Bundle]:
-    try:
-        return {symbol: find_bundle(digest) for symbol, digest in digests.items()}
-    except NotFound as missing:
-        raise InvalidInput(missing.message, field="bundles") from missing
+        raise InvalidInput(missing.message, field=field) from missing
 
 
 def serialize_release(release: Release) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from accounts.rules import Actor
 from audit.rules import to_canonical_json
 from common.errors import Conflict, InvalidInput
-from deploy.models import Bot, PointerMove, ReleaseCoin
+from deploy.models import Bot, PointerMove
 from deploy.rules import Running, describe_mismatch
 
 
@@ -134,7 +134,6 @@ def check_heartbeat(received: ReceivedHeartbeat, service: str) -> CheckedHeartbe
 def _load_expected(service: str, revision: int) -> Expected:
     """Raises PointerMove.DoesNotExist, which is not cached: the revision may still come."""
     move = PointerMove.objects.select_related("release").get(pk=revision)
-    rows = ReleaseCoin.objects.filter(release=move.release, bundle__isnull=False)
-    bundles = dict(rows.values_list("coin__symbol", "bundle__digest")) if move.release else {}
+    bundles = move.release.digests if move.release else {}
     line = move.release.line if move.release else None
     return Expected(revision, move.moved_at, Running(move.release_id, line, bundles))

@@ -43,6 +43,12 @@ class Release(models.Model):
         return any(row.dataset.is_simulated for row in self.coins.all())
 
     @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each coin's bundle, by symbol."""
+        rows = self.coins.filter(bundle__isnull=False)
+        return dict(rows.values_list("coin__symbol", "bundle__digest"))
+
+    @property
     def is_overdue(self) -> bool:
         return timezone.now() >= self.deadline_at
 

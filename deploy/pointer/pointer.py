@@ -168,11 +168,10 @@ def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: 
 
 
 def _describe_move(moved: PointerMove) -> dict[str, object]:
-    release_coins = moved.release.coins.select_related("coin", "bundle") if moved.release else []
     return {
         "revision": moved.revision,
         "line": moved.release.line if moved.release else None,
         "release": moved.release_id,
         "policy": moved.policy.number if moved.policy else None,
-        "bundles": {row.coin.symbol: row.bundle.digest for row in release_coins if row.bundle},
+        "bundles": moved.release.digests if moved.release else {},
     }

@@ -104,7 +104,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
             before = pointer.get_fallback()
             if before == release:
                 raise Conflict(f"{release} is the registered fallback already.")
-            detail = {"before": before.pk if before else None, "bundles": _list_digests(release)}
+            detail = {"before": before.pk if before else None, "bundles": release.digests}
             audit.record("fallback.registered", release, actor=actor, reason=reason, detail=detail)
             return FallbackRegistration.objects.create(
                 release=release, registered_by=actor.name, reason=reason
@@ -203,8 +203,3 @@ def _require_inheritable(release: Release) -> None:
         )
     if missing := outcomes.list_missing_coins(release):
         raise Conflict(f"{release} has no bundle yet for {', '.join(missing)}.")
-
-
-def _list_digests(release: Release) -> dict[str, str]:
-    release_coins = outcomes.list_release_coins(release)
-    return {row.coin.symbol: row.bundle.digest for row in release_coins if row.bundle}
