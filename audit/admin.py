@@ -12,12 +12,6 @@ from audit.models import AuditEvent
 from common.admin import ReadOnlyAdmin
 
 
-def format_history_link(obj: Any) -> str:
-    """A link to the audit events of one object."""
-    query = f"?object_type={obj._meta.model_name}&object_id={obj.pk}"
-    return format_html('<a href="{}{}">history</a>', reverse("admin:audit_auditevent_changelist"), query)
-
-
 class HistoryAdmin(ReadOnlyAdmin):
     """A read-only page with a link from each object to its audit events."""
 
@@ -29,7 +23,8 @@ class HistoryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="audit")
     def history(self, obj: Any) -> str:
-        return format_history_link(obj)
+        query = f"?object_type={obj._meta.model_name}&object_id={obj.pk}"
+        return format_html('<a href="{}{}">history</a>', reverse("admin:audit_auditevent_changelist"), query)
 
 
 @admin.register(AuditEvent)

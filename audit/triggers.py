@@ -33,12 +33,16 @@ class Guard:
         returned = {"DELETE": "OLD", "TRUNCATE": "NULL"}.get(self.event, "NEW")
         return f"BEGIN {guarded} RETURN {returned}; END"
 
-    def build_postgresql(self) -> list[str]:
+    def build_statements(self) -> list[str]:
+        """Create the trigger, in place of one that is there."""
+        drop = f"DROP TRIGGER IF EXISTS {self.name}"
+        if connection.vendor == "sqlite":
+            return [drop, self.build_sqlite()]
         each = "STATEMENT" if self.event == "TRUNCATE" else "ROW"
         return [
             f"CREATE OR REPLACE FUNCTION {self.name}() RETURNS trigger LANGUAGE plpgsql"
             f" AS $guard${self.build_postgresql_body()}$guard$",
-            f"DROP TRIGGER IF EXISTS {self.name} ON {self.table}",
+            f"{drop} ON {self.table}",
             f"CREATE TRIGGER {self.name} BEFORE {self.event} ON {self.table}"
             f" FOR EACH {each} EXECUTE FUNCTION {self.name}()",
         ]
@@ -99,9 +103,7 @@ def install() -> None:
     tables = set(connection.introspection.table_names())
     with transaction.atomic(), connection.cursor() as cursor:
         for guard in _list_applicable():
-            if guard.table not in tables:
-                continue
-            for statement in _build_statements(guard):
+            for statement in guard.build_statements() if guard.table in tables else ():
                 cursor.execute(statement)
 
 
@@ -115,32 +117,21 @@ def drop() -> None:
 
 def find_missing() -> list[str]:
     """Names of guards that are not installed, disabled, or not as this code declares them."""
-    installed = _load_installed()
-    expected = {
-        guard.name: guard.build_sqlite() if connection.vendor == "sqlite" else guard.build_postgresql_body()
-        for guard in _list_applicable()
-    }
+    if connection.vendor == "sqlite":
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        expected = {guard.name: guard.build_sqlite() for guard in _list_applicable()}
+    else:
+        query = (
+            "SELECT t.tgname, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+            " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
+        )
+        expected = {guard.name: guard.build_postgresql_body() for guard in _list_applicable()}
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        installed = dict(cursor.fetchall())
     return sorted(name for name, text in expected.items() if installed.get(name) != text)
 
 
 def _list_applicable() -> list[Guard]:
     is_sqlite = connection.vendor == "sqlite"
     return [guard for guard in _registered.values() if not (is_sqlite and guard.event == "TRUNCATE")]
-
-
-def _build_statements(guard: Guard) -> list[str]:
-    if connection.vendor == "sqlite":
-        return [f"DROP TRIGGER IF EXISTS {guard.name}", guard.build_sqlite()]
-    return guard.build_postgresql()
-
-
-def _load_installed() -> dict[str, str]:
-    query = (
-        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-        if connection.vendor == "sqlite"
-        else "SELECT t.tgname, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
-        " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return dict(cursor.fetchall())

@@ -28,13 +28,9 @@ class AtomicFileStorage(FileSystemStorage):
         except BaseException:
             Path(draft).unlink(missing_ok=True)
             raise
-        self._sync_folder(target.parent)
-        return name
-
-    @staticmethod
-    def _sync_folder(folder: Path) -> None:
-        descriptor = os.open(folder, os.O_RDONLY)
+        folder = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            os.fsync(folder)
         finally:
-            os.close(descriptor)
+            os.close(folder)
+        return name

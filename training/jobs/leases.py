@@ -7,7 +7,7 @@ job. A worker that returns after that still names the old attempt, so its writes
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -101,10 +101,8 @@ def end(job: Job, to: JobState, *, actor: object, reason: str, failure: str, **u
 
 def give_back(job: Job) -> None:
     """Release an unfinished job for the next worker; a job that is no longer held stays unchanged."""
-    try:
+    with suppress(ClaimLost):
         write(job, lease_until=timezone.now(), enqueued_at=None)
-    except ClaimLost:
-        return
 
 
 @contextmanager
