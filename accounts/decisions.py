@@ -44,9 +44,14 @@ def decision(
     several roles, any one is enough. Raises NotAllowed and InvalidInput, and passes on what the body raises.
     """
     with audit.record_refusals(kind, obj, actor=actor, reason=reason):
-        roles = (role,) if isinstance(role, Role) else role
-        if not any(actor.has(each) for each in roles):
-            actor.require(roles[0], to)
+        require_role(actor, role, to)
         if first_person is not None and actor.name == first_person.name:
             raise NotAllowed(f"{actor} {first_person.step}; it takes another person to {to}.")
         yield require_reason(reason)
+
+
+def require_role(actor: Actor, role: Role | tuple[Role, ...], to: str) -> None:
+    """Raise NotAllowed unless the actor holds the role, or any one of several."""
+    roles = (role,) if isinstance(role, Role) else role
+    if not any(actor.has(each) for each in roles):
+        actor.require(roles[0], to)
