@@ -31,7 +31,7 @@ from runtime.errors import (
 from runtime.live_windows import LiveWindows
 from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
 from runtime.protocol.service import Answer
-from runtime.protocol.snapshot import AnnouncedRelease, ModelSet
+from runtime.protocol.snapshot import ModelSet
 from runtime.state import NO_PREDICTORS, State
 from runtime.storage.cache import Cache
 from runtime.storage.saved_state import ReceivedSnapshot
@@ -271,7 +271,7 @@ class Updater:
             logger.warning("%s", message)
         self._prefetch_problem = message
 
-    def _prefetch(self, release: AnnouncedRelease) -> ClientError | None:
+    def _prefetch(self, release: ModelSet) -> ClientError | None:
         """Load an announced release while nothing is more urgent; returns the problem if it fails."""
 
         def is_wanted() -> bool:
@@ -291,15 +291,15 @@ class Updater:
         return None
 
     @property
-    def _announced(self) -> tuple[AnnouncedRelease, ...]:
+    def _announced(self) -> tuple[ModelSet, ...]:
         received = self._state.received
         return received.signed.announced if received else ()
 
-    def _list_missing(self) -> list[AnnouncedRelease]:
+    def _list_missing(self) -> list[ModelSet]:
         """The announced releases that are not loaded yet, the most urgent first."""
         return [release for release in self._announced if release.set_digest not in self._loaded]
 
-    def _get_number_if_loaded(self, announced: AnnouncedRelease | None) -> int | None:
+    def _get_number_if_loaded(self, announced: ModelSet | None) -> int | None:
         return announced.release if announced and announced.set_digest in self._loaded else None
 
     def _is_unsaved(self) -> bool:

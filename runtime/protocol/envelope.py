@@ -5,10 +5,9 @@ snapshots, but never make it run anything.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -19,12 +18,11 @@ from securesystemslib.signer import SSlibKey
 from runtime.errors import EnvelopeRefused, Misconfigured, SnapshotRefused
 from runtime.protocol.snapshot import (
     MAX_BODY_BYTES,
-    AnnouncedRelease,
+    ModelSet,
     Snapshot,
     make_printable,
     parse_announced,
     parse_snapshot,
-    parse_time,
 )
 
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
@@ -48,11 +46,11 @@ class SignedSnapshot:
     audit_seq: int
     audit_hash: str
     key_id: str
-    next: AnnouncedRelease | None
-    fallback: AnnouncedRelease | None
+    next: ModelSet | None
+    fallback: ModelSet | None
 
     @property
-    def announced(self) -> tuple[AnnouncedRelease, ...]:
+    def announced(self) -> tuple[ModelSet, ...]:
         """The releases to prefetch: the fallback first, since a pin comes without warning."""
         return tuple(release for release in (self.fallback, self.next) if release is not None)
 
@@ -103,8 +101,7 @@ class PublicKeys:
 def verify_envelope(body: bytes, keys: PublicKeys) -> SignedSnapshot:
     """Parse an envelope that one of these keys signed. Raises EnvelopeRefused, and SnapshotRefused for its content."""
     sealed = _parse_envelope(body)
-    key_id = keys.find_signer(sealed)
-    return _build_signed_snapshot(sealed, key_id)
+    return _build_signed_snapshot(sealed, keys.find_signer(sealed))
 
 
 def parse_unverified(body: bytes) -> SignedSnapshot:
@@ -145,32 +142,25 @@ def _parse_envelope(body: bytes) -> Envelope:
 
 def _build_signed_snapshot(sealed: Envelope, key_id: str) -> SignedSnapshot:
     document, snapshot = parse_snapshot(sealed.payload)
-    _require_same_coins(document, snapshot)
-    issued_at, expires_at = (parse_time(document, name) for name in ("issued_at", "expires_at"))
-    head = _parse_audit_head(document)
-    ahead = (parse_announced(document, key) for key in ("next", "fallback"))
-    return SignedSnapshot(snapshot, issued_at, expires_at, *head, key_id, *ahead)
+    _require_same_coins(document.get_texts("coins"), snapshot)
+    head = document.get_object("audit_head")
+    return SignedSnapshot(
+        snapshot,
+        issued_at=document.get_time("issued_at"),
+        expires_at=document.get_time("expires_at"),
+        audit_seq=head.get("seq", int),
+        audit_hash=head.get("hash", str),
+        key_id=key_id,
+        next=parse_announced(document, "next"),
+        fallback=parse_announced(document, "fallback"),
+    )
 
 
-def _require_same_coins(document: Mapping[str, Any], snapshot: Snapshot) -> None:
+def _require_same_coins(coins: Collection[str], snapshot: Snapshot) -> None:
     """The coins are listed twice: on their own, and with their models. Both lists must agree."""
-    coins = document.get("coins")
-    if not isinstance(coins, list) or not all(isinstance(coin, str) for coin in coins):
-        raise SnapshotRefused("coins is not a list of names")
     if missing := sorted(set(coins) - snapshot.models.keys()):
         raise SnapshotRefused(
             f"there is no model for {make_printable(', '.join(missing))}, a coin of the release"
         )
     if extra := sorted(snapshot.models.keys() - set(coins)):
         raise SnapshotRefused(f"there is a model for {', '.join(extra)}, not a coin of the release")
-
-
-def _parse_audit_head(document: Mapping[str, Any]) -> tuple[int, str]:
-    head = document.get("audit_head")
-    if (
-        not isinstance(head, dict)
-        or type(head.get("seq")) is not int
-        or not isinstance(head.get("hash"), str)
-    ):
-        raise SnapshotRefused("audit_head is not the number and hash of an event")
-    return head["seq"], head["hash"]

@@ -53,17 +53,43 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The current revision. Offline: `line` and `release` are None and `models` is empty."""
+class ModelSet:
+    """One bundle for each coin of one release: of the current revision, or announced for bots to prefetch.
+
+    Offline, `line` and `release` are None and `models` is empty.
+    """
+
+    release: int | None
+    line: str | None
+    is_simulated: bool
+    models: Mapping[str, Model]
+
+    @cached_property
+    def set_digest(self) -> str:
+        """The sha256 (hex) of everything that determines the predictors, whichever release names them."""
+        classes = {coin: model.classes for coin, model in self.models.items()}
+        return _hash_json([self.line, self.is_simulated, classes, self._describe_models()])
+
+    def _describe_models(self) -> dict[str, Any]:
+        return {
+            coin: [
+                model.bundle,
+                model.feature_schema,
+                model.schema_digest,
+                {file.name: [file.sha256, file.size] for file in model.files.values()},
+            ]
+            for coin, model in self.models.items()
+        }
+
+
+@dataclass(frozen=True)
+class Snapshot(ModelSet):
+    """The current revision."""
 
     service: str
     revision: int
-    line: str | None
-    release: int | None
     moved_at: datetime
     reason: str
-    is_simulated: bool
-    models: Mapping[str, Model]
 
     @property
     def is_offline(self) -> bool:
@@ -71,60 +97,100 @@ class Snapshot:
         return self.release is None
 
     @cached_property
-    def set_digest(self) -> str:
-        """The sha256 (hex) of everything that determines the predictors, whichever release names them."""
-        return _compute_set_digest(self.line, self.is_simulated, self.models)
-
-    @cached_property
     def content(self) -> str:
         """The sha256 (hex) of everything that determines what a bot runs, without wording, times and addresses."""
-        return _hash_json(
-            [self.service, self.revision, self.line, self.release, _describe_models(self.models)]
-        )
+        return _hash_json([self.service, self.revision, self.line, self.release, self._describe_models()])
 
 
-@dataclass(frozen=True)
-class AnnouncedRelease:
-    """A release that the pointer may name next. A bot prefetches it, so that the move costs no download."""
+class Fields:
+    """The fields of one JSON object. Each method parses one, and raises SnapshotRefused with its path and the reason."""
 
-    release: int
-    line: str
-    is_simulated: bool
-    models: Mapping[str, Model]
+    def __init__(self, value: Any, path: str = "") -> None:
+        if not isinstance(value, dict):
+            raise SnapshotRefused(f"{path or 'the document'} is not an object")
+        self.values, self._prefix = value, f"{path}." if path else ""
 
-    @cached_property
-    def set_digest(self) -> str:
-        """As `Snapshot.set_digest`. Equal if a later snapshot names the same set."""
-        return _compute_set_digest(self.line, self.is_simulated, self.models)
+    def get(self, key: str, kind: type[T]) -> T:
+        if key not in self.values:
+            raise self.refuse(key, "is missing")
+        value = self.values[key]
+        # bool is a subclass of int, and true is no revision.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.refuse(key, f"is not of type {kind.__name__}")
+        return value
+
+    def get_match(self, key: str, pattern: re.Pattern[str]) -> str:
+        return _require_match(self.get(key, str), pattern, f"{self._prefix}{key}")
+
+    def get_positive(self, key: str) -> int:
+        value = self.get(key, int)
+        if value < 1:
+            raise self.refuse(key, f"is {value}, and must be 1 or more")
+        return value
+
+    def get_time(self, key: str) -> datetime:
+        text = self.get(key, str)
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise self.refuse(key, f"is not a time: {text[:40]!r}") from error
+        if time.tzinfo is None:
+            raise self.refuse(key, f"has no time zone: {text!r}")
+        return time
+
+    def get_texts(self, key: str) -> tuple[str, ...]:
+        value = self.get(key, list)
+        if not all(isinstance(text, str) for text in value):
+            raise self.refuse(key, "holds something other than text")
+        return tuple(value)
+
+    def get_object(self, key: str) -> "Fields":
+        return Fields(self.get(key, dict), f"{self._prefix}{key}")
+
+    def get_objects(self, key: str, names: re.Pattern[str], noun: str) -> "dict[str, Fields]":
+        """An object of objects by name, sorted; each name has the form `names` and is called a `noun`."""
+        path, objects = f"{self._prefix}{key}", self.get(key, dict)
+        for name in objects:
+            _require_match(name, names, f"the {noun} name {name[:60]!r}")
+        return {name: Fields(value, f"{path}.{name}") for name, value in sorted(objects.items())}
+
+    def is_null(self, key: str) -> bool:
+        return key in self.values and self.values[key] is None
+
+    def refuse(self, key: str, reason: str) -> SnapshotRefused:
+        return SnapshotRefused(f"{self._prefix}{key} {reason}")
 
 
-ModelSet = Snapshot | AnnouncedRelease
-"""Whatever lists one bundle for each coin of one release."""
-
-
-def parse_snapshot(body: bytes) -> tuple[dict[str, Any], Snapshot]:
-    """Parse and check a snapshot; returns the raw document and the parsed value.
+def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
+    """Parse and check a snapshot; returns the document's fields and the parsed value.
 
     Unknown keys are ignored. Raises SnapshotRefused with the field and the reason.
     """
-    document = _require_object(_decode_json(body), "the document")
-    return document, _build_snapshot(_Fields(document))
+    fields = Fields(_decode_json(body))
+    snapshot = Snapshot(
+        service=fields.get_match("service", _SERVICE),
+        revision=fields.get_positive("revision"),
+        line=None if fields.is_null("line") else fields.get_match("line", _LINE),
+        release=None if fields.is_null("release") else fields.get_positive("release"),
+        moved_at=fields.get_time("moved_at"),
+        reason=make_printable(fields.get("reason", str)),
+        is_simulated=fields.get("simulated", bool),
+        models=_parse_models(fields),
+    )
+    if len({snapshot.release is None, snapshot.line is None, not snapshot.models}) != 1:
+        raise SnapshotRefused("line, release and models must be given together, or all be empty (offline)")
+    return fields, snapshot
 
 
-def parse_time(document: Mapping[str, Any], key: str) -> datetime:
-    """A time of the document, with its zone. Raises SnapshotRefused."""
-    return _Fields(document).get_time(key)
-
-
-def parse_announced(document: Mapping[str, Any], key: str) -> AnnouncedRelease | None:
+def parse_announced(document: Fields, key: str) -> ModelSet | None:
     """The document's `next` or `fallback`. An invalid one is logged and ignored: it must not stop a bot from following
     the pointer.
     """
-    if document.get(key) is None:
+    if document.values.get(key) is None:
         return None
     try:
-        fields = _Fields(_require_object(document[key], key), key)
-        return AnnouncedRelease(
+        fields = document.get_object(key)
+        return ModelSet(
             release=fields.get_positive("release"),
             line=fields.get_match("line", _LINE),
             is_simulated=fields.get("simulated", bool),
@@ -140,118 +206,30 @@ def make_printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """The fields of one JSON object. Each method checks one field and raises SnapshotRefused with its path."""
-
-    values: Mapping[str, Any]
-    path: str = ""
-
-    def build_path(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
-
-    def get(self, key: str, kind: type[T]) -> T:
-        if key not in self.values:
-            raise SnapshotRefused(f"{self.build_path(key)} is missing")
-        value = self.values[key]
-        # bool is a subclass of int, and true is no revision.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise SnapshotRefused(f"{self.build_path(key)} is not of type {kind.__name__}")
-        return value
-
-    def get_match(self, key: str, pattern: re.Pattern[str]) -> str:
-        return _require_match(self.get(key, str), pattern, self.build_path(key))
-
-    def get_positive(self, key: str) -> int:
-        value = self.get(key, int)
-        if value < 1:
-            raise SnapshotRefused(f"{self.build_path(key)} is {value}, and must be 1 or more")
-        return value
-
-    def get_time(self, key: str) -> datetime:
-        text = self.get(key, str)
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise SnapshotRefused(f"{self.build_path(key)} is not a time: {text[:40]!r}") from error
-        if time.tzinfo is None:
-            raise SnapshotRefused(f"{self.build_path(key)} has no time zone: {text!r}")
-        return time
-
-    def get_texts(self, key: str) -> tuple[str, ...]:
-        value = self.get(key, list)
-        if not all(isinstance(text, str) for text in value):
-            raise SnapshotRefused(f"{self.build_path(key)} holds something other than text")
-        return tuple(value)
-
-    def is_null(self, key: str) -> bool:
-        return key in self.values and self.values[key] is None
+def _parse_models(fields: Fields) -> dict[str, Model]:
+    models = fields.get_objects("models", _COIN, "coin")
+    return {coin: _parse_model(coin, model) for coin, model in models.items()}
 
 
-def _build_snapshot(fields: _Fields) -> Snapshot:
-    snapshot = Snapshot(
-        service=fields.get_match("service", _SERVICE),
-        revision=fields.get_positive("revision"),
-        line=None if fields.is_null("line") else fields.get_match("line", _LINE),
-        release=None if fields.is_null("release") else fields.get_positive("release"),
-        moved_at=fields.get_time("moved_at"),
-        reason=make_printable(fields.get("reason", str)),
-        is_simulated=fields.get("simulated", bool),
-        models=_parse_models(fields),
-    )
-    if len({snapshot.release is None, snapshot.line is None, not snapshot.models}) != 1:
-        raise SnapshotRefused("line, release and models must be given together, or all be empty (offline)")
-    return snapshot
-
-
-def _parse_models(fields: _Fields) -> dict[str, Model]:
-    models = fields.get("models", dict)
-    return {coin: _parse_model(coin, model) for coin, model in sorted(models.items())}
-
-
-def _parse_model(coin: str, value: Any) -> Model:
-    _require_match(coin, _COIN, f"the coin name {coin[:30]!r}")
-    path = f"models.{coin}"
-    fields = _Fields(_require_object(value, path), path)
-    files = fields.get("files", dict)
+def _parse_model(coin: str, fields: Fields) -> Model:
+    files = fields.get_objects("files", _FILE_NAME, "file")
     if "manifest.json" not in files or "model.onnx" not in files:
-        raise SnapshotRefused(f"{path}.files lacks manifest.json or model.onnx")
+        raise fields.refuse("files", "lacks manifest.json or model.onnx")
     return Model(
         coin=coin,
         bundle=fields.get_match("bundle", _DIGEST),
         feature_schema=fields.get("feature_schema", str),
         schema_digest=fields.get_match("schema_digest", _DIGEST),
         classes=fields.get_texts("classes"),
-        files={name: _parse_file(name, file, f"{path}.files") for name, file in sorted(files.items())},
+        files={name: _parse_file(name, file) for name, file in files.items()},
     )
 
 
-def _parse_file(name: str, value: Any, parent: str) -> File:
-    path = f"{parent}.{_require_match(name, _FILE_NAME, f'the file name {name[:60]!r}')}"
-    fields = _Fields(_require_object(value, path), path)
+def _parse_file(name: str, fields: Fields) -> File:
     size = fields.get_positive("size")
     if size > MAX_FILE_BYTES:
-        raise SnapshotRefused(
-            f"{path}.size: {size:,} bytes are more than a file may have ({MAX_FILE_BYTES:,})"
-        )
+        raise fields.refuse("size", f"is {size:,} bytes, more than a file may have ({MAX_FILE_BYTES:,})")
     return File(name=name, sha256=fields.get_match("sha256", _HEX), size=size, url=fields.get("url", str))
-
-
-def _compute_set_digest(line: str | None, is_simulated: bool, models: Mapping[str, Model]) -> str:
-    classes = {coin: model.classes for coin, model in models.items()}
-    return _hash_json([line, is_simulated, classes, _describe_models(models)])
-
-
-def _describe_models(models: Mapping[str, Model]) -> dict[str, Any]:
-    return {
-        coin: [
-            model.bundle,
-            model.feature_schema,
-            model.schema_digest,
-            {file.name: [file.sha256, file.size] for file in model.files.values()},
-        ]
-        for coin, model in models.items()
-    }
 
 
 def _hash_json(document: list[Any]) -> str:
@@ -277,12 +255,6 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _require_object(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SnapshotRefused(f"{path} is not an object")
-    return value
 
 
 def _require_match(value: str, pattern: re.Pattern[str], path: str) -> str:
