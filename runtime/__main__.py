@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,15 +200,13 @@ def _format_table(rows: dict[str, Any]) -> str:
 
 def _format_json(value: Active | Decision) -> str:
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return json.dumps({name: _convert(value) for name, value in fields.items()})
+    return json.dumps(fields, default=_convert)
 
 
 def _convert(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, ClientError):
-        return str(value)
-    return dict(value) if hasattr(value, "keys") else value
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _format_time(at: datetime | None) -> str:

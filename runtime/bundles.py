@@ -19,13 +19,13 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.errors import BundleRefused
 from mlcore.features import indicators
 from runtime.errors import DownloadAborted, FileRefused, SetRefused
-from runtime.protocol.service import Target
+from runtime.protocol.service import Write
 from runtime.protocol.snapshot import File, Model, ModelSet
 from runtime.storage.cache import Cache
 
 logger = logging.getLogger(__name__)
 
-Download = Callable[[File, Target], None]
+Download = Callable[[File, Write], None]
 IsWanted = Callable[[], bool]
 Verify = Callable[[Path], None]
 Locate = Callable[[Model, Verify], Path]
@@ -75,22 +75,15 @@ class BundleLoader:
         return folder
 
     def _download_file(self, is_wanted: IsWanted, model: Model, name: str, target: BinaryIO) -> None:
+        def write(chunk: bytes) -> None:
+            if not is_wanted():
+                raise DownloadAborted("the pointer names another release by now")
+            target.write(chunk)
+
         try:
-            self._download(model.files[name], _AbortableFile(target, is_wanted))
+            self._download(model.files[name], write)
         except FileRefused as error:
             raise FileRefused(f"{model.coin}: {name}: {error}") from error
-
-
-class _AbortableFile:
-    """A file that accepts a download's writes as long as it is wanted."""
-
-    def __init__(self, file: BinaryIO, is_wanted: IsWanted) -> None:
-        self._file, self._is_wanted = file, is_wanted
-
-    def write(self, chunk: bytes, /) -> object:
-        if not self._is_wanted():
-            raise DownloadAborted("the pointer names another release by now")
-        return self._file.write(chunk)
 
 
 def _load_set(model_set: ModelSet, locate: Locate) -> Predictors:

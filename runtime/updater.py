@@ -73,9 +73,8 @@ class Updater:
         self._state_lock = threading.Lock()  # held for a moment, to replace the state
         self._work_lock = threading.Lock()  # held while downloading, loading or saving
         self._pending: ReceivedSnapshot | None = None  # accepted, not in use until its set is loaded
-        self._loaded: dict[
-            str, Predictors
-        ] = {}  # by set digest: of the current, previous and announced releases
+        # By set digest: of the current, previous and announced releases.
+        self._loaded: dict[str, Predictors] = {}
         self._previous_set = ""
         self._is_closing = False
         self._prefetch_problem = ""
@@ -97,16 +96,13 @@ class Updater:
         return received.etag if received else None
 
     @property
-    def prefetched_next(self) -> int | None:
-        """The release that awaits approval, once it is downloaded, verified, loaded and warm."""
+    def prefetched(self) -> dict[str, int | None]:
+        """The announced releases as heartbeats report them: each once it is downloaded, verified, loaded and warm."""
         received = self._state.received
-        return self._get_number_if_loaded(received.signed.next if received else None)
-
-    @property
-    def prefetched_fallback(self) -> int | None:
-        """The fallback's release, once it is downloaded, verified, loaded and warm."""
-        received = self._state.received
-        return self._get_number_if_loaded(received.signed.fallback if received else None)
+        return {
+            "prefetched_next": self._get_number_if_loaded(received.signed.next if received else None),
+            "prefetched_fallback": self._get_number_if_loaded(received.signed.fallback if received else None),
+        }
 
     @property
     def is_waiting(self) -> bool:
@@ -187,8 +183,7 @@ class Updater:
             "line": snapshot.line if snapshot else None,
             "release": snapshot.release if snapshot else None,
             "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
-            "prefetched_next": self.prefetched_next,
-            "prefetched_fallback": self.prefetched_fallback,
+            **self.prefetched,
             "last_error": error[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
         }
@@ -306,18 +301,14 @@ class Updater:
         current, saved = self._state.received, self._saved
         if current is None or saved is current:
             return False
-        if (
-            saved is None
-            or self._has_unsaved_move()
-            or _list_announced_sets(saved) != _list_announced_sets(current)
-        ):
+        if saved is None or saved.mark != current.mark or saved.signed.announced != current.signed.announced:
             return True
         return current.confirmed_at - saved.confirmed_at > SAVE_INTERVAL
 
     def _has_unsaved_move(self) -> bool:
         """Whether a restart would begin with another revision: more urgent than any prefetch."""
         current, saved = self._state.received, self._saved
-        return current is not None and (saved is None or _identify(saved) != _identify(current))
+        return current is not None and (saved is None or saved.mark != current.mark)
 
     def _save(self) -> None:
         """Save what is in use. If the disk refuses it, it stays in use and the problem is reported.
@@ -390,12 +381,3 @@ class Updater:
 
     def _compute_stale_since(self, state: State) -> datetime | None:
         return state.compute_stale_since(self._clock(), self._fresh_for)
-
-
-def _identify(received: ReceivedSnapshot) -> tuple[str, int]:
-    # A revision of one service never has two contents (_require_newer).
-    return received.snapshot.service, received.snapshot.revision
-
-
-def _list_announced_sets(received: ReceivedSnapshot) -> list[str]:
-    return [release.set_digest for release in received.signed.announced]

@@ -175,8 +175,8 @@ class WatchLoop:
 
     def _notify(self) -> None:
         """Call `on_change`, and bring the next heartbeat forward, if something changed."""
-        active, updater = self._updater.active, self._updater
-        reported = (active.service, active.revision, updater.prefetched_next, updater.prefetched_fallback)
+        active = self._updater.active
+        reported = (active.service, active.revision, *self._updater.prefetched.values())
         if reported != self._last_reported:
             self._last_reported = reported
             soon = asyncio.get_running_loop().time() + random.uniform(0, self._spread_s)
@@ -204,7 +204,9 @@ class WatchLoop:
         # Set before sending: a move during the request must be able to bring the next one forward.
         self._heartbeat_at = time() + MAX_HEARTBEAT_S
         try:
-            answer = await run_in_thread(self._post_heartbeat)
+            answer = await run_in_thread(
+                lambda: self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
+            )
         except ClientError as problem:
             self._log_once(f"the heartbeat could not be sent: {problem}")
             answer = {}
@@ -212,9 +214,6 @@ class WatchLoop:
             self._heartbeat_at, time() + _read_interval(answer) * random.uniform(0.9, 1.1)
         )
         return bool(answer)
-
-    def _post_heartbeat(self) -> dict[str, Any]:
-        return self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
 
     async def _post_oldest_window(self) -> bool:
         """Post the oldest window; returns whether the service can be reached. It counts a repeated window once."""

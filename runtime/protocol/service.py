@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
@@ -62,10 +62,8 @@ class Answer:
     etag: str | None
 
 
-class Target(Protocol):
-    """Where a download goes."""
-
-    def write(self, chunk: bytes, /) -> object: ...
+Write = Callable[[bytes], None]
+"""Takes the next bytes of a download."""
 
 
 class Service:
@@ -175,18 +173,22 @@ class Service:
             raise ServiceUnavailable(f"{_format_url(url)} answers what cannot be read") from error
         return answer if isinstance(answer, dict) else {}
 
-    def download(self, file: File, target: Target) -> None:
-        """Write one announced file to `target`.
+    def download(self, file: File, write: Write) -> None:
+        """Pass one announced file to `write`.
 
         Raises ServiceUnavailable, NotAuthorised, FileRefused (size or digest differ), OSError (the disk).
         """
         digest, size = hashlib.sha256(), 0
-        with self._get(self._resolve_file_url(file), {}, allow_other_hosts=True) as response:
+        try:
+            url = _parse_url(str(self.url.join(file.url)))
+        except (Misconfigured, httpx.InvalidURL) as error:
+            raise FileRefused(f"its announced address cannot be used: {error}") from error
+        with self._get(url, {}, allow_other_hosts=True) as response:
             self._require_ok(response, self._read_problem(response))
             for chunk in self._read_chunks(response, file.size, FileRefused):
                 digest.update(chunk)
                 size += len(chunk)
-                target.write(chunk)
+                write(chunk)
         if size != file.size:
             raise FileRefused(f"{size:,} bytes came where {file.size:,} were announced")
         if digest.hexdigest() != file.sha256:
@@ -208,12 +210,6 @@ class Service:
 
     def _build_url(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
-
-    def _resolve_file_url(self, file: File) -> httpx.URL:
-        try:
-            return _parse_url(str(self.url.join(file.url)))
-        except (Misconfigured, httpx.InvalidURL) as error:
-            raise FileRefused(f"its announced address cannot be used: {error}") from error
 
     @contextmanager
     def _get(
@@ -266,20 +262,15 @@ class Service:
             return
         message = self._sanitize(f"{_format_url(response.url)} answers {code}{_extract_detail(problem)}")
         if code == httpx.codes.UNAUTHORIZED and not self._build_auth_headers(response.url):
-            raise NotAuthorised(
-                f"{message}; the token was not shown, since that host is not {_format_url(self.url)}"
-            )
-        if code == httpx.codes.UNAUTHORIZED:
-            raise NotAuthorised(
-                f"{message}; the token was not accepted: it may be mistyped, revoked or expired"
-            )
-        if code == httpx.codes.FORBIDDEN:
-            raise NotAuthorised(
-                f"{message}; the token's scope does not allow this: a bot needs the scope 'bot'"
-            )
-        if code == httpx.codes.NOT_FOUND:
-            message += "; is the address right?"
-        raise ServiceUnavailable(message)
+            cause = f"the token was not shown, since that host is not {_format_url(self.url)}"
+        elif code == httpx.codes.UNAUTHORIZED:
+            cause = "the token was not accepted: it may be mistyped, revoked or expired"
+        elif code == httpx.codes.FORBIDDEN:
+            cause = "the token's scope does not allow this: a bot needs the scope 'bot'"
+        else:
+            is_lost = code == httpx.codes.NOT_FOUND
+            raise ServiceUnavailable(f"{message}; is the address right?" if is_lost else message)
+        raise NotAuthorised(f"{message}; {cause}")
 
     def _read_problem(self, response: httpx.Response) -> bytes:
         """The body of a problem+json (RFC 9457); empty for anything else."""

@@ -44,9 +44,8 @@ class Cache:
         self.folder = folder
         self._bundles = folder / "bundles"
         self._unfinished = folder / "unfinished"
-        self._thread_lock = (
-            threading.Lock()
-        )  # the lock file excludes other clients, not this client's threads
+        # The lock file excludes other clients, not this client's threads.
+        self._thread_lock = threading.Lock()
         self.saved_state = SavedState(folder, url, keys, draft_folder=self._unfinished)
         with translate_disk_errors(folder):
             for needed in (self._bundles, self._unfinished, self.saved_state.pointers):

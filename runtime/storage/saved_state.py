@@ -56,7 +56,6 @@ class SavedState:
         self._keys = keys
         self._draft_folder = draft_folder
         self._highest: dict[str, RevisionMark] = {}
-        self._last_read: dict[str, RevisionMark] = {}
         self._last_read_identity: FileIdentity | None = None
         # A followed snapshot was also seen: a lost revisions file does not let old revisions in.
         for current, previous in self._read_pointer_files():
@@ -71,11 +70,8 @@ class SavedState:
         """
         try:
             with translate_disk_errors(self._pointer_file):
-                document = read_json(self._pointer_file)
-            if document is None:
-                return None
-            received = _deserialize(document["current"])
-            return replace(received, signed=verify_envelope(received.body, self._keys))
+                received = next(_read_pointer_file(self._pointer_file), None)
+            return received and replace(received, signed=verify_envelope(received.body, self._keys))
         except Refused as error:
             raise CacheFailed(f"{self._pointer_file} is not to be trusted: {error}") from error
         except DAMAGE as error:
@@ -101,8 +97,7 @@ class SavedState:
 
     def get_highest_revision(self, service: str) -> RevisionMark | None:
         """The highest revision seen of `service`, by this client or, on disk, by any other of the folder."""
-        if mark := self._load_marks().get(service):
-            self._raise_mark(service, mark)
+        self._raise_to_saved_marks()
         return self._highest.get(service)
 
     def record_revision(self, service: str, mark: RevisionMark) -> None:
@@ -114,8 +109,7 @@ class SavedState:
         """Save what `record_revision` remembered. A full disk is only logged; the next call tries again."""
         if not self._is_unsaved:
             return
-        for service, mark in self._load_marks().items():
-            self._raise_mark(service, mark)
+        self._raise_to_saved_marks()
         services = {
             service: {"revision": mark.revision, "content": mark.content}
             for service, mark in sorted(self._highest.items())
@@ -130,9 +124,8 @@ class SavedState:
         """The current snapshot of each address, and the previous one if there is one."""
         for path in sorted(self.pointers.glob("*.json")):
             try:
-                if document := read_json(path):
-                    previous = [document["previous"]] if document["previous"] else []
-                    yield _deserialize(document["current"]), [_deserialize(saved) for saved in previous]
+                if snapshots := list(_read_pointer_file(path)):
+                    yield snapshots[0], snapshots[1:]
             except (OSError, *DAMAGE) as error:
                 logger.warning(
                     "%s cannot be read; bundles that only it names may be deleted: %s", path, error
@@ -144,33 +137,33 @@ class SavedState:
             self._highest[service] = mark
 
     def _find_previous(self, received: ReceivedSnapshot) -> ReceivedSnapshot | None:
+        content = received.snapshot.content
         try:
-            document = read_json(self._pointer_file)
-            if document is None:
-                return None
-            current = _deserialize(document["current"])
-            if current.snapshot.content != received.snapshot.content:
-                return current
-            return _deserialize(document["previous"]) if document["previous"] else None
+            saved = _read_pointer_file(self._pointer_file)
+            return next((previous for previous in saved if previous.snapshot.content != content), None)
         except (OSError, *DAMAGE) as error:
             logger.warning("the saved pointer cannot be read and is replaced: %s", error)
             return None
 
-    def _load_marks(self) -> dict[str, RevisionMark]:
+    def _raise_to_saved_marks(self) -> None:
         try:
             # Called at every move, while others hardly ever write: an unchanged file is not read again.
             identity = get_file_identity(self._revisions_file)
             if identity is None or identity != self._last_read_identity:
                 services = (read_json(self._revisions_file) or {"services": {}})["services"]
-                self._last_read = {
-                    service: RevisionMark(int(mark["revision"]), str(mark["content"]))
-                    for service, mark in services.items()
-                }
+                for service, mark in services.items():
+                    self._raise_mark(service, RevisionMark(int(mark["revision"]), str(mark["content"])))
                 self._last_read_identity = identity
-            return self._last_read
         except (OSError, *DAMAGE) as error:
             logger.warning("the highest revisions seen cannot be read: %s", error)
-            return {}
+
+
+def _read_pointer_file(path: Path) -> Iterator[ReceivedSnapshot]:
+    """The current snapshot of one address, then the previous one; nothing without a file. Raises OSError and DAMAGE."""
+    if (document := read_json(path)) is not None:
+        yield _deserialize(document["current"])
+        if document["previous"]:
+            yield _deserialize(document["previous"])
 
 
 def _serialize(received: ReceivedSnapshot) -> dict[str, Any]:

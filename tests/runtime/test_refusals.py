@@ -200,7 +200,7 @@ def test_a_release_without_a_coin_the_bot_trades(
             lambda document: document["coins"].remove("ETH"),
             "there is a model for ETH, not a coin of the release",
         ),
-        (lambda document: document.pop("coins"), "coins is not a list"),
+        (lambda document: document.pop("coins"), "coins is missing"),
     ],
     ids=["one missing", "one too many", "none named"],
 )

@@ -124,7 +124,7 @@ def test_a_pin_reaches_a_fresh_bot_without_a_download(
     for pinned in (client, restarted):
         assert pinned.refresh().problem is None
         assert release_of(pinned) == old
-        assert pinned._updater.prefetched_fallback == old.number
+        assert pinned._updater.prefetched["prefetched_fallback"] == old.number
     assert len(service.downloads()) == downloads
 
 
@@ -150,17 +150,17 @@ def test_disk_and_memory_hold_what_is_in_use_before_it_and_announced(
         service.point_at(releases[turn % 3])
         service.announce(releases[(turn + 1) % 3])
         client.refresh()
-        assert client._updater.prefetched_next == releases[(turn + 1) % 3].number
+        assert client._updater.prefetched["prefetched_next"] == releases[(turn + 1) % 3].number
     assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
     assert len(client._updater._loaded) == 3
     service.announce(None)
     service.point_at(releases[0])
     client.refresh()
-    assert client._updater.prefetched_next is None
+    assert client._updater.prefetched["prefetched_next"] is None
     assert len(list((cache_dir / "bundles").iterdir())) == 2 * len(COINS)
     service.register(releases[2])
     client.refresh()
-    assert client._updater.prefetched_fallback == releases[2].number
+    assert client._updater.prefetched["prefetched_fallback"] == releases[2].number
     assert len(list((cache_dir / "bundles").iterdir())) == 3 * len(COINS)
 
 
