@@ -168,7 +168,7 @@ class ActiveStream(ServingView):
         )
 
 
-def _answer_conditionally(request: Request, latest: Snapshot | signing.Envelope) -> HttpResponseBase:
+def _answer_conditionally(request: Request, latest: Snapshot) -> HttpResponseBase:
     response = HttpResponse(latest.body, content_type="application/json")
     response["ETag"] = latest.etag
     response["Cache-Control"] = "private, no-cache"

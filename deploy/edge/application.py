@@ -12,7 +12,7 @@ invalid one is passed on to the API's operation, which answers what is wrong.
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
 from accounts import services as accounts
 from accounts.authentication import IsBot
@@ -23,7 +23,6 @@ from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
 from deploy.edge.freshness import CachedValue, TokenOwners
 from deploy.edge.heartbeat_batcher import HeartbeatBatcher
 from deploy.edge.streams import Message, Receive, Send, Streams
-from deploy.pointer import pointer
 from deploy.serving import signing, snapshot
 from deploy.serving.snapshot import Snapshot
 
@@ -49,16 +48,6 @@ class _Disconnected(Exception):
     """The client disconnected before the end of its request."""
 
 
-class Ready(Protocol):
-    """Bytes that can be sent as they are."""
-
-    @property
-    def body(self) -> bytes: ...
-
-    @property
-    def etag(self) -> str: ...
-
-
 class Edge:
     """An ASGI application: `active/`, plain, signed and streamed, and heartbeats; everything else by `inner`."""
 
@@ -66,10 +55,10 @@ class Edge:
         self.inner = inner
         self.owners = TokenOwners()
         self.heartbeats = HeartbeatBatcher()
-        envelope: CachedValue[signing.Envelope] = CachedValue(lambda _: signing.get_envelope())
+        envelope: CachedValue[Snapshot] = CachedValue(lambda _: signing.get_envelope())
         self.streams = Streams(envelope.get, self._find_allowed)
-        self._documents: dict[str, CachedValue[Any]] = {
-            ACTIVE_PATH: CachedValue(_load_snapshot),
+        self._documents = {
+            ACTIVE_PATH: CachedValue(snapshot.build_current),
             SIGNED_PATH: envelope,
             STREAM_PATH: envelope,
         }
@@ -151,13 +140,6 @@ def _may_serve(actor: Actor | None) -> bool:
     return actor is not None and (actor.is_bot or actor.can_view)
 
 
-def _load_snapshot(known: Snapshot | None) -> Snapshot:
-    move = pointer.get_current()
-    if move is None:
-        return snapshot.build_current()  # raises the error that says what is missing
-    return known if known is not None and known.revision == move.revision else snapshot.build_snapshot(move)
-
-
 def _get_token_digest(headers: Headers) -> str:
     return accounts.hash_token(headers[b"authorization"][7:].decode("latin-1").strip())
 
@@ -209,7 +191,7 @@ async def _send_json(document: Mapping[str, Any], send: Send) -> None:
     await _send(200, headers, body, send)
 
 
-async def _send_document(latest: Ready, headers: Headers, method: str, send: Send) -> None:
+async def _send_document(latest: Snapshot, headers: Headers, method: str, send: Send) -> None:
     etag = latest.etag.encode()
     known = [tag.strip().removeprefix(b"W/") for tag in headers.get(b"if-none-match", b"").split(b",")]
     if etag in known or b"*" in known:

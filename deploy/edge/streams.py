@@ -15,12 +15,12 @@ from common.errors import DomainError, Unavailable
 from deploy.edge import freshness
 from deploy.pointer import push
 from deploy.serving.events import BEGINNING, COMMENT, format_event
-from deploy.serving.signing import Envelope
+from deploy.serving.snapshot import Snapshot
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Latest = Callable[[float], Awaitable[Envelope]]
+Latest = Callable[[float], Awaitable[Snapshot]]
 """The current envelope, queried at that time (of time.monotonic) or later."""
 MayServe = Callable[[Collection[str], float], Awaitable[Collection[str]]]
 """Which of these tokens, by digest, may be served."""
@@ -46,7 +46,7 @@ class Subscriber:
 
     def __init__(self, digest: str, send: Send) -> None:
         self.digest = digest
-        self.offered: Envelope | None = None
+        self.offered: Snapshot | None = None
         self.ended = asyncio.Event()
         self.is_stuck = False
         self._send = send
@@ -54,7 +54,7 @@ class Subscriber:
         self._sending: asyncio.Task[None] | None = None
         self._sent_at = time.monotonic()
 
-    def offer(self, envelope: Envelope, event: bytes) -> None:
+    def offer(self, envelope: Snapshot, event: bytes) -> None:
         """Send this after the send in progress; it replaces an event that still waits."""
         self.offered = envelope
         self._deliver(event)
@@ -100,7 +100,7 @@ class Streams:
         self._subscribers: set[Subscriber] = set()
         self._wake_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._event: tuple[Envelope, bytes] | None = None
+        self._event: tuple[Snapshot, bytes] | None = None
         self._problem = ""
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Streams:
                 f"This process streams to {len(self)} bots already. Poll active/signed/ instead."
             )
 
-    async def serve(self, digest: str, envelope: Envelope, receive: Receive, send: Send) -> None:
+    async def serve(self, digest: str, envelope: Snapshot, receive: Receive, send: Send) -> None:
         """Stream to one bot, from this envelope on, until it disconnects, gets stuck, or its token ends."""
         subscriber = Subscriber(digest, send)
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -194,7 +194,7 @@ class Streams:
             if subscriber.digest not in allowed:
                 subscriber.ended.set()
 
-    def _offer(self, subscriber: Subscriber, envelope: Envelope) -> None:
+    def _offer(self, subscriber: Subscriber, envelope: Snapshot) -> None:
         if self._event is None or self._event[0] is not envelope:
             # Built once: all subscribers share these bytes.
             self._event = envelope, format_event(envelope)

@@ -1,12 +1,12 @@
 """An envelope as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
-from deploy.serving.signing import Envelope
+from deploy.serving.snapshot import Snapshot
 
 BEGINNING = b"retry: 2000\n\n"
 """Milliseconds until a generic client reconnects; our own client chooses a random delay."""
 COMMENT = b": still here\n\n"
 
 
-def format_event(envelope: Envelope) -> bytes:
+def format_event(envelope: Snapshot) -> bytes:
     """One event. The envelope's body is JSON on one line."""
     return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.revision, envelope.body)

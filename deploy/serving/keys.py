@@ -66,15 +66,13 @@ def list_active() -> list[SigningKey]:
     return list(SigningKey.objects.filter(state=KeyState.ACTIVE).order_by("pk"))
 
 
-def list_pinned() -> list[SigningKey]:
-    """The keys that a new bot should pin: those that sign, and the one that is to sign next."""
-    return list(SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk"))
-
-
 def export_public() -> str:
-    """The public keys for a bot's setting, separated by commas. Raises Unavailable where there is none."""
+    """The public keys that a bot should pin: those that sign, and the one that is to sign next, separated by commas.
+
+    Raises Unavailable where there is none.
+    """
     ensure_first()
-    pinned = list_pinned()
+    pinned = SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk")
     if not pinned:
         raise Unavailable(f"There is no signing key yet. {HOW_TO_BEGIN}")
     return ",".join(key.public_hex for key in pinned)
@@ -97,8 +95,7 @@ def ensure_first() -> None:
 
 def require_active() -> list[SigningKey]:
     """The keys that sign now, the oldest first. Raises Unavailable, and says what to run, where there is none."""
-    active = list_active()
-    if not active:
+    if not (active := list_active()):
         ensure_first()
         active = list_active()
     if not active:

@@ -3,15 +3,16 @@
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.core.files.base import ContentFile
 
 from common.errors import Unavailable
+from training.atomic_storage import AtomicFileStorage
 
 FILE_NAME = "signed.json"
 _FORMAT = 1
@@ -70,17 +71,8 @@ def _write(logged: dict[str, SignedRevision]) -> None:
     services = {
         name: {"revision": revision.number, "content": revision.content} for name, revision in logged.items()
     }
-    descriptor, draft = tempfile.mkstemp(dir=_path().parent)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(json.dumps({"format": _FORMAT, "services": services}, indent=1, sort_keys=True))
-        out.flush()
-        os.fsync(out.fileno())
-    Path(draft).rename(_path())
-    folder = os.open(_path().parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename outlives a power cut only after this
-    finally:
-        os.close(folder)
+    document = json.dumps({"format": _FORMAT, "services": services}, indent=1, sort_keys=True)
+    AtomicFileStorage(settings.SIGNING_KEYS_DIR).save(FILE_NAME, ContentFile(document.encode()))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ A DSSE envelope (https://github.com/secure-systems-lab/dsse) with an Ed25519 sig
 every minute, so that a bot detects a replayed answer. Every web process makes the same bytes.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.utils import timezone
-from securesystemslib.dsse import Envelope as DsseEnvelope
+from securesystemslib.dsse import Envelope
 
 from audit.models import AuditEvent
 from audit.rules import to_canonical_json
@@ -24,6 +23,7 @@ from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.serving import keys, revision_log, snapshot
 from deploy.serving.revision_log import SignedRevision
+from deploy.serving.snapshot import Snapshot
 from gates.models import Diagnosis, GatePolicy
 
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
@@ -31,17 +31,6 @@ VALID_FOR = timedelta(minutes=3)
 """From `issued_at`: a bot may miss two renewals before it reports *stale since*."""
 
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """One signed snapshot, ready to send. The ETag is the digest of the body."""
-
-    body: bytes
-    etag: str
-    revision: int
-    issued_at: datetime
-    expires_at: datetime
 
 
 @dataclass(frozen=True)
@@ -64,11 +53,11 @@ class _Signable:
         return self.revision.content, *announced, tuple(key.key_id for key in self.keys), self.issued_at
 
 
-_last: tuple[tuple[object, ...], Envelope] | None = None
+_last: tuple[tuple[object, ...], Snapshot] | None = None
 """This process's last envelope and its identity. It is read twice a second and changes once a minute."""
 
 
-def get_envelope(now: datetime | None = None) -> Envelope:
+def get_envelope(now: datetime | None = None) -> Snapshot:
     """The signed snapshot of this moment.
 
     Raises Unavailable before the first pointer, without a key to sign with, and for a revision that is below the highest
@@ -171,19 +160,17 @@ def _compute_issued_at(move: PointerMove, now: datetime) -> datetime:
     return max(minute, move.moved_at.replace(microsecond=0))
 
 
-def _sign(signable: _Signable, payload: bytes) -> Envelope:
-    signed = DsseEnvelope(payload, PAYLOAD_TYPE, {})
+def _sign(signable: _Signable, payload: bytes) -> Snapshot:
+    signed = Envelope(payload, PAYLOAD_TYPE, {})
     for key in signable.keys:
         signed.sign(keys.load_signer(key))
-    body = json.dumps(signed.to_dict(), separators=(",", ":")).encode()
-    etag = f'"{hashlib.sha256(body).hexdigest()}"'
-    return Envelope(body, etag, signable.move.revision, signable.issued_at, signable.issued_at + VALID_FOR)
+    return Snapshot(signable.move.revision, json.dumps(signed.to_dict(), separators=(",", ":")).encode())
 
 
 def _build_document(signable: _Signable) -> dict[str, Any]:
     """The plain snapshot, with its times, the end of the audit chain and every coin's diagnosis."""
-    release, move = signable.move.release, signable.move
-    release_coins = list_release_coins(release) if release else []
+    move, following, fallback = signable.move, signable.following, signable.fallback
+    release_coins = list_release_coins(move.release) if move.release else []
     document = snapshot.build_document(move, release_coins)
     for release_coin in release_coins:
         if release_coin.bundle is not None:
@@ -197,14 +184,10 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
         "audit_head": _read_audit_head(move, signable.issued_at),
         # The coins of the release, listed apart from their models, so that a missing model is detected.
         "coins": [release_coin.coin.symbol for release_coin in release_coins],
-        "next": _describe_announced(signable.service, signable.following),
+        "next": following and _describe_release(signable.service, following.pk),
         # Also while the bots run it, so that a bot always finds the fallback in one place.
-        "fallback": _describe_announced(signable.service, signable.fallback),
+        "fallback": fallback and _describe_release(signable.service, fallback.pk),
     }
-
-
-def _describe_announced(service: str, release: Release | None) -> dict[str, Any] | None:
-    return None if release is None else _describe_release(service, release.pk)
 
 
 @lru_cache(maxsize=16)
@@ -225,11 +208,11 @@ def _describe_release(service: str, number: int) -> dict[str, Any]:
 
 def _find_diagnosis_digest(release_coin: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
     """The digest of the diagnosis that passed this bundle: under the move's policy, else of its own release."""
-    of_the_move = Diagnosis.objects.filter(
-        bundle=release_coin.bundle, dataset=release_coin.dataset, policy=policy
-    ).first()
-    signable = (of_the_move if policy else None) or release_coin.diagnosis
-    return signable.digest if signable else None
+    diagnosis = release_coin.diagnosis
+    if policy is not None:
+        rows = Diagnosis.objects.filter(bundle=release_coin.bundle, dataset=release_coin.dataset)
+        diagnosis = rows.filter(policy=policy).first() or diagnosis
+    return diagnosis.digest if diagnosis else None
 
 
 def _read_audit_head(move: PointerMove, issued_at: datetime) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from audit.models import AuditEvent
@@ -19,32 +20,36 @@ NO_POINTER = "There is no pointer yet. An approver must inherit the release the 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One revision's document, ready to send. The ETag is the digest of the body."""
+    """One revision, ready to send: its document, or the signed envelope around it."""
 
     revision: int
     body: bytes
-    etag: str
+
+    @cached_property
+    def etag(self) -> str:
+        """The digest of the body."""
+        return f'"{hashlib.sha256(self.body).hexdigest()}"'
 
 
-def build_current() -> Snapshot:
-    """The document of the last move. Raises Unavailable before the first."""
+def build_current(known: Snapshot | None = None) -> Snapshot:
+    """The document of the last move; `known` where that is the one. Raises Unavailable before the first move."""
     move = pointer.get_current()
     if move is None:
         raise Unavailable(NO_POINTER)
-    return build_snapshot(move)
+    return known if known is not None and known.revision == move.revision else build_snapshot(move)
 
 
 def build_snapshot(move: PointerMove) -> Snapshot:
     body = json.dumps(
         build_document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    return Snapshot(move.revision, body, f'"{hashlib.sha256(body).hexdigest()}"')
+    return Snapshot(move.revision, body)
 
 
 def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
     """The snapshot as a document; the same move gives the same document, byte for byte.
 
-    `places` are those of the move's release, if they were read already.
+    `release_coins` are those of the move's release, if they were read already.
     """
     release = move.release
     if release_coins is None:

@@ -26,7 +26,7 @@ from deploy.releases.decide import approve, decline, pin, register_fallback
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
 from deploy.serving import key_decisions, keys, revision_log, signing, snapshot
 from deploy.serving.advance import advance_revision
-from deploy.serving.signing import Envelope
+from deploy.serving.snapshot import Snapshot
 from runtime.errors import EnvelopeRefused
 from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
 from tests import scenarios
@@ -48,11 +48,11 @@ def production(settings: Settings) -> None:
     settings.IS_EMBEDDED = False
 
 
-def opened(found: Envelope, *trusted: SigningKey) -> SignedSnapshot:
+def opened(found: Snapshot, *trusted: SigningKey) -> SignedSnapshot:
     return verify_envelope(found.body, PublicKeys([key.public_hex for key in trusted or keys.list_active()]))
 
 
-def payload(found: Envelope) -> dict[str, Any]:
+def payload(found: Snapshot) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(base64.b64decode(json.loads(found.body)["payload"]))
     return document
 
