@@ -12,6 +12,11 @@ from common.errors import Conflict, InvalidInput
 from deploy.models import Bot, PointerMove
 from deploy.rules import Running, describe_mismatch
 
+_COPIED = (
+    "reported_digest", "client_version", "revision", "prefetched_next", "prefetched_fallback", "last_error", "stale_since",
+)  # fmt: skip
+"""The columns of a bot's row that a heartbeat has under the same name."""
+
 
 @dataclass(frozen=True)
 class Heartbeat:
@@ -58,47 +63,30 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class CheckedHeartbeat:
+class CheckedHeartbeat(ReceivedHeartbeat):
     """A heartbeat, and how it differs from its revision's release (`mismatch`, empty if it does not)."""
 
-    received: ReceivedHeartbeat
     expected: Expected | None
     mismatch: str
 
-    @property
-    def bot_key(self) -> tuple[str, str]:
-        return self.received.bot_key
+    @cached_property
+    def group_key(self) -> tuple[object, ...]:
+        """Equal for those whose rows are equal: `reported_digest` stands for all that a bot runs."""
+        return *(getattr(self.heartbeat, name) for name in _COPIED), self.mismatch
 
     def build_row(self, now: datetime) -> dict[str, Any]:
         """The columns of the bot's row that each heartbeat overwrites. Equal for bots that report the same."""
-        heartbeat = self.received.heartbeat
-        return {
-            "client_version": heartbeat.client_version,
+        running = self.heartbeat.running
+        return dict(zip((*_COPIED, "mismatch"), self.group_key, strict=True)) | {
             "last_heard_at": now,
-            "revision": heartbeat.revision,
-            "line": heartbeat.running.line or "",
-            "release_number": heartbeat.running.release,
-            "bundles": dict(heartbeat.running.bundles),
-            "prefetched_next": heartbeat.prefetched_next,
-            "prefetched_fallback": heartbeat.prefetched_fallback,
-            "reported_digest": heartbeat.reported_digest,
-            "last_error": heartbeat.last_error,
-            "stale_since": heartbeat.stale_since,
-            "mismatch": self.mismatch,
+            "line": running.line or "",
+            "release_number": running.release,
+            "bundles": dict(running.bundles),
         }
-
-    @property
-    def group_key(self) -> tuple[object, ...]:
-        """Equal for those whose rows are equal."""
-        heartbeat = self.received.heartbeat
-        return (
-            heartbeat.reported_digest, self.mismatch, heartbeat.client_version, heartbeat.prefetched_next,
-            heartbeat.prefetched_fallback, heartbeat.last_error, heartbeat.stale_since,
-        )  # fmt: skip
 
     def repeats(self, previous: Bot | None) -> bool:
         """Whether the bot reported the same before, and has acknowledged it."""
-        digest = self.received.heartbeat.reported_digest
+        digest = self.heartbeat.reported_digest
         return previous is not None and previous.reported_digest == digest and not previous.mismatch
 
 
@@ -118,16 +106,15 @@ def validate_heartbeat(heartbeat: Heartbeat, service: str) -> None:
 
 def check_heartbeat(received: ReceivedHeartbeat, service: str) -> CheckedHeartbeat:
     """Compare a heartbeat with what its revision requires."""
-    revision = received.heartbeat.revision
-    if revision is None:
-        return CheckedHeartbeat(received, None, "")
-    try:
-        expected = _load_expected(service, revision)
-    except PointerMove.DoesNotExist:
-        return CheckedHeartbeat(received, None, f"this service never had revision {revision}")
-    return CheckedHeartbeat(
-        received, expected, describe_mismatch(received.heartbeat.running, expected.running)
-    )
+    heartbeat, mismatch = received.heartbeat, ""
+    expected: Expected | None = None
+    if heartbeat.revision is not None:
+        try:
+            expected = _load_expected(service, heartbeat.revision)
+            mismatch = describe_mismatch(heartbeat.running, expected.running)
+        except PointerMove.DoesNotExist:
+            mismatch = f"this service never had revision {heartbeat.revision}"
+    return CheckedHeartbeat(received.actor, heartbeat, expected, mismatch)
 
 
 @lru_cache(maxsize=64)

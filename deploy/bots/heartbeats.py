@@ -30,26 +30,12 @@ MAX_INSTANCES = 5_000
 """For each user with a bot token: invented instance names must not fill the disk."""
 
 BotKey = tuple[str, str]
+_Stored = tuple[CheckedHeartbeat, Bot]
+"""A heartbeat, and its bot's row that it is stored in."""
 
 # Raw SQL, in one query: a thousand bots need it within seconds of a move, and building three ORM queries costs more.
 _SERVICE_STATE = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(revision) FROM deploy_pointermove),
     EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
-
-
-@dataclass(frozen=True)
-class _ServiceState:
-    """What every heartbeat is compared with."""
-
-    name: str
-    revision: int | None
-    has_candidate: bool
-
-
-def _load_service_state() -> _ServiceState:
-    with connection.cursor() as cursor:
-        cursor.execute(_SERVICE_STATE)
-        name, revision, has_candidate = cursor.fetchone()
-    return _ServiceState(name or snapshot.get_service_name(), revision, bool(has_candidate))
 
 
 @dataclass(frozen=True)
@@ -74,16 +60,19 @@ def receive_heartbeats(batch: Sequence[ReceivedHeartbeat]) -> list[HeartbeatAnsw
     All are stored or none. Returns the answers in the same order; a refused heartbeat does not affect the others.
     NotAllowed: not a bot. InvalidInput: contradictory fields. Conflict: a bot of another service, or too many instances.
     """
-    service, now = _load_service_state(), timezone.now()
-    refusals = [_find_refusal(received, service.name) for received in batch]
+    with connection.cursor() as cursor:
+        cursor.execute(_SERVICE_STATE)
+        name, revision, has_candidate = cursor.fetchone()
+    service, now = name or snapshot.get_service_name(), timezone.now()
+    refusals = [_find_refusal(received, service) for received in batch]
     accepted = [received for received, refusal in zip(batch, refusals, strict=True) if refusal is None]
-    stored = list[_StoredHeartbeat]()
+    stored = list[_Stored]()
     with transaction.atomic(savepoint=False):
         for round_ in _split_into_rounds(accepted):
-            stored += _store_round([check_heartbeat(received, service.name) for received in round_], now)
-    _record_mismatches([row for row in stored if row.checked.mismatch], revision=service.revision or 0)
-    answer = HeartbeatAnswer(service.revision, pointer.get_announced() if service.has_candidate else None)
-    known = {row.checked.bot_key for row in stored}
+            stored += _store_round([check_heartbeat(received, service) for received in round_], now)
+    _record_mismatches({bot.pk: (checked, bot) for checked, bot in stored if checked.mismatch}, revision or 0)
+    answer = HeartbeatAnswer(revision, pointer.get_announced() if has_candidate else None)
+    known = {checked.bot_key for checked, _ in stored}
     return [
         refusal or (answer if received.bot_key in known else _refuse_instance(received))
         for received, refusal in zip(batch, refusals, strict=True)
@@ -111,23 +100,13 @@ def _find_refusal(received: ReceivedHeartbeat, service: str) -> DomainError | No
     return None
 
 
-@dataclass(frozen=True)
-class _StoredHeartbeat:
-    """A heartbeat that is stored in its bot's row."""
-
-    checked: CheckedHeartbeat
-    bot: Bot
-
-
-def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_StoredHeartbeat]:
+def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_Stored]:
     """Store one heartbeat a bot, in the caller's transaction. A new bot beyond MAX_INSTANCES is left out."""
-    rows = _lock_rows([checked.received for checked in round_])
+    rows = _lock_rows(round_)
     _update_rows([checked for checked in round_ if checked.bot_key in rows], rows, now)
     bots = rows | _create_rows([checked for checked in round_ if checked.bot_key not in rows], now)
-    stored = [
-        _StoredHeartbeat(checked, bots[checked.bot_key]) for checked in round_ if checked.bot_key in bots
-    ]
-    _acknowledge([row for row in stored if not row.checked.repeats(rows.get(row.checked.bot_key))], now)
+    stored = [(checked, bots[checked.bot_key]) for checked in round_ if checked.bot_key in bots]
+    _acknowledge([row for row in stored if not row[0].repeats(rows.get(row[0].bot_key))], now)
     return stored
 
 
@@ -159,7 +138,7 @@ def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey,
     """Rows of new bots, also in one order. A row that another process just created is updated."""
     if not new:
         return {}
-    free = _count_free_instances({checked.received.actor.name for checked in new})
+    free = _count_free_instances({checked.actor.name for checked in new})
     created = dict[BotKey, Bot]()
     for checked in sorted(new, key=lambda checked: checked.bot_key):
         name, instance = checked.bot_key
@@ -182,20 +161,13 @@ def _count_free_instances(names: Collection[str]) -> dict[str, int]:
     return dict.fromkeys(names, MAX_INSTANCES) | {name: MAX_INSTANCES - count for name, count in counts}
 
 
-def _acknowledge(new: Sequence[_StoredHeartbeat], now: datetime) -> None:
-    Acknowledgement.objects.bulk_create(
-        [
-            Acknowledgement(
-                bot=row.bot,
-                move_id=expected.revision,
-                at=now,
-                seconds=max(0.0, (now - expected.moved_at).total_seconds()),
-            )
-            for row in new
-            if (expected := row.checked.expected) is not None and not row.checked.mismatch
-        ],
-        ignore_conflicts=True,
-    )
+def _acknowledge(new: Sequence[_Stored], now: datetime) -> None:
+    rows = []
+    for checked, bot in new:
+        if checked.expected is not None and not checked.mismatch:
+            seconds = max(0.0, (now - checked.expected.moved_at).total_seconds())
+            rows.append(Acknowledgement(bot=bot, move_id=checked.expected.revision, at=now, seconds=seconds))
+    Acknowledgement.objects.bulk_create(rows, ignore_conflicts=True)
 
 
 def _refuse_instance(received: ReceivedHeartbeat) -> Conflict:
@@ -205,27 +177,25 @@ def _refuse_instance(received: ReceivedHeartbeat) -> Conflict:
     )
 
 
-def _record_mismatches(mismatched: Sequence[_StoredHeartbeat], *, revision: int) -> None:
+def _record_mismatches(mismatched: Mapping[int, _Stored], revision: int) -> None:
     """At most one event for each bot and revision of the pointer, however often and whatever it reports."""
-    by_pk = {row.bot.pk: row for row in mismatched}
     unrecorded = Bot.objects.exclude(mismatch_revision=revision)
-    keys = list(unrecorded.filter(pk__in=by_pk).values_list("pk", flat=True)) if by_pk else []
+    keys = list(unrecorded.filter(pk__in=mismatched).values_list("pk", flat=True)) if mismatched else []
     if not keys:
         return
     with audit.locked():
         for key in keys:
             if unrecorded.filter(pk=key).update(mismatch_revision=revision):
-                _record_mismatch(by_pk[key])
+                _record_mismatch(*mismatched[key])
 
 
-def _record_mismatch(row: _StoredHeartbeat) -> None:
-    received, expected = row.checked.received, row.checked.expected
-    heartbeat = received.heartbeat
+def _record_mismatch(checked: CheckedHeartbeat, bot: Bot) -> None:
+    heartbeat, expected = checked.heartbeat, checked.expected
     audit.record(
         "bot.mixture",
-        row.bot,
-        actor=received.actor,
-        reason=row.checked.mismatch,
+        bot,
+        actor=checked.actor,
+        reason=checked.mismatch,
         detail={
             "revision": heartbeat.revision,
             "release": heartbeat.running.release,
