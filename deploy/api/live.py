@@ -13,7 +13,7 @@ from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from deploy.api.bots import INSTANCE
 from deploy.bots import live_gates
-from gates.catalogue.live import Tally
+from deploy.models import LiveWindow
 from mlcore.confidence_bands import BANDS, EDGES
 from mlcore.constants import N_FEATURES
 
@@ -118,16 +118,15 @@ class LiveWindows(APIView):
 
 
 def _create_posted_window(checked: Mapping[str, Any]) -> live_gates.PostedWindow:
-    counts, out_of_range = checked["class_counts"], checked["out_of_range"]
-    tally = Tally(
+    window = LiveWindow(
+        first_at=checked["first_at"],
+        last_at=checked["last_at"],
         predictions=checked["predictions"],
         non_finite=checked["non_finite"],
-        classes=(counts["down"], counts["neutral"], counts["up"]),
-        confidence=tuple(checked["confidence"]["counts"]),
-        least=checked["logits"]["min"],
-        greatest=checked["logits"]["max"],
-        out_of_range=out_of_range or 0,
-        ranged=0 if out_of_range is None else checked["predictions"] - checked["non_finite"],
+        **checked["class_counts"],
+        confidence=checked["confidence"]["counts"],
+        logit_min=checked["logits"]["min"],
+        logit_max=checked["logits"]["max"],
+        out_of_range=checked["out_of_range"],
     )
-    named = {name: checked[name] for name in ("instance", "revision", "coin", "first_at", "last_at")}
-    return live_gates.PostedWindow(**named, tally=tally)
+    return live_gates.PostedWindow(checked["instance"], checked["revision"], checked["coin"], window)

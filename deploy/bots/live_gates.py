@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.rules import Actor
@@ -20,9 +21,8 @@ from deploy.pointer.fallback import check_fallback
 from deploy.pointer.pin import pin_in_transaction
 from deploy.rules import MoveKind
 from gates import services as gates
-from gates.catalogue.live import LiveOutcome, Tally, judge_live
-from gates.models import GatePolicy
-from mlcore.constants import CLASSES, N_FEATURES
+from gates.catalogue.live import judge_live
+from mlcore.constants import N_FEATURES
 from mlcore.verdict import Verdict
 from training.models import Coin
 
@@ -39,9 +39,8 @@ class PostedWindow:
     instance: str
     revision: int
     coin: str
-    first_at: datetime
-    last_at: datetime
-    tally: Tally
+    window: LiveWindow
+    """Not saved yet: its times and counts alone."""
 
 
 def receive_window(posted: PostedWindow, *, actor: Actor) -> LiveWindow:
@@ -52,13 +51,21 @@ def receive_window(posted: PostedWindow, *, actor: Actor) -> LiveWindow:
     """
     if not actor.is_bot:
         raise NotAllowed(f"{actor} is not a bot: live windows need a bot's token.")
-    _validate_window(posted)
+    window = posted.window
+    _validate_window(window)
     bot = Bot.objects.filter(name=actor.name, instance=posted.instance).first()
     if bot is None:
         raise Conflict(f"{actor.name} ({posted.instance}) is not known yet. Send a heartbeat first.")
-    move, coin = _find_move_and_coin(posted)
-    window, is_new = _store_window(bot, move, coin, posted)
-    if is_new and window.breach:
+    window.bot = bot
+    window.move, window.coin = _find_move_and_coin(posted)
+    window.policy, window.received_at = gates.policy_in_force(), timezone.now()
+    window.breach, window.warning = _judge_window(window)
+    try:
+        with transaction.atomic():
+            window.save(force_insert=True)
+    except IntegrityError:
+        return LiveWindow.objects.get(bot=bot, move=window.move, coin=window.coin, first_at=window.first_at)
+    if window.breach:
         try_to_pin()
     return window
 
@@ -105,49 +112,18 @@ def _load_status_to_pin() -> live_windows.LiveGateStatus | None:
     return status if status is not None and status.must_pin else None
 
 
-def _store_window(bot: Bot, move: PointerMove, coin: Coin, posted: PostedWindow) -> tuple[LiveWindow, bool]:
-    policy, tally = gates.policy_in_force(), posted.tally
-    breach, warning = _judge_window(bot, move, coin, tally, policy)
-    return LiveWindow.objects.get_or_create(
-        bot=bot,
-        move=move,
-        coin=coin,
-        first_at=posted.first_at,
-        defaults={
-            "policy": policy,
-            "last_at": posted.last_at,
-            "received_at": timezone.now(),
-            "predictions": tally.predictions,
-            "non_finite": tally.non_finite,
-            **dict(zip(CLASSES, tally.classes, strict=True)),
-            "confidence": list(tally.confidence),
-            "logit_min": tally.least,
-            "logit_max": tally.greatest,
-            "out_of_range": tally.out_of_range if tally.ranged or not tally.finite else None,
-            "breach": breach,
-            "warning": warning,
-        },
-    )
-
-
-def _judge_window(
-    bot: Bot, move: PointerMove, coin: Coin, tally: Tally, policy: GatePolicy
-) -> tuple[str, str]:
+def _judge_window(window: LiveWindow) -> tuple[str, str]:
     """The breaches and the warnings of this bot's predictions of this coin, as text."""
-    current = pointer.get_current()
-    if current is None or current.revision != move.revision:
+    current, is_pinned = pointer.get_current(), window.move.kind == MoveKind.PIN
+    if current is None or current.revision != window.move.revision:
         return "", ""
-    recent, whole = live_windows.load_tallies(bot, move, coin, tally)
-    outcomes = judge_live(recent, whole, policy.document, is_fallback=move.kind == MoveKind.PIN)
-    failed = [outcome for outcome in outcomes if outcome.finding.verdict == Verdict.FAILED]
-    return (
-        _format_outcomes([outcome for outcome in failed if outcome.is_tripwire]),
-        _format_outcomes([outcome for outcome in failed if not outcome.is_tripwire]),
-    )
-
-
-def _format_outcomes(outcomes: Sequence[LiveOutcome]) -> str:
-    return ", ".join(f"{outcome.gate.replace('_', ' ')}: {outcome.finding.observed}" for outcome in outcomes)
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    recent, whole = live_windows.load_tallies(window)
+    for outcome in judge_live(recent, whole, window.policy.document, is_fallback=is_pinned):
+        if outcome.finding.verdict == Verdict.FAILED:
+            text = f"{outcome.gate.replace('_', ' ')}: {outcome.finding.observed}"
+            texts[outcome.is_tripwire].append(text)
+    return ", ".join(texts[True]), ", ".join(texts[False])
 
 
 def _find_move_and_coin(posted: PostedWindow) -> tuple[PointerMove, Coin]:
@@ -163,9 +139,9 @@ def _find_move_and_coin(posted: PostedWindow) -> tuple[PointerMove, Coin]:
     return move, release_coin.coin
 
 
-def _validate_window(posted: PostedWindow) -> None:
-    tally = posted.tally
-    if posted.last_at < posted.first_at:
+def _validate_window(window: LiveWindow) -> None:
+    tally = window.tally
+    if window.last_at < window.first_at:
         raise InvalidInput("A window cannot end before it begins.", field="last_at")
     if sum(tally.classes) != tally.finite:
         raise InvalidInput("The class counts must add up to the finite predictions.", field="class_counts")

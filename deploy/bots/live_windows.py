@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
-from operator import add
 
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
 
@@ -75,25 +73,18 @@ def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | N
 
 
 def _list_flagged_windows(move: PointerMove) -> QuerySet[LiveWindow]:
-    """The newest window of each bot and coin, if it breaches or warns."""
-    windows = list_newest_windows(move).exclude(breach="", warning="")
-    return windows.select_related("bot", "coin")
+    """The newest window of each bot and coin under this move's revision, if it breaches or warns."""
+    windows = LiveWindow.objects.filter(move=move)
+    later = windows.filter(bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk"))
+    return windows.filter(~Exists(later)).exclude(breach="", warning="").select_related("bot", "coin")
 
 
-def list_newest_windows(move: PointerMove) -> QuerySet[LiveWindow]:
-    """The last window of each bot and coin under this move's revision."""
-    later = LiveWindow.objects.filter(
-        move=move, bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk")
-    )
-    return LiveWindow.objects.filter(~Exists(later), move=move)
-
-
-def load_tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tuple[Tally, Tally]:
-    """The recent predictions, and those of the whole revision, of one bot and coin, both with the newest window.
+def load_tallies(window: LiveWindow) -> tuple[Tally, Tally]:
+    """The recent predictions, and those of the whole revision, of one bot and coin, with this window, not saved yet.
 
     The whole has only what its gates need: counts, no confidence and no logits.
     """
-    rows = LiveWindow.objects.filter(bot=bot, move=move, coin=coin)
+    rows = LiveWindow.objects.filter(bot=window.bot, move=window.move, coin=window.coin)
     columns = ("predictions", "non_finite", "down", "neutral", "up", "out_of_range")
     is_ranged = Q(out_of_range__isnull=False)
     sums = rows.aggregate(
@@ -107,16 +98,13 @@ def load_tallies(bot: Bot, move: PointerMove, coin: Coin, newest: Tally) -> tupl
         out_of_range=sums["all_out_of_range"],
         ranged=sums["all_ranged"],
     )
-    return _add_recent(newest, rows.order_by("-pk")[: RECENT_WINDOWS - 1]), before + newest
-
-
-def _add_recent(newest: Tally, earlier: Iterable[LiveWindow]) -> Tally:
-    tally = newest
-    for window in earlier if tally.predictions < RECENT_PREDICTIONS else ():
-        tally += window.tally
-        if tally.predictions >= RECENT_PREDICTIONS:
-            break
-    return tally
+    recent = window.tally
+    if recent.predictions < RECENT_PREDICTIONS:
+        for earlier in rows.order_by("-pk")[: RECENT_WINDOWS - 1]:
+            recent += earlier.tally
+            if recent.predictions >= RECENT_PREDICTIONS:
+                break
+    return recent, before + window.tally
 
 
 @dataclass(frozen=True)
@@ -166,4 +154,4 @@ def list_recent_windows(release_coin: ReleaseCoin) -> list[LiveWindow]:
 
 
 def add_tallies(windows: Iterable[LiveWindow]) -> Tally:
-    return reduce(add, (window.tally for window in windows), Tally())
+    return sum((window.tally for window in windows), Tally())
