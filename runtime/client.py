@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -49,7 +50,6 @@ class _BaseClient:
     ) -> None:
         keys = public_key if isinstance(public_key, PublicKeys) else PublicKeys(public_key)
         self.instance = _validate_instance(instance, Path(cache_dir))
-        self._spread_s = spread_s
         self._service = Service(url, token, timeout_s=timeout_s)
         self._updater = Updater(
             Cache(Path(cache_dir), str(self._service.url), keys),
@@ -59,6 +59,9 @@ class _BaseClient:
             timeout_s=timeout_s,
             fresh_for=timedelta(seconds=fresh_for_s),
             clock=clock,
+        )
+        self._create_watch_loop = partial(
+            WatchLoop, self._service, self._updater, instance=self.instance, spread_s=spread_s
         )
         self._refresh_lock = threading.Lock()
         self._closing, self._watch_lock = threading.Event(), threading.RLock()
@@ -70,11 +73,14 @@ class _BaseClient:
 
     def _refresh(self) -> Active:
         with self._refresh_lock:
-            problem = self._attempt(self._poll)
-            if problem is None or isinstance(
-                problem, SnapshotExpired
-            ):  # an expired snapshot is in use all the same
-                problem = self._attempt(self._updater.run_pending_work) or problem
+            problem: ClientError | None = None
+            for step in (self._poll, self._updater.run_pending_work):
+                try:
+                    step()
+                except ClientError as error:
+                    problem = error
+                    if not isinstance(error, SnapshotExpired):  # an expired snapshot is in use all the same
+                        break
             if problem is not None:
                 self._updater.record_problem(problem)
             return self.active
@@ -82,23 +88,6 @@ class _BaseClient:
     def _poll(self) -> None:
         etag = self._updater.etag
         self._updater.apply(self._service.fetch_snapshot(etag), etag)
-
-    def _attempt(self, work: Callable[[], None]) -> ClientError | None:
-        try:
-            work()
-        except ClientError as problem:
-            return problem
-        return None
-
-    def _create_watch_loop(self, on_change: Callable[[Active], None], every_s: float) -> WatchLoop:
-        return WatchLoop(
-            self._service,
-            self._updater,
-            on_change,
-            instance=self.instance,
-            every_s=every_s,
-            spread_s=self._spread_s,
-        )
 
     def _close(self) -> None:
         self._updater.close()
@@ -163,7 +152,8 @@ class Client(_BaseClient):
         exception it raises ends the watch.
         """
         with self._watch_lock:
-            asyncio.run(self._run_until(self._create_watch_loop(on_change, every_s), stop or self._closing))
+            watch_loop = self._create_watch_loop(on_change, every_s=every_s)
+            asyncio.run(self._run_until(watch_loop, stop or self._closing))
 
     async def _run_until(self, watch_loop: WatchLoop, stop: threading.Event) -> None:
         running = asyncio.create_task(watch_loop.run())
@@ -200,7 +190,7 @@ class AsyncClient(_BaseClient):
 
     async def watch(self, on_change: Callable[[Active], None], *, every_s: float = POLL_S) -> None:
         """As `Client.watch`, until its task is cancelled; `on_change` is called in the event loop."""
-        await self._create_watch_loop(on_change, every_s).run()
+        await self._create_watch_loop(on_change, every_s=every_s).run()
 
 
 def _validate_instance(name: str | None, cache_dir: Path) -> str:

@@ -43,17 +43,15 @@ def decide(
         prediction = predictor.predict(window)
     except BundleRefused as error:
         if isinstance(error, NotFinite):
-            windows.add_non_finite(snapshot.revision, coin, now)
+            windows.add(snapshot.revision, coin, None, now)
         return replace(neutral, reason=f"no model: {error}")
     windows.add(snapshot.revision, coin, prediction, now)
-    return Decision(
-        coin=coin,
+    return replace(
+        neutral,
         direction=prediction.direction,
         probabilities=MappingProxyType(prediction.probabilities),
         line=snapshot.line,
         release=snapshot.release,
-        revision=snapshot.revision,
-        stale_since=stale_since,
         reason=_explain_stale(stale_since, state.current_problem),
         at=prediction.at,
         is_simulated=snapshot.is_simulated,

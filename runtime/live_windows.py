@@ -53,8 +53,12 @@ class LiveWindow:
             or (self.predictions >= CERTAIN_PREDICTIONS and certain >= CERTAIN_SHARE * self.predictions)
         )
 
-    def add(self, prediction: Prediction) -> None:
-        """Count the contents of one prediction."""
+    def add(self, prediction: Prediction | None, now: datetime) -> None:
+        self.last_at = max(self.last_at, now)
+        self.predictions += 1
+        if prediction is None:
+            self.non_finite += 1
+            return
         self.class_counts[CLASSES.index(prediction.direction)] += 1
         self.confidence[confidence_bands.find_band(max(prediction.probabilities.values()))] += 1
         least, greatest = min(prediction.logits), max(prediction.logits)
@@ -90,18 +94,13 @@ class LiveWindows:
         self._closed: list[LiveWindow] = []
         self._lock = threading.Lock()
 
-    def add(self, revision: int, coin: str, prediction: Prediction, now: datetime) -> None:
-        """Count one prediction made under this revision."""
+    def add(self, revision: int, coin: str, prediction: Prediction | None, now: datetime) -> None:
+        """Count one prediction made under this revision; None was not finite, so that the bot did not act on it."""
         with self._lock:
-            window = self._open_window(revision, coin, now)
-            window.add(prediction)
-            self._close_if_due(window, now)
-
-    def add_non_finite(self, revision: int, coin: str, now: datetime) -> None:
-        """Count an answer that was not finite, so that the bot did not act on it."""
-        with self._lock:
-            window = self._open_window(revision, coin, now)
-            window.non_finite += 1
+            window = self._open.get((revision, coin))
+            if window is None:
+                window = self._open[revision, coin] = LiveWindow(revision, coin, now, now)
+            window.add(prediction, now)
             self._close_if_due(window, now)
 
     def pop_closed(self, now: datetime) -> list[LiveWindow]:
@@ -112,14 +111,6 @@ class LiveWindows:
                 self._close_if_due(window, now, is_over=window.revision < newest)
             closed, self._closed = self._closed, []
         return closed
-
-    def _open_window(self, revision: int, coin: str, now: datetime) -> LiveWindow:
-        window = self._open.get((revision, coin))
-        if window is None:
-            window = self._open[revision, coin] = LiveWindow(revision, coin, now, now)
-        window.last_at = max(window.last_at, now)
-        window.predictions += 1
-        return window
 
     def _close_if_due(self, window: LiveWindow, now: datetime, *, is_over: bool = False) -> None:
         # In both directions: a clock that is set back must not keep a window open for hours.

@@ -16,14 +16,16 @@ from django.utils import timezone
 from accounts.rules import Actor, Role
 from audit import services as audit
 from audit.rules import to_canonical_json
+from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
-from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
+from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
 from deploy.releases import decide, settle
 from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
 from deploy.serving import snapshot
 from gates import services as gates
+from gates.catalogue.live import Tally
 from gates.models import Measurement
 from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
@@ -440,6 +442,27 @@ def live_window(
         "out_of_range": 3,
         **changes,
     }
+
+
+def posted_window(
+    tally: Tally, revision: int, at: datetime, *, instance: str = "desk-1", coin: str = "BTC"
+) -> live_gates.PostedWindow:
+    """A minute of predictions from `at` on, as the service is told of it."""
+    down, neutral, up = tally.classes
+    window = LiveWindow(
+        first_at=at,
+        last_at=at + timedelta(minutes=1),
+        predictions=tally.predictions,
+        non_finite=tally.non_finite,
+        down=down,
+        neutral=neutral,
+        up=up,
+        confidence=list(tally.confidence),
+        logit_min=tally.least,
+        logit_max=tally.greatest,
+        out_of_range=tally.out_of_range if tally.ranged else None,
+    )
+    return live_gates.PostedWindow(instance, revision, coin, window)
 
 
 def heartbeat(move: PointerMove, instance: str = "desk-1") -> Heartbeat:

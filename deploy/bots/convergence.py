@@ -19,21 +19,19 @@ def monitor_bots() -> None:
     delete_old_bots()
 
 
-def record_convergence() -> Convergence | None:
+def record_convergence() -> None:
     """Record, once and with an event, that every live bot runs the pointer's revision."""
     move = pointer.get_current()
     if move is None or Convergence.objects.filter(pk=move.revision).exists():
-        return None
+        return
     counts = fleet.count_bots(move, None)
     if not counts.has_converged:
-        return None
-    slowest = compute_slowest_seconds(move)
+        return
+    slowest = _compute_slowest_seconds(move)
     with audit.locked():
         if Convergence.objects.filter(pk=move.revision).exists():
-            return None  # another reconciler was first
-        convergence = Convergence.objects.create(
-            move=move, at=timezone.now(), bots=counts.live, slowest_seconds=slowest
-        )
+            return  # another reconciler was first
+        Convergence.objects.create(move=move, at=timezone.now(), bots=counts.live, slowest_seconds=slowest)
         audit.record(
             "pointer.converged",
             move,
@@ -41,10 +39,9 @@ def record_convergence() -> Convergence | None:
             reason=f"{counts.live} bot{'s run' if counts.live != 1 else ' runs'} it",
             detail={"bots": counts.live, "slowest_seconds": slowest},
         )
-    return convergence
 
 
-def compute_slowest_seconds(move: PointerMove) -> float | None:
+def _compute_slowest_seconds(move: PointerMove) -> float | None:
     """The longest time a live bot took to acknowledge, of those that were there when the pointer moved."""
     rows = Acknowledgement.objects.filter(
         move=move, bot__in=fleet.list_live_bots(), bot__first_heard_at__lte=F("move__moved_at")

@@ -79,13 +79,15 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     """
     now = timezone.now()
     is_live = Q(last_heard_at__gt=_compute_live_since(now))
-    is_expected = Q(last_heard_at__gt=now - timedelta(seconds=settings.BOT_GONE_SECONDS)) & _has_valid_token(
-        now
-    )
+    gone_since = now - timedelta(seconds=settings.BOT_GONE_SECONDS)
+    is_expected = Q(last_heard_at__gt=gone_since) & _has_valid_token(now)
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
     is_recent = Q(first_heard_at__gt=late_since)
     if move is not None and move.moved_at > late_since:
         is_recent |= Q(pk__isnull=False)
+    acknowledgements = Acknowledgement.objects.filter(
+        bot=OuterRef("pk"), move=move, bot__first_heard_at__lte=F("move__moved_at")
+    )
     return Bot.objects.annotate(
         state=Case(
             When(~is_live & ~is_expected, then=Value(BotState.GONE.value)),
@@ -96,7 +98,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
             default=Value(BotState.BEHIND.value),
             output_field=CharField(),
         ),
-        acknowledged_seconds=Subquery(_list_acknowledgements(move).values("seconds")[:1]),
+        acknowledged_seconds=Subquery(acknowledgements.values("seconds")[:1]),
     )
 
 
@@ -117,12 +119,6 @@ def list_problem_bots(move: PointerMove | None) -> dict[BotState, Sequence[str]]
     for state, name, instance in rows.values_list("state", "name", "instance"):
         names.setdefault(BotState(state), []).append(f"{name} ({instance})")
     return {state: sorted(names_in_state) for state, names_in_state in names.items()}
-
-
-def _list_acknowledgements(move: PointerMove | None) -> QuerySet[Acknowledgement]:
-    """The acknowledgement of this move by each bot that was there when it was made."""
-    rows = Acknowledgement.objects.filter(bot=OuterRef("pk"), move=move)
-    return rows.filter(bot__first_heard_at__lte=F("move__moved_at"))
 
 
 def _runs_move(move: PointerMove | None) -> Q:

@@ -124,26 +124,18 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     rows = (
         LiveWindow.objects.filter(move__release=release)
         .order_by("coin__symbol")
-        .values("coin")
-        .annotate(
-            all_predictions=Sum("predictions"), bots=Count("bot", distinct=True), last_at=Max("received_at")
-        )
+        .values_list("coin")
+        .annotate(Sum("predictions"), Count("bot", distinct=True), Max("received_at"))
     )
-    coins = Coin.objects.in_bulk([row["coin"] for row in rows])
+    coins = Coin.objects.in_bulk([row[0] for row in rows])
     last = PointerMove.objects.filter(release=release).first()
     flagged: dict[int, list[LiveWindow]] = {}
     if last is not None and coins:
         for window in _list_flagged_windows(last).order_by("bot"):
             flagged.setdefault(window.coin_id, []).append(window)
     return [
-        LiveCoinSummary(
-            coins[row["coin"]],
-            row["all_predictions"],
-            row["bots"],
-            row["last_at"],
-            flagged.get(row["coin"], [])[:MAX_FLAGGED_SHOWN],
-        )
-        for row in rows
+        LiveCoinSummary(coins[coin], predictions, bots, last_at, flagged.get(coin, [])[:MAX_FLAGGED_SHOWN])
+        for coin, predictions, bots, last_at in rows
     ]
 
 

@@ -12,6 +12,7 @@ invalid one is passed on to the API's operation, which answers what is wrong.
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from accounts import services as accounts
@@ -29,7 +30,8 @@ from deploy.serving.snapshot import Snapshot
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = dict[bytes, bytes]
-Handler = Callable[[Scope, Headers, Receive, Send], Awaitable[None]]
+Answer = Callable[[Send], Awaitable[None]]
+"""Everything that an answer needs but the way to send it."""
 
 ACTIVE_PATH = "/api/v1/active/"
 SIGNED_PATH = "/api/v1/active/signed/"
@@ -64,48 +66,17 @@ class Edge:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._choose_handler(scope) if scope["type"] == "http" else None
         headers: Headers = dict(scope.get("headers", ()))
-        if handler is not None and headers.get(b"authorization", b"")[:7].lower() == b"bearer ":
-            await handler(scope, headers, receive, send)
-        else:
+        is_ours = scope["type"] == "http" and (
+            (scope["path"] in self._documents and scope["method"] in ("GET", "HEAD"))
+            or (scope["path"] == HEARTBEAT_PATH and scope["method"] == "POST")
+        )
+        if not is_ours or headers.get(b"authorization", b"")[:7].lower() != b"bearer ":
             await self.inner(scope, receive, send)
-
-    def _choose_handler(self, scope: Scope) -> Handler | None:
-        if scope["path"] in self._documents and scope["method"] in ("GET", "HEAD"):
-            return self._serve_document
-        if scope["path"] == HEARTBEAT_PATH and scope["method"] == "POST":
-            return self._serve_heartbeat
-        return None
-
-    async def _serve_document(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        is_stream = scope["path"] == STREAM_PATH and scope["method"] == "GET"
-        digest = _get_token_digest(headers)
+            return
+        prepare = self._prepare_document if scope["path"] in self._documents else self._take_heartbeat
         try:
-            await self._require_access(digest)
-            latest = await self._documents[scope["path"]].get()
-            if is_stream:
-                self.streams.require_room()
-        except DomainError as refusal:
-            await _send_refusal(refusal, send)
-        except Exception:
-            logger.exception("the edge could not query the database")
-            await _send_refusal(Unavailable(UNAVAILABLE), send)
-        else:
-            if is_stream:
-                await self.streams.serve(digest, latest, receive, send)
-            else:
-                await _send_document(latest, headers, scope["method"], send)
-
-    async def _serve_heartbeat(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        try:
-            actor = await self._get_actor(_get_token_digest(headers))
-            if not actor.is_bot:
-                raise NotAllowed(IsBot.message)
-            body = await _read_body(headers, receive)
-            heartbeat = None if body is None else _parse_heartbeat(headers, body)
-            if heartbeat is not None:
-                answer = await self.heartbeats.store(ReceivedHeartbeat(actor, heartbeat))
+            answer = await prepare(scope, headers, receive)
         except DomainError as refusal:
             await _send_refusal(refusal, send)
         except _Disconnected:
@@ -114,14 +85,28 @@ class Edge:
             logger.exception("the edge could not query the database")
             await _send_refusal(Unavailable(UNAVAILABLE), send)
         else:
-            if heartbeat is None:
-                await self.inner(scope, _replay_body(body or b"", receive), send)
-            else:
-                await _send_json(bots.build_heartbeat_answer(answer), send)
+            await answer(send)
 
-    async def _require_access(self, digest: str) -> None:
+    async def _prepare_document(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
+        digest = _get_token_digest(headers)
         if not _may_serve(await self._get_actor(digest)):
             raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
+        latest = await self._documents[scope["path"]].get()
+        if scope["path"] != STREAM_PATH or scope["method"] != "GET":
+            return partial(_send_document, latest, headers, scope["method"])
+        self.streams.require_room()
+        return partial(self.streams.serve, digest, latest, receive)
+
+    async def _take_heartbeat(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
+        actor = await self._get_actor(_get_token_digest(headers))
+        if not actor.is_bot:
+            raise NotAllowed(IsBot.message)
+        body = await _read_body(headers, receive)
+        heartbeat = None if body is None else _parse_heartbeat(headers, body)
+        if heartbeat is None:
+            return partial(self.inner, scope, _replay_body(body or b"", receive))
+        answer = await self.heartbeats.store(ReceivedHeartbeat(actor, heartbeat))
+        return partial(_send_json, bots.build_heartbeat_answer(answer))
 
     async def _get_actor(self, digest: str) -> Actor:
         actor = (await self.owners.look_up([digest]))[digest]

@@ -7,7 +7,6 @@ answers.
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from django.db import InterfaceError, OperationalError
 
@@ -28,17 +27,11 @@ Outcome = HeartbeatAnswer | DomainError
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    received: ReceivedHeartbeat
-    outcome: "asyncio.Future[Outcome]"
-
-
 class HeartbeatBatcher:
     """The heartbeats of one web process that are not stored yet, and the one task that stores them, batch by batch."""
 
     def __init__(self) -> None:
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[tuple[ReceivedHeartbeat, asyncio.Future[Outcome]]] = []
         self._storing: asyncio.Task[None] | None = None
 
     async def store(self, received: ReceivedHeartbeat) -> HeartbeatAnswer:
@@ -48,11 +41,11 @@ class HeartbeatBatcher:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} heartbeats are waiting. Report again in a while.")
-        waiting = _Waiting(received, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((received, future))
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store_all())
-        outcome = await waiting.outcome
+        outcome = await future
         if isinstance(outcome, DomainError):
             raise outcome
         return outcome
@@ -62,10 +55,10 @@ class HeartbeatBatcher:
             if len(self._waiting) < MAX_BATCH:
                 await asyncio.sleep(BATCH_SECONDS)
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            outcomes = await _store_batch([waiting.received for waiting in batch])
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                if not waiting.outcome.done():  # its client may have disconnected
-                    waiting.outcome.set_result(outcome)
+            outcomes = await _store_batch([received for received, _ in batch])
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if not future.done():  # its client may have disconnected
+                    future.set_result(outcome)
 
 
 async def _store_batch(batch: Sequence[ReceivedHeartbeat]) -> list[Outcome]:

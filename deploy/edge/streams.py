@@ -120,7 +120,8 @@ class Streams:
         await send({"type": "http.response.body", "body": BEGINNING, "more_body": True})
         self._subscribers.add(subscriber)
         self._offer(subscriber, envelope)
-        self._start()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
         disconnected = asyncio.create_task(_wait_for_disconnect(receive))
         ended = asyncio.create_task(subscriber.ended.wait())
         try:
@@ -129,18 +130,10 @@ class Streams:
             disconnected.cancel()
             ended.cancel()
             self._subscribers.discard(subscriber)
-            if not self._subscribers:
-                self._stop()
+            if not self._subscribers and self._task is not None:
+                self._task.cancel()
+                self._task = None
             await subscriber.close()
-
-    def _start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
 
     async def _run(self) -> None:
         """Query twice a second, and at once after a move; without subscribers there are no queries."""
@@ -182,9 +175,8 @@ class Streams:
 
     async def _end_disallowed(self, since: float) -> None:
         """Separate from the envelope: a revoked token's stream also ends while nothing can be signed."""
-        subscribers = list(
-            self._subscribers
-        )  # those who join during the query were checked when they connected
+        # Those who join during the query were checked when they connected.
+        subscribers = list(self._subscribers)
         try:
             allowed = await self._may_serve([subscriber.digest for subscriber in subscribers], since)
         except Exception:  # noqa: BLE001 - as above

@@ -93,10 +93,7 @@ def count_missing_revisions() -> int:
     move = pointer.get_current()
     if move is None:
         return 0
-    highest = revision_log.read_highest(snapshot.get_service_name())
-    if highest is None or _is_ahead(highest, _read_signed_revision(move)):
-        return 0
-    return highest.number + 1 - move.revision
+    return _count_missing(revision_log.read_highest(snapshot.get_service_name()), _read_signed_revision(move))
 
 
 def _read_signable(now: datetime) -> _Signable:
@@ -117,7 +114,8 @@ def _read_signable(now: datetime) -> _Signable:
         following=pointer.get_announced(),
         fallback=pointer.get_pinnable(),
         keys=active,
-        issued_at=_compute_issued_at(move, now),
+        # The beginning of the minute, or the move where that is later: the same in every process.
+        issued_at=max(now.replace(second=0, microsecond=0), move.moved_at.replace(microsecond=0)),
     )
 
 
@@ -138,26 +136,22 @@ def _read_signed_revision(move: PointerMove) -> SignedRevision:
     )
 
 
-def _is_ahead(highest: SignedRevision, revision: SignedRevision) -> bool:
-    return revision.number > highest.number or revision == highest
+def _count_missing(highest: SignedRevision | None, revision: SignedRevision) -> int:
+    if highest is None or revision.number > highest.number or revision == highest:
+        return 0
+    return highest.number + 1 - revision.number
 
 
 def _require_ahead(highest: SignedRevision | None, revision: SignedRevision) -> None:
-    if highest is None or _is_ahead(highest, revision):
+    missing = _count_missing(highest, revision)
+    if highest is None or not missing:
         return
-    missing = highest.number + 1 - revision.number
     state = "signed already" if revision.number < highest.number else "signed already with another content"
     raise Unavailable(
         f"Nothing is signed for the bots: revision {revision.number} was {state} (the last was {highest.number}), so the"
         " database was restored from an older backup. An approver runs"
         f" `manage.py advance_revision --by {missing} --reason …`; bots keep what they have."
     )
-
-
-def _compute_issued_at(move: PointerMove, now: datetime) -> datetime:
-    """The beginning of the minute, or the move where that is later: the same in every process."""
-    minute = now.replace(second=0, microsecond=0)
-    return max(minute, move.moved_at.replace(microsecond=0))
 
 
 def _sign(signable: _Signable, payload: bytes) -> Snapshot:

@@ -86,7 +86,6 @@ class Service:
         return f"Service({str(self.url)!r})"
 
     def close(self) -> None:
-        """Give back the connections."""
         self._http.close()
 
     def fetch_snapshot(self, etag: str | None) -> Answer | None:
@@ -153,12 +152,8 @@ class Service:
         Raises ServiceUnavailable, NotAuthorised, and ReportRejected if sending the same again would be useless.
         """
         url = self._build_url(path)
-        credentials = self._build_auth_headers(url)
         try:
-            with (
-                self._translate_network_errors(url),
-                self._http.stream("POST", url, json=document, headers=credentials) as response,
-            ):
+            with self._request("POST", url, {}, document) as response:
                 if response.status_code in _REJECTED:
                     detail = _extract_detail(self._read_problem(response))
                     raise ReportRejected(
@@ -195,10 +190,14 @@ class Service:
             raise FileRefused(f"its sha256 is {digest.hexdigest()[:12]}…, announced was {file.sha256[:12]}…")
 
     @contextmanager
-    def _translate_network_errors(self, url: httpx.URL) -> Iterator[None]:
-        """Turn network errors, and the use of a closed client, into ServiceUnavailable."""
+    def _request(
+        self, method: str, url: httpx.URL, headers: dict[str, str], document: Mapping[str, Any] | None = None
+    ) -> Iterator[httpx.Response]:
+        """One request. Network errors, and the use of a closed client, are raised as ServiceUnavailable."""
+        headers = headers | self._build_auth_headers(url)
         try:
-            yield
+            with self._http.stream(method, url, json=document, headers=headers) as response:
+                yield response
         except httpx.HTTPError as error:
             raise ServiceUnavailable(
                 self._sanitize(f"{_format_url(url)} cannot be reached: {_describe_error(error)}")
@@ -217,8 +216,7 @@ class Service:
     ) -> Iterator[httpx.Response]:
         """GET, following a few redirects. Other hosts never get the token."""
         for _ in range(MAX_REDIRECTS + 1):
-            sent = headers | self._build_auth_headers(url)
-            with self._translate_network_errors(url), self._http.stream("GET", url, headers=sent) as response:
+            with self._request("GET", url, headers) as response:
                 if response.status_code not in _REDIRECTS:
                     yield response
                     return

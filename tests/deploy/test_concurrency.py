@@ -147,7 +147,7 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     at = timezone.now()
 
     def post(instance: str) -> Callable[[], object]:
-        said = live_gates.PostedWindow(instance, now.revision, "BTC", at, at, certain)
+        said = scenarios.posted_window(certain, now.revision, at, instance=instance)
         return lambda: live_gates.receive_window(said, actor=trader)
 
     answers = at_once([post(instance) for instance in bots], threads=8)

@@ -350,7 +350,7 @@ class Service(RuleBasedStateMachine):
             assert all(
                 hashlib.sha256(stored[name]).hexdigest() == f.sha256 for name, f in model.files.items()
             )
-        if signed.next is not None:
+        if signed.next is not None and signed.next.release is not None:
             assert Release.objects.get(pk=signed.next.release).state == ReleaseState.AWAITING_APPROVAL
 
     def teardown(self) -> None:
@@ -429,9 +429,8 @@ class Service(RuleBasedStateMachine):
         for instance in ("desk-1", "desk-2"):
             receive_heartbeat(scenarios.heartbeat(now, instance), actor=BOT)
         for bot in Bot.objects.order_by("pk")[:bots]:
-            live_gates.receive_window(
-                live_gates.PostedWindow(bot.instance, now.revision, "BTC", at, at, certain), actor=BOT
-            )
+            posted = scenarios.posted_window(certain, now.revision, at, instance=bot.instance)
+            live_gates.receive_window(posted, actor=BOT)
 
     def _jobs(self) -> list[Job]:
         return [*TrainingRun.objects.order_by("-id")[:4], *Measurement.objects.order_by("-id")[:4]]

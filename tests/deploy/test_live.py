@@ -284,7 +284,7 @@ class TestOnTheFallback:
         fleet_of(1, bots)
         summaries = LiveWindows()
         for _ in range(10):
-            summaries.add_non_finite(2, "BTC", NOON)
+            summaries.add(2, "BTC", None, NOON)
         (none,) = summaries.pop_closed(NOON)
         assert (
             tell(bots, none.to_document("desk-1"))["breach"]

@@ -216,7 +216,7 @@ def create_live_windows() -> None:
 
 
 def send_window(revision: int, coin: str, at: datetime, tally: Tally) -> None:
-    posted = live_gates.PostedWindow("desk-1", revision, coin, at, at + timedelta(minutes=1), tally)
+    posted = scenarios.posted_window(tally, revision, at, coin=coin)
     live_gates.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 

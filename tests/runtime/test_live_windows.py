@@ -108,7 +108,7 @@ def test_a_suspect_window_closes_within_tens_of_predictions(
 def test_answers_that_are_not_finite_are_counted_too() -> None:
     windows = LiveWindows()
     for _ in range(10):
-        windows.add_non_finite(7, "BTC", NOW)
+        windows.add(7, "BTC", None, NOW)
     found = get_only(windows.pop_closed(NOW)).to_document("desk-1")
     assert (found["predictions"], found["non_finite"], found["class_counts"]) == (
         10,
