@@ -16,10 +16,11 @@ PYPROJECT = REPOSITORY / "distribution" / "pyproject.toml"
 
 def build(target: Path) -> Path:
     """Build the wheel in `target`, without the network."""
+    packages = tomllib.loads(PYPROJECT.read_text())["tool"]["setuptools"]["packages"]
     with tempfile.TemporaryDirectory() as staged:
         source = Path(staged)
         shutil.copy(PYPROJECT, source)
-        for package in list_packages():
+        for package in packages:  # each parent is listed before its children
             folder = Path(*package.split("."))
             (source / folder).mkdir()
             for module in (REPOSITORY / folder).glob("*.py"):
@@ -30,12 +31,6 @@ def build(target: Path) -> Path:
         subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
     (wheel,) = target.glob("crpbot_runtime-*.whl")
     return wheel
-
-
-def list_packages() -> list[str]:
-    """The packages in the wheel, each parent before its children."""
-    packages: list[str] = tomllib.loads(PYPROJECT.read_text())["tool"]["setuptools"]["packages"]
-    return packages
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ exit status:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command, also as the installed `crpbot`; returns the exit status."""
     options = _create_parser().parse_args(argv)
     try:
         with _create_client(options) as client:
@@ -50,11 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output is gone. Without this, Python would fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-
-
-def command() -> None:
-    """The installed `crpbot` command."""
-    sys.exit(main())
 
 
 def active(client: Client, options: argparse.Namespace) -> int:
@@ -82,7 +77,7 @@ def predict(client: Client, options: argparse.Namespace) -> int:
     decision = client.predict(options.coin, frame)
     _print(_format_json(decision) if options.json else _format_decision(decision))
     if decision.reason:
-        _warn(decision.reason)
+        sys.stderr.write(f"warning: {decision.reason}\n")
     return OK if decision.line else NO_MODEL
 
 
@@ -216,10 +211,6 @@ def _format_time(at: datetime | None) -> str:
 def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _warn(message: str) -> None:
-    sys.stderr.write(f"warning: {message}\n")
 
 
 def _fail(message: str) -> int:

@@ -25,10 +25,7 @@ POLL_S = 5.0
 SPREAD_S = 5.0
 _STOP_STEP_S = 0.05
 _INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
-
-
-def _get_utc_now() -> datetime:
-    return datetime.now(UTC)
+_get_utc_now = partial(datetime.now, UTC)
 
 
 class _BaseClient:

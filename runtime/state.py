@@ -44,7 +44,6 @@ class State:
         return confirmed_at if self.is_unconfirmed or is_old else None
 
     def to_active(self, stale_since: datetime | None) -> Active:
-        """The public view of this state."""
         snapshot = self.snapshot
         if snapshot is None:
             return Active(problem=self.current_problem)

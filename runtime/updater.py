@@ -85,7 +85,6 @@ class Updater:
 
     @property
     def active(self) -> Active:
-        """What this bot runs at this moment."""
         state = self._state
         return state.to_active(self._compute_stale_since(state))
 
@@ -143,7 +142,12 @@ class Updater:
                 confirmed_at = self._compute_confirmed_at(signed)
                 self._accept(ReceivedSnapshot(answer.body, signed, answer.etag, confirmed_at))
         self._log_problem()
-        self._require_unexpired(signed)
+        if self._clock() > signed.expires_at:
+            raise SnapshotExpired(
+                f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and valid until"
+                f" {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an old one, or this machine's"
+                " clock is ahead"
+            )
 
     def record_problem(self, problem: ClientError) -> None:
         """Remember why the service was not reached, or not followed."""
@@ -232,15 +236,6 @@ class Updater:
     def _compute_confirmed_at(self, signed: SignedSnapshot) -> datetime:
         # A stored answer that something repeats confirms nothing beyond its signed time.
         return min(self._clock(), signed.expires_at)
-
-    def _require_unexpired(self, signed: SignedSnapshot) -> None:
-        """Raise SnapshotExpired if the snapshot was signed too long ago; it stays in use."""
-        if signed.is_expired(self._clock()):
-            raise SnapshotExpired(
-                f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and valid until"
-                f" {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an old one, or this machine's"
-                " clock is ahead"
-            )
 
     def _load_pending(self, pending: ReceivedSnapshot) -> None:
         """Load the set that the pointer names and use it, unless the pointer names another by then."""

@@ -6,20 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import (
-    Case,
-    CharField,
-    Count,
-    Exists,
-    F,
-    IntegerField,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Value,
-    When,
-)
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.utils import timezone
 
 from accounts.models import ApiToken
@@ -96,7 +83,6 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
             When(_runs_move(move), then=Value(BotState.CURRENT.value)),
             When(is_recent, then=Value(BotState.MOVING.value)),
             default=Value(BotState.BEHIND.value),
-            output_field=CharField(),
         ),
         acknowledged_seconds=Subquery(acknowledgements.values("seconds")[:1]),
     )
@@ -105,7 +91,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
 def order_by_urgency(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Rows of `list_bots_with_state`, problems first."""
     ranks = [When(state=state.value, then=Value(rank)) for rank, state in enumerate(BotState)]
-    return rows.order_by(Case(*ranks, output_field=IntegerField()), "name", "instance")
+    return rows.order_by(Case(*ranks), "name", "instance")
 
 
 def list_problem_bots(move: PointerMove | None) -> dict[BotState, Sequence[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from accounts.rules import Actor
 from audit.rules import to_canonical_json
-from common.errors import Conflict, InvalidInput
+from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy.models import Bot, PointerMove
 from deploy.rules import Running, describe_mismatch
 
@@ -90,18 +90,21 @@ class CheckedHeartbeat(ReceivedHeartbeat):
         return previous is not None and previous.reported_digest == digest and not previous.mismatch
 
 
-def validate_heartbeat(heartbeat: Heartbeat, service: str) -> None:
-    """Raise Conflict for a bot of another service, InvalidInput for fields that contradict each other."""
+def find_refusal(received: ReceivedHeartbeat, service: str) -> DomainError | None:
+    """Why a heartbeat is not stored: NotAllowed, Conflict (another service), InvalidInput (contradictory fields)."""
+    heartbeat, running = received.heartbeat, received.heartbeat.running
+    if not received.actor.is_bot:
+        return NotAllowed(f"{received.actor} is not a bot: heartbeats need a bot's token.")
     if heartbeat.service is not None and heartbeat.service != service:
-        raise Conflict(
+        return Conflict(
             f"This bot follows the service {heartbeat.service}, and this is {service}: their revisions are not comparable."
             " Give the bot this service's address, key and token, and a cache folder of its own."
         )
-    running = heartbeat.running
     if heartbeat.revision is None and (running.release is not None or running.line or running.bundles):
-        raise InvalidInput("A bot without a revision runs no release and no bundles.", field="revision")
+        return InvalidInput("A bot without a revision runs no release and no bundles.", field="revision")
     if heartbeat.revision is not None and heartbeat.service is None:
-        raise InvalidInput("Name the service of this revision.", field="service")
+        return InvalidInput("Name the service of this revision.", field="service")
+    return None
 
 
 def check_heartbeat(received: ReceivedHeartbeat, service: str) -> CheckedHeartbeat:

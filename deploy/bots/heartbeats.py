@@ -4,7 +4,8 @@ One transaction for all of them, without the lock of the audit chain: a thousand
 bot that contradicts its revision's release becomes an audit event, once for each revision of the pointer.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,13 +15,13 @@ from django.utils import timezone
 
 from accounts.rules import Actor
 from audit import services as audit
-from common.errors import Conflict, DomainError, NotAllowed
+from common.errors import Conflict, DomainError
 from deploy.bots.heartbeat_checks import (
     CheckedHeartbeat,
     Heartbeat,
     ReceivedHeartbeat,
     check_heartbeat,
-    validate_heartbeat,
+    find_refusal,
 )
 from deploy.models import Acknowledgement, Bot, Release
 from deploy.pointer import pointer
@@ -40,8 +41,6 @@ _SERVICE_STATE = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MA
 
 @dataclass(frozen=True)
 class HeartbeatAnswer:
-    """The answer to a heartbeat."""
-
     revision: int | None
     next: Release | None
 
@@ -64,7 +63,7 @@ def receive_heartbeats(batch: Sequence[ReceivedHeartbeat]) -> list[HeartbeatAnsw
         cursor.execute(_SERVICE_STATE)
         name, revision, has_candidate = cursor.fetchone()
     service, now = name or snapshot.get_service_name(), timezone.now()
-    refusals = [_find_refusal(received, service) for received in batch]
+    refusals = [find_refusal(received, service) for received in batch]
     accepted = [received for received, refusal in zip(batch, refusals, strict=True) if refusal is None]
     stored = list[_Stored]()
     with transaction.atomic(savepoint=False):
@@ -81,23 +80,11 @@ def receive_heartbeats(batch: Sequence[ReceivedHeartbeat]) -> list[HeartbeatAnsw
 
 def _split_into_rounds(batch: Sequence[ReceivedHeartbeat]) -> list[list[ReceivedHeartbeat]]:
     """At most one heartbeat a bot in each round, the earlier ones first: a bot may occur twice in a batch."""
-    rounds: list[dict[BotKey, ReceivedHeartbeat]] = []
+    rounds, earlier = defaultdict[int, list[ReceivedHeartbeat]](list), Counter[BotKey]()
     for received in batch:
-        free = next((round_ for round_ in rounds if received.bot_key not in round_), None)
-        if free is None:
-            rounds.append(free := {})
-        free[received.bot_key] = received
-    return [list(round_.values()) for round_ in rounds]
-
-
-def _find_refusal(received: ReceivedHeartbeat, service: str) -> DomainError | None:
-    try:
-        if not received.actor.is_bot:
-            raise NotAllowed(f"{received.actor} is not a bot: heartbeats need a bot's token.")
-        validate_heartbeat(received.heartbeat, service)
-    except DomainError as refusal:
-        return refusal
-    return None
+        rounds[earlier[received.bot_key]].append(received)
+        earlier[received.bot_key] += 1
+    return list(rounds.values())
 
 
 def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_Stored]:
@@ -138,7 +125,9 @@ def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey,
     """Rows of new bots, also in one order. A row that another process just created is updated."""
     if not new:
         return {}
-    free = _count_free_instances({checked.actor.name for checked in new})
+    names = {checked.actor.name for checked in new}
+    counts = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
+    free = dict.fromkeys(names, MAX_INSTANCES) | {name: MAX_INSTANCES - count for name, count in counts}
     created = dict[BotKey, Bot]()
     for checked in sorted(new, key=lambda checked: checked.bot_key):
         name, instance = checked.bot_key
@@ -153,12 +142,6 @@ def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey,
         update_fields=list(new[0].build_row(now)),
     )
     return created
-
-
-def _count_free_instances(names: Collection[str]) -> dict[str, int]:
-    """How many more instances each of these users may have."""
-    counts = Bot.objects.filter(name__in=names).order_by().values_list("name").annotate(Count("pk"))
-    return dict.fromkeys(names, MAX_INSTANCES) | {name: MAX_INSTANCES - count for name, count in counts}
 
 
 def _acknowledge(new: Sequence[_Stored], now: datetime) -> None:

@@ -91,13 +91,8 @@ def load_tallies(window: LiveWindow) -> tuple[Tally, Tally]:
         **{f"all_{name}": Sum(name, default=0) for name in columns},
         all_ranged=Sum(F("predictions") - F("non_finite"), filter=is_ranged, default=0),
     )
-    before = Tally(
-        sums["all_predictions"],
-        sums["all_non_finite"],
-        (sums["all_down"], sums["all_neutral"], sums["all_up"]),
-        out_of_range=sums["all_out_of_range"],
-        ranged=sums["all_ranged"],
-    )
+    predictions, non_finite, down, neutral, up, out_of_range, ranged = sums.values()
+    before = Tally(predictions, non_finite, (down, neutral, up), out_of_range=out_of_range, ranged=ranged)
     recent = window.tally
     if recent.predictions < RECENT_PREDICTIONS:
         for earlier in rows.order_by("-pk")[: RECENT_WINDOWS - 1]:

@@ -54,10 +54,10 @@ class Subscriber:
         self._sending: asyncio.Task[None] | None = None
         self._sent_at = time.monotonic()
 
-    def offer(self, envelope: Snapshot, event: bytes) -> None:
+    def offer(self, envelope: Snapshot) -> None:
         """Send this after the send in progress; it replaces an event that still waits."""
         self.offered = envelope
-        self._deliver(event)
+        self._deliver(format_event(envelope))
 
     def keep_alive(self) -> None:
         """Send a comment if nothing was sent for a while, so that proxies and bots can recognise a dead stream."""
@@ -100,7 +100,6 @@ class Streams:
         self._subscribers: set[Subscriber] = set()
         self._wake_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._event: tuple[Snapshot, bytes] | None = None
         self._problem = ""
 
     def __len__(self) -> int:
@@ -119,7 +118,7 @@ class Streams:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": BEGINNING, "more_body": True})
         self._subscribers.add(subscriber)
-        self._offer(subscriber, envelope)
+        subscriber.offer(envelope)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         disconnected = asyncio.create_task(_wait_for_disconnect(receive))
@@ -160,7 +159,7 @@ class Streams:
             envelope = await self._load_snapshot(since)
             for subscriber in self._subscribers:
                 if subscriber.offered is not envelope:
-                    self._offer(subscriber, envelope)
+                    subscriber.offer(envelope)
             # Send everything before the next query: that runs in a thread, and the two would take turns.
             await asyncio.sleep(0)
         except DomainError as refusal:
@@ -185,12 +184,6 @@ class Streams:
         for subscriber in subscribers:
             if subscriber.digest not in allowed:
                 subscriber.ended.set()
-
-    def _offer(self, subscriber: Subscriber, envelope: Snapshot) -> None:
-        if self._event is None or self._event[0] is not envelope:
-            # Built once: all subscribers share these bytes.
-            self._event = envelope, format_event(envelope)
-        subscriber.offer(*self._event)
 
     def _log_once(self, problem: str) -> None:
         if problem != self._problem:  # once, not twice a second

@@ -1,5 +1,7 @@
 """An envelope as a server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
+from functools import lru_cache
+
 from deploy.serving.snapshot import Snapshot
 
 BEGINNING = b"retry: 2000\n\n"
@@ -7,6 +9,7 @@ BEGINNING = b"retry: 2000\n\n"
 COMMENT = b": still here\n\n"
 
 
+@lru_cache(maxsize=1)  # all subscribers share the same bytes
 def format_event(envelope: Snapshot) -> bytes:
     """One event. The envelope's body is JSON on one line."""
     return b"id: %d\nevent: snapshot\ndata: %b\n\n" % (envelope.revision, envelope.body)

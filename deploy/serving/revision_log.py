@@ -20,8 +20,6 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class SignedRevision:
-    """A revision that was signed."""
-
     number: int
     content: str
     """The hash of its move's audit event, which binds the move and every event before it."""

@@ -188,13 +188,11 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
 def _describe_release(service: str, number: int) -> dict[str, Any]:
     """An announced release has settled and never changes, so a process reads it once, not while a move waits."""
     release = Release.objects.get(pk=number)
-    release_coins = [
-        release_coin for release_coin in list_release_coins(release) if release_coin.bundle is not None
-    ]
     models = {
         release_coin.coin.symbol: snapshot.describe_model(release_coin)
         | {"diagnosis": _find_diagnosis_digest(release_coin)}
-        for release_coin in release_coins
+        for release_coin in list_release_coins(release)
+        if release_coin.bundle is not None
     }
     simulated = any(model["simulated"] for model in models.values())
     return {"release": release.pk, "line": release.line, "simulated": simulated, "models": models}

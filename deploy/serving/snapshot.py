@@ -55,6 +55,7 @@ def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | Non
     if release_coins is None:
         release_coins = list_release_coins(release) if release else []
     release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
+    models = {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins}
     event = AuditEvent.objects.get(pk=move.audit_seq)
     return {
         "service": get_service_name(),
@@ -65,12 +66,10 @@ def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | Non
         "moved_at": move.moved_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "moved_by": move.moved_by,
         "reason": move.reason,
-        "simulated": any(
-            release_coin.bundle.is_simulated for release_coin in release_coins if release_coin.bundle
-        ),
+        "simulated": any(model["simulated"] for model in models.values()),
         "policy": _describe_policy(move),
         "audit": {"seq": event.seq, "hash": event.hash},
-        "models": {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins},
+        "models": models,
     }
 
 

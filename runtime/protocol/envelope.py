@@ -54,10 +54,6 @@ class SignedSnapshot:
         """The releases to prefetch: the fallback first, since a pin comes without warning."""
         return tuple(release for release in (self.fallback, self.next) if release is not None)
 
-    def is_expired(self, now: datetime) -> bool:
-        """Whether it was signed too long ago. A bot then reports *stale since*, and goes on."""
-        return now > self.expires_at
-
 
 class PublicKeys:
     """The keys a bot trusts, ready to verify with: one, or two while the service changes its key."""

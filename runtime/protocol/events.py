@@ -4,7 +4,7 @@ Input may be cut anywhere, may never end, and may be no stream at all. At most o
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runtime.errors import StreamRefused
 from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
@@ -14,10 +14,7 @@ MAX_EVENT_BYTES = MAX_ENVELOPE_BYTES + 4096
 _FIELD = re.compile(rb"[a-z][a-z-]{0,20}")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One complete event: its name and its data."""
-
+class Event(NamedTuple):
     name: str
     data: bytes
 

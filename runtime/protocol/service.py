@@ -12,9 +12,8 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -54,8 +53,7 @@ _REJECTED = frozenset({400, 409, 413, 422})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A signed snapshot as received: the envelope's bytes, and the ETag to send with the next request."""
 
     body: bytes
@@ -125,12 +123,10 @@ class Service:
                             on_answer(Answer(event.data, None))
                             patience.reschedule(loop.time() + MAX_UNCONFIRMED_S)
         except httpx.HTTPError as error:
-            raise ServiceUnavailable(
-                self._sanitize(f"{_format_url(url)} broke off: {_describe_error(error)}")
-            ) from error
+            raise ServiceUnavailable(self._describe(url, f"broke off: {_describe_error(error)}")) from error
         except TimeoutError as error:
-            raise ServiceUnavailable(f"{_format_url(url)} brings no snapshot") from error
-        raise ServiceUnavailable(f"{_format_url(url)} ended")
+            raise ServiceUnavailable(self._describe(url, "brings no snapshot")) from error
+        raise ServiceUnavailable(self._describe(url, "ended"))
 
     async def _require_stream(self, response: httpx.Response) -> None:
         body = b""
@@ -142,9 +138,7 @@ class Service:
         self._require_ok(response, body)
         kind = response.headers.get("Content-Type", "").partition(";")[0]
         if kind != "text/event-stream" or response.headers.get("Content-Encoding", "identity") != "identity":
-            raise StreamRefused(
-                self._sanitize(f"{_format_url(response.url)} answers {kind[:60]!r}, not a stream")
-            )
+            raise StreamRefused(self._describe(response.url, f"answers {kind[:60]!r}, not a stream"))
 
     def post(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Post a report; returns the service's answer.
@@ -156,16 +150,14 @@ class Service:
             with self._request("POST", url, {}, document) as response:
                 if response.status_code in _REJECTED:
                     detail = _extract_detail(self._read_problem(response))
-                    raise ReportRejected(
-                        self._sanitize(f"{_format_url(url)} answers {response.status_code}{detail}")
-                    )
+                    raise ReportRejected(self._describe(url, f"answers {response.status_code}{detail}"))
                 if response.status_code != httpx.codes.CREATED:
                     self._require_ok(response, self._read_problem(response))
                 answer = json.loads(
                     b"".join(self._read_chunks(response, _MAX_PROBLEM_BYTES, Refused)) or b"{}"
                 )
         except (ValueError, RecursionError, Refused) as error:
-            raise ServiceUnavailable(f"{_format_url(url)} answers what cannot be read") from error
+            raise ServiceUnavailable(self._describe(url, "answers what cannot be read")) from error
         return answer if isinstance(answer, dict) else {}
 
     def download(self, file: File, write: Write) -> None:
@@ -199,9 +191,8 @@ class Service:
             with self._http.stream(method, url, json=document, headers=headers) as response:
                 yield response
         except httpx.HTTPError as error:
-            raise ServiceUnavailable(
-                self._sanitize(f"{_format_url(url)} cannot be reached: {_describe_error(error)}")
-            ) from error
+            cause = _describe_error(error)
+            raise ServiceUnavailable(self._describe(url, f"cannot be reached: {cause}")) from error
         except RuntimeError as error:
             if not self._http.is_closed:
                 raise
@@ -221,18 +212,18 @@ class Service:
                     yield response
                     return
                 url = self._resolve_redirect(response, allow_other_hosts=allow_other_hosts)
-        raise ServiceUnavailable(f"{_format_url(self.url)} redirects more than {MAX_REDIRECTS} times")
+        raise ServiceUnavailable(self._describe(self.url, f"redirects more than {MAX_REDIRECTS} times"))
 
     def _build_auth_headers(self, url: httpx.URL) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if _get_origin(url) == self._origin else {}
 
     def _resolve_redirect(self, response: httpx.Response, *, allow_other_hosts: bool) -> httpx.URL:
-        here = _format_url(response.url)
         try:
             url = _parse_url(str(response.url.join(response.headers.get("Location", ""))))
         except (Misconfigured, httpx.InvalidURL) as error:
-            raise ServiceUnavailable(f"{here} redirects to an address that cannot be used") from error
-        refused = self._sanitize(f"{here} redirects to {_format_url(url)}: not followed")
+            problem = self._describe(response.url, "redirects to an address that cannot be used")
+            raise ServiceUnavailable(problem) from error
+        refused = self._describe(response.url, f"redirects to {_format_url(url)}: not followed")
         if url.scheme != "https" and response.url.scheme == "https":
             raise ServiceUnavailable(f"{refused}, since the way there is not encrypted")
         if _get_origin(url) != self._origin and not allow_other_hosts:
@@ -244,21 +235,21 @@ class Service:
     def _read_chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
         """The body as sent. Raises `refusal` beyond `limit` bytes, ServiceUnavailable if it comes too slowly."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise refusal(f"{_format_url(response.url)} answers compressed, which was not requested")
+            raise refusal(self._describe(response.url, "answers compressed, which was not requested"))
         size, give_up_at = 0, time.monotonic() + self._timeout_s + limit / MIN_BYTES_PER_S
         for chunk in response.iter_raw():
             size += len(chunk)
             if size > limit:
-                raise refusal(f"{_format_url(response.url)} sends more than the {limit:,} bytes allowed")
+                raise refusal(self._describe(response.url, f"sends more than the {limit:,} bytes allowed"))
             if time.monotonic() > give_up_at:
-                raise ServiceUnavailable(f"{_format_url(response.url)} sends too slowly")
+                raise ServiceUnavailable(self._describe(response.url, "sends too slowly"))
             yield chunk
 
     def _require_ok(self, response: httpx.Response, problem: bytes) -> None:
         code = response.status_code
         if code == httpx.codes.OK:
             return
-        message = self._sanitize(f"{_format_url(response.url)} answers {code}{_extract_detail(problem)}")
+        message = self._describe(response.url, f"answers {code}{_extract_detail(problem)}")
         if code == httpx.codes.UNAUTHORIZED and not self._build_auth_headers(response.url):
             cause = f"the token was not shown, since that host is not {_format_url(self.url)}"
         elif code == httpx.codes.UNAUTHORIZED:
@@ -279,9 +270,9 @@ class Service:
         except (Refused, ServiceUnavailable, httpx.HTTPError):
             return b""  # the status code is message enough
 
-    def _sanitize(self, message: str) -> str:
-        """The message on one line, and without the token even where the other side echoes it."""
-        return make_printable(message).replace(self._token, "[token]")
+    def _describe(self, url: httpx.URL, action: str) -> str:
+        """What an address did, on one line, and without the token even where the other side echoes it."""
+        return make_printable(f"{_format_url(url)} {action}").replace(self._token, "[token]")
 
 
 def _validate_etag(etag: str | None) -> str | None:

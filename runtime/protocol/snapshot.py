@@ -91,11 +91,6 @@ class Snapshot(ModelSet):
     moved_at: datetime
     reason: str
 
-    @property
-    def is_offline(self) -> bool:
-        """Whether the pointer names no release, so that bots answer neutral."""
-        return self.release is None
-
     @cached_property
     def content(self) -> str:
         """The sha256 (hex) of everything that determines what a bot runs, without wording, times and addresses."""
@@ -183,9 +178,7 @@ def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
 
 
 def parse_announced(document: Fields, key: str) -> ModelSet | None:
-    """The document's `next` or `fallback`. An invalid one is logged and ignored: it must not stop a bot from following
-    the pointer.
-    """
+    """The document's `next` or `fallback`. An invalid one is only logged, so that a bot still follows the pointer."""
     if document.values.get(key) is None:
         return None
     try:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,7 @@ class SavedState:
         if not self._is_unsaved:
             return
         self._raise_to_saved_marks()
-        services = {
-            service: {"revision": mark.revision, "content": mark.content}
-            for service, mark in sorted(self._highest.items())
-        }
+        services = {service: asdict(mark) for service, mark in sorted(self._highest.items())}
         try:
             write_json(self._revisions_file, {"services": services}, draft_folder=self._draft_folder)
             self._is_unsaved = False

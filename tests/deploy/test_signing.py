@@ -150,7 +150,7 @@ class TestTheEnvelope:
             audit.lock_head()
             policy = scenarios.gates.policy_in_force()
             pointer.move(MoveKind.OFFLINE, None, policy=policy, actor=APPROVER, reason="nothing is fit")
-        assert opened(signing.get_envelope(NOON)).snapshot.is_offline
+        assert opened(signing.get_envelope(NOON)).snapshot.release is None
 
     def test_is_not_made_before_the_first_pointer(self) -> None:
         with pytest.raises(Unavailable, match="no pointer yet"):

@@ -144,7 +144,9 @@ def test_a_repeated_expired_answer_makes_a_bot_stale_and_stops_nothing(
     service.point_at(old)
     client = bot(clock=lambda: now[0])
     client.refresh()
-    now[0] = service.issued_at + VALID_FOR + timedelta(seconds=1)
+    now[0] = service.issued_at + VALID_FOR
+    assert client.refresh().problem is None
+    now[0] += timedelta(seconds=1)
     active = client.refresh()
     assert isinstance(active.problem, SnapshotExpired)
     assert active.stale_since == service.issued_at + VALID_FOR
@@ -244,5 +246,3 @@ def test_times_of_the_signature_are_read_with_their_zone(service: StubService, o
     service.point_at(old)
     signed = verify_envelope(service.envelope(), PublicKeys(service.public_key))
     assert (signed.issued_at, signed.expires_at) == (service.issued_at, service.issued_at + VALID_FOR)
-    assert not signed.is_expired(service.issued_at + VALID_FOR)
-    assert signed.is_expired(service.issued_at + VALID_FOR + timedelta(seconds=1))

@@ -61,8 +61,9 @@ assert all(module.__file__.startswith({installed!r}) for module in (mlcore, runt
 """
 
 RUN_COMMAND = """
-from runtime.__main__ import command
-command()
+import sys
+from runtime.__main__ import main
+sys.exit(main())
 """
 
 
