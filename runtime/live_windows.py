@@ -23,7 +23,7 @@ CERTAIN_BAND = confidence_bands.find_band(0.90)
 CERTAIN_SHARE = 0.80
 """A suspect window closes sooner, so that the service sees it within tens of predictions. The service judges it."""
 MAX_WINDOWS = 256
-"""Closed windows kept until they are taken; the oldest go first."""
+"""Closed windows kept until the service took them; the oldest go first."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ blocks (disk, downloads, reports) runs in threads, so that a move is received du
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from runtime.decision import Active
 from runtime.errors import ClientError, ReportRejected
+from runtime.live_windows import MAX_WINDOWS
 from runtime.protocol.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
 from runtime.updater import Updater
 
@@ -26,8 +28,6 @@ TICK_S = 1.0
 SAVE_COST_S = 0.002
 """The interpreter time of saving one state; all bots of one process share the interpreter."""
 MIN_HEARTBEAT_S, MAX_HEARTBEAT_S = 1.0, 300.0
-MAX_WINDOWS = 256
-"""Kept while the service cannot be reached; the oldest go first."""
 
 Result = TypeVar("Result")
 
@@ -88,16 +88,15 @@ class WatchLoop:
                 raise outcome
 
     async def _receive(self) -> None:
-        time = asyncio.get_running_loop().time
         failures = 0
         while True:
             failures = 0 if await self._stream() else failures + 1
-            stream_at = time() + random.uniform(0.5, 1.5) * min(MAX_STREAM_PAUSE_S, 2.0**failures)
+            stream_at = time.monotonic() + random.uniform(0.5, 1.5) * min(MAX_STREAM_PAUSE_S, 2.0**failures)
             # Spread: whatever ended this stream may have ended a thousand.
             await asyncio.sleep(random.uniform(0, min(1.0, self._every_s)))
             while True:
                 await self._poll()
-                left = stream_at - time()
+                left = stream_at - time.monotonic()
                 await asyncio.sleep(max(0.0, min(left, self._every_s * random.uniform(0.9, 1.1))))
                 if left <= self._every_s:
                     break
@@ -179,7 +178,7 @@ class WatchLoop:
         reported = (active.service, active.revision, *self._updater.prefetched.values())
         if reported != self._last_reported:
             self._last_reported = reported
-            soon = asyncio.get_running_loop().time() + random.uniform(0, self._spread_s)
+            soon = time.monotonic() + random.uniform(0, self._spread_s)
             self._heartbeat_at = min(self._heartbeat_at, soon)
         notified = (active.service, active.revision, active.release, active.coins, str(active.problem or ""))
         if notified != self._last_notified:
@@ -187,12 +186,11 @@ class WatchLoop:
             self._on_change(active)
 
     async def _report(self) -> None:
-        time = asyncio.get_running_loop().time
         is_known = False
-        self._heartbeat_at = time() + random.uniform(0, self._spread_s)
+        self._heartbeat_at = time.monotonic() + random.uniform(0, self._spread_s)
         while True:
-            await asyncio.sleep(max(0.0, min(self._heartbeat_at - time(), TICK_S)))
-            if time() >= self._heartbeat_at:
+            await asyncio.sleep(max(0.0, min(self._heartbeat_at - time.monotonic(), TICK_S)))
+            if time.monotonic() >= self._heartbeat_at:
                 is_known = await self._send_heartbeat()
             self._windows.extend(self._updater.pop_windows(self._instance))
             if is_known and self._windows:
@@ -200,9 +198,8 @@ class WatchLoop:
 
     async def _send_heartbeat(self) -> bool:
         """Send a heartbeat and schedule the next; returns whether the service took it."""
-        time = asyncio.get_running_loop().time
         # Set before sending: a move during the request must be able to bring the next one forward.
-        self._heartbeat_at = time() + MAX_HEARTBEAT_S
+        self._heartbeat_at = time.monotonic() + MAX_HEARTBEAT_S
         try:
             answer = await run_in_thread(
                 lambda: self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
@@ -211,7 +208,7 @@ class WatchLoop:
             self._log_once(f"the heartbeat could not be sent: {problem}")
             answer = {}
         self._heartbeat_at = min(
-            self._heartbeat_at, time() + _read_interval(answer) * random.uniform(0.9, 1.1)
+            self._heartbeat_at, time.monotonic() + _read_interval(answer) * random.uniform(0.9, 1.1)
         )
         return bool(answer)
 

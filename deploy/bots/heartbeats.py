@@ -6,8 +6,8 @@ bot that contradicts its revision's release becomes an audit event, once for eac
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Count, Q
@@ -39,8 +39,7 @@ _SERVICE_STATE = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MA
     EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
 
 
-@dataclass(frozen=True)
-class HeartbeatAnswer:
+class HeartbeatAnswer(NamedTuple):
     revision: int | None
     next: Release | None
 
