@@ -37,7 +37,7 @@ class HeartbeatBatcher:
     async def store(self, received: ReceivedHeartbeat) -> HeartbeatAnswer:
         """Store a heartbeat with the next batch; returns its answer.
 
-        Raises what `services.receive_heartbeat` raises, and Unavailable if it could not be stored or too many wait.
+        Raises what `receive_heartbeat` raises, and Unavailable if it could not be stored or too many wait.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} heartbeats are waiting. Report again in a while.")
