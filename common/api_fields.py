@@ -23,7 +23,7 @@ NOT_BLANK = {"type": "string", "minLength": 1, "pattern": r"^[^\u0000]*\S[^\u000
 
 
 class _OneKind(serializers.Field[Any, Any, Any, Any]):
-    """Takes the JSON types `kinds` only; a boolean is no number."""
+    """Takes the JSON types `kinds` only; a boolean does not count as a number."""
 
     kinds: type | UnionType = str
 
