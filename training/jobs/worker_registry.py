@@ -77,7 +77,7 @@ class WorkerRegistration(threading.Thread):
         self._write_row(device)
         while not self._stopped.wait(HEARTBEAT_SECONDS):
             self._write_row(device)
-        with self._change_row("deleted"):
+        with self._changing_row("deleted"):
             Worker.objects.filter(name=self.worker_name, started_at=self.started_at).delete()
 
     def stop(self) -> None:
@@ -85,21 +85,21 @@ class WorkerRegistration(threading.Thread):
         self.join(timeout=5)
 
     def _write_row(self, device: Mapping[str, Any]) -> None:
-        columns = {
-            "queues": self.queues,
-            "slots": self.slots,
-            "torch_version": version("torch"),
-            "code_version": settings.CODE_VERSION,
-            "rate_usd_per_hour": Decimal(settings.WORKER_RATE_USD_PER_HOUR),
-            "started_at": self.started_at,
-            "last_heard_at": timezone.now(),
-            **device,
-        }
-        with self._change_row("written"):
+        with self._changing_row("written"):
+            columns = {
+                "queues": self.queues,
+                "slots": self.slots,
+                "torch_version": version("torch"),
+                "code_version": settings.CODE_VERSION,
+                "rate_usd_per_hour": Decimal(settings.WORKER_RATE_USD_PER_HOUR),
+                "started_at": self.started_at,
+                "last_heard_at": timezone.now(),
+                **device,
+            }
             Worker.objects.update_or_create(name=self.worker_name, defaults=columns)
 
     @contextmanager
-    def _change_row(self, change: str) -> Iterator[None]:
+    def _changing_row(self, change: str) -> Iterator[None]:
         with registration_lock:
             try:
                 yield
