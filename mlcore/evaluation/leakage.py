@@ -66,7 +66,7 @@ def _hash_bars(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> np.ndarr
     bars = np.zeros(len(close), np.uint64)
     for shape, factor in zip(shapes, _SHAPE_FACTORS, strict=True):
         bars += np.round(shape / close * 10**_DECIMALS).astype(np.int64).view(np.uint64) * factor
-    return rolling.fold(bars, [VOLATILITY_BARS], _join_hashes)[VOLATILITY_BARS]
+    return rolling.fold(_join_hashes, bars, [VOLATILITY_BARS])[VOLATILITY_BARS]
 
 
 def _join_hashes(out: np.ndarray, recent: np.ndarray, older: np.ndarray, n_recent: int, _: int) -> None:

@@ -34,8 +34,8 @@ class Examples:
 
     def window(self, rows: slice) -> dict[str, str | int]:
         """First bar, last bar and number of some consecutive rows."""
-        times = self.timestamps[rows.start : rows.stop]
-        return {"first_at": _format_iso(times[0]), "last_at": _format_iso(times[-1]), "rows": len(times)}
+        first, last = (f"{self.timestamps[row]:%Y-%m-%dT%H:%M:%SZ}" for row in (rows.start, rows.stop - 1))
+        return {"first_at": first, "last_at": last, "rows": rows.stop - rows.start}
 
     def window_with_digest(self, rows: slice) -> dict[str, str | int]:
         """The same with the digest of the candles, as the manifest holds it.
@@ -95,7 +95,3 @@ def take_rows(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
 def _is_contiguous(bars: np.ndarray) -> bool:
     """Whether these increasing indices have no gap."""
     return len(bars) > 0 and bool(bars[-1] - bars[0] + 1 == len(bars))
-
-
-def _format_iso(time: object) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"

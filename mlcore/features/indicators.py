@@ -163,11 +163,11 @@ def _get_formulas(schema: Schema) -> list["Formula"]:
 class Bars:
     """Candles and the rolling statistics that several features share; time is the last axis.
 
-    With `newest`, only the last so many bars are kept, and each statistic is computed from no more bars than it needs:
-    the same bits (see `rolling`) for a fraction of the work.
+    Only the last `newest` bars are kept, and each statistic is computed from no more bars than it needs: the same bits
+    (see `rolling`) for a fraction of the work.
     """
 
-    def __init__(self, columns: Iterable[Array], newest: int | None = None) -> None:
+    def __init__(self, columns: Iterable[Array], newest: int) -> None:
         open_, high, low, close, volume = columns
         self._newest = newest
         self.ema = {n: self._compute_exponential_mean(close, n) for n in (10, 20, 50, 200)}
@@ -202,10 +202,10 @@ class Bars:
 
     def _take_reach(self, values: Array, bars: int) -> Array:
         """The values that windows of so many bars need."""
-        return values if self._newest is None else values[..., -(bars + self._newest) :]
+        return values[..., -(bars + self._newest) :]
 
     def _take_newest(self, values: Array) -> Array:
-        return values if self._newest is None else values[..., -self._newest :]
+        return values[..., -self._newest :]
 
     def _roll(
         self, roll: Callable[..., dict[int, Array]], values: Array, sizes: Iterable[int]
@@ -214,8 +214,9 @@ class Bars:
 
     def _compute_exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
         """Of the newest bars, and of `more` bars before them."""
-        bars, newest = _EMA_BARS[span], None if self._newest is None else self._newest + more
-        return rolling.compute_exponential_mean(self._take_reach(values, bars + more), span, bars, newest)
+        bars = _EMA_BARS[span]
+        values = self._take_reach(values, bars + more)
+        return rolling.compute_exponential_mean(values, span, bars, self._newest + more)
 
     def compute_channel_position(self, n: int) -> Array:
         """The position of the close between the lowest low (0) and the highest high (1) of n bars."""
@@ -299,8 +300,7 @@ def _list_bar_formulas() -> _Formulas:
     yield "volume_ratio", Formula(19, lambda bars: bars.volume_ratio)
     yield "volume_price_trend", Formula(1, lambda bars: bars.volume * bars.returns)
     yield "volume_ratio_trend", Formula(19, lambda bars: bars.volume_ratio * bars.returns)
-    yield "atr_14", Formula(13, lambda bars: bars.atr)
-    yield "atr_14_to_close", Formula(13, lambda bars: bars.atr / bars.close)
+    yield from _list_move_formulas("atr_14", 13, lambda bars: bars.atr)
 
 
 def _list_lag_formulas(k: int) -> _Formulas:
@@ -352,46 +352,37 @@ def _list_level_formulas(name: str, warm_up: int, level: Callable[["Bars"], Arra
 
 
 def _list_macd_formulas(fast: int, spans: str) -> _Formulas:
-    yield f"macd_{spans}", Formula(0, lambda bars: bars.macd[fast])
-    yield f"macd_signal_{spans}", Formula(0, lambda bars: bars.signal[fast])
-    yield f"macd_histogram_{spans}", Formula(0, lambda bars: bars.macd[fast] - bars.signal[fast])
-    yield f"macd_{spans}_to_close", Formula(0, lambda bars: bars.macd[fast] / bars.close)
-    yield f"macd_signal_{spans}_to_close", Formula(0, lambda bars: bars.signal[fast] / bars.close)
-    yield (
-        f"macd_histogram_{spans}_to_close",
-        Formula(0, lambda bars: (bars.macd[fast] - bars.signal[fast]) / bars.close),
+    yield from _list_move_formulas(f"macd_{spans}", 0, lambda bars: bars.macd[fast])
+    yield from _list_move_formulas(f"macd_signal_{spans}", 0, lambda bars: bars.signal[fast])
+    yield from _list_move_formulas(
+        f"macd_histogram_{spans}", 0, lambda bars: bars.macd[fast] - bars.signal[fast]
     )
+
+
+def _list_move_formulas(name: str, warm_up: int, move: Callable[["Bars"], Array]) -> _Formulas:
+    """A difference of prices, and the same relative to the close."""
+    yield name, Formula(warm_up, move)
+    yield f"{name}_to_close", Formula(warm_up, lambda bars: move(bars) / bars.close)
 
 
 FORMULAS = dict(_list_formulas())
 """Every feature by its name. All functions above look formulas up here, so a planted fault can replace one."""
 
 
-def _list_raw_columns() -> Iterator[str]:
-    yield from (
-        "returns",
-        "log_returns",
-        "high_low_ratio",
-        "close_open_ratio",
-        "volume_ratio",
-        "volume_price_trend",
-    )
-    for n in _MOMENTA:
-        yield from (f"momentum_{n}", f"roc_{n}")
-    for n in _AVERAGES:
-        yield from (f"sma_{n}", f"ema_{n}", f"price_to_sma_{n}", f"price_to_ema_{n}")
-    yield from ("volatility_20", "volatility_50", "atr_14", "rsi_14", "rsi_21", "rsi_30")
-    for n in _BANDS:
-        yield from (f"bb_upper_{n}", f"bb_lower_{n}", f"bb_position_{n}")
-    for f, s, _ in _MACDS:
-        yield from (f"macd_{f}_{s}", f"macd_signal_{f}_{s}", f"macd_histogram_{f}_{s}")
-    for n in _STOCHASTICS:
-        yield from (f"stoch_k_{n}", f"stoch_d_{n}")
-    yield from ("williams_r_14", "williams_r_21")
-    for n in _BANDS:
-        yield from (f"price_channel_high_{n}", f"price_channel_low_{n}", f"price_channel_position_{n}")
-    for k in _LAGS:
-        yield from (f"returns_lag_{k}", f"volume_lag_{k}")
+_RAW_COLUMNS = (
+    "returns", "log_returns", "high_low_ratio", "close_open_ratio", "volume_ratio", "volume_price_trend",
+    "momentum_5", "roc_5", "momentum_10", "roc_10", "momentum_20", "roc_20", "momentum_50", "roc_50", "sma_5",
+    "ema_5", "price_to_sma_5", "price_to_ema_5", "sma_10", "ema_10", "price_to_sma_10", "price_to_ema_10",
+    "sma_20", "ema_20", "price_to_sma_20", "price_to_ema_20", "sma_50", "ema_50", "price_to_sma_50",
+    "price_to_ema_50", "sma_200", "ema_200", "price_to_sma_200", "price_to_ema_200", "volatility_20",
+    "volatility_50", "atr_14", "rsi_14", "rsi_21", "rsi_30", "bb_upper_20", "bb_lower_20", "bb_position_20",
+    "bb_upper_50", "bb_lower_50", "bb_position_50", "macd_12_26", "macd_signal_12_26", "macd_histogram_12_26",
+    "macd_5_35", "macd_signal_5_35", "macd_histogram_5_35", "stoch_k_14", "stoch_d_14", "stoch_k_21",
+    "stoch_d_21", "williams_r_14", "williams_r_21", "price_channel_high_20", "price_channel_low_20",
+    "price_channel_position_20", "price_channel_high_50", "price_channel_low_50", "price_channel_position_50",
+    "returns_lag_1", "volume_lag_1", "returns_lag_2", "volume_lag_2", "returns_lag_3", "volume_lag_3",
+    "returns_lag_5", "volume_lag_5",
+)  # fmt: skip
 
 
 def _find_relative(column: str) -> str:
@@ -401,7 +392,7 @@ def _find_relative(column: str) -> str:
     return next(name for name in (f"{column}_slope", f"{column}_to_close", column) if name in FORMULAS)
 
 
-_RAW72 = Schema("raw72", tuple(_list_raw_columns()))
-_RELATIVE72 = Schema("relative72", tuple(map(_find_relative, _RAW72.columns)))
-
-SCHEMAS = {schema.name: schema for schema in (_RAW72, _RELATIVE72)}
+SCHEMAS = {
+    "raw72": Schema("raw72", _RAW_COLUMNS),
+    "relative72": Schema("relative72", tuple(map(_find_relative, _RAW_COLUMNS))),
+}

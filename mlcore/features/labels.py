@@ -55,14 +55,15 @@ def compute_class_weights(classes: np.ndarray) -> np.ndarray:
 
 def compute_trailing_volatility(close: np.ndarray) -> np.ndarray:
     """Sample standard deviation of the last VOLATILITY_BARS log returns, float64 [rows]; NaN until there are enough."""
-    moves, volatility = np.diff(np.log(close)), np.full(len(close), np.nan)
+    moves, volatility = np.diff(np.log(close)), np.empty(len(close))
 
     def fill(rows: slice) -> None:
         first = max(0, rows.start - VOLATILITY_BARS + 1)
-        deviations = rolling.compute_sample_deviation(moves[first : rows.stop], VOLATILITY_BARS)
-        volatility[rows.start + 1 : rows.stop + 1] = deviations[rows.start - first :]
+        deviations = rolling.compute_deviations(moves[first : rows.stop], [VOLATILITY_BARS])
+        volatility[rows.start + 1 : rows.stop + 1] = deviations[VOLATILITY_BARS][rows.start - first :]
 
     parallel.thread_map(fill, parallel.chunks(len(moves), _CHUNK_ROWS))
+    volatility[:VOLATILITY_BARS] = np.nan
     return volatility
 
 

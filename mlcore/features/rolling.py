@@ -6,7 +6,7 @@ fold of the bars that exist; the caller hides these rows.
 """
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -15,7 +15,7 @@ Join = Callable[[Array, Array, Array, int, int], object]
 """(out, recent, older, bars in recent, bars in older): writes their union into `out`, element by element."""
 
 
-def fold(values: Array, sizes: Iterable[int], join: Join, newest: int | None = None) -> dict[int, Array]:
+def fold(join: Join, values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """{window size: the folds of all windows, shaped as `values`}; time is the last axis.
 
     With `newest`, only the last so many windows are computed, and each level from no more bars than it needs.
@@ -23,25 +23,17 @@ def fold(values: Array, sizes: Iterable[int], join: Join, newest: int | None = N
     folds: dict[int, Array] = {}
     wanted = sorted(sizes)
     largest, newest = wanted[-1], values.shape[-1] if newest is None else newest
-    level, width = _take_last(values, newest + largest - 1), 1
+    level, width = values[..., -(newest + largest - 1) :], 1
     while width <= largest:
         for size in wanted:
             if size & width:
                 done = size & (width - 1)
-                folds[size] = (
-                    _join(folds[size], level, done, width, join) if done else _take_last(level, newest)
-                )
+                folds[size] = _join(folds[size], level, done, width, join) if done else level[..., -newest:]
         width *= 2
         if width <= largest:
-            older = level
-            recent = _take_last(level, newest + largest - width)
-            level = _join(recent, older, width // 2, width // 2, join)
+            recent = level[..., -(newest + largest - width) :]
+            level = _join(recent, level, width // 2, width // 2, join)
     return folds
-
-
-def _take_last(values: Array, count: int) -> Array:
-    """At most the last `count`; at least one."""
-    return values[..., -count:]
 
 
 def _join(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) -> Array:
@@ -57,25 +49,20 @@ def _join(recent: Array, older: Array, n_recent: int, n_older: int, join: Join) 
     return union
 
 
-def compute_sums(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
-    """Sums of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.add(recent, older, out=out), newest)
+def _join_by(ufunc: np.ufunc) -> Join:
+    return lambda out, recent, older, *_: ufunc(recent, older, out=out)
 
 
-def compute_maxima(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
-    """Maxima of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.maximum(recent, older, out=out), newest)
-
-
-def compute_minima(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
-    """Minima of the last n values."""
-    return fold(values, sizes, lambda out, recent, older, *_: np.minimum(recent, older, out=out), newest)
+compute_sums = partial(fold, _join_by(np.add))
+compute_maxima = partial(fold, _join_by(np.maximum))
+compute_minima = partial(fold, _join_by(np.minimum))
+"""Of the last n values."""
 
 
 def compute_deviations(values: Array, sizes: Iterable[int], newest: int | None = None) -> dict[int, Array]:
     """Sample standard deviations of the last n values; exactly 0 if they are all the same."""
     state = np.stack([values, np.zeros_like(values)])
-    spreads = fold(state, sizes, _join_moments, newest)
+    spreads = fold(_join_moments, state, sizes, newest)
     return {size: np.sqrt(square / (size - 1)) for size, (_, square) in spreads.items()}
 
 
@@ -97,9 +84,9 @@ def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | 
         np.multiply(older, decay**n_recent, out=out)
         out += recent
 
-    folded = fold(values, [bars], join, newest)[bars]
+    folded = fold(join, values, [bars], newest)[bars]
     inverse = _compute_inverse_weights(decay, bars, values.shape[-1])
-    means: Array = folded * _take_last(inverse, folded.shape[-1])
+    means: Array = folded * inverse[..., -folded.shape[-1] :]
     return means
 
 
@@ -110,10 +97,3 @@ def _compute_inverse_weights(decay: float, bars: int, rows: int) -> Array:
     factors: Array = (1 - decay) / (1 - decay**ages)
     factors.flags.writeable = False
     return factors
-
-
-def compute_sample_deviation(values: Array, size: int) -> Array:
-    """`compute_deviations` of one window size, NaN until the window is full."""
-    deviations = compute_deviations(values, [size])[size]
-    deviations[: size - 1] = np.nan
-    return deviations
