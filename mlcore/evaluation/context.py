@@ -19,7 +19,6 @@ from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.data import candles
 from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.evaluation.inspection import FAULTS, Inspection
-from mlcore.evaluation.single_rows import compute_single_logits, sample_evenly
 from mlcore.features import indicators, labels
 from mlcore.features.examples import Examples, build_examples
 from mlcore.features.indicators import Schema
@@ -87,13 +86,17 @@ class EvaluationContext:
             raise BundleRefused(f"feature schema {self.manifest.schema_name!r} is unknown here")
         return schema
 
-    def build_examples(self, schema: Schema) -> Examples:
-        """The measured candles' rows under a schema."""
-        return self._build_once(self.frame, schema)
+    def build_examples(self, frame: pl.DataFrame, schema: Schema) -> Examples:
+        """Built once for the same candles and schema."""
+        key = id(frame), schema.name
+        if key not in self._examples:
+            self._examples[key] = build_examples(frame, schema)
+        return self._examples[key]
 
     @property
     def examples(self) -> Examples:
-        return self.build_examples(self.schema)
+        """The measured candles' rows."""
+        return self.build_examples(self.frame, self.schema)
 
     @cached_property
     def training_candles(self) -> pl.DataFrame | None:
@@ -112,7 +115,7 @@ class EvaluationContext:
     def training(self) -> Examples | None:
         """The rows of the training, recomputed from its candles; None if these are not available."""
         frame = self.training_candles
-        return None if frame is None else self._build_once(frame, self.schema)
+        return None if frame is None else self.build_examples(frame, self.schema)
 
     @cached_property
     def training_cuts(self) -> tuple[float, float] | None:
@@ -157,7 +160,8 @@ class EvaluationContext:
 
     @cached_property
     def single_logits(self) -> np.ndarray:
-        return compute_single_logits(self.predictor, self.single_features)
+        """float32 [n, 3]: each of those rows in a batch of its own."""
+        return np.concatenate([self.predictor.logits(row[np.newaxis]) for row in self.single_features])
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -184,11 +188,11 @@ class EvaluationContext:
         hits: np.ndarray = self.predicted == self.true
         return hits
 
-    def _build_once(self, frame: pl.DataFrame, schema: Schema) -> Examples:
-        key = id(frame), schema.name
-        if key not in self._examples:
-            self._examples[key] = build_examples(frame, schema)
-        return self._examples[key]
+
+def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` along the first axis, evenly spaced, with the first and the last."""
+    sample: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return sample
 
 
 def _compute_cuts(examples: Examples) -> tuple[float, float]:

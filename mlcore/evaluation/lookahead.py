@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.evaluation.context import EvaluationContext
-from mlcore.evaluation.single_rows import sample_evenly
+from mlcore.evaluation.context import EvaluationContext, sample_evenly
 from mlcore.features import indicators
 
 FIT_ROWS = 64
@@ -26,18 +25,19 @@ def measure_lookahead(context: EvaluationContext) -> dict[str, Any]:
     The candles before the lookback are cut off too: a feature that needs more bars than the bot fetches differs as well.
     """
     features, split = context.examples.features, context.examples.split
-    deviation = _compute_deviation(sample_evenly(features[split.fit], _DEVIATION_ROWS))
+    deviation = sample_evenly(features[split.fit], _DEVIATION_ROWS).std(axis=0, dtype=np.float64)
+    deviation[deviation == 0] = 1.0  # a column that is constant
     fit_rows = sample_evenly(np.arange(split.fit.stop), FIT_ROWS)
     gate_rows = split.gate.start + context.single_rows
-    recomputed = [_recompute_rows(context, fit_rows)]
     if len(gate_rows):
-        recomputed.append(context.single_features)
+        recomputed = context.single_features
     else:
         gate_rows = sample_evenly(np.arange(split.gate.start, split.gate.stop), GATE_ROWS)
-        recomputed.append(_recompute_rows(context, gate_rows))
+        recomputed = _recompute_rows(context, gate_rows)
+    recomputed = np.concatenate([_recompute_rows(context, fit_rows), recomputed])
     used = features[np.concatenate([fit_rows, gate_rows])].astype(np.float64)
     with np.errstate(invalid="ignore"):
-        difference = np.abs(np.concatenate(recomputed) - used)
+        difference = np.abs(recomputed - used)
         is_same = difference <= TOLERANCE * deviation + _LAST_BITS * np.abs(used)
     columns = context.schema.columns
     return {
@@ -45,12 +45,6 @@ def measure_lookahead(context: EvaluationContext) -> dict[str, Any]:
         "columns_differing": [columns[column] for column in np.flatnonzero(~is_same.all(axis=0))],
         "largest_difference": float((difference / deviation).max()),
     }
-
-
-def _compute_deviation(rows: np.ndarray) -> np.ndarray:
-    """float64 [72]; 1 for a column that is constant."""
-    deviation = rows.std(axis=0, dtype=np.float64)
-    return np.where(deviation > 0, deviation, 1.0)
 
 
 def _recompute_rows(context: EvaluationContext, rows: np.ndarray) -> np.ndarray:

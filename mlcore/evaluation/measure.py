@@ -32,58 +32,44 @@ FORMAT = 1
 
 _LIBRARIES = ("numpy", "polars", "onnxruntime", "onnx", "safetensors")
 _NAIVE_IN_ACCURACY = ("majority", "last_move")
-_UNMEASURED: dict[str, Any] = {
-    "single_sample": dict.fromkeys(
-        ("rows", "runs", "largest_difference", "largest_excess", "windows_compared", "problem")
-    ),
-    "confidence": dict.fromkeys(("shares_over", "mean", "histogram")),
-    "shares": dict.fromkeys(CLASSES),
-    "logits": dict.fromkeys(("least", "greatest", "histogram")),
-    "accuracy": dict.fromkeys(
-        (
-            "rows", "point", "lower", "upper", "standard_error", "block_bars", "resamples", *_NAIVE_IN_ACCURACY,
-        )
-    ),
-    "confusion": None,
-    "reliability": None,
-    "window": dict.fromkeys(("first_at", "last_at", "rows", "fit_last_at")),
-    "problem": None,
-}  # fmt: skip
-
-_Section = tuple[Callable[[EvaluationContext], dict[str, Any]], tuple[str, ...]]
+_Section = tuple[Callable[[EvaluationContext], dict[str, Any]], str]
 _SECTIONS: dict[str, _Section] = {
-    "skill": (
-        skill.measure_skill,
-        ("rows", "block_bars", "resamples", "accuracy", "naive", "best_naive", "baseline"),
-    ),
+    "skill": (skill.measure_skill, "rows block_bars resamples accuracy naive best_naive baseline"),
     "windows": (
         provenance.measure_windows,
-        (
-            "horizon_bars", "interval_seconds", "gate", "fit", "stop", "on_training_candles", "recomputed",
-            "rows_shared",
-        ),
+        "horizon_bars interval_seconds gate fit stop on_training_candles recomputed rows_shared",
     ),
     "schema": (
         provenance.measure_schema,
-        ("name", "digest_matches", "names_match", "statistics_match", "columns_out_of_place"),
+        "name digest_matches names_match statistics_match columns_out_of_place",
     ),
     "reload": (
         provenance.measure_reload,
-        ("reported", "recomputed", "largest_difference", "cuts_match", "weights_equal_in_graph"),
+        "reported recomputed largest_difference cuts_match weights_equal_in_graph",
     ),
-    "lookahead": (lookahead.measure_lookahead, ("rows", "columns_differing", "largest_difference")),
+    "lookahead": (lookahead.measure_lookahead, "rows columns_differing largest_difference"),
     "calibration": (
         lambda context: metrics.compute_calibration(context.probabilities, context.true),
-        ("ece", "brier", "bins", "rows"),
+        "ece brier bins rows",
     ),
-    "stability": (stability.measure_stability, ("months", "volatility")),
-    "drift": (stability.measure_drift, ("recent_rows", "fit_rows", "psi", "largest", "over")),
-}  # fmt: skip
+    "stability": (stability.measure_stability, "months volatility"),
+    "drift": (stability.measure_drift, "recent_rows fit_rows psi largest over"),
+}
 """Independent sections with their figures. If one fails, its figures are null and `problem` holds the reason. The longest
 come first, so that no core waits for one at the end."""
 
-_TIMED: dict[str, _Section] = {"latency": (serving.measure_latency, ("rows", "p50_ms", "p99_ms"))}
+_TIMED: dict[str, _Section] = {"latency": (serving.measure_latency, "rows p50_ms p99_ms")}
 """The same, measured while nothing else runs in this process."""
+
+_BEHAVIOUR = {
+    "single_sample": "rows runs largest_difference largest_excess windows_compared problem",
+    "confidence": "shares_over mean histogram",
+    "shares": " ".join(CLASSES),
+    "logits": "least greatest histogram",
+    "accuracy": "rows point lower upper standard_error block_bars resamples majority last_move",
+    "window": "first_at last_at rows fit_last_at",
+}
+"""The parts that `_iterate_behaviour` measures, with their figures."""
 
 
 def measure(
@@ -110,22 +96,16 @@ def measure(
         "bundle_digest": expected_digest,
         "dataset_digest": context.dataset_digest,
         **context.files,
-        **_UNMEASURED,
+        **{name: dict.fromkeys(figures.split()) for name, figures in _BEHAVIOUR.items()},
+        **dict.fromkeys(("confusion", "reliability", "problem")),
+        "libraries": {name: version(name) for name in _LIBRARIES},
     }
-    parts: tuple[Callable[[], dict[str, Any]], ...] = (
-        partial(_measure_behaviour, context),
-        *(partial(_measure_section, context, *section) for section in _SECTIONS.items()),
-        _list_libraries,
-    )
-    for part in parallel.run_all(*parts):
+    sections = [partial(_measure_section, context, *section) for section in _SECTIONS.items()]
+    for part in parallel.run_all(partial(_measure_behaviour, context), *sections):
         document |= part
     for section in _TIMED.items():
         document |= _measure_section(context, *section)
     return replace_non_finite({**document, "seconds": perf_counter() - start})
-
-
-def _list_libraries() -> dict[str, dict[str, str]]:
-    return {"libraries": {name: version(name) for name in _LIBRARIES}}
 
 
 def _measure_section(context: EvaluationContext, name: str, section: _Section) -> dict[str, dict[str, Any]]:
@@ -133,7 +113,7 @@ def _measure_section(context: EvaluationContext, name: str, section: _Section) -
     try:
         return {name: {"problem": None, **function(context)}}
     except (*FAULTS, ArithmeticError) as error:  # a manifest may claim numbers beyond what a float holds
-        return {name: {**dict.fromkeys(figures), "problem": f"{type(error).__name__}: {error}"[:300]}}
+        return {name: {**dict.fromkeys(figures.split()), "problem": f"{type(error).__name__}: {error}"[:300]}}
 
 
 def replace_non_finite(tree: dict[str, Any]) -> dict[str, Any]:
@@ -152,14 +132,12 @@ def _replace(node: Any, path: str, values: dict[str, str]) -> Any:
 
 
 def _describe_bundle(inspection: Inspection) -> dict[str, Any]:
-    if inspection.bundle is None:
-        return dict.fromkeys(("coin", "line", "simulated", "trained_on"))
-    manifest = inspection.bundle.manifest
+    manifest = inspection.bundle and inspection.bundle.manifest
     return {
-        "coin": manifest.coin,
-        "line": manifest.line,
-        "simulated": manifest.is_simulated,
-        "trained_on": manifest.dataset_digest,
+        "coin": manifest and manifest.coin,
+        "line": manifest and manifest.line,
+        "simulated": manifest and manifest.is_simulated,
+        "trained_on": manifest and manifest.dataset_digest,
     }
 
 

@@ -13,10 +13,9 @@ from mlcore.constants import CLASSES
 from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
 from mlcore.evaluation import reference
-from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number
+from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number, sample_evenly
 from mlcore.evaluation.inspection import read_scaler, read_weights
 from mlcore.evaluation.leakage import count_shared_rows
-from mlcore.evaluation.single_rows import sample_evenly
 from mlcore.features import indicators, labels
 from mlcore.features.examples import Examples
 from mlcore.features.scaler import Scaler

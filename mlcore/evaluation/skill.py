@@ -70,7 +70,7 @@ def _compare_with_baseline(context: EvaluationContext, blocks: Blocks) -> dict[s
 
 def _compare_paired(context: EvaluationContext, baseline: Predictor, blocks: Blocks) -> dict[str, Any]:
     """On the gate rows that both can predict, by the candidate's classes: the baseline's cuts may differ."""
-    examples = context.build_examples(baseline.schema)
+    examples = context.build_examples(context.frame, baseline.schema)
     row_of_bar = np.full(context.frame.height, -1)
     row_of_bar[examples.bars] = np.arange(len(examples.bars))
     baseline_rows = row_of_bar[context.gate_bars]

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
-from mlcore.evaluation.context import EvaluationContext
-from mlcore.evaluation.single_rows import sample_evenly
+from mlcore.evaluation.context import EvaluationContext, sample_evenly
 from mlcore.features import labels
 
 RECENT_ROWS = 500
