@@ -47,16 +47,16 @@ def check_candles(frame: pl.DataFrame, *, peers: Sequence[PeerSeries] = (), coin
 
     The checks of rows come first: if a row is impossible, the statistics of the series mean nothing.
     """
-    rows = tuple(check_rows(frame))
-    if any(check.finding.verdict != Verdict.PASSED for check in rows):
-        return CandleReport(rows)
+    rows = CandleReport(tuple(check_rows(frame)))
+    if rows.verdict != Verdict.PASSED:
+        return rows
     market = Market.from_frame(frame)
     length = _check_length(market)
     plots = build_plot_data(market)
     if length.finding.verdict != Verdict.PASSED:
-        return CandleReport((*rows, length), plots)
+        return CandleReport((*rows.checks, length), plots)
     statistics = (length, *(check(market) for check in MARKET_CHECKS))
-    return CandleReport((*rows, *statistics, *check_peers(frame, peers, coin)), plots)
+    return CandleReport((*rows.checks, *statistics, *check_peers(frame, peers, coin)), plots)
 
 
 def _check_length(market: Market) -> Check:
@@ -73,10 +73,7 @@ def _check_length(market: Market) -> Check:
 
 
 def _check_variance_ratio(market: Market) -> Check:
-    parts = [
-        (part.variance_ratio, *compute_variance_ratio_band(len(part)))
-        for part in (market, *market.split_stretches())
-    ]
+    parts = [(part.variance_ratio, *compute_variance_ratio_band(len(part))) for part in market.parts]
     value, low, high = max(parts, key=lambda part: compute_excess(*part))
     failed = (
         "Prices return to a level as if each bar was drawn independently, or the rows were shuffled: no market does."
@@ -91,7 +88,7 @@ def _check_variance_ratio(market: Market) -> Check:
 
 def _check_volatility(market: Market) -> Check:
     low, high = MIN_HOURLY_VOLATILITY, MAX_HOURLY_VOLATILITY
-    values = [part.hourly_volatility for part in (market, *market.split_stretches())]
+    values = [part.hourly_volatility for part in market.parts]
     worst = furthest_outside(values, low, high, scale=lambda value: np.log(max(value, 1e-12)))
     passed = "It moves as much as coins do in such an interval."
     failed = (
@@ -105,7 +102,7 @@ def _check_volatility(market: Market) -> Check:
 
 def _check_frozen(market: Market) -> Check:
     run = market.longest_standstill
-    shares = [part.unchanged_share for part in (market, *market.split_stretches())]
+    shares = [part.unchanged_share for part in market.parts]
     share = furthest_outside(shares, 0, MAX_UNCHANGED_SHARE)
     return pass_or_fail(
         "frozen",
@@ -132,7 +129,7 @@ class _FigureCheck(RangeCheck):
             return skip_check(self.name, threshold, f"{len(market):,} bars")
         if not self.is_by_stretch:
             return self.judge(self.figure(market))
-        values = [self.figure(part) for part in (market, *market.split_stretches())]
+        values = [self.figure(part) for part in market.parts]
         return self.judge(furthest_outside(values, self.low or 0, 1 if self.high is None else self.high))
 
 

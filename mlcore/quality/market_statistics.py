@@ -4,7 +4,6 @@ They are computed over the whole series and over stretches of about 2,000 bars, 
 one. Two bars with a gap between them never count as consecutive.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,17 +45,17 @@ class Market:
     def __len__(self) -> int:
         return len(self.close)
 
-    def split_stretches(self) -> Iterator["Market"]:
-        """Half-overlapping parts of about STRETCH_BARS bars; the whole series if it is shorter."""
+    @cached_property
+    def parts(self) -> tuple["Market", ...]:
+        """The whole series, then half-overlapping stretches of about STRETCH_BARS bars; itself if it is shorter."""
         length = max(STRETCH_BARS, 2 * len(self) // MAX_STRETCHES)
-        starts = range(0, max(1, len(self) - length + 1), max(1, length // 2))
         last = max(0, len(self) - length)
-        for start in dict.fromkeys([*starts, last]):
-            yield self._slice(slice(start, start + length))
+        starts = dict.fromkeys([*range(0, last + 1, length // 2), last])
+        return (self, *(self._slice(slice(start, start + length)) for start in starts))
 
     def _slice(self, rows: slice) -> "Market":
-        prices = self.open[rows], self.high[rows], self.low[rows], self.close[rows]
-        return Market(self.seconds[rows], *prices, self.volume[rows], self.interval_seconds)
+        columns = self.seconds, self.open, self.high, self.low, self.close, self.volume
+        return Market(*(values[rows] for values in columns), self.interval_seconds)
 
     @property
     def span_seconds(self) -> int:
@@ -128,25 +127,18 @@ class Market:
         """Bars in a row whose close equals the close before."""
         return find_longest_run(np.diff(self.close) == 0)
 
-    def compute_rhythm(self, period_bars: float) -> float:
+    def compute_rhythm(self, period_bars: float, harmonics: int = 3) -> float:
         """How far a cycle of this period stands out in volume and range: 1 if there is none.
 
-        The power at the frequency over the power around it, as a mean over the first three harmonics.
+        The power at the frequency over the power around it, as a mean over the first harmonics.
         """
-        return self._compute_strength(period_bars, harmonics=3)
-
-    def compute_fundamental(self, period_bars: float) -> float:
-        """The same for the first harmonic alone."""
-        return self._compute_strength(period_bars, harmonics=1)
-
-    def _compute_strength(self, period_bars: float, harmonics: int) -> float:
-        lines = [line for series in self._spectra for line in series.compute_lines(period_bars, harmonics)]
+        lines = [line for grid in self._grids for line in _compute_lines(grid, period_bars, harmonics)]
         return float(np.mean(lines)) if lines else np.nan
 
     @cached_property
-    def _spectra(self) -> tuple["_Periodogram", "_Periodogram"]:
-        volume, ranges = np.log(_floor(self.volume)), np.log(_floor(self.ranges))
-        return _Periodogram(self._to_grid(volume)), _Periodogram(self._to_grid(ranges))
+    def _grids(self) -> tuple[np.ndarray, np.ndarray]:
+        """The logarithms of volume and range, evenly spaced in time."""
+        return self._to_grid(np.log(_floor(self.volume))), self._to_grid(np.log(_floor(self.ranges)))
 
     def _to_grid(self, values: np.ndarray) -> np.ndarray:
         """The deviations from the mean, evenly spaced in time: zero for every missing bar."""
@@ -154,17 +146,6 @@ class Market:
         grid = np.zeros(int(positions[-1]) + 1)
         grid[positions] = values - values.mean()
         return grid
-
-    def compute_profile(self, seconds: int, parts: int) -> np.ndarray:
-        """Mean volume by part of a cycle (a day in 24 parts), over the mean volume: [parts], NaN without bars."""
-        part = (self.seconds % seconds) * parts // seconds
-        sums = np.bincount(part, self.volume, parts)
-        counts = np.bincount(part, minlength=parts)
-        means: np.ndarray = np.divide(sums, counts, out=np.full(parts, np.nan), where=counts > 0)
-        mean = float(self.volume.mean())
-        if mean > 0:
-            means /= mean
-        return means
 
     def _compute_log_returns(self, bars: int) -> np.ndarray:
         logs = np.log(self.close)
@@ -178,32 +159,22 @@ class Market:
         return is_consecutive
 
 
-class _Periodogram:
-    """The power of a series by frequency. The series is cut so that the period is exactly one of the frequencies."""
+def _compute_lines(values: np.ndarray, period_bars: float, harmonics: int) -> list[float]:
+    """Power at the period's harmonics over the mean of some forty frequencies around each.
 
-    def __init__(self, values: np.ndarray) -> None:
-        self._values = values
-        self._powers: dict[int, np.ndarray] = {}
-
-    def compute_lines(self, period_bars: float, harmonics: int) -> list[float]:
-        """Power at the period's harmonics over the mean of some forty frequencies around each."""
-        rows = int(len(self._values) // period_bars * period_bars)
-        if rows < 64:
-            return []
-        power = self._compute_power(rows)
-        lines = []
-        for harmonic in range(1, harmonics + 1):
-            k = round(rows / period_bars * harmonic)
-            if 4 <= k < len(power) - 3:
-                around = np.r_[power[max(2, k - 24) : k - 2], power[k + 3 : k + 25]]
-                lines.append(_divide(power[k], around.mean()))
-        return lines
-
-    def _compute_power(self, rows: int) -> np.ndarray:
-        if rows not in self._powers:
-            values = self._values[:rows] - self._values[:rows].mean()
-            self._powers[rows] = np.abs(np.fft.rfft(np.hanning(rows) * values)) ** 2
-        return self._powers[rows]
+    The series is cut so that the period is exactly one of the frequencies.
+    """
+    rows = int(len(values) // period_bars * period_bars)
+    if rows < 64:
+        return []
+    power = np.abs(np.fft.rfft(np.hanning(rows) * (values[:rows] - values[:rows].mean()))) ** 2
+    lines = []
+    for harmonic in range(1, harmonics + 1):
+        k = round(rows / period_bars * harmonic)
+        if 4 <= k < len(power) - 3:
+            around = np.r_[power[max(2, k - 24) : k - 2], power[k + 3 : k + 25]]
+            lines.append(_divide(power[k], around.mean()))
+    return lines
 
 
 def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
@@ -241,9 +212,7 @@ def _subtract_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return ranks
+    return values.argsort(kind="stable").argsort()
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> float:

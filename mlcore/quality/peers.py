@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from mlcore.data.validation import infer_interval_ms
-from mlcore.quality.result import Check, pass_or_fail
-from mlcore.verdict import Finding, Verdict
+from mlcore.quality.result import Check, pass_or_fail, skip_check
+from mlcore.verdict import Verdict
 
 MIN_SHARED_BARS = 200
 WINDOW_BARS = 500
@@ -82,7 +82,9 @@ def check_peers(frame: pl.DataFrame, peers: Sequence[PeerSeries], coin: str) -> 
 def _check_other_coins(overlaps: Sequence[PeerOverlap]) -> Check:
     name, threshold = "other_coins", f"correlation < {MAX_CORRELATION} with every other coin"
     if not overlaps:
-        return _pass_without_peers(name, threshold, "No other coin's candles of that time are stored yet.")
+        return skip_check(
+            name, threshold, "nothing to compare with", "No other coin's candles of that time are stored yet."
+        )
     closest = max(overlaps, key=lambda overlap: overlap.max_window_correlation)
     correlation, peer = closest.max_window_correlation, f"{closest.peer.coin}'s {closest.peer.name}"
     return pass_or_fail(
@@ -103,7 +105,12 @@ def _check_same_coin(overlaps: Sequence[PeerOverlap]) -> Check:
         f"correlation ≥ {MIN_AGREEMENT:.2f} and closes within {MAX_DISTANCE:.0%} of the coin's other datasets"
     )
     if not overlaps:
-        return _pass_without_peers(name, threshold, "No other candles of this coin and time are stored yet.")
+        return skip_check(
+            name,
+            threshold,
+            "nothing to compare with",
+            "No other candles of this coin and time are stored yet.",
+        )
     worst = min(overlaps, key=lambda overlap: (overlap.agrees, overlap.correlation))
     return pass_or_fail(
         name,
@@ -117,10 +124,6 @@ def _check_same_coin(overlaps: Sequence[PeerOverlap]) -> Check:
         otherwise=Verdict.INCONCLUSIVE,
         compared_with=worst.peer.number,
     )
-
-
-def _pass_without_peers(name: str, threshold: str, sentence: str) -> Check:
-    return Check(name, threshold, Finding(Verdict.PASSED, None, "nothing to compare with", sentence))
 
 
 def _correlate(moves: np.ndarray) -> float:

@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.quality.market_statistics import DAY, Market, compute_variance_ratio_band
+from mlcore.quality.market_statistics import DAY, HOUR, Market, compute_variance_ratio_band
 
 _EDGES = np.linspace(-6, 6, 49)
 
 
 def build_plot_data(market: Market) -> dict[str, Any]:
     """Variance ratio and volatility by stretch, the histogram of standardised returns, the volume by hour of day."""
-    profile = market.compute_profile(DAY, 24) if market.interval_seconds < DAY else ()
     return {
         "stretches": [
             {
@@ -21,12 +20,21 @@ def build_plot_data(market: Market) -> dict[str, Any]:
                 "band": [_round(bound) for bound in compute_variance_ratio_band(len(part))],
                 "volatility": _round(part.hourly_volatility),
             }
-            for part in market.split_stretches()
+            for part in market.parts[1:]
             if len(part) > 32
         ],
         "returns": _build_histogram(market.returns),
-        "day": list(map(_round, profile)),
+        "day": list(map(_round, _compute_daily_profile(market))) if market.interval_seconds < DAY else [],
     }
+
+
+def _compute_daily_profile(market: Market) -> np.ndarray:
+    """Mean volume by hour of day, over the mean volume: [24], NaN for an hour without bars."""
+    hour = market.seconds % DAY // HOUR
+    counts = np.bincount(hour, minlength=24)
+    means = np.full(24, np.nan)
+    np.divide(np.bincount(hour, market.volume, 24), counts, out=means, where=counts > 0)
+    return means / (float(market.volume.mean()) or 1.0)
 
 
 def _build_histogram(returns: np.ndarray) -> dict[str, list[float | None]]:

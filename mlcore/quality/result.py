@@ -22,16 +22,15 @@ class Check:
     def document(self) -> dict[str, Any]:
         """JSON values. A figure that is not finite is null; `observed` still says what it was."""
         figure = self.finding.figure
-        compared_with = {} if self.compared_with is None else {"compared_with": self.compared_with}
-        return {
+        document = {
             "check": self.name,
             "verdict": str(self.finding.verdict),
             "figure": float(figure) if figure is not None and math.isfinite(figure) else None,
             "observed": self.finding.observed,
             "threshold": self.threshold,
             "sentence": self.finding.sentence,
-            **compared_with,
         }
+        return document if self.compared_with is None else {**document, "compared_with": self.compared_with}
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,6 @@ def pass_or_fail(
     """A check with the sentence `passed`, or one with the verdict `otherwise` and the sentence `failed`."""
     verdict, sentence = (Verdict.PASSED, passed) if is_passed else (otherwise, failed)
     return Check(name, threshold, Finding(verdict, figure, observed, sentence), compared_with)
-
-
-def check_no_rows(name: str, count: int, fault: str, passed: str) -> Check:
-    """Passes if no row has the fault."""
-    observed = f"{count:,} row{'' if count == 1 else 's'}"
-    failed = f"{observed} {fault}: the file is damaged, or was put together wrongly."
-    return pass_or_fail(
-        name, f"no row {fault}", count, observed, passed=passed, failed=failed, is_passed=count == 0
-    )
 
 
 @dataclass(frozen=True)
@@ -118,10 +108,12 @@ def compute_excess(value: float, low: float, high: float) -> float:
     return abs(value - (low + high) / 2) / ((high - low) / 2) if math.isfinite(value) else math.inf
 
 
-def skip_check(name: str, threshold: str, observed: str) -> Check:
-    """Passed, because the series is too short for this check."""
-    sentence = "The series is too short for this check; the other checks decide."
-    return Check(name, threshold, Finding(Verdict.PASSED, None, observed, sentence))
+_TOO_SHORT = "The series is too short for this check; the other checks decide."
+
+
+def skip_check(name: str, threshold: str, observed: str, reason: str = _TOO_SHORT) -> Check:
+    """Passed, because there is nothing to check."""
+    return Check(name, threshold, Finding(Verdict.PASSED, None, observed, reason))
 
 
 def format_interval(seconds: int) -> str:

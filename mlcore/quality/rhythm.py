@@ -48,15 +48,14 @@ def check_rhythm(market: Market) -> Check:
 
 def _find_other_rhythm(market: Market, own_period: float) -> Check | None:
     """A failed check if another interval's day stands out instead of the stated one's."""
-    measured = market.compute_fundamental(own_period)
+    measured = market.compute_rhythm(own_period, harmonics=1)
     own = measured if np.isfinite(measured) else 1.0
-    strengths = {
-        period: market.compute_fundamental(period) for period in _list_other_periods(market, own_period)
-    }
+    periods = _list_other_periods(market, own_period)
+    strengths = {period: market.compute_rhythm(period, harmonics=1) for period in periods}
     suspicious = {
         period: strength
         for period, strength in strengths.items()
-        if np.isfinite(strength) and strength >= _compute_limit(period, own_period, own)
+        if np.inf > strength >= _compute_limit(period, own_period, own)
     }
     if not suspicious:
         return None

@@ -8,7 +8,7 @@ import polars as pl
 from mlcore.data.readers import NUMBERS
 from mlcore.data.validation import PRICES, infer_interval_ms
 from mlcore.quality.market_statistics import find_longest_run
-from mlcore.quality.result import Check, check_no_rows, format_interval, pass_or_fail
+from mlcore.quality.result import Check, format_interval, pass_or_fail
 
 MAX_MISSING_SHARE = 0.02  # real: 0.0005 of five years, 0.004 of any 2,000 bars
 MAX_DEAD_SHARE = 0.01  # bars without volume; real: 0.001 at most
@@ -21,32 +21,38 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     steps = np.diff(frame["timestamp"].dt.epoch("ms").to_numpy())
     numbers = {name: frame[name].to_numpy() for name in NUMBERS}
     interval = infer_interval_ms(frame)
-    off_grid = int((steps % interval != 0).sum()) if interval > 0 else len(steps)
+    off_grid = steps % interval != 0 if interval > 0 else np.ones(len(steps), bool)
     grid = f"grid of {format_interval(interval // 1000)}"
     invalid = ~np.all([np.isfinite(n) for n in numbers.values()], axis=0)
     invalid |= np.any([numbers[name] <= 0 for name in PRICES], axis=0)
     body = np.stack([numbers["open"], numbers["close"]])
     outside = ~((body >= numbers["low"]) & (body <= numbers["high"])).all(axis=0)
-    earlier, repeated = int((steps < 0).sum()), int((steps == 0).sum())
-    yield check_no_rows(
-        "order", earlier, "earlier than the row before", "Every row is later than the one before."
+    yield _check_no_rows(
+        "order", steps < 0, "earlier than the row before", "Every row is later than the one before."
     )
-    yield check_no_rows("duplicates", repeated, "with the time of the row before", "No time occurs twice.")
-    yield check_no_rows("interval", off_grid, f"off the {grid}", f"All bars lie on one {grid}.")
+    yield _check_no_rows("duplicates", steps == 0, "with the time of the row before", "No time occurs twice.")
+    yield _check_no_rows("interval", off_grid, f"off the {grid}", f"All bars lie on one {grid}.")
     yield _check_gaps(steps, interval)
-    yield check_no_rows(
-        "prices",
-        int(invalid.sum()),
-        "without finite prices above zero",
-        "Every price is finite and above zero.",
+    yield _check_no_rows(
+        "prices", invalid, "without finite prices above zero", "Every price is finite and above zero."
     )
-    yield check_no_rows(
+    yield _check_no_rows(
         "ranges",
-        int(outside.sum()),
+        outside,
         "whose open or close is outside low … high",
         "Low ≤ open, close ≤ high in every row.",
     )
     yield _check_volume(numbers["volume"])
+
+
+def _check_no_rows(name: str, rows: np.ndarray, fault: str, passed: str) -> Check:
+    """Passes if no row has the fault."""
+    count = int(rows.sum())
+    observed = f"{count:,} row{'' if count == 1 else 's'}"
+    failed = f"{observed} {fault}: the file is damaged, or was put together wrongly."
+    return pass_or_fail(
+        name, f"no row {fault}", count, observed, passed=passed, failed=failed, is_passed=count == 0
+    )
 
 
 def _check_gaps(steps: np.ndarray, interval: int) -> Check:

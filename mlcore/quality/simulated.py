@@ -1,6 +1,6 @@
 """Checks of simulated candles. They break the laws of markets, so they are compared with their own simulator."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -29,21 +29,18 @@ class SimulatorSettings:
     drift: float
     seed: int
 
-    def document(self) -> dict[str, float]:
-        return asdict(self)
-
 
 @np.errstate(all="ignore")
 def check_simulated_candles(
     frame: pl.DataFrame, *, coin: str, generator: SimulatorSettings | None
 ) -> CandleReport:
     """Whether the simulator makes exactly these bars; without known settings, whether it makes bars like these."""
-    rows = tuple(check_rows(frame))
-    if any(check.finding.verdict != Verdict.PASSED for check in rows):
-        return CandleReport(rows)
+    rows = CandleReport(tuple(check_rows(frame)))
+    if rows.verdict != Verdict.PASSED:
+        return rows
     market = Market.from_frame(frame)
     check = _check_regenerated(frame, coin, generator) if generator else _check_statistics(market)
-    return CandleReport((*rows, check), build_plot_data(market))
+    return CandleReport((*rows.checks, check), build_plot_data(market))
 
 
 def _check_regenerated(frame: pl.DataFrame, coin: str, generator: SimulatorSettings) -> Check:

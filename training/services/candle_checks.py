@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -41,7 +42,7 @@ def build_columns(report: CandleReport, generator: SimulatorSettings | None = No
     """The columns of a dataset that keep its report."""
     document = report.document()
     if generator is not None:
-        document["generator"] = generator.document()
+        document["generator"] = asdict(generator)
     return {"verdict": report.verdict, "check_results": to_canonical_json(document)}
 
 
