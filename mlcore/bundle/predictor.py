@@ -62,13 +62,13 @@ class Predictor:
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
         try:
             chunks = parallel.chunks(len(rows), _CHUNK_ROWS) or [slice(0, 0)]
-            return _concatenate(parallel.thread_map(lambda chunk: self._run_batches(rows[chunk]), chunks))
+            return np.concatenate(parallel.thread_map(lambda chunk: self._run_batches(rows[chunk]), chunks))
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(f"{MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}") from error
 
     def _run_batches(self, rows: np.ndarray) -> np.ndarray:
         batches = parallel.chunks(len(rows), _BATCH_ROWS) or [slice(0, 0)]
-        return _concatenate([self._session.run([OUTPUT], {INPUT: rows[batch]})[0] for batch in batches])
+        return np.concatenate([self._session.run([OUTPUT], {INPUT: rows[batch]})[0] for batch in batches])
 
     def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
         """float64 [n, 3], each row summing to 1."""
@@ -93,10 +93,6 @@ class Predictor:
             return None
         least, greatest = self._range
         return int(np.count_nonzero((row < least) | (row > greatest)))
-
-
-def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

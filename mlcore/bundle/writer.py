@@ -20,7 +20,7 @@ from mlcore.errors import BundleRefused
 from mlcore.features import labels
 from mlcore.features.indicators import SCHEMAS, Schema
 from mlcore.features.scaler import Scaler
-from mlcore.fitting.trained import Trained
+from mlcore.fitting.prepared import Trained
 
 _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
 
@@ -96,39 +96,32 @@ def _encode_payload(trained: Trained) -> dict[str, bytes]:
 
 
 def _build_manifest(trained: Trained) -> dict[str, Any]:
-    """Holds no time and no path: nothing that differs between two writings."""
+    """Holds no time and no path: nothing that differs between two writings.
+
+    `seen` is the range of each unscaled feature in the fit window; predictions outside it are guesses. `validation` is of
+    the bundle's weights on the stop window; the measurement recomputes it (`provenance.measure_reload`).
+    """
+    examples, epoch = trained.prepared.examples, trained.epochs[trained.best_epoch - 1]
+    fit_rows = examples.features[examples.split.fit]
     return {
         **describe_contents(SCHEMAS[trained.recipe.schema], trained.cuts, _LIBRARIES),
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
-        "windows": trained.prepared.examples.windows_with_digests(),
-        "seen": _compute_range(trained),
+        "windows": examples.windows_with_digests(),
+        "seen": {"least": fit_rows.min(axis=0).tolist(), "greatest": fit_rows.max(axis=0).tolist()},
         "training": {
             "epochs": len(trained.epochs),
             "best_epoch": trained.best_epoch,
             "device": trained.device,
             "majority_share": trained.prepared.majority_share,
-            "validation": _report_validation(trained),
+            "validation": {
+                "loss": epoch.validation_loss,
+                "accuracy": epoch.validation_accuracy,
+                "rows": len(trained.prepared.stop_labels),
+                "epoch": epoch.number,
+            },
         },
         "seed": trained.seed,
-    }
-
-
-def _compute_range(trained: Trained) -> dict[str, list[float]]:
-    """Least and greatest value of each unscaled feature in the fit window. Predictions outside it are guesses."""
-    examples = trained.prepared.examples
-    fit = examples.features[examples.split.fit]
-    return {"least": fit.min(axis=0).tolist(), "greatest": fit.max(axis=0).tolist()}
-
-
-def _report_validation(trained: Trained) -> dict[str, Any]:
-    """Of the bundle's weights, on the stop window. The measurement recomputes it (`provenance.measure_reload`)."""
-    epoch = trained.epochs[trained.best_epoch - 1]
-    return {
-        "loss": epoch.validation_loss,
-        "accuracy": epoch.validation_accuracy,
-        "rows": len(trained.prepared.stop_labels),
-        "epoch": epoch.number,
     }
 
 

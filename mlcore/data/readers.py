@@ -36,22 +36,27 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
 
     Raises CandlesRefused, with the row if one row is at fault.
     """
+    try:
+        return _parse_columns(_read_columns(data, name.lower()))
+    except CandlesRefused as error:
+        raise CandlesRefused(error.reason, source=name, row=error.row) from error
+
+
+def _read_columns(data: bytes, name: str) -> pl.DataFrame:
     if not data:
-        raise CandlesRefused("the file is empty", source=name)
+        raise CandlesRefused("the file is empty")
     if data[:4] == b"PAR1":
-        return _parse_columns(_read_parquet(data, name), name)
-    if name.lower().endswith((".parquet", ".pq")):
-        raise CandlesRefused("named Parquet, but it is not Parquet data; export it again", source=name)
+        return _read_parquet(data)
+    if name.endswith((".parquet", ".pq")):
+        raise CandlesRefused("named Parquet, but it is not Parquet data; export it again")
     if data[:2] == b"\x1f\x8b":
-        data = _unzip(data, name)
-    elif name.lower().endswith(".gz"):
-        raise CandlesRefused(
-            "named .gz, but it is not gzip data; compress it again, or rename it", source=name
-        )
-    return _parse_columns(_read_csv(data, name), name)
+        data = _unzip(data)
+    elif name.endswith(".gz"):
+        raise CandlesRefused("named .gz, but it is not gzip data; compress it again, or rename it")
+    return _read_csv(data)
 
 
-def _unzip(data: bytes, name: str) -> bytes:
+def _unzip(data: bytes) -> bytes:
     """All members of a gzip file. Raises CandlesRefused as soon as they unpack to more than MAX_TEXT_BYTES."""
     parts: list[bytes] = []
     room = MAX_TEXT_BYTES
@@ -60,144 +65,139 @@ def _unzip(data: bytes, name: str) -> bytes:
         try:
             parts.append(member.decompress(data, room + 1))
         except zlib.error as error:
-            raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again", source=name) from error
+            raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again") from error
         room -= len(parts[-1])
         if room < 0:
-            raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it", source=name)
+            raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
         if not member.eof:
-            raise CandlesRefused(
-                "the gzip data ends too early: the file was cut off; fetch it again", source=name
-            )
+            raise CandlesRefused("the gzip data ends too early: the file was cut off; fetch it again")
         data = member.unused_data
     return b"".join(parts)
 
 
-def _read_csv(data: bytes, name: str) -> pl.DataFrame:
+def _read_csv(data: bytes) -> pl.DataFrame:
     """The file's columns as text, renamed to COLUMNS' names, one row for each data line."""
-    data = _decode_text(data, name)
+    data = _decode_text(data)
     header, _, body = data.partition(b"\n")
-    names = _parse_header(header.decode(), name)
+    names = _parse_header(header.decode())
     if not body:
-        raise CandlesRefused("there is a header but not one row", source=name)
+        raise CandlesRefused("there is a header but not one row")
     if body.count(b"\n") >= MAX_ROWS:
-        raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file", source=name)
+        raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
     try:
         return pl.read_csv(body, has_header=False, new_columns=names, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise _find_ragged_row(body.decode(), len(names), name) from error
+        raise _find_ragged_row(body.decode(), len(names)) from error
 
 
-def _decode_text(data: bytes, name: str) -> bytes:
+def _decode_text(data: bytes) -> bytes:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise CandlesRefused("saved as UTF-16; save it as UTF-8", source=name)
+        raise CandlesRefused("saved as UTF-16; save it as UTF-8")
     if b"\0" in data:
-        raise CandlesRefused("binary data, neither CSV nor gzip nor Parquet", source=name)
+        raise CandlesRefused("binary data, neither CSV nor gzip nor Parquet")
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        raise CandlesRefused("not UTF-8 text; save it as UTF-8", source=name) from error
+        raise CandlesRefused("not UTF-8 text; save it as UTF-8") from error
     data = data.removeprefix(b"\xef\xbb\xbf").rstrip()
     if not data:
-        raise CandlesRefused("the file holds only white space", source=name)
+        raise CandlesRefused("the file holds only white space")
     return data
 
 
-def _parse_header(header: str, name: str) -> list[str]:
+def _parse_header(header: str) -> list[str]:
     names = [field.strip().strip('"').strip().lower() for field in header.split(",")]
     if names[0][:1].isdigit():
-        raise CandlesRefused(f"the first line is data, not a header; {_EXPECTED}", source=name)
+        raise CandlesRefused(f"the first line is data, not a header; {_EXPECTED}")
     for delimiter, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(names) == 1 and delimiter in header:
-            raise CandlesRefused(f"separated by {word}; separate the columns by commas", source=name)
-    _check_names(names, name)
+            raise CandlesRefused(f"separated by {word}; separate the columns by commas")
+    _check_names(names)
     return names
 
 
-def _check_names(names: Sequence[str], name: str) -> None:
+def _check_names(names: Sequence[str]) -> None:
     duplicates = sorted({column for column in names if names.count(column) > 1})
     missing = [column for column in COLUMNS if column not in names]
     unknown = [column[:40] for column in names if column not in COLUMNS]
     if duplicates:
-        raise CandlesRefused(f"the column {duplicates[0][:40]!r} is there more than once", source=name)
+        raise CandlesRefused(f"the column {duplicates[0][:40]!r} is there more than once")
     if missing:
-        raise CandlesRefused(f"without the column {', '.join(missing)}; {_EXPECTED}", source=name)
+        raise CandlesRefused(f"without the column {', '.join(missing)}; {_EXPECTED}")
     if unknown:
-        raise CandlesRefused(f"with unknown columns: {', '.join(unknown)}; {_EXPECTED}", source=name)
+        raise CandlesRefused(f"with unknown columns: {', '.join(unknown)}; {_EXPECTED}")
 
 
-def _find_ragged_row(body: str, width: int, name: str) -> CandlesRefused:
+def _find_ragged_row(body: str, width: int) -> CandlesRefused:
     """The fast reader does not say where it stopped, so a slow one finds the row."""
     for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
         if len(fields) != width:
             reason = f"has {len(fields)} fields instead of {width}; look for an extra comma or quote"
-            return CandlesRefused(reason, source=name, row=row)
-    return CandlesRefused("cannot be read as CSV: look for a quote that is never closed", source=name)
+            return CandlesRefused(reason, row=row)
+    return CandlesRefused("cannot be read as CSV: look for a quote that is never closed")
 
 
-def _read_parquet(data: bytes, name: str) -> pl.DataFrame:
+def _read_parquet(data: bytes) -> pl.DataFrame:
     try:
         columns = list(pl.read_parquet_schema(io.BytesIO(data)))
-        _check_names(columns, name)
+        _check_names(columns)
         rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
         if rows > MAX_ROWS:
-            raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file", source=name)
+            raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
         return pl.read_parquet(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise CandlesRefused("damaged Parquet data; export or fetch the file again", source=name) from error
+        raise CandlesRefused("damaged Parquet data; export or fetch the file again") from error
 
 
-def _parse_columns(columns: pl.DataFrame, name: str) -> pl.DataFrame:
-    series = [_parse_timestamps(columns["timestamp"], name)]
-    series += [_parse_numbers(columns[column], name) for column in NUMBERS]
+def _parse_columns(columns: pl.DataFrame) -> pl.DataFrame:
+    series = [_parse_timestamps(columns["timestamp"])]
+    series += [_parse_numbers(columns[column]) for column in NUMBERS]
     return pl.DataFrame(series).rechunk()
 
 
-def _parse_numbers(column: pl.Series, name: str) -> pl.Series:
-    _refuse_nulls(column, column, name, "is empty")
+def _parse_numbers(column: pl.Series) -> pl.Series:
+    _refuse_nulls(column, column, "is empty")
     if column.dtype == pl.String:
         numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-        _refuse_nulls(numbers, column, name, "is {value!r}, not a number")
+        _refuse_nulls(numbers, column, "is {value!r}, not a number")
         return numbers
     if not column.dtype.is_numeric():
-        raise CandlesRefused(f"{column.name} holds {column.dtype}, not numbers", source=name)
+        raise CandlesRefused(f"{column.name} holds {column.dtype}, not numbers")
     return column.cast(pl.Float64)
 
 
-def _parse_timestamps(column: pl.Series, name: str) -> pl.Series:
-    _refuse_nulls(column, column, name, "is empty")
+def _parse_timestamps(column: pl.Series) -> pl.Series:
+    _refuse_nulls(column, column, "is empty")
     if column.dtype == pl.String or column.dtype.is_integer():
-        return _parse_text_timestamps(column.cast(pl.String).str.strip_chars(), name)
+        return _parse_text_timestamps(column.cast(pl.String).str.strip_chars())
     if column.dtype == pl.Date:
         return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     if not isinstance(column.dtype, pl.Datetime):
-        raise CandlesRefused(f"timestamp holds {column.dtype}, not times", source=name)
+        raise CandlesRefused(f"timestamp holds {column.dtype}, not times")
     utc = column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
     whole = utc.dt.cast_time_unit("ms")
     finer = (whole.cast(utc.dtype) != utc).arg_true()
     if len(finer):
-        raise CandlesRefused("timestamp is finer than a millisecond", source=name, row=finer[0] + 1)
+        raise CandlesRefused("timestamp is finer than a millisecond", row=finer[0] + 1)
     return whole
 
 
-def _parse_text_timestamps(text: pl.Series, name: str) -> pl.Series:
+def _parse_text_timestamps(text: pl.Series) -> pl.Series:
     """The first row decides the format of the whole file: seconds and milliseconds must not mix unnoticed."""
     form = next(
-        (form for form, pattern in _TIME_FORMATS.items() if text.head(1).str.contains(pattern).all()), None
+        (form for form, pattern in _TIME_FORMATS.items() if text.head(1).str.contains(pattern).all()), ""
     )
-    if form is None:
+    if not form:
         raise CandlesRefused(
             f"timestamp is {text[0][:40]!r}; write 2020-09-20T00:00:00Z, or epoch seconds or milliseconds",
-            source=name,
             row=1,
         )
     strange = (~text.str.contains(_TIME_FORMATS[form])).arg_true()
     if len(strange):
         value = text[strange[0]][:40]
-        raise CandlesRefused(
-            f"timestamp is {value!r}, not {form} as in row 1", source=name, row=strange[0] + 1
-        )
+        raise CandlesRefused(f"timestamp is {value!r}, not {form} as in row 1", row=strange[0] + 1)
     times = (_parse_iso(text) if form == "an ISO date" else _parse_epoch(text, form)).rename("timestamp")
-    _refuse_nulls(times, text, name, "is {value!r}: this time does not exist")
+    _refuse_nulls(times, text, "is {value!r}: this time does not exist")
     return times
 
 
@@ -221,8 +221,8 @@ def _parse_iso(text: pl.Series) -> pl.Series:
     return parts.select(moment.dt.replace_time_zone("UTC")).to_series()
 
 
-def _refuse_nulls(parsed: pl.Series, written: pl.Series, name: str, reason: str) -> None:
+def _refuse_nulls(parsed: pl.Series, written: pl.Series, reason: str) -> None:
     missing = parsed.is_null().arg_true()
     if len(missing):
         value = str(written[missing[0]])[:40]
-        raise CandlesRefused(f"{parsed.name} {reason.format(value=value)}", source=name, row=missing[0] + 1)
+        raise CandlesRefused(f"{parsed.name} {reason.format(value=value)}", row=missing[0] + 1)

@@ -13,9 +13,8 @@ from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack, unpack
 from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
 from mlcore.fitting.network import Network, build_network
-from mlcore.fitting.prepared import Prepared, prepare
+from mlcore.fitting.prepared import Prepared, Trained, prepare
 from mlcore.fitting.recipes import Recipe
-from mlcore.fitting.trained import Trained
 
 __all__ = ["EpochReport", "Prepared", "Trained", "fit", "prepare", "resolve_device"]
 

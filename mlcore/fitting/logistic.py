@@ -9,9 +9,8 @@ from threadpoolctl import threadpool_limits
 
 from mlcore.constants import CLASSES
 from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack
-from mlcore.fitting.prepared import Prepared
+from mlcore.fitting.prepared import Prepared, Trained
 from mlcore.fitting.recipes import Recipe
-from mlcore.fitting.trained import Trained
 
 _MAX_ITERATIONS = 200
 """Newton's method needs five or six on normal candles."""

@@ -68,6 +68,7 @@ class ManualTrainer:
         self.moments["step"] = torch.zeros((), device=self.flat.device)
         linears, norms = (network.fc1, network.fc2, network.fc3), (network.bn1, network.bn2, network.bn3)
         self.blocks = [_Block(_Linear(linear), norm) for linear, norm in zip(linears, norms, strict=True)]
+        self.counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
         self.head = _Linear(network.fc4)
 
     @torch.no_grad()
@@ -83,8 +84,8 @@ class ManualTrainer:
         for rows, negative, sums, out in zip(*batches, strict=True):
             self._backward(self._forward(rows, draw_masks(len(rows)), out), negative, sums)
             self._step()
-        for block in self.blocks:
-            block.count(len(batches[0]))
+        for counter in self.counters:
+            counter.add_(len(batches[0]))
         return targets.compute_mean_loss(log_probabilities)
 
     def _forward(self, x: Tensor, masks: list[Tensor | None], out: Tensor) -> Tensor:
@@ -177,10 +178,6 @@ class _Block:
         self.linear.backward(gradient)
         return gradient
 
-    def count(self, batches: int) -> None:
-        assert self.norm.num_batches_tracked is not None
-        self.norm.num_batches_tracked.add_(batches)
-
 
 def _flatten(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     """One tensor of all parameters and one of their gradients; the parameters become views of them."""
@@ -202,20 +199,14 @@ def build_dropout_masks(seed: Sequence[int], rates: Sequence[float], device: str
     fraction of that.
     """
     layers = list(zip(LAYER_WIDTHS[1:-1], rates, strict=True))
-    if device != "cpu":
-        return lambda rows: [_draw_bernoulli(rows, width, rate, device) for width, rate in layers]
     draw = np.random.SFC64(np.random.SeedSequence(seed)).random_raw
 
     def draw_mask(rows: int, width: int, rate: float) -> Tensor | None:
         if not rate:
             return None
+        if device != "cpu":
+            return torch.empty(rows, width, device=device).bernoulli_(1 - rate).div_(1 - rate)
         bits = draw(-(-rows * width // 4)).view(np.uint16)[: rows * width].reshape(rows, width)
         return torch.from_numpy(np.multiply(bits >= round(rate * 65536), np.float32(1 / (1 - rate))))
 
     return lambda rows: [draw_mask(rows, width, rate) for width, rate in layers]
-
-
-def _draw_bernoulli(rows: int, width: int, rate: float, device: str) -> Tensor | None:
-    if not rate:
-        return None
-    return torch.empty(rows, width, device=device).bernoulli_(1 - rate).div_(1 - rate)

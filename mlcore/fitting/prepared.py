@@ -1,4 +1,7 @@
-"""A dataset prepared for one recipe: rows and labels, and all that is learned from the fit window before training."""
+"""A dataset prepared for one recipe, and what a fit of it gives.
+
+Prepared are rows and labels, and all that is learned from the fit window before training.
+"""
 
 import hashlib
 import json
@@ -11,6 +14,7 @@ from mlcore.constants import CLASSES
 from mlcore.features import labels
 from mlcore.features.examples import Examples, build_examples
 from mlcore.features.scaler import Scaler
+from mlcore.fitting.checkpoint import EpochReport
 from mlcore.fitting.recipes import Recipe
 
 
@@ -69,3 +73,26 @@ def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
         scaler=Scaler.fit(examples.features[fit]),
         class_weights=labels.compute_class_weights(classes[fit]),
     )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished fit of any kind of model, which a bundle is written from."""
+
+    weights: dict[str, np.ndarray]
+    """Parameters and buffers by their torch names (fc1.weight …); coef.weight and coef.bias for a regression."""
+    prepared: Prepared
+    recipe: Recipe
+    seed: int
+    epochs: list[EpochReport]
+    best_epoch: int
+    """The epoch of these weights."""
+    device: str
+
+    @property
+    def scaler(self) -> Scaler:
+        return self.prepared.scaler
+
+    @property
+    def cuts(self) -> tuple[float, float]:
+        return self.prepared.cuts

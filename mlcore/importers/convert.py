@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused, MlcoreError
 from mlcore.features.indicators import SCHEMAS, Schema
 from mlcore.features.scaler import Scaler
-from mlcore.importers import archive, onnx_file
+from mlcore.importers import onnx_file
+from mlcore.importers.onnx_file import ImportedGraph
 
 if TYPE_CHECKING:
     from mlcore.importers.torch_file import TorchCheckpoint
@@ -51,15 +53,8 @@ class Request:
     code_version: str
 
 
-@dataclass(frozen=True)
-class _ImportedModel:
-    """The parts of a bundle that the file contains, and notes for the person."""
-
-    model: bytes
-    weights: dict[str, np.ndarray]
-    scaler: Scaler | None
-    parameters: dict[str, Any]
-    notes: list[str]
+_Import = tuple[ImportedGraph, dict[str, Any], list[str]]
+"""The parts of a bundle that the file contains, the manifest's parameters, and notes for the person."""
 
 
 def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, list[str]]:
@@ -67,57 +62,53 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
 
     Raises ImportRefused, which says what is wrong or what the request must add.
     """
-    schema = _find_schema(request.schema)
-    is_torch = data.startswith(_ZIP)
-    imported = (_import_torch if is_torch else _import_onnx)(data, schema, request.layout)
-    payload = {MODEL_FILE: imported.model, WEIGHTS_FILE: save(imported.weights)}
-    if imported.scaler:
-        _refuse_non_finite(imported.scaler)
-        payload[SCALER_FILE] = writer.encode_scaler(imported.scaler, schema)
-    source = {"sha256": hashlib.sha256(data).hexdigest(), "kind": "torch" if is_torch else "onnx"}
-    bundle = writer.write_files(
-        folder, payload, _build_manifest(request, schema, source, imported.parameters)
+    schema_unsaid = (
+        f"the file does not name its feature schema: {' and '.join(SCHEMAS)} share feature names with different"
+        " meanings. Say the schema"
     )
+    schema = SCHEMAS[_require_choice("feature schema", request.schema, tuple(SCHEMAS), schema_unsaid)]
+    is_torch = data.startswith(_ZIP)
+    graph, parameters, notes = (_import_torch if is_torch else _import_onnx)(data, schema, request.layout)
+    payload = {MODEL_FILE: graph.model, WEIGHTS_FILE: save(graph.tensors)}
+    if graph.scaler:
+        _refuse_non_finite(graph.scaler)
+        payload[SCALER_FILE] = writer.encode_scaler(graph.scaler, schema)
+    source = {"sha256": hashlib.sha256(data).hexdigest(), "kind": "torch" if is_torch else "onnx"}
+    bundle = writer.write_files(folder, payload, _build_manifest(request, schema, source, parameters))
     _try_bundle(bundle)
-    return bundle, imported.notes
+    return bundle, notes
 
 
-def _find_schema(name: str | None) -> Schema:
-    if name is None:
-        raise ImportRefused(
-            f"the file does not name its feature schema: {' and '.join(SCHEMAS)} share feature names with different"
-            " meanings. Say the schema"
-        )
-    if name not in SCHEMAS:
-        raise ImportRefused(f"there is no feature schema {name!r}; choose {' or '.join(SCHEMAS)}")
-    return SCHEMAS[name]
+def _require_choice(kind: str, chosen: str | None, choices: Sequence[str], unsaid: str) -> str:
+    if chosen is None:
+        raise ImportRefused(unsaid)
+    if chosen not in choices:
+        raise ImportRefused(f"there is no {kind} {chosen!r}; choose {' or '.join(choices)}")
+    return chosen
 
 
-def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _ImportedModel:
-    archive.check_archive(data)
+def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _Import:
     from mlcore.importers import torch_file  # imported here because torch takes seconds to load
 
     checkpoint = torch_file.read_checkpoint(data)
-    if layout_name is None:
-        raise ImportRefused(
-            "its weights do not tell whether BatchNorm comes before or after ReLU. Say the layout:"
-            f" {' or '.join(Layout)}"
-        )
-    if layout_name not in list(Layout):
-        raise ImportRefused(f"there is no layout {layout_name!r}; choose {' or '.join(Layout)}")
+    layout_unsaid = (
+        "its weights do not tell whether BatchNorm comes before or after ReLU. Say the layout:"
+        f" {' or '.join(Layout)}"
+    )
+    layout = Layout(_require_choice("layout", layout_name, tuple(Layout), layout_unsaid))
     ordered = _order_columns(checkpoint, schema)
     weights = _apply_temperature(ordered.weights, ordered.temperature)
     parameters = {
         "network": "perceptron",
-        "layout": layout_name,
+        "layout": str(layout),
         "temperature": ordered.temperature,
         "feature_names": "in the file" if checkpoint.columns else "in the request",
     }
-    model = onnx_graph.build_model(weights, ordered.scaler, Layout(layout_name))
-    return _ImportedModel(model, weights, ordered.scaler, parameters, _write_notes(checkpoint, schema))
+    model = onnx_graph.build_model(weights, ordered.scaler, layout)
+    return ImportedGraph(model, weights, ordered.scaler), parameters, _write_notes(checkpoint, schema)
 
 
-def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _ImportedModel:
+def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _Import:
     graph = onnx_file.read_graph(data)
     if layout_name is not None:
         raise ImportRefused("leave the layout out: an ONNX graph states the order of its layers")
@@ -127,7 +118,7 @@ def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _Impor
             f"Its graph does not begin with (features - mean) / scale of {N_FEATURES} figures each. {_SCALER_NOTE}"
         )
     parameters = {"network": "onnx", "layout": None, "temperature": None, "feature_names": "in the request"}
-    return _ImportedModel(graph.model, graph.tensors, graph.scaler, parameters, notes)
+    return graph, parameters, notes
 
 
 def _order_columns(checkpoint: "TorchCheckpoint", schema: Schema) -> "TorchCheckpoint":

@@ -3,6 +3,7 @@
 Only known operators of plain arithmetic are allowed: no subgraphs, no functions, no other domains, no other files.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +33,13 @@ _TYPES = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.
 _DOMAINS = {"", "ai.onnx"}
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
+_NEITHER = "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file"
 
 
 @dataclass(frozen=True)
 class ImportedGraph:
+    """What a bundle is written from, of an ONNX file or a torch checkpoint."""
+
     model: bytes
     """Raw features float32 [batch, 72] → logits [batch, 3]."""
     tensors: dict[str, np.ndarray]
@@ -65,25 +69,17 @@ def _parse(data: bytes) -> ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RecursionError) as error:
-        raise ImportRefused(
-            "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file, or it is cut off"
-        ) from error
+        raise ImportRefused(f"{_NEITHER}, or it is cut off") from error
     if not model.graph.node:
-        raise ImportRefused(
-            "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file with a graph in it"
-        )
+        raise ImportRefused(f"{_NEITHER} with a graph in it")
     return model
 
 
 def _check_model(model: ModelProto) -> None:
-    if (
-        model.functions
-        or model.training_info
-        or model.graph.sparse_initializer
-        or model.graph.quantization_annotation
-    ):
+    graph = model.graph
+    if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
-    domains = {o.domain for o in model.opset_import} | {node.domain for node in model.graph.node}
+    domains = {o.domain for o in model.opset_import} | {node.domain for node in graph.node}
     if unknown := sorted(domains - _DOMAINS):
         raise ImportRefused(f"it needs operators of {', '.join(unknown)[:120]}; only ONNX's own are taken")
     opsets = [o.version for o in model.opset_import if o.domain in _DOMAINS]
@@ -91,9 +87,9 @@ def _check_model(model: ModelProto) -> None:
         raise ImportRefused(
             f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
         )
-    if len(model.graph.node) > MAX_NODES:
-        raise ImportRefused(f"its graph has {len(model.graph.node):,} nodes; at most {MAX_NODES} are taken")
-    for node in model.graph.node:
+    if len(graph.node) > MAX_NODES:
+        raise ImportRefused(f"its graph has {len(graph.node):,} nodes; at most {MAX_NODES} are taken")
+    for node in graph.node:
         _check_node(node)
 
 
@@ -168,10 +164,7 @@ def _count_numbers(tensor: TensorProto) -> int:
         )
     if tensor.data_type not in _TYPES or any(dimension < 0 for dimension in tensor.dims):
         raise ImportRefused(f"its tensor {tensor.name[:60]!r} is of a kind that is not taken")
-    count = 1
-    for dimension in tensor.dims:
-        count *= dimension
-    return count
+    return math.prod(tensor.dims)
 
 
 def _read_array(tensor: TensorProto) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reads a torch checkpoint with torch's weights-only unpickler, after `archive` has checked its archive.
+"""Reads a torch checkpoint with torch's weights-only unpickler, if its archive is one that torch.save writes.
 
 Objects of NumPy and scikit-learn in the pickle become the inert stand-ins below: none of their code runs.
 """
@@ -6,6 +6,7 @@ Objects of NumPy and scikit-learn in the pickle become the inert stand-ins below
 import io
 import math
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,10 @@ _SCALERS = ("scaler_params", "scaler")
 _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_KIND, _SYMLINK = 0o170000, 0o120000
+_MAX_ENTRIES = 1024
+_MAX_BYTES = 64 * 2**20
+"""Of all entries together. The network has 260 kB, an optimizer's state twice that."""
 _MAX_FIGURES = 1024
 """The longest row of numbers that is read; there are 72 features."""
 
@@ -42,6 +47,7 @@ class TorchCheckpoint:
 
 def read_checkpoint(data: bytes) -> TorchCheckpoint:
     """Raises ImportRefused."""
+    _check_archive(data)
     content = _load(data)
     if not isinstance(content, Mapping):
         raise ImportRefused(f"it holds a {type(content).__name__}, not a state dict or a dict with one")
@@ -54,6 +60,30 @@ def read_checkpoint(data: bytes) -> TorchCheckpoint:
         temperature=_read_temperature(outer.get("temperature"), inner_temperature),
         ignored=tuple(sorted(str(name) for name in outer if name not in _USED)),
     )
+
+
+def _check_archive(data: bytes) -> None:
+    """Raises ImportRefused for an archive that torch.save did not write."""
+    try:
+        entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ImportRefused(f"its archive is damaged or cut off ({error})") from error
+    if len(entries) > _MAX_ENTRIES:
+        raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
+    for entry in entries:
+        _check_entry(entry)
+    if (total := sum(entry.file_size for entry in entries)) > _MAX_BYTES:
+        raise ImportRefused(f"its archive unpacks to {total:,} bytes; the limit is {_MAX_BYTES:,}")
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = entry.orig_filename
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
+        raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
+    if entry.external_attr >> 16 & _KIND == _SYMLINK:
+        raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
 
 
 def _load(data: bytes) -> Any:
@@ -189,7 +219,7 @@ def _to_number(value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1 and value.dtype in _FLOATS:
         value = float(value.detach().reshape(()).item())
     if isinstance(value, _Array):
-        value = next(iter(value.tolist()), None) if len(value.tolist()) == 1 else None
+        value = value.tolist()[0] if len(value.tolist()) == 1 else None
     if type(value) not in (int, float):
         raise ImportRefused("its temperature is not a number")
     if not (0 < value < math.inf):

@@ -54,8 +54,8 @@ class Market:
         return (self, *(self._slice(slice(start, start + length)) for start in starts))
 
     def _slice(self, rows: slice) -> "Market":
-        columns = self.seconds, self.open, self.high, self.low, self.close, self.volume
-        return Market(*(values[rows] for values in columns), self.interval_seconds)
+        prices = self.open[rows], self.high[rows], self.low[rows], self.close[rows]
+        return Market(self.seconds[rows], *prices, self.volume[rows], self.interval_seconds)
 
     @property
     def span_seconds(self) -> int:

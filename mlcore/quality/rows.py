@@ -18,7 +18,7 @@ MAX_STANDSTILL_BARS = 24  # real: 3
 
 def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     """For any frame with the columns of candles and at least two rows."""
-    steps = np.diff(frame["timestamp"].dt.epoch("ms").to_numpy())
+    steps: np.ndarray = np.diff(frame["timestamp"].dt.epoch("ms").to_numpy())
     numbers = {name: frame[name].to_numpy() for name in NUMBERS}
     interval = infer_interval_ms(frame)
     off_grid = steps % interval != 0 if interval > 0 else np.ones(len(steps), bool)
