@@ -30,7 +30,9 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     yield _check_no_rows(
         "order", steps < 0, "earlier than the row before", "Every row is later than the one before."
     )
-    yield _check_no_rows("duplicates", steps == 0, "with the time of the row before", "No time occurs twice.")
+    yield _check_no_rows(
+        "duplicates", np.equal(steps, 0), "with the time of the row before", "No time occurs twice."
+    )
     yield _check_no_rows("interval", off_grid, f"off the {grid}", f"All bars lie on one {grid}.")
     yield _check_gaps(steps, interval)
     yield _check_no_rows(
