@@ -21,7 +21,6 @@ OUTPUT = "logits"
 
 _BATCH_ROWS = 512
 """The activations of so many rows stay in the processor's cache."""
-_CHUNK_ROWS = 8 * _BATCH_ROWS
 
 # onnxruntime logs a model's faults to stderr on its own; they are raised as BundleRefused instead.
 _FATAL_ONLY = 4
@@ -60,15 +59,15 @@ class Predictor:
         Raises BundleRefused if the graph fails.
         """
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
+        batches = parallel.chunks(len(rows), _BATCH_ROWS) or [slice(0, 0)]
         try:
-            chunks = parallel.chunks(len(rows), _CHUNK_ROWS) or [slice(0, 0)]
-            return np.concatenate(parallel.thread_map(lambda chunk: self._run_batches(rows[chunk]), chunks))
+            return np.concatenate(
+                parallel.thread_map(
+                    lambda batch: self._session.run([OUTPUT], {INPUT: rows[batch]})[0], batches
+                )
+            )
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(f"{MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}") from error
-
-    def _run_batches(self, rows: np.ndarray) -> np.ndarray:
-        batches = parallel.chunks(len(rows), _BATCH_ROWS) or [slice(0, 0)]
-        return np.concatenate([self._session.run([OUTPUT], {INPUT: rows[batch]})[0] for batch in batches])
 
     def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
         """float64 [n, 3], each row summing to 1."""
@@ -101,8 +100,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     greatest = reduce(np.maximum, np.moveaxis(wide, -1, 0))  # by class: NumPy is slow along so short an axis
     with np.errstate(invalid="ignore"):
         powers = np.exp(wide - greatest[..., np.newaxis])
-    probabilities: np.ndarray = powers / reduce(np.add, np.moveaxis(powers, -1, 0))[..., np.newaxis]
-    return probabilities
+    return powers / reduce(np.add, np.moveaxis(powers, -1, 0))[..., np.newaxis]
 
 
 def _parse_range(claim: object, n_features: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -83,18 +83,14 @@ def _draw_regimes(random: np.random.Generator, bars: int) -> np.ndarray:
 
 def _draw_volatility(random: np.random.Generator, bars: int) -> np.ndarray:
     """A lognormal process that reverts to its level over about ten days of hourly bars."""
-    volatility: np.ndarray = _VOLATILITY * np.exp(
-        0.3 * _draw_autoregression(random, bars, bars_to_forget=240)
-    )
-    return volatility
+    return _VOLATILITY * np.exp(0.3 * _draw_autoregression(random, bars, bars_to_forget=240))
 
 
 def _draw_activity(random: np.random.Generator, moves: np.ndarray) -> np.ndarray:
     """Volume around 1. It changes slowly, and is larger in bars that move more."""
     level = 0.5 * _draw_autoregression(random, len(moves), bars_to_forget=48)
     noise = 0.3 * random.standard_normal(len(moves))
-    activity: np.ndarray = np.exp(level + noise) * (0.6 + 0.4 * np.abs(moves))
-    return activity
+    return np.exp(level + noise) * (0.6 + 0.4 * np.abs(moves))
 
 
 def _draw_autoregression(random: np.random.Generator, bars: int, bars_to_forget: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.Dat
     if interval_ms % 1000:
         raise CandlesRefused(f"an interval of {interval_ms} ms is not whole seconds", source=source)
     fault = f"timestamp {{timestamp}} is off the grid: not a multiple of {interval_ms // 1000} s after the row before"
-    _refuse_first(frame, {fault: _find_off_grid(frame, interval_ms)}, source)
+    _refuse_first(frame, {fault: np.append(0, _compute_steps(frame)) % interval_ms != 0}, source)
     return frame
 
 
@@ -53,15 +53,6 @@ def infer_interval_ms(frame: pl.DataFrame) -> int:
     """The most common step between rows; the smaller one if two are equally common."""
     steps, counts = np.unique(_compute_steps(frame), return_counts=True)
     return int(steps[counts.argmax()])
-
-
-def _find_off_grid(frame: pl.DataFrame, interval_ms: int) -> np.ndarray:
-    """Marks rows whose step is no multiple of the interval. Only the few other steps are divided: that is slow."""
-    steps = np.append(interval_ms, _compute_steps(frame))
-    irregular = np.flatnonzero(steps != interval_ms)
-    is_off = np.zeros(frame.height, bool)
-    is_off[irregular] = steps[irregular] % interval_ms != 0
-    return is_off
 
 
 def _compute_steps(frame: pl.DataFrame) -> np.ndarray:

@@ -66,8 +66,7 @@ class Blocks:
             totals.take(self._draws[rows]).sum(axis=1)
             for rows in parallel.chunks(RESAMPLES, _CHUNK_RESAMPLES)
         ]
-        means: np.ndarray = np.concatenate(sums) / (self._blocks * self.block_bars)
-        return means
+        return np.concatenate(sums) / (self._blocks * self.block_bars)
 
 
 @lru_cache(maxsize=256)

@@ -180,19 +180,16 @@ class EvaluationContext:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        predicted: np.ndarray = self.probabilities.argmax(axis=1)
-        return predicted
+        return self.probabilities.argmax(axis=1)
 
     @cached_property
     def hits(self) -> np.ndarray:
-        hits: np.ndarray = self.predicted == self.true
-        return hits
+        return self.predicted == self.true
 
 
 def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
     """At most `count` along the first axis, evenly spaced, with the first and the last."""
-    sample: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-    return sample
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def _compute_cuts(examples: Examples) -> tuple[float, float]:

@@ -42,8 +42,7 @@ def _filter_candidates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
     seen = np.zeros(1 << _FILTER_BITS, bool)
     shift = np.uint64(64 - _FILTER_BITS)
     seen[others >> shift] = True
-    candidates: np.ndarray = hashes[seen[hashes >> shift]]
-    return candidates
+    return hashes[seen[hashes >> shift]]
 
 
 def hash_rows(frame: pl.DataFrame) -> np.ndarray:

@@ -77,8 +77,7 @@ def compute_accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
 def compute_confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     """[3][3] counts, one row per true class."""
     n = len(CLASSES)
-    counts: list[list[int]] = np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
-    return counts
+    return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n).tolist()
 
 
 def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:

@@ -30,11 +30,9 @@ def _apply_perceptron(weights: Mapping[str, np.ndarray], value: np.ndarray, layo
 
 
 def _apply_linear(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
-    result: np.ndarray = value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-    return result
+    return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
 def _apply_batch_norm(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
     mean, weight, bias = (weights[f"{name}.{tensor}"] for tensor in ("running_mean", "weight", "bias"))
-    result: np.ndarray = (value - mean) / np.sqrt(weights[f"{name}.running_var"] + _EPSILON) * weight + bias
-    return result
+    return (value - mean) / np.sqrt(weights[f"{name}.running_var"] + _EPSILON) * weight + bias

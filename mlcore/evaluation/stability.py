@@ -80,5 +80,4 @@ def _compute_psi(fit: np.ndarray, recent: np.ndarray, edges: np.ndarray) -> floa
 
 def _compute_shares(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
     borders = [0, *np.searchsorted(column, edges, side="right"), len(column)]
-    shares: np.ndarray = np.diff(borders) / len(column)
-    return shares
+    return np.diff(borders) / len(column)

@@ -77,8 +77,7 @@ def _find_finite_rows(features: np.ndarray) -> np.ndarray:
     def find_finite_sums(rows: slice) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             sums = features[rows] @ np.ones(features.shape[1], features.dtype)
-            is_finite: np.ndarray = np.isfinite(sums)
-            return is_finite
+            return np.isfinite(sums)
 
     chunks = parallel.chunks(len(features), _CHUNK_ROWS)
     is_finite = np.concatenate(parallel.thread_map(find_finite_sums, chunks))

@@ -236,8 +236,7 @@ def _divide(numerator: Array, denominator: Array, *, undefined: float) -> Array:
     empty = denominator == 0
     if empty.any():
         return np.where(empty, undefined, numerator / np.where(empty, 1.0, denominator))
-    quotient: Array = numerator / denominator
-    return quotient
+    return numerator / denominator
 
 
 def _shift(values: Array, bars: int) -> Array:

@@ -49,8 +49,7 @@ def assign_classes(scaled: np.ndarray, cuts: tuple[float, float]) -> np.ndarray:
 def compute_class_weights(classes: np.ndarray) -> np.ndarray:
     """float32 [3]: rows / (3 · rows of the class)."""
     counts = np.bincount(classes, minlength=len(CLASSES))
-    weights: np.ndarray = (counts.sum() / (len(CLASSES) * counts)).astype(np.float32)
-    return weights
+    return (counts.sum() / (len(CLASSES) * counts)).astype(np.float32)
 
 
 def compute_trailing_volatility(close: np.ndarray) -> np.ndarray:

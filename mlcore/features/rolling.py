@@ -86,8 +86,7 @@ def compute_exponential_mean(values: Array, span: int, bars: int, newest: int | 
 
     folded = fold(join, values, [bars], newest)[bars]
     inverse = _compute_inverse_weights(decay, bars, values.shape[-1])
-    means: Array = folded * inverse[..., -folded.shape[-1] :]
-    return means
+    return folded * inverse[..., -folded.shape[-1] :]
 
 
 @lru_cache(maxsize=64)

@@ -132,9 +132,8 @@ class _Training:
         if len(labels) % self.batch_size == 1:  # the last batch would have one row, and BatchNorm needs two
             order = order[:-1]
         order = order.to(self.device)
-        targets = self.loss.build_targets(labels[order])
-        rows = features.index_select(0, order)
-        return float(self.trainer.train_epoch(rows, targets, self.batch_size, draw_masks))
+        rows, labels = features.index_select(0, order), labels[order]
+        return float(self.trainer.train_epoch(rows, labels, self.loss, self.batch_size, draw_masks))
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:

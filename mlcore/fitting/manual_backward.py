@@ -5,7 +5,6 @@ matrix products themselves. The kernels are torch's own, and a test compares eve
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,27 +34,15 @@ class SmoothedCrossEntropy:
         self.table = (1 - label_smoothing) * torch.diag(class_weights) + spread  # [3, 3]
         self.weights = class_weights
 
-    def build_targets(self, labels: Tensor) -> "Targets":
-        return Targets(self.table[labels], self.weights[labels])
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The target distribution of each row."""
-
-    rows: Tensor
-    """[n, 3]."""
-    weights: Tensor
-    """[n]: the class weight of each label."""
-
-    def normalise(self, batch_size: int) -> tuple[Tensor, Tensor]:
+    def build_targets(self, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
         """[n, 3] negative targets and [n, 1] their sums, each divided by the weight of the row's batch."""
-        sums = functional.pad(self.weights, (0, -len(self.weights) % batch_size)).view(-1, batch_size).sum(1)
-        rows = self.rows / sums.repeat_interleave(batch_size)[: len(self.rows), None]
+        weights = self.weights[labels]
+        sums = functional.pad(weights, (0, -len(weights) % batch_size)).view(-1, batch_size).sum(1)
+        rows = self.table[labels] / sums.repeat_interleave(batch_size)[: len(labels), None]
         return -rows, rows.sum(1, keepdim=True)
 
-    def compute_mean_loss(self, log_probabilities: Tensor) -> Tensor:
-        return -(self.rows * log_probabilities).sum() / self.weights.sum()
+    def compute_mean(self, labels: Tensor, log_probabilities: Tensor) -> Tensor:
+        return -(self.table[labels] * log_probabilities).sum() / self.weights[labels].sum()
 
 
 class ManualTrainer:
@@ -72,12 +59,14 @@ class ManualTrainer:
         self.head = _Linear(network.fc4)
 
     @torch.no_grad()
-    def train_epoch(self, x: Tensor, targets: Targets, batch_size: int, draw_masks: DropoutMasks) -> Tensor:
+    def train_epoch(
+        self, x: Tensor, labels: Tensor, loss: SmoothedCrossEntropy, batch_size: int, draw_masks: DropoutMasks
+    ) -> Tensor:
         """One step per batch over rows x [n, 72] in their order. Returns the mean loss, on the device.
 
         No batch may have a single row: BatchNorm has no variance of one row.
         """
-        negative_targets, target_sums = targets.normalise(batch_size)
+        negative_targets, target_sums = loss.build_targets(labels, batch_size)
         log_probabilities = torch.empty_like(negative_targets)
         tensors = (x, negative_targets, target_sums, log_probabilities)
         batches = [torch.split(tensor, batch_size) for tensor in tensors]
@@ -86,7 +75,7 @@ class ManualTrainer:
             self._step()
         for counter in self.counters:
             counter.add_(len(batches[0]))
-        return targets.compute_mean_loss(log_probabilities)
+        return loss.compute_mean(labels, log_probabilities)
 
     def _forward(self, x: Tensor, masks: list[Tensor | None], out: Tensor) -> Tensor:
         for block, mask in zip(self.blocks, masks, strict=True):

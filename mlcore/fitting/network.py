@@ -26,8 +26,7 @@ class Network(nn.Module):
         x = self.dropout1(self.bn1(functional.relu(self.fc1(x))))  # [n, 256]
         x = self.dropout2(self.bn2(functional.relu(self.fc2(x))))  # [n, 128]
         x = self.dropout3(self.bn3(functional.relu(self.fc3(x))))  # [n, 64]
-        logits: Tensor = self.fc4(x)  # [n, 3]
-        return logits
+        return self.fc4(x)  # [n, 3]
 
 
 def build_network(dropout: Sequence[float], seed: int) -> Network:

@@ -18,11 +18,8 @@ class Parameter:
 
     def validate(self, value: object) -> int | float:
         """The value as a number within the bounds. Raises InvalidParameter."""
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or (self.is_whole and not float(value).is_integer())
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or (self.is_whole and not float(value).is_integer()):
             raise InvalidParameter(self.name, f"{value!r} is not a {'whole ' if self.is_whole else ''}number")
         check_bounds(self.name, value, self.least, self.greatest)
         return int(value) if self.is_whole else float(value)
@@ -72,7 +69,8 @@ class Recipe:
                 continue
             if name not in settable:
                 raise InvalidParameter(
-                    name, f"{self.line} has no such setting; it has {_list_names(settable)}"
+                    name,
+                    f"{self.line} has no such setting; it has {', '.join(settable) or 'none: it trains to convergence'}",
                 )
             checked[name] = settable[name].validate(value)
         return replace(self, **checked)
@@ -90,10 +88,6 @@ class Recipe:
 
 def _describe(parameter: Parameter) -> dict[str, Any]:
     return {key: value for key, value in asdict(parameter).items() if key != "name"}
-
-
-def _list_names(names: dict[str, Parameter]) -> str:
-    return ", ".join(names) or "none: it trains to convergence"
 
 
 _V5 = Recipe("v5", schema="relative72", network="logistic")

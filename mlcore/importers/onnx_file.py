@@ -148,8 +148,7 @@ def _read_constant(node: NodeProto) -> TensorProto:
         raise ImportRefused("it holds a Constant without a single value")
     ((name, attribute),) = values.items()
     if name == "value":
-        tensor: TensorProto = attribute.t
-        return tensor
+        return attribute.t
     if name in ("value_float", "value_int", "value_floats", "value_ints"):
         dtype = np.float32 if "float" in name else np.int64
         return numpy_helper.from_array(np.array(helper.get_attribute_value(attribute), dtype))

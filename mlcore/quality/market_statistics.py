@@ -69,8 +69,7 @@ class Market:
     @cached_property
     def ranges(self) -> np.ndarray:
         """log(high / low), [rows]."""
-        ranges: np.ndarray = np.log(self.high) - np.log(self.low)
-        return ranges
+        return np.log(self.high) - np.log(self.low)
 
     @property
     def hourly_volatility(self) -> float:
@@ -149,14 +148,12 @@ class Market:
 
     def _compute_log_returns(self, bars: int) -> np.ndarray:
         logs = np.log(self.close)
-        returns: np.ndarray = (logs[bars:] - logs[:-bars])[self._find_consecutive(bars)]
-        return returns
+        return (logs[bars:] - logs[:-bars])[self._find_consecutive(bars)]
 
     def _find_consecutive(self, bars: int) -> np.ndarray:
         """Marks the rows from `bars` on without a gap between them and the row `bars` before."""
         steps = self.seconds[bars:] - self.seconds[:-bars]
-        is_consecutive: np.ndarray = steps == bars * self.interval_seconds
-        return is_consecutive
+        return steps == bars * self.interval_seconds
 
 
 def _compute_lines(values: np.ndarray, period_bars: float, harmonics: int) -> list[float]:
@@ -199,16 +196,14 @@ def _divide(numerator: float, denominator: float) -> float:
 def _floor(values: np.ndarray) -> np.ndarray:
     """Zeros raised to a thousandth of the median, so that their logarithm is finite."""
     typical = float(np.median(values)) or float(values.mean()) or 1.0
-    floored: np.ndarray = np.maximum(values, typical * 1e-3)
-    return floored
+    return np.maximum(values, typical * 1e-3)
 
 
 def _subtract_mean(values: np.ndarray) -> np.ndarray:
     """Each value less the mean of the last 24, [rows − 23]."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     means = (sums[DETREND_BARS:] - sums[:-DETREND_BARS]) / DETREND_BARS
-    detrended: np.ndarray = values[DETREND_BARS - 1 :] - means
-    return detrended
+    return values[DETREND_BARS - 1 :] - means
 
 
 def _rank(values: np.ndarray) -> np.ndarray:

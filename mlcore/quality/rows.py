@@ -23,16 +23,14 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     interval = infer_interval_ms(frame)
     off_grid = steps % interval != 0 if interval > 0 else np.ones(len(steps), bool)
     grid = f"grid of {format_interval(interval // 1000)}"
-    invalid = ~np.all([np.isfinite(n) for n in numbers.values()], axis=0)
+    invalid = ~np.isfinite(list(numbers.values())).all(axis=0)
     invalid |= np.any([numbers[name] <= 0 for name in PRICES], axis=0)
     body = np.stack([numbers["open"], numbers["close"]])
     outside = ~((body >= numbers["low"]) & (body <= numbers["high"])).all(axis=0)
     yield _check_no_rows(
         "order", steps < 0, "earlier than the row before", "Every row is later than the one before."
     )
-    yield _check_no_rows(
-        "duplicates", np.equal(steps, 0), "with the time of the row before", "No time occurs twice."
-    )
+    yield _check_no_rows("duplicates", steps == 0, "with the time of the row before", "No time occurs twice.")
     yield _check_no_rows("interval", off_grid, f"off the {grid}", f"All bars lie on one {grid}.")
     yield _check_gaps(steps, interval)
     yield _check_no_rows(

@@ -48,9 +48,9 @@ def train_with_autograd(dropout: Sequence[float], smoothing: float, steps: int) 
 def train_manually(dropout: Sequence[float], smoothing: float, steps: int) -> Network:
     network = build_network(dropout, seed=3)
     trainer = ManualTrainer(network, 1e-3)
-    targets = SmoothedCrossEntropy(WEIGHTS, smoothing).build_targets(LABELS)
+    loss = SmoothedCrossEntropy(WEIGHTS, smoothing)
     for step in range(steps):
-        trainer.train_epoch(ROWS, targets, len(ROWS), build_dropout_masks([step], dropout, "cpu"))
+        trainer.train_epoch(ROWS, LABELS, loss, len(ROWS), build_dropout_masks([step], dropout, "cpu"))
     return network
 
 
@@ -78,11 +78,11 @@ def test_after_many_steps_network_and_buffers_are_still_autograds() -> None:
 def test_the_loss_is_that_of_torch() -> None:
     network = build_network((0.0, 0.0, 0.0), seed=3)
     expected = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.15)(network(ROWS), LABELS)
-    targets, keep_all = (
-        SmoothedCrossEntropy(WEIGHTS, 0.15).build_targets(LABELS),
+    objective, keep_all = (
+        SmoothedCrossEntropy(WEIGHTS, 0.15),
         build_dropout_masks([0], (0.0, 0.0, 0.0), "cpu"),
     )
-    loss = ManualTrainer(network, 1e-3).train_epoch(ROWS, targets, len(ROWS), keep_all)
+    loss = ManualTrainer(network, 1e-3).train_epoch(ROWS, LABELS, objective, len(ROWS), keep_all)
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
@@ -91,12 +91,12 @@ def test_an_epoch_is_its_batches_one_after_the_other() -> None:
     whole, split = build_network((0.3, 0.3, 0.2), seed=3), build_network((0.3, 0.3, 0.2), seed=3)
     objective, dropout = SmoothedCrossEntropy(WEIGHTS, 0.15), (0.3, 0.3, 0.2)
     loss = ManualTrainer(whole, 1e-3).train_epoch(
-        ROWS, objective.build_targets(LABELS), 24, build_dropout_masks([1], dropout, "cpu")
+        ROWS, LABELS, objective, 24, build_dropout_masks([1], dropout, "cpu")
     )
     keep, trainer, total = build_dropout_masks([1], dropout, "cpu"), ManualTrainer(split, 1e-3), 0.0
     for rows, labels in zip(ROWS.split(24), LABELS.split(24), strict=True):
-        targets = objective.build_targets(labels)
-        total += float(trainer.train_epoch(rows, targets, len(rows), keep) * targets.weights.sum())
+        loss_of_batch = trainer.train_epoch(rows, labels, objective, len(rows), keep)
+        total += float(loss_of_batch * WEIGHTS[labels].sum())
     assert float(loss) == pytest.approx(total / float(WEIGHTS[LABELS].sum()), rel=1e-6)
     for name, theirs in split.state_dict().items():
         assert torch.allclose(whole.state_dict()[name], theirs, rtol=1e-5, atol=1e-7), name
