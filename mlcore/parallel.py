@@ -68,7 +68,6 @@ def _completed(function: Callable[[Item], Result], item: Item) -> "Future[Result
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

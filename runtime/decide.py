@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import polars as pl
 
-from mlcore.data.candles import validate_candles
+from mlcore.data.validation import validate_candles
 from mlcore.errors import BundleRefused, NotFinite
 from runtime.decision import NEUTRAL, Decision
 from runtime.errors import ClientError

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from common.errors import InvalidInput, Unavailable
-from mlcore.data import candles
+from mlcore.data.readers import COLUMNS
+from mlcore.data.validation import validate_candles
 from mlcore.errors import CandlesRefused
 
 PAGE_ROWS = 1000
@@ -68,12 +69,12 @@ def _call_with_retries(ccxt: Any, exchange: str, ask: Callable[[], Any]) -> Any:
 def _build_frame(rows: list[list[float]], source: str) -> pl.DataFrame:
     if not rows:
         raise InvalidInput(f"{source}: the exchange has no complete candle since then.", field="since")
-    columns: dict[str, Any] = dict(zip(candles.COLUMNS, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Any] = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     times = pl.Series("timestamp", [int(t) for t in columns.pop("timestamp")], dtype=pl.Int64)
     stamps = times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     numbers = {name: pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()}
     try:
-        return candles.validate_candles(pl.DataFrame({"timestamp": stamps, **numbers}), source)
+        return validate_candles(pl.DataFrame({"timestamp": stamps, **numbers}), source)
     except CandlesRefused as refused:
         raise InvalidInput(str(refused)) from refused
 

@@ -5,19 +5,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from mlcore.data.readers import COLUMNS, MAX_ROWS, NUMBERS, read_table
-from mlcore.data.validation import SCHEMA, infer_interval_ms, validate_candles
+from mlcore.data.readers import COLUMNS, NUMBERS, read_table
+from mlcore.data.validation import infer_interval_ms, validate_candles
 from mlcore.errors import CandlesRefused
-
-__all__ = [
-    "COLUMNS", "MAX_ROWS", "SCHEMA", "Description", "compute_digest", "decode_canonical", "describe",
-    "encode_canonical", "read", "read_bytes", "validate_candles",
-]  # fmt: skip
 
 _MAGIC = b"crpbot candles 1\n"
 _HEADER = struct.Struct("<17sQ")  # magic, rows
@@ -37,17 +31,11 @@ class Description:
     zero_volume_bars: int
 
 
-def read(path: Path) -> pl.DataFrame:
-    """Valid candles from a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CandlesRefused(f"cannot be read ({error.strerror})", source=path.name) from error
-    return read_bytes(data, path.name)
-
-
 def read_bytes(data: bytes, name: str) -> pl.DataFrame:
-    """The same from bytes. `name` is for the messages, and its suffix must match the content."""
+    """Valid candles from the bytes of a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason.
+
+    `name` is for the messages, and its suffix must match the content.
+    """
     return validate_candles(read_table(data, name), name)
 
 

@@ -4,7 +4,7 @@ Nothing here trusts the files or raises for a bad one: a part that cannot be rea
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -76,23 +76,29 @@ class Inspection:
     def inspect_scaler(self) -> dict[str, Any]:
         if self.bundle is not None and SCALER_FILE not in self.bundle.manifest.files:
             return {"present": False, "count": 0, **dict.fromkeys(_SCALER_FACTS, False), "problem": None}
-        try:
-            return {"present": True, **_inspect_scaler(self.folder, self._get_columns()), "problem": None}
-        except FAULTS as error:
-            unknown = dict.fromkeys(("count", *_SCALER_FACTS))
-            return {
-                "present": (self.folder / SCALER_FILE).exists(), **unknown, "problem": _describe(error)
-            }  # fmt: skip
+        facts = _report(self._inspect_scaler, ("count", *_SCALER_FACTS))
+        return {"present": (self.folder / SCALER_FILE).exists(), **facts}
+
+    def _inspect_scaler(self) -> dict[str, Any]:
+        if self.bundle is None:
+            raise BundleRefused("the manifest cannot be read, so the feature schema is not known")
+        columns = self.bundle.manifest.schema.columns
+        names, scaler = read_scaler(self.folder)
+        return {
+            "count": min(len(scaler.mean), len(scaler.scale)),
+            "finite_means": bool(np.isfinite(scaler.mean).all()),
+            "positive_scales": bool(np.isfinite(scaler.scale).all() and (scaler.scale > 0).all()),
+            "names_equal_schema": names == columns,
+            "in_graph": _is_scaled_by(_read_model(self.folder), scaler),
+        }
 
     @cached_property
     def weights(self) -> dict[str, Any]:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
-        try:
-            stored, initializers = read_weights(self.folder), _read_initializers(_read_model(self.folder))
-        except FAULTS as error:
-            return {
-                "tensors": None, "non_finite": None, "equal_in_graph": None, "problem": _describe(error)
-            }  # fmt: skip
+        return _report(self._inspect_weights, ("tensors", "non_finite", "equal_in_graph"))
+
+    def _inspect_weights(self) -> dict[str, Any]:
+        stored, initializers = read_weights(self.folder), _read_initializers(_read_model(self.folder))
         tensors = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         tensors |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
         expected = _exclude_scaler(initializers) if self.is_imported_graph else list_tensor_shapes(stored)
@@ -100,13 +106,15 @@ class Inspection:
             "tensors": len(tensors),
             "non_finite": sorted(name for name, array in tensors.items() if not np.isfinite(array).all()),
             "equal_in_graph": all(_is_same(stored.get(name), initializers.get(name)) for name in expected),
-            "problem": None,
         }
 
-    def _get_columns(self) -> tuple[str, ...]:
-        if self.bundle is None:
-            raise BundleRefused("the manifest cannot be read, so the feature schema is not known")
-        return self.bundle.manifest.schema.columns
+
+def _report(inspect: Callable[[], dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """The facts; if they cannot be read, null for each of the names, and the reason in `problem`."""
+    try:
+        return {**inspect(), "problem": None}
+    except FAULTS as error:
+        return {**dict.fromkeys(names), "problem": _describe(error)}
 
 
 def _describe(error: BaseException) -> str:
@@ -159,17 +167,6 @@ def _exclude_scaler(initializers: dict[str, np.ndarray]) -> dict[str, np.ndarray
     return {name: array for name, array in initializers.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
 
 
-def _inspect_scaler(folder: Path, columns: tuple[str, ...]) -> dict[str, Any]:
-    names, scaler = read_scaler(folder)
-    return {
-        "count": min(len(scaler.mean), len(scaler.scale)),
-        "finite_means": bool(np.isfinite(scaler.mean).all()),
-        "positive_scales": bool(np.isfinite(scaler.scale).all() and (scaler.scale > 0).all()),
-        "names_equal_schema": names == columns,
-        "in_graph": _is_scaled_by(_read_model(folder), scaler),
-    }
-
-
 def _is_scaled_by(model: onnx.ModelProto, scaler: Scaler) -> bool:
     """Whether the graph's input goes through (x − mean) / scale of these figures, exactly once."""
     value = INPUT
@@ -180,10 +177,8 @@ def _is_scaled_by(model: onnx.ModelProto, scaler: Scaler) -> bool:
         value = readers[0].output[0]
     if sum(name in (SCALER_MEAN, SCALER_SCALE) for node in model.graph.node for name in node.input) != 2:
         return False
-    tensors = _read_initializers(model)
-    return _is_same(tensors.get(SCALER_MEAN), scaler.mean) and _is_same(
-        tensors.get(SCALER_SCALE), scaler.scale
-    )
+    mean, scale = map(_read_initializers(model).get, (SCALER_MEAN, SCALER_SCALE))
+    return _is_same(mean, scaler.mean) and _is_same(scale, scaler.scale)
 
 
 def _is_same(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -27,14 +27,9 @@ def count_shared_rows(
     """How many of `bars` in `frame` are among `other_bars` of `other`."""
     hashes = hash_rows(frame)
     others = hashes if other is frame else hash_rows(other)
-    return _count_common(hashes[bars], others[other_bars])
-
-
-def _count_common(hashes: np.ndarray, others: np.ndarray) -> int:
-    """How many hashes are among the others. Only candidates are compared in full."""
+    hashes, others = hashes[bars], others[other_bars]
     others = _filter_candidates(others, hashes)
-    hashes = _filter_candidates(hashes, others)
-    return int(np.isin(hashes, others).sum())
+    return int(np.isin(_filter_candidates(hashes, others), others).sum())
 
 
 def _filter_candidates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:

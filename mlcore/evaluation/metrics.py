@@ -30,14 +30,11 @@ def compute_confidence(probabilities: np.ndarray) -> dict[str, Any]:
 def compute_logit_range(values: np.ndarray) -> dict[str, Any]:
     """Least, greatest and histogram. Its edges span −10 … 10, or all values if some lie outside."""
     least, greatest = float(values.min()), float(values.max())
-    if not np.isfinite([least, greatest]).all():
-        return {"least": least, "greatest": greatest, "histogram": None}
-    low, high = min(least, -_HEALTHY_LOGIT), max(greatest, _HEALTHY_LOGIT)
-    return {
-        "least": least,
-        "greatest": greatest,
-        "histogram": compute_histogram(values, _compute_logit_edges(low, high)),
-    }
+    histogram = None
+    if np.isfinite([least, greatest]).all():
+        edges = _compute_logit_edges(min(least, -_HEALTHY_LOGIT), max(greatest, _HEALTHY_LOGIT))
+        histogram = compute_histogram(values, edges)
+    return {"least": least, "greatest": greatest, "histogram": histogram}
 
 
 def _compute_logit_edges(low: float, high: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from mlcore.evaluation import reference
 from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number, sample_evenly
 from mlcore.evaluation.inspection import read_scaler, read_weights
 from mlcore.evaluation.leakage import count_shared_rows
-from mlcore.features import indicators, labels
+from mlcore.features import labels
 from mlcore.features.examples import Examples
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import WINDOWS
@@ -75,14 +75,12 @@ def _count_shared_rows(context: EvaluationContext, training: Examples) -> int:
 
 def measure_schema(context: EvaluationContext) -> dict[str, Any]:
     """Whether the features are those that the bot computes, and the scaler that of the training's fit window."""
-    name, columns, training = context.manifest.schema_name, context.schema.columns, context.training
-    digest_matches = context.manifest.schema_digest == indicators.SCHEMAS[name].digest
-    schema = {"name": name[:40], "digest_matches": digest_matches}
+    columns, training = context.schema.columns, context.training
+    digest_matches = context.manifest.schema_digest == context.schema.digest
+    schema = {"name": context.schema.name, "digest_matches": digest_matches}
     if SCALER_FILE not in context.manifest.files:
         unknown = dict.fromkeys(("names_match", "statistics_match", "columns_out_of_place"))
-        return {
-            **schema, **unknown, "problem": "the bundle holds no scaler to compare with its training's"
-        }  # fmt: skip
+        return schema | unknown | {"problem": "the bundle holds no scaler to compare with its training's"}
     stored_names, scaler = read_scaler(context.inspection.folder)
     names = [str(stored)[:60] for stored in stored_names]
     misnamed = {column for column, stored in zip(columns, names, strict=False) if column != stored}
@@ -105,11 +103,7 @@ def _find_differing_columns(scaler: Scaler, training: Examples, columns: tuple[s
     with np.errstate(all="ignore"):
         distances = np.maximum(np.abs(scaler.mean - expected.mean), np.abs(scaler.scale - expected.scale))
         distances /= expected.scale
-    return {
-        column
-        for column, distance in zip(columns, distances, strict=True)
-        if not distance <= STATISTICS_TOLERANCE
-    }
+    return {columns[column] for column in np.flatnonzero(~(distances <= STATISTICS_TOLERANCE))}
 
 
 @np.errstate(all="ignore")  # logits that are not finite give figures that are not, and gates read those
@@ -131,8 +125,9 @@ def measure_reload(context: EvaluationContext) -> dict[str, Any]:
         "weights_equal_in_graph": _does_graph_match_weights(context),
     }
     if training is None:
-        problem = "the candles of its training are not at hand, so nothing can be recomputed"
-        return {**figures, "problem": problem}
+        return figures | {
+            "problem": "the candles of its training are not at hand, so nothing can be recomputed"
+        }
     recomputed = _recompute_stop_figures(context, training)
     figures |= {"recomputed": recomputed, "cuts_match": _do_cuts_match(context)}
     loss, accuracy = reported["loss"], reported["accuracy"]

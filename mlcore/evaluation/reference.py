@@ -16,17 +16,13 @@ def compute_logits(weights: Mapping[str, np.ndarray], scaled: np.ndarray, layout
     with np.errstate(all="ignore"):  # weights that are not finite give logits that are not
         if "coef.weight" in wide:
             return _apply_linear(wide, "coef", scaled)
-        return _apply_perceptron(wide, scaled, layout)
-
-
-def _apply_perceptron(weights: Mapping[str, np.ndarray], value: np.ndarray, layout: Layout) -> np.ndarray:
-    for layer in _HIDDEN_LAYERS:
-        value = _apply_linear(weights, f"fc{layer}", value)
-        if layout is Layout.RELU_BEFORE_BN:
-            value = _apply_batch_norm(weights, f"bn{layer}", np.maximum(value, 0))
-        else:
-            value = np.maximum(_apply_batch_norm(weights, f"bn{layer}", value), 0)
-    return _apply_linear(weights, "fc4", value)
+        for layer in _HIDDEN_LAYERS:
+            scaled = _apply_linear(wide, f"fc{layer}", scaled)
+            if layout is Layout.RELU_BEFORE_BN:
+                scaled = _apply_batch_norm(wide, f"bn{layer}", np.maximum(scaled, 0))
+            else:
+                scaled = np.maximum(_apply_batch_norm(wide, f"bn{layer}", scaled), 0)
+        return _apply_linear(wide, "fc4", scaled)
 
 
 def _apply_linear(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:

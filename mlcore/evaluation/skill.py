@@ -71,10 +71,8 @@ def _compare_with_baseline(context: EvaluationContext, blocks: Blocks) -> dict[s
 def _compare_paired(context: EvaluationContext, baseline: Predictor, blocks: Blocks) -> dict[str, Any]:
     """On the gate rows that both can predict, by the candidate's classes: the baseline's cuts may differ."""
     examples = context.build_examples(context.frame, baseline.schema)
-    row_of_bar = np.full(context.frame.height, -1)
-    row_of_bar[examples.bars] = np.arange(len(examples.bars))
-    baseline_rows = row_of_bar[context.gate_bars]
-    rows, baseline_rows = np.flatnonzero(baseline_rows >= 0), baseline_rows[baseline_rows >= 0]
+    rows = np.flatnonzero(np.isin(context.gate_bars, examples.bars, assume_unique=True))
+    baseline_rows = np.searchsorted(examples.bars, context.gate_bars[rows])
     logits = baseline.logits(take_rows(examples.features, baseline_rows))
     if not np.isfinite(logits).all():
         raise ValueError("its predictions are not finite")

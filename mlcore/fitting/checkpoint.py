@@ -53,9 +53,8 @@ class Progress:
 
 def pack(fingerprint: str, progress: Progress, tensors: dict[str, np.ndarray]) -> bytes:
     """An unfinished fit. No random state is needed: each epoch draws its own numbers from seed and epoch number."""
-    state = {"fingerprint": fingerprint, "best_epoch": progress.best_epoch}
-    reports = json.dumps([asdict(report) for report in progress.reports])
-    body = save(tensors, metadata={"state": json.dumps(state), "reports": reports})
+    state = {"fingerprint": fingerprint, **asdict(progress)}
+    body = save(tensors, metadata={"state": json.dumps(state)})
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -64,13 +63,14 @@ def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarra
     body = _verify_body(data)
     try:
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
-        state, reports = json.loads(header["state"]), json.loads(header["reports"])
+        state = json.loads(header["state"])
+        progress = Progress([EpochReport(**report) for report in state["reports"]], state["best_epoch"])
         tensors = load(body)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ResumeRefused("the checkpoint cannot be read; start the run again") from error
     if state["fingerprint"] != fingerprint:
         raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run again")
-    return Progress([EpochReport(**report) for report in reports], state["best_epoch"]), tensors
+    return progress, tensors
 
 
 def _verify_body(data: bytes) -> bytes:

@@ -91,7 +91,7 @@ class _Training:
         weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
         self.smoothing = recipe.label_smoothing or 0.0
         self.loss = SmoothedCrossEntropy(weights.to(device), self.smoothing)
-        self.compute_fingerprint = prepared.compute_fingerprint(recipe, seed)
+        self.fingerprint = prepared.compute_fingerprint(recipe, seed)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
@@ -147,10 +147,10 @@ class _Training:
         tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"adam.0.{name}": tensor for name, tensor in self.trainer.moments.items()}
-        return pack(self.compute_fingerprint, self.progress, _to_arrays(tensors))
+        return pack(self.fingerprint, self.progress, _to_arrays(tensors))
 
     def restore(self, data: bytes) -> None:
-        self.progress, arrays = unpack(data, self.compute_fingerprint)
+        self.progress, arrays = unpack(data, self.fingerprint)
         groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "adam": {}}
         for name, array in arrays.items():
             group, _, rest = name.partition(".")

@@ -151,15 +151,13 @@ def _apply_temperature(weights: dict[str, np.ndarray], temperature: float | None
     """Dividing the last layer by the temperature divides the logits by it."""
     if temperature is None:
         return weights
-    last = {name: weights[name] for name in ("fc4.weight", "fc4.bias")}
-    with np.errstate(over="ignore"):
-        divided = {
-            name: (array.astype(np.float64) / temperature).astype(np.float32) for name, array in last.items()
-        }
-    for name, array in divided.items():
-        if np.isinf(array).any() and not np.isinf(last[name]).any():
+    divided = dict(weights)
+    for name in ("fc4.weight", "fc4.bias"):
+        with np.errstate(over="ignore"):
+            divided[name] = (weights[name].astype(np.float64) / temperature).astype(np.float32)
+        if np.isinf(divided[name]).any() and not np.isinf(weights[name]).any():
             raise ImportRefused(f"its temperature of {temperature:g} takes {name} beyond what float32 holds")
-    return {**weights, **divided}
+    return divided
 
 
 def _refuse_non_finite(scaler: Scaler) -> None:

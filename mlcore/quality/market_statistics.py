@@ -118,7 +118,6 @@ class Market:
 
     @property
     def unchanged_share(self) -> float:
-        """Share of closes that equal the close before."""
         return float((np.diff(self.close) == 0).mean())
 
     @property
@@ -184,7 +183,6 @@ def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
 
 
 def find_longest_run(flags: np.ndarray) -> int:
-    """The length of the longest run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return int((edges[1::2] - edges[::2]).max(initial=0))
 

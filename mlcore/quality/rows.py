@@ -46,7 +46,6 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
 
 
 def _check_no_rows(name: str, rows: np.ndarray, fault: str, passed: str) -> Check:
-    """Passes if no row has the fault."""
     count = int(rows.sum())
     observed = f"{count:,} row{'' if count == 1 else 's'}"
     failed = f"{observed} {fault}: the file is damaged, or was put together wrongly."

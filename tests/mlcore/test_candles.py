@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mlcore.data import candles, simulate
+from mlcore.data.validation import validate_candles
 from mlcore.errors import CandlesRefused
 
 
@@ -59,7 +60,7 @@ def test_damaged_canonical_candles_are_refused(frame: pl.DataFrame, damage: obje
 
 def test_gaps_are_allowed_and_counted(frame: pl.DataFrame) -> None:
     with_gaps = pl.concat([frame[:10], frame[12:20], frame[25:]])
-    with_gaps = candles.validate_candles(with_gaps.with_columns(pl.lit(0.0).alias("volume")))
+    with_gaps = validate_candles(with_gaps.with_columns(pl.lit(0.0).alias("volume")))
     assert candles.describe(with_gaps) == candles.Description(
         rows=43,
         first_at=datetime(2021, 1, 1, tzinfo=UTC),
@@ -75,12 +76,12 @@ def test_timestamps_of_another_unit_are_taken_as_they_are_meant() -> None:
     """As `polars.read_csv(…, try_parse_dates=True)` gives them, which is what a bot's author tries first."""
     market = simulate.simulate("BTC", 50, 1.2, seed=1)
     in_microseconds = market.with_columns(pl.col("timestamp").dt.cast_time_unit("us"))
-    assert candles.validate_candles(in_microseconds).equals(market)
+    assert validate_candles(in_microseconds).equals(market)
 
 
 def test_a_frame_of_other_types_is_not_candles(frame: pl.DataFrame) -> None:
     with pytest.raises(CandlesRefused, match="close holds Float32; it must hold float64"):
-        candles.validate_candles(frame.with_columns(pl.col("close").cast(pl.Float32)))
+        validate_candles(frame.with_columns(pl.col("close").cast(pl.Float32)))
 
 
 @pytest.mark.candles

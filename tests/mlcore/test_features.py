@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlcore.data import candles, simulate
+from mlcore.data import simulate
+from mlcore.data.validation import validate_candles
 from mlcore.errors import FeaturesRefused, NotEnoughBars
 from mlcore.features import indicators
 from mlcore.features.indicators import SCHEMAS
@@ -147,7 +148,7 @@ def flat(bars: int = indicators.LOOKBACK, volume: float = 0.0) -> pl.DataFrame:
     """A market that stands still."""
     price = {name: pl.Series([123.45] * bars) for name in ("open", "high", "low", "close")}
     times = MARKET["timestamp"][:bars]
-    return candles.validate_candles(pl.DataFrame({"timestamp": times, **price, "volume": [volume] * bars}))
+    return validate_candles(pl.DataFrame({"timestamp": times, **price, "volume": [volume] * bars}))
 
 
 @both_schemas

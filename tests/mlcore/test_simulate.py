@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from mlcore.data import candles, simulate
+from mlcore.data.validation import validate_candles
 from mlcore.errors import InvalidParameter
 
 
@@ -32,7 +33,7 @@ def test_a_market_is_the_same_for_the_same_coin_and_seed() -> None:
 @pytest.mark.parametrize("drift", [0.0, 1.2, 3.0])
 @pytest.mark.parametrize("coin", ["BTC", "ETH", "SOL", "DOGE"])
 def test_simulated_candles_are_candles_without_a_gap(coin: str, drift: float) -> None:
-    frame = candles.validate_candles(simulate.simulate(coin, 20_000, drift, seed=5))
+    frame = validate_candles(simulate.simulate(coin, 20_000, drift, seed=5))
     description = candles.describe(frame)
     assert (description.rows, description.gaps, description.interval_seconds) == (20_000, 0, 3600)
     assert frame["close"].n_unique() > 1000

@@ -55,7 +55,7 @@ def market(request: pytest.FixtureRequest) -> Iterator[tuple[pl.DataFrame, bool]
     folder = os.environ.get("CRPBOT_CANDLES_DIR")
     if not folder:
         pytest.skip("CRPBOT_CANDLES_DIR is not set: this test needs the real candles (BTC.csv.gz)")
-    yield candles.read(Path(folder) / "BTC.csv.gz").tail(12_000), False
+    yield candles.read_bytes((Path(folder) / "BTC.csv.gz").read_bytes(), "BTC.csv.gz").tail(12_000), False
 
 
 @pytest.fixture(scope="module")
