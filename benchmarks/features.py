@@ -12,7 +12,7 @@ from benchmarks.goals import Goal, check_goals
 from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
 from mlcore.data.simulate import simulate
-from mlcore.features.indicators import compute_features
+from mlcore.features.indicators import SCHEMAS, compute_features
 
 GOAL = 3.0
 
@@ -28,7 +28,7 @@ def main() -> int:
     candles = simulate("BTC", bars, drift=0.0, seed=1)
     table = pd.DataFrame({name: candles[name].to_numpy() for name in candles.columns[1:]})
     comparison = compare(
-        lambda: compute_features(candles, "relative72"),
+        lambda: compute_features(candles, SCHEMAS["relative72"]),
         lambda: relative72(table).to_numpy(),
         rounds=rounds,
         calls=1,

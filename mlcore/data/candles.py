@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -31,11 +32,17 @@ class Description:
     zero_volume_bars: int
 
 
-def read_bytes(data: bytes, name: str) -> pl.DataFrame:
-    """Valid candles from the bytes of a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason.
+def read(path: Path) -> pl.DataFrame:
+    """Valid candles from a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CandlesRefused(f"cannot be read ({error.strerror})", source=path.name) from error
+    return read_bytes(data, path.name)
 
-    `name` is for the messages, and its suffix must match the content.
-    """
+
+def read_bytes(data: bytes, name: str) -> pl.DataFrame:
+    """The same from bytes. `name` is for the messages, and its suffix must match the content."""
     return validate_candles(read_table(data, name), name)
 
 

@@ -1,6 +1,5 @@
 """Whether a model is equally good in every month and at every volatility, and whether today's features have drifted."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,13 @@ def measure_stability(context: EvaluationContext) -> dict[str, Any]:
     terciles = (volatility > lower).astype(np.int8) + (volatility > upper)
     return {
         "months": [
-            {"month": str(months[rows.start]), **_summarise(context.hits[rows])}
-            for rows in _split_runs(months)
+            {"month": str(month), **_summarise(context.hits[months == month])} for month in np.unique(months)
         ],
         "volatility": [
             {"tercile": name, **_summarise(context.hits[terciles == tercile])}
             for tercile, name in enumerate(VOLATILITY_TERCILES)
         ],
     }
-
-
-def _split_runs(values: np.ndarray) -> list[slice]:
-    """Runs of equal values in a sorted array."""
-    borders = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
-    return [slice(start, stop) for start, stop in pairwise(borders)]
 
 
 def _summarise(hits: np.ndarray) -> dict[str, Any]:

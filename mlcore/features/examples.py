@@ -49,7 +49,7 @@ class Examples:
         return {name: self.window_with_digest(getattr(self.split, name)) for name in splits.WINDOWS}
 
 
-def build_examples(frame: pl.DataFrame, schema: Schema | str) -> Examples:
+def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
     """The rows whose features and label are all finite. The others (warm-up, the last bars) are left out, never filled in.
 
     Raises NotEnoughBars if too few remain.

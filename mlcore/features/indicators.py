@@ -63,24 +63,19 @@ class Schema:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def resolve_schema(schema: Schema | str) -> Schema:
-    """The schema, or the schema of that name."""
-    return schema if isinstance(schema, Schema) else SCHEMAS[schema]
-
-
-def compute_features(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_features(frame: pl.DataFrame, schema: Schema) -> Array:
     """Features of every bar: float64 [rows, 72] in column order; NaN until a window is full."""
-    return _fill(np.empty((len(resolve_schema(schema).columns), frame.height)).T, frame, schema)
+    return _fill(np.empty((len(schema.columns), frame.height)).T, frame, schema)
 
 
-def compute_rows(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_rows(frame: pl.DataFrame, schema: Schema) -> Array:
     """The same as float32 [rows, 72] in row order; values beyond float32 are infinite."""
-    return _fill(np.empty((frame.height, len(resolve_schema(schema).columns)), np.float32), frame, schema)
+    return _fill(np.empty((frame.height, len(schema.columns)), np.float32), frame, schema)
 
 
-def _fill(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
+def _fill(out: Array, frame: pl.DataFrame, schema: Schema) -> Array:
     """`out` with every bar's features; each chunk is computed from its own bars and the lookback before them."""
-    formulas, columns = _get_formulas(resolve_schema(schema)), _get_columns(frame)
+    formulas, columns = _get_formulas(schema), _get_columns(frame)
 
     def fill(rows: slice) -> None:
         first = max(0, rows.start - LOOKBACK + 1)
@@ -98,12 +93,11 @@ def _fill(out: Array, frame: pl.DataFrame, schema: Schema | str) -> Array:
     return out
 
 
-def compute_latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
+def compute_latest(frame: pl.DataFrame, schema: Schema) -> Array:
     """Features of the last bar, from exactly the last `lookback` bars: float32 [1, 72], finite.
 
     Raises NotEnoughBars for fewer bars, FeaturesRefused for a feature that is not finite.
     """
-    schema = resolve_schema(schema)
     if frame.height < schema.lookback:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
@@ -111,12 +105,11 @@ def compute_latest(frame: pl.DataFrame, schema: Schema | str) -> Array:
     return _compute_last([values[-schema.lookback :] for values in _get_columns(frame)], schema)[np.newaxis]
 
 
-def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema | str) -> Array:
+def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array:
     """`compute_latest` for each of the bars [n], as if the frame ended there: float32 [n, 72], with the same bits.
 
     Raises NotEnoughBars, FeaturesRefused.
     """
-    schema = resolve_schema(schema)
     ends = (bars + 1).tolist()
     if ends and min(ends) < schema.lookback:
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")

@@ -5,6 +5,7 @@ matrix products themselves. The kernels are torch's own, and a test compares eve
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from mlcore.fitting.network import Network
 DropoutMasks = Callable[[int], list[Tensor | None]]
 """rows → for each hidden layer float [rows, width]: 0 if dropped, else 1 / (1 − rate); None for a rate of 0."""
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8
+_ADAM: dict[str, Any] = {
+    "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "maximize": False
+}  # fmt: skip
 """The defaults of `torch.optim.Adam`."""
 
 
@@ -94,21 +97,9 @@ class ManualTrainer:
     def _step(self) -> None:
         """The kernel of `Adam(fused=True).step`, whose bookkeeping takes longer than the arithmetic."""
         self.moments["step"] += 1
-        torch._fused_adam_(
-            [self.flat],
-            [self.gradients],
-            [self.moments["exp_avg"]],
-            [self.moments["exp_avg_sq"]],
-            [],
-            [self.moments["step"]],
-            lr=self.learning_rate,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
-            weight_decay=0.0,
-            eps=_EPS,
-            amsgrad=False,
-            maximize=False,
-        )
+        means, squares, steps = ([self.moments[name]] for name in ("exp_avg", "exp_avg_sq", "step"))
+        parameters, gradients = [self.flat], [self.gradients]
+        torch._fused_adam_(parameters, gradients, means, squares, [], steps, lr=self.learning_rate, **_ADAM)
 
 
 class _Linear:
@@ -150,16 +141,9 @@ class _Block:
         """From the gradient after dropout [n, width] to that at the linear layer's output."""
         if self.mask is not None:
             gradient = gradient.mul_(self.mask)
+        statistics = *self.running, self.mean, self.deviation
         gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
-            gradient,
-            self.active,
-            self.weight,
-            *self.running,
-            self.mean,
-            self.deviation,
-            True,
-            self.eps,
-            (True, True, True),
+            gradient, self.active, self.weight, *statistics, True, self.eps, (True, True, True)
         )
         self.weight_gradient.copy_(weight_gradient)
         self.bias_gradient.copy_(bias_gradient)

@@ -13,6 +13,7 @@ import polars as pl
 from mlcore.constants import CLASSES
 from mlcore.features import labels
 from mlcore.features.examples import Examples, build_examples
+from mlcore.features.indicators import SCHEMAS
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.checkpoint import EpochReport
 from mlcore.fitting.recipes import Recipe
@@ -62,7 +63,7 @@ class Prepared:
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
     """Raises NotEnoughBars if too few rows are usable."""
-    examples = build_examples(frame, recipe.schema)
+    examples = build_examples(frame, SCHEMAS[recipe.schema])
     fit = examples.split.fit
     cuts = labels.compute_cuts(examples.scaled_returns[fit])
     classes = labels.assign_classes(examples.scaled_returns, cuts)

@@ -10,28 +10,27 @@ from mlcore.errors import InvalidParameter, check_bounds
 class Parameter:
     """A setting that a person may change when starting a run, with inclusive bounds."""
 
-    name: str
     least: float
     greatest: float
     is_whole: bool
     meaning: str
 
-    def validate(self, value: object) -> int | float:
+    def validate(self, name: str, value: object) -> int | float:
         """The value as a number within the bounds. Raises InvalidParameter."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or (self.is_whole and not float(value).is_integer()):
-            raise InvalidParameter(self.name, f"{value!r} is not a {'whole ' if self.is_whole else ''}number")
-        check_bounds(self.name, value, self.least, self.greatest)
+            raise InvalidParameter(name, f"{value!r} is not a {'whole ' if self.is_whole else ''}number")
+        check_bounds(name, value, self.least, self.greatest)
         return int(value) if self.is_whole else float(value)
 
 
-_PARAMETERS = (
-    Parameter("epochs", 1, 50, True, "passes over the fit window, at most"),
-    Parameter("batch_size", 16, 4096, True, "rows of one update"),
-    Parameter("learning_rate", 1e-5, 1e-2, False, "Adam's step size"),
-    Parameter("patience", 1, 50, True, "epochs without a better validation loss before training stops"),
-    Parameter("label_smoothing", 0.0, 0.5, False, "share of each label spread evenly over all three classes"),
-)
+_PARAMETERS = {
+    "epochs": Parameter(1, 50, True, "passes over the fit window, at most"),
+    "batch_size": Parameter(16, 4096, True, "rows of one update"),
+    "learning_rate": Parameter(1e-5, 1e-2, False, "Adam's step size"),
+    "patience": Parameter(1, 50, True, "epochs without a better validation loss before training stops"),
+    "label_smoothing": Parameter(0.0, 0.5, False, "share of each label spread evenly over all three classes"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,22 @@ class Recipe:
     @property
     def adjustable(self) -> dict[str, dict[str, Any]]:
         """{parameter: {default, least, greatest, is_whole, meaning}} for forms and the API."""
-        return {p.name: {"default": getattr(self, p.name), **_describe(p)} for p in self._settable}
+        settable = self._settable.items()
+        return {name: {"default": getattr(self, name), **asdict(setting)} for name, setting in settable}
 
     def with_parameters(self, **changes: float | None) -> Self:
         """The recipe with some parameters changed; None leaves a parameter unchanged.
 
         Raises InvalidParameter with the parameter's name and its bounds.
         """
-        settable = {parameter.name: parameter for parameter in self._settable}
-        checked: dict[str, Any] = {}
+        settable, checked = self._settable, dict[str, Any]()
         for name, value in changes.items():
             if value is None:
                 continue
             if name not in settable:
-                raise InvalidParameter(
-                    name,
-                    f"{self.line} has no such setting; it has {', '.join(settable) or 'none: it trains to convergence'}",
-                )
-            checked[name] = settable[name].validate(value)
+                has = ", ".join(settable) or "none: it trains to convergence"
+                raise InvalidParameter(name, f"{self.line} has no such setting; it has {has}")
+            checked[name] = settable[name].validate(name, value)
         return replace(self, **checked)
 
     def parameters(self) -> dict[str, Any]:
@@ -82,12 +79,8 @@ class Recipe:
         }
 
     @property
-    def _settable(self) -> tuple[Parameter, ...]:
-        return tuple(parameter for parameter in _PARAMETERS if getattr(self, parameter.name) is not None)
-
-
-def _describe(parameter: Parameter) -> dict[str, Any]:
-    return {key: value for key, value in asdict(parameter).items() if key != "name"}
+    def _settable(self) -> dict[str, Parameter]:
+        return {name: setting for name, setting in _PARAMETERS.items() if getattr(self, name) is not None}
 
 
 _V5 = Recipe("v5", schema="relative72", network="logistic")

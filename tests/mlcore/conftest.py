@@ -25,7 +25,7 @@ def real_candles() -> Callable[[str], pl.DataFrame]:
     folder = os.environ.get("CRPBOT_CANDLES_DIR")
     if not folder:
         pytest.skip(REASON)
-    return lambda coin: candles.read_bytes((Path(folder) / f"{coin}.csv.gz").read_bytes(), f"{coin}.csv.gz")
+    return lambda coin: candles.read(Path(folder) / f"{coin}.csv.gz")
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,7 @@ def market() -> Frame:
 
 @pytest.fixture(scope="module")
 def coins() -> dict[str, Frame]:
-    return {
-        coin: candles.read_bytes((Path(REAL) / f"{coin}.csv.gz").read_bytes(), f"{coin}.csv.gz")
-        for coin in ("BTC", "ETH", "SOL")
-    }
+    return {coin: candles.read(Path(REAL) / f"{coin}.csv.gz") for coin in ("BTC", "ETH", "SOL")}
 
 
 def enclosed(frame: Frame) -> Frame:

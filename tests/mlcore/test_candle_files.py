@@ -4,6 +4,7 @@ import gzip
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -248,3 +249,8 @@ def test_the_same_candles_have_one_digest_whatever_file_they_came_in(name: str, 
     frame = candles.read_bytes(data, name)
     assert frame.equals(good_frame())
     assert candles.compute_digest(frame) == candles.compute_digest(good_frame())
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CandlesRefused, match=r"nowhere.csv: cannot be read \(No such file"):
+        candles.read(tmp_path / "nowhere.csv")

@@ -28,7 +28,7 @@ def in_scaled_units(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def agrees(frame: pl.DataFrame, name: str) -> None:
     theirs = PANDAS[name](frame)
-    ours = indicators.compute_features(frame, name)
+    ours = indicators.compute_features(frame, SCHEMAS[name])
     assert np.array_equal(np.isnan(ours), np.isnan(theirs.to_numpy()))
     assert in_scaled_units(ours, theirs.to_numpy()).max() < 1e-6
 
@@ -85,8 +85,8 @@ def test_another_order_of_columns_has_another_digest_and_gives_that_order(name: 
 @settings(max_examples=25, deadline=None)
 @given(bars=st.integers(1, len(MARKET)))
 def test_features_at_a_bar_do_not_change_when_later_bars_are_removed(name: str, bars: int) -> None:
-    whole = indicators.compute_features(MARKET, name)[:bars]
-    assert np.array_equal(indicators.compute_features(MARKET[:bars], name), whole, equal_nan=True)
+    whole = indicators.compute_features(MARKET, SCHEMAS[name])[:bars]
+    assert np.array_equal(indicators.compute_features(MARKET[:bars], SCHEMAS[name]), whole, equal_nan=True)
 
 
 @both_schemas
@@ -94,36 +94,37 @@ def test_features_at_a_bar_do_not_change_when_later_bars_are_removed(name: str, 
 @given(bar=st.integers(indicators.LOOKBACK - 1, len(MARKET) - 1))
 def test_the_bot_sees_bit_for_bit_what_training_saw(name: str, bar: int) -> None:
     window = MARKET[bar - indicators.LOOKBACK + 1 : bar + 1]
-    trained_on = indicators.compute_features(MARKET, name)[bar : bar + 1].astype(np.float32)
-    assert np.array_equal(indicators.compute_latest(window, name), trained_on)
+    trained_on = indicators.compute_features(MARKET, SCHEMAS[name])[bar : bar + 1].astype(np.float32)
+    assert np.array_equal(indicators.compute_latest(window, SCHEMAS[name]), trained_on)
 
 
 @both_schemas
 def test_many_bars_at_once_have_the_bits_that_each_has_alone(name: str) -> None:
     bars = np.array([2047, 2048, 2500, *range(2_960, 3_000)])
-    alone = [indicators.compute_latest(MARKET[: bar + 1], name) for bar in bars.tolist()]
-    assert np.array_equal(indicators.compute_latest_at(MARKET, bars, name), np.concatenate(alone))
+    alone = [indicators.compute_latest(MARKET[: bar + 1], SCHEMAS[name]) for bar in bars.tolist()]
+    assert np.array_equal(indicators.compute_latest_at(MARKET, bars, SCHEMAS[name]), np.concatenate(alone))
 
 
 def test_among_many_bars_one_with_too_few_before_it_is_refused() -> None:
     with pytest.raises(NotEnoughBars, match="bar 2,046 has fewer than 2,048 bars"):
-        indicators.compute_latest_at(MARKET, np.array([2046, 2500]), "relative72")
+        indicators.compute_latest_at(MARKET, np.array([2046, 2500]), SCHEMAS["relative72"])
 
 
 @both_schemas
 def test_rows_are_the_same_features_in_single_precision(name: str) -> None:
     market = simulate.simulate("BTC", 33_000, 0.0, seed=9)  # longer than what is computed at once
-    expected = indicators.compute_features(market, name).astype(np.float32)
-    assert np.array_equal(indicators.compute_rows(market, name), expected, equal_nan=True)
+    expected = indicators.compute_features(market, SCHEMAS[name]).astype(np.float32)
+    assert np.array_equal(indicators.compute_rows(market, SCHEMAS[name]), expected, equal_nan=True)
 
 
 @both_schemas
 def test_a_long_history_gives_the_same_features_as_a_short_one(name: str) -> None:
     """A history longer than the stretch that is computed at once."""
     long = simulate.simulate("BTC", 40_000, 0.0, seed=9)
-    last = indicators.compute_features(long, name)[-500:]
+    last = indicators.compute_features(long, SCHEMAS[name])[-500:]
     assert np.array_equal(
-        last, indicators.compute_features(long[-(500 + indicators.LOOKBACK) :], name)[-500:]
+        last,
+        indicators.compute_features(long[-(500 + indicators.LOOKBACK) :], SCHEMAS[name])[-500:],
     )
 
 
@@ -132,7 +133,10 @@ def test_ratios_do_not_depend_on_the_price_of_a_coin(name: str) -> None:
     prices = ("open", "high", "low", "close")
     dearer = MARKET.with_columns(pl.col(column) * 1024 for column in prices)
     changed = (
-        in_scaled_units(indicators.compute_features(dearer, name), indicators.compute_features(MARKET, name))
+        in_scaled_units(
+            indicators.compute_features(dearer, SCHEMAS[name]),
+            indicators.compute_features(MARKET, SCHEMAS[name]),
+        )
         > 1e-9
     )
     in_price_units = {"raw72": 25, "relative72": 0}
@@ -141,7 +145,7 @@ def test_ratios_do_not_depend_on_the_price_of_a_coin(name: str) -> None:
 
 def test_one_bar_too_few_is_refused() -> None:
     with pytest.raises(NotEnoughBars, match="2,047 bars; a prediction needs the last 2,048"):
-        indicators.compute_latest(MARKET[:2047], "relative72")
+        indicators.compute_latest(MARKET[:2047], SCHEMAS["relative72"])
 
 
 def flat(bars: int = indicators.LOOKBACK, volume: float = 0.0) -> pl.DataFrame:
@@ -157,7 +161,7 @@ def test_a_market_that_stands_still_has_features_all_the_same(name: str, volume:
     row = dict(
         zip(
             SCHEMAS[name].columns,
-            indicators.compute_latest(flat(volume=volume), name)[0].tolist(),
+            indicators.compute_latest(flat(volume=volume), SCHEMAS[name])[0].tolist(),
             strict=True,
         )
     )
@@ -172,10 +176,10 @@ def test_a_bar_without_volume_costs_no_row(name: str) -> None:
     quiet = MARKET.with_columns(
         pl.when(pl.int_range(pl.len()) == 2_500).then(0.0).otherwise("volume").alias("volume")
     )
-    assert np.isfinite(indicators.compute_features(quiet, name)[2_400:]).all()
+    assert np.isfinite(indicators.compute_features(quiet, SCHEMAS[name])[2_400:]).all()
 
 
 def test_a_feature_beyond_float32_is_refused_and_named() -> None:
     huge = flat().with_columns(pl.col("open", "high", "low", "close") * 1e300)
     with pytest.raises(FeaturesRefused, match="sma_5 of the last bar is inf"):
-        indicators.compute_latest(huge, "raw72")
+        indicators.compute_latest(huge, SCHEMAS["raw72"])

@@ -13,6 +13,7 @@ from mlcore.data.simulate import simulate
 from mlcore.errors import FeaturesRefused
 from mlcore.evaluation import measure
 from mlcore.features import indicators
+from mlcore.features.indicators import SCHEMAS
 from mlcore.features.scaler import Scaler
 
 pytestmark = pytest.mark.slow
@@ -99,12 +100,12 @@ def test_features_are_the_same_bits_on_one_core_and_on_three(
     bars = np.linspace(3000, history.height - 1, 200).astype(int)
     on(1, monkeypatch)
     whole, single = (
-        indicators.compute_rows(history, "relative72"),
-        indicators.compute_latest_at(history, bars, "relative72"),
+        indicators.compute_rows(history, SCHEMAS["relative72"]),
+        indicators.compute_latest_at(history, bars, SCHEMAS["relative72"]),
     )
     on(3, monkeypatch)
-    assert indicators.compute_rows(history, "relative72").tobytes() == whole.tobytes()
-    assert indicators.compute_latest_at(history, bars, "relative72").tobytes() == single.tobytes()
+    assert indicators.compute_rows(history, SCHEMAS["relative72"]).tobytes() == whole.tobytes()
+    assert indicators.compute_latest_at(history, bars, SCHEMAS["relative72"]).tobytes() == single.tobytes()
     assert single.tobytes() == whole[bars].tobytes()
 
 
@@ -119,7 +120,7 @@ def test_a_refused_bar_is_the_same_one_whatever_the_cores(
     for cores in (1, 3):
         on(cores, monkeypatch)
         with pytest.raises(FeaturesRefused) as refused:
-            indicators.compute_latest_at(broken, bars, "relative72")
+            indicators.compute_latest_at(broken, bars, SCHEMAS["relative72"])
         said.append(str(refused.value))
     assert said[0] == said[1]
 

@@ -23,7 +23,7 @@ from common.errors import InvalidInput, NotAllowed
 from gates import services as gates
 from mlcore.bundle.predictor import Predictor
 from mlcore.data import candles, simulate
-from mlcore.features import examples
+from mlcore.features import examples, indicators
 from tests import factories, model_files
 from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 from training import artifact_store
@@ -55,7 +55,7 @@ def market(request: pytest.FixtureRequest) -> Iterator[tuple[pl.DataFrame, bool]
     folder = os.environ.get("CRPBOT_CANDLES_DIR")
     if not folder:
         pytest.skip("CRPBOT_CANDLES_DIR is not set: this test needs the real candles (BTC.csv.gz)")
-    yield candles.read_bytes((Path(folder) / "BTC.csv.gz").read_bytes(), "BTC.csv.gz").tail(12_000), False
+    yield candles.read(Path(folder) / "BTC.csv.gz").tail(12_000), False
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ class TestOnCandles:
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
         frame, is_simulated = market
-        rows = examples.build_examples(frame, "raw72").features
+        rows = examples.build_examples(frame, indicators.SCHEMAS["raw72"]).features
         fitted = StandardScaler().fit(rows)
         made: Any = network("bn-before-relu", fitted.transform(rows)[:2000])
         alphabetical = sorted(COLUMNS)
@@ -124,7 +124,7 @@ class TestOnCandles:
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
         frame, is_simulated = market
-        rows = examples.build_examples(frame, "raw72").features
+        rows = examples.build_examples(frame, indicators.SCHEMAS["raw72"]).features
         made = network(LAYOUTS[0], rows[:2000])
         imported = import_(btc, saved(made.state_dict()), simulated=is_simulated)
         assert any("no scaler" in note for note in imported.notes)
