@@ -11,8 +11,6 @@ from mlcore.errors import NotEnoughBars
 from mlcore.features import indicators, labels, splits
 from mlcore.features.indicators import Schema
 
-_CHUNK_ROWS = 32768
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -73,14 +71,8 @@ def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
 
 def _find_finite_rows(features: np.ndarray) -> np.ndarray:
     """Marks rows of finite values only. A finite sum proves it; the few other rows are checked value by value."""
-
-    def find_finite_sums(rows: slice) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = features[rows] @ np.ones(features.shape[1], features.dtype)
-            return np.isfinite(sums)
-
-    chunks = parallel.chunks(len(features), _CHUNK_ROWS)
-    is_finite = np.concatenate(parallel.thread_map(find_finite_sums, chunks))
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite: np.ndarray = np.isfinite(features @ np.ones(features.shape[1], features.dtype))
     doubtful = np.flatnonzero(~is_finite)
     is_finite[doubtful] = np.isfinite(features[doubtful]).all(axis=1)
     return is_finite

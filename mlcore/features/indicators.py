@@ -102,7 +102,7 @@ def compute_latest(frame: pl.DataFrame, schema: Schema) -> Array:
         raise NotEnoughBars(
             f"{frame.height:,} bars; a prediction needs the last {schema.lookback:,}: fetch more"
         )
-    return _compute_last([values[-schema.lookback :] for values in _get_columns(frame)], schema)[np.newaxis]
+    return compute_latest_at(frame, np.array([frame.height - 1]), schema)
 
 
 def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array:
@@ -115,25 +115,22 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
     columns = _get_columns(frame)
 
+    formulas = _get_formulas(schema)
+
     def compute_chunk(rows: slice) -> Array:
         windows = (
             np.stack([values[end - schema.lookback : end] for end in ends[rows]]) for values in columns
         )
-        return _compute_last(list(windows), schema)
+        features = np.empty((len(ends[rows]), len(formulas)), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bars = Bars(windows, newest=_NEWEST)
+            for column, formula in enumerate(formulas):
+                features[:, column] = formula.values(bars)[:, -1]
+        _refuse_non_finite(features, schema)
+        return features
 
     chunks = parallel.thread_map(compute_chunk, parallel.chunks(len(ends), _CHUNK_WINDOWS))
-    return np.concatenate(chunks) if chunks else np.empty((0, len(schema.columns)), np.float32)
-
-
-def _compute_last(windows: list[Array], schema: Schema) -> Array:
-    """float32 [..., 72] of the last bar, from candles [..., lookback], an array per column. Raises FeaturesRefused."""
-    features = np.empty((*windows[0].shape[:-1], len(schema.columns)), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        bars = Bars(windows, newest=_NEWEST)
-        for column, formula in enumerate(_get_formulas(schema)):
-            features[..., column] = formula.values(bars)[..., -1]
-    _refuse_non_finite(features.reshape(-1, len(schema.columns)), schema)
-    return features
+    return np.concatenate(chunks) if chunks else np.empty((0, len(formulas)), np.float32)
 
 
 def _refuse_non_finite(features: Array, schema: Schema) -> None:

@@ -8,7 +8,6 @@ from mlcore import parallel
 
 _BLOCK_ROWS = 1024
 """A float64 copy of so few rows stays in the cache."""
-_CHUNK_ROWS = 32 * _BLOCK_ROWS
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,8 @@ class Scaler:
     @classmethod
     def fit(cls, features: np.ndarray) -> "Scaler":
         """Blocks are computed about their own means and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
-        chunks = parallel.chunks(len(features), _CHUNK_ROWS)
-        chunk_moments = parallel.thread_map(lambda rows: _compute_moments(features[rows]), chunks)
-        moments = [block for blocks in chunk_moments for block in blocks]
+        blocks = parallel.chunks(len(features), _BLOCK_ROWS)
+        moments = parallel.thread_map(lambda rows: _compute_moments(features[rows]), blocks)
         rows, means, squares = (np.array(figures) for figures in zip(*moments, strict=True))
         mean = rows @ means / len(features)
         scale = np.sqrt((squares.sum(axis=0) + rows @ (means - mean) ** 2) / len(features))
@@ -35,12 +33,9 @@ class Scaler:
         return (features - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
 
 
-def _compute_moments(features: np.ndarray) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Of each block of rows: their number, their mean, and the sum of squared distances from it."""
-    moments = []
-    for rows in parallel.chunks(len(features), _BLOCK_ROWS):
-        block = features[rows].astype(np.float64)
-        mean = np.ones(len(block)) @ block / len(block)
-        block -= mean
-        moments.append((float(len(block)), mean, np.einsum("ij,ij->j", block, block)))
-    return moments
+def _compute_moments(rows: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The number of rows, their mean, and the sum of squared distances from it."""
+    block = rows.astype(np.float64)
+    mean = np.ones(len(block)) @ block / len(block)
+    block -= mean
+    return float(len(block)), mean, np.einsum("ij,ij->j", block, block)

@@ -15,6 +15,8 @@ WINDOW_BARS = 500
 MAX_CORRELATION = 0.98
 """Of returns with another coin's. Real: BTC and ETH 0.83 over five years, 0.95 over any 500 hours, 0.96 over any 200."""
 
+_NO_PEERS = "nothing to compare with"
+
 MIN_AGREEMENT = 0.90
 MAX_DISTANCE = 0.02
 """Median distance of closes, in log price: other exchanges and quotes in other dollars stay within it."""
@@ -82,9 +84,7 @@ def check_peers(frame: pl.DataFrame, peers: Sequence[PeerSeries], coin: str) -> 
 def _check_other_coins(overlaps: Sequence[PeerOverlap]) -> Check:
     name, threshold = "other_coins", f"correlation < {MAX_CORRELATION} with every other coin"
     if not overlaps:
-        return skip_check(
-            name, threshold, "nothing to compare with", "No other coin's candles of that time are stored yet."
-        )
+        return skip_check(name, threshold, _NO_PEERS, "No other coin's candles of that time are stored yet.")
     closest = max(overlaps, key=lambda overlap: overlap.max_window_correlation)
     correlation, peer = closest.max_window_correlation, f"{closest.peer.coin}'s {closest.peer.name}"
     return pass_or_fail(
@@ -106,10 +106,7 @@ def _check_same_coin(overlaps: Sequence[PeerOverlap]) -> Check:
     )
     if not overlaps:
         return skip_check(
-            name,
-            threshold,
-            "nothing to compare with",
-            "No other candles of this coin and time are stored yet.",
+            name, threshold, _NO_PEERS, "No other candles of this coin and time are stored yet."
         )
     worst = min(overlaps, key=lambda overlap: (overlap.agrees, overlap.correlation))
     return pass_or_fail(
