@@ -135,4 +135,4 @@ def _network() -> tuple[Predictor, tuple[float, float]]:
             simulated=True,
             code_version="border",
         )
-        return Predictor(written.folder), trained.cuts
+        return Predictor(written.folder), trained.prepared.cuts

@@ -40,15 +40,17 @@ def build_model(
     weights: Mapping[str, np.ndarray], scaler: Scaler | None, layout: Layout = Layout.RELU_BEFORE_BN
 ) -> bytes:
     """Raw features float32 [batch, 72] → logits [batch, 3]. Without a scaler, features are not scaled."""
-    nodes = list(_build_scaling() if scaler else ())
-    start = nodes[-1].output[0] if nodes else INPUT
+    tensors = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
+    nodes, start = list[NodeProto](), INPUT
+    if scaler:
+        nodes.append(helper.make_node("Sub", [INPUT, SCALER_MEAN], ["centred"], name="centre"))
+        nodes.append(helper.make_node("Div", ["centred", SCALER_SCALE], ["scaled"], name="scale"))
+        start = "scaled"
+        tensors |= {SCALER_MEAN: scaler.mean, SCALER_SCALE: scaler.scale}
     if "coef.weight" in weights:
         nodes.append(_build_linear("coef", start, OUTPUT))
     else:
         nodes += _build_perceptron(start, layout)
-    tensors = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
-    if scaler:
-        tensors |= {SCALER_MEAN: scaler.mean, SCALER_SCALE: scaler.scale}
     return encode_model(nodes, {name: array.astype(np.float32) for name, array in tensors.items()})
 
 
@@ -70,11 +72,6 @@ def encode_model(
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, producer_name=""
     )
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _build_scaling() -> Iterator[NodeProto]:
-    yield helper.make_node("Sub", [INPUT, SCALER_MEAN], ["centred"], name="centre")
-    yield helper.make_node("Div", ["centred", SCALER_SCALE], ["scaled"], name="scale")
 
 
 def _build_perceptron(value: str, layout: Layout) -> Iterator[NodeProto]:

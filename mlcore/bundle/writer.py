@@ -104,7 +104,7 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
     examples, epoch = trained.prepared.examples, trained.epochs[trained.best_epoch - 1]
     fit_rows = examples.features[examples.split.fit]
     return {
-        **describe_contents(SCHEMAS[trained.recipe.schema], trained.cuts, _LIBRARIES),
+        **describe_contents(SCHEMAS[trained.recipe.schema], trained.prepared.cuts, _LIBRARIES),
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
         "windows": examples.windows_with_digests(),

@@ -12,7 +12,6 @@ from mlcore.features import rolling
 from mlcore.features.labels import VOLATILITY_BARS
 
 _DECIMALS = 9
-_FILTER_BITS = 22
 _CHUNK_ROWS = 32768
 
 _SHAPE_FACTORS = np.random.default_rng(0).integers(1, 2**63, 3, np.uint64) * 2 + 1
@@ -27,17 +26,7 @@ def count_shared_rows(
     """How many of `bars` in `frame` are among `other_bars` of `other`."""
     hashes = hash_rows(frame)
     others = hashes if other is frame else hash_rows(other)
-    hashes, others = hashes[bars], others[other_bars]
-    others = _filter_candidates(others, hashes)
-    return int(np.isin(_filter_candidates(hashes, others), others).sum())
-
-
-def _filter_candidates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Those that share their highest bits with one of the others; few of them are not among the others."""
-    seen = np.zeros(1 << _FILTER_BITS, bool)
-    shift = np.uint64(64 - _FILTER_BITS)
-    seen[others >> shift] = True
-    return hashes[seen[hashes >> shift]]
+    return int(pl.Series(hashes[bars]).is_in(pl.Series(others[other_bars]).implode()).sum())
 
 
 def hash_rows(frame: pl.DataFrame) -> np.ndarray:

@@ -52,7 +52,7 @@ def _recompute_rows(context: EvaluationContext, rows: np.ndarray) -> np.ndarray:
     bars, lookback = context.examples.bars[rows], context.schema.lookback
     is_short = bars < lookback - 1
     short = [
-        indicators.compute_rows(context.frame.head(bar + 1), context.schema)[-1:]
+        indicators.compute_features(context.frame.head(bar + 1), context.schema, np.float32)[-1:]
         for bar in bars[is_short].tolist()
     ]
     return np.concatenate(

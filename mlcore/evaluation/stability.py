@@ -16,7 +16,7 @@ _BINS = 10
 
 def measure_stability(context: EvaluationContext) -> dict[str, Any]:
     """Accuracy of the gate window by calendar month (UTC) and by tercile of the trailing volatility."""
-    times = context.examples.timestamps[context.examples.split.gate.start :]
+    times = context.examples.candles["timestamp"][context.examples.split.gate.start :]
     months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
     closes, rows = context.gate_closes
     volatility = labels.compute_trailing_volatility(closes)[rows]

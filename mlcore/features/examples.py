@@ -1,6 +1,7 @@
 """The usable rows of a dataset, split in time. Only this module decides which rows are fitted on and which are judged."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ from mlcore.data import candles
 from mlcore.errors import NotEnoughBars
 from mlcore.features import indicators, labels, splits
 from mlcore.features.indicators import Schema
+
+_Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,10 @@ class Examples:
     """The bars of these rows, [n]."""
     split: splits.Split
 
-    @property
-    def timestamps(self) -> pl.Series:
-        return self.candles["timestamp"]
-
     def window(self, rows: slice) -> dict[str, str | int]:
         """First bar, last bar and number of some consecutive rows."""
-        first, last = (f"{self.timestamps[row]:%Y-%m-%dT%H:%M:%SZ}" for row in (rows.start, rows.stop - 1))
+        times = self.candles["timestamp"]
+        first, last = (f"{times[row]:%Y-%m-%dT%H:%M:%SZ}" for row in (rows.start, rows.stop - 1))
         return {"first_at": first, "last_at": last, "rows": rows.stop - rows.start}
 
     def window_with_digest(self, rows: slice) -> dict[str, str | int]:
@@ -56,7 +56,8 @@ def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
     if frame.height <= labels.VOLATILITY_BARS + labels.HORIZON_BARS:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
     features, scaled = parallel.run_all(
-        lambda: indicators.compute_rows(frame, schema), lambda: labels.compute_forward_returns(close)
+        lambda: indicators.compute_features(frame, schema, np.float32),
+        lambda: labels.compute_forward_returns(close),
     )
     # A feature beyond float32 is infinite here, so its row is left out.
     bars = np.flatnonzero(np.isfinite(scaled) & _find_finite_rows(features))
@@ -64,7 +65,7 @@ def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
         features=take_rows(features, bars),
         scaled_returns=scaled[bars],
         bars=bars,
-        candles=frame[bars[0] : bars[-1] + 1] if _is_contiguous(bars) else frame[bars],
+        candles=take_rows(frame, bars),
         split=splits.split_rows(len(bars)),
     )
 
@@ -78,11 +79,7 @@ def _find_finite_rows(features: np.ndarray) -> np.ndarray:
     return is_finite
 
 
-def take_rows(rows: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """Those rows; a view without a copy if they are contiguous."""
-    return rows[bars[0] : bars[-1] + 1] if _is_contiguous(bars) else rows[bars]
-
-
-def _is_contiguous(bars: np.ndarray) -> bool:
-    """Whether these increasing indices have no gap."""
-    return len(bars) > 0 and bool(bars[-1] - bars[0] + 1 == len(bars))
+def take_rows(rows: _Rows, bars: np.ndarray) -> _Rows:
+    """Those rows; a view without a copy if these increasing indices have no gap."""
+    is_contiguous = len(bars) > 0 and bars[-1] - bars[0] + 1 == len(bars)
+    return rows[bars[0] : bars[-1] + 1] if is_contiguous else rows[bars]

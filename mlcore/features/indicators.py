@@ -63,19 +63,13 @@ class Schema:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def compute_features(frame: pl.DataFrame, schema: Schema) -> Array:
-    """Features of every bar: float64 [rows, 72] in column order; NaN until a window is full."""
-    return _fill(np.empty((len(schema.columns), frame.height)).T, frame, schema)
+def compute_features(frame: pl.DataFrame, schema: Schema, dtype: type = np.float64) -> Array:
+    """Features of every bar [rows, 72] in column order; NaN until a window is full; in float32, ∞ beyond its range.
 
-
-def compute_rows(frame: pl.DataFrame, schema: Schema) -> Array:
-    """The same as float32 [rows, 72] in row order; values beyond float32 are infinite."""
-    return _fill(np.empty((frame.height, len(schema.columns)), np.float32), frame, schema)
-
-
-def _fill(out: Array, frame: pl.DataFrame, schema: Schema) -> Array:
-    """`out` with every bar's features; each chunk is computed from its own bars and the lookback before them."""
+    Each chunk is computed from its own bars and the lookback before them.
+    """
     formulas, columns = _get_formulas(schema), _get_columns(frame)
+    out = np.empty((frame.height, len(formulas)), dtype)
 
     def fill(rows: slice) -> None:
         first = max(0, rows.start - LOOKBACK + 1)
@@ -223,10 +217,7 @@ class Bars:
 
 def _divide(numerator: Array, denominator: Array, *, undefined: float) -> Array:
     """The quotient, or `undefined` for a denominator of 0."""
-    empty = denominator == 0
-    if empty.any():
-        return np.where(empty, undefined, numerator / np.where(empty, 1.0, denominator))
-    return numerator / denominator
+    return np.divide(numerator, denominator, out=np.full_like(numerator, undefined), where=denominator != 0)
 
 
 def _shift(values: Array, bars: int) -> Array:
@@ -239,11 +230,7 @@ def _shift(values: Array, bars: int) -> Array:
 
 def _compute_change(values: Array, bars: int) -> Array:
     """Relative change since `bars` rows earlier. The first rows count from the first value; the warm-up hides them."""
-    change = np.empty_like(values)
-    np.divide(values[..., :bars], values[..., :1], out=change[..., :bars])
-    np.divide(values[..., bars:], values[..., : max(0, values.shape[-1] - bars)], out=change[..., bars:])
-    change -= 1
-    return change
+    return values / _shift(values, bars) - 1
 
 
 def _split_gains_and_losses(close: Array) -> Array:

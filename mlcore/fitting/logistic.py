@@ -27,7 +27,17 @@ def fit_logistic(
         model = LogisticRegression(solver="newton-cholesky", max_iter=_MAX_ITERATIONS)
         model.fit(features.astype(np.float64), labels)
     seconds = perf_counter() - start
-    report = _build_report(model, prepared, seconds)
+    rows, stop_labels = prepared.stop
+    report = EpochReport(
+        number=1,
+        epochs=1,
+        train_loss=_compute_log_loss(model, features, labels),
+        validation_loss=_compute_log_loss(model, rows, stop_labels),
+        validation_accuracy=float(np.mean(model.predict(rows) == stop_labels)),
+        seconds=seconds,
+        rows_per_second=len(labels) / seconds,
+        is_best=True,
+    )
     weights = {
         "coef.weight": model.coef_.astype(np.float32),
         "coef.bias": model.intercept_.astype(np.float32),
@@ -36,20 +46,6 @@ def fit_logistic(
         progress = Progress([report], best_epoch=1)
         on_epoch(report, pack(prepared.compute_fingerprint(recipe, seed), progress, weights))
     return Trained(weights, prepared, recipe, seed, [report], best_epoch=1, device="cpu")
-
-
-def _build_report(model: LogisticRegression, prepared: Prepared, seconds: float) -> EpochReport:
-    rows, labels = prepared.stop
-    return EpochReport(
-        number=1,
-        epochs=1,
-        train_loss=_compute_log_loss(model, *prepared.fit),
-        validation_loss=_compute_log_loss(model, rows, labels),
-        validation_accuracy=float(np.mean(model.predict(rows) == labels)),
-        seconds=seconds,
-        rows_per_second=len(prepared.fit[1]) / seconds,
-        is_best=True,
-    )
 
 
 def _compute_log_loss(model: LogisticRegression, rows: np.ndarray, labels: np.ndarray) -> float:

@@ -93,7 +93,3 @@ class Trained:
     @property
     def scaler(self) -> Scaler:
         return self.prepared.scaler
-
-    @property
-    def cuts(self) -> tuple[float, float]:
-        return self.prepared.cuts

@@ -17,8 +17,8 @@ class Parameter:
 
     def validate(self, name: str, value: object) -> int | float:
         """The value as a number within the bounds. Raises InvalidParameter."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or (self.is_whole and not float(value).is_integer()):
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not isinstance(value, int | float) or (self.is_whole and not is_whole):
             raise InvalidParameter(name, f"{value!r} is not a {'whole ' if self.is_whole else ''}number")
         check_bounds(name, value, self.least, self.greatest)
         return int(value) if self.is_whole else float(value)

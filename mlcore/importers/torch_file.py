@@ -157,7 +157,7 @@ def _read_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _read_columns(columns: Any) -> tuple[str, ...] | None:
     if columns is None:
         return None
-    names = columns.tolist() if isinstance(columns, _Array) else columns
+    names = columns.values if isinstance(columns, _Array) else columns
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ImportRefused("its feature_columns are not a list of names")
     return tuple(names)
@@ -196,7 +196,7 @@ def _to_numbers(name: str, value: Any) -> np.ndarray:
         if value.layout != torch.strided or value.dtype not in _FLOATS or value.numel() > _MAX_FIGURES:
             raise ImportRefused(f"its {name} is not a short row of numbers")
         return value.detach().to(torch.float64).numpy().copy()
-    figures = value.tolist() if isinstance(value, _Array) else value
+    figures = value.values if isinstance(value, _Array) else value
     if isinstance(figures, list | tuple) and all(type(figure) in (int, float) for figure in figures):
         try:
             return np.array(figures, dtype=np.float64)
@@ -219,7 +219,7 @@ def _to_number(value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1 and value.dtype in _FLOATS:
         value = float(value.detach().reshape(()).item())
     if isinstance(value, _Array):
-        value = value.tolist()[0] if len(value.tolist()) == 1 else None
+        value = value.values[0] if len(value.values) == 1 else None
     if type(value) not in (int, float):
         raise ImportRefused("its temperature is not a number")
     if not (0 < value < math.inf):
@@ -250,7 +250,7 @@ class _Array:
     """Stands for numpy.ndarray: its bytes as numbers, or a list of plain values."""
 
     def __init__(self, *_: Any) -> None:
-        self._values: list[Any] = []
+        self.values: list[Any] = []
 
     def __setstate__(self, state: Any) -> None:
         try:
@@ -258,18 +258,11 @@ class _Array:
         except (TypeError, ValueError):
             raise ImportRefused("it holds an array that NumPy did not write") from None
         is_bytes = isinstance(content, bytes) and isinstance(dtype, _Dtype)
-        self._values = np.frombuffer(content, dtype.plain).tolist() if is_bytes else list(content)
-
-    def tolist(self) -> list[Any]:
-        return self._values
+        self.values = np.frombuffer(content, dtype.plain).tolist() if is_bytes else list(content)
 
 
 class _StandardScaler:
     """Stands for scikit-learn's scaler: its fitted figures without its code."""
-
-
-def _create_array(*_: Any) -> _Array:
-    return _Array()
 
 
 def _create_scalar(dtype: Any, content: Any) -> Any:
@@ -279,8 +272,8 @@ def _create_scalar(dtype: Any, content: Any) -> Any:
 
 
 _STAND_INS: tuple[tuple[Callable[..., Any], str], ...] = (
-    (_create_array, "numpy._core.multiarray._reconstruct"),
-    (_create_array, "numpy.core.multiarray._reconstruct"),
+    (_Array, "numpy._core.multiarray._reconstruct"),
+    (_Array, "numpy.core.multiarray._reconstruct"),
     (_create_scalar, "numpy._core.multiarray.scalar"),
     (_create_scalar, "numpy.core.multiarray.scalar"),
     (_Array, "numpy.ndarray"),

@@ -105,9 +105,8 @@ def _check_same_coin(overlaps: Sequence[PeerOverlap]) -> Check:
         f"correlation ≥ {MIN_AGREEMENT:.2f} and closes within {MAX_DISTANCE:.0%} of the coin's other datasets"
     )
     if not overlaps:
-        return skip_check(
-            name, threshold, _NO_PEERS, "No other candles of this coin and time are stored yet."
-        )
+        reason = "No other candles of this coin and time are stored yet."
+        return skip_check(name, threshold, _NO_PEERS, reason)
     worst = min(overlaps, key=lambda overlap: (overlap.agrees, overlap.correlation))
     return pass_or_fail(
         name,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from mlcore.data.readers import NUMBERS
 from mlcore.data.validation import PRICES, infer_interval_ms
@@ -45,8 +46,8 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
     yield _check_volume(numbers["volume"])
 
 
-def _check_no_rows(name: str, rows: np.ndarray, fault: str, passed: str) -> Check:
-    count = int(rows.sum())
+def _check_no_rows(name: str, rows: ArrayLike, fault: str, passed: str) -> Check:
+    count = int(np.count_nonzero(rows))
     observed = f"{count:,} row{'' if count == 1 else 's'}"
     failed = f"{observed} {fault}: the file is damaged, or was put together wrongly."
     return pass_or_fail(

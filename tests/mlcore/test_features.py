@@ -114,7 +114,9 @@ def test_among_many_bars_one_with_too_few_before_it_is_refused() -> None:
 def test_rows_are_the_same_features_in_single_precision(name: str) -> None:
     market = simulate.simulate("BTC", 33_000, 0.0, seed=9)  # longer than what is computed at once
     expected = indicators.compute_features(market, SCHEMAS[name]).astype(np.float32)
-    assert np.array_equal(indicators.compute_rows(market, SCHEMAS[name]), expected, equal_nan=True)
+    assert np.array_equal(
+        indicators.compute_features(market, SCHEMAS[name], np.float32), expected, equal_nan=True
+    )
 
 
 @both_schemas

@@ -100,11 +100,13 @@ def test_features_are_the_same_bits_on_one_core_and_on_three(
     bars = np.linspace(3000, history.height - 1, 200).astype(int)
     on(1, monkeypatch)
     whole, single = (
-        indicators.compute_rows(history, SCHEMAS["relative72"]),
+        indicators.compute_features(history, SCHEMAS["relative72"], np.float32),
         indicators.compute_latest_at(history, bars, SCHEMAS["relative72"]),
     )
     on(3, monkeypatch)
-    assert indicators.compute_rows(history, SCHEMAS["relative72"]).tobytes() == whole.tobytes()
+    assert (
+        indicators.compute_features(history, SCHEMAS["relative72"], np.float32).tobytes() == whole.tobytes()
+    )
     assert indicators.compute_latest_at(history, bars, SCHEMAS["relative72"]).tobytes() == single.tobytes()
     assert single.tobytes() == whole[bars].tobytes()
 
