@@ -70,6 +70,7 @@ class Manifest:
                 f"{MANIFEST_FILE}: format {document.get('format')!r}, this code reads {FORMAT}"
             )
         try:
+            cuts = document["labels"]["cuts"]
             return cls(
                 coin=str(document["coin"]),
                 line=str(document["line"]),
@@ -78,7 +79,7 @@ class Manifest:
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
                 classes=tuple(document["classes"]),
-                cuts=_parse_cuts(document["labels"]["cuts"]),
+                cuts=None if cuts is None else (float(cuts[0]), float(cuts[1])),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
                 code_version=str(document["code_version"]),
                 seed=None if document["seed"] is None else int(document["seed"]),
@@ -110,6 +111,7 @@ class Bundle:
 
     folder: Path
     digest: str
+    """`sha256:…` of manifest.json, which holds the canonical bytes."""
     manifest: Manifest
 
     def read_payload(self, name: str) -> bytes:
@@ -130,11 +132,6 @@ def to_canonical_json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def compute_manifest_digest(document: Mapping[str, Any]) -> str:
-    """`sha256:…` of the canonical manifest: this names the bundle. manifest.json holds exactly those bytes."""
-    return "sha256:" + hashlib.sha256(to_canonical_json(document)).hexdigest()
-
-
 def read(folder: Path) -> Bundle:
     """The bundle in a folder by its manifest alone. Raises BundleRefused."""
     data = read_file(folder / MANIFEST_FILE, at_most=_MAX_MANIFEST_BYTES)
@@ -147,7 +144,7 @@ def read(folder: Path) -> Bundle:
     manifest = Manifest.parse(document)
     if to_canonical_json(document) != data:
         raise BundleRefused(f"{MANIFEST_FILE} is not in canonical form: it was changed by hand")
-    return Bundle(folder, compute_manifest_digest(document), manifest)
+    return Bundle(folder, f"sha256:{hashlib.sha256(data).hexdigest()}", manifest)
 
 
 def verify(folder: Path, digest: str | None = None) -> Bundle:
@@ -161,10 +158,6 @@ def verify(folder: Path, digest: str | None = None) -> Bundle:
     for name in bundle.manifest.files:
         bundle.read_payload(name)
     return bundle
-
-
-def _parse_cuts(cuts: Any) -> tuple[float, float] | None:
-    return None if cuts is None else (float(cuts[0]), float(cuts[1]))
 
 
 def _parse_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:

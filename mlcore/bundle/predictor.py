@@ -69,10 +69,6 @@ class Predictor:
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(f"{MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}") from error
 
-    def probabilities(self, raw_features: np.ndarray) -> np.ndarray:
-        """float64 [n, 3], each row summing to 1."""
-        return softmax(self.logits(raw_features))
-
     def predict(self, frame: pl.DataFrame) -> Prediction:
         """From candles (at least the schema's lookback) to the direction after the last bar.
 

@@ -32,13 +32,15 @@ def write_bundle(
 
     Raises BundleRefused if the folder already holds something.
     """
-    document = _build_manifest(trained) | {
-        "coin": coin,
-        "dataset": dataset_digest,
-        "simulated": simulated,
-        "code_version": code_version,
+    scaler = trained.scaler if trained.recipe.keeps_scaler else None
+    files = {
+        MODEL_FILE: onnx_graph.build_model(trained.weights, scaler),
+        WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
-    return write_files(folder, _encode_payload(trained), document)
+    if scaler:
+        files[SCALER_FILE] = encode_scaler(scaler, SCHEMAS[trained.recipe.schema])
+    facts = {"coin": coin, "dataset": dataset_digest, "simulated": simulated, "code_version": code_version}
+    return write_files(folder, files, _build_manifest(trained) | facts)
 
 
 def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
@@ -82,17 +84,6 @@ def encode_scaler(scaler: Scaler, schema: Schema) -> bytes:
     """scaler.json. Raises ValueError for a figure that is not finite."""
     figures = {"names": list(schema.columns), "mean": scaler.mean.tolist(), "scale": scaler.scale.tolist()}
     return bundle_format.to_canonical_json(figures)
-
-
-def _encode_payload(trained: Trained) -> dict[str, bytes]:
-    scaler = trained.scaler if trained.recipe.keeps_scaler else None
-    files = {
-        MODEL_FILE: onnx_graph.build_model(trained.weights, scaler),
-        WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
-    }
-    if scaler:
-        files[SCALER_FILE] = encode_scaler(scaler, SCHEMAS[trained.recipe.schema])
-    return files
 
 
 def _build_manifest(trained: Trained) -> dict[str, Any]:

@@ -159,11 +159,8 @@ class Bars:
         for fast, slow, n in _MACDS:
             means = [self._compute_exponential_mean(close, span, more=_EMA_BARS[n]) for span in (fast, slow)]
             macd = means[0] - means[1]
-            self.macd[fast], self.signal[fast] = (
-                self._take_newest(macd),
-                self._compute_exponential_mean(macd, n),
-            )
-            self.ema[fast] = self._take_newest(means[0])
+            self.macd[fast], self.signal[fast] = macd[..., -newest:], self._compute_exponential_mean(macd, n)
+            self.ema[fast] = means[0][..., -newest:]
         returns = _compute_change(self._take_reach(close, 1 + max(_BANDS)), 1)
         self.sma = {n: total / n for n, total in self._roll(rolling.compute_sums, close, _AVERAGES).items()}
         self.volatility = self._roll(rolling.compute_deviations, returns, _BANDS)
@@ -177,9 +174,8 @@ class Bars:
         )
         self.atr = self._roll(rolling.compute_sums, high - low, [14])[14] / 14
         usual_volume = self._roll(rolling.compute_sums, volume, [20])[20] / 20
-        candles = (open_, high, low, close, volume, returns)
-        self.open, self.high, self.low, self.close, self.volume, self.returns = map(
-            self._take_newest, candles
+        self.open, self.high, self.low, self.close, self.volume, self.returns = (
+            values[..., -newest:] for values in (open_, high, low, close, volume, returns)
         )
         self.volume_ratio = _divide(self.volume, usual_volume, undefined=0.0)
         self.stochastic = {n: self.compute_channel_position(n) * 100 for n in _STOCHASTICS}
@@ -187,9 +183,6 @@ class Bars:
     def _take_reach(self, values: Array, bars: int) -> Array:
         """The values that windows of so many bars need."""
         return values[..., -(bars + self._newest) :]
-
-    def _take_newest(self, values: Array) -> Array:
-        return values[..., -self._newest :]
 
     def _roll(
         self, roll: Callable[..., dict[int, Array]], values: Array, sizes: Iterable[int]
