@@ -80,14 +80,12 @@ class Predictor:
             raise NotFinite(f"the model answers {logits[0].tolist()}: not finite, not to be acted on")
         probabilities = dict(zip(CLASSES, softmax(logits)[0].tolist(), strict=True))
         direction = CLASSES[int(logits[0].argmax())]
-        values, at = tuple(logits[0].tolist()), frame["timestamp"][-1]
-        return Prediction(direction, probabilities, values, at, self._count_out_of_range(row))
-
-    def _count_out_of_range(self, row: np.ndarray) -> int | None:
-        if self._range is None:
-            return None
-        least, greatest = self._range
-        return int(np.count_nonzero((row < least) | (row > greatest)))
+        out_of_range = None
+        if self._range is not None:
+            out_of_range = np.count_nonzero((row < self._range[0]) | (row > self._range[1]))
+        return Prediction(
+            direction, probabilities, tuple(logits[0].tolist()), frame["timestamp"][-1], out_of_range
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -89,8 +89,7 @@ def encode_scaler(scaler: Scaler, schema: Schema) -> bytes:
 def _build_manifest(trained: Trained) -> dict[str, Any]:
     """Holds no time and no path: nothing that differs between two writings.
 
-    `seen` is the range of each unscaled feature in the fit window; predictions outside it are guesses. `validation` is of
-    the bundle's weights on the stop window; the measurement recomputes it (`provenance.measure_reload`).
+    `seen`: a prediction outside the fit window's range is a guess. `provenance.measure_reload` recomputes `validation`.
     """
     examples, epoch = trained.prepared.examples, trained.epochs[trained.best_epoch - 1]
     fit_rows = examples.features[examples.split.fit]

@@ -21,8 +21,6 @@ _ROW_BYTES = 8 * len(COLUMNS)
 
 @dataclass(frozen=True)
 class Description:
-    """The range, the interval and the gaps of a dataset."""
-
     rows: int
     first_at: datetime
     last_at: datetime

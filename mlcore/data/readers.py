@@ -37,7 +37,9 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
     Raises CandlesRefused, with the row if one row is at fault.
     """
     try:
-        return _parse_columns(_read_columns(data, name.lower()))
+        columns = _read_columns(data, name.lower())
+        numbers = [_parse_numbers(columns[column]) for column in NUMBERS]
+        return pl.DataFrame([_parse_timestamps(columns["timestamp"]), *numbers]).rechunk()
     except CandlesRefused as error:
         raise CandlesRefused(error.reason, source=name, row=error.row) from error
 
@@ -147,12 +149,6 @@ def _read_parquet(data: bytes) -> pl.DataFrame:
         return pl.read_parquet(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CandlesRefused("damaged Parquet data; export or fetch the file again") from error
-
-
-def _parse_columns(columns: pl.DataFrame) -> pl.DataFrame:
-    series = [_parse_timestamps(columns["timestamp"])]
-    series += [_parse_numbers(columns[column]) for column in NUMBERS]
-    return pl.DataFrame(series).rechunk()
 
 
 def _parse_numbers(column: pl.Series) -> pl.Series:

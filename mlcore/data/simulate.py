@@ -53,8 +53,7 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
     }
     prices = {name: np.round(values, _choose_decimals(path)) for name, values in columns.items()}
     volume = START_VOLUMES.get(coin, 10_000.0) * _draw_activity(random, returns / volatility)
-    times = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms"))
-    stamps = times.dt.replace_time_zone("UTC")
+    stamps = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms", "UTC"))
     return validate_candles(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
 
 
@@ -66,7 +65,8 @@ def draw_hidden_regimes(coin: str, bars: int, seed: int) -> np.ndarray:
 def _draw(coin: str, bars: int, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray, np.ndarray]:
     """The random generator after these draws; volatility, shocks of unit variance, and regimes, [bars] each."""
     random = np.random.default_rng([seed, zlib.crc32(coin.encode())])
-    volatility = _draw_volatility(random, bars)
+    # A lognormal process that reverts to its level over about ten days of hourly bars.
+    volatility = _VOLATILITY * np.exp(0.3 * _draw_autoregression(random, bars, bars_to_forget=240))
     shocks = random.standard_t(_DEGREES_OF_FREEDOM, bars) * np.sqrt(
         (_DEGREES_OF_FREEDOM - 2) / _DEGREES_OF_FREEDOM
     )
@@ -79,11 +79,6 @@ def _draw_regimes(random: np.random.Generator, bars: int) -> np.ndarray:
     directions = random.permuted(np.tile([-1, 0, 1], (triples, 1)), axis=1).ravel()
     lengths = random.integers(*_REGIME_BARS, size=len(directions), endpoint=True)
     return np.repeat(directions, lengths)[:bars]
-
-
-def _draw_volatility(random: np.random.Generator, bars: int) -> np.ndarray:
-    """A lognormal process that reverts to its level over about ten days of hourly bars."""
-    return _VOLATILITY * np.exp(0.3 * _draw_autoregression(random, bars, bars_to_forget=240))
 
 
 def _draw_activity(random: np.random.Generator, moves: np.ndarray) -> np.ndarray:

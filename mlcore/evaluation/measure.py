@@ -197,9 +197,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--digest", required=True, help="the digest the bundle must have, sha256:…")
     parser.add_argument("--baseline", type=Path, help="the folder of the bundle it would replace")
     parser.add_argument(
-        "--training",
-        type=Path,
-        help="the candles of its training, in canonical form, if they are others",
+        "--training", type=Path, help="the candles of its training, in canonical form, if they are others"
     )
     parser.add_argument("--output", type=Path, required=True, help="where the JSON goes")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

@@ -84,11 +84,7 @@ def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dic
     by_band = np.argsort(bands, kind="stable")
     borders = np.cumsum(np.bincount(bands))[:-1]
     return [
-        {
-            "confidence": float(greatest[rows].mean()),
-            "accuracy": float(hits[rows].mean()),
-            "rows": len(rows),
-        }
+        {"confidence": float(greatest[rows].mean()), "accuracy": float(hits[rows].mean()), "rows": len(rows)}
         for rows in np.split(by_band, borders)
         if len(rows)
     ]

@@ -3,6 +3,7 @@
 Without these candles, or for an imported model, nothing can be compared: the answer is then null, never true.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -12,7 +13,6 @@ from mlcore.bundle.format import SCALER_FILE, Layout
 from mlcore.constants import CLASSES
 from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
-from mlcore.evaluation import reference
 from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number, sample_evenly
 from mlcore.evaluation.inspection import read_scaler, read_weights
 from mlcore.evaluation.leakage import count_shared_rows
@@ -31,6 +31,7 @@ _LOGIT_TOLERANCE = 1e-3
 """Relative to the greatest logit, at least to 1. The graph adds in float32, which differs by 1e-6; a changed, missing or
 extra layer differs by far more."""
 
+_BATCH_NORM_EPSILON = 1e-5  # torch's BatchNorm1d
 _WINDOW_FACTS = ("first_at", "last_at", "rows", "digest")
 
 
@@ -129,7 +130,9 @@ def measure_reload(context: EvaluationContext) -> dict[str, Any]:
             "problem": "the candles of its training are not at hand, so nothing can be recomputed"
         }
     recomputed = _recompute_stop_figures(context, training)
-    figures |= {"recomputed": recomputed, "cuts_match": _do_cuts_match(context)}
+    claimed, cuts = context.manifest.cuts, context.training_cuts
+    do_match = claimed and cuts and np.allclose(claimed, cuts, atol=_CUTS_TOLERANCE, rtol=0)
+    figures |= {"recomputed": recomputed, "cuts_match": bool(do_match)}
     loss, accuracy = reported["loss"], reported["accuracy"]
     if loss is None or accuracy is None:
         return {**figures, "problem": "the manifest does not say what its training reported"}
@@ -152,18 +155,38 @@ def _does_graph_match_weights(context: EvaluationContext) -> bool | None:
     features = context.examples.features[rows]
     if SCALER_FILE in context.manifest.files:
         features = read_scaler(folder)[1].transform(features)
-    expected = reference.compute_logits(read_weights(folder), features, layout)
+    expected = _compute_logits(read_weights(folder), features, layout)
     if not np.isfinite(expected).all():
         return is_same  # other figures report this
     greatest = max(1.0, float(np.abs(expected).max()))
     return bool(np.abs(context.logits[rows - gate.start] - expected).max() <= _LOGIT_TOLERANCE * greatest)
 
 
-def _do_cuts_match(context: EvaluationContext) -> bool:
-    claimed, cuts = context.manifest.cuts, context.training_cuts
-    if claimed is None or cuts is None:
-        return False
-    return bool(np.allclose(claimed, cuts, atol=_CUTS_TOLERANCE, rtol=0))
+def _compute_logits(weights: Mapping[str, np.ndarray], scaled: np.ndarray, layout: Layout) -> np.ndarray:
+    """What the weights file should compute, float64 [n, 3], from scaled features [n, 72].
+
+    In NumPy, apart from the graph that it is compared with. Raises KeyError for a missing tensor.
+    """
+    wide = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
+    with np.errstate(all="ignore"):  # weights that are not finite give logits that are not
+        if "coef.weight" in wide:
+            return _apply_linear(wide, "coef", scaled)
+        for layer in (1, 2, 3):
+            scaled = _apply_linear(wide, f"fc{layer}", scaled)
+            if layout is Layout.RELU_BEFORE_BN:
+                scaled = _apply_batch_norm(wide, f"bn{layer}", np.maximum(scaled, 0))
+            else:
+                scaled = np.maximum(_apply_batch_norm(wide, f"bn{layer}", scaled), 0)
+        return _apply_linear(wide, "fc4", scaled)
+
+
+def _apply_linear(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
+    return value @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+
+def _apply_batch_norm(weights: Mapping[str, np.ndarray], name: str, value: np.ndarray) -> np.ndarray:
+    mean, weight, bias = (weights[f"{name}.{tensor}"] for tensor in ("running_mean", "weight", "bias"))
+    return (value - mean) / np.sqrt(weights[f"{name}.running_var"] + _BATCH_NORM_EPSILON) * weight + bias
 
 
 def _recompute_stop_figures(context: EvaluationContext, training: Examples) -> dict[str, Any]:

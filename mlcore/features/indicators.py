@@ -68,8 +68,8 @@ def compute_features(frame: pl.DataFrame, schema: Schema, dtype: type = np.float
 
     Each chunk is computed from its own bars and the lookback before them.
     """
-    formulas, columns = _get_formulas(schema), _get_columns(frame)
-    out = np.empty((frame.height, len(formulas)), dtype)
+    formulas, columns = [FORMULAS[name] for name in schema.columns], _get_columns(frame)
+    out: Array = np.empty((frame.height, len(formulas)), dtype)
 
     def fill(rows: slice) -> None:
         first = max(0, rows.start - LOOKBACK + 1)
@@ -109,7 +109,7 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
     columns = _get_columns(frame)
 
-    formulas = _get_formulas(schema)
+    formulas = [FORMULAS[name] for name in schema.columns]
 
     def compute_chunk(rows: slice) -> Array:
         windows = (
@@ -120,28 +120,17 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
             bars = Bars(windows, newest=_NEWEST)
             for column, formula in enumerate(formulas):
                 features[:, column] = formula.values(bars)[:, -1]
-        _refuse_non_finite(features, schema)
+        for row, column in np.argwhere(~np.isfinite(features)):
+            reason = f"{schema.columns[column]} of the last bar is {features[row, column]}; check the candles"
+            raise FeaturesRefused(reason)
         return features
 
     chunks = parallel.thread_map(compute_chunk, parallel.chunks(len(ends), _CHUNK_WINDOWS))
     return np.concatenate(chunks) if chunks else np.empty((0, len(formulas)), np.float32)
 
 
-def _refuse_non_finite(features: Array, schema: Schema) -> None:
-    non_finite = np.argwhere(~np.isfinite(features))
-    if len(non_finite):
-        row, column = non_finite[0]
-        raise FeaturesRefused(
-            f"{schema.columns[column]} of the last bar is {features[row, column]}; check the candles"
-        )
-
-
 def _get_columns(frame: pl.DataFrame) -> list[Array]:
     return [frame[name].to_numpy() for name in _PRICES]
-
-
-def _get_formulas(schema: Schema) -> list["Formula"]:
-    return [FORMULAS[name] for name in schema.columns]
 
 
 class Bars:

@@ -60,7 +60,12 @@ def pack(fingerprint: str, progress: Progress, tensors: dict[str, np.ndarray]) -
 
 def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarray]]:
     """Raises ResumeRefused for damaged bytes, and for a checkpoint of another recipe, seed or dataset."""
-    body = _verify_body(data)
+    if not data.startswith(_MAGIC):
+        raise ResumeRefused("not a checkpoint of this version; start the run again")
+    start = len(_MAGIC) + _DIGEST_BYTES
+    digest, body = data[len(_MAGIC) : start], data[start:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run again")
     try:
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
         state = json.loads(header["state"])
@@ -71,13 +76,3 @@ def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarra
     if state["fingerprint"] != fingerprint:
         raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run again")
     return progress, tensors
-
-
-def _verify_body(data: bytes) -> bytes:
-    if not data.startswith(_MAGIC):
-        raise ResumeRefused("not a checkpoint of this version; start the run again")
-    start = len(_MAGIC) + _DIGEST_BYTES
-    digest, body = data[len(_MAGIC) : start], data[start:]
-    if hashlib.sha256(body).digest() != digest:
-        raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run again")
-    return body

@@ -71,19 +71,15 @@ def _check_archive(data: bytes) -> None:
     if len(entries) > _MAX_ENTRIES:
         raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
     for entry in entries:
-        _check_entry(entry)
+        name = entry.orig_filename
+        if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
+            raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
+        if entry.external_attr >> 16 & _KIND == _SYMLINK:
+            raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
     if (total := sum(entry.file_size for entry in entries)) > _MAX_BYTES:
         raise ImportRefused(f"its archive unpacks to {total:,} bytes; the limit is {_MAX_BYTES:,}")
-
-
-def _check_entry(entry: zipfile.ZipInfo) -> None:
-    name = entry.orig_filename
-    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
-        raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
-    if entry.external_attr >> 16 & _KIND == _SYMLINK:
-        raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
-    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
 
 
 def _load(data: bytes) -> Any:

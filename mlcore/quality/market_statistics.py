@@ -57,10 +57,6 @@ class Market:
         prices = self.open[rows], self.high[rows], self.low[rows], self.close[rows]
         return Market(self.seconds[rows], *prices, self.volume[rows], self.interval_seconds)
 
-    @property
-    def span_seconds(self) -> int:
-        return int(self.seconds[-1] - self.seconds[0]) + self.interval_seconds
-
     @cached_property
     def returns(self) -> np.ndarray:
         """Log returns from close to close of consecutive bars, [≤ rows − 1]."""

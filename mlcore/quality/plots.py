@@ -15,7 +15,7 @@ def build_plot_data(market: Market) -> dict[str, Any]:
     return {
         "stretches": [
             {
-                "at": _format_middle(part),
+                "at": f"{datetime.fromtimestamp(int(part.seconds[len(part) // 2]), UTC):%Y-%m-%d %H:%M}",
                 "variance_ratio": _round(part.variance_ratio),
                 "band": [_round(bound) for bound in compute_variance_ratio_band(len(part))],
                 "volatility": _round(part.hourly_volatility),
@@ -50,11 +50,6 @@ def _build_histogram(returns: np.ndarray) -> dict[str, list[float | None]]:
         "shares": list(map(_round, shares)),
         "normal": list(map(_round, normal)),
     }
-
-
-def _format_middle(part: Market) -> str:
-    middle = int(part.seconds[len(part) // 2])
-    return datetime.fromtimestamp(middle, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _round(value: float) -> float | None:

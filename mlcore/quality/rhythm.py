@@ -35,7 +35,7 @@ def check_rhythm(market: Market) -> Check:
     period = cycle / market.interval_seconds
     if other := _find_other_rhythm(market, period):
         return other
-    cycles = market.span_seconds / cycle
+    cycles = (int(market.seconds[-1] - market.seconds[0]) + market.interval_seconds) / cycle
     required = RHYTHM_DAYS_REQUIRED if cycle == DAY else RHYTHM_WEEKS_REQUIRED
     threshold = f"≥ {MIN_RHYTHM:g} over {required} {name}s, and no other interval's"
     if cycles < required or period < 3:

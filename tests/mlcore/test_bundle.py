@@ -58,7 +58,7 @@ def test_the_manifest_says_all_that_is_needed_to_judge_and_to_repeat(v7_bundle: 
         0,
     )
     assert manifest.schema is SCHEMAS["relative72"]
-    assert manifest.cuts == v7.cuts
+    assert manifest.cuts == v7.prepared.cuts
     assert manifest.document["parameters"] == v7.recipe.parameters()
     assert set(manifest.files) == {MODEL_FILE, WEIGHTS_FILE, SCALER_FILE}
     windows = manifest.document["windows"]
