@@ -82,7 +82,7 @@ class Predictor:
         direction = CLASSES[int(logits[0].argmax())]
         out_of_range = None
         if self._range is not None:
-            out_of_range = np.count_nonzero((row < self._range[0]) | (row > self._range[1]))
+            out_of_range = int(np.count_nonzero((row < self._range[0]) | (row > self._range[1])))
         return Prediction(
             direction, probabilities, tuple(logits[0].tolist()), frame["timestamp"][-1], out_of_range
         )

@@ -38,8 +38,8 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
     """
     try:
         columns = _read_columns(data, name.lower())
-        numbers = [_parse_numbers(columns[column]) for column in NUMBERS]
-        return pl.DataFrame([_parse_timestamps(columns["timestamp"]), *numbers]).rechunk()
+        series = [_parse_timestamps(columns["timestamp"]), *(_parse_numbers(columns[c]) for c in NUMBERS)]
+        return pl.DataFrame(series).rechunk()
     except CandlesRefused as error:
         raise CandlesRefused(error.reason, source=name, row=error.row) from error
 
