@@ -22,9 +22,6 @@ OUTPUT = "logits"
 _BATCH_ROWS = 512
 """The activations of so many rows stay in the processor's cache."""
 
-# onnxruntime logs a model's faults to stderr on its own; they are raised as BundleRefused instead.
-_FATAL_ONLY = 4
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -110,7 +107,8 @@ def _create_session(model: bytes, n_features: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # One row is too little work to share out, and a bot's other threads need the cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
+    # Fatal only: it logs a model's faults to stderr on its own, and they are raised as BundleRefused instead.
+    options.log_severity_level = 4
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no narrower base

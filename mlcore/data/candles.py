@@ -16,7 +16,6 @@ from mlcore.errors import CandlesRefused
 
 _MAGIC = b"crpbot candles 1\n"
 _HEADER = struct.Struct("<17sQ")  # magic, rows
-_ROW_BYTES = 8 * len(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def decode_canonical(data: bytes) -> pl.DataFrame:
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise CandlesRefused("not in canonical form, version 1", source=source)
     rows = _HEADER.unpack_from(data)[1]
-    if len(data) != _HEADER.size + rows * _ROW_BYTES:
+    if len(data) != _HEADER.size + rows * 8 * len(COLUMNS):
         raise CandlesRefused(
             f"{len(data):,} bytes do not hold {rows:,} rows: cut off or damaged", source=source
         )

@@ -51,7 +51,9 @@ def simulate(coin: str, bars: int, drift: float, seed: int, interval_seconds: in
         "low": np.minimum(opens, closes) * np.exp(-reach[1]),
         "close": closes,
     }
-    prices = {name: np.round(values, _choose_decimals(path)) for name, values in columns.items()}
+    # Six significant figures at the lowest price, so that a coin with a low price still moves.
+    decimals = int(np.clip(5 - np.floor(np.log10(path.min())), 2, 12))
+    prices = {name: np.round(values, decimals) for name, values in columns.items()}
     volume = START_VOLUMES.get(coin, 10_000.0) * _draw_activity(random, returns / volatility)
     stamps = pl.Series(_START_MS + np.arange(bars) * interval_seconds * 1000).cast(pl.Datetime("ms", "UTC"))
     return validate_candles(pl.DataFrame({"timestamp": stamps, **prices, "volume": np.round(volume, 3)}))
@@ -97,8 +99,3 @@ def _draw_autoregression(random: np.random.Generator, bars: int, bars_to_forget:
         value = keep * value + shock
         walk[bar] = value
     return walk
-
-
-def _choose_decimals(prices: np.ndarray) -> int:
-    """Six significant figures at the lowest price, so that a coin with a low price still moves."""
-    return int(np.clip(5 - np.floor(np.log10(prices.min())), 2, 12))

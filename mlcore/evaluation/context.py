@@ -95,7 +95,6 @@ class EvaluationContext:
 
     @property
     def examples(self) -> Examples:
-        """The measured candles' rows."""
         return self.build_examples(self.frame, self.schema)
 
     @cached_property

@@ -13,7 +13,6 @@ CONFIDENCES = ("0.50", "0.60", "0.70", "0.80", "0.90", "0.95", "0.99", "0.999")
 
 _HEALTHY_LOGIT = 10.0
 _BINS = 40
-_RELIABILITY_EDGES = np.linspace(0, 1, 21)
 _CALIBRATION_BINS = 15
 
 
@@ -80,7 +79,7 @@ def compute_confusion(true: np.ndarray, predicted: np.ndarray) -> list[list[int]
 def compute_reliability(probabilities: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
     """Mean confidence, accuracy and rows of each band of confidence that occurs."""
     greatest = reduce(np.maximum, probabilities.T)
-    bands = np.digitize(greatest, _RELIABILITY_EDGES[1:-1], right=True).astype(np.int8)
+    bands = np.digitize(greatest, np.linspace(0, 1, 21)[1:-1], right=True).astype(np.int8)
     by_band = np.argsort(bands, kind="stable")
     borders = np.cumsum(np.bincount(bands))[:-1]
     return [

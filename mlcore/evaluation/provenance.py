@@ -32,7 +32,6 @@ _LOGIT_TOLERANCE = 1e-3
 extra layer differs by far more."""
 
 _BATCH_NORM_EPSILON = 1e-5  # torch's BatchNorm1d
-_WINDOW_FACTS = ("first_at", "last_at", "rows", "digest")
 
 
 def measure_windows(context: EvaluationContext) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def _read_window(context: EvaluationContext, name: str) -> dict[str, Any] | None
     window = read_claim(context.manifest.document, "windows", name)
     if window is None:
         return None
-    facts = {fact: read_claim(window, fact) for fact in _WINDOW_FACTS}
+    facts = {fact: read_claim(window, fact) for fact in ("first_at", "last_at", "rows", "digest")}
     return {
         fact: value if isinstance(value, int | None) else str(value)[:80] for fact, value in facts.items()
     }

@@ -16,13 +16,12 @@ TOLERANCE = 1e-5
 
 TIMED_ROWS = 50
 
-_FACTS = ("runs", "largest_difference", "largest_excess", "problem")
-
 
 def measure_single_sample(context: EvaluationContext) -> dict[str, Any]:
     """Rows of the gate window one at a time, each from exactly the lookback's bars, compared with the batch."""
     rows = context.single_rows
-    part = {"rows": len(rows), "windows_compared": len(rows), **dict.fromkeys(_FACTS)}
+    unknown = dict.fromkeys(("runs", "largest_difference", "largest_excess", "problem"))
+    part = {"rows": len(rows), "windows_compared": len(rows), **unknown}
     if not len(rows):
         return {**part, "problem": _describe_short_window(context)}
     try:

@@ -12,7 +12,6 @@ from safetensors.numpy import load, save
 from mlcore.errors import ResumeRefused
 
 _MAGIC = b"crpbot checkpoint 1\n"
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarra
     """Raises ResumeRefused for damaged bytes, and for a checkpoint of another recipe, seed or dataset."""
     if not data.startswith(_MAGIC):
         raise ResumeRefused("not a checkpoint of this version; start the run again")
-    start = len(_MAGIC) + _DIGEST_BYTES
+    start = len(_MAGIC) + hashlib.sha256().digest_size
     digest, body = data[len(_MAGIC) : start], data[start:]
     if hashlib.sha256(body).digest() != digest:
         raise ResumeRefused("the checkpoint is damaged: cut off or changed; start the run again")

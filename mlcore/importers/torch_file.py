@@ -6,6 +6,7 @@ Objects of NumPy and scikit-learn in the pickle become the inert stand-ins below
 import io
 import math
 import pickle
+import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ _SCALERS = ("scaler_params", "scaler")
 _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_KIND, _SYMLINK = 0o170000, 0o120000
 _MAX_ENTRIES = 1024
 _MAX_BYTES = 64 * 2**20
 """Of all entries together. The network has 260 kB, an optimizer's state twice that."""
@@ -74,7 +74,7 @@ def _check_archive(data: bytes) -> None:
         name = entry.orig_filename
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
-        if entry.external_attr >> 16 & _KIND == _SYMLINK:
+        if stat.S_ISLNK(entry.external_attr >> 16):
             raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
