@@ -14,7 +14,6 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from common.api_fields import IntegerFilter
-from gates import services
 from gates.models import Diagnosis, GatePolicy, GateResult
 from gates.policy import FULL_POLICY
 from gates.policy_changes import (
@@ -24,6 +23,7 @@ from gates.policy_changes import (
     weaker_than_baseline,
     weaker_than_full,
 )
+from gates.services import judging, policies
 from mlcore.verdict import Verdict
 
 POLICY_FIELDS = [
@@ -137,7 +137,7 @@ class Policies(ListAPIView[GatePolicy]):
     def post(self, request: Request) -> Response:
         """Propose a policy, as an approver: it gets the next number and decides nothing until another adopts it."""
         checked = self.Input.read(request)
-        policy = services.propose_policy(
+        policy = policies.propose_policy(
             checked["document"], actor=get_actor(request), reason=checked["reason"]
         )
         response = _policy_answer(policy, status=201)
@@ -156,8 +156,8 @@ class AdoptPolicy(APIView):
     def post(self, request: Request, number: int) -> Response:
         """Put a proposed policy in force, as another approver than who proposed it."""
         checked = self.Input.read(request)
-        policy = services.find_policy(number)
-        services.adopt_policy(policy, actor=get_actor(request), reason=checked["reason"])
+        policy = policies.find_policy(number)
+        policies.adopt_policy(policy, actor=get_actor(request), reason=checked["reason"])
         return _policy_answer(policy)
 
 
@@ -236,7 +236,7 @@ class JudgeAgain(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Judge a diagnosis by another policy, as an operator or approver. Nothing is measured, and the pointer stays."""
         checked = self.Input.read(request)
-        judged = services.judge_again(
-            services.find_diagnosis(id), services.find_policy(checked["policy"]), actor=get_actor(request)
+        judged = judging.judge_again(
+            judging.find_diagnosis(id), policies.find_policy(checked["policy"]), actor=get_actor(request)
         )
         return Response(DiagnosisDetail.Output(DiagnosisDetail.queryset.get(pk=judged.pk)).data)

@@ -8,7 +8,7 @@ from gates.db_guards import GUARDS
 
 
 def adopt_own_policies(sender: Any, **kwargs: Any) -> None:
-    from gates.services import ensure_own_policies
+    from gates.services.policies import ensure_own_policies
 
     ensure_own_policies()
 

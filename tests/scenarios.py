@@ -24,9 +24,9 @@ from deploy.releases import decide, settle
 from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
 from deploy.serving import snapshot
-from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import Measurement
+from gates.services import measuring, policies
 from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
 from training import artifact_store
@@ -305,7 +305,7 @@ def add_measurement(
     made: Bundle, data: Dataset, document: dict[str, Any], *, baseline: Bundle | None = None
 ) -> Measurement:
     """A measurement that succeeded with these figures."""
-    baseline = baseline or gates.newest_baseline(made)
+    baseline = baseline or measuring.newest_baseline(made)
     subject = {"line": made.line, "bundle_digest": made.digest, "dataset_digest": data.digest}
     document = {**document, **subject, "trained_on": made.dataset.digest if made.dataset else None}
     if baseline is not None and "skill" in document:
@@ -342,7 +342,7 @@ class Build:
         release = Release.objects.create(
             line=self.line,
             purpose=self.purpose,
-            policy=gates.policy_in_force(),
+            policy=policies.policy_in_force(),
             seed=self.seed,
             budget=runs.open_budget(runs_expected=3),
             launched_by=LAUNCHER.name,

@@ -20,8 +20,8 @@ from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback
 from deploy.pointer.pin import pin_in_transaction
 from deploy.rules import MoveKind
-from gates import services as gates
 from gates.catalogue.live import judge_live
+from gates.services import policies
 from mlcore.constants import N_FEATURES
 from mlcore.verdict import Verdict
 from training.models import Coin
@@ -58,7 +58,7 @@ def receive_window(posted: PostedWindow, *, actor: Actor) -> LiveWindow:
         raise Conflict(f"{actor.name} ({posted.instance}) is not known yet. Send a heartbeat first.")
     window.bot = bot
     window.move, window.coin = _find_move_and_coin(posted)
-    window.policy, window.received_at = gates.policy_in_force(), timezone.now()
+    window.policy, window.received_at = policies.policy_in_force(), timezone.now()
     window.breach, window.warning = _judge_window(window)
     try:
         with transaction.atomic():

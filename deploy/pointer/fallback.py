@@ -21,7 +21,7 @@ from deploy.rules import FALLBACK_GATES, READY_GATES, Outcome
 from gates.catalogue.registry import GATES
 from gates.evaluation import evaluate
 from gates.models import GatePolicy, Measurement
-from gates.services import policy_in_force
+from gates.services.policies import policy_in_force
 from mlcore.features.indicators import SCHEMAS
 from training.models import Bundle, Coin
 from training.rules import JobState

@@ -14,8 +14,8 @@ from audit import services as audit
 from deploy.models import ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from gates import services as gates
 from gates.models import Measurement
+from gates.services import judging, measuring, policies
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def _judge_latest(release_coin: ReleaseCoin) -> None:
     """Judge the last measurement by the policy in force, for people to read. Once for each measurement."""
     latest = _find_latest(release_coin)
     if latest is not None and latest.has_ended and not latest.diagnoses.exists():
-        gates.judge(latest, gates.policy_in_force())
+        judging.judge(latest, policies.policy_in_force())
 
 
 def _measure_if_due(release_coin: ReleaseCoin) -> Measurement | None:
@@ -49,7 +49,7 @@ def _measure_if_due(release_coin: ReleaseCoin) -> Measurement | None:
             return None  # another reconciler was first
         bundle = release_coin.bundle
         assert bundle is not None
-        return gates.measure(bundle, release_coin.dataset, actor=GATE, baseline=bundle, again=True)
+        return measuring.measure(bundle, release_coin.dataset, actor=GATE, baseline=bundle, again=True)
 
 
 def _find_latest(release_coin: ReleaseCoin) -> Measurement | None:

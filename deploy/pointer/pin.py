@@ -7,7 +7,7 @@ from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness
 from deploy.rules import MoveKind, ReleaseState
-from gates import services as gates
+from gates.services import policies
 
 
 def pin_in_transaction(
@@ -33,5 +33,5 @@ def pin_in_transaction(
         reason = f"{reason} — the fallback is not confirmed: {'; '.join(readiness.doubts)}"
     pointer.retire(move.release, ReleaseState.ROLLED_BACK, actor=actor, reason=reason)
     return pointer.move(
-        kind, release, policy=gates.policy_in_force(), actor=actor, reason=reason, evidence=evidence
+        kind, release, policy=policies.policy_in_force(), actor=actor, reason=reason, evidence=evidence
     )

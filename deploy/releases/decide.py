@@ -16,8 +16,8 @@ from deploy.pointer.pin import pin_in_transaction
 from deploy.releases import settle
 from deploy.releases.decision_table import DECISIONS
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState, list_failures
-from gates import services as gates
 from gates.models import GatePolicy
+from gates.services import judging, policies
 
 
 def decide(
@@ -122,7 +122,7 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
                 release.status, ReleaseState.LIVE, actor=actor, reason=reason, settled_at=timezone.now()
             )
             return pointer.move(
-                MoveKind.INHERITED, release, policy=gates.policy_in_force(), actor=actor, reason=reason
+                MoveKind.INHERITED, release, policy=policies.policy_in_force(), actor=actor, reason=reason
             )
 
 
@@ -131,7 +131,7 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revisi
         _reload_for(action, release)
         release_coins = outcomes.list_release_coins(release)
         outcomes.require_intact(release, release_coins)  # slow: before the transaction, not under its lock
-        policy = gates.policy_in_force()
+        policy = policies.policy_in_force()
         _judge_under(policy, release_coins)
         with audit.locked():
             release = _reload_for(action, release)
@@ -171,7 +171,7 @@ def _judge_under(policy: GatePolicy, release_coins: list[ReleaseCoin]) -> None:
         if release_coin.bundle is not None and (
             release_coin.diagnosis is None or release_coin.diagnosis.policy_id != policy.pk
         ):
-            gates.judge_latest(release_coin.bundle, policy, dataset=release_coin.dataset)
+            judging.judge_latest(release_coin.bundle, policy, dataset=release_coin.dataset)
 
 
 def _require_revision(seen: int) -> PointerMove:
@@ -187,7 +187,7 @@ def _require_revision(seen: int) -> PointerMove:
 
 
 def _require_passed(release: Release, policy: GatePolicy) -> None:
-    if gates.policy_in_force() != policy:
+    if policies.policy_in_force() != policy:
         raise Conflict("Another policy came into force meanwhile. Look at the gates again.")
     failures = list_failures(outcomes.list_outcomes(policy, outcomes.list_release_coins(release)))
     if failures:

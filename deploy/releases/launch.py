@@ -16,7 +16,7 @@ from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Purpose
-from gates import services as gates
+from gates.services import policies
 from training.models import Bundle, Coin, Dataset
 from training.rules import MAX_SEED
 from training.services import candle_checks, runs
@@ -68,7 +68,7 @@ def launch(
 def _store(
     release: Release, datasets: Mapping[Coin, Dataset], bundles: Mapping[Coin, Bundle], actor: Actor
 ) -> None:
-    release.policy = gates.policy_in_force()
+    release.policy = policies.policy_in_force()
     release.budget = runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles)))
     release.deadline_at = timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS)
     release.save(force_insert=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_outcomes, list_release_coins
 from deploy.rules import Action, Outcome, list_failures
-from gates import services as gates
 from gates.models import GatePolicy
+from gates.services import judging, policies
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def preview_policy(release: Release | None) -> PolicyPreview | None:
     """
     if release is None or not release.allowed_actions & {Action.APPROVE, Action.RESTORE}:
         return None
-    policy = gates.policy_in_force()
+    policy = policies.policy_in_force()
     if release.policy_id == policy.pk:
         return None
     release_coins = list_release_coins(release)
@@ -46,5 +46,5 @@ def _preview_coin(judged: Outcome, release_coin: ReleaseCoin | None, policy: Gat
     """The judgement of the policy; where there is none, the judgement it would give."""
     if judged.missing is None or release_coin is None or release_coin.bundle is None:
         return judged
-    outcomes = gates.preview_outcomes(release_coin.bundle, policy, dataset=release_coin.dataset)
+    outcomes = judging.preview_outcomes(release_coin.bundle, policy, dataset=release_coin.dataset)
     return judged if outcomes is None else Outcome(release_coin.coin.symbol, outcomes)

@@ -19,8 +19,8 @@ from deploy.pointer.fallback import FallbackReadiness, check_fallback
 from deploy.pointer.pin import pin_in_transaction
 from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
-from gates import services as gates
 from gates.models import Measurement
+from gates.services import judging, measuring
 from training.models import Bundle, TrainingRun
 from training.services import runs
 
@@ -131,7 +131,7 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
         _write_once(release_coin, bundle=release_coin.run.bundle)
     if release_coin.bundle is not None and release_coin.diagnosis is None:
         # An equal run shares its bundle with an earlier release. A measurement that failed then must not fail this one.
-        measurement = gates.measure(
+        measurement = measuring.measure(
             release_coin.bundle,
             release_coin.dataset,
             actor=GATE,
@@ -139,7 +139,7 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             since=release.created_at,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
-            _write_once(release_coin, diagnosis=gates.judge(measurement, release.policy))
+            _write_once(release_coin, diagnosis=judging.judge(measurement, release.policy))
 
 
 def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:

@@ -26,7 +26,7 @@ from deploy.releases.progress import load_progress
 from deploy.rules import Action, ReleaseState
 from gates.charts.diagnosis import TITLES, draw_charts
 from gates.charts.live import LIVE_TITLES, Reach, draw_live_charts
-from gates.services import policy_in_force
+from gates.services.policies import policy_in_force
 
 MOVING_SECONDS = 2
 HISTORY_SHOWN = 50

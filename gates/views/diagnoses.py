@@ -13,10 +13,10 @@ from accounts.rules import Role
 from common.forms import submit
 from common.pages import allow_charts
 from common.plotting import Figure
-from gates import services
 from gates.catalogue.registry import GROUPS, find_group, read_gate
 from gates.charts.diagnosis import draw_charts
 from gates.models import Diagnosis, GatePolicy, GateResult
+from gates.services import judging, policies
 from mlcore.verdict import Verdict
 
 
@@ -47,8 +47,8 @@ def judge_again(request: HttpRequest, pk: int) -> HttpResponse:
     form = JudgeAgainForm(request.POST)
 
     def act() -> HttpResponse:
-        policy = services.find_policy(form.cleaned_data["policy"])
-        judged = services.judge_again(diagnosis, policy, actor=get_actor(request))
+        policy = policies.find_policy(form.cleaned_data["policy"])
+        judged = judging.judge_again(diagnosis, policy, actor=get_actor(request))
         messages.success(request, f"Under policy {policy.number} the verdict is: {judged.verdict}.")
         return redirect("diagnosis", judged.pk)
 

@@ -9,13 +9,13 @@ from accounts.authentication import get_actor
 from accounts.rules import Role
 from common.forms import ReasonForm, submit
 from common.pages import paginate
-from gates import services
 from gates.catalogue.gate import AnyGate, Group, Parameters
 from gates.catalogue.live import LIVE_GATES, get_live_thresholds
 from gates.catalogue.registry import GROUPS
 from gates.forms import ProposalForm
 from gates.models import GatePolicy
 from gates.policy_changes import compare_policies, weaker_than_baseline, weaker_than_full
+from gates.services import policies
 
 
 @require_safe
@@ -24,7 +24,7 @@ def index(request: HttpRequest) -> HttpResponse:
     context = {
         "page": page,
         "rows": [(policy, *_list_weaknesses(policy)) for policy in page],
-        "in_force": services.policy_in_force(),
+        "in_force": policies.policy_in_force(),
         "can_propose": get_actor(request).has(Role.APPROVER),
     }
     return render(request, "gates/policies.html", context)
@@ -44,7 +44,7 @@ def adopt(request: HttpRequest, number: int) -> HttpResponse:
     form = ReasonForm(request.POST)
 
     def act() -> HttpResponse:
-        services.adopt_policy(policy, actor=get_actor(request), reason=form.cleaned_data["reason"])
+        policies.adopt_policy(policy, actor=get_actor(request), reason=form.cleaned_data["reason"])
         messages.success(request, f"Policy {number} is in force.")
         return redirect("policy", number)
 
@@ -54,7 +54,7 @@ def adopt(request: HttpRequest, number: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def propose(request: HttpRequest) -> HttpResponse:
     """A new policy, from the one in force or from an older one."""
-    in_force = services.policy_in_force()
+    in_force = policies.policy_in_force()
     begins_as = _get_starting_policy(request, in_force)
     form = ProposalForm(begins_as, request.POST if request.method == "POST" else None)
     context = {
@@ -67,7 +67,7 @@ def propose(request: HttpRequest) -> HttpResponse:
 
     def act() -> HttpResponse:
         reason = form.cleaned_data["reason"]
-        policy = services.propose_policy(form.document, actor=get_actor(request), reason=reason)
+        policy = policies.propose_policy(form.document, actor=get_actor(request), reason=reason)
         messages.success(
             request, f"Proposed policy {policy.number}. It decides nothing until another approver adopts it."
         )
@@ -90,7 +90,7 @@ def _get_policy(number: int) -> GatePolicy:
 
 
 def _render(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: int = 200) -> HttpResponse:
-    in_force = services.policy_in_force()
+    in_force = policies.policy_in_force()
     actor = get_actor(request)
     before = policy.predecessor
     weak, weaker = _list_weaknesses(policy)

@@ -14,7 +14,7 @@ from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import Purpose
-from gates.services import policy_in_force, propose_policy
+from gates.services.policies import policy_in_force, propose_policy
 from tests import model_files, scenarios
 from tests.api.callers import Caller
 from training.models import Artifact, TrainingRun

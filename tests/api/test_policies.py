@@ -7,7 +7,7 @@ import pytest
 from accounts.models import User
 from audit.models import AuditEvent
 from gates.models import GatePolicy
-from gates.services import policy_in_force
+from gates.services.policies import policy_in_force
 from tests.api.callers import Caller, assert_problem, with_token
 
 pytestmark = pytest.mark.django_db

@@ -15,8 +15,8 @@ from deploy.releases import decide
 from deploy.releases.preview import preview_policy
 from deploy.rules import MoveKind, ReleaseState
 from deploy.serving.advance import advance_revision
-from gates import services as gates
 from gates.models import Diagnosis
+from gates.services import policies
 from tests import scenarios
 from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER, SECOND_APPROVER, VIEWER
@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 
 def stricter(above: float) -> None:
     """Put a policy in force that asks for more accuracy."""
-    document = gates.policy_in_force().document
+    document = policies.policy_in_force().document
     document["gates"]["accuracy"]["above"] = above
-    proposed = gates.propose_policy(document, actor=APPROVER, reason="more is wanted")
-    gates.adopt_policy(proposed, actor=SECOND_APPROVER, reason="agreed")
+    proposed = policies.propose_policy(document, actor=APPROVER, reason="more is wanted")
+    policies.adopt_policy(proposed, actor=SECOND_APPROVER, reason="agreed")
 
 
 def state_of(release: Release) -> str:

@@ -14,6 +14,7 @@ from deploy.pointer import pointer
 from deploy.releases import decide
 from gates.models import Diagnosis, GateResult
 from gates.policy import BASELINE_POLICY, FULL_POLICY
+from gates.services.policies import policy_in_force
 from tests import scenarios
 from tests.scenarios import APPROVER
 
@@ -38,7 +39,7 @@ def sql(text: str) -> Callable[[], None]:
 
 def forged(kind: str, release: Release | None, revision: int = 2, previous: int | None = 1) -> PointerMove:
     """A move with its event, as somebody with the whole code base at hand would write it past the services."""
-    policy = scenarios.gates.policy_in_force()
+    policy = policy_in_force()
     move = PointerMove(
         revision=revision,
         previous_id=previous,

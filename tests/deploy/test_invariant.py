@@ -41,9 +41,9 @@ from deploy.releases.withdraw import withdraw_dataset
 from deploy.rules import Action, Purpose, ReleaseState
 from deploy.serving import key_decisions, keys, signing
 from deploy.serving.advance import advance_revision
-from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
+from gates.services import policies
 from mlcore.confidence_bands import BANDS
 from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import scenarios
@@ -203,9 +203,9 @@ class Service(RuleBasedStateMachine):
         who=people, above=st.sampled_from([0.60, 0.65, 0.73]), adopted=st.booleans(), disturbed=disturbances
     )
     def propose_a_policy(self, who: Actor, above: float, adopted: bool, disturbed: Disturbance) -> None:
-        document = gates.policy_in_force().document
+        document = policies.policy_in_force().document
         document["gates"]["accuracy"]["above"] = above
-        self.do(lambda: gates.propose_policy(document, actor=who, reason="the market changed"), disturbed)
+        self.do(lambda: policies.propose_policy(document, actor=who, reason="the market changed"), disturbed)
         if adopted:
             self.do(self._adopt, disturbed)
 
@@ -402,13 +402,13 @@ class Service(RuleBasedStateMachine):
     def _adopt(self, who: Actor = SECOND_APPROVER) -> object:
         newest = GatePolicy.objects.first()
         assert newest is not None
-        return gates.adopt_policy(newest, actor=who, reason="agreed")
+        return policies.adopt_policy(newest, actor=who, reason="agreed")
 
     def _tighten(self) -> object:
         """Two people put a policy in force that not all pass who passed before."""
-        document = gates.policy_in_force().document
+        document = policies.policy_in_force().document
         document["gates"]["accuracy"]["above"] = 0.73
-        gates.propose_policy(document, actor=APPROVER, reason="more is wanted")
+        policies.propose_policy(document, actor=APPROVER, reason="more is wanted")
         return self._adopt()
 
     def _require(self, who: Actor, coin: str, is_required: bool) -> Coin:

@@ -27,6 +27,7 @@ from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
 from deploy.serving import key_decisions, keys, revision_log, signing, snapshot
 from deploy.serving.advance import advance_revision
 from deploy.serving.snapshot import Snapshot
+from gates.services.policies import policy_in_force
 from runtime.errors import EnvelopeRefused
 from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
 from tests import scenarios
@@ -148,7 +149,7 @@ class TestTheEnvelope:
         scenarios.service_in_use()
         with transaction.atomic():
             audit.lock_head()
-            policy = scenarios.gates.policy_in_force()
+            policy = policy_in_force()
             pointer.move(MoveKind.OFFLINE, None, policy=policy, actor=APPROVER, reason="nothing is fit")
         assert opened(signing.get_envelope(NOON)).snapshot.release is None
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect
 
 from gates.models import GatePolicy
-from gates.services import policy_in_force
+from gates.services.policies import policy_in_force
 from tests import scenarios
 from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 

@@ -5,9 +5,9 @@ import html
 import pytest
 from django.test import Client
 
-from gates import services
 from gates.models import GateResult
 from gates.policy import FULL_POLICY
+from gates.services import judging, policies
 from tests import factories, scenarios
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +29,7 @@ def diagnosis_pk() -> int:
     data = scenarios.dataset(coin)
     made = scenarios.bundle(coin, data, "v7_fixed", seed=1)
     measurement = scenarios.add_measurement(made, data, scenarios.inaccurate(coin.symbol))
-    return services.judge(measurement, services.policy_in_force()).pk
+    return judging.judge(measurement, policies.policy_in_force()).pk
 
 
 @pytest.mark.parametrize("name", ["gatepolicy", "policyadoption", "measurement", "diagnosis"])

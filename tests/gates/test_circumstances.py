@@ -11,8 +11,8 @@ from accounts.rules import Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import NotAllowed
-from gates import services
 from gates.models import Diagnosis, GatePolicy, Measurement
+from gates.services import judging, measuring, policies
 from tests import factories, scenarios
 from training.models import Bundle, Coin, Dataset
 from training.rules import JobState
@@ -37,7 +37,7 @@ def attempt(measurement: Measurement) -> int:
 
 
 def judged(measurement: Measurement) -> Diagnosis:
-    return services.judge(measurement, services.policy_in_force())
+    return judging.judge(measurement, policies.policy_in_force())
 
 
 def test_each_other_bundle_on_the_same_gate_window_is_one_more_attempt(btc: Coin) -> None:
@@ -76,7 +76,7 @@ def test_judged_again_by_another_policy_it_keeps_its_number(btc: Coin) -> None:
     attempt(first)
     measured(btc, 2)
     seed = GatePolicy.objects.get(number=1)
-    assert services.judge(first, seed).context_document["attempts"]["count"] == 1
+    assert judging.judge(first, seed).context_document["attempts"]["count"] == 1
 
 
 def test_another_coins_and_the_fallbacks_measurements_do_not_count(btc: Coin) -> None:
@@ -157,16 +157,16 @@ class TestJudgingAgain:
     def test_another_policy_speaks_of_the_same_figures(self, btc: Coin, role: Role) -> None:
         old, seed = judged(measured(btc, 1)), GatePolicy.objects.get(number=1)
         actor = factories.actor("somebody", role)
-        new = services.judge_again(old, seed, actor=actor)
+        new = judging.judge_again(old, seed, actor=actor)
         assert (new.policy, new.measured, new.results.count()) == (seed, old.measured, 8)
-        assert services.judge_again(old, seed, actor=actor) == new
+        assert judging.judge_again(old, seed, actor=actor) == new
         assert AuditEvent.objects.get(kind="diagnosis.judged_again").actor == "somebody"
         assert Measurement.objects.count() == 1
 
     def test_a_viewer_may_not_and_the_refusal_is_an_event(self, btc: Coin) -> None:
         old = judged(measured(btc, 1))
         with pytest.raises(NotAllowed, match="operator role"):
-            services.judge_again(old, GatePolicy.objects.get(number=1), actor=factories.VIEWER)
+            judging.judge_again(old, GatePolicy.objects.get(number=1), actor=factories.VIEWER)
         assert Diagnosis.objects.count() == 1
         assert AuditEvent.objects.get(kind="diagnosis.again.refused").actor == "victor"
 
@@ -191,10 +191,10 @@ class TestJudgingAgain:
 def test_another_v5_of_the_coin_means_another_measurement(btc: Coin) -> None:
     data, olivia = scenarios.dataset(btc), factories.actor("olivia", "operator")
     made = scenarios.bundle(btc, data, "v7_fixed", seed=1)
-    without = services.measure(made, data, actor=olivia)
+    without = measuring.measure(made, data, actor=olivia)
     old, new = (scenarios.bundle(btc, data, "v5", seed=seed) for seed in (1, 2))
-    compared = services.measure(made, data, actor=olivia)
+    compared = measuring.measure(made, data, actor=olivia)
     assert (without.baseline, compared.baseline) == (None, new)
-    assert services.measure(made, data, actor=olivia) == compared
-    assert services.measure(made, data, baseline=old, actor=olivia).baseline == old
-    assert services.measure(old, data, actor=olivia).baseline == old
+    assert measuring.measure(made, data, actor=olivia) == compared
+    assert measuring.measure(made, data, baseline=old, actor=olivia).baseline == old
+    assert measuring.measure(old, data, actor=olivia).baseline == old

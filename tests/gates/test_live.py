@@ -12,7 +12,7 @@ from gates.forms import ProposalForm
 from gates.models import GatePolicy
 from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy
 from gates.policy_changes import compare_policies, weaker_than_full
-from gates.services import policy_in_force
+from gates.services.policies import policy_in_force
 from mlcore import confidence_bands
 from mlcore.verdict import Finding, Verdict
 

@@ -16,10 +16,10 @@ from django.utils import timezone
 
 from audit.models import AuditEvent
 from audit.services import verify
-from gates import services
 from gates import worker as runner
 from gates.models import Diagnosis, Measurement
 from gates.policy import FULL_POLICY
+from gates.services import judging, measuring, policies
 from gates.tasks import measure as measure_task
 from mlcore.fitting.fit import Trained
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, earlier_v5, trained, with_a_nan
@@ -39,7 +39,7 @@ def verdicts(diagnosis: Diagnosis) -> dict[str, str]:
 def measured(measurement: Measurement, worker: str = "gates@test") -> Diagnosis:
     """Run it and judge it by the policy in force."""
     runner.run(measurement.pk, worker_name=worker)
-    return services.judge(measurement, services.policy_in_force())
+    return judging.judge(measurement, policies.policy_in_force())
 
 
 def is_bounded(child: psutil.Process) -> bool:
@@ -78,7 +78,7 @@ def test_a_good_bundle_passes_and_a_second_delivery_changes_nothing(asked: Ask) 
     measurement = asked(trained("v7_fixed"))
     assert measurement.baseline is not None
     measure_task.apply(args=(measurement.pk,)).get()
-    diagnosis = services.judge(measurement, services.policy_in_force())
+    diagnosis = judging.judge(measurement, policies.policy_in_force())
     assert diagnosis.verdict == "passed", verdicts(diagnosis)
     assert diagnosis.document["skill"]["baseline"]["digest"] == measurement.baseline.digest
     assert len(verdicts(diagnosis)) == len(FULL_POLICY["gates"])
@@ -252,7 +252,7 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
 
 def test_without_a_v5_skill_is_unknown_and_the_sentence_has_a_remedy(desk: Desk) -> None:
     made = desk.bundle(trained("v7_fixed"))
-    diagnosis = services.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
+    diagnosis = measuring.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
     skill = diagnosis.results.get(gate="skill")
     assert (skill.verdict, diagnosis.verdict) == ("error", "error")
     assert "train a V5 of this coin, or register a fallback" in skill.sentence
@@ -260,7 +260,7 @@ def test_without_a_v5_skill_is_unknown_and_the_sentence_has_a_remedy(desk: Desk)
 
 def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
     made = desk.bundle(trained("v5"))
-    diagnosis = services.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
+    diagnosis = measuring.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
     compared = diagnosis.document["skill"]["baseline"]
     assert (compared["digest"], compared["lower"], compared["upper"]) == (made.digest, 0.0, 0.0)
     assert "V5, which is itself" in diagnosis.results.get(gate="skill").sentence
@@ -269,7 +269,7 @@ def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
 def test_a_measurement_on_other_candles_gets_those_of_the_training_too(desk: Desk) -> None:
     other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"))
-    diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
+    diagnosis = measuring.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
     windows = diagnosis.document["windows"]
     assert (windows["on_training_candles"], windows["recomputed"], windows["rows_shared"]) == (False, True, 0)
     assert verdicts(diagnosis)["reload"] == verdicts(diagnosis)["candles"] == "passed"
@@ -279,7 +279,7 @@ def test_candles_of_its_training_that_are_gone_fail_the_measuring(desk: Desk) ->
     other = datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
     made = desk.bundle(trained("v7_fixed"))
     desk.candles().unlink()
-    diagnosis = services.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
+    diagnosis = measuring.diagnose_here(made, other, actor=SYSTEM, worker_name="gates@test")
     assert diagnosis.verdict == "error"
     assert "its candles cannot be read" in diagnosis.document["failure"]
 

@@ -12,7 +12,6 @@ from audit import triggers
 from audit.models import AuditEvent
 from audit.services import verify
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, Unavailable
-from gates import services
 from gates.models import GatePolicy, PolicyAdoption
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from gates.services import policies
@@ -32,7 +31,7 @@ def full_with(gate: str, **changes: Any) -> dict[str, Any]:
 
 
 def proposed(above: float = 0.7) -> GatePolicy:
-    return services.propose_policy(full_with("accuracy", above=above), actor=ANNA, reason="more is needed")
+    return policies.propose_policy(full_with("accuracy", above=above), actor=ANNA, reason="more is needed")
 
 
 def forget_policies() -> None:
@@ -49,7 +48,7 @@ def test_the_service_starts_with_the_baseline_then_the_full_policy() -> None:
     assert (baseline.proposed_by, baseline.adoptions.get().adopted_by) == ("the baseline", "the baseline")
     assert (full.number, full.document) == (2, FULL_POLICY)
     assert full.proposed_by != full.adoptions.get().adopted_by
-    assert services.policy_in_force() == full
+    assert policies.policy_in_force() == full
     events = AuditEvent.objects.filter(object_type="gatepolicy").order_by("seq")
     assert [(event.object_name, event.kind) for event in events] == [
         ("policy 1", "gatepolicy.proposed"),
@@ -61,7 +60,7 @@ def test_the_service_starts_with_the_baseline_then_the_full_policy() -> None:
 
 def test_migrating_again_changes_nothing() -> None:
     events = AuditEvent.objects.count()
-    services.ensure_own_policies()
+    policies.ensure_own_policies()
     assert (GatePolicy.objects.count(), PolicyAdoption.objects.count()) == (2, 2)
     assert AuditEvent.objects.count() == events
 
@@ -71,17 +70,17 @@ def only_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_policies()
     with monkeypatch.context() as earlier:
         earlier.setattr(policies, "FULL_POLICY", BASELINE_POLICY)
-        services.ensure_own_policies()
-    assert services.policy_in_force().number == GatePolicy.objects.get().number == 1
+        policies.ensure_own_policies()
+    assert policies.policy_in_force().number == GatePolicy.objects.get().number == 1
 
 
 def test_an_upgrade_adopts_every_gate_where_nobody_has_proposed_a_policy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     only_the_baseline(monkeypatch)
-    services.ensure_own_policies()
-    assert services.policy_in_force().number == 2
-    assert services.policy_in_force().document == FULL_POLICY
+    policies.ensure_own_policies()
+    assert policies.policy_in_force().number == 2
+    assert policies.policy_in_force().document == FULL_POLICY
     assert verify() == []
 
 
@@ -92,44 +91,44 @@ def test_an_upgrade_only_proposes_where_a_person_has_proposed_a_policy(
     only_the_baseline(monkeypatch)
     stricter = deepcopy(dict(BASELINE_POLICY))
     stricter["gates"]["accuracy"]["above"] = 0.7
-    theirs = services.propose_policy(stricter, actor=ANNA, reason="more is needed")
+    theirs = policies.propose_policy(stricter, actor=ANNA, reason="more is needed")
     if is_adopted:
-        services.adopt_policy(theirs, actor=ARTHUR, reason="agreed")
-    before = services.policy_in_force()
-    services.ensure_own_policies()
-    services.ensure_own_policies()
-    assert services.policy_in_force() == before
+        policies.adopt_policy(theirs, actor=ARTHUR, reason="agreed")
+    before = policies.policy_in_force()
+    policies.ensure_own_policies()
+    policies.ensure_own_policies()
+    assert policies.policy_in_force() == before
     offered = GatePolicy.objects.get(number=3)
     assert (offered.document, offered.adoptions.count()) == (FULL_POLICY, 0)
-    services.adopt_policy(offered, actor=ANNA, reason="every gate")
-    assert services.policy_in_force() == offered
+    policies.adopt_policy(offered, actor=ANNA, reason="every gate")
+    assert policies.policy_in_force() == offered
 
 
 def test_a_proposal_gets_the_next_number_and_decides_nothing_yet() -> None:
     policy = proposed()
     assert (policy.number, policy.proposed_by) == (3, "anna")
-    assert services.policy_in_force().number == 2
+    assert policies.policy_in_force().number == 2
     event = AuditEvent.objects.get(kind="gatepolicy.proposed", actor="anna")
     assert (event.object_name, event.reason) == ("policy 3", "more is needed")
 
 
 def test_a_second_approver_puts_it_in_force() -> None:
     policy = proposed()
-    services.adopt_policy(policy, actor=ARTHUR, reason="agreed")
-    assert services.policy_in_force() == policy
+    policies.adopt_policy(policy, actor=ARTHUR, reason="agreed")
+    assert policies.policy_in_force() == policy
     assert AuditEvent.objects.get(kind="gatepolicy.adopted", actor="arthur").reason == "agreed"
     assert verify() == []
 
 
 def test_a_threshold_below_the_baseline_is_named_in_the_events() -> None:
-    policy = services.propose_policy(full_with("accuracy", above=0.3), actor=ANNA, reason="to see")
-    services.adopt_policy(policy, actor=ARTHUR, reason="for a week")
+    policy = policies.propose_policy(full_with("accuracy", above=0.3), actor=ANNA, reason="to see")
+    policies.adopt_policy(policy, actor=ARTHUR, reason="for a week")
     for event in AuditEvent.objects.filter(object_id=str(policy.pk), object_type="gatepolicy"):
         assert "accuracy: above is 0.3 instead of 0.65 (looser)" in event.body
 
 
 def test_weaknesses_are_listed_for_baseline_and_full_policy() -> None:
-    services.propose_policy(full_with("skill", required=False), actor=ANNA, reason="to see")
+    policies.propose_policy(full_with("skill", required=False), actor=ANNA, reason="to see")
     detail = json.loads(AuditEvent.objects.get(kind="gatepolicy.proposed", actor="anna").body)["detail"]
     assert (detail["weaker_than_baseline"], detail["weaker_than_full"]) == (
         [],
@@ -155,7 +154,7 @@ def test_no_proposal(
     actor: Actor, document: dict[str, Any], reason: str, error: type[DomainError], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        services.propose_policy(document, actor=actor, reason=reason)
+        policies.propose_policy(document, actor=actor, reason=reason)
     assert GatePolicy.objects.count() == 2
     assert AuditEvent.objects.get(kind="gatepolicy.proposal.refused").actor == str(actor)
 
@@ -172,24 +171,24 @@ def test_no_proposal(
 def test_no_adoption(actor: Actor, reason: str, error: type[DomainError], says: str) -> None:
     policy = proposed()
     with pytest.raises(error, match=says):
-        services.adopt_policy(policy, actor=actor, reason=reason)
-    assert services.policy_in_force().number == 2
+        policies.adopt_policy(policy, actor=actor, reason=reason)
+    assert policies.policy_in_force().number == 2
     assert AuditEvent.objects.get(kind="gatepolicy.adoption.refused").object_name == "policy 3"
 
 
 def test_adopting_twice_or_an_older_one_is_refused() -> None:
     older, newer = proposed(0.7), proposed(0.8)
-    services.adopt_policy(newer, actor=ARTHUR, reason="at once")
+    policies.adopt_policy(newer, actor=ARTHUR, reason="at once")
     for policy in (newer, older):
         with pytest.raises(Conflict, match="policy 4 is in force; only a newer"):
-            services.adopt_policy(policy, actor=ARTHUR, reason="again")
+            policies.adopt_policy(policy, actor=ARTHUR, reason="again")
     assert PolicyAdoption.objects.count() == 3
 
 
 def test_there_is_no_policy_before_the_first_migration() -> None:
     forget_policies()
     with pytest.raises(Unavailable, match="migrate"):
-        services.policy_in_force()
+        policies.policy_in_force()
 
 
 @pytest.mark.parametrize(
@@ -217,4 +216,4 @@ def test_the_database_refuses(forge: Any) -> None:
     policy = proposed()
     with pytest.raises(DatabaseError), transaction.atomic():
         forge(policy)
-    assert services.policy_in_force().number == 2
+    assert policies.policy_in_force().number == 2

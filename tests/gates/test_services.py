@@ -12,9 +12,9 @@ from accounts.rules import GATE
 from audit.models import AuditEvent
 from audit.rules import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from gates import services
 from gates.models import Diagnosis, GateResult, Measurement
 from gates.policy import FULL_POLICY
+from gates.services import judging, measuring, policies
 from tests import factories, scenarios
 from training.models import Bundle, Dataset
 from training.rules import JobState
@@ -43,7 +43,7 @@ def ended(measurement: Measurement, state: JobState, **columns: Any) -> Measurem
 
 
 def test_asking_makes_a_row_that_waits_and_an_event(made: Bundle, data: Dataset) -> None:
-    measurement = services.measure(made, data, actor=OLIVIA)
+    measurement = measuring.measure(made, data, actor=OLIVIA)
     assert (measurement.state, measurement.attempt, measurement.body) == (JobState.QUEUED, 0, "")
     event = AuditEvent.objects.get(kind="measurement.queued")
     assert (event.actor, event.object_id) == ("olivia", str(measurement.pk))
@@ -52,34 +52,34 @@ def test_asking_makes_a_row_that_waits_and_an_event(made: Bundle, data: Dataset)
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED])
 def test_asking_twice_gives_the_same_row(made: Bundle, data: Dataset, state: JobState) -> None:
-    first = ended(services.measure(made, data, actor=OLIVIA), state)
-    assert services.measure(made, data, actor=OLIVIA) == first
+    first = ended(measuring.measure(made, data, actor=OLIVIA), state)
+    assert measuring.measure(made, data, actor=OLIVIA) == first
     assert AuditEvent.objects.filter(kind="measurement.queued").count() == 1
 
 
 def test_asking_again_measures_again(made: Bundle, data: Dataset) -> None:
-    first = services.measure(made, data, actor=OLIVIA)
-    assert services.measure(made, data, actor=OLIVIA, again=True) != first
+    first = measuring.measure(made, data, actor=OLIVIA)
+    assert measuring.measure(made, data, actor=OLIVIA, again=True) != first
 
 
 def test_one_that_failed_is_measured_again(made: Bundle, data: Dataset) -> None:
-    first = ended(services.measure(made, data, actor=OLIVIA), JobState.FAILED)
-    assert services.measure(made, data, actor=OLIVIA) != first
+    first = ended(measuring.measure(made, data, actor=OLIVIA), JobState.FAILED)
+    assert measuring.measure(made, data, actor=OLIVIA) != first
 
 
 def test_one_that_failed_since_it_was_asked_for_comes_back_to_be_judged(made: Bundle, data: Dataset) -> None:
-    old = ended(services.measure(made, data, actor=GATE), JobState.FAILED)
+    old = ended(measuring.measure(made, data, actor=GATE), JobState.FAILED)
     launched = timezone.now()
-    new = services.measure(made, data, actor=GATE, since=launched)
+    new = measuring.measure(made, data, actor=GATE, since=launched)
     assert new != old
     ended(new, JobState.FAILED)
-    assert services.measure(made, data, actor=GATE, since=launched) == new
+    assert measuring.measure(made, data, actor=GATE, since=launched) == new
 
 
 @pytest.mark.parametrize("again", [True, False])
 def test_a_viewer_may_not_have_anything_measured(made: Bundle, data: Dataset, again: bool) -> None:
     with pytest.raises(NotAllowed, match="operator role"):
-        services.measure(made, data, actor=VICTOR, again=again)
+        measuring.measure(made, data, actor=VICTOR, again=again)
     assert not Measurement.objects.exists()
     assert AuditEvent.objects.get(kind="measurement.request.refused").actor == "victor"
 
@@ -87,14 +87,14 @@ def test_a_viewer_may_not_have_anything_measured(made: Bundle, data: Dataset, ag
 def test_another_coins_candles_are_refused(made: Bundle) -> None:
     eth = next(coin for coin in scenarios.coins() if coin.symbol == "ETH")
     with pytest.raises(InvalidInput, match="another coin's"):
-        services.measure(made, scenarios.dataset(eth), actor=OLIVIA)
+        measuring.measure(made, scenarios.dataset(eth), actor=OLIVIA)
     assert not Measurement.objects.exists()
 
 
 def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: Bundle, data: Dataset) -> None:
     measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
-    policy = services.policy_in_force()
-    diagnosis = services.judge(measurement, policy)
+    policy = policies.policy_in_force()
+    diagnosis = judging.judge(measurement, policy)
     assert (diagnosis.coin, diagnosis.bundle, diagnosis.dataset) == (data.coin, made, data)
     assert (diagnosis.measured, diagnosis.policy_body) == (measurement.body, policy.body)
     assert diagnosis.verdict == "passed"
@@ -109,8 +109,8 @@ def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: B
 
 
 def test_its_digest_covers_every_result(made: Bundle, data: Dataset) -> None:
-    diagnosis = services.judge(
-        scenarios.add_measurement(made, data, scenarios.collapsed("BTC")), services.policy_in_force()
+    diagnosis = judging.judge(
+        scenarios.add_measurement(made, data, scenarios.collapsed("BTC")), policies.policy_in_force()
     )
     said: list[dict[str, object]] = [
         dict(row)
@@ -133,8 +133,8 @@ def test_its_digest_covers_every_result(made: Bundle, data: Dataset) -> None:
 
 
 def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -> None:
-    diagnosis = services.judge(
-        scenarios.add_measurement(made, data, scenarios.inaccurate("BTC")), services.policy_in_force()
+    diagnosis = judging.judge(
+        scenarios.add_measurement(made, data, scenarios.inaccurate("BTC")), policies.policy_in_force()
     )
     assert diagnosis.verdict == "failed"
     assert AuditEvent.objects.get(kind="diagnosis.failed").reason == (
@@ -144,24 +144,24 @@ def test_a_failed_diagnosis_says_why_in_its_event(made: Bundle, data: Dataset) -
 
 def test_judging_twice_is_one_diagnosis(made: Bundle, data: Dataset) -> None:
     measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
-    first = services.judge(measurement, services.policy_in_force())
-    assert services.judge(measurement, services.policy_in_force()) == first
+    first = judging.judge(measurement, policies.policy_in_force())
+    assert judging.judge(measurement, policies.policy_in_force()) == first
     assert (Diagnosis.objects.count(), GateResult.objects.count()) == (1, len(FULL_POLICY["gates"]))
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.RUNNING])
 def test_nothing_is_judged_before_its_end(made: Bundle, data: Dataset, state: JobState) -> None:
-    measurement = ended(services.measure(made, data, actor=OLIVIA), state)
+    measurement = ended(measuring.measure(made, data, actor=OLIVIA), state)
     with pytest.raises(Conflict, match="nothing to judge yet"):
-        services.judge(measurement, services.policy_in_force())
+        judging.judge(measurement, policies.policy_in_force())
     assert not Diagnosis.objects.exists()
 
 
 def test_a_measuring_that_failed_is_an_error_at_every_gate(made: Bundle, data: Dataset) -> None:
     measurement = ended(
-        services.measure(made, data, actor=OLIVIA), JobState.FAILED, failure="it was killed by SIGKILL"
+        measuring.measure(made, data, actor=OLIVIA), JobState.FAILED, failure="it was killed by SIGKILL"
     )
-    diagnosis = services.judge(measurement, services.policy_in_force())
+    diagnosis = judging.judge(measurement, policies.policy_in_force())
     assert diagnosis.verdict == "error"
     results = diagnosis.results.all()
     assert [result.verdict for result in results] == ["error"] * len(FULL_POLICY["gates"])
@@ -176,30 +176,30 @@ def test_a_figure_that_is_no_number_is_kept_as_null_with_its_word(
     document = scenarios.healthy("BTC")
     document["logits"]["greatest"] = None
     document["non_finite"] = {"logits.greatest": word}
-    diagnosis = services.judge(scenarios.add_measurement(made, data, document), services.policy_in_force())
+    diagnosis = judging.judge(scenarios.add_measurement(made, data, document), policies.policy_in_force())
     result = diagnosis.results.get(gate="logit_range")
     assert (result.verdict, result.figure, result.figure_word) == ("error", None, word)
 
 
 def test_a_new_policy_judges_what_is_stored_without_measuring(made: Bundle, data: Dataset) -> None:
-    policy = services.policy_in_force()
-    assert services.judge_latest(made, policy) is None
+    policy = policies.policy_in_force()
+    assert judging.judge_latest(made, policy) is None
     scenarios.add_measurement(made, data, scenarios.inaccurate("BTC"))
     latest = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
-    ended(services.measure(made, data, actor=OLIVIA, again=True), JobState.FAILED)
-    diagnosis = services.judge_latest(made, policy)
+    ended(measuring.measure(made, data, actor=OLIVIA, again=True), JobState.FAILED)
+    diagnosis = judging.judge_latest(made, policy)
     assert diagnosis is not None
     assert diagnosis.measurement == latest
-    assert services.judge_latest(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
+    assert judging.judge_latest(made, policy, dataset=scenarios.dataset(data.coin, name="b")) is None
 
 
 def test_an_old_diagnosis_stands_beside_that_of_a_new_policy(made: Bundle, data: Dataset) -> None:
     measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
-    old = services.judge(measurement, services.policy_in_force())
-    stricter = json.loads(services.policy_in_force().body)
+    old = judging.judge(measurement, policies.policy_in_force())
+    stricter = json.loads(policies.policy_in_force().body)
     stricter["gates"]["accuracy"]["above"] = 0.73
-    policy = services.propose_policy(stricter, actor=factories.actor("anna", "approver"), reason="more")
-    new = services.judge(measurement, policy)
+    policy = policies.propose_policy(stricter, actor=factories.actor("anna", "approver"), reason="more")
+    new = judging.judge(measurement, policy)
     assert (old.verdict, new.verdict) == ("passed", "inconclusive")
     assert new.policy_document["gates"]["accuracy"]["above"] == 0.73
 
@@ -267,7 +267,7 @@ def rewritten_by_sql(diagnosis: Diagnosis) -> None:
 )
 def test_the_database_refuses(made: Bundle, data: Dataset, forge: Any) -> None:
     measurement = scenarios.add_measurement(made, data, scenarios.healthy("BTC"))
-    diagnosis = services.judge(measurement, services.policy_in_force())
+    diagnosis = judging.judge(measurement, policies.policy_in_force())
     with pytest.raises((DatabaseError, DomainError)), transaction.atomic():
         forge(diagnosis)
     diagnosis.refresh_from_db()

@@ -23,9 +23,9 @@ from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import Running
-from gates import services as gates
 from gates.catalogue.live import Tally
 from gates.models import Diagnosis
+from gates.services import policies
 from mlcore import confidence_bands
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
@@ -268,7 +268,7 @@ def create_building_release(datasets: dict[Coin, Dataset]) -> Release:
     """A release whose coins are at different epochs; the last one is still queued."""
     release = Release.objects.create(
         line="v7_fixed",
-        policy=gates.policy_in_force(),
+        policy=policies.policy_in_force(),
         parameters={"batch_size": 128},
         seed=4,
         budget=runs.open_budget(runs_expected=len(datasets)),

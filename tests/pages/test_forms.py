@@ -13,11 +13,11 @@ from django.utils.html import escape
 from audit.models import AuditEvent
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
-from gates import services as gates
 from gates.catalogue.live import DEFAULT_LIVE
 from gates.catalogue.registry import BASELINE_NAMES, GATES
 from gates.models import Diagnosis, GatePolicy
-from gates.services import policy_in_force
+from gates.services import policies
+from gates.services.policies import policy_in_force
 from tests import factories, model_files
 from tests.pages import example_data
 from tests.pages.conftest import SignedIn
@@ -169,8 +169,8 @@ class TestDeciding:
         document = policy_in_force().document
         document["gates"]["accuracy"]["above"] = 0.9
         approvers = [factories.actor(name, "approver") for name in ("ursula", "vera")]
-        proposed = gates.propose_policy(document, actor=approvers[0], reason="more is wanted")
-        gates.adopt_policy(proposed, actor=approvers[1], reason="agreed")
+        proposed = policies.propose_policy(document, actor=approvers[0], reason="more is wanted")
+        policies.adopt_policy(proposed, actor=approvers[1], reason="agreed")
         page = text(signed_in("anna").get(f"/releases/{examples.awaiting.pk}/"))
         says = f"fails under policy {proposed.number}"
         assert says in page and "An approval evaluates the stored" in page

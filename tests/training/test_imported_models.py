@@ -20,7 +20,7 @@ from accounts.rules import Actor
 from audit.models import AuditEvent
 from audit.services import verify
 from common.errors import InvalidInput, NotAllowed
-from gates import services as gates
+from gates.services import measuring
 from mlcore.bundle.predictor import Predictor
 from mlcore.data import candles, simulate
 from mlcore.features import examples, indicators
@@ -73,7 +73,7 @@ def predictor(bundle: Bundle, folder: Path) -> Predictor:
 
 
 def gates_of(bundle: Bundle, dataset: Dataset) -> dict[str, str]:
-    diagnosis = gates.diagnose_here(bundle, dataset, actor=SYSTEM, worker_name="gates@test")
+    diagnosis = measuring.diagnose_here(bundle, dataset, actor=SYSTEM, worker_name="gates@test")
     return {result.gate: str(result.verdict) for result in diagnosis.results.all()}
 
 

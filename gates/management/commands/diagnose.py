@@ -6,8 +6,8 @@ from django.core.management.base import CommandParser
 from accounts.rules import Actor
 from common.commands import GateCommand
 from common.errors import NotFound
-from gates import services
 from gates.presentation import format_table, serialize
+from gates.services import measuring
 from training.models import Bundle, Dataset
 from training.services import bundles, datasets
 
@@ -32,7 +32,7 @@ class Command(GateCommand):
     def answer(self, **options: Any) -> list[dict[str, Any]]:
         actor = Actor("the command line", is_system=True)
         diagnoses = [
-            services.diagnose_here(
+            measuring.diagnose_here(
                 bundle,
                 _dataset(bundle, options["dataset"]),
                 actor=actor,

@@ -3,8 +3,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from gates import services
 from gates.presentation import format_table, serialize
+from gates.services import judging, policies
 
 
 class Command(ActingCommand):
@@ -18,9 +18,9 @@ class Command(ActingCommand):
 
     def answer(self, **options: Any) -> dict[str, Any]:
         number = options["policy"]
-        policy = services.policy_in_force() if number is None else services.find_policy(number)
-        diagnosis = services.find_diagnosis(options["diagnosis"])
-        return serialize(services.judge_again(diagnosis, policy, actor=self.actor(options)))
+        policy = policies.policy_in_force() if number is None else policies.find_policy(number)
+        diagnosis = judging.find_diagnosis(options["diagnosis"])
+        return serialize(judging.judge_again(diagnosis, policy, actor=self.actor(options)))
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["verdict"] != "passed")
