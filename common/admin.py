@@ -23,14 +23,10 @@ class _ReadOnly:
 
 
 class ReadOnlyAdmin(_ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]  # takes no arguments at run time
-    """A read-only list and detail page of a model."""
-
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
 
 class ReadOnlyInline(_ReadOnly, admin.TabularInline):  # type: ignore[type-arg]  # takes no arguments at run time
-    """Read-only rows below the page of the object that they belong to."""
-
     extra = 0
     can_delete = False

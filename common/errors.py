@@ -26,22 +26,16 @@ class DomainError(Exception):
 
 
 class InvalidInput(DomainError):
-    """The request is wrong."""
-
     status = 400
     title = "Invalid input"
 
 
 class NotAllowed(DomainError):
-    """The actor must not do this."""
-
     status = 403
     title = "Not allowed"
 
 
 class NotFound(DomainError):
-    """The object does not exist."""
-
     status = 404
     title = "Not found"
 
@@ -54,8 +48,6 @@ class Conflict(DomainError):
 
 
 class TooLarge(DomainError):
-    """The request has too many bytes."""
-
     status = 413
     title = "Too large"
 

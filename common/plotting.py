@@ -34,12 +34,10 @@ def build_layout(x: str, y: str) -> Figure:
     }
 
 
-def build_scatter(
-    x: Sequence[Any], y: Sequence[Any], hover: str = "", *, mode: str = "markers", **options: Any
-) -> Figure:
-    """Points or lines; without a `hover` text the pointer passes over them."""
-    told = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
-    return {"type": "scatter", "mode": mode, "x": x, "y": y, **told, **options}
+def build_trace(x: Sequence[Any], y: Sequence[Any], hover: str = "", **style: Any) -> Figure:
+    """A trace of points; without a text to show beside the pointer it is not hovered over."""
+    label = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    return {"type": "scatter", "x": x, "y": y, **label, **style}
 
 
 def build_bars(
@@ -125,5 +123,4 @@ def align_axes(layouts: Sequence[Figure], axis: str) -> None:
 
 
 def is_finite_number(value: object) -> TypeGuard[float]:
-    """Whether the value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -189,9 +189,7 @@ STORAGES = {
 }
 STATIC_URL = "/static/"
 # WhiteNoise serves the files of apps and packages and indexes them once at start: there is no collectstatic step.
-STATIC_ROOT = None
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
     "crpbot.web.finders.PlotlyFinder",
@@ -211,13 +209,8 @@ LOGOUT_REDIRECT_URL = "sign-in"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = False
-USE_TZ = True
 
-SECURE_CONTENT_TYPE_NOSNIFF = True
-SECURE_REFERRER_POLICY = "same-origin"
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = "Lax"
-X_FRAME_OPTIONS = "DENY"
+# Django's own defaults hold: no sniffing, referrers for this site only, no frames, cookies that are HttpOnly and Lax.
 if not IS_EMBEDDED:
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
@@ -265,9 +258,6 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Which model may the bot trust right now, and why.",
     "VERSION": "1",
     "SERVE_PERMISSIONS": ["accounts.authentication.CanView"],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all its fields, like any other decision

@@ -40,10 +40,7 @@ def _judge(name: str, entry: object, measurement: MeasurementReader, failure: st
     is_optional = isinstance(entry, Mapping) and entry.get("required") is False
     finding, threshold = _find(name, entry, measurement, failure)
     return GateOutcome(
-        verdict=finding.verdict,
-        figure=finding.figure,
-        observed=finding.observed[:OBSERVED_LENGTH],
-        sentence=finding.sentence,
+        **{**vars(finding), "observed": finding.observed[:OBSERVED_LENGTH]},
         gate=name,
         is_required=name in BASELINE_NAMES or not is_optional,
         threshold=threshold,

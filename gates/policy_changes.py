@@ -58,7 +58,6 @@ def weaker_than_baseline(policy: Entry) -> list[str]:
 
 
 def weaker_than_full(policy: Entry) -> list[str]:
-    """Where a policy requires less than the full policy does."""
     return list_weaknesses(policy, FULL_POLICY)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from common.plotting import BAND, GRID, Figure, build_scatter, compute_middles
+from common.plotting import BAND, GRID, Figure, build_trace, compute_middles
 from mlcore.quality.market_checks import MAX_HOURLY_VOLATILITY, MIN_HOURLY_VOLATILITY
 from training.models import Epoch
 
@@ -53,7 +53,7 @@ def _draw_epochs(
 
     def build_trace(column: str, shown: Sequence[Epoch], hover: str, **style: Any) -> Figure:
         values = [getattr(epoch, column) for epoch in shown]
-        return build_scatter([epoch.number for epoch in shown], values, hover, **style)
+        return build_trace([epoch.number for epoch in shown], values, hover, **style)
 
     curves = [
         build_trace(column, epochs, f"epoch %{{x}}, {name} %{{y:.4f}}", name=name, **CURVE)
@@ -81,7 +81,7 @@ def draw_price(candles: pl.DataFrame) -> dict[str, Figure]:
     )
     times = points["timestamp"].dt.strftime("%Y-%m-%d %H:%M").to_list()
     thin: Figure = {"mode": "lines", "line": {"width": 1.2}}
-    close = build_scatter(times, points["close"].to_list(), "%{x} UTC: %{y:,.6~g}", name="close", **thin)
+    close = build_trace(times, points["close"].to_list(), "%{x} UTC: %{y:,.6~g}", name="close", **thin)
     band = _build_band(times, points["low"].to_list(), points["high"].to_list(), GRID)
     return {"price": _build_figure([close, *band], "price", hovermode="x")}
 
@@ -103,13 +103,13 @@ def draw_market_statistics(document: Mapping[str, Any]) -> dict[str, Figure]:
 def _draw_variance_ratio(stretches: Sequence[Mapping[str, Any]]) -> Figure:
     at, bands = [s["at"] for s in stretches], [s["band"] for s in stretches]
     band = _build_band(at, [low for low, _ in bands], [high for _, high in bands], BAND)
-    curve = build_scatter(at, [s["variance_ratio"] for s in stretches], "%{x}: %{y:.2f}", **CURVE)
+    curve = build_trace(at, [s["variance_ratio"] for s in stretches], "%{x}: %{y:.2f}", **CURVE)
     return _build_figure([*band, curve], "variance ratio", {"rangemode": "tozero"})
 
 
 def _draw_volatility(stretches: Sequence[Mapping[str, Any]], generator: object) -> Figure:
     values = [s["volatility"] for s in stretches]
-    curve = build_scatter([s["at"] for s in stretches], values, "%{x}: %{y:.2%} per hour", **CURVE)
+    curve = build_trace([s["at"] for s in stretches], values, "%{x}: %{y:.2%} per hour", **CURVE)
     axis = {"type": "log", "tickformat": ".2~%", "tickvals": TICKS}
     axis["range"] = _compute_log_range(values, generator is None)
     figure = _build_figure([curve], "volatility per hour", axis)
@@ -134,11 +134,10 @@ def _compute_log_range(values: Sequence[float | None], has_band: bool) -> list[f
 def _draw_returns(histogram: Mapping[str, Any]) -> Figure:
     edges = histogram["edges"]
     middles = compute_middles(edges)
-    hover = "%{x:.2f} deviations: %{y:.2%}<extra></extra>"
-    bars = {"type": "bar", "name": "this dataset", "width": edges[1] - edges[0], "hovertemplate": hover}
-    bars |= {"x": middles, "y": histogram["shares"]}
+    bar = {"type": "bar", "name": "this dataset", "width": edges[1] - edges[0]}
+    bars = build_trace(middles, histogram["shares"], "%{x:.2f} deviations: %{y:.2%}", **bar)
     dotted: Figure = {"mode": "lines", "name": "normal distribution", "line": {"width": 1.5, "dash": "dot"}}
-    normal = build_scatter(middles, histogram["normal"], **dotted)
+    normal = build_trace(middles, histogram["normal"], **dotted)
     layout = {
         "xaxis": {"title": {"text": "standard deviations"}},
         "bargap": 0,
@@ -150,8 +149,7 @@ def _draw_returns(histogram: Mapping[str, Any]) -> Figure:
 
 def _draw_day(shares: Sequence[float | None]) -> Figure:
     hours = [f"{hour:02}" for hour in range(len(shares))]
-    hover = "%{x}:00 UTC: %{y:.2f} times the mean<extra></extra>"
-    bars = {"type": "bar", "x": hours, "y": shares, "hovertemplate": hover}
+    bars = build_trace(hours, shares, "%{x}:00 UTC: %{y:.2f} times the mean", type="bar")
     xaxis = {"title": {"text": "hour (UTC)"}, "type": "category"}
     return _build_figure([bars], "volume / mean", xaxis=xaxis, bargap=0.15)
 
@@ -159,7 +157,7 @@ def _draw_day(shares: Sequence[float | None]) -> Figure:
 def _build_band(x: Sequence[Any], low: Sequence[float], high: Sequence[float], colour: str) -> list[Figure]:
     """The area between two curves."""
     edge: Figure = {"mode": "lines", "line": {"width": 0}}
-    return [build_scatter(x, low, **edge), build_scatter(x, high, fill="tonexty", fillcolor=colour, **edge)]
+    return [build_trace(x, low, **edge), build_trace(x, high, fill="tonexty", fillcolor=colour, **edge)]
 
 
 def _build_figure(

@@ -111,6 +111,5 @@ def _list_messages(detail: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def build_document(status: int, detail: str, **extra: Any) -> dict[str, Any]:
-    """A problem document with this status."""
     title = TITLES.get(status) or HTTPStatus(status).phrase
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}

@@ -7,8 +7,7 @@ from deploy.models import ReleaseCoin
 from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.evidence import EVIDENCE
-from gates.catalogue.gate import Group
-from gates.catalogue.reading import Reading
+from gates.catalogue.gate import Group, Reading
 from gates.catalogue.registry import GROUPS, find_group, read_gate
 from gates.catalogue.skill import SKILL
 from gates.models import Diagnosis, GateResult

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.formatting import format_gap, format_limit, format_list, format_percent
-from gates.catalogue.gate import Group, Parameters, Threshold
+from gates.catalogue.gate import Group, Parameters, Reading, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from gates.catalogue.reading import Reading
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
 from mlcore.verdict import Finding, Verdict
 

@@ -1,10 +1,8 @@
 """The baseline gates. Each judge is a pure function of (measurement, parameters); none sees the network."""
 
 from common.formatting import format_limit, format_list, format_percent, format_signed
-from gates.catalogue.checklist import judge_checklist
-from gates.catalogue.gate import Choice, Group, Parameters, Threshold
+from gates.catalogue.gate import Choice, Group, Meter, Parameters, Reading, Threshold, scale
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from gates.catalogue.reading import Meter, Reading, scale
 from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.verdict import Finding, Verdict
 
@@ -277,6 +275,22 @@ def _get_lower_bound(measurement: MeasurementReader, parameters: Parameters) -> 
     if lower > upper:
         raise NotMeasured(f"the accuracy interval runs from {lower:g} down to {upper:g}")
     return lower
+
+
+def judge_checklist(measurement: MeasurementReader, section: str, checks: dict[str, str]) -> Finding:
+    """Passed when every check holds and nothing went wrong. A check that does not hold fails, whatever else is unknown."""
+    broken = [text for name, text in checks.items() if measurement.is_false(section, name)]
+    if broken:
+        problem = measurement.problem(section)
+        sentence = f"{measurement.coin}'s {section} fails these checks: {', '.join(broken)}" + (
+            f" ({problem})." if problem else "."
+        )
+        return Finding(Verdict.FAILED, float(len(broken)), f"fails: {', '.join(broken)}", sentence)
+    for name in checks:
+        measurement.flag(section, name)
+    measurement.require_no_problem(section)
+    texts = ", ".join(checks.values())
+    return Finding(Verdict.PASSED, 0.0, texts, f"{measurement.coin}'s {section} passes every check: {texts}.")
 
 
 def require_blocks(measurement: MeasurementReader, parameters: Parameters, section: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from common.formatting import format_list, format_percent
-from gates.catalogue.checklist import judge_checklist
+from gates.catalogue.baseline import judge_checklist
 from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from mlcore.features.labels import HORIZON_BARS

@@ -1,11 +1,10 @@
-"""What a gate is, and the thresholds and outcome it has. No ORM, clock or I/O."""
+"""What a gate is, and the thresholds, outcome and short reading it has. No ORM, clock or I/O."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gates.catalogue.measurement_reader import MeasurementReader
-from gates.catalogue.reading import Reading
 from mlcore.verdict import Finding, Verdict
 
 Parameters = Mapping[str, Any]
@@ -21,7 +20,6 @@ class GateOutcome(Finding):
 
     @property
     def is_problem(self) -> bool:
-        """Whether it did not pass."""
         return self.verdict != Verdict.PASSED
 
 
@@ -73,6 +71,40 @@ class Choice:
 
     def is_looser(self, value: Any, than: Any) -> bool:
         return bool(value != self.default)
+
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A scale of 0…100: the allowed band, the measured marks, and the interval or spread around them."""
+
+    band: Range
+    marks: tuple[float, ...]
+    span: Range | None = None
+
+    @property
+    def band_width(self) -> float:
+        return self.band[1] - self.band[0]
+
+    @property
+    def span_width(self) -> float:
+        return self.span[1] - self.span[0] if self.span else 0.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A gate's figures where there is room for a few characters only."""
+
+    brief: str
+    detail: str = ""
+    meter: Meter | None = None
+
+
+def scale(value: float, bottom: float, top: float) -> float:
+    """Where a value lies on a scale of 0…100 from `bottom` to `top`; at the end where it lies beyond."""
+    return max(0.0, min(100.0, 100 * (value - bottom) / (top - bottom)))
 
 
 @dataclass(frozen=True)

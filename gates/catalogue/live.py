@@ -58,8 +58,6 @@ class Tally:
 
 @dataclass(frozen=True)
 class LiveGate(AnyGate):
-    """One gate on live predictions."""
-
     judge: Callable[[Tally, Parameters], Finding]
     is_tripwire: bool = False
     """A breach counts towards a pin; one of the others warns."""

@@ -6,9 +6,8 @@ from typing import Any
 from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.evidence import EVIDENCE
-from gates.catalogue.gate import Gate, Group
+from gates.catalogue.gate import Gate, Group, Reading
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from gates.catalogue.reading import Reading
 from gates.catalogue.skill import SKILL
 
 GROUPS = (BASELINE, EVIDENCE, SKILL, ADVISORY)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from common.formatting import format_limit, format_percent, format_points
 from gates.catalogue.baseline import BLOCK_HELP, require_blocks
-from gates.catalogue.gate import Group, Parameters, Threshold
+from gates.catalogue.gate import Group, Meter, Parameters, Reading, Threshold, scale
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from gates.catalogue.reading import Meter, Reading, scale
 from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 

@@ -53,7 +53,7 @@ def draw_calibration(document: Mapping[str, Any], gates: Mapping[str, Any]) -> F
     if not points:
         return None
     most = max(point["rows"] for point in points)
-    curve = plotting.build_scatter(
+    curve = plotting.build_trace(
         [point["confidence"] for point in points],
         [point["accuracy"] for point in points],
         "confidence %{x:.1%}, accuracy %{y:.1%}, %{customdata:,} bars",
@@ -63,7 +63,7 @@ def draw_calibration(document: Mapping[str, Any], gates: Mapping[str, Any]) -> F
         customdata=[point["rows"] for point in points],
     )
     diagonal = [1 / 3, 1]
-    ideal = plotting.build_scatter(diagonal, diagonal, mode="lines", line={"color": GREY, "dash": "dash"})
+    ideal = plotting.build_trace(diagonal, diagonal, mode="lines", line={"color": GREY, "dash": "dash"})
     layout = plotting.build_layout("confidence", "accuracy")
     layout["xaxis"] |= {"tickformat": ".0%", "range": [0.3, 1.02]}
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02]}
@@ -90,10 +90,11 @@ def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
         "arrayminus": [each["difference"] - each["lower"] for each in found],
         "color": GREY,
     }
-    dots = plotting.build_scatter(
+    dots = plotting.build_trace(
         [each["difference"] for each in found],
         [name for name, _ in differences],
         "%{y}: %{x:+.1%} (%{customdata[0]:+.1%} … %{customdata[1]:+.1%})",
+        mode="markers",
         marker={"size": 10, "color": colours},
         error_x=interval,
         customdata=[[each["lower"], each["upper"]] for each in found],
@@ -133,10 +134,11 @@ def _draw_slices(
     if not points:
         return None
     reach = [_get_half_interval(document, point) for point in points]
-    dots = plotting.build_scatter(
+    dots = plotting.build_trace(
         [str(point[key]) for point in points],
         [point["accuracy"] for point in points],
         "%{x} bars: %{y:.1%} of %{customdata:,}",
+        mode="markers",
         marker={"color": BLUE, "size": 8},
         error_y={"type": "data", "array": reach, "color": GREY, "thickness": 1},
         customdata=[point["rows"] for point in points],

@@ -99,11 +99,12 @@ def draw_logits(
 
 def _draw_points(name: str, reaches: Sequence[Reach], low: float, high: float, scale: Scale) -> Figure:
     values = [getattr(reach, name) for reach in reaches]
-    return plotting.build_scatter(
+    return plotting.build_trace(
         [reach.at.isoformat() for reach in reaches],
         [scale(value) for value in values],
         f"%{{x|%d %b %H:%M}}: {name} %{{customdata}}",
         name=name,
+        mode="markers",
         marker={"size": 5, "color": [BLUE if low <= value <= high else RED for value in values]},
         customdata=[f"{value:,.4g}" for value in values],
     )
@@ -126,7 +127,7 @@ def _draw_measured(edges: Sequence[float], counts: Sequence[float], scale: Scale
 def _draw_outline(edges: Sequence[float], counts: Sequence[float]) -> Figure:
     """A histogram as a line, scaled to the width of the live bands so that equal distributions have equal heights."""
     pairs = zip(normalize(counts), pairwise(edges), strict=True)
-    return plotting.build_scatter(
+    return plotting.build_trace(
         plotting.compute_middles(edges),
         [share * BAND_WIDTH / (right - left) for share, (left, right) in pairs],
         "gate window, %{x:.2f}: %{y:.2%}",

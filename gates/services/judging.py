@@ -146,17 +146,9 @@ def _get_document(measurement: Measurement) -> dict[str, Any]:
 def _build_result(position: int, outcome: GateOutcome) -> GateResult:
     """The row of an outcome: a figure that is not finite becomes null, with its word in another column."""
     is_finite = outcome.figure is not None and math.isfinite(outcome.figure)
-    return GateResult(
-        position=position,
-        gate=outcome.gate[:32],
-        is_required=outcome.is_required,
-        verdict=outcome.verdict,
-        figure=outcome.figure if is_finite else None,
-        figure_word="" if is_finite or outcome.figure is None else str(outcome.figure),
-        observed=outcome.observed,
-        threshold=outcome.threshold,
-        sentence=outcome.sentence,
-    )
+    columns = vars(outcome) | {"gate": outcome.gate[:32], "figure": outcome.figure if is_finite else None}
+    word = "" if is_finite or outcome.figure is None else str(outcome.figure)
+    return GateResult(position=position, figure_word=word, **columns)
 
 
 def _record(diagnosis: Diagnosis, outcomes: list[GateOutcome]) -> None:

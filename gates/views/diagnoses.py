@@ -21,8 +21,6 @@ from mlcore.verdict import Verdict
 
 
 class JudgeAgainForm(forms.Form):
-    """By which policy."""
-
     policy = forms.IntegerField(min_value=1, max_value=2**31 - 1)
 
 

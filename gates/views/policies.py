@@ -118,7 +118,6 @@ def _list_weaknesses(policy: GatePolicy) -> tuple[list[str], list[str]]:
 
 
 def _group_gates(policy: GatePolicy) -> list[tuple[Group, list[dict[str, object]]]]:
-    """The gates of the policy, by group."""
     entries = policy.document["gates"]
     groups = [
         (group, [_describe(gate, entries[gate.name]) for gate in group.gates if gate.name in entries])
