@@ -51,17 +51,17 @@ def _draw_epochs(
     """A curve of each named column by epoch, and a marker at the best epoch of the last one."""
     best = [epoch for epoch in epochs if epoch.is_best][-1:]
 
-    def build_trace(column: str, shown: Sequence[Epoch], hover: str, **style: Any) -> Figure:
+    def draw(column: str, shown: Sequence[Epoch], hover: str, **style: Any) -> Figure:
         values = [getattr(epoch, column) for epoch in shown]
         return build_trace([epoch.number for epoch in shown], values, hover, **style)
 
     curves = [
-        build_trace(column, epochs, f"epoch %{{x}}, {name} %{{y:.4f}}", name=name, **CURVE)
+        draw(column, epochs, f"epoch %{{x}}, {name} %{{y:.4f}}", name=name, **CURVE)
         for name, column in columns.items()
     ]
     diamond: Figure = {"mode": "markers", "marker": {"size": 10, "symbol": "diamond"}}
     last = [*columns.values()][-1]
-    marker = build_trace(last, best, "best: epoch %{x}, %{y:.4f}", name="best epoch", **diamond)
+    marker = draw(last, best, "best: epoch %{x}, %{y:.4f}", name="best epoch", **diamond)
     layout = {
         "xaxis": {"title": {"text": "epoch"}, "range": [0.5, max(2, allowed) + 0.5], "tickformat": "d"},
         "yaxis": {"title": {"text": title}, "tickformat": form},
