@@ -98,8 +98,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "crpbot.web.static_files.StaticFiles",
-    "crpbot.web.middleware.add_content_security_policy",
-    "crpbot.web.middleware.disable_api_caching",
+    "crpbot.web.middleware.add_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.errors import InvalidInput
+from gates.catalogue.baseline import BASELINE
 from gates.catalogue.gate import Gate
 from gates.catalogue.live import DEFAULT_LIVE, find_live_problems
 from gates.catalogue.registry import ADVISORY_NAMES, BASELINE_NAMES, GATES
@@ -12,11 +13,7 @@ FORMAT = 1
 
 BASELINE_POLICY: Mapping[str, Any] = {
     "format": FORMAT,
-    "gates": {
-        gate.name: {"required": True, **gate.defaults}
-        for gate in GATES.values()
-        if gate.name in BASELINE_NAMES
-    },
+    "gates": {gate.name: {"required": True, **gate.defaults} for gate in BASELINE.gates},
 }
 """What every policy must require, at the default thresholds."""
 FULL_POLICY: Mapping[str, Any] = {
@@ -50,10 +47,6 @@ def get_entries(policy: object) -> Mapping[str, Any]:
     """A policy's gates; empty for what is no policy."""
     entries = policy.get("gates") if isinstance(policy, Mapping) else None
     return entries if isinstance(entries, Mapping) else {}
-
-
-def count_required(policy: Mapping[str, Any]) -> int:
-    return sum(bool(entry["required"]) for entry in policy["gates"].values())
 
 
 def find_entry_problems(gate: Gate, entry: object) -> Iterator[str]:

@@ -4,14 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.formatting import align_columns
-from gates.api import Diagnoses
-from gates.models import Diagnosis
 from mlcore.verdict import Verdict
-
-
-def serialize(diagnosis: Diagnosis) -> dict[str, Any]:
-    """As the API answers it."""
-    return dict(Diagnoses.Output(diagnosis).data)
 
 
 def format_table(diagnosis: Mapping[str, Any]) -> str:

@@ -19,23 +19,16 @@ STRICT = (
 )
 
 
-def add_content_security_policy(get_response: Handler) -> Handler:
-    """Allow only own files. A page with charts sets `response.has_charts`, because Plotly writes styles."""
+def add_headers(get_response: Handler) -> Handler:
+    """Allow only own files, and no caching of API responses unless the view says otherwise.
+
+    A page with charts sets `response.has_charts`, because Plotly writes styles.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         inline = " 'unsafe-inline'" if getattr(response, "has_charts", False) else ""
         response.headers.setdefault("Content-Security-Policy", STRICT.format(inline=inline))
-        return response
-
-    return middleware
-
-
-def disable_api_caching(get_response: Handler) -> Handler:
-    """API responses must not be cached, unless the view says otherwise."""
-
-    def middleware(request: HttpRequest) -> HttpResponse:
-        response = get_response(request)
         if request.path.startswith("/api/"):
             response.headers.setdefault("Cache-Control", "no-store")
         return response

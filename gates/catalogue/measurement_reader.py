@@ -39,9 +39,8 @@ class MeasurementReader:
     def number(self, *path: str, least: float = -math.inf, greatest: float = math.inf) -> float:
         """A finite number between bounds that no sound measurement exceeds."""
         value = self._get(path)
-        word = self._get_non_finite(path)
-        if value is None and word:
-            raise NotMeasured(f"{_format_path(path)} is {word}, which is not a finite number", float(word))
+        if value is None and (word := self._get_non_finite(path)):
+            value = float(word)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._missing(path)
         number = _to_float(value)

@@ -12,7 +12,7 @@ from audit import services as audit
 from audit.rules import to_canonical_json
 from common.errors import Conflict, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
-from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy, count_required
+from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy
 from gates.policy_changes import weaker_than_baseline, weaker_than_full
 
 BASELINE_AUTHOR = "the baseline"
@@ -30,8 +30,7 @@ def ensure_own_policies() -> None:
     """
     audit.lock_head()
     if not GatePolicy.objects.filter(number=1).exists():
-        reason = "the baseline thresholds"
-        policy = _create_policy(1, BASELINE_POLICY, actor=BASELINE_AUTHOR, reason=reason)
+        policy = _create_policy(1, BASELINE_POLICY, actor=BASELINE_AUTHOR, reason="the baseline thresholds")
         _put_in_force(
             policy, actor=BASELINE_AUTHOR, reason="the service starts under the baseline thresholds"
         )
@@ -114,7 +113,7 @@ def _create_policy(number: int, document: Mapping[str, Any], *, actor: str, reas
     policy = GatePolicy.objects.create(
         number=number,
         body=to_canonical_json(document),
-        required_gates=count_required(document),
+        required_gates=sum(bool(entry["required"]) for entry in document["gates"].values()),
         reason=reason,
         proposed_by=actor,
     )

@@ -15,7 +15,7 @@ from common.pages import allow_charts
 from common.plotting import Figure
 from gates.catalogue.registry import GROUPS, find_group, read_gate
 from gates.charts.diagnosis import draw_charts
-from gates.models import Diagnosis, GatePolicy, GateResult
+from gates.models import Diagnosis, GatePolicy
 from gates.services import judging, policies
 from mlcore.verdict import Verdict
 
@@ -86,12 +86,10 @@ def _group_results(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """Its results by group; within a group those that did not pass come first."""
     measured, policy = diagnosis.judged_document, diagnosis.policy_document
     rows: dict[str, list[dict[str, Any]]] = {group.title: [] for group in GROUPS}
-    for result in sorted(diagnosis.results.all(), key=_rank):
+    for result in sorted(
+        diagnosis.results.all(), key=lambda row: (row.verdict == Verdict.PASSED, row.position)
+    ):
         group = find_group(result.gate, is_required=result.is_required)
         reading = read_gate(result.gate, measured, policy)
         rows[group.title].append({"result": result, "reading": reading})
     return [{"group": group, "rows": rows[group.title]} for group in GROUPS if rows[group.title]]
-
-
-def _rank(result: GateResult) -> tuple[bool, int]:
-    return result.verdict == Verdict.PASSED, result.position

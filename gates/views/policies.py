@@ -92,13 +92,13 @@ def _get_policy(number: int) -> GatePolicy:
 def _render(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: int = 200) -> HttpResponse:
     in_force = policies.policy_in_force()
     actor = get_actor(request)
-    before = policy.predecessor
+    before, thresholds = policy.predecessor, get_live_thresholds(policy.document)
     weak, weaker = _list_weaknesses(policy)
     context = {
         "policy": policy,
         "in_force": in_force,
         "groups": _group_gates(policy),
-        "live": _list_live_gates(policy),
+        "live": [_describe(gate, thresholds.get(gate.name, {})) for gate in LIVE_GATES.values()],
         "weaker_than_baseline": weak,
         "weaker_than_full": weaker,
         "before": before,
@@ -126,15 +126,6 @@ def _group_gates(policy: GatePolicy) -> list[tuple[Group, list[dict[str, object]
     return [(group, gates) for group, gates in groups if gates]
 
 
-def _list_live_gates(policy: GatePolicy) -> list[dict[str, object]]:
-    """The live gates with the policy's thresholds, which are the default ones where it sets none."""
-    thresholds = get_live_thresholds(policy.document)
-    return [
-        _describe(gate, thresholds.get(gate.name, {})) | {"is_tripwire": gate.is_tripwire}
-        for gate in LIVE_GATES.values()
-    ]
-
-
 def _describe(gate: AnyGate, entry: Parameters) -> dict[str, object]:
     """What passes, what passes by default, and whether it decides."""
     return {
@@ -143,4 +134,5 @@ def _describe(gate: AnyGate, entry: Parameters) -> dict[str, object]:
         "threshold": gate.describe(entry),
         "default": gate.describe(gate.defaults),
         "is_required": entry.get("required"),
+        "is_tripwire": getattr(gate, "is_tripwire", False),
     }

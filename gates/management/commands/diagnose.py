@@ -4,9 +4,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.rules import Actor
-from common.commands import GateCommand
+from common.commands import GateCommand, serialize
 from common.errors import NotFound
-from gates.presentation import format_table, serialize
+from gates.api import Diagnoses
+from gates.presentation import format_table
 from gates.services import measuring
 from training.models import Bundle, Dataset
 from training.services import bundles, datasets
@@ -40,7 +41,7 @@ class Command(GateCommand):
             )
             for bundle in _bundles(options["coin"], options["bundle"])
         ]
-        return [serialize(diagnosis) for diagnosis in diagnoses]
+        return [serialize(Diagnoses.Output, diagnosis) for diagnosis in diagnoses]
 
     def is_failure(self, answer: list[dict[str, Any]]) -> bool:
         return any(diagnosis["verdict"] != "passed" for diagnosis in answer)

@@ -3,7 +3,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
-from gates.presentation import format_table, serialize
+from common.commands import serialize
+from gates.api import Diagnoses
+from gates.presentation import format_table
 from gates.services import judging, policies
 
 
@@ -20,7 +22,7 @@ class Command(ActingCommand):
         number = options["policy"]
         policy = policies.policy_in_force() if number is None else policies.find_policy(number)
         diagnosis = judging.find_diagnosis(options["diagnosis"])
-        return serialize(judging.judge_again(diagnosis, policy, actor=self.actor(options)))
+        return serialize(Diagnoses.Output, judging.judge_again(diagnosis, policy, actor=self.actor(options)))
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer["verdict"] != "passed")
