@@ -177,8 +177,6 @@ else:
             "secret_key": env.str("CRPBOT_S3_SECRET_KEY"),
             "endpoint_url": env.str("CRPBOT_S3_ENDPOINT", "") or None,
             "region_name": env.str("CRPBOT_S3_REGION", "") or None,
-            "file_overwrite": True,
-            "default_acl": None,
             "querystring_auth": False,
         },
     }

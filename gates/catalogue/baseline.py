@@ -4,6 +4,7 @@ from common.formatting import format_limit, format_list, format_percent, format_
 from gates.catalogue.gate import Choice, Group, Meter, Parameters, Reading, Threshold, scale
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
 from mlcore.constants import CLASSES, N_FEATURES
+from mlcore.evaluation.metrics import CONFIDENCES
 from mlcore.verdict import Finding, Verdict
 
 LOWER_BOUND = "lower_bound"
@@ -261,8 +262,7 @@ def judge_accuracy(measurement: MeasurementReader, parameters: Parameters) -> Fi
 
 def _get_share_over(measurement: MeasurementReader, level: float) -> float:
     """The share of predictions above a confidence; levels are the keys of the section."""
-    levels = measurement.section("confidence", "shares_over")
-    key = next((text for text in levels if _is_number(text) and float(text) == level), None)
+    key = next((text for text in CONFIDENCES if float(text) == level), None)
     if key is None:
         raise NotMeasured(f"the share of predictions over {format_limit(level)} was not measured")
     return measurement.share("confidence", "shares_over", key)
@@ -304,11 +304,3 @@ def _format_logit(value: float, bound: float) -> str:
     if value != bound and round(value, 2) == bound:
         return f"{value:+.9g}".replace("-", "−")
     return format_signed(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
