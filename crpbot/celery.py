@@ -20,12 +20,17 @@ app = Celery("crpbot")
 def build_configuration() -> dict[str, Any]:
     from django.conf import settings
 
+    timeout = settings.BROKER_TIMEOUT_SECONDS
     return {
         "broker_url": build_broker_url(settings.REDIS_URL),
         "broker_connection_retry_on_startup": True,
-        "broker_connection_timeout": 2,
+        "broker_connection_timeout": timeout,
         # Short: a web request that queues a job must not wait for an unavailable broker.
-        "broker_transport_options": {"socket_timeout": 2, "socket_connect_timeout": 2, "max_retries": 1},
+        "broker_transport_options": {
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "max_retries": 1,
+        },
         "task_ignore_result": True,
         "task_acks_late": False,  # acknowledged early: leases recover lost jobs, not the broker
         "task_serializer": "json",

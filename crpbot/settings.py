@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -98,6 +99,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "crpbot.web.static_files.StaticFiles",
+    "crpbot.web.concurrency.LimitConcurrency",
     "crpbot.web.middleware.add_headers",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -129,6 +131,22 @@ TEMPLATES = [
     }
 ]
 
+# How long a client waits for another system, in seconds. Every client takes its deadline from here, because a pin must
+# answer within one second whatever else fails (docs/adr/0009).
+REDIS_TIMEOUT_SECONDS = 0.25
+BROKER_TIMEOUT_SECONDS = 1.0
+FILE_CHECK_SECONDS = 0.5  # the check of the fallback's files before a pin
+STORE_CONNECT_SECONDS = 2.0
+STORE_READ_SECONDS = 5.0  # for each part of an answer
+DATABASE_CONNECT_SECONDS = 2
+DATABASE_LOCK_SECONDS = env.int("CRPBOT_DATABASE_LOCK_SECONDS", 10)
+DATABASE_STATEMENT_SECONDS = env.int("CRPBOT_DATABASE_STATEMENT_SECONDS", 60)
+DATABASE_IDLE_SECONDS = env.int("CRPBOT_DATABASE_IDLE_SECONDS", 60)  # within a transaction
+DATABASE_ANSWER_SECONDS = env.int("CRPBOT_DATABASE_ANSWER_SECONDS", 10)  # of the server to a web process
+# The database connections of a web process, and how many of them are kept for pins and the edge. Others have one each.
+DATABASE_POOL = env.int("CRPBOT_DATABASE_POOL", 16) if "crpbot.asgi" in sys.modules else 0
+DATABASE_POOL_RESERVED = 6
+
 DATABASES: dict[str, dict[str, Any]]
 if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
     DATABASES = {
@@ -145,8 +163,26 @@ if IS_EMBEDDED and not env.str("CRPBOT_DATABASE_URL", ""):
     }
 else:
     DATABASES = {"default": env.db_url("CRPBOT_DATABASE_URL")}
-    DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["OPTIONS"] = {
+        **DATABASES["default"].get("OPTIONS", {}),
+        "connect_timeout": DATABASE_CONNECT_SECONDS,
+        # Milliseconds. A session that stops inside a transaction must not keep the audit head locked.
+        "options": f"-c lock_timeout={DATABASE_LOCK_SECONDS * 1000}"
+        f" -c statement_timeout={DATABASE_STATEMENT_SECONDS * 1000}"
+        f" -c idle_in_transaction_session_timeout={DATABASE_IDLE_SECONDS * 1000}",
+    }
+    if DATABASE_POOL:
+        from crpbot.database import BoundedConnection
+
+        DATABASES["default"]["OPTIONS"]["pool"] = {
+            "connection_class": BoundedConnection,
+            "min_size": 1,
+            "max_size": DATABASE_POOL,
+            "timeout": DATABASE_CONNECT_SECONDS,
+        }
+    else:
+        DATABASES["default"]["CONN_MAX_AGE"] = 60
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()
@@ -159,7 +195,12 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "crpbot",
-        "OPTIONS": {"socket_timeout": 0.25, "socket_connect_timeout": 0.25},
+        "OPTIONS": {
+            "socket_timeout": REDIS_TIMEOUT_SECONDS,
+            "socket_connect_timeout": REDIS_TIMEOUT_SECONDS,
+            # Django's own serializer unpickles, so that anyone who can write to Redis could run code here.
+            "serializer": "crpbot.web.counters.IntegerSerializer",
+        },
     },
 }
 
@@ -180,6 +221,11 @@ else:
             "querystring_auth": False,
         },
     }
+AWS_S3_CLIENT_CONFIG = Config(
+    connect_timeout=STORE_CONNECT_SECONDS,
+    read_timeout=STORE_READ_SECONDS,
+    retries={"total_max_attempts": 2, "mode": "standard"},
+)
 STORAGES = {
     "default": _files,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

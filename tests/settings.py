@@ -27,7 +27,7 @@ from crpbot.settings import CACHES, DATABASES, STATE_DIR  # noqa: E402
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # What is counted starts over with each test (tests.conftest); that Redis counts has a test of its own.
-CACHES["shared"] = CACHES["default"]
+CACHES = {**CACHES, "shared": CACHES["default"]}
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
 RESEND_SECONDS = 3.0

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import polars as pl
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from urllib3.exceptions import HTTPError
 
 from common.errors import Conflict, Unavailable
 from mlcore.data import candles
@@ -35,7 +37,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (OSError, BotoCoreError, ClientError) as error:
+    except (OSError, Boto3Error, BotoCoreError, ClientError, HTTPError) as error:
         raise StoreUnavailable(f"The file store does not answer ({error}).") from error
 
 

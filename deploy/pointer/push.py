@@ -20,8 +20,6 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 CHANNEL = "crpbot.moves"
-TIMEOUT_SECONDS = 1.0
-"""For connecting and for each answer."""
 LISTEN_SECONDS = 10.0
 RECONNECT_SECONDS = (0.2, 1.0)
 """At random between these, so that the web processes do not all return to a restarted Redis at once."""
@@ -87,8 +85,8 @@ def _publish(revision: int) -> None:
     try:
         with redis.Redis.from_url(
             settings.REDIS_URL,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=settings.REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=settings.REDIS_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
         ) as client:
             client.publish(CHANNEL, str(revision))
@@ -101,6 +99,6 @@ def _publish(revision: int) -> None:
 def _connect() -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(
         settings.REDIS_URL,
-        socket_connect_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=settings.REDIS_TIMEOUT_SECONDS,
         retry=AsyncRetry(NoBackoff(), 0),
     )

@@ -33,6 +33,7 @@ def read_settings(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     values = runpy.run_path(str(REPOSITORY / "crpbot" / "settings.py"))
+    values["AWS_S3_CLIENT_CONFIG"] = vars(values["AWS_S3_CLIENT_CONFIG"])
     return {name: value for name, value in values.items() if name.isupper()}
 
 
