@@ -13,11 +13,15 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from s3transfer.exceptions import RetriesExceededError
 from urllib3.exceptions import HTTPError
 
 from common.errors import Conflict, Unavailable
 from mlcore.data import candles
 from training.models import Artifact, Bundle, Dataset
+
+STORE_ERRORS = (OSError, Boto3Error, BotoCoreError, ClientError, RetriesExceededError, HTTPError)
+"""What a folder or S3 raises when it does not answer: django-storages passes on the errors of four libraries."""
 
 
 class FileLost(Conflict):
@@ -37,7 +41,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (OSError, Boto3Error, BotoCoreError, ClientError, HTTPError) as error:
+    except STORE_ERRORS as error:
         raise StoreUnavailable(f"The file store does not answer ({error}).") from error
 
 

@@ -3,7 +3,8 @@
 Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What that needs from
 the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS, by one request for
 all that wait. So a moved pointer and a revoked token are known here within that time, with or without Redis. While the
-database does not answer, the edge answers 503: bots keep their last good set, and nothing unchecked is served.
+database does not answer, a token that was valid at the last query gets the last signed snapshot until it expires. Every
+other request gets 503, and bots keep their last good set.
 
 `POST /api/v1/bots/heartbeat/` with a bot's token is parsed here with the API's own parser, fields and service. An
 invalid one is passed on to the API's operation, which answers what is wrong.
@@ -14,6 +15,8 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from functools import partial
 from typing import Any
+
+from django.db import DatabaseError, InterfaceError
 
 from accounts import services as accounts
 from accounts.authentication import IsBot
@@ -89,9 +92,19 @@ class Edge:
 
     async def _prepare_document(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
         digest = _get_token_digest(headers)
-        if not _may_serve(await self._get_actor(digest)):
-            raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
-        latest = await self._documents[scope["path"]].get()
+        documents = self._documents[scope["path"]]
+        try:
+            if not _may_serve(await self._get_actor(digest)):
+                raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
+            latest = await documents.get()
+        except (DatabaseError, InterfaceError):
+            if (
+                documents.last is None
+                or not documents.last.is_valid
+                or not _may_serve(self.owners.recall(digest))
+            ):
+                raise
+            latest = documents.last
         if scope["path"] != STREAM_PATH or scope["method"] != "GET":
             return partial(_send_document, latest, headers, scope["method"])
         self.streams.require_room()

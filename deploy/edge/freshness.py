@@ -25,6 +25,11 @@ class CachedValue(Generic[Known]):
         self._queried_at = float("-inf")
         self._lock = asyncio.Lock()
 
+    @property
+    def last(self) -> Known | None:
+        """The value of the last query that succeeded, however old."""
+        return self._value
+
     async def get(self, since: float | None = None) -> Known:
         """The value, queried at `since` (of time.monotonic) or later; by default, at most FRESH_SECONDS ago.
 
@@ -69,8 +74,12 @@ class TokenOwners:
             missing, self._missing, self._next = self._missing, set(), None
             return dict.fromkeys(missing) | await query_database(accounts.find_actors, missing)
 
+    def recall(self, digest: str) -> Actor | None:
+        """The actor of this token as of the last query that succeeded."""
+        return (self._known.last or {}).get(digest)
+
     def __len__(self) -> int:
-        return len(self._known._value or ())
+        return len(self._known.last or ())
 
 
 Argument = TypeVar("Argument")

@@ -158,7 +158,8 @@ def _sign(signable: _Signable, payload: bytes) -> Snapshot:
     signed = Envelope(payload, PAYLOAD_TYPE, {})
     for key in signable.keys:
         signed.sign(keys.load_signer(key))
-    return Snapshot(signable.move.revision, json.dumps(signed.to_dict(), separators=(",", ":")).encode())
+    body = json.dumps(signed.to_dict(), separators=(",", ":")).encode()
+    return Snapshot(signable.move.revision, body, signable.issued_at + VALID_FOR)
 
 
 def _build_document(signable: _Signable) -> dict[str, Any]:

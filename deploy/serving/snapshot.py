@@ -5,8 +5,11 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
+
+from django.utils import timezone
 
 from audit.models import AuditEvent
 from common.errors import Unavailable
@@ -24,6 +27,13 @@ class Snapshot:
 
     revision: int
     body: bytes
+    expires_at: datetime | None = None
+    """The end of a signed envelope's validity, which its body states too."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it may be served without a look at the database: a bot will not use it once it has expired."""
+        return self.expires_at is not None and timezone.now() < self.expires_at
 
     @cached_property
     def etag(self) -> str:

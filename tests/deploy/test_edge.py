@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts import services as accounts
 from accounts.models import ApiToken
@@ -15,7 +17,7 @@ from crpbot.asgi import django_application
 from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
 from deploy.releases import decide
-from deploy.serving import keys, revision_log, snapshot
+from deploy.serving import keys, revision_log, signing, snapshot
 from runtime.protocol.envelope import PublicKeys, verify_envelope
 from tests import factories, scenarios
 from tests.deploy.asgi_client import Answer, ask
@@ -216,6 +218,49 @@ def test_a_failed_token_query_is_repeated_and_an_aborted_one_serves_others(
         assert found is not None and found.is_bot
 
     async_to_sync(story)()
+
+
+@pytest.fixture
+def lose_database(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    async def fail(query: Any, argument: Any) -> Any:
+        raise OperationalError("the database went away")
+
+    return lambda: monkeypatch.setattr(freshness, "query_database", fail)
+
+
+def test_without_a_database_a_known_token_gets_the_last_signed_snapshot(
+    fresh: Edge, bot: str, lose_database: Callable[[], None]
+) -> None:
+    scenarios.service_in_use()
+    before = get(fresh, bot, path=SIGNED_PATH)
+    get(fresh, bot)
+    lose_database()
+    after = get(fresh, bot, path=SIGNED_PATH)
+    assert (after.status, after.body) == (200, before.body)
+    assert get(fresh, bot).status == 503, "an unsigned document does not say until when it is valid"
+    assert get(fresh, "crp_bot_made_up", path=SIGNED_PATH).status == 503
+
+
+def test_without_a_database_a_revoked_token_stays_revoked(
+    fresh: Edge, bot: str, lose_database: Callable[[], None]
+) -> None:
+    scenarios.service_in_use()
+    get(fresh, bot, path=SIGNED_PATH)
+    accounts.revoke_token(ApiToken.objects.get(), actor="the tests")
+    assert get(fresh, bot, path=SIGNED_PATH).status == 401
+    lose_database()
+    assert get(fresh, bot, path=SIGNED_PATH).status == 503
+
+
+def test_without_a_database_an_expired_snapshot_is_not_served(
+    fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenarios.service_in_use()
+    get(fresh, bot, path=SIGNED_PATH)
+    lose_database()
+    later = timezone.now() + signing.VALID_FOR
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    assert get(fresh, bot, path=SIGNED_PATH).status == 503
 
 
 def test_all_tokens_that_were_shown_are_looked_up_by_one_question(fresh: Edge) -> None:

@@ -23,45 +23,53 @@ from accounts.models import User
 from common import deadlines
 from crpbot.database import BoundedConnection
 from crpbot.web.counters import IntegerSerializer
-from deploy import services
 from deploy.models import PointerMove
 from deploy.pointer.fallback import check_fallback
+from deploy.releases import decide
 from deploy.rules import MoveKind
 from tests import postgres, scenarios
 from tests.api import callers
 from tests.processes import Process
 from tests.scenarios import APPROVER
+from training import artifact_store
+from training.models import Artifact
 
 BOUND_SECONDS = 4.0
 """Far above the second that a pin may take, for a busy machine, and far below the minutes that it took once."""
 
-HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: binary/octet-stream\r\nContent-Length: 1000000\r\nETag: "1"\r\n\r\n'
+
+def send_head(connection: socket.socket, size: int) -> None:
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\nContent-Type: binary/octet-stream\r\nETag: x\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n" % size
+    )
 
 
-def hang(connection: socket.socket) -> None:
+def hang(connection: socket.socket, size: int) -> None:
     time.sleep(60)
 
 
-def drip(connection: socket.socket) -> None:
-    connection.sendall(HEAD)
+def drip(connection: socket.socket, size: int) -> None:
+    send_head(connection, size)
     while True:
         connection.sendall(b"x")
         time.sleep(0.2)
 
 
-def cut(connection: socket.socket) -> None:
-    connection.sendall(HEAD + b"x" * 1000)
+def cut(connection: socket.socket, size: int) -> None:
+    send_head(connection, size)
+    connection.sendall(b"x" * (size // 2))
 
 
-def reset(connection: socket.socket) -> None:
+def reset(connection: socket.socket, size: int) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def fail(connection: socket.socket) -> None:
+def fail(connection: socket.socket, size: int) -> None:
     connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
 
 
-def talk_nonsense(connection: socket.socket) -> None:
+def talk_nonsense(connection: socket.socket, size: int) -> None:
     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
@@ -70,13 +78,18 @@ BEHAVIOURS = (hang, drip, cut, reset, fail, talk_nonsense)
 
 @pytest.fixture(params=BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
 def bad_store(request: pytest.FixtureRequest, settings: Any) -> Iterator[Callable[[], None]]:
-    """Replaces the file store by an S3 on a real socket that misbehaves in one way."""
+    """Replaces the file store by an S3 on a real socket: it knows every file's size and misbehaves in one way."""
     server = socket.create_server(("127.0.0.1", 0))
+    sizes: dict[str, int] = {}
 
     def serve(connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            connection.recv(65536)
-            request.param(connection)
+            asked = connection.recv(65536).split(b" ")
+            size = sizes[asked[1].decode().rpartition("/")[2]]
+            if asked[0] == b"HEAD" and request.param is not hang:
+                send_head(connection, size)
+            else:
+                request.param(connection, size)
 
     def accept() -> None:
         with suppress(OSError):
@@ -86,6 +99,7 @@ def bad_store(request: pytest.FixtureRequest, settings: Any) -> Iterator[Callabl
     threading.Thread(target=accept, daemon=True).start()
 
     def replace() -> None:
+        sizes.update(Artifact.objects.values_list("sha256", "size"))
         options = {
             "bucket_name": "crpbot",
             "access_key": "a",
@@ -111,16 +125,26 @@ def take_time(call: Callable[[], Any]) -> tuple[Any, float]:
 def test_a_pin_does_not_wait_for_the_file_store(bad_store: Callable[[], None]) -> None:
     scenarios.service_in_use()
     bad_store()
-    move, seconds = take_time(lambda: services.pin(actor=APPROVER, reason="it trades oddly"))
+    move, seconds = take_time(lambda: decide.pin(actor=APPROVER, reason="it trades oddly"))
     assert move.kind == MoveKind.PIN
     assert "bytes were not checked" in move.reason
     assert seconds < BOUND_SECONDS
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("bad_store", [cut, reset, fail, talk_nonsense], indirect=True)
+def test_a_store_that_fails_is_never_taken_for_damaged_files(bad_store: Callable[[], None]) -> None:
+    scenarios.fallback()
+    bad_store()
+    artifact = Artifact.objects.all()[0]
+    with pytest.raises(artifact_store.StoreUnavailable):
+        artifact_store.is_intact(artifact.sha256, artifact.size)
+
+
+@pytest.mark.django_db
 def test_any_error_of_the_store_leaves_the_fallback_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     scenarios.service_in_use()
-    monkeypatch.setattr("training.artifact_store._chunks", lambda sha256: 1 / 0)
+    monkeypatch.setattr(artifact_store, "open_stream", lambda sha256: 1 / 0)
     readiness = check_fallback()
     assert readiness.is_ready
     assert readiness.unchecked == "division by zero"
