@@ -35,9 +35,7 @@ class LimitConcurrency:
         if request.path in self.emergencies:
             return self._answer(request)
         if not self.turns.acquire(timeout=WAIT_SECONDS):
-            response = build_json_problem(BUSY.status, BUSY.title, BUSY.message)
-            response["Retry-After"] = "2"
-            return response
+            return _refuse(request)
         try:
             return self._answer(request)
         finally:
@@ -48,3 +46,12 @@ class LimitConcurrency:
             return self.get_response(request)
         finally:
             connections.close_all()
+
+
+def _refuse(request: HttpRequest) -> HttpResponse:
+    if request.path.startswith("/api/"):
+        response: HttpResponse = build_json_problem(BUSY.status, BUSY.title, BUSY.message)
+    else:
+        response = HttpResponse(f"{BUSY.message}\n", content_type="text/plain", status=BUSY.status)
+    response["Retry-After"] = "2"
+    return response

@@ -549,11 +549,22 @@ WRONG = (AssertionError, IntegrityError)
 EVENTS = {"pointer.swap", "pointer.pin", "pointer.offline", "pointer.advanced", "fallback.registered"}
 
 
+def make_every_move(machine: Service) -> None:
+    """Each event of EVENTS once. The few trials of the suite come by some of them only, whichever Hypothesis draws."""
+    machine.approve(SECOND_APPROVER, pick=0, stale=0, is_whole=True, disturbed=None)
+    machine.pin(APPROVER, is_fit=True, disturbed=None)
+    machine.pin(APPROVER, is_fit=False, disturbed=None)
+    machine.damaged_files_come_back()
+    machine.advance_the_revision(APPROVER, by=1, disturbed=None)
+    machine.replace_the_fallback(6, register=True, disturbed=None)
+
+
 @pytest.mark.postgresql
 def test_the_pointer_never_names_what_has_not_passed(service: type[Service]) -> None:
-    is_sqlite = connection.vendor == "sqlite"
-    run_state_machine_as_test(service, settings=trials(8 if is_sqlite else 3, steps=20, derandomize=True))
-    assert service.seen.keys() >= (EVENTS if is_sqlite else {"pointer.swap"}), "the trials came by every move"
+    count = 8 if connection.vendor == "sqlite" else 3
+    _play(service, make_every_move)
+    run_state_machine_as_test(service, settings=trials(count, steps=20, derandomize=True))
+    assert service.seen.keys() >= EVENTS
 
 
 @pytest.mark.postgresql
@@ -586,3 +597,4 @@ def _play(service: type[Service], story: Callable[[Service], None]) -> None:
         story(machine)
     finally:
         machine.damaged_files_come_back()
+    service.seen.update(machine.oracle.seen)
