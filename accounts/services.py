@@ -43,7 +43,6 @@ def find_user(username: str) -> User:
         raise NotFound(f"There is no active user {username!r}. `manage.py people` lists them.") from None
 
 
-@audit.locked()
 def create_user(
     username: str, *, password: str | None, roles: list[Role], actor: object, is_staff: bool = False
 ) -> User:
@@ -54,22 +53,25 @@ def create_user(
     _check_name(username)
     if password is not None:
         _check_password(password, username)
-    if User.objects.filter(username=username).exists():
-        raise Conflict(f"There is already a user {username!r}.")
-    user = User.objects.create_user(username=username, password=password, is_staff=is_staff)
-    audit.record("user.created", user, actor=actor, detail={"is_staff": is_staff})
-    for role in roles:
-        grant(user, role, actor=actor)
+    user = User(username=User.normalize_username(username), is_staff=is_staff)
+    user.set_password(password)  # hashing is slow: before the lock
+    with audit.locked():
+        if User.objects.filter(username=user.username).exists():
+            raise Conflict(f"There is already a user {username!r}.")
+        user.save(force_insert=True)
+        audit.record("user.created", user, actor=actor, detail={"is_staff": is_staff})
+        for role in roles:
+            grant(user, role, actor=actor)
     return user
 
 
-@audit.locked()
 def set_password(user: User, password: str, *, actor: object) -> None:
     """Set a password, which ends every session of this person. Raises InvalidInput."""
     _check_password(password, user.username)
-    user.set_password(password)
-    user.save(update_fields=["password"])
-    audit.record("user.password_set", user, actor=actor)
+    user.set_password(password)  # hashing is slow: before the lock
+    with audit.locked():
+        user.save(update_fields=["password"])
+        audit.record("user.password_set", user, actor=actor)
 
 
 @audit.locked()

@@ -199,7 +199,7 @@ FAULTS = [
     CodeFault(
         "the policy in force is read before the lock alone",
         decide._require_passed,
-        "if gates.policy_in_force() != policy:",
+        "if policies.policy_in_force() != policy:",
         "if False:",
         overtaken_approval("adopt"),
     ),
@@ -277,8 +277,8 @@ FAULTS = [
     CodeFault(
         "who proposed a policy may adopt it",
         policies.adopt_policy,
-        "if str(actor) == policy.proposed_by:",
-        "if False:",
+        'first_person=FirstPerson(policy.proposed_by, f"proposed {policy}"),',
+        "first_person=None,",
         own_policy_adopted,
     ),
     CodeFault(
