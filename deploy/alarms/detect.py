@@ -133,7 +133,7 @@ def _check_predictions(move: PointerMove) -> Iterator[Alarm]:
             f"{_name_some(sorted({str(bot) for bot in status.breaching_bots}))}.",
             "The fallback's answers are not finite, and nothing else can be pinned: stop the bots and launch another."
             if is_on_fallback
-            else "Most live bots report no breach, so the pointer stays: check these bots' candles, or stop them.",
+            else "Most owners of bots report no breach, so the pointer stays: check these bots' candles, or stop them.",
         )
     if status.drifting:
         yield _warning(

@@ -7,11 +7,11 @@ LIVE_GATES = Actor("the live gates", is_system=True)
 """The actor of such a pin. No person can have this name."""
 
 
-def is_majority(breaching: int, live: int) -> bool:
-    """More than half of the live bots on the revision. One bot alone is a majority, one of two is not."""
-    return 2 * breaching > live
+def is_majority(breaching: int, voters: int) -> bool:
+    """More than half. One alone is a majority, one of two is not."""
+    return 2 * breaching > voters
 
 
-def must_pin_fallback(*, kind: str, breaching: int, live: int) -> bool:
+def must_pin_fallback(*, kind: str, breaching: int, voters: int) -> bool:
     """Whether to pin the fallback. There is nothing to pin while the bots are on it or offline (ADR 0012)."""
-    return kind in (MoveKind.INHERITED, MoveKind.SWAP) and is_majority(breaching, live)
+    return kind in (MoveKind.INHERITED, MoveKind.SWAP) and is_majority(breaching, voters)

@@ -1,13 +1,15 @@
 """The live windows of the bots: which breach a live gate under the current revision, and sums of them."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.utils import timezone
 
 from deploy.bots import fleet
-from deploy.bots.live_rules import must_pin_fallback
+from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from gates.catalogue.live import RECENT_PREDICTIONS, Tally
@@ -15,6 +17,8 @@ from training.models import Coin
 
 RECENT_WINDOWS = 20
 """At most so many windows count as recent: a bot that decides once an hour sends windows of one prediction."""
+PREDICTS_WITHIN = timedelta(hours=24)
+"""A bot that has sent no window for so long, under whichever revision, does not predict, and has no say."""
 MAX_WINDOWS_IN_REASON = 3
 MAX_CHART_WINDOWS = 500
 MAX_FLAGGED_SHOWN = 10
@@ -22,11 +26,11 @@ MAX_FLAGGED_SHOWN = 10
 
 @dataclass(frozen=True)
 class LiveGateStatus:
-    """The live bots on one revision, and their newest windows that breach a live gate or warn."""
+    """The live bots on one revision, their newest windows that breach a live gate or warn, and their votes."""
 
     move: PointerMove
-    live: int
-    """0 while no window breaches or warns: then the count is not needed."""
+    predicting: Mapping[str, int]
+    """By the name of a token's owner, its bots that predict. Empty while no window breaches: nobody votes then."""
     breaching: Sequence[LiveWindow]
     drifting: Sequence[LiveWindow]
 
@@ -36,8 +40,14 @@ class LiveGateStatus:
         return list({window.bot_id: window.bot for window in self.breaching}.values())
 
     @property
+    def votes(self) -> Sequence[str]:
+        """The owners most of whose predicting bots breach. Each owner has one vote, however many bots it runs."""
+        breaching = Counter(bot.name for bot in self.breaching_bots)
+        return [name for name, count in self.predicting.items() if is_majority(breaching[name], count)]
+
+    @property
     def must_pin(self) -> bool:
-        return must_pin_fallback(kind=self.move.kind, breaching=len(self.breaching_bots), live=self.live)
+        return must_pin_fallback(kind=self.move.kind, breaching=len(self.votes), voters=len(self.predicting))
 
     @property
     def reason(self) -> str:
@@ -48,7 +58,8 @@ class LiveGateStatus:
         ]
         rest = len(self.breaching) - len(shown)
         return (
-            f"{len(self.breaching_bots)} of {self.live} live bots on revision {self.move.revision} breach the live gates: "
+            f"{len(self.breaching_bots)} of {sum(self.predicting.values())} bots that predict on revision"
+            f" {self.move.revision} breach the live gates ({len(self.votes)} of {len(self.predicting)} owners): "
             + "; ".join(shown)
             + (f"; and {rest} more" if rest else "")
         )
@@ -57,7 +68,7 @@ class LiveGateStatus:
 def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | None:
     """The status under this move or the current one; None before the first.
 
-    A bot counts if it is live and runs exactly the release of the revision.
+    A bot counts if it is live, runs exactly the release of the revision, and has sent a window within PREDICTS_WITHIN.
     """
     move = move or pointer.get_current()
     if move is None:
@@ -66,10 +77,16 @@ def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | N
     windows = list(_list_flagged_windows(move).filter(bot__in=bots).order_by("bot", "coin"))
     return LiveGateStatus(
         move=move,
-        live=bots.count() if windows else 0,
+        predicting=_count_predicting(bots) if any(window.breach for window in windows) else {},
         breaching=[window for window in windows if window.breach],
         drifting=[window for window in windows if window.warning],
     )
+
+
+def _count_predicting(bots: QuerySet[Bot]) -> dict[str, int]:
+    since = timezone.now() - PREDICTS_WITHIN
+    windows = LiveWindow.objects.filter(bot=OuterRef("pk"), received_at__gt=since)
+    return dict(Counter(bots.filter(Exists(windows)).values_list("name", flat=True)))
 
 
 def _list_flagged_windows(move: PointerMove) -> QuerySet[LiveWindow]:

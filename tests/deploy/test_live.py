@@ -14,7 +14,7 @@ from django.utils import timezone
 from audit.models import AuditEvent
 from deploy.alarms import detect
 from deploy.alarms.record import record_alarms
-from deploy.bots import live_gates
+from deploy.bots import live_gates, live_windows
 from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Alarm, Bot, LiveWindow, PointerMove
 from deploy.pointer import pointer
@@ -141,7 +141,7 @@ def test_a_fleet_that_predicts_like_v6_is_pinned_within_100_predictions(
     assert held.release is not None
     assert (held.kind, held.release.line, held.moved_by) == (MoveKind.PIN, "v5", "the live gates")
     assert (
-        "2 of 3 live bots on revision 2 breach the live gates: trader (desk-1): BTC logit range"
+        "2 of 3 bots that predict on revision 2 breach the live gates (1 of 1 owners): trader (desk-1): BTC logit range"
         in held.reason
     )
     assert PointerMove.objects.count() == 3
@@ -204,7 +204,7 @@ def test_a_majority_is_more_than_half_of_the_live_bots(breaching: int, bots: int
     ("kind", "holds"), [("inherited", True), ("swap", True), ("pin", False), ("offline", False)]
 )
 def test_there_is_nowhere_to_send_bots_that_are_on_the_fallback(kind: str, holds: bool) -> None:
-    assert must_pin_fallback(kind=kind, breaching=3, live=3) is holds
+    assert must_pin_fallback(kind=kind, breaching=3, voters=3) is holds
 
 
 def test_what_the_bot_inherited_is_judged_like_everything_else(bots: Caller) -> None:
@@ -235,11 +235,57 @@ def test_a_bot_that_runs_something_else_says_nothing_about_the_release(bots: Cal
 def test_bots_that_fell_silent_count_on_neither_side_and_reconcile_sees_it(bots: Caller) -> None:
     revision = swapped().revision
     fleet_of(3, bots)
+    for instance in ("desk-2", "desk-3"):
+        tell(bots, window(revision, instance))
     tell(bots, window(revision, ill=True))
     assert now().revision == revision
     Bot.objects.exclude(instance="desk-1").update(last_heard_at=timezone.now() - timedelta(minutes=5))
     live_gates.monitor_live_gates()
     assert now().moved_by == "the live gates"
+
+
+@pytest.fixture
+def others(bots: Caller) -> list[Caller]:
+    """Two more owners of bot tokens."""
+    return [Caller(Client(), factories.token(factories.person(name), "bot")) for name in ("rival", "third")]
+
+
+def test_idle_instances_do_not_outvote_the_bots_that_predict(bots: Caller, others: list[Caller]) -> None:
+    revision = swapped().revision
+    fleet_of(4, others[0])
+    for honest in (bots, others[1]):
+        fleet_of(1, honest)
+        tell(honest, window(revision, ill=True))
+    assert now().kind == MoveKind.PIN
+
+
+def test_many_lying_instances_of_one_owner_have_one_vote(bots: Caller, others: list[Caller]) -> None:
+    revision = swapped().revision
+    for honest in (bots, others[1]):
+        fleet_of(1, honest)
+        tell(honest, window(revision))
+    for desk in fleet_of(4, others[0]):
+        tell(others[0], window(revision, desk.instance, ill=True))
+    assert now().revision == revision
+    status = live_windows.load_live_gate_status()
+    assert status is not None
+    assert (status.votes, len(status.breaching_bots)) == (["rival"], 4)
+
+
+def test_bots_that_predicted_under_an_earlier_revision_have_a_say(bots: Caller, others: list[Caller]) -> None:
+    """After a move the first bot to send a window is not the only one that counts."""
+    scenarios.service_in_use()
+    for caller in (bots, *others):
+        fleet_of(1, caller)
+        tell(caller, window(1))
+    passed = scenarios.awaiting_approval()
+    revision = decide.approve(passed, actor=APPROVER, reason="passed", revision=1).revision
+    for caller in (bots, *others):
+        fleet_of(1, caller)
+    tell(bots, window(revision, ill=True))
+    assert now().revision == revision
+    tell(others[0], window(revision, ill=True))
+    assert now().kind == MoveKind.PIN
 
 
 def test_a_window_sent_again_counts_once(bots: Caller) -> None:
