@@ -33,6 +33,7 @@ class AuditEvent(models.Model):
     body = models.TextField(help_text="canonical JSON, covered by the hash")
     previous_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64)
+    mac = models.CharField(max_length=64, help_text="over the hash, with the service's secret key")
 
     class Meta:
         ordering = ["-seq"]

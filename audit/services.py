@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.db import models, transaction
 from django.utils import timezone
+from django.utils.crypto import constant_time_compare, salted_hmac
 
 from audit.models import AuditEvent, AuditHead
 from audit.rules import GENESIS, hash_event, to_canonical_json
@@ -63,6 +65,7 @@ def record(
     )
     event.body = to_canonical_json({**event.build_columns(), "detail": dict(detail or {})})
     event.hash = hash_event(event.previous_hash, event.body)
+    event.mac = _compute_mac(event.hash, settings.SECRET_KEY)
     event.save(force_insert=True)
     AuditHead.objects.filter(pk=1).update(seq=event.seq, hash=event.hash)
     return event
@@ -125,6 +128,21 @@ def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str 
         raise
 
 
+def is_authentic(event: AuditEvent) -> bool:
+    """Whether this service wrote the event, as it is now. Anyone who can write to the database can chain an event.
+
+    The message authentication code needs the secret key too: the present one, or one of CRPBOT_SECRET_KEY_FALLBACKS.
+    """
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return event.hash == hash_event(event.previous_hash, event.body) and any(
+        constant_time_compare(event.mac, _compute_mac(event.hash, key)) for key in keys
+    )
+
+
+def _compute_mac(event_hash: str, key: str) -> str:
+    return salted_hmac("crpbot.audit", event_hash, secret=key, algorithm="sha256").hexdigest()
+
+
 def verify() -> list[str]:
     """Check the whole chain up to its head: each break with its event. Empty means that it is intact. Locks nothing.
 
@@ -155,6 +173,8 @@ def _find_breaks(events: Iterable[AuditEvent], head: AuditHead) -> Iterator[str]
             yield f"event {event.seq}: its previous hash is not that of the event before it"
         if event.hash != hash_event(event.previous_hash, event.body):
             yield f"event {event.seq}: its body was changed after it was written"
+        elif not is_authentic(event):
+            yield f"event {event.seq}: it was not written with this service's secret key"
         stored = json.loads(event.body)
         changed = sorted(name for name, value in event.build_columns().items() if stored.get(name) != value)
         if changed:

@@ -26,7 +26,7 @@ if PROFILE not in ("embedded", "production"):
 IS_EMBEDDED = PROFILE == "embedded"
 
 REQUIRED_IN_PRODUCTION = {
-    "CRPBOT_SECRET_KEY": "a long random text that signs sessions",
+    "CRPBOT_SECRET_KEY": "a long random text that signs sessions and audit events",
     "CRPBOT_DATABASE_URL": "postgres://user:password@host:5432/name",
     "CRPBOT_REDIS_URL": "redis://host:6379/0",
     "CRPBOT_ALLOWED_HOSTS": "the names the service is reached by, comma-separated",
@@ -70,6 +70,8 @@ def _embedded_redis() -> str:
 
 
 SECRET_KEY = env.str("CRPBOT_SECRET_KEY", "") or _embedded_secret()
+# Earlier secret keys. Sessions and audit events that were made with them stay valid.
+SECRET_KEY_FALLBACKS = env.list("CRPBOT_SECRET_KEY_FALLBACKS", default=[])
 DEBUG = False
 ALLOWED_HOSTS = env.list("CRPBOT_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CRPBOT_TRUSTED_ORIGINS", default=[])

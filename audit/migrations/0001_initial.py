@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                 ('body', models.TextField(help_text='canonical JSON, covered by the hash')),
                 ('previous_hash', models.CharField(max_length=64)),
                 ('hash', models.CharField(max_length=64)),
+                ('mac', models.CharField(help_text="over the hash, with the service's secret key", max_length=64)),
             ],
             options={
                 'ordering': ['-seq'],

@@ -20,7 +20,7 @@ from audit.rules import to_canonical_json
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import list_release_coins
-from deploy.pointer import pointer
+from deploy.pointer import pointer, proof
 from deploy.serving import keys, revision_log, snapshot
 from deploy.serving.revision_log import SignedRevision
 from deploy.serving.snapshot import Snapshot
@@ -83,6 +83,7 @@ def find_problem() -> str | None:
         _require_ahead(revision_log.read_highest(snapshot.get_service_name()), _read_signed_revision(move))
         for key in keys.require_active():
             keys.load_signer(key)
+        _require_proof(move)
     except Unavailable as reason:
         return reason.message
     return None
@@ -120,7 +121,11 @@ def _read_signable(now: datetime) -> _Signable:
 
 
 def _build_payload(signable: _Signable) -> bytes | None:
-    """The bytes to sign, once their revision is logged; None where another process logged a higher one."""
+    """The bytes to sign, once their revision is logged; None where another process logged a higher one.
+
+    Raises Unavailable where the audit chain does not show that this service made the move.
+    """
+    _require_proof(signable.move)
     if signable.is_logged:
         return to_canonical_json(_build_document(signable)).encode()
     # Writing to the disk is slow and every bot waits, so the document is built meanwhile.
@@ -128,6 +133,12 @@ def _build_payload(signable: _Signable) -> bytes | None:
         logged = disk.submit(revision_log.raise_to, signable.service, signable.revision)
         payload = to_canonical_json(_build_document(signable)).encode()
         return payload if logged.result() else None
+
+
+def _require_proof(move: PointerMove) -> None:
+    release_coins = list_release_coins(move.release) if move.release else []
+    if forgery := proof.find_forgery(move, release_coins):
+        raise Unavailable(f"Nothing is signed for the bots: {forgery}. {proof.REMEDY}")
 
 
 def _read_signed_revision(move: PointerMove) -> SignedRevision:

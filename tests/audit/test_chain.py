@@ -1,7 +1,11 @@
 """The audit chain shows whatever was changed, cut or put in after the fact."""
 
+from typing import Any
+
 import pytest
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
+from django.db.models import Model
 
 from audit import services, triggers
 from audit.models import AuditEvent, AuditHead
@@ -33,7 +37,7 @@ def test_a_chain_as_written_is_sound() -> None:
         "UPDATE audit_auditevent SET reason = 'other' WHERE seq = {before}",
         "DELETE FROM audit_auditevent WHERE seq = {last}",
         "INSERT INTO audit_auditevent SELECT {later}, at, actor, kind, object_type, object_id, object_name, reason, body,"
-        " previous_hash, hash FROM audit_auditevent WHERE seq = 1",
+        " previous_hash, hash, mac FROM audit_auditevent WHERE seq = 1",
     ],
     ids=["rewriting an event", "cutting the tail", "putting one in out of order"],
 )
@@ -66,6 +70,30 @@ def test_verify_finds_what_got_past_the_database(sql: str, says: str) -> None:
     finally:
         triggers.install()
     assert any(says in broken for broken in found)
+
+
+def chain_event(kind: str, obj: Model, **detail: Any) -> AuditEvent:
+    """An event as somebody appends it who may write to the database, knows this code, and lacks the secret key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SECRET_KEY", "a guess")
+        return services.record(kind, obj, actor="the gate", detail=detail)
+
+
+def test_an_event_chained_without_the_secret_key_is_found() -> None:
+    three_events()
+    forged = chain_event("note", factories.person("oscar"))
+    later = services.record("note", factories.person("otto"), actor="otto")
+    assert services.verify() == [f"event {forged.seq}: it was not written with this service's secret key"]
+    assert services.is_authentic(later)
+
+
+def test_events_of_an_earlier_secret_key_stay_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    three_events()
+    former = settings.SECRET_KEY
+    monkeypatch.setattr(settings, "SECRET_KEY", "its successor")
+    assert services.verify() != []
+    monkeypatch.setattr(settings, "SECRET_KEY_FALLBACKS", [former])
+    assert services.verify() == []
 
 
 def test_a_head_moved_by_hand_is_found() -> None:

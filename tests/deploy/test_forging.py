@@ -4,14 +4,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Model
 from django.utils import timezone
 
 from audit import services as audit
+from common.errors import Unavailable
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from deploy.releases import decide
+from deploy.rules import MoveKind
+from deploy.serving import keys, signing
 from gates.models import Diagnosis, GateResult
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from gates.services.policies import policy_in_force
@@ -147,6 +151,46 @@ def test_a_forged_pass_needs_every_gate_of_its_policy_and_its_event(
         forged("swap", release).save(force_insert=True)
     else:
         refused(lambda: forged("swap", release).save(force_insert=True))
+
+
+def forged_live(release: Release, *, knows_secret: bool) -> None:
+    """Everything that makes a rejected release live, by INSERTs that satisfy each database guard."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not knows_secret:
+            patch.setattr(settings, "SECRET_KEY", "a guess")
+        for release_coin in release.coins.all():
+            forged_pass(release_coin, FULL_POLICY["gates"], is_recorded=True)
+        forged("swap", release).save(force_insert=True)
+
+
+@pytest.mark.parametrize(
+    ("knows_secret", "says"),
+    [
+        (False, "the audit event of revision 2 was not written by this service"),
+        (True, "revision 2 differs from its audit event"),
+    ],
+    ids=["with access to the database", "and with the secret key"],
+)
+def test_a_release_made_live_by_inserts_is_never_signed(knows_secret: bool, says: str) -> None:
+    keys.export_public()
+    forged_live(
+        scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release(),
+        knows_secret=knows_secret,
+    )
+    with pytest.raises(Unavailable, match=says):
+        signing.get_envelope()
+    assert says in (signing.find_problem() or "")
+    assert (audit.verify() == []) is knows_secret
+
+
+def test_a_swap_without_a_recorded_verdict_is_never_signed() -> None:
+    """Even where the event of the move is the service's own and says the same."""
+    release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate)).release()
+    for release_coin in release.coins.all():
+        forged_pass(release_coin, FULL_POLICY["gates"], is_recorded=True)
+    pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
+    with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
+        signing.get_envelope()
 
 
 def test_a_move_without_its_event_is_refused() -> None:
