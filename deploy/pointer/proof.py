@@ -1,6 +1,6 @@
 """Whether the audit chain shows that this service itself made a move. Asked before a revision is signed.
 
-Database guards refuse most forgeries, and whoever owns the database can take the guards away. The events of the audit
+Database guards refuse most forgeries, and the owner of the database can take the guards away. The events of the audit
 chain carry a code that only the service can make, so a forged move has no authentic event, or lacks those before it.
 """
 
