@@ -35,11 +35,9 @@ class AuditEventAdmin(ReadOnlyAdmin):
     date_hierarchy = "at"
     list_per_page = 50
     show_facets = admin.ShowFacets.NEVER
+    linked_lookups = ("object_id", "object_type__in")
 
     @admin.display(description="reason")
     def why(self, event: AuditEvent) -> str:
         """The beginning of the reason: a rejection names every gate of every coin."""
         return Truncator(event.reason).chars(120)
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return lookup == "object_id" or super().lookup_allowed(lookup, value, request)

@@ -1,10 +1,17 @@
 """The admin is read-only."""
 
+import html
+import re
+
 import pytest
+from django.contrib import admin
 from django.test import Client
+from django.urls import reverse
 
 from accounts.models import User
-from tests import factories
+from deploy.releases import decide
+from tests import factories, scenarios
+from tests.scenarios import APPROVER
 
 pytestmark = pytest.mark.django_db
 
@@ -36,3 +43,45 @@ def test_a_superuser_cannot_delete_or_change_a_row(client: Client, root: User) -
     assert client.post(f"/admin/accounts/user/{root.pk}/delete/", {"post": "yes"}).status_code == 403
     assert client.post(f"/admin/accounts/user/{root.pk}/change/", {"username": "other"}).status_code == 403
     assert User.objects.get().username == "root"
+
+
+LISTS = [
+    f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist" for model in admin.site._registry
+]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_filtered_by_nothing_but_its_own_filters(client: Client, root: User, name: str) -> None:
+    """Every column with patterns, and columns of related rows: Django ignores what it cannot look up."""
+    client.force_login(root)
+    model = next(
+        model for model in admin.site._registry if name.endswith(f"_{model._meta.model_name}_changelist")
+    )
+    fields = [field.name for field in model._meta.get_fields()]
+    lookups = [f"{field}__{how}" for field in fields for how in ("regex", "iregex", "startswith", "contains")]
+    related = [f"{field}__password__startswith" for field in fields]
+    for lookup in [*lookups, *related]:
+        assert client.get(reverse(name), {lookup: "x"}).status_code in (302, 400), lookup
+
+
+def test_a_password_hash_cannot_be_read_out_by_patterns(client: Client, root: User) -> None:
+    client.force_login(root)
+    answers = {
+        client.get("/admin/accounts/user/", {"password__regex": pattern}).status_code
+        for pattern in ("^md5", "^x", "(a+)+$")
+    }
+    assert answers == {400}
+
+
+def test_the_audit_link_of_a_release_shows_its_approval(client: Client, viewer: User) -> None:
+    User.objects.filter(pk=viewer.pk).update(is_staff=True)
+    scenarios.service_in_use()
+    release = scenarios.awaiting_approval()
+    decide.approve(release, actor=APPROVER, reason="it passed all of them", revision=1)
+    client.force_login(viewer)
+    page = client.get(f"/releases/{release.pk}/").content.decode()
+    address = re.search(r'href="(/admin/audit/auditevent/[^"]*)"', page)
+    assert address
+    events = client.get(html.unescape(address[1])).content.decode()
+    assert "releasestatus.live" in events
+    assert "it passed all of them" in events
