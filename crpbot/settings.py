@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -66,10 +67,21 @@ def _embedded_redis() -> str:
         short = hashlib.sha256(str(STATE_DIR).encode()).hexdigest()[:12]
         socket = Path(tempfile.gettempdir()) / f"crpbot-{os.getuid()}-{short}" / "redis.sock"
         socket.parent.mkdir(mode=0o700, exist_ok=True)
+        owned = socket.parent.lstat()
+        if (owned.st_uid, stat.S_IMODE(owned.st_mode)) != (os.getuid(), 0o700) or socket.parent.is_symlink():
+            raise ImproperlyConfigured(
+                f"{socket.parent} belongs to another user, or others may write to it. Remove it, or set CRPBOT_STATE_DIR"
+                " to a shorter path."
+            )
     return f"unix://{socket}"
 
 
 SECRET_KEY = env.str("CRPBOT_SECRET_KEY", "") or _embedded_secret()
+if len(SECRET_KEY) < 32 or len(set(SECRET_KEY)) < 10:
+    raise ImproperlyConfigured(
+        "CRPBOT_SECRET_KEY can be guessed: give it 32 characters or more, at random, for example by"
+        ' python3 -c "import secrets; print(secrets.token_urlsafe(48))".'
+    )
 # Earlier secret keys. Sessions and audit events that were made with them stay valid.
 SECRET_KEY_FALLBACKS = env.list("CRPBOT_SECRET_KEY_FALLBACKS", default=[])
 DEBUG = False

@@ -107,7 +107,7 @@ class Edge:
             latest = documents.last
         if scope["path"] != STREAM_PATH or scope["method"] != "GET":
             return partial(_send_document, latest, headers, scope["method"])
-        self.streams.require_room()
+        self.streams.require_room(digest)
         return partial(self.streams.serve, digest, latest, receive)
 
     async def _take_heartbeat(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:

@@ -7,6 +7,7 @@ the others nothing, a stuck one is dropped.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -29,6 +30,9 @@ COMMENT_SECONDS = 15.0
 SEND_SECONDS = 10.0
 MAX_STREAMS = 10_000
 """In one process; more must poll. Each takes a file descriptor and some 30 KiB."""
+
+MAX_STREAMS_OF_TOKEN = 2_000
+"""In one process: one token must not take the place of all others."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -98,6 +102,7 @@ class Streams:
     def __init__(self, latest: Latest, may_serve: MayServe) -> None:
         self._load_snapshot, self._may_serve = latest, may_serve
         self._subscribers: set[Subscriber] = set()
+        self._of_token: Counter[str] = Counter()
         self._wake_up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._problem = ""
@@ -105,11 +110,16 @@ class Streams:
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def require_room(self) -> None:
-        """Raise Unavailable if this process streams to MAX_STREAMS bots already."""
+    def require_room(self, digest: str) -> None:
+        """Raise Unavailable if this process streams to MAX_STREAMS bots already, or to too many of this token."""
         if len(self) >= MAX_STREAMS:
             raise Unavailable(
                 f"This process streams to {len(self)} bots already. Poll active/signed/ instead."
+            )
+        if self._of_token[digest] >= MAX_STREAMS_OF_TOKEN:
+            raise Unavailable(
+                f"This process streams to {MAX_STREAMS_OF_TOKEN} bots with this token already. Poll active/signed/ instead,"
+                " or use more than one token."
             )
 
     async def serve(self, digest: str, envelope: Snapshot, receive: Receive, send: Send) -> None:
@@ -118,6 +128,7 @@ class Streams:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": BEGINNING, "more_body": True})
         self._subscribers.add(subscriber)
+        self._of_token[digest] += 1
         subscriber.offer(envelope)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -129,6 +140,7 @@ class Streams:
             disconnected.cancel()
             ended.cancel()
             self._subscribers.discard(subscriber)
+            self._of_token -= Counter([digest])
             if not self._subscribers and self._task is not None:
                 self._task.cancel()
                 self._task = None

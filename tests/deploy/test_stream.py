@@ -277,6 +277,23 @@ def test_a_full_process_asks_the_next_bot_to_poll(
     told(story)
 
 
+def test_one_token_cannot_take_every_stream(edge: Edge, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_STREAMS_OF_TOKEN", 1)
+    scenarios.service_in_use()
+    other = factories.token(factories.person("rival"), "bot")
+
+    async def story() -> None:
+        async with Stream(edge, token), Stream(edge, token) as second, Stream(edge, other) as rival:
+            await second.until(lambda: second.is_complete, "the whole answer")
+            assert second.status == 503
+            assert "more than one token" in second.problem["detail"]
+            await rival.hears(1)
+        async with Stream(edge, token) as later:
+            await later.hears(1)
+
+    told(story)
+
+
 def test_streams_survive_an_unreadable_key_and_then_catch_up(edge: Edge, token: str, folder: Path) -> None:
     scenarios.service_in_use()
 

@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 REPOSITORY = Path(active_settings.BASE_DIR)
 PRODUCTION = {
     "CRPBOT_PROFILE": "production",
-    "CRPBOT_SECRET_KEY": "a secret of this test",
+    "CRPBOT_SECRET_KEY": "a secret of this test, long enough to be one",
     "CRPBOT_DATABASE_URL": "postgres://crpbot:word@db:5432/crpbot",
     "CRPBOT_REDIS_URL": "redis://:word@redis:6379/0",
     "CRPBOT_ALLOWED_HOSTS": "gate.example.com",
@@ -75,6 +75,14 @@ class TestProduction:
             settings()
         assert [other for other in REQUIRED if other in str(refused.value)] == [name]
 
+    @pytest.mark.parametrize("weak", ["secret", "changeme" * 10, "django-insecure", "0" * 64])
+    def test_refuses_a_secret_key_that_can_be_guessed(
+        self, weak: str, environment: pytest.MonkeyPatch
+    ) -> None:
+        environment.setenv("CRPBOT_SECRET_KEY", weak)
+        with pytest.raises(ImproperlyConfigured, match=r"can be guessed.*token_urlsafe"):
+            settings()
+
     def test_names_everything_that_is_missing_at_once(self, environment: pytest.MonkeyPatch) -> None:
         for name in REQUIRED:
             environment.delenv(name)
@@ -110,6 +118,25 @@ class TestEmbedded:
         socket = settings()["REDIS_URL"].removeprefix("unix://")
         assert len(socket) <= 100
         Path(socket).parent.rmdir()
+
+    @pytest.mark.parametrize("is_link", [False, True], ids=["open to others", "a link"])
+    def test_refuses_a_folder_for_its_socket_that_others_prepared(
+        self, is_link: bool, environment: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        environment.setenv("CRPBOT_STATE_DIR", str(tmp_path / ("long" * 30)))
+        environment.setenv("TMPDIR", "/tmp")
+        folder = Path(settings()["REDIS_URL"].removeprefix("unix://")).parent
+        try:
+            if is_link:
+                folder.rmdir()
+                (tmp_path / "elsewhere").mkdir(mode=0o700)
+                folder.symlink_to(tmp_path / "elsewhere")
+            else:
+                folder.chmod(0o777)
+            with pytest.raises(ImproperlyConfigured, match="belongs to another user, or others may write"):
+                settings()
+        finally:
+            folder.unlink() if is_link else folder.rmdir()
 
     @pytest.mark.slow
     def test_refuses_another_host_than_loopback(self, environment: pytest.MonkeyPatch) -> None:
