@@ -41,6 +41,7 @@ class _BaseClient:
         coins: Collection[str] | None = None,
         timeout_s: float = 10.0,
         fresh_for_s: float = 90.0,
+        start_stale: bool = False,
         instance: str | None = None,
         spread_s: float = SPREAD_S,
         clock: Callable[[], datetime] = _get_utc_now,
@@ -55,6 +56,7 @@ class _BaseClient:
             coins=coins,
             timeout_s=timeout_s,
             fresh_for=timedelta(seconds=fresh_for_s),
+            start_stale=start_stale,
             clock=clock,
         )
         self._create_watch_loop = partial(
@@ -76,7 +78,9 @@ class _BaseClient:
                     step()
                 except ClientError as error:
                     problem = error
-                    if not isinstance(error, SnapshotExpired):  # an expired snapshot is in use all the same
+                    if not isinstance(
+                        error, SnapshotExpired
+                    ):  # what is in use may still have to be loaded or saved
                         break
             if problem is not None:
                 self._updater.record_problem(problem)
@@ -100,9 +104,11 @@ class Client(_BaseClient):
     during a key rotation. Only snapshots signed with one of these keys are followed, from the network or the disk.
 
     `coins` are those the bot trades; a release without one of them is refused. `timeout_s` bounds each wait for the network.
-    After `fresh_for_s` seconds without confirmation a decision says *stale since*. `instance` is this bot's name among those
-    of its token, the same after a restart; the default is made of the machine's name and the folder. A heartbeat follows a
-    move within `spread_s` seconds, at random.
+    After `fresh_for_s` seconds without confirmation a decision says *stale since*. A client with an empty folder answers
+    neutral until it gets a snapshot that has not expired; with `start_stale` an expired one is enough.
+
+    `instance` is this bot's name among those of its token, the same after a restart; the default is made of the machine's
+    name and the folder. A heartbeat follows a move within `spread_s` seconds, at random.
 
     Raises Misconfigured (address, token, key or name) and CacheFailed (the folder cannot be created). No other method raises
     because of network, service or disk.

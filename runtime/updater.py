@@ -51,7 +51,7 @@ class Updater:
     """The models of one bot, kept up to date with one service, over one cache folder. Safe to use from several threads.
 
     `download` downloads one file. `coins` are those the bot trades. Without confirmation for `fresh_for` the state is stale.
-    `timeout_s` bounds each wait for the folder's lock.
+    `timeout_s` bounds each wait for the folder's lock. With `start_stale` a bot without any set begins with an expired one.
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class Updater:
         coins: Collection[str] | None,
         timeout_s: float,
         fresh_for: timedelta,
+        start_stale: bool,
         clock: Callable[[], datetime],
     ) -> None:
-        self._cache, self._keys = cache, keys
+        self._cache, self._keys, self._start_stale = cache, keys, start_stale
         self._coins = frozenset(coins or ())
         self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
         self._loader = BundleLoader(cache, download, timeout_s=timeout_s)
@@ -125,7 +126,8 @@ class Updater:
     def apply(self, answer: Answer | None, etag: str | None = None) -> None:
         """Apply the service's answer; None says that the snapshot of `etag` is unchanged. Never blocks on I/O.
 
-        Raises Refused if the answer must not be followed, SnapshotExpired if it is in use but was signed too long ago.
+        An expired answer may confirm what is in use, and never changes it. Raises Refused if the answer must not be
+        followed, SnapshotExpired if it was signed too long ago.
         """
         signed = None if answer is None else verify_cached(answer.body, self._keys)
         with self._state_lock:
@@ -138,11 +140,11 @@ class Updater:
             elif current is not None and signed.snapshot.content == current.snapshot.content:
                 new_etag = answer.etag or (current.etag if answer.body == current.body else None)
                 self._confirm(replace(current, body=answer.body, signed=signed, etag=new_etag))
-            else:
+            elif not self._is_expired(signed) or (current is None and self._start_stale):
                 confirmed_at = self._compute_confirmed_at(signed)
                 self._accept(ReceivedSnapshot(answer.body, signed, answer.etag, confirmed_at))
         self._log_problem()
-        if self._clock() > signed.expires_at:
+        if self._is_expired(signed):
             raise SnapshotExpired(
                 f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and valid until"
                 f" {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an old one, or this machine's"
@@ -232,6 +234,9 @@ class Updater:
         received = replace(received, confirmed_at=self._compute_confirmed_at(received.signed))
         self._state = replace(self._state, received=received, is_unconfirmed=False, problem=None)
         self._pending = None
+
+    def _is_expired(self, signed: SignedSnapshot) -> bool:
+        return self._clock() > signed.expires_at
 
     def _compute_confirmed_at(self, signed: SignedSnapshot) -> datetime:
         # A stored answer that something repeats confirms nothing beyond its signed time.

@@ -157,16 +157,47 @@ def test_a_repeated_expired_answer_makes_a_bot_stale_and_stops_nothing(
     assert client.refresh().stale_since is None
 
 
-def test_an_expired_snapshot_is_followed_if_it_is_the_newest_seen(
-    service: StubService, bot: MakeBot, old: Release, release_of: ReleaseOf
+def test_a_bot_without_a_set_waits_for_a_fresh_snapshot(
+    service: StubService, bot: MakeBot, old: Release, candles: pl.DataFrame, release_of: ReleaseOf
 ) -> None:
     service.issued_at -= timedelta(hours=1)
     service.point_at(old)
     client = bot()
+    assert isinstance(client.refresh().problem, SnapshotExpired)
+    decision = client.predict("BTC", candles)
+    assert (decision.direction, decision.line) == ("neutral", None)
+    assert "was signed at" in decision.reason
+    service.issued_at += timedelta(hours=1)
+    assert client.refresh().problem is None
+    assert release_of(client) == old
+
+
+def test_a_bot_may_be_told_to_start_with_an_expired_snapshot(
+    service: StubService, bot: MakeBot, old: Release, release_of: ReleaseOf
+) -> None:
+    service.issued_at -= timedelta(hours=1)
+    service.point_at(old)
+    client = bot(start_stale=True)
     active = client.refresh()
     assert isinstance(active.problem, SnapshotExpired)
     assert active.stale_since == service.issued_at + VALID_FOR
     assert release_of(client) == old
+
+
+def test_an_expired_snapshot_changes_nothing_however_new_its_revision(
+    service: StubService, bot: MakeBot, old: Release, new: Release, release_of: ReleaseOf
+) -> None:
+    now = [service.issued_at]
+    client = bot(start_stale=True, clock=lambda: now[0])
+    service.point_at(old)
+    assert client.refresh().problem is None
+    service.point_at(new)
+    now[0] += VALID_FOR + timedelta(seconds=1)
+    assert isinstance(client.refresh().problem, SnapshotExpired)
+    assert release_of(client) == old
+    service.issued_at = now[0]
+    assert client.refresh().problem is None
+    assert release_of(client) == new
 
 
 def test_the_same_release_signed_again_is_not_loaded_again(service: StubService, client: Client) -> None:
