@@ -75,7 +75,7 @@ def test_one_approver_proposes_a_policy_and_another_adopts_it(report_url: str) -
         expect(
             anna.get_by_role("row", name=re.compile("latency gate advisory required stricter"))
         ).to_be_visible()
-        expect(anna.get_by_text("it takes another person to adopt it")).to_be_visible()
+        expect(anna.get_by_text("Another approver must adopt it")).to_be_visible()
 
         arthur = open_signed_in(browser, report_url, "arthur")
         arthur.goto(anna.url)
