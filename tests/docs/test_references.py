@@ -1,6 +1,8 @@
 """What the documents name exists: commands, make targets, settings, files, API addresses."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,34 @@ def _is_defined(parts: list[str], places: list[str]) -> bool:
                 rest = parts[used:]
                 return not rest or re.search(rf"\b{re.escape(rest[0])}\b", file.read_text()) is not None
     return False
+
+
+ROW = re.compile(r"^\| [^|]+ \| `(tests/[\w/]+\.py)::([\w:]+)` \| [^|]+ \|$", re.MULTILINE)
+"""Of docs/security.md: attack or fault, the test that carries it out, and what the service does."""
+
+
+def test_every_row_of_the_security_page_names_its_own_test() -> None:
+    text = TEXTS["docs/security.md"]
+    rows = ROW.findall(text)
+    assert [(file, name) for file, name in rows if name not in _list_tests(file)] == []
+    assert len(set(rows)) == len(rows) >= 80
+    written = [line for line in text.splitlines() if re.match(r"\| (?!attack or fault \||---)", line)]
+    assert [line for line in written if not ROW.match(line)] == [], "a row has three cells and one test"
+
+
+@cache
+def _list_tests(file: str) -> frozenset[str]:
+    """The tests of a module, as pytest names them behind the file."""
+    path = REPOSITORY / file
+    body = ast.parse(path.read_text()).body if path.exists() else []
+    groups = [("", body), *((f"{node.name}::", node.body) for node in body if isinstance(node, ast.ClassDef))]
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(
+        prefix + node.name
+        for prefix, nodes in groups
+        for node in nodes
+        if isinstance(node, functions) and node.name.startswith("test_")
+    )
 
 
 def test_the_api_page_names_every_operation_and_no_other() -> None:
