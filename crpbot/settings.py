@@ -273,7 +273,7 @@ if not IS_EMBEDDED:
     CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = env.int("CRPBOT_HSTS_SECONDS", 31_536_000)
     SECURE_SSL_REDIRECT = env.bool("CRPBOT_SSL_REDIRECT", True)
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]
+    SECURE_REDIRECT_EXEMPT = [r"^healthz(/live)?$"]
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # Size limits of a request body and of the two uploads: see crpbot/web/limits.py.
 DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("CRPBOT_BODY_LIMIT_BYTES", 256 * 1024)

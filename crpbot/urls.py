@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from crpbot.web.glossary import glossary
-from crpbot.web.health import healthz
+from crpbot.web.health import healthz, live
 
 urlpatterns = [
     path("", include("accounts.urls")),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("api/", include("crpbot.api.urls")),
     path("glossary/", glossary, name="glossary"),
     path("healthz", healthz, name="healthz"),
+    path("healthz/live", live, name="liveness"),
     path("admin/", admin.site.urls),
 ]
 

@@ -17,14 +17,14 @@ BUSY = Unavailable("The service is busy with other requests. Ask again shortly."
 
 
 class LimitConcurrency:
-    """Lets DATABASE_POOL - DATABASE_POOL_RESERVED requests in at a time. A pin does not wait for its turn.
+    """Lets DATABASE_POOL - DATABASE_POOL_RESERVED requests in at a time. A pin and the liveness check do not wait.
 
     The connection returns to the pool before the response is sent: a client that reads slowly keeps none.
     """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self.emergencies = frozenset((reverse("pin"), reverse("api:pin")))
+        self.exempt = frozenset((reverse("pin"), reverse("api:pin"), reverse("liveness")))
         self.turns = threading.BoundedSemaphore(
             max(1, settings.DATABASE_POOL - settings.DATABASE_POOL_RESERVED)
         )
@@ -32,7 +32,7 @@ class LimitConcurrency:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if not settings.DATABASE_POOL:
             return self.get_response(request)
-        if request.path in self.emergencies:
+        if request.path in self.exempt:
             return self._answer(request)
         if not self.turns.acquire(timeout=WAIT_SECONDS):
             return _refuse(request)

@@ -1,4 +1,4 @@
-"""The health check for the container engine and the load balancer."""
+"""The health checks for the container engine and the load balancer."""
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError
@@ -9,8 +9,17 @@ from deploy.models import Alarm
 
 
 @login_not_required
+def live(request: HttpRequest) -> JsonResponse:
+    """Liveness: 200 while this process answers requests at all. Restart it when it does not.
+
+    It asks neither the database nor Redis: restarting a web process would not bring them back.
+    """
+    return JsonResponse({"ok": True})
+
+
+@login_not_required
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 when the database answers and has all guards; 503 with the problem otherwise.
+    """Readiness: 200 when the database answers and has all guards; 503 with the problem otherwise.
 
     It names the open alarms but stays 200, because another web process would have the same alarms. Their details need a
     sign-in: `/api/v1/alarms/`.

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.core.cache import cache
+from django.db import OperationalError
+from django.test import Client
 
+from audit import triggers
 from deploy.alarms.record import record_alarms
 from tests import scenarios
 from tests.pages.conftest import SignedIn
@@ -71,6 +74,18 @@ def test_the_api_reports_the_same_alarm(broken: Callable[[], None], signed_in: S
     assert told["alarms"][0]["raised_at"] is not None
     health = client.get("/healthz")
     assert (health.status_code, health.json()["alarms"]) == (200, ["fallback"])
+
+
+def test_a_process_is_alive_without_its_database_and_not_ready(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OperationalError("the database went away")
+
+    monkeypatch.setattr(triggers, "find_missing", fail)
+    assert client.get("/healthz").status_code == 503
+    alive = client.get("/healthz/live")
+    assert (alive.status_code, alive.json()) == (200, {"ok": True})
 
 
 class TestCoins:
