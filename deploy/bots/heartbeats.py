@@ -6,7 +6,7 @@ bot that contradicts its revision's release becomes an audit event, once for eac
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
@@ -27,6 +27,8 @@ from deploy.models import Acknowledgement, Bot, Release
 from deploy.pointer import pointer
 from deploy.serving import snapshot
 
+CLOCK_ERROR = timedelta(minutes=1)
+"""A stored time that is further ahead comes from a clock that was wrong, and no longer counts as later."""
 MAX_INSTANCES = 5_000
 """For each user with a bot token: invented instance names must not fill the disk."""
 
@@ -117,7 +119,8 @@ def _update_rows(known: Sequence[CheckedHeartbeat], rows: Mapping[BotKey, Bot], 
         groups.setdefault(checked.group_key, []).append(checked)
     for group in groups.values():
         bots = Bot.objects.filter(pk__in=[rows[checked.bot_key].pk for checked in group])
-        bots.filter(last_heard_at__lte=now).update(**group[0].build_row(now))
+        is_earlier = Q(last_heard_at__lte=now) | Q(last_heard_at__gt=now + CLOCK_ERROR)
+        bots.filter(is_earlier).update(**group[0].build_row(now))
 
 
 def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey, Bot]:

@@ -473,6 +473,19 @@ def test_each_heartbeat_of_a_batch_is_answered_and_the_last_one_counts() -> None
     assert AuditEvent.objects.filter(kind="bot.mixture").count() == 1
 
 
+def test_heartbeats_count_again_at_once_after_a_clock_that_was_ahead() -> None:
+    """Rows of the wrong hour would otherwise refuse every heartbeat until that hour comes."""
+    scenarios.service_in_use()
+    now = pointer.get_current()
+    assert now is not None
+    hear(on(now))
+    Bot.objects.update(last_heard_at=timezone.now() + timedelta(hours=1))
+    hear(on(now, client_version="0.2.0"))
+    bot = Bot.objects.get()
+    assert bot.client_version == "0.2.0"
+    assert abs(bot.last_heard_at - timezone.now()) < timedelta(minutes=1)
+
+
 def test_a_slow_process_does_not_overwrite_a_later_heartbeat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
