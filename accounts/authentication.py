@@ -13,7 +13,7 @@ from rest_framework.request import Request
 
 from accounts import services
 from accounts.models import User
-from accounts.rules import Actor
+from accounts.roles import Actor
 
 ANONYMOUS = Actor("nobody")
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from accounts import services
-from accounts.rules import Actor
+from accounts.roles import Actor
 from common.commands import GateCommand
 from common.errors import NotAllowed
 

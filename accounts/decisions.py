@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from django.db import models
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import NotAllowed
 from common.reasons import require_reason

@@ -1,7 +1,7 @@
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
-from accounts.rules import Role, Scope
+from accounts.roles import Role, Scope
 
 
 class User(AbstractUser):

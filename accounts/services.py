@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import ApiToken, RoleGrant, User
-from accounts.rules import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, limit_roles
+from accounts.roles import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, limit_roles
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotFound
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.db import models
 
-from audit.rules import GENESIS
+from audit.hash_chain import GENESIS
 
 
 class AuditHead(models.Model):

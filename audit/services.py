@@ -11,8 +11,8 @@ from django.db import models, transaction
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from audit.hash_chain import GENESIS, hash_event, to_canonical_json
 from audit.models import AuditEvent, AuditHead
-from audit.rules import GENESIS, hash_event, to_canonical_json
 from common.errors import Conflict, DomainError
 
 CHUNK = 2_000

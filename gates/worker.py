@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from gates.models import Measurement
 from training import artifact_store
 from training.jobs import leases, sandbox

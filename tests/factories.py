@@ -6,7 +6,7 @@ import polars as pl
 
 from accounts import services as accounts
 from accounts.models import User
-from accounts.rules import Actor, Role, Scope
+from accounts.roles import Actor, Role, Scope
 from training import artifact_store
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 from training.services import coins, datasets, runs

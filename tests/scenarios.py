@@ -13,9 +13,9 @@ from django.conf import settings
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
 from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus

@@ -15,7 +15,7 @@ import httpx
 from django.db import close_old_connections
 
 from accounts import services as accounts
-from accounts.rules import Actor, Role, Scope
+from accounts.roles import Actor, Role, Scope
 from audit import services as audit
 from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from django.utils import timezone
 
-from accounts.rules import GATE
+from accounts.roles import GATE
 from audit import services as audit
 from deploy.alarms import detect
 from deploy.models import Alarm

@@ -8,7 +8,7 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from deploy.releases import coins
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from training.api import datasets as training
 from training.services.coins import find_coin
 from training.services.datasets import find_dataset

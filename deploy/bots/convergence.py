@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import F, Max
 from django.utils import timezone
 
-from accounts.rules import GATE
+from accounts.roles import GATE
 from audit import services as audit
 from deploy.bots import fleet
 from deploy.models import Acknowledgement, Bot, Convergence, PointerMove

@@ -10,7 +10,7 @@ from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subq
 from django.utils import timezone
 
 from accounts.models import ApiToken
-from accounts.rules import Scope
+from accounts.roles import Scope
 from deploy.models import Acknowledgement, Bot, PointerMove, Release
 from deploy.rules import HEARTBEATS_MISSED, BotState
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
-from accounts.rules import Actor
-from audit.rules import to_canonical_json
+from accounts.roles import Actor
+from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy.models import Bot, PointerMove
 from deploy.rules import Running, describe_mismatch

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit import services as audit
 from common.errors import Conflict, DomainError
 from deploy.bots.heartbeat_checks import (

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotAllowed
 from common.reasons import REASON_LIMIT

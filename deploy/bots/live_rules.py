@@ -1,6 +1,6 @@
 """When the bots' predictions move the pointer. No ORM, clock or I/O."""
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from deploy.rules import MoveKind
 
 LIVE_GATES = Actor("the live gates", is_system=True)

@@ -20,7 +20,7 @@ from django.db import DatabaseError, InterfaceError
 
 from accounts import services as accounts
 from accounts.authentication import IsBot
-from accounts.rules import Actor
+from accounts.roles import Actor
 from common.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
 from deploy.api import bots
 from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
 from accounts import services as accounts
-from accounts.rules import Actor
+from accounts.roles import Actor
 
 FRESH_SECONDS = 0.5
 

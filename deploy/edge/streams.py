@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import DomainError, Unavailable
 from deploy.edge import freshness
-from deploy.pointer import push
+from deploy.pointer import notify
 from deploy.serving.events import BEGINNING, COMMENT, format_event
 from deploy.serving.snapshot import Snapshot
 
@@ -159,7 +159,7 @@ class Streams:
 
     async def _listen(self) -> None:
         try:
-            async for _ in push.watch_moves():
+            async for _ in notify.watch_moves():
                 self._wake_up.set()
         except Exception:
             logger.exception("the streams are no longer notified of moves: the database is polled")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from accounts.rules import GATE
+from accounts.roles import GATE
 from audit import services as audit
 from deploy.models import ReleaseCoin
 from deploy.outcomes import list_release_coins

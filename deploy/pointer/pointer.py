@@ -10,7 +10,7 @@ from audit import services as audit
 from audit import triggers
 from common.errors import Conflict, Unavailable
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
-from deploy.pointer import push
+from deploy.pointer import notify
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 
@@ -154,7 +154,7 @@ def _append(
         raise Conflict(
             f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
         ) from refused
-    push.announce(moved.revision)
+    notify.announce(moved.revision)
     return moved
 
 

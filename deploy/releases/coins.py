@@ -8,7 +8,7 @@ import re
 from django.db import IntegrityError
 
 from accounts.decisions import decision
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotAllowed
 from deploy import outcomes

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from django.utils import timezone
 
 from accounts.decisions import FirstPerson, decision
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict
 from deploy import outcomes

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from accounts.rules import Role
+from accounts.roles import Role
 from deploy.rules import Action
 
 

@@ -9,7 +9,7 @@ import logging
 from django.db import models
 from django.utils import timezone
 
-from accounts.rules import GATE, Actor, Role
+from accounts.roles import GATE, Actor, Role
 from audit import services as audit
 from common.errors import Conflict
 from deploy import outcomes

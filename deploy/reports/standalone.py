@@ -12,8 +12,8 @@ from django.contrib.staticfiles import finders
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
+from deploy.reports.charts import draw_charts, list_chart_groups
 from deploy.reports.comparison import Comparison
-from deploy.reports.plots import draw_charts, list_chart_groups
 
 SCRIPTS = ("plotly.min.js", "crpbot/gate.js")
 STYLE = "crpbot/gate.css"

@@ -1,7 +1,7 @@
 """Advancing the revision after the database was restored from a backup, so that bots follow the service again."""
 
 from accounts.decisions import decision
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput
 from deploy.models import PointerMove

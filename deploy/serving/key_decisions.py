@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 
 from accounts.decisions import decision
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict
 from deploy.models import SigningKey

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from accounts.rules import GATE
+from accounts.roles import GATE
 from audit import services as audit
 from common.errors import InvalidInput, NotFound, Unavailable
 from deploy.models import SigningKey

@@ -15,8 +15,8 @@ from typing import Any
 from django.utils import timezone
 from securesystemslib.dsse import Envelope
 
+from audit.hash_chain import to_canonical_json
 from audit.models import AuditEvent
-from audit.rules import to_canonical_json
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import list_release_coins

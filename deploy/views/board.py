@@ -6,7 +6,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
-from accounts.rules import Role
+from accounts.roles import Role
 from common.forms import ReasonForm, submit
 from common.pages import render_live
 from deploy.releases import decide

@@ -9,11 +9,11 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.authentication import get_actor
-from accounts.rules import Role
+from accounts.roles import Role
 from common.forms import ReasonForm, submit
 from deploy.forms import CoinForm
 from deploy.releases.coins import add_coin, list_consequences, set_required
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from training.models import Coin
 from training.services.candle_checks import list_datasets_refused_for
 from training.services.coins import find_coin

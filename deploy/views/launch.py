@@ -6,7 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
-from accounts.rules import Role
+from accounts.roles import Role
 from common.errors import DomainError
 from common.forms import submit
 from common.pages import is_partial

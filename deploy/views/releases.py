@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit.models import AuditEvent
 from common.forms import submit
 from common.pages import allow_charts, paginate, render_live

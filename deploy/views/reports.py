@@ -8,8 +8,8 @@ from django.views.decorators.http import require_safe
 from common.errors import InvalidInput
 from common.pages import allow_charts
 from deploy.models import Release
+from deploy.reports.charts import draw_charts, list_chart_groups
 from deploy.reports.comparison import Comparison
-from deploy.reports.plots import draw_charts, list_chart_groups
 from deploy.reports.standalone import build_file_name, render_standalone
 from deploy.reports.stored import compare_releases
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from accounts.decisions import require_role
-from accounts.rules import GATE, Actor, Role
+from accounts.roles import GATE, Actor, Role
 from audit import services as audit
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, NotFound
 from gates.catalogue.gate import GateOutcome
 from gates.context import build_context

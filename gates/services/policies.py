@@ -7,9 +7,9 @@ from django.db import transaction
 from django.db.models import Max
 
 from accounts.decisions import FirstPerson, decision
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
 from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from accounts import services
 from accounts.models import ApiToken
-from accounts.rules import Actor, Role, Scope, limit_roles
+from accounts.roles import Actor, Role, Scope, limit_roles
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed, NotFound

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import URLPattern, URLResolver
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from crpbot.api import urls
 from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import PointerMove

@@ -7,7 +7,7 @@ import pytest
 
 from accounts import services as accounts
 from accounts.models import User
-from accounts.rules import Role
+from accounts.roles import Role
 from audit.models import AuditEvent
 from deploy.models import FallbackRegistration, PointerMove, Release
 from deploy.pointer import pointer

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts import services as accounts
 from accounts.authentication import IsBot
 from accounts.models import ApiToken, User
-from accounts.rules import Role
+from accounts.roles import Role
 from audit.models import AuditEvent
 from deploy.pointer import pointer
 from tests import factories

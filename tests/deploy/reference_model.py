@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from audit.hash_chain import GENESIS
 from audit.models import AuditEvent
-from audit.rules import GENESIS
 from deploy.models import PointerMove, Release, ReleaseCoin, ReleaseStatus
 from gates.models import Diagnosis, GatePolicy
 

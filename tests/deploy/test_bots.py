@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts import services as accounts
 from accounts.models import ApiToken
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed

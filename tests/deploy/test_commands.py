@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import User
-from accounts.rules import Actor
+from accounts.roles import Actor
 from deploy.alarms import detect
 from deploy.api.bots import Bots
 from deploy.api.releases import serialize_release

@@ -12,9 +12,9 @@ from common.errors import InvalidInput, NotFound
 from deploy.api.reports import ReleaseReport
 from deploy.models import Release
 from deploy.releases import decide
+from deploy.reports.charts import draw_charts
 from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
-from deploy.reports.plots import draw_charts
 from deploy.reports.skill import describe_skill
 from deploy.reports.stored import compare_releases, find_previous_release
 from gates.evaluation import evaluate, get_overall_verdict

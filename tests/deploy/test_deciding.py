@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed

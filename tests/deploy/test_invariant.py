@@ -25,9 +25,9 @@ from hypothesis import settings as trials_as
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from deploy.bots import live_gates
 from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import Bot, PointerMove, Release, SigningKey
@@ -37,7 +37,7 @@ from deploy.releases import coins
 from deploy.releases import decide as decide_service
 from deploy.releases import launch as launch_service
 from deploy.releases.decide import register_fallback
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from deploy.rules import Action, Purpose, ReleaseState
 from deploy.serving import key_decisions, keys, signing
 from deploy.serving.advance import advance_revision

@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
@@ -17,7 +17,7 @@ from deploy.models import Release
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.releases.launch import launch
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from gates.context import build_context
 from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios

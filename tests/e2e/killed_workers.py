@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from django.db import close_old_connections
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.reconcile import reconcile_once

@@ -2,9 +2,9 @@
 
 import pytest
 
+from deploy.reports.charts import draw_charts
 from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
-from deploy.reports.plots import draw_charts
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import FULL_POLICY
 from tests.faults.bundle_factory import BundleFactory, Case

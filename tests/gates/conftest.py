@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from gates.models import Measurement
 from mlcore.bundle import writer
 from mlcore.data.simulate import simulate

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from accounts.rules import Role
+from accounts.roles import Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import NotAllowed

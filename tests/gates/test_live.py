@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from common.errors import InvalidInput
 from gates.catalogue.live import DEFAULT_LIVE, LIVE_GATES, Tally, get_live_thresholds, judge_live
 from gates.forms import ProposalForm

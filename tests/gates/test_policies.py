@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, transaction
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit import triggers
 from audit.models import AuditEvent
 from audit.services import verify

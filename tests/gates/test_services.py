@@ -8,9 +8,9 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from accounts.rules import GATE
+from accounts.roles import GATE
+from audit.hash_chain import to_canonical_json
 from audit.models import AuditEvent
-from audit.rules import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from gates.models import Diagnosis, GateResult, Measurement
 from gates.policy import FULL_POLICY

@@ -15,7 +15,7 @@ import polars as pl
 from django.utils import timezone
 
 from accounts.models import User
-from accounts.rules import Actor
+from accounts.roles import Actor
 from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
 from deploy.bots.heartbeats import receive_heartbeat

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from audit.models import AuditEvent
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from mlcore.verdict import Verdict
 from tests import factories, market_candles
 from training import artifact_store

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from onnx import helper
 from sklearn.preprocessing import StandardScaler
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from audit.models import AuditEvent
 from audit.services import verify
 from common.errors import InvalidInput, NotAllowed

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from audit.rules import to_canonical_json
+from audit.hash_chain import to_canonical_json
 from common.errors import Conflict
 from mlcore.quality.market_checks import check_candles
 from mlcore.quality.peers import PeerSeries

@@ -7,7 +7,7 @@ from pathlib import PurePath
 import polars as pl
 from django.conf import settings
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import InvalidInput, NotFound
 from mlcore.data import candles

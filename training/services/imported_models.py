@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
-from accounts.rules import Actor, Role
+from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import InvalidInput, Unavailable
 from mlcore.bundle import format as bundles

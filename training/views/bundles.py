@@ -6,7 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from accounts.authentication import get_actor
-from accounts.rules import Role
+from accounts.roles import Role
 from common.forms import submit
 from common.pages import paginate
 from training.forms import ImportModelForm

@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
-from accounts.rules import Role
+from accounts.roles import Role
 from common.forms import ReasonForm, submit
 from common.pages import allow_charts, paginate
 from mlcore.verdict import Verdict

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts import services
 from accounts.models import ApiToken, User
-from accounts.rules import Role, Scope
+from accounts.roles import Role, Scope
 from common.commands import GateCommand
 from common.errors import InvalidInput
 

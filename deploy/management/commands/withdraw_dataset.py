@@ -4,7 +4,7 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.commands import serialize
-from deploy.releases.withdraw import withdraw_dataset
+from deploy.releases.withdraw_dataset import withdraw_dataset
 from training.api.datasets import Datasets
 from training.management.datasets import format_dataset
 from training.services.candle_checks import list_datasets_refused_for

@@ -3,7 +3,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from accounts.rules import Actor
+from accounts.roles import Actor
 from common.commands import GateCommand, serialize
 from common.errors import NotFound
 from gates.api import Diagnoses

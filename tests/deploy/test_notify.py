@@ -23,7 +23,7 @@ from accounts.models import ApiToken
 from crpbot.asgi import django_application
 from deploy.edge import freshness
 from deploy.edge.application import SIGNED_PATH, STREAM_PATH, Edge
-from deploy.pointer import pointer, push
+from deploy.pointer import notify, pointer
 from deploy.releases import decide
 from deploy.serving.advance import advance_revision
 from tests import factories, scenarios
@@ -74,7 +74,7 @@ def listeners() -> int:
     from django.conf import settings
 
     with redis.Redis.from_url(settings.REDIS_URL) as client:
-        return int(client.pubsub_numsub(push.CHANNEL)[0][1])
+        return int(client.pubsub_numsub(notify.CHANNEL)[0][1])
 
 
 def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -127,7 +127,7 @@ def test_a_move_that_is_taken_back_is_told_to_nobody(redis_socket: str) -> None:
     scenarios.service_in_use()
     with redis_at(redis_socket), redis.Redis.from_url(f"unix://{redis_socket}") as client:
         channel = client.pubsub(ignore_subscribe_messages=True)
-        channel.subscribe(push.CHANNEL)
+        channel.subscribe(notify.CHANNEL)
         channel.get_message(timeout=5)
         with pytest.raises(RuntimeError, match="changed its mind"), transaction.atomic():
             decide.pin(actor=APPROVER, reason="V6 is broken")
