@@ -72,6 +72,8 @@ class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
     UNFIT = "unfit"  # what the bots run is what this service would put in front of none
+    FILES = "files"  # a stored file of what the bots run is missing or changed
+    GUARDS = "guards"  # database guards are missing or altered
     SIGNING = "signing"  # nothing can be signed for the bots: no key, or a revision that was signed before
     MIXTURE = "mixture"  # a bot runs what its revision's release does not hold
     BEHIND = "behind"  # a bot that reports does not run what it must

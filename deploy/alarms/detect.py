@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from audit import triggers
 from deploy import outcomes
 from deploy.bots import fleet
 from deploy.bots import live_windows as live
 from deploy.models import Alarm, PointerMove, Release
 from deploy.pointer import pointer
-from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
+from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached, check_files_cached
 from deploy.rules import AlarmName, BotState, MoveKind, Severity
 from deploy.serving import signing
 
@@ -39,8 +40,16 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
     if move.release is not None:
         yield from _check_missing_coins(move.release)
         yield from _check_live_release(move.release)
+        if move.release != readiness.release:  # the fallback's own alarm says the same
+            yield from _check_live_files(move.release)
     yield from _check_bots(move)
     yield from _check_predictions(move)
+    if missing := triggers.find_missing():
+        yield _critical(
+            AlarmName.GUARDS,
+            f"{len(missing)} database guards are missing or altered, so the pointer does not move: {_name_some(missing)}.",
+            "Run `manage.py migrate`, which installs them. Find out who removed them, and run `manage.py verify_audit`.",
+        )
     if reason := signing.find_problem():
         yield _critical(
             AlarmName.SIGNING,
@@ -93,6 +102,18 @@ def _check_live_release(live: Release) -> Iterator[Alarm]:
             AlarmName.UNFIT,
             f"The bots run a release that this service would not serve: {blocker}",
             "Pin the fallback (or offline, where it is not ready), then launch a release on real candles.",
+        )
+
+
+def _check_live_files(live: Release) -> Iterator[Alarm]:
+    """Bots verify each file, so none runs changed bytes. But a bot that lacks them cannot load the release any more."""
+    files = check_files_cached(live)
+    if files.damaged:
+        yield _critical(
+            AlarmName.FILES,
+            f"Stored files of what the bots run, {live.line} (release {live.pk}), are missing or changed:"
+            f" {_name_some(files.damaged)}. A bot that starts now stays without a model.",
+            "Restore the files from a copy of the store, or pin the fallback.",
         )
 
 

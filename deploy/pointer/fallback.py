@@ -90,7 +90,7 @@ def check_fallback() -> FallbackReadiness:
 
 def check_fallback_cached() -> FallbackReadiness:
     """The same for frequent callers: its files are read again only every few seconds."""
-    return _check_registered(_check_files_cached)
+    return _check_registered(check_files_cached)
 
 
 def _check_registered(check: FileChecker) -> FallbackReadiness:
@@ -111,11 +111,15 @@ def check_files(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileC
     return FileCheck(damaged, None, timezone.now())
 
 
-def _check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileCheck:
+def check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> FileCheck:
+    """The same, at most every CACHED_SECONDS; by default of the release's own coins."""
     bundles = "-".join(str(row.bundle_id) for row in release_coins)
-    key = f"fallback-files-{release.pk}-{bundles}"
-    files = cache.get_or_set(key, lambda: check_files(release, release_coins), CACHED_SECONDS)
-    return cast(FileCheck, files)
+    key = f"release-files-{release.pk}-{bundles}"
+
+    def check() -> FileCheck:
+        return check_files(release, release_coins or list_release_coins(release))
+
+    return cast(FileCheck, cache.get_or_set(key, check, CACHED_SECONDS))
 
 
 def check_readiness(release: Release, check: FileChecker = check_files) -> FallbackReadiness:

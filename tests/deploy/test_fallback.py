@@ -11,6 +11,7 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from audit import services as audit
+from audit import triggers
 from audit.models import AuditEvent
 from common.errors import Conflict
 from deploy.alarms import detect
@@ -20,7 +21,7 @@ from deploy.pointer.fallback import check_fallback
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.reconcile import reconcile_once
 from deploy.releases import decide
-from deploy.rules import MoveKind, Purpose, Severity
+from deploy.rules import AlarmName, MoveKind, Purpose, Severity
 from gates.models import Measurement
 from tests import scenarios
 from tests.scenarios import APPROVER
@@ -124,6 +125,30 @@ def test_a_fallback_whose_features_this_code_no_longer_computes_is_not_fit(
     assert raised is not None
     assert "BTC: this code computes other relative72 features than it was trained on" in raised.sentence
     assert a_pin_goes() == MoveKind.OFFLINE
+
+
+def test_a_changed_file_of_the_live_release_is_an_alarm_until_it_is_back() -> None:
+    live = scenarios.service_in_use().release
+    assert live is not None
+    scenarios.damage(live)
+    raised = alarm()
+    assert raised is not None
+    assert (raised.name, raised.is_critical) == (AlarmName.FILES, True)
+    assert "v6_enhanced (release 2), are missing or changed: SOL model.onnx" in raised.sentence
+    scenarios.damage(live)  # the same byte once more
+    assert alarm() is None
+
+
+def test_a_removed_database_guard_is_an_alarm() -> None:
+    scenarios.service_in_use()
+    triggers.drop()
+    try:
+        raised = alarm()
+    finally:
+        triggers.install()
+    assert raised is not None
+    assert (raised.name, raised.is_critical) == (AlarmName.GUARDS, True)
+    assert alarm() is None
 
 
 def test_without_any_fallback_there_is_an_alarm_from_the_first_pointer_on() -> None:
