@@ -23,7 +23,7 @@ from accounts.models import User
 from common import deadlines
 from crpbot.database import BoundedConnection
 from crpbot.web.counters import IntegerSerializer
-from deploy.models import PointerMove
+from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback
 from deploy.releases import decide
 from deploy.rules import MoveKind
@@ -191,7 +191,9 @@ def test_a_pin_does_not_wait_for_a_frozen_redis(
         redis_process.popen.send_signal(signal.SIGCONT)
     assert answer.status_code in (200, 201), answer.content
     assert seconds < BOUND_SECONDS
-    assert PointerMove.objects.first() is not None
+    move = pointer.get_current()
+    assert move is not None
+    assert move.kind == MoveKind.PIN
 
 
 class Payload:
@@ -219,7 +221,10 @@ def test_what_others_write_to_redis_is_never_executed(
     for key in keys:
         shared_cache.set(key, pickle.dumps(Payload()))
     assert caller.get("coins/").status_code == 200
+    assert throttling._paused_until > time.monotonic(), "the planted bytes were read and refused"
     assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(Payload()))
+    assert (tmp_path / "executed").exists(), "unpickling them would have shown"
 
 
 @pytest.mark.parametrize("value", ["text", True, 1.5, None, b"1"])
