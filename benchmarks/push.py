@@ -112,7 +112,7 @@ def _seed(service: Service, url: str) -> Path:
 
 def _ready(service: Service) -> int:
     """Bots that run what they must and hold the fallback in memory."""
-    rows = Bot.objects.filter(revision=_revision(), differs="", prefetched_fallback=service.fallback.pk)
+    rows = Bot.objects.filter(revision=_revision(), mismatch="", prefetched_fallback=service.fallback.pk)
     return rows.count()
 
 

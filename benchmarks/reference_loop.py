@@ -33,7 +33,8 @@ class ReferenceNetwork(nn.Module):
             if self.training or x.size(0) > 1:
                 x = norm(x)
             x = dropout(x)
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 class SmoothedLoss(nn.Module):
