@@ -11,7 +11,7 @@ from django.conf import settings
 
 REPOSITORY = Path(settings.BASE_DIR)
 PACKAGES = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mypy"]["packages"]
-PRODUCT = [name for name in PACKAGES if name != "tests"]
+PRODUCT = [name for name in PACKAGES if name not in ("tests", "benchmarks")]
 MODULES_PER_FOLDER = 15
 UNCOUNTED = ("migrations", "management/commands")  # they grow with every migration and every command
 
