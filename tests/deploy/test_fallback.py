@@ -134,7 +134,7 @@ def test_a_changed_file_of_the_live_release_is_an_alarm_until_it_is_back() -> No
     raised = alarm()
     assert raised is not None
     assert (raised.name, raised.is_critical) == (AlarmName.FILES, True)
-    assert "v6_enhanced (release 2), are missing or changed: SOL model.onnx" in raised.sentence
+    assert f"(release {live.pk}), are missing or changed: SOL model.onnx" in raised.sentence
     scenarios.damage(live)  # the same byte once more
     assert alarm() is None
 
