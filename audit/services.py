@@ -131,12 +131,22 @@ def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str 
 def is_authentic(event: AuditEvent) -> bool:
     """Whether this service wrote the event, as it is now. Anyone who can write to the database can chain an event.
 
-    The message authentication code needs the secret key too: the present one, or one of CRPBOT_SECRET_KEY_FALLBACKS.
+    The message authentication code needs the secret key too: the present one, or one of CRPBOT_SECRET_KEY_FALLBACKS. It
+    covers the body, so the columns must repeat the body.
     """
+    is_whole = event.hash == hash_event(event.previous_hash, event.body) and not _list_changed_columns(event)
+    return is_whole and _has_valid_mac(event)
+
+
+def _has_valid_mac(event: AuditEvent) -> bool:
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    return event.hash == hash_event(event.previous_hash, event.body) and any(
-        constant_time_compare(event.mac, _compute_mac(event.hash, key)) for key in keys
-    )
+    return any(constant_time_compare(event.mac, _compute_mac(event.hash, key)) for key in keys)
+
+
+def _list_changed_columns(event: AuditEvent) -> list[str]:
+    """The columns that differ from the body. Readers filter by columns, and only the body is hashed."""
+    stored = json.loads(event.body)
+    return sorted(name for name, value in event.build_columns().items() if stored.get(name) != value)
 
 
 def _compute_mac(event_hash: str, key: str) -> str:
@@ -173,11 +183,9 @@ def _find_breaks(events: Iterable[AuditEvent], head: AuditHead) -> Iterator[str]
             yield f"event {event.seq}: its previous hash is not that of the event before it"
         if event.hash != hash_event(event.previous_hash, event.body):
             yield f"event {event.seq}: its body was changed after it was written"
-        elif not is_authentic(event):
+        elif not _has_valid_mac(event):
             yield f"event {event.seq}: it was not written with this service's secret key"
-        stored = json.loads(event.body)
-        changed = sorted(name for name, value in event.build_columns().items() if stored.get(name) != value)
-        if changed:
+        if changed := _list_changed_columns(event):
             yield f"event {event.seq}: its columns differ from its body: {', '.join(changed)}"
         seq, previous_hash = event.seq, event.hash
     if (seq, previous_hash) != (head.seq, head.hash):

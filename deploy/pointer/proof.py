@@ -5,11 +5,11 @@ chain carry a code that only the service can make, so a forged move has no authe
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from audit import services as audit
 from audit.models import AuditEvent
-from deploy.models import PointerMove, ReleaseCoin
+from deploy.models import PointerMove
 from deploy.rules import MoveKind, ReleaseState
 
 REMEDY = (
@@ -29,13 +29,13 @@ _NEEDED: Mapping[str, Sequence[tuple[str, str]]] = {
 """By the kind of a move, the events that must precede it: the type of their object, the release, and their kind."""
 
 
-def find_forgery(move: PointerMove, release_coins: Iterable[ReleaseCoin]) -> str | None:
-    """What the audit chain does not show about this move and its release's coins; None where it shows everything."""
+def find_forgery(move: PointerMove) -> str | None:
+    """What the audit chain does not show about this move and its release; None where it shows everything."""
     event = AuditEvent.objects.filter(pk=move.audit_seq).first()
     if event is None or not audit.is_authentic(event):
         return f"the audit event of revision {move.revision} was not written by this service"
     detail = json.loads(event.body)["detail"]
-    bundles = {row.coin.symbol: row.bundle.digest for row in release_coins if row.bundle is not None}
+    bundles = move.release.digests if move.release else {}
     written = (event.object_type, event.object_id, detail.get("release"), detail.get("bundles"))
     if written != ("pointermove", str(move.revision), move.release_id, bundles) or move.kind not in _NEEDED:
         return f"revision {move.revision} differs from its audit event {event.seq}"

@@ -136,8 +136,7 @@ def _build_payload(signable: _Signable) -> bytes | None:
 
 
 def _require_proof(move: PointerMove) -> None:
-    release_coins = list_release_coins(move.release) if move.release else []
-    if forgery := proof.find_forgery(move, release_coins):
+    if forgery := proof.find_forgery(move):
         raise Unavailable(f"Nothing is signed for the bots: {forgery}. {proof.REMEDY}")
 
 

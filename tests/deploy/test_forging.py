@@ -10,6 +10,8 @@ from django.db.models import Model
 from django.utils import timezone
 
 from audit import services as audit
+from audit import triggers
+from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
@@ -191,6 +193,24 @@ def test_a_swap_without_a_recorded_verdict_is_never_signed() -> None:
     pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
     with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
         signing.get_envelope()
+
+
+def test_an_event_of_another_release_cannot_be_relabelled() -> None:
+    """The database's owner takes the guards away and writes another release into the columns of an authentic event."""
+    keys.export_public()
+    passed = scenarios.awaiting_approval()
+    release = scenarios.Build(figures=scenarios.for_every_coin(scenarios.inaccurate), seed=3).release()
+    for release_coin in release.coins.all():
+        forged_pass(release_coin, FULL_POLICY["gates"], is_recorded=True)
+    pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
+    triggers.drop()
+    try:
+        events = AuditEvent.objects.filter(kind="releasestatus.awaiting_approval", object_id=str(passed.pk))
+        assert events.update(object_id=str(release.pk)) == 1
+        with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
+            signing.get_envelope()
+    finally:
+        triggers.install()
 
 
 def test_a_move_without_its_event_is_refused() -> None:
