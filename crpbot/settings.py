@@ -68,7 +68,7 @@ def _embedded_redis() -> str:
         socket = Path(tempfile.gettempdir()) / f"crpbot-{os.getuid()}-{short}" / "redis.sock"
         socket.parent.mkdir(mode=0o700, exist_ok=True)
         owned = socket.parent.lstat()
-        if (owned.st_uid, stat.S_IMODE(owned.st_mode)) != (os.getuid(), 0o700) or socket.parent.is_symlink():
+        if (owned.st_uid, owned.st_mode) != (os.getuid(), stat.S_IFDIR | 0o700):  # no link either
             raise ImproperlyConfigured(
                 f"{socket.parent} belongs to another user, or others may write to it. Remove it, or set CRPBOT_STATE_DIR"
                 " to a shorter path."

@@ -4,11 +4,11 @@ import threading
 
 from django.conf import settings
 from django.db import connections
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
 from common.errors import Unavailable
-from crpbot.api.problems import build_json_problem
+from crpbot.api.problems import CONTENT_TYPE, build_problem
 from crpbot.web.middleware import Handler
 
 WAIT_SECONDS = 10.0
@@ -49,9 +49,8 @@ class LimitConcurrency:
 
 
 def _refuse(request: HttpRequest) -> HttpResponse:
+    """A problem for the API, else plain text: a page would need the database that is busy."""
+    document, headers = build_problem(BUSY)
     if request.path.startswith("/api/"):
-        response: HttpResponse = build_json_problem(BUSY.status, BUSY.title, BUSY.message)
-    else:
-        response = HttpResponse(f"{BUSY.message}\n", content_type="text/plain", status=BUSY.status)
-    response["Retry-After"] = "2"
-    return response
+        return JsonResponse(document, status=BUSY.status, headers=headers, content_type=CONTENT_TYPE)
+    return HttpResponse(BUSY.message, status=BUSY.status, headers=headers, content_type="text/plain")
