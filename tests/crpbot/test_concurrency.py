@@ -18,9 +18,7 @@ def busy(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Http
     """Answers a request for an address while another request has the only turn."""
     settings.DATABASE_POOL = settings.DATABASE_POOL_RESERVED + 1
     monkeypatch.setattr(concurrency, "WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(
-        concurrency.connections, "close_all", lambda: None
-    )  # the tests' own connection stays open
+    monkeypatch.setattr(connections, "close_all", lambda: None)  # the tests' own connection stays open
     limit = LimitConcurrency(lambda request: HttpResponse("answered"))
     limit.turns.acquire()
     return lambda path: limit(RequestFactory().get(path))
