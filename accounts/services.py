@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.contrib.auth.password_validation import validate_password
@@ -15,6 +16,8 @@ from accounts.roles import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, li
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotFound
 
+CHANGES_PER_QUERY = 10_000
+"""After more events than this, a process looks all its tokens up again instead of reading what changed."""
 TOKENS_PER_QUERY = 2_000
 """Per query: a client may present any number of invalid tokens, and databases limit the size of a statement."""
 
@@ -149,14 +152,65 @@ def authenticate(raw: str) -> tuple[User, Actor] | None:
     return (token.user, _build_token_actor(token)) if token else None
 
 
-def find_actors(digests: Collection[str]) -> dict[str, Actor]:
-    """The actors of these tokens, by digest, without tokens that `authenticate` would refuse."""
+@dataclass(frozen=True)
+class TokenOwner:
+    """Who a valid token belongs to, and until when."""
+
+    actor: Actor
+    token: int
+    user: int
+    expires_at: datetime | None
+
+    def get_actor(self, now: datetime) -> Actor | None:
+        """The actor; None once the token has expired."""
+        return self.actor if self.expires_at is None or self.expires_at > now else None
+
+
+def find_owners(digests: Collection[str]) -> dict[str, TokenOwner]:
+    """The owners of these tokens, by digest, without tokens that `authenticate` would refuse."""
     tokens = list(digests)
     return {
-        token.digest: _build_token_actor(token)
+        token.digest: TokenOwner(_build_token_actor(token), token.pk, token.user_id, token.expires_at)
         for first in range(0, len(tokens), TOKENS_PER_QUERY)
         for token in _find_valid_tokens(tokens[first : first + TOKENS_PER_QUERY])
     }
+
+
+@dataclass(frozen=True)
+class AccessChanges:
+    """Which users and tokens changed up to an event of the audit chain; None where all may have changed."""
+
+    seq: int
+    users: frozenset[int] | None = None
+    tokens: frozenset[int] | None = None
+
+    def __bool__(self) -> bool:
+        return self.users is None or self.tokens is None or bool(self.users or self.tokens)
+
+    def affect(self, owner: TokenOwner) -> bool:
+        """Whether this owner's token must be looked up again."""
+        return (
+            self.users is None
+            or self.tokens is None
+            or owner.user in self.users
+            or owner.token in self.tokens
+        )
+
+
+def list_access_changes(since: int | None) -> AccessChanges:
+    """The users and tokens with an event after the event `since`: a change of access is never without one (rule 16).
+
+    Events are numbered under the lock of the audit head, so none with a lower number can be committed later.
+    """
+    seq = audit.get_last_seq()
+    if since is None or not since <= seq <= since + CHANGES_PER_QUERY:  # lower after a restored backup
+        return AccessChanges(seq)
+    changed = audit.list_changed_objects((User, ApiToken), after=since, to=seq) if seq > since else {}
+    # A refused object may have no key.
+    users, tokens = (
+        frozenset(int(key) for key in changed.get(model, ()) if key) for model in (User, ApiToken)
+    )
+    return AccessChanges(seq, users, tokens)
 
 
 def _find_valid_tokens(digests: Collection[str]) -> QuerySet[ApiToken]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -126,6 +126,23 @@ def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str 
         detail = {"refused": refusal.message, "status": refusal.status}
         record(f"{kind}.refused", obj, actor=actor, reason=reason, detail=detail)
         raise
+
+
+def get_last_seq() -> int:
+    """The number of the last event, as its head says; 0 before the first."""
+    return AuditHead.objects.filter(pk=1).values_list("seq", flat=True).first() or 0
+
+
+def list_changed_objects(
+    models_: Collection[type[models.Model]], *, after: int, to: int
+) -> dict[type[models.Model], set[str]]:
+    """The keys of the objects of these models, as text, with an event numbered above `after` and up to `to`."""
+    by_name = {str(model._meta.model_name): model for model in models_}
+    changed: dict[type[models.Model], set[str]] = {}
+    rows = AuditEvent.objects.filter(seq__gt=after, seq__lte=to, object_type__in=by_name)
+    for name, key in rows.order_by().values_list("object_type", "object_id"):
+        changed.setdefault(by_name[name], set()).add(key)
+    return changed
 
 
 def is_authentic(event: AuditEvent) -> bool:

@@ -1,17 +1,23 @@
 """What a web process caches from the database, for at most FRESH_SECONDS."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Collection
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
+from django.utils import timezone
 
 from accounts import services as accounts
 from accounts.roles import Actor
+from accounts.services import AccessChanges, TokenOwner
 
 FRESH_SECONDS = 0.5
+KNOWN_SECONDS = 300.0
+"""A known token is looked up again after one to two times this, whatever the audit says: rows changed by hand show then too.
+One that was not received for so long is forgotten."""
 
 Known = TypeVar("Known")
 
@@ -46,40 +52,87 @@ class CachedValue(Generic[Known]):
 
 
 class TokenOwners:
-    """The owners of the tokens that this process has received: one query for all of them at a time."""
+    """The owners of the tokens that this process has received, looked up once and again after a change.
+
+    Twice a second it asks only what changed about users and tokens, so the cost does not grow with the tokens it knows.
+    """
 
     def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
         # Unknown tokens are dropped at the next query: a flood of invented ones costs queries, never memory.
-        self._known: CachedValue[dict[str, Actor | None]] = CachedValue(
-            lambda known: dict(accounts.find_actors(list(known or ())))
+        self._unknown: set[str] = set()
+        self._changes: CachedValue[AccessChanges] = CachedValue(
+            lambda last: accounts.list_access_changes(last.seq if last else None)
         )
+        self._applied: AccessChanges | None = None
+        self._changed_during_query: list[AccessChanges] = []
         self._missing: set[str] = set()
         self._querying = asyncio.Lock()
-        self._next: asyncio.Task[dict[str, Actor | None]] | None = None
+        self._next: asyncio.Task[dict[str, TokenOwner]] | None = None
+        self._swept_at = time.monotonic()
 
     async def look_up(self, digests: Collection[str], since: float | None = None) -> dict[str, Actor | None]:
         """The actor of each of these tokens, by its digest; None if it is unknown, expired or revoked."""
-        known = await self._known.get(since)
-        if missing := [digest for digest in digests if digest not in known]:
+        self._apply(await self._changes.get(since))
+        at, now, actors = time.monotonic(), timezone.now(), dict[str, Actor | None]()
+        for digest in digests:
+            known = self._known.get(digest)
+            if known is not None and known.look_up_again_at > at:
+                actors[digest] = known.owner.get_actor(now)
+            elif digest in self._unknown:
+                actors[digest] = None
+        if missing := [digest for digest in digests if digest not in actors]:
             self._missing.update(missing)
             if self._next is None:
                 self._next = asyncio.create_task(self._query_missing())
-            actors = await asyncio.shield(self._next)
-            known |= {digest: actors[digest] for digest in missing}
-        return known
+            owners = await asyncio.shield(self._next)
+            for digest in missing:
+                actors[digest] = owners[digest].get_actor(now) if digest in owners else None
+        return actors
 
-    async def _query_missing(self) -> dict[str, Actor | None]:
+    def _apply(self, changes: AccessChanges) -> None:
+        """Forget the tokens that changed: they are looked up again when they are received again."""
+        if changes is self._applied:
+            return
+        self._applied, self._unknown = changes, set()
+        if changes:
+            self._changed_during_query.append(changes)
+            self._keep_known(lambda known: not changes.affect(known.owner))
+        if time.monotonic() - self._swept_at > KNOWN_SECONDS:
+            self._swept_at = time.monotonic()
+            self._keep_known(lambda known: known.look_up_again_at > self._swept_at)
+
+    def _keep_known(self, is_kept: Callable[["_Known"], bool]) -> None:
+        self._known = {digest: known for digest, known in self._known.items() if is_kept(known)}
+
+    async def _query_missing(self) -> dict[str, TokenOwner]:
         """Query all tokens that came during the last query: a flood costs one query at a time."""
         async with self._querying:
             missing, self._missing, self._next = self._missing, set(), None
-            return dict.fromkeys(missing) | await query_database(accounts.find_actors, missing)
+            self._changed_during_query = []
+            owners = await query_database(accounts.find_owners, missing)
+            self._unknown |= missing - owners.keys()
+            for digest, owner in owners.items():
+                # What changed meanwhile may be missing in this answer.
+                if not any(changes.affect(owner) for changes in self._changed_during_query):
+                    # Spread, so that bots that connected together are not looked up together.
+                    lifetime = KNOWN_SECONDS * random.uniform(1, 2)
+                    self._known[digest] = _Known(owner, time.monotonic() + lifetime)
+            return owners
 
     def recall(self, digest: str) -> Actor | None:
         """The actor of this token as of the last query that succeeded."""
-        return (self._known.last or {}).get(digest)
+        known = self._known.get(digest)
+        return known.owner.get_actor(timezone.now()) if known else None
 
     def __len__(self) -> int:
-        return len(self._known.last or ())
+        return len(self._known) + len(self._unknown)
+
+
+class _Known(NamedTuple):
+    owner: TokenOwner
+    look_up_again_at: float
+    """By time.monotonic()."""
 
 
 Argument = TypeVar("Argument")

@@ -63,9 +63,9 @@ def test_a_flood_of_invalid_tokens_never_makes_a_query_large() -> None:
 
     made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_PER_QUERY)]
     with connection.execute_wrapper(count):
-        assert list(services.find_actors([*made_up, genuine])) == [genuine]
+        assert list(services.find_owners([*made_up, genuine])) == [genuine]
     assert services.TOKENS_PER_QUERY < max(held) < services.TOKENS_PER_QUERY + 10
-    assert services.find_actors([]) == {}
+    assert services.find_owners([]) == {}
 
 
 def test_a_name_is_taken_once() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
     scenarios.service_in_use()
     monkeypatch.setattr(freshness, "FRESH_SECONDS", 60.0)
     asked, under_way, at_once = list[int](), list[int](), list[int]()
-    find_actors = accounts.find_actors
+    find_owners = accounts.find_owners
 
     def slowly(digests: Any) -> Any:
         asked.append(len(digests))
@@ -177,9 +178,9 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
         time.sleep(0.02)
         at_once.append(len(under_way))
         under_way.pop()
-        return find_actors(digests)
+        return find_owners(digests)
 
-    monkeypatch.setattr(accounts, "find_actors", slowly)
+    monkeypatch.setattr(accounts, "find_owners", slowly)
     application = Edge(django_application)
 
     async def flood() -> list[int]:
@@ -194,15 +195,15 @@ def test_a_flood_of_made_up_tokens_costs_one_question_at_a_time(
 def test_a_failed_token_query_is_repeated_and_an_aborted_one_serves_others(
     bot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owners, digest, find_actors = freshness.TokenOwners(), accounts.hash_token(bot), accounts.find_actors
+    owners, digest, find_owners = freshness.TokenOwners(), accounts.hash_token(bot), accounts.find_owners
     is_broken = True
 
     def sometimes(digests: Any) -> Any:
         if is_broken and digests:
             raise OperationalError("the database went away")
-        return find_actors(digests)
+        return find_owners(digests)
 
-    monkeypatch.setattr(accounts, "find_actors", sometimes)
+    monkeypatch.setattr(accounts, "find_owners", sometimes)
 
     async def story() -> None:
         nonlocal is_broken
@@ -271,6 +272,83 @@ def test_all_tokens_that_were_shown_are_looked_up_by_one_question(fresh: Edge) -
     digests = [accounts.hash_token(token) for token in tokens]
     accounts.revoke_token(ApiToken.objects.get(digest=digests[2]), actor="the tests")
     with CaptureQueriesContext(connection) as asked:
-        actors = accounts.find_actors(digests)
+        actors = accounts.find_owners(digests)
     assert sorted(actors) == sorted({*digests} - {digests[2]})
     assert len(asked) == 2  # the tokens with their users, and the users' grants
+
+
+def look_up(owners: freshness.TokenOwners, *digests: str) -> dict[str, Any]:
+    return async_to_sync(owners.look_up)(digests)
+
+
+def test_known_tokens_cost_one_question_for_changes_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", -1.0)
+    owners = freshness.TokenOwners()
+    digests = [
+        accounts.hash_token(factories.token(factories.person(f"bot{number}"), "bot")) for number in range(5)
+    ]
+    assert len([actor for actor in look_up(owners, *digests).values() if actor]) == 5
+    asked = list[str]()
+    query = freshness.query_database
+
+    async def count(function: Any, argument: Any) -> Any:
+        def run(argument: Any) -> Any:
+            with CaptureQueriesContext(connection) as captured:
+                answer = function(argument)
+            asked.extend(one["sql"] for one in captured)
+            return answer
+
+        return await query(run, argument)
+
+    monkeypatch.setattr(freshness, "query_database", count)
+    look_up(owners, *digests)
+    assert len(asked) == 1 and "audit_audithead" in asked[0]
+    accounts.revoke_token(ApiToken.objects.get(digest=digests[2]), actor="the tests")
+    asked.clear()
+    assert look_up(owners, *digests)[digests[2]] is None
+    assert len(asked) == 3, "the head, its new events, and the one token that changed"
+
+
+def test_a_token_revoked_while_it_is_looked_up_is_not_remembered(
+    bot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", -1.0)
+    owners, digest, find_owners = freshness.TokenOwners(), accounts.hash_token(bot), accounts.find_owners
+    query = freshness.query_database
+
+    async def revoke_during_query(function: Any, argument: Any) -> Any:
+        answer = await query(function, argument)
+        if function is find_owners and argument:
+            await sync_to_async(accounts.revoke_token)(await ApiToken.objects.aget(), actor="the tests")
+            await owners.look_up([])  # another request learns of the change before the answer is stored
+        return answer
+
+    monkeypatch.setattr(freshness, "query_database", revoke_during_query)
+    look_up(owners, digest)
+    assert owners.recall(digest) is None
+    assert look_up(owners, digest) == {digest: None}
+
+
+def test_a_token_changed_by_hand_is_looked_up_again_in_time_and_an_unused_one_is_forgotten(
+    bot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", -1.0)
+    owners, digest = freshness.TokenOwners(), accounts.hash_token(bot)
+    monkeypatch.setattr(freshness, "KNOWN_SECONDS", 0.0)
+    assert look_up(owners, digest)[digest]
+    ApiToken.objects.update(revoked_at=timezone.now())
+    assert look_up(owners, digest) == {digest: None}
+    look_up(owners)
+    assert len(owners) == 0
+
+
+def test_a_known_token_ends_when_it_expires(bot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ApiToken.objects.update(expires_at=timezone.now() + timedelta(minutes=1))
+    owners, digest = freshness.TokenOwners(), accounts.hash_token(bot)
+    assert look_up(owners, digest)[digest]
+    later = timezone.now() + timedelta(minutes=2)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    assert look_up(owners, digest) == {digest: None}
+    assert owners.recall(digest) is None
