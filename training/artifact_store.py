@@ -88,6 +88,62 @@ def open_stream(sha256: str) -> Any:
         ) from None
 
 
+class VerifiedStream:
+    """A stored file for reading that never passes on the end of other bytes than those of its hash.
+
+    Bytes that change while they are read are noticed before the last of them is returned: what was copied from here is
+    incomplete, and not wrong.
+    """
+
+    def __init__(self, stream: Any, sha256: str, size: int) -> None:
+        self.size = size
+        self._stream, self._sha256 = stream, sha256
+        self._left, self._digest = size, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; empty at the end. Raises FileLost in place of the last ones if any byte was wrong."""
+        if self._left == 0:
+            return b""
+        with _translate_errors():
+            chunk: bytes = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._digest.update(chunk)
+        self._left -= len(chunk)
+        if not chunk or (self._left == 0 and self._digest.hexdigest() != self._sha256):
+            raise _describe_damage(self._sha256, self.size)
+        return chunk
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> "VerifiedStream":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_verified(sha256: str, size: int) -> VerifiedStream:
+    """Open the stored file after reading and hashing all of it. Raises FileLost when it is missing or damaged."""
+    stream = open_stream(sha256)
+    try:
+        with _translate_errors():
+            is_whole = stream.size == size and hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+            stream.seek(0)
+    except BaseException:
+        stream.close()
+        raise
+    if not is_whole:
+        stream.close()
+        raise _describe_damage(sha256, size)
+    return VerifiedStream(stream, sha256, size)
+
+
+def _describe_damage(sha256: str, size: int) -> FileLost:
+    return FileLost(
+        f"The file sha256:{sha256} is damaged: the store no longer has its {size:,} bytes. Restore it from a backup."
+    )
+
+
 def read(sha256: str) -> bytes:
     """Read the file and check its hash. Raises FileLost when it is missing or damaged."""
     with _translate_errors(), open_stream(sha256) as stream:
@@ -103,10 +159,10 @@ def read(sha256: str) -> bytes:
 def is_intact(sha256: str, size: int) -> bool:
     """Whether the stored file is complete and undamaged; reads and hashes all of it."""
     try:
-        with _translate_errors(), open_stream(sha256) as stream:
-            return stream.size == size and hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        open_verified(sha256, size).close()
     except FileLost:
         return False
+    return True
 
 
 def read_candles(dataset: Dataset) -> pl.DataFrame:

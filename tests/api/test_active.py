@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -94,14 +95,17 @@ def test_a_file_named_by_the_snapshot_comes_as_the_bytes_it_is_named_by(bot: Cal
             assert response["Cache-Control"] == "private, max-age=31536000, immutable"
 
 
-def test_a_large_file_comes_whole_and_in_pieces(bot: Caller) -> None:
-    artifact = an_artifact()
-    big = Artifact.objects.create(
-        bundle=artifact.bundle,
+def a_big_artifact() -> Artifact:
+    return Artifact.objects.create(
+        bundle=an_artifact().bundle,
         name="weights.safetensors",
         sha256=artifact_store.store(b"w" * 300_000),
         size=300_000,
     )
+
+
+def test_a_large_file_comes_whole_and_in_pieces(bot: Caller) -> None:
+    big = a_big_artifact()
     response: Any = bot.http.get(
         f"/api/v1/artifacts/{big.sha256}", headers={"Authorization": f"Bearer {bot.token}"}
     )
@@ -149,7 +153,34 @@ def test_a_name_that_is_no_artifacts_is_not_found(name: str, bot: Caller) -> Non
 def test_a_truncated_file_is_not_sent(bot: Caller) -> None:
     artifact = an_artifact()
     stored(artifact).write_bytes(b"half")
-    assert_problem(bot.get(f"artifacts/{artifact.sha256}"), 503, "4 bytes instead of", "Restore it")
+    assert_problem(bot.get(f"artifacts/{artifact.sha256}"), 503, "is damaged", "Restore it")
+
+
+def test_a_changed_file_of_the_same_length_is_not_sent(bot: Caller) -> None:
+    artifact = an_artifact()
+    content = bytearray(stored(artifact).read_bytes())
+    content[len(content) // 2] ^= 1
+    stored(artifact).write_bytes(content)
+    assert_problem(bot.get(f"artifacts/{artifact.sha256}"), 503, "is damaged", "Restore it")
+
+
+@pytest.mark.parametrize("edit", [lambda file: file.truncate(100_000), lambda file: file.write(b"x")])
+def test_a_file_that_changes_while_it_is_sent_is_never_sent_whole(
+    edit: Callable[[BinaryIO], object], bot: Caller
+) -> None:
+    big = a_big_artifact()
+    response: Any = bot.http.get(
+        f"/api/v1/artifacts/{big.sha256}", headers={"Authorization": f"Bearer {bot.token}"}
+    )
+    pieces = response.streaming_content
+    sent = next(pieces)
+    with stored(big).open("r+b") as file:
+        file.seek(200_000)
+        edit(file)
+    with pytest.raises(artifact_store.FileLost, match="damaged"):
+        for piece in pieces:
+            sent += piece
+    assert len(sent) < int(response["Content-Length"])
 
 
 def test_a_lost_file_is_said_to_be_lost(bot: Caller) -> None:

@@ -148,6 +148,15 @@ def test_an_s3_that_is_away_is_said_so_and_not_taken_for_lost_files(bucket: Any,
         artifact_store.is_intact(SHA256, len(DATA))
 
 
+def test_an_object_changed_in_s3_is_not_opened(bucket: Any) -> None:
+    artifact_store.store(DATA)
+    with artifact_store.open_verified(SHA256, len(DATA)) as stream:
+        assert stream.read() == DATA
+    bucket.Object(artifact_store.key(SHA256)).put(Body=DATA[:-1] + b"?")
+    with pytest.raises(FileLost, match="damaged"):
+        artifact_store.open_verified(SHA256, len(DATA))
+
+
 def test_a_folder_without_room_is_said_so(store: Path) -> None:
     store.parent.mkdir(exist_ok=True)
     store.write_text("a file where the folder should be")

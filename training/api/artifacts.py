@@ -1,8 +1,7 @@
-"""The files of bundles."""
+"""The files of bundles. None is sent unverified: a changed file is refused, and one that changes meanwhile is cut short."""
 
 import re
 from collections.abc import AsyncIterator
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import FileResponse, HttpResponseBase
@@ -23,7 +22,7 @@ CHUNK_BYTES = 64 * 1024
 class AsyncFileChunks:
     """An open file in chunks that do not block the event loop, closed at its end or with the response."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: artifact_store.VerifiedStream) -> None:
         self.stream = stream
         self.close = stream.close
 
@@ -65,7 +64,7 @@ def _find_artifact(sha256: str) -> Artifact:
 
 
 def _build_response(request: Request, artifact: Artifact) -> FileResponse:
-    stream = _open_checked(artifact)
+    stream = _open_verified(artifact)
     is_asgi = hasattr(request, "scope")
     content = AsyncFileChunks(stream) if is_asgi else stream
     response = FileResponse(content, content_type="application/octet-stream")
@@ -74,15 +73,8 @@ def _build_response(request: Request, artifact: Artifact) -> FileResponse:
     return response
 
 
-def _open_checked(artifact: Artifact) -> Any:
+def _open_verified(artifact: Artifact) -> artifact_store.VerifiedStream:
     try:
-        stream = artifact_store.open_stream(artifact.sha256)
+        return artifact_store.open_verified(artifact.sha256, artifact.size)
     except artifact_store.FileLost as lost:
         raise Unavailable(lost.message) from lost
-    if (size := stream.size) != artifact.size:
-        stream.close()
-        raise Unavailable(
-            f"The stored file {artifact.sha256} has {size:,} bytes instead of {artifact.size:,}."
-            " Restore it from a backup."
-        )
-    return stream
