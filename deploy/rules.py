@@ -74,6 +74,7 @@ class AlarmName(StrEnum):
     UNFIT = "unfit"  # what the bots run is what this service would put in front of none
     FILES = "files"  # a stored file of what the bots run is missing or changed
     GUARDS = "guards"  # database guards are missing or altered
+    AUDIT = "audit"  # a bot saw an audit head that this chain does not hold
     SIGNING = "signing"  # nothing can be signed for the bots: no key, or a revision that was signed before
     MIXTURE = "mixture"  # a bot runs what its revision's release does not hold
     BEHIND = "behind"  # a bot that reports does not run what it must

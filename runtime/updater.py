@@ -8,7 +8,7 @@ does everything slow, in another thread.
 import logging
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -132,6 +132,8 @@ class Updater:
         signed = None if answer is None else verify_cached(answer.body, self._keys)
         with self._state_lock:
             current = self._state.received
+            if signed is not None:
+                self._cache.saved_state.record_head(signed.snapshot.service, signed.audit_head)
             if answer is None or signed is None:
                 if current is None or current.etag != etag:
                     return  # another snapshot was applied while the answer was on its way
@@ -181,6 +183,7 @@ class Updater:
         state = self._state
         snapshot, stale_since = state.snapshot, self._compute_stale_since(state)
         error = str(state.current_problem or (self._prefetch_problem if self._list_missing() else ""))
+        head = self._cache.saved_state.get_highest_head(snapshot.service) if snapshot else None
         return {
             "instance": instance,
             "client_version": VERSION,
@@ -190,6 +193,7 @@ class Updater:
             "release": snapshot.release if snapshot else None,
             "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
             **self.prefetched,
+            "audit_head": asdict(head) if head else None,
             "last_error": error[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
         }

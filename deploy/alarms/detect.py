@@ -50,6 +50,14 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
             f"{len(missing)} database guards are missing or altered, so the pointer does not move: {_name_some(missing)}.",
             "Run `manage.py migrate`, which installs them. Find out who removed them, and run `manage.py verify_audit`.",
         )
+    if bots := fleet.list_bots_ahead_of_chain():
+        yield _critical(
+            AlarmName.AUDIT,
+            "The audit chain was cut short or rewritten: it lacks the end that these bots saw signed:"
+            f" {_name_some(bots)}.",
+            "Run `manage.py verify_audit`, and compare the database with its last backup. Where a backup was restored, an"
+            " approver advances the revision: `manage.py advance_revision --by N --reason …`.",
+        )
     if reason := signing.find_problem():
         yield _critical(
             AlarmName.SIGNING,

@@ -44,6 +44,7 @@ HEARTBEAT_EXAMPLE = {
     "bundles": {"BTC": f"sha256:{'51d7' * 16}"},
     "prefetched_next": 4,
     "prefetched_fallback": 1,
+    "audit_head": {"seq": 128, "hash": "9a0c" * 16},
     "last_error": None,
     "stale_since": None,
 }
@@ -67,6 +68,11 @@ class Bundles(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
 
     def to_representation(self, value: Mapping[str, str]) -> dict[str, str]:
         return dict(value)
+
+
+class AuditHead(api_fields.Input):
+    seq = api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID)
+    hash = api_fields.PatternText(r"^[0-9a-f]{64}$")
 
 
 def _create_number(**options: Any) -> api_fields.Integer:
@@ -100,6 +106,11 @@ class Heartbeat(APIView):
         )
         prefetched_fallback = _create_number(
             default=None, help_text="The fallback's release, once it is downloaded, verified and loaded."
+        )
+        audit_head = AuditHead(
+            default=None,
+            allow_null=True,
+            help_text="The highest audit head that it has seen signed: a chain that was cut short is detected by it.",
         )
         last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
         stale_since = serializers.DateTimeField(allow_null=True, default=None)
@@ -144,6 +155,8 @@ def _create_heartbeat(checked: Mapping[str, Any]) -> heartbeat_checks.Heartbeat:
     running = {name: checked[name] for name in ("release", "line", "bundles")}
     others = {name: value for name, value in checked.items() if name not in running}
     others["last_error"] = checked["last_error"] or ""
+    if head := others.pop("audit_head"):
+        others |= {"audit_seq": head["seq"], "audit_hash": head["hash"]}
     return heartbeat_checks.Heartbeat(**others, running=Running(**running))
 
 

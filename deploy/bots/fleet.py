@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from accounts.models import ApiToken
 from accounts.roles import Scope
+from audit.models import AuditEvent
 from deploy.models import Acknowledgement, Bot, PointerMove, Release
 from deploy.rules import HEARTBEATS_MISSED, BotState
 
@@ -105,6 +106,13 @@ def list_problem_bots(move: PointerMove | None) -> dict[BotState, Sequence[str]]
     for state, name, instance in rows.values_list("state", "name", "instance"):
         names.setdefault(BotState(state), []).append(f"{name} ({instance})")
     return {state: sorted(names_in_state) for state, names_in_state in names.items()}
+
+
+def list_bots_ahead_of_chain() -> Sequence[str]:
+    """The bots that saw a signed audit head which the audit chain does not hold: it was cut short or rewritten."""
+    events = AuditEvent.objects.filter(seq=OuterRef("audit_seq"), hash=OuterRef("audit_hash"))
+    rows = Bot.objects.filter(~Exists(events), audit_seq__isnull=False).order_by("name", "instance")
+    return [f"{name} ({instance})" for name, instance in rows.values_list("name", "instance")]
 
 
 def _runs_move(move: PointerMove | None) -> Q:

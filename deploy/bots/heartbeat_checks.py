@@ -14,13 +14,17 @@ from deploy.rules import Running, describe_mismatch
 
 _COPIED = (
     "reported_digest", "client_version", "revision", "prefetched_next", "prefetched_fallback", "last_error", "stale_since",
+    "audit_seq", "audit_hash",
 )  # fmt: skip
 """The columns of a bot's row that a heartbeat has under the same name."""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a bot reports. `service` and `revision` are None while it has no model."""
+    """What a bot reports. `service` and `revision` are None while it has no model.
+
+    `audit_seq` and `audit_hash` are the highest audit head that it has seen signed.
+    """
 
     instance: str
     client_version: str
@@ -31,6 +35,8 @@ class Heartbeat:
     prefetched_fallback: int | None = None
     last_error: str = ""
     stale_since: datetime | None = None
+    audit_seq: int | None = None
+    audit_hash: str = ""
 
     @cached_property
     def reported_digest(self) -> str:

@@ -36,6 +36,10 @@ class Bot(models.Model):
     stale_since = models.DateTimeField(
         null=True, blank=True, help_text="since when the service cannot reach it"
     )
+    audit_seq = models.BigIntegerField(
+        null=True, blank=True, help_text="the highest audit head that it has seen signed"
+    )
+    audit_hash = models.CharField(max_length=64, blank=True)
     mismatch = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
     mismatch_revision = models.BigIntegerField(
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"

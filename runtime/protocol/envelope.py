@@ -33,6 +33,14 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The end of the service's audit chain: the number of an event, and its hash, which binds every event before it."""
+
+    seq: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignedSnapshot:
     """A snapshot and the other signed fields. `issued_at` and `expires_at` are by the service's clock, in UTC.
 
@@ -43,8 +51,7 @@ class SignedSnapshot:
     snapshot: Snapshot
     issued_at: datetime
     expires_at: datetime
-    audit_seq: int
-    audit_hash: str
+    audit_head: AuditHead
     key_id: str
     next: ModelSet | None
     fallback: ModelSet | None
@@ -144,8 +151,7 @@ def _build_signed_snapshot(sealed: Envelope, key_id: str) -> SignedSnapshot:
         snapshot,
         issued_at=document.get_time("issued_at"),
         expires_at=document.get_time("expires_at"),
-        audit_seq=head.get("seq", int),
-        audit_hash=head.get("hash", str),
+        audit_head=AuditHead(head.get("seq", int), head.get("hash", str)),
         key_id=key_id,
         next=parse_announced(document, "next"),
         fallback=parse_announced(document, "fallback"),

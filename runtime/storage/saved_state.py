@@ -1,4 +1,4 @@
-"""What a client saves: the snapshot it follows, and the highest revision it has seen of each service."""
+"""What a client saves: the snapshot it follows, and the highest revision and audit head seen of each service."""
 
 import hashlib
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import CacheFailed, Refused
-from runtime.protocol.envelope import PublicKeys, SignedSnapshot, parse_unverified, verify_envelope
+from runtime.protocol.envelope import AuditHead, PublicKeys, SignedSnapshot, parse_unverified, verify_envelope
 from runtime.protocol.snapshot import ModelSet, Snapshot
 from runtime.storage.disk import FileIdentity, get_file_identity, read_json, translate_disk_errors, write_json
 
@@ -56,11 +56,13 @@ class SavedState:
         self._keys = keys
         self._draft_folder = draft_folder
         self._highest: dict[str, RevisionMark] = {}
+        self._heads: dict[str, AuditHead] = {}
         self._last_read_identity: FileIdentity | None = None
         # A followed snapshot was also seen: a lost revisions file does not let old revisions in.
         for current, previous in self._read_pointer_files():
             for received in (current, *previous):
                 self._raise_mark(received.snapshot.service, received.mark)
+                self._raise_head(received.snapshot.service, received.signed.audit_head)
         self._is_unsaved = False
 
     def load_current(self) -> ReceivedSnapshot | None:
@@ -105,14 +107,25 @@ class SavedState:
         self._highest[service] = mark
         self._is_unsaved = True
 
+    def get_highest_head(self, service: str) -> AuditHead | None:
+        """The highest audit head seen of `service`: heartbeats report it, so that a chain cut short is detected."""
+        return self._heads.get(service)
+
+    def record_head(self, service: str, head: AuditHead) -> None:
+        """Remember a higher audit head, as `record_revision` does. Of two with the same number the first one stays."""
+        self._is_unsaved |= self._raise_head(service, head)
+
     def save_revisions(self) -> None:
-        """Save what `record_revision` remembered. A full disk is only logged; the next call tries again."""
+        """Save what was remembered since. A full disk is only logged; the next call tries again."""
         if not self._is_unsaved:
             return
         self._raise_to_saved_marks()
-        services = {service: asdict(mark) for service, mark in sorted(self._highest.items())}
+        document = {
+            "services": {service: asdict(mark) for service, mark in sorted(self._highest.items())},
+            "audit_heads": {service: asdict(head) for service, head in sorted(self._heads.items())},
+        }
         try:
-            write_json(self._revisions_file, {"services": services}, draft_folder=self._draft_folder)
+            write_json(self._revisions_file, document, draft_folder=self._draft_folder)
             self._is_unsaved = False
         except OSError as error:
             logger.warning("the highest revisions seen could not be saved: %s", error)
@@ -133,6 +146,13 @@ class SavedState:
         if known is None or mark.revision > known.revision:
             self._highest[service] = mark
 
+    def _raise_head(self, service: str, head: AuditHead) -> bool:
+        known = self._heads.get(service)
+        if known is not None and head.seq <= known.seq:
+            return False
+        self._heads[service] = head
+        return True
+
     def _find_previous(self, received: ReceivedSnapshot) -> ReceivedSnapshot | None:
         content = received.snapshot.content
         try:
@@ -147,9 +167,11 @@ class SavedState:
             # Called at every move, while others hardly ever write: an unchanged file is not read again.
             identity = get_file_identity(self._revisions_file)
             if identity is None or identity != self._last_read_identity:
-                services = (read_json(self._revisions_file) or {"services": {}})["services"]
-                for service, mark in services.items():
+                saved = read_json(self._revisions_file) or {"services": {}}
+                for service, mark in saved["services"].items():
                     self._raise_mark(service, RevisionMark(int(mark["revision"]), str(mark["content"])))
+                for service, head in saved.get("audit_heads", {}).items():
+                    self._raise_head(service, AuditHead(int(head["seq"]), str(head["hash"])))
                 self._last_read_identity = identity
         except (OSError, *DAMAGE) as error:
             logger.warning("the highest revisions seen cannot be read: %s", error)

@@ -47,10 +47,19 @@ def test_a_bot_without_a_model_says_so(bot: Caller) -> None:
     assert (answer.status_code, Bot.objects.get().revision) == (200, None)
 
 
+def test_the_audit_head_that_a_bot_saw_is_stored(bot: Caller) -> None:
+    head = {"seq": 3, "hash": "9a" * 32}
+    said = scenarios.heartbeat_fields(scenarios.service_in_use(), audit_head=head)
+    assert bot.post(HEARTBEAT, said).status_code == 200
+    assert Bot.objects.values("audit_seq", "audit_hash").get() == {"audit_seq": 3, "audit_hash": head["hash"]}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"audit_head": {"seq": 0, "hash": "9a" * 32}}, "audit_head.seq"),
+        ({"audit_head": {"seq": 1, "hash": "9a"}}, "audit_head.hash"),
         ({"instance": "desk 1"}, "instance"),
         ({"instance": "d" * 65}, "instance"),
         ({"client_version": ""}, "client_version"),

@@ -26,7 +26,7 @@ from deploy.bots.heartbeats import HeartbeatAnswer, receive_heartbeat, receive_h
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.pointer import pointer
 from deploy.releases import decide
-from deploy.rules import Running, describe_mismatch
+from deploy.rules import AlarmName, Running, describe_mismatch
 from deploy.serving import snapshot
 from tests import factories, scenarios
 from tests.scenarios import APPROVER
@@ -502,3 +502,21 @@ def test_an_operator_is_no_bot_even_with_every_role() -> None:
     everything = Actor("ada", frozenset(Role))
     with pytest.raises(NotAllowed):
         hear(nothing_yet(), actor=everything)
+
+
+class TestAuditHeads:
+    """Bots keep the highest audit head that they saw signed. The service compares it with its chain."""
+
+    def test_a_head_of_this_chain_is_no_alarm(self) -> None:
+        now = scenarios.service_in_use()
+        event = AuditEvent.objects.latest("seq")
+        hear(on(now, audit_seq=event.seq, audit_hash=event.hash))
+        assert fleet.list_bots_ahead_of_chain() == []
+
+    @pytest.mark.parametrize("seq", [1, 10_000], ids=["rewritten", "cut short"])
+    def test_a_head_that_the_chain_does_not_hold_is_an_alarm_that_names_the_bot(self, seq: int) -> None:
+        now = scenarios.service_in_use()
+        hear(on(now, "desk-1", audit_seq=seq, audit_hash="0" * 64))
+        (raised,) = [alarm for alarm in detect.list_alarms() if alarm.name == AlarmName.AUDIT]
+        assert raised.is_critical
+        assert "trader (desk-1)" in raised.sentence

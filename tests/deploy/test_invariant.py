@@ -332,7 +332,7 @@ class Service(RuleBasedStateMachine):
         told, move = signed.snapshot, self.oracle
         assert (told.revision, told.release) == (move.revision, move.release)
         event = PointerMove.objects.get(revision=move.revision).audit_seq
-        assert signed.audit_seq >= event
+        assert signed.audit_head.seq >= event
         release_coins = [] if told.release is None else Release.objects.get(pk=told.release).coins.all()
         assert {coin: model.bundle for coin, model in told.models.items()} == {
             release_coin.coin.symbol: release_coin.bundle.digest

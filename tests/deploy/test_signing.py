@@ -81,8 +81,8 @@ class TestTheEnvelope:
         assert sorted(read.snapshot.models) == ["BTC", "ETH", "SOL"]
         minute = NOON.replace(second=0)
         assert (read.issued_at, read.expires_at) == (minute, minute + timedelta(minutes=3))
-        assert read.audit_seq >= move.audit_seq
-        assert AuditEvent.objects.get(pk=read.audit_seq).hash == read.audit_hash
+        assert read.audit_head.seq >= move.audit_seq
+        assert AuditEvent.objects.get(pk=read.audit_head.seq).hash == read.audit_head.hash
 
     def test_says_what_the_plain_snapshot_says_and_names_each_diagnosis(self) -> None:
         scenarios.service_in_use()

@@ -429,3 +429,23 @@ def test_a_folder_another_client_is_writing_to_is_waited_for_and_then_told(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert "written by another client" in str(bot(timeout_s=0.1).refresh().problem)
+
+
+def test_the_highest_audit_head_is_reported_even_when_the_service_signs_a_lower_one_after_a_restart(
+    service: StubService, bot: MakeBot, old: Release, new: Release
+) -> None:
+    def sign_with_head(seq: int, digest: str) -> None:
+        service.edit = lambda document: document.update(audit_head={"seq": seq, "hash": digest})
+
+    service.point_at(old)
+    sign_with_head(128, "9a")
+    bot().refresh()
+    service.point_at(new)
+    for seq, digest in ((90, "90"), (128, "ff")):
+        sign_with_head(seq, digest)
+        client = bot()
+        client.refresh()
+        assert client._updater.build_heartbeat("desk-1")["audit_head"] == {"seq": 128, "hash": "9a"}
+    sign_with_head(129, "ff")
+    client.refresh()
+    assert client._updater.build_heartbeat("desk-1")["audit_head"] == {"seq": 129, "hash": "ff"}
