@@ -18,10 +18,12 @@ from deploy.rules import HEARTBEATS_MISSED, BotState
 
 @dataclass(frozen=True)
 class Fleet:
-    """Counts of the live bots."""
+    """Counts of the bots that are live, and of those that are silent though they could report."""
 
     revision: int | None
     live: int
+    silent: int
+    """Of these it is not known what they run."""
     current: int
     announced: Release | None
     prefetched_next: int
@@ -35,22 +37,31 @@ class Fleet:
         return self.live > 0 and self.current == self.live
 
     @property
+    def known(self) -> int:
+        return self.live + self.silent
+
+    @property
     def all_have_next(self) -> bool:
-        return self.live > 0 and self.prefetched_next == self.live
+        return 0 < self.known == self.prefetched_next
 
     @property
     def all_have_fallback(self) -> bool:
-        return self.live > 0 and self.prefetched_fallback == self.live
+        return 0 < self.known == self.prefetched_fallback
 
 
 def count_bots(move: PointerMove | None, announced: Release | None, fallback: Release | None = None) -> Fleet:
-    """How many live bots run this move, and have the announced release and the fallback loaded."""
-    counts = list_live_bots().aggregate(
-        live=Count("pk"),
-        current=Count("pk", filter=_runs_move(move)),
+    """How many live bots run this move, and have the announced release and the fallback loaded; how many are silent."""
+    now = timezone.now()
+    is_live = Q(last_heard_at__gt=_compute_live_since(now))
+    counts = Bot.objects.filter(is_live | _is_expected(now)).aggregate(
+        live=Count("pk", filter=is_live),
+        silent=Count("pk", filter=~is_live),
+        current=Count("pk", filter=is_live & _runs_move(move)),
         # No release has the number 0.
-        prefetched_next=Count("pk", filter=Q(prefetched_next=announced.pk if announced else 0)),
-        prefetched_fallback=Count("pk", filter=Q(prefetched_fallback=fallback.pk if fallback else 0)),
+        prefetched_next=Count("pk", filter=is_live & Q(prefetched_next=announced.pk if announced else 0)),
+        prefetched_fallback=Count(
+            "pk", filter=is_live & Q(prefetched_fallback=fallback.pk if fallback else 0)
+        ),
     )
     return Fleet(revision=move.revision if move else None, announced=announced, fallback=fallback, **counts)
 
@@ -67,8 +78,6 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     """
     now = timezone.now()
     is_live = Q(last_heard_at__gt=_compute_live_since(now))
-    gone_since = now - timedelta(seconds=settings.BOT_GONE_SECONDS)
-    is_expected = Q(last_heard_at__gt=gone_since) & _has_valid_token(now)
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
     is_recent = Q(first_heard_at__gt=late_since)
     if move is not None and move.moved_at > late_since:
@@ -78,7 +87,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     )
     return Bot.objects.annotate(
         state=Case(
-            When(~is_live & ~is_expected, then=Value(BotState.GONE.value)),
+            When(~is_live & ~_is_expected(now), then=Value(BotState.GONE.value)),
             When(~Q(mismatch=""), then=Value(BotState.MIXTURE.value)),
             When(~is_live, then=Value(BotState.SILENT.value)),
             When(_runs_move(move), then=Value(BotState.CURRENT.value)),
@@ -122,6 +131,12 @@ def _runs_move(move: PointerMove | None) -> Q:
 
 def _compute_live_since(now: datetime) -> datetime:
     return now - timedelta(seconds=HEARTBEATS_MISSED * settings.BOT_HEARTBEAT_SECONDS)
+
+
+def _is_expected(now: datetime) -> Q:
+    """Whether a bot that is not live counts as silent, and not as gone."""
+    gone_since = now - timedelta(seconds=settings.BOT_GONE_SECONDS)
+    return Q(last_heard_at__gt=gone_since) & _has_valid_token(now)
 
 
 def _has_valid_token(now: datetime) -> Q:

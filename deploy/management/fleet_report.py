@@ -26,6 +26,7 @@ def build_fleet_report() -> dict[str, Any]:
         "release": release.pk if release else None,
         "moved_at": move.moved_at if move else None,
         "live": counts.live,
+        "silent": counts.silent,
         "current": counts.current,
         "has_converged": counts.has_converged,
         "fallback": counts.fallback.pk if counts.fallback else None,
@@ -56,9 +57,10 @@ def format_fleet_report(report: Mapping[str, Any]) -> str:
 
 
 def _format_counts(report: Mapping[str, Any]) -> str:
+    silent = f"{report['silent']} silent" if report["silent"] else ""
     if not (live := report["live"]):
-        return "no bot is live"
-    parts = [f"{report['current']} of {live} live bots run it"]
+        return ", ".join(filter(None, ("no bot is live", silent)))
+    parts = [f"{report['current']} of {live} live bots run it", *([silent] if silent else [])]
     if report["fallback"]:
         parts.append(
             f"{report['prefetched_fallback']} of {live} hold the fallback (release {report['fallback']})"

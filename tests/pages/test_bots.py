@@ -2,11 +2,14 @@
 
 import html
 import re
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from deploy.alarms import detect
 from deploy.bots.convergence import monitor_bots
+from deploy.management import fleet_report
 from deploy.models import Acknowledgement, Bot, Convergence, Release
 from tests import scenarios
 from tests.pages import example_data
@@ -26,6 +29,20 @@ def shown(signed_in: SignedIn, path: str = "/bots/") -> str:
 
 def test_board_shows_how_many_bots_run_the_live_release(examples: ExampleData, signed_in: SignedIn) -> None:
     assert re.search(r"Bots 3 of 3 bots on revision \d+", shown(signed_in, "/"))
+
+
+def test_silent_bots_are_counted_too_and_the_count_is_not_green(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
+    Bot.objects.filter(instance="lab").update(last_heard_at=timezone.now() - timedelta(minutes=5))
+    board = signed_in("victor").get("/").content.decode()
+    assert re.search(r"Bots 2 of 3 bots on revision \d+, 1 silent", words(board))
+    assert re.search(r'<span class="pill wait">2 of 3 bots', board)
+    assert "on 2 of 3 bots" in words(board)
+    to_decide = f"/releases/{examples.awaiting.pk}/"
+    assert "Of 1 silent bot nothing is known." in shown(signed_in, to_decide)
+    assert "nothing is known of the silent ones" in shown(signed_in)
+    assert "1 silent" in fleet_report.format_fleet_report(fleet_report.build_fleet_report())
 
 
 def test_board_and_release_show_how_many_bots_are_ready(examples: ExampleData, signed_in: SignedIn) -> None:
