@@ -13,7 +13,7 @@ from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
 from deploy.releases.gate_table import GateTable, build_gate_table
 from deploy.releases.progress import Progress, load_progress
-from deploy.rules import MoveKind, Purpose, ReleaseState
+from deploy.rules import Action, MoveKind, Purpose, ReleaseState
 from training.jobs.worker_registry import list_alive_workers
 
 MOVES_SHOWN = 6
@@ -47,12 +47,19 @@ class Board:
     def live(self) -> Release | None:
         return self.move.release if self.move else None
 
+    @property
+    def way_back(self) -> Release | None:
+        """After a pin, the release that was live before and can be restored."""
+        earlier = [move.release for move in self.moves if move.release not in (None, self.live)]
+        releases = [row for row in earlier if row is not None and Action.RESTORE in row.allowed_actions]
+        return releases[0] if releases and self.is_on_fallback else None
+
 
 def load_board() -> Board:
     awaiting = _query_candidates().filter(status__state=ReleaseState.AWAITING_APPROVAL).count()
     candidate = _find_candidate()
     building = Release.objects.select_related(*_RELATED).filter(status__state=ReleaseState.BUILDING)
-    moves = PointerMove.objects.select_related("release", "previous__release")
+    moves = PointerMove.objects.select_related("release__status", "previous__release")
     is_awaiting = candidate is not None and candidate.state == ReleaseState.AWAITING_APPROVAL
     queues = {queue for worker in list_alive_workers() for queue in worker.queues.split(",")}
     readiness, move = check_fallback_cached(), _load_move()

@@ -15,7 +15,7 @@ from common.pages import allow_charts, paginate, render_live
 from deploy.bots import live_windows
 from deploy.bots.fleet import count_bots
 from deploy.forms import DecisionForm
-from deploy.models import Release
+from deploy.models import PointerMove, Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.releases import decide as decide_service
@@ -127,6 +127,7 @@ def _page(
         if Action.APPROVE in release.allowed_actions
         else None,
         "is_building": is_building,
+        "same_coins": _list_same_coins(release, now),
         "is_fallback": pointer.get_fallback() == release,
         "release_coins": release_coins,
         "gate_table": build_gate_table(release_coins),
@@ -145,6 +146,14 @@ def _page(
     every = MOVING_SECONDS if is_building else None
     names = "deploy/release.html", "deploy/_release.html"
     return allow_charts(render_live(request, *names, context, every_seconds=every, status=status))
+
+
+def _list_same_coins(release: Release, now: PointerMove | None) -> list[str]:
+    """The coins whose bundle the bots run already, where a decision could put this release live."""
+    if now is None or now.release is None or not release.allowed_actions & {Action.APPROVE, Action.RESTORE}:
+        return []
+    live = now.release.digests
+    return [coin for coin, digest in release.digests.items() if live.get(coin) == digest]
 
 
 def _decisions(

@@ -34,6 +34,11 @@ def text(answer: HttpResponseBase) -> str:
     return answer.content.decode()
 
 
+def words(answer: HttpResponseBase) -> str:
+    """What a person reads, in one line."""
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", text(answer)).split()))
+
+
 def messages_of(answer: Any) -> list[str]:
     """The messages of the page an action led to."""
     return [str(message) for message in answer.context["messages"]]
@@ -163,6 +168,31 @@ class TestDeciding:
             f"Approved: every bot must run v7_fixed of release {examples.awaiting.pk} (revision {revision + 1})."
         ]
 
+    @pytest.mark.parametrize(
+        ("other", "says"),
+        [
+            ("the same", "Its bundles are the files that the bots run already"),
+            ("another", "The bots run the same bundle already for BTC."),
+        ],
+    )
+    def test_files_that_the_bots_run_already_are_named_where_it_is_decided(
+        self,
+        other: str,
+        says: str,
+        examples: ExampleData,
+        signed_in: SignedIn,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        page = f"/releases/{examples.awaiting.pk}/"
+        assert "the bots run already" not in words(signed_in("anna").get(page))
+
+        def digests(release: Release) -> dict[str, str]:
+            own = "the same" if other == "the same" else str(release.pk)
+            return {"BTC": "the same", "ETH": own, "SOL": own}
+
+        monkeypatch.setattr(Release, "digests", property(digests))
+        assert says in words(signed_in("anna").get(page))
+
     def test_a_newer_policy_is_previewed_before_the_approval(
         self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
@@ -272,6 +302,19 @@ class TestPinning:
         assert now and (now.kind, now.release, now.reason) == ("pin", examples.fallback, "it behaves oddly")
         assert messages_of(answer) == [f"Pinned: every bot must run v5 (revision {now.revision})."]
         assert 'action="/pin/"' not in text(client.get("/"))
+
+    def test_names_the_fallback_and_afterwards_the_way_back(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        example_data.approve(examples.awaiting)
+        anna = signed_in("anna")
+        board = words(anna.get("/"))
+        fallback = examples.fallback.pk
+        assert f"Every bot moves to v5 , release {fallback}, at once. 3 of 3 bots hold its files" in board
+        assert "Way back" not in board
+        anna.post("/pin/", {"reason": "it trades oddly"})
+        restorable = f"Way back v7_fixed, release {examples.awaiting.pk} was live before"
+        assert restorable in words(anna.get("/"))
 
     def test_a_second_pin_is_refused(self, examples: ExampleData, signed_in: SignedIn) -> None:
         before = PointerMove.objects.count()
