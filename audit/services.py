@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -13,8 +14,10 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 
 from audit.hash_chain import GENESIS, hash_event, to_canonical_json
 from audit.models import AuditEvent, AuditHead
-from common.errors import Conflict, DomainError
+from common.errors import Conflict, DomainError, NotAllowed
 
+REFUSALS_PER_HOUR = 20
+"""Of one person who lacks the role for what was asked."""
 CHUNK = 2_000
 """Events that `verify` reads at a time."""
 
@@ -118,14 +121,33 @@ def _notify_subscribers(obj: models.Model) -> None:
 def record_refusals(kind: str, obj: models.Model, *, actor: object, reason: str = "") -> Iterator[None]:
     """Record an event when the decision in this context is refused, and raise the refusal on.
 
-    Use it outside the deciding transaction, whose rollback would also remove the event.
+    Use it outside the deciding transaction, whose rollback would also remove the event. Who lacks the role gets at most
+    REFUSALS_PER_HOUR such events; more are only logged, so that nobody fills the history with them.
     """
     try:
         yield
-    except DomainError as refusal:
-        detail = {"refused": refusal.message, "status": refusal.status}
-        record(f"{kind}.refused", obj, actor=actor, reason=reason, detail=detail)
+    except NotAllowed as refusal:
+        if _count_refusals(actor) >= REFUSALS_PER_HOUR:
+            logger.warning("%s refused to %s for %s: %s", kind, actor, obj, refusal.message)
+        else:
+            _record_refusal(kind, obj, refusal, actor=actor, reason=reason)
         raise
+    except DomainError as refusal:
+        _record_refusal(kind, obj, refusal, actor=actor, reason=reason)
+        raise
+
+
+def _record_refusal(
+    kind: str, obj: models.Model, refusal: DomainError, *, actor: object, reason: str
+) -> None:
+    detail = {"refused": refusal.message, "status": refusal.status}
+    record(f"{kind}.refused", obj, actor=actor, reason=reason, detail=detail)
+
+
+def _count_refusals(actor: object) -> int:
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    events = AuditEvent.objects.filter(actor=str(actor)[:150], at__gt=an_hour_ago)
+    return events.filter(kind__endswith=".refused").count()
 
 
 def get_last_seq() -> int:

@@ -9,6 +9,7 @@ from django.db.models import Model
 
 from audit import services, triggers
 from audit.models import AuditEvent, AuditHead
+from common.errors import Conflict, NotAllowed
 from tests import factories
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
@@ -108,3 +109,15 @@ def test_missing_or_weakened_triggers_are_named() -> None:
     assert "deploy_pointermove_swaps_what_passed" in triggers.find_missing()
     triggers.install()
     assert triggers.find_missing() == []
+
+
+def test_a_person_without_the_role_cannot_fill_the_history() -> None:
+    user = factories.person("victor", "viewer")
+    before = AuditEvent.objects.count()
+    for _ in range(services.REFUSALS_PER_HOUR + 10):
+        with pytest.raises(NotAllowed), services.record_refusals("release.decline", user, actor="victor"):
+            raise NotAllowed("that needs the approver role")
+    assert AuditEvent.objects.count() == before + services.REFUSALS_PER_HOUR
+    with pytest.raises(Conflict), services.record_refusals("release.decline", user, actor="victor"):
+        raise Conflict("a refusal for another reason is always recorded")
+    assert AuditEvent.objects.count() == before + services.REFUSALS_PER_HOUR + 1
