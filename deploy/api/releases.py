@@ -15,8 +15,9 @@ from accounts.authentication import get_actor
 from common import api_fields
 from common.errors import InvalidInput, NotFound
 from deploy.models import Release, ReleaseCoin
+from deploy.pointer import pointer
 from deploy.releases.launch import launch
-from deploy.releases.preview import preview_policy
+from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
 from mlcore.fitting.recipes import RECIPES
@@ -109,9 +110,16 @@ class ReleaseDetail(RetrieveAPIView[Release]):
             " decides about its stored measurements, as approving it would. Else null."
         )
 
+        unchanged_coins = serializers.SerializerMethodField(
+            help_text="The coins whose bundle the bots run already, while an approval or a restore is possible."
+        )
+
         class Meta:
             model = Release
-            fields: ClassVar = [*FIELDS, "policy_preview"]
+            fields: ClassVar = [*FIELDS, "policy_preview", "unchanged_coins"]
+
+        def get_unchanged_coins(self, release: Release) -> list[str]:
+            return list_unchanged_coins(release, pointer.get_current())
 
         @extend_schema_field(PolicyPreviewOutput(allow_null=True))
         def get_policy_preview(self, release: Release) -> dict[str, object] | None:

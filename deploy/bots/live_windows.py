@@ -12,7 +12,9 @@ from deploy.bots import fleet
 from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
-from gates.catalogue.live import RECENT_PREDICTIONS, Tally
+from deploy.rules import MoveKind
+from gates.catalogue.live import RECENT_PREDICTIONS, Tally, count_needed_predictions
+from gates.services import policies
 from training.models import Coin
 
 RECENT_WINDOWS = 20
@@ -129,6 +131,12 @@ class LiveCoinSummary:
     last_at: datetime
     flagged: Sequence[LiveWindow]
     """The newest window of each bot under the release's last revision, if it breaches or warns."""
+    judged_bots: int
+    """Bots with enough predictions under that revision for every live gate."""
+    most: int
+    """The most predictions of one bot under that revision."""
+    needed: int
+    """Predictions of one bot that every live gate has a result for."""
 
 
 def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
@@ -141,12 +149,28 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     )
     coins = Coin.objects.in_bulk([row[0] for row in rows])
     last = PointerMove.objects.filter(release=release).first()
+    if last is None or not coins:
+        return []
     flagged: dict[int, list[LiveWindow]] = {}
-    if last is not None and coins:
-        for window in _list_flagged_windows(last).order_by("bot"):
-            flagged.setdefault(window.coin_id, []).append(window)
+    for window in _list_flagged_windows(last).order_by("bot"):
+        flagged.setdefault(window.coin_id, []).append(window)
+    by_bot = LiveWindow.objects.filter(move=last).order_by().values_list("coin", "bot")
+    counts: dict[int, list[int]] = {}
+    for coin, _, count in by_bot.annotate(Sum("predictions")):
+        counts.setdefault(coin, []).append(count)
+    policy = policies.policy_in_force().document
+    needed = count_needed_predictions(policy, is_fallback=last.kind == MoveKind.PIN)
     return [
-        LiveCoinSummary(coins[coin], predictions, bots, last_at, flagged.get(coin, [])[:MAX_FLAGGED_SHOWN])
+        LiveCoinSummary(
+            coins[coin],
+            predictions,
+            bots,
+            last_at,
+            flagged.get(coin, [])[:MAX_FLAGGED_SHOWN],
+            judged_bots=sum(count >= needed for count in counts.get(coin, [])),
+            most=max(counts.get(coin, [0])),
+            needed=needed,
+        )
         for coin, predictions, bots, last_at in rows
     ]
 

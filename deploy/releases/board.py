@@ -78,7 +78,7 @@ def load_board() -> Board:
 
 
 def load_gate_table(release: Release | None) -> GateTable | None:
-    return build_gate_table(list_release_coins(release)) if release else None
+    return build_gate_table(release, list_release_coins(release)) if release else None
 
 
 def _load_move() -> PointerMove | None:

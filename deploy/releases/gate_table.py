@@ -1,9 +1,11 @@
 """The gate table: gates down, coins across, with the result of every gate for every coin of a release."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.models import ReleaseCoin
+from deploy.models import Release, ReleaseCoin
+from deploy.outcomes import find_outcome
+from deploy.rules import ReleaseState
 from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.evidence import EVIDENCE
@@ -19,11 +21,12 @@ _ORDER = (BASELINE, SKILL, EVIDENCE, ADVISORY)
 
 @dataclass(frozen=True)
 class Cell:
-    """The result of one gate for one coin; None while it is not judged."""
+    """The result of one gate for one coin; without one, why it is missing."""
 
     coin: str
     result: GateResult | None = None
     reading: Reading | None = None
+    missing: str = "not measured yet"
 
     @property
     def is_problem(self) -> bool:
@@ -68,6 +71,8 @@ class GateTable:
     rows: Sequence[Row]
     attempts: Mapping[str, int]
     """How many candidates of each coin have been judged on its gate window, this one counted."""
+    is_final: bool
+    """Whether the release has ended: no further result will come."""
 
     @property
     def expanded(self) -> Sequence[Row]:
@@ -90,6 +95,15 @@ class GateTable:
         return sum(row.is_required and cell.result is not None for row in self.rows for cell in row.cells)
 
     @property
+    def due(self) -> int:
+        """How many results of required gates there are once every coin is judged."""
+        return sum(row.is_required for row in self.rows) * len(self.coins)
+
+    @property
+    def missing(self) -> int:
+        return self.due - self.judged
+
+    @property
     def passed(self) -> int:
         return self.judged - self.problems
 
@@ -98,9 +112,10 @@ class GateTable:
         return sum(row.is_required and cell.is_problem for row in self.rows for cell in row.cells)
 
 
-def build_gate_table(release_coins: Iterable[ReleaseCoin]) -> GateTable:
-    """Build it from the coins of a release, with diagnoses and results loaded. Required gates come first."""
+def build_gate_table(release: Release, release_coins: Sequence[ReleaseCoin]) -> GateTable:
+    """Build it from the coins of the release, with diagnoses and results loaded. Required gates come first."""
     diagnoses = {row.coin.symbol: row.diagnosis for row in release_coins}
+    missing = {row.coin.symbol: _describe_missing(release, row) for row in release_coins}
     by_coin = {coin: _read_cells(coin, diagnosis) for coin, diagnosis in diagnoses.items()}
     results = [cell.result for cells in by_coin.values() for cell in cells.values() if cell.result]
     first = {result.gate: result for result in reversed(results)}
@@ -109,12 +124,19 @@ def build_gate_table(release_coins: Iterable[ReleaseCoin]) -> GateTable:
             result.gate,
             result.threshold,
             result.is_required,
-            [cells.get(result.gate) or Cell(coin) for coin, cells in by_coin.items()],
+            [cells.get(result.gate) or Cell(coin, missing=missing[coin]) for coin, cells in by_coin.items()],
         )
         for result in sorted(first.values(), key=lambda result: -result.position)
     ]
     attempts = {coin: count for coin, each in diagnoses.items() if (count := read_attempt(each))}
-    return GateTable(list(by_coin), rows, attempts)
+    return GateTable(list(by_coin), rows, attempts, is_final=release.state != ReleaseState.BUILDING)
+
+
+def _describe_missing(release: Release, release_coin: ReleaseCoin) -> str:
+    outcome = find_outcome(release_coin)
+    if outcome is not None and outcome.missing:
+        return f"not measured: {outcome.missing}"
+    return "not measured yet" if release.state == ReleaseState.BUILDING else "not measured"
 
 
 def read_attempt(diagnosis: Diagnosis | None) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
+from deploy.rules import ReleaseState
 from training.rules import JobState
 
 _SIGNS = {"passed": "✓", "failed": "✗"}
@@ -52,13 +53,15 @@ def _format_result(result: dict[str, Any] | None) -> str:
 def format_progress(release: Release) -> str:
     """The progress of each coin, on one line."""
     return f"release {release.pk} ({release.line}): " + ", ".join(
-        f"{p.coin.symbol} {_format_progress(p)}" for p in list_release_coins(release)
+        f"{p.coin.symbol} {_format_progress(p, release.state)}" for p in list_release_coins(release)
     )
 
 
-def _format_progress(release_coin: ReleaseCoin) -> str:
+def _format_progress(release_coin: ReleaseCoin, state: str) -> str:
     if release_coin.diagnosis is not None:
         return f"judged: {release_coin.diagnosis.verdict}"
+    if state != ReleaseState.BUILDING:
+        return "not measured"
     if release_coin.bundle is not None:
         return "being measured"
     if release_coin.run is None:

@@ -1,9 +1,9 @@
-"""The policy preview: what the policy in force would decide about a release that another policy judged."""
+"""What a decision about a release would do: the verdict of the policy in force, and the coins that would not change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.models import Release, ReleaseCoin
+from deploy.models import PointerMove, Release, ReleaseCoin
 from deploy.outcomes import list_outcomes, list_release_coins
 from deploy.rules import Action, Outcome, list_failures
 from gates.models import GatePolicy
@@ -40,6 +40,14 @@ def preview_policy(release: Release | None) -> PolicyPreview | None:
         for outcome in list_outcomes(policy, release_coins)
     ]
     return PolicyPreview(policy, list_failures(outcomes))
+
+
+def list_unchanged_coins(release: Release, now: PointerMove | None) -> list[str]:
+    """The coins whose bundle the bots run already, where a decision could put this release live."""
+    if now is None or now.release is None or not release.allowed_actions & {Action.APPROVE, Action.RESTORE}:
+        return []
+    live = now.release.digests
+    return [coin for coin, digest in release.digests.items() if live.get(coin) == digest]
 
 
 def _preview_coin(judged: Outcome, release_coin: ReleaseCoin | None, policy: GatePolicy) -> Outcome:

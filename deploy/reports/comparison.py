@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.reports.failures import FAILURES, KnownFailure
 from deploy.reports.skill import Skill, describe_skill
+from deploy.rules import ReleaseState
 from gates.catalogue.gate import GateOutcome
 from gates.catalogue.measurement_reader import MeasurementReader
 from gates.catalogue.registry import GATES
@@ -41,6 +42,11 @@ class ComparedRelease:
     coins: Mapping[str, ComparedCoin]
     is_numbered: bool = False
     """Whether sentences name it by its number, because the other release is of the same line."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended: no further result will come."""
+        return self.state != ReleaseState.BUILDING
 
     @property
     def label(self) -> str:

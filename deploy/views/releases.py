@@ -15,13 +15,13 @@ from common.pages import allow_charts, paginate, render_live
 from deploy.bots import live_windows
 from deploy.bots.fleet import count_bots
 from deploy.forms import DecisionForm
-from deploy.models import PointerMove, Release
+from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.releases import decide as decide_service
 from deploy.releases.decision_table import DECISIONS
 from deploy.releases.gate_table import build_gate_table
-from deploy.releases.preview import preview_policy
+from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.releases.progress import load_progress
 from deploy.rules import Action, ReleaseState
 from gates.charts.diagnosis import TITLES, draw_charts
@@ -127,10 +127,10 @@ def _page(
         if Action.APPROVE in release.allowed_actions
         else None,
         "is_building": is_building,
-        "same_coins": _list_same_coins(release, now),
+        "same_coins": list_unchanged_coins(release, now),
         "is_fallback": pointer.get_fallback() == release,
         "release_coins": release_coins,
-        "gate_table": build_gate_table(release_coins),
+        "gate_table": build_gate_table(release, release_coins),
         "policy_preview": preview_policy(release),
         "progress": load_progress(release),
         "decisions": _decisions(release, get_actor(request), now.revision if now else 0, asked, form),
@@ -146,14 +146,6 @@ def _page(
     every = MOVING_SECONDS if is_building else None
     names = "deploy/release.html", "deploy/_release.html"
     return allow_charts(render_live(request, *names, context, every_seconds=every, status=status))
-
-
-def _list_same_coins(release: Release, now: PointerMove | None) -> list[str]:
-    """The coins whose bundle the bots run already, where a decision could put this release live."""
-    if now is None or now.release is None or not release.allowed_actions & {Action.APPROVE, Action.RESTORE}:
-        return []
-    live = now.release.digests
-    return [coin for coin, digest in release.digests.items() if live.get(coin) == digest]
 
 
 def _decisions(

@@ -74,7 +74,7 @@ class LiveOutcome:
     finding: Finding
 
 
-PREDICTIONS_HELP = "With fewer predictions the result is inconclusive."
+PREDICTIONS_HELP = "With fewer predictions the gate is collecting: its result is inconclusive."
 LIVE_GATES: dict[str, LiveGate] = {}
 
 LiveJudge = Callable[[Tally, Parameters], Finding]
@@ -113,7 +113,7 @@ def judge_finite_answers(tally: Tally, parameters: Parameters) -> Finding:
 def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
     """Logits stay in their range."""
     if tally.least is None or tally.greatest is None or tally.predictions < parameters["predictions"]:
-        return _too_few(tally)
+        return _collecting(tally.predictions if tally.finite else 0, parameters)
     observed = f"logits {format_signed(tally.least)} … {format_signed(tally.greatest)}"
     worst = max(tally.least, tally.greatest, key=abs)
     is_within = parameters["least"] <= tally.least and tally.greatest <= parameters["greatest"]
@@ -133,7 +133,7 @@ def judge_logit_range(tally: Tally, parameters: Parameters) -> Finding:
 def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
     """Not too many predictions are nearly certain."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
-        return _too_few(tally)
+        return _collecting(tally.predictions if tally.finite else 0, parameters)
     level = parameters["level"]
     over = sum(count for edge, count in zip(EDGES, tally.confidence, strict=False) if edge >= level - 1e-9)
     share = over / tally.finite
@@ -152,7 +152,7 @@ def judge_confidence(tally: Tally, parameters: Parameters) -> Finding:
 def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
     """No class is predicted nearly always, and none hardly ever."""
     if not tally.finite or tally.predictions < parameters["predictions"]:
-        return _too_few(tally)
+        return _collecting(tally.predictions if tally.finite else 0, parameters)
     shares = [count / tally.finite for count in tally.classes]
     worst = max(shares, key=lambda share: max(share - parameters["most"], parameters["least"] - share))
     observed = " / ".join(format_percent(share) for share in shares) + " down / neutral / up"
@@ -171,7 +171,7 @@ def judge_class_balance(tally: Tally, parameters: Parameters) -> Finding:
 def judge_feature_range(tally: Tally, parameters: Parameters) -> Finding:
     """Features lie in the range seen in training."""
     if not tally.ranged or tally.ranged < parameters["predictions"]:
-        return _too_few(tally)
+        return _collecting(tally.ranged, parameters)
     share = tally.out_of_range / (N_FEATURES * tally.ranged)
     observed = (
         f"{format_percent(share, beside=parameters['share_below'])} of features outside training's range"
@@ -209,6 +209,13 @@ def judge_live(
     ]
 
 
+def count_needed_predictions(policy: Mapping[str, Any], *, is_fallback: bool = False) -> int:
+    """How many predictions of a coin by one bot every live gate has a result for; until then some are collecting."""
+    thresholds = get_live_thresholds(policy)
+    names = FALLBACK_LIVE_GATES if is_fallback else LIVE_GATES
+    return int(max((thresholds[name]["predictions"] for name in names if name in thresholds), default=1))
+
+
 def find_live_problems(live: object) -> Iterator[str]:
     """Everything that is wrong with a policy's live part."""
     if not isinstance(live, Mapping):
@@ -236,6 +243,6 @@ def _failed(figure: float, observed: str) -> Finding:
     return replace(_passed(figure, observed), verdict=Verdict.FAILED)
 
 
-def _too_few(tally: Tally) -> Finding:
-    observed = f"{tally.predictions:,} predictions so far"
+def _collecting(predictions: int, parameters: Parameters) -> Finding:
+    observed = f"collecting: {predictions:,} of {parameters['predictions']:,.0f} predictions"
     return Finding(Verdict.INCONCLUSIVE, None, observed, observed)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.quality.charts import build_plot_data
 from mlcore.quality.market_statistics import Market, compute_variance_ratio_band
 from mlcore.quality.peers import PeerSeries, check_peers
+from mlcore.quality.plot_data import build_plot_data
 from mlcore.quality.result import (
     CandleReport,
     Check,

@@ -8,9 +8,9 @@ import polars as pl
 from mlcore.data.candles import compute_digest
 from mlcore.data.simulate import simulate
 from mlcore.errors import MlcoreError
-from mlcore.quality.charts import build_plot_data
 from mlcore.quality.market_checks import MIN_BARS
 from mlcore.quality.market_statistics import Market
+from mlcore.quality.plot_data import build_plot_data
 from mlcore.quality.result import CandleReport, Check, pass_or_fail
 from mlcore.quality.rows import check_rows
 from mlcore.verdict import Finding, Verdict

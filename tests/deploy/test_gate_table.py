@@ -6,7 +6,9 @@ import pytest
 
 from deploy.models import Release
 from deploy.outcomes import list_release_coins
+from deploy.releases import decide
 from deploy.releases.gate_table import GateTable, build_gate_table
+from deploy.releases.settle import advance
 from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.evidence import EVIDENCE
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 def built(**figures: Any) -> tuple[Release, GateTable]:
     release = scenarios.Build(figures=figures).settled()
-    return release, build_gate_table(list_release_coins(release))
+    return release, build_gate_table(release, list_release_coins(release))
 
 
 def test_a_passed_release_shows_only_gates_with_a_scale_one_by_one() -> None:
@@ -63,4 +65,24 @@ def test_each_coin_knows_which_attempt_it_is() -> None:
     built()
     assert built()[1].attempts == {"BTC": 1, "ETH": 1, "SOL": 1}, "the same bundles are no other attempt"
     again = scenarios.Build(seed=7).settled()
-    assert build_gate_table(list_release_coins(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}
+    assert build_gate_table(again, list_release_coins(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}
+
+
+def test_a_coin_that_was_not_measured_is_counted_and_says_whether_it_will_be() -> None:
+    release = scenarios.Build().release()
+    sol = release.coins.get(coin__symbol="SOL")
+    sol.bundle.measurements.all().delete()
+    advance(release)
+    half = build_gate_table(release, list_release_coins(release))
+    required = len(GATES) - len(ADVISORY_NAMES)
+    assert (half.passed, half.due, half.missing, half.is_final) == (
+        2 * required,
+        3 * required,
+        required,
+        False,
+    )
+    assert {row.cells[2].missing for row in half.rows} == {"not measured yet"}
+    ended = decide.cancel(release, actor=scenarios.LAUNCHER, reason="the wrong candles")
+    table = build_gate_table(ended, list_release_coins(ended))
+    assert (table.due, table.missing, table.is_final) == (3 * required, required, True)
+    assert {row.cells[2].missing for row in table.rows} == {"not measured"}

@@ -42,19 +42,19 @@ def with_live(**gates: dict[str, float]) -> dict[str, Any]:
     [
         ("finite_answers", counted(5), Verdict.PASSED, "all 5 predictions finite"),
         ("finite_answers", counted(5, non_finite=1), Verdict.FAILED, "1 of 5 predictions not finite"),
-        ("logit_range", counted(9, greatest=9301.0), Verdict.INCONCLUSIVE, "9 predictions so far"),
+        ("logit_range", counted(9, greatest=9301.0), Verdict.INCONCLUSIVE, "collecting: 9 of 10 predictions"),
         ("logit_range", counted(10), Verdict.PASSED, "logits −2.60 … +2.10"),
         ("logit_range", counted(10, greatest=10.0, least=-10.0), Verdict.PASSED, "logits −10 … +10"),
         ("logit_range", counted(10, greatest=10.1), Verdict.FAILED, "logits −2.60 … +10.10"),
         ("logit_range", counted(10, least=-12527.0), Verdict.FAILED, "logits −12,527 … +2.10"),
-        ("confidence", counted(19, sure=1.0), Verdict.INCONCLUSIVE, "19 predictions so far"),
+        ("confidence", counted(19, sure=1.0), Verdict.INCONCLUSIVE, "collecting: 19 of 20 predictions"),
         ("confidence", counted(20, sure=0.89), Verdict.PASSED, "0.0 % over 90 %"),
         ("confidence", counted(20, sure=0.9), Verdict.FAILED, "100.0 % over 90 %"),
         (
             "class_balance",
             counted(2999, classes=(2999, 0, 0)),
             Verdict.INCONCLUSIVE,
-            "2,999 predictions so far",
+            "collecting: 2,999 of 3,000 predictions",
         ),
         ("class_balance", counted(3000), Verdict.PASSED, "33.3 % / 33.3 % / 33.3 % down / neutral / up"),
         (
@@ -69,7 +69,12 @@ def with_live(**gates: dict[str, float]) -> dict[str, Any]:
             Verdict.FAILED,
             "40.0 % / 41.0 % / 19.0 % down / neutral / up",
         ),
-        ("feature_range", counted(499, out_of_range=9999), Verdict.INCONCLUSIVE, "499 predictions so far"),
+        (
+            "feature_range",
+            counted(499, out_of_range=9999),
+            Verdict.INCONCLUSIVE,
+            "collecting: 499 of 500 predictions",
+        ),
         (
             "feature_range",
             counted(500, out_of_range=1799),
@@ -77,7 +82,7 @@ def with_live(**gates: dict[str, float]) -> dict[str, Any]:
             "4.997 % of features outside training's range",
         ),
         ("feature_range", counted(500, out_of_range=1800), Verdict.FAILED, "5.0 % of features"),
-        ("feature_range", counted(500, ranged=0), Verdict.INCONCLUSIVE, "500 predictions so far"),
+        ("feature_range", counted(500, ranged=0), Verdict.INCONCLUSIVE, "collecting: 0 of 500 predictions"),
     ],
 )
 def test_a_gate_says_what_it_saw(gate: str, tally: Tally, verdict: Verdict, observed: str) -> None:

@@ -210,7 +210,7 @@ def create_live_windows() -> None:
     assert now is not None
     start = timezone.now() - timedelta(hours=2)
     for number, (coin, turn) in enumerate(itertools.product(scenarios.COINS, range(8))):
-        send_window(now.revision, coin, start + timedelta(minutes=15 * turn), _healthy_tally(number))
+        send_window(now.revision, coin, start + timedelta(minutes=15 * turn), build_healthy_tally(number))
     for turn in range(4):
         send_window(1, "BTC", start - timedelta(minutes=15 * turn), _exploded_tally(turn))
 
@@ -220,7 +220,7 @@ def send_window(revision: int, coin: str, at: datetime, tally: Tally) -> None:
     live_gates.receive_window(posted, actor=Actor("trader", is_bot=True))
 
 
-def _healthy_tally(number: int) -> Tally:
+def build_healthy_tally(number: int) -> Tally:
     sure = [round(25 * math.exp(-(((edge - 0.57) / 0.09) ** 2) / 2)) for edge in confidence_bands.EDGES[:-1]]
     finite, down = sum(sure), 60 + 5 * (number % 7)
     classes = (down, 90, finite - down - 90)

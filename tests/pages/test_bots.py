@@ -11,6 +11,7 @@ from deploy.alarms import detect
 from deploy.bots.convergence import monitor_bots
 from deploy.management import fleet_report
 from deploy.models import Acknowledgement, Bot, Convergence, Release
+from deploy.pointer import pointer
 from tests import scenarios
 from tests.pages import example_data
 from tests.pages.conftest import SignedIn
@@ -127,3 +128,22 @@ def test_the_admin_is_read_only(model: str, examples: ExampleData, signed_in: Si
     for action in ("add/", "1/delete/"):
         assert client.post(f"/admin/deploy/{model}/{action}", {"post": "yes"}).status_code in (302, 403)
     assert (Bot.objects.count(), Acknowledgement.objects.count(), Convergence.objects.count()) == (3, 3, 1)
+
+
+def test_live_predictions_are_collecting_until_every_live_gate_has_enough(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
+    example_data.approve(examples.awaiting)
+    page = f"/releases/{examples.awaiting.pk}/"
+    now, start = pointer.get_current(), timezone.now() - timedelta(hours=2)
+    assert now is not None
+    example_data.send_heartbeat("trader", "desk-1")
+    tally = example_data.build_healthy_tally(0)
+    example_data.send_window(now.revision, "BTC", start, tally)
+    early = shown(signed_in, page)
+    assert f"collecting {tally.predictions} predictions by 1 bot" in early
+    assert f"At most {tally.predictions} of 3 000 predictions of one bot" in early.replace(",", " ")
+    assert "passes the live gates" not in early
+    for turn in range(1, 3_000 // tally.predictions + 1):
+        example_data.send_window(now.revision, "BTC", start + timedelta(minutes=turn), tally)
+    assert "passes the live gates" in shown(signed_in, page)

@@ -101,7 +101,9 @@ class Command(ActingCommand):
         if answer["state"] != ReleaseState.AWAITING_APPROVAL:
             return ""
         number = answer["id"]
-        return (
+        same = ", ".join(answer["unchanged_coins"])
+        unchanged = f"The bots run the same bundle already for {same}.\n" if same else ""
+        return unchanged + (
             f"Next, by an approver who did not launch it: manage.py approve {number} --reason … (or decline)"
         )
 
