@@ -33,6 +33,7 @@ SHORT = {
     "Release.allowed_actions": "one a decision there is",
     "Release.coins": A_COIN_EACH,
     "ReleaseDetail.allowed_actions": "one a decision there is",
+    "ReleaseDetail.unchanged_coins": "one a coin there is",
     "ReleaseDetail.coins": A_COIN_EACH,
     "PolicyPreview.problems": A_GATE_EACH,
     "ReleaseCoin.gates": A_GATE_EACH,

@@ -138,7 +138,7 @@ def test_live_predictions_are_collecting_until_every_live_gate_has_enough(
     now, start = pointer.get_current(), timezone.now() - timedelta(hours=2)
     assert now is not None
     example_data.send_heartbeat("trader", "desk-1")
-    tally = example_data.build_healthy_tally(0)
+    tally = example_data.build_healthy_tally(6)
     example_data.send_window(now.revision, "BTC", start, tally)
     early = shown(signed_in, page)
     assert f"collecting {tally.predictions} predictions by 1 bot" in early

@@ -6,10 +6,12 @@ from django.core.management.base import CommandParser
 
 from accounts.commands import ActingCommand
 from common.errors import InvalidInput
-from deploy.api.releases import serialize_release
+from deploy.api.releases import find_release, serialize_release
 from deploy.models import Release
+from deploy.pointer import pointer
 from deploy.releases.launch import launch
 from deploy.releases.presentation import format_gate_table, format_progress
+from deploy.releases.preview import list_unchanged_coins
 from deploy.rules import Purpose, ReleaseState
 from training.models import Bundle, Dataset
 from training.services import bundles
@@ -101,7 +103,7 @@ class Command(ActingCommand):
         if answer["state"] != ReleaseState.AWAITING_APPROVAL:
             return ""
         number = answer["id"]
-        same = ", ".join(answer["unchanged_coins"])
+        same = ", ".join(list_unchanged_coins(find_release(number), pointer.get_current()))
         unchanged = f"The bots run the same bundle already for {same}.\n" if same else ""
         return unchanged + (
             f"Next, by an approver who did not launch it: manage.py approve {number} --reason … (or decline)"
