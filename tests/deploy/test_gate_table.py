@@ -68,7 +68,7 @@ def test_each_coin_knows_which_attempt_it_is() -> None:
     assert build_gate_table(again, list_release_coins(again)).attempts == {"BTC": 2, "ETH": 2, "SOL": 2}
 
 
-def test_a_coin_that_was_not_measured_is_counted_and_says_whether_it_will_be() -> None:
+def test_an_unmeasured_coin_counts_as_due() -> None:
     release = scenarios.Build(unmeasured={"SOL"}).release()
     advance(release)
     half = build_gate_table(release, list_release_coins(release))

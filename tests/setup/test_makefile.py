@@ -82,7 +82,9 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
 
 def test_coverage_measures_the_full_pass_against_a_floor() -> None:
     planned = make(REPOSITORY, "--dry-run", "coverage").stdout
-    assert re.search(r"slipcover -m pytest .*-m \"not soak\"", planned)
+    run, report = re.findall(r"slipcover (.+)", planned)
+    assert re.search(r"--json --out (\S+) .*-m pytest .*-m \"not soak\"", run)
+    assert "--merge build/coverage.json" in report and "--fail-under" not in report  # the floor of pyproject.toml
     assert PROJECT["tool"]["slipcover"]["fail-under"] >= 94
 
 
