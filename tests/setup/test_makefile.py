@@ -84,7 +84,7 @@ def test_coverage_measures_the_full_pass_against_a_floor() -> None:
     planned = make(REPOSITORY, "--dry-run", "coverage").stdout
     run, report = re.findall(r"slipcover (.+)", planned)
     assert re.search(r"--json --out (\S+) .*-m pytest .*-m \"not soak\"", run)
-    assert "--merge build/coverage.json" in report and "--fail-under" not in report  # the floor of pyproject.toml
+    assert "--merge build/coverage.json" in report and "--fail-under" not in report
     assert PROJECT["tool"]["slipcover"]["fail-under"] >= 94
 
 
