@@ -25,6 +25,6 @@ class UserAdmin(HistoryAdmin):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(HistoryAdmin):
-    list_display = ["name", "user", "scope", "created_at", "expires_at", "revoked_at"]
+    list_display = ["name", "user", "scope", "created_at", "expires_at", "last_used_at", "revoked_at"]
     list_filter = ["scope"]
-    fields = ["name", "user", "scope", "created_at", "expires_at", "revoked_at"]
+    fields = ["name", "user", "scope", "created_at", "expires_at", "last_used_at", "revoked_at"]

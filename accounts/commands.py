@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from accounts import services
+from accounts import services, tokens
 from accounts.roles import Actor
 from common.commands import GateCommand
 from common.errors import NotAllowed
@@ -37,4 +37,5 @@ class ActingCommand(GateCommand):
         owner = services.authenticate(raw)
         if owner is None:
             raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
+        tokens.store_uses()
         return owner[1]

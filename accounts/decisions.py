@@ -45,7 +45,7 @@ def decision(
     """
     with audit.record_refusals(kind, obj, actor=actor, reason=reason):
         require_role(actor, role, to)
-        if first_person is not None and actor.name == first_person.name:
+        if first_person is not None and actor.is_called(first_person.name):
             raise NotAllowed(f"{actor} {first_person.step}; it takes another person to {to}.")
         yield require_reason(reason)
 

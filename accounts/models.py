@@ -29,7 +29,8 @@ class ApiToken(models.Model):
     scope = models.CharField(max_length=16, choices=[(scope.value, scope.value) for scope in Scope])
     digest = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    expires_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="none where it never expires")
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="to the minute")
     revoked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from accounts import names
 from common.errors import NotAllowed
 
 
@@ -37,6 +38,10 @@ class Actor:
 
     def __str__(self) -> str:
         return self.name
+
+    def is_called(self, name: str) -> bool:
+        """Whether a recorded name is this one, as people read names: two that look alike are never two people."""
+        return names.are_confusable(self.name, name)
 
     @property
     def can_view(self) -> bool:

@@ -4,22 +4,22 @@ import hashlib
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from accounts import names
 from accounts.models import ApiToken, RoleGrant, User
 from accounts.roles import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, limit_roles
+from accounts.tokens import LIFETIME, PER_QUERY, note_use
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotFound
 
 CHANGES_PER_QUERY = 10_000
 """After more events than this, a process looks all its tokens up again instead of reading what changed."""
-TOKENS_PER_QUERY = 2_000
-"""Per query: a client may present any number of invalid tokens, and databases limit the size of a statement."""
 
 
 def hash_token(raw: str) -> str:
@@ -41,7 +41,7 @@ def find_token(number: int) -> ApiToken:
 
 def find_user(username: str) -> User:
     try:
-        return User.objects.get(username=username, is_active=True)
+        return User.objects.get(username=names.normalize(username), is_active=True)
     except User.DoesNotExist:
         raise NotFound(f"There is no active user {username!r}. `manage.py people` lists them.") from None
 
@@ -51,7 +51,7 @@ def create_user(
 ) -> User:
     """Create a person with these roles; without a password they can only use tokens.
 
-    Raises InvalidInput for an invalid name or password, Conflict for a name in use.
+    Raises InvalidInput for an invalid name or password, Conflict for a name in use or one that looks like it.
     """
     _check_name(username)
     if password is not None:
@@ -59,8 +59,14 @@ def create_user(
     user = User(username=User.normalize_username(username), is_staff=is_staff)
     user.set_password(password)  # hashing is slow: before the lock
     with audit.locked():
-        if User.objects.filter(username=user.username).exists():
-            raise Conflict(f"There is already a user {username!r}.")
+        if taken := names.find_confusable(user.username, User.objects.values_list("username", flat=True)):
+            same = taken == user.username
+            raise Conflict(
+                f"There is already a user {taken!r}."
+                if same
+                else f"The name {username!r} could be mistaken for {taken!r}, who is a user already. Choose one that differs"
+                " more, also for the eye."
+            )
         user.save(force_insert=True)
         audit.record("user.created", user, actor=actor, detail={"is_staff": is_staff})
         for role in roles:
@@ -69,12 +75,13 @@ def create_user(
 
 
 def set_password(user: User, password: str, *, actor: object) -> None:
-    """Set a password, which ends every session of this person. Raises InvalidInput."""
+    """Set a password, which ends every session and every token of this person. Raises InvalidInput."""
     _check_password(password, user.username)
     user.set_password(password)  # hashing is slow: before the lock
     with audit.locked():
         user.save(update_fields=["password"])
         audit.record("user.password_set", user, actor=actor)
+        _revoke_tokens(user, actor=actor, reason="the password was changed")
 
 
 @audit.locked()
@@ -82,13 +89,23 @@ def close_account(user: User, *, actor: object) -> None:
     """Close an account at once: no session, no token. Its name stays in the audit. Repeating this changes nothing."""
     if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
         audit.record("user.closed", user, actor=actor)
+        _revoke_tokens(user, actor=actor, reason="the account was closed")
+
+
+def _revoke_tokens(user: User, *, actor: object, reason: str) -> None:
+    for token in user.tokens.filter(revoked_at=None):
+        revoke_token(token, actor=actor, reason=reason)
 
 
 def _check_name(username: str) -> None:
-    """Refuse a name that could be mistaken in the audit for a part of the service."""
-    if username.casefold() in RESERVED_NAMES:
+    """Refuse a name that could be mistaken in the audit for a part of the service, or that hides a character."""
+    if names.find_confusable(username, RESERVED_NAMES):
         raise InvalidInput(
             f"The service itself uses the name {username!r}; choose another one.", field="username"
+        )
+    if names.has_invisible(username):
+        raise InvalidInput(
+            f"The name {username!r} holds a character that is not drawn. Leave it out.", field="username"
         )
     try:
         User.username_validator(username)
@@ -123,33 +140,48 @@ def withdraw(user: User, role: Role, *, actor: object) -> None:
 
 @audit.locked()
 def issue_token(
-    user: User, scope: Scope, *, name: str, actor: object, expires_at: datetime | None = None
+    user: User, scope: Scope, *, name: str, actor: object, lifetime: timedelta | None = LIFETIME
 ) -> tuple[ApiToken, str]:
-    """Create a token; its secret is returned only here and not stored."""
+    """Create a token; its secret is returned only here and not stored. It never expires if `lifetime` is None.
+
+    Raises InvalidInput for a name with a character that is not drawn, and for a scope beyond the owner's roles.
+    """
+    name = names.normalize(name).strip()
+    if names.has_invisible(name) or not 1 <= len(name) <= 100:
+        raise InvalidInput("The name of a token has 1 to 100 characters, all of them drawn.", field="name")
     role = ROLE_OF_SCOPE.get(scope)
     if role and not user.grants.filter(role=role).exists():
         raise InvalidInput(
             f"{user.username} is not an {role}: grant that role first, or issue another scope.", field="scope"
         )
     raw = f"crp_{scope}_{secrets.token_urlsafe(32)}"
+    expires_at = timezone.now() + lifetime if lifetime is not None else None
     token = ApiToken.objects.create(
         user=user, scope=scope, name=name, digest=hash_token(raw), expires_at=expires_at
     )
-    audit.record("token.issued", token, actor=actor, detail={"scope": scope, "user": user.username})
+    detail = {
+        "scope": scope,
+        "user": user.username,
+        "expires_at": expires_at.isoformat() if expires_at else None,
+    }
+    audit.record("token.issued", token, actor=actor, detail=detail)
     return token, raw
 
 
 @audit.locked()
-def revoke_token(token: ApiToken, *, actor: object) -> None:
+def revoke_token(token: ApiToken, *, actor: object, reason: str = "") -> None:
     """Revoke a token. Repeating this changes nothing."""
     if ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()):
-        audit.record("token.revoked", token, actor=actor)
+        audit.record("token.revoked", token, actor=actor, reason=reason)
 
 
 def authenticate(raw: str) -> tuple[User, Actor] | None:
     """The person and actor of a token; None when it is unknown, expired, revoked, or of an inactive user."""
     token = _find_valid_tokens([hash_token(raw)]).first()
-    return (token.user, _build_token_actor(token)) if token else None
+    if token is None:
+        return None
+    note_use(token.digest)
+    return token.user, _build_token_actor(token)
 
 
 @dataclass(frozen=True)
@@ -171,8 +203,8 @@ def find_owners(digests: Collection[str]) -> dict[str, TokenOwner]:
     tokens = list(digests)
     return {
         token.digest: TokenOwner(_build_token_actor(token), token.pk, token.user_id, token.expires_at)
-        for first in range(0, len(tokens), TOKENS_PER_QUERY)
-        for token in _find_valid_tokens(tokens[first : first + TOKENS_PER_QUERY])
+        for first in range(0, len(tokens), PER_QUERY)
+        for token in _find_valid_tokens(tokens[first : first + PER_QUERY])
     }
 
 
@@ -215,8 +247,8 @@ def list_access_changes(since: int | None) -> AccessChanges:
 
 def _find_valid_tokens(digests: Collection[str]) -> QuerySet[ApiToken]:
     not_expired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-    tokens = ApiToken.objects.filter(not_expired, digest__in=digests, revoked_at=None, user__is_active=True)
-    return tokens.select_related("user").prefetch_related("user__grants")
+    valid = ApiToken.objects.filter(not_expired, digest__in=digests, revoked_at=None, user__is_active=True)
+    return valid.select_related("user").prefetch_related("user__grants")
 
 
 def _build_token_actor(token: ApiToken) -> Actor:

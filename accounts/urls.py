@@ -5,4 +5,5 @@ from accounts import views
 urlpatterns = [
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),
     path("sign-out/", views.SignOut.as_view(), name="sign-out"),
+    path("tokens/", views.list_tokens, name="tokens"),
 ]

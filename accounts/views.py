@@ -1,10 +1,15 @@
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
 from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_safe
 
+from accounts import tokens
 from accounts.forms import SignInForm
+from common.pages import paginate
 
 
 class SignIn(auth.LoginView):
@@ -20,3 +25,12 @@ class SignIn(auth.LoginView):
 @method_decorator(login_not_required, name="dispatch")
 class SignOut(auth.LogoutView):
     """By POST only; signing out again is allowed."""
+
+
+@require_safe
+def list_tokens(request: HttpRequest) -> HttpResponse:
+    """When each token expires and was last used."""
+    now = timezone.now()
+    rows = tokens.list_unrevoked().order_by("-pk")
+    context = {"page": paginate(request, rows), "now": now, "warned_until": now + tokens.WARNING_TIME}
+    return render(request, "accounts/tokens.html", context)

@@ -79,6 +79,7 @@ class AlarmName(StrEnum):
     MIXTURE = "mixture"  # a bot runs what its revision's release does not hold
     BEHIND = "behind"  # a bot that reports does not run what it must
     SILENT = "silent"  # a bot that reported lately no longer does
+    TOKENS = "tokens"  # a bot's token expires soon, or expired lately
     LIVE = "live"  # what a bot predicts breaches the live gates, and too few others say so for a pin
     DRIFT = "drift"  # what bots predict, or see, wanders from what was judged
 

@@ -4,6 +4,7 @@ from django.urls import include, path, re_path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularJSONAPIView
 
+from accounts import api as accounts
 from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
@@ -51,6 +52,7 @@ v1 = [
     path("runs/<int:id>/epochs/", runs.RunEpochs.as_view(), name="epochs"),
     path("runs/<int:id>/log/", runs.RunLog.as_view(), name="log"),
     path("runs/<int:id>/relaunch/", runs.RelaunchRun.as_view(), name="relaunch-run"),
+    path("tokens/", accounts.Tokens.as_view(), name="tokens"),
     path("workers/", workers.Workers.as_view(), name="workers"),
 ]
 

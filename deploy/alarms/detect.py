@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from django.utils import timezone
+
+from accounts import tokens
 from audit import triggers
 from deploy import outcomes
 from deploy.bots import fleet
@@ -43,6 +46,7 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
         if move.release != readiness.release:  # the fallback's own alarm says the same
             yield from _check_live_files(move.release)
     yield from _check_bots(move)
+    yield from _check_tokens()
     yield from _check_predictions(move)
     if missing := triggers.find_missing():
         yield _critical(
@@ -145,6 +149,31 @@ def _check_bots(move: PointerMove) -> Iterator[Alarm]:
             AlarmName.SILENT,
             f"These bots no longer report, so it is not known what they run: {_name_some(bots)}.",
             "Check that they run and reach this service. Revoke the token of a bot that is no longer needed.",
+        )
+
+
+def _check_tokens() -> Iterator[Alarm]:
+    """A bot whose token expired hears of no move any more, not even of a pin."""
+    now, remedy = (
+        timezone.now(),
+        "Issue another token (`manage.py people --user NAME --token bot`), give it to the bot",
+    )
+    by_end: dict[bool, list[str]] = {True: [], False: []}
+    for token in tokens.list_expiring_of_bots():
+        if token.expires_at is not None:
+            name = f"{token.user.username}'s token {token.pk} ({token.expires_at:%Y-%m-%d})"
+            by_end[token.expires_at <= now].append(name)
+    if by_end[True]:
+        yield _critical(
+            AlarmName.TOKENS,
+            f"Tokens of bots have expired, so a bot that still uses one is refused: {_name_some(by_end[True])}.",
+            f"{remedy}, and revoke this one (`--revoke N`).",
+        )
+    if by_end[False]:
+        yield _warning(
+            AlarmName.TOKENS,
+            f"Tokens of bots expire within {tokens.WARNING_TIME.days} days: {_name_some(by_end[False])}.",
+            f"{remedy}, and then revoke this one (`--revoke N`).",
         )
 
 

@@ -26,6 +26,7 @@ from deploy.api import bots
 from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
 from deploy.edge.freshness import CachedValue, TokenOwners
 from deploy.edge.heartbeat_batcher import HeartbeatBatcher
+from deploy.edge.last_use import LastUses
 from deploy.edge.streams import Message, Receive, Send, Streams
 from deploy.serving import signing, snapshot
 from deploy.serving.snapshot import Snapshot
@@ -60,6 +61,7 @@ class Edge:
         self.inner = inner
         self.owners = TokenOwners()
         self.heartbeats = HeartbeatBatcher()
+        self.last_uses = LastUses()
         envelope: CachedValue[Snapshot] = CachedValue(lambda _: signing.get_envelope())
         self.streams = Streams(envelope.get, self._find_allowed)
         self._documents = {
@@ -76,6 +78,7 @@ class Edge:
         )
         if not is_ours or headers.get(b"authorization", b"")[:7].lower() != b"bearer ":
             await self.inner(scope, receive, send)
+            self.last_uses.store_soon()
             return
         prepare = self._prepare_document if scope["path"] in self._documents else self._take_heartbeat
         try:
@@ -127,11 +130,14 @@ class Edge:
             raise Unauthenticated(
                 "This token is unknown, expired or revoked. Ask an administrator for another."
             )
+        self.last_uses.note(digest)
         return actor
 
     async def _find_allowed(self, digests: Collection[str], since: float | None) -> set[str]:
         owners = await self.owners.look_up(digests, since)
-        return {digest for digest in digests if _may_serve(owners[digest])}
+        allowed = {digest for digest in digests if _may_serve(owners[digest])}
+        self.last_uses.note(*allowed)
+        return allowed
 
 
 def _may_serve(actor: Actor | None) -> bool:

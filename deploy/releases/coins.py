@@ -7,6 +7,7 @@ import re
 
 from django.db import IntegrityError
 
+from accounts import names
 from accounts.decisions import decision
 from accounts.roles import Actor, Role
 from audit import services as audit
@@ -23,7 +24,8 @@ _UNDECIDED = (ReleaseState.BUILDING, ReleaseState.AWAITING_APPROVAL)
 
 def add_coin(symbol: str, *, name: str = "", actor: Actor, reason: str) -> Coin:
     """Add a coin for which candles can be stored. It is not required yet. Raises NotAllowed, InvalidInput, Conflict."""
-    coin = Coin(symbol=symbol.strip().upper(), name=name.strip(), is_required=False)
+    symbol = names.normalize(symbol).strip()
+    coin = Coin(symbol=symbol.upper() if symbol.isascii() else symbol, name=name.strip(), is_required=False)
     with decision(
         "coin.add", coin, actor=actor, role=Role.OPERATOR, to="add a coin", reason=reason
     ) as reason:
@@ -31,13 +33,23 @@ def add_coin(symbol: str, *, name: str = "", actor: Actor, reason: str) -> Coin:
             raise InvalidInput("A symbol has 1 to 12 letters and digits, as in BTC.", field="symbol")
         if len(coin.name) > 60:
             raise InvalidInput("A name has 60 characters at most.", field="name")
+        if names.has_invisible(coin.name):
+            raise InvalidInput("The name holds a character that is not drawn. Leave it out.", field="name")
         try:
             with audit.locked():
+                _require_distinct(coin.symbol)
                 coin.save(force_insert=True)
                 audit.record("coin.added", coin, actor=actor, reason=reason, detail={"name": coin.name})
         except IntegrityError as known:
             raise Conflict(f"There is a coin {coin.symbol} already.") from known
     return coin
+
+
+def _require_distinct(symbol: str) -> None:
+    """Raise Conflict for a symbol that a reader could take for another coin's, as S0L for SOL."""
+    for taken in Coin.objects.exclude(symbol=symbol).values_list("symbol", flat=True):
+        if names.to_skeleton(taken) == names.to_skeleton(symbol):
+            raise Conflict(f"The symbol {symbol} could be mistaken for {taken}, which is a coin already.")
 
 
 def set_required(
@@ -84,7 +96,7 @@ def _require_changeable(coin: Coin, is_required: bool, actor: Actor) -> None:
         raise Conflict(
             f"{coin} is the last required coin: a release would be empty. Require another coin first."
         )
-    launched = [release for release in _list_undecided() if release.launched_by == actor.name]
+    launched = [release for release in _list_undecided() if actor.is_called(release.launched_by)]
     if launched:
         raise NotAllowed(
             f"{actor} launched {launched[0]}, which is undecided: it takes another approver to drop a coin it must carry."

@@ -156,7 +156,7 @@ def _decisions(
         {
             "row": row,
             "form": filled if row.action == asked and filled else DecisionForm(auto_id=f"{row.action}-%s"),
-            "needs_another": row.is_second_person_needed and actor.name == release.launched_by,
+            "needs_another": row.is_second_person_needed and actor.is_called(release.launched_by),
             "revision": revision,
         }
         for row in DECISIONS.values()

@@ -106,7 +106,7 @@ def _render(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: 
         "form": form,
         "can_adopt": actor.has(Role.APPROVER) and policy.number > in_force.number,
         "can_propose": actor.has(Role.APPROVER),
-        "needs_another": actor.name == policy.proposed_by,
+        "needs_another": actor.is_called(policy.proposed_by),
     }
     return render(request, "gates/policy.html", context, status=status)
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.utils import timezone
 
-from accounts import services
+from accounts import services, tokens
 from accounts.models import ApiToken
 from accounts.roles import Actor, Role, Scope, limit_roles
 from audit import services as audit
@@ -61,10 +60,10 @@ def test_a_flood_of_invalid_tokens_never_makes_a_query_large() -> None:
         held.append(len(params))
         return execute(sql, params, many, context)
 
-    made_up = [f"{number:064x}" for number in range(2 * services.TOKENS_PER_QUERY)]
+    made_up = [f"{number:064x}" for number in range(2 * tokens.PER_QUERY)]
     with connection.execute_wrapper(count):
         assert list(services.find_owners([*made_up, genuine])) == [genuine]
-    assert services.TOKENS_PER_QUERY < max(held) < services.TOKENS_PER_QUERY + 10
+    assert tokens.PER_QUERY < max(held) < tokens.PER_QUERY + 10
     assert services.find_owners([]) == {}
 
 
@@ -112,10 +111,8 @@ def test_revoked_expired_unknown_and_inactive_tokens_name_nobody() -> None:
     olivia = factories.person("olivia", "operator")
     revoked, raw = services.issue_token(olivia, Scope.BOT, name="a", actor="admin")
     services.revoke_token(revoked, actor="admin")
-    _, expired = services.issue_token(olivia, Scope.BOT, name="b", actor="admin", expires_at=timezone.now())
-    _, current = services.issue_token(
-        olivia, Scope.BOT, name="c", actor="admin", expires_at=timezone.now() + timedelta(hours=1)
-    )
+    _, expired = services.issue_token(olivia, Scope.BOT, name="b", actor="admin", lifetime=timedelta(0))
+    _, current = services.issue_token(olivia, Scope.BOT, name="c", actor="admin", lifetime=timedelta(hours=1))
     assert services.authenticate(raw) is None
     assert services.authenticate(expired) is None
     assert services.authenticate("crp_bot_made_up") is None

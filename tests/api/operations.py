@@ -270,6 +270,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "epochs"): (READ, of_run("epochs/")),
     ("GET", "log"): (READ, of_run("log/")),
     ("POST", "relaunch-run"): (STARTED, failed_run),
+    ("GET", "tokens"): (READ, plain("tokens/")),
     ("GET", "workers"): (READ, plain("workers/")),
     ("GET", "schema"): (READ, plain("/api/schema/")),
 }

@@ -52,6 +52,7 @@ PAGES = {
     "proposing a policy": "/policies/propose/",
     "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",
+    "tokens": "/tokens/",
     "glossary": "/glossary/",
 }
 FIGURES = {

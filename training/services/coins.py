@@ -1,5 +1,6 @@
 """The coins the bot trades."""
 
+from accounts import names
 from audit import services as audit
 from common.errors import NotFound
 from training.models import Coin
@@ -16,7 +17,7 @@ def ensure_coins() -> None:
 
 def find_coin(symbol: str) -> Coin:
     """Raises NotFound, naming the coins there are."""
-    coin = Coin.objects.filter(symbol=symbol.upper()).first()
+    coin = Coin.objects.filter(symbol=names.normalize(symbol).upper()).first()
     if coin is None:
         known = ", ".join(Coin.objects.values_list("symbol", flat=True))
         raise NotFound(f"There is no coin {symbol!r}; there are {known}.")

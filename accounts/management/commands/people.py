@@ -1,13 +1,12 @@
 import getpass
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils import timezone
 
-from accounts import services
-from accounts.models import ApiToken, User
+from accounts import services, tokens
+from accounts.models import User
 from accounts.roles import Role, Scope
 from common.commands import GateCommand
 from common.errors import InvalidInput
@@ -35,15 +34,24 @@ class Command(GateCommand):
         parser.add_argument("--staff", action="store_true", help="for --add: may read the admin")
         parser.add_argument("--role", action="append", default=[], choices=roles)
         parser.add_argument("--withdraw", action="append", default=[], choices=roles)
-        parser.add_argument("--new-password", action="store_true", help="ends every session of this person")
+        parser.add_argument(
+            "--new-password", action="store_true", help="ends every session and token of this person"
+        )
         parser.add_argument(
             "--token", choices=[scope.value for scope in Scope], help="issue a token of this scope"
         )
         parser.add_argument(
-            "--days", type=int, help="for --token: expires after this many days; default: never"
+            "--days",
+            default=str(tokens.LIFETIME.days),
+            metavar="N",
+            help=f"for --token: expires after this many days (default {tokens.LIFETIME.days}), or: never",
         )
         parser.add_argument("--close", metavar="NAME", help="close an account: no session, no token")
-        parser.add_argument("--tokens", action="store_true", help="list the valid tokens")
+        parser.add_argument(
+            "--tokens",
+            action="store_true",
+            help="list the tokens that were not revoked, with expiry and last use",
+        )
         parser.add_argument("--revoke", type=int, metavar="N", help="revoke token number N at once")
 
     def answer(self, **options: Any) -> dict[str, Any]:
@@ -56,11 +64,16 @@ class Command(GateCommand):
             }
             for user in User.objects.prefetch_related("grants").order_by("username")
         ]
-        tokens = [
-            {"number": token.pk, "name": str(token), "expires_at": token.expires_at}
-            for token in ApiToken.objects.filter(revoked_at=None).select_related("user").order_by("pk")
+        listed = [
+            {
+                "number": token.pk,
+                "name": str(token),
+                "expires_at": token.expires_at,
+                "last_used_at": token.last_used_at,
+            }
+            for token in tokens.list_unrevoked()
         ]
-        return {"people": people, "tokens": tokens if options["tokens"] else None, "token": raw}
+        return {"people": people, "tokens": listed if options["tokens"] else None, "token": raw}
 
     def _change(self, options: dict[str, Any]) -> str | None:
         """Carry out the options; returns the secret of a new token."""
@@ -85,9 +98,9 @@ class Command(GateCommand):
             services.set_password(user, _read_password(), actor=ACTOR)
         if not options["token"]:
             return None
-        scope, until = Scope(options["token"]), _compute_expiry(options["days"])
+        lifetime = _read_lifetime(str(options["days"]))
         _, raw = services.issue_token(
-            user, scope, name="from the command line", actor=ACTOR, expires_at=until
+            user, Scope(options["token"]), name="from the command line", actor=ACTOR, lifetime=lifetime
         )
         return raw
 
@@ -97,20 +110,25 @@ class Command(GateCommand):
             for person in answer["people"]
         ]
         for token in answer["tokens"] or []:
-            until = f"until {token['expires_at']:%Y-%m-%d}" if token["expires_at"] else "no expiry"
-            lines.append(f"token {token['number']}: {token['name']}, {until}")
+            until = f"until {token['expires_at']:%Y-%m-%d}" if token["expires_at"] else "never expires"
+            used = (
+                f"last used {token['last_used_at']:%Y-%m-%d %H:%M}"
+                if token["last_used_at"]
+                else "not used yet"
+            )
+            lines.append(f"token {token['number']}: {token['name']}, {until}, {used}")
         if answer["token"]:
             lines.append(f"Token, shown this once: {answer['token']}")
         return "\n".join(lines) or "No people yet: add one with --add NAME --role operator"
 
 
-def _compute_expiry(days: int | None) -> datetime | None:
-    """When a token of this many days expires. Raises InvalidInput for days out of range."""
-    if days is None:
+def _read_lifetime(days: str) -> timedelta | None:
+    """How long a token is valid; None for "never". Raises InvalidInput for days out of range."""
+    if days == "never":
         return None
-    if not 1 <= days <= MAX_DAYS:
-        raise InvalidInput(f"--days is {days}; choose from 1 to {MAX_DAYS:,}.", field="days")
-    return timezone.now() + timedelta(days=days)
+    if not days.isdecimal() or not 1 <= int(days[:9]) <= MAX_DAYS:
+        raise InvalidInput(f"--days is {days}; choose from 1 to {MAX_DAYS:,}, or never.", field="days")
+    return timedelta(days=int(days))
 
 
 def _read_password() -> str:
