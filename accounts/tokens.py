@@ -24,9 +24,9 @@ _lock = threading.Lock()
 _used: set[str] = set()
 
 
-def note_use(digest: str) -> None:
-    """Remember that a valid token was used, by its digest."""
-    _used.add(digest)
+def note_use(*digests: str) -> None:
+    """Remember that these valid tokens were used, by their digests."""
+    _used.update(digests)
 
 
 def has_unstored_uses() -> bool:

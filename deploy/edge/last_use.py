@@ -20,8 +20,7 @@ class LastUses:
 
     def note(self, *digests: str) -> None:
         """Remember that these tokens were used, by their digests."""
-        for digest in digests:
-            tokens.note_use(digest)
+        tokens.note_use(*digests)
         self.store_soon()
 
     def store_soon(self) -> None:
