@@ -514,7 +514,7 @@ class TestAuditHeads:
         assert fleet.list_bots_ahead_of_chain() == []
 
     @pytest.mark.parametrize("seq", [1, 10_000], ids=["rewritten", "cut short"])
-    def test_a_head_that_the_chain_does_not_hold_is_an_alarm_that_names_the_bot(self, seq: int) -> None:
+    def test_a_head_that_the_chain_lacks_is_an_alarm_that_names_the_bot(self, seq: int) -> None:
         now = scenarios.service_in_use()
         hear(on(now, "desk-1", audit_seq=seq, audit_hash="0" * 64))
         (raised,) = [alarm for alarm in detect.list_alarms() if alarm.name == AlarmName.AUDIT]

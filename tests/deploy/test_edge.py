@@ -331,7 +331,7 @@ def test_a_token_revoked_while_it_is_looked_up_is_not_remembered(
     assert look_up(owners, digest) == {digest: None}
 
 
-def test_a_token_changed_by_hand_is_looked_up_again_in_time_and_an_unused_one_is_forgotten(
+def test_a_token_changed_by_hand_is_noticed_and_an_unused_one_forgotten(
     bot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freshness, "FRESH_SECONDS", -1.0)

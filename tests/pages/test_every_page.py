@@ -66,7 +66,7 @@ FIGURES = {
     "run's charts": "/runs/{running_run}/charts/",
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
-MOST_QUERIES = 50
+MOST_QUERIES = 52
 
 
 def address(pattern: str, examples: ExampleData) -> str:

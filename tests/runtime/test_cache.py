@@ -431,7 +431,7 @@ def test_a_folder_another_client_is_writing_to_is_waited_for_and_then_told(
         assert "written by another client" in str(bot(timeout_s=0.1).refresh().problem)
 
 
-def test_the_highest_audit_head_is_reported_even_when_the_service_signs_a_lower_one_after_a_restart(
+def test_the_highest_audit_head_is_reported_after_a_restart(
     service: StubService, bot: MakeBot, old: Release, new: Release
 ) -> None:
     def sign_with_head(seq: int, digest: str) -> None:
