@@ -218,6 +218,9 @@ CACHES = {
     },
 }
 
+# Pages of an interrupted fetch of candles. In production the command runs in a container that keeps nothing.
+FETCHED_DIR = STATE_DIR / "fetched" if IS_EMBEDDED else None
+
 if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
     _files = {
         "BACKEND": "training.atomic_storage.AtomicFileStorage",

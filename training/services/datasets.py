@@ -76,13 +76,24 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
     ).dataset
 
 
-def fetch_candles(coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor) -> Dataset:
+def fetch_candles(
+    coin: Coin, exchange: str, interval: str, since: datetime, actor: Actor, report: exchanges.Report
+) -> Dataset:
     """Store an exchange's candles of `coin` against USDT, from `since` to the last complete one.
 
-    Raises InvalidInput for an unknown exchange, pair or interval, Unavailable when the exchange does not answer.
+    `report` receives sentences about the progress and the gaps. In the embedded profile the same call continues an
+    interrupted one. Raises InvalidInput for an unknown exchange, pair or interval, or where the exchange refuses;
+    Unavailable when it does not answer.
     """
     actor.require(Role.OPERATOR, "fetch candles")
-    frame = exchanges.fetch(f"{coin.symbol}/USDT", exchange=exchange, interval=interval, since=since)
+    frame = exchanges.fetch(
+        f"{coin.symbol}/USDT",
+        exchange=exchange,
+        interval=interval,
+        since=since,
+        folder=settings.FETCHED_DIR,
+        report=report,
+    )
     origin = f"{exchange} {coin.symbol}/USDT {interval}"
     return _store(coin, frame, source=Source.EXCHANGE, origin=origin, is_simulated=False, actor=actor).dataset
 

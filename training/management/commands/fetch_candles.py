@@ -9,7 +9,10 @@ from training.services import coins, datasets
 
 
 class Command(DatasetCommand):
-    help = "Fetch a coin's candles against USDT from an exchange, up to the last complete one."
+    help = (
+        "Fetch a coin's candles against USDT from an exchange, up to the last complete one. The same command continues an"
+        " interrupted fetch."
+    )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("coin")
@@ -24,4 +27,5 @@ class Command(DatasetCommand):
             interval=options["interval"],
             since=parse_since(options["since"]),
             actor=self.actor(options),
+            report=self.stderr.write,
         )
