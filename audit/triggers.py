@@ -33,6 +33,12 @@ class Guard:
         returned = {"DELETE": "OLD", "TRUNCATE": "NULL"}.get(self.event, "NEW")
         return f"BEGIN {guarded} RETURN {returned}; END"
 
+    def build_postgresql_row(self) -> tuple[str, str, int, str]:
+        """The guard as in PostgreSQL's catalogue: name, table, type (tgtype: before, for each row, its event) and body."""
+        event = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}[self.event]
+        row = 0 if self.event == "TRUNCATE" else 1
+        return self.name, self.table, row | 2 | event, self.build_postgresql_body()
+
     def build_statements(self) -> list[str]:
         """Create the trigger, in place of one that is there."""
         drop = f"DROP TRIGGER IF EXISTS {self.name}"
@@ -117,19 +123,25 @@ def drop() -> None:
 
 def find_missing() -> list[str]:
     """Names of guards that are not installed, disabled, or not as this code declares them."""
+    expected: list[tuple[object, ...]]
     if connection.vendor == "sqlite":
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
-        expected = {guard.name: guard.build_sqlite() for guard in _list_applicable()}
+        expected = [(guard.name, guard.build_sqlite()) for guard in _list_applicable()]
     else:
-        query = (
-            "SELECT t.tgname, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
-            " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
-        )
-        expected = {guard.name: guard.build_postgresql_body() for guard in _list_applicable()}
+        query = _POSTGRESQL_TRIGGERS
+        expected = [*(guard.build_postgresql_row() for guard in _list_applicable())]
     with connection.cursor() as cursor:
         cursor.execute(query)
-        installed = dict(cursor.fetchall())
-    return sorted(name for name, text in expected.items() if installed.get(name) != text)
+        installed = set(cursor.fetchall())
+    return sorted(str(row[0]) for row in expected if row not in installed)
+
+
+_POSTGRESQL_TRIGGERS = """SELECT t.tgname, c.relname, t.tgtype::int, p.prosrc
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr::text = ''
+AND l.lanname = 'plpgsql' AND p.proconfig IS NULL AND pg_table_is_visible(c.oid)"""
+"""With its table and event: a trigger of the right name on another table, or with a condition of its own, guards nothing."""
 
 
 def _list_applicable() -> list[Guard]:

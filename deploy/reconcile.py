@@ -1,11 +1,15 @@
 """One pass of the reconciliation loop: send, advance, check and record what is due."""
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import DatabaseError, InterfaceError, close_old_connections
 from django.utils import timezone
 
+from deploy.alarms.reconcile_pass import record_pass
 from deploy.alarms.record import record_alarms
+from deploy.alarms.stored_files import check_stored_files
 from deploy.bots.convergence import monitor_bots
 from deploy.bots.live_gates import monitor_live_gates
 from deploy.models import ReleaseCoin, ReleaseStatus
@@ -19,25 +23,60 @@ from training.rules import JobState
 
 
 def reconcile_once() -> None:
-    """Send lost messages again, advance releases, check the fallback and the bots, and record alarms."""
+    """Send lost messages again, advance releases, check the fallback, files and bots, and record alarms.
+
+    A step that fails keeps no other from its turn, least of all the alarms. Raises an ExceptionGroup of their errors, and
+    then the pass does not count as complete.
+    """
+    if errors := [error for step in STEPS if (error := _run(step)) is not None]:
+        raise ExceptionGroup("a pass of reconcile is not complete", errors)
+    record_pass()
+
+
+def resend_messages() -> None:
+    """Send the messages of waiting jobs again: a lost or repeated one changes nothing (rule 19, docs/rules.md#19)."""
     now = timezone.now()
     resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
     jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
     for model in jobs:
         for job in model.objects.due(now, resend_after=resend_before):
             enqueue(job)
+
+
+def advance_releases() -> None:
     open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
     for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
         advance_quietly(release_id)
-    # A process died between the rejection and cancelling these runs: nobody needs them, and they cost money.
-    unended = [JobState.QUEUED, JobState.RUNNING]
+
+
+def stop_unneeded_runs() -> None:
+    """A process died between a rejection and cancelling these runs: nobody needs them, and they cost money."""
     for release_coin in ReleaseCoin.objects.filter(
         release__status__state=ReleaseState.REJECTED,
-        run__state__in=unended,
+        run__state__in=[JobState.QUEUED, JobState.RUNNING],
         run__cancel_requested_at=None,
     ).select_related("release__status"):
         stop_runs(release_coin.release, release_coin.release.status.reason)
-    watch_fallback()
-    monitor_bots()
-    monitor_live_gates()
-    record_alarms()
+
+
+STEPS: Sequence[Callable[[], object]] = (
+    resend_messages,
+    advance_releases,
+    stop_unneeded_runs,
+    watch_fallback,
+    monitor_bots,
+    monitor_live_gates,
+    check_stored_files,
+    record_alarms,
+)
+
+
+def _run(step: Callable[[], object]) -> Exception | None:
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - raised at the end of the pass
+        error.add_note(f"in the step {step.__name__}")
+        if isinstance(error, DatabaseError | InterfaceError):
+            close_old_connections()  # a broken one would fail every step that follows
+        return error
+    return None

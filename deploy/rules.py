@@ -73,6 +73,11 @@ class AlarmName(StrEnum):
     COINS = "coins"  # what the bots run lacks a required coin
     UNFIT = "unfit"  # what the bots run is what this service would put in front of none
     FILES = "files"  # a stored file of what the bots run is missing or changed
+    REVISION_LOG = (
+        "revision_log"  # the folder of the keys cannot be written to: no further move can be signed
+    )
+    CLOCK = "clock"  # the service's clock jumped, or differs from those of database, Redis or bots
+    RECONCILE = "reconcile"  # reconcile has not completed a pass for long
     GUARDS = "guards"  # database guards are missing or altered
     AUDIT = "audit"  # a bot saw an audit head that this chain does not hold
     SIGNING = "signing"  # nothing can be signed for the bots: no key, or a revision that was signed before

@@ -196,6 +196,7 @@ class Updater:
             "audit_head": asdict(head) if head else None,
             "last_error": error[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
+            "sent_at": self._clock().isoformat(),
         }
 
     def pop_windows(self, instance: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from django.db import connection
 
 from accounts.models import User
 from audit import triggers
+from deploy.alarms import clock
 from tests import factories
 
 pytest_plugins = ["tests.processes", "tests.xdist_groups"]
@@ -26,8 +27,10 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(autouse=True)
-def _empty_cache() -> None:
+def _forget_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process remembers: its cache, and that an earlier test shifted the clock."""
     cache.clear()
+    monkeypatch.setattr(clock, "_jumps", clock.JumpDetector())
 
 
 @pytest.fixture(scope="session")

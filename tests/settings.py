@@ -30,6 +30,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 CACHES = {**CACHES, "shared": CACHES["default"]}
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
+RECONCILE_LATE_SECONDS = 24 * 60 * 60.0  # most tests run no reconcile
 RESEND_SECONDS = 3.0
 DATABASES["default"].setdefault("TEST", {})
 if "sqlite" in DATABASES["default"]["ENGINE"]:

@@ -7,11 +7,12 @@ from django.utils import timezone
 from accounts import tokens
 from audit import triggers
 from deploy import outcomes
+from deploy.alarms import clock, reconcile_pass, stored_files
 from deploy.bots import fleet
 from deploy.bots import live_windows as live
 from deploy.models import Alarm, PointerMove, Release
 from deploy.pointer import pointer
-from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached, check_files_cached
+from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
 from deploy.rules import AlarmName, BotState, MoveKind, Severity
 from deploy.serving import signing
 
@@ -44,7 +45,7 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
         yield from _check_missing_coins(move.release)
         yield from _check_live_release(move.release)
         if move.release != readiness.release:  # the fallback's own alarm says the same
-            yield from _check_live_files(move.release)
+            yield from _check_live_files(move, move.release)
     yield from _check_bots(move)
     yield from _check_tokens()
     yield from _check_predictions(move)
@@ -62,12 +63,27 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
             "Run `manage.py verify_audit`, and compare the database with its last backup. Where a backup was restored, an"
             " approver advances the revision: `manage.py advance_revision --by N --reason …`.",
         )
+    yield from detect_own_alarms()
+
+
+def detect_own_alarms() -> Iterator[Alarm]:
+    """What this process finds about itself, its machine, and whether reconcile still works."""
     if reason := signing.find_problem():
         yield _critical(
             AlarmName.SIGNING,
             "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
             reason,
         )
+    elif problem := signing.find_log_problem():
+        yield _critical(
+            AlarmName.REVISION_LOG,
+            "The next move cannot be signed, so bots would not hear of it, not even of a pin.",
+            problem,
+        )
+    if problem := clock.find_problem():
+        yield _critical(AlarmName.CLOCK, problem, clock.REMEDY)
+    if problem := reconcile_pass.find_problem():
+        yield _critical(AlarmName.RECONCILE, problem, reconcile_pass.REMEDY)
 
 
 def _check_fallback(readiness: FallbackReadiness) -> Iterator[Alarm]:
@@ -117,15 +133,21 @@ def _check_live_release(live: Release) -> Iterator[Alarm]:
         )
 
 
-def _check_live_files(live: Release) -> Iterator[Alarm]:
+def _check_live_files(move: PointerMove, live: Release) -> Iterator[Alarm]:
     """Bots verify each file, so none runs changed bytes. But a bot that lacks them cannot load the release any more."""
-    files = check_files_cached(live)
-    if files.damaged:
+    if damaged := stored_files.find_damaged(live):
         yield _critical(
             AlarmName.FILES,
             f"Stored files of what the bots run, {live.line} (release {live.pk}), are missing or changed:"
-            f" {_name_some(files.damaged)}. A bot that starts now stays without a model.",
+            f" {_name_some(damaged)}. A bot that starts now stays without a model.",
             "Restore the files from a copy of the store, or pin the fallback.",
+        )
+    elif stored_files.has_unread(move):
+        yield _warning(
+            AlarmName.FILES,
+            f"Stored files of what the bots run, {live.line} (release {live.pk}), could not be read for a long time: it is"
+            " not known whether they are whole.",
+            "Check that the file store answers, and that reconcile reaches it. Bots that run the release go on.",
         )
 
 

@@ -1,7 +1,7 @@
 """Recording which alarms began and which ended."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from django.utils import timezone
 
@@ -10,6 +10,7 @@ from audit import services as audit
 from deploy.alarms import detect
 from deploy.models import Alarm
 from deploy.pointer.fallback import check_fallback_cached
+from deploy.rules import AlarmName
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,17 @@ def record_alarms() -> None:
             _clear_alarm(alarm)
         for alarm in begun:
             _raise_alarm(alarm)
+
+
+def record_silent_reconcile(detected: Iterable[Alarm]) -> None:
+    """Raise the alarm about reconcile if it is among these: a web process calls it. Reconcile's next passes clear it."""
+    found = next((alarm for alarm in detected if alarm.name == AlarmName.RECONCILE), None)
+    raised = Alarm.objects.filter(name=AlarmName.RECONCILE, cleared_at=None)
+    if found is None or raised.exists():
+        return
+    with audit.locked():
+        if not raised.exists():
+            _raise_alarm(found)
 
 
 def _compare_recorded(now: Mapping[str, Alarm]) -> tuple[list[Alarm], list[Alarm]]:

@@ -47,6 +47,7 @@ HEARTBEAT_EXAMPLE = {
     "audit_head": {"seq": 128, "hash": "9a0c" * 16},
     "last_error": None,
     "stale_since": None,
+    "sent_at": "2026-11-22T14:00:00.213Z",
 }
 
 
@@ -114,6 +115,11 @@ class Heartbeat(APIView):
         )
         last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
         stale_since = serializers.DateTimeField(allow_null=True, default=None)
+        sent_at = serializers.DateTimeField(
+            allow_null=True,
+            default=None,
+            help_text="By the bot's clock, which is compared with the service's.",
+        )
 
     @extend_schema_serializer(component_name="HeartbeatAnswer")
     class Output(serializers.Serializer[Any]):
@@ -192,7 +198,7 @@ class Bots(ListAPIView[Bot]):
             fields: ClassVar = [
                 "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "mismatch",
                 "prefetched_next", "prefetched_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
-                "last_heard_at",
+                "last_heard_at", "clock_error_seconds",
             ]  # fmt: skip
 
     serializer_class = Output

@@ -1,10 +1,12 @@
 """A bot's heartbeat, compared with the release of the revision it reports."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
+
+from django.utils import timezone
 
 from accounts.roles import Actor
 from audit.hash_chain import to_canonical_json
@@ -37,6 +39,8 @@ class Heartbeat:
     stale_since: datetime | None = None
     audit_seq: int | None = None
     audit_hash: str = ""
+    sent_at: datetime | None = None
+    """By the bot's clock."""
 
     @cached_property
     def reported_digest(self) -> str:
@@ -52,6 +56,14 @@ class ReceivedHeartbeat:
 
     actor: Actor
     heartbeat: Heartbeat
+    received_at: datetime = field(default_factory=timezone.now)
+
+    @cached_property
+    def clock_error_seconds(self) -> int | None:
+        """How far the bot's clock is ahead, to ten seconds: bots with good clocks stay equal. None if it is not reported."""
+        if self.heartbeat.sent_at is None:
+            return None
+        return 10 * round((self.heartbeat.sent_at - self.received_at).total_seconds() / 10)
 
     @property
     def bot_key(self) -> tuple[str, str]:
@@ -72,18 +84,18 @@ class Expected:
 class CheckedHeartbeat(ReceivedHeartbeat):
     """A heartbeat, and how it differs from its revision's release (`mismatch`, empty if it does not)."""
 
-    expected: Expected | None
-    mismatch: str
+    expected: Expected | None = None
+    mismatch: str = ""
 
     @cached_property
     def group_key(self) -> tuple[object, ...]:
         """Equal for those whose rows are equal: `reported_digest` stands for all that a bot runs."""
-        return *(getattr(self.heartbeat, name) for name in _COPIED), self.mismatch
+        return *(getattr(self.heartbeat, name) for name in _COPIED), self.mismatch, self.clock_error_seconds
 
     def build_row(self, now: datetime) -> dict[str, Any]:
         """The columns of the bot's row that each heartbeat overwrites. Equal for bots that report the same."""
         running = self.heartbeat.running
-        return dict(zip((*_COPIED, "mismatch"), self.group_key, strict=True)) | {
+        return dict(zip((*_COPIED, "mismatch", "clock_error_seconds"), self.group_key, strict=True)) | {
             "last_heard_at": now,
             "line": running.line or "",
             "release_number": running.release,
@@ -123,7 +135,7 @@ def check_heartbeat(received: ReceivedHeartbeat, service: str) -> CheckedHeartbe
             mismatch = describe_mismatch(heartbeat.running, expected.running)
         except PointerMove.DoesNotExist:
             mismatch = f"this service never had revision {heartbeat.revision}"
-    return CheckedHeartbeat(received.actor, heartbeat, expected, mismatch)
+    return CheckedHeartbeat(received.actor, heartbeat, received.received_at, expected, mismatch)
 
 
 @lru_cache(maxsize=64)

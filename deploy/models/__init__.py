@@ -6,6 +6,7 @@ from deploy.models.identity import ServiceIdentity
 from deploy.models.key import SigningKey
 from deploy.models.pointer import FallbackRegistration, PointerMove
 from deploy.models.release import Release, ReleaseCoin, ReleaseStatus
+from deploy.models.self_check import ReconcilePass, StoredFile
 
 __all__ = [
     "Acknowledgement",
@@ -15,9 +16,11 @@ __all__ = [
     "FallbackRegistration",
     "LiveWindow",
     "PointerMove",
+    "ReconcilePass",
     "Release",
     "ReleaseCoin",
     "ReleaseStatus",
     "ServiceIdentity",
     "SigningKey",
+    "StoredFile",
 ]

@@ -40,6 +40,9 @@ class Bot(models.Model):
         null=True, blank=True, help_text="the highest audit head that it has seen signed"
     )
     audit_hash = models.CharField(max_length=64, blank=True)
+    clock_error_seconds = models.IntegerField(
+        null=True, blank=True, help_text="how far its clock is ahead of the service's, to ten seconds"
+    )
     mismatch = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
     mismatch_revision = models.BigIntegerField(
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"

@@ -111,15 +111,11 @@ def check_files(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileC
     return FileCheck(damaged, None, timezone.now())
 
 
-def check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> FileCheck:
-    """The same, at most every CACHED_SECONDS; by default of the release's own coins."""
+def check_files_cached(release: Release, release_coins: Sequence[ReleaseCoin]) -> FileCheck:
+    """The same, at most every CACHED_SECONDS."""
     bundles = "-".join(str(row.bundle_id) for row in release_coins)
     key = f"release-files-{release.pk}-{bundles}"
-
-    def check() -> FileCheck:
-        return check_files(release, release_coins or list_release_coins(release))
-
-    return cast(FileCheck, cache.get_or_set(key, check, CACHED_SECONDS))
+    return cast(FileCheck, cache.get_or_set(key, lambda: check_files(release, release_coins), CACHED_SECONDS))
 
 
 def check_readiness(release: Release, check: FileChecker = check_files) -> FallbackReadiness:

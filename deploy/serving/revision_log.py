@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from training.atomic_storage import AtomicFileStorage
 
 FILE_NAME = "signed.json"
 _FORMAT = 1
+_TRIAL_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ def raise_to(service: str, revision: SignedRevision) -> bool:
             return logged[service] == revision
         _write({**logged, service: revision})
         return True
+
+
+def find_problem() -> str | None:
+    """Why the log could not be written now; None where it could. Tries it: permissions do not show a full disk."""
+    try:
+        with tempfile.TemporaryFile(dir=_path().parent, prefix=".try-") as trial:
+            trial.write(bytes(_TRIAL_BYTES))
+            trial.flush()
+            os.fsync(trial.fileno())
+    except OSError as error:
+        return (
+            f"The revision log cannot be written to {_path().parent} ({error.strerror}). Make room there, or let the service"
+            " write there."
+        )
+    return None
 
 
 def _path() -> Path:

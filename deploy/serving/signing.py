@@ -89,6 +89,11 @@ def find_problem() -> str | None:
     return None
 
 
+def find_log_problem() -> str | None:
+    """Why the next revision could not be logged, and so not be signed; None where it could. Writes a file to find out."""
+    return revision_log.find_problem() if keys.is_initialized() else None
+
+
 def count_missing_revisions() -> int:
     """By how much the revision must be advanced before it may be signed; 0 where it may be signed already."""
     move = pointer.get_current()

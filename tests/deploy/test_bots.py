@@ -473,13 +473,14 @@ def test_each_heartbeat_of_a_batch_is_answered_and_the_last_one_counts() -> None
     assert AuditEvent.objects.filter(kind="bot.mixture").count() == 1
 
 
-def test_heartbeats_count_again_at_once_after_a_clock_that_was_ahead() -> None:
+@pytest.mark.parametrize("error", [timedelta(hours=1), -timedelta(hours=1)], ids=["ahead", "behind"])
+def test_heartbeats_count_again_at_once_after_a_clock_error(error: timedelta) -> None:
     """Rows of the wrong hour would otherwise refuse every heartbeat until that hour comes."""
     scenarios.service_in_use()
     now = pointer.get_current()
     assert now is not None
     hear(on(now))
-    Bot.objects.update(last_heard_at=timezone.now() + timedelta(hours=1))
+    Bot.objects.update(last_heard_at=timezone.now() + error)
     hear(on(now, client_version="0.2.0"))
     bot = Bot.objects.get()
     assert bot.client_version == "0.2.0"

@@ -16,6 +16,7 @@ from audit.models import AuditEvent
 from common.errors import Conflict
 from deploy.alarms import detect
 from deploy.alarms.record import record_alarms
+from deploy.alarms.stored_files import check_stored_files
 from deploy.models import Alarm, Release
 from deploy.pointer.fallback import check_fallback
 from deploy.pointer.fallback_monitor import watch_fallback
@@ -131,11 +132,13 @@ def test_a_changed_file_of_the_live_release_is_an_alarm_until_it_is_back() -> No
     live = scenarios.service_in_use().release
     assert live is not None
     scenarios.damage(live)
+    check_stored_files()
     raised = alarm()
     assert raised is not None
     assert (raised.name, raised.is_critical) == (AlarmName.FILES, True)
     assert f"(release {live.pk}), are missing or changed: SOL model.onnx" in raised.sentence
     scenarios.damage(live)  # the same byte once more
+    check_stored_files()
     assert alarm() is None
 
 

@@ -36,5 +36,7 @@ class Command(BaseCommand):
         close_old_connections()
         try:
             reconcile_once()
-        except Exception as error:  # noqa: BLE001 - a database away for a while must not end the one who repairs
-            self.stderr.write(f"could not look at the world, trying again: {error}")
+        except* Exception as errors:  # noqa: BLE001 - a database away for a while must not end the one who repairs
+            for error in errors.exceptions:
+                notes = " ".join(getattr(error, "__notes__", ()))
+                self.stderr.write(f"could not look at the world {notes}, trying again: {error}")
