@@ -45,5 +45,5 @@ COPY docs/glossary.md docs/
 USER crpbot
 EXPOSE 8000
 CMD ["uvicorn", "crpbot.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \
-     "--no-proxy-headers", "--loop", "uvloop", "--http", "httptools", \
+     "--no-proxy-headers", "--loop", "uvloop", "--http", "crpbot.web.connections:BoundedConnection", "--ws", "none", \
      "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10", "--backlog", "4096"]

@@ -28,7 +28,9 @@ MOST_TRAINING_SLOTS = 6
 """Two releases of three coins train in parallel; more slots would only use memory."""
 
 WEB_OPTIONS = (
-    *("--loop", "uvloop", "--http", "httptools"),  # uvicorn would silently use slower ones
+    *("--loop", "uvloop"),  # uvicorn would silently use a slower one
+    *("--http", "crpbot.web.connections:BoundedConnection"),  # httptools, with deadlines and limits
+    *("--ws", "none"),
     *("--timeout-keep-alive", "75"),  # a polling bot keeps its connection
     *("--timeout-graceful-shutdown", "3"),  # streams never end by themselves
     *("--backlog", "4096"),  # after a restart every bot comes back within seconds

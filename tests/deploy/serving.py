@@ -28,7 +28,14 @@ def web(log: Path, redis_url: str, *, grace_seconds: int = 1) -> Iterator[Web]:
     """A web process; told to end, it gives those who wait for an answer so long."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "crpbot.asgi:application", "--port", str(port)]
-    options = ["--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", str(grace_seconds)]
+    options = [
+        "--loop",
+        "uvloop",
+        "--http",
+        "crpbot.web.connections:BoundedConnection",
+        "--timeout-graceful-shutdown",
+        str(grace_seconds),
+    ]
     process = processes.start(*command, *options, log=log, CRPBOT_REDIS_URL=redis_url)
     found = Web(port, process)
     try:
