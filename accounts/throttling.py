@@ -4,7 +4,6 @@ Rates have DRF's form (`1200/min`). A view's `throttle_scope` names the rate of 
 `reading_scope` that of its reads.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -51,13 +50,6 @@ class RequestLimit(ScopedRateThrottle):
         self.window = window = self._find_window(request, view)
         return window is None or _query_counts(lambda cache: _increment(cache, window)) <= window.most
 
-    def is_used_up(self, request: Any, view: Any = None) -> bool:
-        """Whether the limit is reached; counts nothing."""
-        self.window = window = self._find_window(request, view)
-        return (
-            window is not None and _query_counts(lambda cache: int(cache.get(window.key, 0))) >= window.most
-        )
-
     def wait(self) -> float | None:
         return self.window.ends_in if self.window else None
 
@@ -92,20 +84,6 @@ class RefusedCredentialLimit(RequestLimit):
 
     def get_cache_key(self, request: Any, view: Any) -> str:
         return f"limit:{self.scope}:{self.get_ident(request)}"
-
-
-class SignInLimit(RefusedCredentialLimit):
-    """Limits wrong passwords per name and address: guessing locks nobody out at another address."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = hashlib.sha256(name.casefold().encode(errors="replace")).hexdigest()[:16]
-
-    def get_scope(self, request: Any, view: Any) -> str:
-        return "sign_in"
-
-    def get_cache_key(self, request: Any, view: Any) -> str:
-        return f"{super().get_cache_key(request, view)}:{self.name}"
 
 
 def _query_counts(query: Callable[[BaseCache], int]) -> int:

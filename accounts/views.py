@@ -8,7 +8,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
 from accounts import tokens
-from accounts.forms import SignInForm
+from accounts.sign_in import SignInForm, remember_browser
 from common.pages import paginate
 
 
@@ -16,6 +16,11 @@ class SignIn(auth.LoginView):
     template_name = "accounts/sign_in.html"
     authentication_form = SignInForm
     redirect_authenticated_user = True
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_valid(form)
+        remember_browser(self.request, response, form.get_user().get_username())
+        return response
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         status = 429 if isinstance(form, SignInForm) and form.is_refused_unread else 400

@@ -11,6 +11,7 @@ import secrets
 import stat
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "axes",
     "django_filters",
     "django_htmx",
     "rest_framework",
@@ -262,6 +264,21 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# Wrong passwords are counted in the database, so that counting never fails open (accounts/sign_in.py). Empty: no limit.
+_failures, _, _period = env.str("CRPBOT_RATE_SIGN_IN", "20/hour").partition("/")
+AXES_ENABLED = bool(_failures)
+AXES_FAILURE_LIMIT = int(_failures or 0)
+AXES_COOLOFF_TIME = timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86400}[(_period or "hour")[0]])
+AXES_LOCKOUT_PARAMETERS = "accounts.sign_in.list_counts"
+AXES_USERNAME_CALLABLE = "accounts.sign_in.get_counted_name"
+AXES_CLIENT_IP_CALLABLE = "accounts.sign_in.get_address"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else an attacker would extend a refusal without end
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+# The sign-in form answers instead of a middleware; which counts apply depends on the browser.
+SILENCED_SYSTEM_CHECKS = ["axes.W002", "axes.W006"]
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "board"
 LOGOUT_REDIRECT_URL = "sign-in"
@@ -306,7 +323,6 @@ REST_FRAMEWORK = {
         "uploads": env.str("CRPBOT_RATE_UPLOADS", "30/min"),
         "bots": env.str("CRPBOT_RATE_BOTS", "60000/min"),
         "unauthenticated": env.str("CRPBOT_RATE_UNAUTHENTICATED", "120/min"),
-        "sign_in": env.str("CRPBOT_RATE_SIGN_IN", "20/hour"),
     },
     # The number of proxies whose X-Forwarded-For is trusted.
     "NUM_PROXIES": env.int("CRPBOT_PROXIES", 0 if IS_EMBEDDED else 1),

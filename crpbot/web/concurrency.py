@@ -1,6 +1,9 @@
-"""How many requests use the database at a time, so that readers never take the connection that a pin needs."""
+"""How many requests use the database, or hash a password, at a time: none of them takes what a pin or a bot needs."""
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db import connections
@@ -13,13 +16,39 @@ from crpbot.web.middleware import Handler
 
 WAIT_SECONDS = 10.0
 """A request that gets no turn within this time is refused."""
+MAX_WAITING_SIGN_INS = 64
+"""More are refused at once: each that waits holds a thread."""
 BUSY = Unavailable("The service is busy with other requests. Ask again shortly.")
+
+
+class Turns:
+    """So many at a time, while others wait up to WAIT_SECONDS; beyond `most_waiting`, none waits."""
+
+    def __init__(self, count: int, *, most_waiting: int) -> None:
+        self._turns = threading.BoundedSemaphore(count)
+        self._places = threading.BoundedSemaphore(count + most_waiting)
+
+    @contextmanager
+    def take(self) -> Iterator[bool]:
+        """Whether there was a turn within the time."""
+        has_place = self._places.acquire(blocking=False)
+        has_turn = has_place and self._turns.acquire(timeout=WAIT_SECONDS)
+        try:
+            yield has_turn
+        finally:
+            if has_turn:
+                self._turns.release()
+            if has_place:
+                self._places.release()
 
 
 class LimitConcurrency:
     """Lets DATABASE_POOL - DATABASE_POOL_RESERVED requests in at a time. A pin and the liveness check do not wait.
 
     The connection returns to the pool before the response is sent: a client that reads slowly keeps none.
+
+    Of sign-ins, one for two cores is let in at a time. Hashing a password takes a core for a good part of a second, and
+    this process answers bots from memory with what is left. They wait for their turn before they wait for a connection.
     """
 
     def __init__(self, get_response: Handler) -> None:
@@ -28,8 +57,16 @@ class LimitConcurrency:
         self.turns = threading.BoundedSemaphore(
             max(1, settings.DATABASE_POOL - settings.DATABASE_POOL_RESERVED)
         )
+        self.sign_in = reverse("sign-in")
+        self.sign_ins = Turns(max(1, (os.cpu_count() or 1) // 2), most_waiting=MAX_WAITING_SIGN_INS)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path != self.sign_in or request.method != "POST":
+            return self._take_turn(request)
+        with self.sign_ins.take() as has_turn:
+            return self._take_turn(request) if has_turn else _refuse(request)
+
+    def _take_turn(self, request: HttpRequest) -> HttpResponse:
         if not settings.DATABASE_POOL:
             return self.get_response(request)
         if request.path in self.exempt:

@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -261,3 +262,46 @@ def test_the_address_is_the_one_that_a_trusted_proxy_reports(
     settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
     headers = {b"x-forwarded-for": forwarded.encode()} if forwarded else {}
     assert find_address(headers, "10.0.0.1") == expected
+
+
+REAL_HASHES = """
+import sys
+from django.conf import settings
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+settings.AXES_FAILURE_LIMIT = 1000
+from uvicorn.main import main
+main(sys.argv[1:])
+"""
+SIGN_INS = 50
+
+
+@pytest.mark.processes
+def test_fifty_people_who_sign_in_keep_no_bot_waiting(
+    committed: None, broker: redis.Redis, tmp_path: Path, settings: Any
+) -> None:
+    scenarios.service_in_use()
+    with (
+        serve(tmp_path / "web.log", settings.REDIS_URL, "-c", REAL_HASHES) as port,
+        ThreadPoolExecutor(SIGN_INS) as pool,
+        httpx.Client(timeout=30) as bot,
+        httpx.Client(timeout=30) as browser,
+    ):
+        service = Service(port)
+        page = f"http://127.0.0.1:{port}/sign-in/"
+        browser.get(page)
+        form = {"password": "wrong", "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        sent = [
+            pool.submit(
+                httpx.post, page, data={**form, "username": f"p{n}"}, cookies=browser.cookies, timeout=60
+            )
+            for n in range(SIGN_INS)
+        ]
+        waits: list[float] = []
+        while not all(each.done() for each in sent):
+            began = time.monotonic()
+            assert bot.get(f"{service.url}active/", headers=service.bot).status_code == 200
+            waits.append(time.monotonic() - began)
+        service.must_answer()
+    statuses = {each.result().status_code for each in sent}
+    assert statuses <= {400, 503}
+    assert max(waits) < PATIENCE_SECONDS / 10, "hashed all at once, they starve the bots"
