@@ -65,7 +65,7 @@ def test_one_name_in_other_spellings_from_one_network(anna: Any) -> None:
     assert sign_in({**WRONG, "username": "victor"}, "2001:db8:0:1::77") == 400
 
 
-def test_a_browser_that_the_person_used_before_is_never_locked_out_by_others(anna: Any) -> None:
+def test_a_browser_that_the_person_used_before_is_not_locked_out(anna: Any) -> None:
     own = Client()
     assert sign_in(RIGHT, browser=own) == 302
     own.post("/sign-out/")
