@@ -3,7 +3,7 @@
 from audit import triggers
 
 GUARDS = [
-    *triggers.build_append_only("audit_auditevent", key="seq"),
+    *triggers.build_append_only("audit_auditevent"),
     triggers.Guard(
         "audit_auditevent_follows",
         "audit_auditevent",

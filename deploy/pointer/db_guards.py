@@ -42,7 +42,7 @@ def _guard_move(name: str, message: str, condition: str) -> Guard:
 
 
 GUARDS = [
-    *triggers.build_append_only(MOVES, key="revision"),
+    *triggers.build_append_only(MOVES),
     _guard_move(
         "follows",
         "a move must follow the last revision",
@@ -147,7 +147,7 @@ GUARDS = [
         "UPDATE",
         "an acknowledgement never changes",  # it may go: with its bot, or when it is old
     ),
-    *triggers.build_append_only("deploy_convergence", key="move_id"),
+    *triggers.build_append_only("deploy_convergence"),
     Guard(
         "deploy_livewindow_stands",
         "deploy_livewindow",
