@@ -1,14 +1,20 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_migrate
 
-from audit import triggers
+from audit import database_roles, triggers
 from audit.db_guards import GUARDS
 
 
-def install_triggers(sender: Any, **kwargs: Any) -> None:
+def protect_database(sender: Any, **kwargs: Any) -> None:
+    """After the last migration: guards on every table, then the grants of each role. Raises where a guard is missing."""
     triggers.install()
+    if missing := triggers.find_missing():
+        raise ImproperlyConfigured(f"Database guards are not as declared: {', '.join(missing)}.")
+    if database_roles.is_configured():
+        database_roles.apply()
 
 
 class AuditConfig(AppConfig):
@@ -17,4 +23,4 @@ class AuditConfig(AppConfig):
 
     def ready(self) -> None:
         triggers.register(GUARDS)
-        post_migrate.connect(install_triggers, sender=self, dispatch_uid="audit.install_triggers")
+        post_migrate.connect(protect_database, sender=self, dispatch_uid="audit.protect_database")

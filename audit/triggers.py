@@ -78,6 +78,11 @@ def register(guards: Iterable[Guard]) -> None:
             _registered.update({guard.name: guard for guard in _build_no_replace(model)})
 
 
+def list_refused_events(table: str) -> set[str]:
+    """The kinds of statement that guards of this table refuse whatever the row."""
+    return {guard.event for guard in _registered.values() if guard.table == table and not guard.condition}
+
+
 def build_append_only(table: str) -> list[Guard]:
     """No row is changed or deleted."""
     message = f"{table} is append-only"
@@ -140,7 +145,9 @@ def _list_unique_conditions(model: type[models.Model]) -> Iterator[str]:
             for name, value in constraint.condition.children:  # type: ignore[misc]  # only a = b occurs here
                 is_null = value is None
                 same += [
-                    f"{row}.{columns[str(name)]} IS NULL" if is_null else f"{row}.{columns[str(name)]} = '{value}'"
+                    f"{row}.{columns[str(name)]} IS NULL"
+                    if is_null
+                    else f"{row}.{columns[str(name)]} = '{value}'"
                     for row in ("other", "NEW")
                 ]
         yield " AND ".join(same)
@@ -218,8 +225,8 @@ def _read_installed() -> tuple[set[tuple[str, ...]], list[str]]:
             cursor.execute(query, tables)
             return set(cursor.fetchall()), []
         cursor.execute(
-            "SELECT t.tgname, replace(pg_get_triggerdef(t.oid), 'public.', ''), p.prosrc, array_to_string(p.proconfig, '; '),"
-            " t.tgenabled = 'A' AND p.pronamespace = 'public'::regnamespace"
+            "SELECT t.tgname, replace(pg_get_triggerdef(t.oid), 'public.', ''), p.prosrc,"
+            " array_to_string(p.proconfig, '; '), t.tgenabled = 'A' AND p.pronamespace = 'public'::regnamespace"
             " AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')"
             " FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid"
             " WHERE NOT t.tgisinternal AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%s)",

@@ -4,7 +4,8 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutdown
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown
+from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 
@@ -47,6 +48,16 @@ def build_configuration() -> dict[str, Any]:
 # Called when the first message is sent: earlier, the settings cannot be read.
 app.add_defaults(build_configuration)
 app.autodiscover_tasks()
+
+
+@worker_init.connect
+def check_database_role(**kwargs: object) -> None:
+    from audit.database_roles import DatabaseRole, require_least_privilege
+
+    try:
+        require_least_privilege(DatabaseRole.WORKER)
+    except ImproperlyConfigured as refusal:
+        raise SystemExit(str(refusal)) from None  # Celery only logs what else a receiver raises
 
 
 @worker_ready.connect

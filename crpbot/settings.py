@@ -199,6 +199,11 @@ else:
         }
     else:
         DATABASES["default"]["CONN_MAX_AGE"] = 60
+# The roles that `manage.py migrate` sets up as the owner; a web process or worker gets only its own URL, and none of these.
+DATABASE_ROLE_URLS = {
+    "application": env.str("CRPBOT_DATABASE_APPLICATION_URL", ""),
+    "worker": env.str("CRPBOT_DATABASE_WORKER_URL", ""),
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("CRPBOT_REDIS_URL", "") or _embedded_redis()

@@ -1,14 +1,16 @@
 from django.apps import AppConfig
 from django.db import models
 
-from audit import triggers
+from audit import database_roles, triggers
 from deploy.pointer.db_guards import GUARDS
 
 
 def advance_after(obj: models.Model) -> None:
+    """A worker in production may decide nothing; reconcile looks again within seconds."""
     from deploy.releases.settle import advance_for
 
-    advance_for(obj)
+    if database_roles.can_decide():
+        advance_for(obj)
 
 
 class DeployConfig(AppConfig):

@@ -23,7 +23,7 @@ from mlcore.verdict import Verdict
 from tests import factories, market_candles, scenarios
 from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER, VIEWER
-from training.models import Bundle, Dataset, RunLine
+from training.models import Bundle, Coin, Dataset, RunLine
 from training.services import candle_checks, datasets, runs
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
@@ -130,7 +130,7 @@ def test_the_database_takes_no_release_on_them() -> None:
     other = withdraw(scenarios.dataset(scenarios.coins()[0], name="other"))
     release_coin = release.coins.first()
     assert release_coin is not None
-    release_coin.pk, release_coin.dataset = None, other
+    release_coin.pk, release_coin.dataset, release_coin.coin = None, other, Coin.objects.create(symbol="DOT")
     with pytest.raises(IntegrityError, match="did not pass"), transaction.atomic():
         release_coin.save(force_insert=True)
 

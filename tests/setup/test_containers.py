@@ -29,6 +29,8 @@ DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 SETTINGS = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
 NOT_HANDED_ON = {
     "CRPBOT_STATE_DIR": "the embedded profile's",
+    "CRPBOT_DATABASE_APPLICATION_URL": "the migrations'",
+    "CRPBOT_DATABASE_WORKER_URL": "the migrations'",
     "CRPBOT_CODE_VERSION": "the image's own, from its build",
     "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
 }
@@ -107,7 +109,8 @@ def test_every_value_is_one_that_the_settings_read() -> None:
 
 @pytest.mark.parametrize("name", [*OWN])
 def test_every_setting_reaches_the_container(name: str) -> None:
-    assert SETTINGS - set(OWN[name]["environment"]) == set(NOT_HANDED_ON)
+    kept = {key for key in NOT_HANDED_ON if not (name == "migrate" and key.startswith("CRPBOT_DATABASE"))}
+    assert SETTINGS - set(OWN[name]["environment"]) == kept
     assert "CRPBOT_CODE_VERSION=${CODE_VERSION}" in DOCKERFILE
 
 
@@ -198,3 +201,20 @@ def test_the_builder_is_shown_what_the_image_copies_and_nothing_else() -> None:
         for name in names.split()
     }
     assert allowed == copied
+
+
+def test_each_process_knows_the_database_role_of_its_part_only() -> None:
+    def read_role(name: str) -> str:
+        url = OWN[name]["environment"]["CRPBOT_DATABASE_URL"]
+        return str(url).removeprefix("postgres://").partition(":")[0]
+
+    assert {name: read_role(name) for name in OWN if name != "storage-ready"} == {
+        "web": "crpbot_application",
+        "reconcile": "crpbot_application",
+        "gpu-worker": "crpbot_worker",
+        "cpu-worker": "crpbot_worker",
+        "migrate": "crpbot_owner",
+    }
+    knows_owner = {name for name, service in OWN.items() if "OWNER_PASSWORD" in str(service["environment"])}
+    assert knows_owner == {"migrate"}
+    assert not any("{CRPBOT_POSTGRES_PASSWORD" in str(service) for service in OWN.values()), "the superuser's"
