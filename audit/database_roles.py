@@ -51,6 +51,7 @@ _READ_ONLY_APPS = {"admin", "auth", "contenttypes"}
 """Migrations fill them; the service only reads."""
 
 _DELETED = {
+    "deploy.StoredFile",
     "sessions.Session", "accounts.RoleGrant", "deploy.Bot", "deploy.Acknowledgement", "deploy.LiveWindow", "training.Worker",
 }  # fmt: skip
 """The only rows that the service ever deletes."""
