@@ -262,7 +262,7 @@ class TestAtStart:
         assert "This process does not start: its database role is a superuser" in started.stderr
 
 
-def test_without_urls_nothing_is_granted_and_the_command_says_what_is_missing(made: Roles) -> None:
+def test_without_urls_nothing_is_granted(made: Roles) -> None:
     assert not database_roles.is_configured()
     with pytest.raises(SystemExit):
         call_command("database_roles")
