@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench bench-gpu faults \
-	schemathesis power soak chaos screenshots lock clean
+	schemathesis power markets soak chaos screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -115,6 +115,9 @@ schemathesis: setup ## ask every operation of the running API what its schema al
 
 power: setup chromium ## how often V7 is released at every drift (an hour the first time; it goes on where it stopped)
 	$(PY) -m benchmarks.power
+
+markets: setup ## error rates of the candle checks over real and made-up series; docs/markets.md (CRPBOT_CANDLES_DIR)
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.markets
 
 soak: setup ## the long runs: killed workers, twenty times over
 	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py

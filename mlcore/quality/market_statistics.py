@@ -1,7 +1,8 @@
 """Statistics of a series of candles in which a market differs from artificial series.
 
 They are computed over the whole series and over stretches of about 2,000 bars, so that a good half cannot hide a bad
-one. Two bars with a gap between them never count as consecutive.
+one. Two bars with a gap between them never count as consecutive. No single bar decides: a crash moves a standard deviation
+or a kurtosis by any amount, so returns and ranges are clipped, or only their ranks count.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ MAX_STRETCHES = 64
 VARIANCE_RATIO_BARS = 16
 MEMORY_BARS = 12
 DETREND_BARS = 24
+CLIP_MEDIANS = 12.0
+"""Returns and ranges are clipped at this many medians of their size; 1 bar in 500 of a market lies beyond."""
+TAIL_MEDIANS = 8.0
+"""The same for the weight of the tails: 5.4 standard deviations of a normal distribution, which is not clipped by it."""
+DAY_BARS = 24
+STRAIGHT_BARS, STRAIGHT_TOLERANCE = 6, 0.02
+"""So many moves in a row that differ by less than this share of the median move are a straight line."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,26 @@ class Market:
         """log(high / low), [rows]."""
         return np.log(self.high) - np.log(self.low)
 
+    @cached_property
+    def clipped_returns(self) -> np.ndarray:
+        """The returns, none further from zero than CLIP_MEDIANS medians of their size."""
+        return _clip(self.returns, CLIP_MEDIANS)
+
     @property
     def hourly_volatility(self) -> float:
-        """Standard deviation of returns, scaled to an hour by the root of time."""
-        return float(self.returns.std() * np.sqrt(HOUR / self.interval_seconds))
+        """Of the clipped returns, from their mean size (√(π/2) of it for a normal distribution), scaled to an hour."""
+        return float(np.abs(self.clipped_returns).mean() * np.sqrt(np.pi / 2 * HOUR / self.interval_seconds))
 
     @property
     def variance_ratio(self) -> float:
         """Variance of 16-bar returns over 16 times that of one bar (Lo and MacKinlay, 1988): 1 for a random walk."""
-        many = self._compute_log_returns(VARIANCE_RATIO_BARS)
-        return _divide(many.var(), VARIANCE_RATIO_BARS * self.returns.var()) if len(many) else np.nan
+        moves = np.zeros(len(self))
+        moves[1:][self._find_consecutive(1)] = self.clipped_returns
+        sums = np.cumsum(moves)
+        many = (sums[VARIANCE_RATIO_BARS:] - sums[:-VARIANCE_RATIO_BARS])[
+            self._find_consecutive(VARIANCE_RATIO_BARS)
+        ]
+        return _divide(many.var(), VARIANCE_RATIO_BARS * self.clipped_returns.var()) if len(many) else np.nan
 
     @property
     def opening_gap(self) -> float:
@@ -85,32 +103,66 @@ class Market:
         return _divide(gaps.mean(), np.abs(self.returns).mean()) if len(gaps) else np.nan
 
     @property
+    def joined_share(self) -> float:
+        """The share of bars that open exactly at the close before."""
+        return float((self.open[1:] == self.close[:-1]).mean())
+
+    @property
     def range_ratio(self) -> float:
-        """Volatility estimated from ranges (Parkinson, 1980) over that from close to close: 1 for a random walk."""
-        return _divide(np.sqrt((self.ranges**2).mean() / (4 * np.log(2))), self.returns.std())
+        """Mean range over twice the mean size of a return, both clipped: 1 for a random walk watched without a break."""
+        return _divide(_clip(self.ranges, CLIP_MEDIANS).mean(), 2 * np.abs(self.clipped_returns).mean())
 
     @property
     def kurtosis(self) -> float:
-        """Of the returns: 3 for a normal distribution, 1.8 for a uniform one."""
-        moves = self.returns - self.returns.mean()
+        """Of the returns, clipped at TAIL_MEDIANS: 3 for a normal distribution, 1.8 for a uniform one."""
+        moves = _clip(self.returns, TAIL_MEDIANS)
+        moves = moves - moves.mean()
         return _divide((moves**4).mean(), moves.var() ** 2)
 
-    @property
-    def greatest_move(self) -> float:
-        """The largest log return, or log(high / low), of any one bar."""
-        return float(max(np.abs(self.returns).max(initial=0.0), self.ranges.max()))
+    def find_moves_over(self, limit: float) -> np.ndarray:
+        """The sizes of the bars whose log return or log(high / low) is over the limit, the largest first."""
+        returns = np.zeros(len(self))
+        returns[1:][self._find_consecutive(1)] = np.abs(self.returns)
+        sizes = np.maximum(returns, self.ranges)
+        return np.sort(sizes[sizes > limit])[::-1]
 
     @property
     def memory(self) -> float:
-        """Mean rank autocorrelation of the size of returns over twelve lags: calm and wild times last in markets."""
-        sizes = _rank(np.abs(self.returns))
+        """Mean rank autocorrelation of ranges over twelve lags: calm and wild times last in markets."""
+        sizes = _rank(self.ranges)
         return float(np.mean([_correlate(sizes[k:], sizes[:-k]) for k in range(1, MEMORY_BARS + 1)]))
+
+    @property
+    def volume_memory(self) -> float:
+        """Rank autocorrelation of volume from bar to bar: busy times last too."""
+        ranks = _rank(self.volume)
+        return _correlate(ranks[1:], ranks[:-1])
+
+    @property
+    def day_memory(self) -> float:
+        """Correlation of the mean log volume and range of 24 bars with those of the 24 bars before, averaged."""
+        days = len(self) // DAY_BARS
+        means = [
+            np.log(_floor(values))[: days * DAY_BARS].reshape(days, DAY_BARS).mean(axis=1)
+            for values in (self.volume, self.ranges)
+        ]
+        return float(np.mean([_correlate(mean[1:], mean[:-1]) for mean in means]))
 
     @property
     def activity(self) -> float:
         """Rank correlation of volume and range, each less its mean over 24 bars: trades move prices."""
         volume = _subtract_mean(np.log(_floor(self.volume)))
         return _correlate(_rank(volume), _rank(_subtract_mean(self.ranges)))
+
+    @property
+    def straight_share(self) -> float:
+        """The share of bars in straight lines: STRAIGHT_BARS or more nearly equal moves in a row, other than none."""
+        moves = self.returns
+        typical = _median_size(moves)
+        is_repeated = (np.abs(np.diff(moves)) < STRAIGHT_TOLERANCE * typical) & (moves[1:] != 0)
+        starts, ends = _find_runs(is_repeated)
+        lengths = ends - starts
+        return float(lengths[lengths >= STRAIGHT_BARS - 1].sum() / max(1, len(moves)))
 
     @property
     def unchanged_share(self) -> float:
@@ -172,15 +224,33 @@ def _compute_lines(values: np.ndarray, period_bars: float, harmonics: int) -> li
 def compute_variance_ratio_band(bars: int) -> tuple[float, float]:
     """The range of a market's variance ratio. It is wider for fewer bars, which vary more by chance.
 
-    Real: 0.91 … 0.98 over five years, 0.75 … 1.30 over any 2,000 bars, 0.64 … 1.42 over any 1,000.
+    Real: 0.72 … 1.38 over any 2,000 bars, 0.66 … 1.50 over any 1,000 (docs/markets.md).
     """
-    half = 0.25 + 9 / np.sqrt(bars)
+    half = 0.30 + 10 / np.sqrt(bars)
     return 0.95 - half, 0.95 + half
 
 
 def find_longest_run(flags: np.ndarray) -> int:
+    starts, ends = _find_runs(flags)
+    return int((ends - starts).max(initial=0))
+
+
+def _find_runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of true values begins, and where it has ended."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+    return edges[::2], edges[1::2]
+
+
+def _median_size(values: np.ndarray) -> float:
+    """The median size of the values other than zero; 0 without any."""
+    sizes = np.abs(values[values != 0])
+    return float(np.median(sizes)) if len(sizes) else 0.0
+
+
+def _clip(values: np.ndarray, medians: float) -> np.ndarray:
+    """The values, none further from zero than so many medians of their size."""
+    limit = medians * _median_size(values)
+    return np.clip(values, -limit, limit)
 
 
 def _divide(numerator: float, denominator: float) -> float:

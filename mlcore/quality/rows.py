@@ -12,7 +12,7 @@ from mlcore.quality.market_statistics import find_longest_run
 from mlcore.quality.result import Check, format_interval, pass_or_fail
 
 MAX_MISSING_SHARE = 0.02  # real: 0.0005 of five years, 0.004 of any 2,000 bars
-MAX_DEAD_SHARE = 0.01  # bars without volume; real: 0.001 at most
+MAX_DEAD_SHARE = 0.05  # bars without volume; real: 0.02 at most, Bitcoin on one exchange in 2017
 MAX_REPEATED_SHARE = 0.05  # volumes that repeat the one before; real: none
 MAX_STANDSTILL_BARS = 24  # real: 3
 

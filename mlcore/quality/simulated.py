@@ -70,7 +70,7 @@ def _check_statistics(market: Market) -> Check:
         sentence = "Too few bars to tell whether the simulator made them, and its settings are not known."
         finding = Finding(Verdict.INCONCLUSIVE, None, f"{len(market):,} bars", sentence)
         return Check("generator", threshold, finding)
-    joined = float((market.open[1:] == market.close[:-1]).mean())
+    joined = market.joined_share
     figures = {
         "opens joined": (joined, MIN_JOINED_SHARE, 1.0),
         "volatility of a bar": (float(market.returns.std()), *BAR_VOLATILITY),

@@ -9,6 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from benchmarks.markets.__main__ import count_found
+from benchmarks.markets.made_up import KINDS
+from benchmarks.markets.series import list_stretches, load_series
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
 from mlcore.quality.market_checks import MIN_BARS, check_candles
@@ -116,7 +119,6 @@ FAULTS: dict[str, tuple[Callable[[Frame], Frame], str]] = {
     "six times a market's volatility": (stretched(6), "volatility"),
     "an eighth of a market's volatility": (stretched(1 / 8), "volatility"),
     "a random walk of normal steps": (normal_walk, "tails"),
-    "one misplaced decimal": (misplaced_decimal, "jumps"),
     "hourly candles stamped as 5-minute ones": (lambda f: market_candles.with_interval(f, 300), "rhythm"),
     "hourly candles stamped as 2-hour ones": (lambda f: market_candles.with_interval(f, 7200), "rhythm"),
     "hourly candles stamped as daily ones": (lambda f: market_candles.with_interval(f, 86_400), "rhythm"),
@@ -141,6 +143,32 @@ def test_what_is_no_market_is_refused_by_the_check_that_knows_it(
     judgement = check_candles(plant(market))
     assert against(judgement).get(check) == "failed"
     assert judgement.verdict in (Verdict.FAILED, Verdict.ERROR)
+
+
+def test_one_misplaced_decimal_is_for_a_person_to_look_at(market: Frame) -> None:
+    assert against(check_candles(misplaced_decimal(market))) == {"jumps": "inconclusive"}
+
+
+@pytest.mark.parametrize("size", [-1.0, -0.4, 0.4, 0.9, 3.0])
+@pytest.mark.parametrize("bars", [MIN_BARS, 6000])
+def test_a_single_bar_never_makes_a_series_fail(size: float, bars: int) -> None:
+    """A crash within one bar, and one that stays, with the volume of a thousand bars or with none."""
+    frame = market_candles.generate(bars)
+    row = pl.int_range(pl.len())
+    for volume in (0.0, 1e3):
+        crash = frame.with_columns(
+            high=pl.when(row == 500).then(pl.col("high") * np.exp(max(size, 0))).otherwise("high"),
+            low=pl.when(row == 500).then(pl.col("low") * np.exp(min(size, 0))).otherwise("low"),
+            volume=pl.when(row == 500).then(pl.col("volume") * volume).otherwise("volume"),
+        )
+        step = crash.with_columns(
+            *(
+                pl.when(row > 500).then(pl.col(name) * np.exp(size)).otherwise(name).alias(name)
+                for name in PRICES
+            )
+        )
+        for changed in (crash, enclosed(step)):
+            assert "failed" not in against(check_candles(changed)).values()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -185,6 +213,22 @@ class TestRealCandles:
             "same_coin": "inconclusive",
         }
 
+    def test_make_no_false_alarm_and_hide_no_made_up_series(self) -> None:
+        """`make markets` in short: every fifth stretch of every series, and three series of each kind."""
+        series = load_series(Path(REAL))
+        stretches = list(list_stretches(series))[::5]
+        assert [(name, hours, bars) for name, hours, bars, f in stretches if against(check_candles(f))] == []
+        assert {
+            name: against(check_candles(frame))
+            for name, frame in series.items()
+            if against(check_candles(frame))
+        } == {}
+        assert [
+            k.name
+            for k in KINDS
+            if count_found(series, k, 1_200 if k.least_bars <= 1_200 else 6_000, 3).not_passed < 3
+        ] == []
+
     @pytest.mark.parametrize("seconds", [60, 300, 900, 14_400, 86_400])
     def test_are_refused_when_their_times_lie_about_the_interval(
         self, coins: dict[str, Frame], seconds: int
@@ -195,11 +239,11 @@ class TestRealCandles:
             )
 
 
-def _resampled(frame: Frame, every: str) -> Frame:
+def _resampled(frame: Frame, every: str, offset: str = "0h") -> Frame:
     if every == "1h":
         return frame
     first, last = pl.col("open").first(), pl.col("close").last()
-    grouped = frame.group_by_dynamic("timestamp", every=every)
+    grouped = frame.group_by_dynamic("timestamp", every=every, offset=offset)
     return grouped.agg(first, pl.col("high").max(), pl.col("low").min(), last, pl.col("volume").sum())
 
 
@@ -227,6 +271,35 @@ class TestBesideOtherCandles:
         elsewhere = market.with_columns([pl.col(name) * 1.002 for name in PRICES])
         own = PeerSeries.from_frame(elsewhere, coin="BTC", name="dataset 3")
         assert against(check_candles(market, coin="BTC", peers=[own])) == {}
+
+    @pytest.mark.parametrize("hours", [-5, 5])
+    def test_another_coins_series_is_found_at_a_delay(self, hours: int, market: Frame) -> None:
+        delayed = market.with_columns(timestamp=pl.col("timestamp") + pl.duration(hours=hours))
+        peer = PeerSeries.from_frame(market, coin="ETH", name="dataset 7")
+        (check,) = (
+            c for c in check_candles(delayed, coin="BTC", peers=[peer]).checks if c.name == "other_coins"
+        )
+        assert check.finding.verdict == Verdict.FAILED
+        assert f"again, 5 hours {'later' if hours > 0 else 'earlier'}" in check.finding.sentence
+
+    def test_another_interval_and_phase_of_the_coin_agrees(self, market: Frame) -> None:
+        for offset in ("0h", "2h"):
+            coarse = _resampled(market, "4h", offset)
+            for frame, other in ((market, coarse), (coarse, market)):
+                peer = PeerSeries.from_frame(other, coin="BTC", name="dataset 3")
+                checks = {
+                    c.name: c.finding.verdict for c in check_candles(frame, coin="BTC", peers=[peer]).checks
+                }
+                assert checks["same_coin"] == Verdict.PASSED
+
+    def test_the_coins_own_candles_in_another_time_zone_are_named(self, market: Frame) -> None:
+        delayed = market.with_columns(timestamp=pl.col("timestamp") + pl.duration(hours=8))
+        own = PeerSeries.from_frame(market, coin="BTC", name="dataset 3")
+        (check,) = (
+            c for c in check_candles(delayed, coin="BTC", peers=[own]).checks if c.name == "same_coin"
+        )
+        assert check.finding.verdict == Verdict.INCONCLUSIVE
+        assert "again, 8 hours later: one of the two has wrong times" in check.finding.sentence
 
     def test_candles_of_another_time_are_not_compared(self, market: Frame) -> None:
         other = PeerSeries.from_frame(market[:5000], coin="ETH", name="dataset 7")

@@ -1,7 +1,9 @@
 """Benchmarks are no tests. These test what a benchmark prints if it misses its goal, or cannot run."""
 
+import gzip
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.goals import Goal, check_goals
+from benchmarks.markets import __main__ as markets
+from benchmarks.markets.__main__ import Count
+from benchmarks.markets.made_up import KINDS
+from tests import market_candles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -43,3 +49,23 @@ def test_goals_that_are_met_print_nothing(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_value_that_is_not_a_number_misses_its_goal() -> None:
     assert check_goals(Goal("reads", math.nan, 200.0)) == 1
+
+
+@pytest.mark.slow
+def test_the_page_of_the_candle_checks_names_series_kinds_and_missed_goals(tmp_path: Path) -> None:
+    market_candles.generate(6_200).write_csv(tmp_path / "BTC.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    (tmp_path / "BTC.csv.gz").write_bytes(gzip.compress((tmp_path / "BTC.csv").read_bytes()))
+    markets.main(["--folder", str(tmp_path), "--series", "1", "--docs", str(tmp_path)])
+    page = (tmp_path / "markets.md").read_text()
+    assert re.search(r"\| Binance BTC \| 6,200 \| \d+ \| 0 \| 0 \| – \|", page)
+    assert all(f"| {kind.name} | " in page for kind in KINDS)
+    missed = markets.list_missed_goals(
+        {"x": Count(10, 1), markets.WHOLE: Count(1)}, {kind.name: [Count(4, 2)] * 3 for kind in KINDS}
+    )
+    assert missed[0] == "False alarms: 10.0% of the stretches; the goal is 1%."
+    assert "uniform levels, 1,024 bars: 50% are found; the goal is 95%." in missed
+
+
+def test_without_real_series_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert markets.main(["--folder", str(tmp_path)]) == 1
+    assert "CRPBOT_CANDLES_DIR" in capsys.readouterr().err

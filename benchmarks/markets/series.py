@@ -1,0 +1,77 @@
+"""The real series of a folder, at several intervals, cut into stretches."""
+
+import gzip
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from mlcore.data import candles
+from mlcore.data.readers import COLUMNS
+from mlcore.data.validation import validate_candles
+
+HOURS = (1, 2, 4, 12, 24)
+LENGTHS = (1_000, 2_000)
+
+
+def load_series(folder: Path) -> dict[str, pl.DataFrame]:
+    """Hourly candles by name: COIN.csv.gz, and the files of more/, as freqtrade and CryptoDataDownload write them."""
+    series = {
+        f"Binance {path.name.removesuffix('.csv.gz')}": candles.read(path)
+        for path in sorted(folder.glob("*.csv.gz"))
+    }
+    for path in sorted((folder / "more").glob("*.feather")):
+        exchange, _, pair = path.name.partition("_")
+        series[f"{exchange} {pair.split('-')[0]}"] = _read_freqtrade(path)
+    for path in sorted((folder / "more").glob("CryptoDataDownload_*.csv.gz")):
+        _, exchange, pair = path.name.removesuffix(".csv.gz").split("_")
+        series[f"{exchange} {pair.split('-')[0]}"] = _read_cryptodatadownload(path)
+    return series
+
+
+def _read_freqtrade(path: Path) -> pl.DataFrame:
+    frame = pl.read_ipc(path).rename({"date": "timestamp"})
+    return _to_candles(frame.with_columns(pl.col("timestamp").dt.cast_time_unit("ms")))
+
+
+def _read_cryptodatadownload(path: Path) -> pl.DataFrame:
+    """A banner, then rows with the newest first, some of them twice; the first volume is the coin's."""
+    frame = pl.read_csv(io.BytesIO(gzip.decompress(path.read_bytes()).partition(b"\n")[2]))
+    frame = frame.rename({name: name.lower() for name in ("Open", "High", "Low", "Close")})
+    milliseconds = (pl.col("Unix Timestamp") * 1000).cast(pl.Int64).cast(pl.Datetime("ms"))
+    coin_volume = next(name for name in frame.columns if name.startswith("Volume"))
+    times = milliseconds.dt.replace_time_zone("UTC")
+    frame = frame.with_columns(timestamp=times, volume=pl.col(coin_volume)).sort("timestamp")
+    return _to_candles(frame.unique("timestamp", keep="first", maintain_order=True))
+
+
+def _to_candles(frame: pl.DataFrame) -> pl.DataFrame:
+    numbers = [pl.col(name).cast(pl.Float64) for name in COLUMNS[1:]]
+    return validate_candles(frame.select("timestamp", *numbers))
+
+
+def resample(frame: pl.DataFrame, hours: int) -> pl.DataFrame:
+    """Candles of so many hours, from candles of one hour."""
+    if hours == 1:
+        return frame
+    first, last = pl.col("open").first(), pl.col("close").last()
+    return frame.group_by_dynamic("timestamp", every=f"{hours}h").agg(
+        first, pl.col("high").max(), pl.col("low").min(), last, pl.col("volume").sum()
+    )
+
+
+def cut(frame: pl.DataFrame, bars: int) -> Iterator[pl.DataFrame]:
+    """Stretches of so many bars, each beginning half a stretch after the one before."""
+    for start in range(0, frame.height - bars + 1, bars // 2):
+        yield frame[start : start + bars]
+
+
+def list_stretches(series: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, int, int, pl.DataFrame]]:
+    """(name, hours, bars, candles) of every stretch of every series."""
+    for name, whole in series.items():
+        for hours in HOURS:
+            frame = resample(whole, hours)
+            for bars in LENGTHS:
+                for part in cut(frame, bars):
+                    yield name, hours, bars, part
