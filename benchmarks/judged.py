@@ -26,7 +26,7 @@ def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dic
     ends = {at: document["window"][at] for at in ("first_at", "last_at")}
     document |= {
         "candles": {"measured": judged, "training": judged},
-        "attempts": {"count": 1, "earlier": [], "window": ends},
+        "attempts": {"count": 1, "chain": "0" * 64, "window": ends},
     }
     outcomes = evaluate(document, FULL_POLICY)
     sentences = {outcome.gate: outcome.sentence for outcome in outcomes}

@@ -1,4 +1,4 @@
-"""Database guards of policies and diagnoses."""
+"""Database guards of policies, attempts and diagnoses."""
 
 from audit import triggers
 
@@ -13,6 +13,18 @@ GUARDS = [
         "UPDATE",
         "a measurement is written once",
         "OLD.body <> '' AND NEW.body <> OLD.body",
+    ),
+    *triggers.build_append_only("gates_attempt", key="seq"),
+    triggers.Guard(
+        "gates_attempt_of_its_event",
+        "gates_attempt",
+        "INSERT",
+        "an attempt is a success in the audit chain",
+        "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.seq AND e.kind = 'measurement.succeeded'"
+        " AND e.object_type = 'measurement' AND e.object_id = CAST(NEW.measurement_id AS TEXT))"
+        " OR NOT EXISTS (SELECT 1 FROM gates_measurement m JOIN training_bundle b ON b.id = m.bundle_id"
+        " WHERE m.id = NEW.measurement_id AND m.bundle_id = NEW.bundle_id AND m.dataset_id = NEW.dataset_id"
+        " AND b.coin_id = NEW.coin_id)",
     ),
     *triggers.build_frozen("gates_measurement", "bundle_id", "dataset_id", "baseline_id"),
     triggers.Guard(

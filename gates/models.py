@@ -88,6 +88,29 @@ class Measurement(Job):
         return f"measurement {self.pk} of {self.bundle}"
 
 
+class Attempt(models.Model):
+    """A success of a measurement in the order of the audit chain, to count attempts by (ADR 0005). Append-only."""
+
+    seq = models.BigIntegerField(primary_key=True, help_text="of the event of the success")
+    measurement = models.OneToOneField(Measurement, on_delete=models.PROTECT, related_name="success")
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="+", db_index=False)
+    bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="+")
+    is_counted = models.BooleanField(
+        help_text="false for bundles that are no attempt, such as the fallback's"
+    )
+    chain = models.CharField(max_length=64, help_text="hash over this and all earlier successes of the coin")
+
+    class Meta:
+        ordering = ["-seq"]
+        indexes = [
+            models.Index(fields=["dataset", "is_counted", "seq", "bundle"], name="attempts_on_a_dataset")
+        ]
+
+    def __str__(self) -> str:
+        return f"success {self.seq} of {self.bundle}"
+
+
 class Diagnosis(models.Model):
     """The verdict on one measurement under one policy, both frozen here."""
 

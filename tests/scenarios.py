@@ -189,7 +189,11 @@ def context_of(document: dict[str, Any]) -> dict[str, Any]:
 
     window = document["window"]
     return {
-        "attempts": {"count": 1, "earlier": [], "window": {at: window[at] for at in ("first_at", "last_at")}},
+        "attempts": {
+            "count": 1,
+            "chain": "0" * 64,
+            "window": {at: window[at] for at in ("first_at", "last_at")},
+        },
         "candles": {
             "measured": passed(document["dataset_digest"]),
             "training": passed(document["trained_on"]),

@@ -105,6 +105,6 @@ def _build_context(market: Market, coin: str, frame: pl.DataFrame) -> Mapping[st
         "simulated": True,
     }
     return {
-        "attempts": {"count": 1, "earlier": [], "window": None},
+        "attempts": {"count": 1, "chain": "0" * 64, "window": None},
         "candles": {"measured": judged, "training": judged},
     }

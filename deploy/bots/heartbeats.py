@@ -5,12 +5,12 @@ bot that contradicts its revision's release becomes an audit event, once for eac
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from accounts.roles import Actor
@@ -100,16 +100,27 @@ def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_Sto
 
 def _lock_rows(batch: Sequence[ReceivedHeartbeat]) -> dict[BotKey, Bot]:
     """The rows of the known bots, locked in one order: another process may be writing to the same rows."""
-    instances = dict[str, list[str]]()
-    for received in batch:
-        instances.setdefault(received.actor.name, []).append(received.heartbeat.instance)
-    condition = Q(pk=None)
-    for name, instances_of_name in instances.items():
-        condition |= Q(name=name, instance__in=instances_of_name)
-    rows = Bot.objects.filter(condition).order_by("pk").select_for_update(no_key=True)
+    rows = _filter_bots(received.bot_key for received in batch).order_by("pk").select_for_update(no_key=True)
     return {
         (row.name, row.instance): row for row in rows.only("name", "instance", "reported_digest", "mismatch")
     }
+
+
+def find_bots(keys: Iterable[BotKey]) -> dict[BotKey, Bot]:
+    """The known ones of these bots."""
+    return {(bot.name, bot.instance): bot for bot in _filter_bots(keys).only("name", "instance")}
+
+
+def _filter_bots(keys: Iterable[BotKey]) -> QuerySet[Bot]:
+    """By a list of pairs: as many alternatives, one for each owner, cost PostgreSQL more to plan than to find."""
+    chosen = sorted(set(keys))
+    if not chosen:
+        return Bot.objects.none()
+    pairs = ", ".join(["(%s, %s)"] * len(chosen))
+    return Bot.objects.extra(
+        where=[f"(deploy_bot.name, deploy_bot.instance) IN (VALUES {pairs})"],
+        params=[text for key in chosen for text in key],
+    )
 
 
 def _update_rows(known: Sequence[CheckedHeartbeat], rows: Mapping[BotKey, Bot], now: datetime) -> None:

@@ -1,16 +1,18 @@
 """The live windows of the bots: which breach a live gate under the current revision, and sums of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.db import transaction
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from deploy.bots import fleet
 from deploy.bots.live_rules import is_majority, must_pin_fallback
-from deploy.models import Bot, LiveWindow, PointerMove, Release, ReleaseCoin
+from deploy.models import Bot, LiveTotal, LiveWindow, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer
 from deploy.rules import MoveKind
 from gates.catalogue.live import RECENT_PREDICTIONS, Tally, count_needed_predictions
@@ -25,6 +27,9 @@ MAX_WINDOWS_IN_REASON = 3
 MAX_CHART_WINDOWS = 500
 MAX_FLAGGED_SHOWN = 10
 
+TotalKey = tuple[int, int, int]
+"""Bot, move and coin."""
+
 
 @dataclass(frozen=True)
 class LiveGateStatus:
@@ -33,13 +38,13 @@ class LiveGateStatus:
     move: PointerMove
     predicting: Mapping[str, int]
     """By the name of a token's owner, its bots that predict. Empty while no window breaches: nobody votes then."""
-    breaching: Sequence[LiveWindow]
-    drifting: Sequence[LiveWindow]
+    breaching: Sequence[LiveTotal]
+    drifting: Sequence[LiveTotal]
 
     @property
     def breaching_bots(self) -> list[Bot]:
-        """The bots of the breaching windows, each once."""
-        return list({window.bot_id: window.bot for window in self.breaching}.values())
+        """The breaching bots, each once."""
+        return list({total.bot_id: total.bot for total in self.breaching}.values())
 
     @property
     def votes(self) -> Sequence[str]:
@@ -55,8 +60,7 @@ class LiveGateStatus:
     def reason(self) -> str:
         """Which bots breach which gates, with the figures of the first few."""
         shown = [
-            f"{window.bot}: {window.coin} {window.breach}"
-            for window in self.breaching[:MAX_WINDOWS_IN_REASON]
+            f"{total.bot}: {total.coin} {total.breach}" for total in self.breaching[:MAX_WINDOWS_IN_REASON]
         ]
         rest = len(self.breaching) - len(shown)
         return (
@@ -76,49 +80,124 @@ def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | N
     if move is None:
         return None
     bots = fleet.list_live_bots().filter(revision=move.revision, mismatch="")
-    windows = list(_list_flagged_windows(move).filter(bot__in=bots).order_by("bot", "coin"))
+    flagged = list(_list_flagged(move).filter(bot__in=bots).order_by("bot", "coin"))
     return LiveGateStatus(
         move=move,
-        predicting=_count_predicting(bots) if any(window.breach for window in windows) else {},
-        breaching=[window for window in windows if window.breach],
-        drifting=[window for window in windows if window.warning],
+        predicting=_count_predicting(bots) if any(total.breach for total in flagged) else {},
+        breaching=[total for total in flagged if total.breach],
+        drifting=[total for total in flagged if total.warning],
     )
 
 
 def _count_predicting(bots: QuerySet[Bot]) -> dict[str, int]:
     since = timezone.now() - PREDICTS_WITHIN
-    windows = LiveWindow.objects.filter(bot=OuterRef("pk"), received_at__gt=since)
-    return dict(Counter(bots.filter(Exists(windows)).values_list("name", flat=True)))
+    totals = LiveTotal.objects.filter(bot=OuterRef("pk"), received_at__gt=since)
+    return dict(Counter(bots.filter(Exists(totals)).values_list("name", flat=True)))
 
 
-def _list_flagged_windows(move: PointerMove) -> QuerySet[LiveWindow]:
-    """The newest window of each bot and coin under this move's revision, if it breaches or warns."""
-    windows = LiveWindow.objects.filter(move=move)
-    later = windows.filter(bot=OuterRef("bot"), coin=OuterRef("coin"), pk__gt=OuterRef("pk"))
-    return windows.filter(~Exists(later)).exclude(breach="", warning="").select_related("bot", "coin")
+def _list_flagged(move: PointerMove) -> QuerySet[LiveTotal]:
+    """The bots and coins whose newest window under this move's revision breaches or warns."""
+    rows = LiveTotal.objects.filter(move=move).exclude(breach="", warning="")
+    return rows.select_related("bot", "coin")
 
 
-def load_tallies(window: LiveWindow) -> tuple[Tally, Tally]:
-    """The recent predictions, and those of the whole revision, of one bot and coin, with this window, not saved yet.
+def add_recent(total: LiveTotal, window: Tally) -> Tally:
+    """The recent predictions of one bot and coin, with this window: what the tripwires look at."""
+    recent = window
+    for earlier in total.recent[: RECENT_WINDOWS - 1]:
+        if recent.predictions >= RECENT_PREDICTIONS:
+            break
+        recent += _read_tally(earlier["tally"])
+    return recent
 
-    The whole has only what its gates need: counts, no confidence and no logits.
-    """
-    rows = LiveWindow.objects.filter(bot=window.bot, move=window.move, coin=window.coin)
-    columns = ("predictions", "non_finite", "down", "neutral", "up", "out_of_range")
-    is_ranged = Q(out_of_range__isnull=False)
-    sums = rows.aggregate(
-        **{f"all_{name}": Sum(name, default=0) for name in columns},
-        all_ranged=Sum(F("predictions") - F("non_finite"), filter=is_ranged, default=0),
+
+def remember_window(total: LiveTotal, window: LiveWindow) -> None:
+    """Make this window the newest one of its total, and drop those that no later window is judged with."""
+    newest = {"first_at": window.first_at.isoformat(), "tally": list(astuple(window.tally))}
+    kept, predictions = [newest], window.predictions
+    for earlier in total.recent:
+        # The next window adds at least one prediction.
+        if predictions >= RECENT_PREDICTIONS - 1 or len(kept) == RECENT_WINDOWS - 1:
+            break
+        kept.append(earlier)
+        predictions += earlier["tally"][0]
+    total.recent, total.last_first_at, total.received_at = kept, window.first_at, window.received_at
+    total.breach, total.warning = window.breach, window.warning
+
+
+def _read_tally(stored: Sequence[Any]) -> Tally:
+    predictions, non_finite, classes, confidence, *rest = stored
+    return Tally(predictions, non_finite, tuple(classes), tuple(confidence), *rest)
+
+
+def lock_totals(keys: Collection[TotalKey]) -> dict[TotalKey, LiveTotal]:
+    """The totals of these bots, moves and coins, created where there is none, and locked in one order."""
+    now = timezone.now()
+    LiveTotal.objects.bulk_create(
+        [
+            LiveTotal(bot_id=bot, move_id=move, coin_id=coin, received_at=now)
+            for bot, move, coin in sorted(keys)
+        ],
+        ignore_conflicts=True,
     )
-    predictions, non_finite, down, neutral, up, out_of_range, ranged = sums.values()
-    before = Tally(predictions, non_finite, (down, neutral, up), out_of_range=out_of_range, ranged=ranged)
-    recent = window.tally
-    if recent.predictions < RECENT_PREDICTIONS:
-        for earlier in rows.order_by("-pk")[: RECENT_WINDOWS - 1]:
-            recent += earlier.tally
-            if recent.predictions >= RECENT_PREDICTIONS:
-                break
-    return recent, before + window.tally
+    bots, moves, coins = (set(each) for each in zip(*keys, strict=True))
+    rows = LiveTotal.objects.filter(bot__in=bots, move__in=moves, coin__in=coins).order_by("pk")
+    locked = {(row.bot_id, row.move_id, row.coin_id): row for row in rows.select_for_update()}
+    return {key: locked[key] for key in keys}
+
+
+def save_totals(totals: Collection[LiveTotal]) -> None:
+    """Store the locked totals in one statement."""
+    key, columns = ["bot", "move", "coin"], [field.name for field in LiveTotal._meta.concrete_fields]
+    LiveTotal.objects.bulk_create(
+        [LiveTotal(**{name: getattr(total, name) for name in columns if name != "id"}) for total in totals],
+        update_conflicts=True,
+        unique_fields=key,
+        update_fields=[name for name in columns if name not in (*key, "id")],
+    )
+
+
+def list_newest_windows(totals: Iterable[LiveTotal]) -> list[LiveWindow]:
+    """The newest window of each of these totals, in their order."""
+    return [
+        LiveWindow.objects.select_related("bot", "coin").get(
+            bot=total.bot_id, move=total.move_id, coin=total.coin_id, first_at=total.last_first_at
+        )
+        for total in totals
+    ]
+
+
+def delete_old_windows(before: datetime, limit: int) -> int:
+    """Delete at most `limit` windows received before this time, and take them out of the totals. Returns how many."""
+    with transaction.atomic():
+        rows = LiveWindow.objects.filter(received_at__lt=before).order_by("received_at", "pk")
+        keys = list(rows.values_list("pk", flat=True)[:limit])
+        old = LiveWindow.objects.filter(pk__in=keys)
+        windows = dict[TotalKey, list[LiveWindow]]()
+        for window in old:
+            windows.setdefault((window.bot_id, window.move_id, window.coin_id), []).append(window)
+        totals = LiveTotal.objects.filter(bot__in={bot for bot, _, _ in windows}).order_by("pk")
+        for total in totals.select_for_update():
+            if gone := windows.get((total.bot_id, total.move_id, total.coin_id)):
+                _take_out(total, gone)
+        old.delete()
+    return len(keys)
+
+
+def _take_out(total: LiveTotal, gone: Sequence[LiveWindow]) -> None:
+    if any(window.first_at == total.last_first_at for window in gone):  # the newest: nothing is left
+        total.delete()
+        return
+    names = {window.first_at.isoformat() for window in gone}
+    tally = add_tallies(gone)
+    down, neutral, up = tally.classes
+    total.predictions -= tally.predictions
+    total.non_finite -= tally.non_finite
+    total.down, total.neutral, total.up = total.down - down, total.neutral - neutral, total.up - up
+    total.out_of_range -= tally.out_of_range
+    total.ranged -= tally.ranged
+    total.recent = [earlier for earlier in total.recent if earlier["first_at"] not in names]
+    total.save()
 
 
 @dataclass(frozen=True)
@@ -129,8 +208,8 @@ class LiveCoinSummary:
     predictions: int
     bots: int
     last_at: datetime
-    flagged: Sequence[LiveWindow]
-    """The newest window of each bot under the release's last revision, if it breaches or warns."""
+    flagged: Sequence[LiveTotal]
+    """The bots whose newest window under the release's last revision breaches or warns."""
     judged_bots: int
     """Bots with enough predictions under that revision for every live gate."""
     most: int
@@ -142,7 +221,7 @@ class LiveCoinSummary:
 def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     """A summary for each coin that bots have predicted with this release."""
     rows = (
-        LiveWindow.objects.filter(move__release=release)
+        LiveTotal.objects.filter(move__in=_list_moves(release))
         .order_by("coin__symbol")
         .values_list("coin")
         .annotate(Sum("predictions"), Count("bot", distinct=True), Max("received_at"))
@@ -151,15 +230,14 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     last = PointerMove.objects.filter(release=release).first()
     if last is None or not coins:
         return []
-    flagged: dict[int, list[LiveWindow]] = {}
-    for window in _list_flagged_windows(last).order_by("bot"):
-        flagged.setdefault(window.coin_id, []).append(window)
-    by_bot = LiveWindow.objects.filter(move=last).order_by().values_list("coin", "bot")
-    counts: dict[int, list[int]] = {}
-    for coin, _, count in by_bot.annotate(Sum("predictions")):
-        counts.setdefault(coin, []).append(count)
+    flagged: dict[int, list[LiveTotal]] = {}
+    for total in _list_flagged(last).order_by("bot"):
+        flagged.setdefault(total.coin_id, []).append(total)
     policy = policies.policy_in_force().document
     needed = count_needed_predictions(policy, is_fallback=last.kind == MoveKind.PIN)
+    counts = LiveTotal.objects.filter(move=last).order_by().values_list("coin")
+    enough = Count("pk", filter=Q(predictions__gte=needed))
+    collected = {coin: (judged, most) for coin, judged, most in counts.annotate(enough, Max("predictions"))}
     return [
         LiveCoinSummary(
             coins[coin],
@@ -167,17 +245,22 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
             bots,
             last_at,
             flagged.get(coin, [])[:MAX_FLAGGED_SHOWN],
-            judged_bots=sum(count >= needed for count in counts.get(coin, [])),
-            most=max(counts.get(coin, [0])),
+            judged_bots=collected.get(coin, (0, 0))[0],
+            most=collected.get(coin, (0, 0))[1],
             needed=needed,
         )
         for coin, predictions, bots, last_at in rows
     ]
 
 
+def _list_moves(release: Release) -> list[int]:
+    return list(PointerMove.objects.filter(release=release).values_list("pk", flat=True))
+
+
 def list_recent_windows(release_coin: ReleaseCoin) -> list[LiveWindow]:
     """The last windows of this coin under this release, the oldest first."""
-    rows = LiveWindow.objects.filter(move__release=release_coin.release_id, coin=release_coin.coin_id)
+    moves = _list_moves(release_coin.release)
+    rows = LiveWindow.objects.filter(move__in=moves, coin=release_coin.coin_id)
     return list(rows.order_by("-pk")[:MAX_CHART_WINDOWS])[::-1]
 
 

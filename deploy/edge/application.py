@@ -1,4 +1,4 @@
-"""The bots' hot path, in front of Django: prepared bytes from memory, and heartbeats stored in batches.
+"""The bots' hot path, in front of Django: prepared bytes from memory, and what bots report stored in batches.
 
 Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What that needs from
 the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS, by one request for
@@ -6,15 +6,15 @@ all that wait. So a moved pointer and a revoked token are known here within that
 database does not answer, a token that was valid at the last query gets the last signed snapshot until it expires. Every
 other request gets 503, and bots keep their last good set.
 
-`POST /api/v1/bots/heartbeat/` with a bot's token is parsed here with the API's own parser, fields and service. An
-invalid one is passed on to the API's operation, which answers what is wrong.
+`POST /api/v1/bots/heartbeat/` and `bots/windows/` with a bot's token are parsed here with the API's own parser, fields and
+service. An invalid one is passed on to the API's operation, which answers what is wrong.
 """
 
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError, InterfaceError
 
@@ -22,10 +22,12 @@ from accounts import services as accounts
 from accounts.authentication import IsBot
 from accounts.roles import Actor
 from common.errors import DomainError, NotAllowed, TooLarge, Unauthenticated, Unavailable
-from deploy.api import bots
-from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
+from deploy.api import bots, live
+from deploy.bots.heartbeat_checks import ReceivedHeartbeat
+from deploy.bots.heartbeats import receive_heartbeats
+from deploy.bots.live_gates import ReceivedWindow, receive_windows
+from deploy.edge.batcher import Batcher
 from deploy.edge.freshness import CachedValue, TokenOwners
-from deploy.edge.heartbeat_batcher import HeartbeatBatcher
 from deploy.edge.last_use import LastUses
 from deploy.edge.streams import Message, Receive, Send, Streams
 from deploy.serving import signing, snapshot
@@ -41,9 +43,10 @@ ACTIVE_PATH = "/api/v1/active/"
 SIGNED_PATH = "/api/v1/active/signed/"
 STREAM_PATH = "/api/v1/active/stream/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
+WINDOW_PATH = "/api/v1/bots/windows/"
 
-MAX_HEARTBEAT_BYTES = 64 * 1024
-"""Sixty-four coins and the longest error take a third of it."""
+MAX_REPORT_BYTES = 64 * 1024
+"""Of a heartbeat or a live window. Five hundred coins and the longest error fit."""
 
 UNAVAILABLE = "The service cannot check its state right now. Ask again shortly."
 
@@ -54,14 +57,40 @@ class _Disconnected(Exception):
     """The client disconnected before the end of its request."""
 
 
+class _ReportKind(NamedTuple):
+    """How one kind of what bots report is parsed, stored and answered."""
+
+    parse: Callable[[bytes], Any]
+    """None for an invalid one."""
+    receive: Callable[[Actor, Any], Any]
+    batcher: Batcher[Any, Any]
+    build_answer: Callable[[Any], Mapping[str, Any]]
+    status: int
+
+
 class Edge:
-    """An ASGI application: `active/`, plain, signed and streamed, and heartbeats; everything else by `inner`."""
+    """An ASGI application: `active/`, plain, signed and streamed, and what bots report; everything else by `inner`."""
 
     def __init__(self, inner: App) -> None:
         self.inner = inner
         self.owners = TokenOwners()
-        self.heartbeats = HeartbeatBatcher()
         self.last_uses = LastUses()
+        self._reports = {
+            HEARTBEAT_PATH: _ReportKind(
+                bots.parse_heartbeat,
+                ReceivedHeartbeat,
+                Batcher(receive_heartbeats, name="heartbeat"),
+                bots.build_heartbeat_answer,
+                200,
+            ),
+            WINDOW_PATH: _ReportKind(
+                live.parse_window,
+                ReceivedWindow,
+                Batcher(receive_windows, name="live window"),
+                live.build_window_answer,
+                201,
+            ),
+        }
         envelope: CachedValue[Snapshot] = CachedValue(lambda _: signing.get_envelope())
         self.streams = Streams(envelope.get, self._find_allowed)
         self._documents = {
@@ -74,13 +103,13 @@ class Edge:
         headers: Headers = dict(scope.get("headers", ()))
         is_ours = scope["type"] == "http" and (
             (scope["path"] in self._documents and scope["method"] in ("GET", "HEAD"))
-            or (scope["path"] == HEARTBEAT_PATH and scope["method"] == "POST")
+            or (scope["path"] in self._reports and scope["method"] == "POST")
         )
         if not is_ours or headers.get(b"authorization", b"")[:7].lower() != b"bearer ":
             await self.inner(scope, receive, send)
             self.last_uses.store_soon()
             return
-        prepare = self._prepare_document if scope["path"] in self._documents else self._take_heartbeat
+        prepare = self._prepare_document if scope["path"] in self._documents else self._take_report
         try:
             answer = await prepare(scope, headers, receive)
         except DomainError as refusal:
@@ -113,16 +142,18 @@ class Edge:
         self.streams.require_room(digest)
         return partial(self.streams.serve, digest, latest, receive)
 
-    async def _take_heartbeat(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
+    async def _take_report(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
         actor = await self._get_actor(_get_token_digest(headers))
         if not actor.is_bot:
             raise NotAllowed(IsBot.message)
         body = await _read_body(headers, receive)
-        heartbeat = None if body is None else _parse_heartbeat(headers, body)
-        if heartbeat is None:
+        kind = self._reports[scope["path"]]
+        # What is invalid is passed on, so that the API's own operation answers why.
+        report = kind.parse(body) if body is not None and _is_json(headers) else None
+        if report is None:
             return partial(self.inner, scope, _replay_body(body or b"", receive))
-        answer = await self.heartbeats.store(ReceivedHeartbeat(actor, heartbeat))
-        return partial(_send_json, bots.build_heartbeat_answer(answer))
+        answer = await kind.batcher.store(kind.receive(actor, report))
+        return partial(_send_json, kind.build_answer(answer), kind.status)
 
     async def _get_actor(self, digest: str) -> Actor:
         actor = (await self.owners.look_up([digest]))[digest]
@@ -149,12 +180,12 @@ def _get_token_digest(headers: Headers) -> str:
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes | None:
-    """The body of a heartbeat; None, and nothing read, without a Content-Length. Raises TooLarge, _Disconnected."""
+    """The body of a report; None, and nothing read, without a Content-Length. Raises TooLarge, _Disconnected."""
     length = headers.get(b"content-length", b"")
     if not length.isdigit():
         return None
-    if int(length) > MAX_HEARTBEAT_BYTES:
-        raise TooLarge(f"A heartbeat has at most {MAX_HEARTBEAT_BYTES:,} bytes.")
+    if int(length) > MAX_REPORT_BYTES:
+        raise TooLarge(f"A heartbeat or live window has at most {MAX_REPORT_BYTES:,} bytes.")
     body, is_complete = b"", False
     while not is_complete:
         message = await receive()
@@ -165,10 +196,8 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes | None:
     return body
 
 
-def _parse_heartbeat(headers: Headers, body: bytes) -> Heartbeat | None:
-    """The heartbeat; None if it is invalid, so that the API's own operation answers why."""
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return bots.parse_heartbeat(body) if kind == b"application/json" else None
+def _is_json(headers: Headers) -> bool:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
@@ -185,14 +214,14 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _send_json(document: Mapping[str, Any], send: Send) -> None:
+async def _send_json(document: Mapping[str, Any], status: int, send: Send) -> None:
     body = json.dumps(document).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
         (b"content-length", str(len(body)).encode()),
     ]
-    await _send(200, headers, body, send)
+    await _send(status, headers, body, send)
 
 
 async def _send_document(latest: Snapshot, headers: Headers, method: str, send: Send) -> None:

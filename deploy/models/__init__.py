@@ -1,7 +1,7 @@
 """The rows of releases, the pointer and bots."""
 
 from deploy.models.alarm import Alarm
-from deploy.models.bot import Acknowledgement, Bot, Convergence, LiveWindow
+from deploy.models.bot import Acknowledgement, Bot, Convergence, LiveTotal, LiveWindow
 from deploy.models.identity import ServiceIdentity
 from deploy.models.key import SigningKey
 from deploy.models.pointer import FallbackRegistration, PointerMove
@@ -14,6 +14,7 @@ __all__ = [
     "Bot",
     "Convergence",
     "FallbackRegistration",
+    "LiveTotal",
     "LiveWindow",
     "PointerMove",
     "ReconcilePass",

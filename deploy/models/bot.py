@@ -18,7 +18,8 @@ class Bot(models.Model):
     instance = models.CharField(max_length=64)
     client_version = models.CharField(max_length=64)
     first_heard_at = models.DateTimeField()
-    last_heard_at = models.DateTimeField(db_index=True)
+    # No index: each heartbeat changes it, and PostgreSQL updates a row in place only if no indexed column changes.
+    last_heard_at = models.DateTimeField()
     revision = models.BigIntegerField(null=True, blank=True, help_text="none where it has no model")
     line = models.CharField(max_length=32, blank=True)
     release_number = models.BigIntegerField(null=True, blank=True)
@@ -100,10 +101,14 @@ class LiveWindow(models.Model):
     """
 
     bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="windows")
-    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="windows")
-    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+")
+    move = models.ForeignKey(PointerMove, on_delete=models.PROTECT, related_name="windows", db_index=False)
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+", db_index=False)
     policy = models.ForeignKey(
-        GatePolicy, on_delete=models.PROTECT, related_name="+", help_text="whose live part judged it"
+        GatePolicy,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        help_text="whose live part judged it",
     )
     first_at = models.DateTimeField(help_text="by the bot's clock")
     last_at = models.DateTimeField()
@@ -128,7 +133,7 @@ class LiveWindow(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["move", "bot", "coin", "id"], name="live_windows_of_a_bot")]
+        indexes = [models.Index(fields=["move", "coin", "id"], name="live_windows_of_a_coin")]
         constraints = [
             models.UniqueConstraint(
                 fields=["bot", "move", "coin", "first_at"], name="a_window_sent_again_counts_once"
@@ -159,3 +164,59 @@ class LiveWindow(models.Model):
             self.out_of_range or 0,
             0 if self.out_of_range is None else self.predictions - self.non_finite,
         )
+
+
+class LiveTotal(models.Model):
+    """Running totals of one bot's windows of one coin under one revision, so that nothing has to add the windows up."""
+
+    bot = models.ForeignKey(Bot, on_delete=models.CASCADE, related_name="live_totals", db_index=False)
+    move = models.ForeignKey(
+        PointerMove, on_delete=models.PROTECT, related_name="live_totals", db_index=False
+    )
+    coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="+", db_index=False)
+    predictions = models.PositiveBigIntegerField(default=0)
+    non_finite = models.PositiveBigIntegerField(default=0)
+    down = models.PositiveBigIntegerField(default=0)
+    neutral = models.PositiveBigIntegerField(default=0)
+    up = models.PositiveBigIntegerField(default=0)
+    out_of_range = models.PositiveBigIntegerField(default=0)
+    ranged = models.PositiveBigIntegerField(default=0, help_text="predictions whose feature range is known")
+    recent = models.JSONField(
+        default=list, help_text="the newest windows that the next one is judged with, newest first"
+    )
+    last_first_at = models.DateTimeField(
+        null=True, help_text="the beginning of its newest window, which names it"
+    )
+    received_at = models.DateTimeField(help_text="when its newest window came")
+    breach = models.TextField(blank=True, help_text="of its newest window")
+    warning = models.TextField(blank=True, help_text="of its newest window")
+
+    class Meta:
+        ordering = ["bot", "coin"]
+        indexes = [models.Index(fields=["move", "coin"], name="live_totals_of_a_coin")]
+        constraints = [models.UniqueConstraint(fields=["bot", "move", "coin"], name="one_live_total_each")]
+
+    def __str__(self) -> str:
+        return f"{self.predictions} predictions of {self.coin} by {self.bot}"
+
+    @property
+    def whole(self) -> Tally:
+        """All predictions, as far as windows are kept. Only the counts: no confidence and no logits."""
+        return Tally(
+            self.predictions,
+            self.non_finite,
+            (self.down, self.neutral, self.up),
+            out_of_range=self.out_of_range,
+            ranged=self.ranged,
+        )
+
+    def add(self, window: LiveWindow) -> None:
+        """Add a window, stored or not, to the sums."""
+        tally = window.tally
+        self.predictions += tally.predictions
+        self.non_finite += tally.non_finite
+        self.down, self.neutral, self.up = (
+            sum(each) for each in zip(self.whole.classes, tally.classes, strict=True)
+        )
+        self.out_of_range += tally.out_of_range
+        self.ranged += tally.ranged

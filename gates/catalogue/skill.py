@@ -18,6 +18,8 @@ NAIVE = {
 ALPHA = 0.05
 """How often an interval may miss the truth: 95 % intervals, as the accuracy's own."""
 EXACT = 1e-6
+CHAIN_LENGTH = 64
+"""Hexadecimal digits of the hash over the attempts."""
 NEARLY = 0.01
 """V5 may be compared on a few rows less, where its features begin later."""
 
@@ -196,9 +198,9 @@ def _read_lead_over_v5(measurement: MeasurementReader) -> Lead:
 
 def _get_attempt(measurement: MeasurementReader) -> int:
     """The number of this attempt on its gate window, from 1."""
-    count, earlier = measurement.count("attempts", "count"), measurement.names("attempts", "earlier")
-    if count < 1 or len(set(earlier)) != count - 1 or measurement.text("bundle_digest") in earlier:
-        raise NotMeasured(f"attempt {count:,} is stated, after {len(set(earlier)):,} others")
+    count, chain = measurement.count("attempts", "count"), measurement.text("attempts", "chain")
+    if count < 1 or len(chain) != CHAIN_LENGTH:
+        raise NotMeasured(f"attempt {count:,} is stated, without the hash of those before it")
     return count
 
 

@@ -11,7 +11,7 @@ from audit import services as audit
 from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, NotFound
 from gates.catalogue.gate import GateOutcome
-from gates.context import build_context
+from gates.context import build_context, record_attempts
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.models import Diagnosis, GatePolicy, GateResult, Measurement
 from training.models import Bundle, Dataset
@@ -100,6 +100,7 @@ def _find_latest(bundle: Bundle, dataset: Dataset | None) -> Measurement | None:
 
 
 def _diagnose(measurement: Measurement, policy: GatePolicy) -> Diagnosis:
+    record_attempts()
     bundle, measured, context = measurement.bundle, _get_document(measurement), build_context(measurement)
     failure = measurement.failure or f"the measurement was {measurement.state}"
     is_measured = measurement.state == JobState.SUCCEEDED

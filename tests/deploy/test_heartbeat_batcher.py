@@ -15,9 +15,9 @@ from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 
 from crpbot.asgi import django_application
-from deploy.edge import heartbeat_batcher
-from deploy.edge.application import HEARTBEAT_PATH, MAX_HEARTBEAT_BYTES, Edge
-from deploy.models import Acknowledgement, Bot
+from deploy.edge import batcher
+from deploy.edge.application import HEARTBEAT_PATH, MAX_REPORT_BYTES, WINDOW_PATH, Edge
+from deploy.models import Acknowledgement, Bot, LiveWindow
 from tests import factories, scenarios
 from tests.deploy.asgi_client import Answer, ask
 from tests.deploy.serving import Web, web
@@ -89,7 +89,7 @@ def test_one_that_is_too_large_is_refused_before_it_is_read(token: str) -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        length = str(MAX_HEARTBEAT_BYTES + 1).encode()
+        length = str(MAX_REPORT_BYTES + 1).encode()
         headers = [(b"authorization", f"Bearer {token}".encode()), (b"content-length", length)]
         scope = {"type": "http", "method": "POST", "path": HEARTBEAT_PATH, "headers": headers}
         await Edge(django_application)(scope, never, send)
@@ -105,7 +105,7 @@ def test_those_that_come_together_are_written_in_one_transaction(
     token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = scenarios.service_in_use()
-    monkeypatch.setattr(heartbeat_batcher, "BATCH_SECONDS", 0.7)  # however slowly this machine brings them
+    monkeypatch.setattr(batcher, "BATCH_SECONDS", 0.7)  # however slowly this machine brings them
     application = Edge(django_application)
     said = [scenarios.heartbeat_fields(now, f"desk-{number}") for number in range(20)]
     answers = together(application, [*said, said[0], said[1] | {"service": "crpbot-other"}], token)
@@ -113,6 +113,57 @@ def test_those_that_come_together_are_written_in_one_transaction(
     rows = Bot.objects.order_by("instance")
     assert len(set(rows.values_list("last_heard_at", flat=True))) == 1
     assert Acknowledgement.objects.count() == len(rows) == 20
+
+
+@pytest.mark.slow
+def test_live_windows_that_come_together_are_written_in_one_transaction(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = scenarios.service_in_use()
+    monkeypatch.setattr(batcher, "BATCH_SECONDS", 0.7)
+    application = Edge(django_application)
+    names = [f"desk-{number}" for number in range(5)]
+    together(application, [scenarios.heartbeat_fields(now, name) for name in names], token)
+    said = [scenarios.live_window(now, instance=name) for name in names]
+
+    async def story() -> list[Answer]:
+        bodies = [*said, said[0], said[0] | {"instance": "unknown"}]
+        sent = [posted(body, token) | {"path": WINDOW_PATH} for body in bodies]
+        return await asyncio.gather(*(ask(application, **one) for one in sent))
+
+    answers = async_to_sync(story)()
+    assert [one.status for one in answers] == [201] * 6 + [409]
+    assert len(set(LiveWindow.objects.values_list("received_at", flat=True))) == 1
+    assert LiveWindow.objects.count() == 5
+
+
+@pytest.mark.slow
+def test_a_live_window_is_answered_as_the_apis_own_operation_answers_it(token: str) -> None:
+    now = scenarios.service_in_use()
+    told(Edge(django_application), scenarios.heartbeat_fields(now), token)
+    said = scenarios.live_window(now)
+    edges, counts = said["confidence"]["edges"], said["confidence"]["counts"]
+    odd: list[Any] = [
+        said,
+        said,
+        said | {"instance": "unknown"},
+        said | {"revision": 99},
+        said | {"note": "hello"},
+        said | {"confidence": {"edges": [*edges[:-1], True], "counts": counts}},
+        said | {"confidence": {"edges": edges, "counts": [True, *counts[1:]]}},
+        said | {"confidence": {"edges": edges, "counts": counts[1:]}},
+        said | {"confidence": {"edges": edges, "counts": {"0": 1}}},
+        said | {"logits": {"min": 2.0, "max": 1.0}},
+        b'{"revision": NaN}',
+    ]
+    statuses = set()
+    for body in odd:
+        request = posted(body, token) | {"path": WINDOW_PATH}
+        here = async_to_sync(ask)(Edge(django_application), **request)
+        there = async_to_sync(ask)(django_application, **request)
+        assert (here.status, here.json()) == (there.status, there.json()), body
+        statuses.add(here.status)
+    assert statuses == {201, 400, 409}
 
 
 def test_one_that_the_database_refuses_does_not_spoil_the_others(token: str) -> None:

@@ -2,26 +2,32 @@
 
 import json
 import math
+import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, transaction
-from django.test import Client
+from django.db import DatabaseError, connection, transaction
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from accounts.roles import Actor
 from audit.models import AuditEvent
 from deploy.alarms import detect
 from deploy.alarms.record import record_alarms
 from deploy.bots import live_gates, live_windows
 from deploy.bots.live_rules import is_majority, must_pin_fallback
-from deploy.models import Alarm, Bot, LiveWindow, PointerMove
+from deploy.models import Alarm, Bot, LiveTotal, LiveWindow, PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback_cached
 from deploy.releases import decide
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
+from gates.catalogue.live import RECENT_PREDICTIONS, Tally, judge_live
+from gates.services import policies
 from mlcore.bundle.predictor import Prediction
+from mlcore.confidence_bands import BANDS
 from mlcore.constants import CLASSES
 from runtime.live_windows import LiveWindows
 from tests import factories, scenarios
@@ -426,3 +432,141 @@ def test_posting_takes_few_queries_however_long_the_revision_lasts(
         desk.predict("BTC", V7_LOGITS, revision)
     with django_assert_max_num_queries(20):
         tell(bots, window(revision, coin="BTC"))
+
+
+def scan(found: LiveWindow, policy: dict[str, Any]) -> tuple[str, str]:
+    """The verdict on a stored window, from all windows before it: what the totals must say without reading them."""
+    rows = LiveWindow.objects.filter(
+        bot=found.bot_id, move=found.move_id, coin=found.coin_id, pk__lt=found.pk
+    )
+    before = live_windows.add_tallies(rows)
+    whole = Tally(
+        before.predictions,
+        before.non_finite,
+        before.classes,
+        out_of_range=before.out_of_range,
+        ranged=before.ranged,
+    )
+    recent = found.tally
+    if recent.predictions < RECENT_PREDICTIONS:
+        for earlier in rows.order_by("-pk")[: live_windows.RECENT_WINDOWS - 1]:
+            recent += earlier.tally
+            if recent.predictions >= RECENT_PREDICTIONS:
+                break
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    for outcome in judge_live(recent, whole + found.tally, policy):
+        if outcome.finding.verdict == "failed":
+            texts[outcome.is_tripwire].append(f"{outcome.gate.replace('_', ' ')}: {outcome.finding.observed}")
+    return ", ".join(texts[True]), ", ".join(texts[False])
+
+
+def draw_tally(rng: random.Random) -> Tally:
+    """One to a hundred predictions: mostly sound, sometimes certain, one-sided, out of range or not finite."""
+    predictions = rng.choice([1, 1, 5, 30, 99, 100])
+    non_finite = predictions if rng.random() < 0.03 else 0
+    finite = predictions - non_finite
+    up = finite if rng.random() < 0.5 else rng.randint(0, finite)
+    bands = [0] * BANDS
+    bands[-1 if rng.random() < 0.3 else 8] = finite
+    reach = rng.choice([3.0, 3.0, 3.0, 40.0])
+    ranged = finite if rng.random() < 0.8 else 0
+    return Tally(
+        predictions,
+        non_finite,
+        (finite - up, 0, up),
+        tuple(bands),
+        -reach if finite else None,
+        reach if finite else None,
+        rng.choice([0, 5 * ranged]),
+        ranged,
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_running_totals_judge_as_a_scan_of_all_windows_does(bots: Caller, seed: int) -> None:
+    """Over batches, several windows of a bot in one batch, repeated windows, other revisions and deleted windows."""
+    revision = swapped().revision
+    fleet_of(2, bots)
+    rng, trader, at = random.Random(seed), Actor("trader", is_bot=True), NOON
+    policy = policies.policy_in_force().document
+    # A lone bot that breaches would be pinned; the second owner keeps the majority from breaching.
+    judged = 0
+    with override_settings(BOT_KEPT_SECONDS=10**6), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_gates, "try_to_pin", lambda: None)
+        for turn in range(25):
+            batch = []
+            for _ in range(rng.randint(1, 6)):
+                at += timedelta(minutes=2)
+                said = scenarios.posted_window(
+                    draw_tally(rng),
+                    rng.choice([revision, revision, revision, 1]),
+                    at,
+                    instance=rng.choice(["desk-1", "desk-2"]),
+                    coin=rng.choice(["BTC", "ETH"]),
+                )
+                batch.append(live_gates.ReceivedWindow(trader, said))
+            for stored in live_gates.receive_windows(batch):
+                assert isinstance(stored, LiveWindow)
+                expected = scan(stored, policy) if stored.move_id == revision else ("", "")
+                assert (stored.breach, stored.warning) == expected
+                judged += bool(stored.breach or stored.warning)
+            repeated = live_gates.receive_windows(batch[:1])
+            assert [getattr(one, "pk", None) for one in repeated] == [
+                LiveWindow.objects.get(first_at=batch[0].posted.window.first_at).pk
+            ]
+            if turn % 10 == 9:
+                live_windows.delete_old_windows(timezone.now() + timedelta(minutes=1), limit=7)
+    assert judged > 5
+    for total in LiveTotal.objects.select_related("bot", "coin"):
+        rows = LiveWindow.objects.filter(bot=total.bot_id, move=total.move_id, coin=total.coin_id)
+        tally, newest = live_windows.add_tallies(rows), rows.order_by("-pk").first()
+        assert (total.predictions, total.non_finite, (total.down, total.neutral, total.up)) == (
+            tally.predictions,
+            tally.non_finite,
+            tally.classes,
+        )
+        assert newest is not None
+        assert (total.out_of_range, total.ranged) == (tally.out_of_range, tally.ranged)
+        assert (total.breach, total.warning, total.received_at) == (
+            newest.breach,
+            newest.warning,
+            newest.received_at,
+        )
+        assert live_windows.list_newest_windows([total]) == [newest]
+
+
+def test_a_look_of_the_live_gates_reads_no_window(bots: Caller) -> None:
+    """Its cost depends on the bots and not on what they have sent."""
+    revision = swapped().revision
+    fleet_of(3, bots)
+    for hour in range(3):
+        at = (NOON + timedelta(hours=hour)).isoformat()
+        tell(bots, window(revision, ill=True, first_at=at, last_at=at))
+    with CaptureQueriesContext(connection) as asked:
+        status = live_windows.load_live_gate_status()
+        assert status is not None and len(status.breaching_bots) == 1
+        live_windows.summarize_live_coins(status.move.release)
+    assert not [one["sql"] for one in asked if '"deploy_livewindow"' in one["sql"]]
+
+
+def test_a_batch_takes_as_many_queries_as_one_window(bots: Caller) -> None:
+    revision = swapped().revision
+    fleet_of(6, bots)
+    trader, tally = (
+        Actor("trader", is_bot=True),
+        Tally(10, 0, (4, 3, 3), (0,) * 8 + (10,) + (0,) * (BANDS - 9), -1.0, 1.0),
+    )
+
+    def count(instances: list[str], at: datetime) -> int:
+        batch = [
+            live_gates.ReceivedWindow(trader, scenarios.posted_window(tally, revision, at, instance=instance))
+            for instance in instances
+        ]
+        with CaptureQueriesContext(connection) as asked:
+            outcomes = live_gates.receive_windows(batch)
+        assert all(isinstance(outcome, LiveWindow) for outcome in outcomes), outcomes
+        return len(asked)
+
+    count(["desk-1"], NOON)
+    one = count(["desk-1"], NOON + timedelta(hours=1))
+    assert count([f"desk-{number}" for number in range(1, 7)], NOON + timedelta(hours=2)) == one

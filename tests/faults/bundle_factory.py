@@ -81,7 +81,7 @@ class Case:
         window = document.get("window") or {}
         return {
             "count": self.attempts,
-            "earlier": [f"sha256:{number:064x}" for number in range(self.attempts - 1)],
+            "chain": "0" * 64,
             "window": {"first_at": window.get("first_at"), "last_at": window.get("last_at")},
         }
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from accounts.roles import Role
 from audit import services as audit
+from audit.hash_chain import GENESIS, hash_event, to_canonical_json
 from audit.models import AuditEvent
 from common.errors import NotAllowed
-from gates.models import Diagnosis, GatePolicy, Measurement
+from gates.models import Attempt, Diagnosis, GatePolicy, Measurement
 from gates.services import judging, measuring, policies
 from tests import factories, scenarios
 from training.models import Bundle, Coin, Dataset
@@ -44,8 +47,66 @@ def test_each_other_bundle_on_the_same_gate_window_is_one_more_attempt(btc: Coin
     measurements = [measured(btc, seed) for seed in (1, 2, 3)]
     assert [attempt(measurement) for measurement in measurements] == [1, 2, 3]
     last = judged(measurements[2])
-    assert last.context_document["attempts"]["earlier"] == [m.bundle.digest for m in measurements[:2]]
+    assert last.context_document["attempts"]["chain"] == chain_of(measurements)
     assert "attempt 3 on this gate window" in last.results.get(gate="attempts").sentence
+
+
+def chain_of(measurements: list[Measurement]) -> str:
+    """The hash over these successes, as ADR 0005 states it."""
+    chain = GENESIS
+    for measurement in measurements:
+        event = AuditEvent.objects.get(kind="measurement.succeeded", object_id=str(measurement.pk))
+        link = {"seq": event.seq, "bundle": measurement.bundle.digest, "dataset": measurement.dataset_id}
+        chain = hash_event(chain, to_canonical_json(link))
+    return chain
+
+
+def test_an_attempt_costs_the_same_whatever_came_before(btc: Coin) -> None:
+    """Neither queries nor stored bytes grow: earlier digests were once repeated in every diagnosis."""
+
+    def judge_next(seed: int) -> tuple[int, int]:
+        measurement = measured(btc, seed)
+        with CaptureQueriesContext(connection) as asked:
+            found = judged(measurement)
+        assert not any(
+            "check_results" in one["sql"] and "last_at" in one["sql"] for one in asked if " >= " in one["sql"]
+        )
+        return len(asked), len(found.context_body)
+
+    policies.policy_in_force()
+    first = judge_next(1)
+    for seed in range(2, 9):
+        measured(btc, seed)
+    assert judge_next(9) == first
+
+
+def test_an_attempt_without_its_event_cannot_be_inserted(btc: Coin) -> None:
+    attempt(measured(btc, 1))
+    other = measured(btc, 2)
+    columns = {
+        "coin": btc,
+        "dataset": other.dataset,
+        "bundle": other.bundle,
+        "is_counted": True,
+        "chain": "0" * 64,
+    }
+    with (
+        pytest.raises(IntegrityError, match="an attempt is a success in the audit chain"),
+        transaction.atomic(),
+    ):
+        Attempt.objects.create(seq=10**9, measurement=other, **columns)
+    with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+        Attempt.objects.all().delete()
+    assert attempt(other) == 2
+
+
+def test_a_success_without_an_event_counts_after_all_others(btc: Coin) -> None:
+    for seed in (1, 2):
+        attempt(measured(btc, seed))
+    data, body = scenarios.dataset(btc), measured(btc, 3).body
+    made = scenarios.bundle(btc, data, "v7_fixed", seed=4)
+    forged = Measurement.objects.create(bundle=made, dataset=data, state=JobState.SUCCEEDED, body=body)
+    assert attempt(forged) == 4
 
 
 def test_the_attempt_number_follows_the_order_of_measurement(btc: Coin) -> None:
@@ -144,7 +205,7 @@ def test_the_candles_verdicts_are_frozen_with_the_diagnosis(btc: Coin) -> None:
 def test_a_measurement_cannot_speak_for_the_service(btc: Coin) -> None:
     """Figures come out of a process that has run a bundle's bytes: what they say of attempts and candles is not heard."""
     attempt(measured(btc, 1))
-    claims = scenarios.healthy("BTC") | {"attempts": {"count": 1, "earlier": []}, "candles": {}}
+    claims = scenarios.healthy("BTC") | {"attempts": {"count": 1, "chain": "0" * 64}, "candles": {}}
     data = scenarios.dataset(btc)
     made = scenarios.bundle(btc, data, "v7_fixed", seed=2)
     found = judged(scenarios.add_measurement(made, data, claims))

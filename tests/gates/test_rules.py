@@ -133,7 +133,6 @@ NEEDS: dict[str, list[str]] = {
     ],
     "too_good": ["accuracy", "accuracy/point", "accuracy/rows"],
     "attempts": [
-        "bundle_digest",
         "accuracy/rows",
         "accuracy/point",
         "accuracy/lower",
@@ -141,7 +140,7 @@ NEEDS: dict[str, list[str]] = {
         "accuracy/standard_error",
         "attempts",
         "attempts/count",
-        "attempts/earlier",
+        "attempts/chain",
     ],
     "calibration": [f"calibration{field}" for field in ("", "/ece", "/brier", "/bins", "/rows", "/problem")],
     "stability": ["accuracy/point", *(f"stability{at}" for at in ("", "/months", "/volatility", "/problem"))],
@@ -425,7 +424,7 @@ def test_a_gate_beyond_the_baseline_may_be_weaker_and_is_listed(path: str, value
 
 
 def test_a_gate_that_is_only_advised_informs_and_does_not_decide() -> None:
-    document = known(healthy("BTC")) | {"attempts": {"count": 400, "earlier": [], "window": {}}}
+    document = known(healthy("BTC")) | {"attempts": {"count": 400, "chain": "", "window": {}}}
     assert get_overall_verdict(evaluate(document, FULL_POLICY)) == Verdict.ERROR
     advised = evaluate(document, full_with("gates/attempts/required", False))
     assert get_overall_verdict(advised) == Verdict.PASSED
