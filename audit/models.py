@@ -24,8 +24,8 @@ class AuditEvent(models.Model):
 
     seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField(db_index=True)
-    actor = models.CharField(max_length=150, db_index=True)
-    kind = models.CharField(max_length=64, db_index=True)
+    actor = models.CharField(max_length=150)
+    kind = models.CharField(max_length=64)
     object_type = models.CharField(max_length=64)
     object_id = models.CharField(max_length=100)
     object_name = models.CharField(max_length=200)
@@ -37,7 +37,13 @@ class AuditEvent(models.Model):
 
     class Meta:
         ordering = ["-seq"]
-        indexes = [models.Index(fields=["object_type", "object_id"])]
+        indexes = [
+            models.Index(fields=["object_type", "object_id"]),
+            models.Index(fields=["object_id"]),
+            # With the number, so that the newest of one kind or actor are found without sorting all of them.
+            models.Index(fields=["kind", "seq"]),
+            models.Index(fields=["actor", "seq"]),
+        ]
 
     def __str__(self) -> str:
         return f"event {self.seq}: {self.kind} {self.object_name}"

@@ -6,6 +6,8 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from common.paging import RowPaginator
+
 COMPARISONS = frozenset(
     ("exact", "isnull", "gte", "gt", "lte", "lt", "year", "month", "day", "id__exact", "id__isnull")
 )
@@ -25,6 +27,8 @@ class _ReadOnly:
 
 
 class ReadOnlyAdmin(_ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]  # takes no arguments at run time
+    show_full_result_count = False  # one count is enough
+    paginator = RowPaginator
     linked_lookups: Sequence[str] = ()
     """Lookups that links of this service use, in addition to the filters of the page."""
 

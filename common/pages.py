@@ -5,11 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Page
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+
+from common.paging import RowPaginator
 
 ROWS_PER_PAGE = 25
 _VOLATILE = re.compile(r"(<time [^>]*>)[^<]*|(name=\"csrfmiddlewaretoken\" value=\")[^\"]*")
@@ -54,7 +56,7 @@ def is_partial(request: HttpRequest) -> bool:
 
 def paginate(request: HttpRequest, rows: QuerySet[Any]) -> Page[Any]:
     """The page of rows that `?page=` names, or the nearest one."""
-    return Paginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    return RowPaginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
 
 
 def allow_charts(response: HttpResponse) -> HttpResponse:

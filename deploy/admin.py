@@ -27,9 +27,9 @@ class ReleaseAdmin(HistoryAdmin):
 @admin.register(models.PointerMove)
 class PointerMoveAdmin(HistoryAdmin):
     list_display = ["revision", "kind", "release", "moved_by", "moved_at", "reason"]
-    list_filter = ["kind", "moved_by", "moved_at"]
+    list_filter = ["kind", "moved_at"]
+    search_fields = ["moved_by"]
     list_select_related = ["release"]
-    date_hierarchy = "moved_at"
 
 
 @admin.register(models.FallbackRegistration)
@@ -41,20 +41,19 @@ class FallbackRegistrationAdmin(HistoryAdmin):
 @admin.register(models.Bot)
 class BotAdmin(HistoryAdmin):
     list_display = ["name", "instance", "revision", "line", "client_version", "mismatch", "last_heard_at"]
-    list_filter = ["name", "revision", "client_version", "last_heard_at"]
+    list_filter = ["last_heard_at"]  # a list of all names or revisions would grow with the bots and with time
     search_fields = ["name", "instance", "last_error", "mismatch"]
 
 
 @admin.register(models.Acknowledgement)
 class AcknowledgementAdmin(ReadOnlyAdmin):
     list_display = ["bot", "move", "at", "seconds"]
-    list_filter = ["move__kind", "bot__name", "at"]
+    list_filter = ["at"]
+    search_fields = ["bot__name"]
     list_select_related = ["bot", "move"]
-    date_hierarchy = "at"
 
 
 @admin.register(models.Convergence)
 class ConvergenceAdmin(ReadOnlyAdmin):
     list_display = ["move", "at", "bots", "slowest_seconds"]
     list_select_related = ["move"]
-    date_hierarchy = "at"

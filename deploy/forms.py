@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.forms.models import ModelChoiceIterator
 
 from common.forms import ReasonForm
 from deploy.outcomes import list_required_coins
@@ -24,6 +25,8 @@ LINES = {
     "v6_enhanced": "v6_enhanced, reproduces the failures",
 }
 DATASET = "dataset_"
+MAX_DATASETS_SHOWN = 50
+"""Of each coin in the form. A desk that imports candles every day has thousands."""
 
 
 class DecisionForm(ReasonForm):
@@ -44,13 +47,24 @@ class CoinForm(ReasonForm):
     field_order = ("symbol", "name", "reason")
 
 
+class _NewestRows(ModelChoiceIterator):  # type: ignore[type-arg]  # as below
+    """The first MAX_DATASETS_SHOWN rows. Any other row is accepted too, as from the address of a page."""
+
+    def __init__(self, field: "DatasetField") -> None:
+        super().__init__(field)
+        self.queryset = self.queryset[:MAX_DATASETS_SHOWN]
+
+
 class DatasetField(forms.ModelChoiceField):  # type: ignore[type-arg]  # takes no arguments at run time
     """One coin's datasets, the newest first; one that did not pass its checks says so, and comes after all others."""
 
+    iterator = _NewestRows
+
     def __init__(self, coin: Coin) -> None:
-        rows = Dataset.objects.filter(coin=coin).not_withdrawn().passed_first()
-        empty = "Newest that passed its checks" if rows else "No dataset yet"
-        super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=rows.first())
+        rows = Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().defer("check_results")
+        newest = rows.first()
+        empty = "Newest that passed its checks" if newest else "No dataset yet"
+        super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=newest)
 
     def label_from_instance(self, obj: Any) -> str:
         origin = "simulated" if obj.is_simulated else obj.origin

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from django.db.models import Q
+
 from common.errors import Conflict
 from deploy.models import Release, ReleaseCoin
 from deploy.rules import Outcome
@@ -9,6 +11,8 @@ from gates.models import Diagnosis, GatePolicy
 from training import artifact_store
 from training.models import Coin
 from training.rules import JobState
+
+_RELATED = ("coin", "dataset", "run", "bundle__dataset", "diagnosis")
 
 
 def list_required_coins() -> list[Coin]:
@@ -24,10 +28,21 @@ def list_missing_coins(release: Release) -> list[str]:
 
 def list_release_coins(release: Release) -> list[ReleaseCoin]:
     """The release's coins with everything that a decision reads."""
-    related = ("coin", "dataset", "run", "bundle__dataset", "diagnosis")
     return list(
-        release.coins.select_related(*related).prefetch_related("diagnosis__results", "bundle__artifacts")
+        release.coins.select_related(*_RELATED).prefetch_related("diagnosis__results", "bundle__artifacts")
     )
+
+
+def find_release_coin(key: int) -> ReleaseCoin:
+    """One coin's row with its release, as a decision reads it."""
+    related = (*_RELATED, "release__status", "release__policy", "release__budget")
+    return ReleaseCoin.objects.select_related(*related).get(pk=key)
+
+
+def has_unfinished_coin(release: Release) -> bool:
+    """Whether a coin of the release has neither a diagnosis nor a run that ended without a bundle."""
+    lost = Q(run__state__in=(JobState.FAILED, JobState.CANCELLED))
+    return release.coins.filter(diagnosis=None).exclude(lost).exists()
 
 
 def read_outcome(coin: str, diagnosis: Diagnosis) -> Outcome:

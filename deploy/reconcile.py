@@ -17,7 +17,7 @@ from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.releases.settle import advance_quietly, stop_runs
 from deploy.rules import ReleaseState
 from gates.models import Measurement
-from training.jobs.queue import enqueue
+from training.jobs.queue import resend
 from training.models import Job, TrainingRun
 from training.rules import JobState
 
@@ -39,11 +39,15 @@ def resend_messages() -> None:
     resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
     jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
     for model in jobs:
+<<<<<<< HEAD
         for job in model.objects.due(now, resend_after=resend_before):
             enqueue(job)
 
 
 def advance_releases() -> None:
+=======
+        resend(model, model.objects.due(now, resend_after=resend_before))
+>>>>>>> 82d3b2f (Lists page by key from the nearer end, finished jobs advance their coin, waiting jobs are not sent twice; a growth benchmark)
     open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
     for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
         advance_quietly(release_id)

@@ -105,6 +105,8 @@ class BotState(StrEnum):
     GONE = "gone"  # silent for so long that nobody waits for it, or since its token was revoked
 
 
+MAX_REQUIRED_COINS = 500
+"""A heartbeat names the bundle of each coin of a release, in at most 64 KiB."""
 HEARTBEATS_MISSED = 3
 """A bot is live if it sent a heartbeat within so many heartbeat intervals."""
 MAX_MISMATCHES_SHOWN = 4

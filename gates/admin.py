@@ -33,7 +33,6 @@ class MeasurementAdmin(HistoryAdmin):
     list_display = ["id", "bundle", "dataset", "state", "attempt", "worker_name", "created_at", "finished_at"]
     list_filter = ["state", "bundle__coin", "bundle__line"]
     list_select_related = ["bundle__coin", "dataset__coin"]
-    date_hierarchy = "created_at"
 
 
 @admin.register(Diagnosis)
@@ -41,5 +40,4 @@ class DiagnosisAdmin(HistoryAdmin):
     list_display = ["id", "bundle", "policy", "verdict", "created_at"]
     list_filter = ["verdict", "coin", "policy"]
     list_select_related = ["bundle__coin", "policy"]
-    date_hierarchy = "created_at"
     inlines = [GateResultInline]

@@ -83,6 +83,7 @@ class Measurement(Job):
 
     class Meta:
         ordering = ["-id"]
+        indexes = [models.Index(fields=["bundle", "dataset", "id"], name="measurements_of_a_bundle")]
 
     def __str__(self) -> str:
         return f"measurement {self.pk} of {self.bundle}"

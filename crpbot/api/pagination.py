@@ -6,12 +6,20 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.request import Request
 
+from common.paging import fetch_slice
+
 
 class StrictPagination(LimitOffsetPagination):
     """`?limit=50&offset=0`, at most 500 rows per page. Invalid values are refused, not replaced by a default."""
 
     default_limit = 50
     max_limit = 500
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
+        self.request, self.limit, self.offset = request, self.get_limit(request), self.get_offset(request)
+        count_all = getattr(view, "count_all", None)
+        self.count = count_all() if count_all and not queryset.query.where else self.get_count(queryset)
+        return fetch_slice(queryset, self.offset, self.offset + self.limit, self.count)
 
     def get_limit(self, request: Request) -> int:
         return _parse_whole(request, "limit", self.default_limit, least=1, greatest=self.max_limit)

@@ -22,9 +22,9 @@ from common.errors import NotFound
 from deploy.bots import fleet, heartbeat_checks, heartbeats
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.pointer import pointer
-from deploy.rules import BotState, Running
+from deploy.rules import MAX_REQUIRED_COINS, BotState, Running
 
-MAX_COINS = 64
+MAX_COINS = MAX_REQUIRED_COINS
 INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 _COIN = r"^[A-Z0-9]{1,12}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"

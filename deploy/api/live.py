@@ -45,7 +45,7 @@ class _Edges(serializers.ListField):
 
     def run_child_validation(self, data: Any) -> Any:
         is_expected = data == list(EDGES) and not any(edge is True for edge in data)
-        return data if is_expected else super().run_child_validation(data)  # type: ignore[misc]
+        return data if is_expected else super().run_child_validation(data)
 
 
 class _Counts(serializers.ListField):
@@ -53,7 +53,7 @@ class _Counts(serializers.ListField):
 
     def run_child_validation(self, data: Any) -> Any:
         are_sound = all(type(count) is int and 0 <= count <= MAX_PREDICTIONS for count in data)
-        return data if are_sound else super().run_child_validation(data)  # type: ignore[misc]
+        return data if are_sound else super().run_child_validation(data)
 
 
 class LiveWindows(APIView):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
+from django.db.models import Prefetch
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
@@ -103,6 +104,27 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         def get_allowed_actions(self, release: Release) -> list[str]:
             return sorted(release.allowed_actions)
 
+    @extend_schema_serializer(component_name="ReleaseSummary")
+    class Summary(Output):
+        """A row of the list: the verdict of each coin, and neither its gates nor its files."""
+
+        @extend_schema_serializer(component_name="ReleaseCoinSummary")
+        class CoinSummary(serializers.ModelSerializer[ReleaseCoin]):
+            coin = serializers.CharField(source="coin.symbol")
+            bundle = serializers.CharField(source="bundle.digest", default=None, allow_null=True)
+            verdict = serializers.ChoiceField(
+                [verdict.value for verdict in Verdict],
+                source="diagnosis.verdict",
+                default=None,
+                allow_null=True,
+            )
+
+            class Meta:
+                model = ReleaseCoin
+                fields: ClassVar = ["coin", "dataset", "run", "bundle", "diagnosis", "verdict"]
+
+        coins = CoinSummary(many=True)  # type: ignore[assignment]  # fewer fields than in Output
+
     @extend_schema_serializer(component_name="ReleaseDetail")
     class Whole(Output):
         policy_preview = serializers.SerializerMethodField(
@@ -137,8 +159,14 @@ class ReleaseDetail(RetrieveAPIView[Release]):
     lookup_field = "id"
 
 
+# Without the texts of diagnoses, datasets and bundles: five hundred releases would carry hundreds of megabytes.
+_SUMMARY_COINS = ReleaseCoin.objects.select_related("coin", "dataset", "bundle", "diagnosis").only(
+    "release", "run", "coin__symbol", "dataset__is_simulated", "bundle__digest", "diagnosis__verdict"
+)
+
+
 class Releases(ListAPIView[Release]):
-    """Releases, newest first."""
+    """Releases, newest first, with the verdict of each coin. One release by its number has its gates and files too."""
 
     class Filter(filters.FilterSet):
         line = filters.CharFilter()
@@ -177,8 +205,12 @@ class Releases(ListAPIView[Release]):
             help_text="`fallback`: to be registered as what a pin holds the bots on.",
         )
 
-    queryset = ReleaseDetail.queryset.order_by("-id")
-    serializer_class = ReleaseDetail.Output
+    queryset = (
+        Release.objects.select_related("status", "policy", "budget")
+        .prefetch_related("budget__runs", Prefetch("coins", _SUMMARY_COINS))
+        .order_by("-id")
+    )
+    serializer_class = ReleaseDetail.Summary
     filterset_class = Filter
 
     @extend_schema(operation_id="launch_release", request=Input, responses={201: ReleaseDetail.Output})

@@ -93,7 +93,9 @@ def _prepare_windows(batch: Sequence[ReceivedWindow]) -> list[LiveWindow | Domai
     rows = ReleaseCoin.objects.filter(
         release__in={move.release_id for move in moves.values()}, bundle__isnull=False
     )
-    coins = {(row.release_id, row.coin.symbol): row.coin for row in rows.select_related("coin")}
+    coins: dict[tuple[int | None, str], Coin] = {
+        (row.release_id, row.coin.symbol): row.coin for row in rows.select_related("coin")
+    }
     policy, now = policies.policy_in_force(), timezone.now()
     prepared = list[LiveWindow | DomainError]()
     for received in batch:

@@ -148,12 +148,15 @@ def lock_totals(keys: Collection[TotalKey]) -> dict[TotalKey, LiveTotal]:
 
 def save_totals(totals: Collection[LiveTotal]) -> None:
     """Store the locked totals in one statement."""
-    key, columns = ["bot", "move", "coin"], [field.name for field in LiveTotal._meta.concrete_fields]
+    key, fields = (
+        ("bot", "move", "coin"),
+        [field for field in LiveTotal._meta.concrete_fields if field.name != "id"],
+    )
     LiveTotal.objects.bulk_create(
-        [LiveTotal(**{name: getattr(total, name) for name in columns if name != "id"}) for total in totals],
+        [LiveTotal(**{field.attname: getattr(total, field.attname) for field in fields}) for total in totals],
         update_conflicts=True,
         unique_fields=key,
-        update_fields=[name for name in columns if name not in (*key, "id")],
+        update_fields=[field.name for field in fields if field.name not in key],
     )
 
 
@@ -164,6 +167,7 @@ def list_newest_windows(totals: Iterable[LiveTotal]) -> list[LiveWindow]:
             bot=total.bot_id, move=total.move_id, coin=total.coin_id, first_at=total.last_first_at
         )
         for total in totals
+        if total.last_first_at is not None
     ]
 
 

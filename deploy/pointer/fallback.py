@@ -11,6 +11,7 @@ from typing import cast
 
 from django.conf import settings
 from django.core.cache import cache
+from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
 from common.deadlines import run_within
@@ -151,9 +152,13 @@ def check_readiness(release: Release, check: FileChecker = check_files) -> Fallb
 
 def _find_latest_measurements(release_coins: Sequence[ReleaseCoin]) -> dict[int, Measurement]:
     """By bundle, its last measurement that ended, on the candles of its release. Without its figures."""
-    datasets = {row.bundle_id: row.dataset_id for row in release_coins if row.bundle_id}
-    rows = Measurement.objects.filter(bundle__in=datasets, state__in=_ENDED).defer("body").order_by("id")
-    return {row.bundle_id: row for row in rows if row.dataset_id == datasets[row.bundle_id]}
+    rows = Measurement.objects.filter(
+        bundle=OuterRef("bundle"), dataset=OuterRef("dataset"), state__in=_ENDED
+    )
+    # The fallback is measured every day: only the last one of each coin is read.
+    coins = ReleaseCoin.objects.filter(pk__in=[row.pk for row in release_coins])
+    latest = coins.annotate(latest=Subquery(rows.order_by("-id").values("pk")[:1])).values("latest")
+    return {row.bundle_id: row for row in Measurement.objects.filter(pk__in=latest).defer("body")}
 
 
 def _check_coin(

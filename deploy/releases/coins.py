@@ -15,7 +15,7 @@ from common.errors import Conflict, InvalidInput, NotAllowed
 from deploy import outcomes
 from deploy.models import Release
 from deploy.pointer import pointer
-from deploy.rules import ReleaseState
+from deploy.rules import MAX_REQUIRED_COINS, ReleaseState
 from training.models import Coin, Dataset
 
 _SYMBOL = re.compile(r"[A-Z0-9]{1,12}")
@@ -91,6 +91,10 @@ def _require_changeable(coin: Coin, is_required: bool, actor: Actor) -> None:
     if coin.is_required == is_required:
         raise Conflict(f"{coin} is {'required' if is_required else 'not required'} already.")
     if is_required:
+        if len(outcomes.list_required_coins()) >= MAX_REQUIRED_COINS:
+            raise Conflict(
+                f"{MAX_REQUIRED_COINS} coins are required already, and a bot cannot report more. Drop another coin first."
+            )
         return
     if len(outcomes.list_required_coins()) == 1:
         raise Conflict(

@@ -26,11 +26,13 @@ from training.services import runs
 
 logger = logging.getLogger(__name__)
 
+_OPEN_STATES = (ReleaseState.BUILDING, ReleaseState.LIVE)
+
 
 def advance(release: Release) -> None:
     """Start what is due in this release, and settle it once every required coin has an outcome."""
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
-    if release.state not in (ReleaseState.BUILDING, ReleaseState.LIVE):
+    if release.state not in _OPEN_STATES:
         return
     early_end = _find_early_end(release)
     if early_end is None:
@@ -53,8 +55,27 @@ def advance_for(obj: models.Model) -> None:
     if not isinstance(obj, TrainingRun | Measurement) or not obj.has_ended:
         return
     chosen = {"run": obj} if isinstance(obj, TrainingRun) else {"bundle": obj.bundle_id}
-    for release_id in ReleaseCoin.objects.filter(**chosen).values_list("release_id", flat=True):
-        advance_quietly(release_id)
+    open_coins = ReleaseCoin.objects.filter(release__status__state__in=_OPEN_STATES, **chosen)
+    for key in open_coins.values_list("pk", flat=True):
+        _advance_coin_quietly(key)
+
+
+def _advance_coin_quietly(key: int) -> None:
+    """Advance one coin of a release, and settle the release once its last coin has an outcome.
+
+    To advance the whole release after each of its jobs would cost the square of its coins.
+    """
+    try:
+        release_coin = outcomes.find_release_coin(key)
+        release = release_coin.release
+        if _find_early_end(release) is not None:
+            advance(release)
+            return
+        _advance_coin(release, release_coin)
+        if release.state == ReleaseState.BUILDING and not outcomes.has_unfinished_coin(release):
+            settle(release)
+    except Exception:
+        logger.exception("coin %s of a release could not be advanced; reconcile will try again", key)
 
 
 def settle(release: Release, *, ended_early: str | None = None) -> None:

@@ -123,10 +123,11 @@ def test_live_windows_that_come_together_are_written_in_one_transaction(
     monkeypatch.setattr(batcher, "BATCH_SECONDS", 0.7)
     application = Edge(django_application)
     names = [f"desk-{number}" for number in range(5)]
-    together(application, [scenarios.heartbeat_fields(now, name) for name in names], token)
+    beats = [scenarios.heartbeat_fields(now, name) for name in names]
     said = [scenarios.live_window(now, instance=name) for name in names]
 
     async def story() -> list[Answer]:
+        await asyncio.gather(*(ask(application, **posted(beat, token)) for beat in beats))
         bodies = [*said, said[0], said[0] | {"instance": "unknown"}]
         sent = [posted(body, token) | {"path": WINDOW_PATH} for body in bodies]
         return await asyncio.gather(*(ask(application, **one) for one in sent))

@@ -541,10 +541,12 @@ def test_a_look_of_the_live_gates_reads_no_window(bots: Caller) -> None:
     fleet_of(3, bots)
     for hour in range(3):
         at = (NOON + timedelta(hours=hour)).isoformat()
-        tell(bots, window(revision, ill=True, first_at=at, last_at=at))
+        for instance in ("desk-2", "desk-3", "desk-1"):
+            tell(bots, window(revision, instance, ill=instance == "desk-1", first_at=at, last_at=at))
     with CaptureQueriesContext(connection) as asked:
         status = live_windows.load_live_gate_status()
         assert status is not None and len(status.breaching_bots) == 1
+        assert status.move.release is not None
         live_windows.summarize_live_coins(status.move.release)
     assert not [one["sql"] for one in asked if '"deploy_livewindow"' in one["sql"]]
 

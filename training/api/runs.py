@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers
@@ -19,6 +20,8 @@ from training.models import Epoch, RunLine, TrainingRun
 from training.rules import MAX_SEED, JobState
 from training.services import runs
 
+# Subqueries, which run for the rows of one page. Joined and grouped, all epochs would be counted for every page.
+_COUNT_EPOCHS = Epoch.objects.filter(run=OuterRef("pk")).order_by().values("run").values(count=Count("pk"))
 BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-number")
 
 
@@ -90,7 +93,7 @@ class Runs(ListAPIView[TrainingRun]):
         TrainingRun.objects.select_related("coin", "bundle")
         .defer("bundle__manifest")
         .annotate(
-            epochs_done=Count("epoch_rows"),
+            epochs_done=Coalesce(Subquery(_COUNT_EPOCHS), 0),
             best_epoch=Subquery(BEST_EPOCHS.values("number")[:1]),
             best_validation_accuracy=Subquery(BEST_EPOCHS.values("validation_accuracy")[:1]),
         )
