@@ -241,7 +241,9 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     needed = count_needed_predictions(policy, is_fallback=last.kind == MoveKind.PIN)
     counts = LiveTotal.objects.filter(move=last).order_by().values_list("coin")
     enough = Count("pk", filter=Q(predictions__gte=needed))
-    collected = {coin: (judged, most) for coin, judged, most in counts.annotate(enough, Max("predictions"))}
+    collected = {
+        coin: (judged, most) for coin, judged, most in counts.annotate(judged=enough, most=Max("predictions"))
+    }
     return [
         LiveCoinSummary(
             coins[coin],
