@@ -39,15 +39,10 @@ def resend_messages() -> None:
     resend_before = now - timedelta(seconds=settings.RESEND_SECONDS)
     jobs: tuple[type[Job], ...] = (TrainingRun, Measurement)
     for model in jobs:
-<<<<<<< HEAD
-        for job in model.objects.due(now, resend_after=resend_before):
-            enqueue(job)
+        resend(model, model.objects.due(now, resend_after=resend_before))
 
 
 def advance_releases() -> None:
-=======
-        resend(model, model.objects.due(now, resend_after=resend_before))
->>>>>>> 82d3b2f (Lists page by key from the nearer end, finished jobs advance their coin, waiting jobs are not sent twice; a growth benchmark)
     open_states = (ReleaseState.BUILDING, ReleaseState.LIVE)
     for release_id in ReleaseStatus.objects.filter(state__in=open_states).values_list("pk", flat=True):
         advance_quietly(release_id)
