@@ -14,7 +14,7 @@ GUARDS = [
         "a measurement is written once",
         "OLD.body <> '' AND NEW.body <> OLD.body",
     ),
-    *triggers.build_append_only("gates_attempt", key="seq"),
+    *triggers.build_append_only("gates_attempt"),
     triggers.Guard(
         "gates_attempt_of_its_event",
         "gates_attempt",
