@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import TypeVar
 
 MAX_ABANDONED = 16
 """Calls that may go on after their deadline at the same time; further calls are refused at once."""
+
+client_left: ContextVar[threading.Event | None] = ContextVar("client_left", default=None)
+"""An event that is set when the client of this request disconnects. None outside of requests."""
 
 Result = TypeVar("Result")
 
@@ -37,3 +41,9 @@ def run_within(seconds: float, call: Callable[[], Result]) -> Result:
         return future.result(seconds)
     except TimeoutError:
         raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+
+
+def has_client_left() -> bool:
+    """Whether the client of this request has disconnected, so that long work for it should end."""
+    event = client_left.get()
+    return event is not None and event.is_set()

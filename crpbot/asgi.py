@@ -11,7 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = cast("App", get_asgi_application())
 
 from audit.database_roles import DatabaseRole, require_least_privilege  # noqa: E402 - the apps must be ready first
-from crpbot.web.limits import RequestSizeLimits  # noqa: E402 - the apps must be ready first
+from crpbot.web.disconnects import NoticeDisconnects  # noqa: E402
+from crpbot.web.limits import RequestSizeLimits  # noqa: E402
 from deploy.edge.application import App, Edge  # noqa: E402
 
 MAX_OPEN_FILES = 65_536
@@ -27,7 +28,7 @@ def raise_open_file_limit() -> None:
 
 raise_open_file_limit()
 require_least_privilege(DatabaseRole.APPLICATION)
-application = Edge(cast(App, RequestSizeLimits(django_application)))
+application = Edge(cast(App, RequestSizeLimits(NoticeDisconnects(django_application))))
 # Loaded code is never freed: a garbage collection that scans it would delay every bot.
 gc.collect()
 gc.freeze()

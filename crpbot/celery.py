@@ -82,7 +82,7 @@ def prepare_child(**kwargs: object) -> None:
     """Before the first task of a forked child: close inherited connections, and end with the parent."""
     from django.db import connections
 
-    from training.jobs.sandbox import die_with_parent
+    from training.jobs.confinement import die_with_parent
 
     die_with_parent()
     connections.close_all()

@@ -355,6 +355,8 @@ SIGNING_KEYS_DIR = Path(
 ).resolve()
 # Whether a release trained or measured on a simulated market may go live: for trials, never with money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
+# Whether files from outside are read although this machine cannot isolate their reader (docs/adr/0007).
+ALLOW_WEAK_SANDBOX = env.bool("CRPBOT_ALLOW_WEAK_SANDBOX", IS_EMBEDDED)
 # Limits of a release: by default 90 minutes and about $1.50 on a g5.xlarge.
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")

@@ -20,6 +20,8 @@ from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
 
 logger = logging.getLogger(__name__)
 
+_MAX_FIGURES_BYTES = 64 * 2**20
+
 
 class MeasuringFailed(Exception):
     """The measurement has no figures, for this reason."""
@@ -136,9 +138,9 @@ def _run_measuring(folder: Path, arguments: list[str]) -> None:
 
 def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(sandbox.read_output(path, _MAX_FIGURES_BYTES))
         to_canonical_json(document)
-    except (OSError, ValueError, RecursionError) as error:
+    except (sandbox.ProcessFailed, ValueError, RecursionError) as error:
         raise MeasuringFailed(f"the measuring process left no usable figures: {error}") from error
     if not isinstance(document, dict):
         raise MeasuringFailed("the measuring process left no figures")

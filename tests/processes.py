@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import connection
 
 from training.jobs import queue
-from training.jobs.sandbox import die_with_parent
+from training.jobs.confinement import die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

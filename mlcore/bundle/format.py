@@ -86,7 +86,7 @@ class Manifest:
                 files={name: _parse_entry(name, entry) for name, entry in document["files"].items()},
                 document=document,
             )
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleRefused(
                 f"{MANIFEST_FILE}: a field is missing or has another type ({error})"
             ) from error
@@ -142,9 +142,16 @@ def read(folder: Path) -> Bundle:
     if not isinstance(document, dict):
         raise BundleRefused(f"{MANIFEST_FILE} is not a JSON object")
     manifest = Manifest.parse(document)
-    if to_canonical_json(document) != data:
+    if not _is_canonical(document, data):
         raise BundleRefused(f"{MANIFEST_FILE} is not in canonical form: it was changed by hand")
     return Bundle(folder, f"sha256:{hashlib.sha256(data).hexdigest()}", manifest)
+
+
+def _is_canonical(document: Mapping[str, Any], data: bytes) -> bool:
+    try:
+        return to_canonical_json(document) == data
+    except ValueError:  # NaN or an infinity
+        return False
 
 
 def verify(folder: Path, digest: str | None = None) -> Bundle:

@@ -7,6 +7,7 @@ decides whether the rows are valid candles.
 import csv
 import io
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 import polars as pl
@@ -21,6 +22,15 @@ MAX_ROWS = 4_000_000
 
 MAX_TEXT_BYTES = 384 * 1024 * 1024
 """The limit of an unpacked gzip file: a small file could otherwise fill the memory."""
+
+MAX_GZIP_MEMBERS = 100_000
+"""Members may be empty, so that the limit of the unpacked text does not end a file of them. bgzip makes 6,000."""
+
+MAX_HEADER_BYTES = 4096
+MAX_COLUMNS = 64
+MAX_FIELD_BYTES = 200
+"""A number or a time in text is short."""
+_GZIP_CHUNK_BYTES = 64 * 1024
 
 _EXPECTED = "expected the columns " + ", ".join(COLUMNS)
 _ISO = (
@@ -42,6 +52,9 @@ def read_table(data: bytes, name: str) -> pl.DataFrame:
         return pl.DataFrame(series).rechunk()
     except CandlesRefused as error:
         raise CandlesRefused(error.reason, source=name, row=error.row) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = f"cannot be read as candles ({' '.join(str(error).split())[:100]}); export the file again"
+        raise CandlesRefused(reason, source=name) from error
 
 
 def _read_columns(data: bytes, name: str) -> pl.DataFrame:
@@ -61,19 +74,27 @@ def _read_columns(data: bytes, name: str) -> pl.DataFrame:
 def _unzip(data: bytes) -> bytes:
     """All members of a gzip file. Raises CandlesRefused as soon as they unpack to more than MAX_TEXT_BYTES."""
     parts: list[bytes] = []
-    room = MAX_TEXT_BYTES
-    while data.strip(b"\0"):
-        member = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(member.decompress(data, room + 1))
-        except zlib.error as error:
-            raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again") from error
-        room -= len(parts[-1])
-        if room < 0:
-            raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
-        if not member.eof:
-            raise CandlesRefused("the gzip data ends too early: the file was cut off; fetch it again")
-        data = member.unused_data
+    member, members, room = zlib.decompressobj(wbits=31), 1, MAX_TEXT_BYTES
+    try:
+        for start in range(0, len(data), _GZIP_CHUNK_BYTES):
+            chunk = data[start : start + _GZIP_CHUNK_BYTES]
+            while chunk:
+                if member.eof:
+                    chunk = chunk.lstrip(b"\0")  # padding between and after members
+                    if not chunk:
+                        break
+                    member, members = zlib.decompressobj(wbits=31), members + 1
+                parts.append(member.decompress(chunk, room + 1))
+                room -= len(parts[-1])
+                chunk = member.unused_data
+                if room < 0:
+                    raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
+                if members > MAX_GZIP_MEMBERS:
+                    raise CandlesRefused(f"more than {MAX_GZIP_MEMBERS:,} gzip members; compress it as one")
+    except zlib.error as error:
+        raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again") from error
+    if not member.eof:
+        raise CandlesRefused("the gzip data ends too early: the file was cut off; fetch it again")
     return b"".join(parts)
 
 
@@ -81,6 +102,10 @@ def _read_csv(data: bytes) -> pl.DataFrame:
     """The file's columns as text, renamed to COLUMNS' names, one row for each data line."""
     data = _decode_text(data)
     header, _, body = data.partition(b"\n")
+    if len(header) > MAX_HEADER_BYTES:
+        raise CandlesRefused(
+            f"the first line has {len(header):,} bytes; a header has at most {MAX_HEADER_BYTES:,}. {_EXPECTED}"
+        )
     names = _parse_header(header.decode())
     if not body:
         raise CandlesRefused("there is a header but not one row")
@@ -119,7 +144,9 @@ def _parse_header(header: str) -> list[str]:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    duplicates = sorted({column for column in names if names.count(column) > 1})
+    if len(names) > MAX_COLUMNS:
+        raise CandlesRefused(f"with {len(names):,} columns; {_EXPECTED}")
+    duplicates = sorted(column for column, count in Counter(names).items() if count > 1)
     missing = [column for column in COLUMNS if column not in names]
     unknown = [column[:40] for column in names if column not in COLUMNS]
     if duplicates:
@@ -132,28 +159,59 @@ def _check_names(names: Sequence[str]) -> None:
 
 def _find_ragged_row(body: str, width: int) -> CandlesRefused:
     """The fast reader does not say where it stopped, so a slow one finds the row."""
-    for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
-        if len(fields) != width:
-            reason = f"has {len(fields)} fields instead of {width}; look for an extra comma or quote"
-            return CandlesRefused(reason, row=row)
+    row = 0
+    try:
+        for row, fields in enumerate(csv.reader(io.StringIO(body)), start=1):
+            if len(fields) != width:
+                reason = f"has {len(fields):,} fields instead of {width}; look for an extra comma or quote"
+                return CandlesRefused(reason, row=row)
+    except csv.Error:  # a field longer than the module allows
+        return CandlesRefused("a field is too long; look for a quote that is never closed", row=row + 1)
     return CandlesRefused("cannot be read as CSV: look for a quote that is never closed")
 
 
 def _read_parquet(data: bytes) -> pl.DataFrame:
     try:
-        columns = list(pl.read_parquet_schema(io.BytesIO(data)))
-        _check_names(columns)
+        schema = pl.read_parquet_schema(io.BytesIO(data))
+        _check_names(list(schema))
+        for name, kind in schema.items():
+            if not (kind.is_numeric() or kind.is_temporal() or kind in (pl.String, pl.Boolean)):
+                raise CandlesRefused(f"{name} holds {str(kind)[:40]}, not numbers or times")
         rows = pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item()
         if rows > MAX_ROWS:
             raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
+        _refuse_long_texts(data, schema)
         return pl.read_parquet(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CandlesRefused("damaged Parquet data; export or fetch the file again") from error
 
 
+def _refuse_long_texts(data: bytes, schema: pl.Schema) -> None:
+    """Before anything is kept of it: text that repeats is a thousandth of its length in a file."""
+    longest = pl.col(pl.String).str.len_bytes().max()
+    if pl.String not in schema.values():
+        return
+    sizes = pl.scan_parquet(io.BytesIO(data)).select(longest).collect(engine="streaming").row(0, named=True)
+    for name, size in sizes.items():
+        if size is not None and size > MAX_FIELD_BYTES:
+            raise CandlesRefused(
+                f"{name} has a text of {size:,} bytes; a field has at most {MAX_FIELD_BYTES:,}"
+            )
+
+
+def _refuse_long(column: pl.Series) -> None:
+    """Raises CandlesRefused for a text that is no number or time: it would be copied many times."""
+    sizes = column.str.len_bytes()
+    long = (sizes > MAX_FIELD_BYTES).arg_true()
+    if len(long):
+        reason = f"{column.name} has {sizes[long[0]]:,} bytes; a field has at most {MAX_FIELD_BYTES:,}"
+        raise CandlesRefused(reason, row=long[0] + 1)
+
+
 def _parse_numbers(column: pl.Series) -> pl.Series:
     _refuse_nulls(column, column, "is empty")
     if column.dtype == pl.String:
+        _refuse_long(column)
         numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
         _refuse_nulls(numbers, column, "is {value!r}, not a number")
         return numbers
@@ -164,6 +222,8 @@ def _parse_numbers(column: pl.Series) -> pl.Series:
 
 def _parse_timestamps(column: pl.Series) -> pl.Series:
     _refuse_nulls(column, column, "is empty")
+    if column.dtype == pl.String:
+        _refuse_long(column)
     if column.dtype == pl.String or column.dtype.is_integer():
         return _parse_text_timestamps(column.cast(pl.String).str.strip_chars())
     if column.dtype == pl.Date:

@@ -10,6 +10,9 @@ SCHEMA = pl.Schema([("timestamp", pl.Datetime("ms", "UTC")), *((name, pl.Float64
 
 PRICES = ("open", "high", "low", "close")
 
+END_MS = 7_258_118_400_000
+"""The year 2200, in epoch milliseconds. Python has no datetime for what some files hold."""
+
 
 def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
     """The candles with timestamps in milliseconds, if every row is possible and all rows lie on one time grid.
@@ -24,6 +27,11 @@ def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.Dat
     if frame["timestamp"].null_count():
         row = int(frame["timestamp"].is_null().arg_true()[0])
         raise CandlesRefused("timestamp is missing", source=source, row=row + 1)
+    moments = frame["timestamp"].dt.epoch("ms").to_numpy()
+    outside = (moments < 0) | (moments >= END_MS)
+    if outside.any():
+        reason = "timestamp is outside 1970 … 2199; check its unit: seconds, milliseconds or nanoseconds"
+        raise CandlesRefused(reason, source=source, row=int(outside.argmax()) + 1)
     _refuse_first(frame, _find_row_faults(frame), source)
     interval_ms = infer_interval_ms(frame)
     if interval_ms % 1000:

@@ -24,7 +24,10 @@ from mlcore.bundle.predictor import INPUT, Predictor
 from mlcore.errors import BundleRefused
 from mlcore.features.scaler import Scaler
 
-FAULTS = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, DecodeError, SafetensorError)
+FAULTS = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, OSError, DecodeError,
+    SafetensorError,
+)  # fmt: skip
 """What reading a damaged or hostile file may raise; MlcoreError is a ValueError."""
 
 _SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")

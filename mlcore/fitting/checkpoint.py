@@ -69,9 +69,9 @@ def unpack(data: bytes, fingerprint: str) -> tuple[Progress, dict[str, np.ndarra
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
         state = json.loads(header["state"])
         progress = Progress([EpochReport(**report) for report in state["reports"]], state["best_epoch"])
-        tensors = load(body)
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors, found = load(body), state["fingerprint"]
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResumeRefused("the checkpoint cannot be read; start the run again") from error
-    if state["fingerprint"] != fingerprint:
+    if found != fingerprint:
         raise ResumeRefused("the checkpoint is of another recipe, seed or dataset; start the run again")
     return progress, tensors

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _check_names(columns: tuple[str, ...], schema: Schema) -> None:
     if missing := [name for name in schema.columns if name not in columns]:
         raise ImportRefused(f"its feature names lack {_format_names(missing)}")
     if len(columns) != len(schema.columns):
-        repeated = sorted({name for name in columns if columns.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
         raise ImportRefused(f"its feature names hold {_format_names(repeated)} more than once")
 
 

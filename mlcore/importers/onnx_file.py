@@ -77,6 +77,7 @@ def _parse(data: bytes) -> ModelProto:
 
 def _check_model(model: ModelProto) -> None:
     graph = model.graph
+    _check_texts(model)
     if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
     domains = {o.domain for o in model.opset_import} | {node.domain for node in graph.node}
@@ -91,6 +92,18 @@ def _check_model(model: ModelProto) -> None:
         raise ImportRefused(f"its graph has {len(graph.node):,} nodes; at most {MAX_NODES} are taken")
     for node in graph.node:
         _check_node(node)
+
+
+def _check_texts(model: ModelProto) -> None:
+    """protobuf gives text that is not UTF-8 as bytes."""
+    graph = model.graph
+    texts = [opset.domain for opset in model.opset_import]
+    texts += [named.name for named in (*graph.initializer, *graph.input, *graph.output)]
+    for node in graph.node:
+        texts += [node.op_type, node.domain, *node.input, *node.output]
+        texts += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(text, str) for text in texts):
+        raise ImportRefused("its graph has a name that is not text; export it again")
 
 
 def _check_node(node: NodeProto) -> None:

@@ -136,6 +136,8 @@ def _parse_envelope(body: bytes) -> Envelope:
         sealed = Envelope.from_dict(json.loads(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise EnvelopeRefused(f"it is not a signed envelope: {type(error).__name__}: {error}") from error
+    if not all(isinstance(key_id, str) for key_id in sealed.signatures):
+        raise EnvelopeRefused("it is not a signed envelope: the id of a key is not text")
     if sealed.payload_type != PAYLOAD_TYPE:
         raise EnvelopeRefused(
             f"its content is {make_printable(str(sealed.payload_type)[:80])!r}, not a snapshot"

@@ -7,7 +7,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from audit.models import AuditEvent
-from tests import scenarios
+from tests import hostile_candles, scenarios
 from tests.api.callers import Caller, assert_problem
 from training.models import Dataset
 
@@ -118,3 +118,14 @@ def test_a_torn_form_is_refused(as_operator: Caller) -> None:
     assert_problem(response, 400)
     response = as_operator.post("datasets/", b"x", content_type="multipart/form-data")
     assert_problem(response, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", hostile_candles.FILES)
+def test_a_hostile_file_is_refused_and_harms_nothing(kind: str, as_operator: Caller) -> None:
+    """The process that reads it may end by it, and this one answers the next request."""
+    name, make, says = hostile_candles.FILES[kind]
+    problem = assert_problem(as_operator.upload(coin="BTC", file=csv(make(), name)), 400, name, says)
+    assert "file" in problem["errors"]
+    assert not Dataset.objects.exists()
+    assert as_operator.upload(coin="BTC", file=csv(candles())).status_code == 201

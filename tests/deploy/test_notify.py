@@ -31,7 +31,7 @@ from tests.deploy.serving import web
 from tests.deploy.streaming import PATIENCE_SECONDS, Stream
 from tests.processes import Process, wait_until
 from tests.scenarios import APPROVER
-from training.jobs.sandbox import die_with_parent
+from training.jobs.confinement import die_with_parent
 
 pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 

@@ -18,7 +18,7 @@ from tests.e2e import readme
 from tests.e2e.readme import Reader
 from tests.loopback import answers, free_port
 from tests.processes import REPOSITORY, wait_until
-from training.jobs.sandbox import die_with_parent
+from training.jobs.confinement import die_with_parent
 
 pytestmark = pytest.mark.processes
 

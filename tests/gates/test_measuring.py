@@ -54,7 +54,7 @@ def wait_for_child(seconds: float = 20) -> psutil.Process:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process().children():
-            if "training.jobs.sandbox" in child.cmdline() and is_bounded(child):
+            if "mlcore.evaluation.measure" in child.cmdline() and is_bounded(child):
                 return child
         time.sleep(0.01)
     raise AssertionError("no measuring process was started")
@@ -219,7 +219,9 @@ def test_a_measuring_that_takes_too_long_is_stopped(asked: Ask, settings: Any) -
     diagnosis = measured(measurement := asked(trained("v7_fixed")))
     assert measurement.failure == "measuring took longer than 0.2 s and was stopped"
     assert diagnosis.verdict == "error"
-    assert not [child for child in psutil.Process().children() if "training.jobs.sandbox" in child.cmdline()]
+    assert not [
+        child for child in psutil.Process().children() if "mlcore.evaluation.measure" in child.cmdline()
+    ]
 
 
 def test_candles_that_are_gone_fail_the_measuring(desk: Desk, asked: Ask) -> None:

@@ -123,6 +123,45 @@ MALFORMED = {
         "finer than a millisecond",
     ),
     "a Parquet without volume": ("a.parquet", parquet(good_frame().drop("volume")), None, "without the column volume"),
+    "a Parquet with lists": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.concat_list("open").alias("open"))),
+        None,
+        "open holds List",
+    ),
+    "a Parquet with long texts": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit("1" * 201).alias("close"))),
+        None,
+        "close has a text of 201 bytes",
+    ),
+    "a Parquet with a time no calendar has": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit(2**62).cast(pl.Datetime("ms")).alias("timestamp"))),
+        1,
+        "outside 1970",
+    ),
+    "a time before 1970": ("a.csv", with_row(2, "1969-12-31T23:00:00Z,10,12,9,11,1"), 2, "outside 1970"),
+    "a long field": ("a.csv", with_row(2, ROWS[1] + "0" * 201), 2, "volume has 204 bytes"),
+    "a field too long for the slow reader": (
+        "a.csv",
+        with_row(3, "1" * 200_000 + ",1,1,1,1,1,1"),
+        3,
+        "a field is too long",
+    ),
+    "a header of a thousand names": (
+        "a.csv",
+        text(ROWS[0], header=",".join(f"c{n}" for n in range(1000))),
+        None,
+        "a header has at most 4,096",
+    ),
+    "a hundred columns": ("a.csv", text(ROWS[0], header=HEADER + ",x" * 94), None, "with 100 columns"),
+    "a Parquet of a hundred columns": (
+        "a.parquet",
+        parquet(good_frame().with_columns(pl.lit(1).alias(f"c{n}") for n in range(94))),
+        None,
+        "with 100 columns",
+    ),
     "an image": ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", None, "binary data"),
     "UTF-16": ("a.csv", text(*ROWS).decode().encode("utf-16"), None, "UTF-16"),
     "Latin-1": ("a.csv", text("2024-01-01T00:00:00Z,10,12,9,11,£").replace(b"\xc2", b""), None, "not UTF-8"),
@@ -152,10 +191,16 @@ def test_the_message_counts_further_rows_with_the_same_fault() -> None:
     ("limit", "value", "data"),
     [
         ("MAX_TEXT_BYTES", 100, GOOD_GZIP),
+        ("MAX_GZIP_MEMBERS", 5, GOOD_GZIP + gzip.compress(b"") * 5),
         ("MAX_ROWS", 5, text(*ROWS)),
         ("MAX_ROWS", 5, GOOD_PARQUET),
     ],
-    ids=["a gzip that unfolds beyond the limit", "a CSV of too many rows", "a Parquet of too many rows"],
+    ids=[
+        "a gzip that unfolds beyond the limit",
+        "a gzip of too many members",
+        "a CSV of too many rows",
+        "a Parquet of too many rows",
+    ],
 )
 def test_a_file_that_would_fill_the_memory_is_refused(
     limit: str, value: int, data: bytes, monkeypatch: pytest.MonkeyPatch

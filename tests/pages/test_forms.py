@@ -18,7 +18,7 @@ from gates.catalogue.registry import BASELINE_NAMES, GATES
 from gates.models import Diagnosis, GatePolicy
 from gates.services import policies
 from gates.services.policies import policy_in_force
-from tests import factories, model_files
+from tests import factories, hostile_candles, model_files
 from tests.pages import example_data
 from tests.pages.conftest import SignedIn
 from tests.pages.example_data import ExampleData
@@ -384,8 +384,15 @@ class TestDatasets:
             (b"not,candles\n1,2\n", "timestamp"),
             (factories.candle_csv(high="1"), "row 2"),
             (factories.candle_csv(close="nan"), "row 2"),
+            (hostile_candles.nested_parquet(), "killed by SIG"),
         ],
-        ids=["empty", "other columns", "a high below the low", "a close that is not a number"],
+        ids=[
+            "empty",
+            "other columns",
+            "a high below the low",
+            "a close that is not a number",
+            "a column nested 2,000 deep",
+        ],
     )
     def test_shows_the_error_of_a_file_and_keeps_the_coin(
         self, data: bytes, problem: str, examples: ExampleData, signed_in: SignedIn

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests import factories, market_candles
+from tests import factories, hostile_candles, market_candles
 from training.jobs import leases
 from training.models import Dataset, TrainingRun
 from training.rules import JobState
@@ -71,6 +71,11 @@ class TestImporting:
         document = json.loads(refusal("import_candles", "BTC", str(candles), "--json"))
         assert document["status"] == 400
         assert "row 2" in document["detail"]
+
+    def test_refuses_a_file_that_ends_its_reader(self, refusal: Command, candles: Path) -> None:
+        candles.write_bytes(hostile_candles.nested_parquet())
+        assert "killed by SIG" in refusal("import_candles", "BTC", str(candles))
+        assert not Dataset.objects.exists()
 
     def test_refuses_an_unknown_coin(self, refusal: Command, candles: Path) -> None:
         assert "no coin 'DOGE'" in refusal("import_candles", "DOGE", str(candles))

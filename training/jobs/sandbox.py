@@ -1,24 +1,49 @@
 """Runs a module in a sandbox: a process with limits and no secrets, which ends with its parent.
 
-`run_module` starts it. The new process runs `python -m training.jobs.sandbox PARENT SECONDS PRIVATE_BYTES MODULE ARGUMENTS`:
-this module sets the limits before the other one reads bytes from outside. It imports no Django.
+Bytes from outside are read in it: candle files, checkpoints, ONNX files and archives; bundles are measured in it.
+`run_module` starts it, and `confinement` is its inside. What it writes into its folder is not trusted either: only plain
+files of a limited size are accepted, and their readers check them again.
 """
 
-import ctypes
+import contextlib
+import json
+import logging
 import os
-import resource
-import runpy
+import select
 import signal
+import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import IO
 
-ADDRESS_SPACE_BYTES = 8 * 2**30
-FILE_LIMIT_BYTES = 2**30
-PR_SET_PDEATHSIG = 1
+from django.conf import settings
+
+from common.deadlines import has_client_left
+from common.errors import Unavailable
+from training.jobs.confinement import Layer, hide_memory
+
+logger = logging.getLogger(__name__)
+
+RUNNING_AT_ONCE = 2
+"""Sandboxes of one process. A web process must keep memory and cores for the bots."""
+WAITING_AT_ONCE = 2
+"""Requests that wait for one. More are refused at once, because each holds a database connection."""
+WAIT_SECONDS = 10.0
+OUTPUT_BYTES = 2**30
+ESSENTIAL = frozenset({Layer.FILES, Layer.SYSTEM_CALLS})
+"""Without these, code that a file manages to run reads every file and reaches every host that the service does."""
 
 _SERVICE = Path(__file__).resolve().parents[2]
+_SHOWN_BYTES = 4000
+_LOOK_EVERY_MS = 100
+_places = threading.BoundedSemaphore(RUNNING_AT_ONCE + WAITING_AT_ONCE)
+_running = threading.BoundedSemaphore(RUNNING_AT_ONCE)
 
 
 class ProcessKilled(Exception):
@@ -33,37 +58,82 @@ class ProcessFailed(Exception):
     """Ended with an error; the message is its exit status and its last line of output."""
 
 
-def run_module(
-    module: str, arguments: Sequence[str], *, folder: Path, seconds: float, private_bytes: int | None = None
-) -> None:
-    """Run a module in `folder` to its end. Raises ProcessKilled, ProcessTimedOut or ProcessFailed.
+class SandboxBusy(Unavailable):
+    """All sandboxes of this process are in use."""
 
-    `private_bytes` limits its private memory; without it only the address space is limited.
+
+class SandboxTooWeak(Unavailable):
+    """This machine lacks a layer without which nothing from outside is read in production."""
+
+
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    seconds: float,
+    private_bytes: int | None = None,
+    output_bytes: int = OUTPUT_BYTES,
+) -> None:
+    """Run a module in `folder` to its end; the folder then holds plain files only.
+
+    Raises ProcessKilled, ProcessTimedOut, ProcessFailed, SandboxBusy or SandboxTooWeak. `private_bytes` limits its private
+    memory; without it only the address space is limited. `output_bytes` limits the folder.
     """
-    bounds = [str(os.getpid()), str(int(seconds) + 1), str(private_bytes or 0)]
-    command = [sys.executable, "-m", "training.jobs.sandbox", *bounds, module, *arguments]
-    output = folder / "errors"
+    layers = find_layers()
+    require_strong(layers)
+    bounds = [str(os.getpid()), str(int(seconds) + 1), str(private_bytes or 0), ",".join(sorted(layers))]
+    command = [sys.executable, "-m", "training.jobs.confinement", *bounds, module, *arguments]
+    hide_memory()
+    with _take_turn(), tempfile.TemporaryFile() as output:
+        code = _run(command, folder, output, time.monotonic() + seconds, output_bytes, seconds)
+        if code == -signal.SIGKILL:
+            raise ProcessKilled("killed by SIGKILL")
+        if code != 0:
+            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            raise ProcessFailed(f"{end}{_last_line(output)}")
+        _require_plain_files(folder)
+
+
+def read_output(path: Path, limit_bytes: int) -> bytes:
+    """A file that the sandbox wrote, of at most so many bytes. Raises ProcessFailed if it is missing, larger, or no file."""
     try:
-        with output.open("wb") as errors:
-            code = subprocess.run(
-                command,
-                cwd=folder,
-                env=sandbox_environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                timeout=seconds,
-                check=False,
-            ).returncode
-    except subprocess.TimeoutExpired:
-        raise ProcessTimedOut(f"longer than {seconds:g} s") from None
-    if code == -signal.SIGKILL:
-        raise ProcessKilled("killed by SIGKILL")
-    if code != 0:
-        exit_status = (
-            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > limit_bytes:
+                raise ProcessFailed(f"left no usable {path.name}")
+            return file.read(limit_bytes + 1)
+    except OSError as error:
+        raise ProcessFailed(f"left no usable {path.name}") from error
+
+
+@cache
+def find_layers() -> frozenset[Layer]:
+    """The layers that this machine has, found by applying them in a process of their own."""
+    with tempfile.TemporaryDirectory(prefix="sandbox-layers-", ignore_cleanup_errors=True) as folder:
+        tried = subprocess.run(
+            [sys.executable, "-m", "training.jobs.confinement"],
+            cwd=folder,
+            env=sandbox_environment(Path(folder)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=True,
         )
-        raise ProcessFailed(f"{exit_status}{_last_line(output)}")
+    layers = frozenset(map(Layer, json.loads(tried.stdout)))
+    logger.info("layers of the sandbox: %s", ", ".join(sorted(layers)) or "none")
+    return layers
+
+
+def require_strong(layers: frozenset[Layer]) -> None:
+    """Raise SandboxTooWeak in production without an essential layer, unless CRPBOT_ALLOW_WEAK_SANDBOX permits it."""
+    missing = sorted(ESSENTIAL - layers)
+    if missing and not settings.ALLOW_WEAK_SANDBOX:
+        raise SandboxTooWeak(
+            f"The sandbox lacks {' and '.join(missing)} on this machine: nothing from outside is read. Use a Linux kernel"
+            " with Landlock and seccomp, or accept it by CRPBOT_ALLOW_WEAK_SANDBOX=1."
+        )
 
 
 def sandbox_environment(folder: Path) -> dict[str, str]:
@@ -81,43 +151,83 @@ def sandbox_environment(folder: Path) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2**30),
         "PYTHONPATH": str(_SERVICE),
         "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",  # a file in the folder is never imported
         "LANG": "C.UTF-8",
         "HOME": str(folder),
         "TMPDIR": str(folder),
     }
 
 
-def _last_line(path: Path) -> str:
-    """The last line of output, if any."""
-    lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+@contextlib.contextmanager
+def _take_turn() -> Iterator[None]:
+    busy = SandboxBusy("Other files are being read. Try again in a minute.")
+    if not _places.acquire(blocking=False):
+        raise busy
+    try:
+        if not _running.acquire(timeout=WAIT_SECONDS):
+            raise busy
+        try:
+            yield
+        finally:
+            _running.release()
+    finally:
+        _places.release()
+
+
+def _run(
+    command: list[str], folder: Path, output: IO[bytes], deadline: float, output_bytes: int, seconds: float
+) -> int:
+    """The exit code. The process has ended when this returns or raises, whatever the reason."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=sandbox_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+    limit = output_bytes + _measure_folder(folder)
+    ended = os.pidfd_open(process.pid)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    try:
+        while not poll.poll(_LOOK_EVERY_MS):
+            if time.monotonic() >= deadline:
+                raise ProcessTimedOut(f"longer than {seconds:g} s")
+            if has_client_left():
+                raise ProcessTimedOut("no longer than its client waited")
+            if _measure_folder(folder) + os.fstat(output.fileno()).st_size > limit:
+                raise ProcessFailed(f"wrote more than {output_bytes:,} bytes")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+        os.close(ended)
+        code = process.wait()
+    return code
+
+
+def _measure_folder(folder: Path) -> int:
+    """Bytes on the disk of everything in it. A name may vanish while it is looked at."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(where) / name).lstat().st_blocks * 512
+    return total
+
+
+def _require_plain_files(folder: Path) -> None:
+    """Raise ProcessFailed for a link or a special file: read by the service, it would be another file of the service."""
+    for path in folder.rglob("*"):
+        found = path.lstat()
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        if not is_plain and not stat.S_ISDIR(found.st_mode):
+            raise ProcessFailed(f"left {ascii(path.name)[:80]}, which is not a plain file")
+
+
+def _last_line(output: IO[bytes]) -> str:
+    """The last line of output, if any; Rust adds a note about its backtrace."""
+    output.seek(max(0, output.seek(0, os.SEEK_END) - _SHOWN_BYTES))
+    text = output.read(_SHOWN_BYTES).decode(errors="replace").strip()
+    lines = [line for line in text.splitlines() if not line.startswith("note: ")]
     return f": {lines[-1][:500]}" if lines else ""
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when its parent ends: nobody else could stop it."""
-    parent = parent or os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent ended before prctl took effect
-        os._exit(1)
-
-
-def main() -> None:
-    parent, seconds, private_bytes = (int(word) for word in sys.argv[1:4])
-    bounds = {
-        resource.RLIMIT_CPU: (seconds, seconds + 5),  # SIGXCPU first: SIGKILL counts as killed from outside
-        resource.RLIMIT_AS: (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES),
-        resource.RLIMIT_FSIZE: (FILE_LIMIT_BYTES, FILE_LIMIT_BYTES),
-        resource.RLIMIT_CORE: (0, 0),
-    }
-    if private_bytes:
-        bounds[resource.RLIMIT_DATA] = (private_bytes, private_bytes)
-    for kind, bound in bounds.items():
-        resource.setrlimit(kind, bound)
-    die_with_parent(parent)
-    module = sys.argv[4]
-    sys.argv[1:] = sys.argv[5:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

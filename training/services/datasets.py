@@ -12,13 +12,12 @@ from audit import services as audit
 from common.errors import InvalidInput, NotFound
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
-from mlcore.errors import CandlesRefused
 from mlcore.quality.simulated import SimulatorSettings
 from training import artifact_store
 from training import exchange as exchanges
 from training.models import Coin, Dataset
 from training.rules import MAX_SEED, Source
-from training.services import candle_checks
+from training.services import candle_checks, candle_files
 
 MAX_DRIFT = 5.0
 """In units of a bar's volatility; prices overflow beyond it."""
@@ -47,10 +46,7 @@ def import_candles(
             f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.", field="file"
         )
     origin = PurePath(name).name
-    try:
-        frame = candles.read_bytes(data, origin)
-    except CandlesRefused as refused:
-        raise InvalidInput(str(refused), field="file") from refused
+    frame = candle_files.read_candle_file(data, origin)
     return _store(coin, frame, source=Source.UPLOAD, origin=origin, is_simulated=simulated, actor=actor)
 
 

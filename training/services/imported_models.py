@@ -24,6 +24,8 @@ from training.services.runs import build_recipe
 
 PRIVATE_BYTES = 3 * 2**30
 """Memory limit of the reading process; torch itself takes a tenth of it."""
+OUTPUT_BYTES = 256 * 2**20
+_MAX_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -111,21 +113,42 @@ def _convert(folder: Path, data: bytes, request: dict[str, Any], name: str) -> d
             folder=folder,
             seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
             private_bytes=PRIVATE_BYTES,
+            output_bytes=OUTPUT_BYTES,
         )
-        answer: dict[str, Any] = json.loads((folder / "answer.json").read_bytes())
+        answer = _read_answer(folder)
     except sandbox.ProcessKilled as killed:
         raise Unavailable(
             f"The process that reads {name} was {killed}: try again, or check the machine's memory."
         ) from killed
     except sandbox.ProcessTimedOut as late:
         raise InvalidInput(f"{name}: reading it took {late} and was stopped.", field="file") from late
-    except (sandbox.ProcessFailed, OSError, ValueError) as failure:
+    except sandbox.ProcessFailed as failure:
         raise InvalidInput(
             f"{name} cannot be read: the process that reads it {failure}.", field="file"
         ) from failure
     if "refused" in answer:
         raise InvalidInput(f"{name}: {answer['refused']}.", field="file")
     return answer
+
+
+def _read_answer(folder: Path) -> dict[str, Any]:
+    """Digest and notes, or the reason of a refusal. Raises ProcessFailed for anything else."""
+    try:
+        answer = json.loads(sandbox.read_output(folder / "answer.json", _MAX_ANSWER_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise sandbox.ProcessFailed("left no usable answer") from error
+    if not isinstance(answer, dict):
+        raise sandbox.ProcessFailed("left no usable answer")
+    if isinstance(answer.get("refused"), str):
+        return {"refused": _make_printable(answer["refused"])}
+    notes = answer.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise sandbox.ProcessFailed("left no usable answer")
+    return {"digest": str(answer.get("digest")), "notes": [_make_printable(note) for note in notes[:20]]}
+
+
+def _make_printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:2000]
 
 
 def _verify(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> bundles.Bundle:

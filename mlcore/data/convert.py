@@ -1,0 +1,42 @@
+"""Makes canonical candles of a candle file from outside. Run this in the sandbox: the readers below it are not trusted.
+
+    python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json
+
+The answer is empty, or says why the file is refused and in which row.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlcore.data import candles
+from mlcore.errors import CandlesRefused
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _build_parser().parse_args(arguments)
+    answer: dict[str, Any] = {}
+    try:
+        options.candles.write_bytes(candles.encode_canonical(candles.read(options.file)))
+    except CandlesRefused as refused:
+        answer = {"reason": refused.reason, "row": refused.row}
+    except MemoryError:
+        answer = {"reason": "it needs more memory than a candle file may take", "row": None}
+    options.answer.write_text(json.dumps(answer))
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mlcore.data.convert", description="Make canonical candles of a file."
+    )
+    parser.add_argument("--file", type=Path, required=True, help="CSV, CSV.gz or Parquet")
+    parser.add_argument("--candles", type=Path, required=True, help="where the canonical candles go")
+    parser.add_argument("--answer", type=Path, required=True, help="where the answer goes, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
