@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench bench-gpu faults \
-	schemathesis power markets soak chaos screenshots lock clean
+	schemathesis power markets fuzz soak chaos screenshots lock clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ power: setup chromium ## how often V7 is released at every drift (an hour the fi
 
 markets: setup ## error rates of the candle checks over real and made-up series; docs/markets.md (CRPBOT_CANDLES_DIR)
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.markets
+
+fuzz: setup ## every reader of files and answers from outside, for a time (MINUTES=60, SEED=1); the table goes to docs/
+	@$(PY) -m tests.fuzz --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
 
 soak: setup ## the long runs: killed workers, twenty times over
 	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py

@@ -34,6 +34,27 @@ def check_db_guards(databases: Sequence[str] | None = None, **kwargs: Any) -> li
 
 
 @register(Tags.security)
+def check_sandbox(**kwargs: Any) -> list[CheckMessage]:
+    """This machine can isolate the readers of files from outside (docs/adr/0007).
+
+    An error where nothing from outside will be read; a warning where it will be, in a weaker sandbox.
+    """
+    from training.jobs import sandbox
+
+    missing = sorted(sandbox.ESSENTIAL - sandbox.find_layers())
+    if not missing:
+        return []
+    level = Warning if settings.ALLOW_WEAK_SANDBOX else Error
+    return [
+        level(
+            f"The sandbox lacks {' and '.join(missing)} on this machine.",
+            hint="Use a Linux kernel with Landlock and seccomp. CRPBOT_ALLOW_WEAK_SANDBOX=1 accepts it.",
+            id="crpbot.W003" if settings.ALLOW_WEAK_SANDBOX else "crpbot.E003",
+        )
+    ]
+
+
+@register(Tags.security)
 def check_embedded_hosts(**kwargs: Any) -> list[Error]:
     """The embedded profile has generated secrets and printed passwords, so it must not serve a network."""
     remote = [

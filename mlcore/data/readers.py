@@ -8,7 +8,7 @@ import csv
 import io
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -186,7 +186,7 @@ def _read_parquet(data: bytes) -> pl.DataFrame:
         raise CandlesRefused("damaged Parquet data; export or fetch the file again") from error
 
 
-def _refuse_long_texts(data: bytes, schema: pl.Schema) -> None:
+def _refuse_long_texts(data: bytes, schema: Mapping[str, pl.DataType]) -> None:
     """Before anything is kept of it: text that repeats is a thousandth of its length in a file."""
     longest = pl.col(pl.String).str.len_bytes().max()
     if pl.String not in schema.values():

@@ -98,7 +98,8 @@ def _check_texts(model: ModelProto) -> None:
     """protobuf gives text that is not UTF-8 as bytes."""
     graph = model.graph
     texts = [opset.domain for opset in model.opset_import]
-    texts += [named.name for named in (*graph.initializer, *graph.input, *graph.output)]
+    texts += [tensor.name for tensor in graph.initializer]
+    texts += [value.name for value in (*graph.input, *graph.output)]
     for node in graph.node:
         texts += [node.op_type, node.domain, *node.input, *node.output]
         texts += [attribute.name for attribute in node.attribute]

@@ -142,8 +142,8 @@ def run_child(reader: Reader, seed: str, first: int, count: int, seconds: float,
     target = reader.prepare()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tally, begun, seen = Tally(reader.name), time.monotonic(), set()
-    number = first
+    tally, begun, number = Tally(reader.name), time.monotonic(), first
+    seen: set[str] = set()
     with (folder / "input").open("wb", buffering=0) as current:
         while number < count and time.monotonic() - begun < seconds:
             data = target.make(Random(f"{seed} {number}"))

@@ -20,6 +20,7 @@ from securesystemslib.signer import CryptoSigner
 
 from mlcore.data import candles
 from mlcore.data.simulate import simulate
+from mlcore.errors import CandlesRefused
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Make
 
@@ -67,7 +68,7 @@ def _prepare_candles() -> Target:
         decoded = candles.read_bytes(data, "candles.parquet" if data[:4] == b"PAR1" else "candles")
         assert candles.decode_canonical(candles.encode_canonical(decoded)).equals(decoded)
 
-    return Target(lambda rng: rng.choice(makes)(rng), read, (candles.CandlesRefused,))
+    return Target(lambda rng: rng.choice(makes)(rng), read, (CandlesRefused,))
 
 
 def _to_parquet(frame: pl.DataFrame, **options: Any) -> bytes:
@@ -86,7 +87,7 @@ def _prepare_canonical() -> Target:
             data = seeds[0][:17] + rows.to_bytes(8, "little") + data[25 : 25 + 48 * rows]
         return data
 
-    return Target(make, candles.decode_canonical, (candles.CandlesRefused,))
+    return Target(make, candles.decode_canonical, (CandlesRefused,))
 
 
 def _prepare_torch() -> Target:
@@ -117,13 +118,14 @@ def _prepare_torch() -> Target:
 
 def _onnx_seeds() -> list[bytes]:
     from mlcore.bundle import onnx_graph
+    from mlcore.bundle.format import Layout
     from tests import model_files
 
     state = {name: tensor.numpy() for name, tensor in model_files.network().state_dict().items()}
     weights = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
     return [
         model_files.onnx_file([model_files.LINEAR], model_files.linear_tensors()),
-        onnx_graph.build_model(weights, None, onnx_graph.Layout.RELU_BEFORE_BN),
+        onnx_graph.build_model(weights, None, Layout.RELU_BEFORE_BN),
     ]
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TARGETS = json.loads(Path("targets.json").read_text()) if Path("targets.json").exists() else {}
 PARENT = os.getppid()
@@ -50,7 +51,7 @@ def attach_to_parent() -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def connect(family: int, address: object) -> None:
+def connect(family: int, address: Any) -> None:
     with socket.socket(family) as connection:
         connection.connect(address)
 

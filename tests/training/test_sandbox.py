@@ -17,6 +17,7 @@ import pytest
 from django.conf import settings as django_settings
 
 from common import deadlines
+from crpbot.checks import check_sandbox
 from tests.processes import wait_until
 from tests.training import sandbox_probe
 from training.jobs import sandbox
@@ -103,6 +104,18 @@ def test_production_reads_nothing_without_an_essential_layer(missing: Layer, set
         sandbox.require_strong(weak)
     settings.ALLOW_WEAK_SANDBOX = True
     sandbox.require_strong(weak)
+
+
+@pytest.mark.parametrize(("is_allowed", "level"), [(False, "E003"), (True, "W003")])
+def test_the_check_at_the_start_names_a_missing_layer(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, is_allowed: bool, level: str
+) -> None:
+    settings.ALLOW_WEAK_SANDBOX = is_allowed
+    assert check_sandbox() == []
+    monkeypatch.setattr(sandbox, "find_layers", lambda: frozenset({Layer.USER}))  # another machine
+    (message,) = check_sandbox()
+    assert message.id == f"crpbot.{level}"
+    assert message.msg == "The sandbox lacks files and system calls on this machine."
 
 
 def sandboxes(of: int | None = None) -> list[psutil.Process]:
