@@ -20,7 +20,7 @@ from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
 
 logger = logging.getLogger(__name__)
 
-_MAX_FIGURES_BYTES = 64 * 2**20
+_MAX_FIGURES_BYTES = 16 * 2**20
 
 
 class MeasuringFailed(Exception):

@@ -200,7 +200,7 @@ def _refuse_long_texts(data: bytes, schema: Mapping[str, pl.DataType]) -> None:
 
 
 def _refuse_long(column: pl.Series) -> None:
-    """Raises CandlesRefused for a text that is no number or time: it would be copied many times."""
+    """Raises CandlesRefused for a text too long for a number or time: it would be copied many times."""
     sizes = column.str.len_bytes()
     long = (sizes > MAX_FIELD_BYTES).arg_true()
     if len(long):

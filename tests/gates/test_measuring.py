@@ -1,5 +1,6 @@
 """A gate worker measures the shipped bytes: real bundles, in a real process of its own."""
 
+import contextlib
 import json
 import threading
 import time
@@ -54,8 +55,9 @@ def wait_for_child(seconds: float = 20) -> psutil.Process:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process().children():
-            if "mlcore.evaluation.measure" in child.cmdline() and is_bounded(child):
-                return child
+            with contextlib.suppress(psutil.Error):  # one that looked for the sandbox's layers has ended
+                if "mlcore.evaluation.measure" in child.cmdline() and is_bounded(child):
+                    return child
         time.sleep(0.01)
     raise AssertionError("no measuring process was started")
 
