@@ -11,11 +11,14 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 COPY constraints.txt ./
-# torch alone first: the largest layer by far, rebuilt only when the lock changes.
-RUN pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
-COPY pyproject.toml ./
-# The project's own dependencies, without those of development.
-RUN touch README.md && pip install -c constraints.txt . && pip uninstall --yes crpbot-gate
+ENV LOCKED_INSTALL="pip install --require-hashes --no-deps --only-binary :all:"
+# torch alone first: the largest layer by far, rebuilt only when the lock changes. Its file must have a hash of the lock.
+RUN sed -n '/^# == torch$/,/^# == /p' constraints.txt > torch.txt \
+    && $LOCKED_INSTALL ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -r torch.txt \
+    && if pip show torch | grep -qE "^Requires:.*(nvidia|cuda)"; then \
+        sed -n '/^# == cuda$/,$p' constraints.txt > cuda.txt && $LOCKED_INSTALL -r cuda.txt; fi
+# The service's own dependencies, without those of development.
+RUN sed -n '/^# == service$/,/^# == /p' constraints.txt > service.txt && $LOCKED_INSTALL -r service.txt
 
 FROM ${PYTHON_IMAGE} AS service
 ARG CODE_VERSION=0.1.0

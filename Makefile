@@ -9,6 +9,11 @@ KEY = $$(cat pyproject.toml constraints.txt | cksum) $$($(PY) -V 2>&1)
 PYTHONS := python3.11 python3.12 python3 python
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 FREE_MB_NEEDED := 4000
+# One section of the lock. pip installs only files whose hash is there, and asks no package what else it needs.
+SECTION = sed -n '/^\# == $(1)$$/,/^\# == /p' constraints.txt
+LOCKED_INSTALL = $(PY) -m pip install -qq --require-hashes --no-deps --only-binary :all: -r /dev/stdin
+# The index's own torch on Linux needs the CUDA libraries; a CPU build does not.
+HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r or "cuda" in r for r in m.requires("torch")))
 # What `make fast` leaves out; pyproject.toml says what each mark means.
 SLOW := processes or browser or faults or slow or soak
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
@@ -18,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench bench-gpu faults \
-	schemathesis power markets fuzz soak chaos screenshots lock clean
+	schemathesis power markets fuzz soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,9 +56,10 @@ install:
 		"$$found" -m venv --clear $(VENV); \
 	fi; \
 	echo "Installing torch (1 of 2, a few minutes the first time)"; \
-	$(PY) -m pip install -qq -c constraints.txt torch; \
-	echo "Installing the other $$(grep -c == constraints.txt) packages of the lock (2 of 2, some minutes more)"; \
-	$(PY) -m pip install -qq -r constraints.txt
+	$(call SECTION,torch) | $(LOCKED_INSTALL); \
+	if $(PY) -c '$(HAS_CUDA)'; then $(call SECTION,cuda) | $(LOCKED_INSTALL); fi; \
+	echo "Installing the other packages of the lock (2 of 2, some minutes more)"; \
+	{ $(call SECTION,service); $(call SECTION,development); } | $(LOCKED_INSTALL)
 	@echo "$(KEY)" > $(STAMP)
 
 chromium: # for the browser tests, which skip with a note where there is none
@@ -131,15 +137,12 @@ chaos: setup ## 200 moves of the pointer while processes are killed, then the in
 screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
 	$(PY) -m tests.e2e.screenshots
 
-lock: ## write constraints.txt anew from pyproject.toml
-	rm -rf build/lock && $(or $(PYTHON),python3.11) -m venv build/lock
-	build/lock/bin/python -m pip install -qq -U pip
-	build/lock/bin/python -m pip install -qq torch==2.13.0
-	build/lock/bin/python -m pip install -qq --group dev .
-	{ grep '^#' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude pip --exclude crpbot-gate \
-		--exclude wheel | grep -vE '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//' | LC_ALL=C sort -f; \
-	} > build/constraints.txt
-	mv build/constraints.txt constraints.txt
+lock: setup ## resolve pyproject.toml into constraints.txt, with hashes (KEEP=1: versions that are locked stay)
+	[ -x build/lock/bin/uv ] || { rm -rf build/lock && $(PY) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
+	$(PY) -m distribution.lock build/lock/bin/uv $(if $(KEEP),--keep)
+
+image-digests: ## pin each image of Dockerfile and docker-compose.yml by digest (needs docker and a network; CHECK=1 only looks)
+	@python3 -m distribution.image_digests $(if $(CHECK),--check)
 
 clean: ## remove what can be made again: the environment and caches (state in var/ stays)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,10 @@
 """docker-compose.yml and the Dockerfile, as far as they can be proven without a container engine."""
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +17,7 @@ from django.conf import settings
 from django.core.management import get_commands
 
 from crpbot.demo.processes import WEB_OPTIONS
+from distribution import image_digests
 
 REPOSITORY = Path(settings.BASE_DIR)
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
@@ -218,3 +221,23 @@ def test_each_process_knows_the_database_role_of_its_part_only() -> None:
     knows_owner = {name for name, service in OWN.items() if "OWNER_PASSWORD" in str(service["environment"])}
     assert knows_owner == {"migrate"}
     assert not any("{CRPBOT_POSTGRES_PASSWORD" in str(service) for service in OWN.values()), "the superuser's"
+
+
+def test_every_image_gets_its_digest_and_missing_ones_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in image_digests.FILES:
+        shutil.copy(REPOSITORY / name, tmp_path)
+    foreign = [service["image"].partition("@")[0] for service in SERVICES.values() if "build" not in service]
+    monkeypatch.setattr(
+        image_digests, "resolve", lambda tag: f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
+    )
+    image_digests.pin(tmp_path)
+    image_digests.pin(tmp_path)  # a second time, it replaces them
+    assert image_digests.list_unpinned(tmp_path) == []
+    pinned = (tmp_path / "docker-compose.yml").read_text()
+    for image in foreign:
+        assert f"image: {image}@sha256:{hashlib.sha256(image.encode()).hexdigest()}\n" in pinned
+    text = (tmp_path / "Dockerfile").read_text()
+    (tmp_path / "Dockerfile").write_text(re.sub(r"@sha256:\w+", "", text))
+    assert image_digests.list_unpinned(tmp_path) == [text.split("PYTHON_IMAGE=")[1].partition("@")[0]]

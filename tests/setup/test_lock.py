@@ -1,7 +1,12 @@
-"""constraints.txt is what `make setup` installs: all of it, at one version each, from any index."""
+"""constraints.txt is what `make setup` installs: all of it, at one version each, by the hash of its files."""
 
+import hashlib
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -11,22 +16,56 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from distribution.lock import ENTRY, get_name
+
 REPOSITORY = Path(settings.BASE_DIR)
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-LINES = [
-    line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")
-]
-LOCKED = {
-    canonicalize_name(name): Version(version) for name, _, version in (x.partition("==") for x in LINES)
+TEXT = (REPOSITORY / "constraints.txt").read_text()
+SECTIONS = {
+    section.partition("\n")[0]: ENTRY.findall(section.partition("\n")[2])
+    for section in TEXT.split("# == ")[1:]
 }
+ENTRIES = [entry for section in SECTIONS.values() for entry in section]
+HERE = [
+    requirement
+    for name, section in SECTIONS.items()
+    if name != "cuda"  # only with torch's CUDA build
+    for entry in section
+    if not (requirement := Requirement(entry.partition(" \\")[0])).marker or requirement.marker.evaluate()
+]
+LOCKED = {canonicalize_name(each.name): Version(str(each.specifier).removeprefix("==")) for each in HERE}
 DIRECT = [
     Requirement(text) for text in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
 ]
 
 
-def test_every_line_is_a_name_at_one_version() -> None:
-    assert [line for line in LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
-    assert len(LOCKED) == len(LINES)
+def test_every_package_is_locked_at_one_version_with_its_hashes() -> None:
+    assert list(SECTIONS) == ["torch", "service", "development", "cuda"]
+    entry = re.compile(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*( ; [^\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
+    assert [each[:60] for each in ENTRIES if not entry.fullmatch(each)] == []
+    assert len({get_name(each) for each in ENTRIES}) == len(ENTRIES)
+    assert len(LOCKED) == len(HERE)
+
+
+def test_a_package_file_with_another_hash_is_not_installed(tmp_path: Path) -> None:
+    """The command of the Makefile, with one bit of a hash changed."""
+    wheel = tmp_path / "crpbot_example-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        info = "crpbot_example-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: crpbot-example\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    options = re.search(
+        r"^LOCKED_INSTALL = \$\(PY\) (.+) -r /dev/stdin$", (REPOSITORY / "Makefile").read_text(), re.M
+    )
+    assert options
+    pip = [sys.executable, *shlex.split(options[1]), "--no-index", "--find-links", str(tmp_path), "--dry-run"]
+    for hash, expected in ((digest, 0), (f"{int(digest[0], 16) ^ 1:x}{digest[1:]}", 1)):
+        locked = f"crpbot-example==1.0 --hash=sha256:{hash}\n"
+        done = subprocess.run([*pip, "-r", "/dev/stdin"], input=locked, text=True, capture_output=True)
+        assert done.returncode == expected, done.stderr
+    assert "DO NOT MATCH THE HASHES" in done.stderr
 
 
 @pytest.mark.parametrize("requirement", DIRECT, ids=str)
