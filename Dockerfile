@@ -14,7 +14,9 @@ COPY constraints.txt ./
 ENV LOCKED_INSTALL="pip install --require-hashes --no-deps --only-binary :all:"
 # torch alone first: the largest layer by far, rebuilt only when the lock changes. Its file must have a hash of the lock.
 RUN sed -n '/^# == torch$/,/^# == /p' constraints.txt > torch.txt \
-    && $LOCKED_INSTALL ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -r torch.txt \
+    && pip download --no-deps --dest torch ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} \
+        "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' torch.txt)" \
+    && $LOCKED_INSTALL --no-index --find-links torch -r torch.txt && rm -r torch \
     && if pip show torch | grep -qE "^Requires:.*(nvidia|cuda)"; then \
         sed -n '/^# == cuda$/,$p' constraints.txt > cuda.txt && $LOCKED_INSTALL -r cuda.txt; fi
 # The service's own dependencies, without those of development.

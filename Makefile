@@ -11,6 +11,7 @@ FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 FREE_MB_NEEDED := 4000
 # One section of the lock. pip installs only files whose hash is there, and asks no package what else it needs.
 SECTION = sed -n '/^\# == $(1)$$/,/^\# == /p' constraints.txt
+# torch is downloaded first: of two builds whose hash is locked, pip would take the index's own, which is ten times as large.
 LOCKED_INSTALL = $(PY) -m pip install -qq --require-hashes --no-deps --only-binary :all: -r /dev/stdin
 # The index's own torch on Linux needs the CUDA libraries; a CPU build does not.
 HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r or "cuda" in r for r in m.requires("torch")))
@@ -56,7 +57,9 @@ install:
 		"$$found" -m venv --clear $(VENV); \
 	fi; \
 	echo "Installing torch (1 of 2, a few minutes the first time)"; \
-	$(call SECTION,torch) | $(LOCKED_INSTALL); \
+	$(PY) -m pip download -qq --no-deps --dest build/torch "$$($(call SECTION,torch) | sed -n 's/^\(torch==[^ ]*\).*/\1/p')"; \
+	$(call SECTION,torch) | $(LOCKED_INSTALL) --no-index --find-links build/torch; \
+	rm -rf build/torch; \
 	if $(PY) -c '$(HAS_CUDA)'; then $(call SECTION,cuda) | $(LOCKED_INSTALL); fi; \
 	echo "Installing the other packages of the lock (2 of 2, some minutes more)"; \
 	{ $(call SECTION,service); $(call SECTION,development); } | $(LOCKED_INSTALL)

@@ -129,6 +129,7 @@ def test_setup_installs_torch_first_and_the_lock_after_it_once(clone: Path, tmp_
     assert [line.split()[-1] for line in installs] == ["torch", "cuda-bindings", "aiohappyeyeballs"]
     for line in installs:
         assert "--require-hashes --no-deps --only-binary :all: -r /dev/stdin" in line
+    assert "--no-index --find-links build/torch" in installs[0], "the build that pip takes by itself"
     log.unlink()
     assert make(clone, "setup").stdout == ""
     assert not log.exists(), f"{python} was asked again although nothing changed"
