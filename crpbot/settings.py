@@ -78,13 +78,17 @@ def _embedded_redis() -> str:
 
 
 SECRET_KEY = env.str("CRPBOT_SECRET_KEY", "") or _embedded_secret()
-if len(SECRET_KEY) < 32 or len(set(SECRET_KEY)) < 10:
-    raise ImproperlyConfigured(
-        "CRPBOT_SECRET_KEY can be guessed: give it 32 characters or more, at random, for example by"
-        ' python3 -c "import secrets; print(secrets.token_urlsafe(48))".'
-    )
 # Earlier secret keys. Sessions and audit events that were made with them stay valid.
 SECRET_KEY_FALLBACKS = env.list("CRPBOT_SECRET_KEY_FALLBACKS", default=[])
+for _name, _keys in {
+    "CRPBOT_SECRET_KEY": [SECRET_KEY],
+    "CRPBOT_SECRET_KEY_FALLBACKS": SECRET_KEY_FALLBACKS,
+}.items():
+    if any(len(key) < 32 or len(set(key)) < 10 or key.startswith("django-insecure") for key in _keys):
+        raise ImproperlyConfigured(
+            f"{_name} can be guessed: give it 32 characters or more, at random, for example by"
+            ' python3 -c "import secrets; print(secrets.token_urlsafe(48))".'
+        )
 DEBUG = False
 ALLOWED_HOSTS = env.list("CRPBOT_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CRPBOT_TRUSTED_ORIGINS", default=[])

@@ -75,7 +75,17 @@ class TestProduction:
             settings()
         assert [other for other in REQUIRED if other in str(refused.value)] == [name]
 
-    @pytest.mark.parametrize("weak", ["secret", "changeme" * 10, "django-insecure", "0" * 64])
+    def test_refuses_an_earlier_secret_key_that_can_be_guessed(self, environment: pytest.MonkeyPatch) -> None:
+        environment.setenv(
+            "CRPBOT_SECRET_KEY_FALLBACKS", "a secret of last year, long enough to be one,secret"
+        )
+        with pytest.raises(ImproperlyConfigured, match="FALLBACKS can be guessed"):
+            settings()
+
+    @pytest.mark.parametrize(
+        "weak",
+        ["secret", "changeme" * 10, "django-insecure-0123456789abcdefghijklmnopqrstuvwxyz", "0" * 64],
+    )
     def test_refuses_a_secret_key_that_can_be_guessed(
         self, weak: str, environment: pytest.MonkeyPatch
     ) -> None:
