@@ -26,7 +26,7 @@ import polars as pl
 import uvloop
 
 from runtime import Active, AsyncClient
-from runtime.protocol.envelope import PublicKeys
+from runtime.protocol.public_keys import PublicKeys
 
 PREDICTS_ONE_IN = 100
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from runtime.decision import Active, Decision
-from runtime.errors import ClientError, Misconfigured, SnapshotExpired
-from runtime.protocol.envelope import PublicKeys
+from runtime.errors import ClientError, Misconfigured, SignerUnknown, SnapshotExpired
+from runtime.protocol.public_keys import PublicKeys
 from runtime.protocol.service import Service
 from runtime.storage.cache import Cache
 from runtime.updater import Updater
@@ -51,8 +51,8 @@ class _BaseClient:
         self._service = Service(url, token, timeout_s=timeout_s)
         self._updater = Updater(
             Cache(Path(cache_dir), str(self._service.url), keys),
-            keys,
             self._service.download,
+            self._service.fetch_key_sets,
             coins=coins,
             timeout_s=timeout_s,
             fresh_for=timedelta(seconds=fresh_for_s),
@@ -88,7 +88,11 @@ class _BaseClient:
 
     def _poll(self) -> None:
         etag = self._updater.etag
-        self._updater.apply(self._service.fetch_snapshot(etag), etag)
+        try:
+            self._updater.apply(self._service.fetch_snapshot(etag), etag)
+        except SignerUnknown as unknown:
+            self._updater.find_signer(unknown)
+            self._updater.apply(self._service.fetch_snapshot(None))
 
     def _close(self) -> None:
         self._updater.close()
@@ -100,8 +104,9 @@ class Client(_BaseClient):
 
     It starts from what `cache_dir` holds, without the network. `refresh` asks the service once, `watch` follows it.
 
-    `public_key` is what `manage.py keys export` prints: 64 hex digits, or two such texts (comma-separated, or as a list)
-    during a key rotation. Only snapshots signed with one of these keys are followed, from the network or the disk.
+    `public_key` is what `manage.py keys export` prints: the version of a set of keys, a colon, and keys of 64 hex digits
+    each, separated by commas. Only snapshots that one of these keys signed are followed, from the network or the disk. When
+    the service changes its keys, the client follows by itself, as long as a key that it trusts signed the change.
 
     `coins` are those the bot trades; a release without one of them is refused. `timeout_s` bounds each wait for the network.
     After `fresh_for_s` seconds without confirmation a decision says *stale since*. A client with an empty folder answers

@@ -44,6 +44,14 @@ class EnvelopeRefused(Refused):
     """The answer is not signed by a key that this bot trusts, or is no envelope."""
 
 
+class SignerUnknown(EnvelopeRefused):
+    """None of the keys that signed the envelope is trusted: another service, or its keys were changed."""
+
+
+class KeysRefused(Refused):
+    """A set of keys does not follow from the keys that this bot trusts. It goes on trusting those."""
+
+
 class StreamRefused(Refused):
     """The answer is not a stream of events; the bot polls instead."""
 

@@ -24,12 +24,13 @@ from runtime.errors import (
     DownloadAborted,
     Refused,
     RevisionRefused,
+    SignerUnknown,
     SnapshotExpired,
     SnapshotRefused,
     UnknownCoin,
 )
 from runtime.live_windows import LiveWindows
-from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
+from runtime.protocol.envelope import SignedSnapshot, verify_envelope
 from runtime.protocol.service import Answer
 from runtime.protocol.snapshot import ModelSet
 from runtime.state import NO_PREDICTORS, State
@@ -50,15 +51,16 @@ verify_cached = lru_cache(maxsize=4)(verify_envelope)
 class Updater:
     """The models of one bot, kept up to date with one service, over one cache folder. Safe to use from several threads.
 
-    `download` downloads one file. `coins` are those the bot trades. Without confirmation for `fresh_for` the state is stale.
+    `download` downloads one file, `fetch_key_sets` the service's signed sets of keys. `coins` are those the bot trades.
+    Without confirmation for `fresh_for` the state is stale.
     `timeout_s` bounds each wait for the folder's lock. With `start_stale` a bot without any set begins with an expired one.
     """
 
     def __init__(
         self,
         cache: Cache,
-        keys: PublicKeys,
         download: Download,
+        fetch_key_sets: Callable[[], bytes],
         *,
         coins: Collection[str] | None,
         timeout_s: float,
@@ -66,7 +68,7 @@ class Updater:
         start_stale: bool,
         clock: Callable[[], datetime],
     ) -> None:
-        self._cache, self._keys, self._start_stale = cache, keys, start_stale
+        self._cache, self._fetch_key_sets, self._start_stale = cache, fetch_key_sets, start_stale
         self._coins = frozenset(coins or ())
         self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
         self._loader = BundleLoader(cache, download, timeout_s=timeout_s)
@@ -77,6 +79,7 @@ class Updater:
         # By set digest: of the current, previous and announced releases.
         self._loaded: dict[str, Predictors] = {}
         self._previous_set = ""
+        self._asked_key_version = 0
         self._is_closing = False
         self._prefetch_problem = ""
         self._saved: ReceivedSnapshot | None = None
@@ -91,9 +94,9 @@ class Updater:
 
     @property
     def etag(self) -> str | None:
-        """The ETag of the snapshot in use, for conditional requests."""
+        """The ETag of the snapshot in use, for conditional requests; None if no key that signed it is trusted any more."""
         received = self._state.received
-        return received.etag if received else None
+        return received.etag if received and self._is_trusted(received.signed) else None
 
     @property
     def prefetched(self) -> dict[str, int | None]:
@@ -112,7 +115,9 @@ class Updater:
     @property
     def has_pending_work(self) -> bool:
         """Whether `run_pending_work` would find something to do."""
-        return self.is_waiting or self._is_unsaved() or bool(self._list_missing())
+        has_keys_to_save = self._cache.saved_state.has_unsaved_keys
+        is_unsaved = self._is_unsaved() or has_keys_to_save
+        return self.is_waiting or is_unsaved or self._has_newer_keys() or bool(self._list_missing())
 
     def decide(self, coin: str, candles: pl.DataFrame) -> Decision:
         """Decide for one coin; as `Client.predict`."""
@@ -127,16 +132,16 @@ class Updater:
         """Apply the service's answer; None says that the snapshot of `etag` is unchanged. Never blocks on I/O.
 
         An expired answer may confirm what is in use, and never changes it. Raises Refused if the answer must not be
-        followed, SnapshotExpired if it was signed too long ago.
+        followed (SignerUnknown: see `find_signer`), SnapshotExpired if it was signed too long ago.
         """
-        signed = None if answer is None else verify_cached(answer.body, self._keys)
+        signed = None if answer is None else verify_cached(answer.body, self._cache.saved_state.keys)
         with self._state_lock:
             current = self._state.received
             if signed is not None:
-                self._cache.saved_state.record_head(signed.snapshot.service, signed.audit_head)
+                self._cache.saved_state.record_head(signed)
             if answer is None or signed is None:
-                if current is None or current.etag != etag:
-                    return  # another snapshot was applied while the answer was on its way
+                if current is None or current.etag != etag or not self._is_trusted(current.signed):
+                    return  # another snapshot was applied while the answer was on its way, or the keys changed
                 signed = current.signed
                 self._confirm(current)
             elif current is not None and signed.snapshot.content == current.snapshot.content:
@@ -160,10 +165,10 @@ class Updater:
         self._log_problem()
 
     def run_pending_work(self) -> None:
-        """Save the state, load the set that the pointer names, then prefetch announced releases. Blocks on I/O.
+        """Save the state, load the set that the pointer names, prefetch announced ones, follow new keys. Blocks on I/O.
 
-        Raises ClientError if the set that the pointer names cannot be loaded. A failed prefetch is only reported in the
-        heartbeat, and tried again by the next call.
+        Raises ClientError if the set that the pointer names cannot be loaded, or the keys cannot be followed. A failed
+        prefetch is only reported in the heartbeat, and tried again by the next call.
         """
         with self._work_lock:
             self._save()
@@ -171,6 +176,22 @@ class Updater:
                 self._load_pending(pending)
                 self._save()
             self._prefetch_announced()
+            # Last: a service that does not hand out its keys must not keep a bot from what the pointer names.
+            if self._has_newer_keys():
+                self._update_keys()
+                self._save()
+
+    def find_signer(self, unknown: SignerUnknown) -> None:
+        """After `apply` did not know a signer: follow the sets of keys from the trusted ones on. Blocks on the network.
+
+        Raises `unknown` if that does not change what is trusted: asking again would be useless.
+        """
+        try:
+            has_changed = self._update_keys()
+        except ClientError as error:
+            raise SignerUnknown(f"{unknown}; its sets of keys: {error}") from error
+        if not has_changed:
+            raise unknown
 
     def close(self) -> None:
         """Abort downloads and close the cache folder; decisions go on from memory."""
@@ -193,7 +214,11 @@ class Updater:
             "release": snapshot.release if snapshot else None,
             "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
             **self.prefetched,
+<<<<<<< HEAD
             "audit_head": asdict(head) if head else None,
+=======
+            "trusted_keys": list(self._cache.saved_state.keys.key_ids),
+>>>>>>> ba2241b (A bot follows changed keys by itself, from set to set, and TUF's attacks run against it)
             "last_error": error[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
             "sent_at": self._clock().isoformat(),
@@ -236,6 +261,7 @@ class Updater:
                 f"the service confirms revision {received.snapshot.revision}, but revision {highest.revision} was seen"
                 " already"
             )
+        self._cache.saved_state.record_revision(received)  # under a key that has just begun to sign
         received = replace(received, confirmed_at=self._compute_confirmed_at(received.signed))
         self._state = replace(self._state, received=received, is_unconfirmed=False, problem=None)
         self._pending = None
@@ -308,6 +334,8 @@ class Updater:
             return False
         if saved is None or saved.mark != current.mark or saved.signed.announced != current.signed.announced:
             return True
+        if self._is_trusted(current.signed) and not self._is_trusted(saved.signed):
+            return True  # or a restart would find nothing that it may begin with
         return current.confirmed_at - saved.confirmed_at > SAVE_INTERVAL
 
     def _has_unsaved_move(self) -> bool:
@@ -322,6 +350,7 @@ class Updater:
         """
         current = self._state.received
         if current is None or not self._is_unsaved():
+            self._save_keys()
             return
         problem = None
         try:
@@ -339,6 +368,27 @@ class Updater:
         with self._state_lock:
             self._state = replace(self._state, save_problem=problem)
         self._log_problem()
+
+    def _save_keys(self) -> None:
+        if self._cache.saved_state.has_unsaved_keys:
+            with self._cache.lock(self._timeout_s):
+                self._cache.saved_state.save_revisions()
+
+    def _is_trusted(self, signed: SignedSnapshot) -> bool:
+        return not self._cache.saved_state.keys.key_ids.isdisjoint(signed.key_ids)
+
+    def _has_newer_keys(self) -> bool:
+        """Whether the service says, signed, that it has changed its keys since they were last asked for."""
+        received = self._state.received
+        known = max(self._cache.saved_state.keys.version, self._asked_key_version)
+        return received is not None and received.signed.key_version > known
+
+    def _update_keys(self) -> bool:
+        """Follow the service's sets of keys; returns whether that changed what is trusted. Raises ClientError."""
+        received = self._state.received
+        has_changed = self._cache.saved_state.follow_keys(self._fetch_key_sets())
+        self._asked_key_version = received.signed.key_version if received else 0
+        return has_changed
 
     def _log_problem(self) -> None:
         problem = str(self._state.current_problem or "")
@@ -360,8 +410,7 @@ class Updater:
             raise RevisionRefused(
                 f"revision {snapshot.revision} was seen already, with another release or other files"
             )
-        if highest is None or snapshot.revision > highest.revision:
-            self._cache.saved_state.record_revision(snapshot.service, received.mark)
+        self._cache.saved_state.record_revision(received)
 
     def _require_coins(self, model_set: ModelSet) -> None:
         missing = sorted(self._coins - model_set.models.keys())

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from runtime.decision import Active
-from runtime.errors import ClientError, ReportRejected
+from runtime.errors import ClientError, ReportRejected, SignerUnknown
 from runtime.live_windows import MAX_WINDOWS
 from runtime.protocol.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
 from runtime.updater import Updater
@@ -119,10 +119,17 @@ class WatchLoop:
 
     async def _poll(self) -> None:
         try:
-            etag = self._updater.etag
-            self._apply(await run_in_thread(partial(self._service.fetch_snapshot, etag)), etag)
+            try:
+                await self._poll_once()
+            except SignerUnknown as unknown:
+                await run_in_thread(partial(self._updater.find_signer, unknown))
+                await self._poll_once()
         except ClientError as problem:
             self._record_problem(problem)
+
+    async def _poll_once(self) -> None:
+        etag = self._updater.etag
+        self._apply(await run_in_thread(partial(self._service.fetch_snapshot, etag)), etag)
 
     def _apply(self, answer: Answer | None, etag: str | None = None) -> None:
         """Apply a streamed or polled answer. Raises ClientError, after `on_change` was told of it."""

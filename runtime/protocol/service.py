@@ -9,7 +9,6 @@ import ipaddress
 import json
 import logging
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +19,7 @@ import httpx
 from runtime.errors import (
     EnvelopeRefused,
     FileRefused,
+    KeysRefused,
     Misconfigured,
     NotAuthorised,
     Refused,
@@ -27,20 +27,24 @@ from runtime.errors import (
     ServiceUnavailable,
     StreamRefused,
 )
+from runtime.protocol.connections import Connections
 from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
 from runtime.protocol.events import EventParser
+from runtime.protocol.public_keys import MAX_KEY_SETS_BYTES
 from runtime.protocol.snapshot import File, make_printable
 from runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
 
 ACTIVE_PATH = "/api/v1/active/signed/"
+KEYS_PATH = "/api/v1/active/keys/"
 STREAM_PATH = "/api/v1/active/stream/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 WINDOWS_PATH = "/api/v1/bots/windows/"
-MAX_REDIRECTS = 3
 MIN_BYTES_PER_S = 16 * 1024
-"""A slower answer counts as no answer, after one timeout of grace."""
+"""A slower download counts as none, after one timeout of grace."""
+TIMEOUTS_IN_ALL = 3
+"""What any other answer may take, from the connection to its last byte, in timeouts: each wait is bounded by one."""
 
 MAX_SILENCE_S = 40.0
 """The service sends something every 15 s; a quieter stream is dead."""
@@ -50,7 +54,6 @@ MAX_UNCONFIRMED_S = 90.0
 _MAX_PROBLEM_BYTES = 16 * 1024
 _MAX_ETAG_LETTERS = 200
 _REJECTED = frozenset({400, 409, 413, 422})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Answer(NamedTuple):
@@ -72,9 +75,10 @@ class Service:
         self._origin = _get_origin(self.url)
         self._token = _validate_token(token)
         self._timeout_s = timeout_s
-        # Redirects are followed by hand: httpx would decide for itself where the token goes.
+        # No redirects: the service has none, and another address would see the token or hand out old answers.
         # Unpacked bodies only: a compressed one can be a thousand times what was announced.
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"crpbot-runtime/{VERSION}"}
+        self._connections = Connections()
         self._http = httpx.Client(
             timeout=timeout_s, follow_redirects=False, headers=self._headers, verify=_load_certificates()
         )
@@ -94,12 +98,22 @@ class Service:
         # no-cache: between a bot and its pointer no proxy may answer from memory.
         headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
         headers |= {"If-None-Match": etag} if etag else {}
-        with self._get(self._build_url(ACTIVE_PATH), headers, allow_other_hosts=False) as response:
+        with self._request("GET", self._build_url(ACTIVE_PATH), headers) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED and etag:
                 return None
             self._require_ok(response, self._read_problem(response))
             body = b"".join(self._read_chunks(response, MAX_ENVELOPE_BYTES, EnvelopeRefused))
             return Answer(body, _validate_etag(response.headers.get("ETag")))
+
+    def fetch_key_sets(self) -> bytes:
+        """Fetch the service's signed sets of keys. Nothing is verified here.
+
+        Raises ServiceUnavailable, NotAuthorised, or KeysRefused for a body without end.
+        """
+        headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
+        with self._request("GET", self._build_url(KEYS_PATH), headers) as response:
+            self._require_ok(response, self._read_problem(response))
+            return b"".join(self._read_chunks(response, MAX_KEY_SETS_BYTES, KeysRefused))
 
     async def stream(self, on_answer: Callable[[Answer], None]) -> None:
         """Call `on_answer` with the current snapshot, then with each new one. Nothing is verified here.
@@ -147,7 +161,7 @@ class Service:
         """
         url = self._build_url(path)
         try:
-            with self._request("POST", url, {}, document) as response:
+            with self._request("POST", url, document=document) as response:
                 if response.status_code in _REJECTED:
                     detail = _extract_detail(self._read_problem(response))
                     raise ReportRejected(self._describe(url, f"answers {response.status_code}{detail}"))
@@ -170,7 +184,8 @@ class Service:
             url = _parse_url(str(self.url.join(file.url)))
         except (Misconfigured, httpx.InvalidURL) as error:
             raise FileRefused(f"its announced address cannot be used: {error}") from error
-        with self._get(url, {}, allow_other_hosts=True) as response:
+        limit_s = self._timeout_s + file.size / MIN_BYTES_PER_S
+        with self._request("GET", url, limit_s=limit_s) as response:
             self._require_ok(response, self._read_problem(response))
             for chunk in self._read_chunks(response, file.size, FileRefused):
                 digest.update(chunk)
@@ -183,66 +198,50 @@ class Service:
 
     @contextmanager
     def _request(
-        self, method: str, url: httpx.URL, headers: dict[str, str], document: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str] | None = None,
+        *,
+        document: Mapping[str, Any] | None = None,
+        limit_s: float | None = None,
     ) -> Iterator[httpx.Response]:
-        """One request. Network errors, and the use of a closed client, are raised as ServiceUnavailable."""
-        headers = headers | self._build_auth_headers(url)
-        try:
-            with self._http.stream(method, url, json=document, headers=headers) as response:
-                yield response
-        except httpx.HTTPError as error:
-            cause = _describe_error(error)
-            raise ServiceUnavailable(self._describe(url, f"cannot be reached: {cause}")) from error
-        except RuntimeError as error:
-            if not self._http.is_closed:
-                raise
-            raise ServiceUnavailable("this client is closed") from error
+        """One request, over after `limit_s` seconds whatever comes. Network errors are raised as ServiceUnavailable.
+
+        So is the use of a closed client. Other hosts never get the token.
+        """
+        sent = {**(headers or {}), **self._build_auth_headers(url)}
+        with self._connections.limit(limit_s or TIMEOUTS_IN_ALL * self._timeout_s) as deadline:
+            try:
+                with self._http.stream(
+                    method, url, json=document, headers=sent, extensions={"trace": self._connections.trace}
+                ) as response:
+                    yield response
+                if deadline.is_over:  # or a cut answer without a length would look complete
+                    raise httpx.ReadTimeout("")
+            except httpx.HTTPError as error:
+                cause = "it sends too slowly" if deadline.is_over else _describe_error(error)
+                raise ServiceUnavailable(self._describe(url, f"cannot be reached: {cause}")) from error
+            except RuntimeError as error:
+                if not self._http.is_closed:
+                    raise
+                raise ServiceUnavailable("this client is closed") from error
 
     def _build_url(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
 
-    @contextmanager
-    def _get(
-        self, url: httpx.URL, headers: dict[str, str], *, allow_other_hosts: bool
-    ) -> Iterator[httpx.Response]:
-        """GET, following a few redirects. Other hosts never get the token."""
-        for _ in range(MAX_REDIRECTS + 1):
-            with self._request("GET", url, headers) as response:
-                if response.status_code not in _REDIRECTS:
-                    yield response
-                    return
-                url = self._resolve_redirect(response, allow_other_hosts=allow_other_hosts)
-        raise ServiceUnavailable(self._describe(self.url, f"redirects more than {MAX_REDIRECTS} times"))
-
     def _build_auth_headers(self, url: httpx.URL) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if _get_origin(url) == self._origin else {}
 
-    def _resolve_redirect(self, response: httpx.Response, *, allow_other_hosts: bool) -> httpx.URL:
-        try:
-            url = _parse_url(str(response.url.join(response.headers.get("Location", ""))))
-        except (Misconfigured, httpx.InvalidURL) as error:
-            problem = self._describe(response.url, "redirects to an address that cannot be used")
-            raise ServiceUnavailable(problem) from error
-        refused = self._describe(response.url, f"redirects to {_format_url(url)}: not followed")
-        if url.scheme != "https" and response.url.scheme == "https":
-            raise ServiceUnavailable(f"{refused}, since the way there is not encrypted")
-        if _get_origin(url) != self._origin and not allow_other_hosts:
-            raise ServiceUnavailable(
-                f"{refused}, since that is another host and the token is for this one alone"
-            )
-        return url
-
     def _read_chunks(self, response: httpx.Response, limit: int, refusal: type[Refused]) -> Iterator[bytes]:
-        """The body as sent. Raises `refusal` beyond `limit` bytes, ServiceUnavailable if it comes too slowly."""
+        """The body as sent. Raises `refusal` beyond `limit` bytes."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise refusal(self._describe(response.url, "answers compressed, which was not requested"))
-        size, give_up_at = 0, time.monotonic() + self._timeout_s + limit / MIN_BYTES_PER_S
+        size = 0
         for chunk in response.iter_raw():
             size += len(chunk)
             if size > limit:
                 raise refusal(self._describe(response.url, f"sends more than the {limit:,} bytes allowed"))
-            if time.monotonic() > give_up_at:
-                raise ServiceUnavailable(self._describe(response.url, "sends too slowly"))
             yield chunk
 
     def _require_ok(self, response: httpx.Response, problem: bytes) -> None:
@@ -257,7 +256,9 @@ class Service:
         elif code == httpx.codes.FORBIDDEN:
             cause = "the token's scope does not allow this: a bot needs the scope 'bot'"
         else:
-            is_lost = code == httpx.codes.NOT_FOUND
+            if response.is_redirect:
+                message += f" and names {_format_location(response)}, which is not followed"
+            is_lost = code == httpx.codes.NOT_FOUND or response.is_redirect
             raise ServiceUnavailable(f"{message}; is the address right?" if is_lost else message)
         raise NotAuthorised(f"{message}; {cause}")
 
@@ -331,6 +332,13 @@ def _get_origin(url: httpx.URL) -> tuple[str, str, int]:
 def _format_url(url: httpx.URL) -> str:
     """The address without its query, which may hold a signature."""
     return str(url.copy_with(query=None, fragment=None))
+
+
+def _format_location(response: httpx.Response) -> str:
+    try:
+        return make_printable(_format_url(response.url.join(response.headers.get("Location", "")))[:200])
+    except httpx.InvalidURL:
+        return "another address"
 
 
 def _describe_error(error: httpx.HTTPError) -> str:

@@ -161,7 +161,7 @@ def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
 
     Unknown keys are ignored. Raises SnapshotRefused with the field and the reason.
     """
-    fields = Fields(_decode_json(body))
+    fields = Fields(decode_json(body))
     snapshot = Snapshot(
         service=fields.get_match("service", _SERVICE),
         revision=fields.get_positive("revision"),
@@ -229,7 +229,8 @@ def _hash_json(document: list[Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _decode_json(body: bytes) -> Any:
+def decode_json(body: bytes) -> Any:
+    """A document of at most MAX_BODY_BYTES, without keys that occur twice. Raises SnapshotRefused."""
     if len(body) > MAX_BODY_BYTES:
         raise SnapshotRefused(f"{len(body):,} bytes are more than a snapshot can have ({MAX_BODY_BYTES:,})")
     try:

@@ -1,8 +1,9 @@
 """What a bot keeps on disk so that it starts without the service. A crash at any moment leaves a usable folder.
 
     lock                  held while a client downloads, writes or deletes
-    revisions.json        the highest revision seen of each service
+    revisions.json        the highest revision and audit head seen of each service, by the key that signed it
     pointers/<url>.json   for each address: the current and the previous snapshot, in their envelopes as received
+    pointers/<url>.keys   for each address: the signed sets of keys that led to those the bot trusts
     bundles/<sha256>/     complete bundles, named by their digest
     unfinished/           what a crash may leave behind; emptied by the next client that follows a snapshot
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import CacheFailed
-from runtime.protocol.envelope import PublicKeys
+from runtime.protocol.public_keys import PublicKeys
 from runtime.protocol.snapshot import Model
 from runtime.storage.disk import flush_folder, flush_to_disk, remove, translate_disk_errors
 from runtime.storage.saved_state import SavedState

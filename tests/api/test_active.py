@@ -15,7 +15,8 @@ from accounts.models import User
 from deploy.releases import decide
 from deploy.serving import key_decisions, keys, snapshot
 from runtime.protocol import snapshot as client_side
-from runtime.protocol.envelope import PublicKeys, verify_envelope
+from runtime.protocol.envelope import verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from training import artifact_store

@@ -8,7 +8,8 @@ from typing import Any
 
 from deploy.edge.application import STREAM_PATH, Edge
 from deploy.serving import keys
-from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
+from runtime.protocol.envelope import SignedSnapshot, verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 
 PATIENCE_SECONDS = 20.0
 """Of a test on a busy machine; nothing here is a measurement."""

@@ -19,7 +19,8 @@ from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
 from deploy.releases import decide
 from deploy.serving import keys, revision_log, signing, snapshot
-from runtime.protocol.envelope import PublicKeys, verify_envelope
+from runtime.protocol.envelope import verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 from tests import factories, scenarios
 from tests.deploy.asgi_client import Answer, ask
 from tests.scenarios import APPROVER

@@ -45,7 +45,8 @@ from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
 from gates.services import policies
 from mlcore.confidence_bands import BANDS
-from runtime.protocol.envelope import PublicKeys, verify_envelope
+from runtime.protocol.envelope import verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 from tests import scenarios
 from tests.deploy.code_faults import FAULTS, CodeFault
 from tests.deploy.interruptions import Disturbance, Ground, Kill, Overtake, Swallowed, act

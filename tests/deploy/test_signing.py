@@ -29,7 +29,8 @@ from deploy.serving.advance import advance_revision
 from deploy.serving.snapshot import Snapshot
 from gates.services.policies import policy_in_force
 from runtime.errors import EnvelopeRefused
-from runtime.protocol.envelope import PublicKeys, SignedSnapshot, verify_envelope
+from runtime.protocol.envelope import SignedSnapshot, verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,9 +19,11 @@ from mlcore.bundle import format as bundle_format
 TOKEN = "bot-token-Zx81"
 SIGNED_PATH = "/api/v1/active/signed/"
 STREAM_PATH = "/api/v1/active/stream/"
+KEYS_PATH = "/api/v1/active/keys/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 WINDOWS_PATH = "/api/v1/bots/windows/"
 PAYLOAD_TYPE = "application/vnd.crpbot.snapshot+json"
+KEYS_PAYLOAD_TYPE = "application/vnd.crpbot.keys+json"
 VALID_FOR = timedelta(minutes=3)
 HALF = "half of the file, then silence"
 
@@ -62,12 +64,16 @@ class StubService:
     edit: Callable[[dict[str, Any]], None] = lambda document: None
     files: dict[str, bytes | str] = field(default_factory=dict)
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    raw_answers: dict[str, Callable[[], Iterator[bytes]]] = field(default_factory=dict)
+    """Whole answers as they go over the wire, piece by piece, until the client goes away."""
     requests: list[ReceivedRequest] = field(default_factory=list)
     before_snapshot: Callable[[], None] = lambda: None
     is_away: bool = False
     streams: bool = True
     announced: Release | None = None
     fallback: Release | None = None
+    key_sets: list[dict[str, Any]] = field(default_factory=list)
+    """Signed sets of keys, the oldest first; none is what a service without a change of keys has."""
     heartbeats: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -137,6 +143,7 @@ class StubService:
             "issued_at": self.issued_at.isoformat(),
             "expires_at": (self.issued_at + VALID_FOR).isoformat(),
             "audit_head": {"seq": self.revision, "hash": "00"},
+            "key_version": len(self.key_sets),
             "coins": list(models),
             "next": _describe_release(self.announced) if self.announced else None,
             "fallback": _describe_release(self.fallback) if self.fallback else None,
@@ -152,6 +159,25 @@ class StubService:
         sent = sealed.to_dict()
         self.tamper(sent)
         return json.dumps(sent).encode()
+
+    def publish_keys(
+        self,
+        *signers: CryptoSigner,
+        by: Sequence[CryptoSigner],
+        version: int | None = None,
+        service: str = "",
+    ) -> dict[str, Any]:
+        """Add a set of these keys, signed by those; its version is the next unless given."""
+        document = {
+            "service": service or self.service_name,
+            "version": len(self.key_sets) + 1 if version is None else version,
+            "keys": [signer.public_key.keyval["public"] for signer in signers],
+        }
+        sealed = Envelope(json.dumps(document).encode(), KEYS_PAYLOAD_TYPE, {})
+        for signer in by:
+            sealed.sign(signer)
+        self.key_sets.append(sealed.to_dict())
+        return self.key_sets[-1]
 
     def downloads(self) -> list[str]:
         """The digests asked for so far, in order."""
@@ -204,12 +230,16 @@ class _Handler(BaseHTTPRequestHandler):
         if stub.is_away:
             self.close_connection = True
             return
-        if self.path in stub.answers:
+        if self.path in stub.raw_answers:
+            self._send_raw(stub.raw_answers[self.path]())
+        elif self.path in stub.answers:
             self._send(*stub.answers[self.path])
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self._send_problem(401, f"{self.headers.get('Authorization')} is not a token of this service")
         elif self.path == SIGNED_PATH:
             self._send_snapshot()
+        elif self.path == KEYS_PATH:
+            self._send_json({"key_sets": stub.key_sets}, 200)
         elif self.path == STREAM_PATH and stub.streams:
             self._stream()
         elif (sha256 := self.path.removeprefix("/api/v1/artifacts/")) in stub.files:
@@ -223,6 +253,8 @@ class _Handler(BaseHTTPRequestHandler):
         stub.requests.append(ReceivedRequest(self.path, dict(self.headers)))
         if stub.is_away:
             self.close_connection = True
+        elif self.path in stub.raw_answers:
+            self._send_raw(stub.raw_answers[self.path]())
         elif self.path in stub.answers:
             self._send(*stub.answers[self.path])
         elif self.path == HEARTBEAT_PATH:
@@ -280,6 +312,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.stub.released.wait(30)
         self.close_connection = True
+
+    def _send_raw(self, pieces: Iterator[bytes]) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            for piece in pieces:
+                if self.stub.released.is_set():
+                    break
+                self.wfile.write(piece)
 
     def _send_problem(self, status: int, detail: str) -> None:
         body = json.dumps({"title": "problem", "status": status, "detail": detail}).encode()

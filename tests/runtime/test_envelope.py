@@ -13,7 +13,8 @@ from securesystemslib.signer import CryptoSigner
 
 from runtime import Client, EnvelopeRefused, Misconfigured, SnapshotExpired
 from runtime.errors import RevisionRefused
-from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, PublicKeys, verify_envelope
+from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, verify_envelope
+from runtime.protocol.public_keys import PublicKeys
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.stub_service import SIGNED_PATH, VALID_FOR, Release, StubService
 

@@ -1,6 +1,5 @@
 """Answers that must not be followed. Each has its own message, and the set in use stays whole."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from runtime.errors import (
     SnapshotRefused,
 )
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf
-from tests.runtime.stub_service import HALF, SIGNED_PATH, TOKEN, Release, StubService
+from tests.runtime.stub_service import HALF, SIGNED_PATH, Release, StubService
 
 Refuses = Callable[..., None]
 
@@ -352,28 +351,16 @@ def test_an_unencrypted_way_through_the_internet_is_warned_of(
     assert caplog.text == ""
 
 
-def test_a_redirect_of_the_snapshot_to_another_host_is_not_followed(
-    service: StubService, other_service: StubService, client: Client, refuses: Refuses
+@pytest.mark.parametrize("path", [SIGNED_PATH, "the other service"])
+def test_a_redirect_is_not_followed(
+    service: StubService, other_service: StubService, client: Client, refuses: Refuses, path: str
 ) -> None:
-    service.answers[SIGNED_PATH] = (302, {"Location": f"{other_service.url}{SIGNED_PATH}"}, b"")
-    refuses(client, ServiceUnavailable, "another host")
+    location = path if path == SIGNED_PATH else f"{other_service.url}{SIGNED_PATH}?signature=1"
+    service.answers[SIGNED_PATH] = (302, {"Location": location}, b"")
+    asked = len(service.requests)
+    refuses(client, ServiceUnavailable, "answers 302 and names http://127.0.0.1:", "is not followed")
+    assert len(service.requests) == asked + 1
     assert other_service.requests == []
-
-
-def test_a_redirect_on_the_same_host_keeps_the_token(
-    service: StubService, bot: MakeBot, old: Release
-) -> None:
-    service.point_at(old)
-    body = service.envelope()
-    service.answers[SIGNED_PATH] = (307, {"Location": "/elsewhere/"}, b"")
-    service.answers["/elsewhere/"] = (200, {}, body)
-    assert bot().refresh().problem is None
-    assert service.requests[1].headers["Authorization"] == f"Bearer {TOKEN}"
-
-
-def test_redirects_in_a_circle_end(service: StubService, client: Client, refuses: Refuses) -> None:
-    service.answers[SIGNED_PATH] = (302, {"Location": SIGNED_PATH}, b"")
-    refuses(client, ServiceUnavailable, "redirects more than 3 times")
 
 
 def test_a_file_may_come_from_another_host_which_never_sees_the_token(
@@ -382,8 +369,11 @@ def test_a_file_may_come_from_another_host_which_never_sees_the_token(
     """As with files in an object store: what arrives is checked by its digest, wherever it came from."""
     service.point_at(new)
     content = new.file("BTC", "model.onnx")
-    path = f"/api/v1/artifacts/{hashlib.sha256(content).hexdigest()}"
-    service.answers[path] = (302, {"Location": f"{other_service.url}/bucket/model"}, b"")
+
+    def name_the_other_host(document: dict[str, Any]) -> None:
+        document["models"]["BTC"]["files"]["model.onnx"]["url"] = f"{other_service.url}/bucket/model"
+
+    service.edit = name_the_other_host
     other_service.answers["/bucket/model"] = (200, {}, content)
     assert client.refresh().problem is None
     assert release_of(client) == new

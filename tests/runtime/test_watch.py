@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from runtime import Active, AsyncClient, Misconfigured
-from runtime.protocol.envelope import PublicKeys
+from runtime.protocol.public_keys import PublicKeys
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.stub_service import (
     HALF,
