@@ -66,6 +66,8 @@ KEY_TRANSITIONS: Mapping[str, frozenset[str]] = {
     KeyState.RETIRED: frozenset(),
 }
 MOST_ACTIVE_KEYS = 2
+MOST_KEYS = 8
+"""That are not retired: a bot takes no larger set of keys."""
 
 
 class AlarmName(StrEnum):

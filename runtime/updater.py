@@ -214,11 +214,8 @@ class Updater:
             "release": snapshot.release if snapshot else None,
             "bundles": {coin: model.bundle for coin, model in snapshot.models.items()} if snapshot else {},
             **self.prefetched,
-<<<<<<< HEAD
             "audit_head": asdict(head) if head else None,
-=======
             "trusted_keys": list(self._cache.saved_state.keys.key_ids),
->>>>>>> ba2241b (A bot follows changed keys by itself, from set to set, and TUF's attacks run against it)
             "last_error": error[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
             "sent_at": self._clock().isoformat(),

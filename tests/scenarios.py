@@ -19,7 +19,7 @@ from audit import services as audit
 from audit.hash_chain import to_canonical_json
 from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
-from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus
+from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus, SigningKey
 from deploy.pointer import pointer
 from deploy.releases import decide, settle
 from deploy.releases.settle import advance
@@ -478,7 +478,14 @@ def heartbeat(move: PointerMove, instance: str = "desk-1") -> Heartbeat:
     """The same heartbeat, as the service is told of it."""
     said = heartbeat_fields(move, instance)
     running = Running(said["release"], said["line"], said["bundles"])
-    return Heartbeat(instance, said["client_version"], said["service"], said["revision"], running)
+    return Heartbeat(
+        instance,
+        said["client_version"],
+        said["service"],
+        said["revision"],
+        running,
+        trusted_keys=tuple(said["trusted_keys"]),
+    )
 
 
 def heartbeat_fields(move: PointerMove, instance: str = "desk-1", **changes: Any) -> dict[str, Any]:
@@ -486,4 +493,12 @@ def heartbeat_fields(move: PointerMove, instance: str = "desk-1", **changes: Any
     document = snapshot_document(move)
     said = {name: document[name] for name in ("service", "revision", "line", "release")}
     bundles = {coin: model["bundle"] for coin, model in document["models"].items()}
-    return {"instance": instance, "client_version": "0.1.0", **said, "bundles": bundles, **changes}
+    trusted = sorted(SigningKey.objects.exclude(state="retired").values_list("key_id", flat=True))
+    return {
+        "instance": instance,
+        "client_version": "0.1.0",
+        **said,
+        "bundles": bundles,
+        "trusted_keys": trusted,
+        **changes,
+    }

@@ -15,6 +15,7 @@ app_name = "api"
 
 v1 = [
     path("active/", active.Active.as_view(), name="active"),
+    path("active/keys/", active.KeySets.as_view(), name="active-keys"),
     path("active/signed/", active.SignedActive.as_view(), name="active-signed"),
     path("active/stream/", active.ActiveStream.as_view(), name="active-stream"),
     path("alarms/", alarms.Alarms.as_view(), name="alarms"),
@@ -32,6 +33,14 @@ v1 = [
     path("diagnoses/<int:id>/", gates.DiagnosisDetail.as_view(), name="diagnosis"),
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("keys/", keys.Keys.as_view(), name="keys"),
+    path("keys/<str:key>/activate/", keys.ActivateKey.as_view(), name="activate-key"),
+    path(
+        "keys/<str:key>/approve-retirement/", keys.ApproveRetirement.as_view(), name="approve-key-retirement"
+    ),
+    path(
+        "keys/<str:key>/propose-retirement/", keys.ProposeRetirement.as_view(), name="propose-key-retirement"
+    ),
+    path("keys/<str:key>/retire/", keys.RetireKey.as_view(), name="retire-key"),
     path("moves/", decisions.Moves.as_view(), name="moves"),
     path("moves/<int:revision>/", bots.MoveDetail.as_view(), name="move"),
     path("moves/<int:revision>/acknowledgements/", bots.Acknowledgements.as_view(), name="acknowledgements"),

@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
 from deploy.rules import MoveKind
-from deploy.serving import events, signing, snapshot
+from deploy.serving import events, key_sets, signing, snapshot
 from deploy.serving.snapshot import Snapshot
 
 SNAPSHOT_EXAMPLE = {
@@ -120,8 +120,9 @@ class SignedActive(ServingView):
             sig = serializers.CharField(help_text="Ed25519 over the payload and its type (DSSE), in base64.")
 
         payload = serializers.CharField(
-            help_text="In base64: the snapshot as JSON, with `issued_at`, `expires_at`, `audit_head`, `coins`, each coin's"
-            " `diagnosis`, and the announced releases: `next` awaits approval, `fallback` is what a pin leads to."
+            help_text="In base64: the snapshot as JSON, with `issued_at`, `expires_at`, `audit_head`, `key_version`,"
+            " `coins`, each coin's `diagnosis`, and the announced releases: `next` awaits approval, `fallback` is what a pin"
+            " leads to."
         )
         payloadType = serializers.CharField(help_text=f"`{signing.PAYLOAD_TYPE}`")
         signatures = Signature(many=True)
@@ -137,6 +138,26 @@ class SignedActive(ServingView):
         a public key that you received by hand (`manage.py keys export`).
         """
         return _answer_conditionally(request, signing.get_envelope())
+
+
+class KeySets(ServingView):
+    @extend_schema_serializer(component_name="KeySets")
+    class Output(serializers.Serializer[Any]):
+        key_sets = SignedActive.Output(
+            many=True, help_text=f"The oldest first. The payload of each is `{key_sets.PAYLOAD_TYPE}`."
+        )
+
+    @extend_schema(
+        operation_id="active_keys",
+        responses={200: Output, 304: OpenApiResponse(description="You have the latest.")},
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """The sets of keys that bots trust, each signed by keys of the set before (DSSE, Ed25519).
+
+        A payload has `service`, `version` and `keys`. A bot begins with the set that it was given by hand, and follows from
+        version to version. It asks when a snapshot names a higher `key_version`, or when an unknown key signed one.
+        """
+        return _answer_conditionally(request, key_sets.build_chain())
 
 
 _EVENT = {

@@ -25,6 +25,7 @@ from deploy.pointer import pointer
 from deploy.rules import MAX_REQUIRED_COINS, BotState, Running
 
 MAX_COINS = MAX_REQUIRED_COINS
+MAX_TRUSTED_KEYS = 8
 INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 _COIN = r"^[A-Z0-9]{1,12}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -45,6 +46,7 @@ HEARTBEAT_EXAMPLE = {
     "prefetched_next": 4,
     "prefetched_fallback": 1,
     "audit_head": {"seq": 128, "hash": "9a0c" * 16},
+    "trusted_keys": ["141d" * 16],
     "last_error": None,
     "stale_since": None,
     "sent_at": "2026-11-22T14:00:00.213Z",
@@ -113,6 +115,12 @@ class Heartbeat(APIView):
             allow_null=True,
             help_text="The highest audit head that it has seen signed: a chain that was cut short is detected by it.",
         )
+        trusted_keys = serializers.ListField(
+            child=api_fields.PatternText(r"^[0-9a-f]{64}$"),
+            max_length=MAX_TRUSTED_KEYS,
+            default=list,
+            help_text="Ids of the signing keys that it trusts: `keys/` counts them.",
+        )
         last_error = serializers.CharField(max_length=1000, allow_blank=True, allow_null=True, default=None)
         stale_since = serializers.DateTimeField(allow_null=True, default=None)
         sent_at = serializers.DateTimeField(
@@ -161,6 +169,7 @@ def _create_heartbeat(checked: Mapping[str, Any]) -> heartbeat_checks.Heartbeat:
     running = {name: checked[name] for name in ("release", "line", "bundles")}
     others = {name: value for name, value in checked.items() if name not in running}
     others["last_error"] = checked["last_error"] or ""
+    others["trusted_keys"] = tuple(sorted(checked["trusted_keys"]))
     if head := others.pop("audit_head"):
         others |= {"audit_seq": head["seq"], "audit_hash": head["hash"]}
     return heartbeat_checks.Heartbeat(**others, running=Running(**running))
@@ -197,8 +206,8 @@ class Bots(ListAPIView[Bot]):
             model = Bot
             fields: ClassVar = [
                 "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "mismatch",
-                "prefetched_next", "prefetched_fallback", "client_version", "last_error", "stale_since", "first_heard_at",
-                "last_heard_at", "clock_error_seconds",
+                "prefetched_next", "prefetched_fallback", "client_version", "last_error", "stale_since", "trusted_keys",
+                "first_heard_at", "last_heard_at", "clock_error_seconds",
             ]  # fmt: skip
 
     serializer_class = Output

@@ -16,7 +16,7 @@ from deploy.rules import Running, describe_mismatch
 
 _COPIED = (
     "reported_digest", "client_version", "revision", "prefetched_next", "prefetched_fallback", "last_error", "stale_since",
-    "audit_seq", "audit_hash",
+    "audit_seq", "audit_hash", "trusted_keys",
 )  # fmt: skip
 """The columns of a bot's row that a heartbeat has under the same name."""
 
@@ -41,6 +41,8 @@ class Heartbeat:
     audit_hash: str = ""
     sent_at: datetime | None = None
     """By the bot's clock."""
+    trusted_keys: tuple[str, ...] = ()
+    """Ids; empty for a client that does not say."""
 
     @cached_property
     def reported_digest(self) -> str:

@@ -1,10 +1,10 @@
 """The bots' hot path, in front of Django: prepared bytes from memory, and what bots report stored in batches.
 
-Every `GET /api/v1/active/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What that needs from
-the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS, by one request for
-all that wait. So a moved pointer and a revoked token are known here within that time, with or without Redis. While the
-database does not answer, a token that was valid at the last query gets the last signed snapshot until it expires. Every
-other request gets 503, and bots keep their last good set.
+Every `GET /api/v1/active/`, `active/keys/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What
+that needs from the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS,
+by one request for all that wait. So a moved pointer and a revoked token are known here within that time, with or without
+Redis. While the database does not answer, a token that was valid at the last query gets the last signed snapshot until it
+expires. Every other request gets 503, and bots keep their last good set.
 
 `POST /api/v1/bots/heartbeat/` and `bots/windows/` with a bot's token are parsed here with the API's own parser, fields and
 service. An invalid one is passed on to the API's operation, which answers what is wrong.
@@ -30,7 +30,7 @@ from deploy.edge.batcher import Batcher
 from deploy.edge.freshness import CachedValue, TokenOwners
 from deploy.edge.last_use import LastUses
 from deploy.edge.streams import Message, Receive, Send, Streams
-from deploy.serving import signing, snapshot
+from deploy.serving import key_sets, signing, snapshot
 from deploy.serving.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
@@ -40,6 +40,7 @@ Answer = Callable[[Send], Awaitable[None]]
 """Everything that an answer needs but the way to send it."""
 
 ACTIVE_PATH = "/api/v1/active/"
+KEYS_PATH = "/api/v1/active/keys/"
 SIGNED_PATH = "/api/v1/active/signed/"
 STREAM_PATH = "/api/v1/active/stream/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
@@ -95,6 +96,7 @@ class Edge:
         self.streams = Streams(envelope.get, self._find_allowed)
         self._documents = {
             ACTIVE_PATH: CachedValue(snapshot.build_current),
+            KEYS_PATH: CachedValue(key_sets.build_chain),
             SIGNED_PATH: envelope,
             STREAM_PATH: envelope,
         }

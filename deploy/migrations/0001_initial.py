@@ -34,6 +34,18 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='KeySet',
+            fields=[
+                ('version', models.PositiveIntegerField(primary_key=True, serialize=False)),
+                ('key_ids', models.JSONField()),
+                ('body', models.TextField(help_text='the signed envelope')),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+            ],
+            options={
+                'ordering': ['-version'],
+            },
+        ),
+        migrations.CreateModel(
             name='Release',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -60,6 +72,8 @@ class Migration(migrations.Migration):
                 ('state', models.CharField(choices=[('next', 'next'), ('active', 'active'), ('retired', 'retired')], default=deploy.rules.KeyState['NEXT'], max_length=10)),
                 ('created_by', models.CharField(max_length=150)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('retirement_proposed_by', models.CharField(blank=True, max_length=150)),
+                ('retirement_reason', models.CharField(blank=True, max_length=1000)),
                 ('activated_at', models.DateTimeField(blank=True, null=True)),
                 ('retired_at', models.DateTimeField(blank=True, null=True)),
             ],
@@ -112,6 +126,7 @@ class Migration(migrations.Migration):
                 ('audit_seq', models.BigIntegerField(blank=True, help_text='the highest audit head that it has seen signed', null=True)),
                 ('audit_hash', models.CharField(blank=True, max_length=64)),
                 ('clock_error_seconds', models.IntegerField(blank=True, help_text="how far its clock is ahead of the service's, to ten seconds", null=True)),
+                ('trusted_keys', models.JSONField(blank=True, default=list, help_text='ids of the keys that it trusts')),
                 ('mismatch', models.TextField(blank=True, help_text="how that is not what its revision's release holds")),
                 ('mismatch_revision', models.BigIntegerField(blank=True, help_text="the pointer's, when that last went into the audit", null=True)),
             ],

@@ -3,7 +3,7 @@
 from deploy.models.alarm import Alarm
 from deploy.models.bot import Acknowledgement, Bot, Convergence, LiveTotal, LiveWindow
 from deploy.models.identity import ServiceIdentity
-from deploy.models.key import SigningKey
+from deploy.models.key import KeySet, SigningKey
 from deploy.models.pointer import FallbackRegistration, PointerMove
 from deploy.models.release import Release, ReleaseCoin, ReleaseStatus
 from deploy.models.self_check import ReconcilePass, StoredFile
@@ -14,6 +14,7 @@ __all__ = [
     "Bot",
     "Convergence",
     "FallbackRegistration",
+    "KeySet",
     "LiveTotal",
     "LiveWindow",
     "PointerMove",

@@ -1,10 +1,13 @@
 """The keys that sign snapshots: public halves in the database, private halves in a folder of their own.
 
-A bot pins public halves. To change the key: create another, give bots its public half in addition to the old one, activate
-it (both sign), remove the old one from the bots, retire it. A private half is never in the database, a log or an answer.
+A bot is given public halves once, and follows changes by itself (deploy.serving.key_sets). To change the key: create
+another, activate it once bots trust it (both sign), retire the old one. A private half is never in the database, a log or
+an answer.
 """
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -15,38 +18,58 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from accounts.roles import GATE
 from audit import services as audit
-from common.errors import InvalidInput, NotFound, Unavailable
+from common.errors import Conflict, InvalidInput, NotFound, Unavailable
 from deploy.models import SigningKey
-from deploy.rules import KeyState
+from deploy.rules import MOST_KEYS, KeyState
+from deploy.serving import key_sets
 
 HOW_TO_BEGIN = "Run `manage.py keys create --reason …`, then `manage.py keys activate KEY --reason …`."
 
 
 def create(*, actor: object, reason: str) -> SigningKey:
-    """A new key, which signs nothing until it is activated. Raises Unavailable where the folder cannot be written.
+    """A new key, which signs nothing until it is activated. Raises Unavailable where the folder cannot be written, Conflict.
 
     The caller has decided. The file comes first: a row without its private half would be a key that cannot sign.
     """
+    signers = load_signers()
     signer = CryptoSigner.generate_ed25519()
     public = signer.public_key
     key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
     _write_private(key, signer.private_bytes)
-    with audit.locked():
-        key.save(force_insert=True)
-        detail = {"key_id": key.key_id, "public": key.public_hex}
-        audit.record("signingkey.created", key, actor=actor, reason=reason, detail=detail)
+    try:
+        _create_row(key, {**signers, key.key_id: signer}, actor=actor, reason=reason)
+    except BaseException:
+        _private_path(key).unlink(missing_ok=True)
+        raise
     return key
 
 
+def _create_row(key: SigningKey, signers: Mapping[str, CryptoSigner], *, actor: object, reason: str) -> None:
+    with audit.locked():
+        if SigningKey.objects.exclude(state=KeyState.RETIRED).count() >= MOST_KEYS:
+            raise Conflict(f"There are {MOST_KEYS} keys that are not retired: retire one of them first.")
+        key.save(force_insert=True)
+        published = key_sets.publish(signers)
+        detail = {"key_id": key.key_id, "public": key.public_hex, "key_set": published.version}
+        audit.record("signingkey.created", key, actor=actor, reason=reason, detail=detail)
+
+
 def activate(key: SigningKey, *, actor: object, reason: str) -> None:
-    """Let it sign. The caller has decided, and holds the audit head. Raises Unavailable without its private half."""
-    load_signer(key)
+    """Let it sign. The caller has decided, holds the audit head, and has loaded the private half before."""
     audit.transition(key, KeyState.ACTIVE, actor=actor, reason=reason, activated_at=timezone.now())
 
 
-def retire(key: SigningKey, *, actor: object, reason: str) -> None:
-    """Retire it for good, and delete its private half after the commit. The caller has decided, and holds the head."""
-    audit.transition(key, KeyState.RETIRED, actor=actor, reason=reason, retired_at=timezone.now())
+def retire(
+    key: SigningKey, signers: Mapping[str, CryptoSigner], *, actor: object, reason: str, **detail: object
+) -> None:
+    """Retire it for good, and delete its private half after the commit. The caller has decided, and holds the head.
+
+    `signers` are those of `load_signers`, read before the lock: they sign the set of keys without it.
+    """
+    audit.transition(
+        key, KeyState.RETIRED, actor=actor, reason=reason, detail=detail, retired_at=timezone.now()
+    )
+    key_sets.publish(signers)
     transaction.on_commit(lambda: _private_path(key).unlink(missing_ok=True))
 
 
@@ -67,15 +90,15 @@ def list_active() -> list[SigningKey]:
 
 
 def export_public() -> str:
-    """The public keys that a bot should pin: those that sign, and the one that is to sign next, separated by commas.
+    """What a bot is given as its public key: the version of the set of keys, a colon, and the keys, separated by commas.
 
     Raises Unavailable where there is none.
     """
     ensure_first()
-    pinned = SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk")
-    if not pinned:
+    trusted = SigningKey.objects.exclude(state=KeyState.RETIRED).order_by("pk")
+    if not trusted:
         raise Unavailable(f"There is no signing key yet. {HOW_TO_BEGIN}")
-    return ",".join(key.public_hex for key in pinned)
+    return f"{key_sets.get_version()}:{','.join(key.public_hex for key in trusted)}"
 
 
 def is_initialized() -> bool:
@@ -101,6 +124,15 @@ def require_active() -> list[SigningKey]:
     if not active:
         raise Unavailable(f"Nothing is signed for the bots: no signing key is active. {HOW_TO_BEGIN}")
     return active
+
+
+def load_signers() -> dict[str, CryptoSigner]:
+    """The signers of all keys that are not retired, by key id, without those whose private half cannot be used."""
+    signers = {}
+    for key in SigningKey.objects.exclude(state=KeyState.RETIRED):
+        with suppress(Unavailable):
+            signers[key.key_id] = load_signer(key)
+    return signers
 
 
 def load_signer(key: SigningKey) -> CryptoSigner:

@@ -21,7 +21,7 @@ from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer, proof
-from deploy.serving import keys, revision_log, snapshot
+from deploy.serving import key_sets, keys, revision_log, snapshot
 from deploy.serving.revision_log import SignedRevision
 from deploy.serving.snapshot import Snapshot
 from gates.models import Diagnosis, GatePolicy
@@ -44,13 +44,15 @@ class _Signable:
     following: Release | None
     fallback: Release | None
     keys: Sequence[SigningKey]
+    key_version: int
     issued_at: datetime
 
     @property
     def identity(self) -> tuple[object, ...]:
         """Equal for two that make the same bytes. The hash binds the move and every event before it."""
         announced = [release and release.pk for release in (self.following, self.fallback)]
-        return self.revision.content, *announced, tuple(key.key_id for key in self.keys), self.issued_at
+        key_ids = tuple(key.key_id for key in self.keys)
+        return self.revision.content, *announced, key_ids, self.key_version, self.issued_at
 
 
 _last: tuple[tuple[object, ...], Snapshot] | None = None
@@ -120,6 +122,7 @@ def _read_signable(now: datetime) -> _Signable:
         following=pointer.get_announced(),
         fallback=pointer.get_pinnable(),
         keys=active,
+        key_version=key_sets.get_version(),
         # The beginning of the minute, or the move where that is later: the same in every process.
         issued_at=max(now.replace(second=0, microsecond=0), move.moved_at.replace(microsecond=0)),
     )
@@ -192,6 +195,8 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
         "issued_at": _format_utc(signable.issued_at),
         "expires_at": _format_utc(signable.issued_at + VALID_FOR),
         "audit_head": _read_audit_head(move, signable.issued_at),
+        # A bot that trusts an older set of keys asks for the newer ones.
+        "key_version": signable.key_version,
         # The coins of the release, listed apart from their models, so that a missing model is detected.
         "coins": [release_coin.coin.symbol for release_coin in release_coins],
         "next": following and _describe_release(signable.service, following.pk),

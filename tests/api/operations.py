@@ -7,13 +7,15 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import URLPattern, URLResolver
 
-from accounts.roles import Actor
+from accounts.roles import Actor, Role
 from crpbot.api import urls
+from deploy.bots import key_decisions
 from deploy.bots.heartbeats import receive_heartbeat
-from deploy.models import PointerMove
+from deploy.models import PointerMove, SigningKey
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import Purpose
+from deploy.serving import keys
 from gates.services.policies import policy_in_force, propose_policy
 from tests import model_files, scenarios
 from tests.api.callers import Caller
@@ -218,6 +220,23 @@ def window() -> Request:
     return Request("bots/windows/", scenarios.live_window(now))
 
 
+def of_key(verb: str, **fields: Any) -> Callable[[], Request]:
+    """Two keys sign; the request is about the older one."""
+
+    def request() -> Request:
+        for _ in range(2):
+            key = key_decisions.create_key(actor=scenarios.APPROVER, reason="yearly")
+            if verb != "activate" or not keys.list_active():
+                key_decisions.activate_key(key, actor=scenarios.APPROVER, reason="yearly")
+        key = SigningKey.objects.all()[0 if verb == "activate" else 1]
+        if verb == "approve-retirement":
+            other = Actor("amelie", roles=frozenset({Role.APPROVER}))
+            key_decisions.propose_retirement(key, actor=other, reason="stolen")
+        return Request(f"keys/{key.key_id}/{verb}/", {**SAYS_WHY, **fields})
+
+    return request
+
+
 def of_move(path: str = "") -> Callable[[], Request]:
     def request() -> Request:
         return Request(f"moves/{in_use().revision}/{path}")
@@ -228,6 +247,7 @@ def of_move(path: str = "") -> Callable[[], Request]:
 MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active"): (SERVED, snapshot),
     ("GET", "active-signed"): (SERVED, signed_snapshot),
+    ("GET", "active-keys"): (SERVED, plain("active/keys/")),
     ("GET", "active-stream"): (SERVED, streamed_snapshot),
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
@@ -246,6 +266,11 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "diagnoses"): (READ, plain("diagnoses/")),
     ("GET", "diagnosis"): (READ, one_diagnosis),
     ("GET", "keys"): (READ, plain("keys/")),
+    ("POST", "keys"): (PROPOSED, lambda: Request("keys/", SAYS_WHY)),
+    ("POST", "activate-key"): (DECIDED, of_key("activate")),
+    ("POST", "retire-key"): (DECIDED, of_key("retire")),
+    ("POST", "propose-key-retirement"): (DECIDED, of_key("propose-retirement")),
+    ("POST", "approve-key-retirement"): (DECIDED, of_key("approve-retirement", cut_off=0)),
     ("GET", "moves"): (READ, plain("moves/")),
     ("GET", "move"): (READ, of_move()),
     ("GET", "acknowledgements"): (READ, of_move("acknowledgements/")),

@@ -12,8 +12,9 @@ from django.core.files.storage import default_storage
 from django.test import AsyncClient
 
 from accounts.models import User
+from deploy.bots import key_decisions
 from deploy.releases import decide
-from deploy.serving import key_decisions, keys, snapshot
+from deploy.serving import keys, snapshot
 from runtime.protocol import snapshot as client_side
 from runtime.protocol.envelope import verify_envelope
 from runtime.protocol.public_keys import PublicKeys
@@ -70,7 +71,8 @@ def test_the_public_halves_of_the_keys_are_listed_and_nothing_else_of_them(as_ap
     (row,) = as_approver.get("keys/?state=next").json()["results"]
     assert (row["key_id"], row["public"]) == (made.key_id, made.public_hex)
     assert sorted(row) == [
-        "activated_at", "created_at", "created_by", "key_id", "public", "retired_at", "state",
+        "activated_at", "bots", "created_at", "created_by", "cut_off", "key_id", "public", "retired_at",
+        "retirement_proposed_by", "retirement_reason", "state", "trusted_by",
     ]  # fmt: skip
 
 

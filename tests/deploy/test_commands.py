@@ -201,12 +201,14 @@ def test_a_key_is_changed_on_the_terminal(settings: Settings, tmp_path: Path) ->
     old = run("keys", "export")[1].strip()
     because = ("--reason", "yearly change", "--as", "anna")
     (made,) = json.loads(run("keys", "create", *because, "--json")[1])["keys"]
-    assert run("keys", "export")[1].strip() == f"{old},{made['public']}"
+    assert run("keys", "export")[1].strip() == f"2:{old.removeprefix('1:')},{made['public']}"
     assert run("keys", "activate", made["key_id"][:8], *because)[0] == 0
-    first = next(line.split()[0] for line in run("keys")[1].splitlines() if old in line)
+    first = next(line.split()[0] for line in run("keys")[1].splitlines() if old[2:] in line)
+    assert "trusted by 0 of 0 bots; 0 trust no other key that signs" in run("keys")[1]
     assert run("keys", "retire", first, *because)[0] == 0
-    assert run("keys", "export")[1].strip() == made["public"]
-    assert [line.split()[1] for line in run("keys", "list")[1].splitlines()] == ["retired", "active"]
+    assert run("keys", "export")[1].strip() == f"3:{made['public']}"
+    listed = [line.split()[1] for line in run("keys", "list")[1].splitlines() if not line.startswith(" ")]
+    assert listed == ["retired", "active"]
 
 
 @pytest.mark.usefixtures("cast")

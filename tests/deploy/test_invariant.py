@@ -28,7 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from accounts.roles import Actor, Role
 from audit import services as audit
 from audit.hash_chain import to_canonical_json
-from deploy.bots import live_gates
+from deploy.bots import key_decisions, live_gates
 from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import Bot, PointerMove, Release, SigningKey
 from deploy.pointer import pointer
@@ -39,7 +39,7 @@ from deploy.releases import launch as launch_service
 from deploy.releases.decide import register_fallback
 from deploy.releases.withdraw_dataset import withdraw_dataset
 from deploy.rules import Action, Purpose, ReleaseState
-from deploy.serving import key_decisions, keys, signing
+from deploy.serving import keys, signing
 from deploy.serving.advance import advance_revision
 from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement

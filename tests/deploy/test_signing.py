@@ -20,11 +20,12 @@ from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from deploy.alarms import detect
+from deploy.bots import key_decisions
 from deploy.models import PointerMove, SigningKey
 from deploy.pointer import fallback, pointer
 from deploy.releases.decide import approve, decline, pin, register_fallback
 from deploy.rules import AlarmName, KeyState, MoveKind, Purpose
-from deploy.serving import key_decisions, keys, revision_log, signing, snapshot
+from deploy.serving import keys, revision_log, signing, snapshot
 from deploy.serving.advance import advance_revision
 from deploy.serving.snapshot import Snapshot
 from gates.services.policies import policy_in_force
@@ -200,7 +201,7 @@ class TestKeys:
         signing.get_envelope(NOON)
         old = keys.list_active()[0]
         new = key_decisions.create_key(actor=APPROVER, reason=WHY)
-        assert keys.export_public() == f"{old.public_hex},{new.public_hex}"
+        assert keys.export_public() == f"2:{old.public_hex},{new.public_hex}"
         with pytest.raises(EnvelopeRefused):
             opened(signing.get_envelope(NOON), new)
         key_decisions.activate_key(new, actor=APPROVER, reason=WHY)
@@ -208,10 +209,10 @@ class TestKeys:
         assert opened(both, old).snapshot == opened(both, new).snapshot
         key_decisions.retire_key(old, actor=APPROVER, reason=WHY)
         alone = signing.get_envelope(NOON)
-        assert opened(alone, new).key_id == new.key_id
+        assert opened(alone, new).key_ids == (new.key_id,)
         with pytest.raises(EnvelopeRefused):
             opened(alone, old)
-        assert keys.export_public() == new.public_hex
+        assert keys.export_public() == f"3:{new.public_hex}"
 
     @pytest.mark.django_db(transaction=True)
     def test_a_retired_one_leaves_no_private_half(self, committed: None, folder: Path) -> None:
@@ -359,6 +360,7 @@ class TestADatabaseBroughtBack:
 
     def test_whatever_is_signed_stands_on_the_disk_by_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
         scenarios.service_in_use()
+        keys.ensure_first()
         flush, sign, found = os.fsync, dsse.Envelope.sign, list[revision_log.SignedRevision | None]()
 
         def slowly(descriptor: int) -> None:
