@@ -39,6 +39,12 @@ class DecisionForm(ReasonForm):
         return self.cleaned_data["revision"] or 0
 
 
+class RetirementForm(ReasonForm):
+    """An approval of a key's retirement; it carries how many bots its page said would be cut off."""
+
+    cut_off = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
+
+
 class CoinForm(ReasonForm):
     """A coin to add. It is not required until an approver says so."""
 

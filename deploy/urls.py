@@ -1,11 +1,13 @@
 from django.urls import path
 
-from deploy.views import board, bots, coins, launch, releases, reports
+from deploy.views import board, bots, coins, keys, launch, releases, reports
 
 urlpatterns = [
     path("", board.show, name="board"),
     path("pin/", board.pin, name="pin"),
     path("bots/", bots.index, name="bots"),
+    path("bots/keys/", keys.index, name="keys"),
+    path("bots/keys/<str:key_id>/<str:verb>/", keys.change, name="key-change"),
     path("coins/", coins.index, name="coins"),
     path("coins/<str:symbol>/", coins.change, name="coin-change"),
     path("datasets/<int:pk>/withdraw/", coins.withdraw, name="dataset-withdraw"),

@@ -1,6 +1,7 @@
 """The fleet report: what each bot runs, compared with what it must run, as one document and as lines for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,10 @@ from common.commands import serialize
 from common.formatting import align_columns
 from deploy.api.bots import Bots
 from deploy.bots import fleet
+from deploy.bots.key_trust import FleetTrust, load_fleet_trust
+from deploy.models import SigningKey
 from deploy.pointer import pointer
+from deploy.rules import KeyState
 
 _COLUMNS = ("bot", "state", "revision", "runs", "acknowledged", "heard", "fallback", "next", "client")
 
@@ -19,7 +23,7 @@ def build_fleet_report() -> dict[str, Any]:
     """What every bot must run, counts of the live bots, and each bot as `GET bots/` answers it, problems first."""
     move = pointer.get_current()
     counts = fleet.count_bots(move, pointer.get_announced(), pointer.get_pinnable())
-    release = move.release if move else None
+    release, trust = move.release if move else None, load_fleet_trust()
     return {
         "revision": counts.revision,
         "line": release.line if release else None,
@@ -33,11 +37,16 @@ def build_fleet_report() -> dict[str, Any]:
         "prefetched_fallback": counts.prefetched_fallback,
         "next": counts.announced.pk if counts.announced else None,
         "prefetched_next": counts.prefetched_next,
+        "keys": [_describe_key(key, trust) for key in SigningKey.objects.exclude(state=KeyState.RETIRED)],
         "problems": fleet.list_problem_bots(move),
         "bots": [
             serialize(Bots.Output, bot) for bot in fleet.order_by_urgency(fleet.list_bots_with_state(move))
         ],
     }
+
+
+def _describe_key(key: SigningKey, trust: FleetTrust) -> dict[str, Any]:
+    return {"key_id": key.key_id, "state": key.state, **asdict(trust.count(key))}
 
 
 def format_fleet_report(report: Mapping[str, Any]) -> str:
@@ -50,7 +59,7 @@ def format_fleet_report(report: Mapping[str, Any]) -> str:
         return f"{head}\nNo bot has reported yet."
     now = timezone.now()
     header, *rows = align_columns([_COLUMNS, *(_format_cells(bot, report, now) for bot in report["bots"])])
-    lines = [head, _format_counts(report), "", header]
+    lines = [head, _format_counts(report), *_format_keys(report), "", header]
     for bot, row in zip(report["bots"], rows, strict=True):
         lines += [row, *(f"    {remark}" for remark in _list_remarks(bot))]
     return "\n".join(lines)
@@ -68,6 +77,18 @@ def _format_counts(report: Mapping[str, Any]) -> str:
     if report["next"]:
         parts.append(f"{report['prefetched_next']} of {live} are ready for release {report['next']}")
     return ", ".join(parts)
+
+
+def _format_keys(report: Mapping[str, Any]) -> list[str]:
+    """During a change of the keys, or when a bot does not trust the only one."""
+    keys = report["keys"]
+    if len(keys) < 2 and all(key["trusted_by"] == key["bots"] for key in keys):
+        return []
+    return [
+        f"key {key['key_id'][:12]} ({key['state']}): trusted by {key['trusted_by']} of {key['bots']},"
+        f" {key['cut_off']} trust no other key that signs"
+        for key in keys
+    ]
 
 
 def _format_cells(bot: Mapping[str, Any], report: Mapping[str, Any], now: datetime) -> Sequence[str]:

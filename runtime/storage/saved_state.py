@@ -52,7 +52,7 @@ class SavedState:
     `keys` are those that the bot trusts now. A bot that is given others by hand begins with those again: the saved sets of
     keys count only where they follow from the given ones.
 
-    A seen revision counts only while a key that signed it is trusted. Otherwise whoever stole a key could sign a revision
+    A seen revision counts only while a key that signed it is trusted. Otherwise a thief of a key could sign a revision
     so high that no bot would follow the service again, even after the key was retired (fast-forward).
     """
 

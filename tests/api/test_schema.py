@@ -23,6 +23,7 @@ SHORT = {
     "FallbackReadiness.unconfirmed": A_COIN_EACH,
     "ImportedBundle.files": "one a file of a bundle",
     "ImportedBundle.notes": "one a thing that the file does not say",
+    "KeySets.key_sets": "one a change of the keys, the last two hundred",
     "Policy.weaker_than_baseline": A_THRESHOLD_EACH,
     "Policy.weaker_than_full": A_THRESHOLD_EACH,
     "Policy.adoptions": "one a time that two people put it in force",

@@ -141,7 +141,15 @@ def test_no_address_has_a_method_that_it_does_not_name(
 
 def _address_of(name: str) -> str:
     """Of anything: a method is refused before the thing is looked for."""
-    for given in ({}, {"id": 1}, {"number": 1}, {"revision": 1}, {"symbol": "BTC"}, {"sha256": "0" * 64}):
+    for given in (
+        {},
+        {"id": 1},
+        {"number": 1},
+        {"revision": 1},
+        {"symbol": "BTC"},
+        {"sha256": "0" * 64},
+        {"key": "a"},
+    ):
         with suppress(NoReverseMatch):
             return reverse(f"api:{name}", kwargs=given)
     raise AssertionError(f"what does the address of {name} take?")

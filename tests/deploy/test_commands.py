@@ -212,6 +212,28 @@ def test_a_key_is_changed_on_the_terminal(settings: Settings, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("cast")
+def test_a_key_that_bots_need_is_retired_by_two_people(settings: Settings, tmp_path: Path) -> None:
+    settings.SIGNING_KEYS_DIR = tmp_path
+    factories.person("amelie", "approver")
+    factories.token(factories.person("trader"), "bot")
+    move, because = pointer.get_current(), ("--reason", "stolen", "--as", "anna")
+    assert move is not None
+    run("keys", "export")
+    receive_heartbeat(scenarios.heartbeat(move), actor=Actor("trader", is_bot=True))
+    (made,) = json.loads(run("keys", "create", *because, "--json")[1])["keys"]
+    run("keys", "activate", made["key_id"], *because)
+    first = next(line.split()[0] for line in run("keys")[1].splitlines() if made["public"] not in line)
+    assert "1 trust no other key that signs" in run("bots")[1]
+    assert run("keys", "retire", first, *because)[0] == 1
+    assert run("keys", "propose", first, *because)[0] == 0
+    assert "anna proposes to retire it: stolen" in run("keys")[1]
+    other = ("--reason", "stolen", "--as", "amelie")
+    assert run("keys", "approve", first, *other)[0] == 1
+    assert run("keys", "approve", first, "--cut-off", "1", *because)[0] == 1
+    assert run("keys", "approve", first, "--cut-off", "1", *other)[0] == 0
+
+
+@pytest.mark.usefixtures("cast")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

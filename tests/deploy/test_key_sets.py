@@ -63,7 +63,7 @@ def report(*trusted: SigningKey, instance: str = "desk-1") -> None:
 
 
 class TestTheChain:
-    def test_leads_a_bot_of_the_first_key_through_every_change(self, first: SigningKey) -> None:
+    def test_leads_from_the_first_key_through_every_change(self, first: SigningKey) -> None:
         given = PublicKeys(first.public_hex)
         for _ in range(3):
             oldest = keys.list_active()[0]
@@ -75,7 +75,7 @@ class TestTheChain:
         assert followed.version == key_sets.get_version() == 7
         assert verify_envelope(signing.get_envelope().body, followed).key_version == 7
 
-    def test_is_signed_by_keys_of_the_set_before_and_by_no_other(self, first: SigningKey) -> None:
+    def test_is_signed_by_keys_of_the_set_before_alone(self, first: SigningKey) -> None:
         second = add_key()
         key_decisions.retire_key(first, **WHY)
         signers = [
@@ -95,9 +95,7 @@ class TestTheChain:
         key_decisions.retire_key(first, **WHY)
         assert set(follow(bot).key_ids) == {second.key_id}
 
-    def test_where_every_private_half_is_lost_no_bot_follows_until_it_is_given_the_new_key(
-        self, first: SigningKey, folder: Path
-    ) -> None:
+    def test_where_every_private_half_is_lost_no_bot_follows(self, first: SigningKey, folder: Path) -> None:
         (folder / f"{first.key_id}.pem").unlink()
         new = key_decisions.create_key(**WHY)
         with pytest.raises(KeysRefused):
@@ -138,7 +136,7 @@ class TestTheChain:
 
 
 class TestRetiringAKeyThatBotsNeed:
-    def test_is_refused_with_the_bots_that_would_be_cut_off(self, first: SigningKey) -> None:
+    def test_is_refused_and_names_the_bots(self, first: SigningKey) -> None:
         second = add_key()
         report(first)
         report(first, second, instance="desk-2")
@@ -167,7 +165,7 @@ class TestRetiringAKeyThatBotsNeed:
         key_decisions.approve_retirement(first, actor=OTHER, reason="stolen", cut_off=1)
         assert first.key_id not in follow(PublicKeys(first.public_hex)).key_ids
         detail = json.loads(AuditEvent.objects.get(kind="signingkey.retired").body)["detail"]
-        assert detail == {"proposed_by": "anna", "cut_off": ["trader (desk-1)"]}
+        assert (detail["proposed_by"], detail["cut_off"]) == ("anna", ["trader (desk-1)"])
 
     @pytest.mark.parametrize("decide", [key_decisions.propose_retirement, key_decisions.retire_key])
     def test_the_only_active_key_is_not_even_proposed(

@@ -41,6 +41,7 @@ PAGES = {
     "bots in one state": "/bots/?state=current",
     "bots in a state none is in": "/bots/?state=behind",
     "bots in no state there is": "/bots/?state=tired&page=77",
+    "keys": "/bots/keys/",
     "bundles": "/bundles/",
     "coins": "/coins/",
     "datasets": "/datasets/",
@@ -217,6 +218,7 @@ def test_every_page_is_in_this_list(examples: ExampleData) -> None:
     by_post_only = {
         "pin",
         "coin-change",
+        "key-change",
         "dataset-withdraw",
         "decide",
         "run-cancel",

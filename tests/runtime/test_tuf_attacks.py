@@ -175,7 +175,7 @@ class TestRollback:
 class TestFastForward:
     """An attacker raises the version so far that every honest update looks like a rollback."""
 
-    def test_a_stolen_key_signs_the_highest_revision_and_bots_find_back_once_it_is_retired(
+    def test_bots_find_back_once_the_stolen_key_is_retired(
         self,
         service: RepositorySimulator,
         client: Client,
@@ -282,7 +282,7 @@ class TestEndlessData:
         withstands(client, SignerUnknown, "bytes allowed")
 
     @pytest.mark.parametrize("path", [STREAM_PATH, HEARTBEAT_PATH])
-    def test_as_a_stream_or_an_answer_to_a_heartbeat_keeps_no_bot_from_following(
+    def test_as_a_stream_or_a_heartbeats_answer(
         self, service: RepositorySimulator, client: Client, new: Release, path: str
     ) -> None:
         service.send_endlessly(path)
@@ -331,7 +331,7 @@ class TestSlowRetrieval:
         withstands(bot(public_key=service.exported, timeout_s=0.2), SignerUnknown, "too slowly")
 
     @pytest.mark.parametrize("path", [STREAM_PATH, HEARTBEAT_PATH])
-    def test_of_a_stream_or_a_heartbeats_answer_keeps_no_bot_from_following(
+    def test_of_a_stream_or_a_heartbeats_answer(
         self, service: RepositorySimulator, bot: MakeBot, old: Release, new: Release, path: str
     ) -> None:
         service.point_at(old)
@@ -447,7 +447,7 @@ class TestMaliciousMirrorsPreventingUpdates:
         withstands(client, FileRefused, "7 bytes came")
 
     @pytest.mark.parametrize("answer", [b"rubbish", b'{"key_sets": [{}]}', b'{"key_sets": 7}', b"[" * 99_999])
-    def test_rubbish_as_sets_of_keys_keeps_no_bot_from_following(
+    def test_rubbish_as_sets_of_keys(
         self,
         service: RepositorySimulator,
         client: Client,
@@ -465,7 +465,7 @@ class TestMaliciousMirrorsPreventingUpdates:
 class TestVulnerabilityToKeyCompromises:
     """An attacker who has one key can compromise clients: for how long, and what ends it."""
 
-    def test_a_stolen_key_is_worth_nothing_once_bots_have_followed_its_retirement(
+    def test_a_retired_key_is_worth_nothing(
         self, service: RepositorySimulator, client: Client, newer: Release, withstands: Refuses
     ) -> None:
         (stolen,) = service.trusted
@@ -474,7 +474,7 @@ class TestVulnerabilityToKeyCompromises:
         service.forge(newer, 2, stolen)
         withstands(client, SignerUnknown)
 
-    def test_who_stole_a_key_takes_over_what_a_bot_trusts_until_it_is_given_keys_by_hand(
+    def test_keys_given_by_hand_end_what_a_thief_took_over(
         self,
         service: RepositorySimulator,
         client: Client,
@@ -593,7 +593,7 @@ class TestKeysRotateInBand:
         with pytest.raises(KeysRefused):
             keys.follow(sets(service))
 
-    def test_sets_that_cannot_be_saved_are_followed_all_the_same(
+    def test_sets_that_cannot_be_saved_are_followed(
         self,
         service: RepositorySimulator,
         client: Client,
