@@ -138,7 +138,7 @@ GUARDS = [
         "NEW.state <> OLD.state AND NOT (OLD.state = 'next' AND NEW.state IN ('active', 'retired'))"
         " AND NOT (OLD.state = 'active' AND NEW.state = 'retired')",
     ),
-    *triggers.build_append_only("deploy_keyset", key="version"),
+    *triggers.build_append_only("deploy_keyset"),
     *triggers.build_frozen("deploy_serviceidentity", "name"),
     *triggers.build_frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
     *triggers.build_write_once("deploy_alarm", "cleared_at"),
