@@ -34,12 +34,8 @@ v1 = [
     path("diagnoses/<int:id>/judge/", gates.JudgeAgain.as_view(), name="judge-again"),
     path("keys/", keys.Keys.as_view(), name="keys"),
     path("keys/<str:key>/activate/", keys.ActivateKey.as_view(), name="activate-key"),
-    path(
-        "keys/<str:key>/approve-retirement/", keys.ApproveRetirement.as_view(), name="approve-key-retirement"
-    ),
-    path(
-        "keys/<str:key>/propose-retirement/", keys.ProposeRetirement.as_view(), name="propose-key-retirement"
-    ),
+    path("keys/<str:key>/approve/", keys.ApproveRetirement.as_view(), name="approve-key-retirement"),
+    path("keys/<str:key>/propose/", keys.ProposeRetirement.as_view(), name="propose-key-retirement"),
     path("keys/<str:key>/retire/", keys.RetireKey.as_view(), name="retire-key"),
     path("moves/", decisions.Moves.as_view(), name="moves"),
     path("moves/<int:revision>/", bots.MoveDetail.as_view(), name="move"),

@@ -229,7 +229,7 @@ def of_key(verb: str, **fields: Any) -> Callable[[], Request]:
             if verb != "activate" or not keys.list_active():
                 key_decisions.activate_key(key, actor=scenarios.APPROVER, reason="yearly")
         key = SigningKey.objects.all()[0 if verb == "activate" else 1]
-        if verb == "approve-retirement":
+        if verb == "approve":
             other = Actor("amelie", roles=frozenset({Role.APPROVER}))
             key_decisions.propose_retirement(key, actor=other, reason="stolen")
         return Request(f"keys/{key.key_id}/{verb}/", {**SAYS_WHY, **fields})
@@ -269,8 +269,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "keys"): (PROPOSED, lambda: Request("keys/", SAYS_WHY)),
     ("POST", "activate-key"): (DECIDED, of_key("activate")),
     ("POST", "retire-key"): (DECIDED, of_key("retire")),
-    ("POST", "propose-key-retirement"): (DECIDED, of_key("propose-retirement")),
-    ("POST", "approve-key-retirement"): (DECIDED, of_key("approve-retirement", cut_off=0)),
+    ("POST", "propose-key-retirement"): (DECIDED, of_key("propose")),
+    ("POST", "approve-key-retirement"): (DECIDED, of_key("approve", cut_off=0)),
     ("GET", "moves"): (READ, plain("moves/")),
     ("GET", "move"): (READ, of_move()),
     ("GET", "acknowledgements"): (READ, of_move("acknowledgements/")),
