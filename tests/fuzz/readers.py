@@ -252,6 +252,7 @@ def _snapshot_document() -> bytes:
         "expires_at": "2026-11-22T08:04:00+00:00",
         "audit_head": {"seq": 40, "hash": "00"},
         "coins": ["BTC", "ETH"],
+        "key_version": 1,
         "next": release,
         "fallback": release,
     }
@@ -261,7 +262,8 @@ def _snapshot_document() -> bytes:
 def _prepare_envelope() -> Target:
     """Half of the inputs carry a valid signature over a changed document, so that its parser is reached."""
     from runtime.errors import EnvelopeRefused, SnapshotRefused
-    from runtime.protocol.envelope import PAYLOAD_TYPE, PublicKeys, parse_unverified, verify_envelope
+    from runtime.protocol.envelope import PAYLOAD_TYPE, parse_unverified, verify_envelope
+    from runtime.protocol.public_keys import PublicKeys
 
     signer = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
     keys = PublicKeys(signer.public_key.keyval["public"])
@@ -284,6 +286,33 @@ def _prepare_envelope() -> Target:
         return seal(mutations.mutate_json(rng, snapshot)) if rng.random() < 0.6 else outer(rng)
 
     return Target(make, read, (EnvelopeRefused, SnapshotRefused))
+
+
+def _prepare_key_sets() -> Target:
+    """Sets of keys; half of them carry a valid signature over a changed document."""
+    from runtime.errors import KeysRefused
+    from runtime.protocol.public_keys import KEYS_PAYLOAD_TYPE, PublicKeys
+
+    signer = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+    public = signer.public_key.keyval["public"]
+    keys = PublicKeys(public)
+    document = json.dumps({"service": "crpbot", "version": 1, "keys": [public]}).encode()
+
+    def seal(payload: bytes) -> bytes:
+        envelope = Envelope(payload, KEYS_PAYLOAD_TYPE, {})
+        envelope.sign(signer)
+        return json.dumps({"key_sets": [envelope.to_dict()] * 2}).encode()
+
+    outer = mutations.from_json([seal(document)])
+
+    def read(data: bytes) -> None:
+        followed = keys.follow(data)
+        assert followed.key_ids and followed.version >= 0
+
+    def make(rng: Random) -> bytes:
+        return seal(mutations.mutate_json(rng, document)) if rng.random() < 0.6 else outer(rng)
+
+    return Target(make, read, (KeysRefused,))
 
 
 def _prepare_events() -> Target:
@@ -335,6 +364,7 @@ READERS = {
         Reader("scaler and weights", _prepare_bundle_files, True, 200),
         Reader("checkpoint of a fit", _prepare_resumed_fit, False, 5000),
         Reader("snapshot envelope", _prepare_envelope, False, 3000),
+        Reader("sets of keys", _prepare_key_sets, False, 3000),
         Reader("stream of events", _prepare_events, False, 4000),
         Reader("policy document", _prepare_policy, False, 1500),
     )
