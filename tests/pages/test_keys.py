@@ -1,5 +1,7 @@
 """The page Keys: what it shows of each key, and its forms."""
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from deploy.models import SigningKey
 from deploy.rules import KeyState
 from tests import factories
 from tests.pages.conftest import SignedIn
-from tests.pages.test_bots import words
 from tests.scenarios import APPROVER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -25,6 +26,10 @@ def first(signed_in: SignedIn, settings: Settings, tmp_path: Path) -> SigningKey
     settings.SIGNING_KEYS_DIR = tmp_path
     old, _ = (key_decisions.activate_key(key_decisions.create_key(**WHY), **WHY) for _ in range(2))
     return old
+
+
+def words(page: str) -> str:
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", page).split()))
 
 
 def page(signed_in: SignedIn, name: str) -> str:
