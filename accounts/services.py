@@ -162,6 +162,7 @@ def issue_token(
     detail = {
         "scope": scope,
         "user": user.username,
+        "digest": token.digest,
         "expires_at": expires_at.isoformat() if expires_at else None,
     }
     audit.record("token.issued", token, actor=actor, detail=detail)

@@ -2,17 +2,19 @@
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+from audit import triggers
 from audit.hash_chain import GENESIS, hash_event, to_canonical_json
+from audit.heads import KeptHead, find_contradicted
 from audit.models import AuditEvent, AuditHead
 from common.errors import Conflict, DomainError, NotAllowed
 
@@ -23,6 +25,10 @@ CHUNK = 2_000
 
 logger = logging.getLogger(__name__)
 _subscribers: list[Callable[[models.Model], None]] = []
+_replays: list[Callable[[], "Replay"]] = []
+
+LOST_HEAD = "lost_head"
+"""In the detail of an event: the last kept head, where a restored backup no longer holds it."""
 
 
 def subscribe(callback: Callable[[models.Model], None]) -> None:
@@ -192,17 +198,73 @@ def _compute_mac(event_hash: str, key: str) -> str:
     return salted_hmac("crpbot.audit", event_hash, secret=key, algorithm="sha256").hexdigest()
 
 
-def verify() -> list[str]:
-    """Check the whole chain up to its head: each break with its event. Empty means that it is intact. Locks nothing.
+class Replay(Protocol):
+    """Tables as they were when it was created, and what the events up to the head say of them."""
 
-    Events are only appended, so those up to the head that is read first stay the same while they are checked.
+    def follow(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
+        """Take in an authentic event, the oldest first."""
+
+    def find_differences(self) -> Iterable[str]:
+        """A sentence for each row that is not as the events say."""
+
+
+def compare_with(create: Callable[[], Replay]) -> None:
+    """Let `verify` compare tables with the chain. `deploy` knows them, and is not imported here."""
+    if create not in _replays:
+        _replays.append(create)
+
+
+def verify(kept_heads: Sequence[KeptHead] = ()) -> list[str]:
+    """Check the chain up to its head, and what it says of the tables: each break. Empty means that all is intact.
+
+    Locks nothing. Events are only appended, so those up to the head stay the same while they are checked. The tables are
+    read in the transaction that reads the head. `kept_heads` were read from elsewhere before this call.
     """
-    newest = AuditEvent.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
-    head = AuditHead.objects.filter(pk=1).first() or AuditHead(seq=0, hash=GENESIS)
-    broken = list(_find_breaks(_read_events(head.seq), head))
+    with _read_consistently():
+        newest = AuditEvent.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
+        head = AuditHead.objects.filter(pk=1).first() or AuditHead(seq=0, hash=GENESIS)
+        replays = [create() for create in _replays]
+    wanted = {kept.seq for kept in kept_heads}
+    hashes, accepted = dict[int, str](), set[tuple[int, str]]()
+
+    def follow(event: AuditEvent) -> None:
+        detail = json.loads(event.body)["detail"]
+        for replay in replays:
+            replay.follow(event, detail)
+        if lost := detail.get(LOST_HEAD):
+            accepted.add((lost["seq"], lost["hash"]))
+
+    def read() -> Iterator[AuditEvent]:
+        for event in _read_events(head.seq):
+            if event.seq in wanted:
+                hashes[event.seq] = event.hash
+            yield event
+
+    broken = [*_find_breaks(read(), head, follow)]
     if newest > head.seq:
         broken.append(f"event {newest}: it is after the head, which is {head.seq}")
-    return broken
+    broken += [
+        f"event {lost.seq}: the chain was cut short or rewritten; its end was {lost.hash} when it was kept elsewhere"
+        for lost in find_contradicted(kept_heads, hashes, accepted)
+    ]
+    broken += [difference for replay in replays for difference in replay.find_differences()]
+    return broken + [f"database guard {name}: it is missing or altered" for name in triggers.find_missing()]
+
+
+@contextmanager
+def _read_consistently() -> Iterator[None]:
+    """One state of the database for several queries, without a lock: on SQLite, `atomic` would keep others from writing."""
+    if connection.in_atomic_block:
+        yield
+        return
+    begin = "BEGIN" if connection.vendor == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    with connection.cursor() as cursor:
+        cursor.execute(begin)
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
 
 
 def _read_events(last_seq: int) -> Iterator[AuditEvent]:
@@ -213,19 +275,26 @@ def _read_events(last_seq: int) -> Iterator[AuditEvent]:
         seq = events[-1].seq
 
 
-def _find_breaks(events: Iterable[AuditEvent], head: AuditHead) -> Iterator[str]:
+def _find_breaks(
+    events: Iterable[AuditEvent], head: AuditHead, follow: Callable[[AuditEvent], None]
+) -> Iterator[str]:
     seq, previous_hash = 0, GENESIS
     for event in events:
         if event.seq != seq + 1:
             yield f"event {event.seq}: event {seq + 1} is missing before it"
         if event.previous_hash != previous_hash:
             yield f"event {event.seq}: its previous hash is not that of the event before it"
+        is_sound = False
         if event.hash != hash_event(event.previous_hash, event.body):
             yield f"event {event.seq}: its body was changed after it was written"
         elif not _has_valid_mac(event):
             yield f"event {event.seq}: it was not written with this service's secret key"
+        else:
+            is_sound = True
         if changed := _list_changed_columns(event):
             yield f"event {event.seq}: its columns differ from its body: {', '.join(changed)}"
+        elif is_sound:
+            follow(event)
         seq, previous_hash = event.seq, event.hash
     if (seq, previous_hash) != (head.seq, head.hash):
         yield (

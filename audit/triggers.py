@@ -232,7 +232,10 @@ def _read_installed() -> tuple[set[tuple[str, ...]], list[str]]:
             " WHERE NOT t.tgisinternal AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%s)",
             [tables],
         )
-        installed = {tuple(texts) for *texts, is_enabled in cursor.fetchall() if is_enabled}
+        installed = {
+            tuple(texts) if is_enabled else (texts[0], "not enabled")
+            for *texts, is_enabled in cursor.fetchall()
+        }
         cursor.execute(
             "SELECT 'row security of ' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
             " AND relname = ANY(%s) AND relrowsecurity UNION ALL SELECT 'rule ' || rulename FROM pg_rules"

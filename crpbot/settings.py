@@ -357,6 +357,8 @@ SPECTACULAR_SETTINGS = {
 SIGNING_KEYS_DIR = Path(
     env.str("CRPBOT_SIGNING_KEYS_DIR", str(STATE_DIR / "keys") if IS_EMBEDDED else "/var/lib/crpbot/keys")
 ).resolve()
+# Where heads of the audit chain are kept, by which a chain that was cut short is noticed.
+AUDIT_HEADS_FILE = Path(env.str("CRPBOT_AUDIT_HEADS_FILE", str(SIGNING_KEYS_DIR / "audit_heads.jsonl")))
 # Whether a release trained or measured on a simulated market may go live: for trials, never with money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
 # Whether files from outside are read although this machine cannot isolate their reader (docs/adr/0007).

@@ -29,8 +29,13 @@ class DeployConfig(AppConfig):
     verbose_name = "Releases and the pointer"
 
     def ready(self) -> None:
+        from audit import heads
         from audit import services as audit
+        from deploy.models import ServiceIdentity
+        from deploy.replay import Replay
 
+        heads.name_service_by(ServiceIdentity.get_name)
+        audit.compare_with(Replay)
         triggers.register(GUARDS)
         post_migrate.connect(leave_room_for_heartbeats, sender=self)
         audit.subscribe(advance_after)

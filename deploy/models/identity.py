@@ -1,5 +1,7 @@
 """The name of this service."""
 
+import uuid
+
 from django.db import models
 
 
@@ -11,6 +13,12 @@ class ServiceIdentity(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_service_identity")]
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The name, which is made when it is first asked for."""
+        identity, _ = cls.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
+        return identity.name
 
     def __str__(self) -> str:
         return self.name

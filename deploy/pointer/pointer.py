@@ -9,8 +9,15 @@ from django.utils import timezone
 from audit import services as audit
 from audit import triggers
 from common.errors import Conflict, Unavailable
-from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus
-from deploy.pointer import notify
+from deploy.models import (
+    FallbackRegistration,
+    PointerMove,
+    Release,
+    ReleaseCoin,
+    ReleaseStatus,
+    ServiceIdentity,
+)
+from deploy.pointer import notify, proof
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 
@@ -146,6 +153,8 @@ def _append(
     """Write the move with its event."""
     moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
     detail = _describe_move(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
+    if moved.is_advance and (lost := proof.find_lost_head()):
+        detail[audit.LOST_HEAD] = {"seq": lost.seq, "hash": lost.hash}
     moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
     try:
         with transaction.atomic():
@@ -169,6 +178,7 @@ def retire(release: Release | None, to: ReleaseState, *, actor: object, reason: 
 
 def _describe_move(moved: PointerMove) -> dict[str, object]:
     return {
+        "service": ServiceIdentity.get_name(),
         "revision": moved.revision,
         "line": moved.release.line if moved.release else None,
         "release": moved.release_id,

