@@ -45,7 +45,7 @@ class Command(GateCommand):
 
 
 def _read_heads(chosen: Path | None) -> list[heads.KeptHead]:
-    """Raises NotFound for a chosen file that cannot be read. Without one, none may have been kept yet."""
+    """Raises NotFound for a chosen file that cannot be read. Without one, no head was kept so far."""
     try:
         return heads.read_own(chosen or Path(settings.AUDIT_HEADS_FILE))
     except FileNotFoundError:
