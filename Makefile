@@ -134,8 +134,9 @@ fuzz: setup ## every reader of files and answers from outside, for a time (MINUT
 soak: setup ## the long runs: killed workers, twenty times over
 	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py
 
-chaos: setup ## 200 moves of the pointer while processes are killed, then the invariant at length; the table goes to docs/
-	$(PYTEST) -m soak -p no:randomly tests/e2e/test_chaos.py tests/deploy/test_invariant.py
+chaos: setup ## 200 moves of the pointer while processes and systems fail, then the invariant at length; the table goes to docs/
+	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -m soak -p no:randomly tests/e2e/test_chaos.py
+	$(PYTEST) -m soak -p no:randomly tests/deploy/test_invariant.py
 
 screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
 	$(PY) -m tests.e2e.screenshots

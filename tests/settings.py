@@ -8,6 +8,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 _inherited = os.environ.get("CRPBOT_TEST_STATE_DIR")
 _state = _inherited or tempfile.mkdtemp(prefix="crpbot-test-")
@@ -25,9 +26,15 @@ if not _inherited:
 from crpbot.settings import *  # noqa: E402, F403
 from crpbot.settings import CACHES, DATABASES, STATE_DIR  # noqa: E402
 
+if "CRPBOT_TEST_CLOCK" in os.environ:
+    from tests import shifted_clock
+
+    shifted_clock.install(Path(os.environ["CRPBOT_TEST_CLOCK"]))
+
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# What is counted starts over with each test (tests.conftest); that Redis counts has a test of its own.
-CACHES = {**CACHES, "shared": CACHES["default"]}
+# What is counted starts over with each test (tests.conftest); processes that Redis fails before their eyes count with it.
+if "CRPBOT_TEST_SHARED_CACHE" not in os.environ:
+    CACHES = {**CACHES, "shared": CACHES["default"]}
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
 RECONCILE_LATE_SECONDS = 24 * 60 * 60.0  # most tests run no reconcile

@@ -20,8 +20,11 @@ from common.errors import Conflict, Unavailable
 from mlcore.data import candles
 from training.models import Artifact, Bundle, Dataset
 
-STORE_ERRORS = (OSError, Boto3Error, BotoCoreError, ClientError, RetriesExceededError, HTTPError)
-"""What a folder or S3 raises when it does not answer: django-storages passes on the errors of four libraries."""
+STORE_ERRORS = (OSError, Boto3Error, BotoCoreError, ClientError, RetriesExceededError, HTTPError, KeyError)
+"""What a folder or S3 raises when it does not answer: django-storages passes on the errors of four libraries.
+
+KeyError: an answer was cut within its headers, and boto3 finds no ContentLength.
+"""
 
 
 class FileLost(Conflict):

@@ -3,13 +3,14 @@
 Every `GET /api/v1/active/`, `active/keys/`, `active/signed/` and `active/stream/` with a bearer token is answered here. What
 that needs from the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS,
 by one request for all that wait. So a moved pointer and a revoked token are known here within that time, with or without
-Redis. While the database does not answer, a token that was valid at the last query gets the last signed snapshot until it
-expires. Every other request gets 503, and bots keep their last good set.
+Redis. While the database fails, or does not answer within ANSWER_SECONDS, a token that was valid at the last query gets the
+last signed snapshot until it expires. Every other request gets 503, and bots keep their last good set.
 
 `POST /api/v1/bots/heartbeat/` and `bots/windows/` with a bot's token are parsed here with the API's own parser, fields and
 service. An invalid one is passed on to the API's operation, which answers what is wrong.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
@@ -45,6 +46,9 @@ SIGNED_PATH = "/api/v1/active/signed/"
 STREAM_PATH = "/api/v1/active/stream/"
 HEARTBEAT_PATH = "/api/v1/bots/heartbeat/"
 WINDOW_PATH = "/api/v1/bots/windows/"
+
+ANSWER_SECONDS = 2.0
+"""How long a request for a document waits for the database: bots give up after some seconds themselves."""
 
 MAX_REPORT_BYTES = 64 * 1024
 """Of a heartbeat or a live window. Five hundred coins and the longest error fit."""
@@ -118,6 +122,8 @@ class Edge:
             await _send_refusal(refusal, send)
         except _Disconnected:
             return
+        except TimeoutError:
+            await _send_refusal(Unavailable(UNAVAILABLE), send)
         except Exception:
             logger.exception("the edge could not query the database")
             await _send_refusal(Unavailable(UNAVAILABLE), send)
@@ -128,10 +134,11 @@ class Edge:
         digest = _get_token_digest(headers)
         documents = self._documents[scope["path"]]
         try:
-            if not _may_serve(await self._get_actor(digest)):
-                raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
-            latest = await documents.get()
-        except (DatabaseError, InterfaceError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if not _may_serve(await self._get_actor(digest)):
+                    raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
+                latest = await documents.get()
+        except (DatabaseError, InterfaceError, TimeoutError):
             if (
                 documents.last is None
                 or not documents.last.is_valid

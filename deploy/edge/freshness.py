@@ -23,13 +23,13 @@ Known = TypeVar("Known")
 
 
 class CachedValue(Generic[Known]):
-    """A value that is queried again once it is older than FRESH_SECONDS, by one caller while the others wait."""
+    """A value that is queried again once it is older than FRESH_SECONDS, by one query for all that wait."""
 
     def __init__(self, query: Callable[[Known | None], Known]) -> None:
         self._query = query
         self._value: Known | None = None
         self._queried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._querying: asyncio.Task[None] | None = None
 
     @property
     def last(self) -> Known | None:
@@ -39,16 +39,31 @@ class CachedValue(Generic[Known]):
     async def get(self, since: float | None = None) -> Known:
         """The value, queried at `since` (of time.monotonic) or later; by default, at most FRESH_SECONDS ago.
 
-        Raises what the query raises; an old value is never returned instead.
+        Raises what the query raises; an old value is never returned instead. A caller may give up and be cancelled: the
+        query goes on for the others, so that a frozen database holds one thread and one connection, not one a caller.
         """
-        since = time.monotonic() - FRESH_SECONDS if since is None else since
-        if self._value is None or self._queried_at < since:
-            async with self._lock:
-                if self._value is None or self._queried_at < since:
-                    queried_at = time.monotonic()
-                    self._value = await query_database(self._query, self._value)
-                    self._queried_at = queried_at
+        now = time.monotonic()
+        since = min(now, now - FRESH_SECONDS if since is None else since)
+        while self._value is None or self._queried_at < since:
+            if self._querying is None:
+                self._querying = asyncio.create_task(self._update())
+                self._querying.add_done_callback(_retrieve_error)
+            await asyncio.shield(self._querying)
         return self._value
+
+    async def _update(self) -> None:
+        queried_at = time.monotonic()
+        try:
+            self._value = await query_database(self._query, self._value)
+            self._queried_at = queried_at
+        finally:
+            self._querying = None
+
+
+def _retrieve_error(task: asyncio.Task[None]) -> None:
+    """Without this, asyncio would log an error that no caller waited for."""
+    if not task.cancelled():
+        task.exception()
 
 
 class TokenOwners:

@@ -26,8 +26,9 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
     with decision("pointer.advance", move, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
         if not 1 <= by <= MAX_ADVANCE:
             raise InvalidInput(f"The revision is advanced by 1 to {MAX_ADVANCE:,}.", field="by")
+        highest = signing.read_highest()
         with audit.locked():
-            missing = signing.count_missing_revisions()
+            missing = signing.count_missing_revisions(highest)
             if by < missing:
                 raise Conflict(
                     f"That is not above the highest signed revision: advance the revision by {missing} or more."

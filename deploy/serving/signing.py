@@ -98,12 +98,15 @@ def find_log_problem() -> str | None:
     return revision_log.find_problem() if keys.is_initialized() else None
 
 
-def count_missing_revisions() -> int:
+def read_highest() -> SignedRevision | None:
+    """The highest revision that was signed. From the disk: not under the lock of the audit head."""
+    return revision_log.read_highest(snapshot.get_service_name())
+
+
+def count_missing_revisions(highest: SignedRevision | None) -> int:
     """By how much the revision must be advanced before it may be signed; 0 where it may be signed already."""
     move = pointer.get_current()
-    if move is None:
-        return 0
-    return _count_missing(revision_log.read_highest(snapshot.get_service_name()), _read_signed_revision(move))
+    return 0 if move is None else _count_missing(highest, _read_signed_revision(move))
 
 
 def _read_signable(now: datetime) -> _Signable:

@@ -61,6 +61,10 @@ def cut(connection: socket.socket, size: int) -> None:
     connection.sendall(b"x" * (size // 2))
 
 
+def cut_head(connection: socket.socket, size: int) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: binary/octet-stream\r\nCon")
+
+
 def reset(connection: socket.socket, size: int) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
@@ -73,7 +77,7 @@ def talk_nonsense(connection: socket.socket, size: int) -> None:
     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
 
-BEHAVIOURS = (hang, drip, cut, reset, fail, talk_nonsense)
+BEHAVIOURS = (hang, drip, cut, cut_head, reset, fail, talk_nonsense)
 
 
 @pytest.fixture(params=BEHAVIOURS, ids=lambda behaviour: behaviour.__name__)
@@ -86,7 +90,7 @@ def bad_store(request: pytest.FixtureRequest, settings: Any) -> Iterator[Callabl
         with connection, suppress(OSError):
             asked = connection.recv(65536).split(b" ")
             size = sizes[asked[1].decode().rpartition("/")[2]]
-            if asked[0] == b"HEAD" and request.param is not hang:
+            if asked[0] == b"HEAD" and request.param not in (hang, cut_head):
                 send_head(connection, size)
             else:
                 request.param(connection, size)
@@ -132,7 +136,7 @@ def test_a_pin_does_not_wait_for_the_file_store(bad_store: Callable[[], None]) -
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("bad_store", [cut, reset, fail, talk_nonsense], indirect=True)
+@pytest.mark.parametrize("bad_store", [cut, cut_head, reset, fail, talk_nonsense], indirect=True)
 def test_a_store_that_fails_is_never_taken_for_damaged_files(bad_store: Callable[[], None]) -> None:
     scenarios.fallback()
     bad_store()

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no connections to run out of"),
 ]
 
-READERS = 30
 POOL = 8
 
 
@@ -48,8 +47,9 @@ def count_connections() -> int:
         return int(cursor.fetchone()[0])
 
 
+@pytest.mark.parametrize("readers", [20, 150])
 def test_a_crowd_of_readers_neither_delays_nor_refuses_a_pin(
-    server: str, approver: User, operator: User
+    server: str, approver: User, operator: User, readers: int
 ) -> None:
     scenarios.service_in_use()
     reader = {"Authorization": f"Bearer {factories.token(operator, 'operator')}"}
@@ -62,7 +62,7 @@ def test_a_crowd_of_readers_neither_delays_nor_refuses_a_pin(
             while not ended.is_set():
                 statuses[client.get(f"{server}coins/").status_code] += 1
 
-    threads = [threading.Thread(target=read) for _ in range(READERS)]
+    threads = [threading.Thread(target=read) for _ in range(readers)]
     for thread in threads:
         thread.start()
     try:

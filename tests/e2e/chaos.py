@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 from django.conf import settings
+from django.db import connections
 
 from accounts.models import User
 from crpbot.demo.processes import Processes, Program, list_programs
@@ -31,6 +32,7 @@ from mlcore.bundle import writer
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
 from tests import factories, scenarios
+from tests.e2e.chaos_faults import Injector, OwnPostgreSQL, Sample, Store, list_faults, sampling
 from tests.e2e.journal import Journal
 from tests.e2e.killed_workers import simulated_datasets
 from tests.loopback import free_port
@@ -40,7 +42,10 @@ from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.services.datasets import latest_dataset
 
-LONGEST_MOVE_S = 90.0
+LAUNCH_PAUSE_S = 1.0
+LONGEST_MOVE_S = 120.0
+TIMEOUT_S = 60.0
+"""No request takes so long, whatever fails."""
 KINDS = ("release", "release", "pin", "restore")
 """Of moves, in this order again and again: live to live, to the fallback, and back to what was live."""
 
@@ -101,6 +106,15 @@ class Fleet(Processes):
         return name if victim.pid == pid else f"{name}, a child"
 
 
+@dataclass(frozen=True)
+class Request:
+    """One request for a decision: its status, None where nobody answered, and the seconds until then."""
+
+    status: int | None
+    seconds: float
+    faults: frozenset[str]
+
+
 @dataclass
 class Move:
     """One decision: what was asked, and what became of it. `revision` where it was answered."""
@@ -112,10 +126,16 @@ class Move:
     """How often nobody answered."""
     refused: int = 0
     """How often it was refused, because the world had changed since it was looked at."""
+    requests: list["Request"] = field(default_factory=list)
 
     @property
     def reason(self) -> str:
         return f"move {self.number}"
+
+
+def read_own_reason(reason: str) -> str:
+    """The reason that was given, without what the service adds about a fallback that it could not check."""
+    return reason.split(" — ")[0]
 
 
 @dataclass
@@ -130,6 +150,7 @@ class ApiUsers:
     moves: list[Move] = field(default_factory=list)
     on_asking: Callable[[], None] | None = None
     """Called once, just before the next move is asked for."""
+    injector: Injector | None = None
 
     def make(self, number: int) -> Move:
         """Request one move until it is done."""
@@ -150,13 +171,21 @@ class ApiUsers:
             {"line": "v7_fixed", "epochs": 2, "batch_size": 1024, "seed": seed},
         )
 
+    def ask_for_snapshot(self) -> int | None:
+        answer = self._send("GET", "active/signed/", "bot")
+        return answer.status_code if answer is not None else None
+
+    @property
+    def _active_faults(self) -> frozenset[str]:
+        return self.injector.active if self.injector else frozenset()
+
     def _is_done(self, move: Move) -> bool:
         """As answered; or, where the answer was lost, as the service says."""
-        return move.revision is not None or self._active()["reason"] == move.reason
+        return move.revision is not None or read_own_reason(self._active()["reason"]) == move.reason
 
     def _ask(self, move: Move) -> None:
         now = self._active()
-        if now["reason"] == move.reason:
+        if read_own_reason(now["reason"]) == move.reason:
             return
         path = self._path(move, now)
         if path is None:
@@ -165,7 +194,10 @@ class ApiUsers:
         if self.on_asking is not None:
             self.on_asking()
             self.on_asking = None
+        faults, began = self._active_faults, time.monotonic()
         answer = self._send("POST", path, "approver", body)
+        seconds, status = time.monotonic() - began, answer.status_code if answer is not None else None
+        move.requests.append(Request(status, seconds, faults | self._active_faults))
         if answer is None:
             move.lost += 1
         elif answer.is_success:
@@ -186,6 +218,7 @@ class ApiUsers:
             self._expect_taken(
                 self._send("POST", "releases/", "operator", {"line": "v7_fixed", "bundles": bundles})
             )
+            time.sleep(LAUNCH_PAUSE_S)  # it is judged in this time, unless something fails
             return None
         return f"releases/{waiting[0]}/approve/"
 
@@ -196,7 +229,8 @@ class ApiUsers:
 
     def _expect_taken(self, answer: httpx.Response | None) -> None:
         """What was asked made sense: it was done, or not now, or nobody answered."""
-        assert answer is None or answer.is_success or answer.status_code in (409, 429, 503), answer.text
+        is_taken = answer is None or answer.is_success or answer.status_code in (409, 429, 503)
+        assert is_taken, f"{answer} {answer.text if answer is not None else ''}"
 
     def _active(self) -> dict[str, Any]:
         def ask() -> dict[str, Any] | None:
@@ -218,10 +252,12 @@ class ApiUsers:
                     f"http://127.0.0.1:{port}/api/v1/{path}",
                     json=body,
                     headers={"Authorization": f"Bearer {self.tokens[who]}"},
-                    timeout=20,
+                    timeout=TIMEOUT_S,
                 )
             except httpx.ConnectError:
                 continue
+            except httpx.TimeoutException as late:
+                raise AssertionError(f"{method} {path} was not answered in {TIMEOUT_S:g} s") from late
             except httpx.HTTPError:
                 return None
         return None
@@ -236,16 +272,31 @@ class Chaos:
     journals: list[Journal]
     caches: list[Path]
     chance: random.Random
+    injector: Injector
     kills: Counter[str] = field(default_factory=Counter)
+    samples: list[Sample] = field(default_factory=list)
     seconds: float = 0.0
 
-    def run(self, moves: int, targets: Sequence[str], *, kills: int, work_every: int) -> None:
-        """So many moves, in the asking for some of which a process is killed: each target in its turn."""
+    def run(self, moves: int, targets: Sequence[str], *, kills: int, faults: int, work_every: int) -> None:
+        """So many moves. In the asking for some of them a process is killed, each target in its turn; before some, faults
+        begin.
+        """
+        try:
+            with sampling(self.injector, self.users.ask_for_snapshot, self.samples):
+                self._run(moves, targets, kills=kills, faults=faults, work_every=work_every)
+        finally:
+            self.injector.end_all()
+            connections.close_all()  # the database was restarted
+
+    def _run(self, moves: int, targets: Sequence[str], *, kills: int, faults: int, work_every: int) -> None:
         begun = time.monotonic()
+        failing = set(self.chance.sample(range(moves), faults))
         kill_at = dict(zip(sorted(self.chance.sample(range(moves), kills)), cycle(targets), strict=False))
         for number in range(moves):
             if number % work_every == 0:
                 self.users.launch_for_workers(seed=1_000 + number)
+            if number in failing:
+                self.injector.inject()
             with self._killing(kill_at.get(number)):
                 self.users.make(number)
             self.fleet.watch()
@@ -282,11 +333,19 @@ class Chaos:
 
 @contextmanager
 def running_service(
-    folder: Path, *, sets: int, webs: int, bots: int, seed: int, is_small: bool = False
+    folder: Path,
+    *,
+    sets: int,
+    webs: int,
+    bots: int,
+    seed: int,
+    is_small: bool = False,
+    store: Store | None = None,
+    database: OwnPostgreSQL | None = None,
 ) -> Iterator[Chaos]:
     """The service in use, `sets` of V7 bundles to release, and two bots in each of so many processes.
 
-    Where it `is_small`, one worker takes both queues.
+    Where it `is_small`, one worker takes both queues. Without `store` and `database` these two do not fail.
     """
     bundles = _releases(folder, sets)
     ports = [free_port() for _ in range(webs)]
@@ -294,6 +353,7 @@ def running_service(
     tokens = {
         who: factories.token(factories.person(name, scope), scope) for who, (name, scope) in people.items()
     }
+    tokens["bot"] = factories.token(factories.person("sampler"), "bot")
     chance = random.Random(seed)
     users = ApiUsers(ports, tokens, bundles, random.Random(seed + 1))
     found = [
@@ -306,7 +366,9 @@ def running_service(
     with Fleet(folder=REPOSITORY, state=folder, socket=folder / "s.sock", say=lambda text: None) as fleet:
         fleet.start(found)
         fleet.wait_until_running(ports[0])
-        yield Chaos(users, fleet, journals, caches, chance)
+        injector = Injector(list_faults(folder, store, database, fleet.pids), random.Random(seed + 2))
+        users.injector = injector
+        yield Chaos(users, fleet, journals, caches, chance, injector)
 
 
 def _service(ports: list[int], *, is_small: bool) -> list[Program]:
