@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,9 @@ def main() -> int:
         "--sizes", default="1000,10000", help="releases of each history, the last two are compared"
     )
     parser.add_argument("--url", help="a PostgreSQL server; else one is started")
+    parser.add_argument(
+        "--kept", action="store_true", help="write the table again from the figures of the last run"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -37,13 +39,18 @@ def main() -> int:
     from benchmarks.growth.table import report
 
     sizes = [int(size) for size in options.sizes.split(",")]
-    with (
-        tempfile.TemporaryDirectory(prefix="crpbot-growth-", ignore_cleanup_errors=True) as folder,
-        ExitStack(),
-    ):
-        url = options.url or _start_server(folder)
-        measured = {size: _run_one(url, size, Path(folder)) for size in sizes}
-    return report(measured)
+    if not options.kept:
+        with tempfile.TemporaryDirectory(prefix="crpbot-growth-", ignore_cleanup_errors=True) as folder:
+            url = options.url or _start_server(folder)
+            for size in sizes:
+                kept = _find_kept(size)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(_run_one(url, size, Path(folder)), indent=1))
+    return report({size: json.loads(_find_kept(size).read_text()) for size in sizes})
+
+
+def _find_kept(size: int) -> Path:
+    return REPOSITORY / "build" / "growth" / f"{size}.json"
 
 
 def _start_server(folder: str) -> str:
@@ -103,9 +110,9 @@ def _measure_one(size: int) -> dict[str, Any]:
     start = time.perf_counter()
     built = history.build(size)
     print(f"built in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    reads = measure.measure_reads(built.release, times=9)
+    reads = measure.measure_reads(built.release, times=5)
     print(f"reads measured after {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    decisions = measure.measure_decisions(built.release, times=7)
+    decisions = measure.measure_decisions(built.release, times=5)
     print(f"decisions measured after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     taken = reads | decisions | measure.measure_verify(pins=50)
     web = served.measure(built.bots)
