@@ -7,7 +7,7 @@ as the service writes it: texts of full length, a whole audit chain with valid h
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.management import call_command
@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from accounts import services as accounts
+from accounts.models import User
 from accounts.roles import Actor, Scope
 from audit import services as audit
 from audit.hash_chain import hash_event, to_canonical_json
@@ -46,6 +47,13 @@ TOKEN = "crp_bot_growth_{}"
 CERTAIN_LOGIT = 3.0
 
 
+class Copies(NamedTuple):
+    """The numbers of the copies to make, from 1."""
+
+    first: int
+    last: int
+
+
 @dataclass(frozen=True)
 class History:
     """What was built: the last release that was rejected, and how many bots there are."""
@@ -58,17 +66,28 @@ class History:
 def build(releases: int) -> History:
     """Fill an empty database. There is one bot, with a token of its own, for each release."""
     call_command("migrate", verbosity=0)
+    return multiply(prepare(), releases)
+
+
+def prepare() -> Release:
+    """What the service makes itself: a live release, a fallback, and a rejected candidate, which is returned."""
     scenarios.service_in_use()
-    scenarios_live = scenarios.awaiting_approval(seed=2)
-    decide.approve(scenarios_live, actor=scenarios.APPROVER, reason="passed", revision=1)
+    live = scenarios.awaiting_approval(seed=2)
+    decide.approve(live, actor=scenarios.APPROVER, reason="passed", revision=1)
     prototype = _build_prototype()
-    _move_pointer(scenarios_live)
+    _move_pointer(live)
+    return prototype
+
+
+def multiply(prototype: Release, releases: int, *, already: int = 1) -> History:
+    """Copy the candidate until there are so many, with their events, bots and windows; `already` says how many there are."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.execute("SET LOCAL synchronous_commit = off")
-        _multiply_release(cursor, prototype, releases)
-        _multiply_bots(cursor, releases)
-        _append_events(cursor, releases)
+        copies = Copies(already, releases - 1)
+        _multiply_release(cursor, prototype, copies)
+        _multiply_bots(cursor, copies)
+        _append_events(cursor, releases - already + 1)
     with transaction.atomic():
         audit.lock_head()
         record_attempts()
@@ -127,18 +146,18 @@ def _move_pointer(live: Release) -> None:
 
 
 def _copy_rows(
-    cursor: Any, table: str, where: str, copies: int, changes: Mapping[str, str], *, key: str = "id"
+    cursor: Any, table: str, where: str, copies: Copies, changes: Mapping[str, str], *, key: str = "id"
 ) -> None:
-    """Copy rows `copies - 1` times. `changes` are SQL expressions of `g`, the number of the copy."""
+    """Copy rows. `changes` are SQL expressions of `g`, the number of the copy."""
     with connection.cursor() as described:
         columns = [one.name for one in connection.introspection.get_table_description(described, table)]
     expressions = {key: f"t.{key} + g * {STRIDE}"} | dict(changes)
     chosen = ", ".join(expressions.get(column, f't."{column}"') for column in columns)
     names = ", ".join(f'"{column}"' for column in columns)
     cursor.execute(
-        f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {table} t CROSS JOIN generate_series(1, %s) g"
+        f"INSERT INTO {table} ({names}) SELECT {chosen} FROM {table} t CROSS JOIN generate_series(%s, %s) g"
         f" WHERE {where} ORDER BY g, t.{key}",
-        [copies - 1],
+        list(copies),
     )
 
 
@@ -150,7 +169,7 @@ def _digest(column: str) -> str:
     return f"'sha256:' || encode(sha256((t.{column} || g)::bytea), 'hex')"
 
 
-def _multiply_release(cursor: Any, release: Release, copies: int) -> None:
+def _multiply_release(cursor: Any, release: Release, copies: Copies) -> None:
     bundles = f"SELECT bundle_id FROM deploy_releasecoin WHERE release_id = {release.pk}"
     found = f"SELECT run_id FROM deploy_releasecoin WHERE release_id = {release.pk}"
     diagnoses = f"SELECT diagnosis_id FROM deploy_releasecoin WHERE release_id = {release.pk}"
@@ -174,10 +193,16 @@ def _multiply_release(cursor: Any, release: Release, copies: int) -> None:
     _copy_rows(cursor, "deploy_releasecoin", f"t.release_id {own}", copies, moved)
     used = f"SELECT dataset_id FROM deploy_releasecoin WHERE release_id {own}"
     datasets = {"digest": _digest("digest"), "last_at": "t.last_at + g * interval '1 hour'"}
-    _copy_rows(cursor, "training_dataset", f"t.id IN ({used})", max(2, copies // 10), datasets)
+    _copy_rows(
+        cursor,
+        "training_dataset",
+        f"t.id IN ({used})",
+        Copies(copies.first, max(copies.first, copies.last // 10)),
+        datasets,
+    )
 
 
-def _multiply_bots(cursor: Any, bots: int) -> None:
+def _create_first_bot(cursor: Any) -> None:
     person = factories.person("growth-0")
     accounts.issue_token(person, Scope.BOT, name="growth", actor="the benchmark")
     move = pointer.get_current()
@@ -187,12 +212,17 @@ def _multiply_bots(cursor: Any, bots: int) -> None:
     tally = Tally(10, 0, (4, 3, 3), (0,) * 8 + (10,) + (0,) * (BANDS - 9), -CERTAIN_LOGIT, CERTAIN_LOGIT)
     posted = scenarios.posted_window(tally, move.revision, timezone.now() - timedelta(days=1))
     live_gates.receive_window(posted, actor=actor)
-    bot = Bot.objects.get(name="growth-0")
-    _copy_rows(cursor, "accounts_user", f"t.id = {person.pk}", bots, {"username": "'growth-' || g"})
     cursor.execute(
         "UPDATE accounts_apitoken SET digest = encode(sha256(%s::bytea), 'hex') WHERE user_id = %s",
         [TOKEN.format(0), person.pk],
     )
+
+
+def _multiply_bots(cursor: Any, bots: Copies) -> None:
+    if bots.first == 1:
+        _create_first_bot(cursor)
+    person, bot = User.objects.get(username="growth-0"), Bot.objects.get(name="growth-0")
+    _copy_rows(cursor, "accounts_user", f"t.id = {person.pk}", bots, {"username": "'growth-' || g"})
     digest = f"encode(sha256(('{TOKEN.format('')}' || g)::bytea), 'hex')"
     moved = {"digest": digest} | _moved("user_id")
     _copy_rows(cursor, "accounts_apitoken", f"t.user_id = {person.pk}", bots, moved)
@@ -222,8 +252,8 @@ def _insert_windows(cursor: Any) -> None:
     names = [column for column in columns if column != "id"]
     chosen = ", ".join(changes.get(column, f"w.{column}") for column in names)
     cursor.execute(
-        f"INSERT INTO deploy_livewindow ({', '.join(names)}) SELECT {chosen} FROM deploy_livewindow w"
-        f" CROSS JOIN deploy_bot b CROSS JOIN generate_series(1, {WINDOWS - 1}) g ORDER BY g, b.id"
+        f"INSERT INTO deploy_livewindow ({', '.join(names)}) SELECT {chosen} FROM (SELECT * FROM deploy_livewindow ORDER BY id LIMIT 1) w"
+        f" CROSS JOIN deploy_bot b CROSS JOIN generate_series(1, {WINDOWS - 1}) g ORDER BY g, b.id ON CONFLICT DO NOTHING"
     )
     recent = (
         "jsonb_build_array(jsonb_build_object('first_at', max(first_at), 'tally',"

@@ -85,7 +85,7 @@ class Taken:
 
 def measure_reads(release: int, *, times: int) -> dict[str, Taken]:
     """Every page, list and admin page. Raises RuntimeError for an answer other than 200."""
-    found = _find_examples(release)
+    found = find_examples(release)
     client = sign_in()
     taken = {}
     for kind, addresses in (("page", PAGES), ("API", LISTS), ("admin", ADMIN)):
@@ -180,7 +180,7 @@ def _seed_numbers() -> Iterator[int]:
 _seeds = _seed_numbers()
 
 
-def _find_examples(release: int) -> dict[str, int]:
+def find_examples(release: int) -> dict[str, int]:
     move, run = pointer.get_current(), TrainingRun.objects.first()
     diagnosis = Diagnosis.objects.filter(release_coins__release=release).first()
     assert move is not None and move.release_id is not None and run is not None and diagnosis is not None
@@ -191,8 +191,8 @@ def _find_examples(release: int) -> dict[str, int]:
         "run": run.pk,
         "diagnosis": diagnosis.pk,
         "revision": move.revision,
-        "last_release": Release.objects.count() - 50,
-        "last_run": TrainingRun.objects.count() - 50,
+        "last_release": max(0, Release.objects.count() - 50),
+        "last_run": max(0, TrainingRun.objects.count() - 50),
         "last_event": events - 50,
         "last_admin_page": events // 50,
     }

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import math
 import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
@@ -26,7 +27,7 @@ from deploy.pointer import pointer
 from tests import factories, scenarios
 from tests.loopback import free_port, wait_until_it_answers
 
-SECONDS = 8.0
+SECONDS = 5.0
 CONNECTIONS = 64
 BROWSERS = 40
 POLLS = 6
@@ -51,12 +52,21 @@ def serve() -> Iterator[int]:
 
 def measure(bots: int) -> dict[str, float]:
     """Figures by name: rates in reports or answers a second, times in milliseconds."""
+    parts: dict[str, Callable[[int, int], float]] = {
+        "edge reads a second": _read_edge,
+        "heartbeat lag p99, ms": _send_heartbeats,
+        "live windows a second": _send_windows,
+        "board poll, 40 browsers, ms": _poll_board,
+        "slowest pin among 20 readers, ms": _pin_among_readers,
+    }
+    found = {}
     with serve() as port:
-        found = {"edge reads a second": _read_edge(port, bots)}
-        found |= _send_heartbeats(port, bots)
-        found["live windows a second"] = _send_windows(port, bots)
-        found["board poll, 40 browsers, ms"] = _poll_board(port)
-        found |= _pin_among_readers(port)
+        for name, part in parts.items():
+            try:
+                found[name] = part(port, bots)
+            except Exception as error:  # noqa: BLE001 - one figure that is missing is a goal that is missed
+                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+                found[name] = math.nan
     return found
 
 
@@ -83,7 +93,7 @@ def _build_post(path: str, token: str, document: Any) -> bytes:
     return head.encode() + body
 
 
-def _send_heartbeats(port: int, bots: int) -> dict[str, float]:
+def _send_heartbeats(port: int, bots: int) -> float:
     """Every bot reports each ten seconds, spread; the lag is from the moment that it should to the answer."""
     move = pointer.get_current()
     assert move is not None
@@ -91,7 +101,7 @@ def _send_heartbeats(port: int, bots: int) -> dict[str, float]:
     posts = [_build_post("/api/v1/bots/heartbeat/", _get_token(number), fields) for number in range(bots)]
     uvloop.run(_send_spread(port, posts, HEARTBEAT_SECONDS))
     lags = sorted(uvloop.run(_send_spread(port, posts, HEARTBEAT_SECONDS)))
-    return {"heartbeat lag p99, ms": lags[int(0.99 * (len(lags) - 1))] * 1000}
+    return lags[int(0.99 * (len(lags) - 1))] * 1000
 
 
 async def _send_spread(port: int, posts: Sequence[bytes], seconds: float) -> list[float]:
@@ -136,7 +146,7 @@ def _send_windows(port: int, bots: int) -> float:
             number += 1
             first_at = (at + timedelta(milliseconds=number)).isoformat()
             said = scenarios.live_window(move, first_at=first_at, last_at=first_at)
-            bot = (connection + number * CONNECTIONS * 4) % chosen
+            bot = (connection + number * CONNECTIONS) % chosen
             yield _build_post("/api/v1/bots/windows/", _get_token(bot), said)
 
     async def send(connection: int) -> int:
@@ -150,13 +160,13 @@ def _send_windows(port: int, bots: int) -> float:
         return sent
 
     async def send_all() -> int:
-        return sum(await asyncio.gather(*(send(connection) for connection in range(CONNECTIONS * 4))))
+        return sum(await asyncio.gather(*(send(connection) for connection in range(CONNECTIONS))))
 
     start = perf_counter()
     return uvloop.run(send_all()) / (perf_counter() - start)
 
 
-def _poll_board(port: int) -> float:
+def _poll_board(port: int, bots: int) -> float:
     """The median answer while forty browsers poll the board every two seconds, as they do while it changes."""
     cookie = sign_in().cookies[settings.SESSION_COOKIE_NAME].value
     ask = load.request("/", {"Cookie": f"{settings.SESSION_COOKIE_NAME}={cookie}", "HX-Request": "true"})
@@ -179,17 +189,16 @@ def _poll_board(port: int) -> float:
     return statistics.median(seconds for each in uvloop.run(poll_all()) for seconds in each) * 1000
 
 
-def _pin_among_readers(port: int) -> dict[str, float]:
+def _pin_among_readers(port: int, bots: int) -> float:
     """The slowest of ten pins over HTTP while twenty programs read lists without a pause."""
     approver = factories.person(f"pinner-{timezone.now():%H%M%S%f}", "approver")
     token = factories.token(approver, "approver")
-    is_over, refused = threading.Event(), [0]
+    is_over = threading.Event()
 
     def read(address: str) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while not is_over.is_set():
-                answer = client.get(address, headers={"Authorization": f"Bearer {token}"})
-                refused[0] += answer.status_code == 503
+                client.get(address, headers={"Authorization": f"Bearer {token}"})
 
     addresses = ("/api/v1/coins/", "/api/v1/runs/", "/api/v1/releases/", "/api/v1/diagnoses/")
     threads = [threading.Thread(target=read, args=(addresses[n % 4],)) for n in range(READERS)]
@@ -214,4 +223,4 @@ def _pin_among_readers(port: int) -> dict[str, float]:
         for thread in threads:
             thread.join()
         restore()
-    return {"slowest pin among 20 readers, ms": slowest * 1000, "readers refused": refused[0]}
+    return slowest * 1000

@@ -1,0 +1,165 @@
+"""Cost stays flat as history grows: the short form of `make growth`, by queries and plans, and never by time."""
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from benchmarks.growth import history, measure
+from common.paging import fetch_slice
+from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.releases import settle
+from tests import factories, scenarios
+from training.jobs import queue
+from training.models import Coin, TrainingRun
+
+RELEASES = 60
+GROWING = (
+    "audit_auditevent",
+    "deploy_livewindow",
+    "gates_gateresult",
+    "training_epoch",
+    "training_runline",
+)
+"""Tables with many rows for each release or bot: no page may read all of one."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def reader(db: None) -> Client:
+    return measure.sign_in()
+
+
+def capture(client: Client, addresses: dict[str, str]) -> dict[str, list[str]]:
+    """The queries of each address, by its name."""
+    asked = {}
+    for name, address in addresses.items():
+        client.get(address)  # what a process caches is there from the second time on
+        with CaptureQueriesContext(connection) as captured:
+            answer = client.get(address)
+        assert answer.status_code == 200, (name, answer.status_code)
+        asked[name] = [query["sql"] for query in captured]
+    return asked
+
+
+def list_scanned(queries: list[str]) -> set[str]:
+    """The growing tables that a query reads from beginning to end although it may use every index."""
+    scanned = set[str]()
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        for query in queries:
+            if query.startswith("SELECT"):
+                cursor.execute(f"EXPLAIN (FORMAT JSON) {query}")
+                plan = json.dumps(cursor.fetchone()[0])
+                scanned.update(re.findall(r'"Node Type": "Seq Scan"[^}]*?"Relation Name": "(\w+)"', plan))
+    return scanned & set(GROWING)
+
+
+@pytest.mark.postgresql
+def test_pages_and_lists_ask_as_much_of_a_long_history_as_of_a_short_one(committed: None) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("the history is multiplied by PostgreSQL")
+    prototype, client = history.prepare(), measure.sign_in()
+    history.multiply(prototype, 3)
+    found = measure.find_examples(prototype.pk)
+    addresses = {
+        name: address.format(**found)
+        for name, address in (measure.PAGES | measure.LISTS | measure.ADMIN).items()
+    }
+    before = capture(client, addresses)
+    history.multiply(prototype, RELEASES, already=3)
+    after = capture(client, addresses)
+    more = {
+        name: (len(before[name]), len(asked))
+        for name, asked in after.items()
+        if len(asked) > len(before[name])
+    }
+    assert more == {}
+    assert {name: tables for name, asked in after.items() if (tables := list_scanned(asked))} == {}
+
+
+def settle_by_jobs(coins: int) -> int:
+    """The queries from the first finished measurement of a release with so many coins to its settlement."""
+    names = tuple(f"C{number}" for number in range(coins))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenarios, "COINS", names)
+        Coin.objects.update(is_required=False)
+        Coin.objects.filter(symbol__in=names).update(is_required=True)
+        figures = scenarios.for_every_coin(scenarios.inaccurate)
+        release = scenarios.Build(seed=coins, figures=figures).release()
+    measurements = [row.bundle.measurements.get() for row in release.coins.all() if row.bundle]
+    with CaptureQueriesContext(connection) as asked:
+        for measurement in measurements:
+            settle.advance_for(measurement)
+    assert Release.objects.get(pk=release.pk).state == "rejected"
+    return len(asked)
+
+
+def test_the_jobs_of_a_release_cost_as_much_as_it_has_coins(db: None) -> None:
+    """Each finished job advanced all coins before: ten times the coins cost a hundred times as much."""
+    settle_by_jobs(2)
+    few, many = settle_by_jobs(3), settle_by_jobs(12)
+    assert many < 4.4 * few
+
+
+def test_waiting_jobs_whose_messages_wait_are_not_sent_again(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = factories.market()
+    waiting = [factories.run(dataset, seed=seed) for seed in range(3)]
+    TrainingRun.objects.update(enqueued_at=timezone.now() - timedelta(hours=1))
+    sent, held = list[int](), 3
+    monkeypatch.setattr(queue, "enqueue", lambda job: sent.append(job.pk))
+    monkeypatch.setattr(queue, "_count_messages", lambda task: held)
+    due = TrainingRun.objects.due(timezone.now(), resend_after=timezone.now())
+    queue.resend(TrainingRun, due)
+    assert sent == []
+    held = 2  # a message was lost; which one is not known
+    queue.resend(TrainingRun, due)
+    assert sorted(sent) == [run.pk for run in waiting]
+    sent.clear()
+    held = 3
+    TrainingRun.objects.filter(pk=waiting[0].pk).update(enqueued_at=None)
+    queue.resend(TrainingRun, due)
+    assert sent == [waiting[0].pk], "nobody has been told of this one"
+
+
+def test_the_longest_page_of_releases_works_and_carries_no_gates(reader: Client) -> None:
+    scenarios.service_in_use()
+    first = Release.objects.latest("id")
+    for _ in range(400):
+        release = Release.objects.create(
+            line="v7_fixed",
+            policy=first.policy,
+            budget=first.budget,
+            launched_by="x",
+            deadline_at=timezone.now(),
+        )
+        ReleaseStatus.objects.create(release=release, state="rejected")
+        ReleaseCoin.objects.bulk_create(
+            ReleaseCoin(
+                release=release,
+                coin=row.coin,
+                dataset=row.dataset,
+                bundle=row.bundle,
+                diagnosis=row.diagnosis,
+            )
+            for row in first.coins.all()
+        )
+    answer = reader.get("/api/v1/releases/?limit=400")
+    assert (answer.status_code, len(answer.json()["results"])) == (200, 400)
+    assert len(answer.content) < 1_000_000
+    assert "gates" not in answer.json()["results"][0]["coins"][0]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30, 57, 59, 60])
+def test_a_page_has_the_same_rows_from_whichever_end_it_is_read(db: None, offset: int) -> None:
+    Coin.objects.bulk_create(Coin(symbol=f"P{number:03}", is_required=False) for number in range(60))
+    rows = Coin.objects.filter(symbol__startswith="P").order_by("symbol")
+    assert fetch_slice(rows, offset, offset + 10, 60) == list(rows[offset : offset + 10])
