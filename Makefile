@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench bench-gpu faults \
+.PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
 	schemathesis power markets fuzz soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
@@ -112,6 +112,9 @@ format: setup ## mend the style
 
 bench: setup ## measure against the peers, interleaved; figures go to docs/
 	$(PY) -m benchmarks
+
+growth: setup ## the same things on a history of 1,000 and of 10,000 releases, on PostgreSQL; the table goes to docs/scale.md
+	$(PY) -m benchmarks.growth $(ARGS)
 
 bench-gpu: setup ## training on a GPU against the reference loop on that same GPU; status 3 where there is none
 	$(PY) -m benchmarks.gpu

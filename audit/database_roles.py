@@ -53,7 +53,7 @@ _READ_ONLY_APPS = {"admin", "auth", "contenttypes"}
 _DELETED = {
     "deploy.StoredFile",
     "sessions.Session", "accounts.RoleGrant", "deploy.Bot", "deploy.Acknowledgement", "deploy.LiveWindow",
-    "deploy.LiveTotal", "training.Worker",
+    "deploy.LiveTotal", "training.Worker", "training.RunLine",
 }  # fmt: skip
 """The only rows that the service ever deletes."""
 

@@ -385,6 +385,8 @@ BOT_HEARTBEAT_SECONDS = env.int("CRPBOT_BOT_HEARTBEAT_SECONDS", 10)
 BOT_LATE_SECONDS = env.int("CRPBOT_BOT_LATE_SECONDS", 60)
 BOT_GONE_SECONDS = env.int("CRPBOT_BOT_GONE_SECONDS", 24 * 60 * 60)
 BOT_KEPT_SECONDS = env.int("CRPBOT_BOT_KEPT_SECONDS", 30 * 24 * 60 * 60)
+# Lines of the log of a run that ended are deleted after this long; its epochs and results stay.
+LOG_KEPT_DAYS = env.int("CRPBOT_LOG_KEPT_DAYS", 90)
 IMPORT_TIME_LIMIT_SECONDS = env.int("CRPBOT_IMPORT_TIME_LIMIT_SECONDS", 120)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
 

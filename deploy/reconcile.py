@@ -14,6 +14,7 @@ from deploy.bots.convergence import monitor_bots
 from deploy.bots.live_gates import monitor_live_gates
 from deploy.models import ReleaseCoin, ReleaseStatus
 from deploy.pointer.fallback_monitor import watch_fallback
+from deploy.prune import prune
 from deploy.releases.settle import advance_quietly, stop_runs
 from deploy.rules import ReleaseState
 from gates.models import Measurement
@@ -66,6 +67,7 @@ STEPS: Sequence[Callable[[], object]] = (
     monitor_bots,
     monitor_live_gates,
     check_stored_files,
+    prune,
     record_alarms,
 )
 

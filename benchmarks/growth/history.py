@@ -252,7 +252,8 @@ def _insert_windows(cursor: Any) -> None:
     names = [column for column in columns if column != "id"]
     chosen = ", ".join(changes.get(column, f"w.{column}") for column in names)
     cursor.execute(
-        f"INSERT INTO deploy_livewindow ({', '.join(names)}) SELECT {chosen} FROM (SELECT * FROM deploy_livewindow ORDER BY id LIMIT 1) w"
+        f"INSERT INTO deploy_livewindow ({', '.join(names)}) SELECT {chosen}"
+        " FROM (SELECT * FROM deploy_livewindow ORDER BY id LIMIT 1) w"
         f" CROSS JOIN deploy_bot b CROSS JOIN generate_series(1, {WINDOWS - 1}) g ORDER BY g, b.id ON CONFLICT DO NOTHING"
     )
     recent = (

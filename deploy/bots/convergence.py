@@ -51,12 +51,7 @@ def _compute_slowest_seconds(move: PointerMove) -> float | None:
 
 
 def delete_old_bots() -> None:
-    """Delete bots that have not reported for very long, and acknowledgements as old, except those of the last revision."""
-    before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
-    last = PointerMove.objects.aggregate(revision=Max("revision"))["revision"]
-    for rows in (
-        Acknowledgement.objects.filter(at__lt=before).exclude(move_id=last),
-        Bot.objects.filter(last_heard_at__lt=before),
-    ):
-        if rows.exists():
-            rows.delete()
+    """Delete bots that have not reported for very long. `prune` deletes acknowledgements as old."""
+    old = Bot.objects.filter(last_heard_at__lt=timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS))
+    if old.exists():
+        old.delete()

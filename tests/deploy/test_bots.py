@@ -25,6 +25,7 @@ from deploy.bots.heartbeat_checks import Heartbeat, ReceivedHeartbeat
 from deploy.bots.heartbeats import HeartbeatAnswer, receive_heartbeat, receive_heartbeats
 from deploy.models import Acknowledgement, Alarm, Bot, Convergence, PointerMove, Release
 from deploy.pointer import pointer
+from deploy.prune import prune
 from deploy.releases import decide
 from deploy.rules import AlarmName, Running, describe_mismatch
 from deploy.serving import snapshot
@@ -456,7 +457,7 @@ class TestForgetting:
         hear(on(now))
         moved_ago(now, settings.BOT_KEPT_SECONDS + 60, monkeypatch)
         hear(on(now))
-        monitor_bots()
+        prune()
         assert Acknowledgement.objects.get().move == now
 
 

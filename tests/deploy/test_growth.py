@@ -5,18 +5,22 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from audit.models import AuditEvent
 from benchmarks.growth import history, measure
 from common.paging import fetch_slice
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
+from deploy.prune import prune
 from deploy.releases import settle
+from gates.models import Attempt, Diagnosis, Measurement
 from tests import factories, scenarios
 from training.jobs import queue
-from training.models import Coin, TrainingRun
+from training.models import Coin, Epoch, RunLine, TrainingRun
 
 RELEASES = 60
 GROWING = (
@@ -84,15 +88,13 @@ def test_pages_and_lists_ask_as_much_of_a_long_history_as_of_a_short_one(committ
     assert {name: tables for name, asked in after.items() if (tables := list_scanned(asked))} == {}
 
 
-def settle_by_jobs(coins: int) -> int:
+def settle_by_jobs(coins: int, seed: int) -> int:
     """The queries from the first finished measurement of a release with so many coins to its settlement."""
-    names = tuple(f"C{number}" for number in range(coins))
+    names = (*scenarios.COINS, *(f"C{number}" for number in range(coins - len(scenarios.COINS))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenarios, "COINS", names)
-        Coin.objects.update(is_required=False)
-        Coin.objects.filter(symbol__in=names).update(is_required=True)
         figures = scenarios.for_every_coin(scenarios.inaccurate)
-        release = scenarios.Build(seed=coins, figures=figures).release()
+        release = scenarios.Build(seed=seed, figures=figures).release()
     measurements = [row.bundle.measurements.get() for row in release.coins.all() if row.bundle]
     with CaptureQueriesContext(connection) as asked:
         for measurement in measurements:
@@ -103,8 +105,8 @@ def settle_by_jobs(coins: int) -> int:
 
 def test_the_jobs_of_a_release_cost_as_much_as_it_has_coins(db: None) -> None:
     """Each finished job advanced all coins before: ten times the coins cost a hundred times as much."""
-    settle_by_jobs(2)
-    few, many = settle_by_jobs(3), settle_by_jobs(12)
+    settle_by_jobs(3, seed=1)
+    few, many = settle_by_jobs(3, seed=2), settle_by_jobs(12, seed=3)
     assert many < 4.4 * few
 
 
@@ -163,3 +165,25 @@ def test_a_page_has_the_same_rows_from_whichever_end_it_is_read(db: None, offset
     Coin.objects.bulk_create(Coin(symbol=f"P{number:03}", is_required=False) for number in range(60))
     rows = Coin.objects.filter(symbol__startswith="P").order_by("symbol")
     assert fetch_slice(rows, offset, offset + 10, 60) == list(rows[offset : offset + 10])
+
+
+def test_what_is_old_is_pruned_and_what_decisions_rest_on_is_kept(db: None) -> None:
+    scenarios.service_in_use()
+    old = timezone.now() - timedelta(days=400)
+    ended, running = (factories.run(factories.market(), seed=seed) for seed in (1, 2))
+    TrainingRun.objects.filter(pk=ended.pk).update(finished_at=old)
+    for run in (ended, running):
+        RunLine.objects.create(run=run, attempt=1, text="epoch 1")
+        Epoch.objects.create(run=run, number=1, attempt=1, seconds=1, rows_per_second=1, is_best=True)
+    RunLine.objects.update(at=old)
+    Session.objects.create(session_key="old", session_data="", expire_date=old)
+    Session.objects.create(session_key="new", session_data="", expire_date=timezone.now() + timedelta(days=1))
+    kept = {
+        model: model.objects.count()
+        for model in (AuditEvent, Measurement, Diagnosis, Attempt, Epoch, TrainingRun)
+    }
+    assert prune() == 2
+    assert [line.run for line in RunLine.objects.all()] == [running]
+    assert [session.pk for session in Session.objects.all()] == ["new"]
+    assert {model: model.objects.count() for model in kept} == kept
+    assert prune() == 0
