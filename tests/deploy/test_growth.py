@@ -49,6 +49,7 @@ def capture(client: Client, addresses: dict[str, str]) -> dict[str, list[str]]:
             answer = client.get(address)
         assert answer.status_code == 200, (name, answer.status_code)
         asked[name] = [query["sql"] for query in captured]
+        assert asked[name], name
     return asked
 
 
@@ -65,6 +66,7 @@ def list_scanned(queries: list[str]) -> set[str]:
     return scanned & set(GROWING)
 
 
+@pytest.mark.soak
 @pytest.mark.postgresql
 def test_pages_and_lists_ask_as_much_of_a_long_history_as_of_a_short_one(committed: None) -> None:
     if connection.vendor != "postgresql":
