@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
+.PHONY: help demo serve test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
 	schemathesis power markets fuzz soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
@@ -32,6 +32,9 @@ help: ## list these commands
 demo: setup ## the whole story on this machine, then serve it (PORT=8000, CANDLES=folder, DRIFT=1.2, EXIT=1)
 	@$(PY) -m crpbot.demo $(if $(PORT),--port $(PORT)) $(if $(CANDLES),--candles "$(CANDLES)") \
 		$(if $(DRIFT),--drift $(DRIFT)) $(if $(EXIT),--exit)
+
+serve: setup ## run the service on the state of an earlier demo, or on a new one, without the story (PORT=8000)
+	@$(PY) -m crpbot.demo --serve $(if $(PORT),--port $(PORT))
 
 test: lint full postgresql ## everything that must hold before a change lands
 

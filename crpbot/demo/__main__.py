@@ -1,4 +1,4 @@
-"""`python -m crpbot.demo`, which `make demo` runs.
+"""`python -m crpbot.demo`, which `make demo` and, with --serve, `make serve` run.
 
 Exit status: 0 for the expected result, 1 for any other, 2 for invalid arguments, 130 when interrupted before the end.
 """
@@ -9,7 +9,8 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -50,12 +51,46 @@ def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     preflight.require_free_port(arguments.port)
     preflight.require_disk_space(state)
     # The supervisor of a killed demo may still be stopping its processes. That does no harm: the folder is locked.
-    lock, aside = preflight.prepare_state(state, datetime.now().astimezone())
+    if arguments.serve:
+        lock, aside = preflight.open_state(state), None
+    else:
+        lock, aside = preflight.prepare_state(state, datetime.now().astimezone())
     with lock:
         preflight.isolate_environment(os.environ, state)
         terminal.say("crpbot's model gate: which model may the bot trust right now?")
         terminal.note(f"state: {state}" + (f"\nprevious state moved to {aside}" if aside else ""))
+        if arguments.serve:
+            return _serve_state(arguments.port, state, terminal)
         return _play(arguments, candles, state, terminal)
+
+
+def _serve_state(port: int, state: Path, terminal: Terminal) -> int:
+    """Run the service on what the state folder holds, until it is interrupted."""
+    socket = _prepare(state)
+    from accounts.models import User
+
+    if not User.objects.exists():
+        manage = _format_manage_command(state)
+        terminal.note(
+            f"nobody can sign in yet: {manage} people --add NAME --role operator, and --role approver"
+        )
+    with _start_processes(port, state, socket, terminal) as running:
+        _serve(f"http://{preflight.HOST}:{port}", running, terminal)
+    return OK
+
+
+@contextmanager
+def _start_processes(port: int, state: Path, socket: Path, terminal: Terminal) -> Iterator[Processes]:
+    """All processes of the service, running and healthy; they are stopped at the end."""
+    with Processes(
+        folder=FOLDER, state=state, socket=socket.with_name("sup.sock"), say=terminal.note
+    ) as running:
+        terminal.step("Start Redis, the web service, workers and reconcile under supervisor")
+        running.start(list_programs(port=port, redis_socket=socket, cores=_count_cores()))
+        running.wait_until_running(port)
+        terminal.note(f"all processes run; http://{preflight.HOST}:{port} answers")
+        yield running
+        terminal.say("\nStopping Redis, the web service, workers and reconcile.")
 
 
 def _play(
@@ -73,20 +108,13 @@ def _play(
         candles=candles,
         epochs=arguments.epochs,
     )
-    with Processes(
-        folder=FOLDER, state=state, socket=socket.with_name("sup.sock"), say=terminal.note
-    ) as running:
-        terminal.step("Start Redis, the web service, workers and reconcile under supervisor")
-        running.start(list_programs(port=arguments.port, redis_socket=socket, cores=_count_cores()))
-        running.wait_until_running(arguments.port)
-        terminal.note(f"all processes run; {options.url} answers")
+    with _start_processes(arguments.port, state, socket, terminal) as running:
         outcome = Scenario(options, terminal, running.watch).run()
         terminal.say(_summary(options, outcome, terminal.clock, is_served=not arguments.exit))
         status = FAILED if outcome.problems else OK
         if not arguments.exit:
             _serve(options.url, running, terminal)
-        terminal.say("\nStopping Redis, the web service, workers and reconcile.")
-        return status
+    return status
 
 
 def _prepare(state: Path) -> Path:
@@ -121,8 +149,7 @@ def _summary(options: "DemoOptions", outcome: "Outcome", clock: str, *, is_serve
     line = move.release.line if move and move.release else "nothing"
     because = "\n    ".join((move.reason if move else "-").split("; "))
     state = _shorten_path(options.state)
-    is_default = options.state == FOLDER / "var" / "state"
-    manage = f"{'' if is_default else f'CRPBOT_STATE_DIR={state} '}.venv/bin/python manage.py"
+    manage = _format_manage_command(options.state)
     problems = "".join(f"\nUnexpected: {problem}." for problem in outcome.problems)
     result = f"""
 {RULER}
@@ -154,6 +181,11 @@ Processes and logs
     .venv/bin/supervisorctl -c {state}/supervisor.conf status
     {state}/logs/
 {RULER}"""
+
+
+def _format_manage_command(state: Path) -> str:
+    is_default = state == FOLDER / "var" / "state"
+    return f"{'' if is_default else f'CRPBOT_STATE_DIR={_shorten_path(state)} '}.venv/bin/python manage.py"
 
 
 def _shorten_path(path: Path) -> Path:
@@ -188,6 +220,11 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bars", type=int, default=DEMO_BARS, help="bars per simulated coin (%(default)s)")
     parser.add_argument("--epochs", type=int, help="maximum epochs per network (default: the recipe's)")
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="no story: run the service on the state folder as it is, such as that of an earlier demo",
+    )
     parser.add_argument(
         "--exit",
         action="store_true",

@@ -106,6 +106,15 @@ def prepare_state(state: Path, now: datetime) -> tuple[TextIO, Path | None]:
         raise DemoFailed(f"The state folder {state} cannot be made: {error.strerror}.") from error
 
 
+def open_state(state: Path) -> TextIO:
+    """Lock a state folder as it is, or a new one. Keep the lock open. Raises DemoFailed while it is in use."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _lock(state)
+    except OSError as error:
+        raise DemoFailed(f"The state folder {state} cannot be used: {error.strerror}.") from error
+
+
 def _lock(state: Path) -> TextIO:
     held = (state / LOCK_NAME).open("a+")
     try:

@@ -166,6 +166,27 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     assert demo.end(signal.SIGINT) == 0
     assert demo.processes() == []
 
+    demo.port = int(demo.url.rpartition(":")[2])
+    demo.start("--serve")  # the same state again
+    demo.wait_for("until Ctrl-C", seconds=90)
+    assert "v7_fixed" in page(demo, "viewer", "/")
+    assert (
+        json.loads(demo.manage("-m", "runtime", "predict", "--json", *candles, **where).stdout)["revision"]
+        == 2
+    )
+    assert "moved to" not in demo.output
+    assert demo.end(signal.SIGINT) == 0
+    assert demo.processes() == []
+
+
+def test_an_empty_state_is_served_and_says_how_to_add_people(demo: Demo) -> None:
+    demo.start("--serve")
+    demo.wait_for("until Ctrl-C", seconds=90)
+    assert "nobody can sign in yet" in demo.output and "people --add NAME" in demo.output
+    assert answers(f"{demo.url}/healthz")
+    assert demo.end(signal.SIGTERM) == 0
+    assert demo.processes() == []
+
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_demo_that_is_ended_leaves_no_process(demo: Demo, signum: signal.Signals) -> None:
