@@ -7,6 +7,7 @@ are closed, so that nobody who sends a request is refused for those who send non
 
 import asyncio
 import resource
+import time
 
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -20,7 +21,9 @@ ANSWER_SECONDS = 60.0
 MAX_HEAD_BYTES = 64 * 1024
 """More than crpbot.web.limits accepts, which answers with the reason; without end, nobody would."""
 MAX_INCOMPLETE_OF_ADDRESS = 200
-"""Connections of one address whose request has not arrived completely."""
+"""Connections of one address whose request has not arrived completely, after LONG_WAIT_SECONDS."""
+LONG_WAIT_SECONDS = 2.0
+"""A whole fleet may connect at once from one address, and a busy process reads their requests only after that."""
 MAX_CONNECTIONS = 12_000
 """Of one process: 10,000 streams of bots, and other requests."""
 SPARE_FILES = 500
@@ -34,16 +37,23 @@ class OpenConnections:
         # A dict keeps the order: the first has waited longest.
         self.incomplete: dict[BoundedConnection, str] = {}
         self.idle: dict[BoundedConnection, None] = {}
-        self._of_address: dict[str, dict[BoundedConnection, None]] = {}
+        self._of_address: dict[str, dict[BoundedConnection, float]] = {}
+        """By address, its incomplete connections, and since when each waits."""
 
     def wait_for_request(self, connection: "BoundedConnection", address: str) -> None:
-        """Its request has not arrived completely. Beyond the limit of its address, the oldest such one is closed."""
+        """Its request has not arrived completely. Beyond the limit of its address, those that have waited long are closed.
+
+        An empty address has no limit: that of a proxy, before it says for whom it asks.
+        """
         self.forget(connection)
         self.incomplete[connection] = address
         same = self._of_address.setdefault(address, {})
-        same[connection] = None
-        if len(same) > MAX_INCOMPLETE_OF_ADDRESS:
-            next(iter(same)).drop()
+        same[connection] = now = time.monotonic()
+        while address and len(same) > MAX_INCOMPLETE_OF_ADDRESS:
+            oldest, since = next(iter(same.items()))
+            if now - since < LONG_WAIT_SECONDS:
+                break
+            oldest.drop()
 
     def keep_idle(self, connection: "BoundedConnection") -> None:
         """Its request was answered, and no further one has begun."""
@@ -93,7 +103,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
+        is_behind_proxy = settings.REST_FRAMEWORK["NUM_PROXIES"] > 0
+        self._address = self.client[0] if self.client and not is_behind_proxy else ""
         self._wait(HEAD_SECONDS)
         if not OPEN.make_room(self, len(self.connections)):
             self._refuse(503, "Too many connections are open.")
