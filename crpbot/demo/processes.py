@@ -57,7 +57,7 @@ def list_programs(*, port: int, redis_socket: Path, cores: int) -> list[Program]
     quiet = ["--no-access-log", "--log-level", "warning"]
     return [
         # Messages are only hints, which reconcile sends again: Redis needs no persistence.
-        Program("redis", [*redis, "--save", "", "--appendonly", "no"], priority=1),
+        Program("redis", [*redis, "--save", "", "--appendonly", "no", "--maxmemory", "256mb"], priority=1),
         Program("web", [*uvicorn, *WEB_OPTIONS, *quiet], priority=2),
         _build_worker("training", min(cores, MOST_TRAINING_SLOTS)),
         _build_worker("gates", 1),
