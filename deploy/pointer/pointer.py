@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from audit import services as audit
 from audit import triggers
+from audit.heads import KeptHead
 from common.errors import Conflict, Unavailable
 from deploy.models import (
     FallbackRegistration,
@@ -17,7 +18,7 @@ from deploy.models import (
     ReleaseStatus,
     ServiceIdentity,
 )
-from deploy.pointer import notify, proof
+from deploy.pointer import notify
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 
@@ -109,10 +110,11 @@ def move(
     )
 
 
-def advance(by: int, *, actor: object, reason: str) -> PointerMove:
+def advance(by: int, *, lost_head: KeptHead | None, actor: object, reason: str) -> PointerMove:
     """Append a revision that is higher by `by` and repeats the last one, in the caller's transaction.
 
-    The caller has decided, and holds the audit head. Raises as `move` does, and Conflict before the first pointer.
+    The caller has decided, holds the audit head, and read the `lost_head` before, from the disk: its event states the loss.
+    Raises as `move` does, and Conflict before the first pointer.
     """
     _require_guards()
     audit.lock_head()
@@ -131,6 +133,7 @@ def advance(by: int, *, actor: object, reason: str) -> PointerMove:
         "pointer.advanced",
         actor=actor,
         reason=f"{reason} — as revision {last.revision}: {last.reason}",
+        lost_head=lost_head,
     )
 
 
@@ -149,12 +152,13 @@ def _append(
     actor: object,
     reason: str,
     evidence: Sequence[Mapping[str, object]] = (),
+    lost_head: KeptHead | None = None,
 ) -> PointerMove:
     """Write the move with its event."""
     moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
     detail = _describe_move(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
-    if moved.is_advance and (lost := proof.find_lost_head()):
-        detail[audit.LOST_HEAD] = {"seq": lost.seq, "hash": lost.hash}
+    if lost_head is not None:
+        detail[audit.LOST_HEAD] = {"seq": lost_head.seq, "hash": lost_head.hash}
     moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
     try:
         with transaction.atomic():

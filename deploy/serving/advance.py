@@ -5,7 +5,7 @@ from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput
 from deploy.models import PointerMove
-from deploy.pointer import pointer
+from deploy.pointer import pointer, proof
 from deploy.serving import signing
 
 MAX_ADVANCE = 1_000_000
@@ -26,11 +26,11 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
     with decision("pointer.advance", move, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
         if not 1 <= by <= MAX_ADVANCE:
             raise InvalidInput(f"The revision is advanced by 1 to {MAX_ADVANCE:,}.", field="by")
-        highest = signing.read_highest()
+        highest, lost_head = signing.read_highest(), proof.find_lost_head()
         with audit.locked():
             missing = signing.count_missing_revisions(highest)
             if by < missing:
                 raise Conflict(
                     f"That is not above the highest signed revision: advance the revision by {missing} or more."
                 )
-            return pointer.advance(by, actor=actor, reason=reason)
+            return pointer.advance(by, lost_head=lost_head, actor=actor, reason=reason)

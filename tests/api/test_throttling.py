@@ -94,6 +94,7 @@ def test_nothing_is_without_a_limit_but_a_pin_and_what_bots_follow(rf: RequestFa
         ("GET", "active"),
         ("GET", "active-signed"),
         ("GET", "active-stream"),
+        ("GET", "active-keys"),
     }
     assert set(scopes.values()) - {None} <= set(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"])
     assert {name for (_, name), scope in scopes.items() if scope == "uploads"} == {"datasets", "bundles"}

@@ -228,10 +228,12 @@ class TestClock:
         monkeypatch.setattr(clock, "_read_uptime", lambda: uptime)
         self.shift(monkeypatch, timedelta(seconds=clock.JUMP_SHOWN_SECONDS))
         monkeypatch.setattr(clock, "_compare_with_database", lambda: None)
+        monkeypatch.setattr(clock, "_compare_with_redis", lambda: None)
         assert list_recorded(AlarmName.CLOCK) == ["alarm.raised", "alarm.cleared"]
 
     def test_slow_corrections_are_no_jump(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clock, "_compare_with_database", lambda: None)
+        monkeypatch.setattr(clock, "_compare_with_redis", lambda: None)
         for _ in range(5):
             self.shift(monkeypatch, timedelta(seconds=20))
             assert list_alarm_names() == []

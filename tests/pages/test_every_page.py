@@ -67,7 +67,7 @@ FIGURES = {
     "run's charts": "/runs/{running_run}/charts/",
     "dataset's charts": "/datasets/{dataset}/charts/",
 }
-MOST_QUERIES = 52
+MOST_QUERIES = 54
 
 
 def address(pattern: str, examples: ExampleData) -> str:
