@@ -180,13 +180,13 @@ class _Pages:
         for line in self._file:
             try:
                 page = json.loads(line)
-                begin, fresh = int(page["next"]), page["rows"]
+                following, fresh = int(page["next"]), list(page["rows"])
             except (ValueError, TypeError, LookupError):
                 break
             if not line.endswith(b"\n"):
                 break
+            begin, end = following, end + len(line)
             rows += fresh
-            end += len(line)
         self._file.truncate(end)
         self._file.seek(end)
         return rows, begin

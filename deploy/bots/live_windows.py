@@ -81,18 +81,20 @@ def load_live_gate_status(move: PointerMove | None = None) -> LiveGateStatus | N
         return None
     bots = fleet.list_live_bots().filter(revision=move.revision, mismatch="")
     flagged = list(_list_flagged(move).filter(bot__in=bots).order_by("bot", "coin"))
+    predicting = _list_predicting(bots) if any(total.breach for total in flagged) else {}
     return LiveGateStatus(
         move=move,
-        predicting=_count_predicting(bots) if any(total.breach for total in flagged) else {},
-        breaching=[total for total in flagged if total.breach],
+        predicting=Counter(predicting.values()),
+        breaching=[total for total in flagged if total.breach and total.bot_id in predicting],
         drifting=[total for total in flagged if total.warning],
     )
 
 
-def _count_predicting(bots: QuerySet[Bot]) -> dict[str, int]:
+def _list_predicting(bots: QuerySet[Bot]) -> dict[int, str]:
+    """The names of those that predict, by their key."""
     since = timezone.now() - PREDICTS_WITHIN
     totals = LiveTotal.objects.filter(bot=OuterRef("pk"), received_at__gt=since)
-    return dict(Counter(bots.filter(Exists(totals)).values_list("name", flat=True)))
+    return dict(bots.filter(Exists(totals)).values_list("pk", "name"))
 
 
 def _list_flagged(move: PointerMove) -> QuerySet[LiveTotal]:

@@ -265,6 +265,22 @@ def test_idle_instances_do_not_outvote_the_bots_that_predict(bots: Caller, other
     assert now().kind == MoveKind.PIN
 
 
+def test_bots_that_no_longer_predict_do_not_vote(bots: Caller) -> None:
+    revision = swapped().revision
+    fleet_of(5, bots)
+    for number in (1, 2, 3):
+        tell(bots, window(revision, f"desk-{number}"))
+    for number in (4, 5):
+        tell(bots, window(revision, f"desk-{number}", ill=True))
+    long_ago = timezone.now() - live_windows.PREDICTS_WITHIN - timedelta(hours=1)
+    LiveTotal.objects.filter(bot__instance__in=("desk-4", "desk-5")).update(received_at=long_ago)
+    live_gates.monitor_live_gates()  # two of the three that predict would be a majority
+    assert now().revision == revision
+    status = live_windows.load_live_gate_status()
+    assert status is not None
+    assert (status.votes, status.breaching) == ([], [])
+
+
 def test_many_lying_instances_of_one_owner_have_one_vote(bots: Caller, others: list[Caller]) -> None:
     revision = swapped().revision
     for honest in (bots, others[1]):

@@ -163,13 +163,18 @@ class TestMisbehaviour:
 
 
 class TestInterrupted:
-    def test_the_same_call_continues(self, stub: ExchangeStub, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "cut_off",
+        ['{"next": 17', json.dumps({"next": START_MS + 2400 * HOUR, "rows": []})],
+        ids=["half", "no end"],
+    )
+    def test_the_same_call_continues(self, cut_off: str, stub: ExchangeStub, tmp_path: Path) -> None:
         stub.before = lambda number, since: (500, b"", {}) if number > 2 else None
         with pytest.raises(Unavailable, match=r"binance does not answer.*what was fetched is kept"):
             fetch()
         assert not Dataset.objects.exists()
         (pages,) = (tmp_path / "fetched").iterdir()
-        pages.write_bytes(pages.read_bytes() + b'{"next": 17')  # killed while it wrote
+        pages.write_bytes(pages.read_bytes() + cut_off.encode())  # killed while it wrote
         stub.before = lambda number, since: None
         stub.requests.clear()
         said: list[str] = []
