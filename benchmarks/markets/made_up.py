@@ -17,7 +17,6 @@ STEPS = 30
 HOURLY_VOLATILITY = 0.006
 START_MS = 1_609_459_200_000  # 2021-01-01
 UNLIKE_DAYS = "one day differs too much from the next by chance"
-NO_DAY = "only the daily cycle of trading is missing, which is asked for over 200 days"
 SMOOTHED_BARS, INTERPOLATED_BARS, INTERPOLATED_SHARE = 3, 12, 0.15
 
 
@@ -147,7 +146,7 @@ KINDS = (
     Kind("random walk, volume follows range", _make_random_walk(link=1.0)),
     Kind("GARCH, independent volume", _make_garch(link=0.0)),
     Kind("GARCH, volume follows range", _make_garch(link=1.0)),
-    Kind("GARCH, volume with memory", _make_garch(link=1.0, memory=0.9), least_bars=4_800, reason=NO_DAY),
+    Kind("GARCH, volume with memory", _make_garch(link=1.0, memory=0.9)),
     Kind("shuffled bars", _shuffle_bars(1)),
     Kind("shuffled days", _shuffle_bars(24), least_bars=4_800, reason=UNLIKE_DAYS),
     Kind("volumes of other bars", _shuffle_volume),
