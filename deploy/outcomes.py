@@ -1,6 +1,6 @@
 """Reads from the database the plain values that the rules decide on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from django.db.models import Q
 
@@ -81,6 +81,13 @@ def list_outcomes(policy: GatePolicy, release_coins: Iterable[ReleaseCoin]) -> l
     return [_find_outcome_under(policy, coin, by_coin.get(coin.pk)) for coin in list_required_coins()]
 
 
+def list_unjudged_coins(policy: GatePolicy, release_coins: Iterable[ReleaseCoin]) -> list[str]:
+    """The symbols of the release's coins without a diagnosis under this policy, whether they are required or not."""
+    judged = Diagnosis.objects.filter(policy=policy).values_list("bundle", "dataset")
+    pairs = set(judged.filter(bundle__in=[row.bundle_id for row in release_coins]))
+    return [row.coin.symbol for row in release_coins if (row.bundle_id, row.dataset_id) not in pairs]
+
+
 def _find_outcome_under(policy: GatePolicy, coin: Coin, release_coin: ReleaseCoin | None) -> Outcome:
     if release_coin is None or release_coin.bundle is None:
         return Outcome(coin.symbol, missing="the release has no bundle for this coin")
@@ -102,7 +109,15 @@ def list_damaged_files(release_coins: Iterable[ReleaseCoin]) -> list[str]:
     ]
 
 
-def require_intact(release: Release, release_coins: Iterable[ReleaseCoin]) -> None:
-    """Raise Conflict when any file of the release changed since it was measured."""
+def require_complete(release: Release, release_coins: Sequence[ReleaseCoin]) -> None:
+    """Raise Conflict when a coin of the release has no bundle, or a file changed since it was measured.
+
+    Bots refuse a release that lacks the model of one of its coins, also of a coin that is no longer required.
+    """
+    if missing := [row.coin.symbol for row in release_coins if row.bundle is None]:
+        raise Conflict(
+            f"{release} has no bundle for {', '.join(missing)}, and bots would refuse it. Wait for the bundle, or launch a"
+            " release without that coin."
+        )
     if damaged := list_damaged_files(release_coins):
         raise Conflict(f"{release} cannot be used: " + "; ".join(damaged) + ". Launch it again.")

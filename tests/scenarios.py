@@ -341,6 +341,8 @@ class Build:
     figures: dict[str, Any] = field(default_factory=dict)
     unmeasured: Collection[str] = ()
     """Coins whose bundle has no measurement yet."""
+    untrained: Collection[str] = ()
+    """Coins that have no bundle yet."""
     is_simulated: bool = False
 
     def release(self) -> Release:
@@ -357,9 +359,9 @@ class Build:
         )
         ReleaseStatus.objects.create(release=release)
         for coin, data in datasets.items():
-            made = self.bundle(coin, data)
+            made = None if coin.symbol in self.untrained else self.bundle(coin, data)
             release_coin = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
-            if coin.symbol in self.unmeasured:
+            if made is None or coin.symbol in self.unmeasured:
                 continue
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
             add_measurement(made, data, figures, baseline=settle.find_baseline(release, release_coin))

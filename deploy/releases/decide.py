@@ -95,7 +95,7 @@ def pin(*, actor: Actor, reason: str) -> PointerMove:
 def register_fallback(release: Release, *, actor: Actor, reason: str) -> FallbackRegistration:
     """Make this the release that a pin leads to. Its launcher and its registrar are two people (rule 7)."""
     with _decision(Action.REGISTER, release, actor, reason) as reason:
-        outcomes.require_intact(release, outcomes.list_release_coins(release))
+        outcomes.require_complete(release, outcomes.list_release_coins(release))
         _reload_for(Action.REGISTER, release)
         if problems := check_readiness(release).problems:
             raise Conflict(f"{release} would not work as the fallback now: {'; '.join(problems)}.")
@@ -114,7 +114,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
 def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
     """Start the pointer with what the bots run already, passed or not: revision 1 (rule 1, docs/rules.md#1)."""
     with _decision(Action.INHERIT, release, actor, reason) as reason:
-        outcomes.require_intact(release, outcomes.list_release_coins(release))
+        outcomes.require_complete(release, outcomes.list_release_coins(release))
         with audit.locked():
             release = _reload(release)
             _require_inheritable(release)
@@ -130,7 +130,7 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revisi
     with _decision(action, release, actor, reason) as reason:
         _reload_for(action, release)
         release_coins = outcomes.list_release_coins(release)
-        outcomes.require_intact(release, release_coins)  # slow: before the transaction, not under its lock
+        outcomes.require_complete(release, release_coins)  # slow: before the transaction, not under its lock
         policy = policies.policy_in_force()
         _judge_under(policy, release_coins)
         with audit.locked():
@@ -189,9 +189,14 @@ def _require_revision(seen: int) -> PointerMove:
 def _require_passed(release: Release, policy: GatePolicy) -> None:
     if policies.policy_in_force() != policy:
         raise Conflict("Another policy came into force meanwhile. Look at the gates again.")
-    failures = list_failures(outcomes.list_outcomes(policy, outcomes.list_release_coins(release)))
-    if failures:
+    release_coins = outcomes.list_release_coins(release)
+    if failures := list_failures(outcomes.list_outcomes(policy, release_coins)):
         raise Conflict(f"{release} does not pass policy {policy.number}: {'; '.join(failures)}")
+    if unjudged := outcomes.list_unjudged_coins(policy, release_coins):
+        raise Conflict(
+            f"{release} has no diagnosis of {', '.join(unjudged)} under policy {policy.number}, so nothing would be signed."
+            " Wait for it, or launch a release without that coin."
+        )
 
 
 def _require_inheritable(release: Release) -> None:

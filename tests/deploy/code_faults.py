@@ -185,7 +185,7 @@ FAULTS = [
     CodeFault(
         "an approval hashes no file",
         decide._swap,
-        "outcomes.require_intact(release, release_coins)",
+        "outcomes.require_complete(release, release_coins)",
         "pass",
         damaged_before_the_approval,
     ),

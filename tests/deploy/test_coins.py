@@ -11,9 +11,11 @@ from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy.alarms import detect
+from deploy.models import Release
 from deploy.pointer import pointer
-from deploy.releases import coins, decide
-from deploy.rules import MoveKind
+from deploy.releases import coins, decide, settle
+from deploy.rules import MoveKind, ReleaseState
+from deploy.serving import signing
 from tests import factories, scenarios
 from tests.deploy.commands import run
 from tests.scenarios import APPROVER, LAUNCHER
@@ -114,6 +116,29 @@ def test_dropping_a_coin_clears_its_alarm_and_bots_keep_its_model() -> None:
     change(sol(), False)
     assert "SOL" in scenarios.snapshot_document(before)["models"]
     assert kinds() == ["coin.added", "coin.required", "coin.released", "coin.released"]
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "says"),
+    [
+        ({"untrained": {"SOL"}}, "has no bundle for SOL, and bots would refuse it"),
+        ({"unmeasured": {"SOL"}}, "has no diagnosis of SOL under policy"),
+    ],
+    ids=["no bundle", "no measurement"],
+)
+def test_a_release_with_an_unfinished_dropped_coin_is_not_approved(
+    unfinished: dict[str, Any], says: str
+) -> None:
+    """Its bundle would be missing or unproven, so nothing would be signed for the bots."""
+    scenarios.service_in_use()
+    release = scenarios.Build(seed=2, **unfinished).release()
+    change(sol(), is_required=False)
+    settle.advance(release)
+    release = Release.objects.get(pk=release.pk)
+    assert release.state == ReleaseState.AWAITING_APPROVAL
+    with pytest.raises(Conflict, match=says):
+        decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    assert signing.get_envelope().body
 
 
 @pytest.mark.parametrize("actor", [LAUNCHER, scenarios.VIEWER], ids=["an operator", "a viewer"])
