@@ -45,10 +45,12 @@ def find_forgery(move: PointerMove) -> str | None:
         return f"the audit event of revision {move.revision} was not written by this service"
     detail = json.loads(event.body)["detail"]
     bundles = move.release.digests if move.release else {}
-    written: tuple[object, ...] = (event.object_type, event.object_id, event.actor, event.reason)
-    written += tuple(detail.get(key) for key in ("service", "release", "bundles"))
-    expected: tuple[object, ...] = ("pointermove", str(move.revision), move.moved_by, move.reason)
-    expected += (ServiceIdentity.get_name(), move.release_id, bundles)
+    policy = move.policy.number if move.policy else None
+    kind = "pointer.advanced" if move.is_advance else f"pointer.{move.kind}"
+    written: tuple[object, ...] = (event.kind, event.object_type, event.object_id, event.actor, event.reason)
+    written += tuple(detail.get(key) for key in ("service", "release", "bundles", "policy"))
+    expected: tuple[object, ...] = (kind, "pointermove", str(move.revision), move.moved_by, move.reason)
+    expected += (ServiceIdentity.get_name(), move.release_id, bundles, policy)
     if written != expected or move.kind not in _NEEDED:
         return f"revision {move.revision} differs from its audit event {event.seq}"
     for object_type, kind in _NEEDED[move.kind]:

@@ -14,7 +14,7 @@ from audit import triggers
 from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
-from deploy.pointer import pointer
+from deploy.pointer import pointer, proof
 from deploy.releases import decide
 from deploy.rules import MoveKind
 from deploy.serving import keys, signing
@@ -193,6 +193,19 @@ def test_a_swap_without_a_recorded_verdict_is_never_signed() -> None:
     pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
     with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
         signing.get_envelope()
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "offline"}, {"kind": "inherited"}, {"policy": None}, {"is_advance": True}], ids=str
+)
+def test_a_move_whose_columns_say_something_else_than_its_event_is_found(change: dict[str, Any]) -> None:
+    """As the database's owner could write it: another kind needs less proof, and so may another policy."""
+    release = scenarios.awaiting_approval()
+    move = decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    assert proof.find_forgery(move) is None
+    for name, value in change.items():
+        setattr(move, name, value)
+    assert f"revision {move.revision} differs from its audit event" in (proof.find_forgery(move) or "")
 
 
 def test_an_event_of_another_release_cannot_be_relabelled() -> None:
