@@ -6,6 +6,7 @@ Uses are noted in memory and stored about once a minute (deploy/edge/last_use.py
 import threading
 from datetime import timedelta
 
+from django.db import DatabaseError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -40,9 +41,13 @@ def store_uses() -> None:
         _used.difference_update(digests)
     now = timezone.now()
     is_older = Q(last_used_at=None) | Q(last_used_at__lt=now - timedelta(seconds=STORE_SECONDS / 2))
-    for first in range(0, len(digests), PER_QUERY):
-        used = ApiToken.objects.filter(is_older, digest__in=digests[first : first + PER_QUERY])
-        used.update(last_used_at=now)
+    try:
+        for first in range(0, len(digests), PER_QUERY):
+            used = ApiToken.objects.filter(is_older, digest__in=digests[first : first + PER_QUERY])
+            used.update(last_used_at=now)
+    except DatabaseError:
+        note_use(*digests)  # for the next call
+        raise
 
 
 def list_unrevoked() -> QuerySet[ApiToken]:

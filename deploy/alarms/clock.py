@@ -10,16 +10,13 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import cast
 
-import redis
-from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from deploy.bots import fleet
+from deploy.pointer import notify
 
 LIMIT = timedelta(seconds=30)
 CACHED_SECONDS = 10
@@ -99,12 +96,7 @@ def _compare_with_database() -> timedelta | None:
 def _compare_with_redis() -> timedelta | None:
     """The same for Redis; None while it does not answer, which other parts report."""
     try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL,
-            socket_timeout=settings.REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=settings.REDIS_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
+        with notify.connect_briefly() as client:
             seconds, microseconds = cast(tuple[int, int], client.time())
     except (RedisError, OSError):
         return None

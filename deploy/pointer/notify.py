@@ -81,14 +81,19 @@ def _raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
+def connect_briefly() -> redis.Redis:
+    """A client for one short call, which fails at once where Redis does not answer."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=settings.REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=settings.REDIS_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 def _publish(revision: int) -> None:
     try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL,
-            socket_timeout=settings.REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=settings.REDIS_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
+        with connect_briefly() as client:
             client.publish(CHANNEL, str(revision))
     except (RedisError, OSError) as error:
         logger.warning(

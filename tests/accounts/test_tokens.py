@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -157,3 +158,20 @@ def test_a_bots_token_that_ends_soon_is_an_alarm_until_it_is_revoked() -> None:
     for token in (soon, ended):
         services.revoke_token(token, actor="admin")
     assert raised() == []
+
+
+def test_uses_that_could_not_be_stored_are_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    token, _ = issue()
+    tokens.note_use(token.digest)
+
+    def fail(*arguments: object, **values: object) -> int:
+        raise OperationalError("the database went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(QuerySet, "update", fail)
+        with pytest.raises(OperationalError):
+            tokens.store_uses()
+    assert tokens.has_unstored_uses()
+    tokens.store_uses()
+    token.refresh_from_db()
+    assert token.last_used_at is not None
