@@ -71,13 +71,13 @@ def detect_own_alarms() -> Iterator[Alarm]:
     if reason := signing.find_problem():
         yield _critical(
             AlarmName.SIGNING,
-            "Bots get no signed snapshot: they keep what they have, and hear of no move, not even of a pin.",
+            "Bots get no signed snapshot: they keep what they have, and follow no move, not even a pin.",
             reason,
         )
     elif problem := signing.find_log_problem():
         yield _critical(
             AlarmName.REVISION_LOG,
-            "The next move cannot be signed, so bots would not hear of it, not even of a pin.",
+            "The next move cannot be signed, so bots would not follow it, not even a pin.",
             problem,
         )
     if problem := clock.find_problem():
@@ -175,7 +175,7 @@ def _check_bots(move: PointerMove) -> Iterator[Alarm]:
 
 
 def _check_tokens() -> Iterator[Alarm]:
-    """A bot whose token expired hears of no move any more, not even of a pin."""
+    """A bot whose token expired follows no move any more, not even a pin."""
     now, remedy = (
         timezone.now(),
         "Issue another token (`manage.py people --user NAME --token bot`), give it to the bot",

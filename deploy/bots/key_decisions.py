@@ -58,7 +58,7 @@ def retire_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
             key = _get_retirable(key)
             if cut_off := load_fleet_trust().list_cut_off(key):
                 raise Conflict(
-                    f"{_count(cut_off)} no other key that signs: without {key} they hear of no move, not even of a pin,"
+                    f"{_count(cut_off)} no other key that signs: without {key} they follow no move, not even a pin,"
                     " until they fetch the next set of keys. Wait until they have followed; or propose its retirement, and"
                     " have another approver approve it."
                 )

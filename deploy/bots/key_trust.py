@@ -33,7 +33,7 @@ class FleetTrust:
     def list_cut_off(self, key: SigningKey) -> list[Bot]:
         """The bots that would trust no signing key without this one. A bot that does not say what it trusts is one of them.
 
-        They follow the next set of keys by themselves once they ask for it; until then they hear of no move.
+        They follow the next set of keys by themselves once they ask for it; until then they follow no move.
         """
         others = {active.key_id for active in keys.list_active() if active.pk != key.pk}
         return [

@@ -33,10 +33,15 @@ uvicorn.run("crpbot.asgi:application", host="127.0.0.1", port={port}, log_level=
 
 def pictures() -> dict[str, tuple[str, str | None]]:
     """Each picture's name, with the page's address and who looks at it."""
+    from deploy.bots.key_decisions import create_key
+    from deploy.serving import keys
     from tests.pages import example_data
+    from tests.scenarios import APPROVER
 
     example_data.create_people()
     examples = example_data.create_examples(bars=6_000)
+    keys.ensure_first()
+    create_key(actor=APPROVER, reason="the yearly rotation")
     return {
         "sign-in": ("/sign-in/", None),
         "no-role": ("/", "norma"),
@@ -51,6 +56,8 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "release-building": (f"/releases/{examples.building.pk}/", "olivia"),
         "report": (f"/releases/{examples.awaiting.pk}/report/", "anna"),
         "bots": ("/bots/", "anna"),
+        "keys": ("/bots/keys/", "anna"),
+        "tokens": ("/tokens/", "ada"),
         "runs": ("/runs/", "olivia"),
         "run-running": (f"/runs/{examples.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{examples.failed_run.pk}/", "olivia"),
