@@ -44,7 +44,7 @@ COPY accounts accounts
 COPY audit audit
 COPY common common
 COPY mlcore mlcore
-COPY runtime runtime
+COPY crpbot_runtime crpbot_runtime
 COPY templates templates
 COPY docs/glossary.md docs/
 USER crpbot

@@ -33,7 +33,7 @@ BENCHMARKS = {
     ),
     "push": (
         "From the commit of a move to the change in 1,000 connected bots, all on this machine. Each is the client"
-        " that bots install (runtime.AsyncClient); 500 share a process, keys and loaded predictors. Measured are the"
+        " that bots install (crpbot_runtime.AsyncClient); 500 share a process, keys and loaded predictors. Measured are the"
         " push, the verification of the signature, and the assignment of the loaded predictors. One bot in a hundred"
         " then decides with the new set. Acknowledgements follow, spread over five seconds, and count once they are in"
         " the database. The peer is the same number of bots that poll MLflow's registry for three coins as fast as it"

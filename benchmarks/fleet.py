@@ -1,4 +1,4 @@
-"""Many bots in one process, each the client that bots install: `runtime.AsyncClient`, on a stream of its own.
+"""Many bots in one process, each the client that bots install: `crpbot_runtime.AsyncClient`, on a stream of its own.
 
     python -m benchmarks.fleet < SETUP
 
@@ -25,8 +25,8 @@ from typing import Any
 import polars as pl
 import uvloop
 
-from runtime import Active, AsyncClient
-from runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime import Active, AsyncClient
+from crpbot_runtime.protocol.public_keys import PublicKeys
 
 PREDICTS_ONE_IN = 100
 

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.gate_service import STATE, Service, running, window
 from benchmarks.goals import Goal, check_goals
 from benchmarks.mlflow_registry import COINS, Registry, registry
-from runtime import Client
+from crpbot_runtime import Client
 
 # After the service's settings.
 from deploy.models import Acknowledgement, Bot  # isort: skip

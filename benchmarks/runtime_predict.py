@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from benchmarks.goals import Goal, check_goals
 from benchmarks.interleaved import compare
 from benchmarks.pandas_features import relative72
+from crpbot_runtime import Client
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.writer import write_bundle
 from mlcore.data.candles import compute_digest
@@ -30,7 +31,6 @@ from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.network import Network
 from mlcore.fitting.recipes import RECIPES
-from runtime import Client
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 GOAL = 4.0

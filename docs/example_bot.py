@@ -9,8 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from crpbot_runtime import Active, Client
 from mlcore.data import candles
-from runtime import Active, Client
 
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 

@@ -21,6 +21,7 @@ from audit.models import AuditEvent
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.preflight import COINS
 from crpbot.demo.terminal import Terminal
+from crpbot_runtime import Client, Decision
 from deploy.api.releases import serialize_release
 from deploy.models import PointerMove, Release
 from deploy.outcomes import list_release_coins
@@ -33,7 +34,6 @@ from deploy.serving import keys
 from mlcore.data import candles
 from mlcore.data.simulate import DEFAULT_DRIFT
 from mlcore.features.indicators import SCHEMAS
-from runtime import Client, Decision
 from training import artifact_store
 from training.jobs.worker_registry import list_alive_workers
 from training.models import Dataset

@@ -1,8 +1,8 @@
 """The keys that bots trust, as sets that they follow by themselves: each signed by keys of the set before.
 
 As the root of The Update Framework (https://theupdateframework.github.io/specification). A set is published in the
-transaction that changes the keys, so the latest one always has every key that is not retired. `runtime.protocol.public_keys`
-is the bot's side.
+transaction that changes the keys, so the latest one always has every key that is not retired.
+`crpbot_runtime.protocol.public_keys` is the bot's side.
 """
 
 import json

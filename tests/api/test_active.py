@@ -12,12 +12,12 @@ from django.core.files.storage import default_storage
 from django.test import AsyncClient
 
 from accounts.models import User
+from crpbot_runtime.protocol import snapshot as client_side
+from crpbot_runtime.protocol.envelope import verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.bots import key_decisions
 from deploy.releases import decide
 from deploy.serving import keys, snapshot
-from runtime.protocol import snapshot as client_side
-from runtime.protocol.envelope import verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from training import artifact_store

@@ -6,10 +6,10 @@ from itertools import groupby
 from types import TracebackType
 from typing import Any
 
+from crpbot_runtime.protocol.envelope import SignedSnapshot, verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.edge.application import STREAM_PATH, Edge
 from deploy.serving import keys
-from runtime.protocol.envelope import SignedSnapshot, verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 
 PATIENCE_SECONDS = 20.0
 """Of a test on a busy machine; nothing here is a measurement."""

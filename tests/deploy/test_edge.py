@@ -15,12 +15,12 @@ from django.utils import timezone
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
+from crpbot_runtime.protocol.envelope import verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.edge import freshness
 from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
 from deploy.releases import decide
 from deploy.serving import keys, revision_log, signing, snapshot
-from runtime.protocol.envelope import verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 from tests import factories, scenarios
 from tests.deploy.asgi_client import Answer, ask
 from tests.scenarios import APPROVER

@@ -28,6 +28,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from accounts.roles import Actor, Role
 from audit import services as audit
 from audit.hash_chain import to_canonical_json
+from crpbot_runtime.protocol.envelope import verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.bots import key_decisions, live_gates
 from deploy.bots.heartbeats import receive_heartbeat
 from deploy.models import Bot, PointerMove, Release, SigningKey
@@ -45,8 +47,6 @@ from gates.catalogue.live import Tally
 from gates.models import GatePolicy, Measurement
 from gates.services import policies
 from mlcore.confidence_bands import BANDS
-from runtime.protocol.envelope import verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 from tests import scenarios
 from tests.deploy.code_faults import FAULTS, CodeFault
 from tests.deploy.interruptions import Disturbance, Ground, Kill, Overtake, Swallowed, act

@@ -13,6 +13,9 @@ from pytest_django import Settings
 from accounts.roles import Actor, Role
 from audit.models import AuditEvent
 from common.errors import Conflict, NotAllowed
+from crpbot_runtime.errors import KeysRefused
+from crpbot_runtime.protocol.envelope import verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.bots import key_decisions
 from deploy.bots.heartbeats import receive_heartbeat
 from deploy.bots.key_trust import load_fleet_trust
@@ -20,9 +23,6 @@ from deploy.models import KeySet, SigningKey
 from deploy.pointer import pointer
 from deploy.rules import MOST_KEYS, KeyState
 from deploy.serving import key_sets, keys, signing
-from runtime.errors import KeysRefused
-from runtime.protocol.envelope import verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from accounts.roles import Actor
 from audit.models import AuditEvent
+from crpbot_runtime.live_windows import LiveWindows
 from deploy.alarms import detect
 from deploy.alarms.record import record_alarms
 from deploy.bots import live_gates, live_windows
@@ -29,7 +30,6 @@ from gates.services import policies
 from mlcore.bundle.predictor import Prediction
 from mlcore.confidence_bands import BANDS
 from mlcore.constants import CLASSES
-from runtime.live_windows import LiveWindows
 from tests import factories, scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.scenarios import APPROVER, COINS

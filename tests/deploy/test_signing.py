@@ -19,6 +19,9 @@ from securesystemslib.signer import CryptoSigner
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotAllowed, Unavailable
+from crpbot_runtime.errors import EnvelopeRefused
+from crpbot_runtime.protocol.envelope import SignedSnapshot, verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.alarms import detect
 from deploy.bots import key_decisions
 from deploy.models import PointerMove, SigningKey
@@ -29,9 +32,6 @@ from deploy.serving import keys, revision_log, signing, snapshot
 from deploy.serving.advance import advance_revision
 from deploy.serving.snapshot import Snapshot
 from gates.services.policies import policy_in_force
-from runtime.errors import EnvelopeRefused
-from runtime.protocol.envelope import SignedSnapshot, verify_envelope
-from runtime.protocol.public_keys import PublicKeys
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 

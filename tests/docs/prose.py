@@ -17,7 +17,7 @@ LONG, LONGEST, LONG_ALLOWED = 35, 50, 0.10
 
 CODE_FOLDERS = (
     *("accounts", "audit", "benchmarks", "common", "crpbot", "deploy", "distribution", "gates", "mlcore"),
-    *("runtime", "templates", "tests", "training"),
+    *("crpbot_runtime", "templates", "tests", "training"),
 )
 CODE_SUFFIXES = (".py", ".html", ".js", ".css", ".txt")
 

@@ -19,7 +19,7 @@ BLOCK = re.compile(
     re.M | re.S,
 )
 FOLDERS = (
-    "accounts", "audit", "common", "crpbot", "deploy", "docs", "gates", "mlcore", "runtime", "templates", "tests",
+    "accounts", "audit", "common", "crpbot", "deploy", "docs", "gates", "mlcore", "crpbot_runtime", "templates", "tests",
     "training",
 )  # fmt: skip
 TESTS = (

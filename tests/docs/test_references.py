@@ -37,9 +37,9 @@ def test_every_setting_exists() -> None:
         "docker-compose.yml",
         "Dockerfile",
         "tests/settings.py",
-        "runtime/__main__.py",
+        "crpbot_runtime/__main__.py",
     )
-    folders = ("crpbot", "tests", "runtime", "docs")
+    folders = ("crpbot", "tests", "crpbot_runtime", "docs")
     known = "".join((REPOSITORY / name).read_text() for name in files)
     known += "".join(path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
     assert not {(page, name) for page, name in named(r"CRPBOT_[A-Z0-9_]+") if name not in known}
@@ -57,7 +57,7 @@ def _exists(path: str, folder: Path) -> bool:
 
 
 def test_every_module_that_a_page_names_exists() -> None:
-    packages = "accounts|audit|common|crpbot|deploy|gates|mlcore|runtime|training"
+    packages = "accounts|audit|common|crpbot|deploy|gates|mlcore|crpbot_runtime|training"
     missing = set()
     for page, name in named(rf"`((?:{packages})(?:\.\w+)+)`"):
         parts = name.split(".")
@@ -77,7 +77,7 @@ def test_every_module_of_the_architecture_page_exists() -> None:
             place = REPOSITORY / package / module
             if not place.is_dir() and not place.with_suffix(".py").exists():
                 missing.append(f"{package}/{module}")
-    assert package == "runtime"
+    assert package == "crpbot_runtime"
     assert not missing
 
 

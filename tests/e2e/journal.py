@@ -21,8 +21,8 @@ from typing import Any
 
 import polars as pl
 
+from crpbot_runtime import Active, AsyncClient, Client, Decision
 from mlcore.data.simulate import simulate
-from runtime import Active, AsyncClient, Client, Decision
 
 COINS = ("BTC", "ETH", "SOL")
 BARS = 2_048

@@ -141,7 +141,7 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
         "CRPBOT_PUBLIC_KEY": public_key[1],
         "CRPBOT_CACHE_DIR": str(demo.state / "a bot"),
     }
-    decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
+    decided = demo.manage("-m", "crpbot_runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["revision"] == 2
     assert re.match(
@@ -170,7 +170,7 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     demo.start("--serve")  # the same state again
     demo.wait_for("until Ctrl-C", seconds=90)
     now = json.loads(demo.manage("manage.py", "active", "--json").stdout)["revision"]
-    decided = demo.manage("-m", "runtime", "predict", "--json", *candles, **where)
+    decided = demo.manage("-m", "crpbot_runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["revision"] == now
     assert "moved to" not in demo.output
     assert demo.end(signal.SIGINT) == 0

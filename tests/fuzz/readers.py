@@ -261,9 +261,9 @@ def _snapshot_document() -> bytes:
 
 def _prepare_envelope() -> Target:
     """Half of the inputs carry a valid signature over a changed document, so that its parser is reached."""
-    from runtime.errors import EnvelopeRefused, SnapshotRefused
-    from runtime.protocol.envelope import PAYLOAD_TYPE, parse_unverified, verify_envelope
-    from runtime.protocol.public_keys import PublicKeys
+    from crpbot_runtime.errors import EnvelopeRefused, SnapshotRefused
+    from crpbot_runtime.protocol.envelope import PAYLOAD_TYPE, parse_unverified, verify_envelope
+    from crpbot_runtime.protocol.public_keys import PublicKeys
 
     signer = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
     keys = PublicKeys(signer.public_key.keyval["public"])
@@ -290,8 +290,8 @@ def _prepare_envelope() -> Target:
 
 def _prepare_key_sets() -> Target:
     """Sets of keys; half of them carry a valid signature over a changed document."""
-    from runtime.errors import KeysRefused
-    from runtime.protocol.public_keys import KEYS_PAYLOAD_TYPE, PublicKeys
+    from crpbot_runtime.errors import KeysRefused
+    from crpbot_runtime.protocol.public_keys import KEYS_PAYLOAD_TYPE, PublicKeys
 
     signer = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
     public = signer.public_key.keyval["public"]
@@ -316,8 +316,8 @@ def _prepare_key_sets() -> Target:
 
 
 def _prepare_events() -> Target:
-    from runtime.errors import StreamRefused
-    from runtime.protocol.events import EventParser
+    from crpbot_runtime.errors import StreamRefused
+    from crpbot_runtime.protocol.events import EventParser
 
     seeds = [
         b'event: snapshot\ndata: {"a": 1}\n\n: heartbeat\n\nevent: snapshot\ndata: {"a":\ndata: 2}\n\n',

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from crpbot_runtime.live_windows import MAX_PREDICTIONS
 from gates.catalogue.live import RECENT_PREDICTIONS, LiveOutcome, Tally, judge_live
 from gates.policy import FULL_POLICY
 from mlcore import confidence_bands
@@ -15,7 +16,6 @@ from mlcore.bundle.predictor import Predictor, softmax
 from mlcore.features import indicators
 from mlcore.fitting.fit import Trained
 from mlcore.verdict import Verdict
-from runtime.live_windows import MAX_PREDICTIONS
 
 WINDOWS = 10_000
 BLOCK_BARS = 72

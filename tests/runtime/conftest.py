@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from crpbot_runtime import Active, Client
 from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_bundle
 from mlcore.data.simulate import simulate
 from mlcore.fitting.fit import Trained, fit, prepare
 from mlcore.fitting.recipes import RECIPES
-from runtime import Active, Client
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 COINS = ("BTC", "ETH", "SOL")

@@ -24,9 +24,9 @@ import polars as pl
 import pytest
 from securesystemslib.signer import CryptoSigner
 
-from runtime import Active, CacheFailed, Client, EnvelopeRefused, SnapshotExpired
-from runtime.errors import ClientError, FileRefused, RevisionRefused, SetRefused
-from runtime.protocol.events import MAX_EVENT_BYTES
+from crpbot_runtime import Active, CacheFailed, Client, EnvelopeRefused, SnapshotExpired
+from crpbot_runtime.errors import ClientError, FileRefused, RevisionRefused, SetRefused
+from crpbot_runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.stub_service import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Release, StubService
 
@@ -36,7 +36,7 @@ Refuses = Callable[..., None]
 
 FOLLOW = """
 import sys, threading
-from runtime import Client
+from crpbot_runtime import Client
 
 client = Client(*sys.argv[1:], timeout_s=20, spread_s=0)
 client.watch(lambda active: print(active.release, flush=True), every_s=0.02)

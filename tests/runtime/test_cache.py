@@ -18,8 +18,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from runtime import CacheFailed
-from runtime.errors import RevisionRefused
+from crpbot_runtime import CacheFailed
+from crpbot_runtime.errors import RevisionRefused
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.stub_service import HALF, SIGNED_PATH, TOKEN, Release, StubService
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 FOLLOW_FOR_EVER = """
 import sys
-from runtime import Client
+from crpbot_runtime import Client
 
 client = Client(*sys.argv[1:], timeout_s=20)
 while True:

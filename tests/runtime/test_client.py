@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from crpbot_runtime import Active, UnknownCoin
 from mlcore.bundle.predictor import Predictor
 from mlcore.data.simulate import simulate
 from mlcore.errors import CandlesRefused, NotEnoughBars
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES
-from runtime import Active, UnknownCoin
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, write
 from tests.runtime.stub_service import SIGNED_PATH, TOKEN, Release, StubService
 

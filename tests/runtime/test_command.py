@@ -1,4 +1,4 @@
-"""`python -m runtime`: what a person or a shell script sees of the bot's side."""
+"""`python -m crpbot_runtime`: what a person or a shell script sees of the bot's side."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from runtime.__main__ import main
+from crpbot_runtime.__main__ import main
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_predict_prints_the_decision_and_which_model_spoke(
 ) -> None:
     """As a process of its own, the way a person calls it."""
     service.point_at(old, revision=7)
-    command = [sys.executable, "-m", "runtime", "predict", "--coin", "BTC", "--candles", candle_file]
+    command = [sys.executable, "-m", "crpbot_runtime", "predict", "--coin", "BTC", "--candles", candle_file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
@@ -170,7 +170,7 @@ def test_watch_prints_every_change_until_it_is_interrupted(
     service: StubService, old: Release, new: Release, number: signal.Signals
 ) -> None:
     service.point_at(old)
-    command = [sys.executable, "-m", "runtime", "watch", "--every", "0.05", "--json"]
+    command = [sys.executable, "-m", "crpbot_runtime", "watch", "--every", "0.05", "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as child:
@@ -188,4 +188,4 @@ def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.Cap
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "usage: python -m runtime" in capsys.readouterr().err
+    assert "usage: python -m crpbot_runtime" in capsys.readouterr().err

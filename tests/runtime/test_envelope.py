@@ -11,10 +11,10 @@ import pytest
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from runtime import Client, EnvelopeRefused, Misconfigured, SnapshotExpired
-from runtime.errors import RevisionRefused
-from runtime.protocol.envelope import MAX_ENVELOPE_BYTES, verify_envelope
-from runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime import Client, EnvelopeRefused, Misconfigured, SnapshotExpired
+from crpbot_runtime.errors import RevisionRefused
+from crpbot_runtime.protocol.envelope import MAX_ENVELOPE_BYTES, verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.stub_service import SIGNED_PATH, VALID_FOR, Release, StubService
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import runtime
+import crpbot_runtime
 from distribution import wheel
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
@@ -32,17 +32,17 @@ HEAVY = {
 
 
 def test_importing_the_runtime_loads_nothing_heavy() -> None:
-    code = "import runtime, runtime.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import crpbot_runtime, crpbot_runtime.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     loaded = set(done.stdout.split())
-    assert {"runtime", "mlcore", "polars", "onnxruntime", "httpx"} <= loaded
+    assert {"crpbot_runtime", "mlcore", "polars", "onnxruntime", "httpx"} <= loaded
     assert loaded & HEAVY == set()
 
 
 def test_the_runtime_ships_its_types() -> None:
-    assert resources.files("runtime").joinpath("py.typed").is_file()
+    assert resources.files("crpbot_runtime").joinpath("py.typed").is_file()
 
 
 BLOCKED = """
@@ -56,13 +56,13 @@ class Blocked(MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 sys.path.insert(0, {installed!r})
-import mlcore, runtime
-assert all(module.__file__.startswith({installed!r}) for module in (mlcore, runtime))
+import mlcore, crpbot_runtime
+assert all(module.__file__.startswith({installed!r}) for module in (mlcore, crpbot_runtime))
 """
 
 RUN_COMMAND = """
 import sys
-from runtime.__main__ import main
+from crpbot_runtime.__main__ import main
 sys.exit(main())
 """
 
@@ -104,8 +104,8 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     (metadata,) = installed.glob("*.dist-info/METADATA")
     required = set(re.findall(r"^Requires-Dist: ([a-z-]+)", metadata.read_text(), re.MULTILINE))
     assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
-    assert f"Version: {runtime.__version__}" in metadata.read_text()
-    assert (installed / "runtime" / "py.typed").is_file()
+    assert f"Version: {crpbot_runtime.__version__}" in metadata.read_text()
+    assert (installed / "crpbot_runtime" / "py.typed").is_file()
     packages = {path.parent.name for path in (installed / "mlcore").rglob("__init__.py")}
     assert packages == {"mlcore", "bundle", "data", "features"}
 
@@ -113,9 +113,9 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
 def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     modules = sorted(
         ".".join(path.relative_to(installed).with_suffix("").parts)
-        for path in (installed / "runtime").rglob("*.py")
+        for path in (installed / "crpbot_runtime").rglob("*.py")
     )
-    assert "runtime.storage.cache" in modules
+    assert "crpbot_runtime.storage.cache" in modules
     imports = "import importlib\n" + "".join(f"importlib.import_module({name!r})\n" for name in modules)
     program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + imports
     subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, timeout=120, check=True)

@@ -7,10 +7,10 @@ from time import thread_time
 import numpy as np
 import pytest
 
+from crpbot_runtime.live_windows import MAX_WINDOWS, LiveWindow, LiveWindows
 from mlcore import confidence_bands
 from mlcore.bundle.predictor import Prediction
 from mlcore.evaluation import metrics
-from runtime.live_windows import MAX_WINDOWS, LiveWindow, LiveWindows
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=61)

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from runtime import Client, Misconfigured
-from runtime.errors import (
+from crpbot_runtime import Client, Misconfigured
+from crpbot_runtime.errors import (
     EnvelopeRefused,
     FileRefused,
     NotAuthorised,

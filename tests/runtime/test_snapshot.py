@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import SnapshotRefused
-from runtime.protocol.snapshot import MAX_FILE_BYTES, parse_snapshot
+from crpbot_runtime.errors import SnapshotRefused
+from crpbot_runtime.protocol.snapshot import MAX_FILE_BYTES, parse_snapshot
 
 HEX = "ab" * 32
 

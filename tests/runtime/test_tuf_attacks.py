@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from runtime import Client
-from runtime.errors import (
+from crpbot_runtime import Client
+from crpbot_runtime.errors import (
     ClientError,
     EnvelopeRefused,
     FileRefused,
@@ -26,8 +26,8 @@ from runtime.errors import (
     SnapshotExpired,
     SnapshotRefused,
 )
-from runtime.protocol.public_keys import PublicKeys
-from runtime.protocol.service import KEYS_PATH
+from crpbot_runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime.protocol.service import KEYS_PATH
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.repository_simulator import HIGHEST, RepositorySimulator, create_key, get_public
 from tests.runtime.stub_service import (

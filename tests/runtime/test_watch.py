@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from runtime import Active, AsyncClient, Misconfigured
-from runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime import Active, AsyncClient, Misconfigured
+from crpbot_runtime.protocol.public_keys import PublicKeys
 from tests.runtime.conftest import COINS, MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.stub_service import (
     HALF,

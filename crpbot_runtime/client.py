@@ -13,13 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
-from runtime.decision import Active, Decision
-from runtime.errors import ClientError, Misconfigured, SignerUnknown, SnapshotExpired
-from runtime.protocol.public_keys import PublicKeys
-from runtime.protocol.service import Service
-from runtime.storage.cache import Cache
-from runtime.updater import Updater
-from runtime.watch_loop import WatchLoop, run_in_thread
+from crpbot_runtime.decision import Active, Decision
+from crpbot_runtime.errors import ClientError, Misconfigured, SignerUnknown, SnapshotExpired
+from crpbot_runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime.protocol.service import Service
+from crpbot_runtime.storage.cache import Cache
+from crpbot_runtime.updater import Updater
+from crpbot_runtime.watch_loop import WatchLoop, run_in_thread
 
 POLL_S = 5.0
 SPREAD_S = 5.0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runtime.errors import CacheFailed
+from crpbot_runtime.errors import CacheFailed
 
 FORMAT = 1
 

@@ -6,8 +6,8 @@ Input may be cut anywhere, may never end, and may be no stream at all. At most o
 import re
 from typing import NamedTuple
 
-from runtime.errors import StreamRefused
-from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
+from crpbot_runtime.errors import StreamRefused
+from crpbot_runtime.protocol.envelope import MAX_ENVELOPE_BYTES
 
 MAX_EVENT_BYTES = MAX_ENVELOPE_BYTES + 4096
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from runtime.bundles import Predictors
-from runtime.decision import Active
-from runtime.errors import ClientError
-from runtime.protocol.snapshot import Snapshot
-from runtime.storage.saved_state import ReceivedSnapshot
+from crpbot_runtime.bundles import Predictors
+from crpbot_runtime.decision import Active
+from crpbot_runtime.errors import ClientError
+from crpbot_runtime.protocol.snapshot import Snapshot
+from crpbot_runtime.storage.saved_state import ReceivedSnapshot
 
 NO_PREDICTORS: Predictors = MappingProxyType({})
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from runtime.errors import ClientError
+from crpbot_runtime.errors import ClientError
 
 NEUTRAL = "neutral"
 

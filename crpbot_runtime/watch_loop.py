@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from runtime.decision import Active
-from runtime.errors import ClientError, ReportRejected, SignerUnknown
-from runtime.live_windows import MAX_WINDOWS
-from runtime.protocol.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
-from runtime.updater import Updater
+from crpbot_runtime.decision import Active
+from crpbot_runtime.errors import ClientError, ReportRejected, SignerUnknown
+from crpbot_runtime.live_windows import MAX_WINDOWS
+from crpbot_runtime.protocol.service import HEARTBEAT_PATH, WINDOWS_PATH, Answer, Service
+from crpbot_runtime.updater import Updater
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from datetime import datetime
 
 from securesystemslib.dsse import Envelope
 
-from runtime.errors import EnvelopeRefused, SnapshotRefused
-from runtime.protocol.public_keys import PublicKeys, parse_sealed
-from runtime.protocol.snapshot import (
+from crpbot_runtime.errors import EnvelopeRefused, SnapshotRefused
+from crpbot_runtime.protocol.public_keys import PublicKeys, parse_sealed
+from crpbot_runtime.protocol.snapshot import (
     MAX_BODY_BYTES,
     ModelSet,
     Snapshot,

@@ -1,4 +1,4 @@
-"""`python -m runtime active | watch | predict`: show what a bot would run, and what it would decide."""
+"""`python -m crpbot_runtime active | watch | predict`: show what a bot would run, and what it would decide."""
 
 import argparse
 import dataclasses
@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crpbot_runtime.client import Client
+from crpbot_runtime.decision import Active, Decision
+from crpbot_runtime.errors import ClientError, Misconfigured
 from mlcore.data import candles
 from mlcore.errors import MlcoreError
-from runtime.client import Client
-from runtime.decision import Active, Decision
-from runtime.errors import ClientError, Misconfigured
 
 OK, FAILED, NO_MODEL, INTERRUPTED = 0, 1, 3, 130
 
@@ -100,7 +100,7 @@ def _create_parser() -> argparse.ArgumentParser:
     )
     shared.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser = argparse.ArgumentParser(
-        prog="python -m runtime",
+        prog="python -m crpbot_runtime",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from runtime.errors import (
+from crpbot_runtime.errors import (
     EnvelopeRefused,
     FileRefused,
     KeysRefused,
@@ -27,12 +27,12 @@ from runtime.errors import (
     ServiceUnavailable,
     StreamRefused,
 )
-from runtime.protocol.connections import Connections
-from runtime.protocol.envelope import MAX_ENVELOPE_BYTES
-from runtime.protocol.events import EventParser
-from runtime.protocol.public_keys import MAX_KEY_SETS_BYTES
-from runtime.protocol.snapshot import File, make_printable
-from runtime.version import VERSION
+from crpbot_runtime.protocol.connections import Connections
+from crpbot_runtime.protocol.envelope import MAX_ENVELOPE_BYTES
+from crpbot_runtime.protocol.events import EventParser
+from crpbot_runtime.protocol.public_keys import MAX_KEY_SETS_BYTES
+from crpbot_runtime.protocol.snapshot import File, make_printable
+from crpbot_runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import polars as pl
 
-from runtime.bundles import BundleLoader, Download, Predictors
-from runtime.decide import decide
-from runtime.decision import Active, Decision
-from runtime.errors import (
+from crpbot_runtime.bundles import BundleLoader, Download, Predictors
+from crpbot_runtime.decide import decide
+from crpbot_runtime.decision import Active, Decision
+from crpbot_runtime.errors import (
     CacheFailed,
     ClientError,
     DownloadAborted,
@@ -29,14 +29,14 @@ from runtime.errors import (
     SnapshotRefused,
     UnknownCoin,
 )
-from runtime.live_windows import LiveWindows
-from runtime.protocol.envelope import SignedSnapshot, verify_envelope
-from runtime.protocol.service import Answer
-from runtime.protocol.snapshot import ModelSet
-from runtime.state import NO_PREDICTORS, State
-from runtime.storage.cache import Cache
-from runtime.storage.saved_state import ReceivedSnapshot
-from runtime.version import VERSION
+from crpbot_runtime.live_windows import LiveWindows
+from crpbot_runtime.protocol.envelope import SignedSnapshot, verify_envelope
+from crpbot_runtime.protocol.service import Answer
+from crpbot_runtime.protocol.snapshot import ModelSet
+from crpbot_runtime.state import NO_PREDICTORS, State
+from crpbot_runtime.storage.cache import Cache
+from crpbot_runtime.storage.saved_state import ReceivedSnapshot
+from crpbot_runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
 

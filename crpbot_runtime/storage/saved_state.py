@@ -8,11 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import CacheFailed, Refused
-from runtime.protocol.envelope import AuditHead, SignedSnapshot, parse_unverified, verify_envelope
-from runtime.protocol.public_keys import PublicKeys
-from runtime.protocol.snapshot import ModelSet, Snapshot
-from runtime.storage.disk import FileIdentity, get_file_identity, read_json, translate_disk_errors, write_json
+from crpbot_runtime.errors import CacheFailed, Refused
+from crpbot_runtime.protocol.envelope import AuditHead, SignedSnapshot, parse_unverified, verify_envelope
+from crpbot_runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime.protocol.snapshot import ModelSet, Snapshot
+from crpbot_runtime.storage.disk import (
+    FileIdentity,
+    get_file_identity,
+    read_json,
+    translate_disk_errors,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 

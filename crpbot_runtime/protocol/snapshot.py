@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
-from runtime.errors import SnapshotRefused
+from crpbot_runtime.errors import SnapshotRefused
 
 MAX_BODY_BYTES = 1 << 20
 """A snapshot of three coins has about 3 kB."""

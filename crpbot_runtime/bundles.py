@@ -14,14 +14,14 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from crpbot_runtime.errors import DownloadAborted, FileRefused, SetRefused
+from crpbot_runtime.protocol.service import Write
+from crpbot_runtime.protocol.snapshot import File, Model, ModelSet
+from crpbot_runtime.storage.cache import Cache
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.predictor import Predictor
 from mlcore.errors import BundleRefused
 from mlcore.features import indicators
-from runtime.errors import DownloadAborted, FileRefused, SetRefused
-from runtime.protocol.service import Write
-from runtime.protocol.snapshot import File, Model, ModelSet
-from runtime.storage.cache import Cache
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 import polars as pl
 
+from crpbot_runtime.decision import NEUTRAL, Decision
+from crpbot_runtime.errors import ClientError
+from crpbot_runtime.live_windows import LiveWindows
+from crpbot_runtime.protocol.snapshot import Snapshot
+from crpbot_runtime.state import State
 from mlcore.data.validation import validate_candles
 from mlcore.errors import BundleRefused, NotFinite
-from runtime.decision import NEUTRAL, Decision
-from runtime.errors import ClientError
-from runtime.live_windows import LiveWindows
-from runtime.protocol.snapshot import Snapshot
-from runtime.state import State
 
 
 def decide(

@@ -1,6 +1,6 @@
 """The bot's client: which model may I trust right now, and what does it predict?
 
-    from runtime import Client
+    from crpbot_runtime import Client
 
     with Client("https://gate.example", token, public_key, "/var/lib/bot/models") as client:
         client.refresh()
@@ -10,9 +10,9 @@ No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx, secures
 features and predictor.
 """
 
-from runtime.client import AsyncClient, Client
-from runtime.decision import Active, Decision
-from runtime.errors import (
+from crpbot_runtime.client import AsyncClient, Client
+from crpbot_runtime.decision import Active, Decision
+from crpbot_runtime.errors import (
     CacheFailed,
     ClientError,
     EnvelopeRefused,
@@ -23,7 +23,7 @@ from runtime.errors import (
     SnapshotExpired,
     UnknownCoin,
 )
-from runtime.version import VERSION as __version__
+from crpbot_runtime.version import VERSION as __version__
 
 __all__ = [
     "Active",

@@ -24,11 +24,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.errors import CacheFailed
-from runtime.protocol.public_keys import PublicKeys
-from runtime.protocol.snapshot import Model
-from runtime.storage.disk import flush_folder, flush_to_disk, remove, translate_disk_errors
-from runtime.storage.saved_state import SavedState
+from crpbot_runtime.errors import CacheFailed
+from crpbot_runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime.protocol.snapshot import Model
+from crpbot_runtime.storage.disk import flush_folder, flush_to_disk, remove, translate_disk_errors
+from crpbot_runtime.storage.saved_state import SavedState
 
 logger = logging.getLogger(__name__)
 

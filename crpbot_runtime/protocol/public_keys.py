@@ -13,8 +13,8 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError
 from securesystemslib.signer import SSlibKey
 
-from runtime.errors import EnvelopeRefused, KeysRefused, Misconfigured, SignerUnknown, SnapshotRefused
-from runtime.protocol.snapshot import Fields, decode_json, make_printable
+from crpbot_runtime.errors import EnvelopeRefused, KeysRefused, Misconfigured, SignerUnknown, SnapshotRefused
+from crpbot_runtime.protocol.snapshot import Fields, decode_json, make_printable
 
 KEYS_PAYLOAD_TYPE = "application/vnd.crpbot.keys+json"
 MAX_KEY_SETS_BYTES = 256 * 1024
