@@ -6,8 +6,8 @@
         client.refresh()
         decision = client.predict("BTC", candles)
 
-No Django, no torch, no scikit-learn: NumPy, polars, onnxruntime, httpx, securesystemslib and `mlcore`'s candles,
-features and predictor.
+Two classes of errors are raised: `ClientError`, and `MlcoreError` for candles that cannot be decided on. No Django, no
+torch, no scikit-learn: NumPy, polars, onnxruntime, httpx, securesystemslib and `mlcore`'s candles, features and predictor.
 """
 
 from crpbot_runtime.client import AsyncClient, Client
@@ -24,20 +24,27 @@ from crpbot_runtime.errors import (
     UnknownCoin,
 )
 from crpbot_runtime.version import VERSION as __version__
+from mlcore.data.candles import read as read_candles
+from mlcore.errors import CandlesRefused, FeaturesRefused, MlcoreError, NotEnoughBars
 
 __all__ = [
     "Active",
     "AsyncClient",
     "CacheFailed",
+    "CandlesRefused",
     "Client",
     "ClientError",
     "Decision",
     "EnvelopeRefused",
+    "FeaturesRefused",
     "Misconfigured",
+    "MlcoreError",
     "NotAuthorised",
+    "NotEnoughBars",
     "Refused",
     "ServiceUnavailable",
     "SnapshotExpired",
     "UnknownCoin",
     "__version__",
+    "read_candles",
 ]

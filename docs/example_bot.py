@@ -9,8 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from crpbot_runtime import Active, Client
-from mlcore.data import candles
+from crpbot_runtime import Active, Client, read_candles
 
 EVERY_S = float(os.environ.get("BOT_EVERY_S", "60"))
 
@@ -20,7 +19,7 @@ def print_change(bot: Active) -> None:
 
 
 def trade(client: Client, coin: str, file: Path) -> None:
-    decision = client.predict(coin, candles.read(file))  # your own candles here: 2,048 bars or more
+    decision = client.predict(coin, read_candles(file))  # your own candles here: 2,048 bars or more
     probability = decision.probabilities.get(decision.direction, 0.0)
     text = f"{coin} {decision.direction} {probability:.2f}  release {decision.release}  {decision.reason}"
     print(text, flush=True)

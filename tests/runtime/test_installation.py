@@ -56,8 +56,8 @@ class Blocked(MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 sys.path.insert(0, {installed!r})
-import mlcore, crpbot_runtime
-assert all(module.__file__.startswith({installed!r}) for module in (mlcore, crpbot_runtime))
+import crpbot_runtime
+assert crpbot_runtime.__file__.startswith({installed!r})
 """
 
 RUN_COMMAND = """
@@ -106,8 +106,34 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
     assert f"Version: {crpbot_runtime.__version__}" in metadata.read_text()
     assert (installed / "crpbot_runtime" / "py.typed").is_file()
-    packages = {path.parent.name for path in (installed / "mlcore").rglob("__init__.py")}
+
+
+def test_the_wheel_installs_one_top_level_package(installed: Path) -> None:
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"crpbot_runtime"}
+    packages = {path.parent.name for path in (installed / "crpbot_runtime" / "mlcore").rglob("__init__.py")}
     assert packages == {"mlcore", "bundle", "data", "features"}
+    assert not (installed / "crpbot_runtime" / "mlcore" / "bundle" / "writer.py").exists()  # needs onnx
+
+
+@pytest.mark.parametrize(
+    ("written", "renamed"),
+    [
+        ("from mlcore import parallel", "from crpbot_runtime.mlcore import parallel"),
+        ("from  mlcore.data import (\n    mlcore)", "from  crpbot_runtime.mlcore.data import (\n    mlcore)"),
+        ("x = 'ü'; import mlcore.a as b, os", "x = 'ü'; import crpbot_runtime.mlcore.a as b, os"),
+        ("def f():\n    from mlcore.x import y", "def f():\n    from crpbot_runtime.mlcore.x import y"),
+        ("text = 'from mlcore import x'", "text = 'from mlcore import x'"),
+        ("from mlcore_of_others import x", "from mlcore_of_others import x"),
+        ("from . import mlcore", "from . import mlcore"),
+    ],
+)
+def test_only_imports_of_mlcore_are_renamed_for_the_wheel(written: str, renamed: str) -> None:
+    assert wheel.rename_imports(written) == renamed
+
+
+def test_an_import_that_cannot_be_renamed_for_the_wheel_is_refused() -> None:
+    with pytest.raises(ValueError, match="from mlcore import"):
+        wheel.rename_imports("import mlcore.errors")
 
 
 def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
