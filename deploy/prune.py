@@ -23,13 +23,16 @@ def prune() -> int:
     now = timezone.now()
     kept_since = now - timedelta(seconds=settings.BOT_KEPT_SECONDS)
     logs_since = now - timedelta(days=settings.LOG_KEPT_DAYS)
-    # The lines are numbered as they come: the oldest are found without reading all of them.
-    oldest = RunLine.objects.order_by("pk").values("pk")[:MAX_ROWS]
+    # The lines are numbered as they come: the older ones are found without reading all of them.
+    first_kept = RunLine.objects.filter(at__gte=logs_since).order_by("pk").values_list("pk", flat=True).first()
+    lines = RunLine.objects.filter(at__lt=logs_since, run__finished_at__lt=logs_since).order_by("pk")
+    if first_kept is not None:
+        lines = lines.filter(pk__lt=first_kept)
     newest = PointerMove.objects.order_by("-revision").values("revision")[:1]
     old: tuple[QuerySet[Any], ...] = (
         Session.objects.filter(expire_date__lt=now).order_by("expire_date"),
         Worker.objects.filter(last_heard_at__lt=kept_since).order_by("last_heard_at"),
-        RunLine.objects.filter(pk__in=oldest, at__lt=logs_since, run__finished_at__lt=logs_since),
+        lines,
         Acknowledgement.objects.filter(at__lt=kept_since).exclude(move__in=newest).order_by("at"),
     )
     return sum(_delete(rows) for rows in old)

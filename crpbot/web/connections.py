@@ -2,7 +2,7 @@
 
 Started as `uvicorn --http crpbot.web.connections:BoundedConnection`. A request has HEAD_SECONDS for its head, and for its
 body BODY_SECONDS and more by its length. When too many connections wait for their request, those that have waited longest
-are closed, so that nobody who sends a request is refused for those who send none.
+are closed, so that nobody who sends a request is refused for those who send none. One that has only just come is closed last.
 """
 
 import asyncio
@@ -71,15 +71,26 @@ class OpenConnections:
                 del self._of_address[address]
 
     def make_room(self, newcomer: "BoundedConnection", count: int) -> bool:
-        """Close the connection that has waited longest if there are too many; False if none waits."""
+        """Close a connection if there are too many; False if none can be closed.
+
+        First the one whose request has been incomplete for long, then the one that has been idle longest, and only then
+        one whose request may be on its way.
+        """
         if count <= count_allowed():
             return True
-        for waiting in (self.incomplete, self.idle):
-            oldest = next((each for each in waiting if each is not newcomer), None)
-            if oldest is not None:
-                oldest.drop()
-                return True
-        return False
+        slowest = next((each for each in self.incomplete if each is not newcomer), None)
+        idle = next(iter(self.idle), None)
+        closed = idle if idle is not None and not self._has_waited_long(slowest) else slowest
+        if closed is None:
+            return False
+        closed.drop()
+        return True
+
+    def _has_waited_long(self, connection: "BoundedConnection | None") -> bool:
+        address = self.incomplete.get(connection) if connection is not None else None
+        if connection is None or address is None:
+            return False
+        return time.monotonic() - self._of_address[address][connection] >= LONG_WAIT_SECONDS
 
 
 def count_allowed() -> int:

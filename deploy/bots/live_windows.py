@@ -133,18 +133,24 @@ def _read_tally(stored: Sequence[Any]) -> Tally:
 
 
 def lock_totals(keys: Collection[TotalKey]) -> dict[TotalKey, LiveTotal]:
-    """The totals of these bots, moves and coins, created where there is none, and locked in one order."""
+    """The totals of these bots, moves and coins, created where there is none, and locked in one order.
+
+    Call it in a transaction. Where a total is deleted between its creation and the lock, it is created again.
+    """
     now = timezone.now()
-    LiveTotal.objects.bulk_create(
-        [
-            LiveTotal(bot_id=bot, move_id=move, coin_id=coin, received_at=now)
-            for bot, move, coin in sorted(keys)
-        ],
-        ignore_conflicts=True,
-    )
     bots, moves, coins = (set(each) for each in zip(*keys, strict=True))
     rows = LiveTotal.objects.filter(bot__in=bots, move__in=moves, coin__in=coins).order_by("pk")
-    locked = {(row.bot_id, row.move_id, row.coin_id): row for row in rows.select_for_update()}
+    missing = set(keys)
+    while missing:
+        LiveTotal.objects.bulk_create(
+            [
+                LiveTotal(bot_id=bot, move_id=move, coin_id=coin, received_at=now)
+                for bot, move, coin in sorted(missing)
+            ],
+            ignore_conflicts=True,
+        )
+        locked = {(row.bot_id, row.move_id, row.coin_id): row for row in rows.select_for_update()}
+        missing = set(keys) - set(locked)
     return {key: locked[key] for key in keys}
 
 
@@ -177,17 +183,19 @@ def delete_old_windows(before: datetime, limit: int) -> int:
     """Delete at most `limit` windows received before this time, and take them out of the totals. Returns how many."""
     with transaction.atomic():
         rows = LiveWindow.objects.filter(received_at__lt=before).order_by("received_at", "pk")
-        keys = list(rows.values_list("pk", flat=True)[:limit])
-        old = LiveWindow.objects.filter(pk__in=keys)
+        keys = dict(rows.values_list("pk", "bot")[:limit])
+        totals = LiveTotal.objects.filter(bot__in=set(keys.values())).order_by("pk")
+        locked = list(totals.select_for_update())
+        # Read under the lock: another process may have deleted some of these windows meanwhile, and taken them out.
+        old = LiveWindow.objects.filter(pk__in=list(keys))
         windows = dict[TotalKey, list[LiveWindow]]()
         for window in old:
             windows.setdefault((window.bot_id, window.move_id, window.coin_id), []).append(window)
-        totals = LiveTotal.objects.filter(bot__in={bot for bot, _, _ in windows}).order_by("pk")
-        for total in totals.select_for_update():
+        for total in locked:
             if gone := windows.get((total.bot_id, total.move_id, total.coin_id)):
                 _take_out(total, gone)
         old.delete()
-    return len(keys)
+    return sum(map(len, windows.values()))
 
 
 def _take_out(total: LiveTotal, gone: Sequence[LiveWindow]) -> None:

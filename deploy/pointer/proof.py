@@ -20,6 +20,7 @@ from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import Diagnosis
+from mlcore.verdict import Verdict
 
 REMEDY = (
     "Nobody may trust it: compare the database with its last backup, and run `manage.py verify_audit`. Where only"
@@ -70,12 +71,12 @@ def find_forgery(move: PointerMove) -> str | None:
 
 
 def _find_unproven_coin(move: PointerMove) -> str | None:
-    """A coin of the release whose diagnosis under the move's policy is not that of an authentic event."""
+    """A coin of the release that did not pass the move's policy, by its diagnosis and that one's authentic event."""
     for release_coin in ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"):
         diagnosis = Diagnosis.objects.filter(
             bundle=release_coin.bundle_id, dataset=release_coin.dataset_id, policy=move.policy_id
         ).first()
-        if diagnosis is None:
+        if diagnosis is None or diagnosis.verdict != Verdict.PASSED:
             return release_coin.coin.symbol
         event = _list_events("diagnosis", [diagnosis.pk], f"diagnosis.{diagnosis.verdict}").first()
         if event is None or not audit.is_authentic(event):

@@ -244,8 +244,12 @@ def test_connections_that_have_just_come_are_not_closed(
     assert not any(connection.is_dropped for connection in fleet)
 
 
-def test_a_full_process_closes_what_waits_longest_and_else_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("long_wait", [0.0, 60.0], ids=["slow for long", "slow a moment"])
+def test_a_full_process_closes_what_waits_longest_and_else_refuses(
+    long_wait: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "LONG_WAIT_SECONDS", long_wait)
     found = OpenConnections()
     answered, idle, slow, newcomer = (Fake(found) for _ in range(4))
     found.wait_for_request(answered, "a")
@@ -256,9 +260,9 @@ def test_a_full_process_closes_what_waits_longest_and_else_refuses(monkeypatch: 
     assert found.make_room(newcomer, 3)
     assert not slow.is_dropped
     assert found.make_room(newcomer, 4)
-    assert (slow.is_dropped, idle.is_dropped) == (True, False)
+    assert (slow.is_dropped, idle.is_dropped) == (long_wait == 0, long_wait > 0)
     assert found.make_room(newcomer, 4)
-    assert idle.is_dropped
+    assert (slow.is_dropped, idle.is_dropped) == (True, True)
     assert not found.make_room(newcomer, 4)
     assert not answered.is_dropped
 

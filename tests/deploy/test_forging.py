@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from audit import services as audit
@@ -16,7 +16,7 @@ from common.errors import Unavailable
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
 from deploy.pointer import pointer, proof
 from deploy.releases import decide
-from deploy.rules import MoveKind
+from deploy.rules import MoveKind, ReleaseState
 from deploy.serving import keys, signing
 from gates.models import Diagnosis, GateResult
 from gates.policy import BASELINE_POLICY, FULL_POLICY
@@ -208,6 +208,14 @@ def test_a_move_whose_columns_say_something_else_than_its_event_is_found(change:
     assert f"revision {move.revision} differs from its audit event" in (proof.find_forgery(move) or "")
 
 
+def change_without_guards(rows: QuerySet[Any], **values: Any) -> None:
+    triggers.drop()
+    try:
+        assert rows.update(**values)
+    finally:
+        triggers.install()
+
+
 def test_an_event_of_another_release_cannot_be_relabelled() -> None:
     """The database's owner takes the guards away and writes another release into the columns of an authentic event."""
     keys.export_public()
@@ -216,14 +224,23 @@ def test_an_event_of_another_release_cannot_be_relabelled() -> None:
     for release_coin in release.coins.all():
         forged_pass(release_coin, FULL_POLICY["gates"], is_recorded=True)
     pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
-    triggers.drop()
-    try:
-        events = AuditEvent.objects.filter(kind="releasestatus.awaiting_approval", object_id=str(passed.pk))
-        assert events.update(object_id=str(release.pk)) == 1
-        with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
-            signing.get_envelope()
-    finally:
-        triggers.install()
+    events = AuditEvent.objects.filter(kind="releasestatus.awaiting_approval", object_id=str(passed.pk))
+    change_without_guards(events, object_id=str(release.pk))
+    with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
+        signing.get_envelope()
+
+
+def test_a_failed_verdict_that_was_changed_for_the_approval_alone_is_found() -> None:
+    """The owner makes it *passed*, has the release approved, and restores it: then it is that of its event again."""
+    release = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}, seed=3).settled()
+    sol = Diagnosis.objects.filter(pk=release.coins.get(coin__symbol="SOL").diagnosis_id)
+    change_without_guards(sol, verdict="passed")
+    for state in (ReleaseState.AWAITING_APPROVAL, ReleaseState.LIVE):
+        audit.record(f"releasestatus.{state}", release.status, actor="mallory")
+    move = pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
+    change_without_guards(sol, verdict="failed")
+    found = proof.find_forgery(move)
+    assert found == f"the audit chain does not show that SOL of revision {move.revision} passed its policy"
 
 
 def test_a_move_without_its_event_is_refused() -> None:

@@ -189,3 +189,18 @@ def test_what_is_old_is_pruned_and_what_decisions_rest_on_is_kept(db: None) -> N
     assert [session.pk for session in Session.objects.all()] == ["new"]
     assert {model: model.objects.count() for model in kept} == kept
     assert prune() == 0
+
+
+def test_the_log_of_a_run_that_goes_on_holds_no_other_log_up(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.prune.MAX_ROWS", 2)
+    old = timezone.now() - timedelta(days=400)
+    running, ended, recent = (factories.run(factories.market(), seed=seed) for seed in (1, 2, 3))
+    TrainingRun.objects.filter(pk=ended.pk).update(finished_at=old)
+    RunLine.objects.bulk_create(
+        RunLine(run=run, attempt=1, text=f"epoch {epoch}")
+        for run in (running, ended, recent)
+        for epoch in range(3)
+    )
+    RunLine.objects.exclude(run=recent).update(at=old)
+    assert [prune(), prune(), prune()] == [2, 1, 0]
+    assert {line.run for line in RunLine.objects.all()} == {running, recent}

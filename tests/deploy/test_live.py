@@ -551,6 +551,46 @@ def test_the_running_totals_judge_as_a_scan_of_all_windows_does(bots: Caller, se
         assert live_windows.list_newest_windows([total]) == [newest]
 
 
+def test_two_who_delete_the_same_old_windows_take_them_out_once(
+    bots: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process deletes while another has found them and waits for the lock."""
+    revision = swapped().revision
+    fleet_of(1, bots)
+    for minute in range(4):
+        at = (NOON + timedelta(minutes=minute)).isoformat()
+        tell(bots, window(revision, "desk-1", ill=False, first_at=at, last_at=at))
+    soon, find, deleted = timezone.now() + timedelta(minutes=1), LiveTotal.objects.filter, list[int]()
+
+    def wait_for_another(**lookups: Any) -> Any:
+        monkeypatch.setattr(LiveTotal.objects, "filter", find)
+        deleted.append(live_windows.delete_old_windows(soon, limit=2))
+        return find(**lookups)
+
+    before = LiveTotal.objects.get().predictions
+    monkeypatch.setattr(LiveTotal.objects, "filter", wait_for_another)
+    deleted.append(live_windows.delete_old_windows(soon, limit=2))
+    assert deleted == [2, 0]
+    assert LiveTotal.objects.get().predictions == before / 2
+
+
+def test_a_total_that_is_deleted_before_its_lock_is_created_again(
+    bots: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = swapped().revision
+    fleet_of(1, bots)
+    create, created = LiveTotal.objects.bulk_create, list[Any]()
+
+    def create_and_lose(*args: Any, **options: Any) -> Any:
+        created.append(create(*args, **options))
+        if len(created) == 1:
+            LiveTotal.objects.all().delete()
+
+    monkeypatch.setattr(LiveTotal.objects, "bulk_create", create_and_lose)
+    tell(bots, window(revision, "desk-1", ill=False))
+    assert LiveTotal.objects.get().predictions == LiveWindow.objects.get().predictions
+
+
 def test_a_look_of_the_live_gates_reads_no_window(bots: Caller) -> None:
     """Its cost depends on the bots and not on what they have sent."""
     revision = swapped().revision
