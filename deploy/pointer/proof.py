@@ -72,16 +72,20 @@ def find_forgery(move: PointerMove) -> str | None:
 
 def _find_unproven_coin(move: PointerMove) -> str | None:
     """A coin of the release that did not pass the move's policy, by its diagnosis and that one's authentic event."""
-    for release_coin in ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"):
-        diagnosis = Diagnosis.objects.filter(
-            bundle=release_coin.bundle_id, dataset=release_coin.dataset_id, policy=move.policy_id
-        ).first()
+    release_coins = list(ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"))
+    bundles = [row.bundle_id for row in release_coins]
+    rows = Diagnosis.objects.filter(bundle__in=bundles, policy=move.policy_id).order_by("id")
+    judged = {(row.bundle_id, row.dataset_id): row for row in rows.prefetch_related("results")}
+    recorded = _list_events("diagnosis", [row.pk for row in judged.values()], f"diagnosis.{Verdict.PASSED}")
+    events = {event.object_id: event for event in recorded.order_by("-seq")}
+    for release_coin in release_coins:
+        diagnosis = judged.get((release_coin.bundle_id, release_coin.dataset_id))
         if diagnosis is None or diagnosis.verdict != Verdict.PASSED:
             return release_coin.coin.symbol
-        event = _list_events("diagnosis", [diagnosis.pk], f"diagnosis.{diagnosis.verdict}").first()
+        event = events.get(str(diagnosis.pk))
         if event is None or not audit.is_authentic(event):
             return release_coin.coin.symbol
-        gates = dict(diagnosis.results.values_list("gate", "verdict"))
+        gates = {result.gate: result.verdict for result in diagnosis.results.all()}
         detail = json.loads(event.body)["detail"]
         if (detail.get("digest"), detail.get("gates")) != (diagnosis.digest, gates):
             return release_coin.coin.symbol

@@ -21,7 +21,6 @@ from audit.heads import KeptHead
 from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import PointerMove, Release, ReleaseCoin, SigningKey
-from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer, proof
 from deploy.serving import key_sets, keys, revision_log, snapshot
 from deploy.serving.revision_log import SignedRevision
@@ -196,13 +195,12 @@ def _sign(signable: _Signable, payload: bytes) -> Snapshot:
 def _build_document(signable: _Signable) -> dict[str, Any]:
     """The plain snapshot, with its times, the end of the audit chain and every coin's diagnosis."""
     move, following, fallback = signable.move, signable.following, signable.fallback
-    release_coins = list_release_coins(move.release) if move.release else []
+    release_coins = _list_release_coins(move.release) if move.release else []
     document = snapshot.build_document(move, release_coins)
+    judged = _list_diagnosis_digests(release_coins, move.policy)
     for release_coin in release_coins:
         if release_coin.bundle is not None:
-            document["models"][release_coin.coin.symbol]["diagnosis"] = _find_diagnosis_digest(
-                release_coin, move.policy
-            )
+            document["models"][release_coin.coin.symbol]["diagnosis"] = judged[release_coin.pk]
     return {
         **document,
         "issued_at": _format_utc(signable.issued_at),
@@ -222,23 +220,38 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
 def _describe_release(service: str, number: int) -> dict[str, Any]:
     """An announced release has settled and never changes, so a process reads it once, not while a move waits."""
     release = Release.objects.get(pk=number)
+    release_coins = _list_release_coins(release)
+    judged = _list_diagnosis_digests(release_coins)
     models = {
         release_coin.coin.symbol: snapshot.describe_model(release_coin)
-        | {"diagnosis": _find_diagnosis_digest(release_coin)}
-        for release_coin in list_release_coins(release)
+        | {"diagnosis": judged[release_coin.pk]}
+        for release_coin in release_coins
         if release_coin.bundle is not None
     }
     simulated = any(model["simulated"] for model in models.values())
     return {"release": release.pk, "line": release.line, "simulated": simulated, "models": models}
 
 
-def _find_diagnosis_digest(release_coin: ReleaseCoin, policy: GatePolicy | None = None) -> str | None:
-    """The digest of the diagnosis that passed this bundle: under the move's policy, else of its own release."""
-    diagnosis = release_coin.diagnosis
+def _list_release_coins(release: Release) -> list[ReleaseCoin]:
+    """The coins with what a snapshot says of them: not the gates, which a move would wait for."""
+    related = ("coin", "dataset", "bundle__dataset", "diagnosis")
+    return list(release.coins.select_related(*related).prefetch_related("bundle__artifacts"))
+
+
+def _list_diagnosis_digests(
+    release_coins: Sequence[ReleaseCoin], policy: GatePolicy | None = None
+) -> dict[int, str | None]:
+    """By row, the digest of the diagnosis that passed its bundle: under the move's policy, else of its own release."""
+    digests = {row.pk: row.diagnosis.digest if row.diagnosis else None for row in release_coins}
     if policy is not None:
-        rows = Diagnosis.objects.filter(bundle=release_coin.bundle, dataset=release_coin.dataset)
-        diagnosis = rows.filter(policy=policy).first() or diagnosis
-    return diagnosis.digest if diagnosis else None
+        rows = Diagnosis.objects.filter(policy=policy, bundle__in=[row.bundle_id for row in release_coins])
+        newest = {row[:2]: row[2] for row in rows.order_by("id").values_list("bundle", "dataset", "digest")}
+        digests |= {
+            row.pk: newest[row.bundle_id, row.dataset_id]
+            for row in release_coins
+            if (row.bundle_id, row.dataset_id) in newest
+        }
+    return digests
 
 
 def _read_audit_head(move: PointerMove, issued_at: datetime) -> dict[str, Any]:
