@@ -24,7 +24,9 @@ def prune() -> int:
     kept_since = now - timedelta(seconds=settings.BOT_KEPT_SECONDS)
     logs_since = now - timedelta(days=settings.LOG_KEPT_DAYS)
     # The lines are numbered as they come: the older ones are found without reading all of them.
-    first_kept = RunLine.objects.filter(at__gte=logs_since).order_by("pk").values_list("pk", flat=True).first()
+    first_kept = (
+        RunLine.objects.filter(at__gte=logs_since).order_by("pk").values_list("pk", flat=True).first()
+    )
     lines = RunLine.objects.filter(at__lt=logs_since, run__finished_at__lt=logs_since).order_by("pk")
     if first_kept is not None:
         lines = lines.filter(pk__lt=first_kept)

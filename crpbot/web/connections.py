@@ -2,7 +2,7 @@
 
 Started as `uvicorn --http crpbot.web.connections:BoundedConnection`. A request has HEAD_SECONDS for its head, and for its
 body BODY_SECONDS and more by its length. When too many connections wait for their request, those that have waited longest
-are closed, so that nobody who sends a request is refused for those who send none. One that has only just come is closed last.
+are closed, so that nobody who sends a request is refused for those who send none. A new one is closed last.
 """
 
 import asyncio

@@ -156,7 +156,10 @@ class SavedState:
         self._is_unsaved |= self._raise_heads(signed.snapshot.service, signed.key_ids, signed.audit_head)
 
     def save_revisions(self) -> None:
-        """Save what was remembered since. A full disk is only logged; the next call tries again."""
+        """Save what was remembered since. A full disk is only logged; the next call tries again.
+
+        Call it under the lock of the folder.
+        """
         self._save_keys()
         if not self._is_unsaved:
             return
@@ -165,6 +168,8 @@ class SavedState:
         try:
             write_json(self._revisions_file, document, draft_folder=self._draft_folder)
             self._is_unsaved = False
+            # No other client writes under the lock, and the next move must not wait for what this one wrote itself.
+            self._last_read_identity = get_file_identity(self._revisions_file)
         except OSError as error:
             logger.warning("the highest revisions seen could not be saved: %s", error)
 

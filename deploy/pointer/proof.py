@@ -75,7 +75,9 @@ def _find_unproven_coin(move: PointerMove) -> str | None:
     release_coins = list(ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"))
     bundles = [row.bundle_id for row in release_coins]
     rows = Diagnosis.objects.filter(bundle__in=bundles, policy=move.policy_id).order_by("id")
-    judged = {(row.bundle_id, row.dataset_id): row for row in rows.prefetch_related("results")}
+    judged: dict[tuple[int | None, int], Diagnosis] = {
+        (row.bundle_id, row.dataset_id): row for row in rows.prefetch_related("results")
+    }
     recorded = _list_events("diagnosis", [row.pk for row in judged.values()], f"diagnosis.{Verdict.PASSED}")
     events = {event.object_id: event for event in recorded.order_by("-seq")}
     for release_coin in release_coins:

@@ -245,12 +245,12 @@ def _list_diagnosis_digests(
     digests = {row.pk: row.diagnosis.digest if row.diagnosis else None for row in release_coins}
     if policy is not None:
         rows = Diagnosis.objects.filter(policy=policy, bundle__in=[row.bundle_id for row in release_coins])
-        newest = {row[:2]: row[2] for row in rows.order_by("id").values_list("bundle", "dataset", "digest")}
-        digests |= {
-            row.pk: newest[row.bundle_id, row.dataset_id]
-            for row in release_coins
-            if (row.bundle_id, row.dataset_id) in newest
-        }
+        for bundle, dataset, digest in rows.order_by("id").values_list("bundle", "dataset", "digest"):
+            digests |= {
+                row.pk: digest
+                for row in release_coins
+                if (row.bundle_id, row.dataset_id) == (bundle, dataset)
+            }
     return digests
 
 

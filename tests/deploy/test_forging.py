@@ -233,12 +233,21 @@ def test_an_event_of_another_release_cannot_be_relabelled() -> None:
 def test_a_failed_verdict_that_was_changed_for_the_approval_alone_is_found() -> None:
     """The owner makes it *passed*, has the release approved, and restores it: then it is that of its event again."""
     release = scenarios.Build(figures={"SOL": scenarios.inaccurate("SOL")}, seed=3).settled()
-    sol = Diagnosis.objects.filter(pk=release.coins.get(coin__symbol="SOL").diagnosis_id)
+    sol = Diagnosis.objects.filter(release_coins__release=release, coin__symbol="SOL")
+    results = GateResult.objects.filter(diagnosis__in=sol)
+    verdicts = dict(results.values_list("pk", "verdict"))
     change_without_guards(sol, verdict="passed")
+    change_without_guards(results, verdict="passed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SECRET_KEY", "a guess")
+        detail = {"digest": sol.get().digest}
+        audit.record("diagnosis.passed", sol.get(), actor="mallory", detail=detail)
     for state in (ReleaseState.AWAITING_APPROVAL, ReleaseState.LIVE):
         audit.record(f"releasestatus.{state}", release.status, actor="mallory")
     move = pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
     change_without_guards(sol, verdict="failed")
+    for pk, verdict in verdicts.items():
+        change_without_guards(results.filter(pk=pk), verdict=verdict)
     found = proof.find_forgery(move)
     assert found == f"the audit chain does not show that SOL of revision {move.revision} passed its policy"
 

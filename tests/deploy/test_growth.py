@@ -191,7 +191,9 @@ def test_what_is_old_is_pruned_and_what_decisions_rest_on_is_kept(db: None) -> N
     assert prune() == 0
 
 
-def test_the_log_of_a_run_that_goes_on_holds_no_other_log_up(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_a_run_that_goes_on_holds_no_other_log_up(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("deploy.prune.MAX_ROWS", 2)
     old = timezone.now() - timedelta(days=400)
     running, ended, recent = (factories.run(factories.market(), seed=seed) for seed in (1, 2, 3))

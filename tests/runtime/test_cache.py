@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from crpbot_runtime import CacheFailed
 from crpbot_runtime.errors import RevisionRefused
+from crpbot_runtime.storage import disk, saved_state
 from tests.runtime.conftest import MakeBot, ReleaseOf
 from tests.runtime.stub_service import HALF, SIGNED_PATH, TOKEN, Release, StubService
 
@@ -253,6 +255,24 @@ def test_a_lost_file_of_revisions_opens_no_door_to_old_ones(
     (cache_dir / "revisions.json").unlink()
     service.point_at(new, revision=4)
     assert isinstance(bot().refresh().problem, RevisionRefused)
+
+
+def test_a_move_does_not_wait_for_a_file_that_this_bot_wrote_itself(
+    service: StubService, bot: MakeBot, old: Release, new: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.point_at(old, revision=5)
+    client = bot()
+    client.refresh()
+    read, names = disk.read_json, list[str]()
+
+    def read_and_note(path: Path) -> dict[str, Any] | None:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(saved_state, "read_json", read_and_note)
+    service.point_at(new, revision=6)
+    assert client.refresh().problem is None
+    assert "revisions.json" not in names
 
 
 def test_the_current_and_the_previous_release_are_kept_and_older_ones_go(
