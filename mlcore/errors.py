@@ -8,14 +8,20 @@ class MlcoreError(ValueError):
 class CandlesRefused(MlcoreError):
     """A candle file, or a frame of candles, that is not valid.
 
-    `row` is the 1-based data row in the file, without the header. It is None if the whole file is meant.
+    `row` is the 1-based data row in the file, without the header. It is None if the whole file is meant. `line` is the
+    line of the file that holds it, as an editor counts; None where the file has no lines.
     """
 
-    def __init__(self, reason: str, *, source: str = "the candles", row: int | None = None) -> None:
+    def __init__(
+        self, reason: str, *, source: str = "the candles", row: int | None = None, line: int | None = None
+    ) -> None:
         self.reason = reason
         self.source = source
         self.row = row
+        self.line = line
         where = source if row is None else f"{source}, row {row:,}"
+        if line is not None:
+            where += f" (line {line:,} of the file)"
         super().__init__(f"{where}: {reason}")
 
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from common.errors import Conflict, InvalidInput, Unavailable
-from mlcore.data.readers import COLUMNS, MAX_ROWS
+from mlcore.data.columns import COLUMNS, MAX_ROWS
 from mlcore.data.validation import validate_candles
 from mlcore.errors import CandlesRefused
 

@@ -17,8 +17,8 @@ class UploadForm(forms.Form):
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
     file = forms.FileField(
         label="Candles",
-        help_text="CSV, CSV.gz or Parquet with timestamp, open, high, low, close and volume. The timestamp is the"
-        " opening time in UTC.",
+        help_text="CSV, JSON, Parquet or Arrow, also in gzip or zip, as exchanges and programs write it. Times are opening"
+        " times.",
         error_messages={"required": "Choose a file with candles.", "empty": "This file is empty."},
     )
 

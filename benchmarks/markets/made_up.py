@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mlcore.data.readers import NUMBERS
+from mlcore.data.columns import NUMBERS
 from mlcore.data.simulate import simulate
 
 STEPS = 30

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from mlcore.data import candles
-from mlcore.data.readers import COLUMNS
+from mlcore.data.columns import COLUMNS
 from mlcore.data.validation import validate_candles
 
 HOURS = (1, 2, 4, 12, 24)
@@ -23,16 +23,11 @@ def load_series(folder: Path) -> dict[str, pl.DataFrame]:
     }
     for path in sorted((folder / "more").glob("*.feather")):
         exchange, _, pair = path.name.partition("_")
-        series[f"{exchange} {pair.split('-')[0]}"] = _read_freqtrade(path)
+        series[f"{exchange} {pair.split('-')[0]}"] = candles.read(path)
     for path in sorted((folder / "more").glob("CryptoDataDownload_*.csv.gz")):
         _, exchange, pair = path.name.removesuffix(".csv.gz").split("_")
         series[f"{exchange} {pair.split('-')[0]}"] = _read_cryptodatadownload(path)
     return series
-
-
-def _read_freqtrade(path: Path) -> pl.DataFrame:
-    frame = pl.read_ipc(path).rename({"date": "timestamp"})
-    return _to_candles(frame.with_columns(pl.col("timestamp").dt.cast_time_unit("ms")))
 
 
 def _read_cryptodatadownload(path: Path) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlcore.data.readers import COLUMNS, NUMBERS, read_table
+from mlcore.data.columns import COLUMNS, NUMBERS
+from mlcore.data.readers import read_file
 from mlcore.data.validation import infer_interval_ms, validate_candles
 from mlcore.errors import CandlesRefused
 
@@ -30,7 +31,7 @@ class Description:
 
 
 def read(path: Path) -> pl.DataFrame:
-    """Valid candles from a CSV, CSV.gz or Parquet file. Raises CandlesRefused with row and reason."""
+    """Valid candles from a file of any format that `readers` knows. Raises CandlesRefused with row and reason."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -39,8 +40,8 @@ def read(path: Path) -> pl.DataFrame:
 
 
 def read_bytes(data: bytes, name: str) -> pl.DataFrame:
-    """The same from bytes. `name` is for the messages, and its suffix must match the content."""
-    return validate_candles(read_table(data, name), name)
+    """The same from bytes. `name` is for the messages."""
+    return read_file(data, name).frame
 
 
 def describe(frame: pl.DataFrame) -> Description:

@@ -2,7 +2,7 @@
 
     python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json
 
-The answer is empty, or says why the file is refused and in which row.
+The answer is the import report, or says why the file is refused, in which row and line.
 """
 
 import argparse
@@ -11,19 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlcore.data import candles
+from mlcore.data import candles, readers
 from mlcore.errors import CandlesRefused
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
-    answer: dict[str, Any] = {}
+    answer: dict[str, Any]
     try:
-        options.candles.write_bytes(candles.encode_canonical(candles.read(options.file)))
+        found = readers.read_file(options.file.read_bytes(), options.file.name)
+        options.candles.write_bytes(candles.encode_canonical(found.frame))
+        answer = {"report": found.report.document()}
     except CandlesRefused as refused:
-        answer = {"reason": refused.reason, "row": refused.row}
+        answer = {"reason": refused.reason, "row": refused.row, "line": refused.line}
     except MemoryError:
-        answer = {"reason": "it needs more memory than a candle file may take", "row": None}
+        answer = {"reason": "it needs more memory than a candle file may take", "row": None, "line": None}
     options.answer.write_text(json.dumps(answer))
     return 0
 
@@ -32,7 +34,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mlcore.data.convert", description="Make canonical candles of a file."
     )
-    parser.add_argument("--file", type=Path, required=True, help="CSV, CSV.gz or Parquet")
+    parser.add_argument("--file", type=Path, required=True, help="a candle file of any format")
     parser.add_argument("--candles", type=Path, required=True, help="where the canonical candles go")
     parser.add_argument("--answer", type=Path, required=True, help="where the answer goes, as JSON")
     return parser

@@ -3,12 +3,15 @@
 import numpy as np
 import polars as pl
 
-from mlcore.data.readers import COLUMNS, NUMBERS
+from mlcore.data.columns import COLUMNS, NUMBERS
 from mlcore.errors import CandlesRefused
 
 SCHEMA = pl.Schema([("timestamp", pl.Datetime("ms", "UTC")), *((name, pl.Float64()) for name in NUMBERS)])
 
 PRICES = ("open", "high", "low", "close")
+
+ROUNDING = 1e-12
+"""Prices that were multiplied by one factor do not round alike: open or close may lie so far outside, as a share of it."""
 
 END_MS = 7_258_118_400_000
 """The year 2200, in epoch milliseconds. Python has no datetime for what some files hold."""
@@ -17,9 +20,10 @@ END_MS = 7_258_118_400_000
 def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.DataFrame:
     """The candles with timestamps in milliseconds, if every row is possible and all rows lie on one time grid.
 
-    Gaps (missing bars) are allowed, `candles.describe` counts them. Raises CandlesRefused.
+    Gaps (missing bars) are allowed, `candles.describe` counts them. High and low are moved by a rounding error, if they
+    need it to enclose open and close. Raises CandlesRefused.
     """
-    frame = _to_milliseconds(frame)
+    frame, _ = enclose_prices(_to_milliseconds(frame))
     if frame.schema != SCHEMA:
         raise CandlesRefused(_describe_schema_error(frame), source=source)
     if frame.height < 2:
@@ -39,6 +43,27 @@ def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.Dat
     fault = f"timestamp {{timestamp}} is off the grid: not a multiple of {interval_ms // 1000} s after the row before"
     _refuse_first(frame, {fault: np.append(0, _compute_steps(frame)) % interval_ms != 0}, source)
     return frame
+
+
+def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Widen high and low to enclose open and close where only rounding keeps them from it; returns how many rows.
+
+    Anything beyond ROUNDING stays as it is, and is refused by `validate_candles`.
+    """
+    if any(frame.schema.get(name) != pl.Float64 for name in PRICES) or any(
+        frame[name].null_count() for name in PRICES
+    ):
+        return frame, 0
+    prices = {name: frame[name].to_numpy() for name in PRICES}
+    top = np.maximum(prices["open"], prices["close"])
+    bottom = np.minimum(prices["open"], prices["close"])
+    is_above = (top > prices["high"]) & (top <= prices["high"] * (1 + ROUNDING))
+    is_below = (bottom < prices["low"]) & (bottom >= prices["low"] * (1 - ROUNDING))
+    rows = int(np.count_nonzero(is_above | is_below))
+    if not rows:
+        return frame, 0
+    high, low = np.where(is_above, top, prices["high"]), np.where(is_below, bottom, prices["low"])
+    return frame.with_columns(pl.Series("high", high), pl.Series("low", low)), rows
 
 
 def _to_milliseconds(frame: pl.DataFrame) -> pl.DataFrame:
@@ -84,7 +109,7 @@ def _find_row_faults(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     for name in ("open", "close"):
         outside = (numbers[name] < low) | (numbers[name] > high)
         faults[f"{name} {{{name}}} is outside low {{low}} … high {{high}}"] = outside
-    faults["timestamp {timestamp} is there twice: it repeats the row before"] = steps == 0
+    faults["timestamp {timestamp} is there twice: delete one of its rows"] = steps == 0
     faults["timestamp {timestamp} is earlier than the row before; sort the rows by time"] = steps < 0
     return faults
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from mlcore.data.readers import NUMBERS
+from mlcore.data.columns import NUMBERS
 from mlcore.data.validation import PRICES, infer_interval_ms
 from mlcore.quality.market_statistics import find_longest_run
 from mlcore.quality.result import Check, format_interval, pass_or_fail

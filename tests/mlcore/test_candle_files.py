@@ -1,16 +1,17 @@
 """Files that cannot be trusted are refused with row and reason; files that can are read whole, whatever their form."""
 
 import gzip
-import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import polars as pl
 import pytest
 
-from mlcore.data import candles, readers
+from mlcore.data import candles, columnar, containers, delimited, json_rows
 from mlcore.errors import CandlesRefused
+from tests.mlcore.candle_formats import parquet, zipped
 
 HEADER = "timestamp,open,high,low,close,volume"
 ROWS = [f"2024-01-01T{hour:02}:00:00Z,10,12,9,11,{hour}.5" for hour in range(6)]
@@ -23,12 +24,6 @@ def text(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:
 def with_row(number: int, row: str) -> bytes:
     """The good file with one data row (from 1) replaced."""
     return text(*ROWS[: number - 1], row, *ROWS[number:])
-
-
-def parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
 
 
 def good_frame() -> pl.DataFrame:
@@ -44,16 +39,18 @@ MALFORMED = {
     "white space only": ("a.csv", b" \n\n", None, "only white space"),
     "a header alone": ("a.csv", text(), None, "not one row"),
     "one row": ("a.csv", text(ROWS[0]), None, "fewer than 2 rows"),
-    "no header": ("a.csv", "\n".join(ROWS).encode(), None, "data, not a header"),
     "a missing column": ("a.csv", text("1,2", header="timestamp,open"), None, "without the column high, low"),
-    "a column twice": ("a.csv", text(header=HEADER + ",close"), None, "'close' is there more than once"),
-    "an unknown column": ("a.csv", text(header=HEADER + ",trades"), None, "unknown columns: trades"),
-    "semicolons": ("a.csv", text(*ROWS).replace(b",", b";"), None, "separated by semicolons"),
-    "tabs": ("a.csv", text(*ROWS).replace(b",", b"\t"), None, "separated by tabs"),
+    "a column twice": ("a.csv", text(ROWS[0] + ",1", header=HEADER + ",close"), None, "'close' is there more than once"),
     "a row too long": ("a.csv", with_row(3, ROWS[2] + ",7"), 3, "7 fields instead of 6"),
-    "a row too short": ("a.csv", with_row(3, "2024-01-01T02:00:00Z,10,12,9,11"), 3, "volume is empty"),
-    "an empty line inside": ("a.csv", with_row(3, ""), 3, "timestamp is empty"),
-    "a quote never closed": ("a.csv", with_row(3, '"' + ROWS[2]), 3, "an extra comma or quote"),
+    "a row too short": ("a.csv", with_row(3, "2024-01-01T02:00:00Z,10,12,9,11"), 3, "5 fields instead of 6"),
+    "an empty line inside": ("a.csv", with_row(3, ""), 3, "is empty"),
+    "a quote never closed": ("a.csv", with_row(3, '"' + ROWS[2]), 3, "a quote that is never closed"),
+    "a quote never closed in a column that is not read": (
+        "a.csv",
+        text(*(f'{row},"x' for row in ROWS), header=HEADER + ",note"),
+        1,
+        "a quote that is never closed",
+    ),
     "an empty cell": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,,9,11,1"), 2, "high is empty"),
     "text for a number": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,12,9,n/a,1"), 2, "'n/a', not a number"),
     "a decimal comma": ("a.csv", with_row(2, '2024-01-01T01:00:00Z,"10,5",12,9,11,1'), 2, "'10,5', not a number"),
@@ -66,18 +63,78 @@ MALFORMED = {
     "open outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,13,12,9,11,1"), 2, "open 13.0 is outside"),
     "close outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,12,9,8,1"), 2, "close 8.0 is outside"),
     "a time twice": ("a.csv", with_row(3, ROWS[1]), 3, "there twice"),
-    "times going back": ("a.csv", text(*reversed(ROWS)), 2, "earlier than the row before"),
+    "times in no order": ("a.csv", text(*ROWS[2:], *ROWS[:2]), 5, "earlier than the row before"),
+    "a time twice, the newest first": ("a.csv", text(ROWS[3], ROWS[2], ROWS[2], ROWS[1]), 2, "there twice"),
+    "a bad row, the newest first": ("a.csv", text(ROWS[3], ROWS[2].replace("9,", "99,"), ROWS[1]), 2, "below low"),
     "a time off the grid": ("a.csv", with_row(6, "2024-01-01T05:20:00Z,10,12,9,11,1"), 6, "off the grid"),
     "no such month": ("a.csv", with_row(2, "2024-13-01T01:00:00Z,10,12,9,11,1"), 2, "this time does not exist"),
     "no such hour": ("a.csv", with_row(2, "2024-01-01T25:00:00Z,10,12,9,11,1"), 2, "this time does not exist"),
     "a time in words": ("a.csv", with_row(1, "yesterday,10,12,9,11,1"), 1, "'yesterday'"),
-    "a day first": ("a.csv", with_row(1, "01/02/2024 00:00,10,12,9,11,1"), 1, "'01/02/2024 00:00'"),
-    "seconds among dates": ("a.csv", with_row(4, "1704067200,10,12,9,11,1"), 4, "not an ISO date as in row 1"),
+    "a day and month that may be exchanged": (
+        "a.csv",
+        text("01/02/2024 00:00,10,12,9,11,1", "01/02/2024 01:00,10,12,9,11,1"),
+        1,
+        "may be day and month or month and day",
+    ),
+    "days and months that contradict each other": (
+        "a.csv",
+        text("13/02/2024 00:00,10,12,9,11,1", "02/13/2024 01:00,10,12,9,11,1"),
+        1,
+        "contradict each other",
+    ),
+    "an abbreviated zone": (
+        "a.csv",
+        text("2024-01-01 00:00 EST,10,12,9,11,1", "2024-01-01 01:00 EST,10,12,9,11,1"),
+        1,
+        "the zone EST has several meanings",
+    ),
+    "an hour that its zone has twice": (
+        "a.csv",
+        text("2024-10-27 01:00 Europe/Berlin,10,12,9,11,1", "2024-10-27 02:00 Europe/Berlin,10,12,9,11,1"),
+        2,
+        "does not name one moment",
+    ),
+    "a zone that does not exist": ("a.csv", text("2024-10-27 01:00 Europe/Bern1in,10,12,9,11,1"), 1, "2024-10-27"),
+    "a day and a clock in two columns": (
+        "a.csv",
+        text("2024-01-01,00:00,10,12,9,11,1", header="date,time,open,high,low,close,volume"),
+        None,
+        "in two columns",
+    ),
+    "closing times alone": (
+        "a.csv",
+        text(*ROWS, header="close_time,open,high,low,close,volume"),
+        None,
+        "close_time holds closing times",
+    ),
+    "volumes of two coins": (
+        "a.csv",
+        text(*(f"{row},1" for row in ROWS), header="timestamp,open,high,low,close,Volume BTC,Volume ETH"),
+        None,
+        "which volume is the coin's: Volume BTC, Volume ETH",
+    ),
+    "a separator of thousands": (
+        "a.csv",
+        text(*(f'{row[:20]},"1,010.5","1,012.5","1,009.5","1,011.5",7.5' for row in ROWS)),
+        1,
+        "'1,010.5', not a number",
+    ),
+    "a comma that may separate thousands": (
+        "a.csv",
+        text(*(f"{row[:20]};1,010;1,012;1,009;1,011;7,000" for row in ROWS), header=HEADER.replace(",", ";")),
+        None,
+        "'1,010' may be a decimal comma or a separator of thousands",
+    ),
+    "a counter for times": ("a.csv", text("1,10,12,9,11,1", "2,10,12,9,11,1"), 1, "is 1, not a time"),
+    "nine columns without names": ("a.csv", b"1704067200,10,12,9,11,1,2,3,4\n" * 2, None, "9 columns without names"),
+    "eight columns that are not Kraken's": ("a.csv", b"1704067200,10,12,9,11,1,2,3\n" * 2, None, "8 columns without names"),
+    "a row above the header": ("a.csv", b"1,2,3\n1,2,3,4,5\n" + text(*ROWS), None, "line 2 is a row of candles"),
+    "seconds among dates": ("a.csv", with_row(4, "1704067200,10,12,9,11,1"), 4, "not a date as in row 1"),
     "milliseconds among seconds": (
         "a.csv",
         text("1704067200,10,12,9,11,1", "1704067260000,10,12,9,11,1"),
         2,
-        "not epoch seconds as in row 1",
+        "milliseconds, not seconds as in row 1",
     ),
     "steps under a second": (
         "a.csv",
@@ -88,8 +145,6 @@ MALFORMED = {
     "a gzip cut off": ("a.csv.gz", GOOD_GZIP[:-12], None, "ends too early"),
     "a gzip with a wrong checksum": ("a.csv.gz", GOOD_GZIP[:-8] + b"\0" * 8, None, "damaged gzip"),
     "a gzip with junk behind": ("a.csv.gz", GOOD_GZIP + b"junk", None, "damaged gzip"),
-    "not gzip though named so": ("a.csv.gz", text(*ROWS), None, "not gzip data"),
-    "not Parquet though named so": ("a.parquet", text(*ROWS), None, "not Parquet data"),
     "a Parquet cut off": ("a.parquet", GOOD_PARQUET[: len(GOOD_PARQUET) // 2], None, "damaged Parquet"),
     "a Parquet without its middle": ("a.parquet", b"PAR1" + b"\0" * 64 + b"PAR1", None, "damaged Parquet"),
     "a Parquet with text prices": (
@@ -113,8 +168,8 @@ MALFORMED = {
     "a Parquet with times as fractions": (
         "a.parquet",
         parquet(good_frame().with_columns(pl.lit(1.5).alias("timestamp"))),
-        None,
-        "timestamp holds Float64",
+        1,
+        "is 1.5, not a time",
     ),
     "a Parquet with nanoseconds": (
         "a.parquet",
@@ -142,7 +197,7 @@ MALFORMED = {
         "outside 1970",
     ),
     "a time before 1970": ("a.csv", with_row(2, "1969-12-31T23:00:00Z,10,12,9,11,1"), 2, "outside 1970"),
-    "a long field": ("a.csv", with_row(2, ROWS[1] + "0" * 201), 2, "volume has 204 bytes"),
+    "a long field": ("a.csv", with_row(2, ROWS[1] + "x" * 201), 2, "volume has 204 bytes"),
     "a field too long for the slow reader": (
         "a.csv",
         with_row(3, "1" * 200_000 + ",1,1,1,1,1,1"),
@@ -162,8 +217,8 @@ MALFORMED = {
         None,
         "with 100 columns",
     ),
-    "an image": ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", None, "binary data"),
-    "UTF-16": ("a.csv", text(*ROWS).decode().encode("utf-16"), None, "UTF-16"),
+    "bytes of no known kind": ("a.csv", b"\x89\0\r\n\x1a\n\0\0\0\rIHDR", None, "binary data of an unknown kind"),
+    "UTF-16 cut off": ("a.csv", text(*ROWS).decode().encode("utf-16")[:-1], None, "damaged UTF-16"),
     "Latin-1": ("a.csv", text("2024-01-01T00:00:00Z,10,12,9,11,£").replace(b"\xc2", b""), None, "not UTF-8"),
 }  # fmt: skip
 
@@ -176,36 +231,48 @@ def test_a_malformed_file_is_refused_with_its_row_and_the_reason(
         candles.read_bytes(data, name)
     assert reason in refused.value.reason
     assert refused.value.row == row
-    assert str(refused.value).startswith(name if row is None else f"{name}, row {row}: ")
+    is_text = row is not None and not name.endswith(".parquet")
+    assert refused.value.line == (row + (HEADER.encode() in data) if row is not None and is_text else None)
+    assert str(refused.value).startswith(name if row is None else f"{name}, row {row}")
 
 
 def test_the_message_counts_further_rows_with_the_same_fault() -> None:
     bad = [row.replace(",11,", ",13,") for row in ROWS]
     with pytest.raises(
-        CandlesRefused, match=r"row 1: close 13.0 is outside low 9.0 … high 12.0 \(5 more rows"
+        CandlesRefused,
+        match=r"row 1 \(line 2 of the file\): close 13.0 is outside low 9.0 … high 12.0 \(5 more rows",
     ):
         candles.read_bytes(text(*bad), "a.csv")
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "data"),
+    ("module", "limit", "value", "data"),
     [
-        ("MAX_TEXT_BYTES", 100, GOOD_GZIP),
-        ("MAX_GZIP_MEMBERS", 5, GOOD_GZIP + gzip.compress(b"") * 5),
-        ("MAX_ROWS", 5, text(*ROWS)),
-        ("MAX_ROWS", 5, GOOD_PARQUET),
+        (containers, "MAX_TEXT_BYTES", 100, GOOD_GZIP),
+        (containers, "MAX_GZIP_MEMBERS", 5, GOOD_GZIP + gzip.compress(b"") * 5),
+        (delimited, "MAX_ROWS", 5, text(*ROWS)),
+        (columnar, "MAX_ROWS", 5, GOOD_PARQUET),
+        (
+            json_rows,
+            "MAX_ROWS",
+            5,
+            good_frame().with_columns(pl.col("timestamp").dt.epoch()).write_json().encode(),
+        ),
+        (containers, "MAX_TEXT_BYTES", 100, zipped({"a.csv": text(*ROWS)})),
     ],
     ids=[
         "a gzip that unfolds beyond the limit",
         "a gzip of too many members",
         "a CSV of too many rows",
         "a Parquet of too many rows",
+        "a JSON of too many rows",
+        "a zip that unfolds beyond the limit",
     ],
 )
 def test_a_file_that_would_fill_the_memory_is_refused(
-    limit: str, value: int, data: bytes, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, limit: str, value: int, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, limit, value)
+    monkeypatch.setattr(module, limit, value)
     with pytest.raises(CandlesRefused, match=f"more than {value}"):
         candles.read_bytes(data, "a")
 

@@ -86,7 +86,7 @@ class Datasets(ListAPIView[Dataset]):
     @extend_schema_serializer(component_name="DatasetUpload")
     class Input(api_fields.Input):
         coin = api_fields.Text(help_text="As in `BTC`.")
-        file = serializers.FileField(help_text="CSV, CSV.gz or Parquet, told apart by content.")
+        file = serializers.FileField(help_text="A candle file of any format; the content decides which.")
         is_simulated = serializers.BooleanField(
             default=False, help_text="Whether these candles are simulated."
         )

@@ -1,17 +1,17 @@
 """Candle files from outside, read in the sandbox. The page, the API and the command all come here."""
 
 import json
-import re
 import tempfile
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-import polars as pl
 from django.conf import settings
 
 from common.errors import InvalidInput, Unavailable
 from mlcore.data import candles
-from mlcore.data.readers import MAX_ROWS
+from mlcore.data.columns import MAX_ROWS
+from mlcore.data.import_report import ImportReport
+from mlcore.data.readers import ReadCandles
 from mlcore.errors import CandlesRefused
 from training.jobs import sandbox
 
@@ -19,14 +19,13 @@ PRIVATE_BYTES = 3 * 2**30
 """Memory limit of the reading process. A CSV of 4,000,000 rows, the most that is taken, needs two thirds of it."""
 
 _MAX_CANDLES_BYTES = 25 + 48 * MAX_ROWS
-_MAX_ANSWER_BYTES = 16 * 1024
+_MAX_ANSWER_BYTES = 64 * 1024
 _MAX_REASON_LETTERS = 1000
-_SUFFIXES = re.compile(r"(\.[a-z0-9]{1,8}){0,2}")
 _REMEDY = "Export the candles again, with the six columns as plain numbers and times."
 
 
-def read_candle_file(data: bytes, name: str) -> pl.DataFrame:
-    """Valid candles of a file. `name` is the file name: for messages, and its suffix must match the content.
+def read_candle_file(data: bytes, name: str) -> ReadCandles:
+    """Valid candles of a file, and what was done with it. `name` is the file name, for messages.
 
     Raises InvalidInput with the row and the reason, and Unavailable when the sandbox cannot be used now.
     """
@@ -35,13 +34,12 @@ def read_candle_file(data: bytes, name: str) -> pl.DataFrame:
         _convert(folder, data, name)
         try:
             answer = _read_answer(folder)
-            if "reason" in answer:
-                raise InvalidInput(
-                    str(CandlesRefused(answer["reason"], source=name, row=answer["row"])), field="file"
-                )
+            if isinstance(answer, CandlesRefused):
+                refused = CandlesRefused(answer.reason, source=name, row=answer.row, line=answer.line)
+                raise InvalidInput(str(refused), field="file")
             # Plain arrays of a fixed length, which are validated again: nothing of the process is trusted.
             written = sandbox.read_output(folder / "candles.canonical", _MAX_CANDLES_BYTES)
-            return candles.decode_canonical(written)
+            return ReadCandles(candles.decode_canonical(written), answer)
         except (sandbox.ProcessFailed, CandlesRefused, ValueError) as failure:
             raise InvalidInput(
                 f"{name} cannot be read: the process that reads it {failure}. {_REMEDY}", field="file"
@@ -49,8 +47,7 @@ def read_candle_file(data: bytes, name: str) -> pl.DataFrame:
 
 
 def _convert(folder: Path, data: bytes, name: str) -> None:
-    suffixes = "".join(PurePath(name.lower()).suffixes[-2:])
-    file = folder / f"file{suffixes if _SUFFIXES.fullmatch(suffixes) else ''}"
+    file = folder / "file"
     file.write_bytes(data)
     try:
         sandbox.run_module(
@@ -75,16 +72,18 @@ def _convert(folder: Path, data: bytes, name: str) -> None:
         ) from failure
 
 
-def _read_answer(folder: Path) -> dict[str, Any]:
-    """Empty, or reason and row of a refusal. Raises ProcessFailed for anything else."""
+def _read_answer(folder: Path) -> ImportReport | CandlesRefused:
+    """Raises ProcessFailed for anything that is neither a report nor a refusal."""
     try:
-        answer = json.loads(sandbox.read_output(folder / "answer.json", _MAX_ANSWER_BYTES))
-    except (ValueError, RecursionError) as error:
+        answer: Any = json.loads(sandbox.read_output(folder / "answer.json", _MAX_ANSWER_BYTES))
+        if set(answer) == {"report"}:
+            return ImportReport.from_document(answer["report"])
+        reason, row, line = answer["reason"], answer["row"], answer["line"]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise sandbox.ProcessFailed("left no usable answer") from error
-    if answer == {}:
-        return {}
-    reason, row = (answer.get("reason"), answer.get("row")) if isinstance(answer, dict) else (None, None)
-    if not isinstance(reason, str) or not (row is None or type(row) is int):
+    if not isinstance(reason, str) or not all(
+        number is None or type(number) is int for number in (row, line)
+    ):
         raise sandbox.ProcessFailed("left no usable answer")
     printable = "".join(letter if letter.isprintable() else " " for letter in reason)
-    return {"reason": printable[:_MAX_REASON_LETTERS], "row": row}
+    return CandlesRefused(printable[:_MAX_REASON_LETTERS], row=row, line=line)

@@ -34,7 +34,7 @@ class StoredDataset:
 def import_candles(
     coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
 ) -> StoredDataset:
-    """Store the candles of a file (CSV, CSV.gz or Parquet, recognised by content), unless they are stored already.
+    """Store the candles of a file, whose format is recognised by content, unless they are stored already.
 
     `name` is the file name, for messages. Raises InvalidInput for a file that is too large, or with the row and the reason
     for one that is invalid; nothing is stored then.
@@ -46,7 +46,7 @@ def import_candles(
             f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.", field="file"
         )
     origin = PurePath(name).name
-    frame = candle_files.read_candle_file(data, origin)
+    frame = candle_files.read_candle_file(data, origin).frame
     return _store(coin, frame, source=Source.UPLOAD, origin=origin, is_simulated=simulated, actor=actor)
 
 

@@ -10,9 +10,7 @@ from training.services import coins, datasets
 
 
 class Command(DatasetCommand):
-    help = (
-        "Import a coin's candles from a CSV, CSV.gz or Parquet file and check them; exits 1 when they fail."
-    )
+    help = "Import a coin's candles from a file of any usual format and check them; exits 1 when they fail."
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("coin")

@@ -1,0 +1,77 @@
+"""Reads Parquet and Arrow (feather, IPC files and streams), with or without an index of pandas."""
+
+import io
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from mlcore.data.columns import COLUMNS, MAX_FIELD_BYTES, MAX_ROWS, Selection, select_named
+from mlcore.data.containers import Kind
+from mlcore.data.raw_table import RawTable
+from mlcore.errors import CandlesRefused
+
+_SAMPLE_ROWS = 5
+
+
+def read_columnar(kind: Kind, data: bytes) -> RawTable:
+    """Raises CandlesRefused, with the row if one row is at fault."""
+    read = {
+        Kind.PARQUET: _read_parquet,
+        Kind.ARROW_FILE: _read_arrow_file,
+        Kind.ARROW_STREAM: _read_arrow_stream,
+    }[kind]
+    try:
+        frame, selection = read(data)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise CandlesRefused(f"damaged {kind} data; export or fetch the file again") from error
+    return RawTable(frame, selection.layout, selection.notes)
+
+
+def _read_parquet(data: bytes) -> tuple[pl.DataFrame, Selection]:
+    return _read_lazily(pl.read_parquet_schema(io.BytesIO(data)), lambda: pl.scan_parquet(io.BytesIO(data)))
+
+
+def _read_arrow_file(data: bytes) -> tuple[pl.DataFrame, Selection]:
+    return _read_lazily(pl.read_ipc_schema(io.BytesIO(data)), lambda: pl.scan_ipc(io.BytesIO(data)))
+
+
+def _read_arrow_stream(data: bytes) -> tuple[pl.DataFrame, Selection]:
+    """A stream has no table of contents, so all of it is read."""
+    frame = pl.read_ipc_stream(io.BytesIO(data))
+    return _read_lazily(frame.schema, frame.lazy)
+
+
+def _read_lazily(
+    schema: Mapping[str, pl.DataType], scan: Callable[[], pl.LazyFrame]
+) -> tuple[pl.DataFrame, Selection]:
+    """Only the selected columns, after their sizes are known."""
+    names = list(schema)
+    times = [at for at, dtype in enumerate(schema.values()) if isinstance(dtype, pl.Datetime | pl.Date)]
+    # Times are not looked at: Python has no datetime for what some files hold.
+    sampled = [at for at, dtype in enumerate(schema.values()) if dtype == pl.String or dtype.is_numeric()]
+    select_named(names, [], times)  # refuses what has no candles before any value is read
+    head = scan().select(names[at] for at in sampled).head(_SAMPLE_ROWS).collect()
+    selection = select_named(names, [dict(zip(sampled, row, strict=True)) for row in head.rows()], times)
+    chosen = {column: names[at] for column, at in selection.positions.items()}
+    for name in chosen.values():
+        dtype = schema[name]
+        if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)):
+            raise CandlesRefused(f"{name} holds {str(dtype)[:40]}, not numbers or times")
+    rows = scan().select(pl.len()).collect().item()
+    if rows > MAX_ROWS:
+        raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
+    _refuse_long_texts(scan(), [name for name in chosen.values() if schema[name] == pl.String])
+    frame = scan().select(pl.col(chosen[column]).alias(column) for column in COLUMNS).collect()
+    return frame, selection
+
+
+def _refuse_long_texts(table: pl.LazyFrame, names: list[str]) -> None:
+    """Before anything is kept of it: text that repeats is a thousandth of its length in a file."""
+    if not names:
+        return
+    sizes = table.select(pl.col(names).str.len_bytes().max()).collect(engine="streaming").row(0, named=True)
+    for name, size in sizes.items():
+        if size is not None and size > MAX_FIELD_BYTES:
+            raise CandlesRefused(
+                f"{name} has a text of {size:,} bytes; a field has at most {MAX_FIELD_BYTES:,}"
+            )

@@ -1,0 +1,212 @@
+"""What the bytes of a file are, whatever its name: unpacks gzip and zip, and names files that hold no candles."""
+
+import io
+import lzma
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlcore.errors import CandlesRefused
+
+MAX_TEXT_BYTES = 384 * 1024 * 1024
+"""The limit of an unpacked file: a small file could otherwise fill the memory."""
+
+MAX_GZIP_MEMBERS = 100_000
+"""Members may be empty, so that the limit of the unpacked text does not end a file of them. bgzip makes 6,000."""
+
+MAX_ZIP_MEMBERS = 1000
+_CHUNK_BYTES = 64 * 1024
+_QUOTED_LETTERS = 80
+
+_NAMED = {
+    b"\x93NUMPY": "a NumPy array (npy); export a table with named columns",
+    b"%PDF": "a PDF; export the table as CSV",
+    b"SQLite format 3\0": "an SQLite database; export the table as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (xls); save the sheet as CSV",
+    b"\x89HDF": "an HDF5 file; export the table as CSV or Parquet",
+    b"FEA1": "Feather version 1; write it again as Feather version 2 or Parquet",
+    b"Obj\x01": "an Avro file; export the table as CSV or Parquet",
+    b"ORC": "an ORC file; export the table as CSV or Parquet",
+    b"BZh": "bzip2 data; unpack it, or compress the file as gzip or zip",
+    b"\xfd7zXZ": "xz data; unpack it, or compress the file as gzip or zip",
+    b"\x28\xb5\x2f\xfd": "zstd data; unpack it, or compress the file as gzip or zip",
+    b"7z\xbc\xaf": "a 7z archive; unpack it, or compress the file as gzip or zip",
+    b"Rar!": "a RAR archive; unpack it, or compress the file as gzip or zip",
+    b"\x89PNG": "a PNG image, not candles",
+    b"GIF8": "a GIF image, not candles",
+    b"\xff\xd8\xff": "a JPEG image, not candles",
+    b"\x7fELF": "a program, not candles",
+}
+"""By the first bytes. What each is, and what to do."""
+
+_ZIP_CONTENTS = (
+    ("[Content_Types].xml", "an Office document such as Excel (xlsx); save the sheet as CSV"),
+    ("mimetype", "an OpenDocument file such as ods; save the sheet as CSV"),
+    ("constants.pkl", "a TorchScript model, not candles; models are imported elsewhere"),
+    ("data.pkl", "a torch checkpoint, not candles; models are imported elsewhere"),
+    (".npy", "NumPy arrays (npz); export a table with named columns"),
+    ("META-INF/MANIFEST.MF", "a Java archive, not candles"),
+)
+
+
+class Kind(StrEnum):
+    """The form of the bytes inside gzip or zip, or of the file itself."""
+
+    TEXT = "CSV"
+    JSON = "JSON"
+    PARQUET = "Parquet"
+    ARROW_FILE = "Arrow file (feather)"
+    ARROW_STREAM = "Arrow stream"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The unpacked bytes of a file."""
+
+    kind: Kind
+    data: bytes
+    packed_in: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        return f"{self.kind} in {self.packed_in}" if self.packed_in else str(self.kind)
+
+
+def open_content(data: bytes) -> Content:
+    """Raises CandlesRefused that says what the file is instead, and quotes its first line if it is text."""
+    if not data:
+        raise CandlesRefused("the file is empty")
+    if data[:2] == b"\x1f\x8b":
+        return Content(_identify(unpacked := _unpack_gzip(data)), unpacked, "gzip")
+    if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        unpacked, notes = _unpack_zip(data)
+        return Content(_identify(unpacked), unpacked, "zip", notes)
+    return Content(_identify(data), data)
+
+
+def quote_first_line(data: bytes) -> str:
+    """The first line that is not blank, shortened, for a message."""
+    lines = data[:4096].lstrip(b"\xef\xbb\xbf\r\n\t ").splitlines()
+    line = lines[0].decode(errors="replace").strip() if lines else ""
+    shown = "".join(letter if letter.isprintable() else " " for letter in line[:_QUOTED_LETTERS])
+    return f"{shown!r}{' …' if len(line) > _QUOTED_LETTERS else ''}"
+
+
+def _identify(data: bytes) -> Kind:
+    if not data:
+        raise CandlesRefused("the packed file is empty")
+    if data[:4] == b"PAR1":
+        return Kind.PARQUET
+    if data[:6] == b"ARROW1":
+        return Kind.ARROW_FILE
+    if data[:4] == b"\xff\xff\xff\xff":
+        return Kind.ARROW_STREAM
+    _refuse_binary(data)
+    start = data[:1024].lstrip(b"\xef\xbb\xbf\r\n\t ")
+    _refuse_other_text(data, start)
+    return Kind.JSON if start[:1] in (b"[", b"{") else Kind.TEXT
+
+
+def _refuse_binary(data: bytes) -> None:
+    for magic, what in _NAMED.items():
+        if data.startswith(magic):
+            raise CandlesRefused(f"this is {what}")
+    if data[:2] in (b"\x1f\x8b", b"PK"):
+        raise CandlesRefused("an archive inside an archive; unpack one of them")
+    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise CandlesRefused("this is a Python pickle, which is never read; write CSV or Parquet")
+    if data[257:262] == b"ustar":
+        raise CandlesRefused("this is a tar archive; unpack it, or compress the file as gzip or zip")
+
+
+def _refuse_other_text(data: bytes, start: bytes) -> None:
+    lowered = start.lower()
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        what = "a git-lfs pointer, not the file itself; fetch it with git lfs pull"
+    elif lowered.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        what = "an HTML page, probably an error page; fetch the file itself"
+    elif start.startswith(b"<"):
+        what = "XML; export the table as CSV"
+    else:
+        return
+    raise CandlesRefused(f"this is {what}. It begins with {quote_first_line(data)}")
+
+
+def _unpack_gzip(data: bytes) -> bytes:
+    """All members of a gzip file. Raises CandlesRefused as soon as they unpack to more than MAX_TEXT_BYTES."""
+    parts: list[bytes] = []
+    member, members, room = zlib.decompressobj(wbits=31), 1, MAX_TEXT_BYTES
+    try:
+        for start in range(0, len(data), _CHUNK_BYTES):
+            chunk = data[start : start + _CHUNK_BYTES]
+            while chunk:
+                if member.eof:
+                    chunk = chunk.lstrip(b"\0")  # padding between and after members
+                    if not chunk:
+                        break
+                    member, members = zlib.decompressobj(wbits=31), members + 1
+                parts.append(member.decompress(chunk, room + 1))
+                room -= len(parts[-1])
+                chunk = member.unused_data
+                if room < 0:
+                    raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
+                if members > MAX_GZIP_MEMBERS:
+                    raise CandlesRefused(f"more than {MAX_GZIP_MEMBERS:,} gzip members; compress it as one")
+    except zlib.error as error:
+        raise CandlesRefused(f"damaged gzip data ({error}); fetch the file again") from error
+    if not member.eof:
+        raise CandlesRefused("the gzip data ends too early: the file was cut off; fetch it again")
+    return b"".join(parts)
+
+
+def _unpack_zip(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """The one file in a zip, and notes. Raises CandlesRefused."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_ZIP_MEMBERS:
+                raise CandlesRefused(f"a zip of {len(members):,} files; pack one file of candles")
+            member, notes = _choose_member(members)
+            if member.flag_bits & 1:
+                raise CandlesRefused("a zip with a password; pack it without one")
+            with archive.open(member) as stream:
+                unpacked = stream.read(MAX_TEXT_BYTES + 1)
+    except CandlesRefused:
+        raise
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError,
+        NotImplementedError, RuntimeError, ValueError, OverflowError,
+    ) as error:  # fmt: skip
+        raise CandlesRefused(
+            f"a damaged zip ({' '.join(str(error).split())[:80]}); fetch the file again"
+        ) from error
+    if len(unpacked) > MAX_TEXT_BYTES:
+        raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
+    return unpacked, notes
+
+
+def _choose_member(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, tuple[str, ...]]:
+    names = [member.filename for member in members]
+    for mark, what in _ZIP_CONTENTS:
+        if any(
+            name == mark or name.endswith((f"/{mark}", mark if mark.startswith(".") else "/" + mark))
+            for name in names
+        ):
+            raise CandlesRefused(f"this is {what}")
+    files = [m for m in members if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+    if not files:
+        raise CandlesRefused("a zip without a file in it")
+    if len(files) > 1:
+        listed = ", ".join(_printable(file.filename) for file in files[:5])
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        raise CandlesRefused(
+            f"a zip with {len(files)} files: {listed}{more}. Import one at a time, or join their rows in one file"
+        )
+    return files[0], (f"read {_printable(files[0].filename)} of the zip",)
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in name)[:80]

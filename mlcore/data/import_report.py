@@ -1,0 +1,46 @@
+"""What was done with a candle file: its format and layout, and a note for everything that was changed or left out."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+MAX_NOTES = 50
+MAX_LETTERS = 2000
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """Shown before and after an import, and stored with the dataset."""
+
+    format: str = ""
+    """The form of the bytes, such as `CSV in zip`."""
+    layout: str = ""
+    """Who writes such columns, such as `Binance`, or that they have names."""
+    notes: tuple[str, ...] = ()
+
+    def with_notes(self, *notes: str) -> Self:
+        return type(self)(self.format, self.layout, (*self.notes, *notes))
+
+    def document(self) -> dict[str, Any]:
+        return {**asdict(self), "notes": list(self.notes)}
+
+    @classmethod
+    def from_document(cls, document: object) -> Self:
+        """Raises ValueError for anything but a document of a limited size."""
+        if not isinstance(document, dict) or set(document) != {"format", "layout", "notes"}:
+            raise ValueError("not an import report")
+        notes = document["notes"]
+        texts = [document["format"], document["layout"], *(notes if isinstance(notes, list) else [None])]
+        if len(texts) > MAX_NOTES + 2 or not all(
+            isinstance(text, str) and len(text) <= MAX_LETTERS for text in texts
+        ):
+            raise ValueError("not an import report")
+        format_, layout, *kept = (
+            "".join(letter if letter.isprintable() else " " for letter in text) for text in texts
+        )
+        return cls(format_, layout, tuple(kept))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Empty for a dataset that did not come from a file."""
+        return cls.from_document(json.loads(text)) if text else cls()

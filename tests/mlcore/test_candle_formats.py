@@ -1,0 +1,147 @@
+"""Candle files as exchanges, programs and libraries write them are recognised by content, and reported in words."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mlcore.data import candles, json_rows
+from mlcore.data.readers import read_file
+from mlcore.errors import CandlesRefused
+from tests.mlcore.candle_formats import FORMATS, FRAME, ISO, ROWS, arrow, csv, lists, zipped
+
+
+@pytest.mark.parametrize(("make", "said"), FORMATS.values(), ids=FORMATS)
+def test_each_usual_file_has_the_digest_of_its_candles_and_a_report(
+    make: Callable[[], bytes], said: tuple[str, ...]
+) -> None:
+    found = read_file(make(), "a file of any name")
+    assert candles.compute_digest(found.frame) == candles.compute_digest(FRAME)
+    report = " · ".join((found.report.format, found.report.layout, *found.report.notes))
+    assert [words for words in said if words not in report] == []
+
+
+def test_the_months_of_these_candles_can_be_told_from_their_days() -> None:
+    """The tests of dates above depend on it."""
+    assert FRAME["timestamp"].dt.day().max() > 12  # type: ignore[operator]
+
+
+UNREADABLE = {
+    "an empty list": (b"[]", "JSON: an empty list"),
+    "JSON of an error": (b'{"error": "not found", "code": 404}', """JSON of another shape"""),
+    "JSON of columns": (b'{"open": {"0": 1.0}, "close": {"0": 1.0}}', '\'{"open": {"0"'),
+    "JSON of lists in lists": (b"[[[1,2],[3,4]]]", "JSON of another shape"),
+    "JSON cut off": (lists(ROWS)[:-7], "damaged, cut off"),
+    "JSON with NaN": (b'[{"t":1,"o":1},{"t":1,"o":NaN}]', "JSON"),
+    "rows of different lengths": (b"[[1704067200,1,1,1,1,1],[1704070800,1,1,1,1]]", "row 2: has 5 values instead of 6"),
+    "a null in JSON": (b"[[1704067200,1,1,1,1,1],[1704070800,1,1,1,null,1]]", "row 2: close is empty"),
+    "a web page": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML page, probably an error page"),
+    "XML": (b'<?xml version="1.0"?><a/>', "this is XML"),
+    "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+    "a zip of several files": (zipped({"a.csv": b"x", "b.csv": b"y"}), "2 files: a.csv, b.csv. Import one at a time"),
+    "a zip of nothing": (zipped({}), "a zip without a file"),
+    "a zip in a zip": (zipped({"a.zip": zipped({"a": b"x"})}), "an archive inside an archive"),
+    "a damaged zip": (zipped({"a.csv": csv(ISO)})[:200], "damaged zip"),
+    "Excel": (zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}), "Excel (xlsx); save the sheet as CSV"),
+    "TorchScript": (zipped({"model/code/a.py": b"", "model/data.pkl": b"", "model/constants.pkl": b""}), "TorchScript"),
+    "a checkpoint": (zipped({"archive/data.pkl": b"", "archive/data/0": b""}), "a torch checkpoint"),
+    "npz": (zipped({"close.npy": b"", "open.npy": b""}), "NumPy arrays (npz)"),
+    "npy": (b"\x93NUMPY\x01\x00v\x00", "a NumPy array (npy)"),
+    "a pickle": (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00", "a Python pickle, which is never read"),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 20, "an old Excel file (xls)"),
+    "PDF": (b"%PDF-1.7\n", "a PDF"),
+    "SQLite": (b"SQLite format 3\0" + b"\0" * 20, "an SQLite database"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    "the first Feather": (b"FEA1" + b"\0" * 20, "Feather version 1"),
+    "bzip2": (b"BZh91AY&SY", "bzip2 data; unpack it"),
+    "a tar archive": (b"a.csv".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
+    "an Arrow file cut off": (arrow(FRAME)[:-30], "damaged Arrow file"),
+    "an Arrow stream cut off": (arrow(FRAME, stream=True)[:300], "damaged Arrow stream"),
+    "a letter": (b"Dear Sir or Madam,\nplease find enclosed", "begins with 'Dear Sir or Madam,'"),
+}  # fmt: skip
+"""Bytes that hold no candles, and what the refusal calls them."""
+
+
+@pytest.mark.parametrize(("data", "said"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named_for_what_it_is(data: bytes, said: str) -> None:
+    with pytest.raises(CandlesRefused) as refused:
+        candles.read_bytes(data, "BTC.csv")
+    assert said in str(refused.value)
+
+
+def test_json_is_decoded_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "CHUNK_BYTES", 200)
+    for data in (lists(ROWS), ROWS.write_json().encode(), ROWS.write_ndjson().encode()):
+        assert candles.read_bytes(data, "a").equals(FRAME)
+    with pytest.raises(CandlesRefused, match="row 31: close is empty"):
+        candles.read_bytes(
+            lists(ROWS.with_columns(pl.when(pl.int_range(pl.len()) != 30).then("close").alias("close"))), "a"
+        )
+
+
+def test_a_row_above_a_banner_is_not_skipped() -> None:
+    data = csv(ROWS.head(1), header=False) + csv(ROWS.tail(39))
+    with pytest.raises(CandlesRefused, match=r"row 2 \(line 2 of the file\)"):
+        candles.read_bytes(data, "a.csv")
+
+
+def test_a_line_is_counted_below_a_banner() -> None:
+    rows = ISO.with_columns(
+        pl.when(pl.int_range(pl.len()) == 6).then(pl.lit("x")).otherwise("close").alias("close")
+    )
+    with pytest.raises(
+        CandlesRefused, match=r"a.csv, row 7 \(line 10 of the file\): close is 'x', not a number"
+    ):
+        candles.read_bytes(csv(rows, above="one\ntwo\n"), "a.csv")
+
+
+class TestRounding:
+    """Open, high, low and close times one factor do not round alike."""
+
+    TOP = FRAME.with_columns(pl.max_horizontal("open", "close").alias("high"))
+
+    def with_close(self, share: float) -> pl.DataFrame:
+        raised = pl.when(pl.int_range(pl.len()) == 5).then(pl.col("high") * (1 + share)).otherwise("close")
+        return self.TOP.with_columns(raised.alias("close"))
+
+    @pytest.mark.parametrize("ulps", [1, 4])
+    def test_high_moves_to_a_close_that_is_above_it_by_a_rounding_error(self, ulps: int) -> None:
+        frame = self.with_close(ulps * np.finfo(float).eps)
+        found = read_file(csv(frame), "a.csv")
+        assert found.frame["high"][5] == frame["close"][5] > frame["high"][5]
+        assert "moved by a rounding error to enclose open and close in 1 row" in found.report.notes[-1]
+        assert read_file(csv(found.frame), "a.csv").frame.equals(found.frame)
+        assert candles.decode_canonical(candles.encode_canonical(found.frame)).equals(found.frame)
+
+    def test_more_than_that_is_refused(self) -> None:
+        with pytest.raises(CandlesRefused, match=r"row 6 .*close .* is outside"):
+            candles.read_bytes(csv(self.with_close(2e-12)), "a.csv")
+
+
+FOLDER = os.environ.get("CRPBOT_CANDLES_DIR")
+REAL = sorted(path for part in ("formats", "more") for path in (Path(FOLDER or "/nowhere") / part).glob("*"))
+
+
+@pytest.mark.candles
+@pytest.mark.parametrize("path", REAL, ids=[path.name for path in REAL])
+def test_a_real_file_holds_the_candles_of_the_canonical_file(
+    path: Path, real_candles: Callable[[str], pl.DataFrame]
+) -> None:
+    """`tradingview_iso.csv` states the hours of UTC with an offset of two hours, so its candles lie two hours before."""
+    try:
+        frame = candles.read(path)
+    except CandlesRefused as refused:
+        assert path.name in ("ts_closetime.csv", "CryptoDataDownload_Coinbase_BTC-1h.csv.gz")
+        assert "opening" in refused.reason or "delete one of its rows" in refused.reason
+        return
+    if path.parent.name == "more" or path.name in ("yfinance_daily.csv", "ts_closetime.csv"):
+        assert frame.height > 2000
+        return
+    if path.name == "tradingview_iso.csv":
+        frame = frame.with_columns(pl.col("timestamp").dt.offset_by("2h"))
+    whole = real_candles("BTC")
+    same = whole.filter(pl.col("timestamp").is_between(frame["timestamp"][0], frame["timestamp"][-1]))
+    assert candles.compute_digest(frame) == candles.compute_digest(same)
