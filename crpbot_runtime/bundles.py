@@ -38,6 +38,12 @@ _predictors: WeakValueDictionary[str, Predictor] = WeakValueDictionary()
 _loading = threading.Lock()
 
 
+def renew_after_fork() -> None:
+    """In the child no other thread loads."""
+    global _loading
+    _loading = threading.Lock()
+
+
 class BundleLoader:
     """Loads model sets through one cache folder. Each wait for the folder's lock ends after `timeout_s`."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import re
 import socket
 import threading
@@ -10,9 +11,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 import polars as pl
 
+from crpbot_runtime import bundles, watch_loop
 from crpbot_runtime.decision import Active, Decision
 from crpbot_runtime.errors import ClientError, Misconfigured, SignerUnknown, SnapshotExpired
 from crpbot_runtime.protocol.public_keys import PublicKeys
@@ -62,8 +65,20 @@ class _BaseClient:
         self._create_watch_loop = partial(
             WatchLoop, self._service, self._updater, instance=self.instance, spread_s=spread_s
         )
+        self._create_locks()
+        _clients.add(self)
+
+    def _create_locks(self) -> None:
         self._refresh_lock = threading.Lock()
         self._closing, self._watch_lock = threading.Event(), threading.RLock()
+
+    def _renew_after_fork(self) -> None:
+        is_closed = self._closing.is_set()
+        self._service.renew_after_fork()
+        self._updater.renew_after_fork()
+        self._create_locks()
+        if is_closed:
+            self._closing.set()
 
     @property
     def active(self) -> Active:
@@ -210,3 +225,19 @@ def _validate_instance(name: str | None, cache_dir: Path) -> str:
             f"a bot's name has 1 to 64 letters, digits and any of . _ : @ -, and not {name[:80]!r}"
         )
     return name
+
+
+_clients: WeakSet[_BaseClient] = WeakSet()
+"""The clients of this process."""
+
+
+def _renew_all_after_fork() -> None:
+    """A client made before a fork works in the child: with locks, connections and threads of its own."""
+    bundles.renew_after_fork()
+    watch_loop.renew_after_fork()
+    for client in list(_clients):
+        client._renew_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_renew_all_after_fork)

@@ -72,9 +72,7 @@ class Updater:
         self._coins = frozenset(coins or ())
         self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
         self._loader = BundleLoader(cache, download, timeout_s=timeout_s)
-        self._windows = LiveWindows()
-        self._state_lock = threading.Lock()  # held for a moment, to replace the state
-        self._work_lock = threading.Lock()  # held while downloading, loading or saving
+        self._create_locks()
         self._pending: ReceivedSnapshot | None = None  # accepted, not in use until its set is loaded
         # By set digest: of the current, previous and announced releases.
         self._loaded: dict[str, Predictors] = {}
@@ -86,6 +84,16 @@ class Updater:
         self._logged = ""
         self._state = self._load_saved_state()
         self._log_problem()
+
+    def _create_locks(self) -> None:
+        self._windows = LiveWindows()
+        self._state_lock = threading.Lock()  # held for a moment, to replace the state
+        self._work_lock = threading.Lock()  # held while downloading, loading or saving
+
+    def renew_after_fork(self) -> None:
+        """In the child no thread holds the locks, and the open windows are reported by the parent."""
+        self._cache.renew_after_fork()
+        self._create_locks()
 
     @property
     def active(self) -> Active:
@@ -237,7 +245,7 @@ class Updater:
 
     def _swap(self, received: ReceivedSnapshot, predictors: Predictors) -> None:
         previous = self._state.snapshot
-        self._state = State(received, predictors)
+        self._state = State(received, predictors, save_problem=self._cache.problem)
         self._pending = None
         # A rollback must find the previous set still loaded.
         self._previous_set = previous.set_digest if previous else ""
@@ -349,7 +357,7 @@ class Updater:
         if current is None or not self._is_unsaved():
             self._save_keys()
             return
-        problem = None
+        problem = self._cache.problem
         try:
             with self._cache.lock(self._timeout_s):
                 self._cache.saved_state.save_revisions()
@@ -420,15 +428,16 @@ class Updater:
         try:
             saved = self._cache.saved_state.load_current()
             if saved is None:
-                return State()
+                return State(save_problem=self._cache.problem)
             self._require_coins(saved.snapshot)
             predictors = self._loader.load_from_disk(saved.snapshot)
         except (CacheFailed, Refused) as error:
-            return State(problem=CacheFailed(f"the set on disk cannot be used: {error}"))
+            problem = CacheFailed(f"the set on disk cannot be used: {error}")
+            return State(problem=problem, save_problem=self._cache.problem)
         self._saved = saved
         self._loaded = {saved.snapshot.set_digest: predictors}
         # Unconfirmed: the pointer may have moved since, and this bot may even have followed it before it was killed.
-        return State(saved, predictors, is_unconfirmed=True)
+        return State(saved, predictors, is_unconfirmed=True, save_problem=self._cache.problem)
 
     def _compute_stale_since(self, state: State) -> datetime | None:
         return state.compute_stale_since(self._clock(), self._fresh_for)

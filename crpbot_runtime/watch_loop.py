@@ -34,8 +34,20 @@ Result = TypeVar("Result")
 _running: set["WatchLoop"] = set()
 """The loops of this process."""
 
-# A pool of its own: other users of the default pool must not wait for this network.
-_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="crpbot")
+
+def _create_threads() -> ThreadPoolExecutor:
+    # A pool of its own: other users of the default pool must not wait for this network.
+    return ThreadPoolExecutor(max_workers=32, thread_name_prefix="crpbot")
+
+
+_threads = _create_threads()
+
+
+def renew_after_fork() -> None:
+    """In the child the parent's threads and loops do not run."""
+    global _threads
+    _threads = _create_threads()
+    _running.clear()
 
 
 async def run_in_thread(work: Callable[[], Result]) -> Result:

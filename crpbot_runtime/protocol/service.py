@@ -8,10 +8,12 @@ import hashlib
 import ipaddress
 import json
 import logging
+import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import httpx
@@ -30,11 +32,23 @@ from crpbot_runtime.errors import (
 from crpbot_runtime.protocol.connections import Connections
 from crpbot_runtime.protocol.envelope import MAX_ENVELOPE_BYTES
 from crpbot_runtime.protocol.events import EventParser
+from crpbot_runtime.protocol.proxies import find_proxy
 from crpbot_runtime.protocol.public_keys import MAX_KEY_SETS_BYTES
 from crpbot_runtime.protocol.snapshot import File, make_printable
 from crpbot_runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+for _name in (
+    "anyio._backends._asyncio",
+    "anyio.abc",
+    "anyio.streams.tls",
+    "anyio.to_thread",
+    "encodings.idna",
+):
+    # The HTTP library imports them at the first stream. A process that is forked in the middle of an import waits for ever.
+    with suppress(ImportError):
+        import_module(_name)
 
 ACTIVE_PATH = "/api/v1/active/signed/"
 KEYS_PATH = "/api/v1/active/keys/"
@@ -53,6 +67,7 @@ MAX_UNCONFIRMED_S = 90.0
 
 _MAX_PROBLEM_BYTES = 16 * 1024
 _MAX_ETAG_LETTERS = 200
+_TLS_SETTINGS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 _REJECTED = frozenset({400, 409, 413, 422})
 
 
@@ -78,17 +93,29 @@ class Service:
         # No redirects: the service has none, and another address would see the token or hand out old answers.
         # Unpacked bodies only: a compressed one can be a thousand times what was announced.
         self._headers = {"Accept-Encoding": "identity", "User-Agent": f"crpbot-runtime/{VERSION}"}
-        self._connections = Connections()
-        self._http = httpx.Client(
-            timeout=timeout_s, follow_redirects=False, headers=self._headers, verify=_load_certificates()
-        )
+        self._certificates = _load_certificates()
+        self._is_closed = False
+        self._inherited: list[object] = []
+        self._open()
         _warn_if_exposed(self.url)
+
+    def _open(self) -> None:
+        self._connections = Connections()
+        self._clients: dict[str, httpx.Client] = {}
+        self._get_client(self.url)  # what is wrong with it is found here
 
     def __repr__(self) -> str:
         return f"Service({str(self.url)!r})"
 
     def close(self) -> None:
-        self._http.close()
+        self._is_closed = True
+        for client in list(self._clients.values()):
+            client.close()
+
+    def renew_after_fork(self) -> None:
+        """In the child: open connections are the parent's, and are neither used nor closed here."""
+        self._inherited.append((self._connections, self._clients))
+        self._open()
 
     def fetch_snapshot(self, etag: str | None) -> Answer | None:
         """Fetch the signed snapshot; None if it is still the one with this `etag`. Nothing is verified here.
@@ -126,7 +153,9 @@ class Service:
         try:
             async with (
                 asyncio.timeout(self._timeout_s) as patience,
-                httpx.AsyncClient(timeout=waits, verify=_load_certificates()) as http,
+                httpx.AsyncClient(
+                    timeout=waits, verify=self._certificates, proxy=find_proxy(url), trust_env=False
+                ) as http,
                 http.stream("GET", url, headers=headers | self._build_auth_headers(url)) as response,
             ):
                 await self._require_stream(response)
@@ -213,7 +242,7 @@ class Service:
         sent = {**(headers or {}), **self._build_auth_headers(url)}
         with self._connections.limit(limit_s or TIMEOUTS_IN_ALL * self._timeout_s) as deadline:
             try:
-                with self._http.stream(
+                with self._get_client(url).stream(
                     method, url, json=document, headers=sent, extensions={"trace": self._connections.trace}
                 ) as response:
                     yield response
@@ -223,9 +252,25 @@ class Service:
                 cause = "it sends too slowly" if deadline.is_over else _describe_error(error)
                 raise ServiceUnavailable(self._describe(url, f"cannot be reached: {cause}")) from error
             except RuntimeError as error:
-                if not self._http.is_closed:
+                if not self._is_closed:
                     raise
                 raise ServiceUnavailable("this client is closed") from error
+
+    def _get_client(self, url: httpx.URL) -> httpx.Client:
+        """The HTTP client for the proxy that leads to this address. Raises Misconfigured."""
+        proxy = find_proxy(url)
+        name = str(proxy.url) if proxy else ""
+        if name not in self._clients:
+            client = httpx.Client(
+                timeout=self._timeout_s,
+                follow_redirects=False,
+                headers=self._headers,
+                verify=self._certificates,
+                proxy=proxy,
+                trust_env=False,  # the proxy is found here, and its other settings are not meant for bots
+            )
+            self._clients.setdefault(name, client)
+        return self._clients[name]
 
     def _build_url(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
@@ -297,8 +342,15 @@ def _extract_detail(problem: bytes) -> str:
 
 @cache
 def _load_certificates() -> ssl.SSLContext:
+    """Raises Misconfigured if the environment names what cannot be read."""
     # Reading them takes 26 ms; once a process is enough.
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        named = [f"{name}={os.environ[name]}" for name in _TLS_SETTINGS if os.environ.get(name)]
+        raise Misconfigured(
+            f"the certificates cannot be read ({error.strerror or error}); look at {', '.join(named) or 'certifi'}"
+        ) from error
 
 
 def _parse_url(url: str) -> httpx.URL:

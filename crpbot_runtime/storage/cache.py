@@ -12,79 +12,93 @@ names, and bundles are deleted after the pointer that no longer names them. The 
 previous, fallback, and the one that awaits approval; a fifth during its download.
 """
 
-import fcntl
 import logging
 import os
 import shutil
 import tempfile
 import threading
-import time
+import weakref
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from crpbot_runtime.errors import CacheFailed
 from crpbot_runtime.protocol.public_keys import PublicKeys
 from crpbot_runtime.protocol.snapshot import Model
 from crpbot_runtime.storage.disk import flush_folder, flush_to_disk, remove, translate_disk_errors
-from crpbot_runtime.storage.saved_state import SavedState
+from crpbot_runtime.storage.saved_state import POINTERS, SavedState
 
 logger = logging.getLogger(__name__)
 
+BUNDLES, UNFINISHED, LOCK = "bundles", "unfinished", "lock"
 _LOCK_STEP_S = 0.02
 
 
 class Cache:
     """The folder of one bot. Clients of several services, and several processes, may share it.
 
+    A folder that exists and cannot be written to is copied to a temporary one, which ends with the client; `problem`
+    says so.
     Raises CacheFailed if the folder cannot be created.
     """
 
     def __init__(self, folder: Path, url: str, keys: PublicKeys) -> None:
+        self.problem: CacheFailed | None = None
+        with translate_disk_errors(folder):
+            try:
+                _prepare(folder)
+            except OSError as error:
+                if not folder.is_dir():
+                    raise
+                copy = Path(tempfile.mkdtemp(prefix="crpbot-"))
+                self._delete_copy = weakref.finalize(self, _delete_copy, copy, os.getpid())
+                self.problem = CacheFailed(
+                    f"{folder} cannot be written to ({error.strerror}): this bot works from a temporary copy, and a restart"
+                    " begins with what the folder holds; give it a folder of its own (cache_dir, CRPBOT_CACHE_DIR)"
+                )
+                shutil.copytree(folder, copy, dirs_exist_ok=True)
+                for path in (copy, *copy.rglob("*")):
+                    path.chmod(0o700)  # they are as read-only as what was copied
+                folder = copy
+                _prepare(folder)
         self.folder = folder
-        self._bundles = folder / "bundles"
-        self._unfinished = folder / "unfinished"
-        # The lock file excludes other clients, not this client's threads.
+        self._bundles, self._unfinished = folder / BUNDLES, folder / UNFINISHED
+        self._is_closed = False
         self._thread_lock = threading.Lock()
         self.saved_state = SavedState(folder, url, keys, draft_folder=self._unfinished)
-        with translate_disk_errors(folder):
-            for needed in (self._bundles, self._unfinished, self.saved_state.pointers):
-                needed.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Opened once: taking the lock must work on a disk that has filled up since.
-            self._lock_file = os.open(folder / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def close(self) -> None:
-        """Close the lock file. Closing twice is harmless."""
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+        """Write nothing more, and delete a temporary copy. Closing twice is harmless."""
+        self._is_closed = True
+        if self.problem is not None:
+            self._delete_copy()
+
+    def renew_after_fork(self) -> None:
+        """In the child no thread holds the lock."""
+        self._thread_lock = threading.Lock()
 
     @contextmanager
     def lock(self, timeout_s: float) -> Iterator[None]:
         """Keep other clients of this folder from writing. Raises CacheFailed after waiting for `timeout_s`."""
-        give_up_at = time.monotonic() + timeout_s
+        # A new lock each time: it belongs to the thread and the process that made it. On a full disk it can still be taken.
+        lock = FileLock(self.folder / LOCK, timeout_s, poll_interval=_LOCK_STEP_S)
         with self._thread_lock:
-            while not self._try_to_lock():
-                if time.monotonic() > give_up_at:
+            if self._is_closed:
+                raise CacheFailed(f"{self.folder} is closed, as its client is")
+            with translate_disk_errors(self.folder / LOCK):
+                try:
+                    lock.acquire()
+                except Timeout:
                     raise CacheFailed(
                         f"{self.folder} is being written by another client for over {timeout_s:g} s"
-                    )
-                time.sleep(_LOCK_STEP_S)
+                    ) from None
             try:
                 yield
             finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-
-    def _try_to_lock(self) -> bool:
-        if self._lock_file < 0:
-            raise CacheFailed(f"{self.folder} is closed, as its client is")
-        with translate_disk_errors(self.folder / "lock"):
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
+                lock.release()
 
     def locate_bundle(self, model: Model) -> Path:
         """The folder of this model's bundle, whether it exists or not."""
@@ -114,7 +128,7 @@ class Cache:
                 verify(draft)
                 flush_folder(draft)
                 self._remove_bundle(target)
-                draft.rename(target)
+                draft.replace(target)
                 flush_folder(self._bundles)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -141,5 +155,20 @@ class Cache:
         # Moved out of `bundles` in one step: a crash never leaves half a bundle under its name.
         if os.path.lexists(folder):
             trash = Path(tempfile.mkdtemp(dir=self._unfinished))
-            folder.rename(trash / folder.name)
+            folder.replace(trash / folder.name)
             shutil.rmtree(trash)
+
+
+def _prepare(folder: Path) -> None:
+    """Create what is missing in the folder, and try whether it can be written to. Raises OSError."""
+    for needed in (folder / BUNDLES, folder / UNFINISHED, folder / POINTERS):
+        needed.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=needed):
+            pass
+    with suppress(Timeout), FileLock(folder / LOCK, blocking=False):
+        pass
+
+
+def _delete_copy(copy: Path, pid: int) -> None:
+    if os.getpid() == pid:  # after a fork it stays the parent's
+        shutil.rmtree(copy, ignore_errors=True)

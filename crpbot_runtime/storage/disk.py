@@ -53,7 +53,7 @@ def write_json(path: Path, document: dict[str, Any], *, draft_folder: Path) -> N
         with os.fdopen(handle, "wb") as file:
             file.write(json.dumps({"format": FORMAT, **document}, indent=1).encode())
             flush_to_disk(file)
-        draft.rename(path)
+        draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     flush_folder(path.parent)
@@ -66,7 +66,9 @@ def flush_to_disk(file: BinaryIO) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """The same for the names in a folder: only then is a rename on the disk."""
+    """The same for the names in a folder: only then is a rename on the disk. Windows has no call for it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -22,6 +22,8 @@ from crpbot_runtime.storage.disk import (
 
 logger = logging.getLogger(__name__)
 
+POINTERS = "pointers"
+
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, Refused)
 """What reading a damaged document raises."""
 
@@ -63,7 +65,7 @@ class SavedState:
     """
 
     def __init__(self, folder: Path, url: str, keys: PublicKeys, *, draft_folder: Path) -> None:
-        self.pointers = folder / "pointers"
+        self.pointers = folder / POINTERS
         name = hashlib.sha256(url.encode()).hexdigest()[:32]
         self._pointer_file = self.pointers / f"{name}.json"
         self._keys_file = self.pointers / f"{name}.keys"

@@ -103,7 +103,9 @@ def test_the_wheel_decides_without_the_repository_or_heavy_packages(
 def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     (metadata,) = installed.glob("*.dist-info/METADATA")
     required = set(re.findall(r"^Requires-Dist: ([a-z-]+)", metadata.read_text(), re.MULTILINE))
-    assert required == {"cryptography", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"}
+    assert required == {
+        "cryptography", "filelock", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib",
+    }  # fmt: skip
     assert f"Version: {crpbot_runtime.__version__}" in metadata.read_text()
     assert (installed / "crpbot_runtime" / "py.typed").is_file()
 

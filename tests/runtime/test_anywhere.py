@@ -1,0 +1,337 @@
+"""The client runs where bots run: after a fork, behind a proxy, without what only Unix has, with a read-only folder."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from crpbot_runtime import Misconfigured
+from crpbot_runtime.__main__ import main
+from crpbot_runtime.protocol import service as http_client
+from crpbot_runtime.protocol.proxies import find_proxy
+from tests.runtime.conftest import MakeBot
+from tests.runtime.stub_service import TOKEN, Release, StubService
+
+pytestmark = pytest.mark.slow
+
+CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
+
+
+@contextmanager
+def running(program: str, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A bot's program; whatever it does, it ends."""
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, *map(str, arguments)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def read_line(child: subprocess.Popen[str]) -> Any:
+    assert child.stdout is not None
+    return json.loads(child.stdout.readline() or "null")
+
+
+def tell(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+
+
+@pytest.fixture
+def candle_file(candles: pl.DataFrame, tmp_path: Path) -> Path:
+    candles.write_parquet(tmp_path / "BTC.parquet")
+    return tmp_path / "BTC.parquet"
+
+
+class TestFork:
+    PROGRAM = """
+import json, os, signal, sys, threading
+import polars as pl
+from crpbot_runtime import Client
+
+def say(*words):
+    print(json.dumps(words), flush=True)
+
+signal.alarm(60)
+candles = pl.read_parquet(sys.argv[1])
+client = Client(*sys.argv[2:], spread_s=0.01)
+client.refresh()
+threading.Thread(target=client.watch, args=(lambda active: None,), daemon=True).start()
+while client.predict("BTC", candles).stale_since:
+    pass
+held = client._updater._state_lock, client._refresh_lock, client._updater._cache._thread_lock, client._watch_lock
+for lock in held[:3]:
+    lock.acquire()  # as other threads may hold them at this moment
+child = os.fork()
+if child:
+    for lock in held[:3]:
+        lock.release()
+    os.waitpid(child, 0)
+    say("parent", client.refresh().revision, client.predict("BTC", candles).release)
+    client.close()
+    sys.exit()
+signal.alarm(60)
+decision = client.predict("BTC", candles)
+say("child", decision.release, decision.reason)
+sys.stdin.readline()
+say("child", client.refresh().revision, client.predict("BTC", candles).release)
+stop = threading.Event()
+client.watch(lambda active: stop.set() if active.revision == 3 else say("watching"), every_s=0.05, stop=stop)
+say("child", client.active.revision, client.predict("BTC", candles).release)
+client.close()
+"""
+
+    def test_a_client_made_before_a_fork_works_in_the_child_and_in_the_parent(
+        self,
+        service: StubService,
+        cache_dir: Path,
+        old: Release,
+        new: Release,
+        candle_file: Path,
+    ) -> None:
+        service.point_at(old)
+        arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
+        with running(self.PROGRAM, *arguments) as bot:
+            assert read_line(bot) == ["child", old.number, ""]
+            service.point_at(new)
+            tell(bot)
+            assert read_line(bot) == ["child", 2, new.number]
+            assert read_line(bot) == ["watching"]
+            service.point_at(old)
+            assert read_line(bot) == ["child", 3, old.number]
+            assert read_line(bot) == ["parent", 3, old.number]
+            assert bot.wait(30) == 0
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def setenv(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets variables in an environment without any about proxies."""
+    for name in os.environ:
+        if name.lower() in PROXIES:
+            monkeypatch.delenv(name)
+
+    def set_all(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+class TestProxies:
+    @pytest.mark.parametrize(
+        ("variables", "address", "proxy"),
+        [
+            ({}, "https://gate.example", None),
+            ({"HTTPS_PROXY": "http://proxy:3128"}, "https://gate.example", "http://proxy:3128"),
+            ({"https_proxy": "proxy:3128"}, "https://gate.example", "http://proxy:3128"),
+            ({"HTTPS_PROXY": "http://proxy:3128"}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://proxy:3128"}, "http://gate.example", "http://proxy:3128"),
+            ({"ALL_PROXY": "socks://proxy:7890"}, "http://127.0.0.1:8000", None),
+            ({"ALL_PROXY": "socks://proxy:7890"}, "http://[::1]:8000", None),
+            ({"ALL_PROXY": "socks://proxy:7890"}, "http://localhost:8000", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "*"}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "GATE.example"}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": ".example"}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "*.example, x"}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "ate.example"}, "http://gate.example", "http://p"),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "10.0.0.0/8"}, "http://10.1.2.3", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "10.0.0.0/8"}, "http://11.1.2.3", "http://p"),
+            (
+                {"ALL_PROXY": "http://p", "NO_PROXY": "localhost,::1,fd07:b51a::/64"},
+                "http://[fd07:b51a::7]",
+                None,
+            ),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "[fd07::7]"}, "http://[fd07::7]:8000", None),
+            (
+                {"ALL_PROXY": "http://p", "NO_PROXY": "[::1], 1.2.3.4/99,,/"},
+                "http://gate.example",
+                "http://p",
+            ),
+        ],
+    )
+    def test_the_environment_names_the_proxy(
+        self, setenv: Callable[..., None], variables: dict[str, str], address: str, proxy: str | None
+    ) -> None:
+        setenv(**variables)
+        found = find_proxy(httpx.URL(address))
+        assert (str(found.url) if found else None) == proxy
+
+    @pytest.mark.parametrize(
+        ("proxy", "message"),
+        [
+            ("socks://user:secret@proxy:7890/", "socks:// is no http, https, socks5 or socks5h"),
+            ("socks5h://proxy:1080", "needs the package socksio"),
+            ("http://[::1", "ALL_PROXY cannot be used"),
+            ("http://", "it names no host"),
+        ],
+    )
+    def test_a_proxy_that_cannot_be_used_is_refused_in_one_sentence(
+        self, setenv: Callable[..., None], bot: MakeBot, proxy: str, message: str
+    ) -> None:
+        setenv(ALL_PROXY=proxy)
+        with pytest.raises(Misconfigured, match=message) as refused:
+            bot(url="http://gate.example")
+        assert "\n" not in str(refused.value) and "secret" not in str(refused.value)
+
+    def test_the_client_asks_through_the_proxy(
+        self, setenv: Callable[..., None], service: StubService, bot: MakeBot
+    ) -> None:
+        setenv(HTTP_PROXY=service.url)
+        assert bot(url="http://gate.example").refresh().problem is not None
+        assert service.requests[0].path == "http://gate.example/api/v1/active/signed/"
+
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"ALL_PROXY": "socks://127.0.0.1:7890/"},
+            {"ALL_PROXY": "socks5h://127.0.0.1:1080"},
+            {"NO_PROXY": "localhost,::1,fd07:b51a:cc66:f0::/64"},
+            {"NO_PROXY": "[::1]"},
+            {"SSL_CERT_FILE": "/nonexistent.pem"},
+            {"SSLKEYLOGFILE": "/nonexistent/keys"},
+        ],
+        ids=str,
+    )
+    def test_the_command_ends_in_one_line_whatever_the_environment_holds(
+        self,
+        setenv: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+        cache_dir: Path,
+        capsys: pytest.CaptureFixture[str],
+        variables: dict[str, str],
+    ) -> None:
+        monkeypatch.setattr(http_client, "_load_certificates", http_client._load_certificates.__wrapped__)
+        setenv(CRPBOT_URL="http://127.0.0.1:9", CRPBOT_TOKEN=TOKEN, CRPBOT_PUBLIC_KEY="34" * 32, **variables)
+        assert main(["active", "--timeout", "1", "--cache-dir", str(cache_dir)]) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert "cannot be re" in line
+
+
+class TestOtherSystems:
+    PROGRAM = """
+import os, pathlib, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "getuid", "geteuid", "fork", "register_at_fork",
+             "sched_getaffinity", "chown"):
+    delattr(os, name)
+rename, open_file = os.rename, os.open
+
+def rename_as_windows(source, target, **options):
+    if os.path.exists(target):
+        raise FileExistsError(17, "Cannot create a file when that file already exists", str(target))
+    rename(source, target, **options)
+
+def open_as_windows(path, flags, *rest, **options):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    return open_file(path, flags, *rest, **options)
+
+os.rename, os.open = rename_as_windows, open_as_windows
+import polars as pl
+from crpbot_runtime import Client
+candles = pl.read_parquet(sys.argv[1])
+for turn in range(3):
+    with Client(*sys.argv[2:]) as client:
+        active = client.refresh()
+        print([active.revision, str(active.problem or ""), client.predict("BTC", candles).release], flush=True)
+        sys.stdin.readline()
+"""
+
+    def test_without_what_only_unix_has_a_bot_follows_saves_and_restarts(
+        self, service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
+    ) -> None:
+        service.point_at(old)
+        arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
+        with running(self.PROGRAM, *arguments) as bot:
+            assert bot.stdout is not None
+            assert bot.stdout.readline() == f"[1, '', {old.number}]\n"
+            service.point_at(new)
+            tell(bot)
+            assert bot.stdout.readline() == f"[2, '', {new.number}]\n"
+            service.stop()
+            tell(bot)
+            assert bot.stdout.readline().endswith(f", {new.number}]\n"), "saved, and read again"
+
+
+class TestReadOnlyFolder:
+    PROGRAM = """
+import json, sys
+import polars as pl
+from crpbot_runtime import CacheFailed, Client
+candles = pl.read_parquet(sys.argv[1])
+try:
+    client = Client(*sys.argv[2:])
+except CacheFailed as failed:
+    print(json.dumps(str(failed)))
+    sys.exit()
+print(json.dumps([client.active.revision, str(client.active.problem)]), flush=True)
+sys.stdin.readline()
+client.refresh()
+decision = client.predict("BTC", candles)
+print(json.dumps([decision.revision, decision.release, decision.reason, str(client._updater._cache.folder)]), flush=True)
+client.close()
+"""
+
+    @contextmanager
+    def reading(
+        self, service: StubService, candle_file: Path, cache_dir: Path, read_only: Path
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A bot that may not write to `read_only`, also where the tests run as root."""
+        folders = [path for path in (read_only, *read_only.rglob("*")) if path.is_dir()]
+        for folder in folders:
+            folder.chmod(0o555)
+        prctl = ctypes.CDLL(None).prctl
+        arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
+        options = {"preexec_fn": lambda: prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)}
+        with running(self.PROGRAM, *arguments, **options) as bot:
+            yield bot
+        for folder in folders:
+            folder.chmod(0o755)
+
+    def test_a_bot_works_from_a_copy_of_a_read_only_folder_and_says_so(
+        self,
+        service: StubService,
+        cache_dir: Path,
+        bot: MakeBot,
+        old: Release,
+        new: Release,
+        candle_file: Path,
+    ) -> None:
+        service.point_at(old)
+        bot().refresh()
+        with self.reading(service, candle_file, cache_dir, cache_dir) as child:
+            revision, problem = read_line(child)
+            assert revision == 1, "the set in the folder is used"
+            assert "cannot be written to (Permission denied)" in problem
+            service.point_at(new)
+            tell(child)
+            revision, release, reason, copy = read_line(child)
+            assert (revision, release) == (2, new.number), "it follows all the same"
+            assert reason == problem
+            assert child.wait(30) == 0
+        assert not Path(copy).exists()
+
+    def test_a_folder_that_cannot_be_made_is_refused_in_one_sentence(
+        self, service: StubService, tmp_path: Path, candle_file: Path
+    ) -> None:
+        parent = tmp_path / "read-only"
+        parent.mkdir()
+        with self.reading(service, candle_file, parent / "models", parent) as child:
+            assert read_line(child) == f"{parent / 'models'}: Permission denied"
