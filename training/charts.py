@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from common.plotting import BAND, GRID, Figure, build_trace, compute_middles
+from common.plotting import BAND, GREEN, RED, Figure, build_trace, compute_middles
 from mlcore.quality.market_checks import MAX_HOURLY_VOLATILITY, MIN_HOURLY_VOLATILITY
 from training.models import Epoch
 
-MAX_POINTS = 1200
-"""About one per pixel."""
+MAX_CANDLES = 300
+"""Each is at least two pixels wide."""
 
 TICKS = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
 """Ticks of a logarithmic axis; those of Plotly overlap."""
@@ -71,19 +71,48 @@ def _draw_epochs(
     return {"data": [*curves, marker], "layout": layout}
 
 
-def draw_price(candles: pl.DataFrame) -> dict[str, Figure]:
-    """Closing prices over the whole range, with the band from low to high behind them."""
-    bars_per_point = max(1, math.ceil(candles.height / MAX_POINTS))
-    points = (
+def count_bars_per_candle(rows: int) -> int:
+    return max(1, math.ceil(rows / MAX_CANDLES))
+
+
+def draw_candlesticks(candles: pl.DataFrame) -> dict[str, Figure]:
+    """The whole range as at most MAX_CANDLES candlesticks, each of as many bars as that takes, and their volumes below."""
+    per_candle = count_bars_per_candle(candles.height)
+    shown = (
         candles.with_row_index("bar")
-        .group_by(pl.col("bar") // bars_per_point, maintain_order=True)
-        .agg(pl.col("timestamp").last(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last())
+        .group_by(pl.col("bar") // per_candle, maintain_order=True)
+        .agg(
+            pl.col("timestamp", "open").first(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            pl.col("close").last(),
+            pl.col("volume").sum(),
+        )
     )
-    times = points["timestamp"].dt.strftime("%Y-%m-%d %H:%M").to_list()
-    thin: Figure = {"mode": "lines", "line": {"width": 1.2}}
-    close = build_trace(times, points["close"].to_list(), "%{x} UTC: %{y:,.6~g}", name="close", **thin)
-    band = _build_band(times, points["low"].to_list(), points["high"].to_list(), GRID)
-    return {"price": _build_figure([close, *band], "price", hovermode="x")}
+    times = shown["timestamp"].dt.strftime("%Y-%m-%d %H:%M").to_list()
+    is_up = (shown["close"] >= shown["open"]).to_list()
+    sticks: Figure = {
+        "type": "candlestick",
+        "x": times,
+        **{name: shown[name].to_list() for name in ("open", "high", "low", "close")},
+        "increasing": {"line": {"color": GREEN, "width": 1}, "fillcolor": GREEN},
+        "decreasing": {"line": {"color": RED, "width": 1}, "fillcolor": RED},
+    }
+    volume: Figure = {
+        "type": "bar",
+        "x": times,
+        "y": shown["volume"].to_list(),
+        "yaxis": "y2",
+        "marker": {"color": [GREEN if up else RED for up in is_up], "opacity": 0.45},
+        "hovertemplate": "volume %{y:,.5~g}<extra></extra>",
+    }
+    layout = {
+        "xaxis": {"rangeslider": {"visible": False}, "anchor": "y2"},
+        "yaxis2": {"title": {"text": "volume"}, "domain": [0, 0.2], "rangemode": "tozero", "nticks": 2},
+        "hovermode": "x",
+        "bargap": 0.1,
+    }
+    return {"price": _build_figure([sticks, volume], "price", {"domain": [0.26, 1]}, **layout)}
 
 
 def draw_market_statistics(document: Mapping[str, Any]) -> dict[str, Figure]:

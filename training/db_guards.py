@@ -18,7 +18,17 @@ GUARDS = [
     *triggers.build_append_only("training_epoch"),
     *triggers.build_frozen(
         "training_dataset",
-        *("coin_id", "digest", "is_simulated", "rows", "first_at", "last_at", "verdict", "check_results"),
+        *(
+            "coin_id",
+            "digest",
+            "is_simulated",
+            "rows",
+            "first_at",
+            "last_at",
+            "verdict",
+            "check_results",
+            "import_report",
+        ),
     ),
     Guard(
         "training_dataset_withdrawn_once_by_a_decision",

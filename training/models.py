@@ -58,6 +58,9 @@ class Dataset(models.Model):
     size = models.PositiveBigIntegerField(help_text="bytes")
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     check_results = models.TextField(help_text="canonical JSON: the result of every check, and plot data")
+    import_report = models.TextField(
+        blank=True, help_text="canonical JSON: what was done with the file; empty without a file"
+    )
     added_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     withdrawn_at = models.DateTimeField(

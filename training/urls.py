@@ -11,6 +11,8 @@ urlpatterns = [
     path("bundles/", bundles.index, name="bundles"),
     path("datasets/", datasets.index, name="datasets"),
     path("datasets/<int:pk>/", datasets.show, name="dataset"),
+    path("datasets/check/", datasets.check, name="dataset-check"),
+    path("datasets/<int:pk>/candles.<str:form>", datasets.download, name="dataset-candles"),
     path("datasets/<int:pk>/charts/", datasets.price, name="dataset-charts"),
     path("workers/", workers.index, name="workers"),
 ]

@@ -26,14 +26,18 @@ FORM_SLACK_BYTES = 64 * 1024
 
 UPLOADS = {
     "api:datasets": "DATASET_UPLOAD_LIMIT_BYTES",
+    "api:check-upload": "DATASET_UPLOAD_LIMIT_BYTES",
     "api:bundles": "IMPORTED_MODEL_UPLOAD_LIMIT_BYTES",
     "datasets": "DATASET_UPLOAD_LIMIT_BYTES",
+    "dataset-check": "DATASET_UPLOAD_LIMIT_BYTES",
     "bundles": "IMPORTED_MODEL_UPLOAD_LIMIT_BYTES",
 }
 """The routes that take a file, and the setting with its limit. Any other body is a form or a little JSON."""
 
+_COMPRESS = "Send the candles as CSV.gz or Parquet, which are much smaller, or omit the oldest bars."
 REMEDIES = {
-    "datasets": "Send the candles as CSV.gz or Parquet, which are much smaller, or omit the oldest bars.",
+    "datasets": _COMPRESS,
+    "dataset-check": _COMPRESS,
     "bundles": "Send only the weights, without the optimiser's state.",
 }
 """What to do about a file that is too large, by the page of its form."""

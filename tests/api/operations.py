@@ -17,7 +17,7 @@ from deploy.releases import decide
 from deploy.rules import Purpose
 from deploy.serving import keys
 from gates.services.policies import policy_in_force, propose_policy
-from tests import model_files, scenarios
+from tests import factories, model_files, scenarios
 from tests.api.callers import Caller
 from training.models import Artifact, TrainingRun
 from training.rules import JobState
@@ -128,13 +128,23 @@ def failed_run() -> Request:
     return Request(f"runs/{run.pk}/relaunch/", {"batch_size": 32})
 
 
-def upload() -> Request:
+def upload(path: str = "datasets/") -> Request:
     coin = scenarios.coins()[0]
     lines = [f"{1_700_000_000_000 + hour * 3_600_000},10,11,9,10,5" for hour in range(100)]
     candles = "\n".join(["timestamp,open,high,low,close,volume", *lines]).encode()
     return Request(
-        "datasets/", make_file=lambda: {"coin": coin.symbol, "file": SimpleUploadedFile("btc.csv", candles)}
+        path, make_file=lambda: {"coin": coin.symbol, "file": SimpleUploadedFile("btc.csv", candles)}
     )
+
+
+def check_upload() -> Request:
+    return upload("datasets/check/")
+
+
+def download() -> Request:
+    scenarios.coins()
+    dataset = factories.market(bars=300)
+    return Request(f"datasets/{dataset.pk}/candles.csv")
 
 
 def withdraw_dataset() -> Request:
@@ -262,6 +272,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("PATCH", "coin"): (DECIDED, drop_a_coin),
     ("GET", "datasets"): (READ, plain("datasets/")),
     ("POST", "datasets"): (STARTED, upload),
+    ("POST", "check-upload"): (OPERATED, check_upload),
+    ("GET", "candles"): (READ, download),
     ("POST", "withdraw-dataset"): (ONCE, withdraw_dataset),
     ("GET", "diagnoses"): (READ, plain("diagnoses/")),
     ("GET", "diagnosis"): (READ, one_diagnosis),

@@ -144,6 +144,7 @@ def _address_of(name: str) -> str:
     for given in (
         {},
         {"id": 1},
+        {"id": 1, "form": "csv"},
         {"number": 1},
         {"revision": 1},
         {"symbol": "BTC"},

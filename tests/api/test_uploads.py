@@ -61,6 +61,58 @@ def test_candles_that_were_made_up_are_marked_so(as_operator: Caller) -> None:
     assert answer["is_simulated"] is True
 
 
+DESCENDING = candles().splitlines()
+NEWEST_FIRST = b"\n".join([b"https://www.CryptoDataDownload.com", DESCENDING[0], *reversed(DESCENDING[1:])])
+
+
+def test_a_check_says_what_an_upload_would_store_and_stores_nothing(as_operator: Caller) -> None:
+    answer = as_operator.upload("datasets/check/", coin="BTC", file=csv(NEWEST_FIRST))
+    assert answer.status_code == 200
+    said = answer.json()
+    assert said["import_report"] == {
+        "format": "CSV",
+        "layout": "named columns",
+        "notes": [
+            "skipped above the header: https://www.CryptoDataDownload.com",
+            "times read as epoch milliseconds",
+            "sorted: the newest row was first",
+        ],
+    }
+    assert (said["rows"], said["interval_seconds"], said["dataset"]) == (100, 3600, None)
+    assert not Dataset.objects.exists()
+    stored = as_operator.upload(coin="BTC", file=csv(NEWEST_FIRST)).json()
+    shared = said.keys() & stored.keys()
+    assert {name: said[name] for name in shared} == {name: stored[name] for name in shared}
+    again = as_operator.upload("datasets/check/", coin="BTC", file=csv(candles()))
+    assert (again.json()["dataset"], again.json()["digest"]) == (stored["id"], stored["digest"])
+
+
+def test_a_check_refuses_what_an_upload_refuses(as_operator: Caller) -> None:
+    bad = candles(row_7=f"{START_MS + 6 * HOUR_MS},10,8,9,10,5")
+    refused = as_operator.upload("datasets/check/", coin="BTC", file=csv(bad))
+    assert_problem(refused, 400, "row 7 (line 8 of the file)")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_download_uploaded_again_is_the_same_dataset(
+    form: str, as_operator: Caller, as_viewer: Caller
+) -> None:
+    stored = as_operator.upload(
+        coin="BTC", file=csv(candles(row_7=f"{START_MS + 6 * HOUR_MS},0.1,0.3,0.1,0.2,1e-7"))
+    ).json()
+    answer = as_viewer.get(f"datasets/{stored['id']}/candles.{form}")
+    assert answer["Content-Disposition"] == f'attachment; filename="BTC-dataset-{stored["id"]}.{form}"'
+    assert int(answer["Content-Length"]) == len(answer.bytes)
+    again = as_operator.upload(coin="BTC", file=csv(answer.bytes, "again"))
+    assert (again.status_code, again.json()["id"]) == (200, stored["id"])
+
+
+def test_a_download_that_cannot_be_is_not_found(as_operator: Caller, as_viewer: Caller) -> None:
+    stored = as_operator.upload(coin="BTC", file=csv(candles())).json()
+    assert_problem(as_viewer.get(f"datasets/{stored['id']}/candles.xlsx"), 404, "choose csv or parquet")
+    assert_problem(as_viewer.get("datasets/999/candles.csv"), 404, "no dataset 999")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -57,6 +57,8 @@ def asked(
         ("/api/v1/releases/1/approve/", SMALL),
         ("/api/v1/datasets/", CANDLES),
         ("/datasets/", CANDLES),
+        ("/api/v1/datasets/check/", CANDLES),
+        ("/datasets/check/", CANDLES),
         ("/api/v1/bundles/", CHECKPOINT),
         ("/bundles/", CHECKPOINT),
         ("/api/v1/datasets/1/withdraw/", SMALL),

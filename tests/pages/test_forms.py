@@ -377,6 +377,66 @@ class TestDatasets:
         assert Dataset.objects.count() == count
         assert messages_of(answer)[-2].startswith("These candles are here already")
 
+    @pytest.mark.parametrize("headers", [{"HX-Request": "true"}, {}], ids=["htmx", "without a script"])
+    def test_a_check_shows_what_would_be_stored_and_stores_nothing(
+        self, headers: dict[str, str], examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        header, *rows = factories.candle_csv(4).splitlines()
+        data = b"\n".join([b"www.example.org", header, *reversed(rows)])
+        before = Dataset.objects.count()
+        answer = signed_in("olivia").post(
+            "/datasets/check/", {"coin": "ETH", "file": _upload(data)}, headers=headers
+        )
+        assert answer.status_code == 200
+        read = words(answer)
+        for said in (
+            "skipped above the header: www.example.org",
+            "the newest row was first",
+            "4 bars of ETH",
+        ):
+            assert said in read
+        assert ("Choose the file again" in read) == (not headers)
+        assert ("<html" in text(answer)) == (not headers)
+        assert Dataset.objects.count() == before
+
+    def test_a_check_of_stored_candles_leads_to_their_dataset(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        client = signed_in("olivia")
+        client.post("/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv(4))})
+        dataset = Dataset.objects.latest("id")
+        sent = {"coin": "ETH", "file": _upload(factories.candle_csv(4))}
+        answer = client.post("/datasets/check/", sent, headers={"HX-Request": "true"})
+        assert f"These candles are dataset {dataset.pk} already" in words(answer)
+        assert "Import</button>" not in text(answer)
+
+    @pytest.mark.parametrize(("headers", "status"), [({"HX-Request": "true"}, 200), ({}, 400)], ids=str)
+    def test_a_check_shows_why_a_file_is_refused(
+        self, headers: dict[str, str], status: int, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        sent = {"coin": "ETH", "file": _upload(factories.candle_csv(high="1"))}
+        answer = signed_in("olivia").post("/datasets/check/", sent, headers=headers)
+        assert answer.status_code == status
+        assert "row 2 (line 3 of the file)" in words(answer)
+        sent = {"coin": "ETH", "file": _upload(factories.candle_csv())}
+        answer = signed_in("victor").post("/datasets/check/", sent, headers=headers)
+        assert "operator role" in words(answer)
+
+    def test_the_page_of_a_dataset_says_what_was_done_with_its_file(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        client = signed_in("olivia")
+        header, *rows = factories.candle_csv(4).splitlines()
+        data = b"\n".join([header, *reversed(rows)])
+        answer = client.post("/datasets/", {"coin": "ETH", "file": _upload(data)}, follow=True)
+        dataset = Dataset.objects.latest("id")
+        assert "CSV, named columns sorted: the newest row was first" in words(answer)
+        download = client.get(f"/datasets/{dataset.pk}/candles.csv")
+        assert b"".join(download.streaming_content).startswith(b"timestamp,open,high,low,close,volume\n")
+        (price,) = (client.get(f"/datasets/{dataset.pk}/charts/").json()["charts"]["price"],)
+        assert [trace["type"] for trace in price["data"]] == ["candlestick", "bar"]
+        assert price["data"][0]["high"] == [110.0] * 4
+
     @pytest.mark.parametrize(
         ("data", "problem"),
         [

@@ -41,6 +41,17 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
+def export(capsys: pytest.CaptureFixture[str]) -> Command:
+    """It reads, so it takes no actor."""
+
+    def run(*words: str) -> str:
+        call_command("export_candles", *words)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
 def candles(tmp_path: Path) -> Path:
     path = tmp_path / "BTC.csv"
     frame = market_candles.generate(1200)
@@ -62,6 +73,45 @@ class TestImporting:
         document = json.loads(say("import_candles", "BTC", str(candles), "--json"))
         assert (document["coin"], document["rows"], document["is_simulated"]) == ("BTC", 1200, False)
         assert document["digest"] == Dataset.objects.get().digest
+
+    def test_a_check_says_what_would_be_stored_and_stores_nothing(self, say: Command, candles: Path) -> None:
+        lines = candles.read_text().splitlines()
+        candles.write_text("\n".join([lines[0], *reversed(lines[1:])]))
+        printed = say("import_candles", "BTC", str(candles), "--check")
+        assert "Checked only, nothing was stored: 1,200 bars of BTC" in printed
+        assert "sorted: the newest row was first" in printed and "passed" in printed
+        assert not Dataset.objects.exists()
+        stored = say("import_candles", "BTC", str(candles))
+        assert "sorted: the newest row was first" in stored
+        assert "these candles are dataset" in say("import_candles", "BTC", str(candles), "--check")
+
+    def test_a_file_over_the_limit_is_refused_unread(
+        self, refusal: Command, candles: Path, settings: Any
+    ) -> None:
+        settings.DATASET_UPLOAD_LIMIT_BYTES = 1000
+        candles.chmod(0)
+        assert "the limit is 1,000" in refusal("import_candles", "BTC", str(candles))
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_exported_candles_imported_again_are_the_same_dataset(
+        self, suffix: str, say: Command, export: Command, candles: Path
+    ) -> None:
+        say("import_candles", "BTC", str(candles))
+        dataset = Dataset.objects.get()
+        path = candles.with_name(f"again.{suffix}")
+        assert dataset.digest in export(str(dataset.pk), str(path))
+        assert json.loads(say("import_candles", "BTC", str(path), "--json"))["id"] == dataset.pk
+        assert Dataset.objects.count() == 1
+
+    def test_an_export_never_overwrites_a_file(self, candles: Path, capsys: Any) -> None:
+        dataset = factories.market(bars=300)
+        for path, said in (
+            (candles, "File exists"),
+            (candles.with_suffix(".xlsx"), "must end with .csv or .parquet"),
+        ):
+            with pytest.raises(SystemExit):
+                call_command("export_candles", str(dataset.pk), str(path))
+            assert said in capsys.readouterr().err
 
     def test_refuses_a_file_that_is_not_there(self, refusal: Command, tmp_path: Path) -> None:
         assert "No such file" in refusal("import_candles", "BTC", str(tmp_path / "none.csv"))

@@ -1,9 +1,7 @@
 """The files of bundles. None is sent unverified: a changed file is refused, and one that changes meanwhile is cut short."""
 
 import re
-from collections.abc import AsyncIterator
 
-from asgiref.sync import sync_to_async
 from django.http import FileResponse, HttpResponseBase
 from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
@@ -12,24 +10,10 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
+from common.downloads import send_file
 from common.errors import NotFound, Unavailable
 from training import artifact_store
 from training.models import Artifact
-
-CHUNK_BYTES = 64 * 1024
-
-
-class AsyncFileChunks:
-    """An open file in chunks that do not block the event loop, closed at its end or with the response."""
-
-    def __init__(self, stream: artifact_store.VerifiedStream) -> None:
-        self.stream = stream
-        self.close = stream.close
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self.stream:
-            while chunk := await sync_to_async(self.stream.read, thread_sensitive=False)(CHUNK_BYTES):
-                yield chunk
 
 
 class Artifacts(APIView):
@@ -64,13 +48,13 @@ def _find_artifact(sha256: str) -> Artifact:
 
 
 def _build_response(request: Request, artifact: Artifact) -> FileResponse:
-    stream = _open_verified(artifact)
-    is_asgi = hasattr(request, "scope")
-    content = AsyncFileChunks(stream) if is_asgi else stream
-    response = FileResponse(content, content_type="application/octet-stream")
-    response["Content-Length"] = artifact.size
-    response["Content-Disposition"] = f'attachment; filename="{artifact.name}"'
-    return response
+    return send_file(
+        request,
+        _open_verified(artifact),
+        size=artifact.size,
+        name=artifact.name,
+        content_type="application/octet-stream",
+    )
 
 
 def _open_verified(artifact: Artifact) -> artifact_store.VerifiedStream:

@@ -28,7 +28,7 @@ class DatasetCommand(ActingCommand):
 
 
 def format_dataset(document: dict[str, Any]) -> str:
-    """Content, digest, verdict, and each check that did not pass."""
+    """Content, digest, what was done with the file, verdict, and each check that did not pass."""
     simulated = "; simulated" if document["is_simulated"] else ""
     failed = [
         f"{row['check']} {row['verdict']}: {row['observed']}, required {row['threshold']}. {row['sentence']}"
@@ -36,12 +36,30 @@ def format_dataset(document: dict[str, Any]) -> str:
         if row["verdict"] != Verdict.PASSED
     ]
     lines = [document["verdict"], *failed]
-    if document["withdrawn_at"]:
+    if document.get("withdrawn_at"):
         lines.insert(0, f"withdrawn by {document['withdrawn_by']}: {document['withdrawn_reason']}")
+    name = f"Dataset {document['id']}" if "id" in document else _name_preview(document)
     return (
-        f"Dataset {document['id']}: {document['rows']:,} bars of {document['coin']}"
+        f"{name}: {document['rows']:,} bars of {document['coin']}"
         f" from {document['first_at']} to {document['last_at']}, one in {document['interval_seconds']} s;"
         f" {document['gaps']} gaps ({document['missing_bars']} bars missing),"
         f" {document['zero_volume_bars']} bars without volume{simulated}\n{document['digest']}\n"
+        + "".join(f"{line}\n" for line in _list_report(document["import_report"]))
         + "\n  ".join(lines)
+    )
+
+
+def _name_preview(document: dict[str, Any]) -> str:
+    stored = (
+        f"these candles are dataset {document['dataset']}" if document["dataset"] else "nothing was stored"
+    )
+    return f"Checked only, {stored}"
+
+
+def _list_report(report: dict[str, Any] | None) -> list[str]:
+    """What was done with the file, a line for each."""
+    return (
+        [f"{report['format']}, {report['layout']}", *(f"  {note}" for note in report["notes"])]
+        if report
+        else []
     )

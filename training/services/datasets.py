@@ -9,9 +9,13 @@ from django.conf import settings
 
 from accounts.roles import Actor, Role
 from audit import services as audit
+from audit.hash_chain import to_canonical_json
 from common.errors import InvalidInput, NotFound
 from mlcore.data import candles
+from mlcore.data.import_report import ImportReport
+from mlcore.data.readers import ReadCandles
 from mlcore.data.simulate import simulate
+from mlcore.quality.result import CandleReport
 from mlcore.quality.simulated import SimulatorSettings
 from training import artifact_store
 from training import exchange as exchanges
@@ -31,6 +35,38 @@ class StoredDataset:
     is_new: bool
 
 
+@dataclass(frozen=True)
+class ImportPreview:
+    """What an import would store, and whether these candles are stored already."""
+
+    coin: Coin
+    origin: str
+    is_simulated: bool
+    digest: str
+    import_report: ImportReport
+    content: candles.Description
+    checks: CandleReport
+    stored: Dataset | None
+
+
+def preview_import(
+    coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
+) -> ImportPreview:
+    """Read and check the candles of a file as an import does, and store nothing. Raises what `import_candles` raises."""
+    found, origin = _read_upload(data, name, actor)
+    digest = candles.compute_digest(found.frame)
+    return ImportPreview(
+        coin=coin,
+        origin=origin,
+        is_simulated=simulated,
+        digest=digest,
+        import_report=found.report,
+        content=candles.describe(found.frame),
+        checks=candle_checks.check_dataset(coin, found.frame, is_simulated=simulated),
+        stored=_find_stored(coin, digest),
+    )
+
+
 def import_candles(
     coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
 ) -> StoredDataset:
@@ -39,15 +75,34 @@ def import_candles(
     `name` is the file name, for messages. Raises InvalidInput for a file that is too large, or with the row and the reason
     for one that is invalid; nothing is stored then.
     """
-    actor.require(Role.OPERATOR, "import candles")
+    found, origin = _read_upload(data, name, actor)
+    return _store(
+        coin,
+        found.frame,
+        source=Source.UPLOAD,
+        origin=origin,
+        is_simulated=simulated,
+        actor=actor,
+        import_report=found.report,
+    )
+
+
+def require_importable_size(size: int, name: str) -> None:
+    """Raises InvalidInput for a file that is too large, before it is read."""
     limit = settings.DATASET_UPLOAD_LIMIT_BYTES
-    if len(data) > limit:
+    if size > limit:
         raise InvalidInput(
-            f"{name} has {len(data):,} bytes; the limit is {limit:,}. Compress or split it.", field="file"
+            f"{name} has {size:,} bytes; the limit is {limit:,}. Compress it as gzip, write Parquet, or split it.",
+            field="file",
         )
+
+
+def _read_upload(data: bytes, name: str, actor: Actor) -> tuple[ReadCandles, str]:
+    """The candles of a file, and its name without folders."""
+    actor.require(Role.OPERATOR, "import candles")
     origin = PurePath(name).name
-    frame = candle_files.read_candle_file(data, origin).frame
-    return _store(coin, frame, source=Source.UPLOAD, origin=origin, is_simulated=simulated, actor=actor)
+    require_importable_size(len(data), origin)
+    return candle_files.read_candle_file(data, origin), origin
 
 
 def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:
@@ -122,6 +177,7 @@ def _store(
     is_simulated: bool,
     actor: Actor,
     generator: SimulatorSettings | None = None,
+    import_report: ImportReport | None = None,
 ) -> StoredDataset:
     """Store the file, then the row: a row never names missing bytes. Candles that do not pass are stored too."""
     data = candles.encode_canonical(frame)
@@ -140,6 +196,7 @@ def _store(
             origin=origin[:200],
             is_simulated=is_simulated,
             size=len(data),
+            import_report=to_canonical_json(import_report.document()) if import_report else "",
             added_by=str(actor),
             **asdict(candles.describe(frame)),
             **candle_checks.build_columns(report, generator),

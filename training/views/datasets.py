@@ -1,20 +1,24 @@
 """Datasets: the list, uploading one, one with its price and what was found of it."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.db.models import Count
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.authentication import get_actor
 from accounts.roles import Role
+from common.downloads import send_file
 from common.forms import ReasonForm, submit
-from common.pages import allow_charts, paginate
+from common.pages import allow_charts, is_partial, paginate
 from mlcore.verdict import Verdict
 from training import artifact_store, charts
+from training.api.datasets import load_import_report
 from training.forms import UploadForm
 from training.models import Dataset
-from training.services import candle_checks, datasets
+from training.services import candle_checks, datasets, downloads
 
 
 @require_http_methods(["GET", "POST"])
@@ -39,6 +43,38 @@ def index(request: HttpRequest) -> HttpResponse:
     return submit(form, act, lambda status: _page(request, form, status))
 
 
+@require_POST
+def check(request: HttpRequest) -> HttpResponse:
+    """What an import of the posted file would store; nothing is stored. For htmx the part below the form alone."""
+    form = UploadForm(request.POST, request.FILES)
+
+    def act() -> HttpResponse:
+        coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
+        preview = datasets.preview_import(coin, upload.read(), name=upload.name, actor=get_actor(request))
+        return _show_preview(request, form, preview)
+
+    return submit(form, act, lambda status: _show_preview(request, form, None, status))
+
+
+def _show_preview(
+    request: HttpRequest, form: UploadForm, preview: datasets.ImportPreview | None, status: int = 200
+) -> HttpResponse:
+    context: dict[str, Any] = {"preview": preview, "must_choose_again": not is_partial(request)}
+    if preview is not None:
+        context["failed_checks"] = candle_checks.sort_worst_first(
+            [row for row in preview.checks.document()["checks"] if row["verdict"] != Verdict.PASSED]
+        )
+    if is_partial(request):  # htmx swaps in nothing of an answer with another status
+        return render(request, "training/_preview.html", {**context, "form": form})
+    return _page(request, form, status, **context)
+
+
+@require_safe
+def download(request: HttpRequest, pk: int, form: str) -> HttpResponseBase:
+    found = downloads.open_download(datasets.find_dataset(pk), form)
+    return send_file(request, found.stream, size=found.size, name=found.name, content_type=found.content_type)
+
+
 @require_safe
 def show(request: HttpRequest, pk: int) -> HttpResponse:
     return page(request, get_object_or_404(Dataset.objects.select_related("coin"), pk=pk))
@@ -58,6 +94,8 @@ def page(
         "can_withdraw": not dataset.is_withdrawn and (actor.has(Role.OPERATOR) or actor.has(Role.APPROVER)),
         "runs": dataset.runs.select_related("coin")[:10],
         "checks": candle_checks.sort_worst_first(candle_checks.load_checks(dataset)),
+        "report": load_import_report(dataset),
+        "bars_per_candle": charts.count_bars_per_candle(dataset.rows),
         "charts": charts.MARKET_CHARTS,
         "has_charts": True,
     }
@@ -67,13 +105,13 @@ def page(
 @require_safe
 def price(request: HttpRequest, pk: int) -> JsonResponse:
     dataset = get_object_or_404(Dataset, pk=pk)
-    drawn = charts.draw_price(artifact_store.read_candles(dataset)) | charts.draw_market_statistics(
+    drawn = charts.draw_candlesticks(artifact_store.read_candles(dataset)) | charts.draw_market_statistics(
         candle_checks.load_check_results(dataset)
     )
     return JsonResponse({"charts": drawn, "is_moving": False})
 
 
-def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResponse:
+def _page(request: HttpRequest, form: UploadForm, status: int = 200, **more: Any) -> HttpResponse:
     rows = (
         Dataset.objects.select_related("coin")
         .annotate(run_count=Count("runs"))
@@ -83,5 +121,6 @@ def _page(request: HttpRequest, form: UploadForm, status: int = 200) -> HttpResp
         "page": paginate(request, rows),
         "form": form,
         "can_upload": get_actor(request).has(Role.OPERATOR),
+        **more,
     }
     return render(request, "training/datasets.html", context, status=status)

@@ -131,6 +131,10 @@
       event.detail.shouldSwap = false;
       location.reload();
     }
+    // A file that is too large is refused before any page could show it: the sentence is plain text.
+    if (event.detail.xhr.status === 413) {
+      event.detail.target.textContent = event.detail.xhr.responseText;
+    }
   });
   document.body.addEventListener("htmx:afterSwap", refreshTimes);
 
@@ -149,6 +153,12 @@
   });
   addEventListener("pageshow", () => {
     for (const form of document.forms) delete form.dataset.sent;
+  });
+
+  // ---- what was found in a file holds until another file or coin is chosen
+
+  document.getElementById("add-candles")?.addEventListener("change", () => {
+    document.getElementById("preview").replaceChildren();
   });
 
   setInterval(refreshTimes, AGO_REFRESH_MS);

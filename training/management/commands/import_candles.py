@@ -3,7 +3,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from common.commands import serialize
 from common.errors import InvalidInput
+from training.api.datasets import CheckUpload
 from training.management.datasets import DatasetCommand
 from training.models import Dataset
 from training.services import coins, datasets
@@ -15,12 +17,27 @@ class Command(DatasetCommand):
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("coin")
         parser.add_argument("file", type=Path)
+        parser.add_argument(
+            "--check", action="store_true", help="say what would be stored, and store nothing"
+        )
+
+    def answer(self, **options: Any) -> dict[str, Any]:
+        if not options["check"]:
+            return super().answer(**options)
+        coin = coins.find_coin(options["coin"])
+        path: Path = options["file"]
+        preview = datasets.preview_import(coin, _read(path), name=path.name, actor=self.actor(options))
+        return serialize(CheckUpload.Output, preview)
 
     def store(self, options: dict[str, Any]) -> Dataset:
         path: Path = options["file"]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="file") from error
         coin = coins.find_coin(options["coin"])
-        return datasets.import_candles(coin, data, name=path.name, actor=self.actor(options)).dataset
+        return datasets.import_candles(coin, _read(path), name=path.name, actor=self.actor(options)).dataset
+
+
+def _read(path: Path) -> bytes:
+    try:
+        datasets.require_importable_size(path.stat().st_size, path.name)
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", field="file") from error
