@@ -14,6 +14,7 @@ Prints a line for each revision that all have flipped to.
 import asyncio
 import gc
 import json
+import math
 import os
 import shutil
 import sys
@@ -84,6 +85,7 @@ async def run(setup: dict[str, Any]) -> None:
             keys,
             cache_folder(Path(setup["seed"]), Path(setup["folder"]) / str(number)),
             instance=f"bot-{number}",
+            max_age_s=math.inf,
         )
         for number in numbers
     ]

@@ -20,11 +20,12 @@ from crpbot_runtime.errors import (
     NotAuthorised,
     Refused,
     ServiceUnavailable,
+    SignedInFuture,
     SnapshotExpired,
     UnknownCoin,
 )
+from crpbot_runtime.frames import read_candles
 from crpbot_runtime.version import VERSION as __version__
-from mlcore.data.candles import read as read_candles
 from mlcore.errors import CandlesRefused, FeaturesRefused, MlcoreError, NotEnoughBars
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "NotEnoughBars",
     "Refused",
     "ServiceUnavailable",
+    "SignedInFuture",
     "SnapshotExpired",
     "UnknownCoin",
     "__version__",

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from crpbot_runtime.client import Client
 from crpbot_runtime.decision import Active, Decision
 from crpbot_runtime.errors import ClientError, Misconfigured
-from mlcore.data import candles
+from crpbot_runtime.frames import read_candles
 from mlcore.errors import MlcoreError
 
 OK, FAILED, NO_MODEL, INTERRUPTED = 0, 1, 3, 130
@@ -31,13 +32,16 @@ exit status:
   0  a model answered
   1  refused or failed; for `active` also if the service did not confirm what is in use
   2  wrong usage
-  3  there is no model: the decision is neutral
+  3  the decision is neutral: there is no model, or the candles are not of now
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, also as the installed `crpbot`; returns the exit status."""
     options = _create_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console that cannot show a letter stops nobody
     try:
         with _create_client(options) as client:
             status: int = options.command(client, options)
@@ -72,7 +76,7 @@ def watch(client: Client, options: argparse.Namespace) -> int:
 
 def predict(client: Client, options: argparse.Namespace) -> int:
     """Print one decision."""
-    frame = candles.read(options.candles)
+    frame = read_candles(options.candles)
     client.refresh()
     decision = client.predict(options.coin, frame)
     _print(_format_json(decision) if options.json else _format_decision(decision))
@@ -122,7 +126,16 @@ def _create_parser() -> argparse.ArgumentParser:
     decide = command(predict)
     decide.add_argument("--coin", required=True, help="for example BTC")
     decide.add_argument(
-        "--candles", required=True, type=Path, help="CSV, CSV.gz or Parquet, the oldest bar first"
+        "--candles",
+        required=True,
+        type=Path,
+        help="CSV, JSON, Parquet or another file that the service imports",
+    )
+    decide.add_argument(
+        "--max-age",
+        type=float,
+        metavar="SECONDS",
+        help="how old the last bar may be, from its opening time on (two intervals); inf for candles of the past",
     )
     return parser
 
@@ -134,10 +147,13 @@ def _parse_seconds(text: str) -> float:
     return seconds
 
 
-def _get_default_cache_dir() -> Path:
+def _get_default_cache_dir() -> Path | None:
     if chosen := os.environ.get("CRPBOT_CACHE_DIR"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crpbot"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crpbot"
+    except RuntimeError:  # this user has no home
+        return None
 
 
 def _create_client(options: argparse.Namespace) -> Client:
@@ -145,8 +161,19 @@ def _create_client(options: argparse.Namespace) -> Client:
         raise Misconfigured(
             "there is no address: give --url or set CRPBOT_URL, for example http://127.0.0.1:8000"
         )
+    if options.cache_dir is None:
+        raise Misconfigured(
+            "there is no home folder for the models: give --cache-dir or set CRPBOT_CACHE_DIR"
+        )
     token = os.environ.get("CRPBOT_TOKEN", "")
-    return Client(options.url, token, options.public_key, options.cache_dir, timeout_s=options.timeout)
+    return Client(
+        options.url,
+        token,
+        options.public_key,
+        options.cache_dir,
+        timeout_s=options.timeout,
+        max_age_s=getattr(options, "max_age", None),
+    )
 
 
 def _format_active(active: Active) -> str:

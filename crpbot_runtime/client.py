@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import socket
@@ -11,13 +12,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import UnionType
 from weakref import WeakSet
 
-import polars as pl
-
-from crpbot_runtime import bundles, watch_loop
+from crpbot_runtime import bundles, frames, watch_loop
 from crpbot_runtime.decision import Active, Decision
-from crpbot_runtime.errors import ClientError, Misconfigured, SignerUnknown, SnapshotExpired
+from crpbot_runtime.errors import ClientError, Misconfigured, SignerUnknown, UntimelySnapshot
 from crpbot_runtime.protocol.public_keys import PublicKeys
 from crpbot_runtime.protocol.service import Service
 from crpbot_runtime.storage.cache import Cache
@@ -44,11 +44,21 @@ class _BaseClient:
         coins: Collection[str] | None = None,
         timeout_s: float = 10.0,
         fresh_for_s: float = 90.0,
+        max_age_s: float | None = None,
         start_stale: bool = False,
         instance: str | None = None,
         spread_s: float = SPREAD_S,
         clock: Callable[[], datetime] = _get_utc_now,
     ) -> None:
+        _require_type("url", url, str)
+        _require_type("token", token, str)
+        _require_type("cache_dir", cache_dir, str | os.PathLike)
+        _require_seconds(timeout_s=timeout_s, fresh_for_s=fresh_for_s)
+        if max_age_s is not None and max_age_s != math.inf:
+            _require_seconds(max_age_s=max_age_s)
+        _require_seconds(may_be_zero=True, spread_s=spread_s)
+        coins = _validate_coins(coins)
+        _validate_clock(clock)
         keys = public_key if isinstance(public_key, PublicKeys) else PublicKeys(public_key)
         self.instance = _validate_instance(instance, Path(cache_dir))
         self._service = Service(url, token, timeout_s=timeout_s)
@@ -59,6 +69,7 @@ class _BaseClient:
             coins=coins,
             timeout_s=timeout_s,
             fresh_for=timedelta(seconds=fresh_for_s),
+            max_age_s=max_age_s,
             start_stale=start_stale,
             clock=clock,
         )
@@ -93,9 +104,8 @@ class _BaseClient:
                     step()
                 except ClientError as error:
                     problem = error
-                    if not isinstance(
-                        error, SnapshotExpired
-                    ):  # what is in use may still have to be loaded or saved
+                    # What is in use may still have to be loaded or saved.
+                    if not isinstance(error, UntimelySnapshot):
                         break
             if problem is not None:
                 self._updater.record_problem(problem)
@@ -124,6 +134,8 @@ class Client(_BaseClient):
     the service changes its keys, the client follows by itself, as long as a key that it trusts signed the change.
 
     `coins` are those the bot trades; a release without one of them is refused. `timeout_s` bounds each wait for the network.
+    `max_age_s` is how old the last bar of candles may be, from its opening time on: two intervals unless given, and any age
+    with `math.inf`.
     After `fresh_for_s` seconds without confirmation a decision says *stale since*. A client with an empty folder answers
     neutral until it gets a snapshot that has not expired; with `start_stale` an expired one is enough.
 
@@ -146,11 +158,15 @@ class Client(_BaseClient):
         with self._watch_lock:
             self._close()
 
-    def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
-        """Decide for one coin from its candles, the oldest bar first (`mlcore.data.candles`; 2,048 bars or more).
+    def predict(self, coin: str, candles: object) -> Decision:
+        """Decide for one coin from its candles, the oldest bar first: 2,048 bars or more that have closed.
 
-        Neutral, with the reason, without a model or if its answer is not finite. Raises UnknownCoin, and for bad candles the
-        errors of `mlcore`: CandlesRefused, NotEnoughBars, FeaturesRefused.
+        They are a frame of polars or pandas, an Arrow table, or rows of time, open, high, low, close and volume. Times
+        without a zone are UTC, whole numbers are epochs, and other columns are ignored.
+
+        Neutral, with the reason, without a model, if its answer is not finite, and if the candles are not of now: another
+        interval than the model's, a last bar that has not closed or is too old, too many gaps. Raises UnknownCoin, and for
+        candles that are none the errors of `mlcore`: CandlesRefused, NotEnoughBars, FeaturesRefused (all MlcoreError).
         """
         return self._updater.decide(coin, candles)
 
@@ -174,6 +190,10 @@ class Client(_BaseClient):
         `on_change` gets the current state first, then every change of set or problem. It is called in this thread, and an
         exception it raises ends the watch.
         """
+        _require_watchable(on_change, every_s)
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise Misconfigured("a loop of asyncio runs in this thread: use AsyncClient, or another thread")
         with self._watch_lock:
             watch_loop = self._create_watch_loop(on_change, every_s=every_s)
             asyncio.run(self._run_until(watch_loop, stop or self._closing))
@@ -203,7 +223,7 @@ class AsyncClient(_BaseClient):
         """Close connections and the lock file; decisions go on from memory. Cancel `watch` first."""
         await run_in_thread(self._close)
 
-    async def predict(self, coin: str, candles: pl.DataFrame) -> Decision:
+    async def predict(self, coin: str, candles: object) -> Decision:
         """As `Client.predict`, in a thread."""
         return await asyncio.to_thread(self._updater.decide, coin, candles)
 
@@ -213,16 +233,54 @@ class AsyncClient(_BaseClient):
 
     async def watch(self, on_change: Callable[[Active], None], *, every_s: float = POLL_S) -> None:
         """As `Client.watch`, until its task is cancelled; `on_change` is called in the event loop."""
+        _require_watchable(on_change, every_s)
         await self._create_watch_loop(on_change, every_s=every_s).run()
+
+
+def _require_type(name: str, value: object, kind: type | UnionType) -> None:
+    if not isinstance(value, kind):
+        raise Misconfigured(f"{name} is {value!r:.80}, and must be text")
+
+
+def _require_seconds(*, may_be_zero: bool = False, **seconds: object) -> None:
+    for name, value in seconds.items():
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number or not (value > 0 or (may_be_zero and value == 0)):  # type: ignore[operator]
+            raise Misconfigured(f"{name} is {value!r:.80}, and must be a number of seconds above zero")
+
+
+def _require_watchable(on_change: object, every_s: object) -> None:
+    _require_seconds(every_s=every_s)
+    if not callable(on_change):
+        raise Misconfigured(f"on_change is {on_change!r:.80}, and must be a function")
+
+
+def _validate_coins(coins: Collection[str] | None) -> Collection[str] | None:
+    if coins is None:
+        return None
+    found = list(coins) if isinstance(coins, Iterable) else []
+    if (
+        isinstance(coins, str)
+        or not isinstance(coins, Iterable)
+        or not all(isinstance(c, str) for c in found)
+    ):
+        raise Misconfigured(f'coins is {coins!r:.80}, and must be a list of names, such as ["BTC", "ETH"]')
+    return found
+
+
+def _validate_clock(clock: Callable[[], datetime]) -> None:
+    now = clock() if callable(clock) else None
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        raise Misconfigured("clock must return the time with its zone, as datetime.now(UTC) does")
 
 
 def _validate_instance(name: str | None, cache_dir: Path) -> str:
     if name is None:
         host = re.sub(r"[^A-Za-z0-9._:@-]", "-", socket.gethostname())[:48] or "bot"
         return f"{host}:{hashlib.sha256(str(cache_dir.absolute()).encode()).hexdigest()[:8]}"
-    if not _INSTANCE.fullmatch(name):
+    if not isinstance(name, str) or not _INSTANCE.fullmatch(name):
         raise Misconfigured(
-            f"a bot's name has 1 to 64 letters, digits and any of . _ : @ -, and not {name[:80]!r}"
+            f"a bot's name has 1 to 64 letters, digits and any of . _ : @ -, and not {name!r:.80}"
         )
     return name
 
@@ -233,6 +291,7 @@ _clients: WeakSet[_BaseClient] = WeakSet()
 
 def _renew_all_after_fork() -> None:
     """A client made before a fork works in the child: with locks, connections and threads of its own."""
+    frames.note_fork()
     bundles.renew_after_fork()
     watch_loop.renew_after_fork()
     for client in list(_clients):
@@ -240,4 +299,4 @@ def _renew_all_after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_renew_all_after_fork)
+    os.register_at_fork(before=frames.look_for_threads, after_in_child=_renew_all_after_fork)

@@ -4,27 +4,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-import polars as pl
-
 from crpbot_runtime.decision import NEUTRAL, Decision
 from crpbot_runtime.errors import ClientError
+from crpbot_runtime.frames import to_candles
 from crpbot_runtime.live_windows import LiveWindows
 from crpbot_runtime.protocol.snapshot import Snapshot
 from crpbot_runtime.state import State
+from crpbot_runtime.timing import find_fault
 from mlcore.data.validation import validate_candles
 from mlcore.errors import BundleRefused, NotFinite
 
 
 def decide(
     coin: str,
-    candles: pl.DataFrame,
+    candles: object,
     state: State,
     *,
     stale_since: datetime | None,
     windows: LiveWindows,
+    max_age_s: float | None,
     now: datetime,
-) -> Decision:
-    """Decide for one coin, and count the prediction in `windows`. Raises what `mlcore` raises for bad candles."""
+) -> tuple[Decision, str]:
+    """Decide for one coin, and count the prediction in `windows`.
+
+    Returns the decision, and why the candles are not to be decided on now (`timing`); empty if they are. Raises what
+    `mlcore` raises for bad candles.
+    """
     snapshot, predictor = state.snapshot, state.predictors.get(coin)
     neutral = Decision(
         coin=coin,
@@ -37,16 +42,23 @@ def decide(
         reason=_explain_neutral(snapshot, stale_since, state.current_problem),
     )
     if predictor is None or snapshot is None:
-        return neutral
-    window = validate_candles(candles.tail(predictor.schema.lookback), f"the candles of {coin}")
+        return neutral, ""
+    source = f"the candles of {coin}"
+    window = validate_candles(to_candles(candles, source).tail(predictor.schema.lookback), source)
+    interval_s = getattr(predictor.manifest, "interval_seconds", None)
+    if window.height >= predictor.schema.lookback and (
+        fault := find_fault(window, interval_s=interval_s, max_age_s=max_age_s, now=now)
+    ):
+        stale = _explain_stale(stale_since, state.current_problem)
+        return replace(neutral, reason=f"no decision: {fault}{'; ' if stale else ''}{stale}"), fault
     try:
         prediction = predictor.predict(window)
     except BundleRefused as error:
         if isinstance(error, NotFinite):
             windows.add(snapshot.revision, coin, None, now)
-        return replace(neutral, reason=f"no model: {error}")
+        return replace(neutral, reason=f"no model: {error}"), ""
     windows.add(snapshot.revision, coin, prediction, now)
-    return replace(
+    decision = replace(
         neutral,
         direction=prediction.direction,
         probabilities=MappingProxyType(prediction.probabilities),
@@ -57,6 +69,7 @@ def decide(
         is_simulated=snapshot.is_simulated,
         bundle=predictor.digest,
     )
+    return decision, ""
 
 
 def _explain_stale(stale_since: datetime | None, problem: ClientError | None) -> str:

@@ -1,6 +1,7 @@
 """Errors between a bot and the service. Every message says what happened and what to do; none contains a token.
 
-Two families: `ClientError` is the root of all; `Refused` is an answer that must not be followed.
+`ClientError` is the root of all; `Refused` is an answer that must not be followed. What is wrong with candles is a
+`mlcore.errors.MlcoreError`. No method of a client raises anything else.
 """
 
 
@@ -32,8 +33,16 @@ class DownloadAborted(ClientError):
     """A download was aborted, because the pointer names another release by now."""
 
 
-class SnapshotExpired(ClientError):
+class UntimelySnapshot(ClientError):
+    """By this machine's clock the snapshot is not of now. It may confirm what is in use, and never changes it."""
+
+
+class SnapshotExpired(UntimelySnapshot):
     """The snapshot was signed too long ago: something repeats an old answer, or a clock is wrong."""
+
+
+class SignedInFuture(UntimelySnapshot):
+    """The snapshot was signed in the future: this machine's clock is behind, or the service's is ahead."""
 
 
 class Refused(ClientError):

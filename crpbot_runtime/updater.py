@@ -9,11 +9,9 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
-
-import polars as pl
 
 from crpbot_runtime.bundles import BundleLoader, Download, Predictors
 from crpbot_runtime.decide import decide
@@ -24,10 +22,12 @@ from crpbot_runtime.errors import (
     DownloadAborted,
     Refused,
     RevisionRefused,
+    SignedInFuture,
     SignerUnknown,
     SnapshotExpired,
     SnapshotRefused,
     UnknownCoin,
+    UntimelySnapshot,
 )
 from crpbot_runtime.live_windows import LiveWindows
 from crpbot_runtime.protocol.envelope import SignedSnapshot, verify_envelope
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 SAVE_INTERVAL = timedelta(seconds=60)
 """How often the confirmation of an unchanged pointer is saved. After a restart it may look that much older than it is."""
 MAX_ERROR_CHARACTERS = 1000
+MAX_CLOCK_ERROR = timedelta(minutes=3)
+"""How far ahead of this machine's clock a snapshot may be signed: as long as one is valid, in the other direction."""
 
 verify_cached = lru_cache(maxsize=4)(verify_envelope)
 """Clients of one process that share one PublicKeys verify the same bytes once."""
@@ -52,7 +54,7 @@ class Updater:
     """The models of one bot, kept up to date with one service, over one cache folder. Safe to use from several threads.
 
     `download` downloads one file, `fetch_key_sets` the service's signed sets of keys. `coins` are those the bot trades.
-    Without confirmation for `fresh_for` the state is stale.
+    Without confirmation for `fresh_for` the state is stale. `max_age_s` bounds the age of a last bar, as `timing` says.
     `timeout_s` bounds each wait for the folder's lock. With `start_stale` a bot without any set begins with an expired one.
     """
 
@@ -65,12 +67,14 @@ class Updater:
         coins: Collection[str] | None,
         timeout_s: float,
         fresh_for: timedelta,
+        max_age_s: float | None,
         start_stale: bool,
         clock: Callable[[], datetime],
     ) -> None:
         self._cache, self._fetch_key_sets, self._start_stale = cache, fetch_key_sets, start_stale
         self._coins = frozenset(coins or ())
         self._timeout_s, self._fresh_for, self._clock = timeout_s, fresh_for, clock
+        self._max_age_s = max_age_s
         self._loader = BundleLoader(cache, download, timeout_s=timeout_s)
         self._create_locks()
         self._pending: ReceivedSnapshot | None = None  # accepted, not in use until its set is loaded
@@ -80,6 +84,7 @@ class Updater:
         self._asked_key_version = 0
         self._is_closing = False
         self._prefetch_problem = ""
+        self._candle_faults: dict[str, str] = {}  # of each coin's last decision
         self._saved: ReceivedSnapshot | None = None
         self._logged = ""
         self._state = self._load_saved_state()
@@ -127,20 +132,29 @@ class Updater:
         is_unsaved = self._is_unsaved() or has_keys_to_save
         return self.is_waiting or is_unsaved or self._has_newer_keys() or bool(self._list_missing())
 
-    def decide(self, coin: str, candles: pl.DataFrame) -> Decision:
+    def decide(self, coin: str, candles: object) -> Decision:
         """Decide for one coin; as `Client.predict`."""
         state = self._state  # read once: the set may be replaced while this decision is made
         known = self._coins or state.predictors.keys()
-        if known and coin not in known:
-            raise UnknownCoin(f"{coin!r} is not one of {', '.join(sorted(known))}")
-        stale_since, now = self._compute_stale_since(state), self._clock()
-        return decide(coin, candles, state, stale_since=stale_since, windows=self._windows, now=now)
+        if not isinstance(coin, str) or (known and coin not in known):
+            raise UnknownCoin(f"{coin!r:.80} is not one of {', '.join(sorted(known)) or 'the coins'}")
+        decision, fault = decide(
+            coin,
+            candles,
+            state,
+            stale_since=self._compute_stale_since(state),
+            windows=self._windows,
+            max_age_s=self._max_age_s,
+            now=self._clock(),
+        )
+        self._candle_faults[coin] = fault
+        return decision
 
     def apply(self, answer: Answer | None, etag: str | None = None) -> None:
         """Apply the service's answer; None says that the snapshot of `etag` is unchanged. Never blocks on I/O.
 
-        An expired answer may confirm what is in use, and never changes it. Raises Refused if the answer must not be
-        followed (SignerUnknown: see `find_signer`), SnapshotExpired if it was signed too long ago.
+        An answer that is expired or signed in the future may confirm what is in use, and never changes it. Raises Refused
+        if the answer must not be followed (SignerUnknown: see `find_signer`), UntimelySnapshot if it is not of now.
         """
         signed = None if answer is None else verify_cached(answer.body, self._cache.saved_state.keys)
         with self._state_lock:
@@ -155,16 +169,14 @@ class Updater:
             elif current is not None and signed.snapshot.content == current.snapshot.content:
                 new_etag = answer.etag or (current.etag if answer.body == current.body else None)
                 self._confirm(replace(current, body=answer.body, signed=signed, etag=new_etag))
-            elif not self._is_expired(signed) or (current is None and self._start_stale):
+            elif (fault := self._find_clock_fault(signed)) is None or (
+                isinstance(fault, SnapshotExpired) and current is None and self._start_stale
+            ):
                 confirmed_at = self._compute_confirmed_at(signed)
                 self._accept(ReceivedSnapshot(answer.body, signed, answer.etag, confirmed_at))
         self._log_problem()
-        if self._is_expired(signed):
-            raise SnapshotExpired(
-                f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z and valid until"
-                f" {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an old one, or this machine's"
-                " clock is ahead"
-            )
+        if (fault := self._find_clock_fault(signed)) is not None:
+            raise fault
 
     def record_problem(self, problem: ClientError) -> None:
         """Remember why the service was not reached, or not followed."""
@@ -212,6 +224,7 @@ class Updater:
         state = self._state
         snapshot, stale_since = state.snapshot, self._compute_stale_since(state)
         error = str(state.current_problem or (self._prefetch_problem if self._list_missing() else ""))
+        faults = "; ".join(f"{coin}: {fault}" for coin, fault in sorted(self._candle_faults.items()) if fault)
         head = self._cache.saved_state.get_highest_head(snapshot.service) if snapshot else None
         return {
             "instance": instance,
@@ -224,7 +237,7 @@ class Updater:
             **self.prefetched,
             "audit_head": asdict(head) if head else None,
             "trusted_keys": list(self._cache.saved_state.keys.key_ids),
-            "last_error": error[:MAX_ERROR_CHARACTERS] or None,
+            "last_error": (error or faults)[:MAX_ERROR_CHARACTERS] or None,
             "stale_since": stale_since.isoformat() if stale_since else None,
             "sent_at": self._clock().isoformat(),
         }
@@ -271,8 +284,20 @@ class Updater:
         self._state = replace(self._state, received=received, is_unconfirmed=False, problem=None)
         self._pending = None
 
-    def _is_expired(self, signed: SignedSnapshot) -> bool:
-        return self._clock() > signed.expires_at
+    def _find_clock_fault(self, signed: SignedSnapshot) -> UntimelySnapshot | None:
+        """Whether the snapshot is of now, by this machine's clock."""
+        now, signed_at = self._clock(), f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z"
+        if now > signed.expires_at:
+            return SnapshotExpired(
+                f"{signed_at} and valid until {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an"
+                " old one, or this machine's clock is ahead"
+            )
+        if signed.issued_at - now > MAX_CLOCK_ERROR:
+            return SignedInFuture(
+                f"{signed_at}, and here it is {now.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z: this machine's clock is behind, or"
+                " the service's is ahead"
+            )
+        return None
 
     def _compute_confirmed_at(self, signed: SignedSnapshot) -> datetime:
         # A stored answer that something repeats confirms nothing beyond its signed time.

@@ -175,7 +175,7 @@ Predict as a bot does
     export CRPBOT_URL={options.url}
     export CRPBOT_TOKEN={outcome.bot_token}
     export CRPBOT_PUBLIC_KEY={outcome.public_key}
-    .venv/bin/python -m crpbot_runtime predict --coin {coin} --candles {_shorten_path(path)}
+    .venv/bin/python -m crpbot_runtime predict --coin {coin} --candles {_shorten_path(path)} --max-age inf
 {commands}
 Processes and logs
     .venv/bin/supervisorctl -c {state}/supervisor.conf status

@@ -4,6 +4,7 @@ The bot runs a broken model. The service inherits it, measures it and trains a c
 every coin passes every gate and a second person approves; otherwise the bot stays on its fallback.
 """
 
+import math
 import secrets
 import textwrap
 import time
@@ -216,7 +217,9 @@ class Scenario:
     def _predict(self) -> None:
         self._terminal.step("The bot fetches the live release, verifies it and predicts")
         outcome, kept = self.outcome, self._options.state / "bot"
-        with Client(self._options.url, outcome.bot_token, outcome.public_key, kept, coins=COINS) as client:
+        credentials = (outcome.bot_token, outcome.public_key)
+        # Candles of any age: these end where the market was simulated to, or its file was written.
+        with Client(self._options.url, *credentials, kept, coins=COINS, max_age_s=math.inf) as client:
             active = client.refresh()
             if active.problem is not None:
                 raise DemoFailed(f"The bot cannot follow the service: {active.problem}")

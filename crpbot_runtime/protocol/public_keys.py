@@ -38,7 +38,12 @@ class PublicKeys:
 
         The first text may begin with the version of the set, as in ``3:4f2c…``: then no older set is ever followed.
         """
-        words = ",".join([texts] if isinstance(texts, str) else texts)
+        listed = (
+            [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
+        )
+        if not all(isinstance(text, str) for text in listed):
+            raise Misconfigured("a public key is text, as `manage.py keys export` prints it")
+        words = ",".join(listed)
         prefix, colon, rest = words.partition(":")
         self.version = _parse_version(prefix) if colon else 0
         self.service: str | None = None

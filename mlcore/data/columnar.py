@@ -27,6 +27,12 @@ def read_columnar(kind: Kind, data: bytes) -> RawTable:
     return RawTable(frame, selection.layout, selection.notes)
 
 
+def select_columns(table: pl.DataFrame) -> RawTable:
+    """The columns of a table in memory. Raises CandlesRefused, with the row if one row is at fault."""
+    frame, selection = _read_lazily(table.schema, table.lazy)
+    return RawTable(frame, selection.layout, selection.notes)
+
+
 def _read_parquet(data: bytes) -> tuple[pl.DataFrame, Selection]:
     return _read_lazily(pl.read_parquet_schema(io.BytesIO(data)), lambda: pl.scan_parquet(io.BytesIO(data)))
 

@@ -4,11 +4,13 @@ Nothing is dropped and nothing is guessed: a value that cannot be read is refuse
 whether the rows are valid candles.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 
-from mlcore.data.columnar import read_columnar
+from mlcore.data.columnar import read_columnar, select_columns
 from mlcore.data.columns import parse_numbers
 from mlcore.data.containers import Kind, open_content
 from mlcore.data.delimited import read_delimited
@@ -30,10 +32,24 @@ class ReadCandles:
 
 def read_file(data: bytes, name: str) -> ReadCandles:
     """`name` is for messages. Raises CandlesRefused, with the row if one row is at fault."""
-    try:
+    with _named(name):
         content = open_content(data)
         raw = _read_raw(content.kind, content.data)
         return _finish(raw, ImportReport(content.format, raw.layout, (*content.notes, *raw.notes)))
+
+
+def read_frame(table: pl.DataFrame, name: str) -> ReadCandles:
+    """The same from a table in memory, whatever its columns are called and whatever types they have; not sorted."""
+    with _named(name):
+        raw = select_columns(table)
+        return _finish(raw, ImportReport("table", raw.layout, raw.notes), can_sort=False)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors name the source, and are CandlesRefused."""
+    try:
+        yield
     except CandlesRefused as refused:
         raise CandlesRefused(refused.reason, source=name, row=refused.row, line=refused.line) from refused
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -49,14 +65,14 @@ def _read_raw(kind: Kind, data: bytes) -> RawTable:
     return read_columnar(kind, data)
 
 
-def _finish(raw: RawTable, report: ImportReport) -> ReadCandles:
+def _finish(raw: RawTable, report: ImportReport, *, can_sort: bool = True) -> ReadCandles:
     is_reversed = False
     try:
         times, time_notes = parse_times(raw.frame["timestamp"])
         numbers, number_notes = parse_numbers(raw.frame)
         frame = pl.DataFrame([times.alias("timestamp"), *numbers]).rechunk()
         report = report.with_notes(*time_notes, *number_notes)
-        if is_reversed := _is_newest_first(frame):
+        if is_reversed := can_sort and _is_newest_first(frame):
             frame = frame.reverse()
             report = report.with_notes("sorted: the newest row was first")
         frame, enclosed = enclose_prices(frame)

@@ -63,7 +63,8 @@ def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     if not rows:
         return frame, 0
     high, low = np.where(is_above, top, prices["high"]), np.where(is_below, bottom, prices["low"])
-    return frame.with_columns(pl.Series("high", high), pl.Series("low", low)), rows
+    # One at a time: two would run in polars' threads, for which a process waits for ever after a fork.
+    return frame.with_columns(pl.Series("high", high)).with_columns(pl.Series("low", low)), rows
 
 
 def _to_milliseconds(frame: pl.DataFrame) -> pl.DataFrame:

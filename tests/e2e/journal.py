@@ -9,6 +9,7 @@ JSON array a line; the last may be cut off where the process was killed.
 import asyncio
 import hashlib
 import json
+import math
 import os
 import sys
 import threading
@@ -154,7 +155,7 @@ def main() -> None:
     records = [Journal(Path(f"{journals}-{kind}")) for kind in kinds]
     folders = [Path(f"{caches}-{kind}") for kind in kinds]
     secrets = (os.environ["CRPBOT_TOKEN"], os.environ["CRPBOT_PUBLIC_KEY"])
-    common: dict[str, Any] = {"coins": COINS, "timeout_s": 3.0, "spread_s": SPREAD_S}
+    common: dict[str, Any] = {"coins": COINS, "timeout_s": 3.0, "spread_s": SPREAD_S, "max_age_s": math.inf}
     for journal in records:
         journal.begin()
     first = Client(urls[0], *secrets, folders[0], instance=names[0], **common)

@@ -134,7 +134,7 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     public_key = re.search(r"CRPBOT_PUBLIC_KEY=(\S+)", output)
     assert token is not None
     assert public_key is not None
-    candles = ("--coin", "BTC", "--candles", str(demo.state / "candles" / "BTC.csv"))
+    candles = ("--coin", "BTC", "--candles", str(demo.state / "candles" / "BTC.csv"), "--max-age", "inf")
     where = {
         "CRPBOT_URL": demo.url,
         "CRPBOT_TOKEN": token[1],
@@ -145,7 +145,7 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     assert json.loads(decided.stdout)["line"] == "v7_fixed"
     assert json.loads(demo.manage("manage.py", "active", "--json").stdout)["revision"] == 2
     assert re.match(
-        r"BTC (down|neutral|up) 0\.\d\d  release \d+", first_decision_of_example_bot(demo, candles[-1], where)
+        r"BTC (down|neutral|up) 0\.\d\d  release \d+", first_decision_of_example_bot(demo, candles[3], where)
     )
     assert demo.manage("manage.py", "verify_audit").returncode == 0
 
@@ -241,7 +241,7 @@ def test_unreadable_candles_are_an_error_with_the_row(demo: Demo, tmp_path: Path
 
 def first_decision_of_example_bot(demo: Demo, file: str, where: dict[str, str]) -> str:
     """The first decision of docs/example_bot.py with a model."""
-    environment = {**demo.environment, **where, "BOT_EVERY_S": "0.2"}
+    environment = {**demo.environment, **where, "BOT_EVERY_S": "0.2", "BOT_MAX_AGE_S": "inf"}
     command = [sys.executable, "-m", "docs.example_bot", file]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True

@@ -1,5 +1,6 @@
 """Three small releases, really trained and written as the service does, and a service on loopback to fetch them from."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,7 +122,10 @@ def cache_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bot(service: StubService, cache_dir: Path) -> Iterator[MakeBot]:
-    """Makes clients of `service` over one cache folder; a second call is a bot that was restarted."""
+    """Makes clients of `service` over one cache folder; a second call is a bot that was restarted.
+
+    They decide on candles of any age: the simulated ones are of the past.
+    """
     made = []
 
     def make(
@@ -130,10 +134,13 @@ def bot(service: StubService, cache_dir: Path) -> Iterator[MakeBot]:
         token: str = TOKEN,
         public_key: str | None = None,
         cache_dir: Path = cache_dir,
+        max_age_s: float | None = math.inf,
         **options: Any,
     ) -> Client:
         key = service.public_key if public_key is None else public_key
-        client = Client(service.url if url is None else url, token, key, cache_dir, **options)
+        client = Client(
+            service.url if url is None else url, token, key, cache_dir, max_age_s=max_age_s, **options
+        )
         made.append(client)
         return client
 

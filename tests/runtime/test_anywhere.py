@@ -67,7 +67,7 @@ def say(*words):
 
 signal.alarm(60)
 candles = pl.read_parquet(sys.argv[1])
-client = Client(*sys.argv[2:], spread_s=0.01)
+client = Client(*sys.argv[2:], spread_s=0.01, max_age_s=float("inf"))
 client.refresh()
 threading.Thread(target=client.watch, args=(lambda active: None,), daemon=True).start()
 while client.predict("BTC", candles).stale_since:
@@ -114,6 +114,37 @@ client.close()
             assert read_line(bot) == ["child", 3, old.number]
             assert read_line(bot) == ["parent", 3, old.number]
             assert bot.wait(30) == 0
+
+    CONVERT = """
+import os, sys
+import polars as pl
+from crpbot_runtime import MlcoreError, read_candles
+from crpbot_runtime.frames import to_candles
+
+rows = [[1_600_000_000 + 60 * bar, 1.0, 1.0, 1.0, 1.0, 1.0] for bar in range(9)]
+with open(sys.argv[1], "w") as file:
+    file.writelines(",".join(map(str, row)) + "\\n" for row in rows)
+if sys.argv[2] == "used":
+    pl.DataFrame({"a": [1]}).select(pl.col("a"), b=pl.col("a") * 2)
+if (child := os.fork()) == 0:
+    try:
+        print(to_candles(rows, "rows").height, read_candles(sys.argv[1]).height, flush=True)
+    except MlcoreError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+    @pytest.mark.parametrize(
+        ("polars", "answer"),
+        [("not used", "9 9"), ("used", "rows: polars was used in this process before it was forked")],
+    )
+    def test_a_child_converts_candles_or_says_why_it_cannot(
+        self, tmp_path: Path, polars: str, answer: str
+    ) -> None:
+        """The threads of polars do not come along, and polars waits for them for ever."""
+        with running(self.CONVERT, tmp_path / "candles.csv", polars) as bot:
+            assert bot.communicate(timeout=30)[0].startswith(answer)
 
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -248,7 +279,7 @@ import polars as pl
 from crpbot_runtime import Client
 candles = pl.read_parquet(sys.argv[1])
 for turn in range(3):
-    with Client(*sys.argv[2:]) as client:
+    with Client(*sys.argv[2:], max_age_s=float("inf")) as client:
         active = client.refresh()
         print([active.revision, str(active.problem or ""), client.predict("BTC", candles).release], flush=True)
         sys.stdin.readline()
@@ -277,7 +308,7 @@ import polars as pl
 from crpbot_runtime import CacheFailed, Client
 candles = pl.read_parquet(sys.argv[1])
 try:
-    client = Client(*sys.argv[2:])
+    client = Client(*sys.argv[2:], max_age_s=float("inf"))
 except CacheFailed as failed:
     print(json.dumps(str(failed)))
     sys.exit()

@@ -180,6 +180,7 @@ def test_a_decision_says_since_when_nobody_confirmed_its_model(
 ) -> None:
     now = [datetime(2026, 11, 22, 8, tzinfo=UTC)]
     client = bot(clock=lambda: now[0])
+    service.issued_at = now[0]
     service.point_at(old)
     client.refresh()
     confirmed_at = now[0]

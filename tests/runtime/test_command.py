@@ -15,6 +15,9 @@ from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
+ANY_AGE = ("--max-age", "inf")
+"""The simulated candles are of the past."""
+
 
 @pytest.fixture(autouse=True)
 def environment(service: StubService, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +39,17 @@ def test_predict_prints_the_decision_and_which_model_spoke(
 ) -> None:
     """As a process of its own, the way a person calls it."""
     service.point_at(old, revision=7)
-    command = [sys.executable, "-m", "crpbot_runtime", "predict", "--coin", "BTC", "--candles", candle_file]
+    command = [
+        sys.executable,
+        "-m",
+        "crpbot_runtime",
+        "predict",
+        "--coin",
+        "BTC",
+        "--candles",
+        candle_file,
+        *ANY_AGE,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
@@ -50,7 +63,7 @@ def test_predict_as_json(
     service: StubService, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.point_at(old)
-    assert main(["predict", "--coin", "ETH", "--candles", candle_file, "--json"]) == 0
+    assert main(["predict", "--coin", "ETH", "--candles", candle_file, *ANY_AGE, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["coin"], said["line"], said["release"], said["revision"]) == ("ETH", old.line, old.number, 1)
     assert sum(said["probabilities"].values()) == pytest.approx(1)
@@ -61,7 +74,7 @@ def test_predict_from_the_cache_warns_that_it_is_stale(
     service: StubService, old: Release, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.point_at(old)
-    arguments = ["predict", "--coin", "BTC", "--candles", candle_file]
+    arguments = ["predict", "--coin", "BTC", "--candles", candle_file, *ANY_AGE]
     main(arguments)
     service.stop()
     assert main(arguments) == 0
@@ -73,7 +86,7 @@ def test_predict_from_the_cache_warns_that_it_is_stale(
 def test_predict_without_a_model_is_neutral_with_a_status_of_its_own(
     service: StubService, candle_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", "--coin", "BTC", "--candles", candle_file]) == 3
+    assert main(["predict", "--coin", "BTC", "--candles", candle_file, *ANY_AGE]) == 3
     out, err = capsys.readouterr()
     assert "neutral" in out
     assert "no pointer yet" in err
@@ -96,7 +109,7 @@ def test_bad_candles_are_refused_by_row_and_reason(
 ) -> None:
     service.point_at(old)
     Path(candle_file).write_text(content)
-    assert main(["predict", "--coin", "BTC", "--candles", candle_file]) == 1
+    assert main(["predict", "--coin", "BTC", "--candles", candle_file, *ANY_AGE]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -111,10 +124,10 @@ def test_too_few_candles_and_an_unknown_coin_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     service.point_at(old)
-    assert main(["predict", "--coin", "DOGE", "--candles", candle_file]) == 1
+    assert main(["predict", "--coin", "DOGE", "--candles", candle_file, *ANY_AGE]) == 1
     assert "'DOGE' is not one of BTC, ETH, SOL" in capsys.readouterr().err
     candles.tail(100).write_csv(candle_file)
-    assert main(["predict", "--coin", "BTC", "--candles", candle_file]) == 1
+    assert main(["predict", "--coin", "BTC", "--candles", candle_file, *ANY_AGE]) == 1
     assert "2,048" in capsys.readouterr().err
 
 

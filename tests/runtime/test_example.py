@@ -33,6 +33,7 @@ def test_the_example_bot_follows_a_move_and_tells_the_service(
         "CRPBOT_PUBLIC_KEY": service.public_key,
         "CRPBOT_CACHE_DIR": str(cache_dir),
         "BOT_EVERY_S": "0.02",
+        "BOT_MAX_AGE_S": "inf",
     }
     command = [sys.executable, str(EXAMPLE), *files]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:

@@ -87,7 +87,7 @@ def test_the_wheel_decides_without_the_repository_or_heavy_packages(
         "CRPBOT_CACHE_DIR": str(tmp_path / "cache"),
     }
     program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + RUN_COMMAND
-    asks = ["predict", "--coin", "BTC", "--candles", str(tmp_path / "BTC.csv"), "--json"]
+    asks = ["predict", "--coin", "BTC", "--candles", str(tmp_path / "BTC.csv"), "--max-age", "inf", "--json"]
     done = subprocess.run(
         [sys.executable, "-I", "-c", program, *asks],
         env=environment,

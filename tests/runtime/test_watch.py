@@ -1,6 +1,7 @@
 """A bot's loop: moves are heard at once, what is announced is at hand before, and the service hears what runs."""
 
 import asyncio
+import math
 import threading
 import time
 from contextlib import suppress
@@ -327,7 +328,9 @@ async def test_asyncio_hears_decides_and_flips_as_threads_do(
 ) -> None:
     service.point_at(old)
     told: asyncio.Queue[Active] = asyncio.Queue()
-    async with AsyncClient(service.url, TOKEN, service.public_key, cache_dir, spread_s=0) as client:
+    async with AsyncClient(
+        service.url, TOKEN, service.public_key, cache_dir, spread_s=0, max_age_s=math.inf
+    ) as client:
         following = asyncio.create_task(client.watch(told.put_nowait))
         assert (await asyncio.wait_for(told.get(), 20)).release == old.number
         service.point_at(new)
@@ -363,7 +366,9 @@ async def test_asyncio_a_hanging_service_holds_up_neither_loop_nor_decision(
 ) -> None:
     service.point_at(old)
     now = asyncio.get_running_loop().time
-    async with AsyncClient(service.url, TOKEN, service.public_key, cache_dir, timeout_s=60) as client:
+    async with AsyncClient(
+        service.url, TOKEN, service.public_key, cache_dir, timeout_s=60, max_age_s=math.inf
+    ) as client:
         assert (await client.refresh()).release == old.number
         service.files[new.sha256("BTC", "model.onnx")] = HALF
         service.point_at(new)
@@ -387,7 +392,7 @@ async def test_asyncio_starts_offline_and_without_anything_is_neutral(
         (cache_dir, old.number, "stale since "),
         (tmp_path / "empty", None, "no model: "),
     ):
-        async with AsyncClient(service.url, TOKEN, service.public_key, folder) as client:
+        async with AsyncClient(service.url, TOKEN, service.public_key, folder, max_age_s=math.inf) as client:
             assert (await client.predict("BTC", candles)).release == release
             assert "cannot be reached" in str((await client.refresh()).problem)
             decision = await client.predict("BTC", candles)

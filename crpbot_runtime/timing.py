@@ -1,0 +1,63 @@
+"""Whether valid candles are the ones to decide on now: the model's interval, a last bar that has just closed, few gaps."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+
+from mlcore.data.validation import infer_interval_ms
+
+MAX_AGE_INTERVALS = 2
+"""How old the last bar may be, from its opening time on, unless the bot says otherwise."""
+LATE_S = 30.0
+"""What an exchange may take to publish a bar, beyond that; at most a tenth of the interval."""
+EARLY_S = 5.0
+"""How much this machine's clock may be behind the exchange's when a bar closes; at most a tenth of the interval."""
+MAX_MISSING_SHARE = 0.05
+"""Of the bars that a prediction looks at, as for a dataset."""
+
+
+def find_fault(
+    candles: pl.DataFrame, *, interval_s: int | None, max_age_s: float | None, now: datetime
+) -> str:
+    """Why these candles, the oldest bar first, are not to be decided on at this moment; empty if they are.
+
+    `interval_s` is the model's, None where it is not known. `max_age_s` counts from the opening time of the last bar; None
+    is two intervals.
+    """
+    step_s = infer_interval_ms(candles) / 1000
+    if interval_s is not None and step_s != interval_s:
+        return f"the bars are {format_seconds(step_s)} apart, and the model was trained on {format_seconds(interval_s)}"
+    opened_at = datetime.fromtimestamp(int(candles["timestamp"].dt.epoch("ms")[-1]) / 1000, UTC)
+    last = f"the last bar, {opened_at:%Y-%m-%d %H:%M:%S}Z,"
+    age_s = (now - opened_at).total_seconds()
+    if age_s < -min(EARLY_S, step_s / 10):
+        return f"{last} opens in the future: these are closing times, or this machine's clock is behind"
+    if age_s < step_s - min(EARLY_S, step_s / 10):
+        return f"{last} has not closed yet: leave it out"
+    limit_s = MAX_AGE_INTERVALS * step_s + min(LATE_S, step_s / 10) if max_age_s is None else max_age_s
+    if age_s > limit_s:
+        allowed = format_seconds(MAX_AGE_INTERVALS * step_s if max_age_s is None else max_age_s)
+        return (
+            f"{last} is {format_seconds(age_s)} old, more than {allowed}: the feed stopped, or this machine's clock is"
+            " ahead"
+        )
+    return _find_gaps(candles, step_s)
+
+
+def _find_gaps(candles: pl.DataFrame, step_s: float) -> str:
+    times = candles["timestamp"].dt.epoch("ms").to_numpy() / 1000
+    expected = round(float(times[-1] - times[0]) / step_s) + 1
+    missing = expected - len(times)
+    if missing <= MAX_MISSING_SHARE * expected:
+        return ""
+    return f"{missing:,} of {expected:,} bars are missing ({missing / expected:.0%}), more than {MAX_MISSING_SHARE:.0%}"
+
+
+def format_seconds(seconds: float) -> str:
+    """In the largest unit that is not below one: `1 h`, `15 min`, `2.5 d`."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return (
+                f"{seconds / size:,.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:,.0f} {unit}"
+            )
+    return f"{seconds:,.3g} s"
