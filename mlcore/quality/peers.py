@@ -49,7 +49,8 @@ class PeerSeries:
         """From valid candles."""
         interval = infer_interval_ms(frame) // 1000
         ends = frame["timestamp"].dt.epoch("s").to_numpy() + interval
-        return cls(coin, name, ends, frame["close"].to_numpy(), interval, number)
+        closes = frame["close"].to_numpy().copy()  # a view would keep all columns in memory
+        return cls(coin, name, ends, closes, interval, number)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.releases.launch import launch
 from deploy.rules import Purpose, ReleaseState
-from tests import scenarios
+from tests import factories, scenarios
 from tests.e2e.browser import BROWSER_MARKS, chromium, open_signed_in
 from tests.processes import StartWorker, start, wait_until
 from training.services import datasets
@@ -67,6 +67,32 @@ def test_an_open_page_refreshes_and_keeps_the_input(service_url: str) -> None:
         expect(page.get_by_label("Reason")).to_have_value("it behaves oddly")
         page.context.clear_cookies()
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=20_000)
+
+
+def test_candles_are_checked_before_they_are_imported(service_url: str, tmp_path: Path) -> None:
+    header, *rows = factories.candle_csv(4).decode().splitlines()
+    (tmp_path / "newest-first.csv").write_text("\n".join([header, *reversed(rows)]))
+    (tmp_path / "bad.json").write_text('{"error": "not found"}')
+    with chromium() as browser:
+        page = open_signed_in(browser, service_url, "olivia")
+        page.goto(f"{service_url}/datasets/")
+        page.locator("#id_file").set_input_files(tmp_path / "bad.json")
+        page.get_by_role("button", name="Check").click()
+        expect(page.locator("#preview")).to_contain_text("this is JSON of another shape")
+        expect(page.get_by_role("button", name="Import")).to_have_count(0)
+        page.locator("#id_file").set_input_files(tmp_path / "newest-first.csv")
+        expect(page.locator("#preview")).to_be_empty()
+        page.get_by_role("button", name="Check").click()
+        expect(page.locator("#preview")).to_contain_text("sorted: the newest row was first")
+        page.get_by_role("button", name="Import").click()
+        expect(page.get_by_text("Added dataset")).to_be_visible()
+        expect(page.locator("dl.facts").first).to_contain_text("sorted: the newest row was first")
+        expect(
+            page.locator("[data-chart=price] .candlesticklayer, [data-chart=price] .boxlayer").first
+        ).to_be_attached()
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="Parquet").click()
+        assert saved.value.suggested_filename.endswith(".parquet")
 
 
 def test_a_release_is_launched_followed_and_approved(training_service_url: str) -> None:

@@ -431,7 +431,7 @@ class TestDatasets:
         answer = client.post("/datasets/", {"coin": "ETH", "file": _upload(data)}, follow=True)
         dataset = Dataset.objects.latest("id")
         assert "CSV, named columns sorted: the newest row was first" in words(answer)
-        download = client.get(f"/datasets/{dataset.pk}/candles.csv")
+        download: Any = client.get(f"/datasets/{dataset.pk}/candles.csv")
         assert b"".join(download.streaming_content).startswith(b"timestamp,open,high,low,close,volume\n")
         (price,) = (client.get(f"/datasets/{dataset.pk}/charts/").json()["charts"]["price"],)
         assert [trace["type"] for trace in price["data"]] == ["candlestick", "bar"]
