@@ -178,7 +178,7 @@ def _unpack_zip(data: bytes) -> tuple[bytes, tuple[str, ...]]:
         raise
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError,
-        NotImplementedError, RuntimeError, ValueError, OverflowError,
+        NotImplementedError, RuntimeError, IndexError, ValueError, OverflowError,
     ) as error:  # fmt: skip
         raise CandlesRefused(
             f"a damaged zip ({' '.join(str(error).split())[:80]}); fetch the file again"

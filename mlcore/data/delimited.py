@@ -152,13 +152,11 @@ def _build_head(texts: Sequence[str], number: int, names: Sequence[str], delimit
 
 def _continues_header(fields: Sequence[str], names: Sequence[str]) -> bool:
     """One symbol in all columns, or nothing but the name of the index."""
+    if len(fields) != len(names):
+        return False
     rest = {field.strip() for field in fields[1:]}
     label = fields[0].strip().lower()
-    return (
-        len(fields) == len(names)
-        and len(rest) == 1
-        and label in ("", "ticker", "tickers", "date", "datetime", "price")
-    )
+    return len(rest) == 1 and label in ("", "ticker", "tickers", "date", "datetime", "price")
 
 
 def _describe_missing_header(first: str, data: bytes) -> CandlesRefused:

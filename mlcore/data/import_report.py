@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 MAX_NOTES = 50
-MAX_LETTERS = 2000
+MAX_LETTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,12 @@ class ImportReport:
     layout: str = ""
     """Who writes such columns, such as `Binance`, or that they have names."""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Texts of a file are in it: nothing that cannot be printed, and nothing long, reaches a page or a terminal."""
+        object.__setattr__(self, "format", _shorten(self.format))
+        object.__setattr__(self, "layout", _shorten(self.layout))
+        object.__setattr__(self, "notes", tuple(map(_shorten, self.notes)))
 
     def with_notes(self, *notes: str) -> Self:
         return type(self)(self.format, self.layout, (*self.notes, *notes))
@@ -35,12 +41,13 @@ class ImportReport:
             isinstance(text, str) and len(text) <= MAX_LETTERS for text in texts
         ):
             raise ValueError("not an import report")
-        format_, layout, *kept = (
-            "".join(letter if letter.isprintable() else " " for letter in text) for text in texts
-        )
-        return cls(format_, layout, tuple(kept))
+        return cls(document["format"], document["layout"], tuple(notes))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Empty for a dataset that did not come from a file."""
         return cls.from_document(json.loads(text)) if text else cls()
+
+
+def _shorten(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text[:MAX_LETTERS])

@@ -102,12 +102,12 @@ def _find_pieces(data: bytes, start: int, end: int, between: re.Pattern[bytes]) 
 def _read_lists(pieces: Iterator[bytes], data: bytes) -> tuple[pl.DataFrame, Selection]:
     selection, width, parts, rows_before = None, 0, [], 0
     for rows in _decode(pieces, pl.List(pl.String()), data):
-        selection = selection or _select_lists(rows)
         width = width or int(rows.list.len()[0])
         odd = (rows.list.len() != width).arg_true()
         if len(odd):
             count, row = rows.list.len()[odd[0]], rows_before + int(odd[0]) + 1
             raise CandlesRefused(f"has {count:,} values instead of {width}", row=row)
+        selection = selection or _select_lists(rows)
         at = selection.positions
         parts.append(pl.DataFrame([rows.list.get(at[name]).alias(name) for name in COLUMNS]))
         rows_before += len(rows)

@@ -129,6 +129,18 @@ def in_gzip(make: Make) -> Make:
     return wrapped
 
 
+def in_zip(make: Make) -> Make:
+    """Half of the inputs are changed inside, the others outside."""
+
+    def wrapped(rng: Random) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo("candles"), make(rng))
+        return out.getvalue() if rng.random() < 0.5 else mutate_bytes(rng, out.getvalue())
+
+    return wrapped
+
+
 def in_archive(seeds: Sequence[bytes]) -> Make:
     """Entries of a zip are changed one by one, the pickle most of all; the archive itself stays sound in most inputs."""
 

@@ -19,10 +19,13 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 from mlcore.data import candles
+from mlcore.data.import_report import ImportReport
+from mlcore.data.readers import read_file
 from mlcore.data.simulate import simulate
 from mlcore.errors import CandlesRefused
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Make
+from tests.mlcore.candle_formats import FORMATS
 
 Read = Callable[[bytes], object]
 
@@ -45,30 +48,55 @@ class Reader:
     """How many inputs `make test` tries: two to four seconds' worth."""
 
 
-def _prepare_candles() -> Target:
+def _prepare_candle_texts() -> Target:
     frame = simulate("BTC", 300, 1.0, 1).head(60)
     seconds = frame.with_columns(pl.col("timestamp").dt.epoch("s"))
-    texts = [
-        frame.write_csv().encode(),
+    seeds = [
         frame.head(5).write_csv(quote_style="always").encode(),
-        seconds.write_csv().encode(),
         seconds.write_csv(line_terminator="\r\n").encode(),
+        *(
+            data
+            for data in _candle_formats()
+            if data[:1] not in b"[{\xff" and data.isascii() and b"\0" not in data
+        ),
     ]
-    tables = [
+    text = mutations.from_bytes(seeds)
+    makes = (text, text, mutations.in_gzip(text), mutations.in_zip(text))
+    return Target(lambda rng: rng.choice(makes)(rng), _read_candles, (CandlesRefused,))
+
+
+def _prepare_candle_json() -> Target:
+    seeds = [data for data in _candle_formats() if data[:1] in b"[{"]
+    lists = [data for data in seeds if data[:2] in (b"[[", b"[{")]
+    makes = (mutations.from_bytes(seeds), mutations.from_json(lists), mutations.from_json(lists))
+    return Target(lambda rng: rng.choice(makes)(rng), _read_candles, (CandlesRefused,))
+
+
+def _prepare_candle_tables() -> Target:
+    frame = simulate("BTC", 300, 1.0, 1).head(60)
+    seconds = frame.with_columns(pl.col("timestamp").dt.epoch("s"))
+    seeds = [
         _to_parquet(frame),
         _to_parquet(seconds, compression="gzip"),
         _to_parquet(frame.head(3), compression="uncompressed", statistics=False),
         _to_parquet(frame.with_columns(pl.col("timestamp").dt.to_string(), pl.col("close").cast(pl.String))),
         _to_parquet(frame.with_columns(pl.col("timestamp").dt.cast_time_unit("ns")), row_group_size=7),
+        *(data for data in _candle_formats() if data[:4] in (b"PAR1", b"ARRO", b"\xff\xff\xff\xff")),
     ]
-    text, table = mutations.from_bytes(texts), mutations.from_bytes(tables)
-    makes = (text, text, mutations.in_gzip(text), table, table)
+    table = mutations.from_bytes(seeds)
+    makes = (table, table, table, mutations.in_zip(table))
+    return Target(lambda rng: rng.choice(makes)(rng), _read_candles, (CandlesRefused,))
 
-    def read(data: bytes) -> None:
-        decoded = candles.read_bytes(data, "candles.parquet" if data[:4] == b"PAR1" else "candles")
-        assert candles.decode_canonical(candles.encode_canonical(decoded)).equals(decoded)
 
-    return Target(lambda rng: rng.choice(makes)(rng), read, (CandlesRefused,))
+def _candle_formats() -> list[bytes]:
+    """A file as each exchange, program and library writes it."""
+    return [make() for make, _ in FORMATS.values()]
+
+
+def _read_candles(data: bytes) -> None:
+    found = read_file(data, "candles")
+    assert candles.decode_canonical(candles.encode_canonical(found.frame)).equals(found.frame)
+    assert ImportReport.from_document(found.report.document()) == found.report
 
 
 def _to_parquet(frame: pl.DataFrame, **options: Any) -> bytes:
@@ -355,7 +383,9 @@ def _prepare_policy() -> Target:
 READERS = {
     reader.name: reader
     for reader in (
-        Reader("candle file", _prepare_candles, True, 1500),
+        Reader("candle text", _prepare_candle_texts, True, 1000),
+        Reader("candle JSON", _prepare_candle_json, True, 800),
+        Reader("candle table", _prepare_candle_tables, True, 600),
         Reader("canonical candles", _prepare_canonical, False, 3000),
         Reader("torch checkpoint", _prepare_torch, True, 800),
         Reader("ONNX file", _prepare_onnx, True, 2500),
