@@ -22,7 +22,7 @@ from crpbot_runtime.protocol.public_keys import PublicKeys
 from crpbot_runtime.protocol.service import Service
 from crpbot_runtime.storage.cache import Cache
 from crpbot_runtime.updater import Updater
-from crpbot_runtime.watch_loop import WatchLoop, run_in_thread
+from crpbot_runtime.watch_loop import Heartbeats, WatchLoop, run_in_thread
 
 POLL_S = 5.0
 SPREAD_S = 5.0
@@ -73,8 +73,14 @@ class _BaseClient:
             start_stale=start_stale,
             clock=clock,
         )
+        self._heartbeats = Heartbeats(self._service, self._updater, self.instance)
         self._create_watch_loop = partial(
-            WatchLoop, self._service, self._updater, instance=self.instance, spread_s=spread_s
+            WatchLoop,
+            self._service,
+            self._updater,
+            self._heartbeats,
+            instance=self.instance,
+            spread_s=spread_s,
         )
         self._create_locks()
         _clients.add(self)
@@ -87,6 +93,7 @@ class _BaseClient:
         is_closed = self._closing.is_set()
         self._service.renew_after_fork()
         self._updater.renew_after_fork()
+        self._heartbeats.renew_after_fork()
         self._create_locks()
         if is_closed:
             self._closing.set()
@@ -120,6 +127,7 @@ class _BaseClient:
             self._updater.apply(self._service.fetch_snapshot(None))
 
     def _close(self) -> None:
+        self._heartbeats.send_stop()
         self._updater.close()
         self._service.close()
 
@@ -153,7 +161,10 @@ class Client(_BaseClient):
         self.close()
 
     def close(self) -> None:
-        """End `watch`, and close connections and the lock file; decisions go on from memory."""
+        """End `watch`, tell the service that this bot stops, and close connections; decisions go on from memory.
+
+        Takes seconds at most, whatever the network does.
+        """
         self._closing.set()
         with self._watch_lock:
             self._close()
@@ -220,7 +231,7 @@ class AsyncClient(_BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Close connections and the lock file; decisions go on from memory. Cancel `watch` first."""
+        """As `Client.close`. Cancel `watch` first."""
         await run_in_thread(self._close)
 
     async def predict(self, coin: str, candles: object) -> Decision:

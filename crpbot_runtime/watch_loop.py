@@ -7,6 +7,7 @@ blocks (disk, downloads, reports) runs in threads, so that a move is received du
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,8 @@ RETRY_WORK_S = 5.0
 TICK_S = 1.0
 SAVE_COST_S = 0.002
 """The interpreter time of saving one state; all bots of one process share the interpreter."""
+STOP_S = 2.0
+"""What telling the service that a bot stops may take, so that the bot stops quickly whatever the network does."""
 MIN_HEARTBEAT_S, MAX_HEARTBEAT_S = 1.0, 300.0
 
 Result = TypeVar("Result")
@@ -55,6 +58,44 @@ async def run_in_thread(work: Callable[[], Result]) -> Result:
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
+class Heartbeats:
+    """The heartbeats of one bot, one after the other: the last one says that it stops."""
+
+    def __init__(self, service: Service, updater: Updater, instance: str) -> None:
+        self._service, self._updater, self._instance = service, updater, instance
+        self.renew_after_fork()
+
+    def renew_after_fork(self) -> None:
+        """In the child nobody sends, and the service knows only the parent."""
+        self._lock = threading.Lock()
+        self._is_known = self._has_stopped = False
+
+    def send(self) -> dict[str, Any]:
+        """Returns the service's answer; empty once the bot has stopped. Raises ClientError."""
+        with self._lock:
+            if self._has_stopped:
+                return {}
+            answer = self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
+            self._is_known = True
+            return answer
+
+    def send_stop(self) -> None:
+        """Tell the service, if it knows of this bot, that it was stopped on purpose. Never fails, and waits for STOP_S."""
+        was_stopped, self._has_stopped = self._has_stopped, True
+        if self._is_known and not was_stopped:
+            sending = threading.Thread(target=self._post_stop, daemon=True)
+            sending.start()
+            sending.join(STOP_S)
+
+    def _post_stop(self) -> None:
+        try:
+            with self._lock:  # after the heartbeat that is on its way
+                document = self._updater.build_heartbeat(self._instance) | {"is_stopping": True}
+                self._service.post(HEARTBEAT_PATH, document)
+        except Exception as problem:  # noqa: BLE001 - the connection may be closed under it, and the bot ends anyway
+            logger.warning("the service could not be told that this bot stops: %s", problem)
+
+
 class WatchLoop:
     """One client's loop. It calls `on_change`, which must return quickly.
 
@@ -66,13 +107,15 @@ class WatchLoop:
         self,
         service: Service,
         updater: Updater,
+        heartbeats: Heartbeats,
         on_change: Callable[[Active], None],
         *,
         instance: str,
         every_s: float,
         spread_s: float,
     ) -> None:
-        self._service, self._updater, self._on_change = service, updater, on_change
+        self._service, self._updater, self._heartbeats = service, updater, heartbeats
+        self._on_change = on_change
         self._instance, self._every_s, self._spread_s = instance, every_s, spread_s
         self._last_notified: tuple[object, ...] | None = None
         self._last_reported: tuple[object, ...] = ()
@@ -220,9 +263,7 @@ class WatchLoop:
         # Set before sending: a move during the request must be able to bring the next one forward.
         self._heartbeat_at = time.monotonic() + MAX_HEARTBEAT_S
         try:
-            answer = await run_in_thread(
-                lambda: self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
-            )
+            answer = await run_in_thread(self._heartbeats.send)
         except ClientError as problem:
             self._log_once(f"the heartbeat could not be sent: {problem}")
             answer = {}

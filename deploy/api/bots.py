@@ -128,6 +128,9 @@ class Heartbeat(APIView):
             default=None,
             help_text="By the bot's clock, which is compared with the service's.",
         )
+        is_stopping = api_fields.Boolean(
+            default=False, help_text="Whether it is being stopped on purpose: its last heartbeat."
+        )
 
     @extend_schema_serializer(component_name="HeartbeatAnswer")
     class Output(serializers.Serializer[Any]):

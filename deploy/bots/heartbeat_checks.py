@@ -43,6 +43,8 @@ class Heartbeat:
     """By the bot's clock."""
     trusted_keys: tuple[str, ...] = ()
     """Ids; empty for a client that does not say."""
+    is_stopping: bool = False
+    """Whether it was stopped on purpose, and this is its last heartbeat."""
 
     @cached_property
     def reported_digest(self) -> str:

@@ -54,6 +54,12 @@ def test_the_audit_head_that_a_bot_saw_is_stored(bot: Caller) -> None:
     assert Bot.objects.values("audit_seq", "audit_hash").get() == {"audit_seq": 3, "audit_hash": head["hash"]}
 
 
+@pytest.mark.parametrize(("is_stopping", "code"), [(True, 200), (False, 200), ("yes", 400), (1, 400)])
+def test_the_last_heartbeat_may_say_that_the_bot_stops(bot: Caller, is_stopping: object, code: int) -> None:
+    said = scenarios.heartbeat_fields(scenarios.service_in_use(), is_stopping=is_stopping)
+    assert bot.post(HEARTBEAT, said).status_code == code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),

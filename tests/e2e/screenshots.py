@@ -39,9 +39,9 @@ def pictures() -> dict[str, tuple[str, str | None]]:
     from tests.scenarios import APPROVER
 
     example_data.create_people()
-    examples = example_data.create_examples(bars=6_000)
     keys.ensure_first()
     create_key(actor=APPROVER, reason="the yearly rotation")
+    examples = example_data.create_examples(bars=6_000)  # with bots, which report the keys that they trust
     return {
         "sign-in": ("/sign-in/", None),
         "no-role": ("/", "norma"),

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -432,3 +433,62 @@ async def test_bots_of_one_process_share_what_they_loaded_and_verified(
     assert len(service.downloads()) == 4 * len(COINS)
     for one in bots:
         await one.close()
+
+
+def silence(service: StubService) -> Callable[[], Iterator[bytes]]:
+    """An answer that never comes."""
+
+    def wait() -> Iterator[bytes]:
+        service.released.wait(600)
+        yield b""
+
+    return wait
+
+
+class TestStop:
+    """A bot that is stopped on purpose says so, and needs nobody's answer for it."""
+
+    def test_the_last_heartbeat_says_that_the_bot_stops(
+        self, service: StubService, bot: MakeBot, old: Release
+    ) -> None:
+        service.point_at(old)
+        with bot(spread_s=0) as client, watching(client):
+            wait_until(lambda: service.heartbeats, "a heartbeat")
+        client.close()
+        assert [said.get("is_stopping") for said in service.heartbeats[:-1]].count(True) == 0
+        assert service.heartbeats[-1]["is_stopping"] is True
+        assert service.heartbeats[-1]["instance"] == client.instance
+
+    async def test_asyncio_says_so_too(self, service: StubService, cache_dir: Path, old: Release) -> None:
+        service.point_at(old)
+        async with AsyncClient(service.url, TOKEN, service.public_key, cache_dir, spread_s=0) as client:
+            following = asyncio.create_task(client.watch(lambda active: None))
+            while not service.heartbeats:
+                await asyncio.sleep(0.005)
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+        assert service.heartbeats[-1]["is_stopping"] is True
+
+    def test_a_bot_that_the_service_never_heard_of_says_nothing(
+        self, service: StubService, bot: MakeBot, old: Release
+    ) -> None:
+        service.point_at(old)
+        with bot() as client:
+            client.refresh()
+        assert service.heartbeats == []
+
+    def test_a_service_that_does_not_answer_holds_no_bot_up(
+        self, service: StubService, bot: MakeBot, old: Release
+    ) -> None:
+        service.point_at(old)
+        client = bot(spread_s=0, timeout_s=600)
+        with watching(client):
+            wait_until(lambda: service.heartbeats, "a heartbeat")
+            service.raw_answers[HEARTBEAT_PATH] = lambda: iter(
+                lambda: service.released.wait(600) or b"", b"x"
+            )
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
