@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zipfile
 
 import polars as pl
 
@@ -48,10 +49,29 @@ def wide_header() -> bytes:
     return b",".join(b"c%d" % number for number in range(600_000)) + b"\n" + ROW
 
 
+def expanding_zip() -> bytes:
+    """400 KB: a file of 400 MiB."""
+    out = io.BytesIO()
+    with (
+        zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.csv", "w", force_zip64=True) as file,
+    ):
+        for _ in range(400):
+            file.write(b"0" * 2**20)
+    return out.getvalue()
+
+
+def nested_json() -> bytes:
+    """1 MB: a row, and a list in a list, 500,000 deep."""
+    return b"[[1700000000000,10,11,9,10,5]," + b"[" * 500_000 + b"]" * 500_000 + b"]"
+
+
 FILES = {
     "a column nested 2,000 deep": ("a.parquet", nested_parquet, "killed by SIG"),
     "100 KB that expand to 3.9 GB": ("a.parquet", expanding_parquet, "timestamp has a text of 1,000 bytes"),
     "gzip members without end": ("a.csv.gz", endless_gzip, "gzip members; compress it as one"),
+    "400 KB of zip that expand to 400 MB": ("a.zip", expanding_zip, "unpacks to more than 402,653,184 bytes"),
+    "JSON nested 500,000 deep": ("a.json", nested_json, "more than plain numbers and texts"),
     "a field of 200 KB": ("a.csv", long_field, "a field is too long"),
     "a header of 3 MB": ("a.csv", wide_header, "a header has at most 4,096"),
 }

@@ -262,7 +262,9 @@ def _parse_number(column: pl.Series, *, has_decimal_commas: bool) -> pl.Series:
     if column.dtype == pl.String:
         text = column.str.replace(",", ".", literal=True) if has_decimal_commas else column
         numbers = text.str.strip_chars().cast(pl.Float64, strict=False)
-        refuse_nulls(numbers, column, "is {value!r}, not a number")
+        has_commas = column.filter(numbers.is_null()).str.contains(",", literal=True).any()
+        how = "; write decimal points, and no separators of thousands" if has_commas else ""
+        refuse_nulls(numbers, column, f"is {{value!r}}, not a number{how}")
         return numbers
     if not column.dtype.is_numeric():
         raise CandlesRefused(f"{column.name} holds {column.dtype}, not numbers")

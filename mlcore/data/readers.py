@@ -83,7 +83,7 @@ def _finish(raw: RawTable, report: ImportReport, *, can_sort: bool = True) -> Re
             )
         return ReadCandles(validate_candles(frame), report)
     except CandlesRefused as refused:
-        raise _locate(refused, raw, is_reversed=is_reversed) from refused
+        raise _locate(refused, raw, report, is_reversed=is_reversed) from refused
 
 
 def _is_newest_first(frame: pl.DataFrame) -> bool:
@@ -92,10 +92,16 @@ def _is_newest_first(frame: pl.DataFrame) -> bool:
     return len(times) > 1 and times[0] > times[-1] and times.is_sorted(descending=True)
 
 
-def _locate(refused: CandlesRefused, raw: RawTable, *, is_reversed: bool) -> CandlesRefused:
-    """The refusal with the row of the file, counted from its top, and its line where the file has lines."""
+def _locate(
+    refused: CandlesRefused, raw: RawTable, report: ImportReport, *, is_reversed: bool
+) -> CandlesRefused:
+    """The refusal with the row of the file, counted from its top, and its line where the file has lines.
+
+    A refusal of the whole file says how the file was understood.
+    """
     if refused.row is None:
-        return refused
+        understood = "; ".join((f"read as {report.format}, {report.layout}", *report.notes))
+        return CandlesRefused(f"{refused.reason} ({understood})")
     row = raw.frame.height + 1 - refused.row if is_reversed else refused.row
     line = None if raw.first_line is None else raw.first_line + row - 1
     return CandlesRefused(refused.reason, row=row, line=line)

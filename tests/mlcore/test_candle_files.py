@@ -117,7 +117,7 @@ MALFORMED = {
         "a.csv",
         text(*(f'{row[:20]},"1,010.5","1,012.5","1,009.5","1,011.5",7.5' for row in ROWS)),
         1,
-        "'1,010.5', not a number",
+        "'1,010.5', not a number; write decimal points, and no separators of thousands",
     ),
     "a comma that may separate thousands": (
         "a.csv",

@@ -85,6 +85,10 @@ class TestImporting:
         assert "sorted: the newest row was first" in stored
         assert "these candles are dataset" in say("import_candles", "BTC", str(candles), "--check")
 
+    @pytest.mark.parametrize("path", ["/dev/zero", "/tmp"])
+    def test_a_device_or_folder_is_not_read(self, path: str, refusal: Command) -> None:
+        assert f"{path} is not a file" in refusal("import_candles", "BTC", path)
+
     def test_a_file_over_the_limit_is_refused_unread(
         self, refusal: Command, candles: Path, settings: Any
     ) -> None:

@@ -37,6 +37,8 @@ class Command(DatasetCommand):
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.is_file() and path.exists():  # a pipe or a device may have no end
+            raise InvalidInput(f"{path} is not a file.", field="file")
         datasets.require_importable_size(path.stat().st_size, path.name)
         return path.read_bytes()
     except OSError as error:
