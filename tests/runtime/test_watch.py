@@ -485,9 +485,7 @@ class TestStop:
         client = bot(spread_s=0, timeout_s=600)
         with watching(client):
             wait_until(lambda: service.heartbeats, "a heartbeat")
-            service.raw_answers[HEARTBEAT_PATH] = lambda: iter(
-                lambda: service.released.wait(600) or b"", b"x"
-            )
+            service.raw_answers[HEARTBEAT_PATH] = silence(service)
         closing = threading.Thread(target=client.close)
         closing.start()
         closing.join(30)
