@@ -51,6 +51,8 @@ class Manifest:
     schema_name: str
     schema_digest: str
     lookback: int
+    interval_seconds: int | None
+    """Between the bars that it was trained on; None if it is not known, as for an imported model."""
     classes: tuple[str, ...]
     cuts: tuple[float, float] | None
     """None for an imported model, whose cuts are not known."""
@@ -78,6 +80,7 @@ class Manifest:
                 schema_name=str(document["schema"]["name"]),
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
+                interval_seconds=_parse_interval(document.get("interval_seconds")),
                 classes=tuple(document["classes"]),
                 cuts=None if cuts is None else (float(cuts[0]), float(cuts[1])),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
@@ -165,6 +168,12 @@ def verify(folder: Path, digest: str | None = None) -> Bundle:
     for name in bundle.manifest.files:
         bundle.read_payload(name)
     return bundle
+
+
+def _parse_interval(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"an interval of {value!r} seconds")
+    return value
 
 
 def _parse_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:

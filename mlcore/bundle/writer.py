@@ -16,6 +16,7 @@ from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.constants import CLASSES
+from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
 from mlcore.features import labels
 from mlcore.features.indicators import SCHEMAS, Schema
@@ -96,6 +97,7 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
     return {
         **describe_contents(SCHEMAS[trained.recipe.schema], trained.prepared.cuts, _LIBRARIES),
         "line": trained.recipe.line,
+        "interval_seconds": infer_interval_ms(examples.candles) // 1000,
         "parameters": trained.recipe.parameters(),
         "windows": examples.windows_with_digests(),
         "seen": {"least": fit_rows.min(axis=0).tolist(), "greatest": fit_rows.max(axis=0).tolist()},

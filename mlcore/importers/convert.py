@@ -186,10 +186,10 @@ def _write_notes(checkpoint: "TorchCheckpoint", schema: Schema) -> list[str]:
 def _build_manifest(
     request: Request, schema: Schema, source: dict[str, str], parameters: dict[str, Any]
 ) -> dict[str, Any]:
-    """Unknown fields are null: windows, seed, training, and the candles of the training."""
+    """Unknown fields are null: windows, seed, training, and the candles of the training with their interval."""
     return {
         **writer.describe_contents(schema, None, _LIBRARIES),
-        **dict.fromkeys(("dataset", "windows", "training", "seed")),
+        **dict.fromkeys(("dataset", "windows", "training", "seed", "interval_seconds")),
         "coin": request.coin,
         "line": request.line,
         "parameters": parameters,

@@ -57,6 +57,7 @@ def test_the_manifest_says_all_that_is_needed_to_judge_and_to_repeat(v7_bundle: 
         True,
         0,
     )
+    assert manifest.interval_seconds == 3600
     assert manifest.schema is SCHEMAS["relative72"]
     assert manifest.cuts == v7.prepared.cuts
     assert manifest.document["parameters"] == v7.recipe.parameters()
@@ -149,6 +150,8 @@ MANIFEST_FAULTS: dict[str, tuple[bytes | Callable[[dict[str, Any]], object], str
         lambda d: d["labels"].update(cuts="no"),
         "a field is missing or has another type",
     ),
+    "an interval in words": (lambda d: d.update(interval_seconds="1h"), "an interval of '1h' seconds"),
+    "no interval": (lambda d: d.update(interval_seconds=0), "an interval of 0 seconds"),
     "a file outside the folder": (
         lambda d: d["files"].update({"../../etc/passwd": {"sha256": "0", "size": 1}}),
         "a file of the name '../../etc/passwd'",

@@ -25,7 +25,6 @@ from crpbot_runtime import (
     UnknownCoin,
 )
 from crpbot_runtime.frames import to_candles
-from crpbot_runtime.timing import find_fault
 from mlcore.data.simulate import simulate
 from tests.runtime.conftest import MakeBot
 from tests.runtime.stub_service import TOKEN, Release, StubService
@@ -233,10 +232,15 @@ class TestNow:
         assert updater.build_heartbeat("x")["last_error"] is None
         assert len(updater._windows._open) == 1
 
-    @pytest.mark.parametrize("step_s", [60, 300, 4 * HOUR, 24 * HOUR])
-    def test_another_interval_than_the_models(self, step_s: int) -> None:
-        fault = find_fault(bars(step_s, NOON), interval_s=HOUR, max_age_s=None, now=NOON)
-        assert fault.endswith("apart, and the model was trained on 1 h")
+    @pytest.mark.parametrize(
+        ("step_s", "apart"), [(60, "1 min"), (300, "5 min"), (4 * HOUR, "4 h"), (24 * HOUR, "1 d")]
+    )
+    def test_another_interval_than_the_models(
+        self, desk: Callable[..., Desk], step_s: int, apart: str
+    ) -> None:
+        decision = desk().predict(bars(step_s, NOON), NOON + timedelta(seconds=step_s))
+        assert (decision.line, decision.direction) == (None, "neutral")
+        assert f"the bars are {apart} apart, and the model was trained on 1 h" in decision.reason
 
 
 class TestClock:
