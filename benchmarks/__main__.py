@@ -24,6 +24,11 @@ BENCHMARKS = {
         " a ratio of at least 4."
     ),
     "features": ("The 72 features of 1,000,000 candles, against pandas. Goal: a ratio of at least 3."),
+    "candle_import": (
+        "Five years of one-minute candles (2,628,000 rows) from a gzipped CSV to checked candles, against pandas with"
+        " the same checks of rows. Then all that an import computes, in one process. Goal: a ratio of at least 0.5, a"
+        " minute and 2 GiB."
+    ),
     "diagnosis": (
         "From files to verdict for a gate window of 100,000 rows, with everything that the page draws. That includes"
         " the features of all 667,000 candles, and training's own figures recomputed. The peer is Evidently's"

@@ -58,7 +58,8 @@ def read_delimited(data: bytes) -> RawTable:
     width = len(head.names) if head.names else len(sample[0])
     try:
         selection = _select(head, sample)
-        _refuse_ragged(data, head, width)
+        if not _is_surely_even(data, head, width):
+            _refuse_ragged(data, head, width)
         frame = _read_columns(data, head, selection, sample, width)
     except CandlesRefused as refused:
         raise _with_line(refused, head.lines) from refused
@@ -87,7 +88,7 @@ def _decode(data: bytes) -> tuple[bytes, list[str]]:
         )
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(data), _CHECKED_BYTES):
+        for start in range(0, 0 if data.isascii() else len(data), _CHECKED_BYTES):
             decoder.decode(data[start : start + _CHECKED_BYTES])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
@@ -215,6 +216,21 @@ def _refuse_ragged(data: bytes, head: _Head, width: int) -> None:
             raise CandlesRefused(f"{what}; look for an extra {_name(head.delimiter)} or quote", row=row)
 
 
+def _is_surely_even(data: bytes, head: _Head, width: int) -> bool:
+    """Whether no row can be ragged, which is known without a look at each line.
+
+    Where all columns are read, polars refuses a row that is too long. If the separators are as many as all rows need,
+    none is too short then.
+    """
+    if width != len(COLUMNS) or b'"' in data:
+        return False
+    start = 0
+    for _ in range(head.lines):
+        start = data.index(b"\n", start) + 1
+    rows = data.count(b"\n", start) + 1
+    return data.count(head.delimiter.encode(), start) == rows * (width - 1)
+
+
 def _count_fields(line: bytes, delimiter: str, row: int) -> int:
     try:
         return len(next(csv.reader([line.decode().rstrip("\r\n")], delimiter=delimiter, strict=True), []))
@@ -249,6 +265,7 @@ def _read_columns(
             )
         except pl.exceptions.PolarsError:
             if not types:
+                _refuse_ragged(data, head, width)
                 raise
         else:
             return table.select(pl.col(f"column_{at[name] + 1}").alias(name) for name in COLUMNS)

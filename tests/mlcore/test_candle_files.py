@@ -43,6 +43,18 @@ MALFORMED = {
     "a column twice": ("a.csv", text(ROWS[0] + ",1", header=HEADER + ",close"), None, "'close' is there more than once"),
     "a row too long": ("a.csv", with_row(3, ROWS[2] + ",7"), 3, "7 fields instead of 6"),
     "a row too short": ("a.csv", with_row(3, "2024-01-01T02:00:00Z,10,12,9,11"), 3, "5 fields instead of 6"),
+    "a row too long, and one too short": (
+        "a.csv",
+        text(ROWS[0], ROWS[1] + ",7", "2024-01-01T02:00:00Z,10,12,9,11", *ROWS[3:]),
+        2,
+        "7 fields instead of 6",
+    ),
+    "a row too long, and one too short, of columns that are not read": (
+        "a.csv",
+        text(ROWS[0] + ",1,2", ROWS[1] + ",1,2,3", ROWS[2] + ",1", header=HEADER + ",trades,note"),
+        2,
+        "9 fields instead of 8",
+    ),
     "an empty line inside": ("a.csv", with_row(3, ""), 3, "is empty"),
     "a quote never closed": ("a.csv", with_row(3, '"' + ROWS[2]), 3, "a quote that is never closed"),
     "a quote never closed in a column that is not read": (
