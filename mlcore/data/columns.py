@@ -50,6 +50,9 @@ _DIGITS = re.compile(r"^\d+$")
 _SHOWN_NAMES = 20
 
 
+SIX_COLUMNS = "six columns without names, as ccxt and freqtrade write them"
+
+
 @dataclass(frozen=True)
 class Selection:
     """Where a table has the columns of COLUMNS, by position, and how that was decided."""
@@ -99,7 +102,7 @@ def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
     width = len(rows[0])
     first_six = dict(zip(COLUMNS, range(6), strict=True))
     if width == 6:
-        return Selection(first_six, "six columns without names, as ccxt and freqtrade write them")
+        return Selection(first_six, SIX_COLUMNS)
     if width == 7 and all(_is_count(row[6]) for row in rows):
         return Selection(first_six, "Kraken", ("ignored columns: count",))
     if width == 8 and all(_is_between(row[5], row[3], row[2]) and _is_count(row[7]) for row in rows):

@@ -143,7 +143,7 @@ def _build_head(texts: Sequence[str], number: int, names: Sequence[str], delimit
     while lines < min(len(texts), number + 3) and _continues_header(
         below := _split(texts[lines], delimiter), names
     ):
-        if not any(field.strip() for field in below[1:]) and below[0].strip():
+        if not any(field.strip() for field in below[1:]):
             names[0] = below[0]
         else:
             notes.append(f"skipped below the header: {texts[lines][:80]}")
@@ -152,12 +152,11 @@ def _build_head(texts: Sequence[str], number: int, names: Sequence[str], delimit
 
 
 def _continues_header(fields: Sequence[str], names: Sequence[str]) -> bool:
-    """One symbol in all columns, or nothing but the name of the index."""
-    if len(fields) != len(names):
-        return False
-    rest = {field.strip() for field in fields[1:]}
-    label = fields[0].strip().lower()
-    return len(rest) == 1 and label in ("", "ticker", "tickers", "date", "datetime", "price")
+    """The line of symbols, or nothing but the name of the index: never a row, however it is damaged."""
+    label, rest = fields[0].strip().lower() if fields else "", {field.strip() for field in fields[1:]}
+    is_symbols = label in ("ticker", "tickers") and len(rest) == 1 and rest != {""}
+    is_index = label in ("date", "datetime") and rest == {""}
+    return len(fields) == len(names) and (is_symbols or is_index)
 
 
 def _describe_missing_header(first: str, data: bytes) -> CandlesRefused:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mlcore.data.columnar import read_columnar, select_columns
-from mlcore.data.columns import parse_numbers
+from mlcore.data.columns import SIX_COLUMNS, parse_numbers
 from mlcore.data.containers import Kind, open_content
 from mlcore.data.delimited import read_delimited
 from mlcore.data.import_report import ImportReport
@@ -104,4 +104,6 @@ def _locate(
         return CandlesRefused(f"{refused.reason} ({understood})")
     row = raw.frame.height + 1 - refused.row if is_reversed else refused.row
     line = None if raw.first_line is None else raw.first_line + row - 1
-    return CandlesRefused(refused.reason, row=row, line=line)
+    order = "; columns without names are taken as time, open, high, low, close, volume"
+    is_order_unknown = raw.layout == SIX_COLUMNS and " low " in refused.reason
+    return CandlesRefused(f"{refused.reason}{order if is_order_unknown else ''}", row=row, line=line)

@@ -55,6 +55,15 @@ MALFORMED = {
         2,
         "9 fields instead of 8",
     ),
+    "an empty row below the header": ("a.csv", text(",,,,,", *ROWS), 1, "timestamp is empty"),
+    "a row without a time below the header": ("a.csv", text(",1,1,1,1,1", *ROWS), 1, "timestamp is empty"),
+    "missing values below the header": ("a.csv", text("Date,nan,nan,nan,nan,nan", *ROWS), 1, "'Date'"),
+    "another order without a header, as Bitfinex has it": (
+        "a.csv",
+        b"1704067200,10,11,12,9,1\n1704070800,10,11,12,9,1\n",
+        1,
+        "taken as time, open, high, low, close, volume",
+    ),
     "an empty line inside": ("a.csv", with_row(3, ""), 3, "is empty"),
     "a quote never closed": ("a.csv", with_row(3, '"' + ROWS[2]), 3, "a quote that is never closed"),
     "a quote never closed in a column that is not read": (

@@ -1,6 +1,7 @@
 """Candles come in whole, once, and under their content's name; a file that cannot be trusted leaves nothing behind."""
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def test_a_sound_file_becomes_a_dataset_with_its_event(btc: Coin) -> None:
     event = AuditEvent.objects.get(kind="dataset.added")
     assert (event.actor, event.object_id) == ("olivia", str(dataset.pk))
     assert dataset.digest in event.body
+
+
+def test_what_was_done_with_the_file_is_stored_and_never_changes(btc: Coin) -> None:
+    header, *rows = factories.candle_csv(4).splitlines()
+    dataset = import_(btc, b"\n".join([header, *reversed(rows)]))
+    assert json.loads(dataset.import_report) == {
+        "format": "CSV",
+        "layout": "named columns",
+        "notes": ["sorted: the newest row was first"],
+    }
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Dataset.objects.update(import_report="")
 
 
 def test_what_is_stored_is_what_was_imported(btc: Coin) -> None:
