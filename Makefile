@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
-	schemathesis power markets fuzz soak chaos screenshots lock image-digests clean
+	schemathesis power markets fuzz pythons soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -136,6 +136,9 @@ markets: setup ## error rates of the candle checks over real and made-up series;
 
 fuzz: setup ## every reader of files and answers from outside, for a time (MINUTES=60, SEED=1); the table goes to docs/
 	@$(PY) -m tests.fuzz --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
+
+pythons: setup ## the client's wheel alone, in a new environment of each Python that it supports (3.11 to 3.13)
+	$(PYTEST) -m soak -p no:randomly tests/runtime/test_pythons.py
 
 soak: setup ## the long runs: killed workers, twenty times over
 	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py

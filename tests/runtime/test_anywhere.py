@@ -23,13 +23,14 @@ from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
+PYTHON = [sys.executable, "-W", "error::ResourceWarning"]
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
 
 @contextmanager
 def running(program: str, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A bot's program; whatever it does, it ends."""
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, *map(str, arguments)]
+    command = [*PYTHON, "-c", program, *map(str, arguments)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
     ) as child:
@@ -260,7 +261,7 @@ import os, pathlib, sys
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in ("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "getuid", "geteuid", "fork", "register_at_fork",
-             "sched_getaffinity", "chown"):
+             "chown"):
     delattr(os, name)
 rename, open_file = os.rename, os.open
 

@@ -14,6 +14,7 @@ import pytest
 import crpbot_runtime
 from distribution import wheel
 from tests.runtime.stub_service import TOKEN, Release, StubService
+from tests.runtime.test_pythons import VERSIONS, find_python
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +137,14 @@ def test_only_imports_of_mlcore_are_renamed_for_the_wheel(written: str, renamed:
 def test_an_import_that_cannot_be_renamed_for_the_wheel_is_refused() -> None:
     with pytest.raises(ValueError, match="from mlcore import"):
         wheel.rename_imports("import mlcore.errors")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_module_of_the_wheel_is_valid_in_each_python(installed: Path, version: str) -> None:
+    """`make pythons` runs a bot on each."""
+    if (python := find_python(version)) is None:
+        pytest.skip(f"there is no Python {version} here")
+    subprocess.run([python, "-m", "compileall", "-q", "-f", str(installed)], timeout=60, check=True)
 
 
 def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
