@@ -1,14 +1,11 @@
 """The client runs where bots run: after a fork, behind a proxy, without what only Unix has, with a read-only folder."""
 
 import ctypes
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import polars as pl
@@ -18,37 +15,13 @@ from crpbot_runtime import Misconfigured
 from crpbot_runtime.__main__ import main
 from crpbot_runtime.protocol import service as http_client
 from crpbot_runtime.protocol.proxies import find_proxy
+from tests.runtime.bots import PYTHON, WARNINGS, check_fork, check_other_system, read_line, running, tell
 from tests.runtime.conftest import MakeBot
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
-PYTHON = [sys.executable, "-W", "error::ResourceWarning"]
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
-
-
-@contextmanager
-def running(program: str, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A bot's program; whatever it does, it ends."""
-    command = [*PYTHON, "-c", program, *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
-    ) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
-def read_line(child: subprocess.Popen[str]) -> Any:
-    assert child.stdout is not None
-    return json.loads(child.stdout.readline() or "null")
-
-
-def tell(child: subprocess.Popen[str]) -> None:
-    assert child.stdin is not None
-    child.stdin.write("\n")
-    child.stdin.flush()
 
 
 @pytest.fixture
@@ -58,43 +31,6 @@ def candle_file(candles: pl.DataFrame, tmp_path: Path) -> Path:
 
 
 class TestFork:
-    PROGRAM = """
-import json, os, signal, sys, threading
-import polars as pl
-from crpbot_runtime import Client
-
-def say(*words):
-    print(json.dumps(words), flush=True)
-
-signal.alarm(60)
-candles = pl.read_parquet(sys.argv[1])
-client = Client(*sys.argv[2:], spread_s=0.01, max_age_s=float("inf"))
-client.refresh()
-threading.Thread(target=client.watch, args=(lambda active: None,), daemon=True).start()
-while client.predict("BTC", candles).stale_since:
-    pass
-held = client._updater._state_lock, client._refresh_lock, client._updater._cache._thread_lock, client._watch_lock
-for lock in held[:3]:
-    lock.acquire()  # as other threads may hold them at this moment
-child = os.fork()
-if child:
-    for lock in held[:3]:
-        lock.release()
-    os.waitpid(child, 0)
-    say("parent", client.refresh().revision, client.predict("BTC", candles).release)
-    client.close()
-    sys.exit()
-signal.alarm(60)
-decision = client.predict("BTC", candles)
-say("child", decision.release, decision.reason)
-sys.stdin.readline()
-say("child", client.refresh().revision, client.predict("BTC", candles).release)
-stop = threading.Event()
-client.watch(lambda active: stop.set() if active.revision == 3 else say("watching"), every_s=0.05, stop=stop)
-say("child", client.active.revision, client.predict("BTC", candles).release)
-client.close()
-"""
-
     def test_a_client_made_before_a_fork_works_in_the_child_and_in_the_parent(
         self,
         service: StubService,
@@ -103,18 +39,7 @@ client.close()
         new: Release,
         candle_file: Path,
     ) -> None:
-        service.point_at(old)
-        arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
-        with running(self.PROGRAM, *arguments) as bot:
-            assert read_line(bot) == ["child", old.number, ""]
-            service.point_at(new)
-            tell(bot)
-            assert read_line(bot) == ["child", 2, new.number]
-            assert read_line(bot) == ["watching"]
-            service.point_at(old)
-            assert read_line(bot) == ["child", 3, old.number]
-            assert read_line(bot) == ["parent", 3, old.number]
-            assert bot.wait(30) == 0
+        check_fork([*PYTHON, *WARNINGS], service, cache_dir, old, new, candle_file)
 
     CONVERT = """
 import os, sys
@@ -144,7 +69,7 @@ os.waitpid(child, 0)
         self, tmp_path: Path, polars: str, answer: str
     ) -> None:
         """The threads of polars do not come along, and polars waits for them for ever."""
-        with running(self.CONVERT, tmp_path / "candles.csv", polars) as bot:
+        with running(PYTHON, self.CONVERT, tmp_path / "candles.csv", polars) as bot:
             assert bot.communicate(timeout=30)[0].startswith(answer)
 
 
@@ -256,50 +181,10 @@ class TestProxies:
 
 
 class TestOtherSystems:
-    PROGRAM = """
-import os, pathlib, sys
-for name in ("fcntl", "resource", "pwd", "grp", "termios"):
-    sys.modules[name] = None
-for name in ("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "getuid", "geteuid", "fork", "register_at_fork",
-             "chown"):
-    delattr(os, name)
-rename, open_file = os.rename, os.open
-
-def rename_as_windows(source, target, **options):
-    if os.path.exists(target):
-        raise FileExistsError(17, "Cannot create a file when that file already exists", str(target))
-    rename(source, target, **options)
-
-def open_as_windows(path, flags, *rest, **options):
-    if os.path.isdir(path):
-        raise PermissionError(13, "Permission denied", str(path))
-    return open_file(path, flags, *rest, **options)
-
-os.rename, os.open = rename_as_windows, open_as_windows
-import polars as pl
-from crpbot_runtime import Client
-candles = pl.read_parquet(sys.argv[1])
-for turn in range(3):
-    with Client(*sys.argv[2:], max_age_s=float("inf")) as client:
-        active = client.refresh()
-        print([active.revision, str(active.problem or ""), client.predict("BTC", candles).release], flush=True)
-        sys.stdin.readline()
-"""
-
     def test_without_what_only_unix_has_a_bot_follows_saves_and_restarts(
         self, service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
     ) -> None:
-        service.point_at(old)
-        arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
-        with running(self.PROGRAM, *arguments) as bot:
-            assert bot.stdout is not None
-            assert bot.stdout.readline() == f"[1, '', {old.number}]\n"
-            service.point_at(new)
-            tell(bot)
-            assert bot.stdout.readline() == f"[2, '', {new.number}]\n"
-            service.stop()
-            tell(bot)
-            assert bot.stdout.readline().endswith(f", {new.number}]\n"), "saved, and read again"
+        check_other_system([*PYTHON, *WARNINGS], service, cache_dir, old, new, candle_file)
 
 
 class TestReadOnlyFolder:
@@ -332,7 +217,7 @@ client.close()
         prctl = ctypes.CDLL(None).prctl
         arguments = (candle_file, service.url, TOKEN, service.public_key, cache_dir)
         options = {"preexec_fn": lambda: prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)}
-        with running(self.PROGRAM, *arguments, **options) as bot:
+        with running(PYTHON, self.PROGRAM, *arguments, **options) as bot:
             yield bot
         for folder in folders:
             folder.chmod(0o755)

@@ -13,8 +13,8 @@ import pytest
 
 import crpbot_runtime
 from distribution import wheel
+from tests.runtime.bots import VERSIONS, find_python
 from tests.runtime.stub_service import TOKEN, Release, StubService
-from tests.runtime.test_pythons import VERSIONS, find_python
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,6 @@
 """The wheel alone, in a new environment of each Python that it supports: `make pythons` (it installs from the index)."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,19 +8,10 @@ import polars as pl
 import pytest
 
 from distribution import wheel
-from tests.runtime import test_anywhere
+from tests.runtime.bots import VERSIONS, WARNINGS, check_fork, check_other_system, find_python
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.soak
-
-VERSIONS = ("3.11", "3.12", "3.13")
-
-
-def find_python(version: str) -> str | None:
-    """On the path, or among pyenv's versions."""
-    installed = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    found = (str(path) for path in sorted(installed.glob(f"{version}.*/bin/python")))
-    return next(found, None) or shutil.which(f"python{version}")
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -35,18 +24,13 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     own = str(folder / "venv" / "bin" / "python")
     install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, str(wheel.build(folder))], check=True)
-    return [own, "-I", "-W", "error::ResourceWarning"]
+    return [own, "-I", *WARNINGS]
 
 
 @pytest.fixture
 def candle_file(candles: pl.DataFrame, tmp_path: Path) -> Path:
     candles.write_parquet(tmp_path / "BTC.parquet")
     return tmp_path / "BTC.parquet"
-
-
-@pytest.fixture(autouse=True)
-def _in_that_python(monkeypatch: pytest.MonkeyPatch, python: list[str]) -> None:
-    monkeypatch.setattr(test_anywhere, "PYTHON", python)
 
 
 def test_the_command_predicts(
@@ -74,16 +58,12 @@ def test_the_command_predicts(
 
 
 def test_it_works_after_a_fork(
-    service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
+    python: list[str], service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
 ) -> None:
-    test_anywhere.TestFork().test_a_client_made_before_a_fork_works_in_the_child_and_in_the_parent(
-        service, cache_dir, old, new, candle_file
-    )
+    check_fork(python, service, cache_dir, old, new, candle_file)
 
 
 def test_it_works_without_what_only_unix_has(
-    service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
+    python: list[str], service: StubService, cache_dir: Path, old: Release, new: Release, candle_file: Path
 ) -> None:
-    test_anywhere.TestOtherSystems().test_without_what_only_unix_has_a_bot_follows_saves_and_restarts(
-        service, cache_dir, old, new, candle_file
-    )
+    check_other_system(python, service, cache_dir, old, new, candle_file)
