@@ -179,8 +179,10 @@ def _find_volume(
     candidates = [at for at, asset in of.items() if traded.startswith(asset)] or [
         at for at, asset in of.items() if asset not in _QUOTES
     ]
+    listed = ", ".join(names[at].strip() for at in of)
+    if not candidates:
+        raise CandlesRefused(f"{listed} counts money, not coins; export the volume of the coin")
     if len(candidates) != 1:
-        listed = ", ".join(names[at].strip() for at in of)
         raise CandlesRefused(f"cannot tell which volume is the coin's: {listed}; name that column volume")
     notes.append(f"volume taken from {names[candidates[0]].strip()}")
     return candidates[0]

@@ -128,7 +128,7 @@ def _refuse_other_text(data: bytes, start: bytes) -> None:
         what = "a git-lfs pointer, not the file itself; fetch it with git lfs pull"
     elif lowered.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         what = "an HTML page, probably an error page; fetch the file itself"
-    elif start.startswith(b"<"):
+    elif start.startswith(b"<?xml") or (start.startswith(b"<") and b"</" in start):
         what = "XML; export the table as CSV"
     else:
         return

@@ -232,7 +232,8 @@ def _refuse_unread(text: pl.Series, unread: pl.Series) -> None:
     value = text[row][:40]
     abbreviation = _ABBREVIATION.search(value)
     meanings = "the zone {} has several meanings; write an offset such as -05:00"
-    why = meanings.format(abbreviation.group(1)) if abbreviation else _HOW
+    is_ambiguous = abbreviation is not None and abbreviation.group(1) not in ("UTC", "GMT", "AM", "PM")
+    why = meanings.format(abbreviation.group(1)) if abbreviation and is_ambiguous else _HOW
     reason = (
         f"timestamp is {value!r}; {why}"
         if row == 0

@@ -134,6 +134,19 @@ MALFORMED = {
         None,
         "which volume is the coin's: Volume BTC, Volume ETH",
     ),
+    "a volume in money alone": (
+        "a.csv",
+        text(*ROWS, header=HEADER.replace("volume", "Volume USD")),
+        None,
+        "Volume USD counts money, not coins",
+    ),
+    "the export of MetaTrader": (
+        "a.csv",
+        b"<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<VOL>\n2024.01.01\t00:00:00\t10\t12\t9\t11\t1\n",
+        None,
+        "in two columns",
+    ),
+    "a weekday": ("a.csv", text("Mon 01 Jan 2024 00:00 UTC,10,12,9,11,1", ROWS[1]), 1, "; write 2020-09-20T00:00:00Z"),
     "a separator of thousands": (
         "a.csv",
         text(*(f'{row[:20]},"1,010.5","1,012.5","1,009.5","1,011.5",7.5' for row in ROWS)),
