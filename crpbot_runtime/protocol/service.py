@@ -96,6 +96,7 @@ class Service:
         self._certificates = _load_certificates()
         self._is_closed = False
         self._inherited: list[object] = []
+        self._proxies: dict[tuple[str, str, int], httpx.Proxy | None] = {}
         self._open()
         _warn_if_exposed(self.url)
 
@@ -154,7 +155,7 @@ class Service:
             async with (
                 asyncio.timeout(self._timeout_s) as patience,
                 httpx.AsyncClient(
-                    timeout=waits, verify=self._certificates, proxy=find_proxy(url), trust_env=False
+                    timeout=waits, verify=self._certificates, proxy=self._find_proxy(url), trust_env=False
                 ) as http,
                 http.stream("GET", url, headers=headers | self._build_auth_headers(url)) as response,
             ):
@@ -258,7 +259,7 @@ class Service:
 
     def _get_client(self, url: httpx.URL) -> httpx.Client:
         """The HTTP client for the proxy that leads to this address. Raises Misconfigured."""
-        proxy = find_proxy(url)
+        proxy = self._find_proxy(url)
         name = str(proxy.url) if proxy else ""
         if name not in self._clients:
             client = httpx.Client(
@@ -271,6 +272,13 @@ class Service:
             )
             self._clients.setdefault(name, client)
         return self._clients[name]
+
+    def _find_proxy(self, url: httpx.URL) -> httpx.Proxy | None:
+        # Once for each host: macOS must not be asked for its settings after a fork.
+        origin = _get_origin(url)
+        if origin not in self._proxies:
+            self._proxies[origin] = find_proxy(url)
+        return self._proxies[origin]
 
     def _build_url(self, path: str) -> httpx.URL:
         return self.url.copy_with(path=self.url.path.rstrip("/") + path)
