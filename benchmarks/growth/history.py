@@ -4,6 +4,8 @@ Rows are multiplied with the triggers off, because a million of them would take 
 as the service writes it: texts of full length, a whole audit chain with valid hashes and codes.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,11 +14,12 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from accounts import services as accounts
-from accounts.models import User
+from accounts.models import ApiToken, User
 from accounts.roles import Actor, Scope
 from audit import services as audit
 from audit.hash_chain import hash_event, to_canonical_json
@@ -27,7 +30,6 @@ from deploy.pointer import pointer
 from deploy.releases import decide
 from gates.catalogue.live import Tally
 from gates.context import record_attempts
-from gates.models import Measurement
 from mlcore.confidence_bands import BANDS
 from tests import factories, scenarios
 from training.models import Coin, Epoch, RunLine, TrainingRun
@@ -56,7 +58,7 @@ class Copies(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """What was built: the last release that was rejected, and how many bots there are."""
+    """What was built: the last release that was rejected, and how many bots with tokens there are, from number 1 on."""
 
     releases: int
     bots: int
@@ -87,14 +89,14 @@ def multiply(prototype: Release, releases: int, *, already: int = 1) -> History:
         copies = Copies(already, releases - 1)
         _multiply_release(cursor, prototype, copies)
         _multiply_bots(cursor, copies)
-        _append_events(cursor, releases - already + 1)
+        _append_events(cursor, prototype, copies)
     with transaction.atomic():
         audit.lock_head()
         record_attempts()
     _reset_sequences()
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE)")
-    return History(releases, releases, prototype.pk + (releases - 1) * STRIDE)
+    return History(releases, releases - 1, prototype.pk + (releases - 1) * STRIDE)
 
 
 def _build_prototype() -> Release:
@@ -202,7 +204,7 @@ def _multiply_release(cursor: Any, release: Release, copies: Copies) -> None:
     )
 
 
-def _create_first_bot(cursor: Any) -> None:
+def _create_first_bot() -> None:
     person = factories.person("growth-0")
     accounts.issue_token(person, Scope.BOT, name="growth", actor="the benchmark")
     move = pointer.get_current()
@@ -212,15 +214,11 @@ def _create_first_bot(cursor: Any) -> None:
     tally = Tally(10, 0, (4, 3, 3), (0,) * 8 + (10,) + (0,) * (BANDS - 9), -CERTAIN_LOGIT, CERTAIN_LOGIT)
     posted = scenarios.posted_window(tally, move.revision, timezone.now() - timedelta(days=1))
     live_gates.receive_window(posted, actor=actor)
-    cursor.execute(
-        "UPDATE accounts_apitoken SET digest = encode(sha256(%s::bytea), 'hex') WHERE user_id = %s",
-        [TOKEN.format(0), person.pk],
-    )
 
 
 def _multiply_bots(cursor: Any, bots: Copies) -> None:
     if bots.first == 1:
-        _create_first_bot(cursor)
+        _create_first_bot()
     person, bot = User.objects.get(username="growth-0"), Bot.objects.get(name="growth-0")
     _copy_rows(cursor, "accounts_user", f"t.id = {person.pk}", bots, {"username": "'growth-' || g"})
     digest = f"encode(sha256(('{TOKEN.format('')}' || g)::bytea), 'hex')"
@@ -274,43 +272,74 @@ def _insert_windows(cursor: Any) -> None:
     cursor.execute(f"INSERT INTO deploy_livetotal ({total}) SELECT {total} FROM sums")
 
 
-def _append_events(cursor: Any, releases: int) -> None:
-    """EVENTS events for each release, among them the successes of its measurements; by COPY, with valid hashes."""
+def _append_events(cursor: Any, release: Release, copies: Copies) -> None:
+    """EVENTS events for each copy by COPY, with valid hashes: those of the rows that were copied, and a worker's."""
     head = AuditHead.objects.get(pk=1)
-    seq, previous = head.seq, head.hash
-    succeeded = set(
-        AuditEvent.objects.filter(kind="measurement.succeeded").values_list("object_id", flat=True)
-    )
-    measured = [
-        key
-        for key in Measurement.objects.order_by("pk").values_list("pk", flat=True)
-        if str(key) not in succeeded
-    ]
+    seq, previous, now = head.seq, head.hash, timezone.now()
+    copied = _list_events_to_copy(release)
     columns = [str(field.column) for field in AuditEvent._meta.concrete_fields]
-    now = timezone.now()
     with cursor.copy(f"COPY audit_auditevent ({', '.join(columns)}) FROM STDIN") as copy:
-        for number in range(releases * EVENTS):
-            seq += 1
-            is_success = number % EVENTS < 3 and measured
-            key = measured.pop(0) if is_success else number
-            event = AuditEvent(
-                seq=seq,
-                at=now,
-                actor=f"worker-{number % 200}",
-                kind="measurement.succeeded" if is_success else KINDS[number % len(KINDS)],
-                object_type="measurement" if is_success else "trainingrun",
-                object_id=str(key),
-                object_name=f"object {key}",
-                reason="",
-                previous_hash=previous,
-            )
-            event.body = to_canonical_json({**event.build_columns(), "detail": {"padding": "x" * 200}})
-            event.hash = previous = hash_event(previous, event.body)
-            event.mac = salted_hmac(
-                "crpbot.audit", event.hash, secret=settings.SECRET_KEY, algorithm="sha256"
-            ).hexdigest()
-            copy.write_row([getattr(event, field.attname) for field in AuditEvent._meta.concrete_fields])
+        for number in range(copies.first, copies.last + 1):
+            events = [_copy_event(event, number) for event in copied]
+            events += [_build_filler(number * EVENTS + n) for n in range(EVENTS - len(events))]
+            for event, detail in events:
+                seq += 1
+                event.seq, event.at, event.previous_hash = seq, now, previous
+                event.body = to_canonical_json({**event.build_columns(), "detail": detail})
+                event.hash = previous = hash_event(previous, event.body)
+                event.mac = salted_hmac(
+                    "crpbot.audit", event.hash, secret=settings.SECRET_KEY, algorithm="sha256"
+                ).hexdigest()
+                copy.write_row([getattr(event, field.attname) for field in AuditEvent._meta.concrete_fields])
     AuditHead.objects.filter(pk=1).update(seq=seq, hash=previous)
+
+
+def _list_events_to_copy(release: Release) -> list[AuditEvent]:
+    """What the service recorded of the rows that are copied: `verify_audit` compares both."""
+    release_coins = release.coins.select_related("diagnosis")
+    diagnoses = [row.diagnosis for row in release_coins if row.diagnosis]
+    person = User.objects.get(username="growth-0")
+    keys = {
+        "release": [release.pk],
+        "releasestatus": [release.pk],
+        "measurement": [diagnosis.measurement_id for diagnosis in diagnoses],
+        "diagnosis": [diagnosis.pk for diagnosis in diagnoses],
+        "user": [person.pk],
+        "apitoken": list(ApiToken.objects.filter(user=person).values_list("pk", flat=True)),
+    }
+    about = Q()
+    for object_type, numbers in keys.items():
+        about |= Q(object_type=object_type, object_id__in=[str(number) for number in numbers])
+    return list(AuditEvent.objects.filter(about).order_by("seq"))
+
+
+def _copy_event(event: AuditEvent, number: int) -> tuple[AuditEvent, dict[str, Any]]:
+    """The event of a copied row, and its detail."""
+    detail = json.loads(event.body)["detail"]
+    person = f"growth-{number}"
+    if event.object_type == "apitoken":
+        detail |= {"user": person, "digest": hashlib.sha256(TOKEN.format(number).encode()).hexdigest()}
+    copy = AuditEvent(
+        actor=event.actor,
+        kind=event.kind,
+        object_type=event.object_type,
+        object_id=str(int(event.object_id) + number * STRIDE),
+        object_name=event.object_name.replace("growth-0", person),
+        reason=event.reason,
+    )
+    return copy, detail
+
+
+def _build_filler(number: int) -> tuple[AuditEvent, dict[str, Any]]:
+    event = AuditEvent(
+        actor=f"worker-{number % 200}",
+        kind=KINDS[number % len(KINDS)],
+        object_type="trainingrun",
+        object_id=str(number),
+        object_name=f"object {number}",
+        reason="",
+    )
+    return event, {"padding": "x" * 200}
 
 
 KINDS = ("trainingrun.queued", "trainingrun.running", "trainingrun.succeeded", "measurement.queued")

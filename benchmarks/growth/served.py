@@ -71,7 +71,7 @@ def measure(bots: int) -> dict[str, float]:
 
 
 def _get_token(number: int) -> str:
-    return TOKEN.format(number)
+    return TOKEN.format(number + 1)
 
 
 def _read_edge(port: int, bots: int) -> float:
