@@ -374,6 +374,7 @@ RESEND_SECONDS = env.float("CRPBOT_RESEND_SECONDS", 15.0)
 RECONCILE_EVERY_SECONDS = env.float("CRPBOT_RECONCILE_EVERY_SECONDS", 2.0)
 # An alarm is raised when reconcile has completed no pass for this long.
 RECONCILE_LATE_SECONDS = env.float("CRPBOT_RECONCILE_LATE_SECONDS", 60.0)
+BOARD_SHARED_SECONDS = 1.0  # one reading of the board serves all browsers that refresh it
 MEASURING_TIME_LIMIT_SECONDS = env.int("CRPBOT_MEASURING_TIME_LIMIT_SECONDS", 600)
 # The fallback is measured again when its last measurement is older than this or made by another code version; at twice this
 # age an alarm is raised. A failed measurement is repeated after the retry time.

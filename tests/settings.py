@@ -37,6 +37,7 @@ if "CRPBOT_TEST_SHARED_CACHE" not in os.environ:
     CACHES = {**CACHES, "shared": CACHES["default"]}
 LEASE_SECONDS = 2.0
 RECONCILE_EVERY_SECONDS = 0.5
+BOARD_SHARED_SECONDS = 0.0  # a test sees what it has just done
 RECONCILE_LATE_SECONDS = 24 * 60 * 60.0  # most tests run no reconcile
 RESEND_SECONDS = 3.0
 DATABASES["default"].setdefault("TEST", {})

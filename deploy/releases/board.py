@@ -1,10 +1,15 @@
 """The content of the board: the pointer, the fallback, the candidate, releases being built, the last moves."""
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from django.conf import settings
 from django.db.models import QuerySet, prefetch_related_objects
 
+from common.errors import Unavailable
 from deploy.alarms.detect import list_alarms
 from deploy.bots.fleet import Fleet, count_bots
 from deploy.models import Alarm, PointerMove, Release
@@ -12,11 +17,14 @@ from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
 from deploy.releases.gate_table import GateTable, build_gate_table
+from deploy.releases.preview import PolicyPreview, preview_policy
 from deploy.releases.progress import Progress, load_progress
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState
 from training.jobs.worker_registry import list_alive_workers
 
 MOVES_SHOWN = 6
+MAX_WAIT_SECONDS = 5.0
+"""For another browser's reading of the board."""
 _RELATED = ("status", "policy", "budget")
 _UNDECIDED = (ReleaseState.AWAITING_APPROVAL, ReleaseState.BUILDING)
 
@@ -54,6 +62,41 @@ class Board:
         releases = [row for row in earlier if row is not None and Action.RESTORE in row.allowed_actions]
         return releases[0] if releases and self.is_on_fallback else None
 
+    @cached_property
+    def candidate_gate_table(self) -> GateTable | None:
+        return _load_gate_table(self.candidate)
+
+    @cached_property
+    def live_gate_table(self) -> GateTable | None:
+        return _load_gate_table(self.live)
+
+    @cached_property
+    def policy_preview(self) -> PolicyPreview | None:
+        """What the policy in force would decide about the candidate."""
+        return preview_policy(self.candidate)
+
+
+_last: tuple[float, Board] | None = None
+"""When this process last read the board for a browser that refreshes it, by time.monotonic(); and what it read."""
+_reading = threading.Lock()
+
+
+def load_board_for_refresh() -> Board:
+    """The board, at most BOARD_SHARED_SECONDS old: one reading serves all browsers that refresh it.
+
+    Raises Unavailable where another browser's reading takes too long.
+    """
+    global _last
+    if not _reading.acquire(timeout=MAX_WAIT_SECONDS):
+        raise Unavailable("The database is slow. The board is read again shortly.")
+    try:
+        now = time.monotonic()
+        if _last is None or now - _last[0] >= settings.BOARD_SHARED_SECONDS:
+            _last = now, load_board()
+        return _last[1]
+    finally:
+        _reading.release()
+
 
 def load_board() -> Board:
     awaiting = _query_candidates().filter(status__state=ReleaseState.AWAITING_APPROVAL).count()
@@ -77,7 +120,7 @@ def load_board() -> Board:
     )
 
 
-def load_gate_table(release: Release | None) -> GateTable | None:
+def _load_gate_table(release: Release | None) -> GateTable | None:
     return build_gate_table(release, list_release_coins(release)) if release else None
 
 

@@ -8,10 +8,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.authentication import get_actor
 from accounts.roles import Role
 from common.forms import ReasonForm, submit
-from common.pages import render_live
+from common.pages import is_partial, render_live
 from deploy.releases import decide
-from deploy.releases.board import load_board, load_gate_table
-from deploy.releases.preview import preview_policy
+from deploy.releases.board import load_board, load_board_for_refresh
 from deploy.rules import MoveKind
 
 MOVING_SECONDS = 2
@@ -44,16 +43,15 @@ def pin(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
-    board = load_board()
+    board = load_board_for_refresh() if is_partial(request) else load_board()
     shows_live = request.GET.get("gates") == "live" or board.candidate is None
-    candidate_table = load_gate_table(board.candidate)
     context = {
         "board": board,
         "shown": board.live if shows_live else board.candidate,
         "shows_live": shows_live,
-        "gate_table": load_gate_table(board.live) if shows_live else candidate_table,
-        "candidate_gate_table": candidate_table,
-        "policy_preview": preview_policy(board.candidate),
+        "gate_table": board.live_gate_table if shows_live else board.candidate_gate_table,
+        "candidate_gate_table": board.candidate_gate_table,
+        "policy_preview": board.policy_preview,
         "pin_form": pin_form,
         "can_pin": board.move is not None
         and not board.is_on_fallback

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -13,10 +14,11 @@ from django.utils import timezone
 
 from audit.models import AuditEvent
 from benchmarks.growth import history, measure
+from common.pages import compute_fingerprint
 from common.paging import fetch_slice
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.prune import prune
-from deploy.releases import settle
+from deploy.releases import board, settle
 from gates.models import Attempt, Diagnosis, Measurement
 from tests import factories, scenarios
 from training.jobs import queue
@@ -206,3 +208,34 @@ def test_the_log_of_a_run_that_goes_on_holds_no_other_log_up(
     RunLine.objects.exclude(run=recent).update(at=old)
     assert [prune(), prune(), prune()] == [2, 1, 0]
     assert {line.run for line in RunLine.objects.all()} == {running, recent}
+
+
+def test_browsers_that_refresh_the_board_share_one_reading_of_it(
+    db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "_last", None)
+    settings.BOARD_SHARED_SECONDS = 60.0
+    scenarios.service_in_use()
+    client, refresh = measure.sign_in(), {"HX-Request": "true"}
+
+    def read(address: str, **options: Any) -> str:
+        return compute_fingerprint(client.get(address, **options).content.decode())
+
+    shown = read("/", headers=refresh)
+    scenarios.awaiting_approval()
+    with measure.capture() as asked:
+        assert read("/", headers=refresh) == shown
+    assert not [query for query in asked if "deploy_" in query]
+    assert read("/") != shown, "who opens the page reads it"
+    settings.BOARD_SHARED_SECONDS = 0.0
+    assert read("/", headers=refresh) != shown
+
+
+def test_a_reading_of_the_board_that_hangs_keeps_no_other_browser_waiting(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "MAX_WAIT_SECONDS", 0.01)
+    client = measure.sign_in()
+    with board._reading:
+        assert client.get("/", headers={"HX-Request": "true"}).status_code == 503
+    assert client.get("/", headers={"HX-Request": "true"}).status_code == 200
