@@ -16,6 +16,8 @@ from crpbot.web.middleware import Handler
 
 WAIT_SECONDS = 10.0
 """A request that gets no turn within this time is refused."""
+PIN_SECONDS = 0.5
+"""Other requests begin no earlier than a pin that arrived before them has ended, but wait for it no longer than this."""
 MAX_WAITING_SIGN_INS = 64
 """More are refused at once: each that waits holds a thread."""
 BUSY = Unavailable("The service is busy with other requests. Ask again shortly.")
@@ -42,6 +44,30 @@ class Turns:
                 self._places.release()
 
 
+class Pinning:
+    """The pins under way. Each shares the interpreter with every request that runs, so new ones wait for it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        with self._changed:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Return once no pin is under way, and after this time at the latest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0, timeout=seconds)
+
+
 class LimitConcurrency:
     """Lets DATABASE_POOL - DATABASE_POOL_RESERVED requests in at a time. A pin and the liveness check do not wait.
 
@@ -53,7 +79,9 @@ class LimitConcurrency:
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
-        self.exempt = frozenset((reverse("pin"), reverse("api:pin"), reverse("liveness")))
+        self.pins = frozenset((reverse("pin"), reverse("api:pin")))
+        self.exempt = self.pins | {reverse("liveness")}
+        self.pinning = Pinning()
         self.turns = threading.BoundedSemaphore(
             max(1, settings.DATABASE_POOL - settings.DATABASE_POOL_RESERVED)
         )
@@ -69,8 +97,12 @@ class LimitConcurrency:
     def _take_turn(self, request: HttpRequest) -> HttpResponse:
         if not settings.DATABASE_POOL:
             return self.get_response(request)
+        if request.path in self.pins:
+            with self.pinning.take():
+                return self._answer(request)
         if request.path in self.exempt:
             return self._answer(request)
+        self.pinning.wait(PIN_SECONDS)
         if not self.turns.acquire(timeout=WAIT_SECONDS):
             return _refuse(request)
         try:
