@@ -3,11 +3,9 @@
 import asyncio
 import json
 import math
-import multiprocessing
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -194,13 +192,14 @@ def _pin_among_readers(port: int, bots: int) -> float:
     """The slowest of ten pins over HTTP while twenty programs read lists without a pause."""
     approver = factories.person(f"pinner-{timezone.now():%H%M%S%f}", "approver")
     token = factories.token(approver, "approver")
-    # In a process of their own: the pin must not wait for their interpreter.
-    context = multiprocessing.get_context("spawn")
-    reading = context.Semaphore(0)
-    readers = context.Process(target=_read_without_pause, args=(port, token, reading))
-    readers.start()
-    for _ in range(READERS):
-        reading.acquire()
+    command = [sys.executable, "-m", "benchmarks.growth.readers", str(port), str(READERS)]
+    readers = subprocess.Popen(
+        command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert readers.stdin is not None and readers.stdout is not None
+    readers.stdin.write(f"{token}\n")
+    readers.stdin.flush()
+    readers.stdout.readline()
     slowest = 0.0
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -216,21 +215,7 @@ def _pin_among_readers(port: int, bots: int) -> float:
                     raise RuntimeError(f"the pin: {answer.status_code} {answer.text[:200]}")
                 slowest = max(slowest, perf_counter() - start)
     finally:
-        readers.terminate()
-        readers.join()
+        readers.kill()
+        readers.communicate()
         restore()
     return slowest * 1000
-
-
-def _read_without_pause(port: int, token: str, reading: Any) -> None:
-    """Each reader releases `reading` after its first answer."""
-    addresses = ("/api/v1/coins/", "/api/v1/runs/", "/api/v1/releases/", "/api/v1/diagnoses/")
-
-    def read(address: str) -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            while True:
-                client.get(address, headers={"Authorization": f"Bearer {token}"})
-                reading.release()
-
-    for number in range(READERS):
-        threading.Thread(target=read, args=(addresses[number % len(addresses)],)).start()
