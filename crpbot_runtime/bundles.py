@@ -144,6 +144,7 @@ def _verify_bundle(model_set: ModelSet, model: Model, folder: Path) -> None:
     comparisons = {
         "coin": (manifest.coin, model.coin),
         "line": (manifest.line, model_set.line),
+        "bar interval": (manifest.interval_seconds, model_set.interval_seconds),
         "feature schema": (manifest.schema_name, model.feature_schema),
         "classes": (manifest.classes, model.classes),
         "files": (sorted([*manifest.files, bundle_format.MANIFEST_FILE]), sorted(model.files)),

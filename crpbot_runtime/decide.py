@@ -45,10 +45,9 @@ def decide(
         return neutral, ""
     source = f"the candles of {coin}"
     window = validate_candles(to_candles(candles, source).tail(predictor.schema.lookback), source)
+    interval_s = predictor.manifest.interval_seconds
     if window.height >= predictor.schema.lookback and (
-        fault := find_fault(
-            window, interval_s=predictor.manifest.interval_seconds, max_age_s=max_age_s, now=now
-        )
+        fault := find_fault(window, interval_s=interval_s, max_age_s=max_age_s, now=now)
     ):
         stale = _explain_stale(stale_since, state.current_problem)
         return replace(neutral, reason=f"no decision: {fault}{'; ' if stale else ''}{stale}"), fault

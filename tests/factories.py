@@ -87,7 +87,12 @@ def run(
 def bundle(dataset: Dataset, name: str = "one") -> Bundle:
     """A bundle's row without files, for what asks no more of it."""
     return Bundle.objects.create(
-        digest=f"sha256:{name}", coin=dataset.coin, line="v7_fixed", dataset=dataset, manifest="{}"
+        digest=f"sha256:{name}",
+        coin=dataset.coin,
+        line="v7_fixed",
+        dataset=dataset,
+        interval_seconds=dataset.interval_seconds,
+        manifest="{}",
     )
 
 

@@ -283,6 +283,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
             "classes": ["down", "neutral", "up"],
             "schema": {"name": "relative72", "digest": SCHEMAS["relative72"].digest},
             "dataset_digest": data.digest,
+            "interval_seconds": data.interval_seconds,
             "simulated": data.is_simulated,
             "files": entries,
         }
@@ -294,6 +295,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
             "coin": coin,
             "line": line,
             "dataset": data,
+            "interval_seconds": data.interval_seconds,
             "manifest": manifest,
             "is_simulated": data.is_simulated,
         },
@@ -349,6 +351,7 @@ class Build:
         """The release with a measured bundle for every coin, not yet settled."""
         datasets = {coin: self.dataset(coin) for coin in coins()}
         release = Release.objects.create(
+            interval_seconds=3600,
             line=self.line,
             purpose=self.purpose,
             policy=policies.policy_in_force(),

@@ -7,8 +7,9 @@ from django import forms
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
+from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
-from training.rules import MAX_SEED
+from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
 
 
 class UploadForm(forms.Form):
@@ -37,6 +38,13 @@ class ImportModelForm(forms.Form):
         required=False,
         choices=[("", "Not given"), *((layout.value, layout.value) for layout in Layout)],
         help_text="Needed for a .pt file, which holds weights only. An ONNX file contains its layout.",
+    )
+    interval_seconds = forms.TypedChoiceField(
+        label="Bar interval",
+        choices=[(seconds, format_interval(seconds)) for seconds in INTERVAL_SECONDS],
+        coerce=int,
+        initial=DEFAULT_INTERVAL_SECONDS,
+        help_text="Of the bars that it was trained on: it answers for no others.",
     )
     file = forms.FileField(
         label="Model file",

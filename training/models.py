@@ -257,6 +257,7 @@ class Bundle(models.Model):
         help_text="its training data; unknown for an imported model",
     )
     origin = models.CharField(max_length=200, blank=True, help_text="the file of an imported model")
+    interval_seconds = models.PositiveIntegerField(help_text="of the bars that it was trained on")
     manifest = models.TextField(help_text="the canonical manifest, as hashed")
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -9,6 +9,9 @@ from common.formatting import format_exact_usd
 
 MICRO = Decimal("0.000001")
 MAX_SEED = 2**31 - 1
+DEFAULT_INTERVAL_SECONDS = 3600
+INTERVAL_SECONDS = (60, 300, 900, 1800, 3600, 7200, 14_400, 21_600, 28_800, 43_200, 86_400, 604_800)
+"""The bar intervals that a person chooses from; a dataset may have any other."""
 ATTEMPTS_WITHOUT_PROGRESS = 5
 CANCELLED_BY_REQUEST = "cancelled by request"
 

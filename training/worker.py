@@ -262,6 +262,7 @@ class _Attempt:
                 coin=run.coin,
                 line=run.line,
                 dataset=run.dataset,
+                interval_seconds=written.manifest.interval_seconds,
                 manifest=manifest,
                 is_simulated=run.dataset.is_simulated,
             )

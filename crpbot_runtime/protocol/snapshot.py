@@ -56,11 +56,13 @@ class Model:
 class ModelSet:
     """One bundle for each coin of one release: of the current revision, or announced for bots to prefetch.
 
-    Offline, `line` and `release` are None and `models` is empty.
+    Offline, `line`, `release` and `interval_seconds` are None and `models` is empty. `interval_seconds` is that of the
+    bars that all models answer for.
     """
 
     release: int | None
     line: str | None
+    interval_seconds: int | None
     is_simulated: bool
     models: Mapping[str, Model]
 
@@ -68,7 +70,9 @@ class ModelSet:
     def set_digest(self) -> str:
         """The sha256 (hex) of everything that determines the predictors, whichever release names them."""
         classes = {coin: model.classes for coin, model in self.models.items()}
-        return _hash_json([self.line, self.is_simulated, classes, self._describe_models()])
+        return _hash_json(
+            [self.line, self.interval_seconds, self.is_simulated, classes, self._describe_models()]
+        )
 
     def _describe_models(self) -> dict[str, Any]:
         return {
@@ -166,14 +170,20 @@ def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
         service=fields.get_match("service", _SERVICE),
         revision=fields.get_positive("revision"),
         line=None if fields.is_null("line") else fields.get_match("line", _LINE),
+        interval_seconds=(
+            None if fields.is_null("interval_seconds") else fields.get_positive("interval_seconds")
+        ),
         release=None if fields.is_null("release") else fields.get_positive("release"),
         moved_at=fields.get_time("moved_at"),
         reason=make_printable(fields.get("reason", str)),
         is_simulated=fields.get("simulated", bool),
         models=_parse_models(fields),
     )
-    if len({snapshot.release is None, snapshot.line is None, not snapshot.models}) != 1:
-        raise SnapshotRefused("line, release and models must be given together, or all be empty (offline)")
+    given = (snapshot.release, snapshot.line, snapshot.interval_seconds, snapshot.models or None)
+    if len({value is None for value in given}) != 1:
+        raise SnapshotRefused(
+            "line, release, interval_seconds and models must be given together, or all be empty (offline)"
+        )
     return fields, snapshot
 
 
@@ -186,6 +196,7 @@ def parse_announced(document: Fields, key: str) -> ModelSet | None:
         return ModelSet(
             release=fields.get_positive("release"),
             line=fields.get_match("line", _LINE),
+            interval_seconds=fields.get_positive("interval_seconds"),
             is_simulated=fields.get("simulated", bool),
             models=_parse_models(fields),
         )

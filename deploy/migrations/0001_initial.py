@@ -51,6 +51,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('line', models.CharField(max_length=32)),
                 ('purpose', models.CharField(choices=[('candidate', 'candidate'), ('fallback', 'fallback'), ('inherited', 'inherited')], default=deploy.rules.Purpose['CANDIDATE'], max_length=12)),
+                ('interval_seconds', models.PositiveIntegerField(help_text='of the bars of all its coins')),
                 ('parameters', models.JSONField(default=dict)),
                 ('seed', models.PositiveIntegerField(default=0)),
                 ('launched_by', models.CharField(max_length=150)),

@@ -21,6 +21,7 @@ class Release(models.Model):
         max_length=12, choices=[(p.value, p.value) for p in Purpose], default=Purpose.CANDIDATE
     )
     policy = models.ForeignKey(GatePolicy, on_delete=models.PROTECT, related_name="releases")
+    interval_seconds = models.PositiveIntegerField(help_text="of the bars of all its coins")
     parameters = models.JSONField(default=dict)
     seed = models.PositiveIntegerField(default=0)
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="releases")

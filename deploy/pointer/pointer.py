@@ -21,6 +21,7 @@ from deploy.models import (
 from deploy.pointer import notify
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
+from mlcore.quality.result import format_interval
 
 
 def get_current() -> PointerMove | None:
@@ -44,6 +45,27 @@ def get_pinnable() -> Release | None:
     """The fallback, where it may be served: bots keep it loaded, because a pin comes without warning."""
     registered = get_fallback()
     return None if registered is None or find_serving_blocker(registered) else registered
+
+
+def find_interval_seconds() -> int | None:
+    """The bar interval of this service, in seconds: that of every release that bots could hear of (rule 31).
+
+    None before the first one is inherited or registered as the fallback.
+    """
+    moves = PointerMove.objects.exclude(release=None).order_by("-revision")
+    interval: int | None = moves.values_list("release__interval_seconds", flat=True).first()
+    fallback = get_fallback()
+    return interval or (fallback.interval_seconds if fallback else None)
+
+
+def require_interval(subject: str, interval_seconds: int) -> None:
+    """Raise Conflict where the bots of this service have bars of another interval."""
+    own = find_interval_seconds()
+    if own is not None and own != interval_seconds:
+        raise Conflict(
+            f"{subject} on bars of {format_interval(interval_seconds)} cannot be used here: the bots of this service have"
+            f" bars of {format_interval(own)}. Name datasets of that interval, or set up another service for the other one."
+        )
 
 
 def find_serving_blocker(release: Release, release_coins: Sequence[ReleaseCoin] = ()) -> str | None:

@@ -17,6 +17,7 @@ from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Purpose
 from gates.services import policies
+from mlcore.quality.result import format_interval
 from training.models import Bundle, Coin, Dataset
 from training.rules import MAX_SEED
 from training.services import candle_checks, runs
@@ -38,8 +39,9 @@ def launch(
 
     A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
-    that is not of the coin and line, or a coin without candles or with too few, Conflict for candles that did not pass, or
-    when a second release would be inherited.
+    that is not of the coin and line, datasets or bundles of different bar intervals, or a coin without candles or with too
+    few, Conflict for candles that did not pass, for
+    another bar interval than the service's, or when a second release would be inherited.
     """
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.record_refusals("release.launch", requested, actor=actor):
@@ -47,6 +49,7 @@ def launch(
         parameters = dict(parameters or {})
         runs.build_recipe(line, parameters)
         chosen = _choose_datasets(datasets or {})
+        interval_seconds = _find_interval(chosen)
         given = _check_bundles(line, bundles or {}, chosen)
         for coin in chosen.keys() - given.keys():
             runs.require_trainable(coin, chosen[coin])
@@ -55,10 +58,16 @@ def launch(
             for dataset in chosen.values():  # it may have been withdrawn meanwhile
                 dataset.refresh_from_db()
                 candle_checks.require_passed(dataset)
+            pointer.require_interval(f"A release of {line}", interval_seconds)
             if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = Release(
-                line=line, purpose=purpose, parameters=parameters, seed=seed, launched_by=actor.name
+                line=line,
+                purpose=purpose,
+                interval_seconds=interval_seconds,
+                parameters=parameters,
+                seed=seed,
+                launched_by=actor.name,
             )
             _store(release, chosen, given, actor)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))
@@ -78,6 +87,7 @@ def _store(
     detail = {
         "line": release.line,
         "purpose": release.purpose,
+        "interval_seconds": release.interval_seconds,
         "parameters": release.parameters,
         "seed": release.seed,
         "policy": release.policy.number,
@@ -108,6 +118,20 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
     return {coin: candle_checks.require_passed(dataset) for coin, dataset in chosen.items()}
 
 
+def _find_interval(chosen: Mapping[Coin, Dataset]) -> int:
+    """The bar interval of all these datasets, in seconds. Raises InvalidInput where they differ (rule 31)."""
+    intervals = {dataset.interval_seconds for dataset in chosen.values()}
+    if len(intervals) > 1:
+        datasets = ", ".join(
+            f"{coin}'s dataset {dataset.pk} has bars of {format_interval(dataset.interval_seconds)}"
+            for coin, dataset in chosen.items()
+        )
+        raise InvalidInput(
+            f"A release has one bar interval: {datasets}. Name datasets of one interval.", field="datasets"
+        )
+    return intervals.pop()
+
+
 def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
     dataset = named or Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().first()
     if dataset is None:
@@ -133,6 +157,11 @@ def _check_bundles(
             why = f"{bundle} is of the line {bundle.line}; this release is of {line}."
         elif bundle.is_simulated and not datasets[by_symbol[symbol]].is_simulated:
             why = f"{bundle} was trained on a simulated market; {symbol}'s dataset is real."
+        elif bundle.interval_seconds != datasets[by_symbol[symbol]].interval_seconds:
+            why = (
+                f"{bundle} answers for bars of {format_interval(bundle.interval_seconds)}; {symbol}'s dataset has bars of"
+                f" {format_interval(datasets[by_symbol[symbol]].interval_seconds)}."
+            )
         elif bundle.dataset is not None and bundle.dataset.is_withdrawn:
             why = f"{bundle} was trained on dataset {bundle.dataset.pk}, which was withdrawn."
         else:

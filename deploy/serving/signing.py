@@ -229,7 +229,13 @@ def _describe_release(service: str, number: int) -> dict[str, Any]:
         if release_coin.bundle is not None
     }
     simulated = any(model["simulated"] for model in models.values())
-    return {"release": release.pk, "line": release.line, "simulated": simulated, "models": models}
+    return {
+        "release": release.pk,
+        "line": release.line,
+        "interval_seconds": release.interval_seconds,
+        "simulated": simulated,
+        "models": models,
+    }
 
 
 def _list_release_coins(release: Release) -> list[ReleaseCoin]:

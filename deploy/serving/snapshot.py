@@ -72,6 +72,7 @@ def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | Non
         "kind": move.kind,
         "line": release.line if release else None,
         "release": release.pk if release else None,
+        "interval_seconds": release.interval_seconds if release else None,
         "moved_at": move.moved_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "moved_by": move.moved_by,
         "reason": move.reason,

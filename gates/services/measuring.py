@@ -13,6 +13,7 @@ from gates.models import Diagnosis, Measurement
 from gates.services.judging import judge
 from gates.services.policies import policy_in_force
 from mlcore.fitting.recipes import BASELINE_LINE
+from mlcore.quality.result import format_interval
 from training.jobs import queue
 from training.models import Bundle, Dataset
 from training.rules import JobState
@@ -34,7 +35,8 @@ def measure(
     `baseline` is what its skill is measured against: the coin's newest V5 where none is named. One measured against
     another is measured again. One that failed is repeated, unless it was asked for after `since`: a caller in a loop
     says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
-    measured for ever. Raises NotAllowed, and InvalidInput for another coin's candles or baseline.
+    measured for ever. Raises NotAllowed, and InvalidInput for candles or a baseline of another coin
+    or bar interval.
     """
     with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
         baseline = baseline or newest_baseline(bundle)
@@ -59,10 +61,15 @@ def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name
 
 
 def newest_baseline(bundle: Bundle) -> Bundle | None:
-    """The default baseline of a bundle: the newest V5 of its coin; a V5 is its own."""
+    """The default baseline of a bundle: the newest V5 of its coin and interval; a V5 is its own."""
     if bundle.line == BASELINE_LINE:
         return bundle
-    rows = Bundle.objects.filter(coin=bundle.coin_id, line=BASELINE_LINE, dataset__withdrawn_at=None)
+    rows = Bundle.objects.filter(
+        coin=bundle.coin_id,
+        line=BASELINE_LINE,
+        interval_seconds=bundle.interval_seconds,
+        dataset__withdrawn_at=None,
+    )
     return rows.order_by("-id").first()
 
 
@@ -72,6 +79,18 @@ def _authorise(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor:
         raise InvalidInput(
             f"{bundle} must be measured on {bundle.coin} candles; {dataset} is another coin's.",
             field="dataset",
+        )
+    if bundle.interval_seconds != dataset.interval_seconds:
+        raise InvalidInput(
+            f"{bundle} answers for bars of {format_interval(bundle.interval_seconds)}; {dataset} has bars of"
+            f" {format_interval(dataset.interval_seconds)}.",
+            field="dataset",
+        )
+    if baseline is not None and baseline.interval_seconds != bundle.interval_seconds:
+        raise InvalidInput(
+            f"{bundle} answers for bars of {format_interval(bundle.interval_seconds)}; {baseline} for bars of"
+            f" {format_interval(baseline.interval_seconds)}.",
+            field="baseline",
         )
     if baseline is not None and baseline.coin_id != bundle.coin_id:
         raise InvalidInput(

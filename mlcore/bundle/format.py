@@ -48,11 +48,11 @@ class Manifest:
     coin: str
     line: str
     is_simulated: bool
+    interval_seconds: int
+    """Of the bars that it was trained on, and answers for."""
     schema_name: str
     schema_digest: str
     lookback: int
-    interval_seconds: int | None
-    """Between the bars that it was trained on; None if it is not known, as for an imported model."""
     classes: tuple[str, ...]
     cuts: tuple[float, float] | None
     """None for an imported model, whose cuts are not known."""
@@ -77,10 +77,10 @@ class Manifest:
                 coin=str(document["coin"]),
                 line=str(document["line"]),
                 is_simulated=bool(document["simulated"]),
+                interval_seconds=_parse_interval(document["interval_seconds"]),
                 schema_name=str(document["schema"]["name"]),
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
-                interval_seconds=_parse_interval(document.get("interval_seconds")),
                 classes=tuple(document["classes"]),
                 cuts=None if cuts is None else (float(cuts[0]), float(cuts[1])),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
@@ -170,10 +170,10 @@ def verify(folder: Path, digest: str | None = None) -> Bundle:
     return bundle
 
 
-def _parse_interval(value: object) -> int | None:
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise ValueError(f"an interval of {value!r} seconds")
-    return value
+def _parse_interval(seconds: Any) -> int:
+    if type(seconds) is not int or seconds < 1:
+        raise ValueError(f"an interval of {seconds!r} seconds")
+    return seconds
 
 
 def _parse_entry(name: str, entry: Mapping[str, Any]) -> FileEntry:

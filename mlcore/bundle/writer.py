@@ -16,7 +16,6 @@ from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.constants import CLASSES
-from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
 from mlcore.features import labels
 from mlcore.features.indicators import SCHEMAS, Schema
@@ -65,11 +64,12 @@ def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, 
 
 
 def describe_contents(
-    schema: Schema, cuts: Sequence[float] | None, libraries: Iterable[str]
+    schema: Schema, cuts: Sequence[float] | None, interval_seconds: int, libraries: Iterable[str]
 ) -> dict[str, Any]:
     """The fields of a manifest that trained and imported models share."""
     return {
         "format": bundle_format.FORMAT,
+        "interval_seconds": interval_seconds,
         "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
         "classes": list(CLASSES),
         "labels": {
@@ -95,9 +95,10 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
     examples, epoch = trained.prepared.examples, trained.epochs[trained.best_epoch - 1]
     fit_rows = examples.features[examples.split.fit]
     return {
-        **describe_contents(SCHEMAS[trained.recipe.schema], trained.prepared.cuts, _LIBRARIES),
+        **describe_contents(
+            SCHEMAS[trained.recipe.schema], trained.prepared.cuts, examples.interval_seconds, _LIBRARIES
+        ),
         "line": trained.recipe.line,
-        "interval_seconds": infer_interval_ms(examples.candles) // 1000,
         "parameters": trained.recipe.parameters(),
         "windows": examples.windows_with_digests(),
         "seen": {"least": fit_rows.min(axis=0).tolist(), "greatest": fit_rows.max(axis=0).tolist()},

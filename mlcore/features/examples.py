@@ -8,6 +8,7 @@ import polars as pl
 
 from mlcore import parallel
 from mlcore.data import candles
+from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import NotEnoughBars
 from mlcore.features import indicators, labels, splits
 from mlcore.features.indicators import Schema
@@ -28,6 +29,8 @@ class Examples:
     candles: pl.DataFrame
     """The bars of these rows, [n]."""
     split: splits.Split
+    interval_seconds: int
+    """From one bar to the next, where none is missing."""
 
     def window(self, rows: slice) -> dict[str, str | int]:
         """First bar, last bar and number of some consecutive rows."""
@@ -67,6 +70,7 @@ def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
         bars=bars,
         candles=take_rows(frame, bars),
         split=splits.split_rows(len(bars)),
+        interval_seconds=infer_interval_ms(frame) // 1000,
     )
 
 

@@ -51,6 +51,8 @@ class Request:
     schema: str | None
     layout: str | None
     simulated: bool
+    interval_seconds: int
+    """Of the bars that it was trained on: the file does not say."""
     code_version: str
 
 
@@ -186,10 +188,10 @@ def _write_notes(checkpoint: "TorchCheckpoint", schema: Schema) -> list[str]:
 def _build_manifest(
     request: Request, schema: Schema, source: dict[str, str], parameters: dict[str, Any]
 ) -> dict[str, Any]:
-    """Unknown fields are null: windows, seed, training, and the candles of the training with their interval."""
+    """Unknown fields are null: windows, seed, training, and the candles of the training."""
     return {
-        **writer.describe_contents(schema, None, _LIBRARIES),
-        **dict.fromkeys(("dataset", "windows", "training", "seed", "interval_seconds")),
+        **writer.describe_contents(schema, None, request.interval_seconds, _LIBRARIES),
+        **dict.fromkeys(("dataset", "windows", "training", "seed")),
         "coin": request.coin,
         "line": request.line,
         "parameters": parameters,

@@ -142,6 +142,7 @@ def test_the_longest_page_of_releases_works_and_carries_no_gates(reader: Client)
     for _ in range(400):
         release = Release.objects.create(
             line="v7_fixed",
+            interval_seconds=first.interval_seconds,
             policy=first.policy,
             budget=first.budget,
             launched_by="x",

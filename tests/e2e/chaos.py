@@ -78,7 +78,13 @@ def train_bundle(folder: Path, coin: Coin, data: Dataset, line: str, seed: int) 
     written = writer.write_bundle(folder / f"{line}-{seed}-{coin}", made, **described)
     manifest = (written.folder / "manifest.json").read_text()
     bundle = Bundle.objects.create(
-        digest=written.digest, coin=coin, line=line, dataset=data, manifest=manifest, is_simulated=True
+        digest=written.digest,
+        coin=coin,
+        line=line,
+        dataset=data,
+        interval_seconds=data.interval_seconds,
+        manifest=manifest,
+        is_simulated=True,
     )
     for path in sorted(written.folder.iterdir()):
         content = path.read_bytes()

@@ -126,7 +126,7 @@ def imported_without_scaler(factory: BundleFactory) -> Case:
     weights = {name: torch.from_numpy(array) for name, array in factory.good.weights.items()}
     checkpoint = io.BytesIO()
     torch.save({"model_state_dict": weights, "feature_columns": list(_columns())}, checkpoint)
-    request = Request("BTC", "v6_enhanced", "relative72", Layout.RELU_BEFORE_BN, False, "faults")
+    request = Request("BTC", "v6_enhanced", "relative72", Layout.RELU_BEFORE_BN, False, 3600, "faults")
     made, _ = import_model(checkpoint.getvalue(), request, factory.create_path())
     return replace(factory.good.case, folder=made.folder, digest=made.digest)
 

@@ -169,7 +169,7 @@ def _prepare_import() -> Target:
     from mlcore.errors import MlcoreError
     from mlcore.importers import convert
 
-    request = convert.Request("BTC", "v6_enhanced", "raw72", None, True, "fuzz")
+    request = convert.Request("BTC", "v6_enhanced", "raw72", None, True, 3600, "fuzz")
 
     def read(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ def _bundle_files() -> dict[str, bytes]:
         "model_state_dict": model_files.network().state_dict(),
         "scaler": {"mean": torch.arange(72.0), "scale": (np.arange(72.0) + 1).tolist()},
     }
-    request = convert.Request("BTC", "v6_enhanced", "raw72", "relu-before-bn", True, "fuzz")
+    request = convert.Request("BTC", "v6_enhanced", "raw72", "relu-before-bn", True, 3600, "fuzz")
     with tempfile.TemporaryDirectory() as folder:
         bundle, _ = convert.import_model(model_files.saved(held), request, Path(folder) / "bundle")
         return {path.name: path.read_bytes() for path in bundle.folder.iterdir()}

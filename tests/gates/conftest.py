@@ -68,6 +68,7 @@ class Desk:
             coin=registered_as or self.dataset.coin,
             line=result.recipe.line,
             dataset=self.dataset,
+            interval_seconds=self.dataset.interval_seconds,
             manifest=(written.folder / "manifest.json").read_text(),
             is_simulated=True,
         )

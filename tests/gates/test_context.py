@@ -155,6 +155,7 @@ def test_a_checkpoint_from_outside_counts_under_whatever_line(btc: Coin) -> None
         coin=btc,
         line="v6_enhanced",
         dataset=data,
+        interval_seconds=3600,
         manifest=old.manifest,
         origin="a.pt",
     )

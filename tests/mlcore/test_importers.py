@@ -294,7 +294,7 @@ class TestNothingIsGuessed:
         made, _ = imported(saved(network().state_dict()), tmp_path)
         manifest = bundle_format.verify(made.folder).manifest
         assert (manifest.cuts, manifest.dataset_digest, manifest.seed) == (None, None, None)
-        assert manifest.interval_seconds is None
+        assert manifest.interval_seconds == 3600
         assert manifest.document["windows"] is None and manifest.document["training"] is None
         assert manifest.schema == indicators.SCHEMAS["raw72"]
 

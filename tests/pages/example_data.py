@@ -269,6 +269,7 @@ def create_building_release(datasets: dict[Coin, Dataset]) -> Release:
     """A release whose coins are at different epochs; the last one is still queued."""
     release = Release.objects.create(
         line="v7_fixed",
+        interval_seconds=3600,
         policy=policies.policy_in_force(),
         parameters={"batch_size": 128},
         seed=4,

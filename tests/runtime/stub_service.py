@@ -133,6 +133,7 @@ class StubService:
             "service": self.service_name,
             "revision": self.revision,
             "line": self.release.line if self.release else None,
+            "interval_seconds": 3600 if self.release else None,
             "release": self.release.number if self.release else None,
             "moved_at": "2026-11-22T08:00:00Z",
             "reason": "a test moved it",
@@ -194,7 +195,13 @@ class StubService:
 
 def _describe_release(release: Release) -> dict[str, Any]:
     models = {coin: _describe_model(folder) for coin, folder in release.folders.items()}
-    return {"release": release.number, "line": release.line, "simulated": True, "models": models}
+    return {
+        "release": release.number,
+        "line": release.line,
+        "interval_seconds": 3600,
+        "simulated": True,
+        "models": models,
+    }
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_whole_numbers_are_prices(candles: pl.DataFrame) -> None:
             "row 1: timestamp is empty",
         ),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_table_of_candles_is_refused_in_one_sentence(table: object, message: str) -> None:
     with pytest.raises(CandlesRefused, match=message) as refused:

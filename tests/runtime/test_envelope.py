@@ -239,7 +239,13 @@ def test_a_set_on_disk_that_only_a_retired_key_signed_is_not_begun_with(
 def test_what_awaits_approval_is_announced(service: StubService, old: Release) -> None:
     service.point_at(old)
     models = service.document()["models"]
-    following = {"release": 9, "line": "v7_fixed", "simulated": True, "models": models}
+    following = {
+        "release": 9,
+        "line": "v7_fixed",
+        "interval_seconds": 3600,
+        "simulated": True,
+        "models": models,
+    }
     service.edit = lambda document: document.update(next=following)
     announced = verify_envelope(service.envelope(), PublicKeys(service.public_key)).next
     assert announced is not None

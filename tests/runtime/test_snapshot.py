@@ -26,6 +26,7 @@ def document() -> dict[str, Any]:
         "service": "gate",
         "revision": 7,
         "line": "v7_fixed",
+        "interval_seconds": 3600,
         "release": 3,
         "moved_at": "2026-11-22T08:00:00Z",
         "reason": "all gates\x1b[31m passed",
@@ -52,7 +53,7 @@ def test_control_characters_of_a_reason_reach_no_terminal() -> None:
 
 
 def test_an_offline_pointer_is_read() -> None:
-    offline = document() | {"line": None, "release": None, "models": {}}
+    offline = document() | {"line": None, "release": None, "interval_seconds": None, "models": {}}
     _, snapshot = parse_snapshot(json.dumps(offline).encode())
     assert (snapshot.release, snapshot.line, snapshot.models) == (None, None, {})
 

@@ -17,9 +17,12 @@ from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
 from training.api.datasets import find_coin
 from training.models import Bundle
+from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
 from training.services import imported_models
 
-FIELDS = ["id", "digest", "coin", "line", "dataset", "origin", "is_simulated", "files", "created_at"]
+FIELDS = [
+    "id", "digest", "coin", "line", "dataset", "interval_seconds", "origin", "is_simulated", "files", "created_at",
+]  # fmt: skip
 
 
 class Bundles(ListAPIView[Bundle]):
@@ -71,6 +74,11 @@ class Bundles(ListAPIView[Bundle]):
             required=False,
             help_text="The order of BatchNorm and ReLU; required for a torch checkpoint, omitted for ONNX.",
         )
+        interval_seconds = api_fields.Choice(
+            list(INTERVAL_SECONDS),
+            default=DEFAULT_INTERVAL_SECONDS,
+            help_text="The interval of the bars that it was trained on.",
+        )
         is_simulated = serializers.BooleanField(
             default=False, help_text="Whether it was trained on simulated candles."
         )
@@ -96,6 +104,7 @@ class Bundles(ListAPIView[Bundle]):
             line=checked["line"],
             schema=checked["schema"],
             layout=checked.get("layout"),
+            interval_seconds=checked["interval_seconds"],
             simulated=checked["is_simulated"],
             actor=get_actor(request),
         )

@@ -91,6 +91,7 @@ class Migration(migrations.Migration):
                 ('digest', models.CharField(max_length=71, unique=True)),
                 ('line', models.CharField(max_length=32)),
                 ('origin', models.CharField(blank=True, help_text='the file of an imported model', max_length=200)),
+                ('interval_seconds', models.PositiveIntegerField(help_text='of the bars that it was trained on')),
                 ('manifest', models.TextField(help_text='the canonical manifest, as hashed')),
                 ('is_simulated', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),

@@ -20,6 +20,7 @@ from mlcore.errors import BundleRefused
 from training import artifact_store
 from training.jobs import sandbox
 from training.models import Bundle, Coin
+from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
 from training.services.runs import build_recipe
 
 PRIVATE_BYTES = 3 * 2**30
@@ -62,18 +63,25 @@ def import_model(
     actor: Actor,
     schema: str | None = None,
     layout: str | None = None,
+    interval_seconds: int = DEFAULT_INTERVAL_SECONDS,
     simulated: bool = False,
 ) -> ImportedModel:
     """Make a bundle of `line` for `coin` from a torch checkpoint or an ONNX file.
 
-    `schema` names the features of the model, `layout` the order of BatchNorm and ReLU: neither is guessed. `name` is the
-    file name, for messages. Raises InvalidInput for a file that cannot be imported or a missing option; nothing is stored
-    then.
+    `schema` names the features of the model, `layout` the order of BatchNorm and ReLU: neither is guessed.
+    `interval_seconds` is that of the bars it was trained on. `name` is the file name, for messages. Raises InvalidInput
+    for a file that cannot be imported or a missing option; nothing is stored then.
     """
     name = PurePath(name).name[:110] or "a file"  # cut to fit its column
     with audit.record_refusals("bundle.import", coin, actor=actor, reason=name):
         actor.require(Role.OPERATOR, "import a model")
         build_recipe(line, {})
+        if interval_seconds not in INTERVAL_SECONDS:
+            choices = ", ".join(f"{seconds:,}" for seconds in INTERVAL_SECONDS)
+            raise InvalidInput(
+                f"A bar interval of {interval_seconds:,} s: choose one of {choices}.",
+                field="interval_seconds",
+            )
         _check_size(name, data)
         request = {
             "coin": coin.symbol,
@@ -81,6 +89,7 @@ def import_model(
             "schema": schema,
             "layout": layout,
             "simulated": simulated,
+            "interval_seconds": interval_seconds,
             "code_version": settings.CODE_VERSION,
         }
         with tempfile.TemporaryDirectory(prefix="importing-", ignore_cleanup_errors=True) as folder:
@@ -158,7 +167,9 @@ def _verify(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> 
     except BundleRefused as refused:
         raise InvalidInput(f"The file did not give a valid bundle: {refused}.", field="file") from refused
     document = written.manifest.document
-    requested = {name: request[name] for name in ("coin", "line", "simulated", "code_version")}
+    requested = {
+        name: request[name] for name in ("coin", "line", "simulated", "interval_seconds", "code_version")
+    }
     stored = {name: document.get(name) for name in requested}
     sources = [{"sha256": hashlib.sha256(data).hexdigest(), "kind": kind} for kind in ("torch", "onnx")]
     is_of_schema = written.manifest.schema_name == request["schema"]
@@ -186,6 +197,7 @@ def _store(
             artifacts,
             coin=coin,
             line=written.manifest.line,
+            interval_seconds=written.manifest.interval_seconds,
             origin=f"imported from {name} sha256:{source}",
             manifest=manifest.decode(),
             is_simulated=written.manifest.is_simulated,
@@ -196,6 +208,7 @@ def _store(
                 "file": f"sha256:{source}",
                 "line": bundle.line,
                 "schema": written.manifest.schema_name,
+                "interval_seconds": bundle.interval_seconds,
                 "parameters": written.manifest.document["parameters"],
                 "notes": notes,
             }

@@ -28,7 +28,10 @@ def index(request: HttpRequest) -> HttpResponse:
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,
             actor=get_actor(request),
-            **{name: form.cleaned_data[name] for name in ("coin", "line", "schema", "simulated")},
+            **{
+                name: form.cleaned_data[name]
+                for name in ("coin", "line", "schema", "interval_seconds", "simulated")
+            },
         )
         result = "Imported" if imported.is_new else "Imported before:"
         messages.success(request, " ".join([f"{result} {imported.bundle}.", *imported.notes]))

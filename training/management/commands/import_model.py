@@ -7,6 +7,7 @@ from accounts.commands import ActingCommand
 from common.commands import serialize
 from mlcore.bundle.format import SCALER_FILE
 from training.api.bundles import Bundles
+from training.rules import DEFAULT_INTERVAL_SECONDS
 from training.services import coins, imported_models
 
 
@@ -19,6 +20,12 @@ class Command(ActingCommand):
         parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
         parser.add_argument("--schema", help="raw72 or relative72: the features of the model and their order")
         parser.add_argument("--layout", help="relu-before-bn or bn-before-relu; required for a .pt")
+        parser.add_argument(
+            "--interval-seconds",
+            type=int,
+            default=DEFAULT_INTERVAL_SECONDS,
+            help="of the bars that it was trained on (3600)",
+        )
         parser.add_argument("--simulated", action="store_true", help="it was trained on simulated candles")
 
     def answer(self, **options: Any) -> dict[str, Any]:
@@ -30,6 +37,7 @@ class Command(ActingCommand):
             line=options["line"],
             schema=options["schema"],
             layout=options["layout"],
+            interval_seconds=options["interval_seconds"],
             simulated=options["simulated"],
             actor=self.actor(options),
         )
