@@ -8,8 +8,10 @@ from django.forms.models import ModelChoiceIterator
 from common.forms import ReasonForm
 from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
+from deploy.releases.launch import choose_default_datasets
 from deploy.rules import Purpose
 from mlcore.fitting.recipes import RECIPES
+from mlcore.quality.result import format_interval
 from mlcore.verdict import Verdict
 from training.forms import parameter_field
 from training.models import Coin, Dataset
@@ -66,16 +68,16 @@ class DatasetField(forms.ModelChoiceField):  # type: ignore[type-arg]  # takes n
 
     iterator = _NewestRows
 
-    def __init__(self, coin: Coin) -> None:
+    def __init__(self, coin: Coin, default: Dataset | None) -> None:
         rows = Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().defer("check_results")
-        newest = rows.first()
-        empty = "Newest that passed its checks" if newest else "No dataset yet"
-        super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=newest)
+        empty = "Newest that passed its checks" if default else "No dataset yet"
+        super().__init__(rows, label=str(coin), required=False, empty_label=empty, initial=default)
 
     def label_from_instance(self, obj: Any) -> str:
         origin = "simulated" if obj.is_simulated else obj.origin
         refused = f", {obj.verdict}" if obj.verdict not in ("", Verdict.PASSED) else ""
-        return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {obj.rows:,} bars, {origin}{refused}"
+        bars = f"{obj.rows:,} bars of {format_interval(obj.interval_seconds)}"
+        return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {bars}, {origin}{refused}"
 
 
 class LaunchForm(forms.Form):
@@ -100,8 +102,10 @@ class LaunchForm(forms.Form):
         self.initial.setdefault(
             "purpose", Purpose.FALLBACK if registered and registered.line == line else Purpose.CANDIDATE
         )
-        for coin in list_required_coins():
-            self.fields[DATASET + coin.symbol] = DatasetField(coin)
+        coins = list_required_coins()
+        fitting = choose_default_datasets(coins)
+        for coin in coins:
+            self.fields[DATASET + coin.symbol] = DatasetField(coin, fitting.get(coin))
         self._parameters = RECIPES[line].adjustable
         for name, bounds in self._parameters.items():
             self.fields[name] = parameter_field(name, bounds, initial=bounds["default"])

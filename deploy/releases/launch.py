@@ -1,6 +1,6 @@
 """Launching a release."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from gates.services import policies
 from mlcore.quality.result import format_interval
 from training.models import Bundle, Coin, Dataset
 from training.rules import MAX_SEED
-from training.services import candle_checks, runs
+from training.services import candle_checks, datasets, runs
 
 DEFAULT_SEED = 1
 
@@ -105,7 +105,8 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
         raise InvalidInput(
             f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
         )
-    chosen = {coin: _dataset_for(coin, named.get(coin.symbol)) for coin in coins}
+    fitting = choose_default_datasets(coins, named.values())
+    chosen = {coin: _dataset_for(coin, named.get(coin.symbol) or fitting.get(coin)) for coin in coins}
     if len({dataset.is_simulated for dataset in chosen.values()}) > 1:
         datasets = ", ".join(
             f"{coin}'s dataset {dataset.pk} is {'simulated' if dataset.is_simulated else 'real'}"
@@ -132,8 +133,19 @@ def _find_interval(chosen: Mapping[Coin, Dataset]) -> int:
     return intervals.pop()
 
 
-def _dataset_for(coin: Coin, named: Dataset | None) -> Dataset:
-    dataset = named or Dataset.objects.filter(coin=coin).not_withdrawn().passed_first().first()
+def choose_default_datasets(coins: Sequence[Coin], named: Iterable[Dataset] = ()) -> dict[Coin, Dataset]:
+    """What a launch takes for coins whose dataset is not named: datasets of one bar interval.
+
+    It is that of the named ones, else the service's, else that of the last import.
+    """
+    intervals: set[int | None] = {dataset.interval_seconds for dataset in named}
+    intervals = intervals or {pointer.find_interval_seconds()}
+    return datasets.choose_datasets(
+        coins, interval_seconds=next(iter(intervals)) if len(intervals) == 1 else None
+    )
+
+
+def _dataset_for(coin: Coin, dataset: Dataset | None) -> Dataset:
     if dataset is None:
         raise InvalidInput(f"{coin} has no candles yet: import a dataset for it first.", field="datasets")
     if dataset.coin_id != coin.pk:

@@ -53,7 +53,9 @@ def estimate(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         named = form.datasets
         try:
-            datasets = [named.get(coin.symbol) or latest_dataset(coin) for coin in list_required_coins()]
+            coins = list_required_coins()
+            fitting = launch_service.choose_default_datasets(coins, named.values())
+            datasets = [named.get(coin.symbol) or fitting.get(coin) or latest_dataset(coin) for coin in coins]
             context["estimate"] = estimates.estimate(form.line_name, datasets, form.parameters)
         except DomainError as refusal:
             context["refusal"] = refusal

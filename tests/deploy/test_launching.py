@@ -10,7 +10,7 @@ from accounts.roles import Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
-from deploy.forms import DatasetField
+from deploy.forms import DatasetField, LaunchForm
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
@@ -151,7 +151,8 @@ def test_failed_datasets_are_chosen_only_if_a_coin_has_no_others() -> None:
     sound = scenarios.dataset(btc)
     shuffled = scenarios.dataset(btc, name="shuffled", verdict="failed")
     assert launched().coins.get(coin=btc).dataset == sound
-    offered = DatasetField(btc)
+    offered = LaunchForm("v7_fixed").fields["dataset_BTC"]
+    assert isinstance(offered, DatasetField)
     assert list(offered.queryset or ()) == [sound, shuffled, noise]
     assert offered.initial == sound
     assert offered.label_from_instance(noise).endswith(", failed")

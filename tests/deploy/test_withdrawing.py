@@ -99,7 +99,7 @@ def test_withdrawn_candles_are_neither_offered_nor_taken_for_a_release() -> None
     for coin in coins[1:]:
         scenarios.dataset(coin)
     withdrawn = withdraw(newer)
-    assert list(DatasetField(coins[0]).queryset or ()) == [older]
+    assert list(DatasetField(coins[0], older).queryset or ()) == [older]
     assert datasets.latest_dataset(coins[0]) == older
     with pytest.raises(candle_checks.CandlesNotPassed, match=r"withdrawn by olivia on .*brought as BTC's"):
         launch("v7_fixed", actor=LAUNCHER, datasets={"BTC": withdrawn})

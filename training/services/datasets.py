@@ -1,11 +1,13 @@
 """Datasets: imported from a file, fetched from an exchange, or simulated. Equal content gives the same dataset."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import PurePath
 
 import polars as pl
 from django.conf import settings
+from django.db.models import Max
 
 from accounts.roles import Actor, Role
 from audit import services as audit
@@ -17,6 +19,7 @@ from mlcore.data.readers import ReadCandles
 from mlcore.data.simulate import simulate
 from mlcore.quality.result import CandleReport
 from mlcore.quality.simulated import SimulatorSettings
+from mlcore.verdict import Verdict
 from training import artifact_store
 from training import exchange as exchanges
 from training.models import Coin, Dataset
@@ -166,6 +169,27 @@ def latest_dataset(coin: Coin) -> Dataset:
     if dataset is None:
         raise NotFound(f"{coin} has no candles yet: `manage.py import_candles {coin} FILE`.")
     return dataset
+
+
+def choose_datasets(coins: Iterable[Coin], *, interval_seconds: int | None = None) -> dict[Coin, Dataset]:
+    """For each coin its newest dataset that passed, all of one bar interval: the given one, else the one imported last.
+
+    Where no interval is there for all coins, each coin's newest; a coin without any is left out.
+    """
+    coins = list(coins)
+    passed = Dataset.objects.filter(coin__in=coins, verdict=Verdict.PASSED).not_withdrawn().order_by()
+    if interval_seconds is not None:
+        passed = passed.filter(interval_seconds=interval_seconds)
+    newest: dict[int, dict[int, int]] = {}
+    for coin, interval, pk in passed.values_list("coin", "interval_seconds").annotate(newest=Max("pk")):
+        newest.setdefault(interval, {})[coin] = pk
+    whole = [keys for keys in newest.values() if len(keys) == len(coins)]
+    if not whole:
+        found = {coin: Dataset.objects.filter(coin=coin).not_withdrawn().passed_first() for coin in coins}
+        return {coin: dataset for coin, rows in found.items() if (dataset := rows.first()) is not None}
+    last_imported = max(whole, key=lambda keys: max(keys.values()))
+    chosen = Dataset.objects.select_related("coin").in_bulk(last_imported.values())
+    return {dataset.coin: dataset for dataset in chosen.values()}
 
 
 def _store(
