@@ -22,6 +22,11 @@ class UploadForm(forms.Form):
         " times.",
         error_messages={"required": "Choose a file with candles.", "empty": "This file is empty."},
     )
+    closing_times = forms.BooleanField(
+        required=False,
+        label="The times are closing times",
+        help_text="They are converted to opening times.",
+    )
 
 
 class ImportModelForm(forms.Form):

@@ -24,13 +24,13 @@ def read_columnar(kind: Kind, data: bytes) -> RawTable:
         frame, selection = read(data)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CandlesRefused(f"damaged {kind} data; export or fetch the file again") from error
-    return RawTable(frame, selection.layout, selection.notes)
+    return RawTable(frame, selection.layout, selection.notes, has_closing_times=selection.has_closing_times)
 
 
 def select_columns(table: pl.DataFrame) -> RawTable:
     """The columns of a table in memory. Raises CandlesRefused, with the row if one row is at fault."""
     frame, selection = _read_lazily(table.schema, table.lazy)
-    return RawTable(frame, selection.layout, selection.notes)
+    return RawTable(frame, selection.layout, selection.notes, has_closing_times=selection.has_closing_times)
 
 
 def _read_parquet(data: bytes) -> tuple[pl.DataFrame, Selection]:

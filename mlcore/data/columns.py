@@ -60,6 +60,8 @@ class Selection:
     positions: Mapping[str, int]
     layout: str
     notes: tuple[str, ...] = ()
+    has_closing_times: bool = False
+    """Whether there are closing times alone."""
 
 
 def simplify_name(name: str) -> str:
@@ -94,7 +96,8 @@ def select_named(
         raise CandlesRefused(f"without the column {', '.join(missing)}; {EXPECTED}")
     chosen = {column: at for column, at in positions.items() if at is not None}
     notes += _describe_ignored(names, known, chosen)
-    return Selection(chosen, _name_layout(known), tuple(notes))
+    is_closing = time is not None and known[time] in _CLOSING_TIMES
+    return Selection(chosen, _name_layout(known), tuple(notes), is_closing)
 
 
 def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
@@ -154,11 +157,7 @@ def _find_time(
             if is_time and known[at] not in _CLOSING_TIMES:
                 notes.append(f"time taken from the column {names[at].strip()[:40]!r}")
                 return at
-    if closing := [names[at].strip() for at, name in enumerate(known) if name in _CLOSING_TIMES]:
-        raise CandlesRefused(
-            f"{closing[0]} holds closing times, and there is no column of opening times; export them too"
-        )
-    return None
+    return next((at for at, name in enumerate(known) if name in _CLOSING_TIMES), None)
 
 
 def _list_price_positions(known: Sequence[str]) -> list[int]:

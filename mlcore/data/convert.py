@@ -1,6 +1,6 @@
 """Makes canonical candles of a candle file from outside. Run this in the sandbox: the readers below it are not trusted.
 
-    python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json
+    python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json [--closing-times]
 
 The answer is the import report, or says why the file is refused, in which row and line.
 """
@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     answer: dict[str, Any]
     try:
-        found = readers.read_file(options.file.read_bytes(), options.file.name)
+        data = options.file.read_bytes()
+        found = readers.read_file(data, options.file.name, closing_times=options.closing_times)
         options.candles.write_bytes(candles.encode_canonical(found.frame))
         answer = {"report": found.report.document()}
     except CandlesRefused as refused:
@@ -37,6 +38,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--file", type=Path, required=True, help="a candle file of any format")
     parser.add_argument("--candles", type=Path, required=True, help="where the canonical candles go")
     parser.add_argument("--answer", type=Path, required=True, help="where the answer goes, as JSON")
+    parser.add_argument(
+        "--closing-times", action="store_true", help="the times are those at which bars close"
+    )
     return parser
 
 

@@ -64,7 +64,11 @@ def read_delimited(data: bytes) -> RawTable:
     except CandlesRefused as refused:
         raise _with_line(refused, head.lines) from refused
     return RawTable(
-        frame, selection.layout, (*notes, *head.notes, *selection.notes), first_line=head.lines + 1
+        frame,
+        selection.layout,
+        (*notes, *head.notes, *selection.notes),
+        first_line=head.lines + 1,
+        has_closing_times=selection.has_closing_times,
     )
 
 

@@ -43,7 +43,9 @@ def read_json(data: bytes) -> RawTable:
         frame, selection = _read_lists(pieces, data)
     else:
         frame, selection = _read_objects(pieces, list(first), data)
-    return RawTable(frame, selection.layout, selection.notes, first_line=1 if is_lines else None)
+    return RawTable(
+        frame, selection.layout, selection.notes, 1 if is_lines else None, selection.has_closing_times
+    )
 
 
 def _has_lines(data: bytes) -> bool:

@@ -14,3 +14,5 @@ class RawTable:
     notes: tuple[str, ...] = ()
     first_line: int | None = None
     """The line of the file that row 1 is in, counted from 1; None where a file has no lines."""
+    has_closing_times: bool = False
+    """Whether its times are from a column of closing times."""

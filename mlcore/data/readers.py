@@ -18,7 +18,7 @@ from mlcore.data.import_report import ImportReport
 from mlcore.data.json_rows import read_json
 from mlcore.data.raw_table import RawTable
 from mlcore.data.times import parse_times
-from mlcore.data.validation import enclose_prices, validate_candles
+from mlcore.data.validation import CLOSING_REMEDY, enclose_prices, open_bars, validate_candles
 from mlcore.errors import CandlesRefused
 
 
@@ -30,12 +30,16 @@ class ReadCandles:
     report: ImportReport
 
 
-def read_file(data: bytes, name: str) -> ReadCandles:
-    """`name` is for messages. Raises CandlesRefused, with the row if one row is at fault."""
+def read_file(data: bytes, name: str, *, closing_times: bool = False) -> ReadCandles:
+    """`name` is for messages. With `closing_times`, the times are those at which bars close, and are converted.
+
+    Raises CandlesRefused, with the row if one row is at fault.
+    """
     with _named(name):
         content = open_content(data)
         raw = _read_raw(content.kind, content.data)
-        return _finish(raw, ImportReport(content.format, raw.layout, (*content.notes, *raw.notes)))
+        report = ImportReport(content.format, raw.layout, (*content.notes, *raw.notes))
+        return _finish(raw, report, closing_times=closing_times)
 
 
 def read_frame(table: pl.DataFrame, name: str) -> ReadCandles:
@@ -65,7 +69,11 @@ def _read_raw(kind: Kind, data: bytes) -> RawTable:
     return read_columnar(kind, data)
 
 
-def _finish(raw: RawTable, report: ImportReport, *, can_sort: bool = True) -> ReadCandles:
+def _finish(
+    raw: RawTable, report: ImportReport, *, can_sort: bool = True, closing_times: bool = False
+) -> ReadCandles:
+    if raw.has_closing_times and not closing_times:
+        raise CandlesRefused(f"there is no column of opening times, only of closing times; {CLOSING_REMEDY}")
     is_reversed = False
     try:
         times, time_notes = parse_times(raw.frame["timestamp"])
@@ -75,6 +83,9 @@ def _finish(raw: RawTable, report: ImportReport, *, can_sort: bool = True) -> Re
         if is_reversed := can_sort and _is_newest_first(frame):
             frame = frame.reverse()
             report = report.with_notes("sorted: the newest row was first")
+        if closing_times:
+            frame, note = open_bars(frame)
+            report = report.with_notes(note)
         frame, enclosed = enclose_prices(frame)
         if enclosed:
             rows = "row" if enclosed == 1 else "rows"

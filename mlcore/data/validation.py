@@ -1,5 +1,7 @@
 """Whether a table of rows is valid candles. The error names the first bad row and its values."""
 
+import math
+
 import numpy as np
 import polars as pl
 
@@ -13,6 +15,8 @@ PRICES = ("open", "high", "low", "close")
 ROUNDING = 1e-12
 """Prices that were multiplied by one factor do not round alike: open or close may lie so far outside, as a share of it."""
 
+DAY_MS = 86_400_000
+CLOSING_REMEDY = "export opening times, or say at the import that they are closing times"
 END_MS = 7_258_118_400_000
 """The year 2200, in epoch milliseconds. Python has no datetime for what some files hold."""
 
@@ -40,9 +44,40 @@ def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.Dat
     interval_ms = infer_interval_ms(frame)
     if interval_ms % 1000:
         raise CandlesRefused(f"an interval of {interval_ms} ms is not whole seconds", source=source)
+    _refuse_off_grid(moments, interval_ms, source)
     fault = f"timestamp {{timestamp}} is off the grid: not a multiple of {interval_ms // 1000} s after the row before"
     _refuse_first(frame, {fault: np.append(0, _compute_steps(frame)) % interval_ms != 0}, source)
     return frame
+
+
+def _refuse_off_grid(moments: np.ndarray, interval_ms: int, source: str) -> None:
+    """Bars open on full intervals of a day, and longer ones on full days, in UTC: all of them, or the times are others."""
+    grid = math.gcd(interval_ms, DAY_MS)
+    offsets = moments % grid
+    if not offsets.all():  # a row off the grid is named later, with the row before it
+        return
+    offset = int(offsets[0])
+    if (offsets != offset).any():
+        return
+    if grid - offset in (1, 1000):
+        reason = f"the times are closing times: each lies {'a millisecond' if grid - offset == 1 else 'a second'} before"
+        raise CandlesRefused(f"{reason} the next bar; {CLOSING_REMEDY}", source=source)
+    raise CandlesRefused(
+        f"bars of {interval_ms // 1000:,} s that open {offset / 1000:,.10g} s off the grid: they must open at full"
+        f" {'days' if grid == DAY_MS else f'multiples of {grid // 1000:,} s'} in UTC; check the time zone of the times",
+        source=source,
+    )
+
+
+def open_bars(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """The candles with opening instead of closing times, and a note of what was done.
+
+    A closing time is that of the next bar's opening, or up to a second before it.
+    """
+    interval_ms = max(1, infer_interval_ms(frame)) if frame.height > 1 else 1
+    times = (pl.col("timestamp").dt.epoch("ms") - 1) // interval_ms * interval_ms
+    opened = frame.with_columns(times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("timestamp"))
+    return opened, f"closing times converted to opening times, {interval_ms // 1000:,} s earlier"
 
 
 def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

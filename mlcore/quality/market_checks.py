@@ -7,6 +7,7 @@ greatest of any 1,000 bars of seven series from two exchanges, at 1, 2, 4, 12 an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,7 @@ from mlcore.quality.result import (
     skip_check,
 )
 from mlcore.quality.rhythm import check_rhythm
-from mlcore.quality.rows import MAX_STANDSTILL_BARS, check_rows
+from mlcore.quality.rows import MAX_STANDSTILL_BARS, check_last_bar, check_rows
 from mlcore.verdict import Verdict
 
 MIN_BARS = 1000
@@ -51,12 +52,19 @@ MIN_JOINED_ACTIVITY, JOINED_SHARE = 0.47, 0.999
 
 
 @np.errstate(all="ignore")  # a figure that overflows is not finite, and the check reports that as an error
-def check_candles(frame: pl.DataFrame, *, peers: Sequence[PeerSeries] = (), coin: str = "") -> CandleReport:
+def check_candles(
+    frame: pl.DataFrame,
+    *,
+    peers: Sequence[PeerSeries] = (),
+    coin: str = "",
+    now: datetime | None = None,
+) -> CandleReport:
     """Whether these are a coin's real candles, also compared with the other stored candles.
 
-    The checks of rows come first: if a row is impossible, the statistics of the series mean nothing.
+    The checks of rows come first: if a row is impossible, the statistics of the series mean nothing. `now` is the present
+    unless given.
     """
-    rows = CandleReport(tuple(check_rows(frame)))
+    rows = CandleReport((*check_rows(frame), check_last_bar(frame, now or datetime.now(UTC))))
     if rows.verdict != Verdict.PASSED:
         return rows
     market = Market.from_frame(frame)

@@ -1,6 +1,7 @@
 """Checks of every row of candles and of every step between rows, real or simulated."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -44,6 +45,20 @@ def check_rows(frame: pl.DataFrame) -> Iterator[Check]:
         "Low ≤ open, close ≤ high in every row.",
     )
     yield _check_volume(numbers["volume"])
+
+
+def check_last_bar(frame: pl.DataFrame, now: datetime) -> Check:
+    """Real bars have closed: the figures of one that is still forming change, and no market has bars of the future."""
+    closes_at = frame["timestamp"][-1] + timedelta(milliseconds=infer_interval_ms(frame))
+    return pass_or_fail(
+        "last_bar",
+        "closed when it was checked",
+        (now - closes_at).total_seconds(),
+        f"closes at {closes_at:%Y-%m-%d %H:%M}Z",
+        passed="The last bar has closed.",
+        failed="The last bar has not closed: leave it out, or check the times and the clock.",
+        is_passed=closes_at <= now,
+    )
 
 
 def _check_no_rows(name: str, rows: ArrayLike, fault: str, passed: str) -> Check:

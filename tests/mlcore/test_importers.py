@@ -29,6 +29,7 @@ SAID: dict[str, Any] = {
     "schema": "raw72",
     "layout": LAYOUTS[0],
     "simulated": False,
+    "interval_seconds": 3600,
     "code_version": "tests",
 }
 

@@ -116,6 +116,9 @@ class Datasets(ListAPIView[Dataset]):
         is_simulated = serializers.BooleanField(
             default=False, help_text="Whether these candles are simulated."
         )
+        has_closing_times = serializers.BooleanField(
+            default=False, help_text="Whether its times are closing times, which are then converted."
+        )
 
     queryset = Dataset.objects.select_related("coin").order_by("-id")
     serializer_class = Output
@@ -137,6 +140,7 @@ class Datasets(ListAPIView[Dataset]):
             name=checked["file"].name,
             actor=get_actor(request),
             simulated=checked["is_simulated"],
+            closing_times=checked["has_closing_times"],
         )
         return Response(self.Output(kept.dataset).data, status=201 if kept.is_new else 200)
 
@@ -190,6 +194,7 @@ class CheckUpload(APIView):
             name=checked["file"].name,
             actor=get_actor(request),
             simulated=checked["is_simulated"],
+            closing_times=checked["has_closing_times"],
         )
         return Response(self.Output(preview).data)
 

@@ -24,14 +24,16 @@ _MAX_REASON_LETTERS = 1000
 _REMEDY = "Export the candles again, with the six columns as plain numbers and times."
 
 
-def read_candle_file(data: bytes, name: str) -> ReadCandles:
+def read_candle_file(data: bytes, name: str, *, closing_times: bool = False) -> ReadCandles:
     """Valid candles of a file, and what was done with it. `name` is the file name, for messages.
+
+    With `closing_times`, its times are those at which bars close.
 
     Raises InvalidInput with the row and the reason, and Unavailable when the sandbox cannot be used now.
     """
     with tempfile.TemporaryDirectory(prefix="candles-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
-        _convert(folder, data, name)
+        _convert(folder, data, name, closing_times=closing_times)
         try:
             answer = _read_answer(folder)
             if isinstance(answer, CandlesRefused):
@@ -46,13 +48,14 @@ def read_candle_file(data: bytes, name: str) -> ReadCandles:
             ) from failure
 
 
-def _convert(folder: Path, data: bytes, name: str) -> None:
+def _convert(folder: Path, data: bytes, name: str, *, closing_times: bool) -> None:
     file = folder / "file"
     file.write_bytes(data)
+    options = ["--closing-times"] if closing_times else []
     try:
         sandbox.run_module(
             "mlcore.data.convert",
-            ["--file", file.name, "--candles", "candles.canonical", "--answer", "answer.json"],
+            ["--file", file.name, "--candles", "candles.canonical", "--answer", "answer.json", *options],
             folder=folder,
             seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
             private_bytes=PRIVATE_BYTES,

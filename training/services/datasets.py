@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import PurePath
 
 import polars as pl
 from django.conf import settings
 from django.db.models import Max
+from django.utils import timezone
 
 from accounts.roles import Actor, Role
 from audit import services as audit
@@ -53,10 +54,16 @@ class ImportPreview:
 
 
 def preview_import(
-    coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
+    coin: Coin,
+    data: bytes,
+    *,
+    name: str,
+    actor: Actor,
+    simulated: bool = False,
+    closing_times: bool = False,
 ) -> ImportPreview:
     """Read and check the candles of a file as an import does, and store nothing. Raises what `import_candles` raises."""
-    found, origin = _read_upload(data, name, actor)
+    found, origin = _read_upload(data, name, actor, simulated=simulated, closing_times=closing_times)
     digest = candles.compute_digest(found.frame)
     return ImportPreview(
         coin=coin,
@@ -71,14 +78,22 @@ def preview_import(
 
 
 def import_candles(
-    coin: Coin, data: bytes, *, name: str, actor: Actor, simulated: bool = False
+    coin: Coin,
+    data: bytes,
+    *,
+    name: str,
+    actor: Actor,
+    simulated: bool = False,
+    closing_times: bool = False,
 ) -> StoredDataset:
     """Store the candles of a file, whose format is recognised by content, unless they are stored already.
 
-    `name` is the file name, for messages. Raises InvalidInput for a file that is too large, or with the row and the reason
-    for one that is invalid; nothing is stored then.
+    `name` is the file name, for messages. With `closing_times`, the times of the file are those at which bars close. Of
+    real candles, a last bar that has not closed is left out, and one that opens in the future is refused. Raises
+    InvalidInput for a file that is too large, or with the row and the reason for one that is invalid; nothing is stored
+    then.
     """
-    found, origin = _read_upload(data, name, actor)
+    found, origin = _read_upload(data, name, actor, simulated=simulated, closing_times=closing_times)
     return _store(
         coin,
         found.frame,
@@ -100,12 +115,35 @@ def require_importable_size(size: int, name: str) -> None:
         )
 
 
-def _read_upload(data: bytes, name: str, actor: Actor) -> tuple[ReadCandles, str]:
+def _read_upload(
+    data: bytes, name: str, actor: Actor, *, simulated: bool, closing_times: bool
+) -> tuple[ReadCandles, str]:
     """The candles of a file, and its name without folders."""
     actor.require(Role.OPERATOR, "import candles")
     origin = PurePath(name).name
     require_importable_size(len(data), origin)
-    return candle_files.read_candle_file(data, origin), origin
+    found = candle_files.read_candle_file(data, origin, closing_times=closing_times)
+    return (found if simulated else _leave_out_forming_bar(found, origin)), origin
+
+
+def _leave_out_forming_bar(found: ReadCandles, origin: str) -> ReadCandles:
+    """Without a last bar that has not closed. Raises InvalidInput where a bar opens in the future."""
+    now = timezone.now()
+    times = found.frame["timestamp"]
+    future = int((times > now).sum())
+    if future:
+        raise InvalidInput(
+            f"{origin}: {future:,} bars open in the future, the last at {times[-1]:%Y-%m-%d %H:%M}Z; here it is"
+            f" {now:%Y-%m-%d %H:%M}Z. Check the unit and the time zone of the times, and this machine's clock.",
+            field="file",
+        )
+    interval = timedelta(seconds=candles.describe(found.frame).interval_seconds)
+    if times[-1] + interval <= now:
+        return found
+    if found.frame.height <= 2:
+        raise InvalidInput(f"{origin}: fewer than 2 bars have closed.", field="file")
+    note = f"left out the last bar, which opened at {times[-1]:%Y-%m-%d %H:%M}Z: it had not closed"
+    return ReadCandles(found.frame[:-1], found.report.with_notes(note))
 
 
 def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: Actor) -> Dataset:

@@ -30,7 +30,13 @@ def index(request: HttpRequest) -> HttpResponse:
 
     def act() -> HttpResponse:
         coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
-        kept = datasets.import_candles(coin, upload.read(), name=upload.name, actor=get_actor(request))
+        kept = datasets.import_candles(
+            coin,
+            upload.read(),
+            name=upload.name,
+            actor=get_actor(request),
+            closing_times=form.cleaned_data["closing_times"],
+        )
         dataset = kept.dataset
         told = "Added" if kept.is_new else "These candles are here already:"
         messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
@@ -50,7 +56,13 @@ def check(request: HttpRequest) -> HttpResponse:
 
     def act() -> HttpResponse:
         coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
-        preview = datasets.preview_import(coin, upload.read(), name=upload.name, actor=get_actor(request))
+        preview = datasets.preview_import(
+            coin,
+            upload.read(),
+            name=upload.name,
+            actor=get_actor(request),
+            closing_times=form.cleaned_data["closing_times"],
+        )
         return _show_preview(request, form, preview)
 
     return submit(form, act, lambda status: _show_preview(request, form, None, status))

@@ -18,21 +18,29 @@ class Command(DatasetCommand):
         parser.add_argument("coin")
         parser.add_argument("file", type=Path)
         parser.add_argument(
+            "--closing-times", action="store_true", help="its times are closing times: convert them"
+        )
+        parser.add_argument(
             "--check", action="store_true", help="say what would be stored, and store nothing"
         )
 
     def answer(self, **options: Any) -> dict[str, Any]:
         if not options["check"]:
             return super().answer(**options)
-        coin = coins.find_coin(options["coin"])
-        path: Path = options["file"]
-        preview = datasets.preview_import(coin, _read(path), name=path.name, actor=self.actor(options))
-        return serialize(CheckUpload.Output, preview)
+        return serialize(CheckUpload.Output, datasets.preview_import(**self._read_file(options)))
 
     def store(self, options: dict[str, Any]) -> Dataset:
+        return datasets.import_candles(**self._read_file(options)).dataset
+
+    def _read_file(self, options: dict[str, Any]) -> dict[str, Any]:
         path: Path = options["file"]
-        coin = coins.find_coin(options["coin"])
-        return datasets.import_candles(coin, _read(path), name=path.name, actor=self.actor(options)).dataset
+        return {
+            "coin": coins.find_coin(options["coin"]),
+            "data": _read(path),
+            "name": path.name,
+            "actor": self.actor(options),
+            "closing_times": options["closing_times"],
+        }
 
 
 def _read(path: Path) -> bytes:
