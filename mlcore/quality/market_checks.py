@@ -64,15 +64,15 @@ def check_candles(
     The checks of rows come first: if a row is impossible, the statistics of the series mean nothing. `now` is the present
     unless given.
     """
-    rows = CandleReport((*check_rows(frame), check_last_bar(frame, now or datetime.now(UTC))))
+    rows = CandleReport(tuple(check_rows(frame)))
     if rows.verdict != Verdict.PASSED:
         return rows
     market = Market.from_frame(frame)
-    length = _check_length(market)
+    length, last_bar = _check_length(market), check_last_bar(frame, now or datetime.now(UTC))
     plots = build_plot_data(market)
     if length.finding.verdict != Verdict.PASSED:
-        return CandleReport((*rows.checks, length), plots)
-    statistics = (length, *(check(market) for check in MARKET_CHECKS))
+        return CandleReport((*rows.checks, last_bar, length), plots)
+    statistics = (last_bar, length, *(check(market) for check in MARKET_CHECKS))
     return CandleReport((*rows.checks, *statistics, *check_peers(frame, peers, coin)), plots)
 
 

@@ -126,7 +126,7 @@ MALFORMED = {
         "a.csv",
         text(*ROWS, header="close_time,open,high,low,close,volume"),
         None,
-        "close_time holds closing times",
+        "only of closing times",
     ),
     "volumes of two coins": (
         "a.csv",
