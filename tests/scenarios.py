@@ -239,10 +239,17 @@ def coins() -> list[Coin]:
 
 
 def dataset(
-    coin: Coin, *, name: str = "a", is_simulated: bool = False, verdict: str = "passed", rows: int = 10_000
+    coin: Coin,
+    *,
+    name: str = "a",
+    is_simulated: bool = False,
+    verdict: str = "passed",
+    rows: int = 10_000,
+    interval_seconds: int = 3600,
 ) -> Dataset:
     """A dataset's row, without a stored file."""
     content = f"{coin} {name}{' made up' if is_simulated else ''}"
+    content += "" if interval_seconds == 3600 else f" {interval_seconds}"
     digest = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
     found, _ = Dataset.objects.get_or_create(
         coin=coin,
@@ -254,7 +261,7 @@ def dataset(
             "rows": rows,
             "first_at": datetime(2024, 1, 1, tzinfo=UTC),
             "last_at": datetime(2025, 3, 1, tzinfo=UTC),
-            "interval_seconds": 3600,
+            "interval_seconds": interval_seconds,
             "size": 480_000,
             "verdict": verdict,
             "check_results": "{}",

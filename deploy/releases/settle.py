@@ -166,7 +166,7 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
 def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
     """The bundle that the skill of this coin is compared with: the registered fallback's, and a fallback's own.
 
-    None leaves the choice to the gates: the coin's newest v5.
+    None leaves the choice to the gates: the coin's newest v5 of the same bar interval.
     """
     if release.purpose == Purpose.FALLBACK:
         return release_coin.bundle
@@ -174,7 +174,9 @@ def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
     if registered is None:
         return None
     held = registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
-    return held.bundle if held else None
+    if held is None or held.bundle is None or held.bundle.interval_seconds != release.interval_seconds:
+        return None
+    return held.bundle
 
 
 def _start_run(release: Release, release_coin: ReleaseCoin) -> None:

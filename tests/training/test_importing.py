@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from audit.models import AuditEvent
 from common.errors import InvalidInput, NotAllowed, NotFound
+from mlcore.data import candles
 from tests import factories
 from training import artifact_store
 from training.models import Coin, Dataset
@@ -137,6 +139,84 @@ def test_an_unknown_coin_is_not_found_and_the_known_ones_are_named() -> None:
 
 def test_a_path_in_a_files_name_is_not_kept(btc: Coin) -> None:
     assert import_(btc, factories.candle_csv(), "../../home/somebody/BTC.csv").origin == "BTC.csv"
+
+
+def csv_ending_at(last: datetime, *, rows: int = 4, interval: timedelta = timedelta(hours=1)) -> bytes:
+    """Bars of which the last opens at this time."""
+    times = [last - interval * n for n in reversed(range(rows))]
+    lines = [f"{time.isoformat()},100,110,90,105,1" for time in times]
+    return "\n".join(["timestamp,open,high,low,close,volume", *lines]).encode()
+
+
+class TestClosedBars:
+    NOW = datetime(2026, 11, 22, 12, 20, tzinfo=UTC)
+
+    @pytest.fixture(autouse=True)
+    def _at_noon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(datasets.timezone, "now", lambda: self.NOW)
+
+    def test_a_last_bar_that_has_closed_is_kept(self, btc: Coin) -> None:
+        dataset = import_(btc, csv_ending_at(self.NOW.replace(hour=11, minute=0)))
+        assert dataset.rows == 4
+        assert "left out" not in dataset.import_report
+
+    def test_a_last_bar_that_has_not_closed_is_left_out_with_a_note(self, btc: Coin) -> None:
+        data = csv_ending_at(self.NOW.replace(minute=0))
+        note = "left out the last bar, which opened at 2026-11-22 12:00Z: it had not closed"
+        preview = datasets.preview_import(btc, data, name="BTC.csv", actor=factories.OPERATOR)
+        assert (preview.content.rows, note in preview.import_report.notes) == (3, True)
+        dataset = import_(btc, data)
+        assert dataset.rows == 3
+        assert note in dataset.import_report
+
+    @pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=3650)], ids=str)
+    def test_bars_of_the_future_are_refused(self, btc: Coin, store: Path, ahead: timedelta) -> None:
+        with pytest.raises(InvalidInput, match="in the future"):
+            import_(btc, csv_ending_at(self.NOW.replace(minute=0) + ahead))
+        assert stored_files(store) == []
+
+    def test_simulated_bars_may_be_of_any_time(self, btc: Coin) -> None:
+        data = csv_ending_at(self.NOW.replace(minute=0) + timedelta(days=3650))
+        assert import_(btc, data, simulated=True).rows == 4
+
+
+class TestClosingTimes:
+    """Bars of 2024 from 01:00 to 04:00, of which only the ends are given."""
+
+    @pytest.mark.parametrize(
+        "before", [0, 1, 1000], ids=["the next opening", "a millisecond before", "a second before"]
+    )
+    def test_they_are_converted_on_request(self, btc: Coin, before: int) -> None:
+        closing = _shift(factories.candle_csv(4), timedelta(hours=1, milliseconds=-before))
+        assert (
+            import_(btc, closing, closing_times=True).digest == import_(btc, factories.candle_csv(4)).digest
+        )
+
+    @pytest.mark.parametrize("before", [1, 1000])
+    def test_they_are_recognised_and_refused(self, btc: Coin, before: int) -> None:
+        closing = _shift(factories.candle_csv(4), timedelta(hours=1, milliseconds=-before))
+        with pytest.raises(
+            InvalidInput, match=r"closing times: each lies a .*second before the next bar; export"
+        ):
+            import_(btc, closing)
+
+    def test_a_column_of_closing_times_alone_is_refused(self, btc: Coin) -> None:
+        closing = _shift(factories.candle_csv(4), timedelta(hours=1)).replace(b"timestamp", b"close_time")
+        with pytest.raises(InvalidInput, match="only of closing times"):
+            import_(btc, closing)
+        assert (
+            import_(btc, closing, closing_times=True).digest == import_(btc, factories.candle_csv(4)).digest
+        )
+
+    def test_bars_off_the_grid_of_their_interval_are_refused(self, btc: Coin) -> None:
+        with pytest.raises(InvalidInput, match=r"bars of 3,600 s that open 1,380 s off the grid"):
+            import_(btc, _shift(factories.candle_csv(4), timedelta(minutes=23)))
+
+
+def _shift(data: bytes, by: timedelta) -> bytes:
+    """The same CSV with later times, in epoch milliseconds."""
+    frame = candles.read_bytes(data, "a.csv")
+    return frame.with_columns((frame["timestamp"] + by).dt.epoch("ms")).write_csv().encode()
 
 
 class TestSimulatedCandles:
