@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from audit.models import AuditEvent
 from common.errors import InvalidInput, NotAllowed, NotFound
@@ -153,7 +154,7 @@ class TestClosedBars:
 
     @pytest.fixture(autouse=True)
     def _at_noon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(datasets.timezone, "now", lambda: self.NOW)
+        monkeypatch.setattr(timezone, "now", lambda: self.NOW)
 
     def test_a_last_bar_that_has_closed_is_kept(self, btc: Coin) -> None:
         dataset = import_(btc, csv_ending_at(self.NOW.replace(hour=11, minute=0)))
