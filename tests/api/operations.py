@@ -130,7 +130,7 @@ def failed_run() -> Request:
 
 def upload(path: str = "datasets/") -> Request:
     coin = scenarios.coins()[0]
-    lines = [f"{1_700_000_000_000 + hour * 3_600_000},10,11,9,10,5" for hour in range(100)]
+    lines = [f"{1_699_999_200_000 + hour * 3_600_000},10,11,9,10,5" for hour in range(100)]
     candles = "\n".join(["timestamp,open,high,low,close,volume", *lines]).encode()
     return Request(
         path, make_file=lambda: {"coin": coin.symbol, "file": SimpleUploadedFile("btc.csv", candles)}

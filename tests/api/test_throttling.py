@@ -97,7 +97,11 @@ def test_nothing_is_without_a_limit_but_a_pin_and_what_bots_follow(rf: RequestFa
         ("GET", "active-keys"),
     }
     assert set(scopes.values()) - {None} <= set(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"])
-    assert {name for (_, name), scope in scopes.items() if scope == "uploads"} == {"datasets", "bundles"}
+    assert {name for (_, name), scope in scopes.items() if scope == "uploads"} == {
+        "datasets",
+        "check-upload",
+        "bundles",
+    }
 
 
 def test_a_pin_is_never_refused_for_being_asked_often(as_approver: Caller, rates: Any) -> None:

@@ -14,7 +14,7 @@ from training.models import Dataset
 pytestmark = pytest.mark.django_db
 
 HEADER = "timestamp,open,high,low,close,volume"
-START_MS, HOUR_MS = 1_700_000_000_000, 3_600_000
+START_MS, HOUR_MS = 1_699_999_200_000, 3_600_000
 
 
 def candles(bars: int = 100, **odd: str) -> bytes:
@@ -36,7 +36,7 @@ def _coins(db: None) -> None:
 
 def test_an_upload_becomes_a_dataset_that_says_what_it_holds(as_operator: Caller) -> None:
     response = as_operator.upload(coin="BTC", file=csv(candles()))
-    assert response.status_code == 201
+    assert response.status_code == 201, response.content
     answer = response.json()
     assert (answer["coin"], answer["rows"], answer["origin"], answer["added_by"]) == (
         "BTC",

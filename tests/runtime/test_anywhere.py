@@ -47,7 +47,7 @@ import polars as pl
 from crpbot_runtime import MlcoreError, read_candles
 from crpbot_runtime.frames import to_candles
 
-rows = [[1_600_000_000 + 60 * bar, 1.0, 1.0, 1.0, 1.0, 1.0] for bar in range(9)]
+rows = [[1_600_000_020 + 60 * bar, 1.0, 1.0, 1.0, 1.0, 1.0] for bar in range(9)]
 with open(sys.argv[1], "w") as file:
     file.writelines(",".join(map(str, row)) + "\\n" for row in rows)
 if sys.argv[2] == "used":
