@@ -73,7 +73,7 @@ def test_a_release_of_another_interval_than_the_service_is_refused(line: str) ->
         launch(line, actor=LAUNCHER, datasets=candles(FOUR_HOURS), purpose=PURPOSES[line])
 
 
-def test_what_was_launched_before_the_first_pointer_is_refused_when_it_is_decided_on() -> None:
+def test_what_was_launched_before_the_first_pointer_is_refused_later() -> None:
     fallback, inherited = release_of("v5", FOUR_HOURS), release_of("v6_enhanced", HOUR)
     decide.inherit(inherited, actor=APPROVER, reason="as the bots run")
     with pytest.raises(Conflict, match="bars of 4 hours cannot be used here"):
@@ -90,7 +90,7 @@ def test_a_measurement_on_candles_of_another_interval_is_refused() -> None:
     assert measuring.newest_baseline(hourly) is None
 
 
-def test_the_launch_takes_datasets_that_fit_together_by_default() -> None:
+def test_a_launch_takes_datasets_that_fit_together() -> None:
     hourly = candles(HOUR)
     newer = scenarios.dataset(hourly["BTC"].coin, name="b", interval_seconds=FOUR_HOURS)
     coins = scenarios.coins()
