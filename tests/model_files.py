@@ -228,7 +228,7 @@ def hostile(canary: Path) -> dict[str, tuple[Callable[[], bytes], str]]:
     return {
         "an empty file": (lambda: b"", "neither"),
         "plain text": (lambda: b"fc1.weight = 1\n" * 100, "neither"),
-        "a bare pickle": (lambda: pickle.dumps(_Runs(os.system, command)), "neither"),
+        "a bare pickle": (lambda: pickle.dumps(_Runs(os.system, command)), "a Python pickle"),
         "os.system in the pickle": (lambda: saved(_Runs(os.system, command)), "system"),
         "os.system beside a sound state dict": (
             lambda: saved({"model_state_dict": state, "x": _Runs(os.system, command)}),

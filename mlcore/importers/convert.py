@@ -29,6 +29,7 @@ from mlcore.features.indicators import SCHEMAS, Schema
 from mlcore.features.scaler import Scaler
 from mlcore.importers import onnx_file
 from mlcore.importers.onnx_file import ImportedGraph
+from mlcore.importers.other_files import refuse_other_file
 
 if TYPE_CHECKING:
     from mlcore.importers.torch_file import TorchCheckpoint
@@ -70,6 +71,7 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
         " meanings. Say the schema"
     )
     schema = SCHEMAS[_require_choice("feature schema", request.schema, tuple(SCHEMAS), schema_unsaid)]
+    refuse_other_file(data)
     is_torch = data.startswith(_ZIP)
     graph, parameters, notes = (_import_torch if is_torch else _import_onnx)(data, schema, request.layout)
     payload = {MODEL_FILE: graph.model, WEIGHTS_FILE: save(graph.tensors)}

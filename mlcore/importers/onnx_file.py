@@ -55,6 +55,7 @@ def read_graph(data: bytes) -> ImportedGraph:
     input_name, output_name = _find_ends(model)
     tensors = _read_tensors(model)
     nodes = [_copy(node) for node in model.graph.node if node.op_type != "Constant"]
+    _refuse_training(nodes, tensors)
     _rename(nodes, tensors, input_name, output_name)
     scaler = _extract_scaler(nodes, tensors)
     rest = {name: array for name, array in tensors.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
@@ -80,7 +81,8 @@ def _check_model(model: ModelProto) -> None:
     _check_texts(model)
     if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
-    domains = {o.domain for o in model.opset_import} | {node.domain for node in graph.node}
+    # Exporters declare domains that no node uses.
+    domains = {node.domain for node in graph.node}
     if unknown := sorted(domains - _DOMAINS):
         raise ImportRefused(f"it needs operators of {', '.join(unknown)[:120]}; only ONNX's own are taken")
     opsets = [o.version for o in model.opset_import if o.domain in _DOMAINS]
@@ -182,9 +184,22 @@ def _count_numbers(tensor: TensorProto) -> int:
 
 def _read_array(tensor: TensorProto) -> np.ndarray:
     try:
-        return np.ascontiguousarray(numpy_helper.to_array(tensor))
+        # Not np.ascontiguousarray: that gives a scalar a dimension.
+        return np.array(numpy_helper.to_array(tensor), order="C")
     except (ValueError, TypeError) as error:
         raise ImportRefused(f"its tensor {tensor.name[:60]!r} is damaged ({str(error)[:120]})") from error
+
+
+def _refuse_training(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> None:
+    """A layer in training mode answers by chance, or by the other rows of its batch."""
+    for node in nodes:
+        mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        switched = [attribute.i for attribute in node.attribute if attribute.name == "training_mode"]
+        is_off = not mode or (mode in tensors and not tensors[mode].any())
+        if not is_off or any(switched):
+            raise ImportRefused(
+                f"its {node.op_type} is in training mode; call model.eval() and export the graph again"
+            )
 
 
 def _copy(node: NodeProto) -> NodeProto:

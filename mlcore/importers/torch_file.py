@@ -6,6 +6,7 @@ Objects of NumPy and scikit-learn in the pickle become the inert stand-ins below
 import io
 import math
 import pickle
+import re
 import stat
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,14 +23,30 @@ from mlcore.features.scaler import Scaler
 
 _STATE = ("model_state_dict", "state_dict", "model")
 _SCALERS = ("scaler_params", "scaler")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DataParallel, torch.compile and Lightning write before each name, in any order."""
 _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _MAX_ENTRIES = 1024
 _MAX_BYTES = 64 * 2**20
 """Of all entries together. The network has 260 kB, an optimizer's state twice that."""
+_TEXT_DTYPE = re.compile(r"U[1-9]\d{0,3}")
+_SHOWN_NAMES = 8
 _MAX_FIGURES = 1024
 """The longest row of numbers that is read; there are 72 features."""
+
+
+_OTHER_ARCHIVES = {
+    "/constants.pkl": "a TorchScript model (torch.jit.save), which is a program; save the weights alone with"
+    " torch.save(model.state_dict(), path)",
+    "/code/": "a TorchScript model (torch.jit.save), which is a program; save the weights alone with"
+    " torch.save(model.state_dict(), path)",
+    ".npy": "NumPy arrays (npz); save a state dict with torch.save",
+    "/[Content_Types].xml": "an Office document; import the model's own file",
+    "/META-INF/": "a Java archive; import the model's own file",
+}
+"""By a part of a name in the archive."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +68,14 @@ def read_checkpoint(data: bytes) -> TorchCheckpoint:
     content = _load(data)
     if not isinstance(content, Mapping):
         raise ImportRefused(f"it holds a {type(content).__name__}, not a state dict or a dict with one")
-    outer, state = _split_state(content)
+    key, outer, state = _split_state(content)
     inner_temperature, state = _split_temperature(state)
     return TorchCheckpoint(
         weights=_read_weights(state),
         columns=_read_columns(outer.get("feature_columns")),
         scaler=_read_scaler(outer),
         temperature=_read_temperature(outer.get("temperature"), inner_temperature),
-        ignored=tuple(sorted(str(name) for name in outer if name not in _USED)),
+        ignored=tuple(sorted(str(name) for name in outer if name not in _USED and name != key)),
     )
 
 
@@ -68,6 +85,10 @@ def _check_archive(data: bytes) -> None:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ImportRefused(f"its archive is damaged or cut off ({error})") from error
+    names = [entry.orig_filename for entry in entries]
+    for mark, what in _OTHER_ARCHIVES.items():
+        if any(mark in f"/{name}" for name in names):
+            raise ImportRefused(f"it is {what}")
     if len(entries) > _MAX_ENTRIES:
         raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
     for entry in entries:
@@ -108,21 +129,37 @@ def _shorten(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _split_state(content: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
-    """The dict around the state dict, and the state dict."""
+def _split_state(content: Mapping[Any, Any]) -> tuple[str | None, Mapping[Any, Any], Mapping[Any, Any]]:
+    """The key of the state dict in the dict around it, that dict, and the state dict."""
     named = [name for name in _STATE if isinstance(content.get(name), Mapping)]
+    # Under any other key, if it has the names of the network.
+    named = named or [name for name, value in content.items() if isinstance(name, str) and _is_state(value)]
     if len(named) > 1:
         raise ImportRefused(f"it holds several state dicts ({', '.join(named)}); keep the one that is meant")
-    return (content, content[named[0]]) if named else ({}, content)
+    return (named[0], content, content[named[0]]) if named else (None, {}, content)
+
+
+def _is_state(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    return set(onnx_graph.list_tensor_shapes(())) <= set(_strip_prefixes(value))
+
+
+def _strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the prefixes that every name has."""
+    plain = dict(state)
+    while plain and (
+        prefix := next((each for each in _PREFIXES if all(name.startswith(each) for name in plain)), "")
+    ):
+        plain = {name.removeprefix(prefix): value for name, value in plain.items()}
+    return plain
 
 
 def _split_temperature(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
-    """The temperature if it is a parameter, and the rest without DataParallel's prefix."""
-    names = [name for name in state if isinstance(name, str)]
-    if len(names) < len(state):
+    """The temperature if it is a parameter, and the rest without prefixes."""
+    if not all(isinstance(name, str) for name in state):
         raise ImportRefused("its state dict has names that are not text")
-    prefix = "module." if names and all(name.startswith("module.") for name in names) else ""
-    plain = {name.removeprefix(prefix): value for name, value in state.items()}
+    plain = _strip_prefixes(state)
     return plain.pop("temperature", None), plain
 
 
@@ -131,11 +168,24 @@ def _read_weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     tensors = {name: value for name, value in state.items() if not name.endswith(_COUNTERS)}
     if missing := [name for name in expected if name not in tensors]:
         raise ImportRefused(
-            f"its state dict lacks {', '.join(missing[:4])}: the network is 72-256-128-64-3, named fc1…fc4 and bn1…bn3"
+            f"its state dict lacks {', '.join(missing[:4])}: the network is 72-256-128-64-3, named fc1…fc4 and bn1…bn3."
+            f" It holds {_format_found(state)}"
         )
     if extra := sorted(set(tensors) - set(expected)):
         raise ImportRefused(f"its state dict holds what the network does not have: {', '.join(extra)[:200]}")
     return {name: _read_array(name, tensors[name], shape) for name, shape in expected.items()}
+
+
+def _format_found(state: Mapping[str, Any]) -> str:
+    """The names in the file, of dicts also those inside."""
+    found = [
+        f"{name}.{inner}" if inner else name
+        for name, value in state.items()
+        for inner in (list(value)[:_SHOWN_NAMES] if isinstance(value, Mapping) and value else [""])
+    ]
+    shown = ", ".join(repr(str(name)[:60]) for name in found[:_SHOWN_NAMES])
+    more = f" and {len(found) - _SHOWN_NAMES} more" if len(found) > _SHOWN_NAMES else ""
+    return f"{shown or 'nothing'}{more}"
 
 
 def _read_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -169,7 +219,19 @@ def _read_scaler(outer: Mapping[Any, Any]) -> Scaler | None:
     figures = figures.__dict__ if isinstance(figures, _StandardScaler) else figures
     if not isinstance(figures, Mapping):
         raise ImportRefused(f"its {named[0]} is a {type(figures).__name__}, not {{mean, scale}}")
-    return Scaler(*(_read_figures(named[0], figures, name) for name in ("mean", "scale")))
+    centres, scales = (_read_switch(named[0], figures, name) for name in ("with_mean", "with_std"))
+    return Scaler(
+        _read_figures(named[0], figures, "mean") if centres else np.zeros(N_FEATURES),
+        _read_figures(named[0], figures, "scale") if scales else np.ones(N_FEATURES),
+    )
+
+
+def _read_switch(scaler: str, content: Mapping[Any, Any], name: str) -> bool:
+    """Whether scikit-learn's scaler applies these figures: without it, it keeps a mean that it does not subtract."""
+    switch = content.get(name, True)
+    if type(switch) is not bool:
+        raise ImportRefused(f"its {scaler}.{name} is {str(switch)[:40]!r}, neither true nor false")
+    return switch
 
 
 def _read_figures(scaler: str, content: Mapping[Any, Any], name: str) -> np.ndarray:
@@ -237,8 +299,8 @@ class _Dtype:
 
     @property
     def plain(self) -> np.dtype[Any]:
-        if self.name not in ("f2", "f4", "f8", "i4", "i8"):
-            raise ImportRefused(f"it holds an array of {self.name[:20]!r}, not of numbers")
+        if self.name not in ("f2", "f4", "f8", "i4", "i8") and not _TEXT_DTYPE.fullmatch(self.name):
+            raise ImportRefused(f"it holds an array of {self.name[:20]!r}, not of numbers or names")
         return np.dtype(self.order + self.name)
 
 

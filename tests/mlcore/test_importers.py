@@ -1,7 +1,11 @@
 """Checkpoints from outside: what they hold comes through exactly, what they do not say is asked for, and nothing is run."""
 
+import gzip
+import io
 import json
 import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
-from sklearn.preprocessing import StandardScaler
+from onnx import helper, numpy_helper
+from safetensors.numpy import save as save_file
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import Bundle
@@ -192,7 +197,10 @@ class TestATorchCheckpoint:
             ({"scaler_params": {"mean": [0.0] * 71, "scale": [1.0] * 71}}, "not one figure for each of 72"),
             ({"scaler_params": {"mean": [float("nan")] * 72, "scale": [1.0] * 72}}, "not finite"),
             ({"scaler_params": {"mean": ["0"] * 72, "scale": [1.0] * 72}}, "not a row of numbers"),
-            ({"scaler_params": {"mean": np.array(["a"] * 72), "scale": [1.0] * 72}}, "an array of 'U1'"),
+            (
+                {"scaler_params": {"mean": np.array(["a"] * 72), "scale": [1.0] * 72}},
+                "scaler_params.mean is not a row of numbers",
+            ),
             ({"scaler_params": 3}, "scaler_params is a int"),
             ({"scaler": {}, "scaler_params": {}}, "two scalers"),
             ({"temperature": 0.0}, "above 0"),
@@ -209,6 +217,171 @@ class TestATorchCheckpoint:
         with pytest.raises(MlcoreError, match=says):
             imported(saved({"model_state_dict": network().state_dict(), **held}), tmp_path)
         assert not (tmp_path / "bundle").exists()
+
+
+class TestAsPeopleSaveIt:
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+            lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+            lambda state: {
+                "state_dict": {f"model.{name}": value for name, value in state.items()},
+                "epoch": 3,
+            },
+            lambda state: {"net": state, "epoch": 3},
+            lambda state: {"agent": {f"model.module.{name}": value for name, value in state.items()}},
+            lambda state: {"model": state, "feature_columns": np.array(COLUMNS)},
+            lambda state: {"model": state, "feature_columns": np.array(COLUMNS, dtype=object)},
+        ],
+        ids=[
+            "torch.compile",
+            "torch.compile in DataParallel",
+            "Lightning",
+            "under another key",
+            "prefixes under another key",
+            "names as an array of text",
+            "names as an array of objects",
+        ],
+    )
+    def test_is_the_same_network(self, tmp_path: Path, wrap: Any) -> None:
+        made = network()
+        got = answers(saved(wrap(made.state_dict())), tmp_path)
+        np.testing.assert_allclose(got, logits(made, ROWS), atol=1e-5, rtol=1e-5)
+
+    def test_a_refusal_lists_the_names_that_were_found(self, tmp_path: Path) -> None:
+        layers = {f"layers.{number}.weight": torch.zeros(3) for number in range(20)}
+        with pytest.raises(
+            MlcoreError, match=r"lacks fc1\.weight.*It holds 'layers\.0\.weight', .* and 12 more"
+        ):
+            imported(saved(layers), tmp_path)
+        with pytest.raises(MlcoreError, match=r"It holds 'encoder\.a', 'epoch'"):
+            imported(saved({"encoder": {"a": torch.zeros(1)}, "epoch": 3}), tmp_path)
+
+    def test_two_that_fit_under_other_keys_are_not_chosen_between(self, tmp_path: Path) -> None:
+        state = network().state_dict()
+        with pytest.raises(MlcoreError, match=r"several state dicts \(student, teacher\)"):
+            imported(saved({"student": state, "teacher": state}), tmp_path)
+
+    @pytest.mark.parametrize("as_dict", [True, False], ids=["as a dict", "as its own object"])
+    @pytest.mark.parametrize(("with_mean", "with_std"), [(False, True), (True, False), (False, False)])
+    def test_a_scaler_does_what_its_switches_say(
+        self, tmp_path: Path, with_mean: bool, with_std: bool, as_dict: bool
+    ) -> None:
+        """scikit-learn keeps a mean that it does not subtract."""
+        rows = np.random.default_rng(3).normal(4.0, 3.0, size=(500, 72))
+        fitted, made = StandardScaler(with_mean=with_mean, with_std=with_std).fit(rows), network()
+        held = dict(vars(fitted)) if as_dict else fitted
+        data = saved({"model_state_dict": made.state_dict(), "scaler": held})
+        got = answers(data, tmp_path, rows[:64].astype(np.float32))
+        np.testing.assert_allclose(got, logits(made, fitted.transform(rows[:64])), atol=1e-3, rtol=1e-3)
+
+    def test_a_switch_that_is_no_switch_is_refused(self, tmp_path: Path) -> None:
+        scaler = {"mean": [0.0] * 72, "scale": [1.0] * 72, "with_mean": "no"}
+        with pytest.raises(MlcoreError, match=r"scaler\.with_mean is 'no', neither true nor false"):
+            imported(saved({"model": network().state_dict(), "scaler": scaler}), tmp_path)
+
+    def test_another_scaler_is_refused_by_name(self, tmp_path: Path) -> None:
+        scaler = MinMaxScaler().fit(np.random.default_rng(3).normal(size=(9, 72)))
+        with pytest.raises(MlcoreError, match="MinMaxScaler"):
+            imported(saved({"model": network().state_dict(), "scaler": scaler}), tmp_path)
+
+
+def torch_script() -> bytes:
+    out = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # deprecated, and what people have
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(72, 3), torch.zeros(2, 72)), out)
+    return out.getvalue()
+
+
+def npz() -> bytes:
+    out = io.BytesIO()
+    np.savez(out, a=np.zeros(3))
+    return out.getvalue()
+
+
+OTHER_FILES: dict[str, tuple[Any, str]] = {
+    "TorchScript": (torch_script, "a TorchScript model"),
+    "npz": (npz, r"NumPy arrays \(npz\)"),
+    "npy": (lambda: b"\x93NUMPY\x01\x00", "a NumPy array"),
+    "git-lfs pointer": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 259033\n",
+        "a git-lfs pointer.*begins with 'version",
+    ),
+    "an HTML page": (lambda: b"<!DOCTYPE html><html>404</html>", "an HTML page"),
+    "JSON": (lambda: b'{"weights": []}', "JSON"),
+    "a pickle": (lambda: pickle.dumps({"a": 1}), "a Python pickle"),
+    "torch before 1.6": (
+        lambda: saved(network().state_dict(), _use_new_zipfile_serialization=False),
+        "a Python pickle",
+    ),
+    "safetensors": (lambda: save_file({"a": np.zeros(3, np.float32)}), "a safetensors file"),
+    "gzip": (lambda: gzip.compress(saved(network().state_dict())), "gzip data; unpack it"),
+}
+
+
+@pytest.mark.parametrize(("make", "says"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_a_file_of_another_kind_is_named(tmp_path: Path, make: Any, says: str) -> None:
+    with pytest.raises(MlcoreError, match=says):
+        imported(make(), tmp_path)
+
+
+def head_of(
+    nodes: list[Any], *, domains: tuple[str, ...] = (), tensors: dict[str, Any] | None = None
+) -> bytes:
+    """An ONNX file that multiplies by LINEAR, and then has these nodes from `h` to `y`."""
+    stored = {**linear_tensors(), **(tensors or {})}
+    held = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    ends = [
+        helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["b", w]) for n, w in (("x", 72), ("y", 3))
+    ]
+    gemm = helper.make_node("Gemm", ["x", *linear_tensors()], ["h"], transB=1)
+    graph = helper.make_graph([gemm, *nodes], "g", ends[:1], ends[1:], held)
+    opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 3) for domain in domains)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+class TestAsExportersWriteIt:
+    RATIO = np.array(0.3, np.float32)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            lambda: head_of(
+                [helper.make_node("Dropout", ["h", "ratio"], ["y"])],
+                tensors={"ratio": TestAsExportersWriteIt.RATIO},
+            ),
+            lambda: head_of(
+                [helper.make_node("Identity", ["h"], ["y"])], domains=("ai.onnx.ml", "com.microsoft")
+            ),
+        ],
+        ids=["a scalar", "domains that no node uses"],
+    )
+    def test_is_the_same_graph(self, tmp_path: Path, data: Any) -> None:
+        plain = head_of([helper.make_node("Identity", ["h"], ["y"])])
+        np.testing.assert_allclose(
+            answers(data(), tmp_path / "a", layout=None),
+            answers(plain, tmp_path / "b", layout=None),
+            rtol=1e-6,
+        )
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            lambda: head_of(
+                [helper.make_node("Dropout", ["h", "ratio", "on"], ["y"])],
+                tensors={"ratio": TestAsExportersWriteIt.RATIO, "on": np.array(True)},
+            ),
+            lambda: head_of(
+                [helper.make_node("BatchNormalization", ["h", *"abcd"], ["y"], training_mode=1)],
+                tensors={name: np.ones(3, np.float32) for name in "abcd"},
+            ),
+        ],
+        ids=["Dropout", "BatchNormalization"],
+    )
+    def test_a_layer_in_training_mode_is_refused(self, tmp_path: Path, data: Any) -> None:
+        with pytest.raises(MlcoreError, match="is in training mode; call"):
+            imported(data(), tmp_path, layout=None)
 
 
 class TestAnOnnxFile:
