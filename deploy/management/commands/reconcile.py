@@ -12,7 +12,7 @@ from deploy.reconcile import reconcile_once
 
 
 class Command(BaseCommand):
-    help = "Look at the world every few seconds: send lost messages again, move releases along. Runs until stopped."
+    help = "Send lost messages again and advance releases, every few seconds. Runs until stopped."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--once", action="store_true", help="look once and end")
@@ -41,4 +41,4 @@ class Command(BaseCommand):
         except* Exception as errors:  # noqa: BLE001 - a database away for a while must not end the one who repairs
             for error in errors.exceptions:
                 notes = " ".join(getattr(error, "__notes__", ()))
-                self.stderr.write(f"could not look at the world {notes}, trying again: {error}")
+                self.stderr.write(f"failed {notes}, trying again: {error}")

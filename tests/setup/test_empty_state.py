@@ -1,0 +1,120 @@
+"""Before the first migration, and without a setting that is needed, every command ends with one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "active": [],
+    "advance_revision": ["--by", "1", "--reason", "x"],
+    "approve": ["1", "--revision", "1", "--reason", "x"],
+    "bots": [],
+    "cancel": ["1", "--reason", "x"],
+    "coins": [],
+    "database_roles": [],
+    "decline": ["1", "--reason", "x"],
+    "diagnose": ["--coin", "BTC"],
+    "export_candles": ["1", "x.csv"],
+    "fetch_candles": ["BTC", "--since", "2020-09-20"],
+    "import_candles": ["BTC", "x.csv"],
+    "import_model": ["x.pt", "--coin", "BTC", "--line", "v5"],
+    "inherit": ["1", "--reason", "x"],
+    "judge": ["1"],
+    "keys": [],
+    "people": [],
+    "pin": ["--reason", "x"],
+    "prepare_storage": [],
+    "reconcile": ["--once"],
+    "register_fallback": ["1", "--reason", "x"],
+    "release": ["--line", "v5"],
+    "report": ["1"],
+    "restore": ["1", "--revision", "1", "--reason", "x"],
+    "simulate_candles": ["--coin", "BTC"],
+    "train": ["--coin", "BTC"],
+    "verify_audit": [],
+    "withdraw_dataset": ["1", "--reason", "x"],
+    "workers": [],
+}
+"""Every command of the project with arguments that it accepts."""
+
+RUN_EACH = """
+import contextlib, io, json, os, sys
+import manage
+said = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    out = io.StringIO()
+    for words in ([*arguments, "--as", "olga"], arguments):
+        sys.argv = ["manage.py", name, *words]
+        with contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
+            try:
+                manage.main()
+                end = "done"
+            except SystemExit as stopped:
+                end = stopped.code
+            except BaseException as error:
+                end = f"TRACEBACK {type(error).__name__}: {error}"
+        if end != 2:
+            break
+    said[name] = [end, out.getvalue()[-300:]]
+os.write(3, json.dumps(said).encode())
+"""
+ALONE = {"prepare_storage": "done", "database_roles": "SQLite has no roles"}
+"""Commands that need no table, and how they end."""
+
+
+def test_every_command_on_an_empty_state_says_what_to_do(tmp_path: Path) -> None:
+    folders = [path for path in REPOSITORY.glob("*/management/commands") if "site-packages" not in str(path)]
+    own = {file.stem for folder in folders for file in folder.glob("*.py")} - {"__init__"}
+    assert own == set(COMMANDS)
+    answers = tmp_path / "answers.json"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
+    environment |= {"CRPBOT_STATE_DIR": str(tmp_path / "state"), "DJANGO_SETTINGS_MODULE": "crpbot.settings"}
+    with answers.open("wb") as file:
+        subprocess.run(
+            [
+                "bash",
+                "-c",
+                'exec "$0" "$@" 3>' + f"'{file.name}'",
+                sys.executable,
+                "-c",
+                RUN_EACH,
+                json.dumps(COMMANDS),
+            ],
+            cwd=REPOSITORY,
+            env=environment,
+            check=True,
+            timeout=240,
+        )
+    said = json.loads(answers.read_text())
+    wrong = {
+        name: end
+        for name, (end, out) in said.items()
+        if "manage.py migrate" not in str(end) and ALONE.get(name, "\0") not in f"{end} {out}"
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("given", ["CRPBOT_SECRET_KEY", "CRPBOT_DATABASE_URL"])
+def test_production_without_a_setting_names_what_is_missing(tmp_path: Path, given: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
+    environment |= {
+        "CRPBOT_PROFILE": "production",
+        given: "x" * 60,
+        "DJANGO_SETTINGS_MODULE": "crpbot.settings",
+    }
+    found = subprocess.run(
+        [sys.executable, "manage.py", "people"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("The production profile needs: CRPBOT_")
+    assert found.stderr.count("\n") == 1
