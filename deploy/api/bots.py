@@ -195,8 +195,8 @@ class Bots(ListAPIView[Bot]):
         state = serializers.ChoiceField(
             [state.value for state in BotState],
             help_text="`mixture`: not what its revision's release holds. `behind`: live, and not on the pointer's revision."
-            " `moving`: the same, but the move is recent. `silent`: no heartbeat for three intervals. `gone`: no longer"
-            " expected.",
+            " `moving`: the same, but the move is recent. `silent`: no heartbeat for three intervals. `gone`: stopped,"
+            " or no longer expected.",
         )
         release = serializers.IntegerField(source="release_number", allow_null=True)
         bundles = Bundles()

@@ -52,7 +52,7 @@ class Fleet:
 def count_bots(move: PointerMove | None, announced: Release | None, fallback: Release | None = None) -> Fleet:
     """How many live bots run this move, and have the announced release and the fallback loaded; how many are silent."""
     now = timezone.now()
-    is_live = Q(last_heard_at__gt=_compute_live_since(now))
+    is_live = _is_live(now)
     counts = Bot.objects.filter(is_live | _is_expected(now)).aggregate(
         live=Count("pk", filter=is_live),
         silent=Count("pk", filter=~is_live),
@@ -67,8 +67,8 @@ def count_bots(move: PointerMove | None, announced: Release | None, fallback: Re
 
 
 def list_live_bots() -> QuerySet[Bot]:
-    """The bots that sent a heartbeat within the last three heartbeat intervals."""
-    return Bot.objects.filter(last_heard_at__gt=_compute_live_since(timezone.now()))
+    """The bots that sent a heartbeat within the last three heartbeat intervals, and did not stop on purpose."""
+    return Bot.objects.filter(_is_live(timezone.now()))
 
 
 def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
@@ -77,7 +77,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     `acknowledged_seconds` is how long it took to acknowledge the move; None if it has not, or was first heard later.
     """
     now = timezone.now()
-    is_live = Q(last_heard_at__gt=_compute_live_since(now))
+    is_live = _is_live(now)
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
     is_recent = Q(first_heard_at__gt=late_since)
     if move is not None and move.moved_at > late_since:
@@ -129,14 +129,15 @@ def _runs_move(move: PointerMove | None) -> Q:
     return Q(revision=move.revision if move else None, mismatch="")
 
 
-def _compute_live_since(now: datetime) -> datetime:
-    return now - timedelta(seconds=HEARTBEATS_MISSED * settings.BOT_HEARTBEAT_SECONDS)
+def _is_live(now: datetime) -> Q:
+    live_since = now - timedelta(seconds=HEARTBEATS_MISSED * settings.BOT_HEARTBEAT_SECONDS)
+    return Q(last_heard_at__gt=live_since, is_stopped=False)
 
 
 def _is_expected(now: datetime) -> Q:
     """Whether a bot that is not live counts as silent, and not as gone."""
     gone_since = now - timedelta(seconds=settings.BOT_GONE_SECONDS)
-    return Q(last_heard_at__gt=gone_since) & _has_valid_token(now)
+    return Q(last_heard_at__gt=gone_since, is_stopped=False) & _has_valid_token(now)
 
 
 def _has_valid_token(now: datetime) -> Q:

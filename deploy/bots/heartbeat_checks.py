@@ -94,12 +94,15 @@ class CheckedHeartbeat(ReceivedHeartbeat):
     @cached_property
     def group_key(self) -> tuple[object, ...]:
         """Equal for those whose rows are equal: `reported_digest` stands for all that a bot runs."""
-        return *(getattr(self.heartbeat, name) for name in _COPIED), self.mismatch, self.clock_error_seconds
+        copied = (getattr(self.heartbeat, name) for name in _COPIED)
+        return *copied, self.mismatch, self.clock_error_seconds, self.heartbeat.is_stopping
 
     def build_row(self, now: datetime) -> dict[str, Any]:
         """The columns of the bot's row that each heartbeat overwrites. Equal for bots that report the same."""
         running = self.heartbeat.running
-        return dict(zip((*_COPIED, "mismatch", "clock_error_seconds"), self.group_key, strict=True)) | {
+        return dict(
+            zip((*_COPIED, "mismatch", "clock_error_seconds", "is_stopped"), self.group_key, strict=True)
+        ) | {
             "last_heard_at": now,
             "line": running.line or "",
             "release_number": running.release,

@@ -45,6 +45,9 @@ class Bot(models.Model):
         null=True, blank=True, help_text="how far its clock is ahead of the service's, to ten seconds"
     )
     trusted_keys = models.JSONField(default=list, blank=True, help_text="ids of the keys that it trusts")
+    is_stopped = models.BooleanField(
+        default=False, help_text="it was stopped on purpose, and this was its last heartbeat"
+    )
     mismatch = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
     mismatch_revision = models.BigIntegerField(
         null=True, blank=True, help_text="the pointer's, when that last went into the audit"

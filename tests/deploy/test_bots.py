@@ -336,6 +336,17 @@ class TestStanding:
         accounts.revoke_token(ApiToken.objects.get(user__username="trader"), actor="the tests")
         assert (states(), troubles()) == ({"desk-1": "gone"}, {})
 
+    def test_a_bot_that_was_stopped_on_purpose_is_gone_until_it_reports_again(self) -> None:
+        now = scenarios.service_in_use()
+        hear(on(now))
+        hear(on(now, is_stopping=True))
+        assert (states(), troubles()) == ({"desk-1": "gone"}, {})
+        assert fleet.count_bots(now, None).known == 0
+        aged(Bot.objects, settings.BOT_LATE_SECONDS + 1, "last_heard_at")
+        assert (states(), troubles()) == ({"desk-1": "gone"}, {})
+        hear(on(now))
+        assert (states(), fleet.count_bots(now, None).live) == ({"desk-1": "current"}, 1)
+
     def test_what_troubles_somebody_comes_first(self) -> None:
         scenarios.service_in_use()
         now = approved()
