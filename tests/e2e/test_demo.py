@@ -235,7 +235,7 @@ def test_unreadable_candles_are_an_error_with_the_row(demo: Demo, tmp_path: Path
     result = demo.run("--candles", str(tmp_path))
     assert result.returncode == 1
     assert "BTC.csv" in result.stderr
-    assert "row 1: close is 'one', not a number" in result.stderr
+    assert "row 1 (line 2 of the file): close is 'one', not a number" in result.stderr
     assert not demo.state.exists()
 
 

@@ -269,7 +269,13 @@ def _snapshot_document() -> bytes:
             for name in ("manifest.json", "model.onnx")
         },
     }
-    release = {"release": 7, "line": "v7_fixed", "simulated": True, "models": {"BTC": model, "ETH": model}}
+    release = {
+        "release": 7,
+        "line": "v7_fixed",
+        "interval_seconds": 3600,
+        "simulated": True,
+        "models": {"BTC": model, "ETH": model},
+    }
     document = {
         **release,
         "service": "service-under-test",

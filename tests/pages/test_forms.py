@@ -22,6 +22,7 @@ from tests import factories, hostile_candles, model_files
 from tests.pages import example_data
 from tests.pages.conftest import SignedIn
 from tests.pages.example_data import ExampleData
+from training.forms import ImportModelForm
 from training.models import Dataset, TrainingRun
 
 pytestmark = pytest.mark.django_db
@@ -337,7 +338,7 @@ class TestPinning:
 
 
 class TestBundles:
-    SAID = {"coin": "BTC", "line": "v5", "schema": "relative72"}
+    SAID = {"coin": "BTC", "line": "v5", "schema": "relative72", "interval_seconds": "3600"}
 
     def test_imports_a_model_and_shows_what_is_unknown(
         self, examples: ExampleData, signed_in: SignedIn
@@ -346,6 +347,10 @@ class TestBundles:
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "file": file}, follow=True)
         assert "Imported BTC v5 bundle" in messages_of(answer)[0] and "no scaler" in messages_of(answer)[0]
         assert "imported from" in text(answer) and "unknown" in text(answer)
+
+    def test_every_field_is_on_the_page(self, examples: ExampleData, signed_in: SignedIn) -> None:
+        page = signed_in("olivia").get("/bundles/").content.decode()
+        assert [name for name in ImportModelForm.base_fields if f'name="{name}"' not in page] == []
 
     def test_needs_the_feature_schema(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "schema": "", "file": _upload(b"PK")})
@@ -366,6 +371,15 @@ class TestDatasets:
         added, warning = messages_of(answer)
         assert added == f"Added dataset {dataset.pk}, 3 bars of ETH."
         assert "did not pass" in warning and "No release can train on them" in warning
+
+    def test_closing_times_are_converted_where_the_form_says_so(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        client = signed_in("olivia")
+        assert b'name="closing_times"' in client.get("/datasets/").content
+        upload = {"coin": "ETH", "file": _upload(factories.candle_csv()), "closing_times": "on"}
+        client.post("/datasets/", upload, follow=True)
+        assert f"{Dataset.objects.latest('id').first_at:%H:%M}" == "23:00"
 
     def test_the_same_candles_are_the_same_dataset(self, examples: ExampleData, signed_in: SignedIn) -> None:
         client = signed_in("olivia")

@@ -238,7 +238,8 @@ class TestNow:
     def test_another_interval_than_the_models(
         self, desk: Callable[..., Desk], step_s: int, apart: str
     ) -> None:
-        decision = desk().predict(bars(step_s, NOON), NOON + timedelta(seconds=step_s))
+        opens = NOON - timedelta(seconds=NOON.timestamp() % step_s)
+        decision = desk().predict(bars(step_s, opens), opens + timedelta(seconds=step_s))
         assert (decision.line, decision.direction) == (None, "neutral")
         assert f"the bars are {apart} apart, and the model was trained on 1 h" in decision.reason
 
