@@ -33,7 +33,7 @@ STATES = [state.value for state in ReleaseState]
 PURPOSES = [purpose.value for purpose in Purpose]
 FIELDS = [
     "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
-    "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated",
+    "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds", "is_cancelled",
     "spent_usd", "spending_limit_usd", "coins",
 ]  # fmt: skip
 
@@ -90,6 +90,9 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         policy = serializers.IntegerField(source="policy.number")
         parameters = serializers.DictField(help_text="What was asked to differ from the recipe.")
         is_simulated = serializers.BooleanField()
+        is_cancelled = serializers.BooleanField(
+            help_text="Whether it was rejected because somebody cancelled it, and not by its gates."
+        )
         allowed_actions = serializers.SerializerMethodField(help_text="What may be asked of it as it stands.")
         spent_usd = serializers.DecimalField(source="budget.spent_usd", max_digits=12, decimal_places=6)
         spending_limit_usd = serializers.DecimalField(

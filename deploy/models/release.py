@@ -40,6 +40,15 @@ class Release(models.Model):
         return self.status.state
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether it was rejected because somebody cancelled it, and not by its gates."""
+        return self.state == ReleaseState.REJECTED and self.status.cancel_requested_at is not None
+
+    @property
+    def shown_state(self) -> str:
+        return "cancelled" if self.is_cancelled else self.state
+
+    @property
     def is_simulated(self) -> bool:
         return any(row.dataset.is_simulated for row in self.coins.all())
 

@@ -169,6 +169,13 @@ class Comparison:
         found = [weaker_than_baseline(coin.policy) for coin in self.after.compared_coins if coin.policy]
         return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
+    @property
+    def warning(self) -> str:
+        """Why the figures of the two cannot be compared; empty where they can."""
+        if self.before is None or self.before.is_simulated == self.after.is_simulated:
+            return ""
+        return "One release was measured on simulated candles and the other on real ones. Their figures cannot be compared."
+
 
 def compare(after: ComparedRelease, before: ComparedRelease | None) -> Comparison:
     """Compare `after` with `before`, coin by coin and gate by gate; `after` by itself where there is no other."""

@@ -16,6 +16,7 @@ def format_report(comparison: Comparison) -> str:
     weak = comparison.weaker_than_baseline
     parts = [
         [f"{comparison.after.name}{against}", comparison.headline, comparison.summary],
+        *([[f"WARNING: {comparison.warning}"]] if comparison.warning else []),
         *([[f"WEAKER THAN THE BASELINE: {sentence}" for sentence in weak]] if weak else []),
         *(list(_format_failure(answer)) for answer in comparison.failures),
         ["Skill", *(f"  {skill.sentence}" for skill in comparison.skills)],

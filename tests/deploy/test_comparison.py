@@ -17,6 +17,7 @@ from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, com
 from deploy.reports.failures import FAILURES
 from deploy.reports.skill import describe_skill
 from deploy.reports.stored import compare_releases, find_previous_release
+from deploy.reports.text import format_report
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import BASELINE_POLICY
 from tests import scenarios
@@ -139,6 +140,13 @@ def test_a_failure_in_one_coin_alone_is_a_failure() -> None:
     found = compare(ComparedRelease(**{**vars(after), "coins": broken}), side("v6_enhanced", collapsed))
     assert found.failures[2].answer == Answer.NOT_FIXED
     assert "for SOL." in found.failures[2].sentence
+
+
+def test_simulated_against_real_is_warned_of() -> None:
+    after, before = side("v7_fixed", healthy), side("v6_enhanced", collapsed)
+    assert "WARNING" not in format_report(compare(after, before))
+    mixed = compare(ComparedRelease(**{**vars(after), "is_simulated": True}), before)
+    assert "WARNING: One release was measured on simulated candles" in format_report(mixed)
 
 
 def test_what_was_not_measured_is_not_known() -> None:

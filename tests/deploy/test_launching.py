@@ -170,7 +170,7 @@ def test_a_cancelled_release_settles_at_once_and_pins_the_fallback(
 ) -> None:
     scenarios.service_in_use()
     release = decide.cancel(launched(), actor=LAUNCHER, reason="wrong batch size")
-    assert release.state == ReleaseState.REJECTED
+    assert (release.state, release.shown_state) == (ReleaseState.REJECTED, "cancelled")
     assert "cancelled by olivia: wrong batch size" in release.status.reason
     assert {release_coin.run and release_coin.run.state for release_coin in release.coins.all()} == {
         JobState.CANCELLED

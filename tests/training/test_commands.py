@@ -187,6 +187,8 @@ class TestTraining:
     def test_that_fails_exits_with_a_failure_and_says_why(self, refusal: Command) -> None:
         factories.market(bars=1000)
         printed = refusal("train", "--coin", "BTC", "--epochs", "2", "--device", "cpu")
+        dataset = Dataset.objects.get()
+        assert f"v7_fixed of BTC on dataset {dataset.pk}: 1,000 simulated bars of 1 hour" in printed
         assert "failed: " in printed
         assert "usable rows" in printed
 

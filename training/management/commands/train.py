@@ -7,6 +7,7 @@ from accounts.commands import ActingCommand
 from common.commands import serialize
 from common.errors import Conflict, InvalidInput
 from mlcore.fitting.recipes import RECIPES
+from mlcore.quality.result import format_interval
 from training.api.runs import Runs
 from training.models import TrainingRun
 from training.rules import JobState
@@ -38,6 +39,7 @@ class Command(ActingCommand):
         from training import worker  # imports torch
 
         run = self._launch_run(options)
+        self.stderr.write(_describe(run))
         for line in run.log.all():
             self.stderr.write(self.style.WARNING(line.text))
         trained = worker.train(
@@ -91,6 +93,16 @@ class Command(ActingCommand):
             f"{title} after {answer['epochs_done']} epochs ({cost}); best epoch {answer['best_epoch']},"
             f" validation accuracy {answer['best_validation_accuracy']:.4f}\nbundle {answer['bundle']}"
         )
+
+
+def _describe(run: TrainingRun) -> str:
+    """What is trained on what: the dataset may have been chosen by default."""
+    data = run.dataset
+    kind = "simulated" if data.is_simulated else "real"
+    return (
+        f"{run.line} of {run.coin} on dataset {data.pk}: {data.rows:,} {kind} bars of"
+        f" {format_interval(data.interval_seconds)}, {data.first_at:%Y-%m-%d} to {data.last_at:%Y-%m-%d}, {data.origin}"
+    )
 
 
 def _find_run_to_repeat(options: dict[str, Any]) -> TrainingRun:
