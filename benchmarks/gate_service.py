@@ -103,6 +103,7 @@ class _Real(scenarios.Build):
             coin=coin,
             line=self.line,
             dataset=data,
+            interval_seconds=data.interval_seconds,
             manifest=(written.folder / "manifest.json").read_text(),
             is_simulated=True,
         )
