@@ -16,6 +16,8 @@ ROUNDING = 1e-12
 """Prices that were multiplied by one factor do not round alike: open or close may lie so far outside, as a share of it."""
 
 DAY_MS = 86_400_000
+CLOSING_MS = (1, 1000)
+"""How long before the next bar a closing time may lie, if it is not that bar's opening time."""
 CLOSING_REMEDY = "export opening times, or say at the import that they are closing times"
 END_MS = 7_258_118_400_000
 """The year 2200, in epoch milliseconds. Python has no datetime for what some files hold."""
@@ -59,7 +61,7 @@ def _refuse_off_grid(moments: np.ndarray, interval_ms: int, source: str) -> None
     offset = int(offsets[0])
     if (offsets != offset).any():
         return
-    if grid - offset in (1, 1000):
+    if grid - offset in CLOSING_MS:
         reason = f"the times are closing times: each lies {'a millisecond' if grid - offset == 1 else 'a second'} before"
         raise CandlesRefused(f"{reason} the next bar; {CLOSING_REMEDY}", source=source)
     raise CandlesRefused(
@@ -72,12 +74,16 @@ def _refuse_off_grid(moments: np.ndarray, interval_ms: int, source: str) -> None
 def open_bars(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     """The candles with opening instead of closing times, and a note of what was done.
 
-    A closing time is that of the next bar's opening, or up to a second before it.
+    A closing time is that of the next bar's opening, or a millisecond or a second before it. Any other time stays off the
+    grid, so that `validate_candles` refuses it.
     """
     interval_ms = max(1, infer_interval_ms(frame)) if frame.height > 1 else 1
-    times = (pl.col("timestamp").dt.epoch("ms") - 1) // interval_ms * interval_ms
-    opened = frame.with_columns(times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("timestamp"))
-    return opened, f"closing times converted to opening times, {interval_ms // 1000:,} s earlier"
+    moments = frame["timestamp"].dt.epoch("ms").to_numpy()
+    until_next = -moments % math.gcd(interval_ms, DAY_MS)
+    opened = moments + np.where(np.isin(until_next, CLOSING_MS), until_next, 0) - interval_ms
+    times = pl.Series(opened).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("timestamp")
+    note = f"closing times converted to opening times, {interval_ms // 1000:,} s earlier"
+    return frame.with_columns(times), note
 
 
 def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -209,6 +209,20 @@ class TestClosingTimes:
             import_(btc, closing, closing_times=True).digest == import_(btc, factories.candle_csv(4)).digest
         )
 
+    def test_bars_of_a_week_keep_their_weekday(self, btc: Coin) -> None:
+        header, *rows = factories.candle_csv(3).decode().splitlines()
+        ends = ("2024-01-07T23:59:59Z", "2024-01-14T23:59:59Z", "2024-01-21T23:59:59Z")
+        lines = [f"{end},{row.partition(',')[2]}" for end, row in zip(ends, rows, strict=True)]
+        found = import_(btc, "\n".join([header, *lines]).encode(), closing_times=True)
+        assert (found.interval_seconds, f"{found.first_at:%a %Y-%m-%d}") == (604_800, "Mon 2024-01-01")
+
+    @pytest.mark.parametrize("rows", [slice(1, None), slice(2, 3)], ids=["every row", "one row"])
+    def test_a_conversion_hides_no_time_off_the_grid(self, btc: Coin, rows: slice) -> None:
+        lines = factories.candle_csv(5).decode().splitlines()
+        lines[rows] = [line.replace(":00:00Z", ":30:00Z") for line in lines[rows]]
+        with pytest.raises(InvalidInput, match="off the grid"):
+            import_(btc, "\n".join(lines).encode(), closing_times=True)
+
     def test_bars_off_the_grid_of_their_interval_are_refused(self, btc: Coin) -> None:
         with pytest.raises(InvalidInput, match=r"bars of 3,600 s that open 1,380 s off the grid"):
             import_(btc, _shift(factories.candle_csv(4), timedelta(minutes=23)))
