@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line for the model gate. A database or setting that is not ready is told in one sentence."""
+"""Django's command line for the model gate. One sentence says what to do about a missing setting or an empty database."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def main() -> None:
     except ImproperlyConfigured as error:
         _stop(str(error), error)
     except DatabaseError as error:
-        from crpbot.database import explain_failure
+        from crpbot.management.failures import explain_failure
 
         _stop(explain_failure(error), error)
 

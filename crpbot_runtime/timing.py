@@ -17,17 +17,15 @@ MAX_MISSING_SHARE = 0.05
 """Of the bars that a prediction looks at: a halt of four days in hourly bars, of eight hours in 5-minute ones."""
 
 
-def find_fault(
-    candles: pl.DataFrame, *, interval_s: int | None, max_age_s: float | None, now: datetime
-) -> str:
+def find_fault(candles: pl.DataFrame, *, interval_s: int, max_age_s: float | None, now: datetime) -> str:
     """Why these valid candles (`validate_candles`) are not to be decided on at this moment; empty if they are.
 
-    `interval_s` is the model's, None where it is not known. `max_age_s` counts from the opening time of the last bar; None
+    `interval_s` is the model's. `max_age_s` counts from the opening time of the last bar; None
     is two intervals.
     """
     times = candles["timestamp"].to_physical().to_numpy()
     step_s = infer_step(np.diff(times)) / 1000
-    if interval_s is not None and step_s != interval_s:
+    if step_s != interval_s:
         return f"the bars are {format_seconds(step_s)} apart, and the model was trained on {format_seconds(interval_s)}"
     opened_at = datetime.fromtimestamp(int(times[-1]) / 1000, UTC)
     last = f"the last bar, {opened_at:%Y-%m-%d %H:%M:%S}Z,"

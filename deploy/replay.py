@@ -93,7 +93,7 @@ class Replay:
         self._expected[f"diagnosis {event.object_id}"] = facts
 
     def _launch(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
-        facts = {key: detail.get(key) for key in ("line", "purpose", "seed")}
+        facts = {key: detail.get(key) for key in ("line", "purpose", "interval_seconds", "seed")}
         facts |= {"launched by": event.actor, "state": str(ReleaseState.BUILDING)}
         self._expected[f"release {event.object_id}"] = facts
 
@@ -220,17 +220,20 @@ def _read_diagnoses() -> Facts:
 
 def _read_releases() -> Facts:
     states = dict(ReleaseStatus.objects.values_list("pk", "state"))
-    rows = Release.objects.order_by().values_list("pk", "line", "purpose", "seed", "launched_by")
+    rows = Release.objects.order_by().values_list(
+        "pk", "line", "purpose", "interval_seconds", "seed", "launched_by"
+    )
     registrations = FallbackRegistration.objects.order_by("pk").values_list("release_id", "registered_by")
     return {
         f"release {pk}": {
             "line": line,
             "purpose": purpose,
+            "interval_seconds": interval,
             "seed": seed,
             "launched by": by,
             "state": states.get(pk),
         }
-        for pk, line, purpose, seed, by in rows
+        for pk, line, purpose, interval, seed, by in rows
     } | {"fallback registrations": {"order": [(str(release), by) for release, by in registrations]}}
 
 

@@ -25,6 +25,7 @@ GUARDS = [
             "rows",
             "first_at",
             "last_at",
+            "interval_seconds",
             "verdict",
             "check_results",
             "import_report",
@@ -42,7 +43,17 @@ GUARDS = [
         " AND e.object_id = CAST(NEW.id AS varchar(20)) AND e.kind = 'dataset.withdrawn'))",
     ),
     *triggers.build_frozen(
-        "training_bundle", "digest", "coin_id", "line", "dataset_id", "manifest", "is_simulated", "origin"
+        "training_bundle",
+        *(
+            "digest",
+            "coin_id",
+            "line",
+            "dataset_id",
+            "interval_seconds",
+            "manifest",
+            "is_simulated",
+            "origin",
+        ),
     ),
     *triggers.build_write_once("training_trainingrun", "bundle_id"),
     *triggers.build_frozen("training_artifact", "bundle_id", "name", "sha256", "size"),

@@ -39,7 +39,8 @@ class DecisionCommand(ActingCommand):
     def format_answer(self, answer: dict[str, Any]) -> str:
         move = pointer.get_current()
         line = (move.release.line if move.release else "nothing") if move else "no pointer yet"
-        return f"release {answer['id']} is {answer['state']}; the pointer: {line} (revision {answer['revision']})"
+        state = "cancelled" if answer["is_cancelled"] else answer["state"]
+        return f"release {answer['id']} is {state}; the pointer: {line} (revision {answer['revision']})"
 
 
 def build_command(action: str) -> type[DecisionCommand]:

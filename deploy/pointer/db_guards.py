@@ -87,7 +87,17 @@ GUARDS = [
         " OR NOT EXISTS (SELECT 1 FROM deploy_release r WHERE r.id = NEW.release_id AND r.purpose = 'candidate'))",
     ),
     *triggers.build_frozen(
-        "deploy_release", "line", "purpose", "policy_id", "seed", "budget_id", "launched_by", "deadline_at"
+        "deploy_release",
+        *(
+            "line",
+            "purpose",
+            "policy_id",
+            "interval_seconds",
+            "seed",
+            "budget_id",
+            "launched_by",
+            "deadline_at",
+        ),
     ),
     *triggers.build_frozen("deploy_releasecoin", "release_id", "coin_id", "dataset_id"),
     Guard(

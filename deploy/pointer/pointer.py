@@ -58,12 +58,13 @@ def find_interval_seconds() -> int | None:
     return interval or (fallback.interval_seconds if fallback else None)
 
 
-def require_interval(subject: str, interval_seconds: int) -> None:
-    """Raise Conflict where the bots of this service have bars of another interval."""
+def require_interval(release: Release) -> None:
+    """Raise Conflict where the bots of this service have bars of another interval than this release."""
     own = find_interval_seconds()
-    if own is not None and own != interval_seconds:
+    if own is not None and own != release.interval_seconds:
+        bars = f"bars of {format_interval(release.interval_seconds)}"
         raise Conflict(
-            f"{subject} on bars of {format_interval(interval_seconds)} cannot be used here: the bots of this service have"
+            f"{str(release).capitalize()} on {bars} cannot be used here: the bots of this service have"
             f" bars of {format_interval(own)}. Name datasets of that interval, or set up another service for the other one."
         )
 

@@ -101,7 +101,7 @@ def register_fallback(release: Release, *, actor: Actor, reason: str) -> Fallbac
             raise Conflict(f"{release} would not work as the fallback now: {'; '.join(problems)}.")
         with audit.locked():
             release = _reload_for(Action.REGISTER, release)
-            pointer.require_interval(str(release).capitalize(), release.interval_seconds)
+            pointer.require_interval(release)
             before = pointer.get_fallback()
             if before == release:
                 raise Conflict(f"{release} is the registered fallback already.")
@@ -119,7 +119,7 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
         with audit.locked():
             release = _reload(release)
             _require_inheritable(release)
-            pointer.require_interval(str(release).capitalize(), release.interval_seconds)
+            pointer.require_interval(release)
             audit.transition(
                 release.status, ReleaseState.LIVE, actor=actor, reason=reason, settled_at=timezone.now()
             )
@@ -139,7 +139,7 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revisi
             release = _reload_for(action, release)
             move = _require_revision(revision)
             _require_passed(release, policy)
-            pointer.require_interval(str(release).capitalize(), release.interval_seconds)
+            pointer.require_interval(release)
             replaced = f"replaced by {release}"
             pointer.retire(move.release, ReleaseState.SUPERSEDED, actor=actor, reason=replaced)
             audit.transition(release.status, ReleaseState.LIVE, actor=actor, reason=reason)

@@ -40,8 +40,8 @@ def launch(
     A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
     that is not of the coin and line, datasets or bundles of different bar intervals, or a coin without candles or with too
-    few, Conflict for candles that did not pass, for
-    another bar interval than the service's, or when a second release would be inherited.
+    few, Conflict for candles that did not pass, for another bar interval than the service's, or when a second release would
+    be inherited.
     """
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
     with audit.record_refusals("release.launch", requested, actor=actor):
@@ -58,7 +58,6 @@ def launch(
             for dataset in chosen.values():  # it may have been withdrawn meanwhile
                 dataset.refresh_from_db()
                 candle_checks.require_passed(dataset)
-            pointer.require_interval(f"A release of {line}", interval_seconds)
             if purpose == Purpose.INHERITED and pointer.get_current() is not None:
                 raise Conflict("The service has its first pointer already; launch a candidate instead.")
             release = Release(
@@ -69,6 +68,7 @@ def launch(
                 seed=seed,
                 launched_by=actor.name,
             )
+            pointer.require_interval(release)
             _store(release, chosen, given, actor)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))
     return release

@@ -20,26 +20,30 @@ MAX_ZIP_MEMBERS = 1000
 _CHUNK_BYTES = 64 * 1024
 _QUOTED_LETTERS = 80
 
+_EXPORT = "export the table as CSV or Parquet"
+UNPACK = "unpack it, or compress the file as gzip or zip"
+_NOT = "it holds no candles"
+FETCH, FETCH_LFS = "fetch the file itself", "fetch it with git lfs pull"
 _NAMED = {
-    b"\x93NUMPY": "a NumPy array (npy); export a table with named columns",
-    b"%PDF": "a PDF; export the table as CSV",
-    b"SQLite format 3\0": "an SQLite database; export the table as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel file (xls); save the sheet as CSV",
-    b"\x89HDF": "an HDF5 file; export the table as CSV or Parquet",
-    b"FEA1": "Feather version 1; write it again as Feather version 2 or Parquet",
-    b"Obj\x01": "an Avro file; export the table as CSV or Parquet",
-    b"ORC": "an ORC file; export the table as CSV or Parquet",
-    b"BZh": "bzip2 data; unpack it, or compress the file as gzip or zip",
-    b"\xfd7zXZ": "xz data; unpack it, or compress the file as gzip or zip",
-    b"\x28\xb5\x2f\xfd": "zstd data; unpack it, or compress the file as gzip or zip",
-    b"7z\xbc\xaf": "a 7z archive; unpack it, or compress the file as gzip or zip",
-    b"Rar!": "a RAR archive; unpack it, or compress the file as gzip or zip",
-    b"\x89PNG": "a PNG image, not candles",
-    b"GIF8": "a GIF image, not candles",
-    b"\xff\xd8\xff": "a JPEG image, not candles",
-    b"\x7fELF": "a program, not candles",
+    b"\x93NUMPY": ("a NumPy array (npy)", "export a table with named columns"),
+    b"%PDF": ("a PDF", _EXPORT),
+    b"SQLite format 3\0": ("an SQLite database", _EXPORT),
+    b"\xd0\xcf\x11\xe0": ("an old Excel file (xls)", "save the sheet as CSV"),
+    b"\x89HDF": ("an HDF5 file", _EXPORT),
+    b"FEA1": ("Feather version 1", "write it again as Feather version 2 or Parquet"),
+    b"Obj\x01": ("an Avro file", _EXPORT),
+    b"ORC": ("an ORC file", _EXPORT),
+    b"BZh": ("bzip2 data", UNPACK),
+    b"\xfd7zXZ": ("xz data", UNPACK),
+    b"\x28\xb5\x2f\xfd": ("zstd data", UNPACK),
+    b"7z\xbc\xaf": ("a 7z archive", UNPACK),
+    b"Rar!": ("a RAR archive", UNPACK),
+    b"\x89PNG": ("a PNG image", _NOT),
+    b"GIF8": ("a GIF image", _NOT),
+    b"\xff\xd8\xff": ("a JPEG image", _NOT),
+    b"\x7fELF": ("a program", _NOT),
 }
-"""By the first bytes. What each is, and what to do."""
+"""By the first bytes: what each is, and what to do."""
 
 _ZIP_CONTENTS = (
     ("[Content_Types].xml", "an Office document such as Excel (xlsx); save the sheet as CSV"),
@@ -104,35 +108,36 @@ def _identify(data: bytes) -> Kind:
         return Kind.ARROW_FILE
     if data[:4] == b"\xff\xff\xff\xff":
         return Kind.ARROW_STREAM
-    _refuse_binary(data)
+    if (other := find_other_kind(data)) is not None:
+        raise CandlesRefused(f"this is {other[0]}; {other[1]}")
+    if data[:2] in (b"\x1f\x8b", b"PK"):
+        raise CandlesRefused("an archive inside an archive; unpack one of them")
     start = data[:1024].lstrip(b"\xef\xbb\xbf\r\n\t ")
-    _refuse_other_text(data, start)
     return Kind.JSON if start[:1] in (b"[", b"{") else Kind.TEXT
 
 
-def _refuse_binary(data: bytes) -> None:
-    for magic, what in _NAMED.items():
+def find_other_kind(data: bytes) -> tuple[str, str] | None:
+    """What a file is, by its first bytes, and how it becomes one of candles; None if it may be one.
+
+    Text is quoted. Files of models are named by the same table, with other advice.
+    """
+    for magic, (name, advice) in _NAMED.items():
         if data.startswith(magic):
-            raise CandlesRefused(f"this is {what}")
-    if data[:2] in (b"\x1f\x8b", b"PK"):
-        raise CandlesRefused("an archive inside an archive; unpack one of them")
+            return name, advice
     if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise CandlesRefused("this is a Python pickle, which is never read; write CSV or Parquet")
+        return "a Python pickle, which is never read", "write CSV or Parquet"
     if data[257:262] == b"ustar":
-        raise CandlesRefused("this is a tar archive; unpack it, or compress the file as gzip or zip")
-
-
-def _refuse_other_text(data: bytes, start: bytes) -> None:
-    lowered = start.lower()
+        return "a tar archive", UNPACK
+    start = data[:1024].lstrip(b"\xef\xbb\xbf\r\n\t ")
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        what = "a git-lfs pointer, not the file itself; fetch it with git lfs pull"
-    elif lowered.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        what = "an HTML page, probably an error page; fetch the file itself"
+        name, advice = "a git-lfs pointer, not the file itself", FETCH_LFS
+    elif start.lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        name, advice = "an HTML page, probably an error page", FETCH
     elif start.startswith(b"<?xml") or (start.startswith(b"<") and b"</" in start):
-        what = "XML; export the table as CSV"
+        name, advice = "XML", _EXPORT
     else:
-        return
-    raise CandlesRefused(f"this is {what}. It begins with {quote_first_line(data)}")
+        return None
+    return name, f"{advice}. It begins with {quote_first_line(data)}"
 
 
 def _unpack_gzip(data: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """What was done with a candle file: its format and layout, and a note for everything that was changed or left out."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -42,11 +41,6 @@ class ImportReport:
         ):
             raise ValueError("not an import report")
         return cls(document["format"], document["layout"], tuple(notes))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Empty for a dataset that did not come from a file."""
-        return cls.from_document(json.loads(text)) if text else cls()
 
 
 def _shorten(text: str) -> str:

@@ -9,6 +9,8 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audit import services as audit
+from audit import triggers
 from common.errors import Conflict, DomainError, InvalidInput
 from deploy.forms import LaunchForm
 from deploy.models import FallbackRegistration, PointerMove, Release
@@ -103,6 +105,16 @@ def test_a_launch_takes_datasets_that_fit_together() -> None:
     assert set(choose_default_datasets(coins).values()) == set(slower.values()), "imported last"
     decide.inherit(release_of("v6_enhanced", HOUR), actor=APPROVER, reason="as the bots run")
     assert set(choose_default_datasets(coins).values()) == set(hourly.values()), "those of the service"
+
+
+def test_an_interval_that_the_owner_of_the_database_changed_is_found() -> None:
+    release = release_of("v7_fixed", HOUR)
+    triggers.drop()
+    try:
+        Release.objects.filter(pk=release.pk).update(interval_seconds=FOUR_HOURS)
+    finally:
+        triggers.install()
+    assert f"release {release.pk} differs from the audit chain: interval_seconds" in audit.verify()
 
 
 def test_the_snapshot_states_the_interval(db: None) -> None:

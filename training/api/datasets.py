@@ -133,16 +133,21 @@ class Datasets(ListAPIView[Dataset]):
         A file that cannot be read as candles is refused with the row and the reason, and nothing of it is kept. Candles
         that can be read are kept and judged: see `verdict` and `checks`.
         """
-        checked = self.Input.read(request)
-        kept = datasets.import_candles(
-            find_coin(checked["coin"]),
-            checked["file"].read(),
-            name=checked["file"].name,
-            actor=get_actor(request),
-            simulated=checked["is_simulated"],
-            closing_times=checked["has_closing_times"],
-        )
+        kept = datasets.import_candles(**_read_upload(request))
         return Response(self.Output(kept.dataset).data, status=201 if kept.is_new else 200)
+
+
+def _read_upload(request: Request) -> dict[str, Any]:
+    """The arguments of an import, or of its preview."""
+    checked = Datasets.Input.read(request)
+    return {
+        "coin": find_coin(checked["coin"]),
+        "data": checked["file"].read(),
+        "name": checked["file"].name,
+        "actor": get_actor(request),
+        "simulated": checked["is_simulated"],
+        "closing_times": checked["has_closing_times"],
+    }
 
 
 class CheckUpload(APIView):
@@ -187,15 +192,7 @@ class CheckUpload(APIView):
     @extend_schema(operation_id="check_upload", request=Datasets.Input, responses={200: Output})
     def post(self, request: Request) -> Response:
         """What an upload of this file would store, as an operator: the same answers and refusals, and nothing is kept."""
-        checked = Datasets.Input.read(request)
-        preview = datasets.preview_import(
-            find_coin(checked["coin"]),
-            checked["file"].read(),
-            name=checked["file"].name,
-            actor=get_actor(request),
-            simulated=checked["is_simulated"],
-            closing_times=checked["has_closing_times"],
-        )
+        preview = datasets.preview_import(**_read_upload(request))
         return Response(self.Output(preview).data)
 
 

@@ -29,14 +29,7 @@ def index(request: HttpRequest) -> HttpResponse:
     form = UploadForm(request.POST, request.FILES)
 
     def act() -> HttpResponse:
-        coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
-        kept = datasets.import_candles(
-            coin,
-            upload.read(),
-            name=upload.name,
-            actor=get_actor(request),
-            closing_times=form.cleaned_data["closing_times"],
-        )
+        kept = datasets.import_candles(**_read_upload(request, form))
         dataset = kept.dataset
         told = "Added" if kept.is_new else "These candles are here already:"
         messages.success(request, f"{told} dataset {dataset.pk}, {dataset.rows:,} bars of {dataset.coin}.")
@@ -55,17 +48,21 @@ def check(request: HttpRequest) -> HttpResponse:
     form = UploadForm(request.POST, request.FILES)
 
     def act() -> HttpResponse:
-        coin, upload = form.cleaned_data["coin"], form.cleaned_data["file"]
-        preview = datasets.preview_import(
-            coin,
-            upload.read(),
-            name=upload.name,
-            actor=get_actor(request),
-            closing_times=form.cleaned_data["closing_times"],
-        )
-        return _show_preview(request, form, preview)
+        return _show_preview(request, form, datasets.preview_import(**_read_upload(request, form)))
 
     return submit(form, act, lambda status: _show_preview(request, form, None, status))
+
+
+def _read_upload(request: HttpRequest, form: UploadForm) -> dict[str, Any]:
+    """The arguments of an import, or of its preview."""
+    upload = form.cleaned_data["file"]
+    return {
+        "coin": form.cleaned_data["coin"],
+        "data": upload.read(),
+        "name": upload.name,
+        "actor": get_actor(request),
+        "closing_times": form.cleaned_data["closing_times"],
+    }
 
 
 def _show_preview(
