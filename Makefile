@@ -87,7 +87,7 @@ lint: setup ## style, types, the direction of imports, forgotten migrations, pro
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
 	$(PY) -m tests.docs.prose
 
-fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
+fast: setup ## the tests of a change in three minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
 full: setup chromium ## every test on SQLite
