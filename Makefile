@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
-	schemathesis power markets fuzz pythons soak chaos screenshots lock image-digests clean
+	schemathesis power markets features fuzz pythons soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -133,6 +133,9 @@ power: setup chromium ## how often V7 is released at every drift (an hour the fi
 
 markets: setup ## error rates of the candle checks over real and made-up series; docs/markets.md (CRPBOT_CANDLES_DIR)
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.markets
+
+features: setup ## the 72 features and the label with their formulas; docs/features.md
+	@$(PY) -m mlcore.features.reference docs/features.md
 
 fuzz: setup ## every reader of files and answers from outside, for a time (MINUTES=60, SEED=1); the table goes to docs/
 	@$(PY) -m tests.fuzz --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)

@@ -1,6 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from crpbot.web.features import features
 from crpbot.web.glossary import glossary
 from crpbot.web.health import healthz, live
 
@@ -11,6 +12,7 @@ urlpatterns = [
     path("", include("deploy.urls")),
     path("api/", include("crpbot.api.urls")),
     path("glossary/", glossary, name="glossary"),
+    path("features/", features, name="features"),
     path("healthz", healthz, name="healthz"),
     path("healthz/live", live, name="liveness"),
     path("admin/", admin.site.urls),

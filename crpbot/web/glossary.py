@@ -8,13 +8,16 @@ from html import unescape
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils.html import strip_tags
 from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_safe
 from markdown_it import MarkdownIt
 
 FILE = "docs/glossary.md"
-_LINK_ELSEWHERE = re.compile(r'<a href="[^#"][^"]*">(.*?)</a>')
+_PAGES = {"features.md": "features"}
+"""Documents that are pages too, by the names of these."""
+_LINK_ELSEWHERE = re.compile(r'<a href="([^#"][^"]*)">(.*?)</a>')
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
@@ -72,10 +75,15 @@ def make_anchor(term: str) -> str:
 
 
 def _parse_entry(text: str) -> Entry:
-    """Links to other documents become text; HTML in the file is shown as it is written."""
+    """Links to documents that are no page become text; HTML in the file is shown as it is written."""
     term, _, body = text.partition("\n")
-    html = _LINK_ELSEWHERE.sub(r"\1", _MARKDOWN.render(body)).replace("<th>", '<th scope="col">')
+    html = _LINK_ELSEWHERE.sub(_link_page, _MARKDOWN.render(body)).replace("<th>", '<th scope="col">')
     return Entry(term.strip(), mark_safe(html))
+
+
+def _link_page(link: re.Match[str]) -> str:
+    page = _PAGES.get(link[1])
+    return f'<a href="{reverse(page)}">{link[2]}</a>' if page else link[2]
 
 
 @require_safe

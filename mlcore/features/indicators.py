@@ -9,8 +9,10 @@ is the middle, and a bar without volume has a volume ratio of 0.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -31,7 +33,7 @@ _MACDS = ((12, 26, 9), (5, 35, 5))
 _LAGS = (1, 2, 3, 5)
 _SLOPE_BARS = 5
 
-_EMA_BARS = {5: 128, 9: 256, 10: 256, 12: 256, 20: 512, 26: 512, 35: 1024, 50: 1024, 200: 2040}
+EMA_BARS = {5: 128, 9: 256, 10: 256, 12: 256, 20: 512, 26: 512, 35: 1024, 50: 1024, 200: 2040}
 """How many bars the exponential mean of each span uses. Older bars would weigh under 2e-9 of the whole for span 200,
 under 1e-16 for the others. The five more bars of a slope still fit into the lookback."""
 
@@ -43,9 +45,12 @@ _PADDING = 16
 takes three times as long."""
 _CHUNK_WINDOWS = 64
 
+RATIO, PERCENT, PRICE, VOLUME = "ratio", "percent", "price", "volume"
+"""The units of features; prices and volume are in the units of the candles."""
+
 _NEWEST = 64
 """How many bars a formula reads directly; what looks back further is a rolling statistic."""
-_PRICES = ("open", "high", "low", "close", "volume")
+PRICES = ("open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
 
 
 def _get_columns(frame: pl.DataFrame) -> list[Array]:
-    return [frame[name].to_numpy() for name in _PRICES]
+    return [frame[name].to_numpy() for name in PRICES]
 
 
 class Bars:
@@ -146,7 +151,7 @@ class Bars:
         self.ema = {n: self._compute_exponential_mean(close, n) for n in (10, 20, 50, 200)}
         self.macd, self.signal = {}, {}
         for fast, slow, n in _MACDS:
-            means = [self._compute_exponential_mean(close, span, more=_EMA_BARS[n]) for span in (fast, slow)]
+            means = [self._compute_exponential_mean(close, span, more=EMA_BARS[n]) for span in (fast, slow)]
             macd = means[0] - means[1]
             self.macd[fast], self.signal[fast] = macd[..., -newest:], self._compute_exponential_mean(macd, n)
             self.ema[fast] = means[0][..., -newest:]
@@ -180,7 +185,7 @@ class Bars:
 
     def _compute_exponential_mean(self, values: Array, span: int, *, more: int = 0) -> Array:
         """Of the newest bars, and of `more` bars before them."""
-        bars = _EMA_BARS[span]
+        bars = EMA_BARS[span]
         values = self._take_reach(values, bars + more)
         return rolling.compute_exponential_mean(values, span, bars, self._newest + more)
 
@@ -223,11 +228,19 @@ def _split_gains_and_losses(close: Array) -> Array:
 
 @dataclass(frozen=True)
 class Formula:
-    """How one feature is computed."""
+    """How one feature is computed, and what a reader is told of it (see `reference`)."""
 
     warm_up: int
     """The number of rows at the beginning of a history without a value."""
     values: Callable[[Bars], Array]
+    text: str
+    """The same in the notation of `reference`, of prices, volume and other features."""
+    unit: str = RATIO
+    least: float = -math.inf
+    greatest: float = math.inf
+    """What the value cannot lie beyond, rounding aside."""
+    undefined: float | None = None
+    """The value where the divisor is 0; None where it cannot be."""
 
 
 _Formulas = Iterator[tuple[str, Formula]]
@@ -246,81 +259,188 @@ def _list_formulas() -> _Formulas:
     for formulas, windows in groups.items():
         for n in windows:
             yield from formulas(n)
-    for fast, slow, _ in _MACDS:
-        yield from _list_macd_formulas(fast, f"{fast}_{slow}")
+    for fast, slow, n in _MACDS:
+        yield from _list_macd_formulas(fast, slow, n)
 
 
 def _list_bar_formulas() -> _Formulas:
-    yield "returns", Formula(1, lambda bars: bars.returns)
-    yield "log_returns", Formula(1, lambda bars: np.log(bars.close / _shift(bars.close, 1)))
-    yield "high_low_ratio", Formula(0, lambda bars: bars.high / bars.low)
-    yield "close_open_ratio", Formula(0, lambda bars: bars.close / bars.open)
-    yield "volume_ratio", Formula(19, lambda bars: bars.volume_ratio)
-    yield "volume_price_trend", Formula(1, lambda bars: bars.volume * bars.returns)
-    yield "volume_ratio_trend", Formula(19, lambda bars: bars.volume_ratio * bars.returns)
-    yield from _list_move_formulas("atr_14", 13, lambda bars: bars.atr)
+    change, volume, trend = "close / lag(close, 1)", "volume / mean(volume, 20)", "volume_ratio * returns"
+    yield "returns", Formula(1, lambda bars: bars.returns, f"{change} - 1", least=-1)
+    yield "log_returns", Formula(1, lambda bars: np.log(bars.close / _shift(bars.close, 1)), f"ln({change})")
+    yield "high_low_ratio", Formula(0, lambda bars: bars.high / bars.low, "high / low", least=1)
+    yield "close_open_ratio", Formula(0, lambda bars: bars.close / bars.open, "close / open", least=0)
+    yield (
+        "volume_ratio",
+        Formula(19, lambda bars: bars.volume_ratio, volume, least=0, greatest=20, undefined=0),
+    )
+    yield (
+        "volume_price_trend",
+        Formula(1, lambda bars: bars.volume * bars.returns, "volume * returns", VOLUME),
+    )
+    yield "volume_ratio_trend", Formula(19, lambda bars: bars.volume_ratio * bars.returns, trend, least=-20)
+    yield from _list_move_formulas("atr_14", 13, lambda bars: bars.atr, "mean(high - low, 14)", least=0)
 
 
 def _list_lag_formulas(k: int) -> _Formulas:
-    yield f"returns_lag_{k}", Formula(1 + k, lambda bars: _shift(bars.returns, k))
-    yield f"volume_lag_{k}", Formula(19 + k, lambda bars: _shift(bars.volume_ratio, k))
+    returns, volume = f"lag(returns, {k})", f"lag(volume_ratio, {k})"
+    yield f"returns_lag_{k}", Formula(1 + k, lambda bars: _shift(bars.returns, k), returns, least=-1)
+    yield (
+        f"volume_lag_{k}",
+        Formula(19 + k, lambda bars: _shift(bars.volume_ratio, k), volume, least=0, greatest=20),
+    )
 
 
 def _list_momentum_formulas(n: int) -> _Formulas:
-    yield f"momentum_{n}", Formula(n, lambda bars: _compute_change(bars.close, n))
-    yield f"roc_{n}", Formula(n, lambda bars: 100 * _compute_change(bars.close, n))
+    change = f"close / lag(close, {n}) - 1"
+    yield f"momentum_{n}", Formula(n, lambda bars: _compute_change(bars.close, n), change, least=-1)
+    yield (
+        f"roc_{n}",
+        Formula(
+            n, lambda bars: 100 * _compute_change(bars.close, n), f"100 * momentum_{n}", PERCENT, least=-100
+        ),
+    )
 
 
 def _list_average_formulas(n: int) -> _Formulas:
-    yield f"sma_{n}", Formula(n - 1, lambda bars: bars.sma[n])
-    yield f"ema_{n}", Formula(0, lambda bars: bars.ema[n])
+    yield from _list_mean_formulas(f"sma_{n}", n - 1, lambda bars: bars.sma[n], f"mean(close, {n})")
+    yield from _list_mean_formulas(f"ema_{n}", 0, lambda bars: bars.ema[n], f"ema(close, {n})")
+
+
+def _list_mean_formulas(name: str, warm_up: int, mean: Callable[[Bars], Array], text: str) -> _Formulas:
+    """A mean price, its change over the last bars, and the close relative to it."""
+    yield name, Formula(warm_up, mean, text, PRICE, least=0)
     yield (
-        f"sma_{n}_slope",
-        Formula(n - 1 + _SLOPE_BARS, lambda bars: _compute_change(bars.sma[n], _SLOPE_BARS)),
+        f"{name}_slope",
+        Formula(
+            warm_up + _SLOPE_BARS,
+            lambda bars: _compute_change(mean(bars), _SLOPE_BARS),
+            f"{name} / lag({name}, {_SLOPE_BARS}) - 1",
+            least=-1,
+        ),
     )
-    yield f"ema_{n}_slope", Formula(_SLOPE_BARS, lambda bars: _compute_change(bars.ema[n], _SLOPE_BARS))
-    yield f"price_to_sma_{n}", Formula(n - 1, lambda bars: bars.close / bars.sma[n])
-    yield f"price_to_ema_{n}", Formula(0, lambda bars: bars.close / bars.ema[n])
+    yield (
+        f"price_to_{name}",
+        Formula(warm_up, lambda bars: bars.close / mean(bars), f"close / {name}", least=0),
+    )
 
 
 def _list_rsi_formulas(n: int) -> _Formulas:
-    yield f"rsi_{n}", Formula(n, lambda bars: bars.compute_rsi(n))
+    move = "close - lag(close, 1)"
+    text = f"100 * sum(positive({move}), {n}) / sum(abs({move}), {n})"
+    yield f"rsi_{n}", Formula(n, lambda bars: bars.compute_rsi(n), text, PERCENT, 0, 100, undefined=50)
 
 
 def _list_stochastic_formulas(n: int) -> _Formulas:
-    yield f"stoch_k_{n}", Formula(n - 1, lambda bars: bars.stochastic[n])
-    yield f"stoch_d_{n}", Formula(n + 1, lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3)
-    yield f"williams_r_{n}", Formula(n - 1, lambda bars: bars.stochastic[n] - 100)
-
-
-def _list_band_formulas(n: int) -> _Formulas:
-    yield f"volatility_{n}", Formula(n, lambda bars: bars.volatility[n])
-    yield f"bb_position_{n}", Formula(n - 1, lambda bars: bars.compute_band_position(n))
-    yield f"price_channel_position_{n}", Formula(n - 1, lambda bars: bars.compute_channel_position(n))
-    yield from _list_level_formulas(f"bb_upper_{n}", n - 1, lambda bars: bars.sma[n] + bars.band[n])
-    yield from _list_level_formulas(f"bb_lower_{n}", n - 1, lambda bars: bars.sma[n] - bars.band[n])
-    yield from _list_level_formulas(f"price_channel_high_{n}", n - 1, lambda bars: bars.highest[n])
-    yield from _list_level_formulas(f"price_channel_low_{n}", n - 1, lambda bars: bars.lowest[n])
-
-
-def _list_level_formulas(name: str, warm_up: int, level: Callable[["Bars"], Array]) -> _Formulas:
-    """A price level, and its distance from the close relative to the close."""
-    yield name, Formula(warm_up, level)
-    yield f"{name}_to_close", Formula(warm_up, lambda bars: level(bars) / bars.close - 1)
-
-
-def _list_macd_formulas(fast: int, spans: str) -> _Formulas:
-    yield from _list_move_formulas(f"macd_{spans}", 0, lambda bars: bars.macd[fast])
-    yield from _list_move_formulas(f"macd_signal_{spans}", 0, lambda bars: bars.signal[fast])
-    yield from _list_move_formulas(
-        f"macd_histogram_{spans}", 0, lambda bars: bars.macd[fast] - bars.signal[fast]
+    text = f"100 * {_write_channel_position(n)}"
+    yield (
+        f"stoch_k_{n}",
+        Formula(n - 1, lambda bars: bars.stochastic[n], text, PERCENT, 0, 100, undefined=50),
+    )
+    yield (
+        f"stoch_d_{n}",
+        Formula(
+            n + 1,
+            lambda bars: rolling.compute_sums(bars.stochastic[n], [3])[3] / 3,
+            f"mean(stoch_k_{n}, 3)",
+            PERCENT,
+            0,
+            100,
+        ),
+    )
+    yield (
+        f"williams_r_{n}",
+        Formula(n - 1, lambda bars: bars.stochastic[n] - 100, f"stoch_k_{n} - 100", PERCENT, -100, 0),
     )
 
 
-def _list_move_formulas(name: str, warm_up: int, move: Callable[["Bars"], Array]) -> _Formulas:
+def _write_channel_position(n: int) -> str:
+    return f"(close - lowest(low, {n})) / (highest(high, {n}) - lowest(low, {n}))"
+
+
+def _list_band_formulas(n: int) -> _Formulas:
+    middle, band = f"mean(close, {n})", f"2 * std(close, {n})"
+    # No value of n is further from their mean than (n − 1)/√n standard deviations (Samuelson 1968).
+    reach = (n - 1) / math.sqrt(n) / 4
+    yield f"volatility_{n}", Formula(n, lambda bars: bars.volatility[n], f"std(returns, {n})", least=0)
+    yield (
+        f"bb_position_{n}",
+        Formula(
+            n - 1,
+            lambda bars: bars.compute_band_position(n),
+            f"(close - bb_lower_{n}) / (bb_upper_{n} - bb_lower_{n})",
+            least=0.5 - reach,
+            greatest=0.5 + reach,
+            undefined=0.5,
+        ),
+    )
+    yield (
+        f"price_channel_position_{n}",
+        Formula(
+            n - 1,
+            lambda bars: bars.compute_channel_position(n),
+            _write_channel_position(n),
+            least=0,
+            greatest=1,
+            undefined=0.5,
+        ),
+    )
+    level = partial(_list_level_formulas, warm_up=n - 1)
+    yield from level(
+        f"bb_upper_{n}", lambda bars: bars.sma[n] + bars.band[n], f"{middle} + {band}", least=0, lowest=-1
+    )
+    yield from level(f"bb_lower_{n}", lambda bars: bars.sma[n] - bars.band[n], f"{middle} - {band}")
+    yield from level(
+        f"price_channel_high_{n}", lambda bars: bars.highest[n], f"highest(high, {n})", least=0, lowest=0
+    )
+    yield from level(
+        f"price_channel_low_{n}",
+        lambda bars: bars.lowest[n],
+        f"lowest(low, {n})",
+        least=0,
+        lowest=-1,
+        highest=0,
+    )
+
+
+def _list_level_formulas(
+    name: str,
+    level: Callable[[Bars], Array],
+    text: str,
+    *,
+    warm_up: int,
+    least: float = -math.inf,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+) -> _Formulas:
+    """A price level, and its distance from the close relative to the close, within its own bounds."""
+    yield name, Formula(warm_up, level, text, PRICE, least)
+    distance = f"{name} / close - 1"
+    yield (
+        f"{name}_to_close",
+        Formula(warm_up, lambda bars: level(bars) / bars.close - 1, distance, RATIO, lowest, highest),
+    )
+
+
+def _list_macd_formulas(fast: int, slow: int, n: int) -> _Formulas:
+    names = {part: f"{part}_{fast}_{slow}" for part in ("macd", "macd_signal", "macd_histogram")}
+    macd, signal, histogram = names.values()
+    text = f"ema(close, {fast}) - ema(close, {slow})"
+    yield from _list_move_formulas(macd, 0, lambda bars: bars.macd[fast], text)
+    yield from _list_move_formulas(signal, 0, lambda bars: bars.signal[fast], f"ema({macd}, {n})")
+    yield from _list_move_formulas(
+        histogram, 0, lambda bars: bars.macd[fast] - bars.signal[fast], f"{macd} - {signal}"
+    )
+
+
+def _list_move_formulas(
+    name: str, warm_up: int, move: Callable[[Bars], Array], text: str, least: float = -math.inf
+) -> _Formulas:
     """A difference of prices, and the same relative to the close."""
-    yield name, Formula(warm_up, move)
-    yield f"{name}_to_close", Formula(warm_up, lambda bars: move(bars) / bars.close)
+    yield name, Formula(warm_up, move, text, PRICE, least)
+    yield (
+        f"{name}_to_close",
+        Formula(warm_up, lambda bars: move(bars) / bars.close, f"{name} / close", least=least),
+    )
 
 
 FORMULAS = dict(_list_formulas())

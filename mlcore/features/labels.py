@@ -16,6 +16,12 @@ HORIZON_BARS = 8
 VOLATILITY_BARS = 20
 """Number of past log returns whose sample standard deviation is the unit of a label."""
 
+FORMULA = (
+    f"ln(ahead(close, {HORIZON_BARS}) / close) / "
+    f"(std(ln(close / lag(close, 1)), {VOLATILITY_BARS}) * sqrt({HORIZON_BARS}))"
+)
+"""The scaled return that is cut into classes, in the notation of `reference`."""
+
 _CHUNK_ROWS = 30720
 """The work arrays then fit into the processor's cache."""
 

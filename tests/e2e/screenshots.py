@@ -73,6 +73,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "propose": ("/policies/propose/", "anna"),
         "workers": ("/workers/", "victor"),
         "glossary": ("/glossary/", "victor"),
+        "features": ("/features/", "victor"),
         "audit": ("/admin/audit/auditevent/", "ada"),
         "not-found": ("/releases/9999/", "victor"),
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 from mlcore.features import indicators
@@ -38,4 +39,4 @@ def _replace_rows(name: str, choose_rows: Callable[[Array], slice]) -> Formula:
         values[..., rows] = values[..., rows.start + 1 : rows.stop + 1].copy()
         return values
 
-    return Formula(original.warm_up, compute)
+    return replace(original, values=compute)

@@ -55,6 +55,7 @@ PAGES = {
     "workers": "/workers/",
     "tokens": "/tokens/",
     "glossary": "/glossary/",
+    "features": "/features/",
 }
 FIGURES = {
     "release's charts": "/releases/{rejected}/charts/SOL/",
