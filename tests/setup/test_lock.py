@@ -1,6 +1,8 @@
 """constraints.txt is what `make setup` installs: all of it, at one version each, by the hash of its files."""
 
+import ast
 import hashlib
+import os
 import re
 import shlex
 import subprocess
@@ -19,6 +21,9 @@ from packaging.version import Version
 from distribution.lock import ENTRY, get_name
 
 REPOSITORY = Path(settings.BASE_DIR)
+PRODUCT = (
+    "accounts", "audit", "common", "crpbot", "crpbot_runtime", "deploy", "distribution", "gates", "mlcore", "training",
+)  # fmt: skip
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 TEXT = (REPOSITORY / "constraints.txt").read_text()
 SECTIONS = {
@@ -96,6 +101,64 @@ def test_torch_is_the_release_the_service_was_measured_with() -> None:
 def test_the_tests_run_on_the_locked_versions() -> None:
     found = {name: Version(metadata.version(name)).public for name in LOCKED}
     assert found == {name: str(version) for name, version in LOCKED.items()}
+
+
+@pytest.mark.parametrize("package", PRODUCT)
+def test_the_product_imports_no_package_of_development(package: str) -> None:
+    """Nor do functions when they are called: `make demo` installs only what the service needs."""
+    imported = {name for module in (REPOSITORY / package).rglob("*.py") for name in _list_imports(module)}
+    assert len(imported) > 1
+    assert imported & {*_list_modules_of_development(), "tests", "benchmarks"} == set()
+
+
+@pytest.mark.slow
+def test_the_product_loads_without_the_packages_of_development() -> None:
+    """Whatever settings name as text, or packages of the service import in turn."""
+    code = f"""
+import importlib, pkgutil, sys
+import importlib.abc
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {_list_modules_of_development()}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+import django
+django.setup()
+for package in {PRODUCT}:
+    for module in pkgutil.walk_packages([package], f"{{package}}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "crpbot.settings"},
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def _list_modules_of_development() -> set[str]:
+    """The top-level modules that only packages of the development section bring."""
+    packages = {canonicalize_name(get_name(entry)) for entry in SECTIONS["development"]}
+    found = metadata.packages_distributions().items()
+    return {name for name, distributions in found if {*map(canonicalize_name, distributions)} <= packages}
+
+
+def _list_imports(module: Path) -> set[str]:
+    """The top-level names that a module imports while it runs."""
+    tree = ast.parse(module.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
 
 
 def _needed_in_turn(requirements: list[Requirement]) -> list[tuple[str, Requirement]]:

@@ -26,7 +26,8 @@ LINTERS = (
     "makemigrations --check",
     "tests.docs.prose",
 )
-INTERNAL = {"install", "chromium"}  # steps of other commands
+RUN_THE_PRODUCT = ("demo", "serve", "wheel")
+INTERNAL = {"service", "install", "development", "chromium"}  # steps of other commands
 
 
 @pytest.fixture
@@ -117,26 +118,62 @@ def test_setup_without_room_on_the_disk_says_how_much_it_needs(clone: Path) -> N
     assert not (clone / ".venv").exists()
 
 
-def test_setup_installs_torch_first_and_the_lock_after_it_once(clone: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    first_package = "sed -n 2p | cut -d= -f1"
-    python = script(
-        clone / ".venv" / "bin" / "python",
-        f'[ "$1" = -V ] && echo Python 3.11.7 || echo "$@ $({first_package})" >> {log}',
-    )
+@pytest.fixture
+def log(clone: Path, tmp_path: Path) -> Path:
+    """What the environment's Python is asked, each with the first package of its input."""
+    path, first_package = tmp_path / "log", "sed -n 2p | cut -d= -f1"
+    body = f'[ "$1" = -V ] && echo Python 3.11.7 || echo "$@ $({first_package})" >> {path}'
+    script(clone / ".venv" / "bin" / "python", body)
+    return path
+
+
+def read_installs(log: Path) -> list[str]:
+    """The commands that install, since the last time."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [line for line in lines if "pip install" in line]
+
+
+def test_setup_installs_torch_first_and_the_lock_after_it_once(clone: Path, log: Path) -> None:
     assert make(clone, "setup").returncode == 0
-    installs = [line for line in log.read_text().splitlines() if "pip install" in line]
-    assert [line.split()[-1] for line in installs] == ["torch", "cuda-bindings", "aiohappyeyeballs"]
+    installs = read_installs(log)
+    assert [line.split()[-1] for line in installs] == [
+        "torch", "cuda-bindings", "aiohappyeyeballs", "annotated-types"
+    ]  # fmt: skip
     for line in installs:
         assert "--require-hashes --no-deps --only-binary :all: -r /dev/stdin" in line
     assert "--no-index --find-links build/torch" in installs[0], "the build that pip takes by itself"
-    log.unlink()
     assert make(clone, "setup").stdout == ""
-    assert not log.exists(), f"{python} was asked again although nothing changed"
+    assert not log.exists(), "Python was asked again although nothing changed"
     with (clone / "constraints.txt").open("a") as lock:
         lock.write("another==1.0\n")
     make(clone, "setup")
-    assert log.exists()
+    assert len(read_installs(log)) == 4
+
+
+@pytest.mark.parametrize("command", RUN_THE_PRODUCT)
+def test_what_runs_the_product_installs_no_tool_of_development(clone: Path, log: Path, command: str) -> None:
+    assert make(clone, command).returncode == 0
+    assert [line.split()[-1] for line in read_installs(log)] == ["torch", "cuda-bindings", "aiohappyeyeballs"]
+
+
+def test_development_is_installed_beside_what_the_demo_needed(clone: Path, log: Path) -> None:
+    make(clone, "demo")
+    read_installs(log)
+    assert make(clone, "setup").returncode == 0
+    (install,) = read_installs(log)
+    assert install.split()[-1] == "annotated-types"
+    make(clone, "demo")
+    assert read_installs(log) == []
+
+
+def test_every_command_on_the_environment_makes_it_first() -> None:
+    needs = dict(re.findall(r"^([a-z-]+):([a-z ]*)", MAKEFILE, re.MULTILINE))
+    others = (
+        TARGETS - INTERNAL - {"help", "setup", "test", "image-digests", "clean"}
+    )  # `test` is three others
+    assert {name for name in others if "service" in needs[name].split()} == set(RUN_THE_PRODUCT)
+    assert {name for name in others if "setup" in needs[name].split()} == others - set(RUN_THE_PRODUCT)
 
 
 def test_demo_hands_on_what_it_is_told(clone: Path, tmp_path: Path) -> None:
