@@ -104,7 +104,7 @@ class BotState(StrEnum):
     SILENT = "silent"  # it reported lately, and no longer does: nobody knows what it runs
     MOVING = "moving"  # it reports, and the move is too young to expect it there
     CURRENT = "current"  # it reports that it runs what it must
-    GONE = "gone"  # stopped on purpose, silent for so long that nobody waits for it, or its token was revoked
+    GONE = "gone"  # stopped on purpose or retired, silent for long, or its token was revoked: nobody waits for it
 
 
 MAX_REQUIRED_COINS = 500

@@ -6,6 +6,7 @@ urlpatterns = [
     path("", board.show, name="board"),
     path("pin/", board.pin, name="pin"),
     path("bots/", bots.index, name="bots"),
+    path("bots/<int:pk>/retire/", bots.retire, name="bot-retire"),
     path("bots/keys/", keys.index, name="keys"),
     path("bots/keys/<str:key_id>/<str:verb>/", keys.change, name="key-change"),
     path("coins/", coins.index, name="coins"),

@@ -23,6 +23,7 @@ v1 = [
     path("audit/", audit.Events.as_view(), name="audit"),
     path("bots/", bots.Bots.as_view(), name="bots"),
     path("bots/heartbeat/", bots.Heartbeat.as_view(), name="heartbeat"),
+    path("bots/retire/", bots.RetireBot.as_view(), name="retire-bot"),
     path("bots/windows/", live.LiveWindows.as_view(), name="windows"),
     path("bundles/", bundles.Bundles.as_view(), name="bundles"),
     path("coins/", coins.Coins.as_view(), name="coins"),

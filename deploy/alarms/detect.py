@@ -170,8 +170,8 @@ def _check_bots(move: PointerMove) -> Iterator[Alarm]:
         yield _warning(
             AlarmName.SILENT,
             f"These bots no longer report, so it is not known what they run: {_name_some(bots)}.",
-            "Check that they run and reach this service. Revoke the token of a bot that is no longer needed. A bot that is"
-            " closed by its program, and not killed, says so and raises no alarm.",
+            "Check that they run and reach this service. Retire a bot that will not come back, on the page Bots or with"
+            " `manage.py retire_bot`. A bot that is closed by its program, and not killed, says so and raises no alarm.",
         )
 
 

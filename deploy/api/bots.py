@@ -20,6 +20,7 @@ from accounts.authentication import IsBot, get_actor
 from common import api_fields
 from common.errors import NotFound
 from deploy.bots import fleet, heartbeat_checks, heartbeats
+from deploy.bots.retirement import retire_bot
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.pointer import pointer
 from deploy.rules import MAX_REQUIRED_COINS, BotState, Running
@@ -196,7 +197,7 @@ class Bots(ListAPIView[Bot]):
             [state.value for state in BotState],
             help_text="`mixture`: not what its revision's release holds. `behind`: live, and not on the pointer's revision."
             " `moving`: the same, but the move is recent. `silent`: no heartbeat for three intervals. `gone`: stopped,"
-            " or no longer expected.",
+            " retired, or no longer expected.",
         )
         release = serializers.IntegerField(source="release_number", allow_null=True)
         bundles = Bundles()
@@ -219,6 +220,25 @@ class Bots(ListAPIView[Bot]):
 
     def get_queryset(self) -> QuerySet[Bot]:
         return fleet.order_by_urgency(fleet.list_bots_with_state(pointer.get_current()))
+
+
+class RetireBot(APIView):
+    can_conflict = True
+
+    @extend_schema_serializer(component_name="BotRetirement")
+    class Input(api_fields.Input):
+        name = api_fields.Text(max_length=150, help_text="Of its token's user.")
+        instance = api_fields.PatternText(INSTANCE)
+        reason = api_fields.Reason()
+
+    @extend_schema(operation_id="retire_bot", request=Input, responses=Bots.Output)
+    def post(self, request: Request) -> Response:
+        """Count a silent bot as gone, as an operator or an approver. Its next heartbeat brings it back.
+
+        404 for a bot that never reported; 409 for one that reports now, or is gone already.
+        """
+        bot = retire_bot(actor=get_actor(request), **self.Input.read(request))
+        return Response(Bots.Output(bot).data)
 
 
 class MoveDetail(APIView):

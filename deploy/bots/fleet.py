@@ -74,10 +74,11 @@ def list_live_bots() -> QuerySet[Bot]:
 def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
     """Every bot with its `state` (a BotState) at this moment, compared with the current move.
 
-    `acknowledged_seconds` is how long it took to acknowledge the move; None if it has not, or was first heard later.
+    `is_awaited` tells whether it does not report though it is expected to: it can be retired. `acknowledged_seconds` is
+    how long it took to acknowledge the move; None if it has not, or was first heard later.
     """
     now = timezone.now()
-    is_live = _is_live(now)
+    is_live, is_awaited = _is_live(now), ~_is_live(now) & _is_expected(now)
     late_since = now - timedelta(seconds=settings.BOT_LATE_SECONDS)
     is_recent = Q(first_heard_at__gt=late_since)
     if move is not None and move.moved_at > late_since:
@@ -94,6 +95,7 @@ def list_bots_with_state(move: PointerMove | None) -> QuerySet[Any]:
             When(is_recent, then=Value(BotState.MOVING.value)),
             default=Value(BotState.BEHIND.value),
         ),
+        is_awaited=Case(When(is_awaited, then=Value(True)), default=Value(False)),
         acknowledged_seconds=Subquery(acknowledgements.values("seconds")[:1]),
     )
 
@@ -141,7 +143,7 @@ def _is_expected(now: datetime) -> Q:
 
 
 def _has_valid_token(now: datetime) -> Q:
-    """Whether the bot could report at all: a bot is retired by revoking its token."""
+    """Whether the bot could report at all."""
     tokens = ApiToken.objects.filter(
         user__username=OuterRef("name"), user__is_active=True, scope=Scope.BOT.value, revoked_at=None
     )

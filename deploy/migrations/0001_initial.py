@@ -128,7 +128,7 @@ class Migration(migrations.Migration):
                 ('audit_hash', models.CharField(blank=True, max_length=64)),
                 ('clock_error_seconds', models.IntegerField(blank=True, help_text="how far its clock is ahead of the service's, to ten seconds", null=True)),
                 ('trusted_keys', models.JSONField(blank=True, default=list, help_text='ids of the keys that it trusts')),
-                ('is_stopped', models.BooleanField(default=False, help_text='it was stopped on purpose, and this was its last heartbeat')),
+                ('is_stopped', models.BooleanField(default=False, help_text='its last heartbeat said that it stops, or a person retired it since')),
                 ('mismatch', models.TextField(blank=True, help_text="how that is not what its revision's release holds")),
                 ('mismatch_revision', models.BigIntegerField(blank=True, help_text="the pointer's, when that last went into the audit", null=True)),
             ],

@@ -46,7 +46,7 @@ class Bot(models.Model):
     )
     trusted_keys = models.JSONField(default=list, blank=True, help_text="ids of the keys that it trusts")
     is_stopped = models.BooleanField(
-        default=False, help_text="it was stopped on purpose, and this was its last heartbeat"
+        default=False, help_text="its last heartbeat said that it stops, or a person retired it since"
     )
     mismatch = models.TextField(blank=True, help_text="how that is not what its revision's release holds")
     mismatch_revision = models.BigIntegerField(

@@ -30,7 +30,7 @@ REFUSED = " WARNING django.request "
 # Everything else is asked by an approver, who may read all there is.
 OPERATED = (
     *("add_coin", "cancel_release", "cancel_run", "import_model", "launch_release", "relaunch_run"),
-    *("upload_dataset", "withdraw_dataset"),
+    *("retire_bot", "upload_dataset", "withdraw_dataset"),
 )
 SAID_BY_BOTS = ("send_heartbeat", "send_window")
 JUDGED = (

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import URLPattern, URLResolver
+from django.utils import timezone
 
 from accounts.roles import Actor, Role
 from crpbot.api import urls
 from deploy.bots import key_decisions
 from deploy.bots.heartbeats import receive_heartbeat
-from deploy.models import PointerMove, SigningKey
+from deploy.models import Bot, PointerMove, SigningKey
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import Purpose
@@ -223,6 +225,14 @@ def heartbeat() -> Request:
     return Request("bots/heartbeat/", scenarios.heartbeat_fields(scenarios.service_in_use()))
 
 
+def retire_bot() -> Request:
+    """Of the bot in the cast, which fell silent."""
+    receive_heartbeat(scenarios.heartbeat(scenarios.service_in_use()), actor=Actor("trader", is_bot=True))
+    Bot.objects.update(last_heard_at=timezone.now() - timedelta(hours=1))
+    bot = Bot.objects.get()
+    return Request("bots/retire/", {**SAYS_WHY, "name": bot.name, "instance": bot.instance})
+
+
 def window() -> Request:
     """Of the bot in the cast, which has sent a heartbeat."""
     now = scenarios.service_in_use()
@@ -263,6 +273,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "artifact"): (SERVED, artifact),
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "bots"): (READ, plain("bots/")),
+    ("POST", "retire-bot"): (ONCE, retire_bot),
     ("POST", "heartbeat"): (SAID_BY_A_BOT, heartbeat),
     ("POST", "windows"): (COUNTED_BY_A_BOT, window),
     ("GET", "bundles"): (READ, plain("bundles/")),

@@ -5,21 +5,26 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
+from accounts.roles import Actor
 from audit import services as audit
 from audit.models import AuditHead
 from common import deadlines
-from deploy.models import PointerMove, Release
+from deploy.bots.heartbeats import receive_heartbeat
+from deploy.bots.retirement import retire_bot
+from deploy.models import Bot, PointerMove, Release
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.releases.withdraw_dataset import withdraw_dataset
 from deploy.serving.advance import advance_revision
-from tests import scenarios
+from tests import factories, scenarios
 from tests.scenarios import APPROVER, SECOND_APPROVER
 
 pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
@@ -117,6 +122,14 @@ def pin_offline() -> None:
     decide.pin(actor=APPROVER, reason=WHY)
 
 
+def retire_silent_bot() -> None:
+    receive_heartbeat(scenarios.heartbeat(last()), actor=Actor("trader", is_bot=True))
+    factories.token(factories.person("trader"), "bot")
+    Bot.objects.update(last_heard_at=timezone.now() - timedelta(hours=1))
+    bot = Bot.objects.get()
+    retire_bot(bot.name, bot.instance, actor=APPROVER, reason=WHY)
+
+
 DECISIONS: dict[str, Callable[[], object]] = {
     "pin": lambda: decide.pin(actor=APPROVER, reason=WHY),
     "pin, offline": pin_offline,
@@ -137,6 +150,7 @@ DECISIONS: dict[str, Callable[[], object]] = {
         reason=WHY,
     ),
     "advance": lambda: advance_revision(1, actor=APPROVER, reason=WHY),
+    "retire a bot": retire_silent_bot,
     "withdraw a dataset": lambda: withdraw_dataset(
         scenarios.dataset(scenarios.coins()[0], name="other"), actor=APPROVER, reason=WHY
     ),

@@ -56,6 +56,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "release-building": (f"/releases/{examples.building.pk}/", "olivia"),
         "report": (f"/releases/{examples.awaiting.pk}/report/", "anna"),
         "bots": ("/bots/", "anna"),
+        "retire-bot": (f"/bots/{examples.bot.pk}/retire/", "olivia"),
         "keys": ("/bots/keys/", "anna"),
         "tokens": ("/tokens/", "ada"),
         "runs": ("/runs/", "olivia"),

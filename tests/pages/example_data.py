@@ -62,6 +62,7 @@ class ExampleData:
     market: Dataset
     noise: Dataset
     diagnosis: Diagnosis
+    bot: Bot
 
 
 def create_people() -> dict[str, User]:
@@ -110,6 +111,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
         market,
         noise,
         diagnosis,
+        Bot.objects.order_by("pk")[0],
     )
 
 

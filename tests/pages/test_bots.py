@@ -87,6 +87,31 @@ def test_bots_with_problems_come_first_with_the_reason(examples: ExampleData, si
     assert "A bot runs something else than the release of its revision" in shown(signed_in, "/")
 
 
+def test_a_silent_bot_is_retired_with_a_reason(examples: ExampleData, signed_in: SignedIn) -> None:
+    example_data.create_failing_bots()
+    silent = Bot.objects.get(instance="cellar")
+    path, why = f"/bots/{silent.pk}/retire/", {"reason": "the cellar is closed"}
+    client = signed_in("olivia")
+    assert client.get("/bots/").content.decode().count("/retire/") == 1
+    assert f'href="{path}"' in client.get("/bots/").content.decode()
+    assert "paper cellar silent" in words(client.get(path).content.decode())
+    assert client.post(path, {"reason": " "}).status_code == 400
+    done = words(client.post(path, why, follow=True).content.decode())
+    assert "paper (cellar) is retired: it raises no alarm. Its next heartbeat brings it back." in done
+    assert "paper cellar gone" in done and "Retire…" not in done
+    again = client.post(path, why)
+    assert (again.status_code, "is gone already" in words(again.content.decode())) == (409, True)
+
+
+def test_a_viewer_is_offered_no_retirement(examples: ExampleData, signed_in: SignedIn) -> None:
+    example_data.create_failing_bots()
+    path, client = f"/bots/{Bot.objects.get(instance='cellar').pk}/retire/", signed_in("victor")
+    assert path not in client.get("/bots/").content.decode()
+    assert "needs the operator or the approver role" in client.get(path).content.decode()
+    assert client.post(path, {"reason": "gone"}).status_code == 403
+    assert client.get("/bots/999999/retire/").status_code == 404
+
+
 def test_text_from_a_bot_is_escaped(examples: ExampleData, signed_in: SignedIn) -> None:
     example_data.send_heartbeat("trader", "desk-1", last_error="<script>alert(1)</script>")
     page = signed_in("victor").get("/bots/").content.decode()

@@ -41,6 +41,7 @@ PAGES = {
     "bots in one state": "/bots/?state=current",
     "bots in a state none is in": "/bots/?state=behind",
     "bots in no state there is": "/bots/?state=tired&page=77",
+    "retiring a bot": "/bots/{bot}/retire/",
     "keys": "/bots/keys/",
     "bundles": "/bundles/",
     "coins": "/coins/",

@@ -34,6 +34,7 @@ COMMANDS = {
     "release": ["--line", "v5"],
     "report": ["1"],
     "restore": ["1", "--revision", "1", "--reason", "x"],
+    "retire_bot": ["trader", "desk-1", "--reason", "x"],
     "simulate_candles": ["--coin", "BTC"],
     "train": ["--coin", "BTC"],
     "verify_audit": [],
