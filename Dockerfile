@@ -27,7 +27,7 @@ ARG CODE_VERSION=0.1.0
 RUN groupadd --system --gid 10001 crpbot \
     && useradd --system --uid 10001 --gid crpbot --home-dir /srv/crpbot --no-create-home crpbot
 # A volume that is mounted here first takes over its owner: only the service reads its signing keys.
-RUN install -d -m 0700 -o crpbot -g crpbot /var/lib/crpbot/keys
+RUN install -d -m 0700 -o crpbot -g crpbot /var/lib/crpbot/keys /var/lib/crpbot/metrics
 COPY --from=packages /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

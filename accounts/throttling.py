@@ -18,6 +18,7 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle
 
 from accounts.authentication import get_actor
+from common.metrics import time_redis
 
 REDIS_PAUSE_SECONDS = 5.0
 """After a failure a process counts by itself for this long, so that no request waits for Redis."""
@@ -91,7 +92,8 @@ def _query_counts(query: Callable[[BaseCache], int]) -> int:
     global _paused_until
     if time.monotonic() >= _paused_until:
         try:
-            return query(caches["shared"])
+            with time_redis("count"):
+                return query(caches["shared"])
         except (RedisError, OSError) as error:
             _paused_until = time.monotonic() + REDIS_PAUSE_SECONDS
             logger.warning("Redis does not answer; each web process counts requests by itself: %s", error)

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.db.backends.signals import connection_created
 
 
 class GateAdminConfig(admin_apps.AdminConfig):
@@ -10,4 +11,7 @@ class CrpbotConfig(AppConfig):
     name = "crpbot"
 
     def ready(self) -> None:
+        from common import metrics
         from crpbot import checks  # noqa: F401 - importing registers them
+
+        connection_created.connect(metrics.time_queries)

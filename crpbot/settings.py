@@ -359,6 +359,21 @@ SIGNING_KEYS_DIR = Path(
 ).resolve()
 # Where heads of the audit chain are kept, by which a chain that was cut short is noticed.
 AUDIT_HEADS_FILE = Path(env.str("CRPBOT_AUDIT_HEADS_FILE", str(SIGNING_KEYS_DIR / "audit_heads.jsonl")))
+# Without the token nobody reads /metrics. Web processes that share the folder answer for each other (common/metrics.py).
+METRICS_TOKEN = env.str("CRPBOT_METRICS_TOKEN", "")
+if METRICS_TOKEN and len(METRICS_TOKEN) < 32:
+    raise ImproperlyConfigured(
+        "CRPBOT_METRICS_TOKEN can be guessed: give it 32 characters or more, at random."
+    )
+METRICS_DIR = (
+    Path(
+        env.str(
+            "CRPBOT_METRICS_DIR", str(STATE_DIR / "metrics") if IS_EMBEDDED else "/var/lib/crpbot/metrics"
+        )
+    )
+    if "crpbot.asgi" in sys.modules
+    else None
+)
 # Whether a release trained or measured on a simulated market may go live: for trials, never with money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
 # Whether files from outside are read although this machine cannot isolate their reader (docs/adr/0007).

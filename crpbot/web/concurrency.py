@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 
 from common.errors import Unavailable
+from common.metrics import TURN_SECONDS
 from crpbot.api.problems import CONTENT_TYPE, build_problem
 from crpbot.web.middleware import Handler
 
@@ -103,7 +105,10 @@ class LimitConcurrency:
         if request.path in self.exempt:
             return self._answer(request)
         self.pinning.wait(PIN_SECONDS)
-        if not self.turns.acquire(timeout=WAIT_SECONDS):
+        began_at = time.perf_counter()
+        has_turn = self.turns.acquire(timeout=WAIT_SECONDS)
+        TURN_SECONDS.observe(time.perf_counter() - began_at)
+        if not has_turn:
             return _refuse(request)
         try:
             return self._answer(request)

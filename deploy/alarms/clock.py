@@ -15,6 +15,7 @@ from django.db import connection
 from django.utils import timezone
 from redis.exceptions import RedisError
 
+from common.metrics import time_redis
 from deploy.bots import fleet
 from deploy.pointer import notify
 
@@ -96,7 +97,7 @@ def _compare_with_database() -> timedelta | None:
 def _compare_with_redis() -> timedelta | None:
     """The same for Redis; None while it does not answer, which other parts report."""
     try:
-        with notify.connect_briefly() as client:
+        with time_redis("clock"), notify.connect_briefly() as client:
             seconds, microseconds = cast(tuple[int, int], client.time())
     except (RedisError, OSError):
         return None

@@ -5,7 +5,7 @@ bot that contradicts its revision's release becomes an audit event, once for eac
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from django.utils import timezone
 from accounts.roles import Actor
 from audit import services as audit
 from common.errors import Conflict, DomainError
+from common.metrics import FLIP_SECONDS
 from deploy.bots.heartbeat_checks import (
     CheckedHeartbeat,
     Heartbeat,
@@ -94,7 +95,7 @@ def _store_round(round_: Sequence[CheckedHeartbeat], now: datetime) -> list[_Sto
     _update_rows([checked for checked in round_ if checked.bot_key in rows], rows, now)
     bots = rows | _create_rows([checked for checked in round_ if checked.bot_key not in rows], now)
     stored = [(checked, bots[checked.bot_key]) for checked in round_ if checked.bot_key in bots]
-    _acknowledge([row for row in stored if not row[0].repeats(rows.get(row[0].bot_key))], now)
+    _acknowledge([row for row in stored if not row[0].repeats(rows.get(row[0].bot_key))], rows, now)
     return stored
 
 
@@ -157,13 +158,21 @@ def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey,
     return created
 
 
-def _acknowledge(new: Sequence[_Stored], now: datetime) -> None:
-    rows = []
+def _acknowledge(new: Sequence[_Stored], known: Collection[BotKey], now: datetime) -> None:
+    rows, flips = [], []
     for checked, bot in new:
         if checked.expected is not None and not checked.mismatch:
             seconds = max(0.0, (now - checked.expected.moved_at).total_seconds())
+            if checked.bot_key in known:
+                flips.append(seconds)
             rows.append(Acknowledgement(bot=bot, move_id=checked.expected.revision, at=now, seconds=seconds))
     Acknowledgement.objects.bulk_create(rows, ignore_conflicts=True)
+    transaction.on_commit(lambda: _observe(flips), robust=True)
+
+
+def _observe(flips: Sequence[float]) -> None:
+    for seconds in flips:
+        FLIP_SECONDS.observe(seconds)
 
 
 def _refuse_instance(received: ReceivedHeartbeat) -> Conflict:

@@ -19,6 +19,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from common.metrics import time_redis
+
 CHANNEL = "crpbot.moves"
 LISTEN_SECONDS = 10.0
 RECONNECT_SECONDS = (0.2, 1.0)
@@ -93,7 +95,7 @@ def connect_briefly() -> redis.Redis:
 
 def _publish(revision: int) -> None:
     try:
-        with connect_briefly() as client:
+        with time_redis("publish"), connect_briefly() as client:
             client.publish(CHANNEL, str(revision))
     except (RedisError, OSError) as error:
         logger.warning(

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,19 @@ import httpx
 import pytest
 import redis
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from moto.server import ThreadedMotoServer
 
 from accounts.models import User
 from audit import services as audit
+from deploy.edge.freshness import FRESH_SECONDS
 from deploy.models import PointerMove
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import MoveKind
 from tests import factories, scenarios
 from tests.loopback import free_port, wait_until_it_answers
-from tests.processes import Process, start
+from tests.processes import Process, start, wait_until
 from tests.scenarios import APPROVER
 from tests.tcp_proxy import Fault, Proxy, connect_to
 from training import artifact_store
@@ -45,6 +47,7 @@ DATABASE_SECONDS = 2
 FROZEN_SECONDS = 15.0
 """The answer of a frozen database is waited for DATABASE_SECONDS, at most a few times, never without end."""
 BUCKET = "crpbot-test"
+METRICS_TOKEN = "a token that nobody can guess, of 40 letters"
 
 
 @dataclass
@@ -115,6 +118,7 @@ def service(
             CRPBOT_S3_REGION="us-east-1",
             CRPBOT_S3_ENDPOINT=f"http://127.0.0.1:{store.port}",
             CRPBOT_TEST_SHARED_CACHE="1",
+            CRPBOT_METRICS_TOKEN=METRICS_TOKEN,
         )
         stack.callback(process.stop)
         url = f"http://127.0.0.1:{own}"
@@ -175,6 +179,29 @@ def test_a_frozen_database_refuses_a_pin_in_time_and_bots_are_served(service: Se
         service.expect_answers_from_memory()
     assert pointer.get_current().revision == 1, "what was refused is not done later"  # type: ignore[union-attr]
     assert service.pin()[0] == 200
+
+
+def test_metrics_answer_while_the_database_is_frozen_and_delay_no_pin(service: Service) -> None:
+    def scrape() -> tuple[str, float]:
+        time.sleep(FRESH_SECONDS)  # figures that are fresh are given again
+        began = time.monotonic()
+        headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+        return httpx.get(f"{service.url}/metrics", headers=headers, timeout=60).text, time.monotonic() - began
+
+    wait_until(lambda: "crpbot_database_up 1.0" in scrape()[0], what="figures of the database")
+    with service.database.failing(Fault.FREEZE):
+        text, seconds = scrape()
+        assert ("crpbot_database_up 0.0" in text, "crpbot_redis_up 1.0" in text) == (True, True)
+        assert seconds < PIN_SECONDS
+    with connection.cursor() as cursor, ThreadPoolExecutor(20) as scrapers, transaction.atomic():
+        cursor.execute("LOCK TABLE training_worker IN ACCESS EXCLUSIVE MODE")
+        scraped = [scrapers.submit(scrape) for _ in range(20)]
+        time.sleep(FRESH_SECONDS + 0.3)
+        status, seconds = service.pin()
+        answers = [each.result() for each in scraped]
+    print(f"while 20 scrapes wait for a locked table, a pin takes {seconds:.2f} s")
+    assert (status, seconds < PIN_SECONDS) == (200, True)
+    assert all("crpbot_database_up 0.0" in text and wait < PIN_SECONDS for text, wait in answers)
 
 
 @pytest.mark.parametrize("number", [1, 10], ids=["one connection", "a pool of connections"])

@@ -36,6 +36,7 @@ NOT_HANDED_ON = {
     "CRPBOT_DATABASE_WORKER_URL": "the migrations'",
     "CRPBOT_CODE_VERSION": "the image's own, from its build",
     "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
+    "CRPBOT_METRICS_DIR": "where the volume is mounted",
 }
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from common.metrics import time_redis
 from training.models import Job
 from training.rules import JobState
 
@@ -57,7 +58,8 @@ def _send(job: Job) -> None:
     if monotonic() < _paused_until:
         return
     try:
-        current_app.send_task(job.TASK, args=[job.pk], retry=False)
+        with time_redis("send"):
+            current_app.send_task(job.TASK, args=[job.pk], retry=False)
     except (OperationalError, OSError) as error:
         _paused_until = monotonic() + BROKER_PAUSE_SECONDS
         logger.warning("the broker does not answer (%s); reconcile will send %s again", error, job)
