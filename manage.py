@@ -20,7 +20,7 @@ def main() -> None:
     except ImproperlyConfigured as error:
         _stop(str(error), error)
     except DatabaseError as error:
-        from crpbot.management.failures import explain_failure
+        from crpbot.database_failures import explain_failure
 
         _stop(explain_failure(error), error)
 

@@ -16,6 +16,7 @@ from rest_framework.views import set_rollback
 
 from accounts.throttling import RefusedCredentialLimit
 from common.errors import DomainError, InvalidInput, NotAllowed, NotFound, TooLarge, Unauthenticated
+from crpbot.database_failures import NOT_MIGRATED, is_not_migrated
 
 CONTENT_TYPE = "application/problem+json"
 TITLES = {
@@ -51,6 +52,8 @@ def build_problem(error: Exception) -> tuple[dict[str, Any] | None, dict[str, st
         return build_document(413, str(error)), {}
     if isinstance(error, SuspiciousOperation | MultiPartParserError):
         return build_document(400, str(error) or "This request cannot be read."), {}
+    if is_not_migrated(error):
+        return build_document(503, NOT_MIGRATED), _RETRY
     if isinstance(error, OperationalError):
         logger.error("the database did not answer", exc_info=error)
         return build_document(503, "The service cannot reach its database. Ask again shortly."), _RETRY

@@ -8,6 +8,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, JsonResponse
 
 from audit import triggers
+from crpbot.database_failures import NOT_MIGRATED, is_not_migrated
 from deploy.alarms.detect import detect_own_alarms
 from deploy.alarms.record import record_silent_reconcile
 from deploy.models import Alarm
@@ -36,8 +37,9 @@ def healthz(request: HttpRequest) -> JsonResponse:
         missing = triggers.find_missing()
         recorded = set(Alarm.objects.filter(cleared_at=None).values_list("name", flat=True))
         own = set(cast(list[str], cache.get_or_set("own-alarms", _detect_own_alarms, OWN_ALARMS_SECONDS)))
-    except DatabaseError:
-        return JsonResponse({"ok": False, "problem": "the database does not answer"}, status=503)
+    except DatabaseError as error:
+        problem = NOT_MIGRATED if is_not_migrated(error) else "the database does not answer"
+        return JsonResponse({"ok": False, "problem": problem}, status=503)
     if missing:
         return JsonResponse(
             {"ok": False, "problem": f"{len(missing)} triggers missing; run migrate"}, status=503

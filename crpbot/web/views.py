@@ -1,10 +1,14 @@
 """Error pages in the service's own frame."""
 
+import sys
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views import defaults
 
 from crpbot.api.problems import build_json_problem
+from crpbot.database_failures import NOT_MIGRATED, is_not_migrated
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -29,11 +33,22 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    if is_not_migrated(sys.exc_info()[1]):
+        return _ask_to_migrate(request)
     if request.path.startswith("/api/"):
         return build_json_problem(
             500, "Server error", "The service could not answer this request. The cause is in its log."
         )
     return defaults.server_error(request)
+
+
+def _ask_to_migrate(request: HttpRequest) -> HttpResponse:
+    """Without the request's context, which asks the database."""
+    title = "Database not prepared"
+    if request.path.startswith("/api/"):
+        return build_json_problem(503, title, NOT_MIGRATED)
+    page = render_to_string("crpbot/problem.html", {"title": title, "sentence": NOT_MIGRATED})
+    return HttpResponse(page, status=503)
 
 
 def _problem(request: HttpRequest, status: int, title: str, sentence: str) -> HttpResponse:

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.migrations.recorder import MigrationRecorder
+
+from crpbot.database_failures import is_not_migrated
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -98,6 +102,53 @@ def test_every_command_on_an_empty_state_says_what_to_do(tmp_path: Path) -> None
         if "manage.py migrate" not in str(end) and ALONE.get(name, "\0") not in f"{end} {out}"
     }
     assert wrong == {}
+
+
+ASK_EACH = """
+import django, json, sys
+django.setup()
+from django.test import Client
+client = Client(raise_request_exception=False, headers={"Host": "localhost"})
+answers = {}
+for method, path in json.loads(sys.argv[1]):
+    data = {"username": "olga", "password": "secret"} if path == "/sign-in/" else None
+    client.cookies["sessionid"] = "of an earlier visit"
+    answer = getattr(client, method)(path, data, headers={"Authorization": "Bearer crp_x"} if "/api/" in path else {})
+    answers[path] = [answer.status_code, answer.getvalue().decode()]
+print(json.dumps(answers))
+"""
+
+
+def test_pages_and_api_on_an_empty_state_say_what_to_do(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
+    environment |= {"CRPBOT_STATE_DIR": str(tmp_path / "state"), "DJANGO_SETTINGS_MODULE": "crpbot.settings"}
+    asked = [
+        *(("get", path) for path in ("/", "/bots/", "/admin/", "/healthz", "/api/v1/releases/")),
+        ("post", "/sign-in/"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_EACH, json.dumps(asked)],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert {path: status for path, (status, _) in answers.items()} == {path: 503 for _, path in asked}
+    assert {path for path, (_, text) in answers.items() if "manage.py migrate" not in text} == set()
+
+
+@pytest.mark.django_db
+@pytest.mark.postgresql
+def test_a_missing_table_means_migrate_only_before_the_migrations() -> None:
+    with pytest.raises(DatabaseError) as missing, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM nowhere")
+    assert not is_not_migrated(missing.value)
+    MigrationRecorder.Migration.objects.filter(app="deploy").delete()
+    assert is_not_migrated(missing.value)
+    assert not is_not_migrated(DatabaseError("the disk is full"))
 
 
 @pytest.mark.parametrize("given", ["CRPBOT_SECRET_KEY", "CRPBOT_DATABASE_URL"])
