@@ -48,14 +48,13 @@ def get_pinnable() -> Release | None:
 
 
 def find_interval_seconds() -> int | None:
-    """The bar interval of this service, in seconds: that of every release that bots could hear of (rule 31).
+    """The bar interval of this service, in seconds: that of every release that bots were told to use (rule 31).
 
-    None before the first one is inherited or registered as the fallback.
+    None before the first one: a fallback that was registered by mistake can still be replaced.
     """
     moves = PointerMove.objects.exclude(release=None).order_by("-revision")
     interval: int | None = moves.values_list("release__interval_seconds", flat=True).first()
-    fallback = get_fallback()
-    return interval or (fallback.interval_seconds if fallback else None)
+    return interval
 
 
 def require_interval(release: Release) -> None:

@@ -18,6 +18,7 @@ from deploy.releases.decision_table import DECISIONS
 from deploy.rules import Action, MoveKind, Purpose, ReleaseState, list_failures
 from gates.models import GatePolicy
 from gates.services import judging, policies
+from mlcore.quality.result import format_interval
 
 
 def decide(
@@ -119,7 +120,6 @@ def inherit(release: Release, *, actor: Actor, reason: str) -> PointerMove:
         with audit.locked():
             release = _reload(release)
             _require_inheritable(release)
-            pointer.require_interval(release)
             audit.transition(
                 release.status, ReleaseState.LIVE, actor=actor, reason=reason, settled_at=timezone.now()
             )
@@ -211,3 +211,10 @@ def _require_inheritable(release: Release) -> None:
         )
     if missing := outcomes.list_missing_coins(release):
         raise Conflict(f"{release} has no bundle yet for {', '.join(missing)}.")
+    fallback = pointer.get_fallback()
+    if fallback is not None and fallback.interval_seconds != release.interval_seconds:
+        own, other = (format_interval(each.interval_seconds) for each in (release, fallback))
+        raise Conflict(
+            f"{release} has bars of {own}, and the fallback, {fallback}, bars of {other}: a pin would lead bots to the wrong"
+            f" model. Register a fallback on bars of {own} first."
+        )

@@ -136,10 +136,11 @@ def _find_interval(chosen: Mapping[Coin, Dataset]) -> int:
 def choose_default_datasets(coins: Sequence[Coin], named: Iterable[Dataset] = ()) -> dict[Coin, Dataset]:
     """What a launch takes for coins whose dataset is not named: datasets of one bar interval.
 
-    It is that of the named ones, else the service's, else that of the last import.
+    It is that of the named ones, else the service's, else its fallback's, else that of the last import.
     """
-    intervals: set[int | None] = {dataset.interval_seconds for dataset in named}
-    intervals = intervals or {pointer.find_interval_seconds()}
+    fallback = pointer.get_fallback()
+    own = pointer.find_interval_seconds() or (fallback.interval_seconds if fallback else None)
+    intervals: set[int | None] = {dataset.interval_seconds for dataset in named} or {own}
     return datasets.choose_datasets(
         coins, interval_seconds=next(iter(intervals)) if len(intervals) == 1 else None
     )

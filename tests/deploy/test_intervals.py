@@ -13,7 +13,8 @@ from audit import services as audit
 from audit import triggers
 from common.errors import Conflict, DomainError, InvalidInput
 from deploy.forms import LaunchForm
-from deploy.models import FallbackRegistration, PointerMove, Release
+from deploy.models import PointerMove, Release
+from deploy.pointer import pointer
 from deploy.releases import decide, settle
 from deploy.releases.launch import choose_default_datasets, launch
 from deploy.rules import Action, Purpose
@@ -80,6 +81,18 @@ def test_what_was_launched_before_the_first_pointer_is_refused_later() -> None:
     decide.inherit(inherited, actor=APPROVER, reason="as the bots run")
     with pytest.raises(Conflict, match="bars of 4 hours cannot be used here"):
         decide.register_fallback(fallback, actor=APPROVER, reason="the fallback")
+
+
+def test_a_fallback_of_another_interval_is_replaced_before_the_start() -> None:
+    """It must not lock the service: nothing that its bots run could be inherited, launched or registered any more."""
+    decide.register_fallback(release_of("v5", FOUR_HOURS), actor=APPROVER, reason="a mistake")
+    inherited = release_of("v6_enhanced", HOUR)
+    with pytest.raises(Conflict, match=r"bars of 4 hours: .* Register a fallback on bars of 1 hour first."):
+        decide.inherit(inherited, actor=APPROVER, reason="as the bots run")
+    decide.register_fallback(release_of("v5", HOUR), actor=APPROVER, reason="the right one")
+    decide.inherit(inherited, actor=APPROVER, reason="as the bots run")
+    with pytest.raises(Conflict, match="the bots of this service have bars of 1 hour"):
+        release_of("v5", FOUR_HOURS)
 
 
 def test_a_measurement_on_candles_of_another_interval_is_refused() -> None:
@@ -187,8 +200,8 @@ class Desk:
             assert each.bundle.interval_seconds == each.dataset.interval_seconds
             assert each.baseline is None or each.baseline.interval_seconds == each.bundle.interval_seconds
         moves = PointerMove.objects.exclude(release=None).values_list("release__interval_seconds", flat=True)
-        registered = FallbackRegistration.objects.values_list("release__interval_seconds", flat=True)
-        assert len({*moves, *registered}) <= 1
+        fallback = pointer.get_fallback()
+        assert len({*moves, *([fallback.interval_seconds] if moves and fallback else [])}) <= 1
 
 
 CALLS = [
