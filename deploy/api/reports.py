@@ -61,6 +61,7 @@ class ReleaseReport(APIView):
             line = serializers.CharField()
             state = serializers.CharField(help_text="As in `GET releases/{id}/`.")
             policy = serializers.IntegerField()
+            interval_seconds = serializers.IntegerField(help_text="Of its bars.")
             is_simulated = serializers.BooleanField()
             launched_by = serializers.CharField()
             launched_at = serializers.DateTimeField()
@@ -116,6 +117,10 @@ class ReleaseReport(APIView):
         against = ComparedRelease(source="before", allow_null=True)
         headline = serializers.CharField(help_text="How many of the five are fixed.")
         summary = serializers.CharField(help_text="Whether the release passes as a whole.")
+        warnings = serializers.ListField(
+            child=serializers.CharField(),
+            help_text="Why the figures of the two cannot be compared, such as other bars.",
+        )
         weaker_than_baseline = serializers.ListField(
             child=serializers.CharField(), help_text="Where its own policy asks less than the baseline."
         )

@@ -12,6 +12,7 @@ from gates.catalogue.gate import GateOutcome
 from gates.catalogue.measurement_reader import MeasurementReader
 from gates.catalogue.registry import GATES
 from gates.policy_changes import weaker_than_baseline
+from mlcore.quality.result import format_interval
 from mlcore.verdict import Verdict
 
 
@@ -36,6 +37,7 @@ class ComparedRelease:
     line: str
     state: str
     policy: int
+    interval_seconds: int
     is_simulated: bool
     launched_by: str
     launched_at: str
@@ -170,11 +172,17 @@ class Comparison:
         return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
     @property
-    def warning(self) -> str:
+    def warnings(self) -> list[str]:
         """Why the figures of the two cannot be compared; empty where they can."""
-        if self.before is None or self.before.is_simulated == self.after.is_simulated:
-            return ""
-        return "One release was measured on simulated candles and the other on real ones. Their figures cannot be compared."
+        if self.before is None:
+            return []
+        found = []
+        if self.before.is_simulated != self.after.is_simulated:
+            found.append("One release was measured on simulated candles and the other on real ones.")
+        own, other = (format_interval(side.interval_seconds) for side in (self.after, self.before))
+        if own != other:
+            found.append(f"{self.after.name} has bars of {own}, and {self.before.name} bars of {other}.")
+        return [f"{sentence} Their figures cannot be compared." for sentence in found]
 
 
 def compare(after: ComparedRelease, before: ComparedRelease | None) -> Comparison:

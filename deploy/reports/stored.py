@@ -50,6 +50,7 @@ def _read_release(release: Release) -> ComparedRelease:
         line=release.line,
         state=release.state,
         policy=release.policy.number,
+        interval_seconds=release.interval_seconds,
         is_simulated=any(row.dataset.is_simulated for row in rows),
         launched_by=release.launched_by,
         launched_at=release.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -13,10 +13,10 @@ WIDTH = 110
 def format_report(comparison: Comparison) -> str:
     """The result first, then failures, skill and gates; details only where a gate did not pass."""
     against = f" against {comparison.before.name}" if comparison.before else ""
-    weak = comparison.weaker_than_baseline
+    warnings, weak = comparison.warnings, comparison.weaker_than_baseline
     parts = [
         [f"{comparison.after.name}{against}", comparison.headline, comparison.summary],
-        *([[f"WARNING: {comparison.warning}"]] if comparison.warning else []),
+        *([[f"WARNING: {sentence}" for sentence in warnings]] if warnings else []),
         *([[f"WEAKER THAN THE BASELINE: {sentence}" for sentence in weak]] if weak else []),
         *(list(_format_failure(answer)) for answer in comparison.failures),
         ["Skill", *(f"  {skill.sentence}" for skill in comparison.skills)],

@@ -43,6 +43,7 @@ SHORT = {
     "PolicyPreview.problems": A_GATE_EACH,
     "ReleaseCoin.gates": A_GATE_EACH,
     "ReleaseCoin.files": "the files of one bundle",
+    "Report.warnings": "at most two",
     "Report.weaker_than_baseline": A_THRESHOLD_EACH,
     "Report.failures": "the five of V6",
     "Report.skill": A_COIN_EACH,

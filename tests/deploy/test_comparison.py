@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from common.errors import InvalidInput, NotFound
 from deploy.api.reports import ReleaseReport
@@ -16,6 +17,7 @@ from deploy.reports.charts import draw_charts
 from deploy.reports.comparison import Answer, ComparedCoin, ComparedRelease, compare
 from deploy.reports.failures import FAILURES
 from deploy.reports.skill import describe_skill
+from deploy.reports.standalone import render_standalone
 from deploy.reports.stored import compare_releases, find_previous_release
 from deploy.reports.text import format_report
 from gates.evaluation import evaluate, get_overall_verdict
@@ -42,6 +44,7 @@ def side(
         line=line,
         state="awaiting_approval",
         policy=1,
+        interval_seconds=3600,
         is_simulated=False,
         launched_by="olivia",
         launched_at="2026-11-22T08:00:00Z",
@@ -142,11 +145,26 @@ def test_a_failure_in_one_coin_alone_is_a_failure() -> None:
     assert "for SOL." in found.failures[2].sentence
 
 
-def test_simulated_against_real_is_warned_of() -> None:
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"is_simulated": True}, "One release was measured on simulated candles and the other on real ones."),
+        (
+            {"interval_seconds": 14_400},
+            "v7_fixed (release 1) has bars of 4 hours, and v6_enhanced (release 1) bars of 1 hour.",
+        ),
+    ],
+    ids=["simulated against real", "another bar interval"],
+)
+def test_what_cannot_be_compared_is_warned_of(changes: dict[str, Any], warning: str) -> None:
     after, before = side("v7_fixed", healthy), side("v6_enhanced", collapsed)
     assert "WARNING" not in format_report(compare(after, before))
-    mixed = compare(ComparedRelease(**{**vars(after), "is_simulated": True}), before)
-    assert "WARNING: One release was measured on simulated candles" in format_report(mixed)
+    assert compare(after, None).warnings == compare(after, before).warnings == []
+    mixed = compare(ComparedRelease(**{**vars(after), **changes}), before)
+    warning = f"{warning} Their figures cannot be compared."
+    assert f"WARNING: {warning}" in " ".join(format_report(mixed).split())
+    assert ReleaseReport.Output(mixed).data["warnings"] == [warning]
+    assert f'<p class="notice warning small-gap">{warning}</p>' in render_standalone(mixed, at=timezone.now())
 
 
 def test_what_was_not_measured_is_not_known() -> None:

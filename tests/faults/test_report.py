@@ -21,7 +21,9 @@ def side(line: str, case: Case) -> ComparedRelease:
     outcomes = evaluate(document, FULL_POLICY, coin=coin)
     by_gate = {outcome.gate: outcome for outcome in outcomes}
     judged = ComparedCoin(coin, document, FULL_POLICY, by_gate, get_overall_verdict(outcomes), 1, case.digest)
-    return ComparedRelease(1, line, "rolled_back", 2, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged})
+    return ComparedRelease(
+        1, line, "rolled_back", 2, 3600, False, "olivia", "2026-11-22T08:00:00Z", {coin: judged}
+    )
 
 
 @pytest.mark.parametrize("fault", V6, ids=lambda fault: fault.name)
