@@ -286,16 +286,17 @@ class Updater:
 
     def _find_clock_fault(self, signed: SignedSnapshot) -> UntimelySnapshot | None:
         """Whether the snapshot is of now, by this machine's clock."""
-        now, signed_at = self._clock(), f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z"
+        # Asked twice of each bot at each move, so nothing is formatted where there is no fault.
+        now = self._clock()
         if now > signed.expires_at:
             return SnapshotExpired(
-                f"{signed_at} and valid until {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before it, repeats an"
-                " old one, or this machine's clock is ahead"
+                f"{_describe_signing(signed)} and valid until {signed.expires_at:%H:%M:%S}Z: the service, or a proxy before"
+                " it, repeats an old one, or this machine's clock is ahead"
             )
         if signed.issued_at - now > MAX_CLOCK_ERROR:
             return SignedInFuture(
-                f"{signed_at}, and here it is {now.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z: this machine's clock is behind, or"
-                " the service's is ahead"
+                f"{_describe_signing(signed)}, and here it is {now.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z: this machine's clock"
+                " is behind, or the service's is ahead"
             )
         return None
 
@@ -466,3 +467,7 @@ class Updater:
 
     def _compute_stale_since(self, state: State) -> datetime | None:
         return state.compute_stale_since(self._clock(), self._fresh_for)
+
+
+def _describe_signing(signed: SignedSnapshot) -> str:
+    return f"the answer was signed at {signed.issued_at:%Y-%m-%d %H:%M:%S}Z"

@@ -3,6 +3,7 @@
 from django.db import models
 from django.utils.functional import cached_property
 
+from audit.models import AuditEvent
 from deploy.models.release import Release
 from deploy.rules import MoveKind
 from gates.models import GatePolicy
@@ -71,6 +72,11 @@ class PointerMove(models.Model):
 
     def __str__(self) -> str:
         return f"revision {self.revision}"
+
+    @cached_property
+    def audit_event(self) -> AuditEvent | None:
+        """Its own event in the audit chain, read once; None where the chain was cut short."""
+        return AuditEvent.objects.filter(pk=self.audit_seq).first()
 
     @cached_property
     def action_label(self) -> str:

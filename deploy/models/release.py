@@ -55,8 +55,9 @@ class Release(models.Model):
     @property
     def digests(self) -> dict[str, str]:
         """The digest of each coin's bundle, by symbol."""
-        rows = self.coins.filter(bundle__isnull=False)
-        return dict(rows.values_list("coin__symbol", "bundle__digest"))
+        is_loaded = "coins" in getattr(self, "_prefetched_objects_cache", {})
+        rows = self.coins.all() if is_loaded else self.coins.select_related("coin", "bundle")
+        return {row.coin.symbol: row.bundle.digest for row in rows if row.bundle}
 
     @property
     def is_overdue(self) -> bool:

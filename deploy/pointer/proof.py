@@ -17,7 +17,7 @@ from audit import services as audit
 from audit.heads import KeptHead
 from audit.models import AuditEvent
 from common.errors import Unavailable
-from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
+from deploy.models import PointerMove, Release, ServiceIdentity
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import Diagnosis
 from mlcore.verdict import Verdict
@@ -40,8 +40,11 @@ _NEEDED: Mapping[str, Sequence[tuple[str, str]]] = {
 
 
 def find_forgery(move: PointerMove) -> str | None:
-    """What the audit chain does not show about this move and its release; None where it shows everything."""
-    event = AuditEvent.objects.filter(pk=move.audit_seq).first()
+    """What the audit chain does not show about this move and its release; None where it shows everything.
+
+    Bots wait for it after each move, so it asks few queries.
+    """
+    event, service = move.audit_event, ServiceIdentity.get_name()
     if event is None or not audit.is_authentic(event):
         return f"the audit event of revision {move.revision} was not written by this service"
     detail = json.loads(event.body)["detail"]
@@ -51,17 +54,16 @@ def find_forgery(move: PointerMove) -> str | None:
     written: tuple[object, ...] = (event.kind, event.object_type, event.object_id, event.actor, event.reason)
     written += tuple(detail.get(key) for key in ("service", "release", "bundles", "policy"))
     expected: tuple[object, ...] = (kind, "pointermove", str(move.revision), move.moved_by, move.reason)
-    expected += (ServiceIdentity.get_name(), move.release_id, bundles, policy)
+    expected += (service, move.release_id, bundles, policy)
     if written != expected or move.kind not in _NEEDED:
         return f"revision {move.revision} differs from its audit event {event.seq}"
-    for object_type, kind in _NEEDED[move.kind]:
-        if not _has_event(object_type, move.release_id, kind, before=event.seq):
-            return f"the audit chain has no event {kind} for release {move.release_id} before revision {move.revision}"
-    if move.kind == MoveKind.SWAP and (coin := _find_unproven_coin(move)):
+    if kind := _find_missing_event(move, before=event.seq):
+        return f"the audit chain has no event {kind} for release {move.release_id} before revision {move.revision}"
+    if move.kind == MoveKind.SWAP and move.release and (coin := _find_unproven_coin(move, move.release)):
         return f"the audit chain does not show that {coin} of revision {move.revision} passed its policy"
     if name := _find_forged_approver():
         return f"the audit chain does not show that {name} was given the approver role or an approver's token"
-    if lost := find_lost_head():
+    if lost := find_lost_head(service):
         return (
             f"the audit chain was cut short or rewritten: it does not hold event {lost.seq} as it was kept in"
             f" {settings.AUDIT_HEADS_FILE}. Where a backup was restored, an approver runs"
@@ -70,9 +72,9 @@ def find_forgery(move: PointerMove) -> str | None:
     return None
 
 
-def _find_unproven_coin(move: PointerMove) -> str | None:
+def _find_unproven_coin(move: PointerMove, release: Release) -> str | None:
     """A coin of the release that did not pass the move's policy, by its diagnosis and that one's authentic event."""
-    release_coins = list(ReleaseCoin.objects.filter(release=move.release_id).select_related("coin"))
+    release_coins = list(release.coins.all())
     bundles = [row.bundle_id for row in release_coins]
     rows = Diagnosis.objects.filter(bundle__in=bundles, policy=move.policy_id).order_by("id")
     judged: dict[tuple[int | None, int], Diagnosis] = {
@@ -118,10 +120,10 @@ def _list_events(object_type: str, keys: Iterable[int], *kinds: str) -> QuerySet
     )
 
 
-def find_lost_head() -> KeptHead | None:
+def find_lost_head(service: str) -> KeptHead | None:
     """The head that was kept last, where the chain does not hold it and no approver has stated its loss."""
     try:
-        last = heads.read_last(ServiceIdentity.get_name())
+        last = heads.read_last(service)
     except OSError as error:
         raise Unavailable(
             f"Nothing is signed: {settings.AUDIT_HEADS_FILE} cannot be read ({error})."
@@ -136,8 +138,16 @@ def find_lost_head() -> KeptHead | None:
     return last
 
 
-def _has_event(object_type: str, release_id: int | None, kind: str, *, before: int) -> bool:
+def _find_missing_event(move: PointerMove, *, before: int) -> str | None:
+    """The kind of an event that must precede this move and that no authentic one shows."""
+    needed = _NEEDED[move.kind]
+    if not needed:
+        return None
     events = AuditEvent.objects.filter(
-        object_type=object_type, object_id=str(release_id), kind=kind, seq__lt=before
+        object_type__in={object_type for object_type, _ in needed},
+        object_id=str(move.release_id),
+        kind__in=[kind for _, kind in needed],
+        seq__lt=before,
     )
-    return any(audit.is_authentic(event) for event in events)
+    found = {(event.object_type, event.kind) for event in events if audit.is_authentic(event)}
+    return next((kind for object_type, kind in needed if (object_type, kind) not in found), None)

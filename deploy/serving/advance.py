@@ -6,7 +6,7 @@ from audit import services as audit
 from common.errors import Conflict, InvalidInput
 from deploy.models import PointerMove
 from deploy.pointer import pointer, proof
-from deploy.serving import signing
+from deploy.serving import signing, snapshot
 
 MAX_ADVANCE = 1_000_000
 """More is a typing mistake, and a revision can never be lowered."""
@@ -26,7 +26,7 @@ def advance_revision(by: int, *, actor: Actor, reason: str) -> PointerMove:
     with decision("pointer.advance", move, actor=actor, role=Role.APPROVER, to=to, reason=reason) as reason:
         if not 1 <= by <= MAX_ADVANCE:
             raise InvalidInput(f"The revision is advanced by 1 to {MAX_ADVANCE:,}.", field="by")
-        highest, lost_head = signing.read_highest(), proof.find_lost_head()
+        highest, lost_head = signing.read_highest(), proof.find_lost_head(snapshot.get_service_name())
         with audit.locked():
             missing = signing.count_missing_revisions(highest)
             if by < missing:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from django.db.models import Prefetch, prefetch_related_objects
 from django.utils import timezone
 from securesystemslib.dsse import Envelope
 
@@ -151,6 +152,8 @@ def _build_payload(signable: _Signable) -> bytes | None:
 
 
 def _require_proof(move: PointerMove) -> None:
+    if move.release:
+        _list_release_coins(move.release)  # those that are proved are those that are signed
     if forgery := proof.find_forgery(move):
         raise Unavailable(f"Nothing is signed for the bots: {forgery}. {proof.REMEDY}")
     if missing := triggers.find_missing():
@@ -161,9 +164,8 @@ def _require_proof(move: PointerMove) -> None:
 
 
 def _read_signed_revision(move: PointerMove) -> SignedRevision:
-    return SignedRevision(
-        move.revision, AuditEvent.objects.values_list("hash", flat=True).get(pk=move.audit_seq)
-    )
+    # Without its event, the proof refuses it.
+    return SignedRevision(move.revision, move.audit_event.hash if move.audit_event else "")
 
 
 def _count_missing(highest: SignedRevision | None, revision: SignedRevision) -> int:
@@ -196,7 +198,7 @@ def _build_document(signable: _Signable) -> dict[str, Any]:
     """The plain snapshot, with its times, the end of the audit chain and every coin's diagnosis."""
     move, following, fallback = signable.move, signable.following, signable.fallback
     release_coins = _list_release_coins(move.release) if move.release else []
-    document = snapshot.build_document(move, release_coins)
+    document = snapshot.build_document(move, release_coins, service=signable.service)
     judged = _list_diagnosis_digests(release_coins, move.policy)
     for release_coin in release_coins:
         if release_coin.bundle is not None:
@@ -239,9 +241,10 @@ def _describe_release(service: str, number: int) -> dict[str, Any]:
 
 
 def _list_release_coins(release: Release) -> list[ReleaseCoin]:
-    """The coins with what a snapshot says of them: not the gates, which a move would wait for."""
-    related = ("coin", "dataset", "bundle__dataset", "diagnosis")
-    return list(release.coins.select_related(*related).prefetch_related("bundle__artifacts"))
+    """The coins with what a snapshot says of them: not the gates, which a move would wait for. Read once for a release."""
+    rows = ReleaseCoin.objects.select_related("coin", "dataset", "bundle__dataset", "diagnosis")
+    prefetch_related_objects([release], Prefetch("coins", rows.prefetch_related("bundle__artifacts")))
+    return list(release.coins.all())
 
 
 def _list_diagnosis_digests(
@@ -263,7 +266,8 @@ def _list_diagnosis_digests(
 def _read_audit_head(move: PointerMove, issued_at: datetime) -> dict[str, Any]:
     """The end of the chain when the minute began; never before the move's own event."""
     last = AuditEvent.objects.filter(at__lte=issued_at, seq__gte=move.audit_seq).order_by("-seq").first()
-    head = last or AuditEvent.objects.get(pk=move.audit_seq)
+    head = last or move.audit_event
+    assert head is not None  # the move was proved by it
     return {"seq": head.seq, "hash": head.hash}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.utils import timezone
 
-from audit.models import AuditEvent
 from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import list_release_coins
@@ -55,19 +54,24 @@ def build_snapshot(move: PointerMove) -> Snapshot:
     return Snapshot(move.revision, body)
 
 
-def build_document(move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None) -> dict[str, Any]:
+def build_document(
+    move: PointerMove, release_coins: Sequence[ReleaseCoin] | None = None, *, service: str = ""
+) -> dict[str, Any]:
     """The snapshot as a document; the same move gives the same document, byte for byte.
 
-    `release_coins` are those of the move's release, if they were read already.
+    `release_coins` are those of the move's release, `service` the name of this service, if they were read already.
     """
     release = move.release
     if release_coins is None:
         release_coins = list_release_coins(release) if release else []
     release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
     models = {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins}
-    event = AuditEvent.objects.get(pk=move.audit_seq)
+    if (event := move.audit_event) is None:
+        raise Unavailable(
+            f"The audit chain does not hold event {move.audit_seq} of revision {move.revision}."
+        )
     return {
-        "service": get_service_name(),
+        "service": service or get_service_name(),
         "revision": move.revision,
         "kind": move.kind,
         "line": release.line if release else None,
