@@ -57,8 +57,8 @@ def find_forgery(move: PointerMove) -> str | None:
     expected += (service, move.release_id, bundles, policy)
     if written != expected or move.kind not in _NEEDED:
         return f"revision {move.revision} differs from its audit event {event.seq}"
-    if kind := _find_missing_event(move, before=event.seq):
-        return f"the audit chain has no event {kind} for release {move.release_id} before revision {move.revision}"
+    if absent := _find_missing_event(move, before=event.seq):
+        return f"the audit chain has no event {absent} for release {move.release_id} before revision {move.revision}"
     if move.kind == MoveKind.SWAP and move.release and (coin := _find_unproven_coin(move, move.release)):
         return f"the audit chain does not show that {coin} of revision {move.revision} passed its policy"
     if name := _find_forged_approver():
