@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mlcore.data.joining import Part, join, order_by_date
 from mlcore.errors import CandlesRefused
 
 MAX_TEXT_BYTES = 384 * 1024 * 1024
@@ -20,6 +21,7 @@ MAX_ZIP_MEMBERS = 1000
 _CHUNK_BYTES = 64 * 1024
 _QUOTED_LETTERS = 80
 
+_ONE_FILE = "Import one at a time, or join their rows in one file"
 _EXPORT = "export the table as CSV or Parquet"
 UNPACK = "unpack it, or compress the file as gzip or zip"
 _NOT = "it holds no candles"
@@ -73,6 +75,8 @@ class Content:
     data: bytes
     packed_in: str = ""
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    """The files of a zip that `data` was joined of."""
 
     @property
     def format(self) -> str:
@@ -86,9 +90,21 @@ def open_content(data: bytes) -> Content:
     if data[:2] == b"\x1f\x8b":
         return Content(_identify(unpacked := _unpack_gzip(data)), unpacked, "gzip")
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        unpacked, notes = _unpack_zip(data)
-        return Content(_identify(unpacked), unpacked, "zip", notes)
+        return _build_content(_unpack_zip(data))
     return Content(_identify(data), data)
+
+
+def _build_content(files: list[tuple[str, bytes]]) -> Content:
+    """The content of a zip: of its one file, or of its CSV files joined. Raises CandlesRefused."""
+    kinds = {name: _identify(unpacked) for name, unpacked in files}
+    if len(files) == 1:
+        ((name, kind),) = kinds.items()
+        return Content(kind, files[0][1], "zip", (f"read {name} of the zip",))
+    if other := next((name for name, kind in kinds.items() if kind != Kind.TEXT), None):
+        raise CandlesRefused(f"{other} in the zip is {kinds[other]}; only CSV files are joined. {_ONE_FILE}")
+    joined, parts = join(files)
+    note = f"joined {len(files)} files of the zip: {files[0][0]} to {files[-1][0]}"
+    return Content(Kind.TEXT, joined, "zip", (note,), parts)
 
 
 def quote_first_line(data: bytes) -> str:
@@ -167,18 +183,22 @@ def _unpack_gzip(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _unpack_zip(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """The one file in a zip, and notes. Raises CandlesRefused."""
+def _unpack_zip(data: bytes) -> list[tuple[str, bytes]]:
+    """The names and bytes of the files in a zip: one, or those of one market in the order of their dates."""
+    unpacked, room = list[tuple[str, bytes]](), MAX_TEXT_BYTES
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             if len(members) > MAX_ZIP_MEMBERS:
                 raise CandlesRefused(f"a zip of {len(members):,} files; pack one file of candles")
-            member, notes = _choose_member(members)
-            if member.flag_bits & 1:
-                raise CandlesRefused("a zip with a password; pack it without one")
-            with archive.open(member) as stream:
-                unpacked = stream.read(MAX_TEXT_BYTES + 1)
+            for member in _choose_members(members):
+                if member.flag_bits & 1:
+                    raise CandlesRefused("a zip with a password; pack it without one")
+                with archive.open(member) as stream:
+                    unpacked.append((_printable(member.filename), stream.read(room + 1)))
+                room -= len(unpacked[-1][1])
+                if room < 0:
+                    raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
     except CandlesRefused:
         raise
     except (
@@ -188,12 +208,11 @@ def _unpack_zip(data: bytes) -> tuple[bytes, tuple[str, ...]]:
         raise CandlesRefused(
             f"a damaged zip ({' '.join(str(error).split())[:80]}); fetch the file again"
         ) from error
-    if len(unpacked) > MAX_TEXT_BYTES:
-        raise CandlesRefused(f"unpacks to more than {MAX_TEXT_BYTES:,} bytes; split it")
-    return unpacked, notes
+    return unpacked
 
 
-def _choose_member(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, tuple[str, ...]]:
+def _choose_members(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The one file, or several whose names differ by their dates only, in that order. Raises CandlesRefused."""
     names = [member.filename for member in members]
     for mark, what in _ZIP_CONTENTS:
         if any(
@@ -204,13 +223,18 @@ def _choose_member(members: list[zipfile.ZipInfo]) -> tuple[zipfile.ZipInfo, tup
     files = [m for m in members if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
     if not files:
         raise CandlesRefused("a zip without a file in it")
-    if len(files) > 1:
+    if len(files) == 1:
+        return files
+    by_name = {file.filename: file for file in files}
+    ordered = order_by_date(list(by_name)) if len(by_name) == len(files) else []
+    if not ordered:
         listed = ", ".join(_printable(file.filename) for file in files[:5])
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
         raise CandlesRefused(
-            f"a zip with {len(files)} files: {listed}{more}. Import one at a time, or join their rows in one file"
+            f"a zip with {len(files)} files: {listed}{more}. CSV files are joined where their names differ by their dates"
+            f" only, as BTCUSDT-1h-2025-01.csv. {_ONE_FILE}"
         )
-    return files[0], (f"read {_printable(files[0].filename)} of the zip",)
+    return [by_name[name] for name in ordered]
 
 
 def _printable(name: str) -> str:

@@ -15,6 +15,7 @@ from mlcore.data.columns import SIX_COLUMNS, parse_numbers
 from mlcore.data.containers import Kind, open_content
 from mlcore.data.delimited import read_delimited
 from mlcore.data.import_report import ImportReport
+from mlcore.data.joining import locate
 from mlcore.data.json_rows import read_json
 from mlcore.data.raw_table import RawTable
 from mlcore.data.times import parse_times
@@ -37,9 +38,12 @@ def read_file(data: bytes, name: str, *, closing_times: bool = False) -> ReadCan
     """
     with _named(name):
         content = open_content(data)
-        raw = _read_raw(content.kind, content.data)
-        report = ImportReport(content.format, raw.layout, (*content.notes, *raw.notes))
-        return _finish(raw, report, closing_times=closing_times)
+        try:
+            raw = _read_raw(content.kind, content.data)
+            report = ImportReport(content.format, raw.layout, (*content.notes, *raw.notes))
+            return _finish(raw, report, closing_times=closing_times)
+        except CandlesRefused as refused:
+            raise locate(refused, content.parts) from refused
 
 
 def read_frame(table: pl.DataFrame, name: str) -> ReadCandles:

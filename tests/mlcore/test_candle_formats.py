@@ -11,7 +11,7 @@ import pytest
 from mlcore.data import candles, json_rows
 from mlcore.data.readers import read_file
 from mlcore.errors import CandlesRefused
-from tests.mlcore.candle_formats import FORMATS, FRAME, ISO, ROWS, arrow, csv, lists, zipped
+from tests.mlcore.candle_formats import FORMATS, FRAME, ISO, ROWS, arrow, csv, lists, months, parquet, zipped
 
 
 @pytest.mark.parametrize(("make", "said"), FORMATS.values(), ids=FORMATS)
@@ -41,7 +41,7 @@ UNREADABLE = {
     "a web page": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML page, probably an error page"),
     "XML": (b'<?xml version="1.0"?><a/>', "this is XML"),
     "a git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
-    "a zip of several files": (zipped({"a.csv": b"x", "b.csv": b"y"}), "2 files: a.csv, b.csv. Import one at a time"),
+    "a zip of several files": (zipped({"a.csv": b"x", "b.csv": b"y"}), "2 files: a.csv, b.csv. CSV files are joined where"),
     "a zip of nothing": (zipped({}), "a zip without a file"),
     "a zip in a zip": (zipped({"a.zip": zipped({"a": b"x"})}), "an archive inside an archive"),
     "a damaged zip": (zipped({"a.csv": csv(ISO)})[:200], "damaged zip"),
@@ -69,6 +69,56 @@ UNREADABLE = {
 def test_a_file_that_cannot_be_read_is_named_for_what_it_is(data: bytes, said: str) -> None:
     with pytest.raises(CandlesRefused) as refused:
         candles.read_bytes(data, "BTC.csv")
+    assert said in str(refused.value)
+
+
+def test_an_error_in_a_joined_file_names_that_file_and_its_line() -> None:
+    files = months(csv)
+    files["BTCUSDT-1h-2025-02.csv"] = (
+        files["BTCUSDT-1h-2025-02.csv"].replace(b"\n", b"\nx", 2).replace(b"\nx", b"\n", 1)
+    )
+    with pytest.raises(CandlesRefused) as refused:
+        candles.read_bytes(zipped(files), "BTC.zip")
+    assert "BTC.zip, row 12: " in str(refused.value)
+    assert "(line 3 of BTCUSDT-1h-2025-02.csv)" in str(refused.value)
+
+
+JANUARY, FEBRUARY = csv(ROWS[:10]), csv(ROWS[10:])
+NOT_JOINED = {
+    "two coins": (
+        {"BTC-2025-01.csv": JANUARY, "ETH-2025-02.csv": FEBRUARY},
+        "names differ by their dates only",
+    ),
+    "two intervals": (
+        {"BTC-1h-2025-01.csv": JANUARY, "BTC-4h-2025-02.csv": FEBRUARY},
+        "names differ by their dates only",
+    ),
+    "one name twice": (
+        {"BTC-2025-01.csv": JANUARY, "a/BTC-2025-01.csv": JANUARY},
+        "names differ by their dates only",
+    ),
+    "other columns": (
+        {"BTC-2025-01.csv": JANUARY, "BTC-2025-02.csv": FEBRUARY.replace(b"open", b"first")},
+        "do not have the same first line",
+    ),
+    "one without a header": (
+        {"BTC-2025-01.csv": JANUARY, "BTC-2025-02.csv": csv(ROWS[10:], header=False)},
+        "do not have the same first line",
+    ),
+    "Parquet": (
+        {"BTC-2025-01": parquet(ROWS[:10]), "BTC-2025-02": FEBRUARY},
+        "is Parquet; only CSV files are joined",
+    ),
+    "an overlap": ({"BTC-2025-01.csv": JANUARY, "BTC-2025-02.csv": csv(ROWS[9:])}, "row 11: "),
+}
+
+
+@pytest.mark.parametrize(("files", "said"), NOT_JOINED.values(), ids=NOT_JOINED)
+def test_files_of_a_zip_that_do_not_continue_each_other_are_refused(
+    files: dict[str, bytes], said: str
+) -> None:
+    with pytest.raises(CandlesRefused) as refused:
+        candles.read_bytes(zipped(files), "BTC.zip")
     assert said in str(refused.value)
 
 
