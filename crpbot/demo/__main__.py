@@ -210,7 +210,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=_parse_port, default=8000, help="on 127.0.0.1 (%(default)s)")
     parser.add_argument(
-        "--candles", type=Path, metavar="DIR", help="real candles: BTC.csv.gz, ETH.csv.gz, SOL.csv.gz"
+        "--candles",
+        type=Path,
+        metavar="DIR",
+        help="real candles, a file of any format for each of BTC, ETH and SOL",
     )
     parser.add_argument(
         "--drift",

@@ -3,9 +3,10 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
@@ -13,10 +14,12 @@ from typing import TextIO
 from crpbot.demo.errors import DemoFailed
 from mlcore.data import candles
 from mlcore.errors import CandlesRefused
+from mlcore.quality.result import format_interval
 
 HOST = "127.0.0.1"
 COINS = ("BTC", "ETH", "SOL")
-CANDLE_SUFFIXES = (".csv.gz", ".csv", ".parquet")
+EXPECTED_FILES = ", ".join(f"{coin}.csv.gz" for coin in COINS) + " (or any other candle files of these names)"
+_COIN = re.compile(rf"(?<![A-Z0-9])({'|'.join(COINS)})(USDT|USDC|USD|EUR)?(?![A-Z0-9])")
 FREE_BYTES_NEEDED = 500_000_000
 LOCK_NAME = "demo.lock"
 
@@ -59,27 +62,44 @@ def require_disk_space(folder: Path) -> None:
 
 
 def find_candle_files(folder: Path) -> dict[str, Path]:
-    """The candle file of each coin. Raises DemoFailed naming a missing file or an invalid row."""
+    """The candle file of each coin, of any format that an import reads.
+
+    Its name is the coin's, as BTC.csv.gz. Where there is none, it names the coin first, as Binance_BTCUSDT-1h.zip. Raises
+    DemoFailed for a coin without a file or with several, an invalid row, or files of different bar intervals.
+    """
     if not folder.is_dir():
-        raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {_format_expected_names()}.")
-    found = {
-        coin: [path for suffix in CANDLE_SUFFIXES if (path := folder / f"{coin}{suffix}").is_file()]
-        for coin in COINS
-    }
-    if missing := [coin for coin, paths in found.items() if not paths]:
-        raise DemoFailed(
-            f"{folder} has no candles for {', '.join(missing)}: it must hold {_format_expected_names()}."
-        )
+        raise DemoFailed(f"There is no folder {folder}: CANDLES names one with {EXPECTED_FILES}.")
+    named = {coin: _list_named(folder, coin) for coin in COINS}
+    if missing := [coin for coin, paths in named.items() if not paths]:
+        raise DemoFailed(f"{folder} has no candles for {', '.join(missing)}: it must hold {EXPECTED_FILES}.")
+    for coin, paths in named.items():
+        if len(paths) > 1:
+            listed = ", ".join(path.name for path in paths)
+            raise DemoFailed(f"{folder} has several files for {coin}: {listed}. Leave one of them there.")
+    found = {coin: path for coin, (path,) in named.items()}
+    _require_sound_candles(found)
+    return found
+
+
+def _list_named(folder: Path, coin: str) -> list[Path]:
+    """The files that are called as the coin, else those that name it before any other coin."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    exact = [path for path in files if path.name.upper().partition(".")[0] == coin]
+    first = [path for path in files if (named := _COIN.search(path.name.upper())) and named[1] == coin]
+    return exact or first
+
+
+def _require_sound_candles(files: Mapping[str, Path]) -> None:
     try:
-        for paths in found.values():
-            candles.read(paths[0])
+        contents = {coin: candles.describe(candles.read(path)) for coin, path in files.items()}
     except CandlesRefused as refused:
         raise DemoFailed(f"{refused}") from refused
-    return {coin: paths[0] for coin, paths in found.items()}
-
-
-def _format_expected_names() -> str:
-    return ", ".join(f"{coin}.csv.gz" for coin in COINS) + " (or .csv, .parquet)"
+    intervals = {coin: content.interval_seconds for coin, content in contents.items()}
+    if len(set(intervals.values())) > 1:
+        bars = ", ".join(
+            f"{coin} has bars of {format_interval(seconds)}" for coin, seconds in intervals.items()
+        )
+        raise DemoFailed(f"All coins need candles of one bar interval, and {bars}.")
 
 
 def isolate_environment(environ: MutableMapping[str, str], state: Path) -> None:

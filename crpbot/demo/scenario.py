@@ -148,13 +148,12 @@ class Scenario:
     def _load_coin(self, symbol: str) -> Dataset:
         coin, operator = coins.find_coin(symbol), self._actors["operator"]
         if self._options.candles is not None:
-            path = self._options.candles[symbol]
-            self.outcome.history[symbol] = path
-            kept = datasets.import_candles(coin, path.read_bytes(), name=path.name, actor=operator)
-            return kept.dataset
-        dataset = datasets.simulate_candles(
-            coin, bars=self._options.bars, drift=self._options.drift, seed=MARKET_SEED, actor=operator
-        )
+            file = self._options.candles[symbol]
+            dataset = datasets.import_candles(coin, file.read_bytes(), name=file.name, actor=operator).dataset
+        else:
+            dataset = datasets.simulate_candles(
+                coin, bars=self._options.bars, drift=self._options.drift, seed=MARKET_SEED, actor=operator
+            )
         path = self._options.state / "candles" / f"{symbol}.csv"
         path.parent.mkdir(exist_ok=True)
         artifact_store.read_candles(dataset).tail(HISTORY_ROWS).write_csv(path)
