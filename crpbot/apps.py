@@ -1,4 +1,7 @@
+import logging
+
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as admin_apps
 from django.db.backends.signals import connection_created
 
@@ -15,3 +18,4 @@ class CrpbotConfig(AppConfig):
         from crpbot import checks  # noqa: F401 - importing registers them
 
         connection_created.connect(metrics.time_queries)
+        logging.captureWarnings(settings.LOG_FORMAT == "json")

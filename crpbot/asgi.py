@@ -1,4 +1,4 @@
-"""The web process: metrics and the edge first, then the size limits of requests, then Django."""
+"""The web process: request ids, metrics and the edge first, then the size limits of requests, then Django."""
 
 import gc
 import os
@@ -14,6 +14,7 @@ from audit.database_roles import DatabaseRole, require_least_privilege  # noqa: 
 from crpbot.web.disconnects import NoticeDisconnects  # noqa: E402
 from crpbot.web.limits import RequestSizeLimits  # noqa: E402
 from crpbot.web.metrics import Metrics  # noqa: E402
+from crpbot.web.request_ids import RequestIds  # noqa: E402
 from deploy.edge.application import App, Edge  # noqa: E402
 
 MAX_OPEN_FILES = 65_536
@@ -29,7 +30,7 @@ def raise_open_file_limit() -> None:
 
 raise_open_file_limit()
 require_least_privilege(DatabaseRole.APPLICATION)
-application = Metrics(Edge(cast(App, RequestSizeLimits(NoticeDisconnects(django_application)))))
+application = RequestIds(Metrics(Edge(cast(App, RequestSizeLimits(NoticeDisconnects(django_application))))))
 # Loaded code is never freed: a garbage collection that scans it would delay every bot.
 gc.collect()
 gc.freeze()

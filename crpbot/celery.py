@@ -1,10 +1,19 @@
 """Celery for workers and web processes. A message is only a hint; the state is in the row that it names."""
 
+import logging
 import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
@@ -50,6 +59,20 @@ app.add_defaults(build_configuration)
 app.autodiscover_tasks()
 
 
+@setup_logging.connect
+def keep_logging(loglevel: int = logging.INFO, **kwargs: object) -> None:
+    """Log as the settings say. With a receiver of this signal Celery configures nothing itself."""
+    logging.getLogger("celery").setLevel(loglevel)
+
+
+@celeryd_after_setup.connect
+def hide_banner(instance: Any, **kwargs: object) -> None:
+    """The banner is no JSON."""
+    from django.conf import settings
+
+    instance.quiet = instance.quiet or settings.LOG_FORMAT == "json"
+
+
 @worker_init.connect
 def check_database_role(**kwargs: object) -> None:
     from audit.database_roles import DatabaseRole, require_least_privilege
@@ -86,3 +109,11 @@ def prepare_child(**kwargs: object) -> None:
 
     die_with_parent()
     connections.close_all()
+
+
+@worker_process_shutdown.connect
+def send_last_spans(**kwargs: object) -> None:
+    """A child ends without its exit handlers."""
+    from common import correlation
+
+    correlation.flush()

@@ -19,6 +19,8 @@ import environ
 from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
+from crpbot import logs
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
@@ -406,13 +408,13 @@ LOG_KEPT_DAYS = env.int("CRPBOT_LOG_KEPT_DAYS", 90)
 IMPORT_TIME_LIMIT_SECONDS = env.int("CRPBOT_IMPORT_TIME_LIMIT_SECONDS", 120)
 CODE_VERSION = env.str("CRPBOT_CODE_VERSION", "0.1.0")
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "plain"}},
-    "root": {
-        "handlers": ["stderr"],
-        "level": env.str("CRPBOT_LOG_LEVEL", "INFO" if not IS_EMBEDDED else "WARNING"),
-    },
-}
+LOG_FORMAT = env.str("CRPBOT_LOG_FORMAT", "text" if IS_EMBEDDED else "json")
+if LOG_FORMAT not in logs.FORMATS:
+    raise ImproperlyConfigured(f"CRPBOT_LOG_FORMAT is {LOG_FORMAT!r}; use 'text' or 'json'.")
+LOGGING = logs.build_logging(LOG_FORMAT, env.str("CRPBOT_LOG_LEVEL", "WARNING" if IS_EMBEDDED else "INFO"))
+# The OpenTelemetry collector that traces are sent to over OTLP/HTTP. Empty: there are none.
+OTLP_ENDPOINT = env.str("CRPBOT_OTLP_ENDPOINT", "")
+if OTLP_ENDPOINT and not OTLP_ENDPOINT.startswith(("http://", "https://")):
+    raise ImproperlyConfigured(
+        f"CRPBOT_OTLP_ENDPOINT is {OTLP_ENDPOINT!r}; give the collector's address, such as http://collector:4318."
+    )

@@ -39,7 +39,7 @@ def run(measurement_id: int, *, worker_name: str) -> None:
     if measurement is None:
         return
     try:
-        with leases.renew_lease(measurement):
+        with leases.work_on(measurement):
             state, columns = _try_measuring(measurement)
         leases.finish(measurement, state, **columns)
     except MeasuringKilled as killed:

@@ -145,6 +145,7 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     failure = models.TextField(blank=True, help_text="why it failed or was stopped")
+    origin = models.JSONField(default=dict, blank=True, help_text="what asked for it (common.correlation)")
 
     objects = JobQuerySet.as_manager()
 

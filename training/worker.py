@@ -57,7 +57,7 @@ def train(
         return None
     try:
         meter = CostMeter(run)
-        with leases.renew_lease(run, meter.build_columns):
+        with leases.work_on(run, meter.build_columns):
             _Attempt(run, meter, device, on_epoch).execute()
     except leases.ClaimLost as lost:
         logger.warning("%s stops without writing anything: %s", worker_name, lost)

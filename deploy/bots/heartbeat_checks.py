@@ -1,6 +1,7 @@
 """A bot's heartbeat, compared with the release of the revision it reports."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -82,6 +83,8 @@ class Expected:
     revision: int
     moved_at: datetime
     running: Running
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """Of the move (common.correlation)."""
 
 
 @dataclass(frozen=True)
@@ -151,4 +154,4 @@ def _load_expected(service: str, revision: int) -> Expected:
     move = PointerMove.objects.select_related("release").get(pk=revision)
     bundles = move.release.digests if move.release else {}
     line = move.release.line if move.release else None
-    return Expected(revision, move.moved_at, Running(move.release_id, line, bundles))
+    return Expected(revision, move.moved_at, Running(move.release_id, line, bundles), move.origin)

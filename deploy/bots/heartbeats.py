@@ -15,10 +15,12 @@ from django.utils import timezone
 
 from accounts.roles import Actor
 from audit import services as audit
+from common import correlation
 from common.errors import Conflict, DomainError
 from common.metrics import FLIP_SECONDS
 from deploy.bots.heartbeat_checks import (
     CheckedHeartbeat,
+    Expected,
     Heartbeat,
     ReceivedHeartbeat,
     check_heartbeat,
@@ -40,6 +42,12 @@ _Stored = tuple[CheckedHeartbeat, Bot]
 # Raw SQL, in one query: a thousand bots need it within seconds of a move, and building three ORM queries costs more.
 _SERVICE_STATE = """SELECT (SELECT name FROM deploy_serviceidentity), (SELECT MAX(revision) FROM deploy_pointermove),
     EXISTS (SELECT 1 FROM deploy_releasestatus WHERE state = 'awaiting_approval')"""
+
+
+class _Flip(NamedTuple):
+    bot: str
+    expected: Expected
+    seconds: float
 
 
 class HeartbeatAnswer(NamedTuple):
@@ -159,20 +167,28 @@ def _create_rows(new: Sequence[CheckedHeartbeat], now: datetime) -> dict[BotKey,
 
 
 def _acknowledge(new: Sequence[_Stored], known: Collection[BotKey], now: datetime) -> None:
-    rows, flips = [], []
+    rows, flips = list[Acknowledgement](), list[_Flip]()
     for checked, bot in new:
         if checked.expected is not None and not checked.mismatch:
             seconds = max(0.0, (now - checked.expected.moved_at).total_seconds())
             if checked.bot_key in known:
-                flips.append(seconds)
+                flips.append(_Flip(str(bot), checked.expected, seconds))
             rows.append(Acknowledgement(bot=bot, move_id=checked.expected.revision, at=now, seconds=seconds))
     Acknowledgement.objects.bulk_create(rows, ignore_conflicts=True)
-    transaction.on_commit(lambda: _observe(flips), robust=True)
+    transaction.on_commit(lambda: _observe(flips, now), robust=True)
 
 
-def _observe(flips: Sequence[float]) -> None:
-    for seconds in flips:
+def _observe(flips: Iterable[_Flip], now: datetime) -> None:
+    for bot, expected, seconds in flips:
         FLIP_SECONDS.observe(seconds)
+        correlation.record_span(
+            "bot.acknowledge",
+            expected.origin,
+            began_at=expected.moved_at,
+            ended_at=max(now, expected.moved_at),
+            bot=bot,
+            revision=expected.revision,
+        )
 
 
 def _refuse_instance(received: ReceivedHeartbeat) -> Conflict:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from django.db import InterfaceError, OperationalError
 
 from common.errors import DomainError, Unavailable
-from deploy.edge.freshness import query_database
+from deploy.edge.freshness import query_database, start_shared
 
 BATCH_SECONDS = 0.1
 """From the first report of a batch to its storing: each bot waits at least that long for its answer."""
@@ -47,7 +47,7 @@ class Batcher(Generic[Report, Answer]):
         future: asyncio.Future[Answer | DomainError] = asyncio.get_running_loop().create_future()
         self._waiting.append((report, future))
         if self._storing is None or self._storing.done():
-            self._storing = asyncio.create_task(self._store_all())
+            self._storing = start_shared(self._store_all())
         outcome = await future
         if isinstance(outcome, DomainError):
             raise outcome

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Coroutine
+from contextvars import Context
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
@@ -46,7 +47,7 @@ class CachedValue(Generic[Known]):
         since = min(now, now - FRESH_SECONDS if since is None else since)
         while self._value is None or self._queried_at < since:
             if self._querying is None:
-                self._querying = asyncio.create_task(self._update())
+                self._querying = start_shared(self._update())
                 self._querying.add_done_callback(_retrieve_error)
             await asyncio.shield(self._querying)
         return self._value
@@ -99,7 +100,7 @@ class TokenOwners:
         if missing := [digest for digest in digests if digest not in actors]:
             self._missing.update(missing)
             if self._next is None:
-                self._next = asyncio.create_task(self._query_missing())
+                self._next = start_shared(self._query_missing())
             owners = await asyncio.shield(self._next)
             for digest in missing:
                 actors[digest] = owners[digest].get_actor(now) if digest in owners else None
@@ -148,6 +149,11 @@ class _Known(NamedTuple):
     owner: TokenOwner
     look_up_again_at: float
     """By time.monotonic()."""
+
+
+def start_shared(work: Coroutine[Any, Any, Known]) -> asyncio.Task[Known]:
+    """Start work for many requests: its log lines name none of them."""
+    return asyncio.create_task(work, context=Context())
 
 
 Argument = TypeVar("Argument")

@@ -5,7 +5,7 @@ import logging
 import time
 
 from accounts import tokens
-from deploy.edge.freshness import query_database
+from deploy.edge.freshness import query_database, start_shared
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LastUses:
 
     def _start(self) -> None:
         self._next_at = time.monotonic() + tokens.STORE_SECONDS
-        self._storing = asyncio.create_task(self._store())
+        self._storing = start_shared(self._store())
 
     async def _store(self) -> None:
         try:

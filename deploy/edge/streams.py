@@ -131,7 +131,7 @@ class Streams:
         self._of_token[digest] += 1
         subscriber.offer(envelope)
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = freshness.start_shared(self._run())
         disconnected = asyncio.create_task(_wait_for_disconnect(receive))
         ended = asyncio.create_task(subscriber.ended.wait())
         try:

@@ -46,6 +46,8 @@ class PointerMove(models.Model):
         default=False, help_text="says again what the move before it said, under a higher revision (ADR 0011)"
     )
 
+    origin = models.JSONField(default=dict, blank=True, help_text="what asked for it (common.correlation)")
+
     class Meta:
         ordering = ["-revision"]
         constraints = [

@@ -28,6 +28,7 @@ class Release(models.Model):
     launched_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     deadline_at = models.DateTimeField()
+    origin = models.JSONField(default=dict, blank=True, help_text="what asked for it (common.correlation)")
 
     class Meta:
         ordering = ["-id"]

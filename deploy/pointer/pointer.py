@@ -1,5 +1,6 @@
 """The pointer: its current move, and the one function that appends another (rule 8, docs/rules.md#8)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.utils import timezone
 from audit import services as audit
 from audit import triggers
 from audit.heads import KeptHead
+from common import correlation
 from common.errors import Conflict, Unavailable
 from deploy.models import (
     FallbackRegistration,
@@ -22,6 +24,8 @@ from deploy.pointer import notify
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import GatePolicy
 from mlcore.quality.result import format_interval
+
+logger = logging.getLogger(__name__)
 
 
 def get_current() -> PointerMove | None:
@@ -176,12 +180,32 @@ def _append(
     evidence: Sequence[Mapping[str, object]] = (),
     lost_head: KeptHead | None = None,
 ) -> PointerMove:
-    """Write the move with its event."""
+    """Write the move with its event, as part of the trace of its release."""
+    release = moved.release
+    with (
+        correlation.resume(
+            release.origin if release else {}, **{"release_id": release.pk} if release else {}
+        ),
+        correlation.span("pointer.move", revision=moved.revision, kind=moved.kind),
+    ):
+        return _write(moved, event, actor=actor, reason=reason, evidence=evidence, lost_head=lost_head)
+
+
+def _write(
+    moved: PointerMove,
+    event: str,
+    *,
+    actor: object,
+    reason: str,
+    evidence: Sequence[Mapping[str, object]],
+    lost_head: KeptHead | None,
+) -> PointerMove:
     moved.moved_by, moved.reason, moved.moved_at = str(actor), reason, timezone.now()
     detail = _describe_move(moved) | ({"evidence": [dict(each) for each in evidence]} if evidence else {})
     if lost_head is not None:
         detail[audit.LOST_HEAD] = {"seq": lost_head.seq, "hash": lost_head.hash}
     moved.audit_seq = audit.record(event, moved, actor=actor, reason=reason, detail=detail).seq
+    moved.origin = correlation.capture()
     try:
         with transaction.atomic():
             moved.save(force_insert=True)
@@ -189,6 +213,7 @@ def _append(
         raise Conflict(
             f"The database refused to move the pointer: {str(refused).splitlines()[0]}"
         ) from refused
+    transaction.on_commit(lambda: logger.info("%s: %s by %s", moved, moved.kind, actor), robust=True)
     notify.announce(moved.revision)
     return moved
 

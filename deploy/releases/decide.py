@@ -1,12 +1,14 @@
 """The decisions of people about a release, and the pin. What differs between them is in `decision_table`."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.utils import timezone
 
 from accounts.decisions import FirstPerson, decision
 from accounts.roles import Actor, Role
 from audit import services as audit
+from common import correlation
 from common.errors import Conflict
 from deploy import outcomes
 from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
@@ -146,12 +148,20 @@ def _swap(release: Release, action: Action, *, actor: Actor, reason: str, revisi
             return pointer.move(MoveKind.SWAP, release, policy=policy, actor=actor, reason=reason)
 
 
-def _decision(action: Action, release: Release, actor: Actor, reason: str) -> AbstractContextManager[str]:
+@contextmanager
+def _decision(action: Action, release: Release, actor: Actor, reason: str) -> Iterator[str]:
     """The skeleton of a decision, with the role and the second person of its row in the table."""
     row = DECISIONS[action]
     first = FirstPerson(release.launched_by, f"launched {release}") if row.is_second_person_needed else None
     kind = f"release.{action}"
-    return decision(kind, release, actor=actor, role=row.role, to=row.task, reason=reason, first_person=first)
+    with (
+        correlation.resume(release.origin, release_id=release.pk),
+        correlation.span(kind),
+        decision(
+            kind, release, actor=actor, role=row.role, to=row.task, reason=reason, first_person=first
+        ) as checked,
+    ):
+        yield checked
 
 
 def _reload(release: Release) -> Release:

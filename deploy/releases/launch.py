@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from accounts.roles import Actor, Role
 from audit import services as audit
+from common import correlation
 from common.errors import Conflict, InvalidInput
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.outcomes import list_required_coins
@@ -44,7 +45,10 @@ def launch(
     be inherited.
     """
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
-    with audit.record_refusals("release.launch", requested, actor=actor):
+    with (
+        correlation.span("release.launch", line=requested.line),
+        audit.record_refusals("release.launch", requested, actor=actor),
+    ):
         actor.require(Role.OPERATOR, "launch a release")
         parameters = dict(parameters or {})
         runs.build_recipe(line, parameters)
@@ -80,6 +84,7 @@ def _store(
     release.policy = policies.policy_in_force()
     release.budget = runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles)))
     release.deadline_at = timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS)
+    release.origin = correlation.capture()
     release.save(force_insert=True)
     ReleaseStatus.objects.create(release=release)
     for coin, dataset in datasets.items():

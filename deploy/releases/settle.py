@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from accounts.roles import GATE, Actor, Role
 from audit import services as audit
+from common import correlation
 from common.errors import Conflict
 from deploy import outcomes
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
@@ -34,6 +35,11 @@ def advance(release: Release) -> None:
     release = Release.objects.select_related("status", "policy", "budget").get(pk=release.pk)
     if release.state not in _OPEN_STATES:
         return
+    with correlation.resume(release.origin, release_id=release.pk):
+        _advance(release)
+
+
+def _advance(release: Release) -> None:
     early_end = _find_early_end(release)
     if early_end is None:
         for release_coin in outcomes.list_release_coins(release):
@@ -71,9 +77,10 @@ def _advance_coin_quietly(key: int) -> None:
         if _find_early_end(release) is not None:
             advance(release)
             return
-        _advance_coin(release, release_coin)
-        if release.state == ReleaseState.BUILDING and not outcomes.has_unfinished_coin(release):
-            settle(release)
+        with correlation.resume(release.origin, release_id=release.pk):
+            _advance_coin(release, release_coin)
+            if release.state == ReleaseState.BUILDING and not outcomes.has_unfinished_coin(release):
+                settle(release)
     except Exception:
         logger.exception("coin %s of a release could not be advanced; reconcile will try again", key)
 
@@ -87,7 +94,7 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
     if _compute_settlement(release, release.status, ended_early) is None:
         return  # the fallback's files are hashed only when it may be needed
     readiness = check_fallback()
-    with audit.locked():
+    with correlation.span("release.settle"), audit.locked():
         status = ReleaseStatus.objects.get(pk=release.pk)
         settlement = _compute_settlement(release, status, ended_early)
         if settlement is None:
@@ -96,6 +103,7 @@ def settle(release: Release, *, ended_early: str | None = None) -> None:
         audit.transition(status, settlement.state, actor=GATE, reason=reason, settled_at=timezone.now())
         if settlement.state == ReleaseState.REJECTED and release.purpose == Purpose.CANDIDATE:
             pin_unless_live_passed(f"{release} rejected: {reason}", actor=GATE, readiness=readiness)
+    logger.info("%s: %s, %s", release, settlement.state, reason)
     if settlement.state == ReleaseState.REJECTED:
         stop_runs(release, reason)
 
@@ -160,7 +168,8 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             since=release.created_at,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
-            _write_once(release_coin, diagnosis=judging.judge(measurement, release.policy))
+            with correlation.span("gates.judge", measurement_id=measurement.pk):
+                _write_once(release_coin, diagnosis=judging.judge(measurement, release.policy))
 
 
 def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:

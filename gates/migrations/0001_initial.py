@@ -43,6 +43,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(blank=True, null=True)),
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('failure', models.TextField(blank=True, help_text='why it failed or was stopped')),
+                ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('body', models.TextField(blank=True, help_text='canonical JSON of mlcore.evaluation.measure; written once')),
                 ('code_version', models.CharField(blank=True, help_text='of the worker that claimed it last', max_length=64)),
                 ('baseline', models.ForeignKey(blank=True, help_text='what its skill is measured against', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.bundle')),

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from accounts.roles import Actor, Role
 from audit import services as audit
+from common import correlation
 from common.errors import InvalidInput
 from gates import worker
 from gates.models import Diagnosis, Measurement
@@ -114,7 +115,9 @@ def _create_measurement(
     bundle: Bundle, dataset: Dataset, baseline: Bundle | None, *, actor: Actor, **columns: Any
 ) -> Measurement:
     """A queued row. The caller has authorised it, and holds the audit head."""
-    measurement = Measurement.objects.create(bundle=bundle, dataset=dataset, baseline=baseline, **columns)
+    measurement = Measurement.objects.create(
+        bundle=bundle, dataset=dataset, baseline=baseline, origin=correlation.capture(), **columns
+    )
     detail = {
         "bundle": bundle.digest,
         "dataset": dataset.digest,

@@ -8,7 +8,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -16,12 +18,14 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from audit import services as audit
+from common.correlation import resume, span
 from common.errors import Conflict
 from training.models import Job
 from training.rules import JobState
 
 logger = logging.getLogger(__name__)
 JobType = TypeVar("JobType", bound=Job)
+_ID_NAMES = {"training.train": "run_id", "gates.measure": "measurement_id"}
 TAKEOVER = "the previous worker stopped renewing its lease; resuming from its checkpoint"
 
 
@@ -106,8 +110,21 @@ def give_back(job: Job) -> None:
 
 
 @contextmanager
-def renew_lease(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-    """Renew the lease from a thread during the work; each renewal also writes `columns()`."""
+def work_on(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
+    """The work of an attempt: its log lines and spans, and a thread that renews its lease and writes `columns()`."""
+    kind = job._meta.model_name
+    with (
+        resume(job.origin, **{_ID_NAMES[type(job).TASK]: job.pk}),
+        span(f"{kind}.attempt", attempt=job.attempt),
+    ):
+        logger.info("%s: attempt %d on %s", job, job.attempt, job.worker_name)
+        with _renew_in_background(job, columns):
+            yield
+        logger.info("%s: attempt %d over, %s", job, job.attempt, job.state)
+
+
+@contextmanager
+def _renew_in_background(job: Job, columns: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
     stop = threading.Event()
 
     def renew() -> None:
@@ -121,7 +138,8 @@ def renew_lease(job: Job, columns: Callable[[], Mapping[str, Any]] = dict) -> It
                 connection.close()
         connection.close()
 
-    thread = threading.Thread(target=renew, name=f"lease of {job}", daemon=True)
+    run = partial(copy_context().run, renew)
+    thread = threading.Thread(target=run, name=f"lease of {job}", daemon=True)
     thread.start()
     try:
         yield

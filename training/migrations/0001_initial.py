@@ -115,6 +115,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(blank=True, null=True)),
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('failure', models.TextField(blank=True, help_text='why it failed or was stopped')),
+                ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('line', models.CharField(max_length=32)),
                 ('parameters', models.JSONField(default=dict, help_text='differences from the recipe')),
                 ('seed', models.PositiveIntegerField()),

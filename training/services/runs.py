@@ -11,6 +11,7 @@ from django.utils import timezone
 from accounts.decisions import decision
 from accounts.roles import Actor, Role
 from audit import services as audit
+from common import correlation
 from common.errors import Conflict, InvalidInput, NotFound
 from mlcore.errors import InvalidParameter
 from mlcore.features.splits import MIN_ROWS
@@ -76,6 +77,7 @@ def launch_run(
             epochs=recipe.epochs or 1,
             budget=budget,
             launched_by=str(actor),
+            origin=correlation.capture(),
             # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
             enqueued_at=None if is_sent else timezone.now(),
         )
