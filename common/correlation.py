@@ -107,7 +107,7 @@ def _get_provider(pid: int) -> "TracerProvider":
     resource = Resource.create({"service.name": "crpbot-gate", "service.version": settings.CODE_VERSION})
     provider = TracerProvider(resource=resource)
     exporter = OTLPSpanExporter(f"{settings.OTLP_ENDPOINT.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1_000))
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=5_000))
     return provider
 
 

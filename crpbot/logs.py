@@ -9,26 +9,35 @@ from typing import Any
 
 import structlog
 
-FORMATS = ("text", "json")
 _OWN_FIELDS = ("timestamp", "level", "logger", "event", "exception")
+
+
+def _render_text(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
+    """`time LEVEL logger message id=… id=…`, and the traceback below it."""
+    ids = "".join(f" {name}={value}" for name, value in sorted(line.items()) if name not in _OWN_FIELDS)
+    text = f"{line['timestamp']} {line['level'].upper()} {line['logger']} {line['event']}{ids}"
+    return f"{text}\n{line['exception']}" if "exception" in line else text
+
+
+_RENDERERS = {"text": _render_text, "json": structlog.processors.JSONRenderer(default=str)}
+FORMATS = tuple(_RENDERERS)
+_FIELDS = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
 
 
 def build_logging(form: str, level: str) -> dict[str, Any]:
     """The LOGGING setting: every line to stderr, as text for a person or as one JSON object for a log store."""
-    shared = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    render = structlog.processors.JSONRenderer(default=str) if form == "json" else _render_text
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
-        "foreign_pre_chain": shared,
+        "foreign_pre_chain": _FIELDS,
         "processors": [
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            render,
+            _RENDERERS[form],
         ],
     }
     # uvicorn configures its loggers before this is read: their lines take the same way as all others.
@@ -40,13 +49,7 @@ def build_logging(form: str, level: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": formatter},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}},
-        "loggers": by_root,
+        # Not every retry while the collector of traces is away, only what was lost.
+        "loggers": by_root | {"opentelemetry": {"level": "ERROR"}},
         "root": {"handlers": ["stderr"], "level": level},
     }
-
-
-def _render_text(logger: Any, method: str, line: MutableMapping[str, Any]) -> str:
-    """`time LEVEL logger message id=… id=…`, and the traceback below it."""
-    ids = "".join(f" {name}={value}" for name, value in sorted(line.items()) if name not in _OWN_FIELDS)
-    text = f"{line['timestamp']} {line['level'].upper()} {line['logger']} {line['event']}{ids}"
-    return f"{text}\n{line['exception']}" if "exception" in line else text

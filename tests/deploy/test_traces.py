@@ -151,6 +151,7 @@ def test_a_collector_that_is_away_delays_nobody(settings: Any) -> None:
 
     threading.Thread(target=work, daemon=True).start()
     assert done.wait(30)
+    correlation.flush()
     correlation._get_provider.cache_clear()
 
 
