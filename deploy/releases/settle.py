@@ -168,7 +168,7 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             since=release.created_at,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
-            with correlation.span("gates.judge", measurement_id=measurement.pk):
+            with correlation.span("diagnosis.judge", measurement_id=measurement.pk):
                 _write_once(release_coin, diagnosis=judging.judge(measurement, release.policy))
 
 

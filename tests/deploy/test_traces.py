@@ -117,7 +117,7 @@ def test_one_trace_leads_from_the_launch_to_the_acknowledgement(
         spans = tracing.named(name)
         assert (name, len(spans)) == (name, count)
         assert {span.trace_id for span in spans} == {root.trace_id}, name
-    judged = tracing.named("gates.judge")
+    judged = tracing.named("diagnosis.judge")
     assert len(judged) >= 3, "whichever process looks first judges, and two may look at once"
     assert {span.trace_id for span in judged} == {root.trace_id}
     (inherit,), (moved,), (acknowledged,) = map(
