@@ -234,16 +234,12 @@ CACHES = {
 # Pages of an interrupted fetch of candles. In production the command runs in a container that keeps nothing.
 FETCHED_DIR = STATE_DIR / "fetched" if IS_EMBEDDED else None
 
-if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
-    _files = {
-        "BACKEND": "training.atomic_storage.AtomicFileStorage",
-        "OPTIONS": {"location": STATE_DIR / "files"},
-    }
-else:
-    _files = {
+
+def _bucket(name: str) -> dict[str, Any]:
+    return {
         "BACKEND": "storages.backends.s3.S3Storage",
         "OPTIONS": {
-            "bucket_name": env.str("CRPBOT_S3_BUCKET"),
+            "bucket_name": name,
             "access_key": env.str("CRPBOT_S3_ACCESS_KEY"),
             "secret_key": env.str("CRPBOT_S3_SECRET_KEY"),
             "endpoint_url": env.str("CRPBOT_S3_ENDPOINT", "") or None,
@@ -251,13 +247,31 @@ else:
             "querystring_auth": False,
         },
     }
+
+
+if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
+    _files = {
+        "BACKEND": "training.atomic_storage.AtomicFileStorage",
+        "OPTIONS": {"location": STATE_DIR / "files"},
+    }
+else:
+    _files = _bucket(env.str("CRPBOT_S3_BUCKET"))
 AWS_S3_CLIENT_CONFIG = Config(
     connect_timeout=STORE_CONNECT_SECONDS,
     read_timeout=STORE_READ_SECONDS,
     retries={"total_max_attempts": 2, "mode": "standard"},
 )
+# Where `manage.py backup` writes: a bucket of the same store, or a folder, best on another machine's disk.
+BACKUP_DIR = Path(
+    env.str("CRPBOT_BACKUP_DIR", str(STATE_DIR / "backups") if IS_EMBEDDED else "/var/lib/crpbot/backups")
+)
+if env.str("CRPBOT_BACKUP_BUCKET", ""):
+    _backups = _bucket(env.str("CRPBOT_BACKUP_BUCKET"))
+else:
+    _backups = {"BACKEND": "training.atomic_storage.AtomicFileStorage", "OPTIONS": {"location": BACKUP_DIR}}
 STORAGES = {
     "default": _files,
+    "backups": _backups,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 STATIC_URL = "/static/"

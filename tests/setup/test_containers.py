@@ -37,6 +37,7 @@ NOT_HANDED_ON = {
     "CRPBOT_CODE_VERSION": "the image's own, from its build",
     "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
     "CRPBOT_METRICS_DIR": "where the volume is mounted",
+    "CRPBOT_BACKUP_DIR": "a container's folder does not outlive it",
 }
 
 

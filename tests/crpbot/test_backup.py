@@ -1,0 +1,286 @@
+"""`manage.py backup`: what is written comes back whole, into either database, or nothing does."""
+
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.core.management import call_command
+
+from audit import services as audit
+from audit import triggers
+from audit.models import AuditEvent
+from common.errors import Conflict, InvalidInput, NotFound
+from crpbot.backup import create, restore, rows, store
+from crpbot.backup.store import Manifest
+from deploy.models import PointerMove, Release
+from deploy.pointer import pointer
+from deploy.releases import decide
+from tests import factories, scenarios
+from tests.processes import REPOSITORY, environment
+from tests.scenarios import APPROVER
+from training import artifact_store
+from training.models import Coin, Dataset
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.usefixtures("committed")]
+
+
+class _Stored(scenarios.Build):
+    """A release on candles whose files are really stored."""
+
+    def dataset(self, coin: Coin) -> Dataset:
+        return Dataset.objects.filter(coin=coin).first() or factories.market(coin.symbol)
+
+
+@pytest.fixture(autouse=True)
+def folders(settings: Any, tmp_path: Path) -> Iterator[None]:
+    """Backups, keys and files of this test alone."""
+    settings.BACKUP_DIR = tmp_path / "backups"
+    settings.SIGNING_KEYS_DIR = tmp_path / "keys"
+    settings.SIGNING_KEYS_DIR.mkdir()
+    settings.AUDIT_HEADS_FILE = tmp_path / "keys" / "audit_heads.jsonl"
+    atomic = {"BACKEND": "training.atomic_storage.AtomicFileStorage"}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {**atomic, "OPTIONS": {"location": tmp_path / "files"}},
+        "backups": {**atomic, "OPTIONS": {"location": settings.BACKUP_DIR}},
+    }
+    yield
+
+
+@pytest.fixture
+def service() -> PointerMove:
+    """A service in use: a fallback, an inherited release, people and tokens."""
+    factories.token(factories.person("anna", "approver"), "approver")
+    factories.token(factories.person("desk"), "bot")
+    figures = scenarios.for_every_coin(scenarios.inaccurate)
+    fallback = _Stored(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures).settled()
+    decide.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
+    collapsed = scenarios.for_every_coin(scenarios.collapsed)
+    inherited = _Stored(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, figures=collapsed).settled()
+    decide.inherit(inherited, actor=APPROVER, reason="as the bot stands today")
+    now = pointer.get_current()
+    assert now is not None
+    return now
+
+
+def lose_everything() -> None:
+    """A new database, and an empty file store."""
+    triggers.drop()
+    call_command("flush", interactive=False, verbosity=0)
+    shutil.rmtree(default_storage.path(""), ignore_errors=True)
+
+
+def read_rows() -> dict[str, list[str]]:
+    """Every row by its table, as a backup has it."""
+    file = BytesIO()
+    with rows.consistent_reading():
+        rows.dump(file)
+    lines = gzip.decompress(file.getvalue()).decode().splitlines()
+    by_model: dict[str, list[str]] = {}
+    for line in lines:
+        by_model.setdefault(json.loads(line)["model"], []).append(line)
+    return by_model
+
+
+def rewrite(manifest: Manifest, old: str, new: str) -> None:
+    """Change the rows of a backup, and its manifest with them: what somebody with access to the store could do."""
+    content = gzip.decompress(store.read(f"{store.FOLDER}/{manifest.name}/{store.ROWS}")).decode()
+    assert old in content
+    changed = gzip.compress(content.replace(old, new).encode())
+    store.save(f"{store.FOLDER}/{manifest.name}/{store.ROWS}", ContentFile(changed))
+    path = f"{store.FOLDER}/{manifest.name}/{store.MANIFEST}"
+    document = json.loads(store.read(path)) | {"rows_sha256": hashlib.sha256(changed).hexdigest()}
+    store.save(path, ContentFile(json.dumps(document).encode()))
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("backup", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def test_every_row_and_file_comes_back_as_it_was(service: PointerMove) -> None:
+    before = read_rows()
+    manifest = create.create_backup()
+    assert manifest.revision == service.revision
+    assert manifest.head.seq == max(json.loads(line)["pk"] for line in before["audit.auditevent"])
+    lose_everything()
+    restored = restore.restore_backup()
+    assert restored.manifest == manifest
+    assert restored.files == len(manifest.files) > 0
+    after = read_rows()
+    # Since the backup: that it was restored.
+    assert AuditEvent.objects.latest("seq").kind == "backup.restored"
+    changed = {"audit.auditevent", "audit.audithead"}
+    assert {model: lines for model, lines in after.items() if model not in changed} == {
+        model: lines for model, lines in before.items() if model not in changed
+    }
+    assert after["audit.auditevent"][:-1] == before["audit.auditevent"]
+    assert audit.verify() == []
+    assert triggers.find_missing() == []
+    assert pointer.get_current() == service
+
+
+def test_the_restored_service_goes_on(service: PointerMove) -> None:
+    create.create_backup()
+    lose_everything()
+    restore.restore_backup()
+    factories.person("new", "viewer")  # its key is a new one
+    assert decide.pin(actor=APPROVER, reason="the drill").revision == service.revision + 1
+    assert Release.objects.count() == 2
+    assert audit.verify() == []
+
+
+def test_accounts_and_tokens_are_listed_for_a_decision(service: PointerMove) -> None:
+    run("create")
+    lose_everything()
+    answer = run("restore")
+    assert "account anna: approver" in answer
+    assert "of desk: for a test (bot)" in answer
+    assert "The audit chain is sound" in answer
+
+
+def test_a_file_that_the_service_lost_is_named_and_the_rest_is_saved(
+    service: PointerMove, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = Dataset.objects.order_by("pk")[0].digest.removeprefix("sha256:")
+    Path(default_storage.path(artifact_store.key(lost))).write_bytes(b"other bytes")
+    with pytest.raises(SystemExit):
+        run("create")
+    manifest = store.read_manifest()
+    assert lost in manifest.lost
+    assert lost not in manifest.files
+    assert list(store.find_damage(manifest)) == []
+
+
+def test_a_database_that_is_in_use_is_never_overwritten(service: PointerMove) -> None:
+    create.create_backup()
+    with pytest.raises(Conflict, match="This database is in use: it holds 1 "):
+        restore.restore_backup()
+    assert pointer.get_current() == service
+
+
+def test_a_damaged_backup_restores_nothing(service: PointerMove) -> None:
+    manifest = create.create_backup()
+    lose_everything()
+    (sha256, size), *_ = manifest.files.items()
+    path = Path(store.get_storage().path(store.get_file_key(sha256)))
+    content = path.read_bytes()
+    path.write_bytes(bytes(size))
+    assert [text for text in store.find_damage(manifest) if sha256 in text]
+    with pytest.raises(Conflict, match=sha256):
+        restore.restore_backup()
+    path.write_bytes(content)
+    rows_path = Path(store.get_storage().path(f"{store.FOLDER}/{manifest.name}/{store.ROWS}"))
+    rows_path.write_bytes(rows_path.read_bytes()[:-9])
+    with pytest.raises(Conflict, match="damaged"):
+        restore.restore_backup()
+    assert not PointerMove.objects.exists()
+    assert triggers.find_missing() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("the last line that behaved", "mine", "not sound"),
+        ('"model": "audit.auditevent","pk": 3,', '"model": "audit.auditevent","pk": 999,', "not sound"),
+        ('"model": "accounts.user"', '"model": "accounts.nobody"', "cannot be loaded"),
+    ],
+    ids=["a changed reason", "a renumbered event", "an unknown table"],
+)
+def test_a_backup_that_somebody_changed_restores_nothing(
+    service: PointerMove, old: str, new: str, reason: str
+) -> None:
+    rewrite(create.create_backup(), old, new)
+    lose_everything()
+    with pytest.raises(Conflict, match=reason):
+        restore.restore_backup()
+    assert not PointerMove.objects.exists()
+    assert triggers.find_missing() == []
+
+
+def test_a_backup_of_another_version_says_which_one_restores_it(service: PointerMove) -> None:
+    manifest = create.create_backup()
+    path = f"{store.FOLDER}/{manifest.name}/{store.MANIFEST}"
+    document = json.loads(store.read(path))
+    document["migrations"].append("deploy.0002_more")
+    store.save(path, ContentFile(json.dumps(document).encode()))
+    lose_everything()
+    with pytest.raises(Conflict, match=r"deploy\.0002_more.*Restore it with that version"):
+        restore.restore_backup()
+
+
+def test_only_the_newest_are_kept_with_the_files_they_name(
+    service: PointerMove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create.create_backup()
+    extra = artifact_store.store(b"of no backup")
+    store.save(store.get_file_key(extra), ContentFile(b"of no backup"))
+    time.sleep(1)  # a backup's name has the second
+    second = create.create_backup()
+    with pytest.raises(InvalidInput):
+        create.prune(0)
+    assert create.prune(1) == [first.name]
+    assert store.get_storage().exists(store.get_file_key(extra)), "another process may be about to name it"
+    time.sleep(1)
+    third = create.create_backup()
+    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
+    assert create.prune(1) == [second.name]
+    assert store.list_names() == [third.name]
+    assert not store.get_storage().exists(store.get_file_key(extra))
+    assert list(store.find_damage(third)) == []
+
+
+def test_without_a_backup_it_says_how_to_make_one() -> None:
+    assert "manage.py backup create" in run("list")
+    with pytest.raises(NotFound, match="backup create"):
+        restore.restore_backup()
+
+
+@pytest.mark.processes
+def test_a_drill_restores_into_a_scratch_database_while_others_write(service: PointerMove) -> None:
+    """The dump is of one moment, on either database; it comes back into SQLite."""
+    writing = subprocess.Popen(
+        [sys.executable, "-c", WRITER], cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == "writing\n"
+        manifest = create.create_backup()
+        written = AuditEvent.objects.latest("seq").seq
+        drilled = restore.drill()
+    finally:
+        writing.kill()
+        writing.communicate()
+    assert written > manifest.head.seq > 0, "the writer did not write meanwhile"
+    assert drilled["seq"] == manifest.head.seq
+    assert AuditEvent.objects.filter(kind="backup.drilled").count() == 1
+    rewrite(manifest, "the last line that behaved", "mine")
+    with pytest.raises(Conflict, match=r"cannot be restored: .*not sound"):
+        restore.drill()
+
+
+WRITER = """
+import django
+django.setup()
+from audit import services as audit
+from deploy.models import ServiceIdentity
+identity, number = ServiceIdentity.objects.get(pk=1), 0
+while True:
+    audit.record("note", identity, actor="a writer", reason=str(number))
+    number += 1
+    if number == 1:
+        print("writing", flush=True)
+"""
