@@ -17,6 +17,7 @@ COMMANDS = {
     "active": [],
     "advance_revision": ["--by", "1", "--reason", "x"],
     "approve": ["1", "--revision", "1", "--reason", "x"],
+    "backup": ["create"],
     "bots": [],
     "cancel": ["1", "--reason", "x"],
     "coins": [],
