@@ -47,6 +47,7 @@ COPY mlcore mlcore
 COPY crpbot_runtime crpbot_runtime
 COPY templates templates
 COPY docs/glossary.md docs/
+COPY docs/operations/runbooks docs/operations/runbooks
 USER crpbot
 EXPOSE 8000
 CMD ["uvicorn", "crpbot.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", \

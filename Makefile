@@ -89,6 +89,10 @@ chromium: # for the browser tests, which skip with a note where there is none
 		echo "NOTE: no Chromium here: the browser tests will be skipped. Install it, or set CRPBOT_CHROMIUM."; \
 	fi
 
+promtool: # for the tests of the alerts, which skip with a note where it is missing
+	@command -v promtool >/dev/null || \
+	echo "NOTE: no promtool here: the alerts and the dashboard will NOT be checked. Install the package prometheus."
+
 lint: setup ## style, types, the direction of imports, forgotten migrations, prose
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -100,7 +104,7 @@ lint: setup ## style, types, the direction of imports, forgotten migrations, pro
 fast: setup ## the tests of a change in three minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
-full: setup chromium ## every test on SQLite
+full: setup chromium promtool ## every test on SQLite
 	$(PYTEST) -n 2 -m "not soak"
 
 coverage: setup chromium ## the same with coverage and its floor: build/coverage.txt lists the lines that no test runs

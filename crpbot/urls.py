@@ -4,6 +4,7 @@ from django.urls import include, path
 from crpbot.web.features import features
 from crpbot.web.glossary import glossary
 from crpbot.web.health import healthz, live
+from crpbot.web.runbooks import runbook
 
 urlpatterns = [
     path("", include("accounts.urls")),
@@ -12,6 +13,7 @@ urlpatterns = [
     path("", include("deploy.urls")),
     path("api/", include("crpbot.api.urls")),
     path("glossary/", glossary, name="glossary"),
+    path("runbooks/<slug:name>.html", runbook, name="runbook"),
     path("features/", features, name="features"),
     path("healthz", healthz, name="healthz"),
     path("healthz/live", live, name="liveness"),

@@ -75,6 +75,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "workers": ("/workers/", "victor"),
         "glossary": ("/glossary/", "victor"),
         "features": ("/features/", "victor"),
+        "runbook": ("/runbooks/fallback.html", "victor"),
         "audit": ("/admin/audit/auditevent/", "ada"),
         "not-found": ("/releases/9999/", "victor"),
     }

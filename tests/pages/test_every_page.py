@@ -57,6 +57,7 @@ PAGES = {
     "tokens": "/tokens/",
     "glossary": "/glossary/",
     "features": "/features/",
+    "runbook": "/runbooks/fallback.html",
 }
 FIGURES = {
     "release's charts": "/releases/{rejected}/charts/SOL/",
