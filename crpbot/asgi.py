@@ -11,10 +11,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = cast("App", get_asgi_application())
 
 from audit.database_roles import DatabaseRole, require_least_privilege  # noqa: E402 - the apps must be ready first
+from crpbot.request_ids import RequestIds  # noqa: E402
 from crpbot.web.disconnects import NoticeDisconnects  # noqa: E402
 from crpbot.web.limits import RequestSizeLimits  # noqa: E402
 from crpbot.web.metrics import Metrics  # noqa: E402
-from crpbot.web.request_ids import RequestIds  # noqa: E402
 from deploy.edge.application import App, Edge  # noqa: E402
 
 MAX_OPEN_FILES = 65_536

@@ -17,7 +17,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from common import correlation
 from crpbot.logs import build_logging
-from crpbot.web.request_ids import RequestIds
+from crpbot.request_ids import RequestIds
 from deploy.edge.freshness import start_shared
 from tests import factories
 from tests.deploy.asgi_client import ask
@@ -158,7 +158,7 @@ def test_every_line_of_a_web_process_is_json_with_the_id_of_its_request(
         )
         assert pinned.status_code == 409
     lines = parse((tmp_path / "web.log").read_text())
-    assert {"uvicorn.error", "crpbot.web.request_ids"} <= {line["logger"] for line in lines}
-    (own,) = [line for line in lines if line["logger"] == "crpbot.web.request_ids"]
+    assert {"uvicorn.error", "crpbot.request_ids"} <= {line["logger"] for line in lines}
+    (own,) = [line for line in lines if line["logger"] == "crpbot.request_ids"]
     assert own["request_id"] == pinned.headers["x-request-id"] == "pin-by-anna-1"
     assert own["event"].startswith("POST /api/v1/pointer/pin/: 409 in ")
