@@ -81,12 +81,12 @@ def fetch(
         rows, begin = pages.read(start)
         if rows:
             report(f"Continuing after {len(rows):,} candles that were fetched before.")
-        reported_at = time.monotonic()
+        reported_at, forming = time.monotonic(), list[int]()
         while begin + step <= now:
             get_page = partial(client.fetch_ohlcv, pair, interval, since=begin, limit=page_rows)
-            fresh = _select_rows(exchange, ask(get_page), begin, now - step)
+            fresh, forming = _read_page(exchange, ask(get_page), begin, now - step)
             if not fresh:  # once more: an empty page may be a mistake
-                fresh = _select_rows(exchange, ask(get_page), begin, now - step)
+                fresh, forming = _read_page(exchange, ask(get_page), begin, now - step)
             begin = int(fresh[-1][0]) + step if fresh else begin + page_rows * step
             rows += fresh
             pages.append(fresh, begin)
@@ -98,6 +98,9 @@ def fetch(
     frame = _build_frame(rows, f"{exchange} {pair}")
     for sentence in _describe_gaps(rows, start, step):
         report(sentence)
+    if forming:
+        left_out = "the last candle" if len(forming) == 1 else f"the last {len(forming)} candles"
+        report(f"Left out {left_out}, from {_format_time(forming[0])} on: not closed yet.")
     return frame
 
 
@@ -153,9 +156,12 @@ def _get_retry_after(client: Any) -> float:
     return min(float(text), LONGEST_PAUSE_SECONDS) if re.fullmatch(r"\d{1,6}", text) else 0.0
 
 
-def _select_rows(exchange: str, page: Any, begin: int, last: int) -> list[Row]:
-    """The rows of a page between two opening times, sorted, each time once. Other pages may have held the others."""
-    by_time: dict[int, Row] = {}
+def _read_page(exchange: str, page: Any, begin: int, last: int) -> tuple[list[Row], list[int]]:
+    """The rows between two opening times, sorted, each time once; and the later times, of bars that have not closed.
+
+    Other pages may have held the rows before.
+    """
+    by_time, forming = dict[int, Row](), set[int]()
     for row in page:
         if not isinstance(row, list) or len(row) < len(COLUMNS) or not isinstance(row[0], int | float):
             raise Unavailable(f"{exchange} answered with a row that is not a candle: {str(row)[:80]}.")
@@ -164,7 +170,9 @@ def _select_rows(exchange: str, page: Any, begin: int, last: int) -> list[Row]:
             raise Unavailable(
                 f"{exchange} answered with two different candles for {_format_time(opened)}. Try again later."
             )
-    return [by_time[opened] for opened in sorted(by_time)]
+        if opened > last:
+            forming.add(opened)
+    return [by_time[opened] for opened in sorted(by_time)], sorted(forming)
 
 
 class _Pages:

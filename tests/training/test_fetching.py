@@ -57,8 +57,13 @@ def fetch(**changes: Any) -> Dataset:
     return datasets.fetch_candles(coin, **options)
 
 
-def test_all_complete_bars_become_a_dataset(stub: ExchangeStub) -> None:
-    dataset = fetch()
+LEFT_OUT = "Left out the last candle, from 2024-04-14 03:00 UTC on: not closed yet."
+
+
+def test_all_complete_bars_become_a_dataset_and_the_last_is_named(stub: ExchangeStub) -> None:
+    said: list[str] = []
+    dataset = fetch(said=said)
+    assert said == [LEFT_OUT]
     assert (dataset.rows, dataset.interval_seconds, dataset.gaps) == (2499, 3600, 0)
     assert dataset.source == Source.EXCHANGE
     assert dataset.origin == "binance BTC/USDT 1h"
@@ -85,7 +90,8 @@ class TestMisbehaviour:
         dataset = fetch(said=said)
         assert (dataset.rows, dataset.gaps, dataset.missing_bars) == (299, 1, 2200)
         assert said == [
-            "Gap: 2,200 candles are missing between 2024-01-05 03:00 UTC and 2024-04-05 20:00 UTC."
+            "Gap: 2,200 candles are missing between 2024-01-05 03:00 UTC and 2024-04-05 20:00 UTC.",
+            LEFT_OUT,
         ]
 
     @pytest.mark.parametrize("is_windowed", [True, False], ids=["empty pages", "the next candles"])
@@ -158,8 +164,9 @@ class TestMisbehaviour:
             fetch()
 
     def test_a_clock_ahead_of_the_exchanges_takes_no_bar_that_still_forms(self, stub: ExchangeStub) -> None:
-        stub.clock_hours_behind = 3.0
-        assert fetch().rows == 2496
+        stub.clock_hours_behind, said = 3.0, list[str]()
+        assert fetch(said=said).rows == 2496
+        assert said[0].startswith("Left out the last 4 candles, from 2024-04-14 00:00 UTC on: not closed yet")
 
 
 class TestInterrupted:
@@ -180,7 +187,7 @@ class TestInterrupted:
         said: list[str] = []
         assert fetch(said=said).rows == 2499
         assert stub.requests == [2000]
-        assert said == ["Continuing after 2,000 candles that were fetched before."]
+        assert said == ["Continuing after 2,000 candles that were fetched before.", LEFT_OUT]
         assert not list((tmp_path / "fetched").iterdir())
 
     def test_another_since_does_not_continue_it(self, stub: ExchangeStub, tmp_path: Path) -> None:
