@@ -26,7 +26,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup service install development chromium lint fast full coverage postgresql docs wheel format bench \
-	growth bench-gpu faults schemathesis power markets features fuzz pythons soak chaos screenshots lock image-digests clean
+	growth bench-gpu faults schemathesis power markets features fuzz pythons soak chaos compose-trial \
+	screenshots lock image-digests clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -75,7 +76,7 @@ install:
 
 development: # on top of the service's packages
 	@echo "Installing the tools of development (tests, linters, documentation)"
-	@$(call SECTION,development) | $(LOCKED_INSTALL)
+	@{ $(call SECTION,sbom); $(call SECTION,development); } | $(LOCKED_INSTALL)
 	@echo "$(KEY)" > $(DEVELOPING)
 
 chromium: # for the browser tests, which skip with a note where there is none
@@ -163,6 +164,9 @@ soak: setup ## the long runs: killed workers, twenty times over
 chaos: setup ## 200 moves of the pointer while processes and systems fail, then the invariant at length; the table goes to docs/
 	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -m soak -p no:randomly tests/e2e/test_chaos.py
 	$(PYTEST) -m soak -p no:randomly tests/deploy/test_invariant.py
+
+compose-trial: setup ## build the image and run docker-compose.yml in a private container engine, as root on Debian (ARGS=--keep)
+	$(PY) -m tests.compose $(ARGS)
 
 screenshots: setup chromium ## every page as a picture, light and dark, in var/screenshots
 	$(PY) -m tests.e2e.screenshots

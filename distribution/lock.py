@@ -1,6 +1,6 @@
 """`python -m distribution.lock UV [--keep]`: write constraints.txt, the lock, from pyproject.toml, with every file's hash.
 
-pip installs a file only if its hash is there. The sections are torch, service, development and cuda; the Makefile and the
+pip installs a file only if its hash is there. The sections are torch, service, sbom, development and cuda; the Makefile and the
 Dockerfile install those that they need. UV is the path of the uv program, which resolves for every supported platform.
 """
 
@@ -19,7 +19,7 @@ HEADER = """\
 # torch also has the hash of its CPU build, which other indexes have: one of the two is installed, and the CUDA libraries
 # only with the other.
 """
-SECTIONS = ("torch", "service", "development", "cuda")
+SECTIONS = ("torch", "service", "sbom", "development", "cuda")
 CUDA = re.compile(r"(nvidia|cuda|triton)\b")
 ENTRY = re.compile(r"^[A-Za-z0-9].*(?:\n    .*)*", re.MULTILINE)
 """A package at one version, with the indented lines below it."""
@@ -31,10 +31,11 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 def write(uv: str, *, keep_versions: bool) -> None:
     """Resolve and write. Versions that are locked already stay if `keep_versions`."""
     locked = LOCK.read_text()
-    service, everything = (
-        resolve(uv, locked if keep_versions else "", *group) for group in ((), ("--group", "dev"))
+    service, with_sbom, everything = (
+        resolve(uv, locked if keep_versions else "", *groups)
+        for groups in ((), ("--group", "sbom"), ("--group", "sbom", "--group", "dev"))
     )
-    names = {get_name(entry) for entry in service}
+    in_service, in_sbom = ({get_name(entry) for entry in entries} for entries in (service, with_sbom))
     sections: dict[str, list[str]] = {section: [] for section in SECTIONS}
     for entry in everything:
         name = get_name(entry)
@@ -45,7 +46,8 @@ def write(uv: str, *, keep_versions: bool) -> None:
         elif CUDA.match(name):
             sections["cuda"].append(entry)
         else:
-            sections["service" if name in names else "development"].append(entry)
+            section = "service" if name in in_service else "sbom" if name in in_sbom else "development"
+            sections[section].append(entry)
     LOCK.write_text(
         HEADER + "".join(f"# == {name}\n" + "\n".join(sections[name]) + "\n" for name in SECTIONS)
     )

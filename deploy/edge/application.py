@@ -4,7 +4,8 @@ Every `GET /api/v1/active/`, `active/keys/`, `active/signed/` and `active/stream
 that needs from the database (the last revision, the tokens' owners) is queried again once it is older than FRESH_SECONDS,
 by one request for all that wait. So a moved pointer and a revoked token are known here within that time, with or without
 Redis. While the database fails, or does not answer within ANSWER_SECONDS, a token that was valid at the last query gets the
-last signed snapshot until it expires. Every other request gets 503, and bots keep their last good set.
+last signed snapshot until it expires, and until then the plain one and the sets of keys too. Every other request gets 503,
+and bots keep their last good set.
 
 `POST /api/v1/bots/heartbeat/` and `bots/windows/` with a bot's token are parsed here with the API's own parser, fields and
 service. An invalid one is passed on to the API's operation, which answers what is wrong.
@@ -96,7 +97,7 @@ class Edge:
                 201,
             ),
         }
-        envelope: CachedValue[Snapshot] = CachedValue(lambda _: signing.get_envelope())
+        self._envelope = envelope = CachedValue[Snapshot](lambda _: signing.get_envelope())
         self.streams = Streams(envelope.get, self._find_allowed)
         self._documents = {
             ACTIVE_PATH: CachedValue(snapshot.build_current),
@@ -139,17 +140,21 @@ class Edge:
                     raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
                 latest = await documents.get()
         except (DatabaseError, InterfaceError, TimeoutError):
-            if (
-                documents.last is None
-                or not documents.last.is_valid
-                or not _may_serve(self.owners.recall(digest))
-            ):
+            remembered = self._recall(scope["path"])
+            if remembered is None or not _may_serve(self.owners.recall(digest)):
                 raise
-            latest = documents.last
+            latest = remembered
         if scope["path"] != STREAM_PATH or scope["method"] != "GET":
             return partial(_send_document, latest, headers, scope["method"])
         self.streams.require_room(digest)
         return partial(self.streams.serve, digest, latest, receive)
+
+    def _recall(self, path: str) -> Snapshot | None:
+        """What may be served without the database, while the signed snapshot in memory is valid."""
+        signed = self._envelope.last
+        if signed is None or not signed.is_valid:
+            return None
+        return signing.extract_document(signed) if path == ACTIVE_PATH else self._documents[path].last
 
     async def _take_report(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
         actor = await self._get_actor(_get_token_digest(headers))

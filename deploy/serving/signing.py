@@ -4,6 +4,7 @@ A DSSE envelope (https://github.com/secure-systems-lab/dsse) with an Ed25519 sig
 every minute, so that a bot detects a replayed answer. Every web process makes the same bytes.
 """
 
+import base64
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ VALID_FOR = timedelta(minutes=3)
 """From `issued_at`: a bot may miss two renewals before it reports *stale since*."""
 
 _ATTEMPTS = 3
+_ONLY_SIGNED = ("issued_at", "expires_at", "audit_head", "key_version", "coins", "next", "fallback")
+"""What the signed snapshot says beyond the plain one, apart from each model's diagnosis."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,15 @@ def get_envelope(now: datetime | None = None) -> Snapshot:
             _last = signable.identity, _sign(signable, payload)
             return _last[1]
     raise Unavailable("The pointer is moving. Ask again shortly.")
+
+
+def extract_document(envelope: Snapshot) -> Snapshot:
+    """The plain snapshot that an envelope of this process is about, byte for byte, and valid as long as the envelope."""
+    payload = json.loads(base64.b64decode(json.loads(envelope.body)["payload"]))
+    document = {name: value for name, value in payload.items() if name not in _ONLY_SIGNED}
+    for model in document["models"].values():
+        model.pop("diagnosis")
+    return Snapshot(envelope.revision, snapshot.to_json(document), envelope.expires_at)
 
 
 def find_problem() -> str | None:

@@ -48,10 +48,12 @@ def build_current(known: Snapshot | None = None) -> Snapshot:
 
 
 def build_snapshot(move: PointerMove) -> Snapshot:
-    body = json.dumps(
-        build_document(move), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    ).encode()
-    return Snapshot(move.revision, body)
+    return Snapshot(move.revision, to_json(build_document(move)))
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """The same bytes for the same document."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def build_document(

@@ -18,7 +18,7 @@ from crpbot.asgi import django_application
 from crpbot_runtime.protocol.envelope import verify_envelope
 from crpbot_runtime.protocol.public_keys import PublicKeys
 from deploy.edge import freshness
-from deploy.edge.application import ACTIVE_PATH, SIGNED_PATH, Edge
+from deploy.edge.application import ACTIVE_PATH, KEYS_PATH, SIGNED_PATH, Edge
 from deploy.releases import decide
 from deploy.serving import keys, revision_log, signing, snapshot
 from tests import factories, scenarios
@@ -235,12 +235,34 @@ def test_without_a_database_a_known_token_gets_the_last_signed_snapshot(
 ) -> None:
     scenarios.service_in_use()
     before = get(fresh, bot, path=SIGNED_PATH)
-    get(fresh, bot)
     lose_database()
     after = get(fresh, bot, path=SIGNED_PATH)
     assert (after.status, after.body) == (200, before.body)
-    assert get(fresh, bot).status == 503, "an unsigned document does not say until when it is valid"
     assert get(fresh, "crp_bot_made_up", path=SIGNED_PATH).status == 503
+
+
+def test_without_a_database_plain_snapshot_and_keys_last_as_the_signed_one(
+    fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenarios.service_in_use()
+    before, key_sets = snapshot.build_current(), get(fresh, bot, path=KEYS_PATH)
+    get(fresh, bot, path=SIGNED_PATH)
+    lose_database()
+    after = get(fresh, bot)
+    assert (after.status, after.body, after.headers["etag"]) == (200, before.body, before.etag)
+    assert get(fresh, bot, path=KEYS_PATH).body == key_sets.body
+    later = timezone.now() + signing.VALID_FOR
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    assert [get(fresh, bot, path=path).status for path in (ACTIVE_PATH, KEYS_PATH)] == [503, 503]
+
+
+def test_without_a_database_or_a_signed_snapshot_nothing_is_served(
+    fresh: Edge, bot: str, lose_database: Callable[[], None]
+) -> None:
+    scenarios.service_in_use()
+    get(fresh, bot)
+    lose_database()
+    assert get(fresh, bot).status == 503, "an unsigned document does not say until when it is valid"
 
 
 def test_without_a_database_a_revoked_token_stays_revoked(

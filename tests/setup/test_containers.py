@@ -90,6 +90,19 @@ def test_our_own_run_without_privileges_on_a_read_only_disk(name: str) -> None:
     assert "USER crpbot" in DOCKERFILE
 
 
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if service.get("read_only")])
+def test_no_inline_file_goes_into_a_read_only_container(name: str) -> None:
+    """Compose copies an inline one into the container, and the engine refuses that."""
+    configs = [COMPOSE["configs"][given["source"]] for given in SERVICES[name].get("configs", [])]
+    assert all((REPOSITORY / config["file"]).is_file() for config in configs)
+
+
+@pytest.mark.parametrize("name", [*SERVICES])
+def test_no_container_needs_more_open_files_than_the_host_has(name: str) -> None:
+    """A limit above the host's keeps the container from starting. Caddy and web raise theirs to what they may have."""
+    assert "ulimits" not in SERVICES[name]
+
+
 def test_no_secret_has_a_default() -> None:
     secret = re.compile("SECRET|PASSWORD|KEY|TOKEN")
     bare = {name for name, rest in VARIABLES if secret.search(name) and not rest}
@@ -178,6 +191,13 @@ def test_the_gpu_worker_reserves_an_nvidia_device() -> None:
     assert worker["profiles"] == ["gpu"]
 
 
+def test_only_the_gpu_worker_runs_the_image_with_cuda() -> None:
+    with_cuda = {name for name, service in OWN.items() if service["build"]["args"].get("TORCH") == "cuda"}
+    assert with_cuda == {"gpu-worker"}
+    images = {service["image"].partition(":")[0] for name, service in OWN.items() if name not in with_cuda}
+    assert (images, OWN["gpu-worker"]["image"].partition(":")[0]) == ({"crpbot-gate"}, "crpbot-gate-gpu")
+
+
 def test_only_the_proxy_can_be_reached_from_outside() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
     assert COMPOSE["networks"]["data"]["internal"]
@@ -192,6 +212,75 @@ def test_the_image_holds_every_package_the_service_imports() -> None:
         "distribution",
     }
     assert copied == packages | {"templates"}
+
+
+@pytest.mark.parametrize(
+    ("torch_requires", "wanted", "status"),
+    [("sympy", "cpu", 0), ("nvidia-cudnn-cu13, sympy", "cpu", 1), ("sympy", "cuda", 1)],
+    ids=["a CPU build for the CPU image", "CUDA for the CPU image", "a CPU build for the GPU image"],
+)
+def test_an_image_takes_only_the_torch_that_it_is_for(
+    torch_requires: str, wanted: str, status: int, tmp_path: Path
+) -> None:
+    """The check of the Dockerfile, with a pip that shows this torch."""
+    step = DOCKERFILE.replace("\\\n", "").split("rm -r torch")[1].split('&& if [ "$found" = cuda')[0]
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\necho 'Requires: {torch_requires}'\n")
+    pip.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH": wanted}
+    done = subprocess.run(["sh", "-c", f"true {step}"], env=environment, capture_output=True, text=True)
+    assert done.returncode == status
+    assert ("set TORCH_INDEX_URL to another index" in done.stderr) == bool(status)
+
+
+def test_the_image_is_made_smaller_without_what_the_service_loads(tmp_path: Path) -> None:
+    gone = ("torch/include/torch.h", "sympy/core/tests/test_one.py", "ccxt/pro/binance.py", "plotly/graph_objs/_bar.py",
+            "torch/bin/protoc", "botocore/data/sqs/service.json",
+            "django/conf/locale/de/formats.py")  # fmt: skip
+    kept = ("torch/nn/modules.py", "ccxt/binance.py", "plotly/package_data/plotly.min.js", "django/test/client.py",
+            "torch/bin/torch_shm_manager", "botocore/data/s3/service.json", "botocore/data/endpoints.json",
+            "django/conf/locale/en/formats.py", "django/conf/locale/__init__.py")  # fmt: skip
+    folders = (
+        "numpy",
+        "scipy",
+        "sklearn",
+        "networkx",
+        "joblib",
+        "supervisor",
+        "rest_framework",
+        "django_filters",
+        "axes",
+    )
+    libraries = (
+        "torch/lib/libtorch_cpu.so",
+        "torch/lib/libtorch_python.so",
+        "_polars_runtime_32/one.so",
+        "uvloop/one.so",
+        "aiohttp/one.so",
+        "cryptography/hazmat/bindings/one.so",
+    )
+    for name in (*gone, *kept, *libraries, *(f"{folder}/__init__.py" for folder in folders)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    strip = tmp_path / "bin" / "strip"
+    strip.parent.mkdir()
+    strip.write_text('#!/bin/sh\nshift; ls "$@"\n')
+    strip.chmod(0o755)
+    script = REPOSITORY / "distribution" / "slim.sh"
+    environment = {"PATH": f"{strip.parent}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", str(script), str(tmp_path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == sorted(libraries)
+    assert [name for name in gone if (tmp_path / name).exists()] == []
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+
+
+def test_the_image_keeps_every_aws_service_that_the_code_calls() -> None:
+    kept = set(re.findall(r"! -name (\w+)", (REPOSITORY / "distribution" / "slim.sh").read_text()))
+    packages = re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE)
+    code = "".join(file.read_text() for package in packages for file in (REPOSITORY / package).rglob("*.py"))
+    called = {"s3", *re.findall(r"""boto\w*\.(?:client|resource)\(\s*["']([\w-]+)["']""", code)}
+    assert called - kept == set()
 
 
 def test_the_builder_is_shown_what_the_image_copies_and_nothing_else() -> None:

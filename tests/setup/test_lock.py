@@ -40,12 +40,14 @@ HERE = [
 ]
 LOCKED = {canonicalize_name(each.name): Version(str(each.specifier).removeprefix("==")) for each in HERE}
 DIRECT = [
-    Requirement(text) for text in PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    Requirement(text)
+    for group in (PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"].values())
+    for text in group
 ]
 
 
 def test_every_package_is_locked_at_one_version_with_its_hashes() -> None:
-    assert list(SECTIONS) == ["torch", "service", "development", "cuda"]
+    assert list(SECTIONS) == ["torch", "service", "sbom", "development", "cuda"]
     entry = re.compile(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*( ; [^\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+")
     assert [each[:60] for each in ENTRIES if not entry.fullmatch(each)] == []
     assert len({get_name(each) for each in ENTRIES}) == len(ENTRIES)

@@ -1,0 +1,149 @@
+"""`make compose-trial`: build the real image, start the real docker-compose.yml, and see the service through its worst day.
+
+It needs root on Debian, and installs docker.io and debootstrap where they are missing. Everything else is in
+build/compose-trial, and is deleted at the end. With --keep, the images stay for the next time; with --images-only, it ends
+once they are built.
+"""
+
+import argparse
+import os
+import platform
+import secrets
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.compose import image, machine, stand_ins
+from tests.compose.engine import REPOSITORY, Engine
+from tests.compose.errors import TrialFailed
+from tests.compose.kills import Kills
+from tests.compose.report import Report
+from tests.compose.service import Service, wait_until
+from tests.compose.story import Story
+from tests.loopback import free_port
+
+FOLDER = REPOSITORY / "build" / "compose-trial"
+PAGE = REPOSITORY / "docs" / "production-trial.md"
+VERSION = "0.1.0"
+START_SECONDS = 300
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.compose", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="keep the images for the next time")
+    parser.add_argument("--images-only", action="store_true", help="stop once the images are built")
+    options = parser.parse_args()
+    report = Report()
+    try:
+        machine.require_root_on_debian()
+        engine = _prepare(report)
+    except TrialFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    try:
+        _build(engine, report)
+        if not options.images_only:
+            _run(engine, report)
+            report.write(PAGE, _introduce())
+    except TrialFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    finally:
+        engine.stop()
+        if not options.keep:
+            shutil.rmtree(FOLDER)
+    return 0
+
+
+def _prepare(report: Report) -> Engine:
+    with report.step("install docker.io and debootstrap, fetch Compose, start a private engine") as note:
+        machine.install_packages()
+        engine = Engine(FOLDER / "engine", machine.fetch_compose(FOLDER / "compose"))
+        engine.start()
+        note(
+            f"Docker {engine.docker('version', '--format', '{{.Server.Version}}')}, Compose {engine.compose_version()}"
+        )
+    return engine
+
+
+def _build(engine: Engine, report: Report) -> None:
+    tag = f"crpbot-gate:{VERSION}"
+    if not engine.has_image(stand_ins.DEBIAN):
+        with report.step("make a small Debian with debootstrap"):
+            stand_ins.build_debian(engine, FOLDER)
+    with report.step("build the stand-in base images") as note:
+        note(", ".join(stand_ins.build_all(engine, FOLDER)))
+    with report.step("build the real image from the real Dockerfile"):
+        image.build(engine, FOLDER, tag)
+    with report.step("look into the image") as note:
+        note(image.check(engine, tag))
+
+
+def _run(engine: Engine, report: Report) -> None:
+    port = free_port()
+    engine.environment = _choose_values(port)
+    service = Service(engine, FOLDER, port)
+    try:
+        with report.step("`docker compose up`, until everything is healthy") as note:
+            engine.compose("up", "--detach", "--no-build")
+            wait_until(service.is_healthy, "every service is healthy", START_SECONDS)
+            service.trust_the_proxy()
+            wait_until(lambda: service.get_status("/healthz") == 200, "the proxy answers", START_SECONDS)
+            note(f"{len(service.list_containers())} containers")
+        story = Story(service, FOLDER, report)
+        bot = story.tell()
+        try:
+            with report.step("a pin and a restore, over the API") as note:
+                note(story.pin(bot))
+            Kills(service, story, bot, report).run()
+        finally:
+            bot.stop()
+    except TrialFailed:
+        (FOLDER.parent / "compose-trial.log").write_text(engine.compose("logs", "--no-color"))
+        sys.stderr.write(f"The containers' logs are in {FOLDER.parent / 'compose-trial.log'}.\n")
+        raise
+    finally:
+        with report.step("`docker compose down --volumes`"):
+            engine.compose("down", "--volumes", "--timeout", "20")
+
+
+def _choose_values(port: int) -> dict[str, str]:
+    """What a .env file would hold."""
+    names = (
+        "POSTGRES_PASSWORD",
+        "POSTGRES_OWNER_PASSWORD",
+        "POSTGRES_APPLICATION_PASSWORD",
+        "POSTGRES_WORKER_PASSWORD",
+        "REDIS_APPLICATION_PASSWORD",
+        "REDIS_WORKER_PASSWORD",
+        "S3_ACCESS_KEY",
+        "S3_SECRET_KEY",
+    )
+    return {
+        **{f"CRPBOT_{name}": secrets.token_hex(16) for name in names},
+        "CRPBOT_SECRET_KEY": secrets.token_urlsafe(48),
+        "CRPBOT_ALLOWED_HOSTS": "localhost",
+        "CRPBOT_SITE": "localhost",
+        "CRPBOT_TRUSTED_ORIGINS": f"https://localhost:{port}",
+        "CRPBOT_HTTP_PORT": str(free_port()),
+        "CRPBOT_HTTPS_PORT": str(port),
+        "CRPBOT_ALLOW_SIMULATED": "1",
+        "CRPBOT_CODE_VERSION": VERSION,
+    }
+
+
+def _introduce() -> str:
+    debian = Path("/etc/debian_version").read_text().strip()
+    return f"""# Production trial
+
+`make compose-trial` wrote this page. It built the image from the Dockerfile, started `docker-compose.yml` with Compose on
+a private container engine, and carried out each step. No image can be pulled where it ran: the base images are stand-ins
+with Debian's own PostgreSQL, Redis, Caddy and Python, and moto is the S3.
+
+{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Debian {debian}, kernel {platform.release().partition("-")[0]}.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
