@@ -35,7 +35,9 @@ def runbook(request: HttpRequest, name: str) -> HttpResponse:
 def _load(name: str) -> tuple[str, SafeString]:
     """Title and text as HTML. A link to a page that is none here becomes text."""
     heading, _, text = (_get_folder() / f"{name}.md").read_text().partition("\n")
-    return heading.removeprefix("# "), mark_safe(_LINK.sub(_keep_runbooks, _MARKDOWN.render(text)))
+    # The documentation site wants a command of a list further in than CommonMark does.
+    html = _MARKDOWN.render(text).replace("<pre><code> ", "<pre><code>")
+    return heading.removeprefix("# "), mark_safe(_LINK.sub(_keep_runbooks, html))
 
 
 def _keep_runbooks(link: re.Match[str]) -> str:

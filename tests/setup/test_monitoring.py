@@ -186,6 +186,7 @@ def test_the_service_shows_every_runbook_and_an_alarm_links_to_its_own(client: C
     for name, text in PAGES.items():
         page = client.get(f"/runbooks/{name}.html").content.decode()
         assert text.partition("\n")[0].removeprefix("# ") in page
+        assert "<code> " not in page, "a command that is copied begins with its first letter"
     assert '<a href="database_away.html">' in client.get("/runbooks/edge_errors.html").content.decode()
     assert client.get("/runbooks/nothing.html").status_code == 404
     scenarios.inherited()
