@@ -61,10 +61,10 @@ class Files:
 
 
 def write_files(folder: Path, gate_rows: int) -> Files:
-    """A trained bundle of so many gate rows, and one of a shorter history for its baseline."""
+    """A trained bundle of so many gate rows, and the V5 that it is compared with."""
     frame = simulate(COIN, bars=round(gate_rows / 0.15) + BARS_BEFORE, drift=1.2, seed=1)
     bundle, digest = _bundle(folder / "candidate", "v7_fixed", frame)
-    baseline, _ = _bundle(folder / "baseline", "v5", frame.head(20_000))
+    baseline, _ = _bundle(folder / "baseline", "v5", frame)
     canonical = folder / "candles.canonical"
     canonical.write_bytes(candles.encode_canonical(frame))
     context = EvaluationContext(Inspection(bundle, digest), frame)

@@ -69,14 +69,6 @@ class Measurement(Job):
 
     bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="measurements")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="measurements")
-    baseline = models.ForeignKey(
-        Bundle,
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        related_name="+",
-        help_text="what its skill is measured against",
-    )
     body = models.TextField(blank=True, help_text="canonical JSON of mlcore.evaluation.measure; written once")
     code_version = models.CharField(max_length=64, blank=True, help_text="of the worker that claimed it last")
     document = JsonDocument("body")

@@ -12,7 +12,10 @@ from typing import Any
 from django.conf import settings
 
 from audit.hash_chain import to_canonical_json
+from gates import baselines
 from gates.models import Measurement
+from mlcore.bundle import format as bundle_format
+from mlcore.evaluation.context import read_claim
 from training import artifact_store
 from training.jobs import leases, sandbox
 from training.models import Bundle, Dataset
@@ -66,37 +69,74 @@ def _measure(measurement: Measurement) -> dict[str, Any]:
         )
     with tempfile.TemporaryDirectory(prefix="measuring-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        _run_measuring(folder, [*_fetch(measurement, folder), "--digest", measurement.bundle.digest])
+        arguments = [*_fetch(measurement, folder), "--digest", measurement.bundle.digest]
+        baseline = _find_digest(folder / "baseline")
+        _run(folder, "mlcore.evaluation.measure", [*arguments, "--output", "figures.json"])
         document = _read_document(folder / "figures.json")
-    _require_subject(document, measurement)
+    _require_subject(document, measurement, baseline)
     return document
 
 
-def _require_subject(document: dict[str, Any], measurement: Measurement) -> None:
+def _require_subject(document: dict[str, Any], measurement: Measurement, baseline: str | None) -> None:
     """Raise MeasuringFailed for figures of another subject. A manifest that cannot be read names no coin."""
     coin = measurement.bundle.coin.symbol
     if document.get("dataset_digest") != measurement.dataset.digest:
         raise MeasuringFailed("the figures are of other candles than requested")
     if document.get("bundle_digest") != measurement.bundle.digest:
         raise MeasuringFailed("the figures are of another bundle than requested")
+    if read_claim(document, "skill", "baseline", "digest") not in (None, baseline):
+        raise MeasuringFailed("the figures compare with another V5 than the one that was given")
     if document.get("coin") not in (None, coin):
         raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
 
 
 def _fetch(measurement: Measurement, folder: Path) -> list[str]:
     """Copy everything that is measured into the folder; returns the arguments that name it."""
-    _fetch_bundle(measurement.bundle, folder / "bundle")
     _fetch_candles(measurement.dataset, folder / "candles.canonical")
     arguments = ["--bundle", "bundle", "--candles", "candles.canonical"]
-    if measurement.baseline is not None:
-        # A copy even where it is the same bundle, so that comparing with itself is no special case.
-        _fetch_bundle(measurement.baseline, folder / "baseline")
-        arguments += ["--baseline", "baseline"]
-    trained_on = measurement.bundle.dataset
-    if trained_on is not None and trained_on.digest != measurement.dataset.digest:
+    trained_on = measurement.bundle.dataset or measurement.dataset
+    if trained_on.digest != measurement.dataset.digest:
         _fetch_candles(trained_on, folder / "training.canonical")
         arguments += ["--training", "training.canonical"]
+    arguments += _fetch_baseline(trained_on, folder)
+    _fetch_bundle(measurement.bundle, folder / "bundle")
     return arguments
+
+
+def _fetch_baseline(trained_on: Dataset, folder: Path) -> list[str]:
+    """The V5 of the candidate's candles and windows. It is fitted before any file of the bundle is in the folder.
+
+    Where it cannot be fitted, only the gate *skill* lacks its figures, and says why.
+    """
+    target = folder / "baseline"
+    if not (_fetch_trained(trained_on, target) or baselines.load(trained_on, target)):
+        candles = next(
+            name for name in ("training.canonical", "candles.canonical") if (folder / name).exists()
+        )
+        arguments = ["--candles", candles, "--coin", trained_on.coin.symbol, "--output", target.name]
+        arguments += ["--code-version", settings.CODE_VERSION]
+        arguments += ["--simulated"] if trained_on.is_simulated else []
+        try:
+            _run(folder, "mlcore.evaluation.v5", arguments)
+        except MeasuringFailed as failed:
+            return ["--no-baseline", f"V5 was not fitted: {failed}"]
+        baselines.store(trained_on, target)
+    return ["--baseline", target.name]
+
+
+def _fetch_trained(trained_on: Dataset, target: Path) -> bool:
+    trained = baselines.find_trained(trained_on)
+    if trained is None:
+        return False
+    _fetch_bundle(trained, target)
+    return baselines.is_whole(target)
+
+
+def _find_digest(baseline: Path) -> str | None:
+    """Of its model; none without a baseline."""
+    if not baseline.exists():
+        return None
+    return f"sha256:{bundle_format.read(baseline).manifest.files[bundle_format.MODEL_FILE].sha256}"
 
 
 def _fetch_bundle(bundle: Bundle, folder: Path) -> None:
@@ -118,16 +158,11 @@ def _fetch_candles(dataset: Dataset, path: Path) -> None:
         raise MeasuringFailed(f"its candles cannot be read: {lost}") from lost
 
 
-def _run_measuring(folder: Path, arguments: list[str]) -> None:
+def _run(folder: Path, module: str, arguments: list[str]) -> None:
     """Raises MeasuringFailed unless the process succeeds within its time, MeasuringKilled when it is killed."""
     seconds = settings.MEASURING_TIME_LIMIT_SECONDS
     try:
-        sandbox.run_module(
-            "mlcore.evaluation.measure",
-            [*arguments, "--output", "figures.json"],
-            folder=folder,
-            seconds=seconds,
-        )
+        sandbox.run_module(module, arguments, folder=folder, seconds=seconds)
     except sandbox.ProcessTimedOut as late:
         raise MeasuringFailed(f"measuring took {late} and was stopped") from None
     except sandbox.ProcessKilled as killed:

@@ -21,13 +21,13 @@ from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
 from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus, SigningKey
 from deploy.pointer import pointer
-from deploy.releases import decide, settle
+from deploy.releases import decide
 from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
 from deploy.serving import snapshot
 from gates.catalogue.live import Tally
 from gates.models import Measurement
-from gates.services import measuring, policies
+from gates.services import policies
 from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
 from training import artifact_store
@@ -160,7 +160,13 @@ def _skill(accuracy: float, naive: dict[str, float], v5: float) -> dict[str, Any
         "accuracy": accuracy,
         "naive": {name: ahead_of(other) for name, other in naive.items()},
         "best_naive": max(naive, key=lambda name: naive[name]),
-        "baseline": {"digest": "sha256:" + "5" * 64, **ahead_of(v5), "problem": None},
+        "baseline": {
+            "digest": "sha256:" + "5" * 64,
+            "fit": _window("2021-01-01", "2024-06-01", 7_000, "1"),
+            "is_itself": False,
+            **ahead_of(v5),
+            "problem": None,
+        },
         "problem": None,
     }
 
@@ -315,20 +321,13 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
     return made
 
 
-def add_measurement(
-    made: Bundle, data: Dataset, document: dict[str, Any], *, baseline: Bundle | None = None
-) -> Measurement:
+def add_measurement(made: Bundle, data: Dataset, document: dict[str, Any]) -> Measurement:
     """A measurement that succeeded with these figures."""
-    baseline = baseline or measuring.newest_baseline(made)
     subject = {"line": made.line, "bundle_digest": made.digest, "dataset_digest": data.digest}
     document = {**document, **subject, "trained_on": made.dataset.digest if made.dataset else None}
-    if baseline is not None and "skill" in document:
-        compared = document["skill"]["baseline"] | {"digest": baseline.digest}
-        document["skill"] = document["skill"] | {"baseline": compared}
     measurement = Measurement.objects.create(
         bundle=made,
         dataset=data,
-        baseline=baseline,
         state=JobState.SUCCEEDED,
         attempt=1,
         body=to_canonical_json(document),
@@ -370,11 +369,11 @@ class Build:
         ReleaseStatus.objects.create(release=release)
         for coin, data in datasets.items():
             made = None if coin.symbol in self.untrained else self.bundle(coin, data)
-            release_coin = ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
+            ReleaseCoin.objects.create(release=release, coin=coin, dataset=data, bundle=made)
             if made is None or coin.symbol in self.unmeasured:
                 continue
             figures = self.figures.get(coin.symbol, healthy(coin.symbol))
-            add_measurement(made, data, figures, baseline=settle.find_baseline(release, release_coin))
+            add_measurement(made, data, figures)
         return release
 
     def dataset(self, coin: Coin) -> Dataset:

@@ -1,4 +1,5 @@
-"""Content-addressed files: datasets and bundles are stored under their sha256, checkpoints under their run.
+"""Content-addressed files: datasets and bundles are stored under their sha256, checkpoints under their run,
+baselines under the key of what they were fitted on.
 
 The code uses Django's default storage, so it works with a folder and with S3.
 """
@@ -171,6 +172,26 @@ def is_intact(sha256: str, size: int) -> bool:
 def read_candles(dataset: Dataset) -> pl.DataFrame:
     """Read the candles of a dataset, checked against its digest. Raises FileLost."""
     return candles.decode_canonical(read(dataset.digest.removeprefix("sha256:")))
+
+
+def store_baseline(key: str, data: bytes) -> None:
+    """Keep the V5 that candidates are compared with, under the key of what it was fitted on."""
+    with _translate_errors():
+        default_storage.save(_get_baseline_key(key), ContentFile(data))
+
+
+def find_baseline(key: str) -> bytes | None:
+    """Its bytes, unchecked (gates.baselines checks them); None where there are none."""
+    try:
+        with _translate_errors(), default_storage.open(_get_baseline_key(key), "rb") as stream:
+            data: bytes = stream.read()
+    except FileNotFoundError:
+        return None
+    return data
+
+
+def _get_baseline_key(key: str) -> str:
+    return f"baselines/{key}"
 
 
 def store_checkpoint(run_id: int, attempt: int, epoch: int, data: bytes) -> str:

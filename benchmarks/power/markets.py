@@ -63,10 +63,10 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
     frame = simulate(coin, market.bars, market.drift, market.seed)
     v7 = RECIPES["v7_fixed"].with_parameters(**SETTINGS, epochs=market.epochs)
     with tempfile.TemporaryDirectory() as name:
-        candidate, fallback = (
+        candidate, v5 = (
             _trained(recipe, frame, coin, Path(name) / recipe.line) for recipe in (v7, RECIPES["v5"])
         )
-        found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=fallback.folder)
+        found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=v5.folder)
     document = {**found, **_build_context(market, coin, frame)}
     outcomes = evaluate(document, FULL_POLICY, coin=coin)
     naive = found["skill"]["naive"] or {}

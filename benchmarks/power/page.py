@@ -68,9 +68,10 @@ def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     yield (
         f"A market is three coins of {results.bars[0] if results.bars else 0:,} simulated candles (43,800 are five years of "
         "hours). Each has a drift planted in hidden regimes; one coin tells nothing about another. V7 is trained on each by "
-        f"its recipe with {settings}, with V5 as its fallback. The bytes are measured in full and judged under the full "
-        "policy, as a first attempt on candles judged against their generator. A market is released when every coin passes "
-        "every required gate. Once a coin is refused the others are not trained, because they would change nothing.\n"
+        f"its recipe with {settings}, and compared with a V5 of the same candles. The bytes are measured in full and "
+        "judged under the full policy, as a first attempt on candles judged against their generator. A market is "
+        "released when every coin passes every required gate. Once a coin is refused the others are not trained, because "
+        "they would change nothing.\n"
     )
     yield "| drift | bars | markets released | coins judged | accuracy | over the last move |"
     yield "| --- | --- | --- | --- | --- | --- |"

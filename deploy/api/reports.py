@@ -94,7 +94,10 @@ class ReleaseReport(APIView):
             naive = serializers.CharField(allow_null=True, help_text="The best of those who do not think.")
             naive_accuracy = serializers.FloatField(allow_null=True)
             difference = IntervalOutput(allow_null=True, help_text="To the best naive forecaster.")
-            baseline = IntervalOutput(allow_null=True, help_text="The difference to v5 on the same bars.")
+            baseline = IntervalOutput(
+                allow_null=True,
+                help_text="The difference to a v5 of the same candles and windows, on the same bars.",
+            )
             is_baseline = serializers.BooleanField(help_text="Whether it is itself that v5.")
             sentence = serializers.CharField()
 

@@ -49,7 +49,7 @@ def _measure_if_due(release_coin: ReleaseCoin) -> Measurement | None:
             return None  # another reconciler was first
         bundle = release_coin.bundle
         assert bundle is not None
-        return measuring.measure(bundle, release_coin.dataset, actor=GATE, baseline=bundle, again=True)
+        return measuring.measure(bundle, release_coin.dataset, actor=GATE, again=True)
 
 
 def _find_latest(release_coin: ReleaseCoin) -> Measurement | None:

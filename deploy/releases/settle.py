@@ -22,7 +22,7 @@ from deploy.rules import Outcome, Purpose, ReleaseState, Settlement, must_pin
 from deploy.rules import settle as decide
 from gates.models import Measurement
 from gates.services import judging, measuring
-from training.models import Bundle, TrainingRun
+from training.models import TrainingRun
 from training.services import runs
 
 logger = logging.getLogger(__name__)
@@ -164,28 +164,11 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
             release_coin.bundle,
             release_coin.dataset,
             actor=GATE,
-            baseline=find_baseline(release, release_coin),
             since=release.created_at,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
             with correlation.span("diagnosis.judge", measurement_id=measurement.pk):
                 _write_once(release_coin, diagnosis=judging.judge(measurement, release.policy))
-
-
-def find_baseline(release: Release, release_coin: ReleaseCoin) -> Bundle | None:
-    """The bundle that the skill of this coin is compared with: the registered fallback's, and a fallback's own.
-
-    None leaves the choice to the gates: the coin's newest v5 of the same bar interval.
-    """
-    if release.purpose == Purpose.FALLBACK:
-        return release_coin.bundle
-    registered = pointer.get_fallback()
-    if registered is None:
-        return None
-    held = registered.coins.filter(coin=release_coin.coin).select_related("bundle").first()
-    if held is None or held.bundle is None or held.bundle.interval_seconds != release.interval_seconds:
-        return None
-    return held.bundle
 
 
 def _start_run(release: Release, release_coin: ReleaseCoin) -> None:

@@ -1,4 +1,4 @@
-"""The skill of a release: accuracy with its interval, compared with naive forecasters and with the fallback."""
+"""The skill of a release: accuracy with its interval, compared with naive forecasters and with V5."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,9 +48,9 @@ class Skill:
     difference: Interval | None
     """From the best naive forecaster."""
     baseline: Interval | None
-    """The difference from the fallback on the same bars; None for the fallback itself."""
+    """The difference from a V5 of the same candles and windows, on the same bars; None for that V5 itself."""
     is_baseline: bool
-    """Whether this bundle is itself the one that others are compared with."""
+    """Whether this bundle is itself that V5."""
 
     @property
     def sentence(self) -> str:
@@ -109,8 +109,7 @@ def describe_skill(coin: str, document: Mapping[str, Any], policy: Mapping[str, 
     """From the measurement of one coin. A measurement without differences still gives its accuracy."""
     measurement = MeasurementReader(document, coin)
     naive, naive_accuracy = _find_best_naive(measurement)
-    digest = _read(measurement.text, "skill", "baseline", "digest")
-    is_baseline = digest is not None and digest == _read(measurement.text, "bundle_digest")
+    is_baseline = _read(measurement.flag, "skill", "baseline", "is_itself") is True
     return Skill(
         coin=coin,
         rows=_read(measurement.count, "accuracy", "rows"),

@@ -75,12 +75,19 @@ def read_skill(measurement: MeasurementReader, parameters: Parameters) -> Readin
     Threshold(
         "above_naive", 0.0, -0.05, 0.5, "lower", "The interval must begin above this; 0.01 is a point."
     ),
-    Threshold("above_v5", -0.02, -0.2, 0.5, "lower", "The same over V5; −0.02 allows two points less."),
+    Threshold(
+        "above_v5",
+        -0.02,
+        -0.2,
+        0.5,
+        "lower",
+        "The same over a V5 fitted on the same candles and windows; −0.02 allows two points less.",
+    ),
     Threshold("least_block_bars", 72, 1, 100_000, "lower", BLOCK_HELP),
     read=read_skill,
 )
 def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Finding:
-    """More accurate than forecasters without a model, and hardly less accurate than V5, on the same bars."""
+    """More accurate than forecasters without a model, and hardly less accurate than V5 on its own candles and windows."""
     rows, accuracy = measurement.count("skill", "rows"), measurement.share("skill", "accuracy")
     require_blocks(measurement, parameters, "skill")
     best = measurement.text("skill", "best_naive")
@@ -187,12 +194,12 @@ def _read_lead(measurement: MeasurementReader, slack: float, over: str, *path: s
 def _read_lead_over_v5(measurement: MeasurementReader) -> Lead:
     if measurement.is_null("skill", "baseline", "digest"):
         problem = measurement.problem("skill", "baseline") or "no reason given"
-        raise NotMeasured(
-            f"it could not be compared with V5 ({problem}): train a V5 of this coin, or register a fallback, "
-            "and measure it again"
-        )
+        raise NotMeasured(f"it could not be compared with V5 ({problem}): measure it again")
     measurement.require_no_problem("skill", "baseline")
-    is_itself = measurement.text("skill", "baseline", "digest") == measurement.text("bundle_digest")
+    digest = measurement.text("skill", "baseline", "digest")
+    if not measurement.count("skill", "baseline", "fit", "rows"):
+        raise NotMeasured(f"the V5 that it is compared with ({digest}) was fitted on no bars")
+    is_itself = measurement.flag("skill", "baseline", "is_itself")
     return _read_lead(measurement, NEARLY, "V5, which is itself" if is_itself else "V5", "baseline")
 
 

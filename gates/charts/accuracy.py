@@ -76,7 +76,7 @@ def draw_skill(document: Mapping[str, Any], gates: Mapping[str, Any]) -> Figure 
 
     Red where the interval reaches below what the policy requires: 0 over the naive, a little less over V5.
     """
-    differences = list(_list_differences(document.get("skill"), document.get("bundle_digest")))
+    differences = list(_list_differences(document.get("skill")))
     if not differences:
         return None
     thresholds = gates.get("skill", {})
@@ -185,7 +185,7 @@ def _get_half_interval(document: Mapping[str, Any], point: Mapping[str, Any]) ->
     return NORMAL_95 * math.sqrt(share * (1 - share) / max(1, point["rows"]) * effect)
 
 
-def _list_differences(section: object, own_digest: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _list_differences(section: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The forecasters with a measured difference in accuracy, by name. A V5 is not compared with itself."""
     if not isinstance(section, Mapping):
         return
@@ -194,9 +194,7 @@ def _list_differences(section: object, own_digest: object) -> Iterator[tuple[str
         if _has_figures(difference, "difference", "lower", "upper"):
             yield NAIVE.get(str(name), str(name)), difference
     v5 = section.get("baseline")
-    if _has_figures(v5, "difference", "lower", "upper") and (
-        own_digest is None or v5.get("digest") != own_digest
-    ):
+    if _has_figures(v5, "difference", "lower", "upper") and v5.get("is_itself") is not True:
         yield V5, v5
 
 

@@ -46,7 +46,6 @@ class Migration(migrations.Migration):
                 ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('body', models.TextField(blank=True, help_text='canonical JSON of mlcore.evaluation.measure; written once')),
                 ('code_version', models.CharField(blank=True, help_text='of the worker that claimed it last', max_length=64)),
-                ('baseline', models.ForeignKey(blank=True, help_text='what its skill is measured against', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.bundle')),
                 ('bundle', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='measurements', to='training.bundle')),
                 ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='measurements', to='training.dataset')),
             ],

@@ -13,7 +13,6 @@ from gates import worker
 from gates.models import Diagnosis, Measurement
 from gates.services.judging import judge
 from gates.services.policies import policy_in_force
-from mlcore.fitting.recipes import BASELINE_LINE
 from mlcore.quality.result import format_interval
 from training.jobs import queue
 from training.models import Bundle, Dataset
@@ -27,25 +26,21 @@ def measure(
     dataset: Dataset,
     *,
     actor: Actor,
-    baseline: Bundle | None = None,
     again: bool = False,
     since: datetime | None = None,
 ) -> Measurement:
     """Have a bundle measured by a gate worker. One that waits, runs or succeeded is returned as it is, unless `again`.
 
-    `baseline` is what its skill is measured against: the coin's newest V5 where none is named. One measured against
-    another is measured again. One that failed is repeated, unless it was asked for after `since`: a caller in a loop
-    says since when, and a bundle that no worker can measure comes back failed, to be judged, instead of being
-    measured for ever. Raises NotAllowed, and InvalidInput for candles or a baseline of another coin
-    or bar interval.
+    One that failed is repeated, unless it was asked for after `since`: a caller in a loop says since when, and a bundle
+    that no worker can measure comes back failed, to be judged, instead of being measured for ever. Raises NotAllowed, and
+    InvalidInput for candles of another coin or bar interval.
     """
     with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
-        baseline = baseline or newest_baseline(bundle)
-        _authorise(bundle, dataset, baseline, actor)
-        existing = None if again else _find_usable(bundle, dataset, baseline, since)
+        _authorise(bundle, dataset, actor)
+        existing = None if again else _find_usable(bundle, dataset, since)
         if existing is not None:
             return existing
-        measurement = _create_measurement(bundle, dataset, baseline, actor=actor)
+        measurement = _create_measurement(bundle, dataset, actor=actor)
         queue.enqueue(measurement)
     return measurement
 
@@ -53,28 +48,14 @@ def measure(
 def diagnose_here(bundle: Bundle, dataset: Dataset, *, actor: Actor, worker_name: str) -> Diagnosis:
     """Measure again in a child of this process, and judge by the policy in force. Raises like `measure`."""
     with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
-        baseline = newest_baseline(bundle)
-        _authorise(bundle, dataset, baseline, actor)
+        _authorise(bundle, dataset, actor)
         # Marked as enqueued without a message: `reconcile` then leaves it alone unless this process dies.
-        measurement = _create_measurement(bundle, dataset, baseline, actor=actor, enqueued_at=timezone.now())
+        measurement = _create_measurement(bundle, dataset, actor=actor, enqueued_at=timezone.now())
     worker.run(measurement.pk, worker_name=worker_name)
     return judge(measurement, policy_in_force())
 
 
-def newest_baseline(bundle: Bundle) -> Bundle | None:
-    """The default baseline of a bundle: the newest V5 of its coin and interval; a V5 is its own."""
-    if bundle.line == BASELINE_LINE:
-        return bundle
-    rows = Bundle.objects.filter(
-        coin=bundle.coin_id,
-        line=BASELINE_LINE,
-        interval_seconds=bundle.interval_seconds,
-        dataset__withdrawn_at=None,
-    )
-    return rows.order_by("-id").first()
-
-
-def _authorise(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor: Actor) -> None:
+def _authorise(bundle: Bundle, dataset: Dataset, actor: Actor) -> None:
     actor.require(Role.OPERATOR, "have a bundle measured")
     if bundle.coin_id != dataset.coin_id:
         raise InvalidInput(
@@ -87,41 +68,22 @@ def _authorise(bundle: Bundle, dataset: Dataset, baseline: Bundle | None, actor:
             f" {format_interval(dataset.interval_seconds)}.",
             field="dataset",
         )
-    if baseline is not None and baseline.interval_seconds != bundle.interval_seconds:
-        raise InvalidInput(
-            f"{bundle} answers for bars of {format_interval(bundle.interval_seconds)}; {baseline} for bars of"
-            f" {format_interval(baseline.interval_seconds)}.",
-            field="baseline",
-        )
-    if baseline is not None and baseline.coin_id != bundle.coin_id:
-        raise InvalidInput(
-            f"{bundle} must be compared with a bundle of {bundle.coin}; {baseline} is another coin's.",
-            field="baseline",
-        )
 
 
-def _find_usable(
-    bundle: Bundle, dataset: Dataset, baseline: Bundle | None, since: datetime | None
-) -> Measurement | None:
+def _find_usable(bundle: Bundle, dataset: Dataset, since: datetime | None) -> Measurement | None:
     """The latest measurement that need not be repeated; a failed one only where there is no other."""
-    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset, baseline=baseline).order_by("-id")
+    rows = Measurement.objects.filter(bundle=bundle, dataset=dataset).order_by("-id")
     sound = rows.exclude(state__in=_WITHOUT_RESULT).first()
     if sound is not None or since is None:
         return sound
     return rows.filter(created_at__gte=since).first()
 
 
-def _create_measurement(
-    bundle: Bundle, dataset: Dataset, baseline: Bundle | None, *, actor: Actor, **columns: Any
-) -> Measurement:
+def _create_measurement(bundle: Bundle, dataset: Dataset, *, actor: Actor, **columns: Any) -> Measurement:
     """A queued row. The caller has authorised it, and holds the audit head."""
     measurement = Measurement.objects.create(
-        bundle=bundle, dataset=dataset, baseline=baseline, origin=correlation.capture(), **columns
+        bundle=bundle, dataset=dataset, origin=correlation.capture(), **columns
     )
-    detail = {
-        "bundle": bundle.digest,
-        "dataset": dataset.digest,
-        "baseline": baseline.digest if baseline else None,
-    }
+    detail = {"bundle": bundle.digest, "dataset": dataset.digest}
     audit.record("measurement.queued", measurement, actor=actor, detail=detail)
     return measurement

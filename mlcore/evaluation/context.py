@@ -41,6 +41,9 @@ class EvaluationContext:
     training_frame: pl.DataFrame | None = None
     """The candles of the training, if the caller has them; not needed if they are `frame`."""
     baseline_folder: Path | None = None
+    """Of the V5 that its skill is compared with."""
+    no_baseline: str = "no baseline was given"
+    """Why there is none."""
     seed: int = 0
     _examples: dict[tuple[int, str], Examples] = field(default_factory=dict)
 

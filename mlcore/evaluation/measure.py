@@ -79,16 +79,18 @@ def measure(
     expected_digest: str,
     seed: int = 0,
     baseline: Path | None = None,
+    no_baseline: str = "no baseline was given",
     training_frame: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """All figures as JSON values. One that is not finite is null, and `non_finite` holds its name and value.
 
-    `baseline` is the folder of the bundle that serves otherwise. `training_frame` holds the candles that the manifest
-    names; it is needed only if `frame` holds others. Never raises for a bad bundle.
+    `baseline` is the folder of the V5 that its skill is compared with (`v5`); without one, `no_baseline` says why.
+    `training_frame` holds the candles that the manifest names; it is needed only if `frame` holds others. Never raises for
+    a bad bundle.
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
-    context = EvaluationContext(inspection, frame, training_frame, baseline, seed)
+    context = EvaluationContext(inspection, frame, training_frame, baseline, no_baseline, seed)
     context.precompute()
     document = {
         "format": FORMAT,
@@ -180,6 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         expected_digest=options.digest,
         seed=options.seed,
         baseline=options.baseline,
+        no_baseline=options.no_baseline,
         training_frame=training,
     )
     unfinished = options.output.with_name(f".{options.output.name}.{os.getpid()}")
@@ -195,7 +198,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--candles", type=Path, required=True, help="candles in canonical form")
     parser.add_argument("--digest", required=True, help="the digest the bundle must have, sha256:…")
-    parser.add_argument("--baseline", type=Path, help="the folder of the bundle it would replace")
+    parser.add_argument("--baseline", type=Path, help="the folder of a V5 of its own candles and windows")
+    parser.add_argument("--no-baseline", default="no baseline was given", help="why there is none")
     parser.add_argument(
         "--training", type=Path, help="the candles of its training, in canonical form, if they are others"
     )

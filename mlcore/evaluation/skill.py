@@ -1,4 +1,4 @@
-"""The skill of a bundle, compared with naive forecasters and with the bundle that it would replace.
+"""The skill of a bundle, compared with naive forecasters and with a V5 that was fitted on the same candles and windows.
 
 Hits are compared on the same rows and the same resamples: an easy stretch raises both and moves no difference.
 """
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlcore.bundle.format import MODEL_FILE
 from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, NAIVE_FORECASTERS
 from mlcore.evaluation.bootstrap import RESAMPLES, Blocks
@@ -15,7 +16,9 @@ from mlcore.evaluation.inspection import FAULTS
 from mlcore.features import labels
 from mlcore.features.examples import take_rows
 
-NOT_COMPARED: dict[str, Any] = dict.fromkeys(("digest", "accuracy", "difference", "lower", "upper"))
+NOT_COMPARED: dict[str, Any] = dict.fromkeys(
+    ("digest", "fit", "is_itself", "accuracy", "difference", "lower", "upper")
+)
 
 
 def measure_skill(context: EvaluationContext) -> dict[str, Any]:
@@ -60,12 +63,36 @@ def _compare(hits: np.ndarray, others: np.ndarray, blocks: Blocks) -> dict[str, 
 def _compare_with_baseline(context: EvaluationContext, blocks: Blocks) -> dict[str, Any]:
     """A baseline that cannot be run makes only this part fail."""
     if context.baseline_folder is None:
-        return {**NOT_COMPARED, "problem": "no baseline was given"}
+        return {**NOT_COMPARED, "problem": context.no_baseline}
     try:
         predictor = Predictor(context.baseline_folder)
-        return {"digest": predictor.digest, **_compare_paired(context, predictor, blocks), "problem": None}
+        model = predictor.manifest.files[MODEL_FILE]
+        return {
+            "digest": f"sha256:{model.sha256}",
+            "fit": _require_same_fit(context, predictor),
+            "is_itself": model == context.manifest.files.get(MODEL_FILE),
+            **_compare_paired(context, predictor, blocks),
+            "problem": None,
+        }
     except FAULTS as error:
         return {**NOT_COMPARED, "problem": f"the baseline: {error}"[:300]}
+
+
+def _require_same_fit(context: EvaluationContext, baseline: Predictor) -> dict[str, Any]:
+    """The baseline's fit window. Raises ValueError unless it is that of the candidate's training, candle for candle.
+
+    Where the candles of the training are not known, the measured ones take their place.
+    """
+    examples = context.training or context.examples
+    own, stated = (
+        examples.window_with_digest(examples.split.fit),
+        baseline.manifest.document["windows"]["fit"],
+    )
+    if stated != own:
+        raise ValueError(
+            f"it was fitted on {stated['rows']:,} other bars, {stated['first_at']} to {stated['last_at']}"
+        )
+    return own
 
 
 def _compare_paired(context: EvaluationContext, baseline: Predictor, blocks: Blocks) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Examples:
 def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
     """The rows whose features and label are all finite. The others (warm-up, the last bars) are left out, never filled in.
 
-    Raises NotEnoughBars if too few remain.
+    The warm-up is that of the slowest schema, so that candles are split at the same bars for every line. Raises
+    NotEnoughBars if too few remain.
     """
     close = frame["close"].to_numpy()
     if frame.height <= labels.VOLATILITY_BARS + labels.HORIZON_BARS:
@@ -63,7 +64,9 @@ def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
         lambda: labels.compute_forward_returns(close),
     )
     # A feature beyond float32 is infinite here, so its row is left out.
-    bars = np.flatnonzero(np.isfinite(scaled) & _find_finite_rows(features))
+    is_usable = np.isfinite(scaled) & _find_finite_rows(features)
+    is_usable[: indicators.WARM_UP_BARS] = False
+    bars = np.flatnonzero(is_usable)
     return Examples(
         features=take_rows(features, bars),
         scaled_returns=scaled[bars],

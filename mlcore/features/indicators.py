@@ -474,3 +474,6 @@ SCHEMAS = {
     "raw72": Schema("raw72", _RAW_COLUMNS),
     "relative72": Schema("relative72", tuple(map(_find_relative, _RAW_COLUMNS))),
 }
+
+WARM_UP_BARS = max(FORMULAS[name].warm_up for schema in SCHEMAS.values() for name in schema.columns)
+"""The bars at the beginning of a history that lack some feature of some schema."""

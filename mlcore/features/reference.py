@@ -13,7 +13,16 @@ from pathlib import Path
 
 from mlcore.constants import CLASSES
 from mlcore.features import labels, splits
-from mlcore.features.indicators import EMA_BARS, FORMULAS, LOOKBACK, PRICES, SCHEMAS, Formula, Schema
+from mlcore.features.indicators import (
+    EMA_BARS,
+    FORMULAS,
+    LOOKBACK,
+    PRICES,
+    SCHEMAS,
+    WARM_UP_BARS,
+    Formula,
+    Schema,
+)
 
 TITLE = "Features and label"
 LEAD = (
@@ -121,7 +130,8 @@ def _describe_notation() -> Section:
         (
             "Units are those of the candles (*price*, *volume*), percent, or none (*ratio*). The column *range* gives what"
             " a value cannot lie beyond. Where a divisor can be 0, it also gives the value that is taken then. The first"
-            " bars of a history, whose window is not full yet, have no features and are left out.",
+            f" {WARM_UP_BARS} bars of a history lack some feature, and are left out whatever the schema, so that all lines"
+            " are fitted and judged on the same bars.",
             "A formula is computed for each bar from `open`, `high`, `low`, `close` and `volume` of that bar, from other"
             " features, and by these functions:",
         ),

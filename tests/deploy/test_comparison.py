@@ -264,7 +264,7 @@ class TestSkill:
 
     def test_v5_is_not_held_against_itself(self) -> None:
         found = self.with_skill(0.04, 0.02, 0.06)
-        found["skill"]["baseline"] |= {"digest": found["bundle_digest"], "difference": 0.0}
+        found["skill"]["baseline"] |= {"is_itself": True, "difference": 0.0}
         skill = describe_skill("BTC", found, BASELINE_POLICY)
         assert (skill.is_baseline, skill.baseline) == (True, None)
         assert "It is v5 itself, with which the others are compared." in skill.sentence

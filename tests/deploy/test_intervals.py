@@ -99,10 +99,6 @@ def test_a_measurement_on_candles_of_another_interval_is_refused() -> None:
     hourly = prepare("v7_fixed", candles(HOUR))["BTC"]
     with pytest.raises(InvalidInput, match=r"answers for bars of 1 hour; .* has bars of 4 hours"):
         measuring.measure(hourly, candles(FOUR_HOURS)["BTC"], actor=LAUNCHER)
-    slower = prepare("v5", candles(FOUR_HOURS))["BTC"]
-    with pytest.raises(InvalidInput, match="for bars of 4 hours"):
-        measuring.measure(hourly, candles(HOUR)["BTC"], actor=LAUNCHER, baseline=slower)
-    assert measuring.newest_baseline(hourly) is None
 
 
 def test_a_launch_takes_datasets_that_fit_together() -> None:
@@ -196,9 +192,8 @@ class Desk:
         for bundle in Bundle.objects.exclude(dataset=None).select_related("dataset"):
             assert bundle.dataset is not None
             assert bundle.interval_seconds == bundle.dataset.interval_seconds
-        for each in Measurement.objects.select_related("bundle", "dataset", "baseline"):
+        for each in Measurement.objects.select_related("bundle", "dataset"):
             assert each.bundle.interval_seconds == each.dataset.interval_seconds
-            assert each.baseline is None or each.baseline.interval_seconds == each.bundle.interval_seconds
         moves = PointerMove.objects.exclude(release=None).values_list("release__interval_seconds", flat=True)
         fallback = pointer.get_fallback()
         assert len({*moves, *([fallback.interval_seconds] if moves and fallback else [])}) <= 1

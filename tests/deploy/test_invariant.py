@@ -499,8 +499,8 @@ def _path(sha256: str) -> Path:
 
 
 def _figures(measurement: Measurement, outcome: str) -> str:
-    """As `mlcore.evaluation.measure` writes them, of this bundle, these candles and this baseline."""
-    made, against = measurement.bundle, measurement.baseline
+    """As `mlcore.evaluation.measure` writes them, of this bundle and these candles."""
+    made = measurement.bundle
     document = FIGURES[outcome](made.coin.symbol)
     document |= {
         "line": made.line,
@@ -508,7 +508,6 @@ def _figures(measurement: Measurement, outcome: str) -> str:
         "dataset_digest": measurement.dataset.digest,
     }
     document["trained_on"] = made.dataset.digest if made.dataset else None
-    document["skill"]["baseline"] |= {"digest": against.digest if against else None}
     return to_canonical_json(document)
 
 

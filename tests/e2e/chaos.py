@@ -432,15 +432,10 @@ def _releases(folder: Path, sets: int) -> list[dict[str, str]]:
     first = TrainedBuild(folder=folder).settled()
     decide.approve(first, actor=APPROVER, reason="to begin with", revision=1)
     found = [_digests(first)]
-    baselines = {
-        release_coin.coin.symbol: release_coin.bundle for release_coin in list_release_coins(fallback)
-    }
     for seed in range(2, sets + 1):
         made = {c: train_bundle(folder, data.coin, data, "v7_fixed", seed) for c, data in datasets.items()}
         for coin, bundle in made.items():
-            scenarios.add_measurement(
-                bundle, datasets[coin], scenarios.healthy(coin), baseline=baselines[coin]
-            )
+            scenarios.add_measurement(bundle, datasets[coin], scenarios.healthy(coin))
         found.append({coin: bundle.digest for coin, bundle in made.items()})
     return found
 

@@ -82,7 +82,7 @@ def test_skill_has_an_interval_per_forecaster_red_if_it_contains_0() -> None:
 def test_v5_is_no_rival_of_its_own() -> None:
     document = healthy("BTC")
     assert "V5" in draw_charts(document)["skill"]["data"][0]["y"]
-    document["skill"]["baseline"]["digest"] = document["bundle_digest"]
+    document["skill"]["baseline"]["is_itself"] = True
     assert "V5" not in draw_charts(document)["skill"]["data"][0]["y"]
 
 

@@ -15,7 +15,7 @@ from audit.hash_chain import GENESIS, hash_event, to_canonical_json
 from audit.models import AuditEvent
 from common.errors import NotAllowed
 from gates.models import Attempt, Diagnosis, GatePolicy, Measurement
-from gates.services import judging, measuring, policies
+from gates.services import judging, policies
 from tests import factories, scenarios
 from training.models import Bundle, Coin, Dataset
 from training.rules import JobState
@@ -248,15 +248,3 @@ class TestJudgingAgain:
         with pytest.raises(SystemExit):
             call_command("judge", *arguments, "--as", "olivia", stderr=error)
         assert says in error.getvalue()
-
-
-def test_another_v5_of_the_coin_means_another_measurement(btc: Coin) -> None:
-    data, olivia = scenarios.dataset(btc), factories.actor("olivia", "operator")
-    made = scenarios.bundle(btc, data, "v7_fixed", seed=1)
-    without = measuring.measure(made, data, actor=olivia)
-    old, new = (scenarios.bundle(btc, data, "v5", seed=seed) for seed in (1, 2))
-    compared = measuring.measure(made, data, actor=olivia)
-    assert (without.baseline, compared.baseline) == (None, new)
-    assert measuring.measure(made, data, actor=olivia) == compared
-    assert measuring.measure(made, data, baseline=old, actor=olivia).baseline == old
-    assert measuring.measure(old, data, actor=olivia).baseline == old

@@ -24,7 +24,7 @@ from gates.policy import FULL_POLICY
 from gates.services import judging, measuring, policies
 from gates.tasks import measure as measure_task
 from mlcore.fitting.fit import Trained
-from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, earlier_v5, trained, with_a_nan
+from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, trained, with_a_nan
 from training.models import Coin
 from training.rules import JobState
 from training.services import datasets
@@ -82,11 +82,10 @@ def while_it_measures(do: Callable[[psutil.Process], None]) -> threading.Thread:
 
 def test_a_good_bundle_passes_and_a_second_delivery_changes_nothing(asked: Ask) -> None:
     measurement = asked(trained("v7_fixed"))
-    assert measurement.baseline is not None
     measure_task.apply(args=(measurement.pk,)).get()
     diagnosis = judging.judge(measurement, policies.policy_in_force())
     assert diagnosis.verdict == "passed", verdicts(diagnosis)
-    assert diagnosis.document["skill"]["baseline"]["digest"] == measurement.baseline.digest
+    assert diagnosis.document["skill"]["baseline"]["problem"] is None
     assert len(verdicts(diagnosis)) == len(FULL_POLICY["gates"])
 
     stored = Measurement.objects.get()
@@ -249,7 +248,7 @@ def test_after_five_killed_attempts_nobody_tries_again(asked: Ask) -> None:
 
 
 def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk) -> None:
-    made, _ = desk.bundle(trained("v7_fixed")), desk.bundle(earlier_v5())
+    made = desk.bundle(trained("v7_fixed"))
     said = StringIO()
     call_command("diagnose", "--bundle", made.short_digest, "--json", stdout=said)
     (answer,) = json.loads(said.getvalue())
@@ -258,19 +257,11 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
     assert {gate["verdict"] for gate in answer["gates"] if gate["is_required"]} == {"passed"}
 
 
-def test_without_a_v5_skill_is_unknown_and_the_sentence_has_a_remedy(desk: Desk) -> None:
-    made = desk.bundle(trained("v7_fixed"))
-    diagnosis = measuring.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
-    skill = diagnosis.results.get(gate="skill")
-    assert (skill.verdict, diagnosis.verdict) == ("error", "error")
-    assert "train a V5 of this coin, or register a fallback" in skill.sentence
-
-
 def test_a_v5_is_compared_with_itself(desk: Desk) -> None:
     made = desk.bundle(trained("v5"))
     diagnosis = measuring.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
     compared = diagnosis.document["skill"]["baseline"]
-    assert (compared["digest"], compared["lower"], compared["upper"]) == (made.digest, 0.0, 0.0)
+    assert (compared["is_itself"], compared["lower"], compared["upper"]) == (True, 0.0, 0.0)
     assert "V5, which is itself" in diagnosis.results.get(gate="skill").sentence
 
 

@@ -114,7 +114,6 @@ NEEDS: dict[str, list[str]] = {
         "reload/problem",
     ],
     "skill": [
-        "bundle_digest",
         "skill",
         "skill/rows",
         "skill/block_bars",
@@ -124,6 +123,9 @@ NEEDS: dict[str, list[str]] = {
         "skill/naive",
         "skill/baseline",
         "skill/baseline/digest",
+        "skill/baseline/fit",
+        "skill/baseline/fit/rows",
+        "skill/baseline/is_itself",
         "skill/baseline/problem",
         *(
             f"skill/{other}{field}"

@@ -113,7 +113,8 @@ def test_a_bundle_that_always_says_the_same_has_no_skill(
 
 def test_a_bundle_is_no_better_than_itself(v5_bundle: Bundle, market: pl.DataFrame) -> None:
     found = asked(skill.measure_skill, v5_bundle, market, baseline_folder=v5_bundle.folder)["baseline"]
-    assert (found["digest"], found["difference"], found["lower"]) == (v5_bundle.digest, 0, 0)
+    assert (found["digest"], found["is_itself"]) == (v5_bundle.digest, True)
+    assert (found["difference"], found["lower"]) == (0, 0)
 
 
 def test_a_baseline_of_another_schema_is_compared_on_the_shared_rows(
@@ -138,6 +139,8 @@ def test_a_baseline_that_cannot_be_run_takes_only_its_own_part_down(
 def test_without_a_baseline_it_says_that_there_was_none(v7_bundle: Bundle, market: pl.DataFrame) -> None:
     found = asked(skill.measure_skill, v7_bundle, market[:1_500])["baseline"]
     assert found == dict.fromkeys(found) | {"problem": "no baseline was given"}
+    found = asked(skill.measure_skill, v7_bundle, market[:1_500], no_baseline="no memory")["baseline"]
+    assert found["problem"] == "no memory"
 
 
 def test_features_without_the_future_are_those_of_the_whole_series(healthy: dict[str, Any]) -> None:
