@@ -170,10 +170,10 @@ class BundleFactory:
         coin: str = "BTC",
         simulated: bool = False,
     ) -> HealthyBundle:
-        """A bundle by the recipe, from these rows or from the rows of the candles, with its fallback."""
+        """A bundle by the recipe, from these rows or from the rows of the candles, with the V5 of these candles."""
         rows = prepared or prepare(frame, recipe)
         trained = fit(rows, recipe, seed=seed, device="cpu")
-        fallback = fit(prepare(frame, RECIPES["v5"]), RECIPES["v5"], seed=seed)
+        v5 = fit(prepare(frame, RECIPES["v5"]), RECIPES["v5"], seed=seed)
         written = [
             write_bundle(
                 self.create_path(),
@@ -183,7 +183,7 @@ class BundleFactory:
                 simulated=simulated,
                 code_version="faults",
             )
-            for result in (trained, fallback)
+            for result in (trained, v5)
         ]
         return HealthyBundle(frame, trained, written[0], written[1].folder)
 

@@ -243,10 +243,10 @@ FAULTS = (
         training_faults.repeats_the_last_move,
     ),
     Fault(
-        "worse than the fallback",
-        "right often enough, and less than V5",
+        "worse than V5",
+        "right often enough, and less than V5 on the same candles",
         "skill",
-        training_faults.worse_than_the_fallback,
+        training_faults.worse_than_v5,
     ),
     Fault(
         "future in a feature",

@@ -121,10 +121,13 @@ def forty_seeds_on_one_window(factory: BundleFactory) -> Case:
 
 
 def too_good_to_be_true(factory: BundleFactory) -> Case:
-    """Opens that know the next eight bars, as a column does that was joined from tomorrow; the fallback never saw them."""
-    recipe = RECIPE.with_parameters(epochs=20, patience=20)
-    leaking = factory.train_on(generate_predictable(BARS, noise=0.0, seed=3, gaps=0.25), recipe=recipe)
-    return replace(leaking.case, baseline=factory.good.baseline)
+    """Opens that know the class of the next eight bars in 92 of 100, as a column does that was joined from tomorrow.
+
+    V5 finds it too, so only the accuracy itself tells.
+    """
+    recipe = RECIPE.with_parameters(epochs=16, patience=16)
+    frame = generate_predictable(BARS, noise=0.05, seed=3, gaps=0.25, lies=0.08)
+    return factory.train_on(frame, recipe=recipe).case
 
 
 def repeats_the_last_move(factory: BundleFactory) -> Case:
@@ -139,8 +142,8 @@ def repeats_the_last_move(factory: BundleFactory) -> Case:
     return replace(case, candle_facts=CandleFacts(generator=made))
 
 
-def worse_than_the_fallback(factory: BundleFactory) -> Case:
-    """Right often enough, and less often than the regression that serves today: it was stopped too early."""
+def worse_than_v5(factory: BundleFactory) -> Case:
+    """Right often enough, and less often than the regression on the same candles: it was stopped too early."""
     return factory.train_on(generate_predictable(BARS, noise=0.0, seed=3, gaps=0.25)).case
 
 

@@ -19,7 +19,7 @@ from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.services import datasets
 
-BARS, DRIFT, SEED = 8_000, 1.8, 2
+BARS, DRIFT, SEED = 8_000, 1.8, 6
 SYSTEM = Actor("the tests", is_system=True)
 
 
