@@ -25,7 +25,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test setup service install development chromium lint fast full coverage postgresql docs wheel format bench \
+.PHONY: help demo serve test setup service install development chromium promtool lint fast full coverage postgresql docs wheel format bench \
 	growth bench-gpu faults schemathesis power markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 

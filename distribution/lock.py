@@ -1,7 +1,7 @@
 """`python -m distribution.lock UV [--keep]`: write constraints.txt, the lock, from pyproject.toml, with every file's hash.
 
-pip installs a file only if its hash is there. The sections are torch, service, sbom, development and cuda; the Makefile and the
-Dockerfile install those that they need. UV is the path of the uv program, which resolves for every supported platform.
+pip installs a file only if its hash is there. The sections are torch, service, sbom, development and cuda; the Makefile and
+the Dockerfile install those that they need. UV is the path of the uv program, which resolves for every supported platform.
 """
 
 import hashlib
