@@ -265,6 +265,8 @@ AWS_S3_CLIENT_CONFIG = Config(
 BACKUP_DIR = Path(
     env.str("CRPBOT_BACKUP_DIR", str(STATE_DIR / "backups") if IS_EMBEDDED else "/var/lib/crpbot/backups")
 )
+# An alarm is raised when the newest backup is older than this. 0: never.
+BACKUP_LATE_SECONDS = env.float("CRPBOT_BACKUP_LATE_SECONDS", 0.0 if IS_EMBEDDED else 2 * 86_400.0)
 if env.str("CRPBOT_BACKUP_BUCKET", ""):
     _backups = _bucket(env.str("CRPBOT_BACKUP_BUCKET"))
 else:

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from audit import services as audit
 from common.metrics import time_redis
+from deploy.alarms import backup_age
 from deploy.bots import fleet
 from deploy.models import Acknowledgement, Alarm, Convergence, PointerMove, ReconcilePass, ReleaseStatus
 from deploy.pointer import notify, pointer
@@ -203,6 +204,10 @@ def _read_alarms() -> Iterator[Metric]:
         age = _gauge("crpbot_reconcile_age_seconds", "Since reconcile last completed a pass.", [])
         age.add_metric([], max(0.0, row.total_seconds()))
         yield age
+    if (created_at := backup_age.get_last_created_at()) is not None:
+        created = _gauge("crpbot_backup_created_timestamp_seconds", "When the newest backup was made.", [])
+        created.add_metric([], created_at.timestamp())
+        yield created
     events = _counter("crpbot_audit_events", "Events of the audit chain.", [])
     events.add_metric([], audit.get_last_seq())
     yield events

@@ -88,6 +88,7 @@ class AlarmName(StrEnum):
     SILENT = "silent"  # a bot that reported lately no longer does
     TOKENS = "tokens"  # a bot's token expires soon, or expired lately
     LIVE = "live"  # what a bot predicts breaches the live gates, and too few others say so for a pin
+    BACKUP = "backup"  # no backup was made for long
     DRIFT = "drift"  # what bots predict, or see, wanders from what was judged
 
 

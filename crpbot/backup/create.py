@@ -16,6 +16,7 @@ from audit.models import AuditHead
 from common.errors import Conflict, InvalidInput
 from crpbot.backup import rows, store
 from crpbot.backup.store import Manifest
+from deploy.alarms import backup_age
 from deploy.models import ServiceIdentity
 from deploy.pointer import pointer
 from training import artifact_store
@@ -50,7 +51,7 @@ def create_backup() -> Manifest:
         "hash": manifest.head.hash,
         "size": manifest.size,
     }
-    audit.record("backup.created", identity, actor=ACTOR, detail=detail)
+    audit.record(backup_age.CREATED, identity, actor=ACTOR, detail=detail)
     return manifest
 
 

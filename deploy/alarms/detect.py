@@ -7,7 +7,7 @@ from django.utils import timezone
 from accounts import tokens
 from audit import triggers
 from deploy import outcomes
-from deploy.alarms import clock, reconcile_pass, stored_files
+from deploy.alarms import backup_age, clock, reconcile_pass, stored_files
 from deploy.bots import fleet
 from deploy.bots import live_windows as live
 from deploy.models import Alarm, PointerMove, Release
@@ -63,6 +63,8 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
             "Run `manage.py verify_audit`, and compare the database with its last backup. Where a backup was restored, an"
             " approver advances the revision: `manage.py advance_revision --by N --reason …`.",
         )
+    if problem := backup_age.find_problem():
+        yield _warning(AlarmName.BACKUP, problem, backup_age.REMEDY)
     yield from detect_own_alarms()
 
 

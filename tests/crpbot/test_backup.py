@@ -24,9 +24,11 @@ from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotFound
 from crpbot.backup import create, restore, rows, store
 from crpbot.backup.store import Manifest
+from deploy.alarms.detect import list_alarms
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
 from deploy.releases import decide
+from deploy.rules import AlarmName
 from tests import factories, scenarios
 from tests.processes import REPOSITORY, environment
 from tests.scenarios import APPROVER
@@ -247,6 +249,20 @@ def test_without_a_backup_it_says_how_to_make_one() -> None:
     assert "manage.py backup create" in run("list")
     with pytest.raises(NotFound, match="backup create"):
         restore.restore_backup()
+
+
+def test_an_alarm_is_raised_when_the_newest_is_old(service: PointerMove, settings: Any) -> None:
+    def alarms() -> list[str]:
+        return [alarm.sentence for alarm in list_alarms() if alarm.name == AlarmName.BACKUP]
+
+    assert alarms() == []
+    settings.BACKUP_LATE_SECONDS = 0.001
+    assert alarms() == ["No backup was ever made."]
+    create.create_backup()
+    assert len(alarms()) == 1
+    assert alarms()[0].startswith("The newest backup is of 20")
+    settings.BACKUP_LATE_SECONDS = 3_600
+    assert alarms() == []
 
 
 @pytest.mark.processes
