@@ -187,4 +187,6 @@ def list_migrations() -> list[str]:
 
 
 def _describe_unavailable(error: Exception) -> Unavailable:
-    return Unavailable(f"The store of backups does not answer or is full ({error}). See CRPBOT_BACKUP_DIR.")
+    return Unavailable(
+        f"The store of backups does not answer or is full ({error}). Check CRPBOT_BACKUP_BUCKET or CRPBOT_BACKUP_DIR."
+    )

@@ -17,11 +17,12 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import call_command
+from moto.server import ThreadedMotoServer
 
 from audit import services as audit
 from audit import triggers
 from audit.models import AuditEvent
-from common.errors import Conflict, InvalidInput, NotFound
+from common.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crpbot.backup import create, restore, rows, store
 from crpbot.backup.store import Manifest
 from deploy.alarms.detect import list_alarms
@@ -133,6 +134,30 @@ def test_every_row_and_file_comes_back_as_it_was(service: PointerMove) -> None:
     assert audit.verify() == []
     assert triggers.find_missing() == []
     assert pointer.get_current() == service
+
+
+def test_a_bucket_holds_backups_as_a_folder_does(service: PointerMove, settings: Any) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+        options |= {"access_key": "access", "secret_key": "secret", "bucket_name": "backups"}
+        s3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+        settings.STORAGES = {**settings.STORAGES, "backups": s3}
+        with pytest.raises(Unavailable, match="CRPBOT_BACKUP_BUCKET"):
+            create.create_backup()
+        store.get_storage().connection.create_bucket(Bucket="backups")
+        first = create.create_backup()
+        time.sleep(1)
+        second = create.create_backup()
+        assert store.list_names() == [first.name, second.name]
+        assert list(store.find_damage(second)) == []
+        assert create.prune(1) == [first.name]
+        lose_everything()
+        assert restore.restore_backup().manifest == second
+    finally:
+        server.stop()
 
 
 def test_the_restored_service_goes_on(service: PointerMove) -> None:
