@@ -4,6 +4,7 @@ An *origin* is what a row keeps of the work that made it: it continues in anothe
 Spans are made only with OTLP_ENDPOINT; without it OpenTelemetry is not even imported.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 EXPORT_SECONDS = 2.0
 _KEPT = ("request_id", "release_id")
+
+logger = logging.getLogger(__name__)
 
 
 def capture() -> dict[str, Any]:
@@ -67,7 +71,10 @@ def span(name: str, **attributes: object) -> Iterator[None]:
     if not settings.OTLP_ENDPOINT:
         yield
         return
-    tracer = _get_provider(os.getpid()).get_tracer("crpbot")
+    tracer = _get_tracer()
+    if tracer is None:
+        yield
+        return
     described = _to_attributes(get_contextvars() | attributes)
     with (
         tracer.start_as_current_span(name, attributes=described) as opened,
@@ -80,9 +87,9 @@ def record_span(
     name: str, origin: Mapping[str, Any], *, began_at: datetime, ended_at: datetime, **attributes: object
 ) -> None:
     """A span that is known only at its end."""
-    if not settings.OTLP_ENDPOINT:
+    tracer = _get_tracer() if settings.OTLP_ENDPOINT else None
+    if tracer is None:
         return
-    tracer = _get_provider(os.getpid()).get_tracer("crpbot")
     with _attached(origin):
         began = int(began_at.timestamp() * 1e9)
         tracer.start_span(name, attributes=_to_attributes(attributes), start_time=began).end(
@@ -92,22 +99,37 @@ def record_span(
 
 def flush() -> None:
     """Send what waits, before a process ends without running its exit handlers."""
+    if settings.OTLP_ENDPOINT and (provider := _get_provider(os.getpid())) is not None:
+        provider.shutdown()
+
+
+def prepare() -> None:
+    """Load what traces need, at the start of a process: the first pin must not wait for it."""
     if settings.OTLP_ENDPOINT:
-        _get_provider(os.getpid()).shutdown()
+        _get_tracer()
+
+
+def _get_tracer() -> "Tracer | None":
+    provider = _get_provider(os.getpid())
+    return provider and provider.get_tracer("crpbot")
 
 
 @lru_cache(maxsize=1)
-def _get_provider(pid: int) -> "TracerProvider":
-    """One for each process: the thread that sends does not survive a fork."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+def _get_provider(pid: int) -> "TracerProvider | None":
+    """One for each process: the thread that sends does not survive a fork. None where it cannot be set up."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    resource = Resource.create({"service.name": "crpbot-gate", "service.version": settings.CODE_VERSION})
-    provider = TracerProvider(resource=resource)
-    exporter = OTLPSpanExporter(f"{settings.OTLP_ENDPOINT.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=5_000))
+        resource = Resource.create({"service.name": "crpbot-gate", "service.version": settings.CODE_VERSION})
+        provider = TracerProvider(resource=resource)
+        exporter = OTLPSpanExporter(f"{settings.OTLP_ENDPOINT.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=5_000))
+    except Exception:
+        logger.exception("nothing is traced: check CRPBOT_OTLP_ENDPOINT and the variables OTEL_*")
+        return None
     return provider
 
 

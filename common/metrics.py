@@ -50,7 +50,8 @@ def _share_files(folder: Path) -> int | None:
             pass
         fcntl.flock(lock, fcntl.LOCK_SH)
         for kind in ("counter", "histogram"):
-            with (folder / f"{kind}_{_get_process_name()}.db").open("wb") as file:
+            # A restarted container has the same name and number, and continues its counters.
+            with (folder / f"{kind}_{_get_process_name()}.db").open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
     except OSError as error:
         logger.warning(

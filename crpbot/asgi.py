@@ -11,6 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
 django_application = cast("App", get_asgi_application())
 
 from audit.database_roles import DatabaseRole, require_least_privilege  # noqa: E402 - the apps must be ready first
+from common import correlation  # noqa: E402
 from crpbot.request_ids import RequestIds  # noqa: E402
 from crpbot.web.disconnects import NoticeDisconnects  # noqa: E402
 from crpbot.web.limits import RequestSizeLimits  # noqa: E402
@@ -31,6 +32,7 @@ def raise_open_file_limit() -> None:
 raise_open_file_limit()
 require_least_privilege(DatabaseRole.APPLICATION)
 application = RequestIds(Metrics(Edge(cast(App, RequestSizeLimits(NoticeDisconnects(django_application))))))
+correlation.prepare()
 # Loaded code is never freed: a garbage collection that scans it would delay every bot.
 gc.collect()
 gc.freeze()

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,26 +25,27 @@ from training.models import Artifact, Dataset
 
 ACTOR = "manage.py backup"
 UNUSED_FOR = timedelta(days=1)
-"""A file that no backup names is kept so long: another process may be writing the backup that names it."""
+"""What belongs to no backup is kept so long: another process may be writing the backup that names it."""
 
 
 def create_backup() -> Manifest:
     """Write a backup, read it back, and record it in the audit history. Nothing that the service does waits for it.
 
-    Its manifest names the files that the service itself has lost. Raises Conflict where what was written is not what is read
-    back; Unavailable where a store does not answer.
+    Its manifest names the files that the service itself has lost; one that an earlier backup has stays in backups. Raises
+    Conflict where what was written is not what is read back; Unavailable where a store does not answer.
     """
     identity = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": ServiceIdentity.get_name()})[0]
     with tempfile.TemporaryFile() as file:
         manifest = _write_rows(file, identity.name)
         file.seek(0)
         store.save(f"{store.FOLDER}/{manifest.name}/{store.ROWS}", File(file, name=store.ROWS))
-    lost = [sha256 for sha256, size in manifest.files.items() if not _copy_file(sha256, size)]
-    files = {sha256: size for sha256, size in manifest.files.items() if sha256 not in lost}
+    outcomes = {sha256: _save_file(sha256, size) for sha256, size in manifest.files.items()}
+    lost = [sha256 for sha256, outcome in outcomes.items() if outcome.is_lost]
+    files = {sha256: outcome.size for sha256, outcome in outcomes.items() if outcome.size}
     manifest = replace(manifest, files=files, lost=lost)
+    with store.open_rows(manifest):  # the files were read back one by one
+        pass
     store.write_manifest(manifest)
-    if damage := next(store.find_damage(manifest), None):
-        raise Conflict(f"The backup {manifest.name} cannot be used: {damage}")
     detail = {
         "name": manifest.name,
         "seq": manifest.head.seq,
@@ -66,10 +67,11 @@ def prune(keep: int) -> list[str]:
         for part in (store.MANIFEST, store.ROWS):
             storage.delete(f"{store.FOLDER}/{name}/{part}")
     used = {sha256 for name in names[-keep:] for sha256 in store.read_manifest(name).files}
-    dropped = {sha256 for sha256 in _list_files() if sha256 not in used} if removed else set()
-    for sha256 in dropped:
-        if timezone.now() - storage.get_modified_time(store.get_file_key(sha256)) > UNUSED_FOR:
-            storage.delete(store.get_file_key(sha256))
+    unused = [store.get_file_key(sha256) for sha256 in _list_files() if sha256 not in used] if removed else []
+    unused += [f"{store.FOLDER}/{name}/{store.ROWS}" for name in store.list_unfinished()]
+    for path in unused:
+        if storage.exists(path) and timezone.now() - storage.get_modified_time(path) > UNUSED_FOR:
+            storage.delete(path)
     return removed
 
 
@@ -107,23 +109,39 @@ def _get_size(sha256: str) -> int:
     return size
 
 
-def _copy_file(sha256: str, size: int) -> bool:
-    """Copy a stored file, unless an earlier backup did; False where the service itself has lost it.
+@dataclass(frozen=True)
+class _Outcome:
+    """How saving one file ended: its size in the backup (0 where no backup has it), and whether the service has lost it."""
 
-    All of it is verified when the backup is read back.
-    """
-    name, storage = store.get_file_key(sha256), store.get_storage()
-    if size and storage.exists(name) and storage.size(name) == size:
-        return True
-    try:
-        with artifact_store.open_verified(sha256, size) as stream, tempfile.TemporaryFile() as copy:
-            while chunk := stream.read(1 << 20):
-                copy.write(chunk)
-            copy.seek(0)
-            store.save(name, File(copy, name=sha256))
-    except FileLost:
-        return False
-    return True
+    size: int
+    is_lost: bool
+
+
+def _save_file(sha256: str, size: int) -> _Outcome:
+    """Copy a stored file, unless the store of backups has a sound copy: maybe also of a file that the service has lost."""
+    is_intact = size > 0 and artifact_store.is_intact(sha256, size)
+    if saved := _find_sound_copy(sha256):
+        return _Outcome(saved, is_lost=not is_intact)
+    if not is_intact:
+        return _Outcome(0, is_lost=True)
+    with artifact_store.open_verified(sha256, size) as stream, tempfile.TemporaryFile() as copy:
+        while chunk := stream.read(1 << 20):
+            copy.write(chunk)
+        copy.seek(0)
+        store.save(store.get_file_key(sha256), File(copy, name=sha256))
+    if not _find_sound_copy(sha256):
+        raise Conflict(
+            f"The file sha256:{sha256} cannot be read back from the store of backups. Check its disk."
+        )
+    return _Outcome(size, is_lost=False)
+
+
+def _find_sound_copy(sha256: str) -> int:
+    """The size of this file in the store of backups; 0 where it is missing or damaged. Reads all of it."""
+    size = store.get_file_size(sha256)
+    if size and next(store.find_damaged_files({sha256: size}), None) is None:
+        return size
+    return 0
 
 
 def _list_files() -> list[str]:

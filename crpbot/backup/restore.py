@@ -25,6 +25,7 @@ from deploy.serving import signing
 from training import artifact_store
 from training.models import Dataset
 
+DRILL_SECONDS = 3_600
 _OWN = (PointerMove, Release, User, Dataset)
 """A database without rows of these is new."""
 
@@ -44,7 +45,7 @@ class Restored:
     """By how much the revision must be advanced before bots are given anything."""
 
 
-def restore_backup(name: str = "") -> Restored:
+def restore_backup(name: str = "", *, with_files: bool = True) -> Restored:
     """Restore this backup, else the newest, into an empty database; all of it or nothing.
 
     Raises NotFound, Conflict (the database is not empty or of another version, the backup is damaged, or its audit chain is
@@ -53,7 +54,8 @@ def restore_backup(name: str = "") -> Restored:
     manifest = store.read_manifest(name)
     _require_fitting(manifest)
     # Before the rows, so that no row ever names a file that is not there. More files than rows do no harm.
-    copied = sum(_copy_file(sha256, size) for sha256, size in manifest.files.items())
+    files = manifest.files if with_files else {}
+    copied = sum(_copy_file(sha256, size) for sha256, size in files.items())
     with store.open_rows(manifest) as file, transaction.atomic():
         triggers.drop()
         counts = rows.load(file)
@@ -67,7 +69,9 @@ def restore_backup(name: str = "") -> Restored:
         detail = {"name": manifest.name, "seq": manifest.head.seq, "hash": manifest.head.hash}
         identity = ServiceIdentity.objects.get(pk=1)
         audit.record("backup.restored", identity, actor=ACTOR, detail=detail)
-    heads.keep(manifest.head)
+    # Where heads were kept already, they may show that the chain went on after the backup: an approver states that loss.
+    if heads.read_last(manifest.head.service) is None:
+        heads.keep(manifest.head)
     return Restored(
         manifest,
         copied,
@@ -78,13 +82,18 @@ def restore_backup(name: str = "") -> Restored:
 
 
 def drill(name: str = "") -> Mapping[str, Any]:
-    """Restore a backup into a scratch database in a process of its own, and check what came back.
+    """Restore the rows of a backup into a scratch database in a process of its own, and read its files where they are.
 
     Raises Conflict with the reason where it cannot be restored.
     """
     manifest = store.read_manifest(name)
+    if damage := next(store.find_damage(manifest), None):
+        raise Conflict(damage)
     with tempfile.TemporaryDirectory(prefix="crpbot-drill-") as folder:
-        for arguments in (["migrate", "--verbosity", "0"], ["backup", "restore", manifest.name]):
+        for arguments in (
+            ["migrate", "--verbosity", "0"],
+            ["backup", "restore", manifest.name, "--rows-only"],
+        ):
             done = subprocess.run(
                 [sys.executable, "manage.py", *arguments],
                 cwd=settings.BASE_DIR,
@@ -92,6 +101,7 @@ def drill(name: str = "") -> Mapping[str, Any]:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=DRILL_SECONDS,
             )
             if done.returncode:
                 output = (done.stderr or done.stdout).strip().splitlines()

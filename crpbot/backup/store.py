@@ -69,14 +69,19 @@ def get_storage() -> Storage:
 
 def list_names() -> list[str]:
     """The names of complete backups, the oldest first."""
+    return [name for name, is_complete in _list_folders() if is_complete]
+
+
+def list_unfinished() -> list[str]:
+    """The names of backups that were begun: they are being written, or were never completed."""
+    return [name for name, is_complete in _list_folders() if not is_complete]
+
+
+def _list_folders() -> list[tuple[str, bool]]:
     storage = get_storage()
     try:
-        folders = storage.listdir(FOLDER)[0]
-        return sorted(
-            name
-            for name in folders
-            if _NAME.fullmatch(name) and storage.exists(f"{FOLDER}/{name}/{MANIFEST}")
-        )
+        folders = sorted(name for name in storage.listdir(FOLDER)[0] if _NAME.fullmatch(name))
+        return [(name, storage.exists(f"{FOLDER}/{name}/{MANIFEST}")) for name in folders]
     except FileNotFoundError:
         return []
     except STORE_ERRORS as error:
@@ -153,6 +158,15 @@ def get_file_key(sha256: str) -> str:
     return f"files/{key(sha256)}"
 
 
+def get_file_size(sha256: str) -> int:
+    """In bytes; 0 where no backup has this file."""
+    try:
+        storage = get_storage()
+        return storage.size(get_file_key(sha256)) if storage.exists(get_file_key(sha256)) else 0
+    except STORE_ERRORS as error:
+        raise _describe_unavailable(error) from error
+
+
 def open_file(sha256: str, size: int) -> VerifiedStream:
     """A stored file of a backup. Its end is only returned when all bytes were right: else FileLost, a Conflict."""
     try:
@@ -170,7 +184,12 @@ def find_damage(manifest: Manifest) -> Iterator[str]:
             pass
     except Conflict as damage:
         yield damage.message
-    for sha256, size in manifest.files.items():
+    yield from find_damaged_files(manifest.files)
+
+
+def find_damaged_files(files: Mapping[str, int]) -> Iterator[str]:
+    """Read these files of backups; each that is missing or damaged, in a sentence."""
+    for sha256, size in files.items():
         try:
             with open_file(sha256, size) as stream:
                 while stream.read(1 << 20):

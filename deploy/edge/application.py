@@ -140,8 +140,10 @@ class Edge:
                     raise NotAllowed("This token has no role: grant its owner one, or use a bot token.")
                 latest = await documents.get()
         except (DatabaseError, InterfaceError, TimeoutError):
-            remembered = self._recall(scope["path"])
-            if remembered is None or not _may_serve(self.owners.recall(digest)):
+            if (
+                not _may_serve(self.owners.recall(digest))
+                or (remembered := self._recall(scope["path"])) is None
+            ):
                 raise
             latest = remembered
         if scope["path"] != STREAM_PATH or scope["method"] != "GET":
@@ -150,11 +152,20 @@ class Edge:
         return partial(self.streams.serve, digest, latest, receive)
 
     def _recall(self, path: str) -> Snapshot | None:
-        """What may be served without the database, while the signed snapshot in memory is valid."""
-        signed = self._envelope.last
+        """What may be served without the database, while the signed snapshot in memory is valid.
+
+        Never a lower revision than was served before, and no keys without those that the snapshot tells bots to ask for.
+        """
+        signed, last = self._envelope.last, self._documents[path].last
         if signed is None or not signed.is_valid:
             return None
-        return signing.extract_document(signed) if path == ACTIVE_PATH else self._documents[path].last
+        if path == ACTIVE_PATH:
+            return (
+                signing.extract_document(signed) if last is None or last.revision <= signed.revision else None
+            )
+        if path == KEYS_PATH and last is not None and last.revision < signing.extract_key_version(signed):
+            return None
+        return last
 
     async def _take_report(self, scope: Scope, headers: Headers, receive: Receive) -> Answer:
         actor = await self._get_actor(_get_token_digest(headers))

@@ -81,12 +81,29 @@ def get_envelope(now: datetime | None = None) -> Snapshot:
     raise Unavailable("The pointer is moving. Ask again shortly.")
 
 
+@lru_cache(maxsize=1)
+def _extract_payload(envelope: Snapshot) -> dict[str, Any]:
+    payload: dict[str, Any] = json.loads(base64.b64decode(json.loads(envelope.body)["payload"]))
+    return payload
+
+
+def extract_key_version(envelope: Snapshot) -> int:
+    """The version of the key set that an envelope of this process tells bots of."""
+    return int(_extract_payload(envelope)["key_version"])
+
+
+@lru_cache(maxsize=1)
 def extract_document(envelope: Snapshot) -> Snapshot:
-    """The plain snapshot that an envelope of this process is about, byte for byte, and valid as long as the envelope."""
-    payload = json.loads(base64.b64decode(json.loads(envelope.body)["payload"]))
+    """The plain snapshot that an envelope of this process is about, byte for byte, and valid as long as the envelope.
+
+    Kept for the last envelope: many bots ask for it while the database is away.
+    """
+    payload = _extract_payload(envelope)
     document = {name: value for name, value in payload.items() if name not in _ONLY_SIGNED}
-    for model in document["models"].values():
-        model.pop("diagnosis")
+    document["models"] = {
+        coin: {name: value for name, value in model.items() if name != "diagnosis"}
+        for coin, model in document["models"].items()
+    }
     return Snapshot(envelope.revision, snapshot.to_json(document), envelope.expires_at)
 
 

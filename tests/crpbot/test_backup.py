@@ -19,17 +19,18 @@ from django.core.files.storage import default_storage
 from django.core.management import call_command
 from moto.server import ThreadedMotoServer
 
+from audit import heads, triggers
 from audit import services as audit
-from audit import triggers
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crpbot.backup import create, restore, rows, store
 from crpbot.backup.store import Manifest
 from deploy.alarms.detect import list_alarms
-from deploy.models import PointerMove, Release
-from deploy.pointer import pointer
+from deploy.models import PointerMove, Release, ServiceIdentity
+from deploy.pointer import pointer, proof
 from deploy.releases import decide
 from deploy.rules import AlarmName
+from deploy.serving.advance import advance_revision
 from tests import factories, scenarios
 from tests.processes import REPOSITORY, environment
 from tests.scenarios import APPROVER
@@ -83,6 +84,13 @@ def lose_everything() -> None:
     triggers.drop()
     call_command("flush", interactive=False, verbosity=0)
     shutil.rmtree(default_storage.path(""), ignore_errors=True)
+
+
+def lose_a_dataset() -> str:
+    """Its sha256. The service's own copy becomes other bytes."""
+    lost = Dataset.objects.order_by("pk")[0].digest.removeprefix("sha256:")
+    Path(default_storage.path(artifact_store.key(lost))).write_bytes(b"other bytes")
+    return lost
 
 
 def read_rows() -> dict[str, list[str]]:
@@ -179,17 +187,71 @@ def test_accounts_and_tokens_are_listed_for_a_decision(service: PointerMove) -> 
     assert "The audit chain is sound" in answer
 
 
-def test_a_file_that_the_service_lost_is_named_and_the_rest_is_saved(
-    service: PointerMove, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lost = Dataset.objects.order_by("pk")[0].digest.removeprefix("sha256:")
-    Path(default_storage.path(artifact_store.key(lost))).write_bytes(b"other bytes")
+def test_a_file_that_the_service_lost_is_named_and_the_rest_is_saved(service: PointerMove) -> None:
+    lost = lose_a_dataset()
     with pytest.raises(SystemExit):
         run("create")
     manifest = store.read_manifest()
     assert lost in manifest.lost
     assert lost not in manifest.files
     assert list(store.find_damage(manifest)) == []
+
+
+def test_what_an_earlier_backup_holds_of_a_lost_file_is_kept(
+    service: PointerMove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create.create_backup()
+    lost = lose_a_dataset()
+    time.sleep(1)
+    manifest = create.create_backup()
+    assert manifest.lost == [lost]
+    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
+    create.prune(1)
+    assert list(store.find_damage(manifest)) == []
+    lose_everything()
+    restore.restore_backup()
+    assert artifact_store.is_intact(lost, manifest.files[lost])
+
+
+def test_a_file_that_was_damaged_among_the_backups_is_written_again(service: PointerMove) -> None:
+    first = create.create_backup()
+    (sha256, size), *_ = first.files.items()
+    Path(store.get_storage().path(store.get_file_key(sha256))).write_bytes(bytes(size))
+    time.sleep(1)
+    second = create.create_backup()
+    assert second.lost == []
+    assert list(store.find_damage(second)) == []
+
+
+def test_a_backup_that_cannot_be_read_back_is_none(
+    service: PointerMove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create.create_backup()
+    monkeypatch.setattr(create, "_find_sound_copy", lambda sha256: 0)
+    time.sleep(1)
+    with pytest.raises(Conflict, match="cannot be read back"):
+        create.create_backup()
+    assert store.list_names() == [first.name]
+    assert len(store.list_unfinished()) == 1
+    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
+    create.prune(1)
+    assert store.list_unfinished() == [] or not any(
+        store.get_storage().exists(f"{store.FOLDER}/{name}/{store.ROWS}") for name in store.list_unfinished()
+    )
+
+
+def test_a_chain_that_went_on_after_the_backup_is_still_noticed(service: PointerMove, settings: Any) -> None:
+    """The folder of the keys outlived the database: what was decided since is lost, and an approver has to say so."""
+    create.create_backup()
+    event = audit.record("role.granted", ServiceIdentity.objects.get(pk=1), actor="the tests")
+    heads.keep(heads.KeptHead(ServiceIdentity.get_name(), event.seq, event.hash))
+    lose_everything()
+    restore.restore_backup()
+    move = pointer.get_current()
+    assert move is not None
+    assert "was cut short" in (proof.find_forgery(move) or "")
+    advance_revision(1, actor=APPROVER, reason="the database of last night")
+    assert audit.verify(heads.read_own(Path(settings.AUDIT_HEADS_FILE))) == []
 
 
 def test_a_database_that_is_in_use_is_never_overwritten(service: PointerMove) -> None:

@@ -188,6 +188,19 @@ def test_any_web_process_answers_for_all(tmp_path: Path, monkeypatch: pytest.Mon
         assert read_count(later.url) == 0, "the first after all others begins again"
 
 
+def test_a_restarted_container_continues_its_counters(tmp_path: Path) -> None:
+    """It has the same host name and process id, and Prometheus would take counters that go back for new requests."""
+    others = own._share_files(tmp_path)
+    (file,) = tmp_path.glob("counter_*.db")
+    file.write_bytes(b"counted" + bytes(own.FILE_BYTES - 7))
+    again = own._share_files(tmp_path)
+    assert file.read_bytes()[:7] == b"counted"
+    assert file.stat().st_size == own.FILE_BYTES
+    for lock in (others, again):
+        assert lock is not None
+        os.close(lock)
+
+
 @pytest.mark.slow
 def test_a_folder_that_cannot_be_written_keeps_nobody_from_starting(tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -1,6 +1,7 @@
 """The bots' hot path answers from memory what the database says."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -245,8 +246,8 @@ def test_without_a_database_plain_snapshot_and_keys_last_as_the_signed_one(
     fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenarios.service_in_use()
+    get(fresh, bot, path=SIGNED_PATH)  # with the first key
     before, key_sets = snapshot.build_current(), get(fresh, bot, path=KEYS_PATH)
-    get(fresh, bot, path=SIGNED_PATH)
     lose_database()
     after = get(fresh, bot)
     assert (after.status, after.body, after.headers["etag"]) == (200, before.body, before.etag)
@@ -254,6 +255,45 @@ def test_without_a_database_plain_snapshot_and_keys_last_as_the_signed_one(
     later = timezone.now() + signing.VALID_FOR
     monkeypatch.setattr(timezone, "now", lambda: later)
     assert [get(fresh, bot, path=path).status for path in (ACTIVE_PATH, KEYS_PATH)] == [503, 503]
+
+
+def test_without_a_database_keys_are_not_older_than_the_snapshot(
+    fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bot that asks because the snapshot names a newer set would take the older ones for the answer."""
+    scenarios.service_in_use()
+    get(fresh, bot, path=KEYS_PATH)
+    get(fresh, bot, path=SIGNED_PATH)  # makes the first key
+    lose_database()
+    assert get(fresh, bot, path=KEYS_PATH).status == 503
+
+
+def test_without_a_database_no_lower_revision_follows_a_higher_one(
+    fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pin was seen as a plain snapshot, and could not be signed: the model before it must not come back."""
+    scenarios.service_in_use()
+    scenarios.fallback()
+    get(fresh, bot, path=SIGNED_PATH)
+    decide.pin(actor=APPROVER, reason="V6 is broken")
+    monkeypatch.setattr(freshness, "FRESH_SECONDS", 0.0)
+    assert json.loads(get(fresh, bot).body)["revision"] == 2
+    lose_database()
+    assert get(fresh, bot).status == 503
+
+
+def test_without_a_database_the_plain_snapshot_is_built_once_for_all(
+    fresh: Edge, bot: str, lose_database: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenarios.service_in_use()
+    get(fresh, bot, path=SIGNED_PATH)
+    lose_database()
+    built, to_json = list[Any](), snapshot.to_json
+    monkeypatch.setattr(snapshot, "to_json", lambda document: built.append(document) or to_json(document))
+    assert get(fresh, "crp_bot_made_up").status == 503
+    assert built == [], "a token that may read nothing costs nothing"
+    assert [get(fresh, bot).status for _ in range(3)] == [200, 200, 200]
+    assert len(built) <= 1
 
 
 def test_without_a_database_or_a_signed_snapshot_nothing_is_served(

@@ -155,6 +155,21 @@ def test_a_collector_that_is_away_delays_nobody(settings: Any) -> None:
     correlation._get_provider.cache_clear()
 
 
+def test_tracing_that_cannot_be_set_up_refuses_nothing(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.OTLP_ENDPOINT = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
+    correlation._get_provider.cache_clear()
+    reached = []
+    with correlation.span("a part"):
+        reached.append(correlation.capture())
+    correlation.flush()
+    correlation._get_provider.cache_clear()
+    assert len(reached) == 1
+    assert "nothing is traced" in caplog.text
+
+
 def test_without_the_setting_nothing_is_made_or_imported() -> None:
     code = """
 import sys, django

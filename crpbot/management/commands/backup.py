@@ -23,6 +23,10 @@ class Command(GateCommand):
         parser.add_argument("name", nargs="?", default="", help="of the backup (default: the newest)")
         parser.add_argument("--keep", type=int, help="for create: remove all but so many backups afterwards")
 
+        parser.add_argument(
+            "--rows-only", action="store_true", help="for restore: leave the stored files where they are"
+        )
+
     def answer(self, **options: Any) -> dict[str, Any]:
         name = options["name"]
         match options["do"]:
@@ -41,7 +45,9 @@ class Command(GateCommand):
                 return {"verified": _describe(manifest)}
             case "drill":
                 return {"drilled": restore.drill(name)}
-        return {"restored": _describe_restored(restore.restore_backup(name))}
+        return {
+            "restored": _describe_restored(restore.restore_backup(name, with_files=not options["rows_only"]))
+        }
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer.get("created", {}).get("lost"))
