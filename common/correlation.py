@@ -111,7 +111,7 @@ def prepare() -> None:
 
 def _get_tracer() -> "Tracer | None":
     provider = _get_provider(os.getpid())
-    return provider and provider.get_tracer("crpbot")
+    return None if provider is None else provider.get_tracer("crpbot")
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
@@ -155,7 +156,8 @@ def test_a_bucket_holds_backups_as_a_folder_does(service: PointerMove, settings:
         settings.STORAGES = {**settings.STORAGES, "backups": s3}
         with pytest.raises(Unavailable, match="CRPBOT_BACKUP_BUCKET"):
             create.create_backup()
-        store.get_storage().connection.create_bucket(Bucket="backups")
+        session = boto3.session.Session("access", "secret", region_name="us-east-1")
+        session.resource("s3", endpoint_url=options["endpoint_url"]).create_bucket(Bucket="backups")
         first = create.create_backup()
         time.sleep(1)
         second = create.create_backup()
