@@ -15,7 +15,7 @@ from audit.hash_chain import to_canonical_json
 from gates import baselines
 from gates.models import Measurement
 from mlcore.bundle import format as bundle_format
-from mlcore.evaluation.context import read_claim
+from mlcore.bundle.format import read_claim
 from training import artifact_store
 from training.jobs import leases, sandbox
 from training.models import Bundle, Dataset

@@ -64,8 +64,8 @@ class Problem(serializers.Serializer[Any]):
 class ProblemSchema(AutoSchema):
     """Adds the errors to every operation.
 
-    A view sets `can_conflict` when its POST or PATCH depends on the state, and `reads_query` when it is not a list but takes
-    query parameters.
+    A view sets `can_conflict` when its POST or PATCH depends on the state, `reads_query` when it is not a list but takes
+    query parameters, and `names_object` when its body names what may not exist.
     """
 
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
@@ -97,7 +97,8 @@ class ProblemSchema(AutoSchema):
         writes = {400, 411, 413, 415} if is_writing else set()
         reads_query = isinstance(self.view, ListModelMixin) or getattr(self.view, "reads_query", False)
         lists = {400} if reads_query else set()
-        details = {404} if "{" in self.path else set()
+        names_object = "{" in self.path or getattr(self.view, "names_object", False)
+        details = {404} if names_object else set()
         conflicts = {409} if is_writing and getattr(self.view, "can_conflict", False) else set()
         return {401, 403, 429, 503, *writes, *lists, *details, *conflicts}
 

@@ -224,6 +224,7 @@ class Bots(ListAPIView[Bot]):
 
 class RetireBot(APIView):
     can_conflict = True
+    names_object = True
 
     @extend_schema_serializer(component_name="BotRetirement")
     class Input(api_fields.Input):

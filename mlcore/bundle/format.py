@@ -191,3 +191,16 @@ def read_file(path: Path, *, at_most: int | None = None) -> bytes:
         raise BundleRefused(f"{path.name} is missing") from error
     except OSError as error:
         raise BundleRefused(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def read_claim(document: Any, *path: str) -> Any:
+    """The manifest's value at a path; None if there is none."""
+    for step in path:
+        document = document.get(step) if isinstance(document, Mapping) else None
+    return document
+
+
+def read_claimed_number(document: Any, *path: str) -> int | float | None:
+    """The same if it is a number, else None."""
+    value = read_claim(document, *path)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

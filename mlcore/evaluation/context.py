@@ -3,7 +3,6 @@
 Each value is computed once, when it is first needed. If it cannot be computed, an MlcoreError says why.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -196,16 +195,3 @@ def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _compute_cuts(examples: Examples) -> tuple[float, float]:
     return labels.compute_cuts(examples.scaled_returns[examples.split.fit])
-
-
-def read_claim(document: Any, *path: str) -> Any:
-    """The manifest's value at a path; None if there is none."""
-    for step in path:
-        document = document.get(step) if isinstance(document, Mapping) else None
-    return document
-
-
-def read_claimed_number(document: Any, *path: str) -> int | float | None:
-    """The same if it is a number, else None."""
-    value = read_claim(document, *path)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.bundle.format import SCALER_FILE, Layout
+from mlcore.bundle.format import SCALER_FILE, Layout, read_claim, read_claimed_number
 from mlcore.constants import CLASSES
 from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import BundleRefused
-from mlcore.evaluation.context import EvaluationContext, read_claim, read_claimed_number, sample_evenly
+from mlcore.evaluation.context import EvaluationContext, sample_evenly
 from mlcore.evaluation.inspection import read_scaler, read_weights
 from mlcore.evaluation.leakage import count_shared_rows
 from mlcore.features import labels
