@@ -77,6 +77,5 @@ def test_a_crowd_of_readers_neither_delays_nor_refuses_a_pin(
         for thread in threads:
             thread.join()
     assert answers == [200] + [409] * 9, "the first pins, the others find it pinned"
-    # On a slow machine, readers of such a crowd wait longer for their turn than any may.
-    assert set(statuses) <= ({200} if readers == 20 else {200, 503})
+    assert set(statuses) == {200}
     assert connections <= POOL
