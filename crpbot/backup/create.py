@@ -8,7 +8,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files import File
-from django.utils import timezone
 
 from audit import services as audit
 from audit.heads import KeptHead
@@ -34,9 +33,8 @@ def create_backup() -> Manifest:
     Its manifest names the files that the service itself has lost; one that an earlier backup has stays in backups. Raises
     Conflict where what was written is not what is read back; Unavailable where a store does not answer.
     """
-    identity = ServiceIdentity.objects.get_or_create(pk=1, defaults={"name": ServiceIdentity.get_name()})[0]
     with tempfile.TemporaryFile() as file:
-        manifest = _write_rows(file, identity.name)
+        manifest = _write_rows(file, ServiceIdentity.get_name())
         file.seek(0)
         store.save(f"{store.FOLDER}/{manifest.name}/{store.ROWS}", File(file, name=store.ROWS))
     outcomes = {sha256: _save_file(sha256, size) for sha256, size in manifest.files.items()}
@@ -52,7 +50,7 @@ def create_backup() -> Manifest:
         "hash": manifest.head.hash,
         "size": manifest.size,
     }
-    audit.record(backup_age.CREATED, identity, actor=ACTOR, detail=detail)
+    audit.record(backup_age.CREATED, ServiceIdentity.objects.get(pk=1), actor=ACTOR, detail=detail)
     return manifest
 
 
@@ -61,17 +59,15 @@ def prune(keep: int) -> list[str]:
     if keep < 1:
         raise InvalidInput("At least one backup is kept.", field="keep")
     names = store.list_names()
-    removed, storage = names[:-keep], store.get_storage()
+    removed = names[:-keep]
     for name in removed:
         # First what makes it a backup.
-        for part in (store.MANIFEST, store.ROWS):
-            storage.delete(f"{store.FOLDER}/{name}/{part}")
+        parts = [f"{store.FOLDER}/{name}/{part}" for part in (store.MANIFEST, store.ROWS)]
+        store.delete_older(parts, timedelta(0))
     used = {sha256 for name in names[-keep:] for sha256 in store.read_manifest(name).files}
-    unused = [store.get_file_key(sha256) for sha256 in _list_files() if sha256 not in used] if removed else []
+    unused = [store.get_file_key(sha256) for sha256 in store.list_files() if sha256 not in used]
     unused += [f"{store.FOLDER}/{name}/{store.ROWS}" for name in store.list_unfinished()]
-    for path in unused:
-        if storage.exists(path) and timezone.now() - storage.get_modified_time(path) > UNUSED_FOR:
-            storage.delete(path)
+    store.delete_older(unused, UNUSED_FOR)
     return removed
 
 
@@ -124,11 +120,8 @@ def _save_file(sha256: str, size: int) -> _Outcome:
         return _Outcome(saved, is_lost=not is_intact)
     if not is_intact:
         return _Outcome(0, is_lost=True)
-    with artifact_store.open_verified(sha256, size) as stream, tempfile.TemporaryFile() as copy:
-        while chunk := stream.read(1 << 20):
-            copy.write(chunk)
-        copy.seek(0)
-        store.save(store.get_file_key(sha256), File(copy, name=sha256))
+    with artifact_store.open_verified(sha256, size) as stream:
+        store.save_stream(stream, store.get_file_key(sha256))
     if not _find_sound_copy(sha256):
         raise Conflict(
             f"The file sha256:{sha256} cannot be read back from the store of backups. Check its disk."
@@ -142,12 +135,3 @@ def _find_sound_copy(sha256: str) -> int:
     if size and next(store.find_damaged_files({sha256: size}), None) is None:
         return size
     return 0
-
-
-def _list_files() -> list[str]:
-    storage = store.get_storage()
-    try:
-        folders = storage.listdir("files/sha256")[0]
-    except FileNotFoundError:
-        return []
-    return [name for folder in folders for name in storage.listdir(f"files/sha256/{folder}")[1]]

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import transaction
 
@@ -94,23 +93,29 @@ def drill(name: str = "") -> Mapping[str, Any]:
             ["migrate", "--verbosity", "0"],
             ["backup", "restore", manifest.name, "--rows-only"],
         ):
-            done = subprocess.run(
-                [sys.executable, "manage.py", *arguments],
-                cwd=settings.BASE_DIR,
-                env=_build_scratch_environment(folder),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=DRILL_SECONDS,
-            )
-            if done.returncode:
-                output = (done.stderr or done.stdout).strip().splitlines()
-                raise Conflict(
-                    f"The backup {manifest.name} cannot be restored: {output[-1] if output else 'no reason'}"
-                )
+            if problem := _run_scratch(arguments, folder):
+                raise Conflict(f"The backup {manifest.name} cannot be restored: {problem}")
     detail = {"name": manifest.name, "seq": manifest.head.seq, "age_seconds": round(manifest.age_seconds)}
     audit.record("backup.drilled", ServiceIdentity.objects.get(pk=1), actor=ACTOR, detail=detail)
     return detail
+
+
+def _run_scratch(arguments: Sequence[str], folder: str) -> str | None:
+    """Run a command on a scratch service in this folder; why it failed, or None."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=settings.BASE_DIR,
+            env=_build_scratch_environment(folder),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DRILL_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {DRILL_SECONDS} s"
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return (lines[-1] if lines else "no reason was given") if done.returncode else None
 
 
 def _build_scratch_environment(folder: str) -> dict[str, str]:
@@ -152,12 +157,9 @@ def _copy_file(sha256: str, size: int) -> bool:
     """Whether it had to be copied."""
     if artifact_store.is_intact(sha256, size):
         return False
-    with store.open_file(sha256, size) as stream, tempfile.TemporaryFile() as copy:
-        while chunk := stream.read(1 << 20):
-            copy.write(chunk)
-        copy.seek(0)
+    with store.open_file(sha256, size) as stream, store.spooled(stream) as file:
         try:
-            default_storage.save(artifact_store.key(sha256), File(copy, name=sha256))
+            default_storage.save(artifact_store.key(sha256), file)
         except artifact_store.STORE_ERRORS as error:
             raise artifact_store.StoreUnavailable(f"The file store does not answer ({error}).") from error
     return True

@@ -61,9 +61,9 @@ def dump(file: IO[bytes]) -> dict[str, int]:
     counts = dict[str, int]()
     with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as text:
         for model in list_models():
-            rows = _Counted(model._base_manager.order_by("pk").iterator(chunk_size=CHUNK))
-            serializers.serialize(FORMAT, rows, stream=text, cls=_ExactEncoder)
-            counts[model._meta.label_lower] = rows.count
+            rows = model._base_manager.order_by("pk")
+            serializers.serialize(FORMAT, rows.iterator(chunk_size=CHUNK), stream=text, cls=_ExactEncoder)
+            counts[model._meta.label_lower] = rows.count()
     return counts
 
 
@@ -97,15 +97,3 @@ def _empty_tables() -> None:
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         for model in apps.get_models(include_auto_created=True):
             cursor.execute(f'DELETE FROM "{model._meta.db_table}"')
-
-
-class _Counted:
-    """The rows of one query, counted while they are read."""
-
-    def __init__(self, rows: Iterator[models.Model]) -> None:
-        self._rows, self.count = rows, 0
-
-    def __iter__(self) -> Iterator[models.Model]:
-        for row in self._rows:
-            self.count += 1
-            yield row

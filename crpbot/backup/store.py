@@ -10,15 +10,18 @@ The name has the time and the number of the last audit event.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 
 from audit.heads import KeptHead
 from common.errors import Conflict, NotFound, Unavailable
@@ -27,6 +30,7 @@ from training.artifact_store import STORE_ERRORS, VerifiedStream, key
 FOLDER = "backups"
 ROWS = "rows.jsonl.gz"
 MANIFEST = "manifest.json"
+COPY_BYTES = 1 << 20
 _FORMAT = 1
 _NAME = re.compile(r"\d{8}T\d{6}Z-\d+")
 
@@ -79,13 +83,12 @@ def list_unfinished() -> list[str]:
 
 def _list_folders() -> list[tuple[str, bool]]:
     storage = get_storage()
-    try:
-        folders = sorted(name for name in storage.listdir(FOLDER)[0] if _NAME.fullmatch(name))
+    with _translate_errors(FOLDER):
+        try:
+            folders = sorted(name for name in storage.listdir(FOLDER)[0] if _NAME.fullmatch(name))
+        except FileNotFoundError:
+            return []
         return [(name, storage.exists(f"{FOLDER}/{name}/{MANIFEST}")) for name in folders]
-    except FileNotFoundError:
-        return []
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
 
 
 def read_manifest(name: str = "") -> Manifest:
@@ -116,42 +119,66 @@ def write_manifest(manifest: Manifest) -> None:
 
 def save(name: str, content: Any) -> None:
     """Raises Unavailable when the store of backups does not answer or is full."""
-    try:
+    with _translate_errors(name):
         get_storage().save(name, content)
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
 
 
 def read(name: str) -> bytes:
-    try:
-        with get_storage().open(name, "rb") as stream:
-            content: bytes = stream.read()
-    except FileNotFoundError as error:
-        raise Conflict(f"The backup lacks {name}. Use another backup.") from error
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
+    """Raises Conflict where it is missing, Unavailable."""
+    with _translate_errors(name), get_storage().open(name, "rb") as stream:
+        content: bytes = stream.read()
     return content
+
+
+def save_stream(stream: VerifiedStream, name: str) -> None:
+    """Save a file once all its bytes are read and were right. Raises FileLost, Unavailable."""
+    with spooled(stream) as file:
+        save(name, file)
+
+
+@contextmanager
+def spooled(stream: VerifiedStream) -> "Iterator[File[bytes]]":
+    """The whole stream in a temporary file: nothing is saved before its last byte was verified."""
+    with tempfile.TemporaryFile() as file:
+        while chunk := stream.read(COPY_BYTES):
+            file.write(chunk)
+        file.seek(0)
+        yield File(file)
+
+
+def delete_older(names: Iterable[str], age: timedelta) -> None:
+    """Delete those of these files that were written longer ago. A missing one is ignored."""
+    with _translate_errors(FOLDER):
+        storage = get_storage()
+        for name in names:
+            if storage.exists(name) and timezone.now() - storage.get_modified_time(name) > age:
+                storage.delete(name)
 
 
 @contextmanager
 def open_rows(manifest: Manifest) -> Iterator[Any]:
     """The rows, verified. Raises Conflict where they are not those that were written."""
     name = f"{FOLDER}/{manifest.name}/{ROWS}"
-    try:
+    with _translate_errors(name):
         stream = get_storage().open(name, "rb")
-    except FileNotFoundError as error:
-        raise Conflict(f"The backup lacks {name}. Use another backup.") from error
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
     with stream:
-        try:
+        with _translate_errors(name):
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
             stream.seek(0)
-        except STORE_ERRORS as error:
-            raise _describe_unavailable(error) from error
         if sha256 != manifest.rows_sha256:
             raise Conflict(f"The rows of backup {manifest.name} are damaged. Use another backup.")
         yield stream
+
+
+def list_files() -> list[str]:
+    """The sha256 of each stored file that any backup has."""
+    with _translate_errors(FOLDER):
+        storage = get_storage()
+        try:
+            folders = storage.listdir("files/sha256")[0]
+        except FileNotFoundError:
+            return []
+        return [name for folder in folders for name in storage.listdir(f"files/sha256/{folder}")[1]]
 
 
 def get_file_key(sha256: str) -> str:
@@ -160,21 +187,16 @@ def get_file_key(sha256: str) -> str:
 
 def get_file_size(sha256: str) -> int:
     """In bytes; 0 where no backup has this file."""
-    try:
-        storage = get_storage()
-        return storage.size(get_file_key(sha256)) if storage.exists(get_file_key(sha256)) else 0
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
+    storage, name = get_storage(), get_file_key(sha256)
+    with _translate_errors(name):
+        return storage.size(name) if storage.exists(name) else 0
 
 
 def open_file(sha256: str, size: int) -> VerifiedStream:
     """A stored file of a backup. Its end is only returned when all bytes were right: else FileLost, a Conflict."""
-    try:
-        return VerifiedStream(get_storage().open(get_file_key(sha256), "rb"), sha256, size)
-    except FileNotFoundError as error:
-        raise Conflict(f"The backup lacks the file sha256:{sha256}. Use another backup.") from error
-    except STORE_ERRORS as error:
-        raise _describe_unavailable(error) from error
+    name = get_file_key(sha256)
+    with _translate_errors(name):
+        return VerifiedStream(get_storage().open(name, "rb"), sha256, size)
 
 
 def find_damage(manifest: Manifest) -> Iterator[str]:
@@ -192,7 +214,7 @@ def find_damaged_files(files: Mapping[str, int]) -> Iterator[str]:
     for sha256, size in files.items():
         try:
             with open_file(sha256, size) as stream:
-                while stream.read(1 << 20):
+                while stream.read(COPY_BYTES):
                     pass
         except Conflict as damage:
             yield damage.message
@@ -205,7 +227,14 @@ def list_migrations() -> list[str]:
     )
 
 
-def _describe_unavailable(error: Exception) -> Unavailable:
-    return Unavailable(
-        f"The store of backups does not answer or is full ({error}). Check CRPBOT_BACKUP_BUCKET or CRPBOT_BACKUP_DIR."
-    )
+@contextmanager
+def _translate_errors(name: str) -> Iterator[None]:
+    """Turn a missing file into Conflict, and other errors of the folder or of S3 into Unavailable."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Conflict(f"The backup lacks {name}. Use another backup.") from error
+    except STORE_ERRORS as error:
+        raise Unavailable(
+            f"The store of backups does not answer or is full ({error}). Check CRPBOT_BACKUP_BUCKET or CRPBOT_BACKUP_DIR."
+        ) from error
