@@ -103,6 +103,16 @@ def test_no_container_needs_more_open_files_than_the_host_has(name: str) -> None
     assert "ulimits" not in SERVICES[name]
 
 
+def test_what_each_request_writes_to_is_in_memory() -> None:
+    """On a disk, a metric's file could hold up the event loop of a web process, and with it every bot."""
+    options = COMPOSE["volumes"]["metrics"]["driver_opts"]
+    uid = re.search(r"--uid (\d+)", DOCKERFILE)
+    assert uid is not None
+    assert (options["type"], options["device"]) == ("tmpfs", "tmpfs")
+    assert {"mode=0700", f"uid={uid[1]}"} <= set(options["o"].split(","))
+    assert "metrics:/var/lib/crpbot/metrics" in SERVICES["web"]["volumes"]
+
+
 def test_no_secret_has_a_default() -> None:
     secret = re.compile("SECRET|PASSWORD|KEY|TOKEN")
     bare = {name for name, rest in VARIABLES if secret.search(name) and not rest}
@@ -235,10 +245,14 @@ def test_an_image_takes_only_the_torch_that_it_is_for(
 
 def test_the_image_is_made_smaller_without_what_the_service_loads(tmp_path: Path) -> None:
     gone = ("torch/include/torch.h", "sympy/core/tests/test_one.py", "ccxt/pro/binance.py", "plotly/graph_objs/_bar.py",
-            "torch/bin/protoc", "botocore/data/sqs/service.json",
-            "django/conf/locale/de/formats.py")  # fmt: skip
+            "torch/bin/protoc", "botocore/data/sqs/service.json", "torch/lib/libtorchbind_test.so",
+            "onnxruntime/capi/libonnxruntime.so.1.31.1", "plotly/package_data/widgetbundle.js",
+            "drf_spectacular_sidecar/static/drf_spectacular_sidecar/redoc/redoc.js", "django/contrib/gis/forms.py",
+            "sklearn/datasets/data/iris.csv", "django/conf/locale/de/formats.py")  # fmt: skip
     kept = ("torch/nn/modules.py", "ccxt/binance.py", "plotly/package_data/plotly.min.js", "django/test/client.py",
             "torch/bin/torch_shm_manager", "botocore/data/s3/service.json", "botocore/data/endpoints.json",
+            "onnxruntime/capi/onnxruntime_pybind11_state.so", "sklearn/datasets/_base.py", "django/contrib/admin/sites.py",
+            "drf_spectacular_sidecar/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui.js",
             "django/conf/locale/en/formats.py", "django/conf/locale/__init__.py")  # fmt: skip
     folders = (
         "numpy",
