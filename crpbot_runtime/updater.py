@@ -32,11 +32,11 @@ from crpbot_runtime.errors import (
 from crpbot_runtime.live_windows import LiveWindows
 from crpbot_runtime.protocol.envelope import SignedSnapshot, verify_envelope
 from crpbot_runtime.protocol.service import Answer
-from crpbot_runtime.protocol.snapshot import ModelSet
+from crpbot_runtime.protocol.snapshot import ModelSet, Snapshot
 from crpbot_runtime.state import NO_PREDICTORS, State
 from crpbot_runtime.storage.cache import Cache
 from crpbot_runtime.storage.saved_state import ReceivedSnapshot
-from crpbot_runtime.version import VERSION
+from crpbot_runtime.version import FIRST_PROTOCOL, OLDEST_READER, PROTOCOL, VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -229,6 +229,7 @@ class Updater:
         return {
             "instance": instance,
             "client_version": VERSION,
+            **_state_protocol(snapshot),
             "service": snapshot.service if snapshot else None,
             "revision": snapshot.revision if snapshot else None,
             "line": snapshot.line if snapshot else None,
@@ -467,6 +468,13 @@ class Updater:
 
     def _compute_stale_since(self, state: State) -> datetime | None:
         return state.compute_stale_since(self._clock(), self._fresh_for)
+
+
+def _state_protocol(snapshot: Snapshot | None) -> dict[str, Any]:
+    """The heartbeat's protocol, once the service is known to understand that it is stated."""
+    if snapshot is None or snapshot.protocol == FIRST_PROTOCOL:
+        return {}
+    return {"protocol": {"version": PROTOCOL, "oldest_reader": OLDEST_READER}}
 
 
 def _describe_signing(signed: SignedSnapshot) -> str:

@@ -24,7 +24,7 @@ from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
-from deploy.serving import snapshot
+from deploy.serving import protocol, snapshot
 from gates.catalogue.live import Tally
 from gates.models import Measurement
 from gates.services import policies
@@ -508,6 +508,7 @@ def heartbeat_fields(move: PointerMove, instance: str = "desk-1", **changes: Any
     return {
         "instance": instance,
         "client_version": "0.1.0",
+        "protocol": {"version": protocol.VERSION, "oldest_reader": protocol.VERSION},
         **said,
         "bundles": bundles,
         "trusted_keys": trusted,

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from crpbot_runtime.errors import SnapshotRefused
+from crpbot_runtime.version import FIRST_PROTOCOL, PROTOCOL
 
 MAX_BODY_BYTES = 1 << 20
 """A snapshot of three coins has about 3 kB."""
@@ -94,6 +95,7 @@ class Snapshot(ModelSet):
     revision: int
     moved_at: datetime
     reason: str
+    protocol: int
 
     @cached_property
     def content(self) -> str:
@@ -166,6 +168,7 @@ def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
     Unknown keys are ignored. Raises SnapshotRefused with the field and the reason.
     """
     fields = Fields(decode_json(body))
+    protocol = _parse_protocol(fields)  # first: what a newer one says otherwise may be anything
     snapshot = Snapshot(
         service=fields.get_match("service", _SERVICE),
         revision=fields.get_positive("revision"),
@@ -178,6 +181,7 @@ def parse_snapshot(body: bytes) -> tuple[Fields, Snapshot]:
         reason=make_printable(fields.get("reason", str)),
         is_simulated=fields.get("simulated", bool),
         models=_parse_models(fields),
+        protocol=protocol,
     )
     given = (snapshot.release, snapshot.line, snapshot.interval_seconds, snapshot.models or None)
     if len({value is None for value in given}) != 1:
@@ -208,6 +212,20 @@ def parse_announced(document: Fields, key: str) -> ModelSet | None:
 def make_printable(text: str) -> str:
     """The text without control characters: people type it, and it ends in terminals and logs."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _parse_protocol(fields: Fields) -> int:
+    """The protocol that a snapshot is written in. Raises SnapshotRefused where this client does not understand it."""
+    if "protocol" not in fields.values:
+        return FIRST_PROTOCOL
+    stated = fields.get_object("protocol")
+    version, oldest_reader = stated.get_positive("version"), stated.get_positive("oldest_reader")
+    if oldest_reader > PROTOCOL:
+        raise SnapshotRefused(
+            f"it is written in protocol {version}, for clients of protocol {oldest_reader} or later, and this client has"
+            f" protocol {PROTOCOL}: install the crpbot-runtime of the service's version"
+        )
+    return version
 
 
 def _parse_models(fields: Fields) -> dict[str, Model]:

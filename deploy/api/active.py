@@ -16,10 +16,11 @@ from rest_framework.views import APIView
 
 from accounts.authentication import CanServe
 from deploy.rules import MoveKind
-from deploy.serving import events, key_sets, signing, snapshot
+from deploy.serving import events, key_sets, protocol, signing, snapshot
 from deploy.serving.snapshot import Snapshot
 
 SNAPSHOT_EXAMPLE = {
+    "protocol": protocol.describe(),
     "service": "crpbot-4f2c…",
     "revision": 7,
     "kind": "swap",
@@ -87,6 +88,14 @@ class Active(ServingView):
             seq = serializers.IntegerField()
             hash = serializers.CharField()
 
+        @extend_schema_serializer(component_name="SnapshotProtocol")
+        class Protocol(serializers.Serializer[Any]):
+            version = serializers.IntegerField(help_text="In which the snapshot is written.")
+            oldest_reader = serializers.IntegerField(help_text="The oldest client that understands it.")
+
+        protocol = Protocol(
+            help_text="Follow nothing else of a snapshot whose oldest reader is above your own protocol."
+        )
         service = serializers.CharField(help_text="Distinguishes this service's revisions from another's.")
         revision = serializers.IntegerField(help_text="Grows with every move.")
         kind = serializers.ChoiceField([kind.value for kind in MoveKind])

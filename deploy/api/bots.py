@@ -24,9 +24,11 @@ from deploy.bots.retirement import retire_bot
 from deploy.models import Acknowledgement, Bot, PointerMove
 from deploy.pointer import pointer
 from deploy.rules import MAX_REQUIRED_COINS, BotState, Running
+from deploy.serving import protocol
 
 MAX_COINS = MAX_REQUIRED_COINS
 MAX_TRUSTED_KEYS = 8
+MAX_PROTOCOL = 32_767
 INSTANCE = r"^[A-Za-z0-9._:@-]{1,64}$"
 _COIN = r"^[A-Z0-9]{1,12}$"
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -39,6 +41,7 @@ _BUNDLES = {
 HEARTBEAT_EXAMPLE = {
     "instance": "desk-1",
     "client_version": "0.1.0",
+    "protocol": {"version": 2, "oldest_reader": 2},
     "service": "crpbot-4f2c…",
     "revision": 7,
     "line": "v7_fixed",
@@ -79,6 +82,11 @@ class AuditHead(api_fields.Input):
     hash = api_fields.PatternText(r"^[0-9a-f]{64}$")
 
 
+class Protocol(api_fields.Input):
+    version = api_fields.Integer(min_value=1, max_value=MAX_PROTOCOL)
+    oldest_reader = api_fields.Integer(min_value=1, max_value=MAX_PROTOCOL)
+
+
 def _create_number(**options: Any) -> api_fields.Integer:
     """The field of a revision or release, or null."""
     return api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID, allow_null=True, **options)
@@ -98,6 +106,12 @@ class Heartbeat(APIView):
             INSTANCE, help_text="Distinguishes the bots of one token; it keeps its name over restarts."
         )
         client_version = api_fields.Text(max_length=64)
+        protocol = Protocol(
+            default=None,
+            allow_null=True,
+            help_text="In which it is written, and the oldest service that understands it; without it, 1. Fields that a"
+            " version above the service's own added are left out.",
+        )
         service = api_fields.Text(
             max_length=64, allow_null=True, help_text="As in the snapshot that it follows."
         )
@@ -132,6 +146,13 @@ class Heartbeat(APIView):
         is_stopping = api_fields.Boolean(
             default=False, help_text="Whether it is being stopped on purpose: its last heartbeat."
         )
+
+        def to_internal_value(self, data: Any) -> Any:
+            if isinstance(data, dict):
+                if refusal := protocol.find_refusal(data.get("protocol")):
+                    raise serializers.ValidationError({"protocol": [refusal]})
+                data = protocol.drop_unknown(data, self.fields)
+            return super().to_internal_value(data)
 
     @extend_schema_serializer(component_name="HeartbeatAnswer")
     class Output(serializers.Serializer[Any]):
@@ -174,6 +195,8 @@ def _create_heartbeat(checked: Mapping[str, Any]) -> heartbeat_checks.Heartbeat:
     others = {name: value for name, value in checked.items() if name not in running}
     others["last_error"] = checked["last_error"] or ""
     others["trusted_keys"] = tuple(sorted(checked["trusted_keys"]))
+    stated = others.pop("protocol")
+    others["protocol"] = stated["version"] if stated else protocol.FIRST_VERSION
     if head := others.pop("audit_head"):
         others |= {"audit_seq": head["seq"], "audit_hash": head["hash"]}
     return heartbeat_checks.Heartbeat(**others, running=Running(**running))
@@ -210,8 +233,8 @@ class Bots(ListAPIView[Bot]):
             model = Bot
             fields: ClassVar = [
                 "name", "instance", "state", "acknowledged_seconds", "revision", "line", "release", "bundles", "mismatch",
-                "prefetched_next", "prefetched_fallback", "client_version", "last_error", "stale_since", "trusted_keys",
-                "first_heard_at", "last_heard_at", "clock_error_seconds",
+                "prefetched_next", "prefetched_fallback", "client_version", "protocol", "last_error", "stale_since",
+                "trusted_keys", "first_heard_at", "last_heard_at", "clock_error_seconds",
             ]  # fmt: skip
 
     serializer_class = Output

@@ -14,10 +14,11 @@ from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed
 from deploy.models import Bot, PointerMove
 from deploy.rules import Running, describe_mismatch
+from deploy.serving import protocol
 
 _COPIED = (
-    "reported_digest", "client_version", "revision", "prefetched_next", "prefetched_fallback", "last_error", "stale_since",
-    "audit_seq", "audit_hash", "trusted_keys",
+    "reported_digest", "client_version", "protocol", "revision", "prefetched_next", "prefetched_fallback", "last_error",
+    "stale_since", "audit_seq", "audit_hash", "trusted_keys",
 )  # fmt: skip
 """The columns of a bot's row that a heartbeat has under the same name."""
 
@@ -44,6 +45,7 @@ class Heartbeat:
     """By the bot's clock."""
     trusted_keys: tuple[str, ...] = ()
     """Ids; empty for a client that does not say."""
+    protocol: int = protocol.FIRST_VERSION
     is_stopping: bool = False
     """Whether it was stopped on purpose, and this is its last heartbeat."""
 

@@ -102,7 +102,7 @@ def _format_cells(bot: Mapping[str, Any], report: Mapping[str, Any], now: dateti
         _format_age((now - datetime.fromisoformat(bot["last_heard_at"])).total_seconds()),
         _format_prefetched(bot["prefetched_fallback"], report["fallback"]),
         _format_prefetched(bot["prefetched_next"], report["next"]),
-        bot["client_version"],
+        f"{bot['client_version']}, protocol {bot['protocol']}",
     )
 
 

@@ -115,6 +115,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=150)),
                 ('instance', models.CharField(max_length=64)),
                 ('client_version', models.CharField(max_length=64)),
+                ('protocol', models.PositiveSmallIntegerField(help_text='in which its heartbeats are written')),
                 ('first_heard_at', models.DateTimeField()),
                 ('last_heard_at', models.DateTimeField()),
                 ('revision', models.BigIntegerField(blank=True, help_text='none where it has no model', null=True)),

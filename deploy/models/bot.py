@@ -17,6 +17,7 @@ class Bot(models.Model):
     name = models.CharField(max_length=150)
     instance = models.CharField(max_length=64)
     client_version = models.CharField(max_length=64)
+    protocol = models.PositiveSmallIntegerField(help_text="in which its heartbeats are written")
     first_heard_at = models.DateTimeField()
     # No index: each heartbeat changes it, and PostgreSQL updates a row in place only if no indexed column changes.
     last_heard_at = models.DateTimeField()

@@ -14,6 +14,7 @@ from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
+from deploy.serving import protocol
 from gates.policy_changes import weaker_than_baseline
 
 NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
@@ -73,6 +74,7 @@ def build_document(
             f"The audit chain does not hold event {move.audit_seq} of revision {move.revision}."
         )
     return {
+        "protocol": protocol.describe(),
         "service": service or get_service_name(),
         "revision": move.revision,
         "kind": move.kind,

@@ -12,6 +12,7 @@ from accounts.models import User
 from deploy.bots.convergence import monitor_bots
 from deploy.models import Acknowledgement, Bot
 from deploy.releases import decide
+from deploy.serving import protocol
 from tests import scenarios
 from tests.api.callers import Caller, assert_problem
 from tests.scenarios import APPROVER
@@ -60,10 +61,50 @@ def test_the_last_heartbeat_may_say_that_the_bot_stops(bot: Caller, is_stopping:
     assert bot.post(HEARTBEAT, said).status_code == code
 
 
+def test_the_protocol_of_a_bot_is_stored_and_one_that_states_none_has_the_first(bot: Caller) -> None:
+    said = scenarios.heartbeat_fields(scenarios.service_in_use())
+    assert bot.post(HEARTBEAT, said).status_code == 200
+    assert bot.post(HEARTBEAT, {**said, "instance": "earlier", "protocol": None}).status_code == 200
+    del said["protocol"]
+    assert bot.post(HEARTBEAT, {**said, "instance": "earliest"}).status_code == 200
+    assert list(Bot.objects.order_by("pk").values_list("protocol", flat=True)) == [protocol.VERSION, 1, 1]
+
+
+def test_what_a_newer_protocol_added_is_left_out_and_the_rest_understood(bot: Caller) -> None:
+    newer = {"version": protocol.VERSION + 1, "oldest_reader": protocol.VERSION}
+    said = scenarios.heartbeat_fields(
+        scenarios.service_in_use(), protocol=newer, added=["by", "a later version"]
+    )
+    assert bot.post(HEARTBEAT, said).status_code == 200
+    assert Bot.objects.get().protocol == protocol.VERSION + 1
+
+
+def test_a_heartbeat_for_newer_services_only_is_refused_in_one_sentence(bot: Caller) -> None:
+    newer = {"version": protocol.VERSION + 2, "oldest_reader": protocol.VERSION + 1}
+    said = scenarios.heartbeat_fields(
+        scenarios.service_in_use(), protocol=newer, revision={"another": "form"}
+    )
+    errors = assert_problem(bot.post(HEARTBEAT, said), 400)["errors"]
+    assert errors == {
+        "protocol": [
+            f"This bot writes protocol {protocol.VERSION + 2}, for services of protocol {protocol.VERSION + 1} or later,"
+            f" and this service has protocol {protocol.VERSION}. Upgrade the service, or install the crpbot-runtime of its"
+            " version."
+        ]
+    }
+    assert not Bot.objects.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"protocol": 2}, "protocol.body"),
+        ({"protocol": {"version": 2}}, "protocol.oldest_reader"),
+        ({"protocol": {"version": 0, "oldest_reader": 1}}, "protocol.version"),
+        ({"protocol": {"version": 2, "oldest_reader": 1, "other": 1}}, "protocol.other"),
+        ({"protocol": {"version": 2**15, "oldest_reader": 1}}, "protocol.version"),
+        ({"protocol": {"version": True, "oldest_reader": True}}, "protocol.version"),
         ({"audit_head": {"seq": 0, "hash": "9a" * 32}}, "audit_head.seq"),
         ({"audit_head": {"seq": 1, "hash": "9a"}}, "audit_head.hash"),
         ({"instance": "desk 1"}, "instance"),

@@ -14,6 +14,7 @@ from typing import Any
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
+from crpbot_runtime.version import PROTOCOL
 from mlcore.bundle import format as bundle_format
 
 TOKEN = "bot-token-Zx81"
@@ -130,6 +131,7 @@ class StubService:
             else {}
         )
         document = {
+            "protocol": {"version": PROTOCOL, "oldest_reader": 1},
             "service": self.service_name,
             "revision": self.revision,
             "line": self.release.line if self.release else None,

@@ -59,6 +59,12 @@ def test_an_offline_pointer_is_read() -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a protocol in text": (lambda d: d.update(protocol="2"), "protocol is not of type dict"),
+    "a protocol zero": (lambda d: d.update(protocol={"version": 0}), "protocol.version is 0"),
+    "a protocol without readers": (
+        lambda d: d.update(protocol={"version": 2}),
+        "protocol.oldest_reader is missing",
+    ),
     "no service": (lambda d: d.pop("service"), "service is missing"),
     "an empty service": (lambda d: d.update(service=" "), "service is not of the form"),
     "revision zero": (lambda d: d.update(revision=0), "revision is 0"),
