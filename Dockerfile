@@ -37,7 +37,6 @@ RUN python -c 'import runpy, sys; sys.path.append("/opt/sbom"); runpy.run_module
     environment --output-reproducible --output-file /opt/venv/sbom.cdx.json /opt/venv
 
 FROM ${PYTHON_IMAGE} AS service
-ARG CODE_VERSION=0.1.0
 RUN groupadd --system --gid 10001 crpbot \
     && useradd --system --uid 10001 --gid crpbot --home-dir /srv/crpbot --no-create-home crpbot
 # A volume that is mounted here first takes over its owner: only the service reads its signing keys.
@@ -45,6 +44,8 @@ RUN install -d -m 0700 -o crpbot -g crpbot /var/lib/crpbot/keys /var/lib/crpbot/
 # The base image's own pip: nothing is installed in a container.
 RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip*
 COPY --from=packages /opt/venv /opt/venv
+# Only now: another version of the code shares every layer above.
+ARG CODE_VERSION=0.1.0
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tests.compose.engine import REPOSITORY, run
 from tests.compose.errors import TrialFailed
+from tests.compose.machine import PIP
 from tests.compose.service import Service, wait_until
 
 LINE = re.compile(r"^(?P<coin>[A-Z]+) (?P<direction>\w+) [\d.]+  release (?P<release>\w+)  ?(?P<reason>.*)$")
@@ -28,7 +29,9 @@ class Decided(NamedTuple):
 class Bot:
     """The running bot, and what it decided so far."""
 
-    def __init__(self, python: Path, service: Service, candles: Sequence[Path], folder: Path) -> None:
+    def __init__(
+        self, python: Path, service: Service, candles: Sequence[Path], folder: Path, **environment: str
+    ) -> None:
         self._command = [str(python), str(REPOSITORY / "docs" / "example_bot.py"), *map(str, candles)]
         self._environment = {
             **os.environ,
@@ -39,6 +42,7 @@ class Bot:
             "SSL_CERT_FILE": str(service.certificate),
             "BOT_EVERY_S": "0.5",
             "BOT_MAX_AGE_S": "inf",
+            **environment,
         }
         self.decided: list[Decided] = []
         self.other_lines: list[str] = []
@@ -73,6 +77,10 @@ class Bot:
         """The decisions without a model since then, by time.monotonic()."""
         return [each for each in self.decided if each.at >= start and each.release is None]
 
+    def list_doubtful_since(self, start: float) -> list[Decided]:
+        """The decisions since then without a model, or with a reason to doubt it."""
+        return [each for each in self.decided if each.at >= start and (each.release is None or each.reason)]
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -85,13 +93,25 @@ class Bot:
 
 def prepare_environment(folder: Path) -> Path:
     """A new environment with the wheel alone, at the locked versions; returns its Python."""
-    run([sys.executable, "-m", "distribution.wheel", str(folder / "dist")])
+    wheel = build_wheel(REPOSITORY, folder / "dist")
     run([sys.executable, "-m", "venv", "--clear", str(folder / "venv")])
     locked = re.findall(r"^[a-z].*==[^\\\n]*", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     (folder / "versions.txt").write_text("\n".join(locked) + "\n")
     python = folder / "venv" / "bin" / "python"
-    (wheel,) = (folder / "dist").glob("*.whl")
     run(
         [str(python), "-m", "pip", "install", "-qq", "--constraint", str(folder / "versions.txt"), str(wheel)]
     )
     return python
+
+
+def build_wheel(tree: Path, target: Path) -> Path:
+    """The wheel of this tree's client."""
+    run([sys.executable, "-m", "distribution.wheel", str(target)], folder=tree)
+    (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def unpack_wheel(wheel: Path, target: Path) -> Path:
+    """For PYTHONPATH: a client beside the installed one, with the same packages."""
+    run([*PIP, "install", "--no-deps", "--target", str(target), str(wheel)])
+    return target

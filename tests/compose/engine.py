@@ -83,11 +83,16 @@ class Engine:
         return run(command, {**self.environment, **variables, "DOCKER_HOST": self.socket}, typed)
 
 
-def run(command: Sequence[str], variables: Mapping[str, str] | None = None, typed: str = "") -> str:
-    """What the command printed. Raises TrialFailed with the end of its errors."""
+def run(
+    command: Sequence[str],
+    variables: Mapping[str, str] | None = None,
+    typed: str = "",
+    folder: Path = REPOSITORY,
+) -> str:
+    """What the command printed, run in this folder. Raises TrialFailed with the end of its errors."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
     environment = {**kept, **(variables or {})}
-    done = subprocess.run(command, env=environment, input=typed, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, input=typed, capture_output=True, text=True)
     if done.returncode:
         raise TrialFailed(
             f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"

@@ -43,12 +43,19 @@ def serve(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def build(engine: Engine, folder: Path, tag: str) -> None:
+def build(engine: Engine, folder: Path, version: str, tree: Path = REPOSITORY) -> str:
+    """Build this version of the code from the files in `tree`; returns the image's tag."""
     machine.fetch_torch(folder / "index")
+    tag = f"crpbot-gate:{version}"
     with serve(folder / "index") as index:
-        arguments = {"PYTHON_IMAGE": stand_ins.PYTHON, "TORCH_INDEX_URL": index}
+        arguments = {
+            "PYTHON_IMAGE": stand_ins.PYTHON,
+            "TORCH_INDEX_URL": index,
+            "CODE_VERSION": version,
+        }
         options = [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
-        engine.build(tag, REPOSITORY / "Dockerfile", REPOSITORY, *options)
+        engine.build(tag, tree / "Dockerfile", tree, *options)
+    return tag
 
 
 def check(engine: Engine, tag: str) -> str:

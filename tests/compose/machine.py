@@ -28,14 +28,15 @@ def require_root_on_debian() -> None:
         raise TrialFailed("The trial starts a container engine: run it as root on Debian.")
 
 
-def install_packages() -> None:
-    """Install what is missing."""
+def install_packages() -> list[str]:
+    """Install what is missing; returns the packages."""
     if missing := [package for program, package in PACKAGES.items() if not shutil.which(program)]:
         run(["apt-get", "update", "-qq"])
         run(
             ["apt-get", "install", "--yes", "--no-install-recommends", *missing],
             {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
         )
+    return missing
 
 
 def fetch_compose(folder: Path) -> Path:

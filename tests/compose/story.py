@@ -59,14 +59,23 @@ class Story:
         return f"the bot is on the fallback after {pinned:.1f} s, and back after {restored:.1f} s"
 
     def pin_only(self, bot: Bot) -> float:
-        self._decide("pointer/pin/", "the trial pins")
+        self.post_pin()
         return bot.wait_for(self.fallback, PIN_SECONDS)
 
     def restore(self, bot: Bot) -> float:
+        self.post_restore()
+        return bot.wait_for(self.candidate, PIN_SECONDS)
+
+    def post_pin(self) -> int:
+        """Returns the new revision, as the answer names it."""
+        return int(self._decide("pointer/pin/", "the trial pins")["revision"])
+
+    def post_restore(self) -> int:
+        """Returns the new revision, as the move after the answer names it."""
         self._decide(
             f"releases/{self.candidate}/restore/", "the trial restores", revision=self.get_revision()
         )
-        return bot.wait_for(self.candidate, PIN_SECONDS)
+        return self.get_revision()
 
     def get_revision(self) -> int:
         return int(self._service.ask("olivia", "GET", "moves/")["results"][0]["revision"])
@@ -165,12 +174,16 @@ class Story:
     def _start_bot(self) -> Bot:
         folder = self._folder / "bot"
         folder.mkdir(exist_ok=True)
-        python = prepare_environment(folder)
-        files = [self._folder / "candles" / f"{coin}.csv" for coin in COINS]
-        bot = Bot(python, self._service, files, folder / "models")
+        self._python = prepare_environment(folder)
+        bot = self.build_bot(folder / "models")
         bot.start()
         bot.wait_for(self.candidate, 60)
         return bot
 
-    def _decide(self, path: str, reason: str, **body: Any) -> None:
-        self._service.ask("anna", "POST", path, json={"reason": reason, **body})
+    def build_bot(self, models: Path, **environment: str) -> Bot:
+        """A bot in the environment of the first one."""
+        files = [self._folder / "candles" / f"{coin}.csv" for coin in COINS]
+        return Bot(self._python, self._service, files, models, **environment)
+
+    def _decide(self, path: str, reason: str, **body: Any) -> Any:
+        return self._service.ask("anna", "POST", path, json={"reason": reason, **body})

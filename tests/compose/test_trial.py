@@ -15,11 +15,12 @@ import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.compose import next_version
 from tests.compose.engine import REPOSITORY
 from tests.compose.errors import TrialFailed
 from tests.compose.images import object_store
 from tests.compose.machine import write_lock_of
-from tests.compose.report import Report
+from tests.compose.report import Report, Run, keep, write_page
 from tests.compose.service import SERVICES
 from tests.compose.stand_ins import IMAGES, STAND_INS
 from tests.loopback import answers, free_port
@@ -58,10 +59,38 @@ def test_a_failed_step_ends_the_trial_and_is_no_row(tmp_path: Path) -> None:
         note("it answered")
     with pytest.raises(TrialFailed), report.step("one that fails"):
         raise TrialFailed("no answer")
-    report.write(tmp_path / "page.md", "# The trial\n")
+    runs = keep(report.build_run("a machine", "today"), tmp_path / "runs.json")
+    write_page(tmp_path / "page.md", "# The trial\n", runs)
     rows = [line for line in (tmp_path / "page.md").read_text().splitlines() if line.startswith("| 1 ")]
     assert re.fullmatch(r"\| 1 \| one that works \| \d+\.\d \| it answered \|", rows[0])
     assert "one that fails" not in (tmp_path / "page.md").read_text()
+
+
+def test_the_page_has_the_times_of_the_last_two_runs_with_the_same_steps(tmp_path: Path) -> None:
+    def run(seconds: float, *names: str) -> Run:
+        steps = [{"name": name, "seconds": seconds, "seen": f"seen {seconds}"} for name in names]
+        return {"began_at": "today", "machine": "a machine", "steps": steps}
+
+    for done in (run(1, "one"), run(2, "one", "two"), run(3, "one", "two")):
+        runs = keep(done, tmp_path / "runs.json")
+    write_page(tmp_path / "page.md", "# The trial\n", runs)
+    assert "| 2 | two | 2.0 | 3.0 | seen 3 |" in (tmp_path / "page.md").read_text()
+    write_page(tmp_path / "page.md", "# The trial\n", keep(run(4, "one"), tmp_path / "runs.json"))
+    assert "| 1 | one | 4.0 | seen 4 |" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_next_version_has_one_expand_migration_of_each_app_that_it_changes(tmp_path: Path) -> None:
+    next_version.write(tmp_path / "next")
+    added = sorted(
+        path.relative_to(tmp_path / "next") for path in (tmp_path / "next").glob("*/migrations/0002*")
+    )
+    assert [str(path) for path in added] == [
+        f"{app}/migrations/0002_added.py" for app in next_version.MIGRATED
+    ]
+    for path in added:
+        operations = re.findall(r"migrations\.(\w+)\(", (tmp_path / "next" / path).read_text())
+        assert set(operations) == {"AddField"}
 
 
 @pytest.mark.processes
