@@ -94,12 +94,13 @@ promtool: # for the tests of the alerts, which skip with a note where it is miss
 	@command -v promtool >/dev/null || \
 	echo "NOTE: no promtool here: the alerts and the dashboard will NOT be checked. Install the package prometheus."
 
-lint: setup ## style, types, the direction of imports, forgotten migrations, prose
+lint: setup ## style, types, the direction of imports, migrations (forgotten, or not fit for an upgrade), prose
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	CRPBOT_STATE_DIR=$$(mktemp -d) $(PY) manage.py makemigrations --check --dry-run
+	$(PY) -m tests.migration_lint
 	$(PY) -m tests.docs.prose
 
 fast: setup ## the tests of a change in three minutes: no browser, no processes, no planted faults
