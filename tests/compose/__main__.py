@@ -2,8 +2,8 @@
 
 It needs root on Debian, and installs docker.io and debootstrap where they are missing. Everything else is in
 build/compose-trial, and is deleted at the end. With --keep, the images stay for the next time; with --images-only, it ends
-once they are built. With --from upgrade or --from recovery, it leaves out the kills, or the upgrade too. Only a whole run
-that began without images is written to docs/production-trial.md.
+once they are built. With --from recovery or --from kills, it leaves out what is before. Only a whole run that began without
+images is written to docs/production-trial.md.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tests.loopback import free_port
 FOLDER = REPOSITORY / "build" / "compose-trial"
 PAGE = REPOSITORY / "docs" / "production-trial.md"
 RUNS = REPOSITORY / "docs" / "production-trial.json"
-PARTS = ("kills", "upgrade", "recovery")
+PARTS = ("upgrade", "recovery", "kills")
 VERSION = "0.1.0"
 START_SECONDS = 300
 INTRODUCTION = """# Production trial
@@ -116,11 +116,11 @@ def _run(engine: Engine, report: Report, parts: Sequence[str]) -> None:
         try:
             with report.step("a pin and a restore, over the API") as note:
                 note(story.pin(bot))
-            if "kills" in parts:
-                Kills(service, story, bot, report).run()
             if "upgrade" in parts:
                 Upgrade(engine, service, story, bots, report).run(FOLDER)
-            Recovery(engine, service, story, bots, FOLDER).run(report)
+            if "recovery" in parts:
+                Recovery(engine, service, story, bots, FOLDER).run(report)
+            Kills(service, story, bot, report).run()
         finally:
             for each in bots:
                 each.stop()
