@@ -38,6 +38,6 @@ def drop_unknown(heartbeat: Mapping[str, Any], known: Collection[str]) -> Mappin
 
 
 def _read(stated: Any, name: str) -> int:
-    """0 where it is no number: the field's own check says so."""
+    """0 where it is not an integer: the field's own check says so."""
     value = stated.get(name) if isinstance(stated, dict) else None
     return value if isinstance(value, int) else 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.compose.machine import write_lock_of
 from tests.compose.report import Report, Run, keep, write_page
 from tests.compose.service import SERVICES
 from tests.compose.stand_ins import IMAGES, STAND_INS
+from tests.compose.upgrade import SCALED, build_add
 from tests.loopback import answers, free_port
 from tests.processes import wait_until
 from training.jobs.confinement import die_with_parent
@@ -77,6 +79,18 @@ def test_the_page_has_the_times_of_the_last_two_runs_with_the_same_steps(tmp_pat
     assert "| 2 | two | 2.0 | 3.0 | seen 3 |" in (tmp_path / "page.md").read_text()
     write_page(tmp_path / "page.md", "# The trial\n", keep(run(4, "one"), tmp_path / "runs.json"))
     assert "| 1 | one | 4.0 | seen 4 |" in (tmp_path / "page.md").read_text()
+
+
+def test_the_commands_of_the_upgrade_page_are_those_of_the_trial() -> None:
+    page = (REPOSITORY / "docs" / "operations" / "upgrade.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^ {4,}docker compose (.+)$", page, re.MULTILINE)]
+    counts = {name: COMPOSE[name].get("deploy", {}).get("replicas", 1) for name in SCALED}
+    assert counts["web"] == "${CRPBOT_WEB_REPLICAS:-2}"
+    assert build_add({**counts, "web": 2}) in commands
+    assert ["run", "--rm", "migrate"] in commands
+    assert ["ps", "--quiet", *SCALED] in commands
+    managed = [words[words.index("manage.py") + 1] for words in commands if "manage.py" in words]
+    assert managed == ["bots", "verify_audit"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ Every answer that a bot or a person gets meanwhile is counted, and every decisio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,10 +20,16 @@ from tests.compose.service import Json, Service, wait_until
 from tests.compose.story import Story
 
 HEALTHY_SECONDS = 300
-SIDE_BY_SIDE_SECONDS = 40
+PARALLEL_SECONDS = 40
 HEARTBEAT_SECONDS = 40
 SCALED = ("web", "cpu-worker")
 ASKED = ("/healthz", "/api/v1/active/", "/api/v1/active/signed/", "/api/v1/active/keys/")
+
+
+def build_add(counts: Mapping[str, int]) -> list[str]:
+    """Compose's words to start as many new containers of each service as it has, beside them."""
+    scale = [word for name, count in counts.items() for word in ("--scale", f"{name}={2 * count}")]
+    return ["up", "-d", "--no-deps", "--no-recreate", *scale, *counts]
 
 
 class Upgrade:
@@ -52,7 +58,7 @@ class Upgrade:
             with step("a bot with the next version's client, beside the other") as note:
                 note(self._start_next_bot(folder, tree))
             with step("both versions side by side: pins, restores, and a release trained") as note:
-                note(self._run_side_by_side(decided))
+                note(self._run_in_parallel(decided))
             with step("the first version stopped, and the rest replaced") as note:
                 note(self._remove_old())
                 decided += self._decide()
@@ -69,9 +75,7 @@ class Upgrade:
 
     def _add_next(self) -> str:
         self._old = list(self._service.list_containers(*SCALED))
-        counts = {name: len(self._service.list_containers(name)) for name in SCALED}
-        scale = [word for name, count in counts.items() for word in ("--scale", f"{name}={2 * count}")]
-        self._engine.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", *scale, *SCALED)
+        self._engine.compose(*build_add({name: len(self._service.list_containers(name)) for name in SCALED}))
         wait_until(self._service.is_healthy, "both versions are healthy", HEALTHY_SECONDS)
         return self._count_versions()
 
@@ -93,10 +97,10 @@ class Upgrade:
         self._bots.append(bot)
         return f"{wheel.name}; its first decision comes from release {bot.decided[-1].release}"
 
-    def _run_side_by_side(self, decided: list[int]) -> str:
+    def _run_in_parallel(self, decided: list[int]) -> str:
         release = self._story.launch("v7_fixed", epochs=6, seed=23)
         start = time.monotonic()
-        while time.monotonic() - start < SIDE_BY_SIDE_SECONDS:
+        while time.monotonic() - start < PARALLEL_SECONDS:
             decided += self._decide()
         state = self._story.wait_for_state(release, "awaiting_approval", "rejected")
         runs: list[Json] = self._service.ask("olivia", "GET", "runs/?ordering=-id")["results"][: len(COINS)]

@@ -110,7 +110,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "codes"), [(name, codes) for name, (_, codes) in MIGRATIONS.items()], ids=MIGRATIONS
 )
-def test_a_migration_is_refused_for_what_the_version_before_cannot_live_with(
+def test_a_migration_that_the_version_before_cannot_live_with_is_refused(
     name: str, codes: set[str], said: list[str]
 ) -> None:
     about = [line.split(": ") for line in said if line.split(":")[0].partition("_")[2] == f"{name}.py"]
