@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 import django
 from django.apps import apps
 from django_migration_linter import MigrationLinter
-from django_migration_linter.sql_analyser import PostgresqlAnalyser, analyse_sql_statements
+from django_migration_linter.sql_analyser.analyser import analyse_sql_statements
 from django_migration_linter.sql_analyser.base import Check, CheckMode, CheckType, Issue
+from django_migration_linter.sql_analyser.postgresql import PostgresqlAnalyser
 
 from tests.postgres import start
 
