@@ -61,7 +61,7 @@ def test_the_last_heartbeat_may_say_that_the_bot_stops(bot: Caller, is_stopping:
     assert bot.post(HEARTBEAT, said).status_code == code
 
 
-def test_the_protocol_of_a_bot_is_stored_and_one_that_states_none_has_the_first(bot: Caller) -> None:
+def test_a_bot_that_states_no_protocol_has_the_first(bot: Caller) -> None:
     said = scenarios.heartbeat_fields(scenarios.service_in_use())
     assert bot.post(HEARTBEAT, said).status_code == 200
     assert bot.post(HEARTBEAT, {**said, "instance": "earlier", "protocol": None}).status_code == 200

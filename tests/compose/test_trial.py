@@ -94,7 +94,7 @@ def test_the_commands_of_the_upgrade_page_are_those_of_the_trial() -> None:
 
 
 @pytest.mark.slow
-def test_the_next_version_has_one_expand_migration_of_each_app_that_it_changes(tmp_path: Path) -> None:
+def test_the_next_version_has_an_expand_migration_of_each_changed_app(tmp_path: Path) -> None:
     next_version.write(tmp_path / "next")
     added = sorted(
         path.relative_to(tmp_path / "next") for path in (tmp_path / "next").glob("*/migrations/0002*")
