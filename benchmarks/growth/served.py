@@ -33,6 +33,7 @@ POLLS = 6
 POLL_SECONDS = 2.0
 READERS = 20
 HEARTBEAT_SECONDS = 10.0
+CONNECT_SECONDS = 1.0
 
 
 @contextmanager
@@ -108,6 +109,8 @@ async def _send_spread(port: int, posts: Sequence[bytes], seconds: float) -> lis
     start, lags = perf_counter(), list[float]()
 
     async def send(own: Sequence[tuple[float, bytes]]) -> None:
+        # The service closes a connection that sends no request for a while after it has opened.
+        await asyncio.sleep(max(0.0, start + own[0][0] - CONNECT_SECONDS - perf_counter()))
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
         for due, post in own:
             await asyncio.sleep(max(0.0, start + due - perf_counter()))
