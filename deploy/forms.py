@@ -25,6 +25,7 @@ LINES = {
     "v7_fixed": "v7_fixed, the retrained line",
     "v5": "v5, the fallback line",
     "v6_enhanced": "v6_enhanced, reproduces the failures",
+    "flat": "flat, a fallback that always answers neutral",
 }
 DATASET = "dataset_"
 MAX_DATASETS_SHOWN = 50

@@ -18,6 +18,7 @@ from deploy.pointer import pointer
 from deploy.releases import settle
 from deploy.rules import Purpose
 from gates.services import policies
+from mlcore.fitting.recipes import FLAT_LINE
 from mlcore.quality.result import format_interval
 from training.models import Bundle, Coin, Dataset
 from training.rules import MAX_SEED
@@ -52,6 +53,7 @@ def launch(
         actor.require(Role.OPERATOR, "launch a release")
         parameters = dict(parameters or {})
         runs.build_recipe(line, parameters)
+        _check_purpose(line, purpose)
         chosen = _choose_datasets(datasets or {})
         interval_seconds = _find_interval(chosen)
         given = _check_bundles(line, bundles or {}, chosen)
@@ -186,6 +188,15 @@ def _check_bundles(
             continue
         raise InvalidInput(why, field="bundles")
     return {by_symbol[symbol]: bundle for symbol, bundle in named.items()}
+
+
+def _check_purpose(line: str, purpose: Purpose) -> None:
+    if line == FLAT_LINE and purpose != Purpose.FALLBACK:
+        raise InvalidInput(
+            f"{line} always answers neutral, so it can only be a fallback: launch it with the purpose"
+            f" {Purpose.FALLBACK}.",
+            field="purpose",
+        )
 
 
 def _check_seed(seed: int | None) -> int:

@@ -146,7 +146,7 @@ def _does_graph_match_weights(context: EvaluationContext) -> bool | None:
     """
     is_same: bool | None = context.inspection.weights["equal_in_graph"]
     parameters = context.manifest.document.get("parameters")
-    if is_same is not True or read_claim(parameters, "network") not in ("perceptron", "logistic"):
+    if is_same is not True or read_claim(parameters, "network") not in ("perceptron", "logistic", "flat"):
         return is_same
     layout = Layout(read_claim(parameters, "layout") or Layout.RELU_BEFORE_BN)
     gate, folder = context.examples.split.gate, context.inspection.folder

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack, unpack
+from mlcore.fitting.flat import fit_flat
 from mlcore.fitting.manual_backward import ManualTrainer, SmoothedCrossEntropy, build_dropout_masks
 from mlcore.fitting.network import Network, build_network
 from mlcore.fitting.prepared import Prepared, Trained, prepare
@@ -44,6 +45,8 @@ def fit(
         from mlcore.fitting.logistic import fit_logistic
 
         return fit_logistic(prepared, recipe, seed=seed, on_epoch=on_epoch)
+    if recipe.network == "flat":
+        return fit_flat(prepared, recipe, seed=seed, on_epoch=on_epoch)
     chosen = resolve_device(device)
     with _isolate_torch_state(chosen):
         training = _Training(prepared, recipe, seed, chosen)

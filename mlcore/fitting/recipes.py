@@ -40,7 +40,7 @@ class Recipe:
     line: str
     schema: str
     network: str
-    """Either "perceptron" (72-256-128-64-3) or "logistic" (multinomial logistic regression)."""
+    """"perceptron" (72-256-128-64-3), "logistic" (multinomial logistic regression) or "flat" (always neutral)."""
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -111,10 +111,13 @@ _V6_ENHANCED = replace(
     keeps_scaler=False,
     restores_best=False,
 )
-RECIPES = {recipe.line: recipe for recipe in (_V5, _V6_ENHANCED, _V7_FIXED)}
+_FLAT = Recipe("flat", schema="relative72", network="flat")
+RECIPES = {recipe.line: recipe for recipe in (_V5, _V6_ENHANCED, _V7_FIXED, _FLAT)}
 
 BASELINE_LINE = "v5"
 """No other line may be worse than this one."""
-LINES_WITHOUT_ATTEMPTS = frozenset({"v5", "v6_enhanced"})
-"""Lines whose bundles are not counted as attempts at a release: v5 has no setting to try again with, and v6_enhanced
-leaves its scaler out. Every other line counts, future ones too."""
+FLAT_LINE = "flat"
+"""Answers neutral whatever the candles are: a fallback for a desk that would rather not trade than trade on v5."""
+LINES_WITHOUT_ATTEMPTS = frozenset({"v5", "v6_enhanced", "flat"})
+"""Lines whose bundles are not counted as attempts at a release: v5 and flat have no setting to try again with, and
+v6_enhanced leaves its scaler out. Every other line counts, future ones too."""

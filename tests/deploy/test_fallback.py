@@ -154,6 +154,19 @@ def test_a_removed_database_guard_is_an_alarm() -> None:
     assert alarm() is None
 
 
+def test_a_pin_to_the_flat_fallback_is_a_pin_and_not_offline() -> None:
+    scenarios.service_in_use()
+    flat = scenarios.Build(
+        line="flat", purpose=Purpose.FALLBACK, figures=scenarios.for_every_coin(scenarios.inaccurate)
+    ).settled()
+    decide.register_fallback(flat, actor=APPROVER, reason="rather no trade than one on v5")
+    assert check_fallback().is_ready
+    move = decide.pin(actor=APPROVER, reason="drill")
+    assert (move.kind, move.release) == (MoveKind.PIN, flat)
+    document = scenarios.snapshot_document(move)
+    assert document["line"] == "flat" and set(document["models"]) == set(scenarios.COINS)
+
+
 def test_without_any_fallback_there_is_an_alarm_from_the_first_pointer_on() -> None:
     assert alarm() is None
     scenarios.inherited()

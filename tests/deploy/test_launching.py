@@ -253,6 +253,16 @@ def test_a_second_release_cannot_be_launched_to_be_inherited(candles: dict[str, 
         launch("v6_enhanced", actor=LAUNCHER, purpose=Purpose.INHERITED)
 
 
+@pytest.mark.parametrize("purpose", [Purpose.CANDIDATE, Purpose.INHERITED])
+def test_the_flat_line_is_launched_as_a_fallback_only(
+    candles: dict[str, scenarios.Dataset], purpose: Purpose
+) -> None:
+    with pytest.raises(InvalidInput, match="always answers neutral, so it can only be a fallback") as refused:
+        launch("flat", actor=LAUNCHER, purpose=purpose)
+    assert refused.value.field == "purpose"
+    assert launch("flat", actor=LAUNCHER, purpose=Purpose.FALLBACK).line == "flat"
+
+
 def test_launched_releases_are_due_within_three_hours(candles: dict[str, scenarios.Dataset]) -> None:
     operator = Actor("oscar", frozenset({Role.OPERATOR}))
     release = launch("v7_fixed", actor=operator)

@@ -10,11 +10,12 @@ from mlcore.fitting.recipes import RECIPES
 V7 = RECIPES["v7_fixed"]
 
 
-def test_the_three_lines_are_there() -> None:
+def test_the_lines_are_there() -> None:
     assert {line: recipe.schema for line, recipe in RECIPES.items()} == {
         "v5": "relative72",
         "v6_enhanced": "raw72",
         "v7_fixed": "relative72",
+        "flat": "relative72",
     }
 
 

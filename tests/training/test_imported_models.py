@@ -252,6 +252,9 @@ class TestWhatIsRefused:
         message = refused(btc, saved(network().state_dict()), store, schema=None)
         assert "Say the schema" in message
 
+    def test_a_model_from_outside_that_claims_to_be_flat(self, btc: Coin, store: Path) -> None:
+        assert "flat is not imported" in refused(btc, saved(network().state_dict()), store, line="flat")
+
     def test_a_line_there_is_not(self, btc: Coin, store: Path) -> None:
         assert "v7_fixed" in refused(btc, saved(network().state_dict()), store, line="v99")
 

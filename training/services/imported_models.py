@@ -17,6 +17,7 @@ from common.errors import InvalidInput, Unavailable
 from mlcore.bundle import format as bundles
 from mlcore.bundle.format import MANIFEST_FILE
 from mlcore.errors import BundleRefused
+from mlcore.fitting.recipes import FLAT_LINE
 from training import artifact_store
 from training.jobs import sandbox
 from training.models import Bundle, Coin
@@ -76,6 +77,10 @@ def import_model(
     with audit.record_refusals("bundle.import", coin, actor=actor, reason=name):
         actor.require(Role.OPERATOR, "import a model")
         build_recipe(line, {})
+        if line == FLAT_LINE:
+            raise InvalidInput(
+                f"{line} is not imported: launch a release of it with the purpose fallback.", field="line"
+            )
         if interval_seconds not in INTERVAL_SECONDS:
             choices = ", ".join(f"{seconds:,}" for seconds in INTERVAL_SECONDS)
             raise InvalidInput(
