@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from typing import Any
 
 from django.core.paginator import Page
@@ -25,15 +25,22 @@ def render_live(
     *,
     every_seconds: int | None,
     status: int = 200,
+    fingerprints: MutableMapping[Hashable, str] | None = None,
+    reader: Hashable = None,
 ) -> HttpResponse:
     """Render `page` around `part`, which polls every few seconds and is replaced only when it changed.
 
     None ends the polling; a page that polled until then reloads, because its other parts have changed too.
+    `fingerprints` belong to one reading of the data that many browsers share, by all else that the content depends on
+    (`reader`): a browser that has this content already is answered without rendering it again.
     """
     if is_partial(request) and every_seconds is None:
         return HttpResponse(headers={"HX-Refresh": "true"})
+    rendered = {} if fingerprints is None else fingerprints
+    if is_partial(request) and reader in rendered and request.GET.get("seen") == rendered[reader]:
+        return HttpResponse(status=204)
     content = render_to_string(part, dict(context), request=request)
-    seen = compute_fingerprint(f"{every_seconds} {content}")
+    seen = rendered[reader] = compute_fingerprint(f"{every_seconds} {content}")
     if is_partial(request) and request.GET.get("seen") == seen:
         return HttpResponse(status=204)
     query = request.GET.copy()

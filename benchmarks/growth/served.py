@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -125,14 +126,23 @@ async def _send_spread(port: int, posts: Sequence[bytes], seconds: float) -> lis
     return lags
 
 
-async def _read_answer(reader: asyncio.StreamReader, status: bytes) -> None:
+async def _read_answer(reader: asyncio.StreamReader, status: bytes) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
-    if b"chunked" in head.lower():
+    if b" 204 " in head[:16]:
+        body = b""
+    elif b"chunked" in head.lower():
         body = await reader.readuntil(b"\r\n0\r\n\r\n")
     else:
         body = await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
     if status not in head[:13]:
         raise RuntimeError(f"unexpected answer: {head[:200]!r} {body[:200]!r}")
+    return body
+
+
+def _find_fingerprint(body: bytes) -> str | None:
+    """Of the content of a page that refreshes itself: what its next request names."""
+    found = re.search(rb"seen=(\w{16})", body)
+    return found[1].decode() if found else None
 
 
 def _send_windows(port: int, bots: int) -> float:
@@ -169,19 +179,24 @@ def _send_windows(port: int, bots: int) -> float:
 
 
 def _poll_board(port: int, bots: int) -> float:
-    """The median answer while forty browsers poll the board every two seconds, as they do while it changes."""
+    """The median answer while forty browsers poll the board every two seconds, as they do while it changes.
+
+    As htmx does, each names the content that it has, and one in ten has another: the board changed since.
+    """
     cookie = sign_in().cookies[settings.SESSION_COOKIE_NAME].value
-    ask = load.request("/", {"Cookie": f"{settings.SESSION_COOKIE_NAME}={cookie}", "HX-Request": "true"})
+    headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={cookie}", "HX-Request": "true"}
 
     async def poll(number: int) -> list[float]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
-        taken, start = list[float](), perf_counter() + number * POLL_SECONDS / BROWSERS
+        taken, start, seen = list[float](), perf_counter() + number * POLL_SECONDS / BROWSERS, ""
         for turn in range(POLLS):
             await asyncio.sleep(max(0.0, start + turn * POLL_SECONDS - perf_counter()))
+            shown = "" if (number + turn) % 10 == 0 else seen
             sent_at = perf_counter()
-            writer.write(ask)
-            await _read_answer(reader, b"200")
+            writer.write(load.request(f"/?seen={shown}", headers))
+            body = await _read_answer(reader, b"20")
             taken.append(perf_counter() - sent_at)
+            seen = _find_fingerprint(body) or seen
         writer.close()
         return taken
 

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from django.conf import settings
@@ -41,6 +41,8 @@ class Board:
     moves: Sequence[PointerMove]
     has_training_worker: bool
     has_gate_worker: bool
+    fingerprints: dict[Hashable, str] = field(default_factory=dict)
+    """Of what was rendered from this reading, for `common.pages.render_live`."""
 
     @property
     def is_moving(self) -> bool:

@@ -44,6 +44,7 @@ def pin(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> HttpResponse:
     board = load_board_for_refresh() if is_partial(request) else load_board()
+    actor = get_actor(request)
     shows_live = request.GET.get("gates") == "live" or board.candidate is None
     context = {
         "board": board,
@@ -53,11 +54,15 @@ def _page(request: HttpRequest, pin_form: ReasonForm, status: int = 200) -> Http
         "candidate_gate_table": board.candidate_gate_table,
         "policy_preview": board.policy_preview,
         "pin_form": pin_form,
-        "can_pin": board.move is not None
-        and not board.is_on_fallback
-        and get_actor(request).has(Role.APPROVER),
+        "can_pin": board.move is not None and not board.is_on_fallback and actor.has(Role.APPROVER),
     }
-    every = MOVING_SECONDS if board.is_moving else STILL_SECONDS
     return render_live(
-        request, "deploy/board.html", "deploy/_board.html", context, every_seconds=every, status=status
+        request,
+        "deploy/board.html",
+        "deploy/_board.html",
+        context,
+        every_seconds=MOVING_SECONDS if board.is_moving else STILL_SECONDS,
+        status=status,
+        fingerprints=board.fingerprints,
+        reader=(actor.roles, shows_live),
     )

@@ -232,6 +232,29 @@ def test_browsers_that_refresh_the_board_share_one_reading_of_it(
     assert read("/", headers=refresh) != shown
 
 
+def test_a_browser_with_the_content_of_a_shared_reading_is_answered_without_rendering(
+    db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board, "_last", None)
+    settings.BOARD_SHARED_SECONDS = 60.0
+    scenarios.service_in_use()
+    refresh, approver, viewer = {"HX-Request": "true"}, measure.sign_in(), Client()
+    viewer.force_login(factories.person("vera", "viewer"))
+
+    def read(client: Client, query: str = "") -> Any:
+        return client.get(f"/?{query}", headers=refresh)
+
+    found = re.search(r"seen=\w{16}", read(approver).content.decode())
+    assert found
+    answer = read(approver, found[0])
+    assert (answer.status_code, answer.templates) == (204, [])
+    assert read(viewer, found[0]).status_code == 200, "a viewer cannot pin, so the page is another"
+    scenarios.awaiting_approval()
+    assert read(approver, found[0]).status_code == 204
+    monkeypatch.setattr(board, "_last", None)
+    assert read(approver, found[0]).status_code == 200
+
+
 def test_a_reading_of_the_board_that_hangs_keeps_no_other_browser_waiting(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
