@@ -232,7 +232,7 @@ def test_browsers_that_refresh_the_board_share_one_reading_of_it(
     assert read("/", headers=refresh) != shown
 
 
-def test_a_browser_with_the_content_of_a_shared_reading_is_answered_without_rendering(
+def test_a_browser_that_has_the_content_is_answered_unrendered(
     db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(board, "_last", None)
