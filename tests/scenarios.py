@@ -277,10 +277,10 @@ def dataset(
     return found
 
 
-def bundle(coin: Coin, data: Dataset, line: str, *, seed: int) -> Bundle:
-    """A bundle with two small files really stored."""
+def bundle(coin: Coin, data: Dataset, line: str, *, seed: int, graph: bytes = b"") -> Bundle:
+    """A bundle with two small files really stored; without a graph, none that can be run."""
     files_of = {
-        "model.onnx": f"graph of {coin} {line} {seed}".encode(),
+        "model.onnx": graph or f"graph of {coin} {line} {seed}".encode(),
         "scaler.json": f'{{"coin": "{coin}", "seed": {seed}}}'.encode(),
     }
     entries = {

@@ -35,6 +35,9 @@ MAX_GAPS_REPORTED = 10
 REFUSED_STATUSES = {403: "this address", 451: "this region"}
 """HTTP statuses that a second try does not change, and what the exchange refuses."""
 
+CALENDAR_UNITS = ("M", "y")
+"""The end of an interval of months and years in ccxt; `1m` is a minute."""
+
 Row = list[float]
 Report = Callable[[str], None]
 """Receives sentences about the progress, and about gaps at the end."""
@@ -67,6 +70,11 @@ def fetch(
         raise InvalidInput(f"{exchange} does not trade {pair}.", field="coin")
     if interval not in (client.timeframes or {}):
         raise InvalidInput(f"{exchange} has no {interval} candles.", field="interval")
+    if interval[-1] in CALENDAR_UNITS:
+        raise InvalidInput(
+            f"{interval} candles are of months or years, which differ in length: fetch bars of a week or less.",
+            field="interval",
+        )
     step, start = int(client.parse_timeframe(interval) * 1000), int(since.timestamp() * 1000)
     now = int(client.milliseconds())
     if client.has.get("fetchTime"):  # of two clocks the slower one: a bar that still forms must not be taken

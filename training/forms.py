@@ -27,6 +27,11 @@ class UploadForm(forms.Form):
         label="The times are closing times",
         help_text="They are converted to opening times.",
     )
+    repeated_once = forms.BooleanField(
+        required=False,
+        label="Take repeated candles once",
+        help_text="A row that repeats its neighbour value for value is left out.",
+    )
 
 
 class ImportModelForm(forms.Form):

@@ -1,15 +1,12 @@
 """The real series of a folder, at several intervals, cut into stretches."""
 
-import gzip
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
 
 from mlcore.data import candles
-from mlcore.data.columns import COLUMNS
-from mlcore.data.validation import validate_candles
+from mlcore.data.readers import Options, read_file
 
 HOURS = (1, 2, 4, 12, 24)
 LENGTHS = (1_000, 2_000)
@@ -26,24 +23,9 @@ def load_series(folder: Path) -> dict[str, pl.DataFrame]:
         series[f"{exchange} {pair.split('-')[0]}"] = candles.read(path)
     for path in sorted((folder / "more").glob("CryptoDataDownload_*.csv.gz")):
         _, exchange, pair = path.name.removesuffix(".csv.gz").split("_")
-        series[f"{exchange} {pair.split('-')[0]}"] = _read_cryptodatadownload(path)
+        found = read_file(path.read_bytes(), path.name, Options(repeated_once=True))
+        series[f"{exchange} {pair.split('-')[0]}"] = found.frame
     return series
-
-
-def _read_cryptodatadownload(path: Path) -> pl.DataFrame:
-    """A banner, then rows with the newest first, some of them twice; the first volume is the coin's."""
-    frame = pl.read_csv(io.BytesIO(gzip.decompress(path.read_bytes()).partition(b"\n")[2]))
-    frame = frame.rename({name: name.lower() for name in ("Open", "High", "Low", "Close")})
-    milliseconds = (pl.col("Unix Timestamp") * 1000).cast(pl.Int64).cast(pl.Datetime("ms"))
-    coin_volume = next(name for name in frame.columns if name.startswith("Volume"))
-    times = milliseconds.dt.replace_time_zone("UTC")
-    frame = frame.with_columns(timestamp=times, volume=pl.col(coin_volume)).sort("timestamp")
-    return _to_candles(frame.unique("timestamp", keep="first", maintain_order=True))
-
-
-def _to_candles(frame: pl.DataFrame) -> pl.DataFrame:
-    numbers = [pl.col(name).cast(pl.Float64) for name in COLUMNS[1:]]
-    return validate_candles(frame.select("timestamp", *numbers))
 
 
 def resample(frame: pl.DataFrame, hours: int) -> pl.DataFrame:

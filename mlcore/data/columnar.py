@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
-from mlcore.data.columns import COLUMNS, MAX_FIELD_BYTES, MAX_ROWS, Selection, select_named
+from mlcore.data.columns import MAX_FIELD_BYTES, MAX_ROWS, SYMBOL, RawTable, Selection, select_named
 from mlcore.data.containers import Kind
-from mlcore.data.raw_table import RawTable
 from mlcore.errors import CandlesRefused
 
 _SAMPLE_ROWS = 5
@@ -51,6 +50,7 @@ def _read_lazily(
     schema: Mapping[str, pl.DataType], scan: Callable[[], pl.LazyFrame]
 ) -> tuple[pl.DataFrame, Selection]:
     """Only the selected columns, after their sizes are known."""
+    schema, scan = _spell_out(schema, scan)
     names = list(schema)
     times = [at for at, dtype in enumerate(schema.values()) if isinstance(dtype, pl.Datetime | pl.Date)]
     # Times are not looked at: Python has no datetime for what some files hold.
@@ -59,6 +59,8 @@ def _read_lazily(
     head = scan().select(names[at] for at in sampled).head(_SAMPLE_ROWS).collect()
     selection = select_named(names, [dict(zip(sampled, row, strict=True)) for row in head.rows()], times)
     chosen = {column: names[at] for column, at in selection.positions.items()}
+    if schema.get(chosen.get(SYMBOL, "")) not in (None, pl.String):
+        del chosen[SYMBOL]
     for name in chosen.values():
         dtype = schema[name]
         if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)):
@@ -67,8 +69,20 @@ def _read_lazily(
     if rows > MAX_ROWS:
         raise CandlesRefused(f"more than {MAX_ROWS:,} rows; split the file")
     _refuse_long_texts(scan(), [name for name in chosen.values() if schema[name] == pl.String])
-    frame = scan().select(pl.col(chosen[column]).alias(column) for column in COLUMNS).collect()
+    frame = scan().select(pl.col(name).alias(column) for column, name in chosen.items()).collect()
     return frame, selection
+
+
+def _spell_out(
+    schema: Mapping[str, pl.DataType], scan: Callable[[], pl.LazyFrame]
+) -> tuple[Mapping[str, pl.DataType], Callable[[], pl.LazyFrame]]:
+    """With text where a file has a dictionary of texts and numbers into it."""
+    coded = [name for name, dtype in schema.items() if isinstance(dtype, pl.Categorical | pl.Enum)]
+    if not coded:
+        return schema, scan
+    return {**schema, **dict.fromkeys(coded, pl.String())}, lambda: scan().with_columns(
+        pl.col(coded).cast(pl.String)
+    )
 
 
 def _refuse_long_texts(table: pl.LazyFrame, names: list[str]) -> None:

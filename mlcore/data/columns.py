@@ -10,6 +10,8 @@ from mlcore.errors import CandlesRefused
 
 COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
 NUMBERS = COLUMNS[1:]
+SYMBOL = "symbol"
+"""The column in which each row names its coin. It is compared, and not kept."""
 
 MAX_ROWS = 4_000_000
 """Seven years of one-minute bars; more is a mistake or an attack."""
@@ -35,27 +37,25 @@ _PRICES = {
     "low": ("low", "l", "pricelow", "lowprice", "3low"),
     "close": ("close", "c", "priceclose", "closeprice", "4close", "closelast"),
 }
+_ALL_PRICES = frozenset(synonym for group in _PRICES.values() for synonym in group)
+_UNIT = re.compile(r"[ _]*[(\[][^()\[\]]*[)\]]\s*$")
 _VOLUMES = (
     "volume", "v", "vol", "basevolume", "volumebase", "baseassetvolume", "volumetraded", "volumefrom", "5volume",
 )  # fmt: skip
 _VOLUME_OF = re.compile(r"^vol(?:ume)?[ _(]+([a-z0-9]{2,12})\)?$", re.IGNORECASE)
-_SYMBOLS = ("symbol", "pair", "ticker", "market", "instrument")
+_SYMBOLS = ("symbol", "pair", "ticker", "market", "instrument", "instrumentname", "instid")
 _QUOTES = frozenset(
     ("usd", "usdt", "usdc", "busd", "tusd", "fdusd", "dai", "usde", "eur", "gbp", "jpy", "krw", "try", "aud", "brl", "cad",
      "chf", "currency", "quote")
 )  # fmt: skip
 _CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2})?$")
 _DAY = re.compile(r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|^\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
-_DIGITS = re.compile(r"^\d+$")
 _SHOWN_NAMES = 20
-
-
-SIX_COLUMNS = "six columns without names, as ccxt and freqtrade write them"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Where a table has the columns of COLUMNS, by position, and how that was decided."""
+    """Where a table has the columns of COLUMNS, and SYMBOL if it has one, by position, and how that was decided."""
 
     positions: Mapping[str, int]
     layout: str
@@ -64,15 +64,55 @@ class Selection:
     """Whether there are closing times alone."""
 
 
+@dataclass(frozen=True)
+class RawTable:
+    """Columns named as in COLUMNS, and SYMBOL where rows name their coin, before their values are parsed.
+
+    They hold text, or what a typed file holds.
+    """
+
+    frame: pl.DataFrame
+    layout: str
+    notes: tuple[str, ...] = ()
+    first_line: int | None = None
+    """The line of the file that row 1 is in, counted from 1; None where a file has no lines."""
+    has_closing_times: bool = False
+    """Whether its times are from a column of closing times."""
+
+
 def simplify_name(name: str) -> str:
-    """`Open Time`, `open_time` and `openTime` are one name."""
+    """`Open Time`, `open_time` and `openTime` are one name. The unit of a price says nothing: `Open (USDT)` is `open`."""
+    bare = _keep_letters(_UNIT.sub("", name))
+    return bare if bare in _ALL_PRICES else _keep_letters(name)
+
+
+def _keep_letters(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def refuse_second_coin(table: pl.DataFrame) -> None:
+    """Raises CandlesRefused with the first row that names another coin than row 1: `BTC/USD` and `btc-usd` are one."""
+    if SYMBOL not in table.columns:
+        return
+    written = table[SYMBOL].cast(pl.String).fill_null("")
+    named = written.str.replace_all("[^A-Za-z0-9]", "").str.to_uppercase()
+    is_other = named != named[0]
+    if is_other.any():
+        row = int(is_other.arg_true()[0])
+        first, other = (text[:40] for text in (written[0], written[row]))
+        raise CandlesRefused(
+            f"is of {other!r}, not of {first!r} as row 1: a file has one coin's candles", row=row + 1
+        )
 
 
 def count_prices(names: Sequence[str]) -> int:
     """How many of open, high, low and close are among the names. A header has all of them."""
     known = {simplify_name(name) for name in names}
     return sum(not known.isdisjoint(synonyms) for synonyms in _PRICES.values())
+
+
+def has_time(names: Sequence[str]) -> bool:
+    return not {simplify_name(name) for name in names}.isdisjoint(_TIMES)
 
 
 def select_named(
@@ -96,36 +136,20 @@ def select_named(
         raise CandlesRefused(f"without the column {', '.join(missing)}; {EXPECTED}")
     chosen = {column: at for column, at in positions.items() if at is not None}
     notes += _describe_ignored(names, known, chosen)
+    if (symbol := _find_one(known, names, _SYMBOLS)) is not None:
+        chosen[SYMBOL] = symbol
     is_closing = time is not None and known[time] in _CLOSING_TIMES
     return Selection(chosen, _name_layout(known), tuple(notes), is_closing)
 
 
-def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
-    """Find the columns of rows without names, by their number. Raises CandlesRefused."""
-    width = len(rows[0])
-    first_six = dict(zip(COLUMNS, range(6), strict=True))
-    if width == 6:
-        return Selection(first_six, SIX_COLUMNS)
-    if width == 7 and all(_is_count(row[6]) for row in rows):
-        return Selection(first_six, "Kraken", ("ignored columns: count",))
-    if width == 8 and all(_is_between(row[5], row[3], row[2]) and _is_count(row[7]) for row in rows):
-        return Selection({**first_six, "volume": 6}, "Kraken", ("ignored columns: vwap, count",))
-    if width in (11, 12) and all(_is_between(row[0], "0", row[6]) for row in rows):
-        names = [
-            "close_time",
-            "quote_volume",
-            "count",
-            "taker_buy_volume",
-            "taker_buy_quote_volume",
-            "ignore",
-        ]
-        return Selection(first_six, "Binance", (f"ignored columns: {', '.join(names[: width - 6])}",))
-    raise CandlesRefused(f"{width} columns without names: write a header line that names them; {EXPECTED}")
-
-
 def _find_one(known: Sequence[str], names: Sequence[str], synonyms: Sequence[str]) -> int | None:
-    """The position of the first synonym that is there. Raises CandlesRefused if it is there twice."""
+    """The position of the first synonym that is there. Raises CandlesRefused if it is there twice.
+
+    Binance and Hyperliquid write `t` and `T`, `v` and `V`: the small letter is the bar's, the capital one another figure.
+    """
     for synonym in synonyms:
+        if len(synonym) == 1 and known.count(synonym) == 2 and list(names).count(synonym) == 1:
+            return list(names).index(synonym)
         if known.count(synonym) > 1:
             name = names[known.index(synonym)][:40].strip()
             raise CandlesRefused(
@@ -161,8 +185,7 @@ def _find_time(
 
 
 def _list_price_positions(known: Sequence[str]) -> list[int]:
-    synonyms = {synonym for group in _PRICES.values() for synonym in group}
-    return [at for at, name in enumerate(known) if name in synonyms]
+    return [at for at, name in enumerate(known) if name in _ALL_PRICES]
 
 
 def _find_volume(
@@ -216,18 +239,6 @@ def _name_layout(known: Sequence[str]) -> str:
     if known[:6] == ["date", "open", "high", "low", "close", "volume"]:
         return "freqtrade"
     return "named columns"
-
-
-def _is_count(text: str) -> bool:
-    return bool(_DIGITS.match(text.strip().removesuffix(".0")))
-
-
-def _is_between(text: str, low: str, high: str) -> bool:
-    """A mean price of no trades is 0."""
-    try:
-        return float(low) <= float(text) <= float(high) or float(text) == 0
-    except ValueError:
-        return False
 
 
 # Numbers

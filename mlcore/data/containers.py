@@ -220,7 +220,11 @@ def _choose_members(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
             for name in names
         ):
             raise CandlesRefused(f"this is {what}")
-    files = [m for m in members if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+    files = [
+        m
+        for m in members
+        if not m.is_dir() and not m.filename.startswith("__MACOSX/") and not _is_checksum(m, names)
+    ]
     if not files:
         raise CandlesRefused("a zip without a file in it")
     if len(files) == 1:
@@ -235,6 +239,12 @@ def _choose_members(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
             f" only, as BTCUSDT-1h-2025-01.csv. {_ONE_FILE}"
         )
     return [by_name[name] for name in ordered]
+
+
+def _is_checksum(member: zipfile.ZipInfo, names: list[str]) -> bool:
+    """Binance publishes one beside each file."""
+    name, _, suffix = member.filename.rpartition(".")
+    return suffix == "CHECKSUM" and name in names
 
 
 def _printable(name: str) -> str:

@@ -1,6 +1,7 @@
 """Makes canonical candles of a candle file from outside. Run this in the sandbox: the readers below it are not trusted.
 
-    python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json [--closing-times]
+    python -m mlcore.data.convert --file FILE --candles CANDLES --answer ANSWER.json \
+        [--closing-times] [--repeated-once]
 
 The answer is the import report, or says why the file is refused, in which row and line.
 """
@@ -20,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     answer: dict[str, Any]
     try:
         data = options.file.read_bytes()
-        found = readers.read_file(data, options.file.name, closing_times=options.closing_times)
+        said = readers.Options(options.closing_times, options.repeated_once)
+        found = readers.read_file(data, options.file.name, said)
         options.candles.write_bytes(candles.encode_canonical(found.frame))
         answer = {"report": found.report.document()}
     except CandlesRefused as refused:
@@ -40,6 +42,11 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--answer", type=Path, required=True, help="where the answer goes, as JSON")
     parser.add_argument(
         "--closing-times", action="store_true", help="the times are those at which bars close"
+    )
+    parser.add_argument(
+        "--repeated-once",
+        action="store_true",
+        help="a row that repeats its neighbour value for value is left out",
     )
     return parser
 

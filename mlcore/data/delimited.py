@@ -15,13 +15,13 @@ from mlcore.data.columns import (
     EXPECTED,
     MAX_ROWS,
     NUMBERS,
+    RawTable,
     Selection,
     count_prices,
     select_named,
-    select_positional,
 )
 from mlcore.data.containers import quote_first_line
-from mlcore.data.raw_table import RawTable
+from mlcore.data.row_layouts import select_positional
 from mlcore.errors import CandlesRefused
 
 MAX_HEADER_BYTES = 4096
@@ -48,6 +48,7 @@ class _Head:
 def read_delimited(data: bytes) -> RawTable:
     """Raises CandlesRefused, with row and line if one row is at fault."""
     data, notes = _decode(data)
+    data, below = _cut_remarks(data)
     head = _find_head(data)
     rows = data.count(b"\n") + 1 - head.lines
     if rows < 1:
@@ -66,7 +67,7 @@ def read_delimited(data: bytes) -> RawTable:
     return RawTable(
         frame,
         selection.layout,
-        (*notes, *head.notes, *selection.notes),
+        (*notes, *head.notes, *below, *selection.notes),
         first_line=head.lines + 1,
         has_closing_times=selection.has_closing_times,
     )
@@ -109,6 +110,18 @@ def _decode(data: bytes) -> tuple[bytes, list[str]]:
     if not end:
         raise CandlesRefused("the file holds only white space")
     return data[:end], notes
+
+
+def _cut_remarks(data: bytes) -> tuple[bytes, list[str]]:
+    """Without lines at the end that begin with # or hold separators alone, as a spreadsheet leaves them."""
+    remarks: list[str] = []
+    while len(remarks) < MAX_BANNER_LINES:
+        rows, _, line = data[-MAX_HEADER_BYTES:].rpartition(b"\n")
+        if not rows or not (line.startswith(b"#") or not line.strip(b",;\t| \r")):
+            break
+        remarks.insert(0, line.decode(errors="replace").strip()[:80])
+        data = data[: len(data) - len(line) - 1].rstrip(b"\r\n")
+    return data, [f"skipped below the rows: {'; '.join(remarks)[:300]}"] if remarks else []
 
 
 def _find_head(data: bytes) -> _Head:
@@ -264,12 +277,12 @@ def _read_columns(
                 skip_lines=head.lines,
                 separator=head.delimiter,
                 schema=schema,
-                columns=[f"column_{at[name] + 1}" for name in COLUMNS],
+                columns=[f"column_{position + 1}" for position in at.values()],
             )
         except pl.exceptions.PolarsError:
             if not types:
                 _refuse_ragged(data, head, width)
                 raise
         else:
-            return table.select(pl.col(f"column_{at[name] + 1}").alias(name) for name in COLUMNS)
+            return table.select(pl.col(f"column_{at[name] + 1}").alias(name) for name in at)
     raise AssertionError("text is always read")

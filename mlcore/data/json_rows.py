@@ -11,13 +11,14 @@ from mlcore.data.columns import (
     MAX_COLUMNS,
     MAX_FIELD_BYTES,
     MAX_ROWS,
+    RawTable,
     Selection,
     count_prices,
     select_named,
-    select_positional,
 )
 from mlcore.data.containers import quote_first_line
-from mlcore.data.raw_table import RawTable
+from mlcore.data.json_shapes import unfold
+from mlcore.data.row_layouts import select_positional
 from mlcore.errors import CandlesRefused
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -36,7 +37,9 @@ _BETWEEN = {
 def read_json(data: bytes) -> RawTable:
     """Raises CandlesRefused, with the row if one row is at fault."""
     data = data.removeprefix(b"\xef\xbb\xbf").strip(_SPACE)
-    is_lines = _has_lines(data)
+    is_lines, notes = _has_lines(data), list[str]()
+    if not is_lines and data[:1] == b"{":
+        data, notes = _unfold(data)
     first = _decode_first(data if is_lines else data[1:], data)
     pieces = _split_lines(data) if is_lines else _split_list(data, "[" if isinstance(first, list) else "{")
     if isinstance(first, list):
@@ -44,8 +47,25 @@ def read_json(data: bytes) -> RawTable:
     else:
         frame, selection = _read_objects(pieces, list(first), data)
     return RawTable(
-        frame, selection.layout, selection.notes, 1 if is_lines else None, selection.has_closing_times
+        frame,
+        selection.layout,
+        (*notes, *selection.notes),
+        1 if is_lines else None,
+        selection.has_closing_times,
     )
+
+
+def _unfold(data: bytes) -> tuple[bytes, list[str]]:
+    """The list of candles in a document that is an object, and a note of where it was."""
+    try:
+        found = unfold(data)
+    except CandlesRefused:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _describe_damage(data, error) from error
+    if found is None:
+        raise _describe_shape(data)
+    return found[0], [found[1]]
 
 
 def _has_lines(data: bytes) -> bool:

@@ -11,6 +11,8 @@ from mlcore.data.columns import refuse_long, refuse_nulls
 from mlcore.errors import CandlesRefused
 
 UNITS = {"s": "seconds", "ms": "milliseconds", "µs": "microseconds", "ns": "nanoseconds"}
+_CALENDAR_DAYS = (19_700_101, 21_991_231)
+"""Whole numbers between these are days, written as 20200920: no epoch is so small."""
 _LEAST_EPOCH = 100_000_000
 """1973 in seconds. Smaller numbers are counters, days or years."""
 _FIRST_OF_UNIT = {"ms": 10**11, "µs": 10**14, "ns": 10**17}
@@ -25,6 +27,8 @@ _USUAL_FORMATS = {
     re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"): "%Y-%m-%dT%H:%M:%SZ",
     re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:?\d\d$"): "%Y-%m-%d %H:%M:%S%z",
     re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:?\d\d$"): "%Y-%m-%dT%H:%M:%S%z",
+    re.compile(r"^\d{8}T\d{6}Z$"): "%Y%m%dT%H%M%SZ",
+    re.compile(r"^\d{8} \d{6}$"): "%Y%m%d %H%M%S",
 }
 """Read at once; whatever does not fit is read part by part, which takes longer."""
 _PARTS = (
@@ -33,7 +37,7 @@ _PARTS = (
     r"|(?<named>\d{1,2}[ -][A-Za-z]{3}[ -]\d{4}|[A-Za-z]{3} \d{1,2},? \d{4}))"
     r"(?:(?:T|,? )(?<hour>\d{1,2})(?::(?<minute>\d{2})(?::(?<clock>\d{2})(?:\.(?<fraction>\d{1,3})(?<finer>\d*))?)?)?"
     r"(?:[ -]?(?<half>AM|PM|am|pm))?)?"
-    r" ?(?:(?<utc>Z|UTC|GMT)|(?<offset>[+-]\d{2}(?::?\d{2})?)|(?<zone>[A-Z][A-Za-z]+/[A-Za-z_/-]+))?$"
+    r" ?(?:(?<utc>Z|UTC|GMT)|(?:UTC|GMT)?(?<offset>[+-]\d{2}(?::?\d{2})?)|(?<zone>[A-Z][A-Za-z]+/[A-Za-z_/-]+))?$"
 )
 _ABBREVIATION = re.compile(r"[\d:] ?([A-Z]{2,5})$")
 
@@ -60,6 +64,8 @@ def _parse_epochs(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
     """Each number's size tells its unit. Milliseconds and microseconds may mix, as in Binance's files across 2025."""
     if numbers.dtype.is_float():
         _refuse_where(~numbers.is_finite(), numbers, f"is {{value}}, not a time; {_HOW}")
+    elif numbers.is_between(*_CALENDAR_DAYS).all():
+        return _parse_calendar_days(numbers)
     _refuse_where(numbers < _LEAST_EPOCH, numbers, f"is {{value}}, not a time; {_HOW}")
     units = _tell_units(numbers)
     present = units.unique(maintain_order=True).to_list()
@@ -90,6 +96,12 @@ def _parse_epochs(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
     _refuse_where(~parsed["exact"], numbers, "is finer than a millisecond")
     times = parsed["timestamp"].cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     return times, [f"times read as epoch {' and '.join(UNITS[unit] for unit in present)}"]
+
+
+def _parse_calendar_days(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
+    days = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    refuse_nulls(days, numbers, "is {value}: this day does not exist")
+    return days.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), ["days taken as midnight, UTC"]
 
 
 def _tell_units(numbers: pl.Series) -> pl.Series:
@@ -138,8 +150,19 @@ def _parse_epoch_text(text: pl.Series) -> tuple[pl.Series, list[str]]:
     else:
         _refuse_where(~text.str.contains(_EPOCH.pattern), text, reason)
         numbers = text.cast(pl.Float64, strict=False)
+        _refuse_rounded(numbers, text)
     refuse_nulls(numbers, text, reason)
     return _parse_epochs(numbers)
+
+
+def _refuse_rounded(numbers: pl.Series, text: pl.Series) -> None:
+    """Raises CandlesRefused where a spreadsheet kept six digits of an epoch: its rows look as if they had one time."""
+    is_same = (numbers.diff() == 0).fill_null(value=False) & text.str.contains("[eE]")
+    _refuse_where(
+        is_same,
+        text,
+        "is {value}, as in the row before: a program rounded it; format the column as whole numbers, and export again",
+    )
 
 
 def _parse_parts(text: pl.Series) -> tuple[pl.Series, list[str]]:

@@ -16,6 +16,7 @@ ROUNDING = 1e-12
 """Prices that were multiplied by one factor do not round alike: open or close may lie so far outside, as a share of it."""
 
 DAY_MS = 86_400_000
+_SHORTEST_MONTH_MS = 28 * DAY_MS
 CLOSING_MS = (1, 1000)
 """How long before the next bar a closing time may lie, if it is not that bar's opening time."""
 CLOSING_REMEDY = "export opening times, or say at the import that they are closing times"
@@ -47,13 +48,19 @@ def validate_candles(frame: pl.DataFrame, source: str = "the candles") -> pl.Dat
     if interval_ms % 1000:
         raise CandlesRefused(f"an interval of {interval_ms} ms is not whole seconds", source=source)
     _refuse_off_grid(moments, interval_ms, source)
+    if interval_ms >= _SHORTEST_MONTH_MS and (_compute_steps(frame) % interval_ms).any():
+        reason = f"bars {interval_ms // DAY_MS} days apart, and others: months and years differ in length, and candles have"
+        raise CandlesRefused(f"{reason} one interval; export bars of a week or less", source=source)
     fault = f"timestamp {{timestamp}} is off the grid: not a multiple of {interval_ms // 1000} s after the row before"
     _refuse_first(frame, {fault: np.append(0, _compute_steps(frame)) % interval_ms != 0}, source)
     return frame
 
 
 def _refuse_off_grid(moments: np.ndarray, interval_ms: int, source: str) -> None:
-    """Bars open on full intervals of a day, and longer ones on full days, in UTC: all of them, or the times are others."""
+    """Bars open on full intervals of a day, and longer ones on full days, in UTC: all of them, or the times are others.
+
+    A week may begin on any day: on Monday (Binance), Sunday, or Thursday, as epochs do (Kraken).
+    """
     grid = math.gcd(interval_ms, DAY_MS)
     offsets = moments % grid
     if not offsets.all():  # a row off the grid is named later, with the row before it
@@ -84,6 +91,20 @@ def open_bars(frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     times = pl.Series(opened).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").alias("timestamp")
     note = f"closing times converted to opening times, {interval_ms // 1000:,} s earlier"
     return frame.with_columns(times), note
+
+
+def find_same_times(frame: pl.DataFrame) -> np.ndarray:
+    """Which rows have the time of the row before, bool [rows]."""
+    return np.append(False, _compute_steps(frame) == 0)
+
+
+def find_repeated(frame: pl.DataFrame) -> np.ndarray:
+    """Which rows repeat the row before value for value, bool [rows]. No candle is lost where these are left out."""
+    is_repeated = find_same_times(frame)
+    for name in NUMBERS if is_repeated.any() else ():
+        values = frame[name].to_numpy()
+        is_repeated[1:] &= values[1:] == values[:-1]
+    return is_repeated
 
 
 def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -1,17 +1,36 @@
 """One service, one bar interval (rule 31): no sequence of calls mixes two."""
 
+import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
+import polars as pl
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from audit import services as audit
 from audit import triggers
 from common.errors import Conflict, DomainError, InvalidInput
+from crpbot_runtime.bundles import BundleLoader
+from crpbot_runtime.decide import decide as decide_for_bot
+from crpbot_runtime.errors import SetRefused
+from crpbot_runtime.live_windows import LiveWindows
+from crpbot_runtime.protocol.envelope import AuditHead, SignedSnapshot
+from crpbot_runtime.protocol.public_keys import PublicKeys
+from crpbot_runtime.protocol.snapshot import parse_snapshot
+from crpbot_runtime.state import State
+from crpbot_runtime.storage.cache import Cache
+from crpbot_runtime.storage.saved_state import ReceivedSnapshot
 from deploy.forms import LaunchForm
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
@@ -19,11 +38,15 @@ from deploy.releases import decide, settle
 from deploy.releases.launch import choose_default_datasets, launch
 from deploy.rules import Action, Purpose
 from deploy.serving import signing, snapshot
-from gates.models import Measurement
+from gates.models import Diagnosis, Measurement
 from gates.services import measuring
+from mlcore.bundle import onnx_graph
+from mlcore.data.simulate import simulate
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
-from training.models import Bundle, Dataset
+from training import artifact_store
+from training.models import Bundle, Coin, Dataset
+from training.services import datasets
 
 HOUR, FOUR_HOURS = 3600, 14_400
 FIGURES = {"v7_fixed": scenarios.healthy, "v5": scenarios.inaccurate, "v6_enhanced": scenarios.collapsed}
@@ -40,11 +63,11 @@ def candles(interval: int, **others: int) -> dict[str, Dataset]:
     }
 
 
-def prepare(line: str, datasets: dict[str, Dataset]) -> dict[str, Bundle]:
+def prepare(line: str, on: dict[str, Dataset], graph: bytes = b"") -> dict[str, Bundle]:
     """A measured bundle of each coin on its dataset."""
     made = {}
-    for symbol, data in datasets.items():
-        made[symbol] = scenarios.bundle(data.coin, data, line, seed=1)
+    for symbol, data in on.items():
+        made[symbol] = scenarios.bundle(data.coin, data, line, seed=1, graph=graph)
         scenarios.add_measurement(made[symbol], data, FIGURES[line](symbol))
     return made
 
@@ -133,31 +156,89 @@ def test_the_snapshot_states_the_interval(db: None) -> None:
     assert signing._describe_release("a service", fallback.pk)["interval_seconds"] == FOUR_HOURS
 
 
-class Desk:
-    """People who import, launch and decide with two intervals at hand. A refusal is an answer like any other."""
+lines = st.sampled_from(list(FIGURES))
+interval_choice = st.sampled_from([HOUR, FOUR_HOURS])
+others = st.dictionaries(st.sampled_from(scenarios.COINS), interval_choice, max_size=1)
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
-    def __init__(self, intervals: dict[str, int], other: dict[str, int]) -> None:
-        self.intervals, self.other = intervals, other
-        self.done = Counter[str]()
 
-    def launch(self, line: str) -> None:
-        """On datasets of the line's interval, but for the `other` coins; of bundles of the line's interval."""
+class Desk(RuleBasedStateMachine):
+    """People who import, launch and decide, and a bot, with bars of two intervals at hand.
+
+    A refusal is an answer like any other. After every step, nothing that is stored or decided mixes two intervals.
+    """
+
+    graph: ClassVar[bytes]
+    cache: ClassVar[Cache]
+    bars: ClassVar[dict[int, pl.DataFrame]]
+    seen: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trial = transaction.atomic()
+        self.trial.__enter__()
+        scenarios.coins()
+        self.intervals: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        transaction.set_rollback(True)
+        self.trial.__exit__(None, None, None)
+
+    @initialize(intervals=st.fixed_dictionaries(dict.fromkeys(FIGURES, interval_choice)))
+    def choose(self, intervals: dict[str, int]) -> None:
+        """What bars the models of each line were made for."""
+        self.intervals = intervals
+
+    @rule(
+        coin=st.sampled_from(scenarios.COINS),
+        step=interval_choice,
+        then=interval_choice,
+        count=st.integers(2, 9),
+    )
+    def import_candles(self, coin: str, step: int, then: int, count: int) -> None:
+        """A file whose bars change their interval, or do not."""
+        steps = [step] * count + [then] * count
+        rows = ["timestamp,open,high,low,close,volume"]
+        rows += [f"{at},10,12,9,11,1" for at in accumulate(steps, initial=1_704_067_200)]
+        found = Coin.objects.get(symbol=coin)
+        self.attempt(
+            "import",
+            lambda: datasets.import_candles(found, "\n".join(rows).encode(), name="a.csv", actor=LAUNCHER),
+        )
+
+    @rule(line=lines, other=others)
+    def launch(self, line: str, other: dict[str, int]) -> None:
+        """On datasets of the line's interval, but for the other coins; of bundles of the line's interval."""
         interval = self.intervals[line]
-        data, given = candles(interval, **self.other), prepare(line, candles(interval))
-        launch(line, actor=LAUNCHER, datasets=data, bundles=given, purpose=PURPOSES[line])
+        data, given = candles(interval, **other), self.prepare(line)
+        why: dict[str, Any] = {"actor": LAUNCHER, "purpose": PURPOSES[line]}
+        self.attempt("launch", lambda: launch(line, datasets=data, bundles=given, **why))
 
+    @rule(line=lines)
     def launch_on_defaults(self, line: str) -> None:
-        given = prepare(line, candles(self.intervals[line]))
-        launch(line, actor=LAUNCHER, bundles=given, purpose=PURPOSES[line])
+        given = self.prepare(line)
+        why: dict[str, Any] = {"actor": LAUNCHER, "purpose": PURPOSES[line]}
+        self.attempt("launch on defaults", lambda: launch(line, bundles=given, **why))
 
+    @rule(line=lines)
     def settle(self, line: str) -> None:
         for release in Release.objects.filter(line=line, status__state="building"):
-            settle.advance(release)
+            self.attempt("settle", partial(settle.advance, release))
 
-    def measure(self, line: str) -> None:
-        bundle = prepare(line, candles(self.intervals[line]))["BTC"]
-        measuring.measure(bundle, candles(HOUR)["BTC"], actor=LAUNCHER, again=True)
+    @rule(line=lines)
+    def release_and_decide(self, line: str) -> None:
+        """From the launch to what its verdict allows."""
+        self.launch(line, {})
+        self.settle(line)
+        self.decide(line)
 
+    @rule(line=lines, interval=interval_choice)
+    def measure(self, line: str, interval: int) -> None:
+        bundle = self.prepare(line)["BTC"]
+        data = candles(interval)["BTC"]
+        self.attempt("measure", lambda: measuring.measure(bundle, data, actor=LAUNCHER, again=True))
+
+    @rule(line=lines)
     def decide(self, line: str) -> None:
         """Everything that the state of a release of this line allows, but for what ends it."""
         for release in Release.objects.select_related("status").filter(line=line):
@@ -165,68 +246,101 @@ class Desk:
                 (release.allowed_actions | {Action.INHERIT}) - {Action.CANCEL, Action.DECLINE}
             ):
                 last = PointerMove.objects.order_by("-revision").first()
-                self.attempt(
-                    action,
-                    lambda action=action, release=release, last=last: decide.decide(
-                        Action(action),
-                        release,
-                        actor=APPROVER,
-                        reason="a trial",
-                        revision=last.revision if last else 0,
-                    ),
-                )
+                asked: dict[str, Any] = {"reason": "a trial", "revision": last.revision if last else 0}
+                self.attempt(action, partial(decide.decide, Action(action), release, actor=APPROVER, **asked))
 
-    def pin(self, line: str) -> None:
-        decide.pin(actor=APPROVER, reason="a trial")
+    @rule()
+    def pin(self) -> None:
+        self.attempt("pin", lambda: decide.pin(actor=APPROVER, reason="a trial"))
 
-    def attempt(self, name: str, act: Any) -> None:
+    @rule(step=interval_choice, stated=st.none() | interval_choice)
+    def a_bot_decides(self, step: int, stated: int | None) -> None:
+        """On candles of either interval, by the snapshot of now, or by one that states another interval than its bundles."""
+        move = PointerMove.objects.order_by("-revision").first()
+        if move is None or move.release is None:
+            return
+        document = snapshot.build_document(move)
+        document["interval_seconds"] = stated or document["interval_seconds"]
+        _, told = parse_snapshot(json.dumps(document).encode())
+        loader = BundleLoader(
+            self.cache, lambda file, write: write(artifact_store.read(file.sha256)), timeout_s=5
+        )
+        try:
+            predictors = loader.load(told, lambda: True)
+        except SetRefused:
+            assert told.interval_seconds != move.release.interval_seconds
+            return
+        assert told.interval_seconds == move.release.interval_seconds, "a set that mixes intervals was loaded"
+        signed = SignedSnapshot(told, NOON, NOON, AuditHead(1, ""), (), 1, None, None)
+        decision, fault = decide_for_bot(
+            "BTC",
+            self.bars[step],
+            State(ReceivedSnapshot(b"", signed, None, NOON), predictors),
+            stale_since=None,
+            windows=LiveWindows(),
+            max_age_s=None,
+            now=NOON + timedelta(seconds=step),
+        )
+        assert (decision.line is None) == (step != move.release.interval_seconds), fault
+        type(self).seen["decision" if decision.line else "no decision"] += 1
+
+    def prepare(self, line: str) -> dict[str, Bundle]:
+        return prepare(line, candles(self.intervals[line]), self.graph)
+
+    def attempt(self, name: str, act: Callable[[], object]) -> None:
         with suppress(DomainError), transaction.atomic():
             act()
-            self.done[name] += 1
+            type(self).seen[name] += 1
 
-    def check(self) -> None:
-        for release in Release.objects.prefetch_related("coins__dataset", "coins__bundle"):
+    @invariant()
+    def nothing_mixes_two_intervals(self) -> None:
+        for release in Release.objects.prefetch_related(
+            "coins__dataset", "coins__bundle", "coins__diagnosis__dataset"
+        ):
             for row in release.coins.all():
-                assert row.dataset.interval_seconds == release.interval_seconds
-                assert row.bundle is None or row.bundle.interval_seconds == release.interval_seconds
+                judged_on = row.diagnosis.dataset if row.diagnosis else row.dataset
+                made = row.bundle or row.dataset
+                assert {row.dataset.interval_seconds, made.interval_seconds, judged_on.interval_seconds} == {
+                    release.interval_seconds
+                }
         for bundle in Bundle.objects.exclude(dataset=None).select_related("dataset"):
             assert bundle.dataset is not None
             assert bundle.interval_seconds == bundle.dataset.interval_seconds
-        for each in Measurement.objects.select_related("bundle", "dataset"):
-            assert each.bundle.interval_seconds == each.dataset.interval_seconds
+        for measured in (Measurement, Diagnosis):
+            for each in measured.objects.select_related("bundle", "dataset"):
+                assert each.bundle.interval_seconds == each.dataset.interval_seconds
+        for data in Dataset.objects.filter(rows__lt=100):
+            steps = np.diff(artifact_store.read_candles(data)["timestamp"].dt.epoch("s").to_numpy())
+            assert (steps % data.interval_seconds == 0).all() and (steps == data.interval_seconds).any()
         moves = PointerMove.objects.exclude(release=None).values_list("release__interval_seconds", flat=True)
         fallback = pointer.get_fallback()
         assert len({*moves, *([fallback.interval_seconds] if moves and fallback else [])}) <= 1
 
 
-CALLS = [
-    (name, line)
-    for name in ("launch", "launch_on_defaults", "settle", "measure", "decide", "pin")
-    for line in FIGURES
-]
-interval_choice = st.sampled_from([HOUR, FOUR_HOURS])
-seen = Counter[str]()
+@pytest.mark.slow
+def test_no_sequence_of_calls_mixes_two_intervals(tmp_path: Path) -> None:
+    weights = {"coef.weight": np.full((3, 72), 0.01), "coef.bias": np.array([0.1, 0.2, 0.3])}
+    Desk.graph = onnx_graph.build_model(weights, None)
+    Desk.cache = Cache(tmp_path, "http://127.0.0.1:9", PublicKeys("34" * 32))
+    Desk.bars = {
+        step: _end_at_noon(simulate("BTC", 2_100, 1.2, 3, interval_seconds=step))
+        for step in (HOUR, FOUR_HOURS)
+    }
+    Desk.seen.clear()
+    run_state_machine_as_test(
+        Desk,
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=20,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    wanted = {"import", "launch", "launch on defaults", "settle", "measure", "pin", "decision", "no decision"}
+    wanted |= {Action.INHERIT, Action.REGISTER, Action.APPROVE, Action.RESTORE}
+    assert Desk.seen.keys() >= wanted, "or the trials show nothing"
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(
-    intervals=st.fixed_dictionaries(dict.fromkeys(FIGURES, interval_choice)),
-    other=st.dictionaries(st.sampled_from(scenarios.COINS), interval_choice, max_size=1),
-    order=st.permutations(CALLS),
-)
-def try_every_call(intervals: dict[str, int], other: dict[str, int], order: list[tuple[str, str]]) -> None:
-    """Three times in this order, so that what the first calls need is there for the later ones."""
-    with transaction.atomic():
-        desk = Desk(intervals, other)
-        for name, line in order * 3:
-            desk.attempt(name, lambda name=name, line=line: getattr(desk, name)(line))
-        desk.check()
-        seen.update(desk.done)
-        transaction.set_rollback(True)
-
-
-def test_no_sequence_of_calls_mixes_two_intervals() -> None:
-    seen.clear()
-    try_every_call()
-    wanted = {name for name, _ in CALLS} | {Action.INHERIT, Action.REGISTER, Action.APPROVE, Action.RESTORE}
-    assert seen.keys() >= wanted, "or the trials show nothing"
+def _end_at_noon(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.col("timestamp") + (NOON - frame["timestamp"][-1]))

@@ -4,9 +4,10 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import pandas as pd
 import polars as pl
 
 from mlcore.data.simulate import simulate
@@ -108,6 +109,57 @@ def yfinance(*, has_three_header_lines: bool) -> bytes:
         "Price,Open,High,Low,Close,Volume\nTicker,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nDatetime,,,,,\n"
     )
     return csv(frame, header=False, above=above)
+
+
+def priced_in_money() -> pl.DataFrame:
+    """With the money that was traded, as exchanges add it."""
+    return ROWS.with_columns(turnover=pl.col("volume") * (pl.col("high") + pl.col("low")) / 2)
+
+
+def texts(frame: pl.DataFrame, *, names: Sequence[str] | None = None) -> list[list[str]]:
+    """Newest first and in quotes, as most exchanges answer."""
+    return [[str(value) for value in row] for row in frame.reverse().select(names or frame.columns).rows()]
+
+
+def okx(*, in_contracts: bool) -> list[list[str]]:
+    frame = priced_in_money().with_columns(
+        contracts=pl.col("volume") * 100, quote=pl.col("turnover"), confirm=1
+    )
+    volumes = ["contracts", "volume"] if in_contracts else ["volume", "turnover"]
+    return texts(frame, names=[*ROWS.columns[:5], *volumes, "quote", "confirm"])
+
+
+def kucoin() -> list[list[str]]:
+    order = ["timestamp", "open", "close", "high", "low", "volume", "turnover"]
+    return texts(priced_in_money().with_columns(pl.col("timestamp") // 1000), names=order)
+
+
+def gate() -> list[list[str]]:
+    frame = priced_in_money().with_columns(pl.col("timestamp") // 1000, closed=pl.lit("true"))
+    return texts(frame, names=["timestamp", "turnover", "close", "high", "low", "open", "volume", "closed"])[
+        ::-1
+    ]
+
+
+def document(**members: object) -> bytes:
+    return json.dumps(members).encode()
+
+
+def pandas_json(orient: Literal["split", "index", "columns", "table"], *, has_index: bool) -> bytes:
+    """Times as pandas writes them. Its numbers are written in full: its own have ten digits at most."""
+    table = pd.DataFrame({name: FRAME[name].to_list() for name in FRAME.columns})
+    table = table.set_index("timestamp") if has_index else table
+    shape = json.loads(table.to_json(orient=orient, date_format="iso"))
+    return json.dumps(_write_in_full(shape)).encode()
+
+
+def _write_in_full(shape: Any) -> Any:
+    exact = {round(value, 10): value for name in FRAME.columns[1:] for value in FRAME[name]}
+    if isinstance(shape, dict):
+        return {key: _write_in_full(value) for key, value in shape.items()}
+    if isinstance(shape, list):
+        return [_write_in_full(value) for value in shape]
+    return exact[shape] if isinstance(shape, float) else shape
 
 
 def arrow(
@@ -239,4 +291,93 @@ FORMATS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "old Mac line ends": (lambda: csv(ISO).replace(b"\n", b"\r"), ("old Mac line ends",)),
     "UTF-16": (lambda: csv(ISO).decode().encode("utf-16"), ("UTF-16",)),
     "a byte order mark": (lambda: b"\xef\xbb\xbf" + csv(ISO), ("without a zone",)),
+    "a spreadsheet's semicolons": (
+        lambda: b"\xef\xbb\xbfsep=;\r\n"
+        + csv(stamped("%d.%m.%Y %H:%M"), separator=";", decimal_comma=True).replace(b"\n", b"\r\n")
+        + b";;;;;\r\n;;;;;\r\n",
+        ("skipped above the header: sep=;", "skipped below the rows: ;;;;;; ;;;;;", "day, month, year"),
+    ),
+    "remarks above and below": (
+        lambda: b"# BTC, hourly\n" + csv(ROWS) + b"# 40 rows\n",
+        ("skipped above the header: # BTC, hourly", "skipped below the rows: # 40 rows"),
+    ),
+    "numbers in quotes": (lambda: ROWS.write_csv(quote_style="always").encode(), ("epoch milliseconds",)),
+    "epochs with an exponent": (
+        lambda: csv(seconds().with_columns(pl.format("{}E9", pl.col("timestamp") / 1e9).alias("timestamp"))),
+        ("epoch seconds",),
+    ),
+    "prices with their unit": (
+        lambda: csv(ROWS.rename({name: f"{name} (USDT)" for name in ("open", "high", "low", "close")})),
+        ("epoch milliseconds",),
+    ),
+    "times without marks": (lambda: csv(stamped("%Y%m%dT%H%M%SZ")), ("named columns",)),
+    "Dukascopy in local time": (
+        lambda: csv(stamped("%d.%m.%Y %H:%M:%S.000 GMT%z", "Asia/Tokyo")),
+        ("converted to UTC by their offset",),
+    ),
+    "Bitfinex": (
+        lambda: lists(ROWS.reverse().select("timestamp", "open", "close", "high", "low", "volume")),
+        ("Bitfinex", "columns taken as timestamp, open, close, high, low, volume", "the newest row was first"),
+    ),
+    "Coinbase": (
+        lambda: lists(seconds().reverse().select("timestamp", "low", "high", "open", "close", "volume")),
+        ("Coinbase", "columns taken as timestamp, low, high, open, close, volume"),
+    ),
+    "Gate.io's files": (
+        lambda: csv(seconds().select("timestamp", "volume", "close", "high", "low", "open"), header=False),
+        ("Gate.io", "columns taken as timestamp, volume, close, high, low, open"),
+    ),
+    "the API of Gate.io": (lambda: json.dumps(gate()).encode(), ("Gate.io", "ignored columns: quote_volume, is_closed")),
+    "the API of OKX": (
+        lambda: document(code="0", msg="", data=okx(in_contracts=False)),
+        ("OKX", "rows taken from 'data'", "ignored columns: volCcy, volCcyQuote, confirm"),
+    ),
+    "the API of OKX, a swap": (
+        lambda: document(code="0", msg="", data=okx(in_contracts=True)),
+        ("OKX", "ignored columns: contracts, volCcyQuote, confirm"),
+    ),
+    "the API of Bybit": (
+        lambda: document(retCode=0, result={"symbol": "BTCUSDT", "list": texts(priced_in_money())}, time=1),
+        ("Bybit", "rows taken from 'result.list'", "ignored columns: turnover"),
+    ),
+    "the API of KuCoin": (
+        lambda: document(code="200000", data=kucoin()),
+        ("KuCoin", "columns taken as timestamp, open, close"),
+    ),
+    "the API of Bitstamp": (
+        lambda: document(data={"ohlc": json.loads(ROWS.write_json()), "pair": "BTC/USD"}),
+        ("rows taken from 'data.ohlc'",),
+    ),
+    "the API of Hyperliquid": (
+        lambda: ROWS.rename({n: n[0] for n in ROWS.columns})
+        .with_columns(T=pl.col("t") + MS_PER_HOUR - 1, s=pl.lit("BTC"), n=pl.lit(7))
+        .write_json()
+        .encode(),
+        ("ignored columns: T, s, n",),
+    ),
+    "a chart's JSON": (
+        lambda: document(s="ok", **{name[0]: seconds()[name].to_list() for name in ROWS.columns}),
+        ("JSON by columns read as rows", "epoch seconds"),
+    ),
+    "pandas, JSON split": (lambda: pandas_json("split", has_index=True), ("JSON by columns read as rows",)),
+    "pandas, JSON split, with a counter": (lambda: pandas_json("split", has_index=False), ("JSON by columns",)),
+    "pandas, JSON by index": (lambda: pandas_json("index", has_index=True), ("JSON by columns read as rows",)),
+    "pandas, JSON by columns": (lambda: pandas_json("columns", has_index=True), ("JSON by columns read as rows",)),
+    "pandas, JSON as a table": (lambda: pandas_json("table", has_index=False), ("rows taken from 'data'",)),
+    "Binance with its checksum": (
+        lambda: zipped({"BTC-1h.csv": csv(ROWS), "BTC-1h.csv.CHECKSUM": b"00  BTC-1h.csv\n"}),
+        ("read BTC-1h.csv of the zip",),
+    ),
+    "Parquet of nanoseconds in a zone": (
+        lambda: parquet(in_zone("Asia/Kolkata").with_columns(pl.col("timestamp").dt.cast_time_unit("ns"))),
+        ("converted from Asia/Kolkata to UTC",),
+    ),
+    "Arrow with a dictionary of texts": (
+        lambda: arrow(ISO.with_columns(pl.col("timestamp").cast(pl.Categorical))),
+        ("times without a zone taken as UTC",),
+    ),
+    "one coin's name on each row": (
+        lambda: csv(ROWS.with_columns(symbol=pl.Series(["BTC/USD", "BTC-USD"] * (ROWS.height // 2)))),
+        ("ignored columns: symbol",),
+    ),
 }  # fmt: skip

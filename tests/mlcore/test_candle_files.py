@@ -1,6 +1,7 @@
 """Files that cannot be trusted are refused with row and reason; files that can are read whole, whatever their form."""
 
 import gzip
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 import polars as pl
 import pytest
 
-from mlcore.data import candles, columnar, containers, delimited, json_rows
+from mlcore.data import candles, columnar, containers, delimited, json_rows, json_shapes
 from mlcore.errors import CandlesRefused
 from tests.mlcore.candle_formats import parquet, zipped
 
@@ -58,9 +59,9 @@ MALFORMED = {
     "an empty row below the header": ("a.csv", text(",,,,,", *ROWS), 1, "timestamp is empty"),
     "a row without a time below the header": ("a.csv", text(",1,1,1,1,1", *ROWS), 1, "timestamp is empty"),
     "missing values below the header": ("a.csv", text("Date,nan,nan,nan,nan,nan", *ROWS), 1, "'Date'"),
-    "another order without a header, as Bitfinex has it": (
+    "another order without a header, which no exchange has": (
         "a.csv",
-        b"1704067200,10,11,12,9,1\n1704070800,10,11,12,9,1\n",
+        b"1704067200,12,9,10,11,1\n1704070800,12,9,10,11,1\n",
         1,
         "taken as time, open, high, low, close, volume",
     ),
@@ -84,6 +85,45 @@ MALFORMED = {
     "open outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,13,12,9,11,1"), 2, "open 13.0 is outside"),
     "close outside": ("a.csv", with_row(2, "2024-01-01T01:00:00Z,10,12,9,8,1"), 2, "close 8.0 is outside"),
     "a time twice": ("a.csv", with_row(3, ROWS[1]), 3, "there twice"),
+    "a row that repeats its neighbour": ("a.csv", with_row(3, ROWS[1]), 3, "or say at the import that repeated candles"),
+    "a time twice with other prices": ("a.csv", with_row(3, ROWS[1].replace("11", "10")), 3, "delete one of its rows"),
+    "two coins": (
+        "a.csv",
+        text(*(f"{row},BTC" for row in ROWS[:3]), *(f"{row},ETH" for row in ROWS[3:]), header=f"{HEADER},symbol"),
+        4,
+        "is of 'ETH', not of 'BTC' as row 1",
+    ),
+    "epochs that a spreadsheet rounded": (
+        "a.csv",
+        text("1.70407E+12,10,12,9,11,1", "1.70407E+12,11,13,10,12,1"),
+        2,
+        "a program rounded it",
+    ),
+    "calendar months": (
+        "a.csv",
+        text(*(f"2024-{month:02}-01,10,12,9,11,1" for month in range(1, 8))),
+        None,
+        "bars 31 days apart, and others: months and years differ in length",
+    ),
+    "weeks that do not begin on one weekday": (
+        "a.csv",
+        text(*(f"2024-01-{day:02},10,12,9,11,1" for day in (1, 8, 15, 23))),
+        4,
+        "off the grid",
+    ),
+    "two lists of candles in one JSON": (
+        "a.json",
+        json.dumps({"BTC": [[1704067200, 1, 1, 1, 1, 1]], "ETH": [[1704067200, 2, 2, 2, 2, 2]]}).encode(),
+        None,
+        "2 lists of candles: BTC, ETH; import one at a time",
+    ),
+    "columns of different lengths in one JSON": (
+        "a.json",
+        json.dumps({"t": [1704067200, 1704070800], **{name: [1.0] for name in "ohlcv"}}).encode(),
+        None,
+        "the column 'o' has other rows than the first column",
+    ),
+    "a JSON object cut off": ("a.json", b'{"data": [[1704067200, 1, 1, 1, 1, 1],', None, "damaged, cut off"),
     "times in no order": ("a.csv", text(*ROWS[2:], *ROWS[:2]), 5, "earlier than the row before"),
     "a time twice, the newest first": ("a.csv", text(ROWS[3], ROWS[2], ROWS[2], ROWS[1]), 2, "there twice"),
     "a bad row, the newest first": ("a.csv", text(ROWS[3], ROWS[2].replace("9,", "99,"), ROWS[1]), 2, "below low"),
@@ -293,6 +333,7 @@ def test_the_message_counts_further_rows_with_the_same_fault() -> None:
             good_frame().with_columns(pl.col("timestamp").dt.epoch()).write_json().encode(),
         ),
         (containers, "MAX_TEXT_BYTES", 100, zipped({"a.csv": text(*ROWS)})),
+        (json_shapes, "MAX_BYTES", 100, json.dumps({"data": [[1704067200, 1, 1, 1, 1, 1]] * 9}).encode()),
     ],
     ids=[
         "a gzip that unfolds beyond the limit",
@@ -301,6 +342,7 @@ def test_the_message_counts_further_rows_with_the_same_fault() -> None:
         "a Parquet of too many rows",
         "a JSON of too many rows",
         "a zip that unfolds beyond the limit",
+        "a JSON object that is decoded whole",
     ],
 )
 def test_a_file_that_would_fill_the_memory_is_refused(

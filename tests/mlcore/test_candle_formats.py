@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mlcore.data import candles, json_rows
-from mlcore.data.readers import read_file
+from mlcore.data.readers import Options, read_file
 from mlcore.errors import CandlesRefused
 from tests.mlcore.candle_formats import FORMATS, FRAME, ISO, ROWS, arrow, csv, lists, months, parquet, zipped
 
@@ -171,6 +171,47 @@ class TestRounding:
             candles.read_bytes(csv(self.with_close(2e-12)), "a.csv")
 
 
+class TestRepeatedRows:
+    """A row that repeats its neighbour value for value loses no candle when it is left out. That is done on request."""
+
+    ONCE = Options(repeated_once=True)
+    TWICE = ROWS[[*range(6), 5, *range(6, 20), 19, 19, *range(20, 40)]]
+
+    def test_all_of_them_are_named_in_the_refusal(self) -> None:
+        with pytest.raises(CandlesRefused) as refused:
+            read_file(csv(self.TWICE), "a.csv")
+        assert refused.value.row == 7
+        assert "delete one of its rows, or say at the import" in refused.value.reason
+        assert refused.value.reason.endswith("Rows that repeat their neighbour value for value: 7, 22, 23")
+
+    @pytest.mark.parametrize(
+        ("turn", "rows"), [(False, "7, 22, 23"), (True, "21, 22, 37")], ids=["in order", "newest first"]
+    )
+    def test_they_are_left_out_and_named_where_that_was_said(self, turn: bool, rows: str) -> None:
+        found = read_file(csv(self.TWICE.reverse() if turn else self.TWICE), "a.csv", self.ONCE)
+        assert found.frame.equals(FRAME)
+        assert f"taken once: rows that repeat a candle, {rows}" in found.report.notes
+
+    def test_a_later_error_names_its_own_row_of_the_file(self) -> None:
+        broken = self.TWICE.with_columns(
+            pl.when(pl.int_range(pl.len()) == 30).then(-1.0).otherwise("low").alias("low")
+        )
+        with pytest.raises(CandlesRefused, match=r"row 31 \(line 32 of the file\): low is -1.0"):
+            read_file(csv(broken), "a.csv", self.ONCE)
+
+    @pytest.mark.parametrize("options", [Options(), ONCE], ids=["nothing said", "taken once"])
+    def test_two_candles_of_one_time_are_refused_whatever_was_said(self, options: Options) -> None:
+        other = self.TWICE.with_columns(
+            pl.when(pl.int_range(pl.len()) == 22).then(0.5).otherwise("volume").alias("volume")
+        )
+        with pytest.raises(CandlesRefused, match="is there twice: delete one of its rows"):
+            read_file(csv(other), "a.csv", options)
+
+    def test_many_of_them_are_counted(self) -> None:
+        with pytest.raises(CandlesRefused, match=r"2, 4, 6, 8, 10, 12, 14, 16, 18, 20 and 30 more$"):
+            read_file(csv(pl.concat([ROWS, ROWS]).sort("timestamp")), "a.csv")
+
+
 FOLDER = os.environ.get("CRPBOT_CANDLES_DIR")
 REAL = sorted(path for part in ("formats", "more") for path in (Path(FOLDER or "/nowhere") / part).glob("*"))
 
@@ -185,8 +226,11 @@ def test_a_real_file_holds_the_candles_of_the_canonical_file(
         frame = candles.read(path)
     except CandlesRefused as refused:
         assert path.name in ("ts_closetime.csv", "CryptoDataDownload_Coinbase_BTC-1h.csv.gz")
-        assert "opening" in refused.reason or "delete one of its rows" in refused.reason
-        return
+        said = Options(
+            closing_times="opening" in refused.reason, repeated_once="taken once" in refused.reason
+        )
+        assert said != Options()
+        frame = read_file(path.read_bytes(), path.name, said).frame
     if path.parent.name == "more" or path.name in ("yfinance_daily.csv", "ts_closetime.csv"):
         assert frame.height > 2000
         return

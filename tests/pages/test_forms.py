@@ -381,6 +381,20 @@ class TestDatasets:
         client.post("/datasets/", upload, follow=True)
         assert f"{Dataset.objects.latest('id').first_at:%H:%M}" == "23:00"
 
+    def test_repeated_candles_are_taken_once_where_the_form_says_so(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        client, count = signed_in("olivia"), Dataset.objects.count()
+        header, *rows = factories.candle_csv(4).splitlines()
+        data = b"\n".join([header, *rows, rows[-1]])
+        refused = client.post("/datasets/", {"coin": "ETH", "file": _upload(data)})
+        assert "say at the import that repeated candles are taken once" in text(refused)
+        assert Dataset.objects.count() == count
+        client.post("/datasets/", {"coin": "ETH", "file": _upload(data), "repeated_once": "on"})
+        dataset = Dataset.objects.latest("id")
+        assert (dataset.rows, Dataset.objects.count()) == (4, count + 1)
+        assert "taken once: rows that repeat a candle, 5" in text(client.get(f"/datasets/{dataset.pk}/"))
+
     def test_the_same_candles_are_the_same_dataset(self, examples: ExampleData, signed_in: SignedIn) -> None:
         client = signed_in("olivia")
         client.post("/datasets/", {"coin": "ETH", "file": _upload(factories.candle_csv())})

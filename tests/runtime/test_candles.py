@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from crpbot_runtime import (
     UnknownCoin,
 )
 from crpbot_runtime.frames import to_candles
+from crpbot_runtime.timing import find_fault
 from mlcore.data.simulate import simulate
+from mlcore.data.validation import validate_candles
 from tests.runtime.conftest import MakeBot
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
@@ -242,6 +245,18 @@ class TestNow:
         decision = desk().predict(bars(step_s, opens), opens + timedelta(seconds=step_s))
         assert (decision.line, decision.direction) == (None, "neutral")
         assert f"the bars are {apart} apart, and the model was trained on 1 h" in decision.reason
+
+
+@pytest.mark.parametrize(
+    "first", ["2024-01-01", "2024-01-04", "2024-01-07"], ids=["Monday", "Thursday", "Sunday"]
+)
+def test_weeks_may_begin_on_any_day_and_end_as_other_bars_do(first: str) -> None:
+    week, opened = timedelta(weeks=1), datetime.fromisoformat(first).replace(tzinfo=UTC)
+    weekly = validate_candles(end_at(simulate("BTC", 300, 1.2, 3, interval_seconds=HOUR * 24 * 7), opened))
+    fault = partial(find_fault, weekly, interval_s=7 * 24 * HOUR, max_age_s=None)
+    assert fault(now=opened + week) == fault(now=opened + 2 * week) == ""
+    assert "has not closed yet" in fault(now=opened + week - timedelta(hours=1))
+    assert "is 15 d old, more than 14 d" in fault(now=opened + 2 * week + timedelta(days=1))
 
 
 class TestClock:

@@ -15,8 +15,9 @@ START_MS = 1_704_067_200_000
 Answer = tuple[int, bytes, dict[str, str]]
 
 
-def kline(hour: int) -> list[Any]:
-    opened = START_MS + hour * HOUR
+def kline(hour: int, step_ms: int = HOUR, start_ms: int = START_MS) -> list[Any]:
+    """The bar of this number, where the bars are hours unless they are said to be longer."""
+    opened = start_ms + hour * step_ms
     price = f"{100 + hour / 100:.2f}"
     return [
         opened,
@@ -25,7 +26,7 @@ def kline(hour: int) -> list[Any]:
         "50.00",
         price,
         "5.0",
-        opened + HOUR - 1,
+        opened + step_ms - 1,
         "0",
         1,
         "0",
@@ -40,6 +41,8 @@ class ExchangeStub:
 
     bars: int = 2500
     first: int = 0
+    step_ms: int = HOUR
+    start_ms: int = START_MS
     halts: list[range] = field(default_factory=list)
     """Hours without candles."""
     is_windowed: bool = False
@@ -53,7 +56,7 @@ class ExchangeStub:
 
     @property
     def now_ms(self) -> int:
-        return START_MS + (self.bars - 1) * HOUR + HOUR // 2
+        return self.start_ms + (self.bars - 1) * self.step_ms + self.step_ms // 2
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         if path.endswith("/exchangeInfo"):
@@ -65,7 +68,7 @@ class ExchangeStub:
                 {},
             )
         since, limit = int(query["startTime"][0]), int(query["limit"][0])
-        first = max(0, -(-(since - START_MS) // HOUR))
+        first = max(0, -(-(since - self.start_ms) // self.step_ms))
         self.requests.append(first)
         if replaced := self.before(len(self.requests), first):
             return replaced
@@ -76,7 +79,13 @@ class ExchangeStub:
         ]
         if self.is_windowed:
             hours = [hour for hour in hours if hour < first + limit]
-        return 200, json.dumps(self.edit([kline(hour) for hour in hours[:limit]])).encode(), {}
+        return (
+            200,
+            json.dumps(
+                self.edit([kline(hour, self.step_ms, self.start_ms) for hour in hours[:limit]])
+            ).encode(),
+            {},
+        )
 
 
 SYMBOL = {

@@ -72,6 +72,14 @@ def test_all_complete_bars_become_a_dataset_and_the_last_is_named(stub: Exchange
     assert stub.requests == [0, 1000, 2000]
 
 
+@pytest.mark.parametrize(("days", "weekday"), [(0, "Mon"), (3, "Thu"), (6, "Sun")])
+def test_weeks_begin_on_the_weekday_of_the_exchange(days: int, weekday: str, stub: ExchangeStub) -> None:
+    stub.step_ms, stub.bars, stub.start_ms = 168 * HOUR, 60, START_MS + days * 24 * HOUR
+    dataset = fetch(interval="1w")
+    assert (dataset.rows, dataset.interval_seconds, dataset.gaps) == (59, 604_800, 0)
+    assert f"{dataset.first_at:%a}" == weekday
+
+
 class TestMisbehaviour:
     """Nine ways in which exchanges misbehave."""
 
@@ -227,6 +235,7 @@ class TestInterrupted:
         ({"exchange": "goxmt"}, "no exchange 'goxmt'"),
         ({"symbol": "SOL"}, "does not trade SOL/USDT"),
         ({"interval": "7h"}, "has no 7h candles"),
+        ({"interval": "1M"}, "1M candles are of months or years, which differ in length"),
         ({"since": datetime(2100, 1, 1, tzinfo=UTC)}, "not in the past"),
         ({"since": datetime(2024, 4, 14, 3, 20, tzinfo=UTC)}, "no complete candle since"),
         ({"since": datetime(1990, 1, 1, tzinfo=UTC), "interval": "1m"}, "more than 4,000,000 candles"),
@@ -235,6 +244,7 @@ class TestInterrupted:
         "an unknown exchange",
         "an unknown pair",
         "an unknown interval",
+        "calendar months",
         "the future",
         "too late",
         "too much",

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,16 @@ class TestClosingTimes:
         assert (
             import_(btc, closing, closing_times=True).digest == import_(btc, factories.candle_csv(4)).digest
         )
+
+    @pytest.mark.parametrize(
+        ("first", "weekday"), [("2024-01-01", "Mon"), ("2024-01-04", "Thu"), ("2024-01-07", "Sun")]
+    )
+    def test_a_week_may_begin_on_any_day(self, first: str, weekday: str, btc: Coin) -> None:
+        header, *rows = factories.candle_csv(5).decode().splitlines()
+        days = [date.fromisoformat(first) + timedelta(weeks=week) for week in range(5)]
+        lines = [f"{day},{row.partition(',')[2]}" for day, row in zip(days, rows, strict=True)]
+        found = import_(btc, "\n".join([header, *lines]).encode())
+        assert (found.interval_seconds, f"{found.first_at:%a}") == (604_800, weekday)
 
     def test_bars_of_a_week_keep_their_weekday(self, btc: Coin) -> None:
         header, *rows = factories.candle_csv(3).decode().splitlines()

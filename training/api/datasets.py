@@ -119,6 +119,10 @@ class Datasets(ListAPIView[Dataset]):
         has_closing_times = serializers.BooleanField(
             default=False, help_text="Whether its times are closing times, which are then converted."
         )
+        has_repeated_candles = serializers.BooleanField(
+            default=False,
+            help_text="Whether rows may repeat their neighbour value for value; they are then left out.",
+        )
 
     queryset = Dataset.objects.select_related("coin").order_by("-id")
     serializer_class = Output
@@ -147,6 +151,7 @@ def _read_upload(request: Request) -> dict[str, Any]:
         "actor": get_actor(request),
         "simulated": checked["is_simulated"],
         "closing_times": checked["has_closing_times"],
+        "repeated_once": checked["has_repeated_candles"],
     }
 
 

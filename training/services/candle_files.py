@@ -11,7 +11,7 @@ from common.errors import InvalidInput, Unavailable
 from mlcore.data import candles
 from mlcore.data.columns import MAX_ROWS
 from mlcore.data.import_report import ImportReport
-from mlcore.data.readers import ReadCandles
+from mlcore.data.readers import Options, ReadCandles
 from mlcore.errors import CandlesRefused
 from training.jobs import sandbox
 
@@ -24,16 +24,14 @@ _MAX_REASON_LETTERS = 1000
 _REMEDY = "Export the candles again, with the six columns as plain numbers and times."
 
 
-def read_candle_file(data: bytes, name: str, *, closing_times: bool = False) -> ReadCandles:
+def read_candle_file(data: bytes, name: str, options: Options) -> ReadCandles:
     """Valid candles of a file, and what was done with it. `name` is the file name, for messages.
-
-    With `closing_times`, its times are those at which bars close.
 
     Raises InvalidInput with the row and the reason, and Unavailable when the sandbox cannot be used now.
     """
     with tempfile.TemporaryDirectory(prefix="candles-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
-        _convert(folder, data, name, closing_times=closing_times)
+        _convert(folder, data, name, options)
         try:
             answer = _read_answer(folder)
             if isinstance(answer, CandlesRefused):
@@ -48,10 +46,10 @@ def read_candle_file(data: bytes, name: str, *, closing_times: bool = False) -> 
             ) from failure
 
 
-def _convert(folder: Path, data: bytes, name: str, *, closing_times: bool) -> None:
+def _convert(folder: Path, data: bytes, name: str, said: Options) -> None:
     file = folder / "file"
     file.write_bytes(data)
-    options = ["--closing-times"] if closing_times else []
+    options = ["--closing-times"] * said.closing_times + ["--repeated-once"] * said.repeated_once
     try:
         sandbox.run_module(
             "mlcore.data.convert",

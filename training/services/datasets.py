@@ -16,7 +16,7 @@ from audit.hash_chain import to_canonical_json
 from common.errors import InvalidInput, NotFound
 from mlcore.data import candles
 from mlcore.data.import_report import ImportReport
-from mlcore.data.readers import ReadCandles
+from mlcore.data.readers import Options, ReadCandles
 from mlcore.data.simulate import simulate
 from mlcore.quality.result import CandleReport
 from mlcore.quality.simulated import SimulatorSettings
@@ -61,9 +61,11 @@ def preview_import(
     actor: Actor,
     simulated: bool = False,
     closing_times: bool = False,
+    repeated_once: bool = False,
 ) -> ImportPreview:
     """Read and check the candles of a file as an import does, and store nothing. Raises what `import_candles` raises."""
-    found, origin = _read_upload(data, name, actor, simulated=simulated, closing_times=closing_times)
+    options = Options(closing_times, repeated_once)
+    found, origin = _read_upload(data, name, actor, options, simulated=simulated)
     digest = candles.compute_digest(found.frame)
     return ImportPreview(
         coin=coin,
@@ -85,15 +87,19 @@ def import_candles(
     actor: Actor,
     simulated: bool = False,
     closing_times: bool = False,
+    repeated_once: bool = False,
 ) -> StoredDataset:
     """Store the candles of a file, whose format is recognised by content, unless they are stored already.
 
-    `name` is the file name, for messages. With `closing_times`, the times of the file are those at which bars close. Of
-    real candles, a last bar that has not closed is left out, and one that opens in the future is refused. Raises
+    `name` is the file name, for messages. With `closing_times`, the times of the file are those at which bars close. With
+    `repeated_once`, a row that repeats its neighbour value for value is left out.
+
+    Of real candles, a last bar that has not closed is left out, and one that opens in the future is refused. Raises
     InvalidInput for a file that is too large, or with the row and the reason for one that is invalid; nothing is stored
     then.
     """
-    found, origin = _read_upload(data, name, actor, simulated=simulated, closing_times=closing_times)
+    options = Options(closing_times, repeated_once)
+    found, origin = _read_upload(data, name, actor, options, simulated=simulated)
     return _store(
         coin,
         found.frame,
@@ -116,13 +122,13 @@ def require_importable_size(size: int, name: str) -> None:
 
 
 def _read_upload(
-    data: bytes, name: str, actor: Actor, *, simulated: bool, closing_times: bool
+    data: bytes, name: str, actor: Actor, options: Options, *, simulated: bool
 ) -> tuple[ReadCandles, str]:
     """The candles of a file, and its name without folders."""
     actor.require(Role.OPERATOR, "import candles")
     origin = PurePath(name).name
     require_importable_size(len(data), origin)
-    found = candle_files.read_candle_file(data, origin, closing_times=closing_times)
+    found = candle_files.read_candle_file(data, origin, options)
     return (found if simulated else _leave_out_forming_bar(found, origin)), origin
 
 

@@ -62,6 +62,7 @@ def _read_upload(request: HttpRequest, form: UploadForm) -> dict[str, Any]:
         "name": upload.name,
         "actor": get_actor(request),
         "closing_times": form.cleaned_data["closing_times"],
+        "repeated_once": form.cleaned_data["repeated_once"],
     }
 
 

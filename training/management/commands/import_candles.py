@@ -21,6 +21,11 @@ class Command(DatasetCommand):
             "--closing-times", action="store_true", help="its times are closing times: convert them"
         )
         parser.add_argument(
+            "--repeated-once",
+            action="store_true",
+            help="leave out rows that repeat their neighbour value for value",
+        )
+        parser.add_argument(
             "--check", action="store_true", help="say what would be stored, and store nothing"
         )
 
@@ -40,6 +45,7 @@ class Command(DatasetCommand):
             "name": path.name,
             "actor": self.actor(options),
             "closing_times": options["closing_times"],
+            "repeated_once": options["repeated_once"],
         }
 
 

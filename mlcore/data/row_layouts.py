@@ -1,0 +1,140 @@
+"""The columns of rows without names. Exchanges write them in several orders, which their figures tell apart.
+
+A layout fits where every row of a sample can be a candle in it: high and low enclose open and close, a sum of money is
+volume times price, a count is a whole number. Rows that fit none are refused.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mlcore.data.columns import COLUMNS, EXPECTED, Selection
+from mlcore.errors import CandlesRefused
+
+SIX_COLUMNS = "six columns without names, as ccxt and freqtrade write them"
+
+_TOHLC = ("timestamp", "open", "high", "low", "close")
+_TOCHL = ("timestamp", "open", "close", "high", "low")
+_BINANCE = ("close_time", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume", "ignore")
+_LEVEL = 0.01
+"""By how much money may differ from volume times price, as a share: both are rounded."""
+_WHOLE = re.compile(r"^\d+(\.0)?$")
+_FLAGS = frozenset(("0", "1", "true", "false"))
+
+Row = dict[str, str]
+Rule = Callable[[Row], bool]
+
+
+def _encloses(row: Row) -> bool:
+    opened, high, low, closed = (float(row[name]) for name in _TOHLC[1:])
+    return 0 < low <= min(opened, closed) and max(opened, closed) <= high
+
+
+def _is_whole(name: str) -> Rule:
+    return lambda row: bool(_WHOLE.match(row[name].strip()))
+
+
+def _is_flag(name: str) -> Rule:
+    return lambda row: row[name].strip().lower() in _FLAGS
+
+
+def _is_money(name: str) -> Rule:
+    def fits(row: Row) -> bool:
+        money, volume = float(row[name]), float(row["volume"])
+        return (
+            volume * float(row["low"]) * (1 - _LEVEL) <= money <= volume * float(row["high"]) * (1 + _LEVEL)
+        )
+
+    return fits
+
+
+def _is_mean(row: Row) -> bool:
+    """A mean price of no trades is 0."""
+    mean = float(row["vwap"])
+    return float(row["low"]) <= mean <= float(row["high"]) or mean == 0
+
+
+def _closes_later(row: Row) -> bool:
+    return 0 <= float(row["timestamp"]) <= float(row["close_time"])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    writer: str
+    names: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the prices stand in the order of their name, OHLC."""
+        return self.names[:5] == _TOHLC
+
+    def fits(self, rows: Sequence[Sequence[str]]) -> bool:
+        named = [dict(zip(self.names, row, strict=True)) for row in rows]
+        try:
+            are_right = all(rule(row) for row in named for rule in self.rules)
+            return are_right and (self.is_usual or _is_continuous(named))
+        except ValueError:
+            return False
+
+    def select(self) -> Selection:
+        notes = []
+        if not self.is_usual:
+            notes.append(f"columns taken as {', '.join(self.names)}: no other order makes candles of them")
+        if ignored := [name for name in self.names if name not in COLUMNS]:
+            notes.append(f"ignored columns: {', '.join(ignored)}")
+        positions = {name: self.names.index(name) for name in COLUMNS}
+        return Selection(positions, self.writer, tuple(notes))
+
+
+def _is_continuous(rows: Sequence[Row]) -> bool:
+    """Whether a bar opens where the one before closed, rather than the other way round."""
+    prices = [(float(row["open"]), float(row["close"])) for row in rows]
+    if rows[0]["timestamp"] > rows[-1]["timestamp"]:
+        prices.reverse()
+    right = sum(abs(after[0] - before[1]) for before, after in pairwise(prices))
+    turned = sum(abs(after[1] - before[0]) for before, after in pairwise(prices))
+    return right <= turned
+
+
+_LAYOUTS = (
+    _Layout(SIX_COLUMNS, (*_TOHLC, "volume"), (_encloses,)),
+    _Layout("Bitfinex", (*_TOCHL, "volume"), (_encloses,)),
+    _Layout("Coinbase", ("timestamp", "low", "high", "open", "close", "volume"), (_encloses,)),
+    _Layout("Gate.io", ("timestamp", "volume", "close", "high", "low", "open"), (_encloses,)),
+    _Layout("Bybit", (*_TOHLC, "volume", "turnover"), (_encloses, _is_money("turnover"))),
+    _Layout("KuCoin", (*_TOCHL, "volume", "turnover"), (_encloses, _is_money("turnover"))),
+    _Layout("Kraken", (*_TOHLC, "volume", "count"), (_is_whole("count"),)),
+    _Layout("Kraken", (*_TOHLC, "vwap", "volume", "count"), (_is_mean, _is_whole("count"))),
+    _Layout(
+        "Gate.io",
+        ("timestamp", "quote_volume", "close", "high", "low", "open", "volume", "is_closed"),
+        (_encloses, _is_money("quote_volume"), _is_flag("is_closed")),
+    ),
+    _Layout(
+        "OKX",
+        (*_TOHLC, "volume", "volCcy", "volCcyQuote", "confirm"),
+        (_encloses, _is_money("volCcyQuote"), _is_flag("confirm")),
+    ),
+    _Layout(
+        "OKX",
+        (*_TOHLC, "contracts", "volume", "volCcyQuote", "confirm"),
+        (_encloses, _is_money("volCcyQuote"), _is_flag("confirm")),
+    ),
+    _Layout("Binance", (*_TOHLC, "volume", *_BINANCE[:5]), (_closes_later,)),
+    _Layout("Binance", (*_TOHLC, "volume", *_BINANCE), (_closes_later,)),
+)
+
+
+def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
+    """Find the columns of rows without names, all of one width. Raises CandlesRefused."""
+    width = len(rows[0])
+    known = [layout for layout in _LAYOUTS if len(layout.names) == width]
+    fitting = [layout for layout in known if layout.fits(rows)]
+    usual = [layout for layout in fitting if layout.is_usual]
+    if len(chosen := usual[:1] or fitting) == 1:
+        return chosen[0].select()
+    if width == len(COLUMNS):  # read as usual, so that the row that is no candle is named
+        return known[0].select()
+    raise CandlesRefused(f"{width} columns without names: write a header line that names them; {EXPECTED}")
