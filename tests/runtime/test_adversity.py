@@ -29,6 +29,7 @@ from crpbot_runtime.errors import ClientError, FileRefused, RevisionRefused, Set
 from crpbot_runtime.protocol.events import MAX_EVENT_BYTES
 from tests.runtime.conftest import MakeBot, ReleaseOf, wait_until, watching
 from tests.runtime.stub_service import SIGNED_PATH, STREAM_PATH, TOKEN, VALID_FOR, Release, StubService
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -248,6 +249,27 @@ def test_a_full_disk_holds_up_no_move_to_a_release_that_was_fetched_ahead(
     assert client.refresh().problem is None
     service.stop()
     assert release_of(bot()) == new
+
+
+def test_a_file_system_without_room(
+    service: StubService, bot: MakeBot, old: Release, new: Release, cache_dir: Path, release_of: ReleaseOf
+) -> None:
+    """A bundle that does not fit, and then not even a revision: the bot keeps its set, and follows once there is room."""
+    with small_disk(cache_dir, megabytes=16) as disk:
+        service.point_at(old)
+        client = bot()
+        assert client.refresh().problem is None
+        service.point_at(new)
+        disk.fill()
+        problem = client.refresh().problem
+        assert isinstance(problem, CacheFailed)
+        assert os.strerror(errno.ENOSPC) in str(problem)
+        assert release_of(client) == release_of(bot()) == old
+        disk.make_room()
+        assert client.refresh().problem is None
+        service.stop()
+        assert release_of(client) == release_of(bot()) == new
+        sound(cache_dir)
 
 
 def sound(cache_dir: Path) -> None:

