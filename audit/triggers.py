@@ -172,7 +172,7 @@ def install() -> None:
 
 
 def drop() -> None:
-    """Remove every guard: only for a test database that is about to be emptied."""
+    """Remove every guard: only before a migration, and for a test database that is about to be emptied."""
     with transaction.atomic(), connection.cursor() as cursor:
         for guard in _list_applicable():
             target = "" if connection.vendor == "sqlite" else f" ON {guard.table}"

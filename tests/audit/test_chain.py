@@ -1,13 +1,17 @@
 """The audit chain shows whatever was changed, cut or put in after the fact."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.conf import settings
+from django.core.management import call_command
+from django.core.management.sql import emit_pre_migrate_signal
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Model
 
-from audit import services, triggers
+from audit import heads, services, triggers
 from audit.models import AuditEvent, AuditHead
 from common.errors import Conflict, NotAllowed
 from tests import factories
@@ -109,6 +113,47 @@ def test_missing_or_weakened_triggers_are_named() -> None:
     assert "deploy_pointermove_swaps_what_passed" in triggers.find_missing()
     triggers.install()
     assert triggers.find_missing() == []
+
+
+@pytest.mark.skipif(
+    "connection.vendor != 'sqlite'", reason="PostgreSQL alters a table and keeps its triggers"
+)
+@pytest.mark.slow
+@pytest.mark.usefixtures("committed")
+def test_a_migration_that_rebuilds_a_table_gets_its_guards_back() -> None:
+    """On SQLite most changes of a column rebuild the table, without its triggers. Every guarded table is rebuilt."""
+    last = three_events()
+    guarded = [model for model in apps.get_models() if triggers.list_refused_events(model._meta.db_table)]
+    assert len(guarded) > 10
+    emit_pre_migrate_signal(verbosity=0, interactive=False, db="default", plan=[("a migration", False)])
+    with connection.schema_editor() as editor:
+        for model in guarded:
+            editor._remake_table(model)  # type: ignore[attr-defined]
+    lost = triggers.find_missing()
+    for model in guarded:
+        assert any(name.startswith(model._meta.db_table) for name in lost)
+    call_command("migrate", verbosity=0)
+    assert triggers.find_missing() == []
+    assert services.verify() == []
+    with pytest.raises(DatabaseError, match="append-only"):
+        run("DELETE FROM audit_auditevent WHERE seq = {last}", last)
+
+
+@pytest.mark.parametrize(
+    "cut", [b'{"service": "', b'{"service": "a", "seq": 7}', b"\xff\x00"], ids=["half", "a field", "bytes"]
+)
+def test_a_kept_head_that_a_crash_cut_off_hides_no_other(
+    cut: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit_heads.jsonl"
+    monkeypatch.setattr(settings, "AUDIT_HEADS_FILE", path)
+    first, second = (heads.KeptHead(heads._get_service_name(), seq, str(seq) * 64) for seq in (1, 2))
+    heads.keep(first)
+    path.write_bytes(path.read_bytes() + cut)
+    assert heads.read_last(first.service) == first
+    heads.keep(second)
+    assert heads.read_own(path) == [first, second]
+    assert heads.read_last(first.service) == second
 
 
 def test_a_person_without_the_role_cannot_fill_the_history() -> None:

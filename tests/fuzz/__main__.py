@@ -55,7 +55,8 @@ def _render_page(tallies: list[Tally], minutes: float, seed: str) -> str:
     sentences = [
         f"{minutes:,.0f} minutes with the seed `{seed}`, on {datetime.now(UTC):%Y-%m-%d}:"
         f" {sum(tally.inputs for tally in tallies):,} inputs.",
-        f"Limits: {SECONDS_PER_INPUT:g} s for an input, {MEMORY_BYTES / 2**30:g} GiB of memory for the process.",
+        f"Limits: {SECONDS_PER_INPUT:g} s of processor time for an input, {MEMORY_BYTES / 2**30:g} GiB of memory for the"
+        " process.",
         f"Violations: {len(violations) or 'none'}.",
         *(f"VIOLATION: {violation}." for violation in violations[:20]),
         *_list_ends(tallies),

@@ -16,10 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import psutil
+
 from tests.fuzz.readers import READERS, Reader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS_PER_INPUT = 10.0
+"""Of processor time: on a busy machine an input waits for its turn."""
+_WAIT_PER_INPUT = 120.0
+"""Until a reader that only waits counts as stuck, too."""
 MEMORY_BYTES = 3 * 2**30
 _START_SECONDS = 120.0
 _SHOWN_ERRORS = 5
@@ -97,13 +102,14 @@ def _run_child(reader: Reader, seed: str, first: int, count: int, seconds: float
         child = subprocess.Popen(
             [*command, str(folder)], cwd=REPOSITORY, env=environment, stderr=errors, stdout=errors
         )
+    watch = _Watch(folder, psutil.Process(child.pid))
     try:
         while True:
             try:
                 code = child.wait(timeout=0.5)
                 break
             except subprocess.TimeoutExpired:
-                if _is_stuck(folder):
+                if watch.is_stuck():
                     child.kill()
                     child.wait()
                     return f"took longer than {SECONDS_PER_INPUT:g} s"
@@ -116,10 +122,22 @@ def _run_child(reader: Reader, seed: str, first: int, count: int, seconds: float
     return f"was killed by signal {-code}" if code < 0 else ""
 
 
-def _is_stuck(folder: Path) -> bool:
-    path = folder / "input"
-    since = path.stat().st_mtime if path.exists() else folder.stat().st_ctime
-    return time.time() - since > (SECONDS_PER_INPUT if path.exists() else _START_SECONDS)
+class _Watch:
+    """How long the child has read its present input."""
+
+    def __init__(self, folder: Path, child: psutil.Process) -> None:
+        self._folder, self._child = folder, child
+        self._since, self._used_s = 0.0, 0.0
+
+    def is_stuck(self) -> bool:
+        path = self._folder / "input"
+        if not path.exists():
+            return time.time() - self._folder.stat().st_ctime > _START_SECONDS
+        since, times = path.stat().st_mtime, self._child.cpu_times()
+        used_s = times.user + times.system
+        if since != self._since:
+            self._since, self._used_s = since, used_s
+        return used_s - self._used_s > SECONDS_PER_INPUT or time.time() - since > _WAIT_PER_INPUT
 
 
 def _record_end(reader: Reader, tally: Tally, end: str, data: bytes) -> None:
@@ -151,7 +169,7 @@ def run_child(reader: Reader, seed: str, first: int, count: int, seconds: float,
             tally.inputs += 1
             os.pwrite(current.fileno(), data, 0)
             os.ftruncate(current.fileno(), len(data))
-            started = time.monotonic()
+            started = time.process_time()
             try:
                 target.read(data)
                 tally.read += 1
@@ -159,7 +177,7 @@ def run_child(reader: Reader, seed: str, first: int, count: int, seconds: float,
                 tally.refused += 1
             except BaseException as error:  # noqa: BLE001 - what a reader may not raise is what is looked for
                 _record_error(reader, tally, error, data, folder, seen)
-            tally.slowest_seconds = max(tally.slowest_seconds, time.monotonic() - started)
+            tally.slowest_seconds = max(tally.slowest_seconds, time.process_time() - started)
             if number % 50 == 0:
                 _save(tally, folder)
     _save(tally, folder)
