@@ -299,6 +299,7 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int, graph: bytes = b"
             "interval_seconds": data.interval_seconds,
             "simulated": data.is_simulated,
             "files": entries,
+            **(_describe_runnable(data) if graph else {}),
         }
     )
     digest = "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
@@ -319,6 +320,17 @@ def bundle(coin: Coin, data: Dataset, line: str, *, seed: int, graph: bytes = b"
                 bundle=made, name=name, sha256=artifact_store.store(content), size=len(content)
             )
     return made
+
+
+def _describe_runnable(data: Dataset) -> dict[str, Any]:
+    """What the manifest states beyond that where a bot loads the bundle."""
+    schema = SCHEMAS["relative72"]
+    return {
+        "labels": {"cuts": None},
+        "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
+        "dataset": data.digest,
+        "code_version": "0",
+    }
 
 
 def add_measurement(made: Bundle, data: Dataset, document: dict[str, Any]) -> Measurement:

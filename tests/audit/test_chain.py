@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.sql import emit_pre_migrate_signal
 from django.db import DatabaseError, connection, transaction
+from django.db.migrations import Migration
 from django.db.models import Model
 
 from audit import heads, services, triggers
@@ -125,7 +126,9 @@ def test_a_migration_that_rebuilds_a_table_gets_its_guards_back() -> None:
     last = three_events()
     guarded = [model for model in apps.get_models() if triggers.list_refused_events(model._meta.db_table)]
     assert len(guarded) > 10
-    emit_pre_migrate_signal(verbosity=0, interactive=False, db="default", plan=[("a migration", False)])
+    emit_pre_migrate_signal(
+        verbosity=0, interactive=False, db="default", plan=[(Migration("0002", "audit"), False)]
+    )
     with connection.schema_editor() as editor:
         for model in guarded:
             editor._remake_table(model)  # type: ignore[attr-defined]

@@ -193,7 +193,8 @@ class Desk(RuleBasedStateMachine):
         self.trial.__exit__(None, None, None)
 
     @initialize(
-        intervals=st.fixed_dictionaries(dict.fromkeys(FIGURES, interval_choice)),
+        intervals=st.just(dict.fromkeys(FIGURES, HOUR))
+        | st.fixed_dictionaries(dict.fromkeys(FIGURES, interval_choice)),
         order=st.permutations(list(FIGURES)),
     )
     def begin(self, intervals: dict[str, int], order: list[str]) -> None:
@@ -201,7 +202,12 @@ class Desk(RuleBasedStateMachine):
         self.intervals, self.imports = intervals, 0
         for line in order:
             self.release_and_decide(line)
+            self.measure(line, HOUR)
+        for line in order:  # what an earlier line waited for is there now
+            self.decide(line)
         self.a_bot_decides(HOUR, None)
+        self.pin_and_go_back("v7_fixed")
+        self.launch_on_defaults("v7_fixed")
 
     @precondition(lambda self: self.imports < 2)  # each starts a process
     @rule(
@@ -264,9 +270,11 @@ class Desk(RuleBasedStateMachine):
                 asked: dict[str, Any] = {"reason": "a trial", "revision": last.revision if last else 0}
                 self.attempt(action, partial(decide.decide, Action(action), release, actor=APPROVER, **asked))
 
-    @rule()
-    def pin(self) -> None:
+    @rule(line=lines)
+    def pin_and_go_back(self, line: str) -> None:
+        """To the fallback, and to what was in use before, where that may be restored."""
         self.attempt("pin", lambda: decide.pin(actor=APPROVER, reason="a trial"))
+        self.decide(line)
 
     @rule(step=interval_choice, stated=st.none() | interval_choice)
     def a_bot_decides(self, step: int, stated: int | None) -> None:
@@ -345,7 +353,7 @@ def test_no_sequence_of_calls_mixes_two_intervals(tmp_path: Path) -> None:
     run_state_machine_as_test(
         Desk,
         settings=settings(
-            max_examples=8,
+            max_examples=6,
             stateful_step_count=12,
             deadline=None,
             derandomize=True,

@@ -26,7 +26,8 @@ SECONDS_PER_INPUT = 10.0
 _WAIT_PER_INPUT = 120.0
 """Until a reader that only waits counts as stuck, too."""
 MEMORY_BYTES = 3 * 2**30
-_START_SECONDS = 120.0
+_START_SECONDS = 900.0
+"""Until a child that has not begun counts as failed: on a busy machine its imports take minutes."""
 _SHOWN_ERRORS = 5
 
 
@@ -111,12 +112,16 @@ def _run_child(reader: Reader, seed: str, first: int, count: int, seconds: float
             except subprocess.TimeoutExpired:
                 if watch.is_stuck():
                     child.kill()
-                    child.wait()
+                    code = child.wait()
+                    if not (folder / "input").exists():
+                        break
                     return f"took longer than {SECONDS_PER_INPUT:g} s"
     finally:
         if child.poll() is None:
             child.kill()
             child.wait()
+    if code != 0 and not (folder / "input").exists():
+        raise RuntimeError(f"a child of the harness ended with {code} before it began")
     if code > 0:
         raise RuntimeError(f"the harness failed: {(folder / 'errors').read_text()[-3000:]}")
     return f"was killed by signal {-code}" if code < 0 else ""
