@@ -117,13 +117,13 @@ def _load_predictor(digest: str, folder: Path) -> Predictor:
             if predictor.digest != digest:
                 raise BundleRefused(f"{folder} was changed while it was loaded")
             # The first prediction takes longer than later ones: warm up before a decision depends on it.
-            predictor.logits(np.zeros((1, len(predictor.schema.columns)), np.float32))
+            predictor.logits(np.zeros((1, *predictor.schema.shape), np.float32))
             _predictors[digest] = predictor
         return predictor
 
 
 def _require_known_schema(model: Model) -> None:
-    own = indicators.SCHEMAS.get(model.feature_schema)
+    own = indicators.find_schema(model.feature_schema)
     if own is None:
         raise SetRefused(
             f"{model.coin}: this client does not know the features {model.feature_schema!r}: update it"

@@ -13,7 +13,7 @@ from deploy.rules import Purpose
 from mlcore.fitting.recipes import RECIPES
 from mlcore.quality.result import format_interval
 from mlcore.verdict import Verdict
-from training.forms import parameter_field
+from training.forms import setting_field
 from training.models import Coin, Dataset
 from training.rules import MAX_SEED
 
@@ -107,23 +107,37 @@ class LaunchForm(forms.Form):
         fitting = choose_default_datasets(coins)
         for coin in coins:
             self.fields[DATASET + coin.symbol] = DatasetField(coin, fitting.get(coin))
-        self._parameters = RECIPES[line].adjustable
-        for name, bounds in self._parameters.items():
-            self.fields[name] = parameter_field(name, bounds, initial=bounds["default"])
+        self._recipe = RECIPES[line]
+        for name in self._recipe.settings:
+            self.fields[name] = setting_field(self._recipe, name)
 
     @property
     def parameter_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self._parameters]
+        """How it is trained."""
+        return [self[name] for name in self._recipe.adjustable]
+
+    @property
+    def contract_fields(self) -> list[forms.BoundField]:
+        """What it sees, predicts and is judged on."""
+        return [self[name] for name in self._recipe.contract]
+
+    @property
+    def has_changed_contract(self) -> bool:
+        """Whether the filled-in form changes one of these, so that the page shows them."""
+        return self.is_bound and any(
+            self.data.get(name) not in (None, "", str(self._recipe.get_default(name)))
+            for name in self._recipe.contract
+        )
 
     @property
     def dataset_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name.startswith(DATASET)]
 
     @property
-    def parameters(self) -> dict[str, float]:
+    def parameters(self) -> dict[str, float | str]:
         """What differs from the recipe; a field left empty, or at its default, does not."""
-        filled = {name: self.cleaned_data.get(name) for name in self._parameters}
-        return {n: v for n, v in filled.items() if v is not None and v != self._parameters[n]["default"]}
+        filled = {name: self.cleaned_data.get(name) for name in self._recipe.settings}
+        return {n: v for n, v in filled.items() if v not in (None, "") and v != self._recipe.get_default(n)}
 
     @property
     def datasets(self) -> dict[str, Dataset]:

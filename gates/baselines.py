@@ -1,4 +1,4 @@
-"""The V5 that a candidate is compared with, as the workers keep it: fitted once for the same candles and recipe."""
+"""The V5 that a candidate is compared with, as the workers keep it: fitted once for the same candles, terms and recipe."""
 
 import hashlib
 import io
@@ -13,36 +13,38 @@ from django.conf import settings
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import MANIFEST_FILE, PAYLOAD_FILES
 from mlcore.errors import BundleRefused
-from mlcore.features.indicators import SCHEMAS
-from mlcore.fitting.recipes import BASELINE_LINE, RECIPES
+from mlcore.features.terms import DEFAULT_TERMS, Terms
+from mlcore.fitting.recipes import BASELINE_LINE, RECIPES, build_baseline_recipe
 from training import artifact_store
 from training.models import Bundle, Dataset
 
 logger = logging.getLogger(__name__)
 
-_RECIPE = RECIPES[BASELINE_LINE]
 _FILES = (MANIFEST_FILE, *PAYLOAD_FILES)
 
 
-def build_key(dataset: Dataset) -> str:
-    """Of the candles, which decide the windows, of the recipe, and of the code."""
-    facts = [dataset.digest, SCHEMAS[_RECIPE.schema].digest, _RECIPE.parameters(), settings.CODE_VERSION]
+def build_key(dataset: Dataset, terms: Terms = DEFAULT_TERMS) -> str:
+    """Of the candles and terms, which decide the windows and classes, of the recipe, and of the code."""
+    recipe = build_baseline_recipe(terms)
+    facts = [dataset.digest, recipe.input.digest, recipe.parameters(), terms.warm_up, settings.CODE_VERSION]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def find_trained(dataset: Dataset) -> Bundle | None:
+def find_trained(dataset: Dataset, terms: Terms = DEFAULT_TERMS) -> Bundle | None:
     """A V5 that this code trained on these candles: the same fit, since the recipe has no setting and draws nothing."""
+    if terms != DEFAULT_TERMS:
+        return None  # the line has no other terms
     for bundle in Bundle.objects.filter(line=BASELINE_LINE, dataset=dataset, origin="").order_by("id"):
         manifest = json.loads(bundle.manifest)
         stated = manifest.get("parameters"), manifest.get("code_version")
-        if stated == (_RECIPE.parameters(), settings.CODE_VERSION):
+        if stated == (RECIPES[BASELINE_LINE].parameters(), settings.CODE_VERSION):
             return bundle
     return None
 
 
-def load(dataset: Dataset, folder: Path) -> bool:
+def load(dataset: Dataset, folder: Path, terms: Terms = DEFAULT_TERMS) -> bool:
     """Write the bundle that was fitted earlier into a new folder; False where there is none, or none that is whole."""
-    data = artifact_store.find_baseline(build_key(dataset))
+    data = artifact_store.find_baseline(build_key(dataset, terms))
     if data is None:
         return False
     folder.mkdir()
@@ -66,13 +68,13 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def store(dataset: Dataset, folder: Path) -> None:
+def store(dataset: Dataset, folder: Path, terms: Terms = DEFAULT_TERMS) -> None:
     """Keep a bundle that was just fitted. A store that takes nothing costs another fit, and no measurement."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name in _FILES:
             archive.write(folder / name, name)
     try:
-        artifact_store.store_baseline(build_key(dataset), packed.getvalue())
+        artifact_store.store_baseline(build_key(dataset, terms), packed.getvalue())
     except artifact_store.StoreUnavailable as error:
         logger.warning("the V5 that was fitted is not kept: %s", error)

@@ -1,15 +1,17 @@
 """What the service knows of a measurement beyond its figures: which attempt it is, and the verdicts on its candles."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Q
 
 from audit.hash_chain import GENESIS, hash_event, to_canonical_json
 from audit.models import AuditEvent
 from gates.models import Attempt, Measurement
-from mlcore.features.splits import GATE_SHARE
+from mlcore.features.splits import DEFAULT_SHARES
+from mlcore.features.terms import Terms
 from mlcore.fitting.recipes import LINES_WITHOUT_ATTEMPTS
 from mlcore.verdict import Verdict
 from training.models import Bundle, Dataset
@@ -52,7 +54,7 @@ def _count_attempts(measurement: Measurement) -> dict[str, Any]:
     window = measurement.document.get("window")
     window = window if isinstance(window, Mapping) else {}
     ends = {at: window.get(at) for at in ("first_at", "last_at")}
-    rows = Attempt.objects.filter(dataset__in=_find_datasets_with_window(measurement), is_counted=True)
+    rows = Attempt.objects.filter(_is_on_window(measurement), is_counted=True)
     own = rows.filter(bundle=measurement.bundle_id).order_by("seq").first()
     if not is_attempt(measurement.bundle):
         return {"count": 1, "chain": GENESIS, "window": ends}
@@ -81,7 +83,7 @@ def record_attempts() -> None:
         kind="measurement.succeeded", object_type="measurement", seq__gt=last_seq
     )
     successes = {int(pk): seq for pk, seq in events.order_by("-seq").values_list("object_id", "seq")}
-    rows = Measurement.objects.select_related("bundle").defer("body", "bundle__manifest")
+    rows = Measurement.objects.select_related("bundle").defer("body")
     measurements = rows.filter(state=JobState.SUCCEEDED).filter(success=None).in_bulk(successes)
     chains: dict[int, str] = {}
     attempts = []
@@ -98,6 +100,7 @@ def record_attempts() -> None:
                 dataset_id=measurements[pk].dataset_id,
                 bundle=bundle,
                 is_counted=is_attempt(bundle),
+                gate_percent=_read_gate_percent(bundle),
                 chain=chains[bundle.coin_id],
             )
         )
@@ -109,28 +112,41 @@ def _get_last_chain(coin: int) -> str:
     return last or GENESIS
 
 
-def _find_datasets_with_window(measurement: Measurement) -> list[int]:
-    """The datasets with nearly the same gate window. A simulated market shares its history with no other."""
+def _read_gate_percent(bundle: Bundle) -> int:
+    """Of the split that the manifest declares, by which it is measured; the default one where it cannot be read."""
+    try:
+        return Terms.parse(json.loads(bundle.manifest)).shares.gate_percent
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return DEFAULT_SHARES.gate_percent
+
+
+def _is_on_window(measurement: Measurement) -> Q:
+    """Attempts on nearly the same gate window. A simulated market shares its history with no other.
+
+    On one dataset all windows are the same, however large: each ends with its last bar.
+    """
     own = measurement.dataset
+    same = Q(dataset=own.pk)
     if own.is_simulated:
-        return [own.pk]
-    window = _get_gate_window(own.first_at, own.last_at)
+        return same
+    window = _get_gate_window(own.first_at, own.last_at, _read_gate_percent(measurement.bundle))
     # Only those whose history overlaps the window can share half of it.
-    real = Dataset.objects.filter(
-        coin=own.coin_id, is_simulated=False, last_at__gte=window[0], first_at__lte=window[1]
-    )
-    return [own.pk] + [
-        pk
-        for pk, first_at, last_at in real.exclude(pk=own.pk)
-        .order_by()
-        .values_list("pk", "first_at", "last_at")
-        if _is_nearly_the_same(window, _get_gate_window(first_at, last_at))
-    ]
+    others = Attempt.objects.filter(
+        coin=own.coin_id,
+        dataset__is_simulated=False,
+        dataset__last_at__gte=window[0],
+        dataset__first_at__lte=window[1],
+    ).exclude(dataset=own.pk)
+    facts = others.order_by().values_list("dataset", "gate_percent", "dataset__first_at", "dataset__last_at")
+    for dataset, percent, first_at, last_at in facts.distinct():
+        if _is_nearly_the_same(window, _get_gate_window(first_at, last_at, percent)):
+            same |= Q(dataset=dataset, gate_percent=percent)
+    return same
 
 
-def _get_gate_window(first_at: datetime, last_at: datetime) -> Window:
+def _get_gate_window(first_at: datetime, last_at: datetime, percent: int) -> Window:
     """The last part of a history, exact to a few bars."""
-    return last_at - GATE_SHARE * (last_at - first_at), last_at
+    return last_at - percent / 100 * (last_at - first_at), last_at
 
 
 def _is_nearly_the_same(one: Window, other: Window) -> bool:

@@ -92,6 +92,9 @@ class Attempt(models.Model):
     is_counted = models.BooleanField(
         help_text="false for bundles that are no attempt, such as the fallback's"
     )
+    gate_percent = models.PositiveSmallIntegerField(
+        help_text="the share of the dataset's rows in the gate window, as the bundle declares it"
+    )
     chain = models.CharField(max_length=64, help_text="hash over this and all earlier successes of the coin")
 
     class Meta:

@@ -16,6 +16,7 @@ from gates import baselines
 from gates.models import Measurement
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import read_claim
+from mlcore.features.terms import DEFAULT_TERMS, Terms
 from training import artifact_store
 from training.jobs import leases, sandbox
 from training.models import Bundle, Dataset
@@ -98,34 +99,42 @@ def _fetch(measurement: Measurement, folder: Path) -> list[str]:
     if trained_on.digest != measurement.dataset.digest:
         _fetch_candles(trained_on, folder / "training.canonical")
         arguments += ["--training", "training.canonical"]
-    arguments += _fetch_baseline(trained_on, folder)
+    arguments += _fetch_baseline(trained_on, _read_terms(measurement.bundle), folder)
     _fetch_bundle(measurement.bundle, folder / "bundle")
     return arguments
 
 
-def _fetch_baseline(trained_on: Dataset, folder: Path) -> list[str]:
-    """The V5 of the candidate's candles and windows. It is fitted before any file of the bundle is in the folder.
+def _read_terms(bundle: Bundle) -> Terms:
+    """Of the candidate's manifest, which decides what it is judged by; the default ones where it cannot be read."""
+    try:
+        return Terms.parse(json.loads(bundle.manifest))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return DEFAULT_TERMS
+
+
+def _fetch_baseline(trained_on: Dataset, terms: Terms, folder: Path) -> list[str]:
+    """The V5 of the candidate's candles and terms. It is fitted before any file of the bundle is in the folder.
 
     Where it cannot be fitted, only the gate *skill* lacks its figures, and says why.
     """
     target = folder / "baseline"
-    if not (_fetch_trained(trained_on, target) or baselines.load(trained_on, target)):
+    if not (_fetch_trained(trained_on, terms, target) or baselines.load(trained_on, target, terms)):
         candles = next(
             name for name in ("training.canonical", "candles.canonical") if (folder / name).exists()
         )
         arguments = ["--candles", candles, "--coin", trained_on.coin.symbol, "--output", target.name]
-        arguments += ["--code-version", settings.CODE_VERSION]
+        arguments += ["--code-version", settings.CODE_VERSION, "--terms", json.dumps(terms.describe())]
         arguments += ["--simulated"] if trained_on.is_simulated else []
         try:
             _run(folder, "mlcore.evaluation.v5", arguments)
         except MeasuringFailed as failed:
             return ["--no-baseline", f"V5 was not fitted: {failed}"]
-        baselines.store(trained_on, target)
+        baselines.store(trained_on, target, terms)
     return ["--baseline", target.name]
 
 
-def _fetch_trained(trained_on: Dataset, target: Path) -> bool:
-    trained = baselines.find_trained(trained_on)
+def _fetch_trained(trained_on: Dataset, terms: Terms, target: Path) -> bool:
+    trained = baselines.find_trained(trained_on, terms)
     if trained is None:
         return False
     _fetch_bundle(trained, target)

@@ -4,8 +4,9 @@ CLASSES = ("down", "neutral", "up")
 """The three classes, in the order of labels 0, 1, 2 and of a network's logits."""
 
 N_FEATURES = 72
-LAYER_WIDTHS = (N_FEATURES, 256, 128, 64, len(CLASSES))
-"""The perceptron: input, three hidden layers, logits."""
+HIDDEN_WIDTHS = (256, 128, 64)
+LAYER_WIDTHS = (N_FEATURES, *HIDDEN_WIDTHS, len(CLASSES))
+"""The perceptron as the plan has it: input, three hidden layers, logits."""
 
 NAIVE_FORECASTERS = ("majority", "last_move", "reversal")
 """Always the most common class; the class of the last move; the class of the last move, reversed."""

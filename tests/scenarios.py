@@ -55,6 +55,7 @@ def healthy(coin: str) -> dict[str, Any]:
         "scaler": {
             "present": True,
             "count": 72,
+            "columns": 72,
             "finite_means": True,
             "positive_scales": True,
             "names_equal_schema": True,
@@ -102,6 +103,16 @@ def healthy(coin: str) -> dict[str, Any]:
         },
         "skill": _skill(0.739 + own, {"majority": 0.35, "last_move": 0.40, "reversal": 0.21}, v5=0.731 + own),
         "lookahead": {"rows": 256, "columns_differing": [], "largest_difference": 0.0, "problem": None},
+        "label": {
+            "text": "terciles over 8 bars",
+            "input": "relative72",
+            "kind": "terciles",
+            "horizon_bars": 8,
+            "cut": None,
+            "cuts": [-0.43, 0.44],
+            "shares": [70, 15, 15],
+            "problem": None,
+        },
         "windows": {
             "horizon_bars": 8,
             "interval_seconds": 3600,

@@ -6,7 +6,8 @@ from django import forms
 
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS
-from mlcore.fitting.recipes import RECIPES
+from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.fitting.settings import Parameter, Word
 from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
@@ -76,30 +77,36 @@ class AgainForm(forms.Form):
     def __init__(self, run: TrainingRun, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["seed"].initial = run.seed
-        recipe = RECIPES.get(run.line)
-        self._parameters = recipe.adjustable if recipe else {}
-        for name, bounds in self._parameters.items():
-            self.fields[name] = parameter_field(
-                name, bounds, initial=run.parameters.get(name, bounds["default"])
-            )
+        if (recipe := RECIPES.get(run.line)) is not None:
+            for name in recipe.settings:
+                self.fields[name] = setting_field(recipe, name, initial=run.parameters.get(name))
 
     @property
     def changes(self) -> dict[str, Any]:
         """What differs from the run before."""
         filled = {name: self.cleaned_data.get(name) for name in self.fields}
-        return {n: v for n, v in filled.items() if v is not None and v != self.fields[n].initial}
+        return {n: v for n, v in filled.items() if v not in (None, "") and v != self.fields[n].initial}
 
 
-def parameter_field(name: str, bounds: dict[str, Any], *, initial: float) -> forms.Field:
-    """A field for one setting of a recipe, with its bounds and what it means."""
-    kind = forms.IntegerField if bounds["is_whole"] else forms.FloatField
+def setting_field(recipe: Recipe, name: str, *, initial: object = None) -> forms.Field:
+    """A field for one setting of a recipe, with its bounds and what it means; empty, the recipe's default holds."""
+    setting, default = recipe.settings[name], recipe.get_default(name)
+    shown: dict[str, Any] = {
+        "label": name.replace("_", " ").capitalize(),
+        "required": False,
+        "initial": default if initial is None else initial,
+    }
+    about = setting.meaning.capitalize()
+    if isinstance(setting, Word):
+        return forms.ChoiceField(choices=[(w, w) for w in setting.words], help_text=f"{about}.", **shown)
+    if not isinstance(setting, Parameter):
+        return forms.CharField(help_text=f"{about}. Default: {default}.", max_length=20, **shown)
+    kind = forms.IntegerField if setting.is_whole else forms.FloatField
+    usual = "none" if default is None else f"{default:g}"
     return kind(
-        label=name.replace("_", " ").capitalize(),
-        required=False,
-        min_value=bounds["least"],
-        max_value=bounds["greatest"],
-        initial=initial,
-        widget=forms.NumberInput(attrs={"step": 1 if bounds["is_whole"] else "any"}),
-        help_text=f"{bounds['meaning'].capitalize()}. {bounds['least']:,g} – {bounds['greatest']:,g}. Default:"
-        f" {bounds['default']:g}.",
+        min_value=setting.least,
+        max_value=setting.greatest,
+        widget=forms.NumberInput(attrs={"step": 1 if setting.is_whole else "any"}),
+        help_text=f"{about}. {setting.least:,g} – {setting.greatest:,g}. Default: {usual}.",
+        **shown,
     )

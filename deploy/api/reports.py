@@ -63,6 +63,9 @@ class ReleaseReport(APIView):
             policy = serializers.IntegerField()
             interval_seconds = serializers.IntegerField(help_text="Of its bars.")
             is_simulated = serializers.BooleanField()
+            terms = serializers.CharField(
+                help_text="Label, input and split as measured; empty before the first measurement."
+            )
             launched_by = serializers.CharField()
             launched_at = serializers.DateTimeField()
             coins = Coin(source="compared_coins", many=True)

@@ -23,7 +23,7 @@ from gates.catalogue.registry import GATES
 from gates.evaluation import evaluate
 from gates.models import GatePolicy, Measurement
 from gates.services.policies import policy_in_force
-from mlcore.features.indicators import SCHEMAS
+from mlcore.features.indicators import find_schema
 from training.models import Bundle, Coin
 from training.rules import JobState
 
@@ -180,7 +180,7 @@ def _check_coin(
 def _find_schema_problem(bundle: Bundle) -> str | None:
     """Whether this code computes the features that it was trained on: an upgrade may have changed them."""
     named = json.loads(bundle.manifest)["schema"]
-    schema = SCHEMAS.get(named["name"])
+    schema = find_schema(named["name"])
     if schema is None:
         return f"this code does not know the features {named['name']!r}"
     if schema.digest != named["digest"]:

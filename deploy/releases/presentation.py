@@ -8,10 +8,26 @@ from typing import Any
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.rules import ReleaseState
+from mlcore.fitting.recipes import RECIPES
 from training.rules import JobState
 
 _SIGNS = {"passed": "✓", "failed": "✗"}
 """Of the verdicts that a figure explains; *inconclusive* and *error* are written out."""
+
+
+def describe_terms(release: Release, release_coins: Sequence[ReleaseCoin]) -> str:
+    """What its models see and predict: as measured, and before that as its settings ask for."""
+    labels = [row.diagnosis.document.get("label") for row in release_coins if row.diagnosis is not None]
+    measured = dict.fromkeys(
+        f"{label.get('text')}, from {label.get('input')}" for label in labels if isinstance(label, Mapping)
+    )
+    if measured:
+        return "; ".join(measured)
+    recipe = RECIPES.get(release.line)
+    if recipe is None:
+        return ""
+    asked = recipe.with_parameters(**release.parameters)
+    return f"{asked.label.text}, from {asked.schema}"
 
 
 def format_gate_table(coins: Sequence[Mapping[str, Any]], *, width: int = 100) -> str:

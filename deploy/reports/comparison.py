@@ -46,6 +46,17 @@ class ComparedRelease:
     """Whether sentences name it by its number, because the other release is of the same line."""
 
     @property
+    def terms(self) -> str:
+        """What its models see and predict, as it was measured; empty before the first measurement."""
+        labels = [coin.document.get("label") for coin in self.compared_coins]
+        texts = [
+            f"{label.get('text')}, from {label.get('input')}, split {' / '.join(map(str, label['shares']))} %"
+            for label in labels
+            if isinstance(label, Mapping) and isinstance(label.get("shares"), list)
+        ]
+        return "; ".join(dict.fromkeys(texts))
+
+    @property
     def is_final(self) -> bool:
         """Whether it has ended: no further result will come."""
         return self.state != ReleaseState.BUILDING
@@ -182,6 +193,9 @@ class Comparison:
         own, other = (format_interval(side.interval_seconds) for side in (self.after, self.before))
         if own != other:
             found.append(f"{self.after.name} has bars of {own}, and {self.before.name} bars of {other}.")
+        labels = [side.terms.partition(",")[0] for side in (self.after, self.before)]
+        if all(labels) and labels[0] != labels[1]:
+            found.append(f"{self.after.name} predicts {labels[0]}, and {self.before.name} {labels[1]}.")
         return [f"{sentence} Their figures cannot be compared." for sentence in found]
 
 

@@ -16,6 +16,7 @@ def format_report(comparison: Comparison) -> str:
     warnings, weak = comparison.warnings, comparison.weaker_than_baseline
     parts = [
         [f"{comparison.after.name}{against}", comparison.headline, comparison.summary],
+        *([terms] if (terms := _format_terms(comparison)) else []),
         *([[f"WARNING: {sentence}" for sentence in warnings]] if warnings else []),
         *([[f"WEAKER THAN THE BASELINE: {sentence}" for sentence in weak]] if weak else []),
         *(list(_format_failure(answer)) for answer in comparison.failures),
@@ -23,6 +24,11 @@ def format_report(comparison: Comparison) -> str:
         ["Gates", *(line for row in comparison.gates for line in _format_row(row))],
     ]
     return "\n\n".join("\n".join(_wrap(line) for line in part) for part in parts)
+
+
+def _format_terms(comparison: Comparison) -> list[str]:
+    sides = [side for side in (comparison.after, comparison.before) if side is not None and side.terms]
+    return [f"{side.name} predicts {side.terms}." for side in sides]
 
 
 def _format_failure(result: FailureResult) -> Iterator[str]:

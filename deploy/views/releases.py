@@ -21,6 +21,7 @@ from deploy.pointer import pointer
 from deploy.releases import decide as decide_service
 from deploy.releases.decision_table import DECISIONS
 from deploy.releases.gate_table import build_gate_table
+from deploy.releases.presentation import describe_terms
 from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.releases.progress import load_progress
 from deploy.rules import Action, ReleaseState
@@ -132,6 +133,7 @@ def _page(
         "release_coins": release_coins,
         "gate_table": build_gate_table(release, release_coins),
         "policy_preview": preview_policy(release),
+        "terms": describe_terms(release, release_coins),
         "progress": load_progress(release),
         "decisions": _decisions(release, get_actor(request), now.revision if now else 0, asked, form),
         "charted": [row for row in release_coins if row.diagnosis is not None and not is_building],

@@ -1,13 +1,13 @@
 """Whether the figures may be believed: what it was trained and measured on, and whether that is what was reported."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from common.formatting import format_list, format_percent
-from gates.catalogue.baseline import judge_checklist
+from gates.catalogue.baseline import judge_checklist, read_horizon
 from gates.catalogue.gate import Group, Parameters, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from mlcore.features.labels import HORIZON_BARS
+from mlcore.features.labels import LabelKind
 from mlcore.verdict import WORST_FIRST, Finding, Verdict
 
 CANDLE_USES = {"measured": "measured on", "training": "trained on"}
@@ -73,7 +73,7 @@ def judge_lookahead(measurement: MeasurementReader, parameters: Parameters) -> F
 
 
 @EVIDENCE.register(
-    "window", lambda _: f"after fit and stop window, {HORIZON_BARS} bars purged, no row in both"
+    "window", lambda _: "after fit and stop window, the label's horizon purged, no row in both"
 )
 def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """No bar of the gate window took part in training, nor did any label that looks into it."""
@@ -87,9 +87,10 @@ def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Find
         raise NotMeasured(f"the gate window has {rows:,} rows, and the accuracy is of another number")
     gate = measurement.timestamp("windows", "gate", "first_at")
     stop = measurement.timestamp("windows", "stop", "last_at")
+    purged = read_horizon(measurement)
     observed = f"gate from {gate:%Y-%m-%d}, training to {stop:%Y-%m-%d}, no row in both"
     sentence = (
-        f"{measurement.coin}'s gate window begins on {gate:%Y-%m-%d}, after the {HORIZON_BARS} bars that the last label of "
+        f"{measurement.coin}'s gate window begins on {gate:%Y-%m-%d}, after the {purged} bars that the last label of "
         "training looks ahead, and shares no row with training."
     )
     return Finding(Verdict.PASSED, 0.0, observed, sentence)
@@ -130,7 +131,10 @@ def judge_reload(measurement: MeasurementReader, parameters: Parameters) -> Find
         sentence = f"{coin}'s graph and weights file hold different weights: one of them was not trained."
         return Finding(Verdict.FAILED, None, "the graph holds other weights", sentence)
     if measurement.is_false("reload", "cuts_match"):
-        sentence = f"The cuts between {coin}'s classes are not the terciles of its training candles."
+        source = (
+            "those it declares" if _has_fixed_cuts(measurement) else "the terciles of its training candles"
+        )
+        sentence = f"The cuts between {coin}'s classes are not {source}."
         return Finding(Verdict.FAILED, None, "classes cut elsewhere than in training", sentence)
     rows = _get_reloaded_rows(measurement)
     then, now = (measurement.share("reload", at, "accuracy") for at in ("reported", "recomputed"))
@@ -170,8 +174,9 @@ def _get_candle_verdict(measurement: MeasurementReader, use: str) -> Verdict:
 def _find_window_faults(measurement: MeasurementReader) -> Iterator[str]:
     """Every way in which training has seen the gate window, or may have."""
     bars = measurement.count("windows", "horizon_bars")
-    if bars != HORIZON_BARS:
-        raise NotMeasured(f"labels look {HORIZON_BARS} bars ahead, and the windows were checked for {bars}")
+    horizon = read_horizon(measurement)
+    if bars != horizon:
+        raise NotMeasured(f"labels look {horizon} bars ahead, and the windows were checked for {bars}")
     seconds = measurement.number("windows", "interval_seconds", least=1, greatest=1e9)
     purge = bars * timedelta(seconds=seconds)
     first = measurement.timestamp("windows", "gate", "first_at")
@@ -196,6 +201,11 @@ def _find_window_faults(measurement: MeasurementReader) -> Iterator[str]:
     measurement.flag("windows", "on_training_candles")
     if not measurement.flag("windows", "recomputed"):
         yield "the windows in its manifest are not those of its training candles"
+
+
+def _has_fixed_cuts(measurement: MeasurementReader) -> bool:
+    label = measurement.document.get("label")
+    return isinstance(label, Mapping) and label.get("kind") in (LabelKind.PERCENT, LabelKind.BARRIERS)
 
 
 def _get_reloaded_rows(measurement: MeasurementReader) -> int:

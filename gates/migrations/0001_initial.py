@@ -79,6 +79,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('seq', models.BigIntegerField(help_text='of the event of the success', primary_key=True, serialize=False)),
                 ('is_counted', models.BooleanField(help_text="false for bundles that are no attempt, such as the fallback's")),
+                ('gate_percent', models.PositiveSmallIntegerField(help_text="the share of the dataset's rows in the gate window, as the bundle declares it")),
                 ('chain', models.CharField(help_text='hash over this and all earlier successes of the coin', max_length=64)),
                 ('bundle', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.bundle')),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.coin')),

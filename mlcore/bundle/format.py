@@ -11,8 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from mlcore.constants import HIDDEN_WIDTHS
 from mlcore.errors import BundleRefused
-from mlcore.features.indicators import SCHEMAS, Schema
+from mlcore.features.indicators import Schema, find_schema
+from mlcore.features.labels import Label
+from mlcore.features.splits import Shares
 
 FORMAT = 1
 
@@ -54,8 +57,12 @@ class Manifest:
     schema_digest: str
     lookback: int
     classes: tuple[str, ...]
+    label: Label
+    """What it predicts."""
     cuts: tuple[float, float] | None
     """None for an imported model, whose cuts are not known."""
+    shares: Shares
+    """Of its fit, stop and gate window."""
     dataset_digest: str | None
     """None if it is not known what it was trained on."""
     code_version: str
@@ -73,6 +80,7 @@ class Manifest:
             )
         try:
             cuts = document["labels"]["cuts"]
+            shares = document.get("split") or {}
             return cls(
                 coin=str(document["coin"]),
                 line=str(document["line"]),
@@ -82,7 +90,9 @@ class Manifest:
                 schema_digest=str(document["schema"]["digest"]),
                 lookback=int(document["schema"]["lookback"]),
                 classes=tuple(document["classes"]),
+                label=Label.parse(document["labels"]),
                 cuts=None if cuts is None else (float(cuts[0]), float(cuts[1])),
+                shares=Shares(**{name: shares[name] for name in shares}),
                 dataset_digest=None if document["dataset"] is None else str(document["dataset"]),
                 code_version=str(document["code_version"]),
                 seed=None if document["seed"] is None else int(document["seed"]),
@@ -97,7 +107,7 @@ class Manifest:
     @property
     def schema(self) -> Schema:
         """This code's schema of that name. Raises BundleRefused if it is unknown or its digest differs."""
-        schema = SCHEMAS.get(self.schema_name)
+        schema = find_schema(self.schema_name)
         if schema is None:
             raise BundleRefused(f"feature schema {self.schema_name!r} is unknown here; update the client")
         if schema.digest != self.schema_digest:
@@ -106,6 +116,13 @@ class Manifest:
                 "its features would mean something else; update the client"
             )
         return schema
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """Of the perceptron, as claimed; the plan's if there is no usable claim."""
+        claim = read_claim(self.document, "parameters", "hidden_widths")
+        is_usable = isinstance(claim, list) and all(type(width) is int and width > 0 for width in claim)
+        return tuple(claim) if is_usable and len(claim) == len(HIDDEN_WIDTHS) else HIDDEN_WIDTHS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mlcore.bundle.format import Layout
 from mlcore.bundle.predictor import INPUT, OUTPUT
-from mlcore.constants import CLASSES, LAYER_WIDTHS, N_FEATURES
+from mlcore.constants import CLASSES, HIDDEN_WIDTHS, N_FEATURES
 from mlcore.features.scaler import Scaler
 
 SCALER_MEAN = "scaler.mean"
@@ -20,26 +20,35 @@ IR_VERSION = 8
 _OPSET = 17
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-_LAYERS = len(LAYER_WIDTHS) - 1
+_LAYERS = len(HIDDEN_WIDTHS) + 1
 
 
-def list_tensor_shapes(tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def list_tensor_shapes(
+    tensors: Iterable[str], inputs: int = N_FEATURES, hidden: Sequence[int] = HIDDEN_WIDTHS
+) -> dict[str, tuple[int, ...]]:
     """The required shape of every tensor: of the regression if its tensor is among the names, else of the network."""
     if "coef.weight" in tensors:
-        return {"coef.weight": (len(CLASSES), N_FEATURES), "coef.bias": (len(CLASSES),)}
+        return {"coef.weight": (len(CLASSES), inputs), "coef.bias": (len(CLASSES),)}
+    widths = (inputs, *hidden, len(CLASSES))
     expected: dict[str, tuple[int, ...]] = {}
     for layer in range(1, _LAYERS + 1):
-        width = LAYER_WIDTHS[layer]
-        expected |= {f"fc{layer}.weight": (width, LAYER_WIDTHS[layer - 1]), f"fc{layer}.bias": (width,)}
+        width = widths[layer]
+        expected |= {f"fc{layer}.weight": (width, widths[layer - 1]), f"fc{layer}.bias": (width,)}
         if layer < _LAYERS:
             expected |= {f"bn{layer}.{tensor}": (width,) for tensor in _BATCH_NORM_TENSORS}
     return expected
 
 
 def build_model(
-    weights: Mapping[str, np.ndarray], scaler: Scaler | None, layout: Layout = Layout.RELU_BEFORE_BN
+    weights: Mapping[str, np.ndarray],
+    scaler: Scaler | None,
+    layout: Layout = Layout.RELU_BEFORE_BN,
+    shape: Sequence[int] = (N_FEATURES,),
 ) -> bytes:
-    """Raw features float32 [batch, 72] → logits [batch, 3]. Without a scaler, features are not scaled."""
+    """Raw features float32 [batch, 72], or windows [batch, L, 5] → logits [batch, 3].
+
+    `shape` is that of one row. Without a scaler, features are not scaled.
+    """
     tensors = {name: array for name, array in weights.items() if not name.endswith("num_batches_tracked")}
     nodes, start = list[NodeProto](), INPUT
     if scaler:
@@ -47,11 +56,16 @@ def build_model(
         nodes.append(helper.make_node("Div", ["centred", SCALER_SCALE], ["scaled"], name="scale"))
         start = "scaled"
         tensors |= {SCALER_MEAN: scaler.mean, SCALER_SCALE: scaler.scale}
+    if len(shape) > 1:
+        nodes.append(helper.make_node("Flatten", [start], ["flat"], name="flatten"))
+        start = "flat"
     if "coef.weight" in weights:
         nodes.append(_build_linear("coef", start, OUTPUT))
     else:
         nodes += _build_perceptron(start, layout)
-    return encode_model(nodes, {name: array.astype(np.float32) for name, array in tensors.items()})
+    return encode_model(
+        nodes, {name: array.astype(np.float32) for name, array in tensors.items()}, shape=shape
+    )
 
 
 def encode_model(
@@ -59,12 +73,13 @@ def encode_model(
     tensors: Mapping[str, np.ndarray],
     opset: int = _OPSET,
     ir_version: int = IR_VERSION,
+    shape: Sequence[int] = (N_FEATURES,),
 ) -> bytes:
-    """The bytes of a model from features [batch, 72] to logits [batch, 3]."""
+    """The bytes of a model from rows [batch, *shape] to logits [batch, 3]."""
     graph = helper.make_graph(
         nodes,
         "candidate",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", N_FEATURES])],
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *shape])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(CLASSES)])],
         [numpy_helper.from_array(tensors[name], name) for name in sorted(tensors)],
     )

@@ -33,7 +33,7 @@ class Prediction:
     at: datetime
     """Opening time of the last bar that was used."""
     out_of_range: int | None = None
-    """Number of features outside their range in the fit window; None if the bundle does not state that range."""
+    """Number of features outside their range in the fit window; None if the bundle states no range, as of a window."""
 
 
 class Predictor:
@@ -47,11 +47,13 @@ class Predictor:
         if self.manifest.classes != CLASSES:
             raise BundleRefused(f"classes {self.manifest.classes}, this code predicts {CLASSES}")
         model = bundle.read_payload(MODEL_FILE) if verify else bundle_format.read_file(folder / MODEL_FILE)
-        self._session = _create_session(model, len(self.schema.columns))
+        self._session = _create_session(model, self.schema.shape)
         self._range = _parse_range(self.manifest.document.get("seen"), len(self.schema.columns))
+        if self.schema.is_window:  # its range says nothing of a feature
+            self._range = None
 
     def logits(self, raw_features: np.ndarray) -> np.ndarray:
-        """float32 [n, 3] from unscaled float32 features [n, 72]: the graph holds the scaler.
+        """float32 [n, 3] from unscaled float32 features [n, 72], or windows [n, L, 5]: the graph holds the scaler.
 
         Raises BundleRefused if the graph fails.
         """
@@ -103,7 +105,7 @@ def _parse_range(claim: object, n_features: int) -> tuple[np.ndarray, np.ndarray
     return (least, greatest) if least.shape == greatest.shape == (n_features,) else None
 
 
-def _create_session(model: bytes, n_features: int) -> ort.InferenceSession:
+def _create_session(model: bytes, shape: tuple[int, ...]) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # One row is too little work to share out, and a bot's other threads need the cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -114,6 +116,6 @@ def _create_session(model: bytes, n_features: int) -> ort.InferenceSession:
     except Exception as error:  # onnxruntime's own classes share no narrower base
         raise BundleRefused(f"{MODEL_FILE} cannot be loaded: {str(error)[:200]}") from error
     ends = [(v.name, v.type, v.shape[1:]) for v in (*session.get_inputs(), *session.get_outputs())]
-    if ends != [(INPUT, "tensor(float)", [n_features]), (OUTPUT, "tensor(float)", [len(CLASSES)])]:
+    if ends != [(INPUT, "tensor(float)", list(shape)), (OUTPUT, "tensor(float)", [len(CLASSES)])]:
         raise BundleRefused(f"{MODEL_FILE} has inputs and outputs {ends}, not {INPUT} → {OUTPUT}")
     return session

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS
 from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused
 from mlcore.features import labels
-from mlcore.features.indicators import SCHEMAS, Schema
+from mlcore.features.indicators import Schema
+from mlcore.features.labels import Label
 from mlcore.features.scaler import Scaler
+from mlcore.features.splits import Shares
 from mlcore.fitting.prepared import Trained
 
 _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
@@ -34,11 +37,11 @@ def write_bundle(
     """
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
-        MODEL_FILE: onnx_graph.build_model(trained.weights, scaler),
+        MODEL_FILE: onnx_graph.build_model(trained.weights, scaler, shape=trained.recipe.input.shape),
         WEIGHTS_FILE: save({name: np.ascontiguousarray(array) for name, array in trained.weights.items()}),
     }
     if scaler:
-        files[SCALER_FILE] = encode_scaler(scaler, SCHEMAS[trained.recipe.schema])
+        files[SCALER_FILE] = encode_scaler(scaler, trained.recipe.input)
     facts = {"coin": coin, "dataset": dataset_digest, "simulated": simulated, "code_version": code_version}
     return write_files(folder, files, _build_manifest(trained) | facts)
 
@@ -64,7 +67,12 @@ def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, 
 
 
 def describe_contents(
-    schema: Schema, cuts: Sequence[float] | None, interval_seconds: int, libraries: Iterable[str]
+    schema: Schema,
+    label: Label,
+    cuts: Sequence[float] | None,
+    shares: Shares,
+    interval_seconds: int,
+    libraries: Iterable[str],
 ) -> dict[str, Any]:
     """The fields of a manifest that trained and imported models share."""
     return {
@@ -73,10 +81,11 @@ def describe_contents(
         "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
         "classes": list(CLASSES),
         "labels": {
-            "horizon": labels.HORIZON_BARS,
+            **label.describe(),
             "volatility_bars": labels.VOLATILITY_BARS,
             "cuts": cuts and list(cuts),
         },
+        "split": asdict(shares),
         "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
     }
 
@@ -93,15 +102,20 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
     `seen`: a prediction outside the fit window's range is a guess. `provenance.measure_reload` recomputes `validation`.
     """
     examples, epoch = trained.prepared.examples, trained.epochs[trained.best_epoch - 1]
-    fit_rows = examples.features[examples.split.fit]
+    schema, recipe = trained.recipe.input, trained.recipe
     return {
         **describe_contents(
-            SCHEMAS[trained.recipe.schema], trained.prepared.cuts, examples.interval_seconds, _LIBRARIES
+            schema,
+            recipe.label,
+            trained.prepared.cuts,
+            recipe.shares,
+            examples.interval_seconds,
+            _LIBRARIES,
         ),
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
         "windows": examples.windows_with_digests(),
-        "seen": {"least": fit_rows.min(axis=0).tolist(), "greatest": fit_rows.max(axis=0).tolist()},
+        "seen": None if schema.is_window else _describe_range(examples.features[examples.split.fit]),
         "training": {
             "epochs": len(trained.epochs),
             "best_epoch": trained.best_epoch,
@@ -116,6 +130,10 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
         },
         "seed": trained.seed,
     }
+
+
+def _describe_range(rows: np.ndarray) -> dict[str, list[float]]:
+    return {"least": rows.min(axis=0).tolist(), "greatest": rows.max(axis=0).tolist()}
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -21,6 +21,7 @@ from mlcore.evaluation.inspection import FAULTS, Inspection
 from mlcore.features import indicators, labels
 from mlcore.features.examples import Examples, build_examples
 from mlcore.features.indicators import Schema
+from mlcore.features.labels import Label
 
 SINGLE_ROWS = 512
 
@@ -45,6 +46,7 @@ class EvaluationContext:
     """Why there is none."""
     seed: int = 0
     _examples: dict[tuple[int, str], Examples] = field(default_factory=dict)
+    # One bundle has one label, split and warm-up: those of its manifest. So the key needs none of them.
 
     @cached_property
     def dataset_digest(self) -> str:
@@ -83,16 +85,23 @@ class EvaluationContext:
     @property
     def schema(self) -> Schema:
         """This code's schema of the manifest's name, even if its digest differs."""
-        schema = indicators.SCHEMAS.get(self.manifest.schema_name)
+        schema = indicators.find_schema(self.manifest.schema_name)
         if schema is None:
             raise BundleRefused(f"feature schema {self.manifest.schema_name!r} is unknown here")
         return schema
 
+    @property
+    def label(self) -> Label:
+        """What the bundle says that it predicts, and so what it is judged by."""
+        return self.manifest.label
+
     def build_examples(self, frame: pl.DataFrame, schema: Schema) -> Examples:
-        """Built once for the same candles and schema."""
+        """By the bundle's label, split and warm-up, whatever the schema. Built once for the same candles and schema."""
         key = id(frame), schema.name
         if key not in self._examples:
-            self._examples[key] = build_examples(frame, schema)
+            self._examples[key] = build_examples(
+                frame, schema, self.label, self.manifest.shares, warm_up=self.schema.warm_up
+            )
         return self._examples[key]
 
     @property
@@ -125,7 +134,7 @@ class EvaluationContext:
 
     @cached_property
     def cuts(self) -> tuple[float, float]:
-        """Recomputed; else those in the manifest; else the terciles of the measured candles' own fit window."""
+        """Recomputed; else those in the manifest; else by the measured candles' own fit window."""
         return self.training_cuts or self.manifest.cuts or _compute_cuts(self.examples)
 
     @property
@@ -135,7 +144,7 @@ class EvaluationContext:
     @property
     def gate_closes(self) -> tuple[np.ndarray, np.ndarray]:
         """The closes that the gate window's labels need, and the index of each row among them."""
-        first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - labels.HORIZON_BARS)
+        first = max(0, int(self.gate_bars[0]) - labels.VOLATILITY_BARS - self.label.horizon)
         return self.frame["close"].to_numpy()[first:], self.gate_bars - first
 
     @cached_property
@@ -156,7 +165,7 @@ class EvaluationContext:
 
     @cached_property
     def single_features(self) -> np.ndarray:
-        """float32 [n, 72]: of those rows, each from its lookback alone."""
+        """float32 [n, 72] or [n, L, 5]: of those rows, each from its lookback alone."""
         return indicators.compute_latest_at(self.frame, self.gate_bars[self.single_rows], self.schema)
 
     @cached_property
@@ -194,4 +203,4 @@ def sample_evenly(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _compute_cuts(examples: Examples) -> tuple[float, float]:
-    return labels.compute_cuts(examples.scaled_returns[examples.split.fit])
+    return examples.label.compute_cuts(examples.scaled_returns[examples.split.fit])

@@ -4,6 +4,7 @@ Nothing here trusts the files or raises for a bad one: a part that cannot be rea
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.bundle.onnx_graph import SCALER_MEAN, SCALER_SCALE, list_tensor_shapes
 from mlcore.bundle.predictor import INPUT, Predictor
 from mlcore.errors import BundleRefused
+from mlcore.features.indicators import find_schema
 from mlcore.features.scaler import Scaler
 
 FAULTS = (
@@ -30,8 +32,10 @@ FAULTS = (
 )  # fmt: skip
 """What reading a damaged or hostile file may raise; MlcoreError is a ValueError."""
 
+_SCALER_FIGURES = ("count", "columns")
 _SCALER_FACTS = ("finite_means", "positive_scales", "names_equal_schema", "in_graph")
 _Result = TypeVar("_Result")
+_ListShapes = Callable[[Iterable[str]], dict[str, tuple[int, ...]]]
 
 
 @dataclass
@@ -72,14 +76,16 @@ class Inspection:
 
     def inspect_bundle(self) -> dict[str, Any]:
         matches, loads = self.digest_matches, self.predictor is not None
-        shapes_match = self._try(lambda: _compare_shapes(self.folder, self.is_imported_graph))
+        shapes_match = self._try(
+            lambda: _compare_shapes(self.folder, self.is_imported_graph, self._list_shapes)
+        )
         problem = "; ".join(dict.fromkeys(self.problems)) or None
         return {"digest_matches": matches, "loads": loads, "shapes_match": shapes_match, "problem": problem}
 
     def inspect_scaler(self) -> dict[str, Any]:
         if self.bundle is not None and SCALER_FILE not in self.bundle.manifest.files:
             return {"present": False, "count": 0, **dict.fromkeys(_SCALER_FACTS, False), "problem": None}
-        facts = _report(self._inspect_scaler, ("count", *_SCALER_FACTS))
+        facts = _report(self._inspect_scaler, (*_SCALER_FIGURES, *_SCALER_FACTS))
         return {"present": (self.folder / SCALER_FILE).exists(), **facts}
 
     def _inspect_scaler(self) -> dict[str, Any]:
@@ -89,6 +95,7 @@ class Inspection:
         names, scaler = read_scaler(self.folder)
         return {
             "count": min(len(scaler.mean), len(scaler.scale)),
+            "columns": len(columns),
             "finite_means": bool(np.isfinite(scaler.mean).all()),
             "positive_scales": bool(np.isfinite(scaler.scale).all() and (scaler.scale > 0).all()),
             "names_equal_schema": names == columns,
@@ -100,11 +107,18 @@ class Inspection:
         """Over every tensor and buffer of the weights file and every initializer of the graph."""
         return _report(self._inspect_weights, ("tensors", "non_finite", "equal_in_graph"))
 
+    def _list_shapes(self, tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Those that the manifest's input and layer widths ask for; the plan's without a manifest."""
+        schema = find_schema(self.bundle.manifest.schema_name) if self.bundle else None
+        if self.bundle is None or schema is None:
+            return list_tensor_shapes(tensors)
+        return list_tensor_shapes(tensors, math.prod(schema.shape), self.bundle.manifest.hidden_widths)
+
     def _inspect_weights(self) -> dict[str, Any]:
         stored, initializers = read_weights(self.folder), _read_initializers(_read_model(self.folder))
         tensors = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         tensors |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
-        expected = _exclude_scaler(initializers) if self.is_imported_graph else list_tensor_shapes(stored)
+        expected = _exclude_scaler(initializers) if self.is_imported_graph else self._list_shapes(stored)
         return {
             "tensors": len(tensors),
             "non_finite": sorted(name for name, array in tensors.items() if not np.isfinite(array).all()),
@@ -149,7 +163,7 @@ def _read_initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def _compare_shapes(folder: Path, is_imported_graph: bool) -> bool:
+def _compare_shapes(folder: Path, is_imported_graph: bool, list_shapes: _ListShapes) -> bool:
     """Whether weights file and graph hold exactly the tensors of the network, each in its shape.
 
     For an imported graph: whether both hold the same tensors in the same shapes, and at least one.
@@ -161,7 +175,7 @@ def _compare_shapes(folder: Path, is_imported_graph: bool) -> bool:
         if is_imported_graph or not name.endswith("num_batches_tracked")
     }
     in_graph = {name: array.shape for name, array in tensors.items()}
-    expected = in_graph if is_imported_graph else list_tensor_shapes(stored)
+    expected = in_graph if is_imported_graph else list_shapes(stored)
     return bool(expected) and in_file == expected and in_graph == expected
 
 

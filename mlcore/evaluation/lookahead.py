@@ -25,7 +25,9 @@ def measure_lookahead(context: EvaluationContext) -> dict[str, Any]:
     The candles before the lookback are cut off too: a feature that needs more bars than the bot fetches differs as well.
     """
     features, split = context.examples.features, context.examples.split
-    deviation = sample_evenly(features[split.fit], _DEVIATION_ROWS).std(axis=0, dtype=np.float64)
+    columns = context.schema.columns
+    sample = features[sample_evenly(np.arange(split.fit.stop), _DEVIATION_ROWS)]
+    deviation = sample.reshape(-1, len(columns)).std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0  # a column that is constant
     fit_rows = sample_evenly(np.arange(split.fit.stop), FIT_ROWS)
     gate_rows = split.gate.start + context.single_rows
@@ -39,7 +41,7 @@ def measure_lookahead(context: EvaluationContext) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):
         difference = np.abs(recomputed - used)
         is_same = difference <= TOLERANCE * deviation + _LAST_BITS * np.abs(used)
-    columns = context.schema.columns
+    is_same = is_same.reshape(-1, len(columns))
     return {
         "rows": len(used),
         "columns_differing": [columns[column] for column in np.flatnonzero(~is_same.all(axis=0))],
@@ -48,9 +50,9 @@ def measure_lookahead(context: EvaluationContext) -> dict[str, Any]:
 
 
 def _recompute_rows(context: EvaluationContext, rows: np.ndarray) -> np.ndarray:
-    """float32 [n, 72]: each row's features from the candles up to it, at most the lookback's."""
+    """float32 [n, 72] or [n, L, 5]: each row's input from the candles up to it, at most the lookback's."""
     bars, lookback = context.examples.bars[rows], context.schema.lookback
-    is_short = bars < lookback - 1
+    is_short = bars < lookback - 1  # never of a window
     short = [
         indicators.compute_features(context.frame.head(bar + 1), context.schema, np.float32)[-1:]
         for bar in bars[is_short].tolist()

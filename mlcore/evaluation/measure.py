@@ -25,6 +25,7 @@ from mlcore.constants import CLASSES
 from mlcore.data import candles
 from mlcore.errors import CandlesRefused
 from mlcore.evaluation import lookahead, metrics, provenance, serving, skill, stability
+from mlcore.evaluation.bootstrap import get_cautious_block_bars
 from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import FAULTS, Inspection
 
@@ -48,6 +49,7 @@ _SECTIONS: dict[str, _Section] = {
         "reported recomputed largest_difference cuts_match weights_equal_in_graph",
     ),
     "lookahead": (lookahead.measure_lookahead, "rows columns_differing largest_difference"),
+    "label": (provenance.measure_label, "text input kind horizon_bars cut cuts shares"),
     "calibration": (
         lambda context: metrics.compute_calibration(context.probabilities, context.true),
         "ece brier bins rows",
@@ -163,7 +165,8 @@ def _iterate_behaviour(context: EvaluationContext) -> Iterator[tuple[str, Any]]:
     yield "shares", metrics.compute_shares(context.predicted)
     hits = skill.score_naive_forecasts(context)
     naive = {name: float(hits[name].mean()) for name in _NAIVE_IN_ACCURACY}
-    yield "accuracy", {**metrics.compute_accuracy(context.hits, context.seed), **naive}
+    block_bars = get_cautious_block_bars(context.label.horizon)
+    yield "accuracy", {**metrics.compute_accuracy(context.hits, context.seed, block_bars), **naive}
     yield "confusion", metrics.compute_confusion(context.true, context.predicted)
     yield "reliability", metrics.compute_reliability(context.probabilities, context.hits)
 

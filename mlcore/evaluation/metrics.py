@@ -59,9 +59,9 @@ def compute_shares(classes: np.ndarray) -> dict[str, float]:
     return {name: float(count / len(classes)) for name, count in zip(CLASSES, counts, strict=True)}
 
 
-def compute_accuracy(hits: np.ndarray, seed: int) -> dict[str, Any]:
+def compute_accuracy(hits: np.ndarray, seed: int, block_bars: int = CAUTIOUS_BLOCK_BARS) -> dict[str, Any]:
     """Share of hits, with the cautious 95 % interval of the moving-block bootstrap and its standard error."""
-    blocks = Blocks(len(hits), seed, CAUTIOUS_BLOCK_BARS)
+    blocks = Blocks(len(hits), seed, block_bars)
     return {
         "rows": blocks.rows,
         **asdict(blocks.estimate_cautiously(hits)),

@@ -42,7 +42,7 @@ def measure_windows(context: EvaluationContext) -> dict[str, Any]:
     is_own = named == context.dataset_digest
     examples = context.examples
     return {
-        "horizon_bars": labels.HORIZON_BARS,
+        "horizon_bars": context.label.horizon,
         "interval_seconds": infer_interval_ms(context.frame) // 1000,
         "gate": windows["gate"] if is_own else examples.window_with_digest(examples.split.gate),
         "fit": windows["fit"],
@@ -50,6 +50,20 @@ def measure_windows(context: EvaluationContext) -> dict[str, Any]:
         "on_training_candles": None if named is None else is_own,
         "recomputed": None if training is None else claimed == windows,
         "rows_shared": None if training is None else _count_shared_rows(context, training),
+    }
+
+
+def measure_label(context: EvaluationContext) -> dict[str, Any]:
+    """What it is judged by: the label that its manifest declares, with the cuts that were used, and the split."""
+    label, shares = context.label, context.manifest.shares
+    return {
+        "text": label.text,
+        "input": context.schema.name,
+        "kind": str(label.kind),
+        "horizon_bars": label.horizon,
+        "cut": label.cut,
+        "cuts": list(context.cuts),
+        "shares": [shares.fit_percent, shares.stop_percent, shares.gate_percent],
     }
 
 
@@ -154,7 +168,7 @@ def _does_graph_match_weights(context: EvaluationContext) -> bool | None:
     features = context.examples.features[rows]
     if SCALER_FILE in context.manifest.files:
         features = read_scaler(folder)[1].transform(features)
-    expected = _compute_logits(read_weights(folder), features, layout)
+    expected = _compute_logits(read_weights(folder), features.reshape(len(features), -1), layout)
     if not np.isfinite(expected).all():
         return is_same  # other figures report this
     greatest = max(1.0, float(np.abs(expected).max()))

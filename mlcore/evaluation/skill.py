@@ -10,11 +10,10 @@ import numpy as np
 from mlcore.bundle.format import MODEL_FILE
 from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, NAIVE_FORECASTERS
-from mlcore.evaluation.bootstrap import RESAMPLES, Blocks
+from mlcore.evaluation.bootstrap import RESAMPLES, Blocks, get_block_bars
 from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import FAULTS
 from mlcore.features import labels
-from mlcore.features.examples import take_rows
 
 NOT_COMPARED: dict[str, Any] = dict.fromkeys(
     ("digest", "fit", "is_itself", "accuracy", "difference", "lower", "upper")
@@ -23,7 +22,7 @@ NOT_COMPARED: dict[str, Any] = dict.fromkeys(
 
 def measure_skill(context: EvaluationContext) -> dict[str, Any]:
     """Accuracy against every naive forecaster and against the baseline bundle, if there is one."""
-    blocks = Blocks(len(context.hits), context.seed)
+    blocks = Blocks(len(context.hits), context.seed, get_block_bars(context.label.horizon))
     naive_hits = score_naive_forecasts(context)
     naive = {name: _compare(context.hits, hits, blocks) for name, hits in naive_hits.items()}
     return {
@@ -41,7 +40,7 @@ def score_naive_forecasts(context: EvaluationContext) -> dict[str, np.ndarray]:
     """The hits of each naive forecaster, bool [n]."""
     true = context.true
     closes, rows = context.gate_closes
-    moves = labels.compute_past_returns(closes)[rows]
+    moves = context.label.compute_last_moves(closes)[rows]
     forecasts = (
         np.bincount(true, minlength=len(CLASSES)).argmax(),
         labels.assign_classes(moves, context.cuts),
@@ -88,6 +87,8 @@ def _require_same_fit(context: EvaluationContext, baseline: Predictor) -> dict[s
         examples.window_with_digest(examples.split.fit),
         baseline.manifest.document["windows"]["fit"],
     )
+    if baseline.manifest.label != context.label:
+        raise ValueError(f"it predicts {baseline.manifest.label.text}, the candidate {context.label.text}")
     if stated != own:
         raise ValueError(
             f"it was fitted on {stated['rows']:,} other bars, {stated['first_at']} to {stated['last_at']}"
@@ -100,9 +101,9 @@ def _compare_paired(context: EvaluationContext, baseline: Predictor, blocks: Blo
     examples = context.build_examples(context.frame, baseline.schema)
     rows = np.flatnonzero(np.isin(context.gate_bars, examples.bars, assume_unique=True))
     baseline_rows = np.searchsorted(examples.bars, context.gate_bars[rows])
-    logits = baseline.logits(take_rows(examples.features, baseline_rows))
+    logits = baseline.logits(examples.features[baseline_rows])
     if not np.isfinite(logits).all():
         raise ValueError("its predictions are not finite")
     if len(rows) != blocks.rows:
-        blocks = Blocks(len(rows), context.seed)
+        blocks = Blocks(len(rows), context.seed, get_block_bars(context.label.horizon))
     return _compare(context.hits[rows], logits.argmax(axis=1) == context.true[rows], blocks)

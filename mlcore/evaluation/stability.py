@@ -7,10 +7,12 @@ import numpy as np
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
 from mlcore.evaluation.context import EvaluationContext, sample_evenly
 from mlcore.features import labels
+from mlcore.features.indicators import SCHEMAS
 
 RECENT_ROWS = 500
 
 _FIT_ROWS = 5000
+_OF_WINDOWS = "relative72"
 _BINS = 10
 
 
@@ -38,19 +40,21 @@ def _summarise(hits: np.ndarray) -> dict[str, Any]:
 
 
 def measure_drift(context: EvaluationContext) -> dict[str, Any]:
-    """How far the newest rows' features are from those of the fit window.
+    """How far the newest rows' features are from those of the fit window; for a window's model, those of relative72.
 
     The population stability index of each feature over the deciles of the fit window: Σ (a − e) · ln(a / e), with a the
     share of recent rows in a bin, and e that of fit rows; an empty bin counts as half a row. A long fit window is
     sampled evenly.
     """
-    fitted_on = context.training or context.examples
+    schema = SCHEMAS[_OF_WINDOWS] if context.schema.is_window else context.schema
+    training, measured = context.training_candles, context.build_examples(context.frame, schema)
+    fitted_on = measured if training is None else context.build_examples(training, schema)
     fit = np.sort(sample_evenly(fitted_on.features[fitted_on.split.fit], _FIT_ROWS), axis=0)
-    recent = np.sort(context.examples.features[context.examples.split.gate][-RECENT_ROWS:], axis=0)
+    recent = np.sort(measured.features[measured.split.gate][-RECENT_ROWS:], axis=0)
     edges = fit[[len(fit) * bin_ // _BINS for bin_ in range(1, _BINS)]]
     indices = {
         name: _compute_psi(fit[:, column], recent[:, column], edges[:, column])
-        for column, name in enumerate(context.schema.columns)
+        for column, name in enumerate(schema.columns)
     }
     largest = max(indices, key=lambda name: indices[name])
     return {

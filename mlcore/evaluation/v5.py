@@ -1,4 +1,4 @@
-"""The V5 that a candidate is compared with: fitted by its recipe on the candidate's own candles and windows.
+"""The V5 that a candidate is compared with: fitted by its recipe on the candidate's own candles, windows and label.
 
     python -m mlcore.evaluation.v5 --candles FILE.canonical --coin BTC --code-version V --output DIR
 
@@ -6,6 +6,7 @@ The same candles, windows and recipe give the same bytes, so a candidate gets th
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -14,24 +15,32 @@ import polars as pl
 from mlcore.bundle.format import Bundle
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
-from mlcore.errors import MlcoreError
+from mlcore.features.examples import build_examples
+from mlcore.features.terms import DEFAULT_TERMS, Terms
 from mlcore.fitting.logistic import fit_logistic
-from mlcore.fitting.prepared import prepare
-from mlcore.fitting.recipes import BASELINE_LINE, RECIPES
+from mlcore.fitting.prepared import prepare_examples
+from mlcore.fitting.recipes import build_baseline_recipe
 
 SEED = 0
 """Stated in the manifest; the regression draws nothing."""
 
 
 def fit_baseline(
-    folder: Path, frame: pl.DataFrame, *, coin: str, simulated: bool, code_version: str
+    folder: Path,
+    frame: pl.DataFrame,
+    *,
+    coin: str,
+    simulated: bool,
+    code_version: str,
+    terms: Terms = DEFAULT_TERMS,
 ) -> Bundle:
-    """Writes the bundle of a V5 that was fitted on the fit window of these candles, which is that of every line.
+    """Writes the bundle of a V5 that was fitted on the fit window of these candles, which is that of the candidate.
 
     Raises NotEnoughBars for too few rows, BundleRefused if the folder cannot be written.
     """
-    recipe = RECIPES[BASELINE_LINE]
-    trained = fit_logistic(prepare(frame, recipe), recipe, seed=SEED)
+    recipe = build_baseline_recipe(terms)
+    examples = build_examples(frame, recipe.input, terms.label, terms.shares, warm_up=terms.warm_up)
+    trained = fit_logistic(prepare_examples(examples), recipe, seed=SEED)
     return write_bundle(
         folder,
         trained,
@@ -51,8 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             coin=options.coin,
             simulated=options.simulated,
             code_version=options.code_version,
+            terms=Terms.parse(json.loads(options.terms)) if options.terms else DEFAULT_TERMS,
         )
-    except (OSError, MlcoreError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         print(f"v5: {error}", file=sys.stderr)  # noqa: T201 - a command may print
         return 2
     return 0
@@ -64,6 +74,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coin", required=True)
     parser.add_argument("--simulated", action="store_true", help="whether the candles are simulated")
     parser.add_argument("--code-version", required=True)
+    parser.add_argument("--terms", help="the candidate's label, split and warm-up, as JSON")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the bundle, which is made")
     return parser
 

@@ -11,7 +11,10 @@ from mlcore.data import candles
 from mlcore.data.validation import infer_interval_ms
 from mlcore.errors import NotEnoughBars
 from mlcore.features import indicators, labels, splits
-from mlcore.features.indicators import Schema
+from mlcore.features.indicators import WARM_UP_BARS, Schema
+from mlcore.features.labels import DEFAULT_LABEL, Label
+from mlcore.features.splits import DEFAULT_SHARES, Shares
+from mlcore.features.windows import Windows
 
 _Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
 
@@ -20,10 +23,10 @@ _Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
 class Examples:
     """Rows with all features and a label, oldest first."""
 
-    features: np.ndarray
-    """float32 [n, 72], unscaled."""
+    features: np.ndarray | Windows
+    """float32 [n, 72], unscaled; or the bars' windows [n, L, 5]."""
     scaled_returns: np.ndarray
-    """float64 [n], cut into classes later."""
+    """float64 [n]: the outcomes of the label, cut into classes later."""
     bars: np.ndarray
     """int64 [n]: the index of each row's bar among the candles."""
     candles: pl.DataFrame
@@ -31,6 +34,7 @@ class Examples:
     split: splits.Split
     interval_seconds: int
     """From one bar to the next, where none is missing."""
+    label: Label
 
     def window(self, rows: slice) -> dict[str, str | int]:
         """First bar, last bar and number of some consecutive rows."""
@@ -50,30 +54,42 @@ class Examples:
         return {name: self.window_with_digest(getattr(self.split, name)) for name in splits.WINDOWS}
 
 
-def build_examples(frame: pl.DataFrame, schema: Schema) -> Examples:
+def build_examples(
+    frame: pl.DataFrame,
+    schema: Schema,
+    label: Label = DEFAULT_LABEL,
+    shares: Shares = DEFAULT_SHARES,
+    *,
+    warm_up: int = WARM_UP_BARS,
+) -> Examples:
     """The rows whose features and label are all finite. The others (warm-up, the last bars) are left out, never filled in.
 
-    The warm-up is that of the slowest schema, so that candles are split at the same bars for every line. Raises
-    NotEnoughBars if too few remain.
+    The warm-up is at least that of the slowest schema of features, so that candles are split at the same bars for every
+    line; a model that is compared with one of longer windows takes its `warm_up`. Raises NotEnoughBars if too few remain.
     """
-    close = frame["close"].to_numpy()
-    if frame.height <= labels.VOLATILITY_BARS + labels.HORIZON_BARS:
+    warm_up = max(warm_up, schema.warm_up)
+    if frame.height <= max(labels.VOLATILITY_BARS, warm_up) + label.horizon:
         raise NotEnoughBars(f"{frame.height:,} bars are too few to train on: import a longer history")
     features, scaled = parallel.run_all(
-        lambda: indicators.compute_features(frame, schema, np.float32),
-        lambda: labels.compute_forward_returns(close),
+        lambda: None if schema.is_window else indicators.compute_features(frame, schema, np.float32),
+        lambda: label.compute_outcomes(frame),
     )
-    # A feature beyond float32 is infinite here, so its row is left out.
-    is_usable = np.isfinite(scaled) & _find_finite_rows(features)
-    is_usable[: indicators.WARM_UP_BARS] = False
+    is_usable = np.isfinite(scaled)
+    if features is not None:  # a feature beyond float32 is infinite here, so its row is left out
+        is_usable &= _find_finite_rows(features)
+    is_usable[:warm_up] = False
     bars = np.flatnonzero(is_usable)
+    split = splits.split_rows(len(bars), label.horizon, shares)
     return Examples(
-        features=take_rows(features, bars),
+        features=indicators.take_windows(frame, bars, schema)
+        if features is None
+        else take_rows(features, bars),
         scaled_returns=scaled[bars],
         bars=bars,
         candles=take_rows(frame, bars),
-        split=splits.split_rows(len(bars)),
+        split=split,
         interval_seconds=infer_interval_ms(frame) // 1000,
+        label=label,
     )
 
 

@@ -1,4 +1,6 @@
-"""The 72 features of a bar, under two schemas. Training, the gate and the bot compute them by the same code.
+"""The inputs of a model: the 72 features of a bar under two schemas, or its window of bars.
+
+Training, the gate and the bot compute them by the same code.
 
 A bar's features depend on its last `lookback` bars and on nothing before, bit for bit (see `rolling`). So a bot with
 2,048 bars computes exactly what training computed from a history of years.
@@ -19,7 +21,7 @@ import polars as pl
 
 from mlcore import parallel
 from mlcore.errors import FeaturesRefused, NotEnoughBars
-from mlcore.features import rolling
+from mlcore.features import rolling, windows
 
 Array = np.ndarray
 
@@ -50,16 +52,33 @@ RATIO, PERCENT, PRICE, VOLUME = "ratio", "percent", "price", "volume"
 
 _NEWEST = 64
 """How many bars a formula reads directly; what looks back further is a rolling statistic."""
-PRICES = ("open", "high", "low", "close", "volume")
+PRICES = windows.COLUMNS
+WINDOW = "window"
+"""The name of a window's schema, before its number of bars."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Names and order of a network's features, and the number of bars that one row of them needs."""
+    """Names and order of a model's inputs, and the number of bars that one row of them needs."""
 
     name: str
     columns: tuple[str, ...]
     lookback: int = LOOKBACK
+
+    @property
+    def is_window(self) -> bool:
+        """Whether a row is [lookback, 5] of bars, and not [72] of features."""
+        return self.columns == windows.COLUMNS
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return (self.lookback, len(self.columns)) if self.is_window else (len(self.columns),)
+
+    @property
+    def warm_up(self) -> int:
+        """The bars at the beginning of a history that no model with this input is fitted or judged on."""
+        return max(WARM_UP_BARS, self.lookback - 1) if self.is_window else WARM_UP_BARS
 
     @property
     def digest(self) -> str:
@@ -68,10 +87,38 @@ class Schema:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+def find_schema(name: str) -> Schema | None:
+    """`raw72`, `relative72`, or a window such as `window64` (16 to 2,048 bars); None for any other name."""
+    if name in SCHEMAS:
+        return SCHEMAS[name]
+    digits = name.removeprefix(WINDOW)
+    if (
+        digits == name
+        or not digits.isdecimal()
+        or not digits.isascii()
+        or len(digits) > 4
+        or digits[0] == "0"
+    ):
+        return None
+    bars = int(digits)
+    is_within = windows.MIN_BARS <= bars <= windows.MAX_BARS
+    return Schema(name, windows.COLUMNS, lookback=bars) if is_within else None
+
+
+def describe_inputs() -> str:
+    """The names that `find_schema` knows, for messages."""
+    return f"{', '.join(SCHEMAS)} or {WINDOW}{windows.MIN_BARS} to {WINDOW}{windows.MAX_BARS}"
+
+
+def take_windows(frame: pl.DataFrame, bars: Array, schema: Schema) -> windows.Windows:
+    """The windows of some bars, computed when they are taken."""
+    return windows.Windows(_get_columns(frame), bars, schema.lookback)
+
+
 def compute_features(frame: pl.DataFrame, schema: Schema, dtype: type = np.float64) -> Array:
     """Features of every bar [rows, 72] in column order; NaN until a window is full; in float32, ∞ beyond its range.
 
-    Each chunk is computed from its own bars and the lookback before them.
+    Each chunk is computed from its own bars and the lookback before them. Not for windows: see `take_windows`.
     """
     formulas, columns = [FORMULAS[name] for name in schema.columns], _get_columns(frame)
     out: Array = np.empty((frame.height, len(formulas)), dtype)
@@ -93,7 +140,7 @@ def compute_features(frame: pl.DataFrame, schema: Schema, dtype: type = np.float
 
 
 def compute_latest(frame: pl.DataFrame, schema: Schema) -> Array:
-    """Features of the last bar, from exactly the last `lookback` bars: float32 [1, 72], finite.
+    """The input of the last bar, from exactly the last `lookback` bars: float32 [1, 72] or [1, L, 5], finite.
 
     Raises NotEnoughBars for fewer bars, FeaturesRefused for a feature that is not finite.
     """
@@ -105,7 +152,7 @@ def compute_latest(frame: pl.DataFrame, schema: Schema) -> Array:
 
 
 def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array:
-    """`compute_latest` for each of the bars [n], as if the frame ended there: float32 [n, 72], with the same bits.
+    """`compute_latest` for each of the bars [n], as if the frame ended there, with the same bits.
 
     Raises NotEnoughBars, FeaturesRefused.
     """
@@ -113,7 +160,8 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
     if ends and min(ends) < schema.lookback:
         raise NotEnoughBars(f"bar {bars.min():,} has fewer than {schema.lookback:,} bars up to it")
     columns = _get_columns(frame)
-
+    if schema.is_window:
+        return _require_finite(windows.compute_windows(columns, bars, schema.lookback), schema)
     formulas = [FORMULAS[name] for name in schema.columns]
 
     def compute_chunk(rows: slice) -> Array:
@@ -125,13 +173,17 @@ def compute_latest_at(frame: pl.DataFrame, bars: Array, schema: Schema) -> Array
             bars = Bars(windows, newest=_NEWEST)
             for column, formula in enumerate(formulas):
                 features[:, column] = formula.values(bars)[:, -1]
-        for row, column in np.argwhere(~np.isfinite(features)):
-            reason = f"{schema.columns[column]} of the last bar is {features[row, column]}; check the candles"
-            raise FeaturesRefused(reason)
-        return features
+        return _require_finite(features, schema)
 
     chunks = parallel.thread_map(compute_chunk, parallel.chunks(len(ends), _CHUNK_WINDOWS))
     return np.concatenate(chunks) if chunks else np.empty((0, len(formulas)), np.float32)
+
+
+def _require_finite(inputs: Array, schema: Schema) -> Array:
+    for *_, column in np.argwhere(~np.isfinite(inputs)):
+        value = inputs[..., column][~np.isfinite(inputs[..., column])].flat[0]
+        raise FeaturesRefused(f"{schema.columns[column]} of the last bar is {value}; check the candles")
+    return inputs
 
 
 def _get_columns(frame: pl.DataFrame) -> list[Array]:
@@ -256,8 +308,8 @@ def _list_formulas() -> _Formulas:
         _list_stochastic_formulas: _STOCHASTICS,
         _list_band_formulas: _BANDS,
     }
-    for formulas, windows in groups.items():
-        for n in windows:
+    for formulas, sizes in groups.items():
+        for n in sizes:
             yield from formulas(n)
     for fast, slow, n in _MACDS:
         yield from _list_macd_formulas(fast, slow, n)

@@ -12,7 +12,10 @@ _BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and scale of each feature over the fit window, float64 [72]; every scale is above zero."""
+    """Mean and scale of each feature over the fit window, float64 [72]; every scale is above zero.
+
+    Of windows it is float64 [5]: of open, high, low, close and volume, over all their bars.
+    """
 
     mean: np.ndarray
     scale: np.ndarray
@@ -20,6 +23,7 @@ class Scaler:
     @classmethod
     def fit(cls, features: np.ndarray) -> "Scaler":
         """Blocks are computed about their own means and joined: every term is ≥ 0 (Chan, Golub & LeVeque 1983)."""
+        features = features.reshape(-1, features.shape[-1])
         blocks = parallel.chunks(len(features), _BLOCK_ROWS)
         moments = parallel.thread_map(lambda rows: _compute_moments(features[rows]), blocks)
         rows, means, squares = (np.array(figures) for figures in zip(*moments, strict=True))
@@ -29,7 +33,7 @@ class Scaler:
         return cls(mean, np.where(scale > 0, scale, 1.0))
 
     def transform(self, features: np.ndarray) -> np.ndarray:
-        """float32 [n, 72], by the same operations as the graph in the bundle."""
+        """float32, in the shape of the features, by the same operations as the graph in the bundle."""
         return (features - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
 
 

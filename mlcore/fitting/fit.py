@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from mlcore.constants import CLASSES
 from mlcore.errors import MAX_SEED, MlcoreError, check_bounds
 from mlcore.fitting.checkpoint import EpochReport, OnEpoch, Progress, pack, unpack
 from mlcore.fitting.flat import fit_flat
@@ -84,12 +85,14 @@ class _Training:
     """The state of a fit: network, optimizer, the best weights so far, and the rows, all on the device."""
 
     def __init__(self, prepared: Prepared, recipe: Recipe, seed: int, device: str) -> None:
-        assert recipe.epochs and recipe.batch_size and recipe.learning_rate and recipe.dropout
+        assert recipe.epochs and recipe.batch_size and recipe.learning_rate
+        assert recipe.dropout and recipe.hidden_widths
         self.prepared, self.recipe, self.seed, self.device = prepared, recipe, seed, device
         self.epochs, self.batch_size = recipe.epochs, recipe.batch_size
         self.fit_rows = self._load_to_device(*prepared.fit)
         self.stop_rows = self._load_to_device(*prepared.stop)
-        self.network: Network = build_network(recipe.dropout, seed).to(device)
+        widths = (self.fit_rows[0].shape[1], *recipe.hidden_widths, len(CLASSES))
+        self.network: Network = build_network(recipe.dropout, seed, widths).to(device)
         self.trainer = ManualTrainer(self.network, recipe.learning_rate)
         weights = torch.from_numpy(prepared.class_weights) if recipe.weighs_classes else torch.ones(3)
         self.smoothing = recipe.label_smoothing or 0.0
@@ -129,7 +132,9 @@ class _Training:
         """Mean loss over the epoch. Its random numbers depend on seed and number, so a resumed fit needs no state."""
         draw = np.random.SeedSequence([self.seed, number])
         torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        draw_masks = build_dropout_masks([self.seed, number, 1], self.recipe.dropout or (), self.device)
+        draw_masks = build_dropout_masks(
+            [self.seed, number, 1], self.recipe.dropout or (), self.device, self.recipe.hidden_widths or ()
+        )
         features, labels = self.fit_rows
         order = torch.randperm(len(labels))
         if len(labels) % self.batch_size == 1:  # the last batch would have one row, and BatchNorm needs two

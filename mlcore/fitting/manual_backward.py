@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlcore.constants import LAYER_WIDTHS
+from mlcore.constants import HIDDEN_WIDTHS
 from mlcore.fitting.network import Network
 
 DropoutMasks = Callable[[int], list[Tensor | None]]
@@ -165,13 +165,18 @@ def _flatten(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     return flat, gradients
 
 
-def build_dropout_masks(seed: Sequence[int], rates: Sequence[float], device: str) -> DropoutMasks:
+def build_dropout_masks(
+    seed: Sequence[int],
+    rates: Sequence[float],
+    device: str,
+    hidden: Sequence[int] = HIDDEN_WIDTHS,
+) -> DropoutMasks:
     """Draws the masks of one epoch from its own seed.
 
     On a CPU, torch needs a fifth of a step for this. Comparing sixteen random bits per value with a threshold takes a
     fraction of that.
     """
-    layers = list(zip(LAYER_WIDTHS[1:-1], rates, strict=True))
+    layers = list(zip(hidden, rates, strict=True))
     draw = np.random.SFC64(np.random.SeedSequence(seed)).random_raw
 
     def draw_mask(rows: int, width: int, rate: float) -> Tensor | None:

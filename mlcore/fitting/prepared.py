@@ -13,7 +13,6 @@ import polars as pl
 from mlcore.constants import CLASSES
 from mlcore.features import labels
 from mlcore.features.examples import Examples, build_examples
-from mlcore.features.indicators import SCHEMAS
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.checkpoint import EpochReport
 from mlcore.fitting.recipes import Recipe
@@ -33,7 +32,7 @@ class Prepared:
 
     @property
     def fit(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scaled features and labels of the fit window."""
+        """Scaled features and labels of the fit window; each window of bars as one row of numbers."""
         return self._scale_rows(self.examples.split.fit)
 
     @property
@@ -58,14 +57,19 @@ class Prepared:
         return hashlib.sha256(f"{text} {rows}".encode()).hexdigest()
 
     def _scale_rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        return self.scaler.transform(self.examples.features[rows]), self.labels[rows]
+        scaled = self.scaler.transform(self.examples.features[rows])
+        return scaled.reshape(len(scaled), -1), self.labels[rows]
 
 
 def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
     """Raises NotEnoughBars if too few rows are usable."""
-    examples = build_examples(frame, SCHEMAS[recipe.schema])
+    return prepare_examples(build_examples(frame, recipe.input, recipe.label, recipe.shares))
+
+
+def prepare_examples(examples: Examples) -> Prepared:
+    """The same from rows. Raises NotEnoughBars if a class has none in the fit window."""
     fit = examples.split.fit
-    cuts = labels.compute_cuts(examples.scaled_returns[fit])
+    cuts = examples.label.compute_cuts(examples.scaled_returns[fit])
     classes = labels.assign_classes(examples.scaled_returns, cuts)
     return Prepared(
         examples=examples,

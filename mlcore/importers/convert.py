@@ -26,7 +26,9 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused, MlcoreError
 from mlcore.features.indicators import SCHEMAS, Schema
+from mlcore.features.labels import DEFAULT_LABEL
 from mlcore.features.scaler import Scaler
+from mlcore.features.splits import DEFAULT_SHARES
 from mlcore.importers import onnx_file
 from mlcore.importers.onnx_file import ImportedGraph
 from mlcore.importers.other_files import refuse_other_file
@@ -192,7 +194,9 @@ def _build_manifest(
 ) -> dict[str, Any]:
     """Unknown fields are null: windows, seed, training, and the candles of the training."""
     return {
-        **writer.describe_contents(schema, None, request.interval_seconds, _LIBRARIES),
+        **writer.describe_contents(
+            schema, DEFAULT_LABEL, None, DEFAULT_SHARES, request.interval_seconds, _LIBRARIES
+        ),
         **dict.fromkeys(("dataset", "windows", "training", "seed")),
         "coin": request.coin,
         "line": request.line,
@@ -208,7 +212,7 @@ def _try_bundle(bundle: Bundle) -> None:
     predictor = Predictor(bundle.folder)
     rng = np.random.default_rng(0)
     for rows in (1, 7):
-        shape = predictor.logits(rng.normal(size=(rows, len(predictor.schema.columns)))).shape
+        shape = predictor.logits(rng.normal(size=(rows, *predictor.schema.shape))).shape
         if shape != (rows, len(CLASSES)):
             raise ImportRefused(f"its graph answers {rows} rows with {shape}, not with three logits a row")
 

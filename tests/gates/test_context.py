@@ -88,6 +88,7 @@ def test_an_attempt_without_its_event_cannot_be_inserted(btc: Coin) -> None:
         "dataset": other.dataset,
         "bundle": other.bundle,
         "is_counted": True,
+        "gate_percent": 15,
         "chain": "0" * 64,
     }
     with (

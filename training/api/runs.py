@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.fitting.recipes import RECIPES
+from mlcore.fitting.settings import Parameter, Setting, Word
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import MAX_SEED, JobState
 from training.services import runs
@@ -29,12 +30,9 @@ class RecipeInput(api_fields.Input):
     """The recipe settings that a launch may change. The recipe of a line limits them further."""
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        adjustable = {
-            name: setting for recipe in RECIPES.values() for name, setting in recipe.adjustable.items()
-        }
         return {
             **super().get_fields(),
-            **{name: _build_number_field(setting) for name, setting in adjustable.items()},
+            **{name: _build_field(setting) for name, setting in _SETTINGS.items()},
             "seed": api_fields.Integer(
                 required=False, min_value=0, max_value=MAX_SEED, help_text="The random seed."
             ),
@@ -43,14 +41,22 @@ class RecipeInput(api_fields.Input):
     @staticmethod
     def select_parameters(checked: dict[str, Any]) -> dict[str, Any]:
         """The checked fields that are settings of a recipe."""
-        names = {name for recipe in RECIPES.values() for name in recipe.adjustable}
-        return {name: value for name, value in checked.items() if name in names}
+        return {name: value for name, value in checked.items() if name in _SETTINGS}
 
 
-def _build_number_field(setting: dict[str, Any]) -> serializers.Field[Any, Any, Any, Any]:
-    kind = api_fields.Integer if setting["is_whole"] else api_fields.Number
-    least, greatest = setting["least"], setting["greatest"]
-    return kind(required=False, min_value=least, max_value=greatest, help_text=f"{setting['meaning']}.")
+_SETTINGS: dict[str, Setting] = {
+    name: setting for recipe in RECIPES.values() for name, setting in recipe.settings.items()
+}
+
+
+def _build_field(setting: Setting) -> serializers.Field[Any, Any, Any, Any]:
+    about = f"{setting.meaning}."
+    if isinstance(setting, Word):
+        return api_fields.Choice(list(setting.words), required=False, help_text=about)
+    if not isinstance(setting, Parameter):
+        return api_fields.PatternText(f"^({setting.pattern})$", required=False, help_text=about)
+    kind = api_fields.Integer if setting.is_whole else api_fields.Number
+    return kind(required=False, min_value=setting.least, max_value=setting.greatest, help_text=about)
 
 
 class Runs(ListAPIView[TrainingRun]):

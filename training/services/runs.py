@@ -29,8 +29,8 @@ def build_recipe(line: str, parameters: Mapping[str, Any]) -> Recipe:
     if recipe is None:
         raise InvalidInput(f"There is no line {line!r}; choose {', '.join(RECIPES)}.", field="line")
     for name in parameters:
-        if name not in recipe.adjustable:
-            has = ", ".join(recipe.adjustable) or "none"
+        if name not in recipe.settings:
+            has = ", ".join(recipe.settings) or "none"
             raise InvalidInput(f"{line} has no setting {name!r}; it has {has}.", field=name)
     try:
         return recipe.with_parameters(**parameters)

@@ -122,5 +122,5 @@ def _page(
 def _recipe(run: TrainingRun) -> dict[str, object]:
     """The settings it trains with: the recipe's, and what was asked to differ."""
     recipe = RECIPES.get(run.line)
-    defaults = {name: bounds["default"] for name, bounds in recipe.adjustable.items()} if recipe else {}
-    return {**defaults, **run.parameters}
+    defaults = {name: recipe.get_default(name) for name in recipe.settings} if recipe else {}
+    return {name: value for name, value in {**defaults, **run.parameters}.items() if value is not None}

@@ -13,6 +13,7 @@ from deploy.releases.launch import launch
 from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.releases.preview import list_unchanged_coins
 from deploy.rules import Purpose, ReleaseState
+from training.management.settings_options import add_setting_options, read_settings
 from training.models import Bundle, Dataset
 from training.services import bundles
 
@@ -26,9 +27,7 @@ class Command(ActingCommand):
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
-        parser.add_argument("--epochs", type=int)
-        parser.add_argument("--batch-size", type=int)
-        parser.add_argument("--learning-rate", type=float)
+        add_setting_options(parser)
         parser.add_argument("--seed", type=int)
         parser.add_argument(
             "--dataset",
@@ -50,11 +49,10 @@ class Command(ActingCommand):
         parser.add_argument("--wait", action="store_true", help="show its progress until it has settled")
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        names = ("epochs", "batch_size", "learning_rate")
         release = launch(
             options["line"],
             actor=self.actor(options),
-            parameters={name: options[name] for name in names if options[name] is not None},
+            parameters=read_settings(options),
             datasets=_once_each("--dataset", map(self._dataset, options["dataset"])),
             bundles=_once_each("--bundle", map(self._bundle, options["bundle"])),
             seed=options["seed"],

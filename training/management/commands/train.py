@@ -9,11 +9,10 @@ from common.errors import Conflict, InvalidInput
 from mlcore.fitting.recipes import RECIPES
 from mlcore.quality.result import format_interval
 from training.api.runs import Runs
+from training.management.settings_options import add_setting_options, read_settings
 from training.models import TrainingRun
 from training.rules import JobState
 from training.services import coins, datasets, runs
-
-PARAMETERS = ("epochs", "batch_size", "learning_rate", "patience", "label_smoothing")
 
 
 class Command(ActingCommand):
@@ -30,9 +29,7 @@ class Command(ActingCommand):
         parser.add_argument("--dataset", type=int, metavar="N", help="default: the coin's newest dataset")
         parser.add_argument("--line", choices=list(RECIPES), help="default: v7_fixed")
         parser.add_argument("--seed", type=int)
-        for name in PARAMETERS:
-            whole = name in ("epochs", "batch_size", "patience")
-            parser.add_argument(f"--{name.replace('_', '-')}", type=int if whole else float)
+        add_setting_options(parser)
         parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     def answer(self, **options: Any) -> dict[str, Any]:
@@ -57,7 +54,7 @@ class Command(ActingCommand):
 
     def _launch_run(self, options: dict[str, Any]) -> TrainingRun:
         actor = self.actor(options)
-        parameters = {name: options[name] for name in PARAMETERS if options[name] is not None}
+        parameters = read_settings(options)
         if options["like_run"] is not None:
             seed = {} if options["seed"] is None else {"seed": options["seed"]}
             like = _find_run_to_repeat(options)
