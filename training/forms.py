@@ -5,12 +5,22 @@ from typing import Any
 from django import forms
 
 from mlcore.bundle.format import Layout
-from mlcore.features.indicators import SCHEMAS
+from mlcore.features.indicators import SCHEMAS, WINDOW, find_schema
 from mlcore.fitting.recipes import RECIPES, Recipe
-from mlcore.fitting.settings import Parameter, Word
+from mlcore.fitting.settings import Input, Parameter, Word
 from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
+
+INPUTS = [(name, name) for name in (*SCHEMAS, *(f"{WINDOW}{2**power}" for power in range(4, 12)))]
+"""What a form offers; any other number of bars can be written in the API and in commands, and in an address."""
+
+
+class InputField(forms.ChoiceField):
+    """A model's input. Any that there is counts, offered or not."""
+
+    def valid_value(self, value: object) -> bool:
+        return value == "" or find_schema(str(value)) is not None
 
 
 class UploadForm(forms.Form):
@@ -40,10 +50,10 @@ class ImportModelForm(forms.Form):
 
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
     line = forms.ChoiceField(choices=[(line, line) for line in RECIPES])
-    schema = forms.ChoiceField(
+    schema = InputField(
         label="Feature schema",
-        choices=[("", "Choose"), *((name, name) for name in SCHEMAS)],
-        help_text="The features that the model takes. The file cannot tell: both schemas have the same names.",
+        choices=[("", "Choose"), *INPUTS],
+        help_text="What the model takes. The file cannot tell: both schemas of 72 features have the same names.",
     )
     layout = forms.ChoiceField(
         required=False,
@@ -99,6 +109,8 @@ def setting_field(recipe: Recipe, name: str, *, initial: object = None) -> forms
     about = setting.meaning.capitalize()
     if isinstance(setting, Word):
         return forms.ChoiceField(choices=[(w, w) for w in setting.words], help_text=f"{about}.", **shown)
+    if isinstance(setting, Input):
+        return InputField(choices=INPUTS, help_text=f"{about}.", **shown)
     if not isinstance(setting, Parameter):
         return forms.CharField(help_text=f"{about}. Default: {default}.", max_length=20, **shown)
     kind = forms.IntegerField if setting.is_whole else forms.FloatField

@@ -4,11 +4,13 @@ torch's exporter would write source paths and its own version into them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mlcore.bundle.format import Layout
+from mlcore.bundle.graph_limits import TREES
 from mlcore.bundle.predictor import INPUT, OUTPUT
 from mlcore.constants import CLASSES, HIDDEN_WIDTHS, N_FEATURES
 from mlcore.features.scaler import Scaler
@@ -71,7 +73,7 @@ def build_model(
 def encode_model(
     nodes: Sequence[NodeProto],
     tensors: Mapping[str, np.ndarray],
-    opset: int = _OPSET,
+    opsets: Mapping[str, int] = MappingProxyType({"": _OPSET}),
     ir_version: int = IR_VERSION,
     shape: Sequence[int] = (N_FEATURES,),
 ) -> bytes:
@@ -84,9 +86,29 @@ def encode_model(
         [numpy_helper.from_array(tensors[name], name) for name in sorted(tensors)],
     )
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version, producer_name=""
+        graph,
+        opset_imports=[helper.make_opsetid(*opset) for opset in sorted(opsets.items())],
+        ir_version=ir_version,
+        producer_name="",
     )
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def list_attribute_tensors(nodes: Iterable[NodeProto]) -> dict[str, np.ndarray]:
+    """What nodes of trees and linear models have learned, which lies in their attributes: {output.attribute: numbers}."""
+    found: dict[str, np.ndarray] = {}
+    for node in nodes:
+        if node.domain != TREES:
+            continue
+        for attribute in node.attribute:
+            name = f"{node.output[0]}.{attribute.name}"
+            if attribute.floats:
+                found[name] = np.array(attribute.floats, np.float32)
+            elif attribute.ints:
+                found[name] = np.array(attribute.ints, np.int64)
+            elif attribute.HasField("t"):
+                found[name] = numpy_helper.to_array(attribute.t)
+    return found
 
 
 def _build_perceptron(value: str, layout: Layout) -> Iterator[NodeProto]:

@@ -11,6 +11,7 @@ import polars as pl
 
 from mlcore import parallel
 from mlcore.bundle import format as bundle_format
+from mlcore.bundle import graph_limits
 from mlcore.bundle.format import MODEL_FILE
 from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused, NotFinite
@@ -111,6 +112,10 @@ def _create_session(model: bytes, shape: tuple[int, ...]) -> ort.InferenceSessio
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Fatal only: it logs a model's faults to stderr on its own, and they are raised as BundleRefused instead.
     options.log_severity_level = 4
+    try:
+        graph_limits.check_graph(model)
+    except BundleRefused as refused:
+        raise BundleRefused(f"{MODEL_FILE}: {refused}") from refused
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no narrower base

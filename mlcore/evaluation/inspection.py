@@ -20,7 +20,7 @@ from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle.onnx_graph import SCALER_MEAN, SCALER_SCALE, list_tensor_shapes
+from mlcore.bundle.onnx_graph import SCALER_MEAN, SCALER_SCALE, list_attribute_tensors, list_tensor_shapes
 from mlcore.bundle.predictor import INPUT, Predictor
 from mlcore.errors import BundleRefused
 from mlcore.features.indicators import find_schema
@@ -156,11 +156,15 @@ def _read_model(folder: Path) -> onnx.ModelProto:
 
 
 def _read_initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Every tensor of numbers in the graph. Raises BundleRefused for one in another file."""
+    """Every tensor of numbers in the graph, and those that trees keep in attributes.
+
+    Raises BundleRefused for one in another file.
+    """
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise BundleRefused(f"{MODEL_FILE} keeps {tensor.name} in another file, which no digest covers")
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return found | list_attribute_tensors(model.graph.node)
 
 
 def _compare_shapes(folder: Path, is_imported_graph: bool, list_shapes: _ListShapes) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcore.constants import CLASSES
-from mlcore.features import labels, splits
+from mlcore.features import labels, splits, windows
 from mlcore.features.indicators import (
     EMA_BARS,
     FORMULAS,
@@ -20,14 +20,16 @@ from mlcore.features.indicators import (
     PRICES,
     SCHEMAS,
     WARM_UP_BARS,
+    WINDOW,
     Formula,
     Schema,
 )
+from mlcore.features.labels import LabelKind
 
 TITLE = "Features and label"
 LEAD = (
-    "The 72 features that a model sees, and the class that it learns to predict. `make features` generates this page from"
-    " the code that computes them, and a test computes every formula a second time."
+    "What a model sees of a bar, 72 features or a window of bars, and the class that it learns to predict. `make features`"
+    " generates this page from the code that computes them, and a test computes every formula a second time."
 )
 
 
@@ -119,8 +121,11 @@ def list_sections() -> list[Section]:
             raw, "Prices and indicators in their own units. The failed line `v6_enhanced` uses them."
         ),
         _describe_relative(relative, raw),
+        _describe_windows(),
         _describe_scaling(),
         _describe_label(),
+        _describe_kinds(),
+        _describe_split(),
     ]
 
 
@@ -187,13 +192,33 @@ def _describe_range(formula: Formula) -> str:
     return text if formula.undefined is None else f"{text}; {formula.undefined:g} if the divisor is 0"
 
 
+def _describe_windows() -> Section:
+    of = "of the bar of age k, from L − 1 to 0"
+    rows = [
+        *((name, f"`ln(lag({name}, k) / close)`", of) for name in windows.COLUMNS[:4]),
+        ("volume", "`lag(volume, k) / mean(volume, L)`", f"{of}; 0 if there was no volume"),
+    ]
+    return Section(
+        f"Schema {WINDOW}L",
+        (
+            f"The last L bars as they are, {windows.MIN_BARS} to {windows.MAX_BARS:,}: `{WINDOW}64` is a window of 64 bars."
+            " A row is float32 [L, 5], the oldest bar first. A graph computes features of its own from it. They cannot look"
+            " ahead, since a window ends with its bar, and cannot differ between training and bot.",
+            f"Names, order and L have a digest, as those of the features have. A prediction needs L bars. The first L − 1"
+            f" bars of a history have no window, and at least {WARM_UP_BARS} are left out.",
+        ),
+        [Table(("column", "formula", "value"), rows)],
+    )
+
+
 def _describe_scaling() -> Section:
     return Section(
         "Scaling",
         (
             "Features are stored as float32. A network sees `(feature − mean) / scale`, where mean and standard deviation"
             " are those of the [fit window](glossary.md#fit-window). A feature that never moved there is divided by 1. The"
-            " figures are inside the model's graph, so a bot passes the features as they are above.",
+            " figures are inside the model's graph, so a bot passes the features as they are above. A window has a mean and"
+            " a scale for each of its five columns, over all its bars.",
         ),
     )
 
@@ -203,17 +228,15 @@ def _describe_label() -> Section:
     return Section(
         "Label",
         (
-            f"The label of bar t is the class of the return of the next {labels.HORIZON_BARS} bars (the"
-            f" [horizon](glossary.md#horizon)), in units of the volatility that was known at t: the sample standard"
-            f" deviation of the last {labels.VOLATILITY_BARS} log returns, times the root of the horizon. `ahead(x, n)` is"
+            "Unless a launch says otherwise, the label of bar t is the class of the return of the next"
+            f" {labels.HORIZON_BARS} bars (the [horizon](glossary.md#horizon)), in units of the volatility that was known"
+            f" at t: the sample standard deviation of the last {labels.VOLATILITY_BARS} log returns, times the root of the"
+            " horizon. `ahead(x, n)` is"
             " x of n bars later, which only a label may read.",
             f"`{labels.FORMULA}`",
             f"The first {labels.VOLATILITY_BARS} bars of a history and the last {labels.HORIZON_BARS} have no label, nor"
             f" have bars before which the price stood still for {labels.VOLATILITY_BARS} bars. They are left out of all"
             " windows.",
-            f"The oldest {splits.FIT_PERCENT} % of the rows are the fit window, the next {splits.STOP_PERCENT} % the stop"
-            f" window, the rest the gate window. The last {labels.HORIZON_BARS} rows before each border are left out"
-            " ([purge](glossary.md#purge)), since their labels read beyond it.",
             "The cuts are the terciles of these returns in the fit window (1/3 and 2/3, with linear interpolation), so that"
             " each class holds a third of its rows. Stop and gate window are cut at the same two values:",
         ),
@@ -226,6 +249,52 @@ def _describe_label() -> Section:
                 ],
             )
         ],
+    )
+
+
+def _describe_kinds() -> Section:
+    percent, barriers = (labels.CUT_BOUNDS[kind] for kind in (LabelKind.PERCENT, LabelKind.BARRIERS))
+    rows = [
+        (f"`{LabelKind.TERCILES}`", "the return above, over the horizon", "terciles of the fit window"),
+        (
+            f"`{LabelKind.PERCENT}`",
+            f"`{labels.PERCENT_FORMULA}`, over the horizon",
+            f"−c and c, of {percent[0]:g} to {percent[1]:g} percent",
+        ),
+        (
+            f"`{LabelKind.BARRIERS}`",
+            "the first barrier that a high or a low crosses, in units of the volatility over the horizon",
+            f"−c and c, of {barriers[0]:g} to {barriers[1]:g} volatilities",
+        ),
+    ]
+    return Section(
+        "Kinds of labels",
+        (
+            f"A launch chooses the horizon, {labels.MIN_HORIZON_BARS} to {labels.MAX_HORIZON_BARS} bars, and one of three"
+            " kinds. Each gives a bar an outcome and two cuts, and the class follows from them as above. Manifest, gates and"
+            " pages name the label of each model, and its gates judge by it.",
+            "Barriers are the triple barrier of López de Prado (Advances in Financial Machine Learning, 2018, chapter 3)."
+            " They lie c units above and below the close of t, and the third is the end of the horizon. A bar is up if a high"
+            " crosses the upper barrier first, down if a low crosses the lower one first, and neutral if none is crossed. It"
+            " is neutral too if one bar crosses both, since nobody knows which came first.",
+            f"All kinds leave out the same bars: those before which the price stood still for {labels.VOLATILITY_BARS} bars,"
+            " the first ones, and the last ones of the horizon. A label is refused if a class has no bar in the fit window.",
+        ),
+        [Table(("kind", "outcome", "cuts"), rows)],
+    )
+
+
+def _describe_split() -> Section:
+    return Section(
+        "Split",
+        (
+            f"The oldest {splits.FIT_PERCENT} % of the rows are the fit window, the next {splits.STOP_PERCENT} % the stop"
+            " window, the rest the gate window, unless a launch says otherwise. As many rows as the label looks ahead are"
+            f" left out before each border ([purge](glossary.md#purge)), since their labels read beyond it: {labels.HORIZON_BARS}"
+            " by default. No embargo is needed: nothing is fitted on what lies after the gate window.",
+            "The blocks of the [block bootstrap](glossary.md#block-bootstrap) follow the horizon too. They hold at least"
+            " nine horizons, and never fewer bars than for the default label.",
+        ),
     )
 
 

@@ -10,11 +10,13 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import resource
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +25,9 @@ from safetensors.numpy import save
 from mlcore.bundle import onnx_graph, writer
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout
 from mlcore.bundle.predictor import Predictor
-from mlcore.constants import CLASSES, N_FEATURES
-from mlcore.errors import ImportRefused, MlcoreError
-from mlcore.features.indicators import SCHEMAS, Schema
+from mlcore.constants import CLASSES
+from mlcore.errors import BundleRefused, ImportRefused, MlcoreError
+from mlcore.features.indicators import SCHEMAS, Schema, describe_inputs, find_schema
 from mlcore.features.labels import DEFAULT_LABEL
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import DEFAULT_SHARES
@@ -35,6 +37,12 @@ from mlcore.importers.other_files import refuse_other_file
 
 if TYPE_CHECKING:
     from mlcore.importers.torch_file import TorchCheckpoint
+
+MAX_MEMORY_BYTES = 2**30
+"""Beyond what the process has already, for a batch of `_TRIED_ROWS`."""
+MAX_ROW_SECONDS = 1.0
+"""The gate *latency* asks for far less; a graph that is slower than this hinders the gates themselves."""
+_TRIED_ROWS, _TIMED_ROWS = 512, 5
 
 _ZIP = b"PK\x03\x04"
 _LIBRARIES = ("numpy", "onnx", "safetensors")
@@ -72,9 +80,13 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
         f"the file does not name its feature schema: {' and '.join(SCHEMAS)} share feature names with different"
         " meanings. Say the schema"
     )
-    schema = SCHEMAS[_require_choice("feature schema", request.schema, tuple(SCHEMAS), schema_unsaid)]
+    schema = _choose_schema(request.schema, schema_unsaid)
     refuse_other_file(data)
     is_torch = data.startswith(_ZIP)
+    if is_torch and schema.is_window:
+        raise ImportRefused(
+            "a checkpoint's network takes 72 features; export a model of windows as an ONNX file"
+        )
     graph, parameters, notes = (_import_torch if is_torch else _import_onnx)(data, schema, request.layout)
     payload = {MODEL_FILE: graph.model, WEIGHTS_FILE: save(graph.tensors)}
     if graph.scaler:
@@ -84,6 +96,17 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
     bundle = writer.write_files(folder, payload, _build_manifest(request, schema, source, parameters))
     _try_bundle(bundle)
     return bundle, notes
+
+
+def _choose_schema(name: str | None, unsaid: str) -> Schema:
+    schema = find_schema(name) if name else None
+    if name is None or schema is None:
+        raise ImportRefused(
+            unsaid
+            if name is None
+            else f"there is no feature schema {name[:40]!r}; choose {describe_inputs()}"
+        )
+    return schema
 
 
 def _require_choice(kind: str, chosen: str | None, choices: Sequence[str], unsaid: str) -> str:
@@ -116,13 +139,14 @@ def _import_torch(data: bytes, schema: Schema, layout_name: str | None) -> _Impo
 
 
 def _import_onnx(data: bytes, schema: Schema, layout_name: str | None) -> _Import:
-    graph = onnx_file.read_graph(data)
+    graph = onnx_file.read_graph(data, schema.shape)
     if layout_name is not None:
         raise ImportRefused("leave the layout out: an ONNX graph states the order of its layers")
     notes = [_SCHEMA_NOTE.format(schema=schema.name)]
     if graph.scaler is None:
         notes.append(
-            f"Its graph does not begin with (features - mean) / scale of {N_FEATURES} figures each. {_SCALER_NOTE}"
+            f"Its graph does not begin with (features - mean) / scale of {len(schema.columns)} figures each."
+            f" {_SCALER_NOTE}"
         )
     parameters = {"network": "onnx", "layout": None, "temperature": None, "feature_names": "in the request"}
     return graph, parameters, notes
@@ -211,10 +235,46 @@ def _try_bundle(bundle: Bundle) -> None:
     """Loads it as the bot does, and predicts one row and several. Raises BundleRefused, ImportRefused."""
     predictor = Predictor(bundle.folder)
     rng = np.random.default_rng(0)
-    for rows in (1, 7):
-        shape = predictor.logits(rng.normal(size=(rows, *predictor.schema.shape))).shape
+    before = _measure_peak_bytes()
+    for rows in (1, 7, _TRIED_ROWS):
+        batch = rng.normal(size=(rows, *predictor.schema.shape)).astype(np.float32)
+        try:
+            shape = predictor.logits(batch).shape
+        except BundleRefused as refused:
+            advice = (
+                ""
+                if rows == 1
+                else ": export it with a dynamic batch (its first dimension must not be fixed)"
+            )
+            raise ImportRefused(f"{refused}{advice}") from refused
         if shape != (rows, len(CLASSES)):
             raise ImportRefused(f"its graph answers {rows} rows with {shape}, not with three logits a row")
+    if (taken := _measure_peak_bytes() - before) > MAX_MEMORY_BYTES:
+        raise ImportRefused(
+            f"its graph takes {taken:,} bytes of memory for {_TRIED_ROWS} rows; at most {MAX_MEMORY_BYTES:,} are"
+            " allowed: make it smaller"
+        )
+    _time_single_rows(predictor)
+
+
+def _measure_peak_bytes() -> int:
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _time_single_rows(predictor: Predictor) -> None:
+    """Raises ImportRefused if the quickest of a few single rows takes longer than a row may."""
+    row = np.zeros((1, *predictor.schema.shape), np.float32)
+    seconds = []
+    for _ in range(_TIMED_ROWS):
+        start = perf_counter()
+        predictor.logits(row)
+        seconds.append(perf_counter() - start)
+    if min(seconds) > MAX_ROW_SECONDS:
+        raise ImportRefused(
+            f"one row takes {min(seconds):.2g} s; at most {MAX_ROW_SECONDS:g} s are allowed: make it smaller"
+        )
 
 
 def _forbid_programs(event: str, arguments: tuple[Any, ...]) -> None:

@@ -1,9 +1,10 @@
 """Reads an ONNX file from outside and writes its graph in the form of a bundle: features → logits, nothing else.
 
-Only known operators of plain arithmetic are allowed: no subgraphs, no functions, no other domains, no other files.
+Only operators of `graph_limits` are allowed: no subgraphs, no functions, no custom domains, no other files.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,25 +13,32 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mlcore.bundle.onnx_graph import IR_VERSION, SCALER_MEAN, SCALER_SCALE, encode_model
+from mlcore.bundle.graph_limits import MAX_NODES, TREES, find_fault
+from mlcore.bundle.onnx_graph import (
+    IR_VERSION,
+    SCALER_MEAN,
+    SCALER_SCALE,
+    encode_model,
+    list_attribute_tensors,
+)
 from mlcore.bundle.predictor import INPUT, OUTPUT
 from mlcore.constants import CLASSES, N_FEATURES
 from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
-MAX_NODES = 512
 MAX_NUMBERS = 16 * 2**20
-"""Of all initializers together; the network has 62,000."""
+"""Of all initializers and trees together; the plan's network has 62,000."""
 
-OPERATORS = frozenset({
-    "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Dropout", "Cast", "Constant", "Gemm", "MatMul",
-    "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "Celu", "Clip", "Sigmoid", "HardSigmoid",
-    "HardSwish", "Tanh", "Softplus", "Softsign", "Erf", "Sqrt", "Exp", "Log", "Pow", "Reciprocal", "Abs",
-    "Max", "Min", "BatchNormalization", "LayerNormalization", "ReduceMean", "Flatten", "Reshape",
-    "Squeeze", "Unsqueeze", "Transpose",
-})  # fmt: skip
-_TYPES = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
+_TYPES = {
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32,
+    TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL,
+}  # fmt: skip
 _DOMAINS = {"", "ai.onnx"}
+_MAX_TREES_OPSET = 5
+_RAW_SCORES = "export the raw scores (skl2onnx: options={'raw_scores': True}), or put a Log behind them: bots need logits"
+_LABELS = {TensorProto.INT64, TensorProto.INT32, TensorProto.STRING}
+_CARRIERS = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
+"""Operators that change no value."""
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
 _NEITHER = "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file"
@@ -41,28 +49,38 @@ class ImportedGraph:
     """What a bundle is written from, of an ONNX file or a torch checkpoint."""
 
     model: bytes
-    """Raw features float32 [batch, 72] → logits [batch, 3]."""
+    """Raw features float32 [batch, 72], or windows [batch, L, 5] → logits [batch, 3]."""
     tensors: dict[str, np.ndarray]
     """Every tensor of the graph except the scaler's."""
     scaler: Scaler | None
     """Set if the graph begins with (features - mean) / scale of 72 figures each."""
 
 
-def read_graph(data: bytes) -> ImportedGraph:
-    """Raises ImportRefused."""
+def read_graph(data: bytes, shape: Sequence[int] = (N_FEATURES,)) -> ImportedGraph:
+    """`shape` is that of one row of its input. Raises ImportRefused."""
     model = _parse(data)
     _check_model(model)
-    input_name, output_name = _find_ends(model)
+    input_name, output_name = _find_ends(model, tuple(shape))
+    _keep_ancestors(model, output_name)
+    _refuse_probabilities(model, output_name)
     tensors = _read_tensors(model)
     nodes = [_copy(node) for node in model.graph.node if node.op_type != "Constant"]
     _refuse_training(nodes, tensors)
     _rename(nodes, tensors, input_name, output_name)
-    scaler = _extract_scaler(nodes, tensors)
+    scaler = _extract_scaler(nodes, tensors, shape[-1])
     rest = {name: array for name, array in tensors.items() if name not in (SCALER_MEAN, SCALER_SCALE)}
+    rest |= list_attribute_tensors(nodes)
     if not rest:
         raise ImportRefused("its graph holds no tensor, so it has learned nothing")
-    opset = next(o.version for o in model.opset_import if o.domain in _DOMAINS)
-    data = encode_model(nodes, tensors, opset, max(IR_VERSION, model.ir_version))
+    opsets = {"" if o.domain in _DOMAINS else o.domain: o.version for o in model.opset_import}
+    used = {"", *(node.domain for node in nodes)}
+    data = encode_model(
+        nodes,
+        tensors,
+        {domain: version for domain, version in opsets.items() if domain in used},
+        max(IR_VERSION, model.ir_version),
+        shape,
+    )
     return ImportedGraph(data, rest, scaler)
 
 
@@ -81,19 +99,22 @@ def _check_model(model: ModelProto) -> None:
     _check_texts(model)
     if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
-    # Exporters declare domains that no node uses.
-    domains = {node.domain for node in graph.node}
-    if unknown := sorted(domains - _DOMAINS):
-        raise ImportRefused(f"it needs operators of {', '.join(unknown)[:120]}; only ONNX's own are taken")
+    for node in graph.node:  # exporters declare domains that no node uses
+        _check_node(node)
     opsets = [o.version for o in model.opset_import if o.domain in _DOMAINS]
-    if len(opsets) != 1 or not _MIN_OPSET <= opsets[0] <= _MAX_OPSET or model.ir_version > _MAX_IR:
+    trees = [o.version for o in model.opset_import if o.domain == TREES]
+    if (
+        len(opsets) != 1
+        or not _MIN_OPSET <= opsets[0] <= _MAX_OPSET
+        or len(trees) > 1
+        or any(not 1 <= version <= _MAX_TREES_OPSET for version in trees)
+        or model.ir_version > _MAX_IR
+    ):
         raise ImportRefused(
             f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
         )
     if len(graph.node) > MAX_NODES:
-        raise ImportRefused(f"its graph has {len(graph.node):,} nodes; at most {MAX_NODES} are taken")
-    for node in graph.node:
-        _check_node(node)
+        raise ImportRefused(f"its graph has {len(graph.node):,} nodes; at most {MAX_NODES:,} are taken")
 
 
 def _check_texts(model: ModelProto) -> None:
@@ -110,38 +131,73 @@ def _check_texts(model: ModelProto) -> None:
 
 
 def _check_node(node: NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs:
-            raise ImportRefused(
-                f"its {node.op_type} holds a graph of its own; loops and branches are not taken"
-            )
-    if node.op_type not in OPERATORS:
-        raise ImportRefused(
-            f"its graph has the operator {node.op_type[:60]!r}, which a network of plain layers does not need"
-            + ("; export the logits, not the probabilities" if "Softmax" in node.op_type else "")
-        )
+    has_graph = any(
+        attribute.type in _SUBGRAPHS or attribute.HasField("g") or attribute.graphs
+        for attribute in node.attribute
+    )
+    if fault := find_fault(node.op_type, node.domain, has_graph=has_graph):
+        raise ImportRefused(fault)
 
 
-def _find_ends(model: ModelProto) -> tuple[str, str]:
-    """Names of the one input [batch, 72] and the one output [batch, 3], both of floats."""
+def _find_ends(model: ModelProto, shape: tuple[int, ...]) -> tuple[str, str]:
+    """Names of the one input [batch, *shape] and of the one output of floats [batch, 3].
+
+    Classifiers answer their label too, as whole numbers or text: it is left out.
+    """
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
-    ends = [(_describe(value), value.name) for value in (*inputs, *model.graph.output)]
-    required = [("float", 2, N_FEATURES), ("float", 2, len(CLASSES))]
-    if len(inputs) != 1 or [form for form, _ in ends] != required:
-        names = ", ".join(f"{name[:40]} {form}" for form, name in ends[:6])
-        raise ImportRefused(
-            f"it must take floats [batch, {N_FEATURES}] and answer floats [batch, {len(CLASSES)}]; it has"
-            f" {names or 'nothing'}"
+    outputs = [value for value in model.graph.output if _describe(value)[0] != "label"]
+    forms = [_describe(value) for value in (*inputs, *outputs)]
+    if len(inputs) != 1 or forms != [("float", shape), ("float", (len(CLASSES),))]:
+        ends = [(value.name, _describe(value)) for value in (*inputs, *model.graph.output)]
+        names = ", ".join(
+            f"{name[:40]} ({kind}, [batch, {', '.join(map(str, rest))}])" for name, (kind, rest) in ends[:6]
         )
-    return ends[0][1], ends[1][1]
+        row = ", ".join(map(str, shape))
+        raise ImportRefused(
+            f"it must take floats [batch, {row}] and answer floats [batch, {len(CLASSES)}]; it has {names or 'nothing'}."
+            " Export it with float32 at both ends and these shapes"
+        )
+    return inputs[0].name, outputs[0].name
 
 
-def _describe(value: Any) -> tuple[str, int, int]:
+def _describe(value: Any) -> tuple[str, tuple[int, ...]]:
+    """The type, and the dimensions after the batch."""
     kind = value.type.tensor_type
-    dimensions = [dimension.dim_value for dimension in kind.shape.dim]
-    dtype = "float" if kind.elem_type == TensorProto.FLOAT else "other"
-    return dtype, len(dimensions), dimensions[-1] if dimensions else 0
+    dimensions = tuple(dimension.dim_value for dimension in kind.shape.dim)[1:]
+    if kind.elem_type == TensorProto.FLOAT:
+        return "float", dimensions
+    return ("label" if kind.elem_type in _LABELS and not any(dimensions[1:]) else "other"), dimensions
+
+
+def _keep_ancestors(model: ModelProto, output_name: str) -> None:
+    """Only the nodes and tensors that the answer needs: what a classifier computes for its label is left out."""
+    needed, kept = {output_name}, []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    nodes = [_copy_all(node) for node in reversed(kept)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)
+
+
+def _refuse_probabilities(model: ModelProto, output_name: str) -> None:
+    """Probabilities are no logits: softmax of them would make every answer doubtful."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    node = made.get(output_name)
+    while node is not None and node.op_type in _CARRIERS and node.input:
+        node = made.get(node.input[0])
+    if node is None:
+        return
+    ends = {attribute.name: attribute.s for attribute in node.attribute}
+    if node.op_type == "Softmax" or ends.get("post_transform", b"NONE") not in (b"NONE", b""):
+        raise ImportRefused(
+            f"it ends with the probabilities of {node.op_type}: export the logits, not the probabilities. {_RAW_SCORES}"
+        )
 
 
 def _read_tensors(model: ModelProto) -> dict[str, np.ndarray]:
@@ -151,6 +207,10 @@ def _read_tensors(model: ModelProto) -> dict[str, np.ndarray]:
         (node.output[0], _read_constant(node)) for node in model.graph.node if node.op_type == "Constant"
     ]
     total = sum(_count_numbers(tensor) for _, tensor in protos)
+    attributes = [a for node in model.graph.node if node.op_type != "Constant" for a in node.attribute]
+    total += sum(
+        len(a.floats) + len(a.ints) + (_count_numbers(a.t) if a.HasField("t") else 0) for a in attributes
+    )
     if total > MAX_NUMBERS:
         raise ImportRefused(f"its tensors declare {total:,} numbers; at most {MAX_NUMBERS:,} are taken")
     if len({name for name, _ in protos}) < len(protos):
@@ -204,9 +264,18 @@ def _refuse_training(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> 
 
 def _copy(node: NodeProto) -> NodeProto:
     """Operator, names and attributes; no doc strings, which may hold paths of another machine."""
-    copy = NodeProto(op_type=node.op_type, input=node.input, output=node.output, attribute=node.attribute)
+    domain = "" if node.domain in _DOMAINS else node.domain
+    copy = NodeProto(
+        op_type=node.op_type, domain=domain, input=node.input, output=node.output, attribute=node.attribute
+    )
     for attribute in copy.attribute:
         attribute.ClearField("doc_string")
+    return copy
+
+
+def _copy_all(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
     return copy
 
 
@@ -235,10 +304,10 @@ def _find_free_name(name: str, names: set[str]) -> str:
     return name
 
 
-def _extract_scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> Scaler | None:
+def _extract_scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray], columns: int) -> Scaler | None:
     """The scaler that the graph begins with, and its tensors renamed; None if the graph begins otherwise."""
-    centre = _find_only_reader(nodes, INPUT, "Sub", tensors)
-    scale = _find_only_reader(nodes, centre.output[0], "Div", tensors) if centre else None
+    centre = _find_only_reader(nodes, INPUT, "Sub", tensors, columns)
+    scale = _find_only_reader(nodes, centre.output[0], "Div", tensors, columns) if centre else None
     if centre is None or scale is None:
         return None
     for node, name in ((centre, SCALER_MEAN), (scale, SCALER_SCALE)):
@@ -251,11 +320,12 @@ def _extract_scaler(nodes: list[NodeProto], tensors: dict[str, np.ndarray]) -> S
 
 
 def _find_only_reader(
-    nodes: list[NodeProto], value: str, operator: str, tensors: dict[str, np.ndarray]
+    nodes: list[NodeProto], value: str, operator: str, tensors: dict[str, np.ndarray], columns: int
 ) -> NodeProto | None:
-    """The only node that reads `value`, if it is this operator with 72 stored figures as its second input."""
+    """The only node that reads `value`, if it is this operator with a stored figure for each column as second input."""
     readers = [node for node in nodes if value in node.input]
     if len(readers) != 1 or readers[0].op_type != operator or readers[0].input[0] != value:
         return None
     stored = tensors.get(readers[0].input[1])
-    return readers[0] if stored is not None and stored.shape in ((N_FEATURES,), (1, N_FEATURES)) else None
+    is_scaler = stored is not None and stored.size == columns == stored.shape[-1]
+    return readers[0] if is_scaler else None

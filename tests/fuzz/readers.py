@@ -164,6 +164,13 @@ def _prepare_onnx() -> Target:
     return Target(mutations.from_bytes(_onnx_seeds()), onnx_file.read_graph, (ImportRefused,))
 
 
+def _prepare_graph() -> Target:
+    from mlcore.bundle import graph_limits
+    from mlcore.errors import BundleRefused
+
+    return Target(mutations.from_bytes(_onnx_seeds()), graph_limits.check_graph, (BundleRefused,))
+
+
 def _prepare_import() -> Target:
     """From a file to a bundle that answered twice, as the sandbox does it."""
     from mlcore.errors import MlcoreError
@@ -395,6 +402,7 @@ READERS = {
         Reader("canonical candles", _prepare_canonical, False, 3000),
         Reader("torch checkpoint", _prepare_torch, True, 800),
         Reader("ONNX file", _prepare_onnx, True, 2500),
+        Reader("ONNX graph in a bot", _prepare_graph, False, 4000),
         Reader("imported model", _prepare_import, True, 200),
         Reader("bundle manifest", _prepare_manifest, False, 1000),
         Reader("scaler and weights", _prepare_bundle_files, True, 200),

@@ -143,6 +143,14 @@ def test_the_formula_of_the_label_gives_the_scaled_returns(written: Names) -> No
     assert np.allclose(ours, evaluate(labels.FORMULA, written), rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
+def test_the_formula_of_a_percent_label_gives_its_moves(written: Names) -> None:
+    ours = labels.compute_percent_moves(MARKET["close"].to_numpy(), labels.HORIZON_BARS)
+    theirs = evaluate(labels.PERCENT_FORMULA, written)
+    known = np.isfinite(ours)
+    assert known.sum() > len(ours) - 100
+    assert np.allclose(ours[known], theirs[known], rtol=1e-9, atol=1e-9)
+
+
 def test_every_function_of_the_notation_is_used_and_described() -> None:
     described = {signature.partition("(")[0] for signature in reference.FUNCTIONS}
     calls = (

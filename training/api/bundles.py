@@ -13,8 +13,8 @@ from rest_framework.response import Response
 from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.bundle.format import Layout
-from mlcore.features.indicators import SCHEMAS
 from mlcore.fitting.recipes import RECIPES
+from mlcore.fitting.settings import Input
 from training.api.datasets import find_coin
 from training.models import Bundle
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
@@ -68,7 +68,10 @@ class Bundles(ListAPIView[Bundle]):
         coin = api_fields.Text(help_text="As in `BTC`.")
         line = api_fields.Choice(list(RECIPES))
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
-        schema = api_fields.Choice(list(SCHEMAS), help_text="The features of the model and their order.")
+        schema = api_fields.PatternText(
+            f"^({Input.pattern})$",
+            help_text="The input of the model: 72 features in their order, or windows.",
+        )
         layout = api_fields.Choice(
             [layout.value for layout in Layout],
             required=False,

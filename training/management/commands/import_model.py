@@ -18,7 +18,9 @@ class Command(ActingCommand):
         parser.add_argument("file", type=Path)
         parser.add_argument("--coin", required=True)
         parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
-        parser.add_argument("--schema", help="raw72 or relative72: the features of the model and their order")
+        parser.add_argument(
+            "--schema", help="raw72, relative72 or window16 to window2048: what the model takes"
+        )
         parser.add_argument("--layout", help="relu-before-bn or bn-before-relu; required for a .pt")
         parser.add_argument(
             "--interval-seconds",

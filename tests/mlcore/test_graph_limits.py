@@ -1,0 +1,351 @@
+"""What an ONNX graph may be made of: trees, convolution, recurrence, attention; no loop, custom domain or other file.
+
+The import, the gates and the bot take and refuse the same graphs, and each refusal names the operator and what to change.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from mlcore.bundle import graph_limits
+from mlcore.bundle.format import Bundle
+from mlcore.bundle.predictor import Predictor
+from mlcore.bundle.writer import write_files
+from mlcore.errors import BundleRefused, MlcoreError
+from mlcore.evaluation.inspection import Inspection
+from mlcore.importers import convert
+from tests.model_files import hostile, linear_tensors, onnx_file
+
+RNG = np.random.default_rng(5)
+BARS = 32
+WINDOW = RNG.normal(size=(6, BARS, 5)).astype(np.float32)
+FEATURES = RNG.normal(size=(6, 72)).astype(np.float32)
+TREES = {"": 17, "ai.onnx.ml": 3}
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return (RNG.normal(size=shape) / 10).astype(np.float32)
+
+
+def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    """Names are separated by spaces; "-" stands for an input that is left out."""
+    names = ["" if name == "-" else name for name in inputs.split()]
+    return helper.make_node(operator, names, outputs.split(), **attributes)
+
+
+HEAD = node("Gemm", "h w b", "y", transB=1)
+
+
+def window_file(nodes: list[Any], tensors: dict[str, np.ndarray], *, wide: int = 8) -> bytes:
+    """Nodes from x [n, 32, 5] to h [n, wide], and a linear layer behind them."""
+    held = {**tensors, "w": numbers(3, wide), "b": numbers(3)}
+    return with_shape(onnx_file([*nodes, HEAD], held), ["n", BARS, 5])
+
+
+def with_shape(data: bytes, shape: list[Any]) -> bytes:
+    model = onnx.load_model_from_string(data)
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, shape))
+    return bytes(model.SerializeToString())
+
+
+def convolution() -> bytes:
+    nodes = [
+        node("Transpose", "x", "t", perm=[0, 2, 1]),
+        node("Conv", "t k", "c", kernel_shape=[3], dilations=[2], pads=[4, 0]),
+        node("Relu", "c", "r"),
+        node("GlobalAveragePool", "r", "g"),
+        node("Flatten", "g", "h"),
+    ]
+    return window_file(nodes, {"k": numbers(8, 5, 3)})
+
+
+def recurrence(operator: str) -> Callable[[], bytes]:
+    gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[operator]
+
+    def made() -> bytes:
+        nodes = [
+            node("Transpose", "x", "t", perm=[1, 0, 2]),
+            node(operator, "t i r", "- last", hidden_size=8),
+            node("Squeeze", "last zero", "h"),
+        ]
+        nodes[1].output[0] = ""
+        tensors = {"i": numbers(1, gates * 8, 5), "r": numbers(1, gates * 8, 8), "zero": np.array([0])}
+        return window_file(nodes, tensors)
+
+    return made
+
+
+def attention() -> bytes:
+    nodes = [
+        node("MatMul", "x q", "a"),
+        node("Transpose", "a", "at", perm=[0, 2, 1]),
+        node("MatMul", "a at", "s"),
+        node("Softmax", "s", "p", axis=-1),
+        node("MatMul", "p a", "v"),
+        node("ReduceMean", "v", "h", axes=[1], keepdims=0),
+    ]
+    return window_file(nodes, {"q": numbers(5, 8)})
+
+
+def forest(
+    operator: str = "TreeEnsembleRegressor", transform: str = "NONE", *, has_label: bool = False
+) -> bytes:
+    """Two stumps for each class."""
+    ids = list(range(3))
+    common: dict[str, Any] = {
+        "nodes_treeids": [tree for tree in ids for _ in range(3)],
+        "nodes_nodeids": [0, 1, 2] * 3,
+        "nodes_featureids": [5, 0, 0, 9, 0, 0, 11, 0, 0],
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 3,
+        "nodes_values": [0.1, 0.0, 0.0] * 3,
+        "nodes_truenodeids": [1, 0, 0] * 3,
+        "nodes_falsenodeids": [2, 0, 0] * 3,
+        "post_transform": transform,
+    }
+    leaves = {"treeids": [0, 0, 1, 1, 2, 2], "nodeids": [1, 2] * 3, "ids": [0, 0, 1, 1, 2, 2]}
+    weights = [0.5, -0.5, 0.2, -0.2, -0.3, 0.3]
+    kind = "target" if operator.endswith("Regressor") else "class"
+    common |= {f"{kind}_{name}": value for name, value in leaves.items()}
+    common |= {f"{kind}_weights": weights}
+    common |= {"n_targets": 3} if kind == "target" else {"classlabels_int64s": ids}
+    outputs = "y" if kind == "target" else "label y"
+    tree = node(operator, "x", outputs, domain="ai.onnx.ml", **common)
+    data = onnx_file([tree], {}, opsets=TREES)
+    if has_label:
+        model = onnx.load_model_from_string(data)
+        model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
+        data = bytes(model.SerializeToString())
+    return data
+
+
+def scaled_forest() -> bytes:
+    model = onnx.load_model_from_string(forest())
+    scale = node("Scaler", "x", "scaled", domain="ai.onnx.ml", offset=[0.0] * 72, scale=[2.0] * 72)
+    model.graph.node[0].input[0] = "scaled"
+    model.graph.node.insert(0, scale)
+    return bytes(model.SerializeToString())
+
+
+def int8() -> bytes:
+    tensors = {
+        "q": RNG.integers(-127, 127, (3, 72), np.int8),
+        "s": np.array(0.01, np.float32),
+        "z": np.array(0, np.int8),
+        "b": numbers(3),
+    }
+    nodes = [
+        node("QuantizeLinear", "x s z", "xq"),
+        node("DequantizeLinear", "xq s z", "xd"),
+        node("DequantizeLinear", "q s z", "w"),
+        node("Gemm", "xd w b", "y", transB=1),
+    ]
+    return onnx_file(nodes, tensors)
+
+
+def float16() -> bytes:
+    nodes = [
+        node("Cast", "x", "x16", to=TensorProto.FLOAT16),
+        node("Gemm", "x16 w b", "y16", transB=1),
+        node("Cast", "y16", "y", to=TensorProto.FLOAT),
+    ]
+    return onnx_file(nodes, {"w": numbers(3, 72).astype(np.float16), "b": numbers(3).astype(np.float16)})
+
+
+def own_features() -> bytes:
+    """Computed inside the graph, as a notebook would: the move of the last bars and a moving average."""
+    nodes = [
+        node("Slice", "x start stop axis", "last"),
+        node("ReduceMean", "last", "mean", axes=[1], keepdims=0),
+        node("Shape", "x", "size"),
+        node("Gather", "size first", "n"),
+        node("Concat", "n five", "flat", axis=0),
+        node("Reshape", "mean flat", "h"),
+    ]
+    tensors = {name: np.array([value]) for name, value in (("start", -8), ("stop", BARS), ("axis", 1))}
+    return window_file(nodes, {**tensors, "first": np.array([0]), "five": np.array([5])}, wide=5)
+
+
+TAKEN: dict[str, tuple[Callable[[], bytes], str]] = {
+    "convolution": (convolution, f"window{BARS}"),
+    "GRU": (recurrence("GRU"), f"window{BARS}"),
+    "LSTM": (recurrence("LSTM"), f"window{BARS}"),
+    "RNN": (recurrence("RNN"), f"window{BARS}"),
+    "attention": (attention, f"window{BARS}"),
+    "own features": (own_features, f"window{BARS}"),
+    "trees": (forest, "relative72"),
+    "trees that answer a label too": (
+        lambda: forest("TreeEnsembleClassifier", has_label=True),
+        "relative72",
+    ),
+    "trees behind a scaler": (scaled_forest, "relative72"),
+    "static int8": (int8, "relative72"),
+    "float16 inside": (float16, "relative72"),
+}
+
+
+def imported(data: bytes, folder: Path, schema: str) -> Bundle:
+    said = {"coin": "BTC", "line": "v7_fixed", "layout": None, "simulated": True, "interval_seconds": 3600}
+    request = convert.Request(**said, schema=schema, code_version="tests")  # type: ignore[arg-type]
+    return convert.import_model(data, request, folder / "bundle")[0]
+
+
+@pytest.mark.parametrize(("make", "schema"), TAKEN.values(), ids=TAKEN)
+def test_a_graph_is_taken_and_one_row_is_answered_as_in_a_batch(
+    tmp_path: Path, make: Callable[[], bytes], schema: str
+) -> None:
+    made = imported(make(), tmp_path, schema)
+    predictor = Predictor(made.folder)
+    rows = WINDOW if schema.startswith("window") else FEATURES
+    batch = predictor.logits(rows)
+    singles = np.concatenate([predictor.logits(row[np.newaxis]) for row in rows])
+    np.testing.assert_allclose(batch, singles, atol=1e-5, rtol=1e-5)
+    assert np.ptp(batch, axis=0).max() > 0
+    inspection = Inspection(made.folder, made.digest)
+    found = {**inspection.inspect_bundle(), **inspection.weights}
+    assert (found["shapes_match"], found["equal_in_graph"], found["problem"]) == (True, True, None)
+
+
+def test_what_a_tree_has_learned_is_searched_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(forest())
+    next(a for a in model.graph.node[0].attribute if a.name == "target_weights").floats[2] = float("nan")
+    made = imported(bytes(model.SerializeToString()), tmp_path, "relative72")
+    assert Inspection(made.folder, made.digest).weights["non_finite"] == [
+        "model.onnx:logits.target_weights",
+        "weights.safetensors:logits.target_weights",
+    ]
+
+
+def linear_with(*nodes: Any, tensors: dict[str, np.ndarray] | None = None, **options: Any) -> bytes:
+    """A linear layer from x to h, and nodes from h to y."""
+    gemm = node("Gemm", "x w b", "h", transB=1)
+    return onnx_file([gemm, *nodes], {**linear_tensors(), **(tensors or {})}, **options)
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a loop": (lambda: hostile(Path("x"))["ONNX with a loop"][0](), "Loop .*LSTM, GRU or RNN"),
+    "a branch": (lambda: hostile(Path("x"))["ONNX with a branch"][0](), "If .*loops and branches"),
+    "a custom domain": (
+        lambda: linear_with(
+            node("FusedGelu", "h", "y", domain="com.microsoft"), opsets={"": 17, "com.microsoft": 1}
+        ),
+        "com.microsoft .*without custom or fused operators",
+    ),
+    "a tensor elsewhere": (
+        lambda: hostile(Path("x"))["ONNX with its weights elsewhere"][0](),
+        "another file; put the weights into the one file",
+    ),
+    "dynamic quantization": (
+        lambda: linear_with(
+            node("DynamicQuantizeLinear", "h", "q s z"), node("DequantizeLinear", "q s z", "y")
+        ),
+        "DynamicQuantizeLinear.*quantize statically",
+    ),
+    "a map of scores": (
+        lambda: linear_with(
+            node("ZipMap", "h", "y", domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]), opsets=TREES
+        ),
+        "ZipMap.*zipmap=False",
+    ),
+    "chance": (lambda: linear_with(node("RandomNormalLike", "h", "y")), r"RandomNormalLike.*model\.eval"),
+    "a size from values": (
+        lambda: linear_with(node("NonZero", "h", "z"), node("Identity", "h", "y")),
+        "NonZero.*use Where",
+    ),
+    "memory from values": (
+        lambda: linear_with(
+            node("Cast", "h", "many", to=TensorProto.INT64),
+            node("Expand", "h many", "e"),
+            node("ReduceMean", "e", "y", axes=[0], keepdims=0),
+        ),
+        "Expand takes the size of its output from the values of the rows; use Where",
+    ),
+    "another operator": (lambda: linear_with(node("Det", "h", "y")), r"'Det'.*docs/models\.md"),
+    "probabilities": (lambda: linear_with(node("Softmax", "h", "y")), "export the logits.*Log"),
+    "probabilities of trees": (
+        lambda: forest("TreeEnsembleClassifier", "SOFTMAX", has_label=True),
+        "probabilities of TreeEnsembleClassifier.*raw_scores",
+    ),
+    "a fixed batch": (
+        lambda: linear_with(
+            node("Reshape", "h one", "y"), tensors={"one": np.array([1, 3])}, shape=(1, 72), answer=(1, 3)
+        ),
+        "dynamic batch",
+    ),
+    "float64 at its ends": (
+        lambda: with_doubles(linear_with(node("Identity", "h", "y"))),
+        "must take floats .*Export it with float32 at both ends",
+    ),
+    "too many nodes": (
+        lambda: linear_with(
+            *(node("Neg", f"h{n}" if n else "h", f"h{n + 1}") for n in range(graph_limits.MAX_NODES)),
+            node("Identity", f"h{graph_limits.MAX_NODES}", "y"),
+        ),
+        "at most 4,096",
+    ),
+    "windows of another length": (lambda: with_shape(convolution(), ["n", 16, 5]), r"\[batch, 72\].*16, 5"),
+}
+
+
+def with_doubles(data: bytes) -> bytes:
+    model = onnx.load_model_from_string(data)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(("make", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_names_the_operator_and_what_to_change(
+    tmp_path: Path, make: Callable[[], bytes], says: str
+) -> None:
+    with pytest.raises(MlcoreError, match=says):
+        imported(make(), tmp_path, "relative72")
+
+
+OF_THE_BOT = (
+    "a loop", "a branch", "a custom domain", "a tensor elsewhere", "dynamic quantization", "a map of scores",
+    "chance", "a size from values", "memory from values", "another operator", "too many nodes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_BOT)
+def test_a_bot_refuses_the_same_graph_before_it_loads_it(
+    name: str, v7_bundle: Bundle, tmp_path: Path
+) -> None:
+    payload = {file: v7_bundle.read_payload(file) for file in v7_bundle.manifest.files}
+    document = dict(v7_bundle.manifest.document)
+    made = write_files(tmp_path / "b", {**payload, "model.onnx": REFUSED[name][0]()}, document)
+    with pytest.raises(
+        BundleRefused, match=r"model\.onnx: .*(Loop|If|domain|operator|another file|nodes|Expand)"
+    ):
+        Predictor(made.folder)
+
+
+def test_a_graph_that_is_cut_off_anywhere_is_refused_or_has_fewer_fields() -> None:
+    whole = convolution()
+    for end in range(0, len(whole), 7):
+        try:
+            graph_limits.check_graph(whole[:end])
+        except BundleRefused as refused:
+            assert str(refused).startswith("the graph ")
+    graph_limits.check_graph(whole)
+
+
+def test_a_large_file_is_refused_by_its_size() -> None:
+    with pytest.raises(BundleRefused, match="at most 67,108,864"):
+        graph_limits.check_graph(bytes(graph_limits.MAX_MODEL_BYTES + 1))
+
+
+def test_the_operators_named_in_advice_are_not_taken() -> None:
+    taken = frozenset().union(*graph_limits.OPERATORS.values())
+    assert not taken & set(graph_limits.ADVICE)
+
+
+def test_every_operator_is_one_that_onnx_has() -> None:
+    known = {(schema.domain, schema.name) for schema in onnx.defs.get_all_schemas_with_history()}
+    for domain, names in graph_limits.OPERATORS.items():
+        assert {(domain, name) for name in names} <= known
