@@ -6,7 +6,7 @@ CLASSES = ("down", "neutral", "up")
 N_FEATURES = 72
 HIDDEN_WIDTHS = (256, 128, 64)
 LAYER_WIDTHS = (N_FEATURES, *HIDDEN_WIDTHS, len(CLASSES))
-"""The perceptron as the plan has it: input, three hidden layers, logits."""
+"""The perceptron unless a recipe says otherwise: input, three hidden layers, logits."""
 
 NAIVE_FORECASTERS = ("majority", "last_move", "reversal")
 """Always the most common class; the class of the last move; the class of the last move, reversed."""

@@ -119,7 +119,7 @@ class Manifest:
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
-        """Of the perceptron, as claimed; the plan's if there is no usable claim."""
+        """Of the perceptron, as claimed; the default ones if there is no usable claim."""
         claim = read_claim(self.document, "parameters", "hidden_widths")
         is_usable = isinstance(claim, list) and all(type(width) is int and width > 0 for width in claim)
         return tuple(claim) if is_usable and len(claim) == len(HIDDEN_WIDTHS) else HIDDEN_WIDTHS

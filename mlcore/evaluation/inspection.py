@@ -108,7 +108,7 @@ class Inspection:
         return _report(self._inspect_weights, ("tensors", "non_finite", "equal_in_graph"))
 
     def _list_shapes(self, tensors: Iterable[str]) -> dict[str, tuple[int, ...]]:
-        """Those that the manifest's input and layer widths ask for; the plan's without a manifest."""
+        """Those that the manifest's input and layer widths ask for; the default ones without a manifest."""
         schema = find_schema(self.bundle.manifest.schema_name) if self.bundle else None
         if self.bundle is None or schema is None:
             return list_tensor_shapes(tensors)

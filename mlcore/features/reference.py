@@ -274,9 +274,9 @@ def _describe_kinds() -> Section:
             " kinds. Each gives a bar an outcome and two cuts, and the class follows from them as above. Manifest, gates and"
             " pages name the label of each model, and its gates judge by it.",
             "Barriers are the triple barrier of López de Prado (Advances in Financial Machine Learning, 2018, chapter 3)."
-            " They lie c units above and below the close of t, and the third is the end of the horizon. A bar is up if a high"
-            " crosses the upper barrier first, down if a low crosses the lower one first, and neutral if none is crossed. It"
-            " is neutral too if one bar crosses both, since nobody knows which came first.",
+            " They lie c units above and below the close of t, and the third is the end of the horizon. A bar is up if a"
+            " high crosses the upper barrier first, down if a low crosses the lower one first, and neutral if none is"
+            " crossed. It is neutral too if one bar crosses both, since nobody knows which came first.",
             f"All kinds leave out the same bars: those before which the price stood still for {labels.VOLATILITY_BARS} bars,"
             " the first ones, and the last ones of the horizon. A label is refused if a class has no bar in the fit window.",
         ),
@@ -290,8 +290,9 @@ def _describe_split() -> Section:
         (
             f"The oldest {splits.FIT_PERCENT} % of the rows are the fit window, the next {splits.STOP_PERCENT} % the stop"
             " window, the rest the gate window, unless a launch says otherwise. As many rows as the label looks ahead are"
-            f" left out before each border ([purge](glossary.md#purge)), since their labels read beyond it: {labels.HORIZON_BARS}"
-            " by default. No embargo is needed: nothing is fitted on what lies after the gate window.",
+            " left out before each border ([purge](glossary.md#purge)), since their labels read beyond it:"
+            f" {labels.HORIZON_BARS} by default. No embargo is needed, since nothing is fitted on what lies after the gate"
+            " window.",
             "The blocks of the [block bootstrap](glossary.md#block-bootstrap) follow the horizon too. They hold at least"
             " nine horizons, and never fewer bars than for the default label.",
         ),

@@ -101,7 +101,7 @@ class Recipe:
         if name == "class_weights":
             return BALANCED if self.weighs_classes else EQUAL
         value = getattr(self, name)
-        return write_widths(value) if name == "hidden_widths" else value
+        return write_widths(value) if name == "hidden_widths" and value else value
 
     @property
     def adjustable(self) -> dict[str, dict[str, Any]]:

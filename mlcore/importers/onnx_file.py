@@ -27,7 +27,7 @@ from mlcore.errors import ImportRefused
 from mlcore.features.scaler import Scaler
 
 MAX_NUMBERS = 16 * 2**20
-"""Of all initializers and trees together; the plan's network has 62,000."""
+"""Of all initializers and trees together; the built-in network has 62,000."""
 
 _TYPES = {
     TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32,

@@ -59,6 +59,22 @@ class TestLaunching:
         assert (answer["parameters"], answer["seed"]) == (asked, 7)
         assert {coin["coin"]: coin["dataset"] for coin in answer["coins"]} == {**ids, "BTC": older}
 
+    def test_what_it_sees_predicts_and_is_judged_on_is_kept_with_the_release(
+        self, as_operator: Caller
+    ) -> None:
+        with_candles()
+        asked = {
+            "input": "window64",
+            "horizon": 24,
+            "label": "barriers",
+            "cut": 1.5,
+            "class_weights": "equal",
+            "hidden_widths": "64-32-16",
+            "fit_percent": 60,
+            "stop_percent": 20,
+        }
+        assert as_operator.post("releases/", {"line": "v7_fixed", **asked}).json()["parameters"] == asked
+
     def test_a_fallback_is_launched_by_its_purpose(self, as_operator: Caller) -> None:
         with_candles()
         assert (
@@ -82,6 +98,15 @@ class TestLaunching:
             ({"line": "v7_fixed", "learning_rate": "nan"}, "learning_rate"),
             ({"line": "v7_fixed", "learning_rate": 1}, "learning_rate"),
             ({"line": "v5", "epochs": 20}, "epochs"),
+            ({"line": "v5", "horizon": 24}, "horizon"),
+            ({"line": "v7_fixed", "horizon": 97}, "horizon"),
+            ({"line": "v7_fixed", "input": "window8"}, "input"),
+            ({"line": "v7_fixed", "input": "window4096"}, "input"),
+            ({"line": "v7_fixed", "label": "percent"}, "cut"),
+            ({"line": "v7_fixed", "cut": 1.0}, "cut"),
+            ({"line": "v7_fixed", "class_weights": "none"}, "class_weights"),
+            ({"line": "v7_fixed", "hidden_widths": "1-2-3"}, "hidden_widths"),
+            ({"line": "v7_fixed", "fit_percent": 80}, "stop_percent"),
             ({"line": "v7_fixed", "seed": -1}, "seed"),
             ({"line": "v7_fixed", "seed": 2**31}, "seed"),
             ({"line": "v7_fixed", "revision": 20}, "revision"),

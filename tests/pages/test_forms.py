@@ -80,6 +80,26 @@ class TestLaunching:
         assert release.launched_by == "olivia"
         assert f"Launched release {release.pk}" in messages_of(answer)[0]
 
+    def test_creates_a_release_with_other_settings_and_says_what_it_predicts(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        asked = {"horizon": "24", "label": "percent", "cut": "0.5", "input": "window64", "fit_percent": "70"}
+        answer = signed_in("olivia").post("/launch/", {**LAUNCH, **asked}, follow=True)
+        release = Release.objects.latest("id")
+        changed = {"horizon": 24, "label": "percent", "cut": 0.5, "input": "window64"}
+        assert release.parameters == {"epochs": 5, **changed}
+        assert "Predicts a move of 0.5 % over 24 bars, from window64" in words(answer)
+
+    def test_shows_the_settings_where_one_of_them_was_refused(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("olivia").post("/launch/", {**LAUNCH, "label": "barriers"})
+        assert answer.status_code == 400 and "needs a cut from 0.1 to 10" in words(answer)
+        assert '<details class="contract" open>' in text(answer)
+        fresh = text(signed_in("olivia").get("/launch/?line=v7_fixed"))
+        assert '<details class="contract">' in fresh
+        assert "contract" not in text(signed_in("olivia").get("/launch/?line=v5"))
+
     def test_uses_the_chosen_dataset(self, examples: ExampleData, signed_in: SignedIn) -> None:
         older = Dataset.objects.filter(coin__symbol="BTC", is_simulated=True).earliest("id")
         signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(older.pk)})
@@ -95,6 +115,11 @@ class TestLaunching:
             ("batch_size", "nan", "whole number"),
             ("learning_rate", "nan", "number"),
             ("learning_rate", "7", "less than or equal to 0.01"),
+            ("horizon", "97", "less than or equal to 96"),
+            ("input", "window8", "not one of the available choices"),
+            ("label", "quartiles", "not one of the available choices"),
+            ("hidden_widths", "256", "three widths from 8 to 1,024"),
+            ("fit_percent", "80", "the gate window would be 5 %"),
             ("seed", "-1", "greater than or equal to 0"),
             ("seed", str(2**31), "less than or equal to"),
             ("purpose", "inherited", "not one of the available choices"),

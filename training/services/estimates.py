@@ -1,21 +1,21 @@
 """The estimated time and cost of a launch, from earlier runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from django.conf import settings
 
+from mlcore.constants import CLASSES
 from mlcore.fitting.recipes import RECIPES, Recipe
 from training.jobs import worker_registry
 from training.models import Dataset, Epoch
 from training.rules import compute_cost, estimate_makespan
 from training.services.runs import build_recipe
-
-FIT_SHARE = 0.70
-"""The share of a dataset's rows in an epoch (mlcore.features.splits)."""
 
 OVERHEAD_SECONDS = 3.0
 """Loading, features and the files of the bundle."""
@@ -26,6 +26,7 @@ LOGISTIC_ROWS_PER_SECOND = 5_000.0
 """Defaults without measured epochs: on one core of a small server an update of 64 rows takes about 1.5 ms."""
 
 RECENT_EPOCHS = 500
+_PACE_SETTINGS = ("batch_size", "input", "hidden_widths")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     """Estimate one run per dataset. Raises InvalidInput for a line or parameters that cannot be launched."""
     recipe = build_recipe(line, parameters)
     pace = _measure_pace(recipe) or _assume_pace(recipe)
-    runs = [OVERHEAD_SECONDS + FIT_SHARE * d.rows * (recipe.epochs or 1) / pace for d in datasets]
+    share = recipe.fit_percent / 100
+    runs = [OVERHEAD_SECONDS + share * d.rows * (recipe.epochs or 1) / pace for d in datasets]
     alive = worker_registry.list_alive_workers("training")
     slots = sum(worker.slots for worker in alive) or 1
     rate = max(
@@ -51,18 +53,28 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
 
 
 def _measure_pace(recipe: Recipe) -> float | None:
-    """Rows per second of recent epochs of this line and batch size; None without such epochs."""
+    """Rows per second of recent epochs of this line, batch size, input and widths; None without such epochs."""
     recent = (
         Epoch.objects.filter(run__line=recipe.line)
         .order_by("-id")
         .values_list("rows_per_second", "run__parameters")[:RECENT_EPOCHS]
     )
-    default = RECIPES[recipe.line].batch_size
-    paces = [pace for pace, asked in recent if asked.get("batch_size", default) == recipe.batch_size]
+    line = RECIPES[recipe.line]
+    defaults = {name: line.get_default(name) for name in _PACE_SETTINGS}
+    own = {name: recipe.get_default(name) for name in _PACE_SETTINGS}
+    paces = [pace for pace, asked in recent if own == {n: asked.get(n, v) for n, v in defaults.items()}]
     return median(paces) if paces else None
 
 
 def _assume_pace(recipe: Recipe) -> float:
     if recipe.batch_size is None:
         return LOGISTIC_ROWS_PER_SECOND
-    return recipe.batch_size / (UPDATE_SECONDS + recipe.batch_size * ROW_SECONDS)
+    seconds = UPDATE_SECONDS + recipe.batch_size * ROW_SECONDS
+    return recipe.batch_size / (
+        seconds * max(1.0, _count_weights(recipe) / _count_weights(RECIPES[recipe.line]))
+    )
+
+
+def _count_weights(recipe: Recipe) -> int:
+    widths = (math.prod(recipe.input.shape), *(recipe.hidden_widths or ()), len(CLASSES))
+    return sum(before * after for before, after in pairwise(widths))

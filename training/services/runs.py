@@ -14,6 +14,7 @@ from audit import services as audit
 from common import correlation
 from common.errors import Conflict, InvalidInput, NotFound
 from mlcore.errors import InvalidParameter
+from mlcore.features.labels import LabelKind
 from mlcore.features.splits import MIN_ROWS
 from mlcore.fitting.recipes import RECIPES, Recipe
 from mlcore.verdict import Verdict
@@ -152,6 +153,8 @@ def repeat(
 ) -> TrainingRun:
     """Launch another run with the same dataset, seed and parameters except `changes`, whatever the state of the first."""
     parameters = {**run.parameters, **changes}
+    if changes.get("label") == LabelKind.TERCILES and "cut" not in changes:
+        parameters.pop("cut", None)  # the one that the other label needed
     return launch_run(
         coin=run.coin,
         dataset=run.dataset,
