@@ -80,6 +80,8 @@ class Label:
     @classmethod
     def parse(cls, claim: Any) -> Self:
         """From a manifest's `labels`. Without a kind it is terciles, as all were. Raises KeyError, ValueError, TypeError."""
+        if not isinstance(claim, Mapping):
+            raise TypeError("the label is no object")
         return cls(LabelKind(claim.get("kind", LabelKind.TERCILES)), claim["horizon"], claim.get("cut"))
 
     def describe(self) -> dict[str, Any]:

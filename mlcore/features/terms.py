@@ -21,6 +21,8 @@ class Terms:
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
         """From a manifest, or from what `describe` gave. Raises KeyError, TypeError, ValueError."""
+        if not isinstance(document, Mapping):
+            raise TypeError("the terms are no object")
         schema = find_schema(str(document["schema"]["name"])) if "schema" in document else None
         warm_up = schema.warm_up if schema else int(document.get("warm_up", WARM_UP_BARS))
         return cls(Label.parse(document["labels"]), Shares(**(document.get("split") or {})), warm_up)

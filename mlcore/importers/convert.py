@@ -241,12 +241,8 @@ def _try_bundle(bundle: Bundle) -> None:
         try:
             shape = predictor.logits(batch).shape
         except BundleRefused as refused:
-            advice = (
-                ""
-                if rows == 1
-                else ": export it with a dynamic batch (its first dimension must not be fixed)"
-            )
-            raise ImportRefused(f"{refused}{advice}") from refused
+            advice = "if its first dimension is fixed, export it with a dynamic batch"
+            raise ImportRefused(f"{refused}; {advice}") from refused
         if shape != (rows, len(CLASSES)):
             raise ImportRefused(f"its graph answers {rows} rows with {shape}, not with three logits a row")
     if (taken := _measure_peak_bytes() - before) > MAX_MEMORY_BYTES:
