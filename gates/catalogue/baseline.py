@@ -3,10 +3,10 @@
 from common.formatting import format_limit, format_list, format_percent, format_signed
 from gates.catalogue.gate import Choice, Group, Meter, Parameters, Reading, Threshold, scale
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
-from mlcore.constants import CLASSES, N_FEATURES
+from mlcore.constants import CLASSES
 from mlcore.evaluation.bootstrap import get_block_bars
 from mlcore.evaluation.metrics import CONFIDENCES
-from mlcore.features.labels import HORIZON_BARS, MAX_HORIZON_BARS, MIN_HORIZON_BARS
+from mlcore.features.labels import MAX_HORIZON_BARS, MIN_HORIZON_BARS
 from mlcore.verdict import Finding, Verdict
 
 LOWER_BOUND = "lower_bound"
@@ -41,7 +41,7 @@ def judge_scaler(measurement: MeasurementReader, parameters: Parameters) -> Find
     if not measurement.flag("scaler", "present"):
         sentence = f"{coin}'s bundle holds no scaler: the network would get unscaled prices."
         return Finding(Verdict.FAILED, None, "no scaler", sentence)
-    count, needed = measurement.count("scaler", "count"), _count_inputs(measurement)
+    count, needed = measurement.count("scaler", "count"), measurement.count("scaler", "columns")
     if count != needed:
         sentence = f"{coin}'s scaler has {count} features; the network reads {needed}."
         return Finding(Verdict.FAILED, float(count), f"{count} of {needed} features", sentence)
@@ -296,16 +296,8 @@ def judge_checklist(measurement: MeasurementReader, section: str, checks: dict[s
     return Finding(Verdict.PASSED, 0.0, texts, f"{measurement.coin}'s {section} passes every check: {texts}.")
 
 
-def _count_inputs(measurement: MeasurementReader) -> int:
-    """72 features, or the 5 columns of a window; measurements from before there were windows do not say."""
-    is_stated = "columns" in measurement.section("scaler")
-    return measurement.count("scaler", "columns") if is_stated else N_FEATURES
-
-
 def read_horizon(measurement: MeasurementReader) -> int:
-    """How far its labels look ahead. Measurements from before there were other horizons do not say."""
-    if "label" not in measurement.document:
-        return HORIZON_BARS
+    """How far its labels look ahead."""
     measurement.require_no_problem("label")
     horizon = measurement.count("label", "horizon_bars")
     if not MIN_HORIZON_BARS <= horizon <= MAX_HORIZON_BARS:
@@ -320,8 +312,7 @@ def require_blocks(measurement: MeasurementReader, parameters: Parameters, secti
     """
     blocks, needed = measurement.count(section, "block_bars"), int(parameters["least_block_bars"])
     horizons = min(get_block_bars(read_horizon(measurement)), max(1, measurement.count(section, "rows") // 2))
-    if "label" in measurement.document:
-        needed = max(needed, horizons)
+    needed = max(needed, horizons)
     if blocks < needed:
         raise NotMeasured(f"the interval is from blocks of {blocks} bars; {needed} or more are required")
 

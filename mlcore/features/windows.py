@@ -17,8 +17,8 @@ Array = np.ndarray
 COLUMNS = ("open", "high", "low", "close", "volume")
 MIN_BARS, MAX_BARS = 16, 2048
 
-MAX_NUMBERS = 2**28
-"""Of windows that are held at once: one GiB of float32."""
+MAX_NUMBERS = 2**27
+"""Of windows that are held at once: half a GiB of float32."""
 _CHUNK_NUMBERS = 2**18
 
 

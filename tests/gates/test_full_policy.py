@@ -31,6 +31,11 @@ def window(name: str, **changes: Any) -> dict[str, Any]:
     return {f"windows/{name}/{key}": value for key, value in changes.items()}
 
 
+def horizon(bars: int) -> dict[str, Any]:
+    """Labels that look so far ahead."""
+    return {"label/horizon_bars": bars, "windows/horizon_bars": bars}
+
+
 def ahead(of: str, difference: float, lower: float, upper: float = 0.9) -> dict[str, Any]:
     """This much more often right than another, whose accuracy follows."""
     own = healthy("SOL")["skill"]["accuracy"]
@@ -74,6 +79,12 @@ CASES = [
     ("window: nobody can recompute them", "window", {"windows/recomputed": None}, ERROR),
     ("window: measured on newer candles", "window", {"windows/on_training_candles": False}, PASSED),
     ("window: another horizon", "window", {"windows/horizon_bars": 0}, ERROR),
+    ("window: purged by less than the label looks ahead", "window", {"label/horizon_bars": 24}, ERROR),
+    ("window: a longer horizon that reaches into it", "window",
+     horizon(24) | window("stop", last_at="2024-12-31T00:00:00Z"), FAILED),
+    ("window: a longer horizon, purged", "window",
+     horizon(24) | window("stop", last_at="2024-12-30T23:00:00Z"), PASSED),
+    ("window: a horizon that there is not", "window", horizon(97), ERROR),
     ("window: other rows than the accuracy's", "window", window("gate", rows=1499), ERROR),
     ("window: ends before it begins", "window", window("gate", last_at="2024-01-01T00:00:00Z"), ERROR),
     ("schema: as the bot computes", "schema", {}, PASSED),
@@ -102,6 +113,8 @@ CASES = [
     ("skill: a V5 that was fitted on nothing", "skill", {"skill/baseline/fit/rows": 0}, ERROR),
     ("skill: no V5 to compare with", "skill", {"skill/baseline/digest": None}, ERROR),
     ("skill: intervals from short blocks", "skill", {"skill/block_bars": 71}, ERROR),
+    ("skill: blocks too short for labels that overlap", "skill", horizon(9), ERROR),
+    ("skill: blocks of nine horizons", "skill", horizon(9) | {"skill/block_bars": 81}, PASSED),
     ("skill: a difference that is not theirs", "skill", {"skill/naive/majority/difference": 0.9}, ERROR),
     ("skill: an interval the wrong way round", "skill", {"skill/baseline/lower": 0.99}, ERROR),
     ("skill: another naive one is better", "skill", {"skill/best_naive": "majority"}, ERROR),

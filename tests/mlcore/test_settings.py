@@ -120,7 +120,7 @@ def test_a_horizon_that_leaves_no_stop_window_is_refused() -> None:
 
 def test_a_window_over_too_long_a_history_is_refused_with_one_that_fits() -> None:
     frame = simulate.simulate("BTC", 60_000, 1.0, seed=1)
-    with pytest.raises(NotEnoughBars, match="choose a window of at most 1,2"):
+    with pytest.raises(NotEnoughBars, match="choose a window of at most 661 bars"):
         prepare(frame, V7.with_parameters(input="window2048"))
 
 
