@@ -172,6 +172,7 @@ class Client(_BaseClient):
     def predict(self, coin: str, candles: object) -> Decision:
         """Decide for one coin from its candles, the oldest bar first: 2,048 bars or more that have closed.
 
+        A model of windows needs as many as its window has.
         They are a frame of polars or pandas, an Arrow table, or rows of time, open, high, low, close and volume. Times
         without a zone are UTC, whole numbers are epochs, and other columns are ignored.
 
