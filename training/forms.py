@@ -113,12 +113,13 @@ def setting_field(recipe: Recipe, name: str, *, initial: object = None) -> forms
         return InputField(choices=INPUTS, help_text=f"{about}.", **shown)
     if not isinstance(setting, Parameter):
         return forms.CharField(help_text=f"{about}. Default: {default}.", max_length=20, **shown)
-    kind = forms.IntegerField if setting.is_whole else forms.FloatField
+    kind: type[Any] = forms.IntegerField if setting.is_whole else forms.FloatField
     usual = "none" if default is None else f"{default:g}"
-    return kind(
+    field: forms.Field = kind(
         min_value=setting.least,
         max_value=setting.greatest,
         widget=forms.NumberInput(attrs={"step": 1 if setting.is_whole else "any"}),
         help_text=f"{about}. {setting.least:,g} – {setting.greatest:,g}. Default: {usual}.",
         **shown,
     )
+    return field

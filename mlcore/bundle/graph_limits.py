@@ -194,7 +194,8 @@ class _Walk:
             if self.fields_left < 0:
                 raise BundleRefused(f"the graph has more than {_MAX_FIELDS:,} fields")
             key, at = _read_number(data, at)
-            kind, value = key & 7, None
+            kind = key & 7
+            value: Any = None
             if kind == 0:
                 value, at = _read_number(data, at)
             elif kind in (1, 5):

@@ -1,7 +1,7 @@
 """The usable rows of a dataset, split in time. Only this module decides which rows are fitted on and which are judged."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,6 @@ from mlcore.features import indicators, labels, splits
 from mlcore.features.indicators import WARM_UP_BARS, Schema
 from mlcore.features.labels import DEFAULT_LABEL, Label
 from mlcore.features.splits import DEFAULT_SHARES, Shares
-from mlcore.features.windows import Windows
 
 _Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
 
@@ -23,8 +22,8 @@ _Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
 class Examples:
     """Rows with all features and a label, oldest first."""
 
-    features: np.ndarray | Windows
-    """float32 [n, 72], unscaled; or the bars' windows [n, L, 5]."""
+    features: np.ndarray
+    """float32 [n, 72], unscaled; or the bars' windows [n, L, 5], which are computed when they are taken (`Windows`)."""
     scaled_returns: np.ndarray
     """float64 [n]: the outcomes of the label, cut into classes later."""
     bars: np.ndarray
@@ -80,10 +79,9 @@ def build_examples(
     is_usable[:warm_up] = False
     bars = np.flatnonzero(is_usable)
     split = splits.split_rows(len(bars), label.horizon, shares)
+    taken = cast(np.ndarray, indicators.take_windows(frame, bars, schema))  # indexed as an array is
     return Examples(
-        features=indicators.take_windows(frame, bars, schema)
-        if features is None
-        else take_rows(features, bars),
+        features=take_rows(features, bars) if features is not None else taken,
         scaled_returns=scaled[bars],
         bars=bars,
         candles=take_rows(frame, bars),

@@ -7,7 +7,7 @@ Texts are Markdown without blocks: a renderer needs paragraphs and tables only.
 import ast
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ _REACHES = {signature.partition("(")[0]: function.reach for signature, function 
 @dataclass(frozen=True)
 class Table:
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)

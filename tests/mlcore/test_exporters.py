@@ -64,7 +64,7 @@ def export(model: nn.Module, *, is_dynamic: bool = True, dtype: torch.dtype = to
         torch.onnx.export(
             model.to(dtype).eval(),
             (torch.zeros(2, BARS, 5, dtype=dtype),),
-            written,
+            written,  # type: ignore[arg-type]  # a stream is taken too
             dynamo=False,
             input_names=["x"],
             output_names=["y"],

@@ -135,7 +135,7 @@ SETTINGS: dict[str, dict[str, object]] = {
 MARKET = simulate.simulate("BTC", 6_000, 1.2, seed=1)
 
 
-@pytest.fixture(scope="module", params=SETTINGS.values(), ids=SETTINGS)
+@pytest.fixture(scope="module", params=list(SETTINGS.values()), ids=list(SETTINGS))
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     recipe = V7.with_parameters(epochs=2, batch_size=512, **request.param)
     trained = fit(prepare(MARKET, recipe), recipe, seed=0, device="cpu")

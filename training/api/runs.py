@@ -55,8 +55,11 @@ def _build_field(setting: Setting) -> serializers.Field[Any, Any, Any, Any]:
         return api_fields.Choice(list(setting.words), required=False, help_text=about)
     if not isinstance(setting, Parameter):
         return api_fields.PatternText(f"^({setting.pattern})$", required=False, help_text=about)
-    kind = api_fields.Integer if setting.is_whole else api_fields.Number
-    return kind(required=False, min_value=setting.least, max_value=setting.greatest, help_text=about)
+    kind: Any = api_fields.Integer if setting.is_whole else api_fields.Number
+    field: serializers.Field[Any, Any, Any, Any] = kind(
+        required=False, min_value=setting.least, max_value=setting.greatest, help_text=about
+    )
+    return field
 
 
 class Runs(ListAPIView[TrainingRun]):

@@ -11,8 +11,9 @@ SETTINGS = {**TRAINING, **CONTRACT}
 
 def add_setting_options(parser: CommandParser) -> None:
     for name, setting in SETTINGS.items():
-        is_number = isinstance(setting, Parameter)
-        kind = (int if setting.is_whole else float) if is_number else str
+        kind: type = str
+        if isinstance(setting, Parameter):
+            kind = int if setting.is_whole else float
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=setting.meaning)
 
 
