@@ -301,7 +301,7 @@ def hostile(canary: Path) -> dict[str, tuple[Callable[[], bytes], str]]:
             lambda: onnx_file([helper.make_node("RunMe", ["x"], ["y"])], linear_tensors()),
             "RunMe",
         ),
-        "ONNX with a recurrent layer": (lambda: onnx_file([gru], linear_tensors()), "GRU"),
+        "ONNX with a recurrent layer over no bars": (lambda: onnx_file([gru], linear_tensors()), "GRU"),
         "ONNX with two inputs of another width": (
             lambda: onnx_file([LINEAR], linear_tensors(), shape=("n", 71)),
             "72",

@@ -492,6 +492,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -
     if kind not in (
         "ONNX that ignores its input",
         "ONNX whose nodes do not meet",
+        "ONNX with a recurrent layer over no bars",
     ):  # found when they are tried
         assert not (tmp_path / "bundle").exists()
 
