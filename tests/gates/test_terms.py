@@ -102,7 +102,7 @@ def test_a_v5_of_other_terms_is_kept_apart(desk: Desk) -> None:
     assert baselines.find_trained(desk.dataset, others[0]) is None
 
 
-def test_a_report_says_what_each_predicts_and_that_figures_of_two_labels_cannot_be_compared() -> None:
+def test_a_report_says_that_figures_of_two_labels_cannot_be_compared() -> None:
     def side(number: int, text: str) -> ComparedRelease:
         label = {"text": text, "input": "relative72", "shares": [70, 15, 15]}
         coins = {"BTC": ComparedCoin("BTC", document={"label": label})}

@@ -210,7 +210,7 @@ def test_a_graph_is_taken_and_one_row_is_answered_as_in_a_batch(
     assert (found["shapes_match"], found["equal_in_graph"], found["problem"]) == (True, True, None)
 
 
-def test_what_a_tree_has_learned_is_searched_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
+def test_what_a_tree_has_learned_is_searched_for_what_is_not_finite(tmp_path: Path) -> None:
     model = onnx.load_model_from_string(forest())
     next(a for a in model.graph.node[0].attribute if a.name == "target_weights").floats[2] = float("nan")
     made = imported(bytes(model.SerializeToString()), tmp_path, "relative72")

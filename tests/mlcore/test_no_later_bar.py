@@ -90,7 +90,7 @@ def test_windows_share_no_bar_through_their_labels(label: Label, name: str, shar
 
 @settings(max_examples=25, deadline=None)
 @given(label=label_kinds, name=inputs)
-def test_the_cuts_of_a_label_use_no_bar_after_the_fit_window_and_its_labels(label: Label, name: str) -> None:
+def test_cuts_use_no_bar_after_the_fit_window_and_its_labels(label: Label, name: str) -> None:
     examples = build_examples(MARKET, schema(name), label)
     last = int(examples.bars[examples.split.fit][-1]) + label.horizon
     changed = build_examples(change_after(MARKET, last), schema(name), label)

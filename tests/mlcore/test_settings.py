@@ -55,7 +55,7 @@ def test_a_setting_out_of_its_bounds_is_refused_by_name(
     assert refused.value.name == name
 
 
-def test_settings_change_what_is_seen_predicted_and_judged_and_nothing_else() -> None:
+def test_settings_change_what_is_seen_predicted_and_judged() -> None:
     changed = V7.with_parameters(
         input="window64", horizon=24, label="barriers", cut=1.5, class_weights="equal",
         hidden_widths="64-32-16", fit_percent=60, stop_percent=20,
@@ -197,7 +197,7 @@ def test_a_baseline_of_another_label_is_not_compared_with(
     assert "it predicts terciles over 8 bars, the candidate" in skill["baseline"]["problem"]
 
 
-def test_a_bot_predicts_from_the_bars_of_the_window_and_says_how_many_it_needs(made: Bundle) -> None:
+def test_a_bot_predicts_from_the_window_and_says_how_many_bars_it_needs(made: Bundle) -> None:
     predictor = Predictor(made.folder)
     lookback = predictor.schema.lookback
     whole, window = predictor.predict(MARKET), predictor.predict(MARKET.tail(lookback))
