@@ -9,10 +9,17 @@ NOT_MIGRATED = (
 _MISSING_IN_SQLITE = ("no such table", "no such column")
 _MISSING_IN_POSTGRESQL = ("42P01", "42703")
 """SQLSTATE of an undefined table or column."""
+_FULL_DISK = ("disk I/O error", "database or disk is full")
+"""What SQLite says where its files cannot grow. Then it cannot even be read, for want of room beside it."""
 
 
 def explain_failure(error: DatabaseError) -> str:
-    """A sentence for a person: the database cannot be reached, has not been migrated, or failed otherwise."""
+    """A sentence for a person: the database cannot be reached or written, has not been migrated, or failed otherwise."""
+    if connection.vendor == "sqlite" and str(error).startswith(_FULL_DISK):
+        return (
+            f"The database cannot be written ({_shorten(error)}): its disk is full or broken. Make room beside"
+            f" {connection.settings_dict['NAME']}, and ask again."
+        )
     try:
         is_behind = _is_behind()
     except DatabaseError:
