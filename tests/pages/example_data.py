@@ -263,7 +263,7 @@ def send_heartbeat(name: str, instance: str, **changes: Any) -> None:
     said = scenarios.heartbeat_fields(now, instance, **changes)
     running = Running(said["release"], said["line"], said["bundles"])
     rest = {name: value for name, value in said.items() if name not in ("release", "line", "bundles")}
-    rest["trusted_keys"] = tuple(rest["trusted_keys"])
+    rest |= {"trusted_keys": tuple(rest["trusted_keys"]), "protocol": rest["protocol"]["version"]}
     receive_heartbeat(Heartbeat(running=running, **rest), actor=Actor(name, is_bot=True))
 
 

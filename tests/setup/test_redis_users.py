@@ -20,6 +20,8 @@ from tests.loopback import free_port
 from tests.processes import wait_until
 
 COMPOSE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
+WITH_DEBUG = ("--enable-debug-command", "yes")
+"""Else the server refuses DEBUG to everybody, and nothing is shown about the users."""
 PASSWORDS = {"APPLICATION_PASSWORD": "application1", "WORKER_PASSWORD": "worker1"}
 
 
@@ -30,7 +32,17 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder, number = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "redis-server").symlink_to(REDIS_SERVER)
     process = subprocess.Popen(
-        [shell, option, script.replace("$$", "$"), name, "--port", str(number), "--bind", "127.0.0.1"],
+        [
+            shell,
+            option,
+            script.replace("$$", "$"),
+            name,
+            "--port",
+            str(number),
+            "--bind",
+            "127.0.0.1",
+            *WITH_DEBUG,
+        ],
         env={**PASSWORDS, "PATH": f"{folder}:{os.environ['PATH']}"},
         cwd=folder,
         stdout=subprocess.DEVNULL,
