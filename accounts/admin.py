@@ -1,5 +1,8 @@
 """People and tokens in the admin, read-only. Changes go through services, which record an event."""
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.contrib.auth.models import Group
 
@@ -7,8 +10,8 @@ from accounts.models import ApiToken, RoleGrant, User
 from audit.admin import HistoryAdmin
 from common.admin import ReadOnlyInline
 
-# Roles are RoleGrants. A group would have no effect.
-admin.site.unregister(Group)
+# Roles are RoleGrants: a group would have no effect. The others hold secrets, or are not used.
+admin.site.unregister([Group, EmailAddress, Authenticator, SocialAccount, SocialApp, SocialToken])
 
 
 class RoleGrantInline(ReadOnlyInline):
@@ -17,8 +20,10 @@ class RoleGrantInline(ReadOnlyInline):
 
 @admin.register(User)
 class UserAdmin(HistoryAdmin):
-    list_display = ["username", "is_active", "is_staff", "last_login"]
-    fields = ["username", "is_active", "is_staff", "is_superuser", "last_login", "date_joined"]
+    list_display = ["username", "is_active", "is_service", "counts_as", "is_staff", "last_login"]
+    fields = [
+        "username", "is_active", "is_service", "counts_as", "is_staff", "is_superuser", "last_login", "date_joined",
+    ]  # fmt: skip
     search_fields = ["username"]
     inlines = [RoleGrantInline]
 

@@ -11,4 +11,7 @@ class AccountsConfig(AppConfig):
     verbose_name = "People and tokens"
 
     def ready(self) -> None:
+        from accounts.identity import events
+
         triggers.register(GUARDS)
+        events.connect()

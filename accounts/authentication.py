@@ -1,9 +1,11 @@
 """Authentication of the API: a bearer token, or the session of a signed-in person."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import prefetch_related_objects
 from django.http import HttpRequest
+from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.authentication import SessionAuthentication as DjangoSession
@@ -12,10 +14,18 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from accounts import services
+from accounts.identity import factors
 from accounts.models import User
 from accounts.roles import Actor
 
 ANONYMOUS = Actor("nobody")
+FACTOR_HEADER = "Crpbot-Second-Factor"
+
+
+def add_factor(user: User, actor: Actor, code: str) -> Actor:
+    """The actor of a token with a code of its owner's second factor, which is used up by this. Raises WrongCode."""
+    factors.use_code(user, code)
+    return replace(actor, factor_at=timezone.now())
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -30,7 +40,9 @@ class BearerAuthentication(BaseAuthentication):
             raise AuthenticationFailed(
                 "This token is unknown, expired or revoked. Ask an administrator for another."
             )
-        return owner
+        user, actor = owner
+        code = request.headers.get(FACTOR_HEADER)
+        return user, add_factor(user, actor, code) if code else actor
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="crpbot gate"'
@@ -41,7 +53,7 @@ class SessionAuthentication(DjangoSession):
 
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
         session = super().authenticate(request)
-        return (session[0], services.build_actor(session[0])) if session else None
+        return (session[0], _build_session_actor(request, session[0])) if session else None
 
 
 def get_actor(request: HttpRequest | Request) -> Actor:
@@ -53,7 +65,11 @@ def get_actor(request: HttpRequest | Request) -> Actor:
     if not isinstance(user, User):
         return ANONYMOUS
     prefetch_related_objects([user], "grants")  # once per request: middleware, view and template use it
-    return services.build_actor(user)
+    return _build_session_actor(request, user)
+
+
+def _build_session_actor(request: HttpRequest | Request, user: User) -> Actor:
+    return services.build_actor(user, factors.find_time(request, user))
 
 
 class CanView(BasePermission):
@@ -91,7 +107,11 @@ class BearerScheme(OpenApiAuthenticationExtension):
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer"}
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": f"A decision of an approver may need a code of their second factor, as {FACTOR_HEADER}.",
+        }
 
 
 class SessionScheme(OpenApiAuthenticationExtension):

@@ -7,9 +7,13 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from accounts import services, tokens
+from accounts.authentication import add_factor
 from accounts.roles import Actor
 from common.commands import GateCommand
 from common.errors import NotAllowed
+
+TOKEN_VARIABLE = "CRPBOT_TOKEN"
+FACTOR_VARIABLE = "CRPBOT_SECOND_FACTOR"
 
 
 class ActingCommand(GateCommand):
@@ -29,13 +33,19 @@ class ActingCommand(GateCommand):
             if not settings.IS_EMBEDDED:
                 raise NotAllowed("--as works in the embedded profile only; in production set CRPBOT_TOKEN.")
             return services.build_actor(services.find_user(options["acting_as"]))
-        raw = os.environ.get("CRPBOT_TOKEN", "")
-        if not raw:
+        if not os.environ.get(TOKEN_VARIABLE):
             raise NotAllowed(
                 "This command needs an actor: set CRPBOT_TOKEN to your token, or use --as USER in the embedded profile."
             )
-        owner = services.authenticate(raw)
-        if owner is None:
-            raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
-        tokens.store_uses()
-        return owner[1]
+        return find_token_actor()
+
+
+def find_token_actor() -> Actor:
+    """The owner of the token in CRPBOT_TOKEN, with the code of their second factor in CRPBOT_SECOND_FACTOR, if it is set."""
+    owner = services.authenticate(os.environ.get(TOKEN_VARIABLE, ""))
+    if owner is None:
+        raise NotAllowed("The token in CRPBOT_TOKEN is unknown, expired or revoked.")
+    tokens.store_uses()
+    user, actor = owner
+    code = os.environ.get(FACTOR_VARIABLE)
+    return add_factor(user, actor, code) if code else actor

@@ -1,11 +1,25 @@
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser
+from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
+from django.utils.module_loading import import_string
 
 from accounts.roles import Role, Scope
 
 
 class User(AbstractUser):
-    """A person, or the account of a bot. A superuser has no role by that alone."""
+    """A person's account, or a service account. A superuser has no role by that alone."""
+
+    is_service = models.BooleanField(default=False, help_text="a bot or another program: it cannot sign in")
+    counts_as = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="others",
+        help_text="the first account of the same person, where this is another one",
+    )
 
 
 class RoleGrant(models.Model):
@@ -38,3 +52,24 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user.username}'s {self.scope} token {self.name}"
+
+
+class Session(AbstractBaseSession):
+    """A browser's session, with the person who signed in; accounts/identity/session_store.py reads and writes it."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="sessions")
+
+    @classmethod
+    def get_session_store_class(cls) -> type[SessionBase]:
+        store: type[SessionBase] = import_string(f"{settings.SESSION_ENGINE}.SessionStore")
+        return store
+
+
+class FailedCode(models.Model):
+    """A wrong code of a second factor: many within an hour end the guessing."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="failed_codes")
+    at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"a wrong code for {self.user.username}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from accounts import names
@@ -14,6 +15,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     OPERATOR = "operator"
     APPROVER = "approver"
+    ADMINISTRATOR = "administrator"
 
 
 class Scope(StrEnum):
@@ -22,9 +24,16 @@ class Scope(StrEnum):
     BOT = "bot"
     OPERATOR = "operator"
     APPROVER = "approver"
+    ADMINISTRATOR = "administrator"
 
 
-ROLE_OF_SCOPE = {Scope.OPERATOR: Role.OPERATOR, Scope.APPROVER: Role.APPROVER}
+ROLE_OF_SCOPE = {
+    Scope.OPERATOR: Role.OPERATOR,
+    Scope.APPROVER: Role.APPROVER,
+    Scope.ADMINISTRATOR: Role.ADMINISTRATOR,
+}
+ROLES_OF_PEOPLE = frozenset({Role.APPROVER, Role.ADMINISTRATOR})
+"""Roles that no service account may hold, and whose decisions need a second factor."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Actor:
     roles: frozenset[Role] = field(default_factory=frozenset)
     is_bot: bool = False
     is_system: bool = False
+    factor_at: datetime | None = None
+    """When this person last gave a second factor; None where they did not."""
 
     def __str__(self) -> str:
         return self.name

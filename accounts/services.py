@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts import names
 from accounts.models import ApiToken, RoleGrant, User
-from accounts.roles import RESERVED_NAMES, ROLE_OF_SCOPE, Actor, Role, Scope, limit_roles
+from accounts.roles import RESERVED_NAMES, ROLE_OF_SCOPE, ROLES_OF_PEOPLE, Actor, Role, Scope, limit_roles
 from accounts.tokens import LIFETIME, PER_QUERY, note_use
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotFound
@@ -27,9 +27,10 @@ def hash_token(raw: str) -> str:
     return hashlib.sha256(raw.encode()).hexdigest()
 
 
-def build_actor(user: User) -> Actor:
-    """The actor of a signed-in session or a user name."""
-    return Actor(user.username, frozenset(Role(grant.role) for grant in user.grants.all()))
+def build_actor(user: User, factor_at: datetime | None = None) -> Actor:
+    """The actor of a session, whose person last gave a second factor at this time, or of a user name."""
+    roles = frozenset(Role(grant.role) for grant in user.grants.all())
+    return Actor(user.username, roles, factor_at=factor_at)
 
 
 def find_token(number: int) -> ApiToken:
@@ -47,16 +48,22 @@ def find_user(username: str) -> User:
 
 
 def create_user(
-    username: str, *, password: str | None, roles: list[Role], actor: object, is_staff: bool = False
+    username: str,
+    *,
+    password: str | None,
+    roles: list[Role],
+    actor: object,
+    is_staff: bool = False,
+    is_service: bool = False,
 ) -> User:
-    """Create a person with these roles; without a password they can only use tokens.
+    """Create an account with these roles. A person without a password signs in by single sign-on, or not at all.
 
     Raises InvalidInput for an invalid name or password, Conflict for a name in use or one that looks like it.
     """
     _check_name(username)
     if password is not None:
         _check_password(password, username)
-    user = User(username=User.normalize_username(username), is_staff=is_staff)
+    user = User(username=User.normalize_username(username), is_staff=is_staff, is_service=is_service)
     user.set_password(password)  # hashing is slow: before the lock
     with audit.locked():
         if taken := names.find_confusable(user.username, User.objects.values_list("username", flat=True)):
@@ -68,7 +75,9 @@ def create_user(
                 " more, also for the eye."
             )
         user.save(force_insert=True)
-        audit.record("user.created", user, actor=actor, detail={"is_staff": is_staff})
+        audit.record(
+            "user.created", user, actor=actor, detail={"is_staff": is_staff, "is_service": is_service}
+        )
         for role in roles:
             grant(user, role, actor=actor)
     return user
@@ -76,6 +85,8 @@ def create_user(
 
 def set_password(user: User, password: str, *, actor: object) -> None:
     """Set a password, which ends every session and every token of this person. Raises InvalidInput."""
+    if user.is_service:
+        raise InvalidInput(f"{user.username} is a service account: it cannot sign in.", field="password")
     _check_password(password, user.username)
     user.set_password(password)  # hashing is slow: before the lock
     with audit.locked():
@@ -86,7 +97,11 @@ def set_password(user: User, password: str, *, actor: object) -> None:
 
 @audit.locked()
 def close_account(user: User, *, actor: object) -> None:
-    """Close an account at once: no session, no token. Its name stays in the audit. Repeating this changes nothing."""
+    """Close an account at once: no session, no token. Its name stays in the audit. Repeating this changes nothing.
+
+    Raises Conflict for the last administrator.
+    """
+    _keep_last_administrator(user)
     if User.objects.filter(pk=user.pk, is_active=True).update(is_active=False):
         audit.record("user.closed", user, actor=actor)
         _revoke_tokens(user, actor=actor, reason="the account was closed")
@@ -124,18 +139,43 @@ def _check_password(password: str, username: str) -> None:
 
 @audit.locked()
 def grant(user: User, role: Role, *, actor: object) -> None:
-    """Grant a role. Granting it again changes nothing and records no event."""
+    """Grant a role. Granting it again changes nothing and records no event.
+
+    Raises InvalidInput for a role that a service account cannot hold: those of people, and operator before it is known who
+    is responsible for it. What it launches counts as launched by that person.
+    """
+    if user.is_service and role in ROLES_OF_PEOPLE:
+        raise InvalidInput(f"{user.username} is a service account: only a person is {role}.", field="role")
+    is_nobodys = user.is_service and User.objects.filter(pk=user.pk, counts_as=None).exists()
+    if is_nobodys and role == Role.OPERATOR:
+        raise InvalidInput(
+            f"Say first who is responsible for {user.username}: --counts-as NAME. What it launches counts as theirs.",
+            field="role",
+        )
     _, is_new = RoleGrant.objects.get_or_create(user=user, role=role)
     if is_new:
         audit.record("role.granted", user, actor=actor, detail={"role": role})
 
 
 @audit.locked()
-def withdraw(user: User, role: Role, *, actor: object) -> None:
-    """Withdraw a role, at once for every session and token."""
+def withdraw(user: User, role: Role, *, actor: object, even_last: bool = False) -> None:
+    """Withdraw a role, at once for every session and token. Raises Conflict for that of the last administrator."""
+    if role == Role.ADMINISTRATOR and not even_last:
+        _keep_last_administrator(user)
     deleted, _ = RoleGrant.objects.filter(user=user, role=role).delete()
     if deleted:
         audit.record("role.withdrawn", user, actor=actor, detail={"role": role})
+
+
+def has_administrator() -> bool:
+    """Whether there is anybody who may change people, roles and tokens."""
+    return RoleGrant.objects.filter(role=Role.ADMINISTRATOR, user__is_active=True).exists()
+
+
+def _keep_last_administrator(user: User) -> None:
+    administrators = RoleGrant.objects.filter(role=Role.ADMINISTRATOR, user__is_active=True)
+    if administrators.filter(user=user).exists() and not administrators.exclude(user=user).exists():
+        raise Conflict(f"{user.username} is the last administrator. Make somebody else one first.")
 
 
 @audit.locked()

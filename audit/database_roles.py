@@ -52,7 +52,8 @@ _READ_ONLY_APPS = {"admin", "auth", "contenttypes"}
 
 _DELETED = {
     "deploy.StoredFile",
-    "sessions.Session", "accounts.RoleGrant", "deploy.Bot", "deploy.Acknowledgement", "deploy.LiveWindow",
+    "accounts.Session", "accounts.FailedCode", "accounts.RoleGrant", "mfa.Authenticator",
+    "deploy.Bot", "deploy.Acknowledgement", "deploy.LiveWindow",
     "deploy.LiveTotal", "training.Worker", "training.RunLine",
 }  # fmt: skip
 """The only rows that the service ever deletes."""

@@ -35,6 +35,12 @@ class NotAllowed(DomainError):
     title = "Not allowed"
 
 
+class FactorNeeded(NotAllowed):
+    """The decision needs a second factor, given a short time ago."""
+
+    title = "Second factor needed"
+
+
 class NotFound(DomainError):
     status = 404
     title = "Not found"

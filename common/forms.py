@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django import forms
 from django.http import HttpResponse
 
-from common.errors import DomainError
+from common.errors import DomainError, FactorNeeded
 from common.reasons import REASON_LIMIT
 
 
@@ -28,6 +28,8 @@ def submit(
         return show(400)
     try:
         return act()
+    except FactorNeeded:
+        raise  # the page for it comes first, and continues with this request
     except DomainError as refusal:
         form.add_error(refusal.field if refusal.field in form.fields else None, refusal.message)
         return show(refusal.status)

@@ -19,6 +19,7 @@ import environ
 from botocore.config import Config
 from django.core.exceptions import ImproperlyConfigured
 
+from accounts.roles import Role
 from crpbot import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -99,12 +100,16 @@ INSTALLED_APPS = [
     "crpbot.apps.GateAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "axes",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "django_filters",
     "django_htmx",
     "rest_framework",
@@ -129,9 +134,11 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "crpbot.web.middleware.RequireAnyRole",
+    "accounts.identity.middleware.NoteSessionUse",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "crpbot.web.middleware.ShowDomainErrors",
 ]
 
@@ -306,6 +313,69 @@ AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 # The sign-in form answers instead of a middleware; which counts apply depends on the browser.
 SILENCED_SYSTEM_CHECKS = ["axes.W002", "axes.W006"]
+# Second factors, sessions and single sign-on: docs/operations/identity.md.
+REQUIRE_SECOND_FACTOR = env.bool("CRPBOT_REQUIRE_SECOND_FACTOR", not IS_EMBEDDED)
+SECOND_FACTOR_SECONDS = env.int("CRPBOT_SECOND_FACTOR_SECONDS", 300)
+SESSION_ENGINE = "accounts.identity.session_store"
+SESSION_COOKIE_AGE = env.int("CRPBOT_SESSION_SECONDS", 14 * 86_400 if IS_EMBEDDED else 12 * 3_600)
+SESSION_IDLE_SECONDS = env.int("CRPBOT_SESSION_IDLE_SECONDS", 0 if IS_EMBEDDED else 1_800)  # 0: never
+OIDC_ISSUER = env.str("CRPBOT_OIDC_ISSUER", "")
+OIDC_NAME = env.str("CRPBOT_OIDC_NAME", "single sign-on")
+OIDC_NAME_CLAIM = env.str("CRPBOT_OIDC_NAME_CLAIM", "preferred_username")
+OIDC_ROLE_CLAIM = env.str("CRPBOT_OIDC_ROLE_CLAIM", "")
+try:  # as in "gate-approvers=approver,gate-operators=operator"
+    OIDC_ROLES = {
+        value: Role(role)
+        for value, _, role in (pair.rpartition("=") for pair in env.list("CRPBOT_OIDC_ROLES", default=[]))
+    }
+except ValueError as error:
+    raise ImproperlyConfigured(
+        f"CRPBOT_OIDC_ROLES names no role of this service ({error}). Write VALUE=ROLE, separated by commas, with"
+        f" {', '.join(Role)} as roles."
+    ) from error
+if OIDC_ISSUER:
+    if not IS_EMBEDDED and not OIDC_ISSUER.startswith("https://"):
+        raise ImproperlyConfigured(
+            f"CRPBOT_OIDC_ISSUER is {OIDC_ISSUER!r}; in production it begins with https://."
+        )
+    if bool(OIDC_ROLE_CLAIM) != bool(OIDC_ROLES):
+        raise ImproperlyConfigured("Set CRPBOT_OIDC_ROLE_CLAIM and CRPBOT_OIDC_ROLES together, or neither.")
+SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
+    "openid_connect": {
+        "provider_class": "accounts.identity.oidc.Provider",
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [],
+    }
+}
+if OIDC_ISSUER:
+    SOCIALACCOUNT_PROVIDERS["openid_connect"]["APPS"] = [
+        {
+            "provider_id": "oidc",
+            "name": OIDC_NAME,
+            "client_id": env.str("CRPBOT_OIDC_CLIENT_ID"),
+            "secret": env.str("CRPBOT_OIDC_CLIENT_SECRET"),
+            "settings": {"server_url": OIDC_ISSUER.rstrip("/")},
+        }
+    ]
+SOCIALACCOUNT_ADAPTER = "accounts.identity.adapters.SocialAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # the policy of the pages lets no form lead to another site
+ACCOUNT_ADAPTER = "accounts.identity.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_RATE_LIMITS = (
+    False  # axes counts passwords, and accounts/identity/factors.py codes, both in the database
+)
+ACCOUNT_REAUTHENTICATION_TIMEOUT = SECOND_FACTOR_SECONDS
+MFA_ADAPTER = "accounts.identity.adapters.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_FORMS = {
+    "authenticate": "accounts.identity.forms.SignInCodeForm",
+    "reauthenticate": "accounts.identity.forms.ConfirmCodeForm",
+}
+MFA_TOTP_PERIOD = 30
+MFA_TOTP_TOLERANCE = 1  # half minutes by which a clock may be wrong
+MFA_ALLOW_UNVERIFIED_EMAIL = True
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "board"
 LOGOUT_REDIRECT_URL = "sign-in"

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts.models import Session
 from deploy.models import Acknowledgement, PointerMove
 from training.models import RunLine, Worker
 

@@ -61,6 +61,8 @@ class Replay:
             "name": event.object_name,
             "active": True,
             "staff": detail.get("is_staff"),
+            "service": detail.get("is_service"),
+            "counts as": None,
             "superuser": False,
             "roles": set(),
         }
@@ -68,6 +70,9 @@ class Replay:
 
     def _close_user(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
         self._expected[f"user {event.object_id}"]["active"] = False
+
+    def _link_user(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
+        self._expected[f"user {event.object_id}"]["counts as"] = detail.get("counts_as")
 
     def _grant(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
         roles = self._expected[f"user {event.object_id}"].setdefault("roles", set())
@@ -132,6 +137,7 @@ class Replay:
 _EVENTS: list[tuple[set[str], Callable[[Replay, AuditEvent, Mapping[str, Any]], None]]] = [
     ({"user.created"}, Replay._create_user),
     ({"user.closed"}, Replay._close_user),
+    ({"user.linked"}, Replay._link_user),
     ({"role.granted", "role.withdrawn"}, Replay._grant),
     ({"token.issued"}, Replay._issue),
     ({"token.revoked"}, Replay._revoke),
@@ -166,16 +172,18 @@ def _read_accounts() -> Facts:
     roles = defaultdict[int, set[str]](set)
     for user, role in RoleGrant.objects.values_list("user_id", "role"):
         roles[user].add(role)
-    columns = ("pk", "username", "is_active", "is_staff", "is_superuser")
+    columns = ("pk", "username", "is_active", "is_staff", "is_superuser", "is_service", "counts_as")
     users = {
         f"user {pk}": {
             "name": name,
             "active": active,
             "staff": staff,
             "superuser": superuser,
+            "service": service,
+            "counts as": counts_as,
             "roles": roles[pk],
         }
-        for pk, name, active, staff, superuser in User.objects.values_list(*columns)
+        for pk, name, active, staff, superuser, service, counts_as in User.objects.values_list(*columns)
     }
     rows = ApiToken.objects.order_by().values(
         "pk", "scope", "user__username", "expires_at", "digest", "revoked_at"

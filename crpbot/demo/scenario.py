@@ -118,7 +118,7 @@ class Scenario:
             )
             self.outcome.passwords[name] = password
             self._actors[name] = accounts.build_actor(user)
-        bot = accounts.create_user("bot", password=None, roles=[], actor="the demo")
+        bot = accounts.create_user("bot", password=None, roles=[], actor="the demo", is_service=True)
         _, self.outcome.bot_token = accounts.issue_token(
             bot, Scope.BOT, name="the trading bot", actor="the demo"
         )

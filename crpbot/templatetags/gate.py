@@ -1,5 +1,6 @@
 """Template filters and tags: figures, times, states, links. Texts are formatted by common.formatting."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
@@ -123,6 +124,12 @@ def _time_tag(moment: datetime, text: str, *, is_age: bool = False) -> SafeStrin
 def clock(moment: datetime) -> str:
     """The time of day in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%H:%M:%S")
+
+
+@register.filter
+def as_json(document: object) -> str:
+    """The document as JSON, for an attribute that a script reads."""
+    return json.dumps(document)
 
 
 @register.filter

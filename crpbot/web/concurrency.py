@@ -75,8 +75,9 @@ class LimitConcurrency:
 
     The connection returns to the pool before the response is sent: a client that reads slowly keeps none.
 
-    Of sign-ins, one for two cores is let in at a time. Hashing a password takes a core for a good part of a second, and
-    this process answers bots from memory with what is left. They wait for their turn before they wait for a connection.
+    Of requests that check a password, one for two cores is let in at a time. Hashing a password takes a core for a good
+    part of a second, and this process answers bots from memory with what is left. They wait for their turn before they
+    wait for a connection.
     """
 
     def __init__(self, get_response: Handler) -> None:
@@ -87,11 +88,11 @@ class LimitConcurrency:
         self.turns = threading.BoundedSemaphore(
             max(1, settings.DATABASE_POOL - settings.DATABASE_POOL_RESERVED)
         )
-        self.sign_in = reverse("sign-in")
+        self.hashing = frozenset((reverse("sign-in"), reverse("account_reauthenticate")))
         self.sign_ins = Turns(max(1, (os.cpu_count() or 1) // 2), most_waiting=MAX_WAITING_SIGN_INS)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path != self.sign_in or request.method != "POST":
+        if request.path not in self.hashing or request.method != "POST":
             return self._take_turn(request)
         with self.sign_ins.take() as has_turn:
             return self._take_turn(request) if has_turn else _refuse(request)

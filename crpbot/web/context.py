@@ -4,6 +4,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from accounts.authentication import get_actor
+from accounts.identity import confirm
 from gates.models import PolicyAdoption
 from gates.policy_changes import weaker_than_baseline
 
@@ -14,6 +15,7 @@ def add_service_context(request: HttpRequest) -> dict[str, Any]:
     return {
         "actor": actor,
         "is_embedded": settings.IS_EMBEDDED,
+        "lacks_factor": bool(actor) and confirm.lacks_factor(request),
         "weaker_than_baseline": _list_weaknesses() if actor and actor.can_view else [],
     }
 

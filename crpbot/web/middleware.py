@@ -9,7 +9,8 @@ from django.shortcuts import render
 from django.utils.deprecation import MiddlewareMixin
 
 from accounts.authentication import get_actor
-from common.errors import DomainError
+from accounts.identity import confirm
+from common.errors import DomainError, FactorNeeded
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
@@ -59,6 +60,8 @@ class ShowDomainErrors(MiddlewareMixin):
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if not isinstance(error, DomainError):
             return None
+        if isinstance(error, FactorNeeded) and (answer := confirm.ask(request)):
+            return answer
         list(messages.get_messages(request))
         context = {
             "title": error.title,

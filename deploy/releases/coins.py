@@ -8,7 +8,7 @@ import re
 from django.db import IntegrityError
 
 from accounts import names
-from accounts.decisions import decision
+from accounts.decisions import decision, is_same_person
 from accounts.roles import Actor, Role
 from audit import services as audit
 from common.errors import Conflict, InvalidInput, NotAllowed
@@ -100,7 +100,7 @@ def _require_changeable(coin: Coin, is_required: bool, actor: Actor) -> None:
         raise Conflict(
             f"{coin} is the last required coin: a release would be empty. Require another coin first."
         )
-    launched = [release for release in _list_undecided() if actor.is_called(release.launched_by)]
+    launched = [release for release in _list_undecided() if is_same_person(actor, release.launched_by)]
     if launched:
         raise NotAllowed(
             f"{actor} launched {launched[0]}, which is undecided: it takes another approver to drop a coin it must carry."

@@ -8,6 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
+from accounts.decisions import is_same_person
 from accounts.roles import Actor
 from audit.models import AuditEvent
 from common.forms import submit
@@ -154,11 +155,12 @@ def _decisions(
     release: Release, actor: Actor, revision: int, asked: Action | None, filled: DecisionForm | None
 ) -> list[dict[str, object]]:
     """The decisions that this person is offered, each with its form, and the one they asked for, if any."""
+    is_launcher = is_same_person(actor, release.launched_by)
     return [
         {
             "row": row,
             "form": filled if row.action == asked and filled else DecisionForm(auto_id=f"{row.action}-%s"),
-            "needs_another": row.is_second_person_needed and actor.is_called(release.launched_by),
+            "needs_another": row.is_second_person_needed and is_launcher,
             "revision": revision,
         }
         for row in DECISIONS.values()

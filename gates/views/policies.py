@@ -6,6 +6,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
+from accounts.decisions import is_same_person
 from accounts.roles import Role
 from common.forms import ReasonForm, submit
 from common.pages import paginate
@@ -106,7 +107,7 @@ def _render(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: 
         "form": form,
         "can_adopt": actor.has(Role.APPROVER) and policy.number > in_force.number,
         "can_propose": actor.has(Role.APPROVER),
-        "needs_another": actor.is_called(policy.proposed_by),
+        "needs_another": is_same_person(actor, policy.proposed_by),
     }
     return render(request, "gates/policy.html", context, status=status)
 

@@ -154,6 +154,7 @@ def _choose_values(port: int) -> dict[str, str]:
         "CRPBOT_HTTP_PORT": str(free_port()),
         "CRPBOT_HTTPS_PORT": str(port),
         "CRPBOT_ALLOW_SIMULATED": "1",
+        "CRPBOT_REQUIRE_SECOND_FACTOR": "0",  # the trial decides with tokens alone
         "CRPBOT_CODE_VERSION": VERSION,
     }
 

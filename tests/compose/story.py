@@ -18,10 +18,11 @@ RELEASE_SECONDS = 900
 PIN_SECONDS = 30
 """Of a bot on a busy machine; the report says how long it took."""
 PEOPLE: Mapping[str, tuple[str, ...]] = {
+    "ada": ("--role", "administrator", "--token", "administrator"),  # the first one, who adds the others
     "olivia": ("--role", "operator", "--token", "operator"),
     "anna": ("--role", "approver", "--token", "approver"),
     "vera": ("--role", "viewer"),
-    "bot": ("--token-only", "--token", "bot"),
+    "bot": ("--service", "--token", "bot"),
 }
 
 
@@ -101,8 +102,9 @@ class Story:
     def _add_people(self) -> str:
         for name, options in PEOPLE.items():
             self._passwords[name] = secrets.token_urlsafe(16)
+            author = self._service.tokens.get("ada", "")
             added = self._service.manage(
-                "people", "--add", name, *options, typed=self._passwords[name] + "\n"
+                "people", "--add", name, *options, token=author, typed=self._passwords[name] + "\n"
             )
             if added["token"]:
                 self._service.tokens[name] = added["token"]

@@ -1,7 +1,6 @@
 """What holds for every page: access, content security policy, links, labels, number of queries."""
 
 import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.models import AuditEvent, AuditHead
 from tests.pages.conftest import SignedIn
+from tests.pages.document import Document
 from tests.pages.example_data import ExampleData
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +55,7 @@ PAGES = {
     "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",
     "tokens": "/tokens/",
+    "own account": "/account/",
     "glossary": "/glossary/",
     "features": "/features/",
     "runbook": "/runbooks/fallback.html",
@@ -83,35 +84,6 @@ def visit(client: Client, path: str) -> Any:
     answer: Any = client.get(path)
     answer.getvalue()
     return answer
-
-
-class Document(HTMLParser):
-    """What a page holds that matters here."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.links: set[str] = set()
-        self.ids: list[str] = []
-        self.labelled: set[str] = set()
-        self.fields: list[dict[str, Any]] = []
-        self.inline: list[str] = []
-        self._script: dict[str, Any] | None = None
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.inline += [f"{tag} {name}" for name in found if name == "style" or name.startswith("on")]
-        if tag == "style" or (tag == "script" and not found.get("src")):
-            self.inline.append(tag)
-        if "id" in found:
-            self.ids.append(str(found["id"]))
-        if tag == "label":
-            self.labelled.add(str(found.get("for")))
-        if tag in ("input", "select", "textarea") and found.get("type") not in ("hidden", "submit"):
-            self.fields.append(found)
-        for name in ("href", "hx-get", "data-charts", "src"):
-            if found.get(name):
-                self.links.add(str(found[name]))
 
 
 @pytest.mark.slow
@@ -239,7 +211,25 @@ def test_every_page_is_in_this_list(examples: ExampleData) -> None:
         "diagnosis-judge",
     }
     without_role = {"sign-in", "sign-out", "healthz", "liveness"}
-    assert _own_names() == covered | by_post_only | without_role
+    in_tests_accounts = {
+        *("account_login", "account_reauthenticate", "openid_connect_login", "openid_connect_callback"),
+        *(
+            "mfa_index",
+            "mfa_authenticate",
+            "mfa_reauthenticate",
+            "mfa_reauthenticate_webauthn",
+            "mfa_list_webauthn",
+        ),
+        *(
+            "mfa_activate_totp",
+            "mfa_deactivate_totp",
+            "mfa_add_webauthn",
+            "mfa_remove_webauthn",
+            "session-end",
+        ),
+        *("mfa_view_recovery_codes", "mfa_generate_recovery_codes"),
+    }
+    assert _own_names() == covered | by_post_only | without_role | in_tests_accounts
 
 
 def _own_names() -> set[str]:
