@@ -36,7 +36,11 @@ def build_context(measurement: Measurement) -> dict[str, Any]:
     }
     if measurement.state != JobState.SUCCEEDED:
         return {"candles": candles}
-    return {"candles": candles, "attempts": _count_attempts(measurement)}
+    context: dict[str, Any] = {"candles": candles, "attempts": _count_attempts(measurement)}
+    if measurement.bundle.origin and trained_on is not None:
+        times = {"imported_at": measurement.bundle.created_at, "candles_at": measurement.dataset.created_at}
+        context["import"] = {name: at.isoformat() for name, at in times.items()}
+    return context
 
 
 def _describe_candles(dataset: Dataset) -> dict[str, Any]:

@@ -72,6 +72,12 @@ class ImportModelForm(forms.Form):
         help_text="A .pt file written by torch.save, or an ONNX file.",
         error_messages={"required": "Choose a model file.", "empty": "This file is empty."},
     )
+    declaration = forms.FileField(
+        required=False,
+        help_text="A JSON file that says what it was trained on and with which figures. Without it, four required gates"
+        " cannot pass.",
+        error_messages={"empty": "This file is empty."},
+    )
     simulated = forms.BooleanField(
         required=False,
         label="Trained on a simulated market",

@@ -255,7 +255,7 @@ class Bundle(models.Model):
         null=True,
         blank=True,
         related_name="bundles",
-        help_text="its training data; unknown for an imported model",
+        help_text="its training data; unknown for an imported model that declares none",
     )
     origin = models.CharField(max_length=200, blank=True, help_text="the file of an imported model")
     interval_seconds = models.PositiveIntegerField(help_text="of the bars that it was trained on")

@@ -39,6 +39,15 @@ def judge_scaler(measurement: MeasurementReader, parameters: Parameters) -> Find
     """The graph scales features as training did."""
     coin = measurement.coin
     if not measurement.flag("scaler", "present"):
+        if measurement.is_false("scaler", "is_needed"):
+            measurement.require_no_problem("reload")
+            loss = measurement.number("reload", "recomputed", "loss", least=0)
+            observed = f"needs none, as declared; loss {loss:.4f} without one"
+            sentence = (
+                f"{coin}'s model declares that it needs no scaler, and its figures on the stop window were recomputed from"
+                f" unscaled features: loss {loss:.4f}."
+            )
+            return Finding(Verdict.PASSED, None, observed, sentence)
         sentence = f"{coin}'s bundle holds no scaler: the network would get unscaled prices."
         return Finding(Verdict.FAILED, None, "no scaler", sentence)
     count, needed = measurement.count("scaler", "count"), measurement.count("scaler", "columns")

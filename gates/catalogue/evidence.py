@@ -1,7 +1,7 @@
 """Whether the figures may be believed: what it was trained and measured on, and whether that is what was reported."""
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from common.formatting import format_list, format_percent
 from gates.catalogue.baseline import judge_checklist, read_horizon
@@ -87,6 +87,12 @@ def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Find
         raise NotMeasured(f"the gate window has {rows:,} rows, and the accuracy is of another number")
     gate = measurement.timestamp("windows", "gate", "first_at")
     stop = measurement.timestamp("windows", "stop", "last_at")
+    if "import" in measurement.document and (doubt := _find_doubt(measurement, gate)):
+        sentence = (
+            f"{measurement.coin}'s model was trained elsewhere, and {doubt}: nothing shows that its training kept to the"
+            " declared windows. Measure it on candles that it cannot have seen."
+        )
+        return Finding(Verdict.INCONCLUSIVE, None, doubt, sentence)
     purged = read_horizon(measurement)
     observed = f"gate from {gate:%Y-%m-%d}, training to {stop:%Y-%m-%d}, no row in both"
     sentence = (
@@ -108,6 +114,11 @@ def judge_schema(measurement: MeasurementReader, parameters: Parameters) -> Find
         observed = f"{len(misplaced)} features out of place: {format_list(misplaced)}"
         return Finding(Verdict.FAILED, float(len(misplaced)), observed, sentence)
     measurement.text("schema", "name")
+    if measurement.is_false("schema", "has_scaler"):
+        # Without a scaler nothing names the columns: in another order they would give other figures.
+        measurement.number("reload", "recomputed", "loss", least=0)
+        measurement.require_no_problem("reload")
+        return judge_checklist(measurement, "schema", {"digest_matches": "the features that bots compute"})
     checks = {
         "digest_matches": "the features that bots compute",
         "names_match": "in the bot's order",
@@ -160,6 +171,21 @@ def judge_reload(measurement: MeasurementReader, parameters: Parameters) -> Find
         f"on the {rows:,} bars of early stopping."
     )
     return Finding(Verdict.PASSED, loss, observed, sentence)
+
+
+def _find_doubt(measurement: MeasurementReader, gate: datetime) -> str | None:
+    """Why a model from outside may have seen the gate window; None if it arrived before these candles could be known.
+
+    A real candle is known once it has closed. A simulated market is known from when it was made here.
+    """
+    imported_at = measurement.timestamp("import", "imported_at")
+    if measurement.flag("candles", "measured", "simulated"):
+        if measurement.timestamp("import", "candles_at") > imported_at:
+            return None
+        return f"this simulated market was made before it was imported on {imported_at:%Y-%m-%d %H:%M}"
+    if gate >= imported_at:
+        return None
+    return f"its gate window begins on {gate:%Y-%m-%d}, before it was imported on {imported_at:%Y-%m-%d}"
 
 
 def _get_candle_verdict(measurement: MeasurementReader, use: str) -> Verdict:

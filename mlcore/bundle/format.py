@@ -118,6 +118,11 @@ class Manifest:
         return schema
 
     @property
+    def needs_scaler(self) -> bool:
+        """Whether a model without a scaler file lacks it. A model from outside may declare that it needs none."""
+        return self.document.get("scaler") != "none"
+
+    @property
     def hidden_widths(self) -> tuple[int, ...]:
         """Of the perceptron, as claimed; the default ones if there is no usable claim."""
         claim = read_claim(self.document, "parameters", "hidden_widths")

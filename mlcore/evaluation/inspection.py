@@ -83,8 +83,11 @@ class Inspection:
         return {"digest_matches": matches, "loads": loads, "shapes_match": shapes_match, "problem": problem}
 
     def inspect_scaler(self) -> dict[str, Any]:
+        """Whether there is one; and if not, whether the manifest declares that the model needs none."""
         if self.bundle is not None and SCALER_FILE not in self.bundle.manifest.files:
-            return {"present": False, "count": 0, **dict.fromkeys(_SCALER_FACTS, False), "problem": None}
+            facts = dict.fromkeys(_SCALER_FACTS, False)
+            is_needed = self.bundle.manifest.needs_scaler
+            return {"present": False, "count": 0, **facts, "is_needed": is_needed, "problem": None}
         facts = _report(self._inspect_scaler, (*_SCALER_FIGURES, *_SCALER_FACTS))
         return {"present": (self.folder / SCALER_FILE).exists(), **facts}
 

@@ -93,7 +93,9 @@ def measure_schema(context: EvaluationContext) -> dict[str, Any]:
     digest_matches = context.manifest.schema_digest == context.schema.digest
     schema = {"name": context.schema.name, "digest_matches": digest_matches}
     if SCALER_FILE not in context.manifest.files:
-        unknown = dict.fromkeys(("names_match", "statistics_match", "columns_out_of_place"))
+        unknown: dict[str, Any] = dict.fromkeys(("names_match", "statistics_match", "columns_out_of_place"))
+        if not context.manifest.needs_scaler:
+            return schema | unknown | {"columns_out_of_place": [], "has_scaler": False}
         return schema | unknown | {"problem": "the bundle holds no scaler to compare with its training's"}
     stored_names, scaler = read_scaler(context.inspection.folder)
     names = [str(stored)[:60] for stored in stored_names]

@@ -13,7 +13,7 @@ import json
 import resource
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,7 @@ from mlcore.features.labels import DEFAULT_LABEL
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import DEFAULT_SHARES
 from mlcore.importers import onnx_file
+from mlcore.importers.declaration import Declaration
 from mlcore.importers.onnx_file import ImportedGraph
 from mlcore.importers.other_files import refuse_other_file
 
@@ -65,6 +66,8 @@ class Request:
     interval_seconds: int
     """Of the bars that it was trained on: the file does not say."""
     code_version: str
+    declaration: Mapping[str, Any] | None = None
+    """What it was trained on and with which figures (`declaration`); None if nothing is declared."""
 
 
 _Import = tuple[ImportedGraph, dict[str, Any], list[str]]
@@ -81,6 +84,7 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
         " meanings. Say the schema"
     )
     schema = _choose_schema(request.schema, schema_unsaid)
+    declared = None if request.declaration is None else Declaration.parse(request.declaration)
     refuse_other_file(data)
     is_torch = data.startswith(_ZIP)
     if is_torch and schema.is_window:
@@ -90,10 +94,15 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
     graph, parameters, notes = (_import_torch if is_torch else _import_onnx)(data, schema, request.layout)
     payload = {MODEL_FILE: graph.model, WEIGHTS_FILE: save(graph.tensors)}
     if graph.scaler:
+        if declared and not declared.needs_scaler:
+            raise ImportRefused("the declaration says that it needs no scaler, and its graph begins with one")
         _refuse_non_finite(graph.scaler)
         payload[SCALER_FILE] = writer.encode_scaler(graph.scaler, schema)
     source = {"sha256": hashlib.sha256(data).hexdigest(), "kind": "torch" if is_torch else "onnx"}
-    bundle = writer.write_files(folder, payload, _build_manifest(request, schema, source, parameters))
+    if declared and not declared.needs_scaler:
+        notes = [note for note in notes if _SCALER_NOTE not in note]
+    document = _build_manifest(request, schema, declared, source, parameters)
+    bundle = writer.write_files(folder, payload, document)
     _try_bundle(bundle)
     return bundle, notes
 
@@ -214,14 +223,19 @@ def _write_notes(checkpoint: "TorchCheckpoint", schema: Schema) -> list[str]:
 
 
 def _build_manifest(
-    request: Request, schema: Schema, source: dict[str, str], parameters: dict[str, Any]
+    request: Request,
+    schema: Schema,
+    declared: Declaration | None,
+    source: dict[str, str],
+    parameters: dict[str, Any],
 ) -> dict[str, Any]:
-    """Unknown fields are null: windows, seed, training, and the candles of the training."""
+    """What is not declared is null: windows, training, label cuts, and the candles of the training."""
+    label, shares = (declared.label, declared.shares) if declared else (DEFAULT_LABEL, DEFAULT_SHARES)
+    cuts, seconds = declared and declared.cuts, request.interval_seconds
     return {
-        **writer.describe_contents(
-            schema, DEFAULT_LABEL, None, DEFAULT_SHARES, request.interval_seconds, _LIBRARIES
-        ),
+        **writer.describe_contents(schema, label, cuts, shares, seconds, _LIBRARIES),
         **dict.fromkeys(("dataset", "windows", "training", "seed")),
+        **(declared.describe() if declared else {}),
         "coin": request.coin,
         "line": request.line,
         "parameters": parameters,

@@ -82,6 +82,10 @@ class Bundles(ListAPIView[Bundle]):
             default=DEFAULT_INTERVAL_SECONDS,
             help_text="The interval of the bars that it was trained on.",
         )
+        declaration = serializers.FileField(
+            required=False,
+            help_text="A JSON file: what it was trained on and with which figures, so that every gate can recompute them.",
+        )
         is_simulated = serializers.BooleanField(
             default=False, help_text="Whether it was trained on simulated candles."
         )
@@ -100,6 +104,7 @@ class Bundles(ListAPIView[Bundle]):
         not contain them. A file that cannot be read safely is refused, and nothing of it is stored.
         """
         checked = self.Input.read(request)
+        declared = checked.get("declaration")
         imported = imported_models.import_model(
             find_coin(checked["coin"]),
             checked["file"].read(),
@@ -109,6 +114,7 @@ class Bundles(ListAPIView[Bundle]):
             layout=checked.get("layout"),
             interval_seconds=checked["interval_seconds"],
             simulated=checked["is_simulated"],
+            declaration=imported_models.read_declaration(declared.read()) if declared else None,
             actor=get_actor(request),
         )
         answer = {**self.Output(imported.bundle).data, "notes": list(imported.notes)}

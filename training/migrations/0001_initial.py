@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
                 ('is_simulated', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.coin')),
-                ('dataset', models.ForeignKey(blank=True, help_text='its training data; unknown for an imported model', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.dataset')),
+                ('dataset', models.ForeignKey(blank=True, help_text='its training data; unknown for an imported model that declares none', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.dataset')),
             ],
             options={
                 'ordering': ['-id'],

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,11 +17,12 @@ from audit import services as audit
 from common.errors import InvalidInput, Unavailable
 from mlcore.bundle import format as bundles
 from mlcore.bundle.format import MANIFEST_FILE
-from mlcore.errors import BundleRefused
+from mlcore.errors import BundleRefused, ImportRefused
 from mlcore.fitting.recipes import FLAT_LINE
+from mlcore.importers.declaration import Declaration
 from training import artifact_store
 from training.jobs import sandbox
-from training.models import Bundle, Coin
+from training.models import Bundle, Coin, Dataset
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
 from training.services.runs import build_recipe
 
@@ -28,6 +30,7 @@ PRIVATE_BYTES = 3 * 2**30
 """Memory limit of the reading process; torch itself takes a tenth of it."""
 OUTPUT_BYTES = 256 * 2**20
 _MAX_ANSWER_BYTES = 64 * 1024
+MAX_DECLARATION_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,14 @@ def import_model(
     layout: str | None = None,
     interval_seconds: int = DEFAULT_INTERVAL_SECONDS,
     simulated: bool = False,
+    declaration: Mapping[str, Any] | None = None,
 ) -> ImportedModel:
     """Make a bundle of `line` for `coin` from a torch checkpoint or an ONNX file.
 
     `schema` names the features of the model, `layout` the order of BatchNorm and ReLU: neither is guessed.
-    `interval_seconds` is that of the bars it was trained on. `name` is the file name, for messages. Raises InvalidInput
-    for a file that cannot be imported or a missing option; nothing is stored then.
+    `interval_seconds` is that of the bars it was trained on. `declaration` says what it was trained on and with which
+    figures, so that every gate can recompute them. `name` is the file name, for messages. Raises InvalidInput for a file
+    that cannot be imported or a missing option; nothing is stored then.
     """
     name = PurePath(name).name[:110] or "a file"  # cut to fit its column
     with audit.record_refusals("bundle.import", coin, actor=actor, reason=name):
@@ -88,6 +93,9 @@ def import_model(
                 field="interval_seconds",
             )
         _check_size(name, data)
+        dataset = None
+        if declaration is not None:
+            dataset = _find_declared_dataset(coin, declaration, interval_seconds, simulated)
         request = {
             "coin": coin.symbol,
             "line": line,
@@ -96,12 +104,53 @@ def import_model(
             "simulated": simulated,
             "interval_seconds": interval_seconds,
             "code_version": settings.CODE_VERSION,
+            "declaration": declaration,
         }
         with tempfile.TemporaryDirectory(prefix="importing-", ignore_cleanup_errors=True) as folder:
             answer = _convert(Path(folder), data, request, name)
             written = _verify(Path(folder) / "bundle", str(answer["digest"]), request, data)
             payload = {part: written.read_payload(part) for part in written.manifest.files}
-        return _store(coin, written, payload, answer["notes"], name=name, actor=actor)
+        return _store(coin, written, payload, answer["notes"], name=name, dataset=dataset, actor=actor)
+
+
+def read_declaration(data: bytes) -> Mapping[str, Any]:
+    """A declaration from the bytes of a JSON file. Raises InvalidInput."""
+    if len(data) > MAX_DECLARATION_BYTES:
+        raise InvalidInput(f"A declaration has at most {MAX_DECLARATION_BYTES:,} bytes.", field="declaration")
+    try:
+        document = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The declaration is not JSON.", field="declaration") from error
+    if not isinstance(document, dict):
+        raise InvalidInput("The declaration is no JSON object.", field="declaration")
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _find_declared_dataset(
+    coin: Coin, document: Mapping[str, Any], interval_seconds: int, simulated: bool
+) -> Dataset:
+    """The dataset that is declared. Raises InvalidInput for a declaration that is not whole, or does not fit it."""
+    try:
+        declared = Declaration.parse(document)
+    except ImportRefused as refused:
+        raise InvalidInput(f"{str(refused)[:1].upper()}{str(refused)[1:]}.", field="declaration") from refused
+    dataset = Dataset.objects.not_withdrawn().filter(coin=coin, digest=declared.dataset).first()
+    if dataset is None:
+        why = f"{coin} has no dataset {declared.dataset}: import the candles of its training first."
+    elif dataset.interval_seconds != interval_seconds:
+        why = (
+            f"Dataset {dataset.pk} has bars of {dataset.interval_seconds:,} s, not of {interval_seconds:,} s."
+        )
+    elif dataset.is_simulated != simulated:
+        kind = "simulated" if dataset.is_simulated else "real"
+        why = f"Dataset {dataset.pk} is {kind}: say the same of the model."
+    else:
+        return dataset
+    raise InvalidInput(why, field="declaration")
 
 
 def _check_size(name: str, data: bytes) -> None:
@@ -175,6 +224,7 @@ def _verify(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> 
     requested = {
         name: request[name] for name in ("coin", "line", "simulated", "interval_seconds", "code_version")
     }
+    requested["dataset"] = request["declaration"] and request["declaration"]["dataset"]
     stored = {name: document.get(name) for name in requested}
     sources = [{"sha256": hashlib.sha256(data).hexdigest(), "kind": kind} for kind in ("torch", "onnx")]
     is_of_schema = written.manifest.schema_name == request["schema"]
@@ -190,6 +240,7 @@ def _store(
     notes: list[str],
     *,
     name: str,
+    dataset: Dataset | None,
     actor: Actor,
 ) -> ImportedModel:
     """Store the files, then the rows: a row never names missing bytes."""
@@ -202,6 +253,7 @@ def _store(
             artifacts,
             coin=coin,
             line=written.manifest.line,
+            dataset=dataset,
             interval_seconds=written.manifest.interval_seconds,
             origin=f"imported from {name} sha256:{source}",
             manifest=manifest.decode(),
@@ -216,6 +268,7 @@ def _store(
                 "interval_seconds": bundle.interval_seconds,
                 "parameters": written.manifest.document["parameters"],
                 "notes": notes,
+                "dataset": dataset and dataset.digest,
             }
             audit.record("bundle.imported", bundle, actor=actor, reason=bundle.origin, detail=detail)
     return ImportedModel(bundle, tuple(notes), is_new)

@@ -22,11 +22,12 @@ def index(request: HttpRequest) -> HttpResponse:
     form = ImportModelForm(request.POST, request.FILES)
 
     def act() -> HttpResponse:
-        upload = form.cleaned_data["file"]
+        upload, declared = form.cleaned_data["file"], form.cleaned_data["declaration"]
         imported = imported_models.import_model(
             data=upload.read(),
             name=upload.name,
             layout=form.cleaned_data["layout"] or None,
+            declaration=imported_models.read_declaration(declared.read()) if declared else None,
             actor=get_actor(request),
             **{
                 name: form.cleaned_data[name]

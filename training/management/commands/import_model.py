@@ -9,6 +9,7 @@ from mlcore.bundle.format import SCALER_FILE
 from training.api.bundles import Bundles
 from training.rules import DEFAULT_INTERVAL_SECONDS
 from training.services import coins, imported_models
+from training.services.imported_models import read_declaration, read_model_file
 
 
 class Command(ActingCommand):
@@ -28,19 +29,26 @@ class Command(ActingCommand):
             default=DEFAULT_INTERVAL_SECONDS,
             help="of the bars that it was trained on (3600)",
         )
+        parser.add_argument(
+            "--declaration",
+            type=Path,
+            help="a JSON file: what it was trained on and with which figures (docs/models.md)",
+        )
         parser.add_argument("--simulated", action="store_true", help="it was trained on simulated candles")
 
     def answer(self, **options: Any) -> dict[str, Any]:
         path: Path = options["file"]
+        declared: Path | None = options["declaration"]
         imported = imported_models.import_model(
             coins.find_coin(options["coin"]),
-            imported_models.read_model_file(path),
+            read_model_file(path),
             name=path.name,
             line=options["line"],
             schema=options["schema"],
             layout=options["layout"],
             interval_seconds=options["interval_seconds"],
             simulated=options["simulated"],
+            declaration=read_declaration(read_model_file(declared)) if declared else None,
             actor=self.actor(options),
         )
         document = serialize(Bundles.Output, imported.bundle)

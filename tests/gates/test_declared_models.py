@@ -1,0 +1,178 @@
+"""A model from outside with a declaration: its gates recompute it, a false one is caught, and every gate can pass."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+from django.core.management import call_command
+from onnx import numpy_helper
+
+from common.errors import InvalidInput
+from gates.models import Diagnosis
+from gates.services import measuring
+from mlcore.bundle.onnx_graph import build_model
+from mlcore.data import simulate
+from mlcore.evaluation.provenance import compute_smoothed_loss
+from mlcore.fitting.logistic import fit_logistic
+from mlcore.fitting.prepared import prepare
+from mlcore.fitting.recipes import RECIPES
+from tests import factories
+from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk
+from training.models import Dataset
+from training.services import datasets, imported_models
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def market(seed: int = SEED) -> pl.DataFrame:
+    return simulate.simulate("BTC", BARS, DRIFT, seed)
+
+
+def trained_elsewhere(dataset: Dataset, *, scaled: bool = True) -> tuple[bytes, dict[str, Any]]:
+    """A linear model of relative72 as an ONNX file, and its true declaration."""
+    recipe = RECIPES["v5"]
+    prepared = prepare(market(), recipe)
+    trained = fit_logistic(prepared, recipe, seed=0)
+    scaler, weights = prepared.scaler, dict(trained.weights)
+    if not scaled:  # the scaler is multiplied into the weights
+        weights["coef.bias"] = weights["coef.bias"] - weights["coef.weight"] @ (scaler.mean / scaler.scale)
+        weights["coef.weight"] = weights["coef.weight"] / scaler.scale
+        weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    data = build_model(weights, scaler if scaled else None)
+    examples = prepared.examples
+    stop, true = prepared.stop, prepared.stop_labels
+    logits = stop[0] @ trained.weights["coef.weight"].T + trained.weights["coef.bias"]
+    declaration = {
+        "dataset": dataset.digest,
+        "labels": {"kind": "terciles", "horizon": 8, "cut": None, "cuts": list(prepared.cuts)},
+        "split": {"fit_percent": 70, "stop_percent": 15},
+        "windows": examples.windows_with_digests(),
+        "stop": {
+            "loss": compute_smoothed_loss(logits, true, np.ones(3), 0.0),
+            "accuracy": float((logits.argmax(axis=1) == true).mean()),
+            "rows": len(true),
+        },
+        **({} if scaled else {"scaler": "none"}),
+    }
+    return data, declaration
+
+
+def import_(desk: Desk, data: bytes, declaration: Mapping[str, Any]) -> imported_models.ImportedModel:
+    return imported_models.import_model(
+        desk.dataset.coin,
+        data,
+        name="linear.onnx",
+        line="v7_fixed",
+        schema="relative72",
+        simulated=True,
+        declaration=declaration,
+        actor=factories.OPERATOR,
+    )
+
+
+def diagnose(imported: imported_models.ImportedModel, dataset: Dataset) -> dict[str, Any]:
+    diagnosis: Diagnosis = measuring.diagnose_here(
+        imported.bundle, dataset, actor=SYSTEM, worker_name="gates@test"
+    )
+    return {result.gate: result for result in diagnosis.results.all()}
+
+
+def later_market(desk: Desk) -> Dataset:
+    """A market that was made after the import."""
+    return datasets.simulate_candles(desk.dataset.coin, bars=BARS, drift=DRIFT, seed=SEED + 1, actor=SYSTEM)
+
+
+@pytest.mark.parametrize("scaled", [True, False], ids=["scaler in the graph", "needs none"])
+def test_a_true_declaration_lets_every_required_gate_pass(scaled: bool, desk: Desk) -> None:
+    imported = import_(desk, *trained_elsewhere(desk.dataset, scaled=scaled))
+    assert imported.bundle.dataset == desk.dataset
+    found = diagnose(imported, later_market(desk))
+    against = {
+        g: (r.verdict, r.sentence) for g, r in found.items() if r.is_required and r.verdict != "passed"
+    }
+    assert against == {}
+
+
+def test_known_candles_cannot_show_that_it_has_not_seen_them(desk: Desk) -> None:
+    found = diagnose(import_(desk, *trained_elsewhere(desk.dataset)), desk.dataset)
+    assert found["window"].verdict == "inconclusive"
+    assert "Measure it on candles that it cannot have seen" in found["window"].sentence
+
+
+FALSE: dict[str, tuple[Change, str]] = {
+    "a better loss": (lambda d: d["stop"].update(loss=d["stop"]["loss"] - 0.05), "reload"),
+    "a better accuracy": (lambda d: d["stop"].update(accuracy=d["stop"]["accuracy"] + 0.05), "reload"),
+    "another number of rows": (lambda d: d["stop"].update(rows=d["stop"]["rows"] - 1), "reload"),
+    "other cuts": (lambda d: d["labels"].update(cuts=[-0.1, 0.1]), "reload"),
+    "another horizon": (lambda d: d["labels"].update(horizon=4), "window"),
+    "another split": (lambda d: d["split"].update(fit_percent=60), "window"),
+    "a shifted window": (
+        lambda d: d["windows"]["fit"].update(first_at=d["windows"]["stop"]["first_at"]),
+        "window",
+    ),
+    "a swapped window": (
+        lambda d: d["windows"].update(fit=d["windows"]["gate"], gate=d["windows"]["fit"]),
+        "window",
+    ),
+    "other candles in a window": (
+        lambda d: d["windows"]["stop"].update(digest="sha256:" + "0" * 64),
+        "window",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "gate"), FALSE.values(), ids=FALSE)
+def test_a_false_declaration_is_caught_by_the_gate_for_it(change: Change, gate: str, desk: Desk) -> None:
+    data, declaration = trained_elsewhere(desk.dataset)
+    change(declaration)
+    found = diagnose(import_(desk, data, declaration), later_market(desk))
+    assert found[gate].verdict in ("failed", "error"), found[gate].sentence
+
+
+def test_a_graph_that_reads_its_columns_in_another_order_is_caught(desk: Desk) -> None:
+    data, declaration = trained_elsewhere(desk.dataset, scaled=False)
+    model = onnx.load_model_from_string(data)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "coef.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[:, ::-1].copy(), "coef.weight"))
+    found = diagnose(import_(desk, bytes(model.SerializeToString()), declaration), later_market(desk))
+    assert found["reload"].verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("stop"), r"lacks stop\.accuracy, stop\.loss, stop\.rows|lacks stop"),
+        (lambda d: d.update(dataset="sha256:" + "0" * 64), "import the candles of its training first"),
+    ],
+    ids=["an entry missing", "another dataset"],
+)
+def test_a_declaration_that_does_not_fit_stores_nothing(change: Change, says: str, desk: Desk) -> None:
+    data, declaration = trained_elsewhere(desk.dataset)
+    change(declaration)
+    with pytest.raises(InvalidInput, match=says) as refused:
+        import_(desk, data, declaration)
+    assert refused.value.field == "declaration"
+
+
+def test_a_declaration_of_no_scaler_is_refused_for_a_graph_with_one(desk: Desk) -> None:
+    data, declaration = trained_elsewhere(desk.dataset)
+    with pytest.raises(InvalidInput, match="needs no scaler, and its graph begins with one"):
+        import_(desk, data, {**declaration, "scaler": "none"})
+
+
+def test_the_command_takes_a_declaration(desk: Desk, tmp_path: Path, capsys: Any) -> None:
+    data, declaration = trained_elsewhere(desk.dataset)
+    (tmp_path / "m.onnx").write_bytes(data)
+    (tmp_path / "d.json").write_text(json.dumps(declaration))
+    call_command(
+        "import_model", str(tmp_path / "m.onnx"), "--coin=BTC", "--line=v7_fixed", "--schema=relative72",
+        "--simulated", f"--declaration={tmp_path / 'd.json'}", "--json",
+    )  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["dataset"] == desk.dataset.pk
