@@ -36,11 +36,17 @@ def build_context(measurement: Measurement) -> dict[str, Any]:
     }
     if measurement.state != JobState.SUCCEEDED:
         return {"candles": candles}
-    context: dict[str, Any] = {"candles": candles, "attempts": _count_attempts(measurement)}
-    if measurement.bundle.origin and trained_on is not None:
-        times = {"imported_at": measurement.bundle.created_at, "candles_at": measurement.dataset.created_at}
-        context["import"] = {name: at.isoformat() for name, at in times.items()}
-    return context
+    return {
+        "candles": candles,
+        "attempts": _count_attempts(measurement),
+        "import": _describe_import(measurement) if measurement.bundle.origin else None,
+    }
+
+
+def _describe_import(measurement: Measurement) -> dict[str, str]:
+    """When the model came from outside, and when the candles did that it was measured on."""
+    times = {"imported_at": measurement.bundle.created_at, "candles_at": measurement.dataset.created_at}
+    return {name: at.isoformat() for name, at in times.items()}
 
 
 def _describe_candles(dataset: Dataset) -> dict[str, Any]:

@@ -211,6 +211,7 @@ def context_of(document: dict[str, Any]) -> dict[str, Any]:
             "chain": "0" * 64,
             "window": {at: window[at] for at in ("first_at", "last_at")},
         },
+        "import": None,
         "candles": {
             "measured": passed(document["dataset_digest"]),
             "training": passed(document["trained_on"]),

@@ -87,7 +87,7 @@ def judge_window(measurement: MeasurementReader, parameters: Parameters) -> Find
         raise NotMeasured(f"the gate window has {rows:,} rows, and the accuracy is of another number")
     gate = measurement.timestamp("windows", "gate", "first_at")
     stop = measurement.timestamp("windows", "stop", "last_at")
-    if "import" in measurement.document and (doubt := _find_doubt(measurement, gate)):
+    if doubt := _find_doubt(measurement, gate):
         sentence = (
             f"{measurement.coin}'s model was trained elsewhere, and {doubt}: nothing shows that its training kept to the"
             " declared windows. Measure it on candles that it cannot have seen."
@@ -178,6 +178,8 @@ def _find_doubt(measurement: MeasurementReader, gate: datetime) -> str | None:
 
     A real candle is known once it has closed. A simulated market is known from when it was made here.
     """
+    if measurement.is_null("import"):
+        return None
     imported_at = measurement.timestamp("import", "imported_at")
     if measurement.flag("candles", "measured", "simulated"):
         if measurement.timestamp("import", "candles_at") > imported_at:
