@@ -120,16 +120,16 @@ def _list_faults(document: Mapping[str, Any]) -> Iterator[str]:
         if not all(_matches(_TIME, window[end]) for end in ("first_at", "last_at")):
             yield f"windows.{name} begins or ends at no time such as 2024-01-31T00:00:00Z"
         if not _is_count(window["rows"]):
-            yield f"windows.{name}.rows is no number of rows"
+            yield f"windows.{name}.rows must be a whole number above 0"
         if not _matches(_DIGEST, window["digest"]):
             yield f"windows.{name}.digest is no digest sha256:…"
     stop = document["stop"]
     if not _is_number(stop["loss"]) or stop["loss"] < 0:
-        yield "stop.loss is no number from 0"
+        yield "stop.loss must be 0 or more"
     if not _is_number(stop["accuracy"]) or not 0 <= stop["accuracy"] <= 1:
         yield "stop.accuracy is no share from 0 to 1"
     if not _is_count(stop["rows"]):
-        yield "stop.rows is no number of rows"
+        yield "stop.rows must be a whole number above 0"
     if document.get("scaler", NO_SCALER) != NO_SCALER:
         yield f'scaler is "{NO_SCALER}", or is left out'
 

@@ -127,7 +127,7 @@ def read_declaration(data: bytes) -> Mapping[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not finite")
 
 
 def _find_declared_dataset(
