@@ -231,7 +231,7 @@ def _build_manifest(
 ) -> dict[str, Any]:
     """What is not declared is null: windows, training, label cuts, and the candles of the training."""
     label, shares = (declared.label, declared.shares) if declared else (DEFAULT_LABEL, DEFAULT_SHARES)
-    cuts, seconds = declared and declared.cuts, request.interval_seconds
+    cuts, seconds = declared.cuts if declared else None, request.interval_seconds
     return {
         **writer.describe_contents(schema, label, cuts, shares, seconds, _LIBRARIES),
         **dict.fromkeys(("dataset", "windows", "training", "seed")),
