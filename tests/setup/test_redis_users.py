@@ -1,6 +1,7 @@
 """Redis with the users of docker-compose.yml: each may do what its processes do, and nothing else."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from deploy.pointer import notify
 from tests.loopback import free_port
 from tests.processes import wait_until
 
-COMPOSE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
+SERVICES = yaml.safe_load((Path(__file__).resolve().parents[2] / "docker-compose.yml").read_text())[
+    "services"
+]
 WITH_DEBUG = ("--enable-debug-command", "yes")
 """Else the server refuses DEBUG to everybody, and nothing is shown about the users."""
 PASSWORDS = {"APPLICATION_PASSWORD": "application1", "WORKER_PASSWORD": "worker1"}
@@ -28,7 +31,7 @@ PASSWORDS = {"APPLICATION_PASSWORD": "application1", "WORKER_PASSWORD": "worker1
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The command of docker-compose.yml, with another port."""
-    shell, option, script, name = yaml.safe_load(COMPOSE.read_text())["services"]["redis"]["command"]
+    shell, option, script, name = SERVICES["redis"]["command"]
     folder, number = tmp_path_factory.mktemp("redis"), free_port()
     (folder / "redis-server").symlink_to(REDIS_SERVER)
     process = subprocess.Popen(
@@ -92,12 +95,13 @@ def test_a_worker_answers_over_the_broker(port: int, tmp_path: Path) -> None:
         "DJANGO_SETTINGS_MODULE": "crpbot.settings",
     }
     worker = subprocess.Popen(
-        [*celery, "worker", "--queues", "gates", "--concurrency", "1", "--hostname", "worker@test"],
+        [*celery, "worker", "--queues", "gates", "--concurrency", "1", "--hostname", "worker@%h"],
         env={**environment, "CRPBOT_REDIS_URL": url(port, "worker")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    ping = [*celery, "inspect", "ping", "--destination", "worker@test", "--timeout", "5"]
+    name = f"worker@{socket.gethostname()}"
+    ping = [*celery, "inspect", "ping", "--destination", name, "--timeout", "5"]
     answers = {**environment, "CRPBOT_REDIS_URL": url(port, "application")}
     try:
         wait_until(
@@ -105,9 +109,20 @@ def test_a_worker_answers_over_the_broker(port: int, tmp_path: Path) -> None:
             what="the worker's answer",
             seconds=90,
         )
+        assert check_health(port, tmp_path) == 0
     finally:
         worker.terminate()
         worker.wait(30)
+    assert check_health(port, tmp_path) != 0
+
+
+def check_health(port: int, folder: Path) -> int:
+    """The status of the worker's health check, as docker-compose.yml has it."""
+    _, command = SERVICES["cpu-worker"]["healthcheck"]["test"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "CRPBOT_REDIS_URL": url(port, "worker")}
+    checked = ["sh", "-c", command.replace("$$", "$")]
+    return subprocess.run(checked, cwd=folder, env=environment, capture_output=True, timeout=60).returncode
 
 
 def test_the_application_counts_pushes_moves_and_reads_the_time(port: int, settings: Any) -> None:
