@@ -4,6 +4,7 @@ docs/production-trial.json keeps the figures of the last two runs, from which th
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ class Report:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.load = 0.0
+        """The highest load average so far: with more than there are cores, every time is longer."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[Note]:
@@ -43,6 +46,7 @@ class Report:
         except TrialFailed:
             sys.stdout.write("failed\n")
             raise
+        self.load = max(self.load, os.getloadavg()[0])
         self.steps.append(Step(name, time.monotonic() - start, "; ".join(seen)))
         sys.stdout.write(f"{self.steps[-1].seconds:.1f} s  {self.steps[-1].seen}\n")
         sys.stdout.flush()
@@ -50,7 +54,7 @@ class Report:
     def build_run(self, machine: str, began_at: str) -> Run:
         """This run, to be kept beside the page."""
         steps = [{**step._asdict(), "seconds": round(step.seconds, 1)} for step in self.steps]
-        return {"began_at": began_at, "machine": machine, "steps": steps}
+        return {"began_at": began_at, "machine": machine, "load": round(self.load), "steps": steps}
 
 
 def keep(run: Run, file: Path) -> list[Run]:
@@ -66,7 +70,10 @@ def write_page(page: Path, introduction: str, runs: Sequence[Run]) -> None:
     newest = runs[-1]
     names = [step["name"] for step in newest["steps"]]
     alike = [run for run in runs if [step["name"] for step in run["steps"]] == names]
-    begun = [f"- {run['began_at']}, {run['machine']}: {_format_minutes(run)} in all." for run in alike]
+    begun = [
+        f"- {run['began_at']}, {run['machine']}, load average up to {run['load']}: {_format_minutes(run)} in all."
+        for run in alike
+    ]
     columns = " | ".join(f"run {number}, s" for number in range(1, len(alike) + 1))
     lines = [introduction, *begun, "", f"| | step | {columns} | seen in the last run |"]
     lines.append(f"| --- | --- |{' ---: |' * len(alike)} --- |")

@@ -71,7 +71,7 @@ def test_a_failed_step_ends_the_trial_and_is_no_row(tmp_path: Path) -> None:
 def test_the_page_has_the_times_of_the_last_two_runs_with_the_same_steps(tmp_path: Path) -> None:
     def run(seconds: float, *names: str) -> Run:
         steps = [{"name": name, "seconds": seconds, "seen": f"seen {seconds}"} for name in names]
-        return {"began_at": "today", "machine": "a machine", "steps": steps}
+        return {"began_at": "today", "machine": "a machine", "load": 3, "steps": steps}
 
     for done in (run(1, "one"), run(2, "one", "two"), run(3, "one", "two")):
         runs = keep(done, tmp_path / "runs.json")
