@@ -98,7 +98,7 @@ class Upgrade:
         return f"{wheel.name}; its first decision comes from release {bot.decided[-1].release}"
 
     def _run_in_parallel(self, decided: list[int]) -> str:
-        release = self._story.launch("v7_fixed", epochs=6, seed=23)
+        release, before = self._story.launch("v7_fixed", epochs=6, seed=23), len(decided)
         start = time.monotonic()
         while time.monotonic() - start < PARALLEL_SECONDS:
             decided += self._decide()
@@ -108,7 +108,7 @@ class Upgrade:
             raise TrialFailed(f"Runs of release {release}: {[run['state'] for run in runs]}")
         trained = Counter(run["code_version"] for run in runs)
         by = ", ".join(f"{count} runs by {version}" for version, count in sorted(trained.items()))
-        return f"{len(decided)} moves so far, each followed by both bots; release {release} is {state}: {by}"
+        return f"{len(decided) - before} moves, each followed by both bots; release {release} is {state}: {by}"
 
     def _decide(self) -> list[int]:
         """Pin and restore; both bots follow. Returns the revisions that the answers named."""
