@@ -23,6 +23,7 @@ HEALTHY_SECONDS = 300
 PARALLEL_SECONDS = 40
 HEARTBEAT_SECONDS = 40
 SCALED = ("web", "cpu-worker")
+UNSENT = "heartbeat could not be sent"
 ASKED = ("/healthz", "/api/v1/active/", "/api/v1/active/signed/", "/api/v1/active/keys/")
 
 
@@ -108,7 +109,9 @@ class Upgrade:
             raise TrialFailed(f"Runs of release {release}: {[run['state'] for run in runs]}")
         trained = Counter(run["code_version"] for run in runs)
         by = ", ".join(f"{count} runs by {version}" for version, count in sorted(trained.items()))
-        return f"{len(decided) - before} moves, each followed by both bots; release {release} is {state}: {by}"
+        return (
+            f"{len(decided) - before} moves, each followed by both bots; release {release} is {state}: {by}"
+        )
 
     def _decide(self) -> list[int]:
         """Pin and restore; both bots follow. Returns the revisions that the answers named."""
@@ -174,7 +177,9 @@ class Upgrade:
         wait_until(all_report, f"{len(self._bots)} bots report no error", HEARTBEAT_SECONDS)
         count = sum(each.at >= start for bot in self._bots for each in bot.decided)
         protocols = sorted({bot["protocol"] for bot in reported})
+        unsent = sum(UNSENT in line for bot in self._bots for line in bot.other_lines)
         return (
             f"{answers.total():,} answers, all 200; {count:,} decisions of bots, none neutral and none in doubt;"
-            f" {len(decided)} of {len(decided)} moves in the history; bots report in protocols {protocols}"
+            f" {len(decided)} of {len(decided)} moves in the history; bots report in protocols {protocols};"
+            f" their logs say {unsent} times that a heartbeat could not be sent"
         )
