@@ -85,7 +85,8 @@ def write(tree: Path) -> None:
         _apply(edit, tree)
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "manage.py", "makemigrations", *MIGRATED, "--name", "added"]
-        run(command, {"CRPBOT_STATE_DIR": state}, folder=tree)
+        own = {"CRPBOT_STATE_DIR": state, "DJANGO_SETTINGS_MODULE": "crpbot.settings"}
+        run(command, own, folder=tree)
 
 
 def _apply(edit: Edit, tree: Path) -> None:
