@@ -27,11 +27,13 @@ class Recovery:
         self._backups, self._keys = folder / "backups", folder / "keys"
 
     def run(self, report: Report) -> None:
-        with report.step("`manage.py backup create`, and a copy of the signing keys") as note:
+        with report.step("`manage.py backup create` into a folder of this machine") as note:
             note(self._back_up())
         with report.step("after the backup, a pin and a restore, which it does not hold") as note:
             note(self._story.pin(self._bots[0]))
-        with report.step("containers and volumes destroyed: database, files, keys"):
+        with report.step(
+            "the signing keys copied; containers and volumes of database, files and keys destroyed"
+        ):
             self._destroy()
         with report.step("restored into empty volumes, and everything started") as note:
             note(self._restore())
@@ -43,11 +45,12 @@ class Recovery:
             folder.mkdir(parents=True)
             os.chown(folder, USER, USER)
         made = self._manage(["backup", "create"], self._backups, BACKUPS)["created"]
-        self._run("web", ["sh", "-c", f"cp -a {KEYS}/. /copy/"], f"{self._keys}:/copy")
         size = f"{made['rows']:,} rows and {made['files']} files, {made['size'] / 1e6:.1f} MB"
         return f"{size}, at revision {made['revision']}"
 
     def _destroy(self) -> None:
+        # Now, and not with the backup: an older copy of signed.json would let a revision be signed that bots refuse.
+        self._run("web", ["sh", "-c", f"cp -a {KEYS}/. /copy/"], f"{self._keys}:/copy")
         self._engine.compose("down", "--timeout", "20")
         project = "crpbot-gate"
         self._engine.docker("volume", "rm", *(f"{project}_{name}" for name in LOST))
