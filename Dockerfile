@@ -56,6 +56,7 @@ COPY manage.py ./
 COPY crpbot crpbot
 COPY deploy deploy
 COPY gates gates
+COPY machines machines
 COPY training training
 COPY accounts accounts
 COPY audit audit

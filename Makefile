@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup service install development chromium promtool lint fast full coverage postgresql docs wheel format bench \
-	growth bench-gpu faults schemathesis power markets features fuzz pythons soak chaos compose-trial \
+	growth bench-gpu gpu-check faults schemathesis power markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 
 help: ## list these commands
@@ -137,6 +137,9 @@ growth: setup ## the same things on a history of 1,000 and of 10,000 releases, o
 
 bench-gpu: setup ## training on a GPU against the reference loop on that same GPU; status 3 where there is none
 	$(PY) -m benchmarks.gpu
+
+gpu-check: setup ## driver, device, torch, and three coins on the GPU against the CPU's figures; status 3 where there is none
+	$(PY) -m benchmarks.gpu --check
 
 faults: setup ## plant every fault and see which gate catches it, then judge healthy bundles; the table goes to docs/
 	OMP_NUM_THREADS=1 $(PY) -m tests.faults

@@ -119,6 +119,7 @@ INSTALLED_APPS = [
     "audit",
     "accounts",
     "training",
+    "machines",
     "gates",
     "deploy",
 ]
@@ -167,6 +168,8 @@ BROKER_TIMEOUT_SECONDS = 1.0
 FILE_CHECK_SECONDS = 0.5  # the check of the fallback's files before a pin
 STORE_CONNECT_SECONDS = 2.0
 STORE_READ_SECONDS = 5.0  # for each part of an answer
+CLOUD_CONNECT_SECONDS = 2.0
+CLOUD_READ_SECONDS = 5.0  # a call of the cloud that starts and stops machines
 DATABASE_CONNECT_SECONDS = 2
 DATABASE_LOCK_SECONDS = env.int("CRPBOT_DATABASE_LOCK_SECONDS", 10)
 DATABASE_STATEMENT_SECONDS = env.int("CRPBOT_DATABASE_STATEMENT_SECONDS", 60)
@@ -471,6 +474,33 @@ RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 6
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
 WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
+# GPU machines of AWS EC2 that run only while runs wait for them. Without a region there is none, and nobody asks for one.
+# Keys are boto3's own: the role of the instance that reconcile runs on, or AWS_ACCESS_KEY_ID and its like.
+MACHINE_REGION = env.str("CRPBOT_MACHINE_REGION", "")
+MACHINE_INSTANCE = env.str("CRPBOT_MACHINE_INSTANCE", "")  # a given instance, started and stopped; or
+MACHINE_TEMPLATE = env.str(
+    "CRPBOT_MACHINE_TEMPLATE", ""
+)  # the launch template of instances that are terminated
+MACHINE_TYPE = env.str("CRPBOT_MACHINE_TYPE", "g5.xlarge")
+MACHINE_MARKETS = env.list("CRPBOT_MACHINE_MARKETS", default=["spot", "on-demand"])
+MACHINE_IMAGE = env.str("CRPBOT_MACHINE_IMAGE", "crpbot-gate-gpu")
+MACHINE_PARAMETER = env.str("CRPBOT_MACHINE_PARAMETER", "/crpbot/worker")  # of the worker's environment
+MACHINE_SLOTS = env.int("CRPBOT_MACHINE_SLOTS", 3)
+MACHINE_NAME = env.str("CRPBOT_MACHINE_NAME", "crpbot")
+MACHINE_IDLE_SECONDS = env.float("CRPBOT_MACHINE_IDLE_SECONDS", 300.0)
+MACHINE_START_SECONDS = env.float("CRPBOT_MACHINE_START_SECONDS", 600.0)
+MACHINE_LOOK_SECONDS = env.float("CRPBOT_MACHINE_LOOK_SECONDS", 10.0)
+MACHINE_MONTHLY_LIMIT_USD = env.str("CRPBOT_MACHINE_MONTHLY_LIMIT_USD", "50.00")
+MACHINE_ENDPOINT = env.str("CRPBOT_MACHINE_ENDPOINT", "")
+if MACHINE_REGION and bool(MACHINE_INSTANCE) == bool(MACHINE_TEMPLATE):
+    raise ImproperlyConfigured(
+        "CRPBOT_MACHINE_REGION needs one of CRPBOT_MACHINE_INSTANCE, a given instance, and CRPBOT_MACHINE_TEMPLATE, a launch"
+        " template."
+    )
+if not MACHINE_MARKETS or not set(MACHINE_MARKETS) <= {"spot", "on-demand"}:
+    raise ImproperlyConfigured("CRPBOT_MACHINE_MARKETS names spot, on-demand or both, in the order to try.")
+if MACHINE_SLOTS < 1:
+    raise ImproperlyConfigured("CRPBOT_MACHINE_SLOTS is the number of parallel runs of a machine: 1 or more.")
 LEASE_SECONDS = env.float("CRPBOT_LEASE_SECONDS", 20.0)
 # The message of a waiting job is sent again after this long.
 RESEND_SECONDS = env.float("CRPBOT_RESEND_SECONDS", 15.0)

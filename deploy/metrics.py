@@ -22,6 +22,10 @@ from deploy.models import Acknowledgement, Alarm, Convergence, PointerMove, Reco
 from deploy.pointer import notify, pointer
 from deploy.rules import AlarmName, BotState, MoveKind, ReleaseState, Severity
 from gates.models import Diagnosis, GateResult, Measurement
+from machines.configuration import get_configuration
+from machines.control import costs
+from machines.models import Machine
+from machines.rules import MachineState
 from mlcore.verdict import Verdict
 from training.jobs.worker_registry import list_alive_workers
 from training.models import Job, TrainingRun
@@ -126,6 +130,23 @@ def _read_workers() -> Iterator[Metric]:
     yield alive
 
 
+def _read_machines() -> Iterator[Metric]:
+    """Nothing where no machine is configured."""
+    if get_configuration() is None:
+        return
+    counts = _count_by(Machine.objects, "state")
+    yield _fill("crpbot_machines", "Lives of machines by their state.", "state", MachineState, counts)
+    spent = _counter(
+        "crpbot_machine_spend_usd", "What machines really cost, by the instances' own times.", []
+    )
+    spent.add_metric([], float(Machine.objects.aggregate(usd=Sum("cost_usd"))["usd"] or 0))
+    month = _gauge("crpbot_machine_month_usd", "The same, of this month.", [])
+    month.add_metric([], float(costs.sum_month(timezone.now())))
+    limit = _gauge("crpbot_machine_month_limit_usd", "What machines may cost in a month.", [])
+    limit.add_metric([], float(costs.get_monthly_limit()))
+    yield from (spent, month, limit)
+
+
 def _read_releases() -> Iterator[Metric]:
     counts = _count_by(ReleaseStatus.objects, "state")
     yield _fill("crpbot_releases", "Releases by their state.", "state", ReleaseState, counts)
@@ -216,6 +237,7 @@ def _read_alarms() -> Iterator[Metric]:
 _READERS: tuple[Callable[[], Iterable[Metric]], ...] = (
     _read_jobs,
     _read_workers,
+    _read_machines,
     _read_releases,
     _read_verdicts,
     _read_pointer_and_bots,

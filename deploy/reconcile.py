@@ -18,13 +18,14 @@ from deploy.prune import prune
 from deploy.releases.settle import advance_quietly, stop_runs
 from deploy.rules import ReleaseState
 from gates.models import Measurement
+from machines.control.look import control_machines
 from training.jobs.queue import resend
 from training.models import Job, TrainingRun
 from training.rules import JobState
 
 
 def reconcile_once() -> None:
-    """Send lost messages again, advance releases, check the fallback, files and bots, and record alarms.
+    """Send lost messages again, advance releases, check fallback, files, bots and machines, and record alarms.
 
     A step that fails keeps no other from its turn, least of all the alarms. Raises an ExceptionGroup of their errors, and
     then the pass does not count as complete.
@@ -68,6 +69,7 @@ STEPS: Sequence[Callable[[], object]] = (
     monitor_live_gates,
     check_stored_files,
     prune,
+    control_machines,
     record_alarms,
 )
 

@@ -89,6 +89,8 @@ class AlarmName(StrEnum):
     TOKENS = "tokens"  # a bot's token expires soon, or expired lately
     LIVE = "live"  # what a bot predicts breaches the live gates, and too few others say so for a pin
     BACKUP = "backup"  # no backup was made for long
+    MACHINE = "machine"  # a machine runs beyond its bound, or nobody can look at it
+    MACHINE_LIMIT = "machine_limit"  # runs wait, and the month's money for machines is spent
     DRIFT = "drift"  # what bots predict, or see, wanders from what was judged
 
 

@@ -108,6 +108,12 @@ class Budget(models.Model):
         return sum((run.spent_usd for run in self.runs.all()), Decimal(0))
 
     @property
+    def machine_usd(self) -> Decimal | None:
+        """What machines really cost for its runs; None where none ran on one."""
+        parts = [run.machine_usd for run in self.runs.all() if run.machine_usd is not None]
+        return sum(parts, Decimal(0)) if parts else None
+
+    @property
     def committed_usd(self) -> Decimal:
         """The cost of ended runs plus the reservations of running ones."""
         return sum((run.committed_usd for run in self.runs.all()), Decimal(0))
@@ -193,6 +199,13 @@ class TrainingRun(Job):
     allowed_seconds = models.FloatField(default=0, help_text="what the reservation pays for")
     billed_seconds = models.FloatField(default=0, help_text="machine time of all attempts")
     spent_usd = models.DecimalField(max_digits=12, decimal_places=6, default=0)
+    machine_usd = models.DecimalField(
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        help_text="its part of what the machines it ran on cost; none on other workers",
+    )
 
     class Meta:
         ordering = ["-id"]

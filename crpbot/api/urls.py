@@ -9,6 +9,7 @@ from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
 from gates import api as gates
+from machines import api as machines
 from training.api import artifacts, bundles, datasets, runs, workers
 
 app_name = "api"
@@ -40,6 +41,10 @@ v1 = [
     path("keys/<str:key>/approve/", keys.ApproveRetirement.as_view(), name="approve-key-retirement"),
     path("keys/<str:key>/propose/", keys.ProposeRetirement.as_view(), name="propose-key-retirement"),
     path("keys/<str:key>/retire/", keys.RetireKey.as_view(), name="retire-key"),
+    path("machines/", machines.Machines.as_view(), name="machines"),
+    path("machines/<int:id>/stop/", machines.StopMachine.as_view(), name="stop-machine"),
+    path("machines/limits/", machines.MonthlyLimits.as_view(), name="monthly-limits"),
+    path("machines/prices/", machines.MachinePrices.as_view(), name="machine-prices"),
     path("moves/", decisions.Moves.as_view(), name="moves"),
     path("moves/<int:revision>/", bots.MoveDetail.as_view(), name="move"),
     path("moves/<int:revision>/acknowledgements/", bots.Acknowledgements.as_view(), name="acknowledgements"),

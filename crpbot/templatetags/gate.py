@@ -25,7 +25,7 @@ _STATES_BY_TONE = {
     "good": "passed, succeeded, live, active, standby, swap, alive, current, in force, fixed, holds, stricter",
     "bad": "failed, error, rejected, offline, silent, mixture, behind, not fixed",
     "wait": "inconclusive, awaiting_approval, pin, inherited, not known, looser",
-    "busy": "running, building, moving",
+    "busy": "running, building, moving, requested, starting, stopping",
 }
 TONES = {state: tone for tone, states in _STATES_BY_TONE.items() for state in states.split(", ")}
 

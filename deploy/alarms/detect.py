@@ -15,6 +15,7 @@ from deploy.pointer import pointer
 from deploy.pointer.fallback import FallbackReadiness, check_fallback_cached
 from deploy.rules import AlarmName, BotState, MoveKind, Severity
 from deploy.serving import signing
+from machines.control import problems
 
 BOTS_NAMED = 3
 
@@ -33,10 +34,11 @@ def list_alarms(readiness: FallbackReadiness | None = None, move: PointerMove | 
 
 
 def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None) -> Iterator[Alarm]:
-    """The conditions that hold now, as alarms that are not stored. Before the first pointer there are none.
+    """The conditions that hold now, as alarms that are not stored. Before the first pointer only machines have any.
 
     The text of an alarm stays the same as long as its condition does.
     """
+    yield from _check_machines()
     move = move or pointer.get_current()
     if move is None:
         return
@@ -66,6 +68,23 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
     if problem := backup_age.find_problem():
         yield _warning(AlarmName.BACKUP, problem, backup_age.REMEDY)
     yield from detect_own_alarms()
+
+
+def _check_machines() -> Iterator[Alarm]:
+    """Also before the first pointer: a machine costs money from the first launch on."""
+    if overdue := next(problems.find_overdue(), None):
+        yield _critical(
+            AlarmName.MACHINE,
+            overdue,
+            "Look at the instance in the console of the cloud, and stop it there if it runs. Then find out why the service"
+            " could not: the page Machines shows its last answer.",
+        )
+    if reached := problems.find_limit_reached():
+        yield _warning(
+            AlarmName.MACHINE_LIMIT,
+            reached,
+            "An approver raises the monthly limit on the page Machines, or the runs wait for the next month: cancel them.",
+        )
 
 
 def detect_own_alarms() -> Iterator[Alarm]:

@@ -34,7 +34,7 @@ PURPOSES = [purpose.value for purpose in Purpose]
 FIELDS = [
     "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
     "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds", "is_cancelled",
-    "spent_usd", "spending_limit_usd", "coins",
+    "spent_usd", "machine_usd", "spending_limit_usd", "coins",
 ]  # fmt: skip
 
 
@@ -95,6 +95,13 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         )
         allowed_actions = serializers.SerializerMethodField(help_text="What may be asked of it as it stands.")
         spent_usd = serializers.DecimalField(source="budget.spent_usd", max_digits=12, decimal_places=6)
+        machine_usd = serializers.DecimalField(
+            source="budget.machine_usd",
+            max_digits=12,
+            decimal_places=6,
+            allow_null=True,
+            help_text="What machines really cost for its runs.",
+        )
         spending_limit_usd = serializers.DecimalField(
             source="budget.spending_limit_usd", max_digits=12, decimal_places=6
         )

@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
             name='Alarm',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(choices=[('fallback', 'fallback'), ('coins', 'coins'), ('unfit', 'unfit'), ('files', 'files'), ('revision_log', 'revision_log'), ('clock', 'clock'), ('reconcile', 'reconcile'), ('guards', 'guards'), ('audit', 'audit'), ('signing', 'signing'), ('mixture', 'mixture'), ('behind', 'behind'), ('silent', 'silent'), ('tokens', 'tokens'), ('live', 'live'), ('backup', 'backup'), ('drift', 'drift')], max_length=20)),
+                ('name', models.CharField(choices=[('fallback', 'fallback'), ('coins', 'coins'), ('unfit', 'unfit'), ('files', 'files'), ('revision_log', 'revision_log'), ('clock', 'clock'), ('reconcile', 'reconcile'), ('guards', 'guards'), ('audit', 'audit'), ('signing', 'signing'), ('mixture', 'mixture'), ('behind', 'behind'), ('silent', 'silent'), ('tokens', 'tokens'), ('live', 'live'), ('backup', 'backup'), ('machine', 'machine'), ('machine_limit', 'machine_limit'), ('drift', 'drift')], max_length=20)),
                 ('severity', models.CharField(choices=[('critical', 'critical'), ('warning', 'warning')], max_length=10)),
                 ('sentence', models.TextField(help_text='what is wrong')),
                 ('remedy', models.TextField(help_text='what to do')),

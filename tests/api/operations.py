@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -19,6 +20,9 @@ from deploy.releases import decide
 from deploy.rules import Purpose
 from deploy.serving import keys
 from gates.services.policies import policy_in_force, propose_policy
+from machines.configuration import Configuration
+from machines.control import lives
+from machines.rules import Market
 from tests import factories, model_files, scenarios
 from tests.api.callers import Caller
 from training.models import Artifact, TrainingRun
@@ -38,6 +42,8 @@ ONCE: Statuses = (401, 403, 403, 200, 409)  # for both; what the operator did, t
 PROPOSED: Statuses = (401, 403, 403, 403, 201)
 SAID_BY_A_BOT: Statuses = (401, 200, 403, 403, 403)
 COUNTED_BY_A_BOT: Statuses = (401, 201, 403, 403, 403)
+
+NOT_CONFIGURED: Statuses = (401, 403, 403, 409, 403)  # a test of its own starts one that is configured
 
 SAYS_WHY = {"reason": "figures checked"}
 
@@ -257,6 +263,23 @@ def of_key(verb: str, **fields: Any) -> Callable[[], Request]:
     return request
 
 
+def stop_machine() -> Request:
+    machine = lives.request(
+        Configuration("us-east-1", "", "worker", "g5.xlarge", (Market.SPOT,), 300, 600, 10),
+        market=Market.SPOT,
+        usd_per_hour=Decimal("0.45"),
+        allowed_seconds=5400,
+        actor=scenarios.LAUNCHER,
+        reason="a rehearsal",
+    )
+    return Request(f"machines/{machine.pk}/stop/", SAYS_WHY)
+
+
+def set_price() -> Request:
+    body = {"instance_type": "g5.xlarge", "region": "us-east-1", "market": "spot", "usd_per_hour": 0.45}
+    return Request("machines/prices/", {**SAYS_WHY, **body})
+
+
 def of_move(path: str = "") -> Callable[[], Request]:
     def request() -> Request:
         return Request(f"moves/{in_use().revision}/{path}")
@@ -294,6 +317,13 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "retire-key"): (DECIDED, of_key("retire")),
     ("POST", "propose-key-retirement"): (DECIDED, of_key("propose")),
     ("POST", "approve-key-retirement"): (DECIDED, of_key("approve", cut_off=0)),
+    ("GET", "machines"): (READ, plain("machines/")),
+    ("POST", "machines"): (NOT_CONFIGURED, lambda: Request("machines/", SAYS_WHY)),
+    ("POST", "stop-machine"): (ONCE, stop_machine),
+    ("GET", "machine-prices"): (READ, plain("machines/prices/")),
+    ("POST", "machine-prices"): (PROPOSED, set_price),
+    ("GET", "monthly-limits"): (READ, plain("machines/limits/")),
+    ("POST", "monthly-limits"): (PROPOSED, lambda: Request("machines/limits/", {**SAYS_WHY, "usd": 40})),
     ("GET", "moves"): (READ, plain("moves/")),
     ("GET", "move"): (READ, of_move()),
     ("GET", "acknowledgements"): (READ, of_move("acknowledgements/")),

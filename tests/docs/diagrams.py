@@ -12,6 +12,7 @@ import django
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts"
 APPS = {
     "training": "Training",
+    "machines": "Machines",
     "gates": "Gates",
     "deploy": "Releases, pointer and bots",
     "accounts": "People",
@@ -46,12 +47,23 @@ KEY_LABELS = {
     ("next", "retired"): "retired unused",
     ("active", "retired"): "retired",
 }
+MACHINE_LABELS = {
+    ("requested", "starting"): "the cloud took the order",
+    ("requested", "failed"): "the cloud refused, or stopped before",
+    ("starting", "running"): "the instance runs",
+    ("starting", "stopping"): "stopped by the service or a person",
+    ("starting", "stopped"): "ended by itself",
+    ("running", "stopping"): "idle, at its bound, or by a person",
+    ("running", "stopped"): "reclaimed, or ended by its watchdog",
+    ("stopping", "stopped"): "ended, and its bill is final",
+}
 MOVE_LABELS = {"swap": "approve or restore", "pin": "pin", "offline": "pin, fallback not ready"}
 
 
 def states_page() -> str:
     """The state diagrams of a release, the pointer, jobs and signing keys."""
     from deploy.rules import KEY_TRANSITIONS, RELEASE_TRANSITIONS
+    from machines.rules import MACHINE_TRANSITIONS
     from training.rules import JOB_TRANSITIONS
 
     return "\n".join(
@@ -73,6 +85,9 @@ def states_page() -> str:
             "## Run and measurement",
             "",
             *_state_diagram(JOB_TRANSITIONS, JOB_LABELS, first="queued"),
+            "## Machine",
+            "",
+            *_state_diagram(MACHINE_TRANSITIONS, MACHINE_LABELS, first="requested"),
             "## Signing key",
             "",
             *_state_diagram(KEY_TRANSITIONS, KEY_LABELS, first="next"),

@@ -11,7 +11,18 @@ from gates.catalogue.live import LIVE_GATES
 from gates.catalogue.registry import GATES
 from tests.processes import REPOSITORY
 
-PRODUCT = ("common", "audit", "accounts", "training", "gates", "deploy", "mlcore", "crpbot_runtime", "crpbot")
+PRODUCT = (
+    "common",
+    "audit",
+    "accounts",
+    "training",
+    "machines",
+    "gates",
+    "deploy",
+    "mlcore",
+    "crpbot_runtime",
+    "crpbot",
+)
 CITING = (*PRODUCT, "templates", "docs", "tests", "benchmarks")
 GLOSSARY = (REPOSITORY / "docs" / "glossary.md").read_text()
 RULES = {

@@ -76,6 +76,7 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "diagnosis": (f"/diagnoses/{examples.diagnosis.pk}/", "anna"),
         "propose": ("/policies/propose/", "anna"),
         "workers": ("/workers/", "victor"),
+        "machines": ("/machines/", "ada"),
         "glossary": ("/glossary/", "victor"),
         "features": ("/features/", "victor"),
         "runbook": ("/runbooks/fallback.html", "victor"),
@@ -157,6 +158,7 @@ def main() -> None:
     folder = Path(arguments[0]) if arguments else FOLDER
     with tempfile.TemporaryDirectory(prefix="crpbot-screenshots-") as state:
         os.environ["CRPBOT_STATE_DIR"] = state
+        os.environ |= {"CRPBOT_MACHINE_REGION": "us-east-1", "CRPBOT_MACHINE_TEMPLATE": "crpbot-worker"}
         os.environ["DJANGO_SETTINGS_MODULE"] = "crpbot.settings"
         import django
         from django.core.management import call_command

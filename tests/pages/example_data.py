@@ -6,7 +6,7 @@ The services write the rows. What a worker would report is written as the worker
 import io
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,6 +26,12 @@ from deploy.rules import Running
 from gates.catalogue.live import Tally
 from gates.models import Diagnosis
 from gates.services import policies
+from machines import services
+from machines.cloud.protocol import Instance, Sighting
+from machines.configuration import Configuration
+from machines.control import lives
+from machines.models import MachineUse
+from machines.rules import Market
 from mlcore import confidence_bands
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
@@ -98,6 +104,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
     failed = create_failed_run(next(iter(datasets.values())))
     building = create_building_release({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
+    create_machines(failed, running)
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
     return ExampleData(
         inherited,
@@ -187,6 +194,64 @@ def create_workers() -> None:
         last_heard_at=now - timedelta(minutes=14),
         **common,
     )
+
+
+def create_machines(failed: TrainingRun, running: TrainingRun) -> None:
+    """Two lives that ended, one of them taken back, and one that trains a run now."""
+    configuration = Configuration(
+        "us-east-1", "", "crpbot-worker", "g5.xlarge", tuple(Market), 300.0, 600.0, 10.0
+    )
+    prices = {Market.SPOT: Decimal("0.45"), Market.ON_DEMAND: Decimal("1.006")}
+    for market, usd in prices.items():
+        services.set_price(
+            instance_type="g5.xlarge",
+            region="us-east-1",
+            market=market,
+            usd_per_hour=usd,
+            actor=APPROVER,
+            reason="the price list",
+        )
+    lives_so_far = ((failed, Market.SPOT, 2100, True), (failed, Market.ON_DEMAND, 1260, False))
+    for number, (run, market, seconds, is_reclaimed) in enumerate(
+        (*lives_so_far, (running, Market.SPOT, 0, False))
+    ):
+        now = timezone.now()
+        started_at = now - timedelta(seconds=seconds or 480)
+        machine = lives.request(
+            configuration,
+            market=market,
+            usd_per_hour=prices[market],
+            allowed_seconds=5400,
+            actor="the gate",
+            reason="runs wait",
+            budget_id=run.budget_id,
+            at=started_at - timedelta(seconds=20),
+        )
+        instance = Instance(
+            id=f"i-0f09e5bb081e72a{number:02d}",
+            life=machine.life,
+            is_ours=True,
+            instance_type="g5.xlarge",
+            market=market,
+            is_running=True,
+            has_ended=False,
+            started_at=started_at,
+        )
+        lives.follow(machine, Sighting(now, [instance]))
+        MachineUse.objects.create(machine=machine, run=run, seconds_before=0, usd_before=0, seconds=240)
+        if seconds:
+            reason = "Server.SpotInstanceTermination" if is_reclaimed else "idle for 5 min"
+            ended = replace(
+                instance,
+                is_running=False,
+                has_ended=True,
+                ended_at=now,
+                end_reason=reason,
+                is_reclaimed=is_reclaimed,
+            )
+            lives.follow(machine, Sighting(now, [ended]))
+        else:
+            lives.follow(machine, Sighting(now, [instance]))
 
 
 def create_bots(prefetched_next: Release) -> None:

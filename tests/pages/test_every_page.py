@@ -54,6 +54,7 @@ PAGES = {
     "proposing a policy": "/policies/propose/",
     "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",
+    "machines": "/machines/",
     "tokens": "/tokens/",
     "own account": "/account/",
     "glossary": "/glossary/",

@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu_check
 from benchmarks.goals import Goal, check_goals
 from benchmarks.markets import __main__ as markets
 from benchmarks.markets.__main__ import Count
@@ -31,6 +33,30 @@ def test_the_gpu_benchmark_without_a_gpu_measures_nothing() -> None:
     assert found.returncode == 3
     assert found.stdout == ""
     assert "no GPU here that torch can use: nothing was measured" in found.stderr
+
+
+@pytest.mark.slow
+def test_the_gpu_check_without_a_gpu_says_why_in_one_sentence() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--check"],
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stdout) == (3, "")
+    assert re.fullmatch(r"no GPU here that torch can use: [^\n]+\.\n", found.stderr)
+
+
+def test_what_a_gpu_trains_is_compared_with_the_cpu() -> None:
+    trained = gpu_check.train_on("cpu", "BTC", 2_000, 2)
+    assert gpu_check.find_differences(trained, trained) == []
+    assert 0.2 < trained.accuracy < 1 and trained.best_loss < 1.2
+    worse = replace(trained, first_loss=1.02 * trained.first_loss, accuracy=math.nan, largest_weight=math.inf)
+    (loss, accuracy, weight) = gpu_check.find_differences(worse, trained)
+    assert loss.startswith("training loss of the first epoch: ")
+    assert accuracy.startswith("validation accuracy: nan on the GPU")
+    assert weight == "a weight that the GPU trained is not finite"
 
 
 def test_a_missed_goal_is_printed_with_the_difference(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ COMMANDS = {
     "inherit": ["1", "--reason", "x"],
     "judge": ["1"],
     "keys": [],
+    "machines": [],
     "people": [],
     "pin": ["--reason", "x"],
     "prepare_storage": [],

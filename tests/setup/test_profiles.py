@@ -40,6 +40,29 @@ def settings() -> dict[str, Any]:
     return runpy.run_path(str(REPOSITORY / "crpbot" / "settings.py"))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"CRPBOT_MACHINE_REGION": "us-east-1"},
+        {
+            "CRPBOT_MACHINE_REGION": "us-east-1",
+            "CRPBOT_MACHINE_INSTANCE": "i-0123456789abcdef0",
+            "CRPBOT_MACHINE_TEMPLATE": "worker",
+        },
+        {"CRPBOT_MACHINE_MARKETS": "reserved"},
+        {"CRPBOT_MACHINE_SLOTS": "0"},
+    ],
+    ids=["no source", "two sources", "no market", "no slot"],
+)
+def test_a_machine_that_cannot_be_is_refused_at_the_start(
+    environment: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    for name, value in given.items():
+        environment.setenv(name, value)
+    with pytest.raises(ImproperlyConfigured, match="CRPBOT_MACHINE_"):
+        settings()
+
+
 class TestProduction:
     @pytest.fixture(autouse=True)
     def complete(self, environment: pytest.MonkeyPatch) -> None:

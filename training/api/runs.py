@@ -91,7 +91,7 @@ class Runs(ListAPIView[TrainingRun]):
                 "epochs", "epochs_done", "best_epoch", "best_validation_accuracy", "progress", "elapsed_seconds",
                 "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
                 "created_at", "started_at", "finished_at", "cancel_requested_at",
-                "rate_usd_per_hour", "reserved_usd", "spent_usd", "billed_seconds", "allowed_seconds",
+                "rate_usd_per_hour", "reserved_usd", "spent_usd", "machine_usd", "billed_seconds", "allowed_seconds",
             ]  # fmt: skip
 
         def get_progress(self, run: Any) -> float:

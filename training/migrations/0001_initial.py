@@ -130,6 +130,7 @@ class Migration(migrations.Migration):
                 ('allowed_seconds', models.FloatField(default=0, help_text='what the reservation pays for')),
                 ('billed_seconds', models.FloatField(default=0, help_text='machine time of all attempts')),
                 ('spent_usd', models.DecimalField(decimal_places=6, default=0, max_digits=12)),
+                ('machine_usd', models.DecimalField(blank=True, decimal_places=6, help_text='its part of what the machines it ran on cost; none on other workers', max_digits=12, null=True)),
                 ('budget', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.budget')),
                 ('bundle', models.ForeignKey(blank=True, help_text='its result; a repeated run makes the same bytes and so names the same bundle', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.bundle')),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.coin')),

@@ -1,0 +1,3 @@
+from tests.machines.world import world
+
+__all__ = ["world"]
