@@ -138,7 +138,7 @@ class TestLaunching:
 
     def test_a_line_that_there_is_not_is_refused_with_those_there_are(self, as_operator: Caller) -> None:
         refused = assert_problem(as_operator.post("releases/", {"line": "v9"}), 400)
-        assert refused["errors"]["line"] == ["'v9' is not one of v5, v6_enhanced, v7_fixed."]
+        assert refused["errors"]["line"] == ["'v9' is not one of v5, v6_enhanced, v7_fixed, flat."]
 
 
 class TestRuns:
