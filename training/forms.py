@@ -13,11 +13,21 @@ from training.models import Coin, TrainingRun
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
 
 INPUTS = [(name, name) for name in (*SCHEMAS, *(f"{WINDOW}{2**power}" for power in range(4, 12)))]
-"""What a form offers; any other number of bars can be written in the API and in commands, and in an address."""
+"""What a form offers; any other number of bars can be written in the API and in commands."""
 
 
 class InputField(forms.ChoiceField):
-    """A model's input. Any that there is counts, offered or not."""
+    """A model's input. Any that there is counts, and the one that is filled in is offered too.
+
+    A browser sends the first choice where none is selected: a run would be launched again with another input.
+    """
+
+    def get_bound_field(self, form: forms.BaseForm, field_name: str) -> forms.BoundField:
+        bound = super().get_bound_field(form, field_name)
+        value = str(bound.value() or "")
+        if find_schema(value) is not None and value not in dict(self.choices):
+            self.choices = [*self.choices, (value, value)]
+        return bound
 
     def valid_value(self, value: object) -> bool:
         return value == "" or find_schema(str(value)) is not None

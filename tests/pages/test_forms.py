@@ -100,6 +100,15 @@ class TestLaunching:
         assert '<details class="contract">' in fresh
         assert '<details class="contract"' not in text(signed_in("olivia").get("/launch/?line=v5"))
 
+    def test_an_input_that_is_not_offered_stays_selected_after_an_error(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        answer = signed_in("olivia").post("/launch/", {**LAUNCH, "input": "window100", "epochs": "0"})
+        assert answer.status_code == 400
+        assert '<option value="window100" selected>' in text(answer)
+        refused = signed_in("olivia").post("/launch/", {**LAUNCH, "input": "window8"})
+        assert refused.status_code == 400 and '<option value="window8"' not in text(refused)
+
     def test_uses_the_chosen_dataset(self, examples: ExampleData, signed_in: SignedIn) -> None:
         older = Dataset.objects.filter(coin__symbol="BTC", is_simulated=True).earliest("id")
         signed_in("olivia").post("/launch/", {**LAUNCH, "dataset_BTC": str(older.pk)})
@@ -558,6 +567,17 @@ class TestRuns:
         )
         assert run.parameters == {"learning_rate": 0.001}
         assert f"Launched run {run.pk}" in messages_of(answer)[0]
+
+    def test_launching_again_selects_the_input_of_the_run(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        """A browser sends what is selected, and the first choice where nothing is."""
+        run = examples.failed_run
+        TrainingRun.objects.filter(pk=run.pk).update(line="v7_fixed", parameters={"input": "window100"})
+        page = text(signed_in("olivia").get(f"/runs/{run.pk}/"))
+        assert '<option value="window100" selected>' in page
+        signed_in("olivia").post(f"/runs/{run.pk}/again/", {"input": "window100", "epochs": "4"})
+        assert TrainingRun.objects.latest("id").parameters == {"input": "window100", "epochs": 4}
 
     def test_the_bounds_of_the_parameters_hold(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post(
