@@ -68,10 +68,19 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
 def _read_columns(table: Mapping[str, Any]) -> Rows | None:
     """The rows of a table by columns, by index, or split, as `pandas.DataFrame.to_json` has them; None if it is none."""
     names, data, index = table.get("columns"), table.get("data"), table.get("index")
-    if isinstance(names, list) and isinstance(data, list) and _have_prices(names):
+    if (
+        isinstance(names, list)
+        and _have_prices(names)
+        and isinstance(data, list)
+        and all(map(_is_list, data))
+    ):
         keys = index if isinstance(index, list) and len(index) == len(data) else [""] * len(data)
         return [
             _with_key(key, dict(zip(names, row, strict=True))) for key, row in zip(keys, data, strict=True)

@@ -1,7 +1,8 @@
 """The columns of rows without names. Exchanges write them in several orders, which their figures tell apart.
 
 A layout fits where every row of a sample can be a candle in it: high and low enclose open and close, a sum of money is
-volume times price, a count is a whole number. Rows that fit none are refused.
+volume times price, a count is a whole number. Rows that fit none are refused, and so are rows that fit several which make
+other candles of them.
 """
 
 import re
@@ -39,16 +40,6 @@ def _is_flag(name: str) -> Rule:
     return lambda row: row[name].strip().lower() in _FLAGS
 
 
-def _is_money(name: str) -> Rule:
-    def fits(row: Row) -> bool:
-        money, volume = float(row[name]), float(row["volume"])
-        return (
-            volume * float(row["low"]) * (1 - _LEVEL) <= money <= volume * float(row["high"]) * (1 + _LEVEL)
-        )
-
-    return fits
-
-
 def _is_mean(row: Row) -> bool:
     """A mean price of no trades is 0."""
     mean = float(row["vwap"])
@@ -64,6 +55,8 @@ class _Layout:
     writer: str
     names: tuple[str, ...]
     rules: tuple[Rule, ...]
+    money: str = ""
+    """The column with the volume in the quote currency, which proves the one with the volume."""
 
     @property
     def is_usual(self) -> bool:
@@ -74,9 +67,14 @@ class _Layout:
         named = [dict(zip(self.names, row, strict=True)) for row in rows]
         try:
             are_right = all(rule(row) for row in named for rule in self.rules)
+            are_right = are_right and (not self.money or _is_money(named, self.money))
             return are_right and (self.is_usual or _is_continuous(named))
         except ValueError:
             return False
+
+    def read(self, rows: Sequence[Sequence[str]], name: str) -> tuple[float | str, ...]:
+        """A column of COLUMNS."""
+        return tuple(_read_number(row[self.names.index(name)]) for row in rows)
 
     def select(self) -> Selection:
         notes = []
@@ -86,6 +84,25 @@ class _Layout:
             notes.append(f"ignored columns: {', '.join(ignored)}")
         positions = {name: self.names.index(name) for name in COLUMNS}
         return Selection(positions, self.writer, tuple(notes))
+
+
+def _read_number(text: str) -> float | str:
+    """Other text stays as it is: another check refuses it."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _is_money(rows: Sequence[Row], name: str) -> bool:
+    """Whether it is volume times price wherever something was traded. Rows without trades prove nothing."""
+    traded = [row for row in rows if float(row["volume"]) > 0]
+    return bool(traded) and all(
+        float(row["low"]) * (1 - _LEVEL)
+        <= float(row[name]) / float(row["volume"])
+        <= float(row["high"]) * (1 + _LEVEL)
+        for row in traded
+    )
 
 
 def _is_continuous(rows: Sequence[Row]) -> bool:
@@ -103,24 +120,27 @@ _LAYOUTS = (
     _Layout("Bitfinex", (*_TOCHL, "volume"), (_encloses,)),
     _Layout("Coinbase", ("timestamp", "low", "high", "open", "close", "volume"), (_encloses,)),
     _Layout("Gate.io", ("timestamp", "volume", "close", "high", "low", "open"), (_encloses,)),
-    _Layout("Bybit", (*_TOHLC, "volume", "turnover"), (_encloses, _is_money("turnover"))),
-    _Layout("KuCoin", (*_TOCHL, "volume", "turnover"), (_encloses, _is_money("turnover"))),
+    _Layout("Bybit", (*_TOHLC, "volume", "turnover"), (_encloses,), "turnover"),
+    _Layout("KuCoin", (*_TOCHL, "volume", "turnover"), (_encloses,), "turnover"),
     _Layout("Kraken", (*_TOHLC, "volume", "count"), (_is_whole("count"),)),
     _Layout("Kraken", (*_TOHLC, "vwap", "volume", "count"), (_is_mean, _is_whole("count"))),
     _Layout(
         "Gate.io",
         ("timestamp", "quote_volume", "close", "high", "low", "open", "volume", "is_closed"),
-        (_encloses, _is_money("quote_volume"), _is_flag("is_closed")),
+        (_encloses, _is_flag("is_closed")),
+        "quote_volume",
     ),
     _Layout(
         "OKX",
         (*_TOHLC, "volume", "volCcy", "volCcyQuote", "confirm"),
-        (_encloses, _is_money("volCcyQuote"), _is_flag("confirm")),
+        (_encloses, _is_flag("confirm")),
+        "volCcyQuote",
     ),
     _Layout(
         "OKX",
         (*_TOHLC, "contracts", "volume", "volCcyQuote", "confirm"),
-        (_encloses, _is_money("volCcyQuote"), _is_flag("confirm")),
+        (_encloses, _is_flag("confirm")),
+        "volCcyQuote",
     ),
     _Layout("Binance", (*_TOHLC, "volume", *_BINANCE[:5]), (_closes_later,)),
     _Layout("Binance", (*_TOHLC, "volume", *_BINANCE), (_closes_later,)),
@@ -133,6 +153,12 @@ def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
     known = [layout for layout in _LAYOUTS if len(layout.names) == width]
     fitting = [layout for layout in known if layout.fits(rows)]
     usual = [layout for layout in fitting if layout.is_usual]
+    for name in COLUMNS:
+        if len({layout.read(rows, name) for layout in fitting}) > 1:
+            raise CandlesRefused(
+                f"{width} columns without names, and more than one of them may be the {name}: write a header line that names"
+                f" them; {EXPECTED}"
+            )
     if len(chosen := usual[:1] or fitting) == 1:
         return chosen[0].select()
     if width == len(COLUMNS):  # read as usual, so that the row that is no candle is named

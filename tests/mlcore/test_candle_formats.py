@@ -33,6 +33,8 @@ UNREADABLE = {
     "an empty list": (b"[]", "JSON: an empty list"),
     "JSON of an error": (b'{"error": "not found", "code": 404}', """JSON of another shape"""),
     "JSON of columns": (b'{"open": {"0": 1.0}, "close": {"0": 1.0}}', '\'{"open": {"0"'),
+    "JSON by columns without rows": (b'{"columns": ["t","o","h","l","c","v"], "data": [1,2]}', "another shape"),
+    "JSON by columns with a null": (b'{"columns": ["t","o","h","l","c","v"], "data": [null]}', "another shape"),
     "JSON of lists in lists": (b"[[[1,2],[3,4]]]", "JSON of another shape"),
     "JSON cut off": (lists(ROWS)[:-7], "damaged, cut off"),
     "JSON with NaN": (b'[{"t":1,"o":1},{"t":1,"o":NaN}]', "JSON"),
@@ -146,6 +148,37 @@ def test_a_line_is_counted_below_a_banner() -> None:
         CandlesRefused, match=r"a.csv, row 7 \(line 10 of the file\): close is 'x', not a number"
     ):
         candles.read_bytes(csv(rows, above="one\ntwo\n"), "a.csv")
+
+
+class TestPositionalVolume:
+    """OKX writes contracts and coins next to each other. Only traded rows tell which is the volume."""
+
+    @staticmethod
+    def write(contracts: float, volume: float, *, quiet: int, low: float = 9.9) -> bytes:
+        """Swaps of OKX; nothing is traded in the first rows."""
+        rows = []
+        for hour in range(40):
+            traded = 0 if hour < quiet else 1
+            figures = (10.0, 10.2, low, 10.1, contracts * traded, volume * traded, volume * traded * 10.05, 1)
+            rows.append([str(1_600_002_000_000 + hour * 3_600_000), *map(str, figures)])
+        return lists(pl.DataFrame(rows, orient="row"))
+
+    def test_rows_without_trades_do_not_count(self) -> None:
+        found = read_file(self.write(100, 1, quiet=15), "okx.json")
+        assert found.frame["volume"][-1] == 1
+
+    def test_where_nothing_is_traded_a_header_is_asked_for(self) -> None:
+        with pytest.raises(CandlesRefused, match="9 columns without names: write a header line"):
+            read_file(self.write(100, 1, quiet=25), "okx.json")
+
+    def test_two_columns_that_may_be_the_volume_are_refused(self) -> None:
+        with pytest.raises(
+            CandlesRefused, match="more than one of them may be the volume: write a header line"
+        ):
+            read_file(self.write(2, 1, quiet=0, low=4.0), "okx.json")
+
+    def test_contracts_of_one_coin_are_its_volume(self) -> None:
+        assert read_file(self.write(1, 1, quiet=0), "okx.json").frame["volume"][-1] == 1
 
 
 class TestRounding:
