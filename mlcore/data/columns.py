@@ -91,17 +91,22 @@ def _keep_letters(name: str) -> str:
 
 
 def refuse_second_coin(table: pl.DataFrame) -> None:
-    """Raises CandlesRefused with the first row that names another coin than row 1: `BTC/USD` and `btc-usd` are one."""
+    """Raises CandlesRefused with the first row that names another coin than a row before: `BTC/USD` and `btc-usd` are one.
+
+    Rows may leave the coin out.
+    """
     if SYMBOL not in table.columns:
         return
-    written = table[SYMBOL].cast(pl.String).fill_null("")
+    written = table[SYMBOL].cast(pl.String)
     named = written.str.replace_all("[^A-Za-z0-9]", "").str.to_uppercase()
-    is_other = named != named[0]
-    if is_other.any():
-        row = int(is_other.arg_true()[0])
-        first, other = (text[:40] for text in (written[0], written[row]))
+    stated = (named != "").fill_null(False).arg_true()
+    others = stated.filter(named.gather(stated) != named[int(stated[0])]) if len(stated) else stated
+    if len(others):
+        row = int(others[0])
+        first, other = written[int(stated[0])][:40], written[row][:40]
         raise CandlesRefused(
-            f"is of {other!r}, not of {first!r} as row 1: a file has one coin's candles", row=row + 1
+            f"is of {other!r}, not of {first!r} as row {stated[0] + 1:,}: a file has one coin's candles",
+            row=row + 1,
         )
 
 

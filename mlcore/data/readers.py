@@ -97,7 +97,8 @@ def _finish(raw: RawTable, report: ImportReport, options: Options | None) -> Rea
         raise CandlesRefused(f"there is no column of opening times, only of closing times; {CLOSING_REMEDY}")
     rows = np.arange(1, raw.frame.height + 1)
     try:
-        refuse_second_coin(raw.frame)
+        if options is not None:
+            refuse_second_coin(raw.frame)
         times, time_notes = parse_times(raw.frame["timestamp"])
         numbers, number_notes = parse_numbers(raw.frame)
         frame = pl.DataFrame([times.alias("timestamp"), *numbers]).rechunk()

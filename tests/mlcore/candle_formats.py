@@ -380,4 +380,8 @@ FORMATS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
         lambda: csv(ROWS.with_columns(symbol=pl.Series(["BTC/USD", "BTC-USD"] * (ROWS.height // 2)))),
         ("ignored columns: symbol",),
     ),
+    "one coin's name on some rows": (
+        lambda: parquet(ROWS.with_columns(symbol=pl.Series([None, "BTC/USD"] * (ROWS.height // 2)))),
+        ("ignored columns: symbol",),
+    ),
 }  # fmt: skip

@@ -93,6 +93,12 @@ MALFORMED = {
         4,
         "is of 'ETH', not of 'BTC' as row 1",
     ),
+    "two coins, and rows that name none": (
+        "a.csv",
+        text(f"{ROWS[0]},", f"{ROWS[1]},BTC", f"{ROWS[2]},", f"{ROWS[3]},ETH", header=f"{HEADER},symbol"),
+        4,
+        "is of 'ETH', not of 'BTC' as row 2",
+    ),
     "epochs that a spreadsheet rounded": (
         "a.csv",
         text("1.70407E+12,10,12,9,11,1", "1.70407E+12,11,13,10,12,1"),

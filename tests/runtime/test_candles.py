@@ -76,6 +76,9 @@ FORMS: dict[str, Callable[[pl.DataFrame], Any]] = {
     "text": lambda f: f.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")),
     "other order": lambda f: f.select("close", "open", "high", "low", "volume", "timestamp"),
     "other columns": lambda f: f.with_columns(trades=pl.lit(7)),
+    "contracts that follow each other": lambda f: f.with_columns(
+        instrument=pl.Series(["BTC-26SEP"] * 50 + ["BTC-27DEC"] * 50)
+    ),
     "capitals": lambda f: f.rename(str.title),
     "pandas": to_pandas,
     "pandas, UTC": lambda f: localize(f, "UTC"),
