@@ -4,7 +4,7 @@
 gives it another meaning, does the oldest reader rise, once no bot with an older client is left.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 VERSION = 2
@@ -30,11 +30,23 @@ def find_refusal(stated: Any) -> str:
     )
 
 
-def drop_unknown(heartbeat: Mapping[str, Any], known: Collection[str]) -> Mapping[str, Any]:
-    """Without the fields that a newer protocol added; of any other heartbeat, every field stays and is checked."""
+def drop_unknown(heartbeat: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the fields that a newer protocol added; of any other heartbeat, every field stays and is checked.
+
+    `known` are the fields of a serializer. Those of an object inside the heartbeat are its field's own `fields`.
+    """
     if _read(heartbeat.get("protocol"), "version") <= VERSION:
         return heartbeat
-    return {name: value for name, value in heartbeat.items() if name in known}
+    return _keep_known(heartbeat, known)
+
+
+def _keep_known(stated: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in stated.items() if name in known}
+    for name, value in kept.items():
+        inner = getattr(known[name], "fields", None)
+        if inner is not None and isinstance(value, dict):
+            kept[name] = _keep_known(value, inner)
+    return kept
 
 
 def _read(stated: Any, name: str) -> int:

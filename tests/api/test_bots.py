@@ -71,9 +71,10 @@ def test_a_bot_that_states_no_protocol_has_the_first(bot: Caller) -> None:
 
 
 def test_what_a_newer_protocol_added_is_left_out_and_the_rest_understood(bot: Caller) -> None:
-    newer = {"version": protocol.VERSION + 1, "oldest_reader": protocol.VERSION}
+    newer = {"version": protocol.VERSION + 1, "oldest_reader": protocol.VERSION, "build": "later"}
+    head = {"seq": 1, "hash": "9a" * 32, "root": {"of": "a later version"}}
     said = scenarios.heartbeat_fields(
-        scenarios.service_in_use(), protocol=newer, added=["by", "a later version"]
+        scenarios.service_in_use(), protocol=newer, audit_head=head, added=["by", "a later version"]
     )
     assert bot.post(HEARTBEAT, said).status_code == 200
     assert Bot.objects.get().protocol == protocol.VERSION + 1
