@@ -22,6 +22,7 @@ class Box(models.Model):
         indexes = [models.Index(fields=["size"], name="by_size")]
 """
 FIELD = 'migrations.AddField("box", "{0}", {1})'
+SQL = 'migrations.RunSQL("{0}", migrations.RunSQL.noop)'
 SIZED = 'models.CheckConstraint(condition=models.Q(size__gt=0), name="sized")'
 MIGRATIONS: dict[str, tuple[str, set[str]]] = {
     "a_column_that_may_be_null": (FIELD.format("note", "models.TextField(null=True)"), set()),
@@ -45,7 +46,7 @@ MIGRATIONS: dict[str, tuple[str, set[str]]] = {
     ),
     "a_column_that_must_be_given_now": (
         'migrations.AlterField("box", "note", models.TextField(default=""))',
-        {"NOT_NULL"},
+        {"NOT_NULL", "CHANGE_ROWS"},
     ),
     "a_column_of_another_type": ('migrations.AlterField("box", "size", models.TextField())', {"ALTER_COLUMN"}),
     "a_column_renamed": ('migrations.RenameField("box", "name", "title")', {"RENAME_COLUMN"}),
@@ -59,16 +60,27 @@ MIGRATIONS: dict[str, tuple[str, set[str]]] = {
         'migrations.AddConstraint("box", models.UniqueConstraint(fields=["title"], name="one"))',
         {"ADD_UNIQUE"},
     ),
+    "a_unique_column": (FIELD.format("code", "models.IntegerField(null=True, unique=True)"), {"ADD_UNIQUE"}),
+    "a_default_dropped": ('migrations.AlterField("box", "n", models.IntegerField())', {"DROP_DEFAULT"}),
+    "a_required_column_in_a_second_initial": (FIELD.format("q", "models.IntegerField(default=1)"), {"NOT_NULL"}),
+    "rows_changed": (SQL.format("UPDATE widgets_box SET size = 1"), {"CHANGE_ROWS"}),
+    "rows_deleted": (SQL.format("DELETE FROM widgets_box"), {"CHANGE_ROWS"}),
+    "rows_deleted_that_others_name": (
+        SQL.format("WITH old AS (SELECT id FROM widgets_shelf) DELETE FROM widgets_box USING old WHERE shelf_id = old.id"),
+        {"CHANGE_ROWS"},
+    ),
+    "a_table_emptied": (SQL.format("TRUNCATE widgets_box"), {"CHANGE_ROWS"}),
     "a_constraint": (
         'migrations.AddConstraint("box", models.CheckConstraint(condition=models.Q(n__gt=0), name="counted"))',
         {"ADD_CONSTRAINT"},
     ),
     "a_column_dropped": ('migrations.RemoveField("box", "old")', {"DROP_COLUMN"}),
     "contract_a_column_dropped": ('migrations.RemoveField("box", "o")', set()),
+    "contract_a_default_dropped": ('migrations.AlterField("box", "p", models.IntegerField())', set()),
     "contract_a_column_renamed": ('migrations.RenameField("box", "title", "name")', {"RENAME_COLUMN"}),
     "a_table_renamed": ('migrations.RenameModel("Crate", "Chest")', {"RENAME_TABLE"}),
     "a_table_dropped": ('migrations.DeleteModel("Chest")', {"DROP_TABLE"}),
-    "sql_by_hand": ('migrations.RunSQL("REINDEX TABLE widgets_box", migrations.RunSQL.noop)', {"REINDEX"}),
+    "sql_by_hand": (SQL.format("REINDEX TABLE widgets_box"), {"REINDEX"}),
 }  # fmt: skip
 
 
@@ -96,7 +108,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for number, (name, (operation, _)) in enumerate(MIGRATIONS.items(), 2):
         (migrations / f"{number:04}_{name}.py").write_text(
             "from django.db import migrations, models\nfrom common import migration_operations as operations\n"
-            f"class Migration(migrations.Migration):\n    atomic = {'operations.' not in operation}\n"
+            f"class Migration(migrations.Migration):\n    initial = {'initial' in name}\n"
+            f"    atomic = {'operations.' not in operation}\n"
             f"    dependencies = [('widgets', '{before}')]\n    operations = [{operation}]\n"
         )
         before = f"{number:04}_{name}"
