@@ -26,7 +26,9 @@ class Command(ActingCommand):
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
+        parser.add_argument(
+            "--line", required=True, help="v7_fixed, v6_enhanced, v5, or flat, which can only be a fallback"
+        )
         add_setting_options(parser)
         parser.add_argument("--seed", type=int)
         parser.add_argument(
