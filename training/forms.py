@@ -1,6 +1,6 @@
 """The forms for datasets, bundles and runs. The services check what they mean."""
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 
@@ -25,8 +25,9 @@ class InputField(forms.ChoiceField):
     def get_bound_field(self, form: forms.BaseForm, field_name: str) -> forms.BoundField:
         bound = super().get_bound_field(form, field_name)
         value = str(bound.value() or "")
-        if find_schema(value) is not None and value not in dict(self.choices):
-            self.choices = [*self.choices, (value, value)]
+        offered = cast(list[tuple[str, str]], self.choices)
+        if find_schema(value) is not None and value not in dict(offered):
+            self.choices = [*offered, (value, value)]
         return bound
 
     def valid_value(self, value: object) -> bool:
