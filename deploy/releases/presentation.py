@@ -19,7 +19,9 @@ def describe_terms(release: Release, release_coins: Sequence[ReleaseCoin]) -> st
     """What its models see and predict: as measured, and before that as its settings ask for."""
     labels = [row.diagnosis.document.get("label") for row in release_coins if row.diagnosis is not None]
     measured = dict.fromkeys(
-        f"{label.get('text')}, from {label.get('input')}" for label in labels if isinstance(label, Mapping)
+        f"{label.get('text')}, from {label.get('input')}"
+        for label in labels
+        if isinstance(label, Mapping) and isinstance(label.get("text"), str)
     )
     if measured:
         return "; ".join(measured)

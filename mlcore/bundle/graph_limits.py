@@ -1,12 +1,14 @@
 """What an ONNX graph may be made of, checked from its bytes before it is loaded: by the import, the gates and the bot.
 
 It needs no package: the bot has none that reads ONNX. The wire format of protocol buffers is a list of (field, value);
-only the fields that name an operator, a graph inside a node, a function or another file are looked at.
+only the fields that name an operator, its attributes, a type, a graph inside a node, a function or another file are
+looked at.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mlcore.bundle.operator_limits import Attribute, Node, Tensor, check_divisions, check_names, check_trees
 from mlcore.errors import BundleRefused
 
 MAX_MODEL_BYTES = 64 * 2**20
@@ -80,6 +82,7 @@ ADVICE: dict[str, str] = {
     ),
     "ZipMap": "export with the option zipmap=False, so that the scores are one tensor",
 }
+_SPARSE = "the graph holds sparse tensors; export a plain one"
 _OTHERWISE = "write it with the operators that are listed in docs/models.md"
 
 
@@ -106,14 +109,11 @@ def check_graph(model: bytes) -> None:
     _Walk().check_model(memoryview(model))
 
 
-_Node = tuple[str, list[str], list[str]]
-"""Operator, inputs and outputs."""
-
-
-def check_sizes(nodes: Iterable[_Node], fixed: set[str]) -> None:
+def check_sizes(nodes: Iterable[Node], fixed: set[str]) -> None:
     """Raises BundleRefused if an output's size depends on the values of the rows. `fixed` are the names of the tensors."""
     known = set(fixed)
-    for operator, inputs, outputs in nodes:
+    for node in nodes:
+        operator, inputs, outputs = node.operator, node.inputs, node.outputs
         for place in _SIZES.get(operator, ()):
             if place < len(inputs) and inputs[place] not in known:
                 raise BundleRefused(
@@ -130,14 +130,18 @@ class _Walk:
         self.fields_left, self.nodes_left = _MAX_FIELDS, MAX_NODES
 
     def check_model(self, data: memoryview) -> None:
+        graphs = 0
         for field, value in self._read(data):
             if field in (20, 25):
                 raise BundleRefused("the graph holds functions or training steps; export a plain one")
             if field == 7:
+                graphs += 1
+                if graphs > 1:
+                    raise BundleRefused("the graph is written in parts; export a plain one")
                 self._check_graph(_require_bytes(value))
 
     def _check_graph(self, data: memoryview) -> None:
-        nodes, fixed = list[_Node](), {""}
+        nodes, tensors, inputs = list[Node](), dict[str, Tensor](), dict[str, int]()
         for field, value in self._read(data):
             if field == 1:
                 self.nodes_left -= 1
@@ -145,55 +149,121 @@ class _Walk:
                     raise BundleRefused(f"the graph has more than {MAX_NODES:,} nodes")
                 nodes.append(self._check_node(_require_bytes(value)))
             elif field == 5:
-                fixed.add(self._check_tensor(_require_bytes(value)))
+                tensor = self._check_tensor(_require_bytes(value))
+                if tensors.setdefault(tensor.name, tensor) is not tensor:
+                    raise BundleRefused(f"the graph holds two tensors named {tensor.name[:60]!r}")
+            elif field == 11:
+                name, kind = self._read_input(_require_bytes(value))
+                inputs[name] = kind
             elif field == 15:
-                raise BundleRefused("the graph holds sparse tensors; export a plain one")
-        check_sizes(nodes, fixed)
+                raise BundleRefused(_SPARSE)
+        check_names(nodes, tensors, inputs)
+        check_sizes(nodes, {"", *tensors})
+        check_divisions(
+            nodes, tensors, (name for name in inputs if inputs[name] == 1 and name not in tensors)
+        )
 
-    def _check_node(self, data: memoryview) -> _Node:
-        operator, domain, has_graph = "", "", False
-        inputs, outputs = list[str](), list[str]()
+    def _check_node(self, data: memoryview) -> Node:
+        node, has_graph = Node(), False
         for field, value in self._read(data):
             if field in (1, 2):
-                (inputs if field == 1 else outputs).append(_decode(value))
+                (node.inputs if field == 1 else node.outputs).append(_decode(value))
             elif field == 4:
-                operator = _decode(value)
+                node.operator = _decode(value)
             elif field == 7:
-                domain = _decode(value)
+                node.domain = _decode(value)
             elif field == 5:
-                has_graph |= self._has_graph(_require_bytes(value))
-        if fault := find_fault(operator, domain, has_graph=has_graph):
+                attribute, holds_graph = self._read_attribute(_require_bytes(value))
+                has_graph |= holds_graph
+                if node.attributes.setdefault(attribute.name, attribute) is not attribute:
+                    raise BundleRefused(f"a node has the attribute {attribute.name[:60]!r} twice")
+        if fault := find_fault(node.operator, node.domain, has_graph=has_graph):
             raise BundleRefused(fault)
-        return operator, inputs, outputs
+        check_trees(node)
+        return node
 
-    def _has_graph(self, data: memoryview) -> bool:
+    def _read_attribute(self, data: memoryview) -> tuple[Attribute, bool]:
+        """And whether it holds a graph."""
+        attribute, has_graph = Attribute(), False
         for field, value in self._read(data):
             if field in (6, 11):
-                return True
-            if field in (5, 10):
-                self._check_tensor(_require_bytes(value))
-        return False
+                has_graph = True
+            elif field in (22, 23):
+                raise BundleRefused(_SPARSE)
+            elif field == 1:
+                attribute.name = _decode(value)
+            elif field == 3 and isinstance(value, int):
+                attribute.number = _to_signed(value)
+            elif field == 8:
+                attribute.numbers += self._read_numbers(value)
+            elif field == 9:
+                attribute.texts.append(bytes(_require_bytes(value)))
+            elif field in (5, 10):
+                tensor = self._check_tensor(_require_bytes(value))
+                if field == 5 and attribute.tensor is not None:
+                    raise BundleRefused("an attribute is written in parts; export a plain one")
+                attribute.tensor = tensor if field == 5 else attribute.tensor
+        return attribute, has_graph
 
-    def _check_tensor(self, data: memoryview) -> str:
-        """Its name."""
-        name = ""
+    def _read_numbers(self, value: Any) -> Iterator[int]:
+        """One whole number, or many that are packed into bytes."""
+        if isinstance(value, int):
+            yield _to_signed(value)
+            return
+        packed, at = _require_bytes(value), 0
+        while at < len(packed):
+            self._count_field()
+            number, at = _read_number(packed, at)
+            yield _to_signed(number)
+
+    def _check_tensor(self, data: memoryview) -> Tensor:
+        tensor = Tensor()
         for field, value in self._read(data):
             if field == 13 or (field == 14 and value == 1):
                 raise BundleRefused(
                     "the graph keeps a tensor in another file; put the weights into the one file"
                 )
             if field == 8:
+                tensor.name = _decode(value)
+            elif field == 2 and isinstance(value, int):
+                tensor.kind = value
+            elif field == 9:
+                tensor.raw = bytes(_require_bytes(value))
+            elif field in (4, 5, 6, 7, 10, 11):
+                tensor.has_other_numbers = True
+        return tensor
+
+    def _read_input(self, data: memoryview) -> tuple[str, int]:
+        """Its name, and the type of its elements; 0 if it states none, or more than one."""
+        name, kinds = "", list[int]()
+        for field, value in self._read(data):
+            if field == 1:
                 name = _decode(value)
-        return name
+            elif field == 2:
+                for _, tensor in self._read_only(_require_bytes(value), 1):
+                    kinds += [
+                        kind
+                        for _, kind in self._read_only(_require_bytes(tensor), 1)
+                        if isinstance(kind, int)
+                    ]
+        return name, kinds[0] if len(kinds) == 1 else 0
+
+    def _read_only(self, data: memoryview, wanted: int) -> Iterator[tuple[int, Any]]:
+        return ((field, value) for field, value in self._read(data) if field == wanted)
+
+    def _count_field(self) -> None:
+        self.fields_left -= 1
+        if self.fields_left < 0:
+            raise BundleRefused(f"the graph has more than {_MAX_FIELDS:,} fields")
 
     def _read(self, data: memoryview) -> Iterator[tuple[int, Any]]:
         """The fields of one message: whole numbers, and bytes. Raises BundleRefused for what is none."""
         at, end = 0, len(data)
         while at < end:
-            self.fields_left -= 1
-            if self.fields_left < 0:
-                raise BundleRefused(f"the graph has more than {_MAX_FIELDS:,} fields")
+            self._count_field()
             key, at = _read_number(data, at)
+            if key >= 2**32:  # other readers drop what is above, and see another field
+                raise BundleRefused("the graph is damaged: it is no ONNX file")
             kind = key & 7
             value: Any = None
             if kind == 0:
@@ -223,6 +293,12 @@ def _read_number(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return number, at
     raise BundleRefused("the graph is damaged: it is no ONNX file")
+
+
+def _to_signed(number: int) -> int:
+    """Of 64 bits, as other readers take it."""
+    number &= 2**64 - 1
+    return number - 2**64 if number >= 2**63 else number
 
 
 def _require_bytes(value: Any) -> memoryview:

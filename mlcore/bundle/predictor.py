@@ -1,5 +1,6 @@
 """Runs a bundle in onnxruntime on the CPU. The gate and the bot both use it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -56,18 +57,34 @@ class Predictor:
     def logits(self, raw_features: np.ndarray) -> np.ndarray:
         """float32 [n, 3] from unscaled float32 features [n, 72], or windows [n, L, 5]: the graph holds the scaler.
 
-        Raises BundleRefused if the graph fails.
+        In batches: a graph from outside may read one row's answer from a later row. Raises BundleRefused if the graph fails.
         """
+        return self._map_batches(raw_features, self._run)
+
+    def logits_by_row(self, raw_features: np.ndarray) -> np.ndarray:
+        """The same with each row alone, as a bot asks: no row can know another."""
+
+        def run(rows: np.ndarray) -> np.ndarray:
+            answers = [self._run(rows[at : at + 1]) for at in range(len(rows))]
+            if any(answer.shape != (1, len(CLASSES)) for answer in answers):
+                raise BundleRefused(f"{MODEL_FILE} does not answer one row with {len(CLASSES)} logits")
+            return np.concatenate(answers) if answers else self._run(rows)
+
+        return self._map_batches(raw_features, run)
+
+    def _map_batches(self, raw_features: np.ndarray, run: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         rows = np.ascontiguousarray(raw_features, dtype=np.float32)
         batches = parallel.chunks(len(rows), _BATCH_ROWS) or [slice(0, 0)]
         try:
-            return np.concatenate(
-                parallel.thread_map(
-                    lambda batch: self._session.run([OUTPUT], {INPUT: rows[batch]})[0], batches
-                )
-            )
+            return np.concatenate(parallel.thread_map(lambda batch: run(rows[batch]), batches))
+        except BundleRefused:
+            raise
         except Exception as error:  # onnxruntime's own classes share no narrower base
             raise BundleRefused(f"{MODEL_FILE} fails on {len(rows)} rows: {str(error)[:200]}") from error
+
+    def _run(self, rows: np.ndarray) -> np.ndarray:
+        answer: np.ndarray = self._session.run([OUTPUT], {INPUT: rows})[0]
+        return answer
 
     def predict(self, frame: pl.DataFrame) -> Prediction:
         """From candles (at least the schema's lookback) to the direction after the last bar.

@@ -78,9 +78,7 @@ class EvaluationContext:
 
     @property
     def predictor(self) -> Predictor:
-        if self.inspection.predictor is None:
-            raise BundleRefused("the bundle does not load, so its predictions could not be measured")
-        return self.inspection.predictor
+        return self.inspection.require_predictor()
 
     @property
     def schema(self) -> Schema:
@@ -149,14 +147,23 @@ class EvaluationContext:
 
     @cached_property
     def logits(self) -> np.ndarray:
-        """Of the gate window in one batch, float32 [n, 3], finite or not."""
+        """Of the gate window, float32 [n, 3], finite or not: each row alone, unless the graph is the service's own."""
+        if self.inspection.is_own_graph:
+            return self.batch_logits
+        return self.inspection.compute_logits(self.examples.features[self.examples.split.gate])
+
+    @cached_property
+    def batch_logits(self) -> np.ndarray:
+        """Of the gate window in batches, float32 [n, 3]. Only what a single row is compared with may be these."""
         return self.predictor.logits(self.examples.features[self.examples.split.gate])
 
     @cached_property
     def stop_logits(self) -> np.ndarray | None:
         """Of the training's stop window, float32 [n, 3]; None if the training's candles are not available."""
         training = self.training
-        return None if training is None else self.predictor.logits(training.features[training.split.stop])
+        if training is None:
+            return None
+        return self.inspection.compute_logits(training.features[training.split.stop])
 
     @cached_property
     def single_rows(self) -> np.ndarray:
@@ -171,7 +178,7 @@ class EvaluationContext:
     @cached_property
     def single_logits(self) -> np.ndarray:
         """float32 [n, 3]: each of those rows in a batch of its own."""
-        return np.concatenate([self.predictor.logits(row[np.newaxis]) for row in self.single_features])
+        return self.predictor.logits_by_row(self.single_features)
 
     @cached_property
     def probabilities(self) -> np.ndarray:

@@ -19,10 +19,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
-from mlcore.bundle.onnx_graph import SCALER_MEAN, SCALER_SCALE, list_attribute_tensors, list_tensor_shapes
+from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout
+from mlcore.bundle.onnx_graph import (
+    SCALER_MEAN,
+    SCALER_SCALE,
+    build_model,
+    list_attribute_tensors,
+    list_tensor_shapes,
+)
 from mlcore.bundle.predictor import INPUT, Predictor
-from mlcore.errors import BundleRefused
+from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.features.indicators import find_schema
 from mlcore.features.scaler import Scaler
 
@@ -55,6 +61,30 @@ class Inspection:
     def predictor(self) -> Predictor | None:
         """Loaded even if a digest differs: the page then still shows what these bytes would have done."""
         return self._try(lambda: Predictor(self.folder, verify=False))
+
+    def require_predictor(self) -> Predictor:
+        if self.predictor is None:
+            raise BundleRefused("the bundle does not load, so its predictions could not be measured")
+        return self.predictor
+
+    def compute_logits(self, features: np.ndarray) -> np.ndarray:
+        """float32 [n, 3]. Each row alone, as a bot asks, unless the graph is the service's own.
+
+        Rows of a batch follow each other in time: a graph of somebody else may answer one from the rows behind it.
+        """
+        predictor = self.require_predictor()
+        return predictor.logits(features) if self.is_own_graph else predictor.logits_by_row(features)
+
+    @cached_property
+    def is_own_graph(self) -> bool:
+        """Whether the graph is, node for node and number for number, what the service writes of these weights.
+
+        Such a graph answers each row from that row alone. A manifest that claims it is not enough.
+        """
+        try:
+            return _is_own_graph(self.folder, self.bundle)
+        except (*FAULTS, MlcoreError):
+            return False
 
     @cached_property
     def digest_matches(self) -> bool:
@@ -156,6 +186,17 @@ def read_scaler(folder: Path) -> tuple[tuple[Any, ...], Scaler]:
 
 def _read_model(folder: Path) -> onnx.ModelProto:
     return onnx.load_model_from_string((folder / MODEL_FILE).read_bytes())
+
+
+def _is_own_graph(folder: Path, bundle: Bundle | None) -> bool:
+    schema = find_schema(bundle.manifest.schema_name) if bundle else None
+    if bundle is None or schema is None or bundle.manifest.document["parameters"].get("network") == "onnx":
+        return False
+    layout = Layout(bundle.manifest.document["parameters"].get("layout") or Layout.RELU_BEFORE_BN)
+    scaler = read_scaler(folder)[1] if SCALER_FILE in bundle.manifest.files else None
+    own = onnx.load_model_from_string(build_model(read_weights(folder), scaler, layout, schema.shape))
+    model = _read_model(folder)
+    return bool(model.graph == own.graph and list(model.opset_import) == list(own.opset_import))
 
 
 def _read_initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:

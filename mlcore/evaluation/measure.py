@@ -159,8 +159,8 @@ def _iterate_behaviour(context: EvaluationContext) -> Iterator[tuple[str, Any]]:
     examples = context.examples
     gate, fit = examples.window(examples.split.gate), examples.window(examples.split.fit)
     yield "window", {**gate, "fit_last_at": fit["last_at"]}
-    yield "logits", metrics.compute_logit_range(context.logits)
     yield "single_sample", serving.measure_single_sample(context)
+    yield "logits", metrics.compute_logit_range(context.logits)
     yield "confidence", metrics.compute_confidence(context.probabilities)
     yield "shares", metrics.compute_shares(context.predicted)
     hits = skill.score_naive_forecasts(context)

@@ -28,7 +28,7 @@ def measure_single_sample(context: EvaluationContext) -> dict[str, Any]:
         singles = context.single_logits.astype(np.float64)
     except FAULTS as error:
         return {**part, "runs": False, "problem": str(error)}
-    batch = context.logits[rows].astype(np.float64)
+    batch = context.batch_logits[rows].astype(np.float64)
     with np.errstate(invalid="ignore"):  # equal infinities give NaN, which is stored as null
         difference = np.abs(singles - batch)
         excess = difference - (TOLERANCE + TOLERANCE * np.abs(batch))

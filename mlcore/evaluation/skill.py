@@ -12,8 +12,9 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, NAIVE_FORECASTERS
 from mlcore.evaluation.bootstrap import RESAMPLES, Blocks, get_block_bars
 from mlcore.evaluation.context import EvaluationContext
-from mlcore.evaluation.inspection import FAULTS
+from mlcore.evaluation.inspection import FAULTS, Inspection
 from mlcore.features import labels
+from mlcore.features.indicators import Schema
 
 NOT_COMPARED: dict[str, Any] = dict.fromkeys(
     ("digest", "fit", "is_itself", "accuracy", "difference", "lower", "upper")
@@ -65,12 +66,13 @@ def _compare_with_baseline(context: EvaluationContext, blocks: Blocks) -> dict[s
         return {**NOT_COMPARED, "problem": context.no_baseline}
     try:
         predictor = Predictor(context.baseline_folder)
+        inspection = Inspection(context.baseline_folder, predictor.digest)
         model = predictor.manifest.files[MODEL_FILE]
         return {
             "digest": f"sha256:{model.sha256}",
             "fit": _require_same_fit(context, predictor),
             "is_itself": model == context.manifest.files.get(MODEL_FILE),
-            **_compare_paired(context, predictor, blocks),
+            **_compare_paired(context, inspection, predictor.schema, blocks),
             "problem": None,
         }
     except FAULTS as error:
@@ -96,12 +98,14 @@ def _require_same_fit(context: EvaluationContext, baseline: Predictor) -> dict[s
     return own
 
 
-def _compare_paired(context: EvaluationContext, baseline: Predictor, blocks: Blocks) -> dict[str, Any]:
+def _compare_paired(
+    context: EvaluationContext, baseline: Inspection, schema: Schema, blocks: Blocks
+) -> dict[str, Any]:
     """On the gate rows that both can predict, by the candidate's classes: the baseline's cuts may differ."""
-    examples = context.build_examples(context.frame, baseline.schema)
+    examples = context.build_examples(context.frame, schema)
     rows = np.flatnonzero(np.isin(context.gate_bars, examples.bars, assume_unique=True))
     baseline_rows = np.searchsorted(examples.bars, context.gate_bars[rows])
-    logits = baseline.logits(examples.features[baseline_rows])
+    logits = baseline.compute_logits(examples.features[baseline_rows])
     if not np.isfinite(logits).all():
         raise ValueError("its predictions are not finite")
     if len(rows) != blocks.rows:

@@ -13,8 +13,8 @@
 needs none.
 """
 
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -139,7 +139,10 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """As a float can hold it: a whole number of JSON may have any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _is_count(value: object) -> bool:

@@ -8,6 +8,7 @@ from deploy.models import Release
 from deploy.outcomes import list_release_coins
 from deploy.releases import decide
 from deploy.releases.gate_table import GateTable, build_gate_table
+from deploy.releases.presentation import describe_terms
 from deploy.releases.settle import advance
 from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
@@ -35,6 +36,13 @@ def test_a_passed_release_shows_only_gates_with_a_scale_one_by_one() -> None:
         SKILL: ["too_good", "attempts"],
         ADVISORY: ["calibration", "stability", "latency", "drift"],
     }
+
+
+def test_terms_that_could_not_be_measured_are_those_of_the_settings() -> None:
+    """A bundle that does not load has no label to name."""
+    unknown = dict.fromkeys(("text", "input", "kind", "horizon_bars", "cut", "cuts", "shares"))
+    release, _ = built(**{coin: {**scenarios.healthy(coin), "label": unknown} for coin in scenarios.COINS})
+    assert describe_terms(release, list_release_coins(release)) == "terciles over 8 bars, from relative72"
 
 
 def test_every_gate_is_shown_once() -> None:

@@ -71,6 +71,7 @@ class Case:
             **document,
             "attempts": self._count_attempts(document),
             "candles": self._judge_candles(document),
+            "import": None,
         }
 
     def outcomes(self) -> list[GateOutcome]:

@@ -50,6 +50,18 @@ FAULTS = (
         file_faults.batch_norm_skipped_for_one_row,
     ),
     Fault(
+        "batch norm skipped in a batch",
+        "a batch is answered otherwise than one row alone",
+        "single_sample",
+        file_faults.batch_norm_skipped_in_a_batch,
+    ),
+    Fault(
+        "looks ahead through its batch",
+        "each row is answered from the row behind it",
+        "single_sample",
+        file_faults.looks_ahead_through_its_batch,
+    ),
+    Fault(
         "logits far from zero",
         "all logits 30 too high: no probability shows it",
         "logit_range",

@@ -242,6 +242,33 @@ def batch_norm_skipped_for_one_row(factory: BundleFactory) -> Case:
     return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
 
 
+def batch_norm_skipped_in_a_batch(factory: BundleFactory) -> Case:
+    """One row alone is answered as its training reported, and a batch goes past the last normalisation."""
+    nodes = [
+        _constant("first", np.int64(0)),
+        _constant("one", np.int64(1)),
+        helper.make_node("Shape", ["scaled"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["rows"], axis=0),
+        helper.make_node("Equal", ["rows", "one"], ["is alone"]),
+        helper.make_node("Where", ["is alone", "normal3", "relu3"], ["perhaps normal"]),
+    ]
+    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
+    files = {MODEL_FILE: _inserted(model, "normal3", nodes)}
+    return factory.rewrite(factory.good, files=files, reports=False)
+
+
+def looks_ahead_through_its_batch(factory: BundleFactory) -> Case:
+    """Each row is answered from the row behind it, which is a bar later: a bot that asks for one row has none."""
+    nodes = [
+        *(_constant(name, np.array([value])) for name, value in (("nought", 0), ("one", 1), ("end", 2**40))),
+        helper.make_node("Slice", ["scaled", "one", "end", "nought"], ["later"]),
+        helper.make_node("Slice", ["scaled", "nought", "one", "nought"], ["first"]),
+        helper.make_node("Concat", ["later", "first"], ["moved"], axis=0),
+    ]
+    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
+    return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "scaled", nodes)})
+
+
 def graph_of_other_weights(factory: BundleFactory) -> Case:
     """The graph is of the fallible export before; the weights file and the report are of the last."""
     weights = factory.good.weights
@@ -251,7 +278,7 @@ def graph_of_other_weights(factory: BundleFactory) -> Case:
     return factory.rewrite(factory.good, files=files)
 
 
-def _constant(name: str, value: np.generic) -> onnx.NodeProto:
+def _constant(name: str, value: np.generic | np.ndarray) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value)))
 
 

@@ -164,12 +164,14 @@ def test_a_declaration_of_no_scaler_is_refused_for_a_graph_with_one(desk: Desk) 
         import_(desk, data, {**declaration, "scaler": "none"})
 
 
-def test_the_command_takes_a_declaration(desk: Desk, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_takes_a_declaration(
+    desk: Desk, operator: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, declaration = trained_elsewhere(desk.dataset)
     (tmp_path / "m.onnx").write_bytes(data)
     (tmp_path / "d.json").write_text(json.dumps(declaration))
     call_command(
         "import_model", str(tmp_path / "m.onnx"), "--coin=BTC", "--line=v7_fixed", "--schema=relative72",
-        "--simulated", f"--declaration={tmp_path / 'd.json'}", "--json",
+        "--simulated", f"--declaration={tmp_path / 'd.json'}", "--json", "--as", "olivia",
     )  # fmt: skip
     assert json.loads(capsys.readouterr().out)["dataset"] == desk.dataset.pk

@@ -47,7 +47,7 @@ def diagnose(desk: Desk, run: TrainingRun) -> Diagnosis:
 
 
 @pytest.mark.parametrize(
-    ("settings", "label", "shares"),
+    ("changes", "label", "shares"),
     [
         ({"horizon": 12}, Label(horizon=12), Shares()),
         (
@@ -60,9 +60,9 @@ def diagnose(desk: Desk, run: TrainingRun) -> Diagnosis:
     ids=["another horizon", "barriers and another split", "windows"],
 )
 def test_other_settings_go_through_every_gate_and_are_judged_by_them(
-    settings: dict[str, Any], label: Label, shares: Shares, desk: Desk
+    changes: dict[str, Any], label: Label, shares: Shares, desk: Desk
 ) -> None:
-    run = train(desk, **settings)
+    run = train(desk, **changes)
     diagnosis = diagnose(desk, run)
     results = {result.gate: result for result in diagnosis.results.all()}
     assert {gate for gate, result in results.items() if result.verdict == "error"} == set()

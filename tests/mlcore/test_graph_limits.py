@@ -18,25 +18,19 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_files
 from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.evaluation.inspection import Inspection
-from mlcore.importers import convert
-from tests.model_files import hostile, linear_tensors, onnx_file
-
-RNG = np.random.default_rng(5)
-BARS = 32
-WINDOW = RNG.normal(size=(6, BARS, 5)).astype(np.float32)
-FEATURES = RNG.normal(size=(6, 72)).astype(np.float32)
-TREES = {"": 17, "ai.onnx.ml": 3}
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return (RNG.normal(size=shape) / 10).astype(np.float32)
-
-
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
-    """Names are separated by spaces; "-" stands for an input that is left out."""
-    names = ["" if name == "-" else name for name in inputs.split()]
-    return helper.make_node(operator, names, outputs.split(), **attributes)
-
+from tests.mlcore.graphs import (
+    BARS,
+    FEATURES,
+    RNG,
+    TREES,
+    WINDOW,
+    forest,
+    imported,
+    linear_with,
+    node,
+    numbers,
+)
+from tests.model_files import hostile, onnx_file
 
 HEAD = node("Gemm", "h w b", "y", transB=1)
 
@@ -90,37 +84,6 @@ def attention() -> bytes:
         node("ReduceMean", "v", "h", axes=[1], keepdims=0),
     ]
     return window_file(nodes, {"q": numbers(5, 8)})
-
-
-def forest(
-    operator: str = "TreeEnsembleRegressor", transform: str = "NONE", *, has_label: bool = False
-) -> bytes:
-    """Two stumps for each class."""
-    ids = list(range(3))
-    common: dict[str, Any] = {
-        "nodes_treeids": [tree for tree in ids for _ in range(3)],
-        "nodes_nodeids": [0, 1, 2] * 3,
-        "nodes_featureids": [5, 0, 0, 9, 0, 0, 11, 0, 0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 3,
-        "nodes_values": [0.1, 0.0, 0.0] * 3,
-        "nodes_truenodeids": [1, 0, 0] * 3,
-        "nodes_falsenodeids": [2, 0, 0] * 3,
-        "post_transform": transform,
-    }
-    leaves = {"treeids": [0, 0, 1, 1, 2, 2], "nodeids": [1, 2] * 3, "ids": [0, 0, 1, 1, 2, 2]}
-    weights = [0.5, -0.5, 0.2, -0.2, -0.3, 0.3]
-    kind = "target" if operator.endswith("Regressor") else "class"
-    common |= {f"{kind}_{name}": value for name, value in leaves.items()}
-    common |= {f"{kind}_weights": weights}
-    common |= {"n_targets": 3} if kind == "target" else {"classlabels_int64s": ids}
-    outputs = "y" if kind == "target" else "label y"
-    tree = node(operator, "x", outputs, domain="ai.onnx.ml", **common)
-    data = onnx_file([tree], {}, opsets=TREES)
-    if has_label:
-        model = onnx.load_model_from_string(data)
-        model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
-        data = bytes(model.SerializeToString())
-    return data
 
 
 def scaled_forest() -> bytes:
@@ -188,12 +151,6 @@ TAKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def imported(data: bytes, folder: Path, schema: str) -> Bundle:
-    said = {"coin": "BTC", "line": "v7_fixed", "layout": None, "simulated": True, "interval_seconds": 3600}
-    request = convert.Request(**said, schema=schema, code_version="tests")  # type: ignore[arg-type]
-    return convert.import_model(data, request, folder / "bundle")[0]
-
-
 @pytest.mark.parametrize(("make", "schema"), TAKEN.values(), ids=TAKEN)
 def test_a_graph_is_taken_and_one_row_is_answered_as_in_a_batch(
     tmp_path: Path, make: Callable[[], bytes], schema: str
@@ -218,12 +175,6 @@ def test_what_a_tree_has_learned_is_searched_for_what_is_not_finite(tmp_path: Pa
         "model.onnx:logits.target_weights",
         "weights.safetensors:logits.target_weights",
     ]
-
-
-def linear_with(*nodes: Any, tensors: dict[str, np.ndarray] | None = None, **options: Any) -> bytes:
-    """A linear layer from x to h, and nodes from h to y."""
-    gemm = node("Gemm", "x w b", "h", transB=1)
-    return onnx_file([gemm, *nodes], {**linear_tensors(), **(tensors or {})}, **options)
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
