@@ -83,10 +83,6 @@ def check_divisions(
     """
     floats = {*float_inputs, *(name for name, tensor in tensors.items() if tensor.kind in _FLOATS)}
     for node in nodes:
-        if node.operator == "Mod" and _read_number(node, "fmod") != 1:
-            raise BundleRefused(
-                "its Mod divides whole numbers, which may end the process: set fmod=1, or use floats and Floor"
-            )
         if node.operator in ("Div", "Mod") and not floats.intersection(node.inputs):
             divisor = tensors.get(node.inputs[1]) if len(node.inputs) > 1 else None
             if divisor is None or not divisor.is_divisor:

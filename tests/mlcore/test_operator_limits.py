@@ -100,7 +100,7 @@ HANGS_OR_ENDS: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "Div divides whole numbers",
     ),
-    "a rest": (lambda: whole_division(node("Mod", "i m", "d"), m=np.array([3])), "set fmod=1"),
+    "a rest by values": (lambda: whole_division(node("Mod", "i i", "d")), "Mod divides whole numbers"),
     "a rest by -1": (
         lambda: whole_division(node("Mod", "i m", "d", fmod=1), m=np.array([-1])),
         "Mod divides whole numbers",
@@ -144,6 +144,7 @@ HANGS_OR_ENDS: dict[str, tuple[Callable[[], bytes], str]] = {
 TAKEN: dict[str, Callable[[], bytes]] = {
     "a division of floats": lambda: linear_with(node("Div", "h h", "one"), node("Mul", "h one", "y")),
     "a division by stored numbers": lambda: whole_division(node("Div", "i m", "d"), m=np.array([2, 5, -3])),
+    "a rest by a stored number": lambda: whole_division(node("Mod", "i m", "d"), m=np.array([3])),
     "a rest of floats": lambda: linear_with(
         node("Mod", "h m", "y", fmod=1), tensors={"m": np.array([0.5], np.float32)}
     ),
