@@ -27,6 +27,7 @@ def diagnosis(folder: Path, canonical: Path, digest: str, baseline: Path) -> dic
     document |= {
         "candles": {"measured": judged, "training": judged},
         "attempts": {"count": 1, "chain": "0" * 64, "window": ends},
+        "import": None,
     }
     outcomes = evaluate(document, FULL_POLICY)
     sentences = {outcome.gate: outcome.sentence for outcome in outcomes}

@@ -106,5 +106,6 @@ def _build_context(market: Market, coin: str, frame: pl.DataFrame) -> Mapping[st
     }
     return {
         "attempts": {"count": 1, "chain": "0" * 64, "window": None},
+        "import": None,
         "candles": {"measured": judged, "training": judged},
     }
