@@ -52,6 +52,7 @@ def test_a_healthy_v7_shows_what_every_gate_wants_to_see(healthy: dict[str, Any]
     assert healthy["scaler"] == {
         "present": True,
         "count": 72,
+        "columns": 72,
         "finite_means": True,
         "positive_scales": True,
         "names_equal_schema": True,

@@ -145,7 +145,7 @@ class StubService:
             "models": models,
             "issued_at": self.issued_at.isoformat(),
             "expires_at": (self.issued_at + VALID_FOR).isoformat(),
-            "audit_head": {"seq": self.revision, "hash": "00"},
+            "audit_head": {"seq": self.revision, "hash": "00" * 32},
             "key_version": len(self.key_sets),
             "coins": list(models),
             "next": _describe_release(self.announced) if self.announced else None,
