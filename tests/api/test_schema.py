@@ -26,6 +26,7 @@ SHORT = {
     "ImportedBundle.files": "one a file of a bundle",
     "ImportedBundle.notes": "one a thing that the file does not say",
     "KeySets.key_sets": "one a change of the keys, the last two hundred",
+    "Machine.uses": "one a run of the launch that it was started for",
     "Policy.weaker_than_baseline": A_THRESHOLD_EACH,
     "Policy.weaker_than_full": A_THRESHOLD_EACH,
     "Policy.adoptions": "one a time that two people put it in force",

@@ -210,6 +210,7 @@ def test_every_page_is_in_this_list(examples: ExampleData) -> None:
         "run-again",
         "policy-adopt",
         "diagnosis-judge",
+        *("machine-start", "machine-stop", "machine-price", "machine-limit"),
     }
     without_role = {"sign-in", "sign-out", "healthz", "liveness"}
     in_tests_accounts = {
