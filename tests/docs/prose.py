@@ -16,7 +16,18 @@ LONG, LONGEST, LONG_ALLOWED = 35, 50, 0.10
 """Words of a sentence: the share above LONG is limited, and none may exceed LONGEST."""
 
 CODE_FOLDERS = (
-    *("accounts", "audit", "benchmarks", "common", "crpbot", "deploy", "distribution", "gates", "mlcore"),
+    *(
+        "accounts",
+        "audit",
+        "benchmarks",
+        "common",
+        "crpbot",
+        "deploy",
+        "distribution",
+        "gates",
+        "machines",
+        "mlcore",
+    ),
     *("crpbot_runtime", "templates", "tests", "training"),
 )
 CODE_SUFFIXES = (".py", ".html", ".js", ".css", ".txt")

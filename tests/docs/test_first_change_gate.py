@@ -19,8 +19,8 @@ BLOCK = re.compile(
     re.M | re.S,
 )
 FOLDERS = (
-    "accounts", "audit", "common", "crpbot", "deploy", "docs", "gates", "mlcore", "crpbot_runtime", "templates", "tests",
-    "training",
+    "accounts", "audit", "common", "crpbot", "deploy", "docs", "gates", "machines", "mlcore", "crpbot_runtime", "templates",
+    "tests", "training",
 )  # fmt: skip
 TESTS = (
     "tests/gates/test_mean_confidence.py",
