@@ -57,7 +57,8 @@ def _tally(hits: Hits, rows: int) -> list[int]:
 
 def passes(hits: Hits) -> bool:
     """Whether the accuracy gate, as every policy has it, lets a window of these hits through."""
-    document = {"format": FORMAT, "accuracy": metrics.compute_accuracy(hits, seed=0)}
+    label = {"problem": None, "horizon_bars": labels.HORIZON_BARS}
+    document = {"format": FORMAT, "label": label, "accuracy": metrics.compute_accuracy(hits, seed=0)}
     outcomes = evaluate(document, BASELINE_POLICY)
     return any(found.gate == "accuracy" and found.verdict is Verdict.PASSED for found in outcomes)
 
