@@ -1,5 +1,8 @@
 """Machines: which runs, what each cost, prices and the monthly limit."""
 
+from collections.abc import Callable
+from functools import partial
+
 from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -27,58 +30,42 @@ def index(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def start(request: HttpRequest) -> HttpResponse:
-    if request.method != "POST":
-        return redirect("machines")
-    form = ReasonForm(request.POST, auto_id="start-%s")
-
-    def act() -> HttpResponse:
-        services.start_machine(actor=get_actor(request), **form.cleaned_data)
-        messages.success(request, "A machine is requested; it starts within seconds.")
-        return redirect("machines")
-
-    return submit(form, act, lambda status: _page(request, status=status, start=form))
+    done = "A machine is requested; it starts within seconds."
+    return _change(request, "start", ReasonForm, services.start_machine, done)
 
 
 @require_http_methods(["GET", "POST"])
 def stop(request: HttpRequest, pk: int) -> HttpResponse:
-    if request.method != "POST":
-        return redirect("machines")
-    machine, form = services.find_machine(pk), ReasonForm(request.POST, auto_id="stop-%s")
-
-    def act() -> HttpResponse:
-        services.stop_machine(machine, actor=get_actor(request), **form.cleaned_data)
-        messages.success(request, f"Machine {pk} is stopped within seconds. Its runs resume elsewhere.")
-        return redirect("machines")
-
-    return submit(form, act, lambda status: _page(request, status=status, stop=form))
+    act = partial(services.stop_machine, services.find_machine(pk))
+    return _change(
+        request, "stop", ReasonForm, act, "The {} is stopped within seconds. Its runs resume elsewhere."
+    )
 
 
 @require_http_methods(["GET", "POST"])
 def price(request: HttpRequest) -> HttpResponse:
-    if request.method != "POST":
-        return redirect("machines")
-    form = PriceForm(request.POST, auto_id="price-%s")
-
-    def act() -> HttpResponse:
-        set_price = services.set_price(actor=get_actor(request), **form.cleaned_data)
-        messages.success(request, f"The price of {set_price} is set.")
-        return redirect("machines")
-
-    return submit(form, act, lambda status: _page(request, status=status, price=form))
+    return _change(request, "price", PriceForm, services.set_price, "The price of {} is set.")
 
 
 @require_http_methods(["GET", "POST"])
 def limit(request: HttpRequest) -> HttpResponse:
+    return _change(request, "limit", LimitForm, services.set_monthly_limit, "The monthly limit is set.")
+
+
+def _change(
+    request: HttpRequest, name: str, form_class: type[forms.Form], act: Callable[..., object], done: str
+) -> HttpResponse:
+    """Call the service with what the form of this name holds; a GET, as after signing in again, shows the page."""
     if request.method != "POST":
         return redirect("machines")
-    form = LimitForm(request.POST, auto_id="limit-%s")
+    form = form_class(request.POST, auto_id=f"{name}-%s")
 
-    def act() -> HttpResponse:
-        services.set_monthly_limit(actor=get_actor(request), **form.cleaned_data)
-        messages.success(request, "The monthly limit is set.")
+    def carry_out() -> HttpResponse:
+        changed = act(actor=get_actor(request), **form.cleaned_data)
+        messages.success(request, done.format(changed))
         return redirect("machines")
 
-    return submit(form, act, lambda status: _page(request, status=status, limit=form))
+    return submit(form, carry_out, lambda status: _page(request, status=status, **{name: form}))
 
 
 def _page(request: HttpRequest, *, status: int = 200, **refused: forms.Form) -> HttpResponse:

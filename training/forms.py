@@ -6,7 +6,7 @@ from django import forms
 
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS, WINDOW, find_schema
-from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.fitting.recipes import IMPORTED_LINES, RECIPES, Recipe
 from mlcore.fitting.settings import Input, Parameter, Word
 from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
@@ -60,7 +60,7 @@ class ImportModelForm(forms.Form):
     """A model to import, with what its file does not contain."""
 
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
-    line = forms.ChoiceField(choices=[(line, line) for line in RECIPES])
+    line = forms.ChoiceField(choices=[(line, line) for line in IMPORTED_LINES])
     schema = InputField(
         label="Feature schema",
         choices=[("", "Choose"), *INPUTS],

@@ -186,6 +186,8 @@ BASELINE_LINE = "v5"
 """No other line may be worse than this one."""
 FLAT_LINE = "flat"
 """Answers neutral whatever the candles are: a fallback for a desk that would rather not trade than trade on v5."""
+IMPORTED_LINES = tuple(line for line in RECIPES if line != FLAT_LINE)
+"""A model from outside can be of each of these: a flat one is only made here."""
 LINES_WITHOUT_ATTEMPTS = frozenset({"v5", "v6_enhanced", "flat"})
 """Lines whose bundles are not counted as attempts at a release: v5 and flat have no setting to try again with, and
 v6_enhanced leaves its scaler out. Every other line counts, future ones too."""

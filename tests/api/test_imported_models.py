@@ -44,6 +44,12 @@ def test_what_has_to_be_said_is_named(as_operator: Caller) -> None:
     assert list(problem["errors"]) == ["schema"]
 
 
+def test_a_flat_model_is_not_imported(as_operator: Caller) -> None:
+    problem = assert_problem(sent(as_operator, onnx_file([LINEAR], linear_tensors()), line="flat"), 400)
+    assert list(problem["errors"]) == ["line"]
+    assert not Bundle.objects.exists()
+
+
 def test_a_hostile_file_is_refused_by_name(as_operator: Caller, tmp_path: Any) -> None:
     make, _ = model_files.hostile(tmp_path / "canary")["ONNX with a Python operator"]
     problem = assert_problem(sent(as_operator, make()), 400, "ai.onnx.contrib")

@@ -230,31 +230,27 @@ def a_single_row_crashes(factory: BundleFactory) -> Case:
 
 def batch_norm_skipped_for_one_row(factory: BundleFactory) -> Case:
     """As the original code does it: a batch of one goes past the last normalisation."""
-    nodes = [
-        _constant("first", np.int64(0)),
-        _constant("one", np.int64(1)),
-        helper.make_node("Shape", ["scaled"], ["shape"]),
-        helper.make_node("Gather", ["shape", "first"], ["rows"], axis=0),
-        helper.make_node("Equal", ["rows", "one"], ["is alone"]),
-        helper.make_node("Where", ["is alone", "relu3", "normal3"], ["perhaps normal"]),
-    ]
-    model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
-    return factory.rewrite(factory.good, files={MODEL_FILE: _inserted(model, "normal3", nodes)})
+    return factory.rewrite(factory.good, files=_choose_by_rows(factory, alone="relu3", batch="normal3"))
 
 
 def batch_norm_skipped_in_a_batch(factory: BundleFactory) -> Case:
     """One row alone is answered as its training reported, and a batch goes past the last normalisation."""
+    files = _choose_by_rows(factory, alone="normal3", batch="relu3")
+    return factory.rewrite(factory.good, files=files, reports=False)
+
+
+def _choose_by_rows(factory: BundleFactory, *, alone: str, batch: str) -> dict[str, bytes]:
+    """The good graph, which reads one node for a row alone and another for more rows."""
     nodes = [
         _constant("first", np.int64(0)),
         _constant("one", np.int64(1)),
         helper.make_node("Shape", ["scaled"], ["shape"]),
         helper.make_node("Gather", ["shape", "first"], ["rows"], axis=0),
         helper.make_node("Equal", ["rows", "one"], ["is alone"]),
-        helper.make_node("Where", ["is alone", "normal3", "relu3"], ["perhaps normal"]),
+        helper.make_node("Where", ["is alone", alone, batch], ["perhaps normal"]),
     ]
     model = onnx.load_model_from_string(onnx_graph.build_model(factory.good.weights, factory.good.scaler))
-    files = {MODEL_FILE: _inserted(model, "normal3", nodes)}
-    return factory.rewrite(factory.good, files=files, reports=False)
+    return {MODEL_FILE: _inserted(model, "normal3", nodes)}
 
 
 def looks_ahead_through_its_batch(factory: BundleFactory) -> Case:

@@ -386,6 +386,10 @@ class TestBundles:
         page = signed_in("olivia").get("/bundles/").content.decode()
         assert [name for name in ImportModelForm.base_fields if f'name="{name}"' not in page] == []
 
+    def test_no_line_is_offered_that_is_refused(self) -> None:
+        widget = str(ImportModelForm()["line"])
+        assert re.findall(r'value="(\w+)"', widget) == ["v5", "v6_enhanced", "v7_fixed"]
+
     def test_needs_the_feature_schema(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "schema": "", "file": _upload(b"PK")})
         assert answer.status_code == 400 and "This field is required" in text(answer)
