@@ -338,7 +338,7 @@ def _describe_runnable(data: Dataset) -> dict[str, Any]:
     """What the manifest states beyond that where a bot loads the bundle."""
     schema = SCHEMAS["relative72"]
     return {
-        "labels": {"cuts": None},
+        "labels": {"horizon": 8, "cuts": None},
         "schema": {"name": schema.name, "digest": schema.digest, "lookback": schema.lookback},
         "dataset": data.digest,
         "code_version": "0",

@@ -140,7 +140,7 @@ def test_commands_on_a_file_system_without_room_say_so_and_lose_nothing(tmp_path
             )
 
         assert manage("migrate", "--noinput").returncode == 0
-        assert manage("people", "--add", "olga", "--role", "operator", "--token-only").returncode == 0
+        assert manage("people", "--add", "olga", "--role", "operator", "--no-password").returncode == 0
         disk.fill()
         refused = manage("simulate_candles", "--coin", "BTC", "--bars", "300", "--as", "olga")
         assert refused.returncode != 0
