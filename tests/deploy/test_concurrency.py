@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
+from typing import ParamSpec, TypeVar
 
 import polars as pl
 import pytest
@@ -33,6 +35,9 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("committed"), pyte
 
 REQUESTS = 100
 AT_ONCE = 16
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def at_once(requests: list[Callable[[], object]], *, threads: int) -> list[object]:
@@ -155,3 +160,50 @@ def test_a_fleet_whose_bots_all_breach_at_once_is_pinned_once() -> None:
     pin = PointerMove.objects.get(kind=MoveKind.PIN)
     assert (pin.revision, pin.moved_by, LiveWindow.objects.count()) == (2, "the live gates", 8)
     assert_sound(2)
+
+
+@pytest.mark.parametrize("stage", ["head and tables", "walk"])
+def test_a_pin_does_not_wait_for_a_verification(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verification is stopped where it has read the first of what it reads, and goes on once the pin is made."""
+    scenarios.service_in_use()
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        has_begun.set()
+        assert goes_on.wait(60), "the pin was not made"
+
+    if stage == "walk":
+        monkeypatch.setattr(audit, "CHUNK", 1)
+        monkeypatch.setattr(audit, "hash_event", _after_first_call(audit.hash_event, stop))
+    else:
+        first_replay, *others = audit._replays
+        monkeypatch.setattr(audit, "_replays", [_after_first_call(first_replay, stop), *others])
+
+    def verify() -> list[str]:
+        try:
+            return audit.verify()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(verify)
+        assert has_begun.wait(60)
+        move = decide_service.pin(actor=APPROVER, reason="it trades oddly")
+        assert not verified.done()
+        goes_on.set()
+        assert verified.result() == [], "of the state in which it began"
+    assert move.kind == MoveKind.PIN
+    assert_sound(2)
+
+
+def _after_first_call(call: Callable[P, T], stop: Callable[[], None]) -> Callable[P, T]:
+    """The same, but for a stop after the first call."""
+    calls = count()
+
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        answer = call(*args, **kwargs)
+        if next(calls) == 0:
+            stop()
+        return answer
+
+    return wrapped
