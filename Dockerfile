@@ -40,7 +40,8 @@ FROM ${PYTHON_IMAGE} AS service
 RUN groupadd --system --gid 10001 crpbot \
     && useradd --system --uid 10001 --gid crpbot --home-dir /srv/crpbot --no-create-home crpbot
 # A volume that is mounted here first takes over its owner: only the service reads its signing keys.
-RUN install -d -m 0700 -o crpbot -g crpbot /var/lib/crpbot/keys /var/lib/crpbot/metrics
+RUN install -d -m 0700 -o crpbot -g crpbot /var/lib/crpbot/keys /var/lib/crpbot/metrics \
+    /var/lib/crpbot/backups
 # The base image's own pip: nothing is installed in a container.
 RUN rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip*
 COPY --from=packages /opt/venv /opt/venv

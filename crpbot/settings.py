@@ -245,15 +245,15 @@ CACHES = {
 FETCHED_DIR = STATE_DIR / "fetched" if IS_EMBEDDED else None
 
 
-def _bucket(name: str) -> dict[str, Any]:
+def _bucket(name: str, *, access_key: str, secret_key: str, endpoint: str, region: str) -> dict[str, Any]:
     return {
         "BACKEND": "storages.backends.s3.S3Storage",
         "OPTIONS": {
             "bucket_name": name,
-            "access_key": env.str("CRPBOT_S3_ACCESS_KEY"),
-            "secret_key": env.str("CRPBOT_S3_SECRET_KEY"),
-            "endpoint_url": env.str("CRPBOT_S3_ENDPOINT", "") or None,
-            "region_name": env.str("CRPBOT_S3_REGION", "") or None,
+            "access_key": access_key,
+            "secret_key": secret_key,
+            "endpoint_url": endpoint or None,
+            "region_name": region or None,
             "querystring_auth": False,
         },
     }
@@ -265,20 +265,50 @@ if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
         "OPTIONS": {"location": STATE_DIR / "files"},
     }
 else:
-    _files = _bucket(env.str("CRPBOT_S3_BUCKET"))
+    _files = _bucket(
+        env.str("CRPBOT_S3_BUCKET"),
+        access_key=env.str("CRPBOT_S3_ACCESS_KEY"),
+        secret_key=env.str("CRPBOT_S3_SECRET_KEY"),
+        endpoint=env.str("CRPBOT_S3_ENDPOINT", ""),
+        region=env.str("CRPBOT_S3_REGION", ""),
+    )
 AWS_S3_CLIENT_CONFIG = Config(
     connect_timeout=STORE_CONNECT_SECONDS,
     read_timeout=STORE_READ_SECONDS,
     retries={"total_max_attempts": 2, "mode": "standard"},
 )
-# Where `manage.py backup` writes: a bucket of the same store, or a folder, best on another machine's disk.
+# Where backups are written: a bucket with keys of its own, so that who has the service's keys deletes no backup; or a
+# folder, best on another machine's disk. Only reconcile and commands need it.
 BACKUP_DIR = Path(
     env.str("CRPBOT_BACKUP_DIR", str(STATE_DIR / "backups") if IS_EMBEDDED else "/var/lib/crpbot/backups")
 )
 # An alarm is raised when the newest backup is older than this. 0: never.
 BACKUP_LATE_SECONDS = env.float("CRPBOT_BACKUP_LATE_SECONDS", 0.0 if IS_EMBEDDED else 2 * 86_400.0)
+# Public keys of age, comma-separated: what backups are encrypted for. Without any they are not encrypted.
+BACKUP_RECIPIENTS = env.list("CRPBOT_BACKUP_RECIPIENTS", default=[])
+if any(not recipient.startswith("age1") for recipient in BACKUP_RECIPIENTS):
+    raise ImproperlyConfigured(
+        "CRPBOT_BACKUP_RECIPIENTS names public keys of age, comma-separated; each begins with age1. `age-keygen` prints one."
+    )
 if env.str("CRPBOT_BACKUP_BUCKET", ""):
-    _backups = _bucket(env.str("CRPBOT_BACKUP_BUCKET"))
+    _backups = _bucket(
+        env.str("CRPBOT_BACKUP_BUCKET"),
+        access_key=env.str("CRPBOT_BACKUP_ACCESS_KEY", ""),
+        secret_key=env.str("CRPBOT_BACKUP_SECRET_KEY", ""),
+        endpoint=env.str("CRPBOT_BACKUP_ENDPOINT", ""),
+        region=env.str("CRPBOT_BACKUP_REGION", ""),
+    )
+    if not all(_backups["OPTIONS"][name] for name in ("access_key", "secret_key")):
+        raise ImproperlyConfigured(
+            "CRPBOT_BACKUP_BUCKET needs keys of its own, CRPBOT_BACKUP_ACCESS_KEY and CRPBOT_BACKUP_SECRET_KEY."
+        )
+    if all(
+        _backups["OPTIONS"][name] == _files["OPTIONS"].get(name) for name in ("access_key", "endpoint_url")
+    ):
+        raise ImproperlyConfigured(
+            "CRPBOT_BACKUP_ACCESS_KEY is that of the service's own bucket: who has that one could delete every backup."
+            " Create another, which reaches only CRPBOT_BACKUP_BUCKET."
+        )
 else:
     _backups = {"BACKEND": "training.atomic_storage.AtomicFileStorage", "OPTIONS": {"location": BACKUP_DIR}}
 STORAGES = {

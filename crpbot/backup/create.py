@@ -2,9 +2,10 @@
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import IO
 
 from django.conf import settings
 from django.core.files import File
@@ -12,9 +13,9 @@ from django.core.files import File
 from audit import services as audit
 from audit.heads import KeptHead
 from audit.models import AuditHead
-from common.errors import Conflict, InvalidInput
-from crpbot.backup import rows, store
-from crpbot.backup.store import Manifest
+from common.errors import Conflict, InvalidInput, Unavailable
+from crpbot.backup import rows, seal, store
+from crpbot.backup.store import Manifest, StoredFile
 from deploy.alarms import backup_age
 from deploy.models import ServiceIdentity
 from deploy.pointer import pointer
@@ -31,19 +32,25 @@ def create_backup() -> Manifest:
     """Write a backup, read it back, and record it in the audit history. Nothing that the service does waits for it.
 
     Its manifest names the files that the service itself has lost; one that an earlier backup has stays in backups. Raises
-    Conflict where what was written is not what is read back; Unavailable where a store does not answer.
+    Conflict where what was written is not what is read back; Unavailable where a store does not answer or the key that signs
+    cannot be used.
     """
+    recipients = seal.list_recipients()
+    earlier = _list_saved(recipients)
     with tempfile.TemporaryFile() as file:
-        manifest = _write_rows(file, ServiceIdentity.get_name())
+        manifest, wanted = _write_rows(file, ServiceIdentity.get_name(), recipients)
         file.seek(0)
         store.save(f"{store.FOLDER}/{manifest.name}/{store.ROWS}", File(file, name=store.ROWS))
-    outcomes = {sha256: _save_file(sha256, size) for sha256, size in manifest.files.items()}
+    outcomes = {
+        sha256: _save_file(sha256, size, earlier.get(sha256), recipients) for sha256, size in wanted.items()
+    }
     lost = [sha256 for sha256, outcome in outcomes.items() if outcome.is_lost]
-    files = {sha256: outcome.size for sha256, outcome in outcomes.items() if outcome.size}
+    files = {sha256: outcome.file for sha256, outcome in outcomes.items() if outcome.file}
     manifest = replace(manifest, files=files, lost=lost)
     with store.open_rows(manifest):  # the files were read back one by one
         pass
     store.write_manifest(manifest)
+    store.read_manifest(manifest.name)
     detail = {
         "name": manifest.name,
         "seq": manifest.head.seq,
@@ -64,24 +71,44 @@ def prune(keep: int) -> list[str]:
         # First what makes it a backup.
         parts = [f"{store.FOLDER}/{name}/{part}" for part in (store.MANIFEST, store.ROWS)]
         store.delete_older(parts, timedelta(0))
-    used = {sha256 for name in names[-keep:] for sha256 in store.read_manifest(name).files}
+    used = {
+        file.stored_sha256 for name in names[-keep:] for file in store.read_unverified(name).files.values()
+    }
     unused = [store.get_file_key(sha256) for sha256 in store.list_files() if sha256 not in used]
     unused += [f"{store.FOLDER}/{name}/{store.ROWS}" for name in store.list_unfinished()]
     store.delete_older(unused, UNUSED_FOR)
     return removed
 
 
-def _write_rows(file: Any, service: str) -> Manifest:
+def _list_saved(recipients: Sequence[str]) -> dict[str, StoredFile]:
+    """The files that earlier backups for the same recipients hold, by their sha256; those of the newest count."""
+    saved = dict[str, StoredFile]()
+    for name in store.list_names():
+        try:
+            manifest = store.read_manifest(name)
+        except (Conflict, Unavailable):  # whoever changed it does not decide what this one holds
+            continue
+        if manifest.recipients == recipients:
+            saved |= manifest.files
+    return saved
+
+
+def _write_rows(file: IO[bytes], service: str, recipients: list[str]) -> tuple[Manifest, dict[str, int]]:
+    """The rows, and the manifest so far, with the size of each file that rows name, by its sha256."""
     with rows.consistent_reading():
         head, move, now = AuditHead.objects.get(pk=1), pointer.get_current(), datetime.now(UTC)
-        counts = rows.dump(file)
+        with tempfile.TemporaryFile() as plain:
+            counts = rows.dump(plain if recipients else file)
+            if recipients:
+                plain.seek(0)
+                seal.encrypt(plain, file, recipients)
         files = dict(Artifact.objects.order_by("sha256").values_list("sha256", "size"))
         datasets = list(Dataset.objects.order_by("digest").values_list("digest", flat=True))
         migrations = store.list_migrations()
     digests = [digest.removeprefix("sha256:") for digest in datasets]
     files |= {sha256: _get_size(sha256) for sha256 in digests}
     file.seek(0)
-    return Manifest(
+    manifest = Manifest(
         name=f"{now:%Y%m%dT%H%M%SZ}-{head.seq}",
         created_at=now.isoformat(timespec="seconds"),
         code_version=settings.CODE_VERSION,
@@ -91,8 +118,9 @@ def _write_rows(file: Any, service: str) -> Manifest:
         rows_sha256=hashlib.file_digest(file, "sha256").hexdigest(),
         rows_size=file.tell(),
         rows=counts,
-        files=files,
+        recipients=recipients,
     )
+    return manifest, files
 
 
 def _get_size(sha256: str) -> int:
@@ -107,31 +135,30 @@ def _get_size(sha256: str) -> int:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How saving one file ended: its size in the backup (0 where no backup has it), and whether the service has lost it."""
+    """How saving one file ended: how it lies in the backup, if any has it, and whether the service has lost it."""
 
-    size: int
+    file: StoredFile | None
     is_lost: bool
 
 
-def _save_file(sha256: str, size: int) -> _Outcome:
+def _save_file(sha256: str, size: int, earlier: StoredFile | None, recipients: Sequence[str]) -> _Outcome:
     """Copy a stored file, unless the store of backups has a sound copy: maybe also of a file that the service has lost."""
     is_intact = size > 0 and artifact_store.is_intact(sha256, size)
-    if saved := _find_sound_copy(sha256):
-        return _Outcome(saved, is_lost=not is_intact)
+    if earlier is None and size and not recipients:  # of a backup that was not completed
+        earlier = StoredFile(size, sha256, size)
+    if earlier is not None and _is_sound(earlier):
+        return _Outcome(earlier, is_lost=not is_intact)
     if not is_intact:
-        return _Outcome(0, is_lost=True)
+        return _Outcome(None, is_lost=True)
     with artifact_store.open_verified(sha256, size) as stream:
-        store.save_stream(stream, store.get_file_key(sha256))
-    if not _find_sound_copy(sha256):
+        saved = store.save_file(stream, sha256, recipients)
+    if not _is_sound(saved):
         raise Conflict(
             f"The file sha256:{sha256} cannot be read back from the store of backups. Check its disk."
         )
-    return _Outcome(size, is_lost=False)
+    return _Outcome(saved, is_lost=False)
 
 
-def _find_sound_copy(sha256: str) -> int:
-    """The size of this file in the store of backups; 0 where it is missing or damaged. Reads all of it."""
-    size = store.get_file_size(sha256)
-    if size and next(store.find_damaged_files({sha256: size}), None) is None:
-        return size
-    return 0
+def _is_sound(file: StoredFile) -> bool:
+    """Whether the store of backups has this file whole. Reads all of it."""
+    return next(store.find_damaged_files([file]), None) is None

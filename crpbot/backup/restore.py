@@ -6,9 +6,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import transaction
 
@@ -18,7 +20,8 @@ from audit import services as audit
 from common.errors import Conflict
 from crpbot.backup import rows, store
 from crpbot.backup.create import ACTOR
-from crpbot.backup.store import Manifest
+from crpbot.backup.seal import Access
+from crpbot.backup.store import Manifest, StoredFile
 from deploy.models import PointerMove, Release, ServiceIdentity
 from deploy.serving import signing
 from training import artifact_store
@@ -44,18 +47,19 @@ class Restored:
     """By how much the revision must be advanced before bots are given anything."""
 
 
-def restore_backup(name: str = "", *, with_files: bool = True) -> Restored:
+def restore_backup(name: str = "", *, access: Access | None = None, with_files: bool = True) -> Restored:
     """Restore this backup, else the newest, into an empty database; all of it or nothing.
 
-    Raises NotFound, Conflict (the database is not empty or of another version, the backup is damaged, or its audit chain is
-    not sound), Unavailable.
+    Raises NotFound, Conflict (the database is not empty or of another version, the backup is damaged, cannot be decrypted or
+    was signed by another key than that of `access`, or its audit chain is not sound), Unavailable.
     """
-    manifest = store.read_manifest(name)
+    manifest = store.read_manifest(name, access)
+    access = access or Access.build()
     _require_fitting(manifest)
     # Before the rows, so that no row ever names a file that is not there. More files than rows do no harm.
     files = manifest.files if with_files else {}
-    copied = sum(_copy_file(sha256, size) for sha256, size in files.items())
-    with store.open_rows(manifest) as file, transaction.atomic():
+    copied = sum(_copy_file(sha256, file, access) for sha256, file in files.items())
+    with store.open_rows(manifest, access) as file, transaction.atomic():
         triggers.drop()
         counts = rows.load(file)
         if counts != {model: count for model, count in manifest.rows.items() if count}:
@@ -80,19 +84,23 @@ def restore_backup(name: str = "", *, with_files: bool = True) -> Restored:
     )
 
 
-def drill(name: str = "") -> Mapping[str, Any]:
+def drill(name: str = "", *, public_key: str = "", identity_file: str = "") -> Mapping[str, Any]:
     """Restore the rows of a backup into a scratch database in a process of its own, and read its files where they are.
 
     Raises Conflict with the reason where it cannot be restored.
     """
-    manifest = store.read_manifest(name)
+    access = Access.build(public_key=public_key, identity_file=identity_file)
+    manifest = store.read_manifest(name, access)
+    if manifest.recipients and not identity_file:
+        raise Conflict(
+            f"The backup {manifest.name} is encrypted, so only somebody with an identity can drill it: --identity FILE."
+        )
     if damage := next(store.find_damage(manifest), None):
         raise Conflict(damage)
+    restoring = ["backup", "restore", manifest.name, "--rows-only", "--public-key", access.public_hex]
+    restoring += ["--identity", str(Path(identity_file).resolve())] if identity_file else []
     with tempfile.TemporaryDirectory(prefix="crpbot-drill-") as folder:
-        for arguments in (
-            ["migrate", "--verbosity", "0"],
-            ["backup", "restore", manifest.name, "--rows-only"],
-        ):
+        for arguments in (["migrate", "--verbosity", "0"], restoring):
             if problem := _run_scratch(arguments, folder):
                 raise Conflict(f"The backup {manifest.name} cannot be restored: {problem}")
     detail = {"name": manifest.name, "seq": manifest.head.seq, "age_seconds": round(manifest.age_seconds)}
@@ -121,7 +129,8 @@ def _run_scratch(arguments: Sequence[str], folder: str) -> str | None:
 def _build_scratch_environment(folder: str) -> dict[str, str]:
     """Of a service with an empty SQLite database and file store, the same secret and the same backups."""
     kept = (
-        "CRPBOT_BACKUP_BUCKET", "CRPBOT_S3_ACCESS_KEY", "CRPBOT_S3_SECRET_KEY", "CRPBOT_S3_ENDPOINT", "CRPBOT_S3_REGION",
+        "CRPBOT_BACKUP_BUCKET", "CRPBOT_BACKUP_ACCESS_KEY", "CRPBOT_BACKUP_SECRET_KEY", "CRPBOT_BACKUP_ENDPOINT",
+        "CRPBOT_BACKUP_REGION",
     )  # fmt: skip
     inherited = {
         name: value for name, value in os.environ.items() if name in kept or not name.startswith("CRPBOT_")
@@ -153,13 +162,13 @@ def _require_fitting(manifest: Manifest) -> None:
         )
 
 
-def _copy_file(sha256: str, size: int) -> bool:
+def _copy_file(sha256: str, file: StoredFile, access: Access) -> bool:
     """Whether it had to be copied."""
-    if artifact_store.is_intact(sha256, size):
+    if artifact_store.is_intact(sha256, file.size):
         return False
-    with store.open_file(sha256, size) as stream, store.spooled(stream) as file:
+    with store.open_file(sha256, file, access) as content:
         try:
-            default_storage.save(artifact_store.key(sha256), file)
+            default_storage.save(artifact_store.key(sha256), File(content))
         except artifact_store.STORE_ERRORS as error:
             raise artifact_store.StoreUnavailable(f"The file store does not answer ({error}).") from error
     return True

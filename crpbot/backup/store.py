@@ -1,21 +1,22 @@
 """Where backups lie, and what one consists of.
 
     backups/20261129T094500Z-1234/rows.jsonl.gz   the rows of the database
-    backups/20261129T094500Z-1234/manifest.json   written last: a backup without it is none
+    backups/20261129T094500Z-1234/manifest.json   signed, and written last: a backup without it is none
     files/sha256/ab/ab…                           the stored files, which backups share
 
-The name has the time and the number of the last audit event.
+The name has the time and the number of the last audit event. Where recipients are configured, rows and files are encrypted.
+A stored file is named by the sha256 of what is stored: a file that is encrypted twice is two.
 """
 
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import IO, Any
 
 from django.core.files import File
 from django.core.files.base import ContentFile
@@ -25,6 +26,8 @@ from django.utils import timezone
 
 from audit.heads import KeptHead
 from common.errors import Conflict, NotFound, Unavailable
+from crpbot.backup import seal
+from crpbot.backup.seal import Access
 from training.artifact_store import STORE_ERRORS, VerifiedStream, key
 
 FOLDER = "backups"
@@ -33,6 +36,17 @@ MANIFEST = "manifest.json"
 COPY_BYTES = 1 << 20
 _FORMAT = 1
 _NAME = re.compile(r"\d{8}T\d{6}Z-\d+")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the service as it lies in the store of backups."""
+
+    size: int
+    """Bytes of the file itself."""
+    stored_sha256: str
+    """Of the bytes that lie there: those of the file, or encrypted."""
+    stored_size: int
 
 
 @dataclass(frozen=True)
@@ -49,11 +63,14 @@ class Manifest:
     """Of the pointer."""
     migrations: list[str]
     rows_sha256: str
+    """Of the bytes that are stored."""
     rows_size: int
     rows: Mapping[str, int] = field(default_factory=dict)
     """How many there are of each model."""
-    files: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of each stored file, by its sha256."""
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
+    """Each file that a row names, by its sha256."""
+    recipients: list[str] = field(default_factory=list)
+    """Whose identities decrypt rows and files; without any, they are not encrypted."""
     lost: list[str] = field(default_factory=list)
     """Files that rows name and that the service itself no longer had: their sha256."""
 
@@ -64,7 +81,7 @@ class Manifest:
     @property
     def size(self) -> int:
         """Bytes, with the files that other backups share."""
-        return self.rows_size + sum(self.files.values())
+        return self.rows_size + sum(file.stored_size for file in self.files.values())
 
 
 def get_storage() -> Storage:
@@ -91,8 +108,25 @@ def _list_folders() -> list[tuple[str, bool]]:
         return [(name, storage.exists(f"{FOLDER}/{name}/{MANIFEST}")) for name in folders]
 
 
-def read_manifest(name: str = "") -> Manifest:
-    """The manifest of this backup, else of the newest. Raises NotFound, Conflict for one of another format."""
+def read_manifest(name: str = "", access: Access | None = None) -> Manifest:
+    """The manifest of this backup, else of the newest, after its signature was verified: without `access`, by the own key.
+
+    Raises NotFound, Unavailable, Conflict for one of another format or that another key signed.
+    """
+    name = _find_name(name)
+    access = access or Access.build()
+    try:
+        return _parse_manifest(seal.open_envelope(_read_envelope(name), access.public_hex))
+    except Conflict as refusal:
+        raise Conflict(f"The manifest of backup {name} cannot be trusted: {refusal.message}") from refusal
+
+
+def read_unverified(name: str) -> Manifest:
+    """A manifest whatever key signed it: to know what to keep, or to show. Nothing is restored by it."""
+    return _parse_manifest(seal.read_unverified(_read_envelope(name)))
+
+
+def _find_name(name: str) -> str:
     names = list_names()
     if not names:
         raise NotFound("There is no backup yet: `manage.py backup create` makes one.")
@@ -101,20 +135,28 @@ def read_manifest(name: str = "") -> Manifest:
         raise NotFound(
             f"There is no backup {name}. The newest is {names[-1]}; `manage.py backup list` shows all."
         )
+    return name
+
+
+def _read_envelope(name: str) -> bytes:
+    return read(f"{FOLDER}/{name}/{MANIFEST}")
+
+
+def _parse_manifest(payload: bytes) -> Manifest:
     try:
-        document = json.loads(read(f"{FOLDER}/{name}/{MANIFEST}"))
+        document = json.loads(payload)
         if document.pop("format") != _FORMAT:
             raise ValueError("its format is another")
-        return Manifest(**{**document, "head": KeptHead(**document["head"])})
+        files = {sha256: StoredFile(**file) for sha256, file in document["files"].items()}
+        return Manifest(**{**document, "head": KeptHead(**document["head"]), "files": files})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Conflict(
-            f"The manifest of backup {name} cannot be read ({error}). Use another backup."
-        ) from error
+        raise Conflict(f"The manifest cannot be read ({error}). Use another backup.") from error
 
 
 def write_manifest(manifest: Manifest) -> None:
-    document = {"format": _FORMAT, **asdict(manifest)}
-    save(f"{FOLDER}/{manifest.name}/{MANIFEST}", ContentFile(json.dumps(document, indent=1).encode()))
+    """Sign and save it. Raises Unavailable."""
+    envelope = seal.sign(json.dumps({"format": _FORMAT, **asdict(manifest)}).encode())
+    save(f"{FOLDER}/{manifest.name}/{MANIFEST}", ContentFile(envelope))
 
 
 def save(name: str, content: Any) -> None:
@@ -130,20 +172,14 @@ def read(name: str) -> bytes:
     return content
 
 
-def save_stream(stream: VerifiedStream, name: str) -> None:
-    """Save a file once all its bytes are read and were right. Raises FileLost, Unavailable."""
-    with spooled(stream) as file:
-        save(name, file)
-
-
 @contextmanager
-def spooled(stream: VerifiedStream) -> "Iterator[File[bytes]]":
+def spooled(stream: VerifiedStream) -> Iterator[IO[bytes]]:
     """The whole stream in a temporary file: nothing is saved before its last byte was verified."""
     with tempfile.TemporaryFile() as file:
         while chunk := stream.read(COPY_BYTES):
             file.write(chunk)
         file.seek(0)
-        yield File(file)
+        yield file
 
 
 def delete_older(names: Iterable[str], age: timedelta) -> None:
@@ -156,8 +192,11 @@ def delete_older(names: Iterable[str], age: timedelta) -> None:
 
 
 @contextmanager
-def open_rows(manifest: Manifest) -> Iterator[Any]:
-    """The rows, verified. Raises Conflict where they are not those that were written."""
+def open_rows(manifest: Manifest, access: Access | None = None) -> Iterator[IO[bytes]]:
+    """The rows as they are stored, verified; with `access` also decrypted.
+
+    Raises Conflict where they are not those that were written, or cannot be decrypted.
+    """
     name = f"{FOLDER}/{manifest.name}/{ROWS}"
     with _translate_errors(name):
         stream = get_storage().open(name, "rb")
@@ -167,7 +206,13 @@ def open_rows(manifest: Manifest) -> Iterator[Any]:
             stream.seek(0)
         if sha256 != manifest.rows_sha256:
             raise Conflict(f"The rows of backup {manifest.name} are damaged. Use another backup.")
-        yield stream
+        if access is None or not manifest.recipients:
+            yield stream
+            return
+        with tempfile.TemporaryFile() as plain:
+            seal.decrypt(stream, plain, access)
+            plain.seek(0)
+            yield plain
 
 
 def list_files() -> list[str]:
@@ -181,22 +226,45 @@ def list_files() -> list[str]:
         return [name for folder in folders for name in storage.listdir(f"files/sha256/{folder}")[1]]
 
 
-def get_file_key(sha256: str) -> str:
-    return f"files/{key(sha256)}"
+def get_file_key(stored_sha256: str) -> str:
+    return f"files/{key(stored_sha256)}"
 
 
-def get_file_size(sha256: str) -> int:
-    """In bytes; 0 where no backup has this file."""
-    storage, name = get_storage(), get_file_key(sha256)
+def save_file(stream: VerifiedStream, sha256: str, recipients: Sequence[str]) -> StoredFile:
+    """Save a file once all its bytes are read and were right, encrypted for these recipients, if any."""
+    with spooled(stream) as plain:
+        if not recipients:
+            save(get_file_key(sha256), File(plain))
+            return StoredFile(stream.size, sha256, stream.size)
+        with tempfile.TemporaryFile() as encrypted:
+            seal.encrypt(plain, encrypted, recipients)
+            stored_size = encrypted.tell()
+            encrypted.seek(0)
+            stored_sha256 = hashlib.file_digest(encrypted, "sha256").hexdigest()
+            encrypted.seek(0)
+            save(get_file_key(stored_sha256), File(encrypted))
+            return StoredFile(stream.size, stored_sha256, stored_size)
+
+
+@contextmanager
+def open_file(sha256: str, file: StoredFile, access: Access) -> Iterator[IO[bytes]]:
+    """A stored file of a backup, verified and decrypted. Raises FileLost, a Conflict, where any byte is wrong."""
+    with _open_stored(file) as stored, spooled(stored) as content:
+        if file.stored_sha256 == sha256:
+            yield content
+            return
+        with tempfile.TemporaryFile() as plain:
+            seal.decrypt(content, plain, access)
+            plain.seek(0)
+            with spooled(VerifiedStream(plain, sha256, file.size)) as verified:
+                yield verified
+
+
+def _open_stored(file: StoredFile) -> VerifiedStream:
+    """The bytes in the store. Their end is only returned when all bytes were right: else FileLost."""
+    name = get_file_key(file.stored_sha256)
     with _translate_errors(name):
-        return storage.size(name) if storage.exists(name) else 0
-
-
-def open_file(sha256: str, size: int) -> VerifiedStream:
-    """A stored file of a backup. Its end is only returned when all bytes were right: else FileLost, a Conflict."""
-    name = get_file_key(sha256)
-    with _translate_errors(name):
-        return VerifiedStream(get_storage().open(name, "rb"), sha256, size)
+        return VerifiedStream(get_storage().open(name, "rb"), file.stored_sha256, file.stored_size)
 
 
 def find_damage(manifest: Manifest) -> Iterator[str]:
@@ -206,14 +274,14 @@ def find_damage(manifest: Manifest) -> Iterator[str]:
             pass
     except Conflict as damage:
         yield damage.message
-    yield from find_damaged_files(manifest.files)
+    yield from find_damaged_files(manifest.files.values())
 
 
-def find_damaged_files(files: Mapping[str, int]) -> Iterator[str]:
+def find_damaged_files(files: Iterable[StoredFile]) -> Iterator[str]:
     """Read these files of backups; each that is missing or damaged, in a sentence."""
-    for sha256, size in files.items():
+    for file in files:
         try:
-            with open_file(sha256, size) as stream:
+            with _open_stored(file) as stream:
                 while stream.read(COPY_BYTES):
                     pass
         except Conflict as damage:
@@ -236,5 +304,6 @@ def _translate_errors(name: str) -> Iterator[None]:
         raise Conflict(f"The backup lacks {name}. Use another backup.") from error
     except STORE_ERRORS as error:
         raise Unavailable(
-            f"The store of backups does not answer or is full ({error}). Check CRPBOT_BACKUP_BUCKET or CRPBOT_BACKUP_DIR."
+            f"The store of backups does not answer or is full ({error}). Check CRPBOT_BACKUP_BUCKET and its keys, or"
+            " CRPBOT_BACKUP_DIR."
         ) from error

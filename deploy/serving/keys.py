@@ -35,7 +35,7 @@ def create(*, actor: object, reason: str) -> SigningKey:
     signer = CryptoSigner.generate_ed25519()
     public = signer.public_key
     key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
-    _write_private(key, signer.private_bytes)
+    write_private(_private_path(key), signer.private_bytes)
     try:
         _create_row(key, {**signers, key.key_id: signer}, actor=actor, reason=reason)
     except BaseException:
@@ -161,8 +161,8 @@ def _private_path(key: SigningKey) -> Path:
     return Path(settings.SIGNING_KEYS_DIR) / f"{key.key_id}.pem"
 
 
-def _write_private(key: SigningKey, pem: bytes) -> None:
-    path = _private_path(key)
+def write_private(path: Path, pem: bytes) -> None:
+    """Write a private half to a new file, which only this user reads. Raises Unavailable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pyrage
 import pytest
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.core.management import call_command
@@ -24,7 +27,8 @@ from audit import heads, triggers
 from audit import services as audit
 from audit.models import AuditEvent
 from common.errors import Conflict, InvalidInput, NotFound, Unavailable
-from crpbot.backup import create, restore, rows, store
+from crpbot.backup import create, restore, rows, seal, store
+from crpbot.backup.seal import Access
 from crpbot.backup.store import Manifest
 from deploy.alarms.detect import list_alarms
 from deploy.models import PointerMove, Release, ServiceIdentity
@@ -107,14 +111,12 @@ def read_rows() -> dict[str, list[str]]:
 
 
 def rewrite(manifest: Manifest, old: str, new: str) -> None:
-    """Change the rows of a backup, and its manifest with them: what somebody with access to the store could do."""
+    """Change the rows of a backup, and its manifest with them, as somebody with the key that signs could do."""
     content = gzip.decompress(store.read(f"{store.FOLDER}/{manifest.name}/{store.ROWS}")).decode()
     assert old in content
     changed = gzip.compress(content.replace(old, new).encode())
     store.save(f"{store.FOLDER}/{manifest.name}/{store.ROWS}", ContentFile(changed))
-    path = f"{store.FOLDER}/{manifest.name}/{store.MANIFEST}"
-    document = json.loads(store.read(path)) | {"rows_sha256": hashlib.sha256(changed).hexdigest()}
-    store.save(path, ContentFile(json.dumps(document).encode()))
+    store.write_manifest(replace(manifest, rows_sha256=hashlib.sha256(changed).hexdigest()))
 
 
 def run(*arguments: str) -> str:
@@ -212,13 +214,13 @@ def test_what_an_earlier_backup_holds_of_a_lost_file_is_kept(
     assert list(store.find_damage(manifest)) == []
     lose_everything()
     restore.restore_backup()
-    assert artifact_store.is_intact(lost, manifest.files[lost])
+    assert artifact_store.is_intact(lost, manifest.files[lost].size)
 
 
 def test_a_file_that_was_damaged_among_the_backups_is_written_again(service: PointerMove) -> None:
     first = create.create_backup()
-    (sha256, size), *_ = first.files.items()
-    Path(store.get_storage().path(store.get_file_key(sha256))).write_bytes(bytes(size))
+    (sha256, file), *_ = first.files.items()
+    Path(store.get_storage().path(store.get_file_key(sha256))).write_bytes(bytes(file.size))
     time.sleep(1)
     second = create.create_backup()
     assert second.lost == []
@@ -229,7 +231,7 @@ def test_a_backup_that_cannot_be_read_back_is_none(
     service: PointerMove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = create.create_backup()
-    monkeypatch.setattr(create, "_find_sound_copy", lambda sha256: 0)
+    monkeypatch.setattr(create, "_is_sound", lambda file: False)
     time.sleep(1)
     with pytest.raises(Conflict, match="cannot be read back"):
         create.create_backup()
@@ -266,10 +268,10 @@ def test_a_database_that_is_in_use_is_never_overwritten(service: PointerMove) ->
 def test_a_damaged_backup_restores_nothing(service: PointerMove) -> None:
     manifest = create.create_backup()
     lose_everything()
-    (sha256, size), *_ = manifest.files.items()
+    (sha256, file), *_ = manifest.files.items()
     path = Path(store.get_storage().path(store.get_file_key(sha256)))
     content = path.read_bytes()
-    path.write_bytes(bytes(size))
+    path.write_bytes(bytes(file.size))
     assert [text for text in store.find_damage(manifest) if sha256 in text]
     with pytest.raises(Conflict, match=sha256):
         restore.restore_backup()
@@ -302,12 +304,77 @@ def test_a_backup_that_somebody_changed_restores_nothing(
     assert triggers.find_missing() == []
 
 
+def test_a_manifest_that_another_key_signed_restores_nothing(service: PointerMove, tmp_path: Path) -> None:
+    """Whoever can write to the store of backups, and has no key of the service, changes none."""
+    create.create_backup()
+    mine = seal.get_public_hex()
+    path = Path(settings.SIGNING_KEYS_DIR) / seal.FILE_NAME
+    kept = path.rename(tmp_path / "kept.pem")
+    time.sleep(1)
+    forged = create.create_backup()  # makes another key
+    kept.replace(path)
+    lose_everything()
+    with pytest.raises(Conflict, match=r"cannot be trusted: It was not signed with the key"):
+        restore.restore_backup(forged.name)
+    with pytest.raises(SystemExit):
+        run("verify", forged.name)
+    assert not PointerMove.objects.exists()
+    path.unlink()
+    with pytest.raises(Unavailable, match="--public-key HEX"):
+        restore.restore_backup(store.list_names()[0])
+    run("restore", store.list_names()[0], "--public-key", mine)
+    assert PointerMove.objects.exists()
+
+
+def test_an_encrypted_backup_comes_back_with_an_identity_and_shows_nothing_without(
+    service: PointerMove, settings: Any, tmp_path: Path
+) -> None:
+    """The service has the recipient only. Files are encrypted once, and shared as others are."""
+    identity = pyrage.x25519.Identity.generate()
+    (tmp_path / "identity.txt").write_text(f"# of the administrator\n{identity}\n")
+    settings.BACKUP_RECIPIENTS = [str(identity.to_public())]
+    before = read_rows()
+    first = create.create_backup()
+    stored = sorted(store.list_files())
+    time.sleep(1)
+    second = create.create_backup()
+    assert sorted(store.list_files()) == stored, "a second backup encrypts no file again"
+    assert second.files == first.files
+    assert not set(stored) & first.files.keys(), "no name is the hash of a file's content"
+    heads = [
+        path.read_bytes()[:21]
+        for path in settings.BACKUP_DIR.rglob("*")
+        if path.suffix != ".json" and path.is_file()
+    ]
+    assert set(heads) == {b"age-encryption.org/v1"}
+    assert list(store.find_damage(second)) == []
+    lose_everything()
+    with pytest.raises(Conflict, match="--identity FILE"):
+        restore.restore_backup()
+    other = tmp_path / "other.txt"
+    other.write_text(str(pyrage.x25519.Identity.generate()))
+    with pytest.raises(Conflict, match="one of its recipients"):
+        restore.restore_backup(access=Access.build(identity_file=str(other)))
+    assert not PointerMove.objects.exists()
+    assert "The audit chain is sound" in run("restore", "--identity", str(tmp_path / "identity.txt"))
+    assert read_rows()["deploy.pointermove"] == before["deploy.pointermove"]
+    assert all(artifact_store.is_intact(sha256, file.size) for sha256, file in second.files.items())
+
+
+def test_other_recipients_read_every_file_of_the_next_backup(service: PointerMove, settings: Any) -> None:
+    plain = create.create_backup()
+    settings.BACKUP_RECIPIENTS = [str(pyrage.x25519.Identity.generate().to_public())]
+    time.sleep(1)
+    encrypted = create.create_backup()
+    stored = {file.stored_sha256 for file in encrypted.files.values()}
+    assert encrypted.files.keys() == plain.files.keys()
+    assert not stored & {file.stored_sha256 for file in plain.files.values()}
+    assert list(store.find_damage(plain)) == []
+
+
 def test_a_backup_of_another_version_says_which_one_restores_it(service: PointerMove) -> None:
     manifest = create.create_backup()
-    path = f"{store.FOLDER}/{manifest.name}/{store.MANIFEST}"
-    document = json.loads(store.read(path))
-    document["migrations"].append("deploy.0002_more")
-    store.save(path, ContentFile(json.dumps(document).encode()))
+    store.write_manifest(replace(manifest, migrations=[*manifest.migrations, "deploy.0002_more"]))
     lose_everything()
     with pytest.raises(Conflict, match=r"deploy\.0002_more.*Restore it with that version"):
         restore.restore_backup()

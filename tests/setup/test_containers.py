@@ -37,8 +37,12 @@ NOT_HANDED_ON = {
     "CRPBOT_CODE_VERSION": "the image's own, from its build",
     "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
     "CRPBOT_METRICS_DIR": "where the volume is mounted",
-    "CRPBOT_BACKUP_DIR": "a container's folder does not outlive it",
+    "CRPBOT_BACKUP_DIR": "where the volume is mounted",
 }
+ONLY_RECONCILE = {
+    key for key in SETTINGS if re.match("CRPBOT_BACKUP_(BUCKET|ENDPOINT|REGION|.*_KEY|RECIPIENTS)$", key)
+}
+"""A web process or a worker that somebody took over reaches no backup."""
 
 
 def command(service: dict[str, Any]) -> list[str]:
@@ -138,6 +142,7 @@ def test_every_value_is_one_that_the_settings_read() -> None:
 @pytest.mark.parametrize("name", [*OWN])
 def test_every_setting_reaches_the_container(name: str) -> None:
     kept = {key for key in NOT_HANDED_ON if not (name == "migrate" and key.startswith("CRPBOT_DATABASE"))}
+    kept |= ONLY_RECONCILE if name != "reconcile" else set()
     assert SETTINGS - set(OWN[name]["environment"]) == kept
     assert "CRPBOT_CODE_VERSION=${CODE_VERSION}" in DOCKERFILE
 
@@ -146,8 +151,17 @@ def test_what_has_no_default_here_is_handed_on_as_it_is_set() -> None:
     """Compose's own word for that is a name without a value: an empty one would take the settings' defaults away."""
     handed_on = {key for key, value in COMPOSE["x-service"]["environment"].items() if value is None}
     assert {"CRPBOT_PROXIES", "CRPBOT_RATE_SIGN_IN", "CRPBOT_BOT_LATE_SECONDS"} <= handed_on
-    for service in OWN.values():
-        assert handed_on == {key for key, value in service["environment"].items() if value is None}
+    for name, service in OWN.items():
+        also = ONLY_RECONCILE if name == "reconcile" else set()
+        assert handed_on | also == {key for key, value in service["environment"].items() if value is None}
+
+
+def test_only_reconcile_reaches_the_backups() -> None:
+    assert len(ONLY_RECONCILE) >= 6
+    mounted = {
+        name for name, service in SERVICES.items() if "/var/lib/crpbot/backups" in str(service.get("volumes"))
+    }
+    assert mounted == {"reconcile"}
 
 
 def test_every_variable_is_in_the_operations_pages() -> None:

@@ -20,7 +20,7 @@ DEFAULTS = {entry[2]: entry[3] for entry in ENTRIES if entry[1]}
 
 COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 COMPOSE_VARIABLES = re.findall(r"\$\{(CRPBOT_\w+)(?::?([-?])([^}]*))?\}", COMPOSE_TEXT)
-COMPOSE_ENVIRONMENT = yaml.safe_load(COMPOSE_TEXT)["x-service"]["environment"]
+COMPOSE_ENVIRONMENT = yaml.safe_load(COMPOSE_TEXT)["services"]["reconcile"]["environment"]
 PASSED_THROUGH = {name for name, value in COMPOSE_ENVIRONMENT.items() if value is None}
 SETTINGS = set(re.findall(r'"(CRPBOT_\w+)"', (REPOSITORY / "crpbot" / "settings.py").read_text()))
 EMBEDDED_ONLY = {"CRPBOT_STATE_DIR"}

@@ -6,8 +6,9 @@ from django.core.management.base import CommandParser
 
 from common.commands import GateCommand
 from common.errors import Conflict
-from crpbot.backup import create, restore, store
+from crpbot.backup import create, restore, seal, store
 from crpbot.backup.restore import Restored
+from crpbot.backup.seal import Access
 from crpbot.backup.store import Manifest
 
 
@@ -19,35 +20,48 @@ class Command(GateCommand):
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("do", choices=["create", "list", "verify", "restore", "drill"])
+        parser.add_argument("do", choices=["create", "list", "verify", "restore", "drill", "key"])
         parser.add_argument("name", nargs="?", default="", help="of the backup (default: the newest)")
         parser.add_argument("--keep", type=int, help="for create: remove all but so many backups afterwards")
-
+        parser.add_argument(
+            "--public-key",
+            default="",
+            metavar="HEX",
+            help="for verify, restore and drill: of the key that signed it (default: this service's own)",
+        )
+        parser.add_argument(
+            "--identity",
+            default="",
+            metavar="FILE",
+            help="for restore and drill: identities of age that decrypt it",
+        )
         parser.add_argument(
             "--rows-only", action="store_true", help="for restore: leave the stored files where they are"
         )
 
     def answer(self, **options: Any) -> dict[str, Any]:
-        name = options["name"]
+        name, public_key, identity = options["name"], options["public_key"], options["identity"]
         match options["do"]:
             case "create":
                 created = create.create_backup()
                 removed = create.prune(options["keep"]) if options["keep"] is not None else []
                 return {"created": _describe(created), "removed": removed}
             case "list":
-                return {"backups": [_describe(store.read_manifest(each)) for each in store.list_names()]}
+                return {"backups": [_describe(store.read_unverified(each)) for each in store.list_names()]}
             case "verify":
-                manifest = store.read_manifest(name)
+                manifest = store.read_manifest(name, Access.build(public_key=public_key))
                 if damage := list(store.find_damage(manifest)):
                     raise Conflict(
                         f"{len(damage)} part(s) of backup {manifest.name} cannot be used. {damage[0]}"
                     )
                 return {"verified": _describe(manifest)}
             case "drill":
-                return {"drilled": restore.drill(name)}
-        return {
-            "restored": _describe_restored(restore.restore_backup(name, with_files=not options["rows_only"]))
-        }
+                return {"drilled": restore.drill(name, public_key=public_key, identity_file=identity)}
+            case "key":
+                return {"public_key": seal.get_public_hex()}
+        access = Access.build(public_key=public_key, identity_file=identity)
+        restored = restore.restore_backup(name, access=access, with_files=not options["rows_only"])
+        return {"restored": _describe_restored(restored)}
 
     def is_failure(self, answer: dict[str, Any]) -> bool:
         return bool(answer.get("created", {}).get("lost"))
@@ -67,6 +81,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "files": len(manifest.files),
         "size": manifest.size,
         "lost": manifest.lost,
+        "is_encrypted": bool(manifest.recipients),
     }
 
 
@@ -96,6 +111,8 @@ def _format(answer: dict[str, Any]) -> Iterator[str]:
             yield f"Backup {_format_backup(backup)}. Every part was read and is complete."
         case {"drilled": drilled}:
             yield f"Backup {drilled['name']} was restored into a scratch database; its audit chain is sound."
+        case {"public_key": public_key}:
+            yield public_key
         case {"restored": restored}:
             yield from _format_restored(restored)
 
@@ -104,6 +121,7 @@ def _format_backup(backup: dict[str, Any]) -> str:
     return (
         f"{backup['name']}: {backup['rows']:,} rows, {backup['files']:,} files, {backup['size'] / 1e6:,.1f} MB,"
         f" pointer at revision {backup['revision'] or 'none'}, audit head {backup['head']['seq']}"
+        f"{', encrypted' * backup['is_encrypted']}"
     )
 
 
