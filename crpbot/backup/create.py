@@ -86,7 +86,7 @@ def _list_saved(recipients: Sequence[str]) -> dict[str, StoredFile]:
     for name in store.list_names():
         try:
             manifest = store.read_manifest(name)
-        except (Conflict, Unavailable):  # whoever changed it does not decide what this one holds
+        except (Conflict, Unavailable):  # somebody changed it, and does not decide what this one holds
             continue
         if manifest.recipients == recipients:
             saved |= manifest.files

@@ -305,7 +305,7 @@ def test_a_backup_that_somebody_changed_restores_nothing(
 
 
 def test_a_manifest_that_another_key_signed_restores_nothing(service: PointerMove, tmp_path: Path) -> None:
-    """Whoever can write to the store of backups, and has no key of the service, changes none."""
+    """Somebody who can write to the store of backups, without a key of the service, changes none."""
     create.create_backup()
     mine = seal.get_public_hex()
     path = Path(settings.SIGNING_KEYS_DIR) / seal.FILE_NAME
