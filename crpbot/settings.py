@@ -260,7 +260,7 @@ def _bucket(name: str, *, access_key: str, secret_key: str, endpoint: str, regio
 
 
 if IS_EMBEDDED and not env.str("CRPBOT_S3_BUCKET", ""):
-    _files = {
+    _files: dict[str, Any] = {
         "BACKEND": "training.atomic_storage.AtomicFileStorage",
         "OPTIONS": {"location": STATE_DIR / "files"},
     }
@@ -302,9 +302,11 @@ if env.str("CRPBOT_BACKUP_BUCKET", ""):
         raise ImproperlyConfigured(
             "CRPBOT_BACKUP_BUCKET needs keys of its own, CRPBOT_BACKUP_ACCESS_KEY and CRPBOT_BACKUP_SECRET_KEY."
         )
-    if all(
-        _backups["OPTIONS"][name] == _files["OPTIONS"].get(name) for name in ("access_key", "endpoint_url")
-    ):
+    _reached = [
+        (store["OPTIONS"].get("endpoint_url"), store["OPTIONS"].get("access_key"))
+        for store in (_files, _backups)
+    ]
+    if _reached[0] == _reached[1]:
         raise ImproperlyConfigured(
             "CRPBOT_BACKUP_ACCESS_KEY is that of the service's own bucket: who has that one could delete every backup."
             " Create another, which reaches only CRPBOT_BACKUP_BUCKET."

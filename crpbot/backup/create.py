@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import IO
+from typing import Any
 
 from django.conf import settings
 from django.core.files import File
@@ -93,7 +93,7 @@ def _list_saved(recipients: Sequence[str]) -> dict[str, StoredFile]:
     return saved
 
 
-def _write_rows(file: IO[bytes], service: str, recipients: list[str]) -> tuple[Manifest, dict[str, int]]:
+def _write_rows(file: Any, service: str, recipients: list[str]) -> tuple[Manifest, dict[str, int]]:
     """The rows, and the manifest so far, with the size of each file that rows name, by its sha256."""
     with rows.consistent_reading():
         head, move, now = AuditHead.objects.get(pk=1), pointer.get_current(), datetime.now(UTC)

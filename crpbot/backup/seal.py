@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from common.errors import Conflict, InvalidInput, Unavailable
 from deploy.serving import keys
@@ -44,7 +44,7 @@ class Access:
 def get_public_hex() -> str:
     """The public half of this service's own key. Raises Unavailable where there is none."""
     try:
-        return _describe(_load()).keyval["public"]
+        return str(_describe(_load()).keyval["public"])
     except FileNotFoundError:
         raise Unavailable(
             f"There is no {_path()}, the key that signed the backups of this service. Put a copy of the folder of the"
@@ -70,7 +70,9 @@ def open_envelope(envelope: bytes, public_hex: str) -> bytes:
     signed_by = [signature.keyid for signature in read.signatures.values()]
     try:
         # Whatever id the signature states: one key is trusted.
-        trusted = [SSlibKey(each, "ed25519", "ed25519", {"public": public_hex}) for each in signed_by]
+        trusted: list[Key] = [
+            SSlibKey(each, "ed25519", "ed25519", {"public": public_hex}) for each in signed_by
+        ]
         if read.payload_type != PAYLOAD_TYPE:
             raise VerificationError("its type is another")
         read.verify(trusted, 1)

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from accounts.roles import Actor, Role
 from audit import services as audit
+from audit.hash_chain import hash_event
 from audit.models import AuditEvent
 from common.errors import Conflict, DomainError
 from deploy.bots import live_gates
@@ -174,7 +175,7 @@ def test_a_pin_does_not_wait_for_a_verification(stage: str, monkeypatch: pytest.
 
     if stage == "walk":
         monkeypatch.setattr(audit, "CHUNK", 1)
-        monkeypatch.setattr(audit, "hash_event", _after_first_call(audit.hash_event, stop))
+        monkeypatch.setattr(audit, "hash_event", _after_first_call(hash_event, stop))
     else:
         first_replay, *others = audit._replays
         monkeypatch.setattr(audit, "_replays", [_after_first_call(first_replay, stop), *others])
