@@ -326,7 +326,7 @@ def test_a_manifest_that_another_key_signed_restores_nothing(service: PointerMov
     assert PointerMove.objects.exists()
 
 
-def test_an_encrypted_backup_comes_back_with_an_identity_and_shows_nothing_without(
+def test_an_encrypted_backup_comes_back_only_with_an_identity(
     service: PointerMove, settings: Any, tmp_path: Path
 ) -> None:
     """The service has the recipient only. Files are encrypted once, and shared as others are."""

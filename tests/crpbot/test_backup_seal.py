@@ -43,7 +43,7 @@ def test_what_was_changed_is_refused(old: bytes, new: bytes) -> None:
         seal.open_envelope(envelope.replace(old, new), seal.get_public_hex())
 
 
-def test_what_another_key_signed_is_refused_though_it_claims_the_id_of_this_one(folder: Path) -> None:
+def test_another_key_that_claims_the_id_of_this_one_is_refused(folder: Path) -> None:
     mine = seal.sign(b"content")
     public = seal.get_public_hex()
     (folder / "backup.pem").unlink()
