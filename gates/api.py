@@ -15,11 +15,12 @@ from accounts.authentication import get_actor
 from common import api_fields
 from common.api_fields import IntegerFilter
 from gates.models import Diagnosis, GatePolicy, GateResult
-from gates.policy import FULL_POLICY
+from gates.policy import DRAFTS, FULL_POLICY, Draft
 from gates.policy_changes import (
     Difference,
     Direction,
     compare_policies,
+    explain_draft,
     weaker_than_baseline,
     weaker_than_full,
 )
@@ -123,9 +124,22 @@ class Policies(ListAPIView[GatePolicy]):
     )
     class Input(api_fields.Input):
         document = serializers.DictField(
-            help_text="`format` 1 and `gates`: each by name, with `required` and every threshold it has."
+            required=False,
+            help_text="`format` 1 and `gates`: each by name, with `required` and every threshold it has.",
+        )
+        draft = api_fields.Choice(
+            list(DRAFTS),
+            required=False,
+            help_text="The name of a draft that comes with the code, in place of `document`.",
         )
         reason = api_fields.Reason()
+
+        def validate(self, given: dict[str, Any]) -> dict[str, Any]:
+            if ("document" in given) == ("draft" in given):
+                raise serializers.ValidationError(
+                    "Give either a document, or the name of a draft.", code="required"
+                )
+            return given
 
     queryset = GatePolicy.objects.prefetch_related("adoptions").order_by("-number")
     serializer_class = PolicyDetail.Output
@@ -136,13 +150,59 @@ class Policies(ListAPIView[GatePolicy]):
     )
     def post(self, request: Request) -> Response:
         """Propose a policy, as an approver: it gets the next number and decides nothing until another adopts it."""
-        checked = self.Input.read(request)
-        policy = policies.propose_policy(
-            checked["document"], actor=get_actor(request), reason=checked["reason"]
-        )
+        checked, actor = self.Input.read(request), get_actor(request)
+        if "draft" in checked:
+            policy = policies.propose_draft(checked["draft"], actor=actor, reason=checked["reason"])
+        else:
+            policy = policies.propose_policy(checked["document"], actor=actor, reason=checked["reason"])
         response = _policy_answer(policy, status=201)
         response["Location"] = reverse("api:policy", kwargs={"number": policy.number})
         return response
+
+
+@extend_schema_serializer(component_name="PolicyDraft")
+class DraftOutput(serializers.Serializer[Draft]):
+    """A draft, with each difference from the full policy and its reason."""
+
+    @extend_schema_serializer(component_name="PolicyDraftChange")
+    class Change(PolicyDetail.OutputWithDifferences.Change):
+        why = serializers.CharField()
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    about = serializers.CharField()
+    document = serializers.DictField(help_text="The gates by name, each with its thresholds.")
+    weaker_than_baseline = serializers.SerializerMethodField()
+    weaker_than_full = serializers.SerializerMethodField()
+    changes = serializers.SerializerMethodField(
+        help_text="Every difference from the full policy, each with its reason."
+    )
+
+    def get_weaker_than_baseline(self, draft: Draft) -> list[str]:
+        return weaker_than_baseline(draft.document)
+
+    def get_weaker_than_full(self, draft: Draft) -> list[str]:
+        return weaker_than_full(draft.document)
+
+    @extend_schema_field(Change(many=True))
+    def get_changes(self, draft: Draft) -> list[dict[str, Any]]:
+        return [
+            {**PolicyDetail.OutputWithDifferences.Change(change).data, "why": why}
+            for change, why in explain_draft(draft)
+        ]
+
+
+class PolicyDrafts(APIView):
+    """The drafts that come with the code: policies that decide nothing until one person proposes and another adopts them."""
+
+    @extend_schema_serializer(component_name="PolicyDrafts")
+    class Drafts(serializers.Serializer[Any]):
+        drafts = DraftOutput(many=True)
+
+    @extend_schema(operation_id="policy_drafts", responses=Drafts)
+    def get(self, request: Request) -> Response:
+        """Every draft, with each difference from the full policy and its reason."""
+        return Response({"drafts": [DraftOutput(draft).data for draft in DRAFTS.values()]})
 
 
 class AdoptPolicy(APIView):

@@ -1,9 +1,11 @@
-"""What a policy may say, and the two policies that come with the code. No ORM, clock or I/O."""
+"""What a policy may say; the two policies and the drafts that come with the code. No ORM, clock or I/O."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
-from common.errors import InvalidInput
+from common.errors import InvalidInput, NotFound
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.gate import Gate
 from gates.catalogue.live import DEFAULT_LIVE, find_live_problems
@@ -24,6 +26,88 @@ FULL_POLICY: Mapping[str, Any] = {
     "live": DEFAULT_LIVE,
 }
 """Every gate there is, at the default thresholds. A gate or threshold that is added to the catalogue changes it."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A policy that comes with the code and decides nothing: one approver proposes it, and another adopts it."""
+
+    name: str
+    """As API and command call it."""
+    title: str
+    about: str
+    document: Mapping[str, Any]
+    reasons: Mapping[tuple[str, str], str]
+    """Why it differs from the full policy: a sentence for each gate and threshold that it changes."""
+
+
+def _change_full_policy(**gates: Mapping[str, Any]) -> Mapping[str, Any]:
+    document = deepcopy(dict(FULL_POLICY))
+    for name, changes in gates.items():
+        document["gates"][name].update(changes)
+    return document
+
+
+_IN_PLACE = "The gate lead decides in its place, by an interval that is widened for every attempt."
+_BY_LABEL = "The gate label balance decides in its place, by how often each class occurs."
+DRAFTS: Mapping[str, Draft] = {
+    draft.name: draft
+    for draft in (
+        Draft(
+            "real-markets",
+            "A policy for real markets",
+            "An honest model of a real market is right in a few points more of the bars than the label's base rate, and "
+            "never in 65 %. This policy asks for that lead, by its lower bound, and changes no gate that guards honesty.",
+            _change_full_policy(
+                accuracy={"above": 0.33},
+                class_balance={"least": 0.0, "most": 1.0},
+                attempts={"above": 0.33},
+                lead={"required": True},
+                label_balance={"required": True},
+            ),
+            {
+                (
+                    "accuracy",
+                    "above",
+                ): "No honest model of a real market reaches 65 %: a third is what a guess among three"
+                f" classes reaches. {_IN_PLACE}",
+                (
+                    "class_balance",
+                    "least",
+                ): "A class of a fixed percentage or of barriers may occur in 5 % of the bars,"
+                f" and an honest model predicts it as rarely. {_BY_LABEL}",
+                (
+                    "class_balance",
+                    "most",
+                ): "The most frequent class of such a label occurs in far more than 40 % of the"
+                f" bars. {_BY_LABEL}",
+                (
+                    "attempts",
+                    "above",
+                ): "It asks the accuracy's limit of later attempts, so it has the accuracy's limit."
+                f" {_IN_PLACE}",
+                (
+                    "lead",
+                    "gate",
+                ): "The accuracy must exceed the label's base rate and every naive forecaster by more than"
+                " chance explains: without it, nothing would ask for skill that lasts.",
+                (
+                    "label_balance",
+                    "gate",
+                ): "A model that hardly ever predicts one class is refused, as class balance does,"
+                " whatever the label's shares are.",
+            },
+        ),
+    )
+}
+
+
+def find_draft(name: str) -> Draft:
+    """Raises NotFound."""
+    draft = DRAFTS.get(name)
+    if draft is None:
+        raise NotFound(f"There is no draft of a policy {name[:40]!r} (known: {', '.join(DRAFTS)}).")
+    return draft
 
 
 def check_policy(document: object) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from gates.catalogue.gate import Choice, Threshold
 from gates.catalogue.live import LIVE_GATES, get_live_thresholds
 from gates.catalogue.registry import GATES
-from gates.policy import BASELINE_POLICY, FULL_POLICY, get_entries
+from gates.policy import BASELINE_POLICY, FULL_POLICY, Draft, get_entries
 
 Entry = Mapping[str, Any]
 
@@ -59,6 +59,12 @@ def weaker_than_baseline(policy: Entry) -> list[str]:
 
 def weaker_than_full(policy: Entry) -> list[str]:
     return list_weaknesses(policy, FULL_POLICY)
+
+
+def explain_draft(draft: Draft) -> list[tuple[Difference, str]]:
+    """Every difference of a draft from the full policy with its reason, in the order of the gates."""
+    changes = compare_policies(FULL_POLICY, draft.document)
+    return [(change, draft.reasons[change.gate, change.parameter]) for change in changes]
 
 
 def _compare_gates(before: Entry, after: Entry) -> Iterator[Difference]:

@@ -50,6 +50,7 @@ v1 = [
     path("moves/<int:revision>/acknowledgements/", bots.Acknowledgements.as_view(), name="acknowledgements"),
     path("pointer/pin/", decisions.Pin.as_view(), name="pin"),
     path("policies/", gates.Policies.as_view(), name="policies"),
+    path("policies/drafts/", gates.PolicyDrafts.as_view(), name="policy-drafts"),
     path("policies/<int:number>/", gates.PolicyDetail.as_view(), name="policy"),
     path("policies/<int:number>/adopt/", gates.AdoptPolicy.as_view(), name="adopt-policy"),
     path("releases/", releases.Releases.as_view(), name="releases"),

@@ -50,11 +50,10 @@ class Row:
 
     @property
     def can_collapse(self) -> bool:
-        """Whether every coin passed and no cell has a meter: all such gates fit on one line."""
-        return all(
-            cell.result is not None and not cell.is_problem and not (cell.reading and cell.reading.meter)
-            for cell in self.cells
-        )
+        """Whether every coin passed and no meter tells how clearly a required gate did: such gates fit on one line."""
+        has_meter = any(cell.reading and cell.reading.meter for cell in self.cells)
+        has_passed = all(cell.result is not None and not cell.is_problem for cell in self.cells)
+        return has_passed and not (self.is_required and has_meter)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,9 @@ class MeasurementReader:
         """The shares of these names, which must add up to 1."""
         shares = {name: self.share(*path, name) for name in names}
         if abs(sum(shares.values()) - 1) > 1e-6:
-            raise NotMeasured(f"the predicted shares add up to {sum(shares.values()):.4g}, not to 1")
+            raise NotMeasured(
+                f"the shares in {_format_path(path)} add up to {sum(shares.values()):.4g}, not to 1"
+            )
         return shares
 
     def count(self, *path: str) -> int:

@@ -8,13 +8,15 @@ from gates.catalogue.baseline import BASELINE
 from gates.catalogue.evidence import EVIDENCE
 from gates.catalogue.gate import Gate, Group, Reading
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from gates.catalogue.real_markets import REAL_MARKETS
 from gates.catalogue.skill import SKILL
 
-GROUPS = (BASELINE, EVIDENCE, SKILL, ADVISORY)
+GROUPS = (BASELINE, EVIDENCE, SKILL, REAL_MARKETS, ADVISORY)
 LIVE = Group("Live", "checked on the predictions that bots count")
 """Apart from the others: live gates look at no measurement (`gates.catalogue.live`)."""
 GATES: Mapping[str, Gate] = {gate.name: gate for group in GROUPS for gate in group.gates}
-ADVISORY_NAMES = ADVISORY.names
+ADVISORY_NAMES = REAL_MARKETS.names | ADVISORY.names
+"""Not required by the full policy."""
 BASELINE_NAMES = BASELINE.names
 
 

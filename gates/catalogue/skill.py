@@ -93,7 +93,9 @@ def judge_skill(measurement: MeasurementReader, parameters: Parameters) -> Findi
     best = measurement.text("skill", "best_naive")
     if best not in NAIVE:
         raise NotMeasured(f"the best naive forecaster is {best[:40]!r}, which this version does not know")
-    naive = {name: _read_lead(measurement, EXACT, text, "naive", name) for name, text in NAIVE.items()}
+    naive = {
+        name: read_lead(measurement, EXACT, text, "skill", "naive", name) for name, text in NAIVE.items()
+    }
     worst = min(naive.values(), key=lambda lead: lead.lower)
     if naive[best].difference > min(lead.difference for lead in naive.values()) + EXACT:
         raise NotMeasured(f"{NAIVE[best]} is named the best naive forecaster, and another is better")
@@ -154,7 +156,7 @@ def read_attempts(measurement: MeasurementReader, parameters: Parameters) -> Rea
 def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """Accurate enough for the best of its attempts: each attempt on one gate window widens the interval."""
     above, rows = float(parameters["above"]), measurement.count("accuracy", "rows")
-    point, count = measurement.share("accuracy", "point"), _get_attempt(measurement)
+    point, count = measurement.share("accuracy", "point"), read_attempt(measurement)
     lower = _get_widened_bound(measurement, point, count)
     if count == 1:
         sentence = f"{measurement.coin}: the first attempt on this gate window; the interval is not widened."
@@ -177,15 +179,15 @@ def judge_attempts(measurement: MeasurementReader, parameters: Parameters) -> Fi
     return Finding(verdict, lower, observed, sentence)
 
 
-def _read_lead(measurement: MeasurementReader, slack: float, over: str, *path: str) -> Lead:
-    """Raises NotMeasured where the figures contradict one another."""
-    at = ("skill", *path)
+def read_lead(measurement: MeasurementReader, slack: float, over: str, section: str, *path: str) -> Lead:
+    """Raises NotMeasured where the figures contradict one another, or differ by more than `slack` from the accuracies."""
+    at = (section, *path)
     difference, lower, upper = (
         measurement.number(*at, name, least=-1, greatest=1) for name in ("difference", "lower", "upper")
     )
     if not lower <= upper:
         raise NotMeasured(f"the interval against {over} runs from {lower:g} down to {upper:g}")
-    between = measurement.share("skill", "accuracy") - measurement.share(*at, "accuracy")
+    between = measurement.share(section, "accuracy") - measurement.share(*at, "accuracy")
     if abs(between - difference) > slack:
         raise NotMeasured(f"the difference against {over} is {between:g}, not {difference:g} as stated")
     return Lead(over, difference, lower, upper)
@@ -200,10 +202,11 @@ def _read_lead_over_v5(measurement: MeasurementReader) -> Lead:
     if not measurement.count("skill", "baseline", "fit", "rows"):
         raise NotMeasured(f"the V5 that it is compared with ({digest}) was fitted on no bars")
     is_itself = measurement.flag("skill", "baseline", "is_itself")
-    return _read_lead(measurement, NEARLY, "V5, which is itself" if is_itself else "V5", "baseline")
+    over = "V5, which is itself" if is_itself else "V5"
+    return read_lead(measurement, NEARLY, over, "skill", "baseline")
 
 
-def _get_attempt(measurement: MeasurementReader) -> int:
+def read_attempt(measurement: MeasurementReader) -> int:
     """The number of this attempt on its gate window, from 1."""
     count, chain = measurement.count("attempts", "count"), measurement.text("attempts", "chain")
     if count < 1 or len(chain) != CHAIN_LENGTH:
@@ -212,22 +215,36 @@ def _get_attempt(measurement: MeasurementReader) -> int:
 
 
 def _get_widened_bound(measurement: MeasurementReader, point: float, attempts: int) -> float:
-    """The lower bound at ALPHA for all attempts together (Bonferroni), never above the bootstrap's own.
-
-    By Student's t with as many degrees of freedom as the bootstrap had blocks, less one, as the accuracy's own.
-    """
+    """The lower bound of the accuracy for all attempts together."""
     lower, upper = measurement.share("accuracy", "lower"), measurement.share("accuracy", "upper")
     error = measurement.number("accuracy", "standard_error", least=0, greatest=0.5)
-    rows, blocks = measurement.count("accuracy", "rows"), measurement.count("accuracy", "block_bars")
-    if not rows or not blocks:
-        raise NotMeasured(f"the accuracy is of {rows:,} bars in blocks of {blocks:,}")
     if not lower <= point <= upper:
         raise NotMeasured(f"the accuracy is {point:g}, its interval {lower:g} to {upper:g}")
+    bound = widen_for_attempts(measurement, "accuracy", (point, lower, upper), error, attempts)
+    return bound if attempts == 1 else max(0.0, bound)
+
+
+def widen_for_attempts(
+    measurement: MeasurementReader,
+    section: str,
+    interval: tuple[float, float, float],
+    error: float,
+    attempts: int,
+) -> float:
+    """The lower bound at ALPHA for all attempts together (Bonferroni), never above the bootstrap's own.
+
+    `interval` is the estimate with its lower and upper end, `error` its standard error. By Student's t with as many
+    degrees of freedom as the bootstrap of this section had blocks, less one, as the interval's own.
+    """
+    point, lower, upper = interval
+    rows, blocks = measurement.count(section, "rows"), measurement.count(section, "block_bars")
+    if not rows or not blocks:
+        raise NotMeasured(f"the {section} is of {rows:,} bars in blocks of {blocks:,}")
     freedom = max(rows / blocks, 2) - 1
     # An interval twice as wide as its standard error allows belongs to other figures.
     if error < (upper - lower) / (4 * compute_student_quantile(1 - ALPHA / 2, freedom)) or (
-        error == 0 and 0 < point < 1
+        error == 0 and abs(point) not in (0, 1)
     ):
         raise NotMeasured(f"a standard error of {error:g} does not fit an interval of {lower:g} to {upper:g}")
     reach = compute_student_quantile(1 - ALPHA / (2 * attempts), freedom) * error
-    return lower if attempts == 1 else max(0.0, min(lower, point - reach))
+    return lower if attempts == 1 else min(lower, point - reach)

@@ -12,7 +12,7 @@ from audit import services as audit
 from audit.hash_chain import to_canonical_json
 from common.errors import Conflict, NotFound, Unavailable
 from gates.models import GatePolicy, PolicyAdoption
-from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy
+from gates.policy import BASELINE_POLICY, FULL_POLICY, check_policy, find_draft
 from gates.policy_changes import weaker_than_baseline, weaker_than_full
 
 BASELINE_AUTHOR = "the baseline"
@@ -74,6 +74,11 @@ def propose_policy(document: Mapping[str, Any], *, actor: Actor, reason: str) ->
             if body == (current := policy_in_force()).document:
                 raise Conflict(f"{current}, which is in force, says the same.")
             return _create_policy(_next_number(), body, actor=str(actor), reason=reason)
+
+
+def propose_draft(name: str, *, actor: Actor, reason: str) -> GatePolicy:
+    """A draft that comes with the code, proposed as it is. Raises NotFound, and what `propose_policy` raises."""
+    return propose_policy(find_draft(name).document, actor=actor, reason=reason)
 
 
 def adopt_policy(policy: GatePolicy, *, actor: Actor, reason: str) -> PolicyAdoption:

@@ -1,7 +1,10 @@
 """Policies: the list, one with its thresholds, proposing and adopting."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -15,7 +18,14 @@ from gates.catalogue.live import LIVE_GATES, get_live_thresholds
 from gates.catalogue.registry import GROUPS
 from gates.forms import ProposalForm
 from gates.models import GatePolicy
-from gates.policy_changes import compare_policies, weaker_than_baseline, weaker_than_full
+from gates.policy import DRAFTS, find_draft
+from gates.policy_changes import (
+    Direction,
+    compare_policies,
+    explain_draft,
+    weaker_than_baseline,
+    weaker_than_full,
+)
 from gates.services import policies
 
 
@@ -26,6 +36,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": [(policy, *_list_weaknesses(policy)) for policy in page],
         "in_force": policies.policy_in_force(),
+        "drafts": DRAFTS.values(),
         "can_propose": get_actor(request).has(Role.APPROVER),
     }
     return render(request, "gates/policies.html", context)
@@ -80,6 +91,36 @@ def propose(request: HttpRequest) -> HttpResponse:
     return submit(form, act, show_form) if request.method == "POST" else show_form()
 
 
+@require_http_methods(["GET", "POST"])
+def draft(request: HttpRequest, name: str) -> HttpResponse:
+    """A draft that comes with the code: what it asks otherwise than the full policy, and why; and proposing it."""
+    if name not in DRAFTS:
+        raise Http404
+    found, form = find_draft(name), ReasonForm(request.POST if request.method == "POST" else None)
+    changes = explain_draft(found)
+    context = {
+        "draft": found,
+        "less": [pair for pair in changes if pair[0].direction == Direction.LOOSER],
+        "more": [pair for pair in changes if pair[0].direction == Direction.STRICTER],
+        "groups": _group_gates(found.document),
+        "form": form,
+        "is_in_force": policies.policy_in_force().document == found.document,
+        "can_propose": get_actor(request).has(Role.APPROVER),
+    }
+
+    def act() -> HttpResponse:
+        policy = policies.propose_draft(name, actor=get_actor(request), reason=form.cleaned_data["reason"])
+        messages.success(
+            request, f"Proposed policy {policy.number}. It decides nothing until another approver adopts it."
+        )
+        return redirect("policy", policy.number)
+
+    def show_page(status: int = 200) -> HttpResponse:
+        return render(request, "gates/draft.html", context, status=status)
+
+    return submit(form, act, show_page) if request.method == "POST" else show_page()
+
+
 def _get_starting_policy(request: HttpRequest, in_force: GatePolicy) -> GatePolicy:
     number = request.GET.get("from", "")
     is_number = number.isascii() and number.isdigit() and len(number) < 10
@@ -98,7 +139,8 @@ def _render(request: HttpRequest, policy: GatePolicy, form: ReasonForm, status: 
     context = {
         "policy": policy,
         "in_force": in_force,
-        "groups": _group_gates(policy),
+        "groups": _group_gates(policy.document),
+        "draft": next((draft for draft in DRAFTS.values() if draft.document == policy.document), None),
         "live": [_describe(gate, thresholds.get(gate.name, {})) for gate in LIVE_GATES.values()],
         "weaker_than_baseline": weak,
         "weaker_than_full": weaker,
@@ -118,8 +160,8 @@ def _list_weaknesses(policy: GatePolicy) -> tuple[list[str], list[str]]:
     return weak, [sentence for sentence in weaker_than_full(policy.document) if sentence not in weak]
 
 
-def _group_gates(policy: GatePolicy) -> list[tuple[Group, list[dict[str, object]]]]:
-    entries = policy.document["gates"]
+def _group_gates(document: Mapping[str, Any]) -> list[tuple[Group, list[dict[str, object]]]]:
+    entries = document["gates"]
     groups = [
         (group, [_describe(gate, entries[gate.name]) for gate in group.gates if gate.name in entries])
         for group in GROUPS

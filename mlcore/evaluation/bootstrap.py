@@ -69,12 +69,15 @@ class Blocks:
         lower, upper = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         return Estimate(float(np.mean(values)), float(lower), float(upper), float(means.std(ddof=1)))
 
-    def estimate_cautiously(self, hits: np.ndarray) -> Estimate:
-        """The mean of hits [rows], 0…1; Student's t with one degree of freedom less than there are blocks."""
-        point, blocks = float(np.mean(hits)), max(self.rows / self.block_bars, _MIN_BLOCKS)
-        error = float(self._compute_means(hits).std(ddof=1) * np.sqrt(blocks / (blocks - 1)))
+    def estimate_cautiously(self, values: np.ndarray, *, least: float = 0.0) -> Estimate:
+        """The mean of hits [rows], `least`…1; Student's t with one degree of freedom less than there are blocks.
+
+        The difference of two forecasters' hits has a `least` of −1.
+        """
+        point, blocks = float(np.mean(values)), max(self.rows / self.block_bars, _MIN_BLOCKS)
+        error = float(self._compute_means(values).std(ddof=1) * np.sqrt(blocks / (blocks - 1)))
         reach = compute_student_quantile((1 + _LEVEL) / 2, blocks - 1) * error
-        return Estimate(point, max(0.0, point - reach), min(1.0, point + reach), error)
+        return Estimate(point, max(least, point - reach), min(1.0, point + reach), error)
 
     def _compute_means(self, values: np.ndarray) -> np.ndarray:
         running = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])

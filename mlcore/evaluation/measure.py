@@ -36,6 +36,7 @@ _NAIVE_IN_ACCURACY = ("majority", "last_move")
 _Section = tuple[Callable[[EvaluationContext], dict[str, Any]], str]
 _SECTIONS: dict[str, _Section] = {
     "skill": (skill.measure_skill, "rows block_bars resamples accuracy naive best_naive baseline"),
+    "lead": (skill.measure_lead, "rows block_bars resamples accuracy label_shares over"),
     "windows": (
         provenance.measure_windows,
         "horizon_bars interval_seconds gate fit stop on_training_candles recomputed rows_shared",

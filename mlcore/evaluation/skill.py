@@ -10,7 +10,8 @@ import numpy as np
 from mlcore.bundle.format import MODEL_FILE
 from mlcore.bundle.predictor import Predictor
 from mlcore.constants import CLASSES, NAIVE_FORECASTERS
-from mlcore.evaluation.bootstrap import RESAMPLES, Blocks, get_block_bars
+from mlcore.evaluation import metrics
+from mlcore.evaluation.bootstrap import RESAMPLES, Blocks, get_block_bars, get_cautious_block_bars
 from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import FAULTS, Inspection
 from mlcore.features import labels
@@ -34,6 +35,35 @@ def measure_skill(context: EvaluationContext) -> dict[str, Any]:
         "naive": naive,
         "best_naive": max(naive, key=lambda name: naive[name]["accuracy"]),
         "baseline": _compare_with_baseline(context, blocks),
+    }
+
+
+def measure_lead(context: EvaluationContext) -> dict[str, Any]:
+    """Accuracy against every naive forecaster, by the cautious interval; and how often each class occurs.
+
+    The majority class of the judged window is right as often as the label's most frequent class occurs there: that is the
+    label's base rate. It is known only afterwards, so a lead over it is none by luck in the choice of the class.
+    """
+    blocks = Blocks(len(context.hits), context.seed, get_cautious_block_bars(context.label.horizon))
+    naive_hits = score_naive_forecasts(context)
+    return {
+        "rows": blocks.rows,
+        "block_bars": blocks.block_bars,
+        "resamples": RESAMPLES,
+        "accuracy": float(context.hits.mean()),
+        "label_shares": metrics.compute_shares(context.true),
+        "over": {name: _estimate_lead(context.hits, hits, blocks) for name, hits in naive_hits.items()},
+    }
+
+
+def _estimate_lead(hits: np.ndarray, others: np.ndarray, blocks: Blocks) -> dict[str, Any]:
+    found = blocks.estimate_cautiously(hits.astype(np.int8) - others.astype(np.int8), least=-1.0)
+    return {
+        "accuracy": float(others.mean()),
+        "difference": found.point,
+        "lower": found.lower,
+        "upper": found.upper,
+        "standard_error": found.standard_error,
     }
 
 

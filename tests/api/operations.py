@@ -330,6 +330,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "pin"): (DECIDED, pin),
     ("GET", "policies"): (READ, plain("policies/")),
     ("POST", "policies"): (PROPOSED, propose),
+    ("GET", "policy-drafts"): (READ, plain("policies/drafts/")),
     ("GET", "policy"): (READ, plain("policies/1/")),
     ("POST", "adopt-policy"): (DECIDED, adopt),
     ("GET", "releases"): (READ, plain("releases/")),

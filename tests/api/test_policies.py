@@ -7,6 +7,7 @@ import pytest
 from accounts.models import User
 from audit.models import AuditEvent
 from gates.models import GatePolicy
+from gates.policy import DRAFTS
 from gates.services.policies import policy_in_force
 from tests.api.callers import Caller, assert_problem, with_token
 
@@ -95,3 +96,29 @@ def test_an_older_one_cannot_come_back(as_approver: Caller) -> None:
     assert_problem(
         as_approver.post("policies/1/adopt/", {"reason": "back"}), 409, "only a newer policy can replace it"
     )
+
+
+def test_a_draft_is_listed_with_its_reasons_and_proposed_by_its_name(as_approver: Caller) -> None:
+    (draft,) = as_approver.get("policies/drafts/").json()["drafts"]
+    known = DRAFTS["real-markets"]
+    assert (draft["name"], draft["document"]) == (known.name, known.document)
+    assert {
+        (change["gate"], change["parameter"]): change["why"] for change in draft["changes"]
+    } == known.reasons
+    assert "accuracy: above is 0.33 instead of 0.65 (looser)" in draft["weaker_than_baseline"]
+    answer = as_approver.post("policies/", {"draft": "real-markets", "reason": "a real market"})
+    assert answer.status_code == 201 and answer.json()["document"] == known.document
+    assert policy_in_force().number == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "Give either a document"),
+        ({"document": {"gates": {}}, "draft": "real-markets"}, "Give either a document"),
+        ({"draft": "no-gates"}, "'no-gates' is not one of real-markets"),
+    ],
+    ids=["neither", "both", "a draft there is not"],
+)
+def test_a_proposal_is_a_document_or_a_draft(as_approver: Caller, body: dict[str, Any], says: str) -> None:
+    assert_problem(as_approver.post("policies/", {**body, "reason": "why"}), 400, says)

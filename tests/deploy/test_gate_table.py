@@ -1,4 +1,4 @@
-"""Twenty gates read as a few lines: what decides and did not pass first, what passed without a scale on one line."""
+"""The gates read as a few lines: what decides and did not pass first, what passed without a scale on one line."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_a_passed_release_shows_only_gates_with_a_scale_one_by_one() -> None:
         BASELINE: ["bundle", "scaler", "finite_weights", "single_sample"],
         EVIDENCE: ["candles", "lookahead", "window", "schema", "reload"],
         SKILL: ["too_good", "attempts"],
-        ADVISORY: ["calibration", "stability", "latency", "drift"],
+        ADVISORY: ["lead", "label_balance", "calibration", "stability", "latency", "drift"],
     }
 
 

@@ -9,6 +9,7 @@ from gates.catalogue.advisory import ADVISORY
 from gates.catalogue.baseline import BASELINE
 from gates.catalogue.gate import AnyGate
 from gates.catalogue.live import LIVE_GATES
+from gates.catalogue.real_markets import REAL_MARKETS
 from gates.catalogue.registry import ADVISORY_NAMES, GATES, GROUPS, find_group
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from gates.policy_changes import Difference, compare_policies
@@ -81,5 +82,6 @@ def test_every_gate_and_threshold_is_explained(gate: AnyGate) -> None:
 def test_every_gate_is_in_one_group() -> None:
     assert [sum(name in group.names for group in GROUPS) for name in GATES] == [1] * len(GATES)
     assert find_group("accuracy") == BASELINE
-    assert {find_group(name) for name in ADVISORY_NAMES} == {ADVISORY}
+    assert {find_group(name) for name in ADVISORY_NAMES} == {ADVISORY, REAL_MARKETS}
+    assert all(group.is_advisory == (group.names <= ADVISORY_NAMES) for group in GROUPS)
     assert find_group("skill", is_required=False) == find_group("unknown") == ADVISORY

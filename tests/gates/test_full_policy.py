@@ -243,8 +243,8 @@ def test_a_measurement_without_their_sections_is_an_error_at_each() -> None:
         "latency",
         "drift",
     )
-    old = {name: part for name, part in healthy("BTC").items() if name not in sections}
+    old = {name: part for name, part in healthy("BTC").items() if name not in (*sections, "lead")}
     del old["accuracy"]["standard_error"]
     outcomes = {o.gate: o.verdict for o in evaluate(old, FULL_POLICY)}
-    unmeasured = {"candles", "attempts", "window", *sections} - {"windows"}
+    unmeasured = {"candles", "attempts", "window", "lead", "label_balance", *sections} - {"windows"}
     assert {gate for gate, verdict in outcomes.items() if verdict == ERROR} == unmeasured

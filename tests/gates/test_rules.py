@@ -154,6 +154,30 @@ NEEDS: dict[str, list[str]] = {
         "attempts/count",
         "attempts/chain",
     ],
+    "lead": [
+        "lead",
+        *(f"lead/{field}" for field in ("rows", "accuracy", "block_bars", "problem", "over", "label_shares")),
+        *(
+            f"lead/over/{name}{field}"
+            for name in ("majority", "last_move", "reversal")
+            for field in ("", "/accuracy", "/difference", "/lower", "/upper", "/standard_error")
+        ),
+        "label/horizon_bars",
+        "accuracy/rows",
+        "accuracy/point",
+        "attempts/count",
+        "attempts/chain",
+    ],
+    "label_balance": [
+        "lead",
+        *(f"lead/label_shares/{name}" for name in ("down", "neutral", "up")),
+        *(f"shares/{name}" for name in ("down", "neutral", "up")),
+        "lead/over/majority/accuracy",
+        "lead/rows",
+        "lead/problem",
+        "accuracy/rows",
+        "accuracy/point",
+    ],
     "calibration": [f"calibration{field}" for field in ("", "/ece", "/brier", "/bins", "/rows", "/problem")],
     "stability": ["accuracy/point", *(f"stability{at}" for at in ("", "/months", "/volatility", "/problem"))],
     "latency": [f"latency{field}" for field in ("", "/rows", "/p50_ms", "/p99_ms", "/problem")],
@@ -404,7 +428,7 @@ def test_the_full_policy_is_valid_and_contains_the_baseline() -> None:
     assert (weaker_than_baseline(FULL_POLICY), weaker_than_full(FULL_POLICY)) == ([], [])
     assert {name: FULL_POLICY["gates"][name] for name in BASELINE_POLICY["gates"]} == BASELINE_POLICY["gates"]
     advisory = {name for name, entry in FULL_POLICY["gates"].items() if not entry["required"]}
-    assert advisory == {"calibration", "stability", "latency", "drift"}
+    assert advisory == {"lead", "label_balance", "calibration", "stability", "latency", "drift"}
 
 
 def test_the_baseline_policy_lists_the_gates_it_lacks() -> None:
@@ -440,4 +464,4 @@ def test_a_gate_that_is_only_advised_informs_and_does_not_decide() -> None:
     assert get_overall_verdict(evaluate(document, FULL_POLICY)) == Verdict.ERROR
     advised = evaluate(document, full_with("gates/attempts/required", False))
     assert get_overall_verdict(advised) == Verdict.PASSED
-    assert {o.gate for o in advised if o.verdict == Verdict.ERROR} == {"attempts"}
+    assert {o.gate for o in advised if o.verdict == Verdict.ERROR} == {"attempts", "lead"}

@@ -101,7 +101,7 @@ def test_a_diagnosis_freezes_what_was_measured_and_by_what_it_was_judged(made: B
     results = list(diagnosis.results.all())
     assert [result.gate for result in results] == list(FULL_POLICY["gates"])
     assert {result.verdict for result in results} == {"passed"}
-    advisory = {"calibration", "stability", "latency", "drift"}
+    advisory = {"lead", "label_balance", "calibration", "stability", "latency", "drift"}
     assert {result.gate for result in results if not result.is_required} == advisory
     event = AuditEvent.objects.get(kind="diagnosis.passed")
     assert (event.actor, event.reason) == ("the gate", "every gate passed")

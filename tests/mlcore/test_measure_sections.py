@@ -21,7 +21,7 @@ from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, Bundle, Layout
 from mlcore.data import candles
 from mlcore.evaluation import lookahead, measure, metrics, provenance, skill, stability
-from mlcore.evaluation.bootstrap import Blocks
+from mlcore.evaluation.bootstrap import Blocks, compute_student_quantile
 from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import Inspection
 from mlcore.features import indicators
@@ -33,7 +33,7 @@ from tests.mlcore.conftest import WriteBundle
 pytestmark = pytest.mark.slow
 
 SECTIONS = (
-    "windows", "schema", "reload", "lookahead", "skill", "calibration", "stability", "drift", "latency",
+    "windows", "schema", "reload", "lookahead", "skill", "lead", "calibration", "stability", "drift", "latency",
 )  # fmt: skip
 
 
@@ -94,6 +94,23 @@ def test_skill_is_the_paired_difference_of_the_very_accuracies_shown(healthy: di
         assert other["difference"] == pytest.approx(found["accuracy"] - other["accuracy"])
         assert other["lower"] < other["difference"] < other["upper"]
     assert found["naive"]["majority"]["lower"] > 0
+
+
+def test_a_lead_is_cautious_and_its_base_rate_is_how_often_the_most_frequent_class_occurs(
+    healthy: dict[str, Any],
+) -> None:
+    found, quick = healthy["lead"], healthy["skill"]["naive"]
+    assert found["accuracy"] == healthy["accuracy"]["point"]
+    assert found["block_bars"] == healthy["accuracy"]["block_bars"] > healthy["skill"]["block_bars"]
+    true = np.array(healthy["confusion"]).sum(axis=1)
+    np.testing.assert_allclose(list(found["label_shares"].values()), true / true.sum())
+    assert found["over"]["majority"]["accuracy"] == max(found["label_shares"].values())
+    for name, lead in found["over"].items():
+        assert lead["difference"] == pytest.approx(quick[name]["difference"])
+        assert lead["lower"] < lead["difference"] < lead["upper"]
+        freedom = found["rows"] / found["block_bars"] - 1
+        reach = compute_student_quantile(0.975, freedom) * lead["standard_error"]
+        assert (lead["upper"] - lead["lower"]) / 2 == pytest.approx(reach)
 
 
 def test_a_paired_interval_is_narrower_than_that_of_the_accuracy_itself(healthy: dict[str, Any]) -> None:

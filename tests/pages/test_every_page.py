@@ -51,6 +51,7 @@ PAGES = {
     "policies": "/policies/",
     "policy": "/policies/1/",
     "the policy after it": "/policies/2/",
+    "draft of a policy": "/policies/drafts/real-markets/",
     "proposing a policy": "/policies/propose/",
     "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",

@@ -11,11 +11,14 @@ from django.http import HttpResponse, HttpResponseBase
 from django.utils.html import escape
 
 from audit.models import AuditEvent
+from common.formatting import format_state
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
 from gates.catalogue.live import DEFAULT_LIVE
 from gates.catalogue.registry import BASELINE_NAMES, GATES
 from gates.models import Diagnosis, GatePolicy
+from gates.policy import DRAFTS
+from gates.policy_changes import explain_draft
 from gates.services import policies
 from gates.services.policies import policy_in_force
 from tests import factories, hostile_candles, model_files
@@ -633,6 +636,24 @@ class TestPolicies:
             assert "The policy in force is weaker than the baseline." in text(
                 signed_in("victor").get(path)
             ), path
+
+    def test_a_draft_shows_what_it_asks_less_and_why_and_is_proposed_with_one_click(
+        self, examples: ExampleData, signed_in: SignedIn
+    ) -> None:
+        path, before = "/policies/drafts/real-markets/", policy_in_force()
+        page = html.unescape(text(signed_in("anna").get(path)))
+        for change, why in explain_draft(DRAFTS["real-markets"]):
+            assert format_state(change.gate) in page and why in page
+        assert signed_in("anna").post(path, {"reason": ""}).status_code == 400
+        assert "needs the approver role" in text(signed_in("olivia").get(path))
+        assert signed_in("olivia").post(path, {"reason": "why"}).status_code == 403
+        assert signed_in("anna").get("/policies/drafts/none/").status_code == 404
+        signed_in("anna").post(path, {"reason": "a real market"})
+        proposed = GatePolicy.objects.latest("number")
+        assert proposed.document == DRAFTS["real-markets"].document and policy_in_force() == before
+        assert path in signed_in("arthur").get(f"/policies/{proposed.number}/").content.decode()
+        signed_in("arthur").post(f"/policies/{proposed.number}/adopt/", {"reason": "agreed"})
+        assert "The policy in force says the same." in text(signed_in("anna").get(path))
 
     def test_the_form_has_every_gate_with_bounds_and_help(
         self, examples: ExampleData, signed_in: SignedIn
