@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from gates.evaluation import evaluate
-from gates.policy import FULL_POLICY
+from gates.policy import DRAFTS, FULL_POLICY
 from mlcore.bundle.format import Bundle
 from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
@@ -21,6 +21,11 @@ from mlcore.fitting.recipes import RECIPES, Recipe
 from mlcore.quality.simulated import SimulatorSettings, check_simulated_candles
 from mlcore.verdict import Verdict
 
+FULL = "full"
+POLICIES: Mapping[str, Mapping[str, Any]] = {
+    FULL: FULL_POLICY,
+    **{draft.name: draft.document for draft in DRAFTS.values()},
+}
 YEARS_OF_HOURS = 43_800
 """Five years: what a desk that trades hourly bars has of a coin."""
 SETTINGS = {"batch_size": 256, "patience": 5}
@@ -35,6 +40,8 @@ class Market:
     number: int
     bars: int = YEARS_OF_HOURS
     epochs: int = 50
+    policy: str = FULL
+    """What it is judged by. The candles do not depend on it."""
 
     @property
     def seed(self) -> int:
@@ -68,8 +75,8 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
         )
         found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=v5.folder)
     document = {**found, **_build_context(market, coin, frame)}
-    outcomes = evaluate(document, FULL_POLICY, coin=coin)
-    naive = found["skill"]["naive"] or {}
+    outcomes = evaluate(document, POLICIES[market.policy], coin=coin)
+    naive, lead = found["skill"]["naive"] or {}, found["lead"]["over"] or {}
     return {
         "refused_by": {
             outcome.gate: outcome.verdict.value
@@ -80,6 +87,7 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
         "accuracy_lower": found["accuracy"]["lower"],
         "over_last_move": (naive.get("last_move") or {}).get("difference"),
         "over_last_move_lower": (naive.get("last_move") or {}).get("lower"),
+        "over_base_rate": (lead.get("majority") or {}).get("difference"),
     }
 
 

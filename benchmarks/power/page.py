@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.power import pictures
 from benchmarks.power.border import ALLOWED, BEYOND, MARKET_BARS, TRUE_ACCURACY
-from benchmarks.power.markets import SETTINGS
+from benchmarks.power.markets import FULL, POLICIES, SETTINGS
 from benchmarks.power.results import LEAST_RELEASED, RELEASED_AT, Results
-from gates.policy import FULL_POLICY
+from gates.policy import DRAFTS
 
 NAME = "power.md"
 
@@ -21,8 +21,10 @@ def write(results: Results, folder: Path) -> None:
         drawn = {name: f"![{name}]({path.name})\n" for name, path in pictures.draw(results, folder).items()}
     except pictures.NoBrowser as missing:
         drawn = dict.fromkeys(("released", "gates", "border"), f"(Not drawn: {missing}.)\n")
-    parts = [*_head(results), *_released(results, drawn), *_gates(results, drawn), *_border(results, drawn)]
-    (folder / NAME).write_text("\n".join(parts))
+    parts = [*_head(results), *_released(results, drawn), *_gates(results, drawn)]
+    parts += _border(results, drawn) if results.borders or results.policy == FULL else []
+    name = NAME if results.policy == FULL else f"power-{results.policy}.md"
+    (folder / name).write_text("\n".join(parts))
 
 
 def summary(results: Results) -> str:
@@ -41,6 +43,9 @@ def summary(results: Results) -> str:
 
 
 def _head(results: Results) -> Iterator[str]:
+    if results.policy != FULL:
+        yield from _draft_head(results)
+        return
     yield "# How often V7 is released\n"
     yield "Written by `make power`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
     asked = results.asked
@@ -61,6 +66,25 @@ def _head(results: Results) -> Iterator[str]:
     yield ""
 
 
+def _draft_head(results: Results) -> Iterator[str]:
+    draft, asked = DRAFTS[results.policy], results.asked
+    yield f"# How often V7 is released under {draft.title[0].lower()}{draft.title[1:]}\n"
+    yield f"Written by `make power POLICY={draft.name}`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
+    if 0.0 in asked.drifts():
+        yield f"- Nothing to learn: {asked.released(0.0)} markets released; the goal is at most 1 in 60."
+    half = asked.find_half()
+    if half is None:
+        yield "- Half released: at none of the drifts below."
+    else:
+        yield (
+            f"- Half of the markets are released at a drift of about {half[0]:.2f}, where V7 is right in "
+            f"{100 * half[1]:.1f} points more of the bars than the label's base rate: its true lead, as the mean of "
+            "unseen bars shows it."
+        )
+    yield from (f"- NOT REACHED: {said}" for said in results.shortfalls())
+    yield ""
+
+
 def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in SETTINGS.items())
     yield "## Markets\n"
@@ -69,25 +93,29 @@ def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
         f"A market is three coins of {results.bars[0] if results.bars else 0:,} simulated candles (43,800 are five years of "
         "hours). Each has a drift planted in hidden regimes; one coin tells nothing about another. V7 is trained on each by "
         f"its recipe with {settings}, and compared with a V5 of the same candles. The bytes are measured in full and "
-        "judged under the full policy, as a first attempt on candles judged against their generator. A market is "
+        f"judged under {_name_policy(results)}, as a first attempt on candles judged against their generator. A market is "
         "released when every coin passes every required gate. Once a coin is refused the others are not trained, because "
         "they would change nothing.\n"
     )
-    yield "| drift | bars | markets released | coins judged | accuracy | over the last move |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| drift | bars | markets released | coins judged | accuracy | over the base rate | over the last move |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for bars in results.bars:
         found = results.of(bars)
         for drift in found.drifts():
             coins = found.coins(drift)
             yield (
                 f"| {drift:g} | {bars:,} | {found.released(drift)} | {len(coins)} | {_middle(coins, 'accuracy')} | "
-                f"{_middle(coins, 'over_last_move')} |"
+                f"{_middle(coins, 'over_base_rate')} | {_middle(coins, 'over_last_move')} |"
             )
-    yield "\nAccuracy and lead over the last move are medians over the coins, with the least and the greatest.\n"
+    yield "\nAccuracy and leads are medians over the coins, with the least and the greatest.\n"
+
+
+def _name_policy(results: Results) -> str:
+    return "the full policy" if results.policy == FULL else f"the draft `{results.policy}`"
 
 
 def _middle(coins: list[dict[str, Any]], figure: str) -> str:
-    values = [coin[figure] for coin in coins if coin[figure] is not None]
+    values = [coin[figure] for coin in coins if coin.get(figure) is not None]
     if not values:
         return "not measured"
     return f"{statistics.median(values):.3f} ({min(values):.3f} … {max(values):.3f})"
@@ -106,10 +134,10 @@ def _gates(results: Results, drawn: dict[str, str]) -> Iterator[str]:
             yield f"| {drift:g} | {bars:,} | {' | '.join(shares)} |"
     yield ""
     if "too_good" in names:
+        above = POLICIES[results.policy]["gates"]["too_good"]["above"]
         yield (
-            f"Where V7 is right in more than {FULL_POLICY['gates']['too_good']['above']:g} of the bars, *too_good* is "
-            "inconclusive: no real market is so easy, so it is treated as a leak until a person shows otherwise. That is "
-            "why the curve falls again.\n"
+            f"Where V7 is right in more than {above:g} of the bars, *too_good* is inconclusive: no real market is so "
+            "easy, so it is treated as a leak until a person shows otherwise. That is why the curve falls again.\n"
         )
     if "skill" in names:
         yield (

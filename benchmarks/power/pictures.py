@@ -10,6 +10,7 @@ from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
 from benchmarks.power.border import ALLOWED
+from benchmarks.power.markets import FULL
 from benchmarks.power.results import LEAST_RELEASED, Results
 from benchmarks.power.shares import Share
 
@@ -30,8 +31,11 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     path = os.environ.get("CRPBOT_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         raise NoBrowser("no Chromium here: install one, or set CRPBOT_CHROMIUM")
-    figures = {"released": released(results.asked), "gates": gates(results.asked), "border": border(results)}
-    found = {name: folder / f"power-{name}.png" for name in figures}
+    figures = {"released": released(results.asked), "gates": gates(results.asked)}
+    if results.borders:
+        figures["border"] = border(results)
+    prefix = "power" if results.policy == FULL else f"power-{results.policy}"
+    found = {name: folder / f"{prefix}-{name}.png" for name in figures}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=2)
@@ -61,6 +65,8 @@ def released(results: Results) -> go.Figure:
         line={"color": COLOURS[0], "width": 3},
         marker={"size": 9},
     )
+    if results.policy != FULL:
+        return figure
     return _lined(figure, LEAST_RELEASED, "asked at drift 1.5: above 95 %")
 
 

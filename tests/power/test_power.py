@@ -1,5 +1,6 @@
 """How often the gates release and are fooled: that it is measured as it says, and the border at few repetitions."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,58 @@ def test_a_market_with_much_to_learn_is_released() -> None:
     assert found["is_released"] is True
 
 
+def test_under_a_draft_the_same_market_is_judged_by_its_lead(tmp_path: Path) -> None:
+    job = Job("market", Market(0.0, 0, bars=6_000, epochs=3, policy="real-markets"))
+    results = tmp_path / "power.jsonl"
+    results.write_text(json.dumps(job.line()) + "\n")
+    drawn = ["--draw", "--policy", "real-markets", "--results", str(results), "--docs", str(tmp_path)]
+    assert command.main(drawn) == 0
+    found = Results.read(results, "real-markets")
+    assert [line["is_released"] for line in found.markets] == [False]
+    refused = found.markets[0]["coins"]["BTC"]
+    assert "lead" in refused["refused_by"] and "class_balance" not in refused["refused_by"]
+    assert refused["over_base_rate"] == pytest.approx(refused["accuracy"] - 1 / 3, abs=0.06)
+    page = (tmp_path / "power-real-markets.md").read_text()
+    assert "under a policy for real markets" in page and "Nothing to learn: 0.0% of 1" in page
+    assert "## The border" not in page
+    assert "(power-real-markets-released.png)" in page or "Not drawn" in page
+    assert Results.read(results).markets == [], "lines of one policy are no result of another"
+    assert job in list(jobs(is_quick=True, policy="real-markets")) and job.is_in(found)
+    assert not any(job.is_in(found) for job in jobs(is_quick=True))
+
+
+def of_draft(drift: float, number: int, lead: float, *, is_released: bool) -> dict:
+    line = market(drift, number, is_released=is_released) | {"policy": "real-markets"}
+    line["coins"]["BTC"] = {**line["coins"]["BTC"], "over_base_rate": lead}
+    return line
+
+
+def test_where_half_are_released_is_read_between_two_drifts() -> None:
+    lines = [of_draft(0.25, n, 0.02 + n / 1_000, is_released=n < 1) for n in range(4)]
+    lines += [of_draft(0.5, n, 0.06, is_released=n < 3) for n in range(4)]
+    half = Results(lines, [], "real-markets").find_half()
+    assert half == pytest.approx((0.375, 0.5 * (0.0215 + 0.06)))
+    assert Results(lines[:4], [], "real-markets").find_half() is None
+
+
+def test_one_release_in_sixty_without_anything_to_learn_is_allowed_under_a_draft_only() -> None:
+    lines = [of_draft(0.0, n, 0.0, is_released=n < 1) for n in range(60)]
+    assert Results(lines, [], "real-markets").shortfalls() == []
+    lines[1]["is_released"] = True
+    assert len(Results(lines, [], "real-markets").shortfalls()) == 1
+
+
 def test_no_two_markets_share_their_candles() -> None:
     seeds = [job.market.seed for job in jobs(is_quick=False) if job.market and job.market.bars > 24_000]
     assert len(set(seeds)) == len(seeds) == 190
+
+
+def test_a_draft_is_judged_on_candles_that_do_not_depend_on_it() -> None:
+    under = [job.market for job in jobs(is_quick=False, policy="real-markets") if job.market]
+    assert {market.policy for market in under} == {"real-markets"}
+    assert len({market.seed for market in under}) == len(under)
+    assert sum(market.drift == 0 for market in under) == 60
+    assert Market(0.25, 3).seed == Market(0.25, 3, policy="real-markets").seed
 
 
 @pytest.fixture(scope="module")
