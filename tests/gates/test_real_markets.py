@@ -112,7 +112,7 @@ def test_each_attempt_asks_for_a_greater_lead() -> None:
     assert lower == sorted(set(lower), reverse=True)
 
 
-def test_an_honest_model_of_a_real_market_passes_and_what_collapsed_does_not() -> None:
+def test_an_honest_model_passes_and_what_collapsed_does_not() -> None:
     outcomes = evaluate(known(inaccurate("BTC")), DRAFT.document)
     assert [found.sentence for found in outcomes if found.verdict != PASSED] == []
     assert get_overall_verdict(evaluate(known(inaccurate("BTC")), FULL_POLICY)) == FAILED
@@ -129,7 +129,7 @@ def test_what_was_measured_before_these_gates_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("draft", DRAFTS.values(), ids=lambda draft: draft.name)
-def test_a_draft_is_a_valid_policy_with_a_reason_for_each_difference(draft: Any) -> None:
+def test_a_draft_is_a_policy_with_a_reason_for_each_difference(draft: Any) -> None:
     assert check_policy(draft.document) == draft.document
     changes = {(change.gate, change.parameter) for change, _ in explain_draft(draft)}
     assert changes == set(draft.reasons)
@@ -145,7 +145,7 @@ def test_the_draft_changes_no_gate_that_guards_honesty() -> None:
     assert DRAFT.document["live"] == DEFAULT_LIVE
 
 
-def test_what_the_draft_asks_less_is_named_as_weaker_than_the_baseline() -> None:
+def test_what_the_draft_asks_less_is_weaker_than_the_baseline() -> None:
     assert weaker_than_baseline(DRAFT.document) == [
         "class balance: least is 0 instead of 0.2 (looser)",
         "class balance: most is 1 instead of 0.4 (looser)",
@@ -155,7 +155,7 @@ def test_what_the_draft_asks_less_is_named_as_weaker_than_the_baseline() -> None
     assert less == ["class_balance", "class_balance", "accuracy", "attempts"]
 
 
-def test_the_documentation_lists_each_difference_with_its_reason() -> None:
+def test_the_documentation_gives_each_reason() -> None:
     page = (Path(__file__).parents[2] / "docs" / "real-markets.md").read_text()
     rows = [
         line
@@ -170,7 +170,7 @@ def test_the_documentation_lists_each_difference_with_its_reason() -> None:
 
 
 @pytest.mark.django_db
-def test_the_draft_comes_into_force_by_two_people_and_not_by_itself() -> None:
+def test_two_people_put_the_draft_in_force() -> None:
     assert GatePolicy.objects.count() == 2
     proposed = policies.propose_draft("real-markets", actor=ANNA, reason="a real market")
     assert proposed.document == DRAFT.document

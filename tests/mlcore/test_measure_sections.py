@@ -96,7 +96,7 @@ def test_skill_is_the_paired_difference_of_the_very_accuracies_shown(healthy: di
     assert found["naive"]["majority"]["lower"] > 0
 
 
-def test_a_lead_is_cautious_and_its_base_rate_is_how_often_the_most_frequent_class_occurs(
+def test_a_base_rate_is_the_share_of_the_most_frequent_class(
     healthy: dict[str, Any],
 ) -> None:
     found, quick = healthy["lead"], healthy["skill"]["naive"]

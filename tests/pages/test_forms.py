@@ -637,7 +637,7 @@ class TestPolicies:
                 signed_in("victor").get(path)
             ), path
 
-    def test_a_draft_shows_what_it_asks_less_and_why_and_is_proposed_with_one_click(
+    def test_a_draft_gives_its_reasons_and_is_proposed_with_one_click(
         self, examples: ExampleData, signed_in: SignedIn
     ) -> None:
         path, before = "/policies/drafts/real-markets/", policy_in_force()
