@@ -80,7 +80,7 @@ ADVICE: dict[str, str] = {
     **dict.fromkeys(
         ("NonZero", "Unique", "Compress"), f"the size of its output depends on the values: {_BY_DATA}"
     ),
-    "ZipMap": "export with the option zipmap=False, so that the scores are one tensor",
+    "ZipMap": "export with the option zipmap=False, or cut it off as docs/models.md shows: the scores must be one tensor",
 }
 _SPARSE = "the graph holds sparse tensors; export a plain one"
 _OTHERWISE = "write it with the operators that are listed in docs/models.md"

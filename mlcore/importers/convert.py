@@ -33,7 +33,7 @@ from mlcore.features.scaler import Scaler
 from mlcore.features.splits import DEFAULT_SHARES
 from mlcore.importers import onnx_file
 from mlcore.importers.declaration import Declaration
-from mlcore.importers.onnx_file import ImportedGraph
+from mlcore.importers.onnx_file import RAW_SCORES, ImportedGraph
 from mlcore.importers.other_files import refuse_other_file
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ MAX_MEMORY_BYTES = 2**30
 MAX_ROW_SECONDS = 1.0
 """The gate *latency* asks for far less; a graph that is slower than this hinders the gates themselves."""
 _TRIED_ROWS, _TIMED_ROWS = 512, 5
+_SUM_TOLERANCE = 5e-3
+"""How far from 1 the three probabilities of a row add up to, in float16 at worst."""
 
 _ZIP = b"PK\x03\x04"
 _LIBRARIES = ("numpy", "onnx", "safetensors")
@@ -253,18 +255,30 @@ def _try_bundle(bundle: Bundle) -> None:
     for rows in (1, 7, _TRIED_ROWS):
         batch = rng.normal(size=(rows, *predictor.schema.shape)).astype(np.float32)
         try:
-            shape = predictor.logits(batch).shape
+            logits = predictor.logits(batch)
         except BundleRefused as refused:
             advice = "if its first dimension is fixed, export it with a dynamic batch"
             raise ImportRefused(f"{refused}; {advice}") from refused
-        if shape != (rows, len(CLASSES)):
-            raise ImportRefused(f"its graph answers {rows} rows with {shape}, not with three logits a row")
+        if logits.shape != (rows, len(CLASSES)):
+            raise ImportRefused(
+                f"its graph answers {rows} rows with {logits.shape}, not with three logits a row"
+            )
+    _refuse_probabilities(logits)
     if (taken := _measure_peak_bytes() - before) > MAX_MEMORY_BYTES:
         raise ImportRefused(
             f"its graph takes {taken:,} bytes of memory for {_TRIED_ROWS} rows; at most {MAX_MEMORY_BYTES:,} are"
             " allowed: make it smaller"
         )
     _time_single_rows(predictor)
+
+
+def _refuse_probabilities(logits: np.ndarray) -> None:
+    """However the graph is written: logits of many rows do not all lie between 0 and 1 and add up to 1."""
+    is_share = (logits >= 0).all() and (logits <= 1).all()
+    if is_share and np.abs(logits.sum(axis=1) - 1).max() < _SUM_TOLERANCE:
+        raise ImportRefused(
+            f"it answers {len(logits)} rows with probabilities: export the logits. {RAW_SCORES}"
+        )
 
 
 def _measure_peak_bytes() -> int:

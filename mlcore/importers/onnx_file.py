@@ -35,12 +35,17 @@ _TYPES = {
 }  # fmt: skip
 _DOMAINS = {"", "ai.onnx"}
 _MAX_TREES_OPSET = 5
-_RAW_SCORES = "export the raw scores (skl2onnx: options={'raw_scores': True}), or put a Log behind them: bots need logits"
+RAW_SCORES = (
+    "export the raw scores (skl2onnx: options={'raw_scores': True}; trees: post_transform='NONE', as docs/models.md shows),"
+    " or put a Log behind them: bots need logits"
+)
 _LABELS = {TensorProto.INT64, TensorProto.INT32, TensorProto.STRING}
 _CARRIERS = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Dropout"}
 """Operators that change no value."""
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _MIN_OPSET, _MAX_OPSET, _MAX_IR = 9, 26, 13
+_DEFAULT_OPSET = 17
+"""Of ONNX's own operators, for a graph that uses none and so states none, such as XGBoost's."""
 _NEITHER = "it is neither a checkpoint that torch.save wrote (since 1.6) nor an ONNX file"
 
 
@@ -72,7 +77,9 @@ def read_graph(data: bytes, shape: Sequence[int] = (N_FEATURES,)) -> ImportedGra
     rest |= list_attribute_tensors(nodes)
     if not rest:
         raise ImportRefused("its graph holds no tensor, so it has learned nothing")
-    opsets = {"" if o.domain in _DOMAINS else o.domain: o.version for o in model.opset_import}
+    opsets = {"": _DEFAULT_OPSET} | {
+        "" if o.domain in _DOMAINS else o.domain: o.version for o in model.opset_import
+    }
     used = {"", *(node.domain for node in nodes)}
     data = encode_model(
         nodes,
@@ -101,20 +108,34 @@ def _check_model(model: ModelProto) -> None:
         raise ImportRefused("its graph holds functions, training or sparse tensors; export a plain one")
     for node in graph.node:  # exporters declare domains that no node uses
         _check_node(node)
-    opsets = [o.version for o in model.opset_import if o.domain in _DOMAINS]
-    trees = [o.version for o in model.opset_import if o.domain == TREES]
-    if (
-        len(opsets) != 1
-        or not _MIN_OPSET <= opsets[0] <= _MAX_OPSET
-        or len(trees) > 1
-        or any(not 1 <= version <= _MAX_TREES_OPSET for version in trees)
-        or model.ir_version > _MAX_IR
-    ):
-        raise ImportRefused(
-            f"its operator set {opsets} or IR version {model.ir_version} is not one that is taken"
-        )
+    _check_versions(model)
     if len(graph.node) > MAX_NODES:
         raise ImportRefused(f"its graph has {len(graph.node):,} nodes; at most {MAX_NODES:,} are taken")
+
+
+def _check_versions(model: ModelProto) -> None:
+    """An operator set may be stated twice, as skl2onnx does, if it is the same one."""
+    own = {o.version for o in model.opset_import if o.domain in _DOMAINS}
+    trees = {o.version for o in model.opset_import if o.domain == TREES}
+    needs_own = any(node.domain in _DOMAINS for node in model.graph.node)
+    if len(own) > 1 or not own <= set(range(_MIN_OPSET, _MAX_OPSET + 1)) or (needs_own and not own):
+        raise ImportRefused(
+            f"its operator set {_format_versions(own)} is not one that is taken: export it with one from {_MIN_OPSET} to"
+            f" {_MAX_OPSET} (torch: opset_version, others: target_opset)"
+        )
+    if len(trees) > 1 or not trees <= set(range(1, _MAX_TREES_OPSET + 1)):
+        raise ImportRefused(
+            f"its operator set {_format_versions(trees)} of {TREES} is not one that is taken: export it with one up to"
+            f" {_MAX_TREES_OPSET}"
+        )
+    if model.ir_version > _MAX_IR:
+        raise ImportRefused(
+            f"its IR version {model.ir_version} is not taken: export it with a version of onnx whose IR is at most {_MAX_IR}"
+        )
+
+
+def _format_versions(versions: set[int]) -> str:
+    return " and ".join(map(str, sorted(versions))) or "that it does not state"
 
 
 def _check_texts(model: ModelProto) -> None:
@@ -194,9 +215,10 @@ def _refuse_probabilities(model: ModelProto, output_name: str) -> None:
     if node is None:
         return
     ends = {attribute.name: attribute.s for attribute in node.attribute}
-    if node.op_type == "Softmax" or ends.get("post_transform", b"NONE") not in (b"NONE", b""):
+    is_share = node.op_type == "Normalizer" and ends.get("norm") == b"L1"
+    if is_share or node.op_type == "Softmax" or ends.get("post_transform", b"NONE") not in (b"NONE", b""):
         raise ImportRefused(
-            f"it ends with the probabilities of {node.op_type}: export the logits, not the probabilities. {_RAW_SCORES}"
+            f"it ends with the probabilities of {node.op_type}: export the logits, not the probabilities. {RAW_SCORES}"
         )
 
 

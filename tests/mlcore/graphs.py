@@ -28,16 +28,14 @@ def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.No
     return helper.make_node(operator, names, outputs.split(), **attributes)
 
 
-def forest(
-    operator: str = "TreeEnsembleRegressor", transform: str = "NONE", *, has_label: bool = False
-) -> bytes:
-    """Two stumps for each class."""
+def stumps(kind: str = "class", *, mode: str = "BRANCH_LEQ", transform: str = "NONE") -> dict[str, Any]:
+    """The attributes of two stumps for each class; `kind` is "class" of a classifier or "target" of a regressor."""
     ids = list(range(3))
     common: dict[str, Any] = {
         "nodes_treeids": [tree for tree in ids for _ in range(3)],
         "nodes_nodeids": [0, 1, 2] * 3,
         "nodes_featureids": [5, 0, 0, 9, 0, 0, 11, 0, 0],
-        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 3,
+        "nodes_modes": [mode, "LEAF", "LEAF"] * 3,
         "nodes_values": [0.1, 0.0, 0.0] * 3,
         "nodes_truenodeids": [1, 0, 0] * 3,
         "nodes_falsenodeids": [2, 0, 0] * 3,
@@ -45,10 +43,16 @@ def forest(
     }
     leaves = {"treeids": [0, 0, 1, 1, 2, 2], "nodeids": [1, 2] * 3, "ids": [0, 0, 1, 1, 2, 2]}
     weights = [0.5, -0.5, 0.2, -0.2, -0.3, 0.3]
-    kind = "target" if operator.endswith("Regressor") else "class"
     common |= {f"{kind}_{name}": value for name, value in leaves.items()}
     common |= {f"{kind}_weights": weights}
-    common |= {"n_targets": 3} if kind == "target" else {"classlabels_int64s": ids}
+    return common | ({"n_targets": 3} if kind == "target" else {"classlabels_int64s": ids})
+
+
+def forest(
+    operator: str = "TreeEnsembleRegressor", transform: str = "NONE", *, has_label: bool = False
+) -> bytes:
+    kind = "target" if operator.endswith("Regressor") else "class"
+    common = stumps(kind, transform=transform)
     outputs = "y" if kind == "target" else "label y"
     tree = node(operator, "x", outputs, domain="ai.onnx.ml", **common)
     data = onnx_file([tree], {}, opsets=TREES)
