@@ -10,26 +10,28 @@ from deploy.outcomes import list_required_coins
 from deploy.pointer import pointer
 from deploy.releases.launch import choose_default_datasets
 from deploy.rules import Purpose
-from mlcore.fitting.recipes import RECIPES
 from mlcore.quality.result import format_interval
 from mlcore.verdict import Verdict
-from training.forms import setting_field
-from training.models import Coin, Dataset
+from training.forms import SettingsForm
+from training.models import Coin, Dataset, Line
 from training.rules import MAX_SEED
+from training.services.lines import show_recipe
 
 PURPOSES = {
     Purpose.CANDIDATE: "Candidate: goes live after approval",
     Purpose.FALLBACK: "Fallback: can be registered",
 }
-LINES = {
-    "v7_fixed": "v7_fixed, the retrained line",
-    "v5": "v5, the fallback line",
-    "v6_enhanced": "v6_enhanced, reproduces the failures",
-    "flat": "flat, a fallback that always answers neutral",
-}
 DATASET = "dataset_"
 MAX_DATASETS_SHOWN = 50
 """Of each coin in the form. A desk that imports candles every day has thousands."""
+
+
+def list_launched_lines() -> list[tuple[str, str]]:
+    """The lines that models are trained for, each with what it is."""
+    return [
+        (line.name, f"{line.name}, {line.description}" if line.description else line.name)
+        for line in Line.objects.exclude(recipe="")
+    ]
 
 
 class DecisionForm(ReasonForm):
@@ -81,10 +83,10 @@ class DatasetField(forms.ModelChoiceField):  # type: ignore[type-arg]  # takes n
         return f"{obj.pk}: {obj.first_at:%b %Y} – {obj.last_at:%b %Y}, {bars}, {origin}{refused}"
 
 
-class LaunchForm(forms.Form):
+class LaunchForm(SettingsForm):
     """A release of one line: a dataset for every required coin, and what of the recipe may be changed."""
 
-    line = forms.ChoiceField(choices=list(LINES.items()))
+    line = forms.ChoiceField(choices=list_launched_lines)
     purpose = forms.ChoiceField(
         choices=[(purpose.value, text) for purpose, text in PURPOSES.items()], label="Purpose"
     )
@@ -107,37 +109,11 @@ class LaunchForm(forms.Form):
         fitting = choose_default_datasets(coins)
         for coin in coins:
             self.fields[DATASET + coin.symbol] = DatasetField(coin, fitting.get(coin))
-        self._recipe = RECIPES[line]
-        for name in self._recipe.settings:
-            self.fields[name] = setting_field(self._recipe, name)
-
-    @property
-    def parameter_fields(self) -> list[forms.BoundField]:
-        """How it is trained."""
-        return [self[name] for name in self._recipe.adjustable]
-
-    @property
-    def contract_fields(self) -> list[forms.BoundField]:
-        """What it sees, predicts and is judged on."""
-        return [self[name] for name in self._recipe.contract]
-
-    @property
-    def has_changed_contract(self) -> bool:
-        """Whether the filled-in form changes one of these, so that the page shows them."""
-        return self.is_bound and any(
-            self.data.get(name) not in (None, "", str(self._recipe.get_default(name)))
-            for name in self._recipe.contract
-        )
+        self.add_settings(show_recipe(line, {}))
 
     @property
     def dataset_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name.startswith(DATASET)]
-
-    @property
-    def parameters(self) -> dict[str, float | str]:
-        """What differs from the recipe; a field left empty, or at its default, does not."""
-        filled = {name: self.cleaned_data.get(name) for name in self._recipe.settings}
-        return {n: v for n, v in filled.items() if v not in (None, "") and v != self._recipe.get_default(n)}
 
     @property
     def datasets(self) -> dict[str, Dataset]:

@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from audit.admin import HistoryAdmin
 from common.admin import ReadOnlyAdmin, ReadOnlyInline
-from training.models import Artifact, Bundle, Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
+from training.models import Artifact, Bundle, Coin, Dataset, Epoch, Line, RunLine, TrainingRun, Worker
 
 
 class Epochs(ReadOnlyInline):
@@ -22,6 +22,13 @@ class Artifacts(ReadOnlyInline):
 @admin.register(Coin)
 class CoinAdmin(HistoryAdmin):
     list_display = ["symbol", "name", "is_required"]
+
+
+@admin.register(Line)
+class LineAdmin(HistoryAdmin):
+    list_display = ["name", "recipe", "description", "created_by", "created_at"]
+    list_filter = ["recipe"]
+    search_fields = ["name", "description", "created_by"]
 
 
 @admin.register(Dataset)

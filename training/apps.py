@@ -13,6 +13,12 @@ def create_first_coins(sender: Any, **kwargs: Any) -> None:
     ensure_coins()
 
 
+def create_built_in_lines(sender: Any, **kwargs: Any) -> None:
+    from training.services.lines import ensure_lines
+
+    ensure_lines()
+
+
 class TrainingConfig(AppConfig):
     name = "training"
     verbose_name = "Training"
@@ -20,3 +26,6 @@ class TrainingConfig(AppConfig):
     def ready(self) -> None:
         triggers.register(GUARDS)
         post_migrate.connect(create_first_coins, sender=self, dispatch_uid="training.create_first_coins")
+        post_migrate.connect(
+            create_built_in_lines, sender=self, dispatch_uid="training.create_built_in_lines"
+        )

@@ -15,6 +15,7 @@ GUARDS = [
         " AND e.object_id = CAST(NEW.id AS varchar(20))"
         " AND e.kind = CASE WHEN NEW.is_required THEN 'coin.required' ELSE 'coin.released' END)",
     ),
+    *triggers.build_append_only("training_line"),
     *triggers.build_append_only("training_epoch"),
     *triggers.build_frozen(
         "training_dataset",

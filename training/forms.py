@@ -4,13 +4,15 @@ from typing import Any, cast
 
 from django import forms
 
+from common.forms import ReasonForm
 from mlcore.bundle.format import Layout
 from mlcore.features.indicators import SCHEMAS, WINDOW, find_schema
-from mlcore.fitting.recipes import IMPORTED_LINES, RECIPES, Recipe
+from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.settings import Input, Parameter, Word
 from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
+from training.services import lines
 
 INPUTS = [(name, name) for name in (*SCHEMAS, *(f"{WINDOW}{2**power}" for power in range(4, 12)))]
 """What a form offers; any other number of bars can be written in the API and in commands."""
@@ -60,7 +62,7 @@ class ImportModelForm(forms.Form):
     """A model to import, with what its file does not contain."""
 
     coin = forms.ModelChoiceField(Coin.objects.all(), to_field_name="symbol", empty_label=None)
-    line = forms.ChoiceField(choices=[(line, line) for line in IMPORTED_LINES])
+    line = forms.ChoiceField(choices=lambda: [(name, name) for name in lines.list_importable_names()])
     schema = InputField(
         label="Feature schema",
         choices=[("", "Choose"), *INPUTS],
@@ -104,7 +106,7 @@ class AgainForm(forms.Form):
     def __init__(self, run: TrainingRun, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["seed"].initial = run.seed
-        if (recipe := RECIPES.get(run.line)) is not None:
+        if (recipe := lines.show_recipe(run.line, {})) is not None:
             for name in recipe.settings:
                 self.fields[name] = setting_field(recipe, name, initial=run.parameters.get(name))
 
@@ -113,6 +115,74 @@ class AgainForm(forms.Form):
         """What differs from the run before."""
         filled = {name: self.cleaned_data.get(name) for name in self.fields}
         return {n: v for n, v in filled.items() if v not in (None, "") and v != self.fields[n].initial}
+
+
+class SettingsForm(forms.Form):
+    """A form with a field for each setting of a recipe, in two groups."""
+
+    recipe: Recipe | None = None
+
+    def add_settings(self, recipe: Recipe | None) -> None:
+        self.recipe = recipe
+        for name in recipe.settings if recipe else ():
+            assert recipe is not None
+            self.fields[name] = setting_field(recipe, name)
+
+    @property
+    def parameter_fields(self) -> list[forms.BoundField]:
+        """How it is trained."""
+        return [self[name] for name in self.recipe.adjustable] if self.recipe else []
+
+    @property
+    def contract_fields(self) -> list[forms.BoundField]:
+        """What it sees, predicts and is judged on."""
+        return [self[name] for name in self.recipe.contract] if self.recipe else []
+
+    @property
+    def has_changed_contract(self) -> bool:
+        """Whether the filled-in form changes one of these, so that the page shows them."""
+        recipe = self.recipe
+        return (
+            recipe is not None
+            and self.is_bound
+            and any(
+                self.data.get(name) not in (None, "", str(recipe.get_default(name)))
+                for name in recipe.contract
+            )
+        )
+
+    @property
+    def parameters(self) -> dict[str, float | str]:
+        """What differs from the recipe; a field left empty, or at its default, does not."""
+        if self.recipe is None:
+            return {}
+        default = self.recipe.get_default
+        filled = {name: self.cleaned_data.get(name) for name in self.recipe.settings}
+        return {n: v for n, v in filled.items() if v not in (None, "") and v != default(n)}
+
+
+class LineForm(SettingsForm, ReasonForm):
+    """A line to create: a name, a recipe, and the settings that its launches start from."""
+
+    name = forms.CharField(
+        max_length=32, help_text="Small letters, digits and underscores, such as trees_1h. It never changes."
+    )
+    description = forms.CharField(max_length=200, required=False, help_text="Shown beside the name.")
+    recipe_name = forms.ChoiceField(
+        label="Recipe",
+        required=False,
+        choices=lambda: [
+            *((name, name) for name in lines.list_recipe_names()),
+            ("", "None: for imported models only"),
+        ],
+        help_text="What trains its models.",
+    )
+    field_order = ("name", "description", "recipe_name")
+
+    def __init__(self, recipe_name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial.setdefault("recipe_name", recipe_name)
+        self.add_settings(lines.find_recipe(recipe_name) if recipe_name else None)
 
 
 def setting_field(recipe: Recipe, name: str, *, initial: object = None) -> forms.Field:

@@ -25,6 +25,27 @@ class Coin(models.Model):
         return self.symbol
 
 
+class Line(models.Model):
+    """A family of models that the pointer can name: the recipe that trains it, and the settings it starts from."""
+
+    name = models.CharField(max_length=32, unique=True)
+    description = models.CharField(max_length=200, blank=True)
+    recipe = models.CharField(
+        max_length=64, blank=True, help_text="what trains its models; empty for a line of imported models"
+    )
+    defaults = models.JSONField(
+        default=dict, blank=True, help_text="its settings that differ from the recipe"
+    )
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class DatasetQuerySet(models.QuerySet["Dataset"]):
     def not_withdrawn(self) -> DatasetQuerySet:
         """Without withdrawn datasets."""
@@ -177,6 +198,7 @@ class TrainingRun(Job):
     coin = models.ForeignKey(Coin, on_delete=models.PROTECT, related_name="runs")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
     line = models.CharField(max_length=32)
+    recipe = models.CharField(max_length=64, help_text="of its line, when it was launched")
     parameters = models.JSONField(default=dict, help_text="differences from the recipe")
     seed = models.PositiveIntegerField()
     epochs = models.PositiveIntegerField(help_text="maximum")

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from training.views import bundles, datasets, runs, workers
+from training.views import bundles, datasets, lines, runs, workers
 
 urlpatterns = [
     path("runs/", runs.index, name="runs"),
@@ -14,5 +14,6 @@ urlpatterns = [
     path("datasets/check/", datasets.check, name="dataset-check"),
     path("datasets/<int:pk>/candles.<str:form>", datasets.download, name="dataset-candles"),
     path("datasets/<int:pk>/charts/", datasets.price, name="dataset-charts"),
+    path("lines/", lines.index, name="lines"),
     path("workers/", workers.index, name="workers"),
 ]

@@ -157,7 +157,7 @@ class _Attempt:
         device = fit.resolve_device(self.device)
         device_name = _find_device_name(device)
         self._log(f"attempt {self.run.attempt} on {self.run.worker_name} ({device_name})", device=device_name)
-        recipe = RECIPES[self.run.line].with_parameters(**self.run.parameters)
+        recipe = replace(RECIPES[self.run.recipe], line=self.run.line).with_parameters(**self.run.parameters)
         prepared = fit.prepare(artifact_store.read_candles(self.run.dataset), recipe)
         rows = len(prepared.fit[1])
         self._log(f"{rows:,} rows to fit on, of {self.run.dataset.rows:,} bars")

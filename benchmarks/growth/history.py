@@ -114,6 +114,7 @@ def _build_prototype() -> Release:
             coin=release_coin.coin,
             dataset=release_coin.dataset,
             line=release.line,
+            recipe=release.line,
             seed=99,
             epochs=EPOCHS,
             budget=release.budget,

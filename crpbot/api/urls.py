@@ -10,7 +10,7 @@ from crpbot.api.not_found import UnknownAddress
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
 from gates import api as gates
 from machines import api as machines
-from training.api import artifacts, bundles, datasets, runs, workers
+from training.api import artifacts, bundles, datasets, lines, runs, workers
 
 app_name = "api"
 
@@ -41,6 +41,7 @@ v1 = [
     path("keys/<str:key>/approve/", keys.ApproveRetirement.as_view(), name="approve-key-retirement"),
     path("keys/<str:key>/propose/", keys.ProposeRetirement.as_view(), name="propose-key-retirement"),
     path("keys/<str:key>/retire/", keys.RetireKey.as_view(), name="retire-key"),
+    path("lines/", lines.Lines.as_view(), name="lines"),
     path("machines/", machines.Machines.as_view(), name="machines"),
     path("machines/<int:id>/stop/", machines.StopMachine.as_view(), name="stop-machine"),
     path("machines/limits/", machines.MonthlyLimits.as_view(), name="monthly-limits"),

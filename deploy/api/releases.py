@@ -21,7 +21,6 @@ from deploy.releases.launch import launch
 from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
-from mlcore.fitting.recipes import RECIPES
 from mlcore.verdict import Verdict
 from training.api.runs import RecipeInput
 from training.models import Artifact
@@ -198,7 +197,7 @@ class Releases(ListAPIView[Release]):
         ],
     )
     class Input(RecipeInput):
-        line = api_fields.Choice(list(RECIPES))
+        line = api_fields.Text(max_length=32, help_text="One of `lines/`.")
         datasets = serializers.DictField(
             child=api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID),
             required=False,

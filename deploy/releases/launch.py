@@ -20,9 +20,9 @@ from deploy.rules import Purpose
 from gates.services import policies
 from mlcore.fitting.recipes import FLAT_LINE
 from mlcore.quality.result import format_interval
-from training.models import Bundle, Coin, Dataset
+from training.models import Bundle, Coin, Dataset, Line
 from training.rules import MAX_SEED
-from training.services import candle_checks, datasets, runs
+from training.services import candle_checks, datasets, lines, runs
 
 DEFAULT_SEED = 1
 
@@ -52,12 +52,17 @@ def launch(
     ):
         actor.require(Role.OPERATOR, "launch a release")
         parameters = dict(parameters or {})
-        runs.build_recipe(line, parameters)
-        _check_purpose(line, purpose)
+        named_line = lines.find_line(line)
+        if named_line.recipe or parameters:
+            lines.build_recipe(named_line, parameters)
+        _check_purpose(named_line, purpose)
         chosen = _choose_datasets(datasets or {})
         interval_seconds = _find_interval(chosen)
         given = _check_bundles(line, bundles or {}, chosen)
-        for coin in chosen.keys() - given.keys():
+        trained = chosen.keys() - given.keys()
+        if trained:
+            lines.build_recipe(named_line, parameters)
+        for coin in trained:
             runs.require_trainable(coin, chosen[coin])
         seed = _check_seed(seed)
         with audit.locked():
@@ -190,8 +195,8 @@ def _check_bundles(
     return {by_symbol[symbol]: bundle for symbol, bundle in named.items()}
 
 
-def _check_purpose(line: str, purpose: Purpose) -> None:
-    if line == FLAT_LINE and purpose != Purpose.FALLBACK:
+def _check_purpose(line: Line, purpose: Purpose) -> None:
+    if line.recipe == FLAT_LINE and purpose != Purpose.FALLBACK:
         raise InvalidInput(
             f"{line} always answers neutral, so it can only be a fallback: launch it with the purpose"
             f" {Purpose.FALLBACK}.",

@@ -8,8 +8,8 @@ from typing import Any
 from deploy.models import Release, ReleaseCoin
 from deploy.outcomes import list_release_coins
 from deploy.rules import ReleaseState
-from mlcore.fitting.recipes import RECIPES
 from training.rules import JobState
+from training.services.lines import show_recipe
 
 _SIGNS = {"passed": "✓", "failed": "✗"}
 """Of the verdicts that a figure explains; *inconclusive* and *error* are written out."""
@@ -25,11 +25,8 @@ def describe_terms(release: Release, release_coins: Sequence[ReleaseCoin]) -> st
     )
     if measured:
         return "; ".join(measured)
-    recipe = RECIPES.get(release.line)
-    if recipe is None:
-        return ""
-    asked = recipe.with_parameters(**release.parameters)
-    return f"{asked.label.text}, from {asked.schema}"
+    recipe = show_recipe(release.line, release.parameters)
+    return "" if recipe is None else f"{recipe.label.text}, from {recipe.schema}"
 
 
 def format_gate_table(coins: Sequence[Mapping[str, Any]], *, width: int = 100) -> str:

@@ -10,15 +10,14 @@ from accounts.roles import Role
 from common.errors import DomainError
 from common.forms import submit
 from common.pages import is_partial
-from deploy.forms import DATASET, LINES, LaunchForm
+from deploy.forms import DATASET, LaunchForm, list_launched_lines
 from deploy.outcomes import list_required_coins
 from deploy.releases import launch as launch_service
 from deploy.rules import Purpose
 from training.jobs.worker_registry import list_alive_workers
 from training.services import estimates
 from training.services.datasets import latest_dataset
-
-DEFAULT_LINE = next(iter(LINES))
+from training.services.lines import DEFAULT_LINE
 
 
 @require_http_methods(["GET", "POST"])
@@ -76,4 +75,4 @@ def _kept(request: HttpRequest) -> dict[str, str]:
 
 
 def _line(asked: str | None) -> str:
-    return asked if asked in LINES else DEFAULT_LINE
+    return asked if asked in dict(list_launched_lines()) else DEFAULT_LINE

@@ -317,6 +317,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "retire-key"): (DECIDED, of_key("retire")),
     ("POST", "propose-key-retirement"): (DECIDED, of_key("propose")),
     ("POST", "approve-key-retirement"): (DECIDED, of_key("approve", cut_off=0)),
+    ("GET", "lines"): (READ, plain("lines/")),
+    ("POST", "lines"): (STARTED, lambda: Request("lines/", {"name": "mine", "recipe": "v5", **SAYS_WHY})),
     ("GET", "machines"): (READ, plain("machines/")),
     ("POST", "machines"): (NOT_CONFIGURED, lambda: Request("machines/", SAYS_WHY)),
     ("POST", "stop-machine"): (ONCE, stop_machine),

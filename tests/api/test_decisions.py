@@ -138,7 +138,7 @@ class TestLaunching:
 
     def test_a_line_that_there_is_not_is_refused_with_those_there_are(self, as_operator: Caller) -> None:
         refused = assert_problem(as_operator.post("releases/", {"line": "v9"}), 400)
-        assert refused["errors"]["line"] == ["'v9' is not one of v5, v6_enhanced, v7_fixed, flat."]
+        assert refused["errors"]["line"] == ["There is no line 'v9'; choose v7_fixed, v5, v6_enhanced, flat."]
 
 
 class TestRuns:

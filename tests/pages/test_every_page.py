@@ -45,6 +45,8 @@ PAGES = {
     "keys": "/bots/keys/",
     "bundles": "/bundles/",
     "coins": "/coins/",
+    "lines": "/lines/",
+    "a line of another recipe": "/lines/?recipe_name=v5",
     "datasets": "/datasets/",
     "dataset": "/datasets/{dataset}/",
     "diagnosis": "/diagnoses/{diagnosis}/",

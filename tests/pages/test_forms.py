@@ -391,7 +391,7 @@ class TestBundles:
 
     def test_no_line_is_offered_that_is_refused(self) -> None:
         widget = str(ImportModelForm()["line"])
-        assert re.findall(r'value="(\w+)"', widget) == ["v5", "v6_enhanced", "v7_fixed"]
+        assert re.findall(r'value="(\w+)"', widget) == ["v7_fixed", "v5", "v6_enhanced"]
 
     def test_needs_the_feature_schema(self, examples: ExampleData, signed_in: SignedIn) -> None:
         answer = signed_in("olivia").post("/bundles/", {**self.SAID, "schema": "", "file": _upload(b"PK")})

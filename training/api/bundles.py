@@ -13,7 +13,6 @@ from rest_framework.response import Response
 from accounts.authentication import get_actor
 from common import api_fields
 from mlcore.bundle.format import Layout
-from mlcore.fitting.recipes import IMPORTED_LINES
 from mlcore.fitting.settings import Input
 from training.api.datasets import find_coin
 from training.models import Bundle
@@ -66,7 +65,7 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="ImportedModelUpload")
     class Input(api_fields.Input):
         coin = api_fields.Text(help_text="As in `BTC`.")
-        line = api_fields.Choice(list(IMPORTED_LINES))
+        line = api_fields.Text(max_length=32, help_text="One of `lines/`.")
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
         schema = api_fields.PatternText(
             f"^({Input.pattern})$",

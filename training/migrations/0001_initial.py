@@ -35,6 +35,21 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='Line',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=32, unique=True)),
+                ('description', models.CharField(blank=True, max_length=200)),
+                ('recipe', models.CharField(blank=True, help_text='what trains its models; empty for a line of imported models', max_length=64)),
+                ('defaults', models.JSONField(blank=True, default=dict, help_text='its settings that differ from the recipe')),
+                ('created_by', models.CharField(max_length=150)),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+            ],
+            options={
+                'ordering': ['id'],
+            },
+        ),
+        migrations.CreateModel(
             name='Worker',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -117,6 +132,7 @@ class Migration(migrations.Migration):
                 ('failure', models.TextField(blank=True, help_text='why it failed or was stopped')),
                 ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('line', models.CharField(max_length=32)),
+                ('recipe', models.CharField(help_text='of its line, when it was launched', max_length=64)),
                 ('parameters', models.JSONField(default=dict, help_text='differences from the recipe')),
                 ('seed', models.PositiveIntegerField()),
                 ('epochs', models.PositiveIntegerField(help_text='maximum')),

@@ -11,11 +11,11 @@ from typing import Any
 from django.conf import settings
 
 from mlcore.constants import CLASSES
-from mlcore.fitting.recipes import RECIPES, Recipe
+from mlcore.fitting.recipes import Recipe
 from training.jobs import worker_registry
 from training.models import Dataset, Epoch
 from training.rules import compute_cost, estimate_makespan
-from training.services.runs import build_recipe
+from training.services import lines
 
 OVERHEAD_SECONDS = 3.0
 """Loading, features and the files of the bundle."""
@@ -40,8 +40,9 @@ class Estimate:
 
 def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, Any]) -> Estimate:
     """Estimate one run per dataset. Raises InvalidInput for a line or parameters that cannot be launched."""
-    recipe = build_recipe(line, parameters)
-    pace = _measure_pace(recipe) or _assume_pace(recipe)
+    chosen = lines.find_line(line)
+    recipe, usual = lines.build_recipe(chosen, parameters), lines.build_recipe(chosen, {})
+    pace = _measure_pace(recipe, usual) or _assume_pace(recipe, usual)
     share = recipe.fit_percent / 100
     runs = [OVERHEAD_SECONDS + share * d.rows * (recipe.epochs or 1) / pace for d in datasets]
     alive = worker_registry.list_alive_workers("training")
@@ -52,27 +53,24 @@ def estimate(line: str, datasets: Sequence[Dataset], parameters: Mapping[str, An
     return Estimate(estimate_makespan(runs, slots), compute_cost(sum(runs), rate))
 
 
-def _measure_pace(recipe: Recipe) -> float | None:
+def _measure_pace(recipe: Recipe, usual: Recipe) -> float | None:
     """Rows per second of recent epochs of this line, batch size, input and widths; None without such epochs."""
     recent = (
         Epoch.objects.filter(run__line=recipe.line)
         .order_by("-id")
         .values_list("rows_per_second", "run__parameters")[:RECENT_EPOCHS]
     )
-    line = RECIPES[recipe.line]
-    defaults = {name: line.get_default(name) for name in _PACE_SETTINGS}
+    defaults = {name: usual.get_default(name) for name in _PACE_SETTINGS}
     own = {name: recipe.get_default(name) for name in _PACE_SETTINGS}
     paces = [pace for pace, asked in recent if own == {n: asked.get(n, v) for n, v in defaults.items()}]
     return median(paces) if paces else None
 
 
-def _assume_pace(recipe: Recipe) -> float:
+def _assume_pace(recipe: Recipe, usual: Recipe) -> float:
     if recipe.batch_size is None:
         return LOGISTIC_ROWS_PER_SECOND
     seconds = UPDATE_SECONDS + recipe.batch_size * ROW_SECONDS
-    return recipe.batch_size / (
-        seconds * max(1.0, _count_weights(recipe) / _count_weights(RECIPES[recipe.line]))
-    )
+    return recipe.batch_size / (seconds * max(1.0, _count_weights(recipe) / _count_weights(usual)))
 
 
 def _count_weights(recipe: Recipe) -> int:

@@ -24,7 +24,7 @@ from training import artifact_store
 from training.jobs import sandbox
 from training.models import Bundle, Coin, Dataset
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
-from training.services.runs import build_recipe
+from training.services.lines import find_line
 
 PRIVATE_BYTES = 3 * 2**30
 """Memory limit of the reading process; torch itself takes a tenth of it."""
@@ -81,8 +81,7 @@ def import_model(
     name = PurePath(name).name[:110] or "a file"  # cut to fit its column
     with audit.record_refusals("bundle.import", coin, actor=actor, reason=name):
         actor.require(Role.OPERATOR, "import a model")
-        build_recipe(line, {})
-        if line == FLAT_LINE:
+        if find_line(line).recipe == FLAT_LINE:
             raise InvalidInput(
                 f"{line} is not imported: launch a release of it with the purpose fallback.", field="line"
             )

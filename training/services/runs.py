@@ -13,30 +13,12 @@ from accounts.roles import Actor, Role
 from audit import services as audit
 from common import correlation
 from common.errors import Conflict, InvalidInput, NotFound
-from mlcore.errors import InvalidParameter
-from mlcore.features.labels import LabelKind
 from mlcore.features.splits import MIN_ROWS
-from mlcore.fitting.recipes import RECIPES, Recipe
 from mlcore.verdict import Verdict
 from training.jobs import leases, queue
 from training.models import Budget, Coin, Dataset, RunLine, TrainingRun
 from training.rules import MAX_SEED, JobState
-from training.services import candle_checks
-
-
-def build_recipe(line: str, parameters: Mapping[str, Any]) -> Recipe:
-    """The recipe of the line with these parameters. Raises InvalidInput, naming the parameter and its bounds."""
-    recipe = RECIPES.get(line)
-    if recipe is None:
-        raise InvalidInput(f"There is no line {line!r}; choose {', '.join(RECIPES)}.", field="line")
-    for name in parameters:
-        if name not in recipe.settings:
-            has = ", ".join(recipe.settings) or "none"
-            raise InvalidInput(f"{line} has no setting {name!r}; it has {has}.", field=name)
-    try:
-        return recipe.with_parameters(**parameters)
-    except InvalidParameter as refused:
-        raise InvalidInput(str(refused), field=refused.name) from refused
+from training.services import candle_checks, lines
 
 
 def open_budget(runs_expected: int = 1) -> Budget:
@@ -64,7 +46,8 @@ def launch_run(
     Raises InvalidInput for a dataset of another coin, a parameter out of bounds or an invalid seed.
     """
     actor.require(Role.OPERATOR, "launch a training run")
-    recipe = build_recipe(line, parameters)
+    chosen = lines.find_line(line)
+    recipe = lines.build_recipe(chosen, parameters)
     require_trainable(coin, dataset)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
@@ -73,7 +56,8 @@ def launch_run(
             coin=coin,
             dataset=dataset,
             line=line,
-            parameters={name: value for name, value in parameters.items() if value is not None},
+            recipe=chosen.recipe,
+            parameters=lines.merge_settings(chosen.defaults, parameters),
             seed=seed,
             epochs=recipe.epochs or 1,
             budget=budget,
@@ -82,7 +66,7 @@ def launch_run(
             # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
             enqueued_at=None if is_sent else timezone.now(),
         )
-        detail = {"dataset": dataset.digest, "seed": seed, "parameters": run.parameters}
+        detail = {"dataset": dataset.digest, "seed": seed, "recipe": run.recipe, "parameters": run.parameters}
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
             warning = f"Warning: {candle_checks.format_verdict(dataset)} A release must not train on them."
@@ -152,9 +136,7 @@ def repeat(
     run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor, is_sent: bool = True
 ) -> TrainingRun:
     """Launch another run with the same dataset, seed and parameters except `changes`, whatever the state of the first."""
-    parameters = {**run.parameters, **changes}
-    if changes.get("label") == LabelKind.TERCILES and "cut" not in changes:
-        parameters.pop("cut", None)  # the one that the other label needed
+    parameters = lines.merge_settings(run.parameters, changes)
     return launch_run(
         coin=run.coin,
         dataset=run.dataset,

@@ -9,12 +9,11 @@ from accounts.authentication import get_actor
 from accounts.roles import Role
 from common.forms import ReasonForm, submit
 from common.pages import allow_charts, paginate, render_live
-from mlcore.fitting.recipes import RECIPES
 from training.charts import draw_learning_curves
 from training.forms import AgainForm
 from training.models import TrainingRun
 from training.rules import JobState
-from training.services import runs
+from training.services import lines, runs
 
 MOVING_SECONDS = 2
 LOG_LINES_SHOWN = 300
@@ -121,6 +120,6 @@ def _page(
 
 def _recipe(run: TrainingRun) -> dict[str, object]:
     """The settings it trains with: the recipe's, and what was asked to differ."""
-    recipe = RECIPES.get(run.line)
+    recipe = lines.show_recipe(run.line, {})
     defaults = {name: recipe.get_default(name) for name in recipe.settings} if recipe else {}
     return {name: value for name, value in {**defaults, **run.parameters}.items() if value is not None}

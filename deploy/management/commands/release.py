@@ -27,7 +27,7 @@ class Command(ActingCommand):
 
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--line", required=True, help="v7_fixed, v6_enhanced, v5, or flat, which can only be a fallback"
+            "--line", required=True, help="of the lines that there are (`manage.py lines`), such as v7_fixed"
         )
         add_setting_options(parser)
         parser.add_argument("--seed", type=int)

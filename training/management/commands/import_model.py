@@ -18,7 +18,7 @@ class Command(ActingCommand):
     def add_own_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path)
         parser.add_argument("--coin", required=True)
-        parser.add_argument("--line", required=True, help="v7_fixed, v6_enhanced or v5")
+        parser.add_argument("--line", required=True, help="of the lines that there are (`manage.py lines`)")
         parser.add_argument(
             "--schema", help="raw72, relative72 or window16 to window2048: what the model takes"
         )

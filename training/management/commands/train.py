@@ -6,13 +6,13 @@ from django.core.management.base import CommandParser
 from accounts.commands import ActingCommand
 from common.commands import serialize
 from common.errors import Conflict, InvalidInput
-from mlcore.fitting.recipes import RECIPES
 from mlcore.quality.result import format_interval
 from training.api.runs import Runs
 from training.management.settings_options import add_setting_options, read_settings
 from training.models import TrainingRun
 from training.rules import JobState
 from training.services import coins, datasets, runs
+from training.services.lines import DEFAULT_LINE
 
 
 class Command(ActingCommand):
@@ -27,7 +27,7 @@ class Command(ActingCommand):
             help="take coin, dataset, seed and parameters from run N; options given here override them",
         )
         parser.add_argument("--dataset", type=int, metavar="N", help="default: the coin's newest dataset")
-        parser.add_argument("--line", choices=list(RECIPES), help="default: v7_fixed")
+        parser.add_argument("--line", help=f"default: {DEFAULT_LINE}")
         parser.add_argument("--seed", type=int)
         add_setting_options(parser)
         parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -68,7 +68,7 @@ class Command(ActingCommand):
         return runs.launch_run(
             coin=coin,
             dataset=dataset,
-            line=options["line"] or "v7_fixed",
+            line=options["line"] or DEFAULT_LINE,
             parameters=parameters,
             seed=options["seed"] or 0,
             budget=runs.open_budget(),

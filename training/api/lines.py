@@ -1,0 +1,83 @@
+"""Lines: to read, and to create."""
+
+from typing import Any, ClassVar
+
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import get_actor
+from common import api_fields
+from training.models import Line
+from training.services import lines
+
+
+@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
+class SettingValue(serializers.Field[Any, Any, Any, Any]):
+    """A number or a word. The recipe says which values a setting takes."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, bool) or not isinstance(data, int | float | str):
+            raise serializers.ValidationError("Give a number or a word.")
+        return data
+
+
+class Lines(ListAPIView[Line]):
+    """Families of models, in the order of their creation. Every launch and every import names one."""
+
+    class Filter(filters.FilterSet):
+        name = filters.CharFilter()
+        recipe = filters.CharFilter()
+        ordering = filters.OrderingFilter(fields=["id", "name"])
+
+    @extend_schema_serializer(component_name="Line")
+    class Output(serializers.ModelSerializer[Line]):
+        defaults = serializers.DictField(help_text="Its settings that differ from the recipe.")
+
+        class Meta:
+            model = Line
+            fields: ClassVar = ["name", "description", "recipe", "defaults", "created_by", "created_at"]
+
+    @extend_schema_serializer(
+        component_name="LineCreation",
+        examples=[
+            OpenApiExample(
+                "another horizon",
+                {
+                    "name": "v7_day",
+                    "recipe": "v7_fixed",
+                    "defaults": {"horizon": 24},
+                    "reason": "The desk holds for a day.",
+                },
+            )
+        ],
+    )
+    class Input(api_fields.Input):
+        name = api_fields.PatternText(
+            f"^{lines.NAME_PATTERN}$", help_text="Small letters, digits and underscores."
+        )
+        description = api_fields.OptionalText(max_length=200, default="", allow_blank=True)
+        recipe = api_fields.OptionalText(
+            max_length=64,
+            default="",
+            allow_blank=True,
+            help_text="What trains its models; empty for a line of imported models only.",
+        )
+        defaults = serializers.DictField(
+            child=SettingValue(), required=False, help_text="Settings that differ from the recipe."
+        )
+        reason = api_fields.Reason()
+
+    can_conflict = True
+    queryset = Line.objects.order_by("id")
+    serializer_class = Output
+    filterset_class = Filter
+
+    @extend_schema(operation_id="create_line", request=Input, responses={201: Output})
+    def post(self, request: Request) -> Response:
+        """Create a line, as an operator. It never changes afterwards."""
+        line = lines.create_line(actor=get_actor(request), **self.Input.read(request))
+        return Response(self.Output(line).data, status=201)

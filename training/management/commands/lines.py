@@ -1,0 +1,43 @@
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from accounts.commands import ActingCommand
+from training.api.lines import Lines
+from training.management.settings_options import add_setting_options, read_settings
+from training.models import Line
+from training.services import lines
+
+
+class Command(ActingCommand):
+    help = "List the lines, or create one: a recipe, and the settings that its launches start from."
+
+    def add_own_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("do", choices=["list", "create"], nargs="?", default="list")
+        parser.add_argument("name", nargs="?", default="", help="small letters, digits and underscores")
+        parser.add_argument("--description", default="")
+        parser.add_argument("--recipe", default="", help="without one the line holds imported models only")
+        parser.add_argument("--reason", default="", help="recorded in the audit history")
+        add_setting_options(parser)
+
+    def answer(self, **options: Any) -> list[dict[str, Any]]:
+        if options["do"] == "create":
+            lines.create_line(
+                options["name"],
+                description=options["description"],
+                recipe=options["recipe"],
+                defaults=read_settings(options),
+                actor=self.actor(options),
+                reason=options["reason"],
+            )
+        return [dict(line) for line in Lines.Output(Line.objects.all(), many=True).data]
+
+    def format_answer(self, answer: list[dict[str, Any]]) -> str:
+        return "\n".join(map(_format, answer))
+
+
+def _format(line: dict[str, Any]) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in line["defaults"].items())
+    recipe = f"recipe {line['recipe']}" if line["recipe"] else "imported models only"
+    parts = filter(None, (recipe, settings, line["description"]))
+    return f"{line['name']:<32} {'; '.join(parts)}"
