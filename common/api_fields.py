@@ -83,6 +83,16 @@ class Number(_OneKind, serializers.FloatField):
         return number if math.isfinite(number) else self.fail("invalid")
 
 
+@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
+class SettingValue(serializers.Field[Any, Any, Any, Any]):
+    """A number or a word. The recipe says which values a setting takes."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, bool) or not isinstance(data, int | float | str):
+            raise ValidationError("Give a number or a word.")
+        return data
+
+
 @extend_schema_field({**NOT_BLANK, "maxLength": REASON_LIMIT})
 class Reason(Text):
     """The reason, recorded in the audit history with the name."""

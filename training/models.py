@@ -199,6 +199,11 @@ class TrainingRun(Job):
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
     line = models.CharField(max_length=32)
     recipe = models.CharField(max_length=64, help_text="of its line, when it was launched")
+    package = models.CharField(
+        max_length=100,
+        blank=True,
+        help_text="name and version of what provides the recipe; empty for a built-in one",
+    )
     parameters = models.JSONField(default=dict, help_text="differences from the recipe")
     seed = models.PositiveIntegerField()
     epochs = models.PositiveIntegerField(help_text="maximum")

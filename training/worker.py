@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -20,10 +21,11 @@ from mlcore.bundle import writer
 from mlcore.bundle.format import MANIFEST_FILE
 from mlcore.errors import MlcoreError, ResumeRefused
 from mlcore.fitting import fit
-from mlcore.fitting.checkpoint import EpochReport
-from mlcore.fitting.recipes import RECIPES
+from mlcore.fitting.checkpoint import EpochReport, Progress, pack
+from mlcore.fitting.installed import InstalledRecipe
+from mlcore.fitting.recipes import RECIPES, Recipe
 from training import artifact_store
-from training.jobs import leases, queue
+from training.jobs import installed_recipes, leases, queue, sandbox
 from training.jobs.cost_limits import CostMeter, TimeLimitAlarm
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import (
@@ -36,6 +38,8 @@ from training.rules import (
 )
 
 logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_SECONDS = 1.0
 
 OnEpoch = Callable[[EpochReport], None]
 
@@ -157,11 +161,13 @@ class _Attempt:
         device = fit.resolve_device(self.device)
         device_name = _find_device_name(device)
         self._log(f"attempt {self.run.attempt} on {self.run.worker_name} ({device_name})", device=device_name)
-        recipe = replace(RECIPES[self.run.recipe], line=self.run.line).with_parameters(**self.run.parameters)
+        recipe = replace(self._find_recipe(), line=self.run.line).with_parameters(**self.run.parameters)
         prepared = fit.prepare(artifact_store.read_candles(self.run.dataset), recipe)
         rows = len(prepared.fit[1])
         self._log(f"{rows:,} rows to fit on, of {self.run.dataset.rows:,} bars")
         self._check_limits()
+        if isinstance(recipe, InstalledRecipe):
+            return self._fit_installed(recipe, prepared)
 
         def fit_from(checkpoint: bytes | None) -> fit.Trained:
             return fit.fit(
@@ -178,6 +184,39 @@ class _Attempt:
         except ResumeRefused as refused:
             self._log(f"{refused}")
             return fit_from(None)
+
+    def _find_recipe(self) -> Recipe:
+        run = self.run
+        return (
+            installed_recipes.require_recipe(run.recipe, run.package) if run.package else RECIPES[run.recipe]
+        )
+
+    def _fit_installed(self, recipe: InstalledRecipe, prepared: fit.Prepared) -> fit.Trained:
+        """In the sandbox, in one piece. Within it the limits are looked at every second, and no alarm is needed."""
+        self._log(f"{recipe.name} of {recipe.package} is fitted in the sandbox")
+        looked = monotonic()
+
+        def look() -> None:
+            nonlocal looked
+            if monotonic() - looked >= _LOOK_EVERY_SECONDS:
+                looked = monotonic()
+                self._check_limits()
+
+        seconds = self.meter.seconds_left
+        try:
+            with self.alarm.defer():
+                trained = installed_recipes.fit(
+                    recipe, prepared, seed=self.run.seed, seconds=seconds, on_look=look
+                )
+        except sandbox.ProcessTimedOut:
+            self._check_limits()
+            raise RunStopped(
+                f"time limit: the recipe took longer than the {seconds:.0f} s that were left"
+            ) from None
+        (report,) = trained.epochs
+        fingerprint = prepared.compute_fingerprint(recipe, self.run.seed)
+        self._on_epoch_end(report, pack(fingerprint, Progress([report], best_epoch=1), {}))
+        return trained
 
     def _load_checkpoint(self) -> bytes | None:
         if not self.run.checkpoint:

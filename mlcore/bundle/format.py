@@ -27,6 +27,9 @@ MANIFEST_FILE = "manifest.json"
 PAYLOAD_FILES = (MODEL_FILE, WEIGHTS_FILE, SCALER_FILE)
 """The files that a manifest may list. Other names never become paths."""
 
+NO_SCALER = "none"
+"""What a manifest states as its scaler if the model needs none."""
+
 _MAX_MANIFEST_BYTES = 1024 * 1024
 
 
@@ -119,8 +122,8 @@ class Manifest:
 
     @property
     def needs_scaler(self) -> bool:
-        """Whether a model without a scaler file lacks it. A model from outside may declare that it needs none."""
-        return self.document.get("scaler") != "none"
+        """Whether a model without a scaler file lacks it. A graph that the service did not write may need none."""
+        return self.document.get("scaler") != NO_SCALER
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:

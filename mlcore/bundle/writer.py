@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle import onnx_graph
-from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
+from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, NO_SCALER, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.constants import CLASSES
 from mlcore.errors import BundleRefused
 from mlcore.features import labels
@@ -23,6 +23,7 @@ from mlcore.features.indicators import Schema
 from mlcore.features.labels import Label
 from mlcore.features.scaler import Scaler
 from mlcore.features.splits import Shares
+from mlcore.fitting.installed import InstalledRecipe
 from mlcore.fitting.prepared import Trained
 
 _LIBRARIES = ("numpy", "polars", "torch", "scikit-learn", "onnx", "safetensors")
@@ -35,6 +36,12 @@ def write_bundle(
 
     Raises BundleRefused if the folder already holds something.
     """
+    files = _build_files(trained) if trained.payload is None else trained.payload
+    facts = {"coin": coin, "dataset": dataset_digest, "simulated": simulated, "code_version": code_version}
+    return write_files(folder, files, _build_manifest(trained) | facts)
+
+
+def _build_files(trained: Trained) -> dict[str, bytes]:
     scaler = trained.scaler if trained.recipe.keeps_scaler else None
     files = {
         MODEL_FILE: onnx_graph.build_model(trained.weights, scaler, shape=trained.recipe.input.shape),
@@ -42,8 +49,7 @@ def write_bundle(
     }
     if scaler:
         files[SCALER_FILE] = encode_scaler(scaler, trained.recipe.input)
-    facts = {"coin": coin, "dataset": dataset_digest, "simulated": simulated, "code_version": code_version}
-    return write_files(folder, files, _build_manifest(trained) | facts)
+    return files
 
 
 def write_files(folder: Path, payload: Mapping[str, bytes], document: dict[str, Any]) -> Bundle:
@@ -112,6 +118,7 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
             examples.interval_seconds,
             _LIBRARIES,
         ),
+        **_describe_recipe(trained),
         "line": trained.recipe.line,
         "parameters": trained.recipe.parameters(),
         "windows": examples.windows_with_digests(),
@@ -130,6 +137,14 @@ def _build_manifest(trained: Trained) -> dict[str, Any]:
         },
         "seed": trained.seed,
     }
+
+
+def _describe_recipe(trained: Trained) -> dict[str, Any]:
+    """What only a manifest of an installed recipe states. Its fit got unscaled rows: a graph without a scaler needs none."""
+    if not isinstance(trained.recipe, InstalledRecipe) or trained.payload is None:
+        return {}
+    needs_none = {} if SCALER_FILE in trained.payload else {"scaler": NO_SCALER}
+    return {"recipe": {"name": trained.recipe.name, "package": trained.recipe.package}, **needs_none}
 
 
 def _describe_range(rows: np.ndarray) -> dict[str, list[float]]:

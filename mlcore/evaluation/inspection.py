@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout
+from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle, Layout, read_claim
 from mlcore.bundle.onnx_graph import (
     SCALER_MEAN,
     SCALER_SCALE,
@@ -31,6 +31,7 @@ from mlcore.bundle.predictor import INPUT, Predictor
 from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.features.indicators import find_schema
 from mlcore.features.scaler import Scaler
+from mlcore.fitting.installed import NETWORK
 
 FAULTS = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, OSError, DecodeError,
@@ -91,11 +92,11 @@ class Inspection:
         return self._try(lambda: bundle_format.verify(self.folder, self.expected_digest)) is not None
 
     @property
-    def is_imported_graph(self) -> bool:
-        """Imported as an ONNX file: its tensors are not those of the network."""
+    def is_written_elsewhere(self) -> bool:
+        """Imported as an ONNX file, or made by an installed recipe: its tensors are not those of the network."""
         document = self.bundle.manifest.document if self.bundle else {}
-        parameters = document.get("parameters")
-        return "imported" in document and isinstance(parameters, dict) and parameters.get("network") == "onnx"
+        is_of_others = "imported" in document or "recipe" in document
+        return is_of_others and read_claim(document, "parameters", "network") == NETWORK
 
     def _try(self, read: Callable[[], _Result]) -> _Result | None:
         try:
@@ -107,7 +108,7 @@ class Inspection:
     def inspect_bundle(self) -> dict[str, Any]:
         matches, loads = self.digest_matches, self.predictor is not None
         shapes_match = self._try(
-            lambda: _compare_shapes(self.folder, self.is_imported_graph, self._list_shapes)
+            lambda: _compare_shapes(self.folder, self.is_written_elsewhere, self._list_shapes)
         )
         problem = "; ".join(dict.fromkeys(self.problems)) or None
         return {"digest_matches": matches, "loads": loads, "shapes_match": shapes_match, "problem": problem}
@@ -151,7 +152,7 @@ class Inspection:
         stored, initializers = read_weights(self.folder), _read_initializers(_read_model(self.folder))
         tensors = {f"{WEIGHTS_FILE}:{name}": array for name, array in stored.items()}
         tensors |= {f"{MODEL_FILE}:{name}": array for name, array in initializers.items()}
-        expected = _exclude_scaler(initializers) if self.is_imported_graph else self._list_shapes(stored)
+        expected = _exclude_scaler(initializers) if self.is_written_elsewhere else self._list_shapes(stored)
         return {
             "tensors": len(tensors),
             "non_finite": sorted(name for name, array in tensors.items() if not np.isfinite(array).all()),
@@ -190,7 +191,7 @@ def _read_model(folder: Path) -> onnx.ModelProto:
 
 def _is_own_graph(folder: Path, bundle: Bundle | None) -> bool:
     schema = find_schema(bundle.manifest.schema_name) if bundle else None
-    if bundle is None or schema is None or bundle.manifest.document["parameters"].get("network") == "onnx":
+    if bundle is None or schema is None or bundle.manifest.document["parameters"].get("network") == NETWORK:
         return False
     layout = Layout(bundle.manifest.document["parameters"].get("layout") or Layout.RELU_BEFORE_BN)
     scaler = read_scaler(folder)[1] if SCALER_FILE in bundle.manifest.files else None
@@ -211,19 +212,19 @@ def _read_initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return found | list_attribute_tensors(model.graph.node)
 
 
-def _compare_shapes(folder: Path, is_imported_graph: bool, list_shapes: _ListShapes) -> bool:
+def _compare_shapes(folder: Path, is_written_elsewhere: bool, list_shapes: _ListShapes) -> bool:
     """Whether weights file and graph hold exactly the tensors of the network, each in its shape.
 
-    For an imported graph: whether both hold the same tensors in the same shapes, and at least one.
+    For a graph that was written elsewhere: whether both hold the same tensors in the same shapes, and at least one.
     """
     stored, tensors = read_weights(folder), _exclude_scaler(_read_initializers(_read_model(folder)))
     in_file = {
         name: array.shape
         for name, array in stored.items()
-        if is_imported_graph or not name.endswith("num_batches_tracked")
+        if is_written_elsewhere or not name.endswith("num_batches_tracked")
     }
     in_graph = {name: array.shape for name, array in tensors.items()}
-    expected = in_graph if is_imported_graph else list_shapes(stored)
+    expected = in_graph if is_written_elsewhere else list_shapes(stored)
     return bool(expected) and in_file == expected and in_graph == expected
 
 

@@ -5,6 +5,7 @@ Prepared are rows and labels, and all that is learned from the fit window before
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,8 @@ class Trained:
     best_epoch: int
     """The epoch of these weights."""
     device: str
+    payload: Mapping[str, bytes] | None = None
+    """The files of its bundle, of a model whose graph the service does not write; it has no weights then."""
 
     @property
     def scaler(self) -> Scaler:

@@ -107,7 +107,7 @@ class Recipe:
     def adjustable(self) -> dict[str, dict[str, Any]]:
         """{parameter: {default, least, greatest, is_whole, meaning}} for forms and the API."""
         settable = self._settable.items()
-        return {name: {"default": getattr(self, name), **asdict(setting)} for name, setting in settable}
+        return {name: {"default": self.get_default(name), **asdict(setting)} for name, setting in settable}
 
     def with_parameters(self, **changes: float | str | None) -> Self:
         """The recipe with some settings changed; None leaves one unchanged.
@@ -129,6 +129,11 @@ class Recipe:
         fields = asdict(self)
         del fields["has_contract"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+
+    @property
+    def reports(self) -> int:
+        """How many epochs it reports at most."""
+        return self.epochs or 1
 
     @property
     def _settable(self) -> dict[str, Parameter]:

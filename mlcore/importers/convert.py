@@ -105,7 +105,7 @@ def import_model(data: bytes, request: Request, folder: Path) -> tuple[Bundle, l
         notes = [note for note in notes if _SCALER_NOTE not in note]
     document = _build_manifest(request, schema, declared, source, parameters)
     bundle = writer.write_files(folder, payload, document)
-    _try_bundle(bundle)
+    try_bundle(bundle)
     return bundle, notes
 
 
@@ -247,7 +247,7 @@ def _build_manifest(
     }
 
 
-def _try_bundle(bundle: Bundle) -> None:
+def try_bundle(bundle: Bundle) -> None:
     """Loads it as the bot does, and predicts one row and several. Raises BundleRefused, ImportRefused."""
     predictor = Predictor(bundle.folder)
     rng = np.random.default_rng(0)

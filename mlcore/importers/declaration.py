@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mlcore.bundle.format import NO_SCALER
 from mlcore.errors import ImportRefused
 from mlcore.features.labels import Label
 from mlcore.features.splits import WINDOWS, Shares
 
-NO_SCALER = "none"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _REQUIRED: Mapping[str, Any] = {

@@ -38,6 +38,7 @@ NOT_HANDED_ON = {
     "CRPBOT_SIGNING_KEYS_DIR": "where the volume is mounted",
     "CRPBOT_METRICS_DIR": "where the volume is mounted",
     "CRPBOT_BACKUP_DIR": "where the volume is mounted",
+    "CRPBOT_RECIPES_DIR": "where the volume is mounted",
 }
 ONLY_RECONCILE = {
     key for key in SETTINGS if re.match("CRPBOT_BACKUP_(BUCKET|ENDPOINT|REGION|.*_KEY|RECIPIENTS)$", key)

@@ -1,9 +1,9 @@
 """Lines: to read, and to create."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
@@ -13,16 +13,6 @@ from accounts.authentication import get_actor
 from common import api_fields
 from training.models import Line
 from training.services import lines
-
-
-@extend_schema_field({"oneOf": [{"type": "number"}, {"type": "string"}]})
-class SettingValue(serializers.Field[Any, Any, Any, Any]):
-    """A number or a word. The recipe says which values a setting takes."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, bool) or not isinstance(data, int | float | str):
-            raise serializers.ValidationError("Give a number or a word.")
-        return data
 
 
 class Lines(ListAPIView[Line]):
@@ -67,7 +57,7 @@ class Lines(ListAPIView[Line]):
             help_text="What trains its models; empty for a line of imported models only.",
         )
         defaults = serializers.DictField(
-            child=SettingValue(), required=False, help_text="Settings that differ from the recipe."
+            child=api_fields.SettingValue(), required=False, help_text="Settings that differ from the recipe."
         )
         reason = api_fields.Reason()
 

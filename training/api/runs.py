@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
+from common.errors import InvalidInput
 from mlcore.fitting.recipes import RECIPES
 from mlcore.fitting.settings import Parameter, Setting, Word
 from training.models import Epoch, RunLine, TrainingRun
@@ -33,6 +34,11 @@ class RecipeInput(api_fields.Input):
         return {
             **super().get_fields(),
             **{name: _build_field(setting) for name, setting in _SETTINGS.items()},
+            "parameters": serializers.DictField(
+                child=api_fields.SettingValue(),
+                required=False,
+                help_text="Parameters of an own recipe, by name.",
+            ),
             "seed": api_fields.Integer(
                 required=False, min_value=0, max_value=MAX_SEED, help_text="The random seed."
             ),
@@ -40,8 +46,12 @@ class RecipeInput(api_fields.Input):
 
     @staticmethod
     def select_parameters(checked: dict[str, Any]) -> dict[str, Any]:
-        """The checked fields that are settings of a recipe."""
-        return {name: value for name, value in checked.items() if name in _SETTINGS}
+        """The checked fields that are settings, and own parameters. Raises InvalidInput for one that is given twice."""
+        given = {name: value for name, value in checked.items() if name in _SETTINGS}
+        own = checked.get("parameters", {})
+        if twice := sorted(given.keys() & own.keys()):
+            raise InvalidInput(f"{twice[0]} is given twice.", field="parameters")
+        return {**given, **own}
 
 
 _SETTINGS: dict[str, Setting] = {
@@ -87,7 +97,7 @@ class Runs(ListAPIView[TrainingRun]):
         class Meta:
             model = TrainingRun
             fields: ClassVar = [
-                "id", "coin", "dataset", "line", "parameters", "seed", "state", "failure",
+                "id", "coin", "dataset", "line", "recipe", "package", "parameters", "seed", "state", "failure",
                 "epochs", "epochs_done", "best_epoch", "best_validation_accuracy", "progress", "elapsed_seconds",
                 "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
                 "created_at", "started_at", "finished_at", "cancel_requested_at",
@@ -151,7 +161,9 @@ class RelaunchRun(APIView):
     def post(self, request: Request, id: int) -> Response:
         """Launch a run that failed or was cancelled again, as an operator, with these settings changed."""
         checked = self.Input.read(request)
-        run = runs.relaunch(runs.find_run(id), changes=checked, actor=get_actor(request))
+        seed = {"seed": checked["seed"]} if "seed" in checked else {}
+        changes = {**self.Input.select_parameters(checked), **seed}
+        run = runs.relaunch(runs.find_run(id), changes=changes, actor=get_actor(request))
         response = _build_response(run, status=201)
         response["Location"] = reverse("api:run", kwargs={"id": run.pk})
         return response

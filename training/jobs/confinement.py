@@ -1,6 +1,6 @@
 """Takes a process's rights away for good, then runs a module in it. This is the inside of the sandbox; `sandbox` starts it.
 
-    python -m training.jobs.confinement PARENT SECONDS PRIVATE_BYTES LAYERS MODULE ARGUMENTS
+    python -m training.jobs.confinement PARENT SECONDS PRIVATE_BYTES LAYERS READABLE MODULE ARGUMENTS
 
 Five layers, of which a machine may lack some. Each is applied before the module reads a byte from outside, and a layer
 that is listed in LAYERS and cannot be applied ends the process. Without arguments it prints the layers that this machine
@@ -9,7 +9,8 @@ has, tried in the current folder.
 - *namespaces*: a network and shared memory of its own, both empty.
 - *user*: when started as root, another user that owns nothing but the folder.
 - *capabilities*: none are left, except to read files where the layer *files* restricts which.
-- *files* (Landlock): the folder; Python, its packages and mlcore read-only; nothing else. No debugging of other processes.
+- *files* (Landlock): the folder; Python, its packages, mlcore and READABLE read-only; nothing else. No debugging of other
+  processes.
 - *system calls* (seccomp): those of computing and of files. No sockets, no new programs or processes, no signals to others.
 
 It imports no Django.
@@ -59,8 +60,10 @@ class LayerMissing(Exception):
     """This machine does not allow the layer; the message says why."""
 
 
-def confine(folder: Path, parent: int, required: Iterable[Layer] = ()) -> frozenset[Layer]:
-    """Apply every layer that this machine has; returns them. `folder` stays writable.
+def confine(
+    folder: Path, parent: int, required: Iterable[Layer] = (), readable: Path | None = None
+) -> frozenset[Layer]:
+    """Apply every layer that this machine has; returns them. `folder` stays writable, and `readable` can be read.
 
     Raises LayerMissing for a required layer. The process must have one thread. It then ends with its `parent`.
     """
@@ -72,7 +75,7 @@ def confine(folder: Path, parent: int, required: Iterable[Layer] = ()) -> frozen
         Layer.CAPABILITIES: lambda: _drop_capabilities(
             may_read=was_root and os.geteuid() != 0 and can_restrict_files
         ),
-        Layer.FILES: lambda: _restrict_files(folder),
+        Layer.FILES: lambda: _restrict_files(folder, readable),
         Layer.SYSTEM_CALLS: _restrict_system_calls,
     }
     active, wanted = set(), set(required)
@@ -183,14 +186,15 @@ def _query_landlock() -> int:
     return int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
-def _restrict_files(folder: Path) -> None:
+def _restrict_files(folder: Path, readable: Path | None) -> None:
     """Also: no TCP from version 4, no signals to other processes from version 6."""
     version = _check(_query_landlock(), "Landlock")
     handled = (1 << _RIGHTS_BY_VERSION[min(version, len(_RIGHTS_BY_VERSION) - 1)]) - 1
     size = 8 if version < 4 else 16 if version < 6 else 24
     attributes = struct.pack("=QQQ", handled, _ALL_TCP, _ALL_SCOPES)[:size]
     rules = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0), "Landlock")
-    for path in (*_list_python_paths(), *_CODE, *map(Path, _SYSTEM_PATHS)):
+    added = () if readable is None else (readable,)
+    for path in (*_list_python_paths(), *_CODE, *added, *map(Path, _SYSTEM_PATHS)):
         _allow(rules, path, _READING & handled)
     _allow(rules, folder, _WRITING & handled)
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -384,13 +388,13 @@ def main() -> None:
         return
     parent, seconds, private_bytes = (int(word) for word in sys.argv[1:4])
     required = [Layer(word) for word in sys.argv[4].split(",") if word]
-    module = sys.argv[5]
-    sys.argv[1:] = sys.argv[6:]
+    readable, module = Path(sys.argv[5]) if sys.argv[5] else None, sys.argv[6]
+    sys.argv[1:] = sys.argv[7:]
     _limit(seconds, private_bytes)
     die_with_parent(parent)  # before the folder is touched
     import mlcore  # noqa: F401 - found now, because the folder around it cannot be listed later
 
-    confine(Path.cwd(), parent, required)
+    confine(Path.cwd(), parent, required, readable)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

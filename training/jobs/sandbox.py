@@ -1,6 +1,7 @@
 """Runs a module in a sandbox: a process with limits and no secrets, which ends with its parent.
 
-Bytes from outside are read in it: candle files, checkpoints, ONNX files and archives; bundles are measured in it.
+Bytes from outside are read in it: candle files, checkpoints, ONNX files and archives; bundles are measured in it, and
+recipes of installed packages run in it.
 `run_module` starts it, and `confinement` is its inside. What it writes into its folder is not trusted either: only plain
 files of a limited size are accepted, and their readers check them again.
 """
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -74,19 +75,23 @@ def run_module(
     seconds: float,
     private_bytes: int | None = None,
     output_bytes: int = OUTPUT_BYTES,
+    readable: Path | None = None,
+    on_look: Callable[[], None] | None = None,
 ) -> None:
     """Run a module in `folder` to its end; the folder then holds plain files only.
 
     Raises ProcessKilled, ProcessTimedOut, ProcessFailed, SandboxBusy or SandboxTooWeak. `private_bytes` limits its private
-    memory; without it only the address space is limited. `output_bytes` limits the folder.
+    memory; without it only the address space is limited. `output_bytes` limits the folder. `readable` is another folder
+    that it may read. `on_look` is called ten times a second; what it raises ends the process and passes through.
     """
     layers = find_layers()
     require_strong(layers)
     bounds = [str(os.getpid()), str(int(seconds) + 1), str(private_bytes or 0), ",".join(sorted(layers))]
+    bounds.append("" if readable is None else str(readable.resolve()))
     command = [sys.executable, "-m", "training.jobs.confinement", *bounds, module, *arguments]
     hide_memory()
     with _take_turn(), tempfile.TemporaryFile() as output:
-        code = _run(command, folder, output, time.monotonic() + seconds, output_bytes, seconds)
+        code = _run(command, folder, output, time.monotonic() + seconds, output_bytes, seconds, on_look)
         if code == -signal.SIGKILL:
             raise ProcessKilled("killed by SIGKILL")
         if code != 0:
@@ -175,7 +180,13 @@ def _take_turn() -> Iterator[None]:
 
 
 def _run(
-    command: list[str], folder: Path, output: IO[bytes], deadline: float, output_bytes: int, seconds: float
+    command: list[str],
+    folder: Path,
+    output: IO[bytes],
+    deadline: float,
+    output_bytes: int,
+    seconds: float,
+    on_look: Callable[[], None] | None,
 ) -> int:
     """The exit code. The process has ended when this returns or raises, whatever the reason."""
     process = subprocess.Popen(
@@ -199,6 +210,8 @@ def _run(
                 raise ProcessTimedOut("no longer than its client waited")
             if _measure_folder(folder) + os.fstat(output.fileno()).st_size > limit:
                 raise ProcessFailed(f"wrote more than {output_bytes:,} bytes")
+            if on_look is not None:
+                on_look()
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
         os.close(ended)

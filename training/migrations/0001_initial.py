@@ -133,6 +133,7 @@ class Migration(migrations.Migration):
                 ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('line', models.CharField(max_length=32)),
                 ('recipe', models.CharField(help_text='of its line, when it was launched', max_length=64)),
+                ('package', models.CharField(blank=True, help_text='name and version of what provides the recipe; empty for a built-in one', max_length=100)),
                 ('parameters', models.JSONField(default=dict, help_text='differences from the recipe')),
                 ('seed', models.PositiveIntegerField()),
                 ('epochs', models.PositiveIntegerField(help_text='maximum')),

@@ -14,7 +14,9 @@ from audit import services as audit
 from common.errors import Conflict, InvalidInput
 from mlcore.errors import InvalidParameter
 from mlcore.features.labels import LabelKind
+from mlcore.fitting.installed import InstalledRecipe
 from mlcore.fitting.recipes import FLAT_LINE, RECIPES, Recipe
+from training.jobs import installed_recipes
 from training.models import Line
 
 DEFAULT_LINE = "v7_fixed"
@@ -88,17 +90,25 @@ def list_importable_names() -> list[str]:
 
 
 def list_recipe_names() -> list[str]:
-    return list(RECIPES)
+    """The built-in recipes, and those of packages that are installed here."""
+    return list(dict.fromkeys([*RECIPES, *installed_recipes.list_packages()]))
 
 
 def find_recipe(name: str) -> Recipe:
     """A recipe by its name, as it is without a line. Raises InvalidInput, naming the recipes there are."""
-    recipe = RECIPES.get(name)
+    recipe = RECIPES.get(name) or installed_recipes.find_recipe(name)
     if recipe is None:
         raise InvalidInput(
-            f"There is no recipe {name[:40]!r}; choose {', '.join(list_recipe_names())}.", field="recipe"
+            f"There is no recipe {name[:40]!r} here; choose {', '.join(list_recipe_names())}, or install the package that"
+            " has it (docs/models.md, Own recipes).",
+            field="recipe",
         )
     return recipe
+
+
+def get_package(recipe: Recipe) -> str:
+    """What provides it, such as crpbot-recipe-trees==0.1.0; empty for a built-in one."""
+    return recipe.package if isinstance(recipe, InstalledRecipe) else ""
 
 
 def build_recipe(line: Line, asked: Mapping[str, Any]) -> Recipe:

@@ -57,16 +57,23 @@ def launch_run(
             dataset=dataset,
             line=line,
             recipe=chosen.recipe,
+            package=lines.get_package(recipe),
             parameters=lines.merge_settings(chosen.defaults, parameters),
             seed=seed,
-            epochs=recipe.epochs or 1,
+            epochs=recipe.reports,
             budget=budget,
             launched_by=str(actor),
             origin=correlation.capture(),
             # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
             enqueued_at=None if is_sent else timezone.now(),
         )
-        detail = {"dataset": dataset.digest, "seed": seed, "recipe": run.recipe, "parameters": run.parameters}
+        detail = {
+            "dataset": dataset.digest,
+            "seed": seed,
+            "recipe": run.recipe,
+            "package": run.package,
+            "parameters": run.parameters,
+        }
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
             warning = f"Warning: {candle_checks.format_verdict(dataset)} A release must not train on them."

@@ -1,0 +1,191 @@
+"""Recipes of packages that an administrator installed: which there are here, and fitting one in the sandbox.
+
+Nothing of a package is imported by the service. Its description and its fit are run in the sandbox, and what comes out is
+checked like a file from outside.
+"""
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from django.conf import settings
+
+from common.errors import Conflict, InvalidInput, Unavailable
+from mlcore.bundle import graph_limits
+from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.errors import MlcoreError
+from mlcore.fitting.checkpoint import EpochReport
+from mlcore.fitting.installed import InstalledRecipe, RecipeRefused, find_entry_points
+from mlcore.fitting.prepared import Prepared, Trained
+from mlcore.importers.installed_recipe import write_rows
+from training.jobs import sandbox
+
+PRIVATE_BYTES = 4 * 2**30
+"""Memory limit of the process that fits a recipe."""
+OUTPUT_BYTES = 512 * 2**20
+_MAX_FILE_BYTES = 128 * 2**20
+_MAX_ANSWER_BYTES = 256 * 1024
+_MODULE = "mlcore.importers.installed_recipe"
+_FIGURES = ("train_loss", "validation_loss", "validation_accuracy")
+
+
+class RecipeFailed(Conflict):
+    """A recipe of a package is missing here, or did not give a model."""
+
+    title = "Recipe failed"
+
+
+@cache
+def list_packages() -> dict[str, tuple[str, ...]]:
+    """The packages that provide each recipe, {name: (package==version, …)}, as they were when this process asked first."""
+    path = [*sys.path, str(settings.RECIPES_DIR)]
+    return {name: tuple(package for _, package in points) for name, points in find_entry_points(path).items()}
+
+
+def find_recipe(name: str) -> InstalledRecipe | None:
+    """The recipe of that name; None if no package here has one.
+
+    Raises InvalidInput for one that two packages have, or that is not described well.
+    """
+    packages = list_packages().get(name, ())
+    if not packages:
+        return None
+    if len(packages) > 1:
+        raise InvalidInput(
+            f"The recipe {name} is in {' and in '.join(packages)}: uninstall all but one.", field="recipe"
+        )
+    found = _describe_all().get(name) or {"problem": "the package was changed; restart the service"}
+    if "problem" in found:
+        raise InvalidInput(
+            f"The recipe {name} of {packages[0]} cannot be loaded: {found['problem']}", field="recipe"
+        )
+    try:
+        return InstalledRecipe.parse(name, packages[0], found)
+    except RecipeRefused as refused:
+        raise InvalidInput(f"{str(refused)[:1].upper()}{str(refused)[1:]}.", field="recipe") from refused
+
+
+def require_recipe(name: str, package: str) -> InstalledRecipe:
+    """The recipe that a run was launched with. Raises RecipeFailed, which says what to install."""
+    here = list_packages().get(name, ())
+    if package not in here:
+        found = f"it has {' and '.join(here)}" if here else "it is not installed"
+        raise RecipeFailed(
+            f"This run needs the recipe {name} of {package}, and on this worker {found}. Install {package} in the folder"
+            " CRPBOT_RECIPES_DIR of every worker, restart them, and launch the run again (docs/models.md, Own recipes)."
+        )
+    recipe = find_recipe(name)
+    assert recipe is not None
+    return recipe
+
+
+def forget() -> None:
+    """Look again which recipes there are."""
+    list_packages.cache_clear()
+    _describe_all.cache_clear()
+
+
+def fit(
+    recipe: InstalledRecipe, prepared: Prepared, *, seed: int, seconds: float, on_look: Callable[[], None]
+) -> Trained:
+    """Fit in the sandbox, on the CPU, for at most `seconds`. `on_look` is called meanwhile, and may raise to stop it.
+
+    Raises RecipeFailed, sandbox.ProcessTimedOut, and Unavailable where the process was killed.
+    """
+    start = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="fitting-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        write_rows(folder, prepared, weighs_classes=recipe.weighs_classes)
+        request = {
+            "recipe": recipe.name,
+            "package": recipe.package,
+            "schema": recipe.schema,
+            "parameters": recipe.fit_parameters,
+            "seed": seed,
+        }
+        (folder / "request.json").write_text(json.dumps(request))
+        try:
+            answer = _run(folder, "fit", "--request", "request.json", seconds=seconds, on_look=on_look)
+            figures = _read_figures(answer)
+            payload = _read_payload(folder)
+        except sandbox.ProcessFailed as failure:
+            raise RecipeFailed(f"The recipe {recipe.name} failed: its process {failure}.") from failure
+        except MlcoreError as refused:
+            raise RecipeFailed(f"The recipe {recipe.name} gave no model: {refused}.") from refused
+    took = perf_counter() - start
+    rows = len(prepared.labels[prepared.examples.split.fit])
+    report = EpochReport(
+        number=1,
+        epochs=1,
+        **figures,
+        seconds=took,
+        rows_per_second=rows * (recipe.epochs or 1) / took,
+        is_best=True,
+    )
+    return Trained({}, prepared, recipe, seed, [report], best_epoch=1, device="cpu", payload=payload)
+
+
+@cache
+def _describe_all() -> dict[str, dict[str, Any]]:
+    """What each recipe here says of itself. Raises Unavailable, and then asks again the next time."""
+    with tempfile.TemporaryDirectory(prefix="describing-", ignore_cleanup_errors=True) as name:
+        try:
+            answer = _run(Path(name), "describe", seconds=settings.IMPORT_TIME_LIMIT_SECONDS)
+        except (sandbox.ProcessFailed, sandbox.ProcessTimedOut) as failure:
+            raise Unavailable(f"The installed recipes cannot be read: the process {failure}.") from failure
+    recipes = answer.get("recipes")
+    if not isinstance(recipes, dict) or not all(isinstance(found, dict) for found in recipes.values()):
+        raise Unavailable("The installed recipes cannot be read: the process left no usable answer.")
+    return recipes
+
+
+def _run(
+    folder: Path, do: str, *arguments: str, seconds: float, on_look: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    packages = Path(settings.RECIPES_DIR)
+    try:
+        sandbox.run_module(
+            _MODULE,
+            [do, "--packages", str(packages), "--answer", "answer.json", *arguments],
+            folder=folder,
+            seconds=seconds,
+            private_bytes=PRIVATE_BYTES,
+            output_bytes=OUTPUT_BYTES,
+            readable=packages,
+            on_look=on_look,
+        )
+    except sandbox.ProcessKilled as killed:
+        raise Unavailable(f"The process of a recipe was {killed}: check the machine's memory.") from killed
+    try:
+        answer = json.loads(sandbox.read_output(folder / "answer.json", _MAX_ANSWER_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise sandbox.ProcessFailed("left no usable answer") from error
+    if not isinstance(answer, dict):
+        raise sandbox.ProcessFailed("left no usable answer")
+    if isinstance(refused := answer.get("refused"), str):
+        printable = "".join(letter if letter.isprintable() else " " for letter in refused)
+        raise RecipeRefused(printable[:1000])
+    return answer
+
+
+def _read_figures(answer: dict[str, Any]) -> dict[str, float]:
+    figures = answer.get("figures")
+    if not isinstance(figures, dict) or set(figures) != set(_FIGURES):
+        raise sandbox.ProcessFailed("left no figures")
+    if not all(isinstance(value, float) and math.isfinite(value) for value in figures.values()):
+        raise sandbox.ProcessFailed("left figures that are no finite numbers")
+    return figures
+
+
+def _read_payload(folder: Path) -> dict[str, bytes]:
+    """The files of the bundle. Raises BundleRefused for a graph that is not taken."""
+    names = [MODEL_FILE, WEIGHTS_FILE, *([SCALER_FILE] if (folder / SCALER_FILE).exists() else [])]
+    payload = {name: sandbox.read_output(folder / name, _MAX_FILE_BYTES) for name in names}
+    graph_limits.check_graph(payload[MODEL_FILE])
+    return payload
