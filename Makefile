@@ -20,6 +20,8 @@ HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r 
 # What `make fast` leaves out; pyproject.toml says what each mark means.
 SLOW := processes or browser or faults or slow or soak
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+# One more than the two cores: many tests wait for processes, servers and deadlines.
+WORKERS := 3
 
 export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -104,20 +106,20 @@ lint: setup ## style, types, the direction of imports, migrations (forgotten, or
 	$(PY) -m tests.docs.prose
 
 fast: setup ## the tests of a change in three minutes: no browser, no processes, no planted faults
-	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
+	$(PYTEST) -n $(WORKERS) -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
 full: setup chromium promtool ## every test on SQLite
-	$(PYTEST) -n 2 -m "not soak"
+	$(PYTEST) -n $(WORKERS) -m "not soak"
 
 coverage: setup chromium ## the same with coverage and its floor: build/coverage.txt lists the lines that no test runs
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(PY) -m slipcover --json --out build/coverage.json --fail-under 0 -m pytest -n 2 -m "not soak" $(TESTS); \
+	OMP_NUM_THREADS=1 $(PY) -m slipcover --json --out build/coverage.json --fail-under 0 -m pytest -n $(WORKERS) -m "not soak" $(TESTS); \
 		tests=$$?; $(PY) -m slipcover --out build/merged.json --merge build/coverage.json > build/coverage.txt; floor=$$?; \
 		tail -1 build/coverage.txt; [ $$floor = 0 ] || echo "Coverage is under fail-under in pyproject.toml."; \
 		exit $$((tests + floor))
 
 postgresql: setup ## the tests of the database again, on PostgreSQL
-	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n 2 -m "postgresql and not soak"
+	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -n $(WORKERS) -m "postgresql and not soak"
 
 docs: setup ## the documentation as a site, in build/site; a warning or a broken link fails
 	$(VENV)/bin/mkdocs build --strict

@@ -234,26 +234,28 @@ class LiveCoinSummary:
 
 def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
     """A summary for each coin that bots have predicted with this release."""
-    rows = (
+    last = PointerMove.objects.filter(release=release).first()
+    if last is None:
+        return []
+    policy = policies.policy_in_force().document
+    needed = count_needed_predictions(policy, is_fallback=last.kind == MoveKind.PIN)
+    under_last = Q(move=last)
+    rows = (  # one reading of all totals: there is one for each bot
         LiveTotal.objects.filter(move__in=_list_moves(release))
         .order_by("coin__symbol")
         .values_list("coin")
-        .annotate(Sum("predictions"), Count("bot", distinct=True), Max("received_at"))
+        .annotate(
+            Sum("predictions"),
+            Count("bot", distinct=True),
+            Max("received_at"),
+            judged=Count("pk", filter=under_last & Q(predictions__gte=needed)),
+            most=Max("predictions", filter=under_last),
+        )
     )
     coins = Coin.objects.in_bulk([row[0] for row in rows])
-    last = PointerMove.objects.filter(release=release).first()
-    if last is None or not coins:
-        return []
     flagged: dict[int, list[LiveTotal]] = {}
     for total in _list_flagged(last).order_by("bot"):
         flagged.setdefault(total.coin_id, []).append(total)
-    policy = policies.policy_in_force().document
-    needed = count_needed_predictions(policy, is_fallback=last.kind == MoveKind.PIN)
-    counts = LiveTotal.objects.filter(move=last).order_by().values_list("coin")
-    enough = Count("pk", filter=Q(predictions__gte=needed))
-    collected = {
-        coin: (judged, most) for coin, judged, most in counts.annotate(judged=enough, most=Max("predictions"))
-    }
     return [
         LiveCoinSummary(
             coins[coin],
@@ -261,11 +263,11 @@ def summarize_live_coins(release: Release) -> list[LiveCoinSummary]:
             bots,
             last_at,
             flagged.get(coin, [])[:MAX_FLAGGED_SHOWN],
-            judged_bots=collected.get(coin, (0, 0))[0],
-            most=collected.get(coin, (0, 0))[1],
+            judged_bots=judged,
+            most=most or 0,
             needed=needed,
         )
-        for coin, predictions, bots, last_at in rows
+        for coin, predictions, bots, last_at, judged, most in rows
     ]
 
 

@@ -241,7 +241,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['bot', 'coin'],
-                'indexes': [models.Index(fields=['move', 'coin'], name='live_totals_of_a_coin')],
+                'indexes': [models.Index(fields=['move', 'coin'], name='live_totals_of_a_coin'), models.Index(condition=models.Q(('breach', ''), ('warning', ''), _negated=True), fields=['move'], name='flagged_live_totals')],
                 'constraints': [models.UniqueConstraint(fields=('bot', 'move', 'coin'), name='one_live_total_each')],
             },
         ),

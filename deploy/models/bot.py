@@ -198,7 +198,12 @@ class LiveTotal(models.Model):
 
     class Meta:
         ordering = ["bot", "coin"]
-        indexes = [models.Index(fields=["move", "coin"], name="live_totals_of_a_coin")]
+        indexes = [
+            models.Index(fields=["move", "coin"], name="live_totals_of_a_coin"),
+            models.Index(
+                fields=["move"], condition=~models.Q(breach="", warning=""), name="flagged_live_totals"
+            ),
+        ]
         constraints = [models.UniqueConstraint(fields=["bot", "move", "coin"], name="one_live_total_each")]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -85,7 +86,7 @@ def _page(
             "form": changing.get(coin.symbol) or _form_of(coin),
             "follows": list_consequences(coin, is_required=not coin.is_required),
         }
-        for coin in Coin.objects.prefetch_related("datasets")
+        for coin in Coin.objects.annotate(dataset_count=Count("datasets"))
     ]
     context = {
         "coins": coins,

@@ -13,15 +13,18 @@ from deploy.reports.comparison import Comparison
 from deploy.reports.standalone import build_file_name, render_standalone
 from deploy.reports.stored import compare_releases
 
+OFFERED = 50
+"""Releases that are offered for the comparison. The number of any other can be typed."""
+
 
 @require_safe
 def show(request: HttpRequest, pk: int) -> HttpResponse:
     comparison = _compare(request, pk)
-    others = Release.objects.exclude(pk=pk).select_related("status")
+    newest = Release.objects.exclude(pk=pk).select_related("status")[:OFFERED]
     context = {
         "report": comparison,
         "chart_groups": list_chart_groups(comparison),
-        "others": others,
+        "newest": newest,
         "has_charts": True,
     }
     return allow_charts(render(request, "deploy/report.html", context))

@@ -14,6 +14,7 @@ from audit.models import AuditEvent
 from common.formatting import format_state
 from deploy.models import PointerMove, Release
 from deploy.pointer import pointer
+from deploy.views import reports
 from gates.catalogue.live import DEFAULT_LIVE
 from gates.catalogue.registry import BASELINE_NAMES, GATES
 from gates.models import Diagnosis, GatePolicy
@@ -789,6 +790,17 @@ class TestReports:
     ) -> None:
         answer = signed_in("victor").get(f"/releases/{examples.awaiting.pk}/report/", {"against": against})
         assert answer.status_code == status
+
+    def test_the_newest_releases_are_offered_for_the_comparison(
+        self, examples: ExampleData, signed_in: SignedIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However long the history is. Any other is compared by its number."""
+        monkeypatch.setattr(reports, "OFFERED", 2)
+        path = f"/releases/{examples.awaiting.pk}/report/"
+        page = text(signed_in("victor").get(path, {"against": examples.inherited.pk}))
+        newest = Release.objects.exclude(pk=examples.awaiting.pk).values_list("pk", flat=True)[:2]
+        assert re.findall(r'<option value="(\d+)">', page) == [str(pk) for pk in newest]
+        assert f'list="newest" value="{examples.inherited.pk}"' in page
 
     def test_the_five_failures_come_first(self, examples: ExampleData, signed_in: SignedIn) -> None:
         page = text(signed_in("victor").get(f"/releases/{examples.awaiting.pk}/report/"))

@@ -77,7 +77,7 @@ def test_test_runs_what_must_hold_before_a_change_lands() -> None:
     planned = make(REPOSITORY, "--dry-run", "test").stdout
     for command in LINTERS:
         assert command in planned
-    assert re.search(r"-m pytest -n 2 -m \"not soak\"", planned)
+    assert re.search(r"-m pytest -n 3 -m \"not soak\"", planned)
     assert re.search(r"CRPBOT_TEST_DATABASE=postgresql .*pytest .*-m \"postgresql and not soak\"", planned)
 
 
