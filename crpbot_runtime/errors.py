@@ -29,6 +29,10 @@ class ReportRejected(ClientError):
     """The service read a report and rejected it. Sending the same again would be useless."""
 
 
+class RequestRejected(ClientError):
+    """The service read a request and rejected it; the message holds its reason."""
+
+
 class DownloadAborted(ClientError):
     """A download was aborted, because the pointer names another release by now."""
 

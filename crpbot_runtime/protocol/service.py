@@ -26,6 +26,7 @@ from crpbot_runtime.errors import (
     NotAuthorised,
     Refused,
     ReportRejected,
+    RequestRejected,
     ServiceUnavailable,
     StreamRefused,
 )
@@ -83,9 +84,15 @@ Write = Callable[[bytes], None]
 
 
 class Service:
-    """One service at one address. `url` may have a path below which the API lies; `timeout_s` bounds each wait."""
+    """One service at one address. `url` may have a path below which the API lies; `timeout_s` bounds each wait.
 
-    def __init__(self, url: str, token: str, *, timeout_s: float) -> None:
+    `needs` says which scope the token needs, for the message of a refusal.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, timeout_s: float, needs: str = "a bot needs the scope 'bot'"
+    ) -> None:
+        self._needs = needs
         self.url = _parse_url(url)
         self._origin = _get_origin(self.url)
         self._token = _validate_token(token)
@@ -191,7 +198,7 @@ class Service:
         """
         url = self._build_url(path)
         try:
-            with self._request("POST", url, document=document) as response:
+            with self._request("POST", url, json=document) as response:
                 if response.status_code in _REJECTED:
                     detail = _extract_detail(self._read_problem(response))
                     raise ReportRejected(self._describe(url, f"answers {response.status_code}{detail}"))
@@ -203,6 +210,21 @@ class Service:
         except (ValueError, RecursionError, Refused) as error:
             raise ServiceUnavailable(self._describe(url, "answers what cannot be read")) from error
         return answer if isinstance(answer, dict) else {}
+
+    def ask(self, method: str, path: str, *, at_most: int, **sent: Any) -> bytes:
+        """The body of an answer of the API, of at most so many bytes. `sent` is what httpx sends: json, data, files, params.
+
+        Raises ServiceUnavailable, NotAuthorised, Refused for a larger body, and RequestRejected with the service's reason.
+        """
+        url = self._build_url(path)
+        limit_s = TIMEOUTS_IN_ALL * self._timeout_s + at_most / MIN_BYTES_PER_S
+        with self._request(method, url, limit_s=limit_s, **sent) as response:
+            if response.status_code in _REJECTED | {httpx.codes.NOT_FOUND}:
+                detail = _extract_detail(self._read_problem(response))
+                raise RequestRejected(self._describe(url, f"answers {response.status_code}{detail}"))
+            if response.status_code != httpx.codes.CREATED:
+                self._require_ok(response, self._read_problem(response))
+            return b"".join(self._read_chunks(response, at_most, Refused))
 
     def download(self, file: File, write: Write) -> None:
         """Pass one announced file to `write`.
@@ -233,18 +255,18 @@ class Service:
         url: httpx.URL,
         headers: Mapping[str, str] | None = None,
         *,
-        document: Mapping[str, Any] | None = None,
         limit_s: float | None = None,
+        **body: Any,
     ) -> Iterator[httpx.Response]:
-        """One request, over after `limit_s` seconds whatever comes. Network errors are raised as ServiceUnavailable.
+        """One request with this body, as httpx takes it, over after `limit_s` seconds whatever comes.
 
-        So is the use of a closed client. Other hosts never get the token.
+        Network errors are raised as ServiceUnavailable. So is the use of a closed client. Other hosts never get the token.
         """
         sent = {**(headers or {}), **self._build_auth_headers(url)}
         with self._connections.limit(limit_s or TIMEOUTS_IN_ALL * self._timeout_s) as deadline:
             try:
                 with self._get_client(url).stream(
-                    method, url, json=document, headers=sent, extensions={"trace": self._connections.trace}
+                    method, url, headers=sent, extensions={"trace": self._connections.trace}, **body
                 ) as response:
                     yield response
                 if deadline.is_over:  # or a cut answer without a length would look complete
@@ -307,7 +329,7 @@ class Service:
         elif code == httpx.codes.UNAUTHORIZED:
             cause = "the token was not accepted: it may be mistyped, revoked or expired"
         elif code == httpx.codes.FORBIDDEN:
-            cause = "the token's scope does not allow this: a bot needs the scope 'bot'"
+            cause = f"the token's scope does not allow this: {self._needs}"
         else:
             if response.is_redirect:
                 message += f" and names {_format_location(response)}, which is not followed"

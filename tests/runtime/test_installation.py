@@ -76,6 +76,23 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "installed"
 
 
+def test_the_kit_for_notebooks_is_in_the_wheel_and_needs_no_more(
+    installed: Path, candles: pl.DataFrame, tmp_path: Path
+) -> None:
+    candles.write_parquet(tmp_path / "BTC.parquet")
+    prepares = """
+import polars
+from crpbot_runtime.train import Gate, prepare
+rows = prepare(polars.read_parquet("BTC.parquet"), {"digest": "none"}, input="window16")
+print(rows.fit.features.shape[1:], Gate("http://localhost", "token"))
+"""
+    program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + prepares
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "(16, 5) Gate('http://localhost')\n", done.stderr
+
+
 def test_the_wheel_decides_without_the_repository_or_heavy_packages(
     installed: Path, service: StubService, old: Release, candles: pl.DataFrame, tmp_path: Path
 ) -> None:

@@ -1,0 +1,19 @@
+"""For notebooks: the rows of a dataset as the gate computes them, and a model from outside on its way through the gates.
+
+    from crpbot_runtime.train import Gate
+
+    with Gate("https://gate.example", token) as gate:  # a token of the scope operator
+        (dataset, *_) = gate.datasets(coin="BTC", verdict="passed")
+        rows = gate.prepare(dataset, input="relative72", horizon=24)
+        graph = my_fit(rows.fit.features, rows.fit.labels)  # the bytes of an ONNX file
+        bundle = gate.upload(rows, graph, line="notebook", has_scaler=False)
+        release = gate.launch("notebook", bundles={"BTC": bundle["digest"]}, datasets={"BTC": newer["id"]})
+        release = gate.wait(release)
+
+It needs nothing that a bot does not need: no torch, no scikit-learn.
+"""
+
+from crpbot_runtime.train.gate import Gate
+from crpbot_runtime.train.rows import Rows, Window, prepare
+
+__all__ = ["Gate", "Rows", "Window", "prepare"]
