@@ -54,6 +54,8 @@ class Case:
     attempts: int = 1
     """How many candidates of the coin were judged on this gate window, including this one."""
     candle_facts: CandleFacts = REAL_CANDLES
+    import_facts: Mapping[str, str] | None = None
+    """When a model from outside came, and when the candles were made; None for one that was trained here."""
     formulas: Formulas = field(default_factory=dict)
     """Formulas that replace those of features in training, measuring and the bot."""
 
@@ -71,7 +73,7 @@ class Case:
             **document,
             "attempts": self._count_attempts(document),
             "candles": self._judge_candles(document),
-            "import": None,
+            "import": self.import_facts,
         }
 
     def outcomes(self) -> list[GateOutcome]:
@@ -145,6 +147,11 @@ class BundleFactory:
     def second_seed(self) -> HealthyBundle:
         """Another seed, the same candles."""
         return self.train_on(self.good.frame, seed=SEED + 1)
+
+    @cached_property
+    def fresh_frame(self) -> pl.DataFrame:
+        """Candles of the same market that no bundle has seen."""
+        return generate_predictable(BARS, noise=NOISE, seed=12)
 
     @cached_property
     def clear_market(self) -> HealthyBundle:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
-from tests.faults import candle_faults, file_faults, training_faults
+from mlcore.features.labels import Label
+from mlcore.features.splits import Shares
+from tests.faults import candle_faults, declared_faults, file_faults, training_faults
 from tests.faults.bundle_factory import BundleFactory, Case
 
 
@@ -332,5 +334,231 @@ FAULTS = (
         "said to be simulated, and made by something else",
         "candles",
         candle_faults.not_of_its_generator,
+    ),
+    Fault(
+        "declared: a better loss",
+        "0.05 less than it has on the stop window",
+        "reload",
+        declared_faults.declared(lambda said: said["stop"].update(loss=said["stop"]["loss"] - 0.05)),
+    ),
+    Fault(
+        "declared: a better accuracy",
+        "five points more than it has on the stop window",
+        "reload",
+        declared_faults.declared(lambda said: said["stop"].update(accuracy=said["stop"]["accuracy"] + 0.05)),
+    ),
+    Fault(
+        "declared: fewer stop rows",
+        "figures of rows that were chosen",
+        "reload",
+        declared_faults.declared(lambda said: said["stop"].update(rows=said["stop"]["rows"] - 100)),
+    ),
+    Fault(
+        "declared: figures of its fit window",
+        "they are better where it was fitted",
+        "reload",
+        declared_faults.fit_figures,
+    ),
+    Fault(
+        "declared: figures of another loss",
+        "smoothed and weighted, as its training minimised it",
+        "reload",
+        declared_faults.weighted_figures,
+    ),
+    Fault(
+        "declared: figures of another model",
+        "another seed's, which was not the one brought",
+        "reload",
+        declared_faults.figures_of_another_model,
+    ),
+    Fault(
+        "declared: figures before a last change",
+        "fitted on a little further after they were written down",
+        "reload",
+        declared_faults.changed_after_declaring,
+    ),
+    Fault(
+        "declared: other cuts",
+        "classes cut elsewhere than its candles are",
+        "reload",
+        declared_faults.declared(lambda said: said["labels"].update(cuts=[-0.1, 0.1])),
+    ),
+    Fault(
+        "declared: classes in another order",
+        "up first, as its own code reads it",
+        "reload",
+        declared_faults.classes_in_another_order,
+    ),
+    Fault(
+        "declared: another horizon",
+        "labels of four bars, by windows of eight",
+        "window",
+        declared_faults.declared(lambda said: said["labels"].update(horizon=4)),
+    ),
+    Fault(
+        "declared: a longer horizon all through",
+        "cuts and windows follow it, and it was trained for eight bars",
+        "reload",
+        declared_faults.declared_as(label=Label(horizon=16)),
+    ),
+    Fault(
+        "declared: a fixed percentage",
+        "trained on terciles; the cuts follow the percentage",
+        "reload",
+        declared_faults.declared_as(label=declared_faults.OF_PERCENT),
+    ),
+    Fault(
+        "declared: barriers",
+        "trained on terciles; the cuts follow the barriers",
+        "reload",
+        declared_faults.declared_as(label=declared_faults.OF_BARRIERS),
+    ),
+    Fault(
+        "declared: a shifted window",
+        "the fit window begins a day later",
+        "window",
+        declared_faults.declared(lambda said: said["windows"]["fit"].update(first_at="2021-01-31T00:00:00Z")),
+    ),
+    Fault(
+        "declared: a longer fit window",
+        "it reaches to where the gate window begins",
+        "window",
+        declared_faults.declared(
+            lambda said: said["windows"]["fit"].update(last_at=said["windows"]["stop"]["last_at"])
+        ),
+    ),
+    Fault(
+        "declared: windows exchanged",
+        "the gate window is where it was fitted",
+        "window",
+        declared_faults.declared(
+            lambda said: said["windows"].update(fit=said["windows"]["gate"], gate=said["windows"]["fit"])
+        ),
+    ),
+    Fault(
+        "declared: other candles in a window",
+        "its stop window holds other bars",
+        "window",
+        declared_faults.declared(lambda said: said["windows"]["stop"].update(digest="sha256:" + "0" * 64)),
+    ),
+    Fault(
+        "declared: windows without a purge",
+        "labels look across the borders",
+        "window",
+        declared_faults.windows_without_purge,
+    ),
+    Fault(
+        "declared: another split",
+        "60 % for the fit, with the windows of 70 %",
+        "window",
+        declared_faults.declared(lambda said: said["split"].update(fit_percent=60)),
+    ),
+    Fault(
+        "declared: another split all through",
+        "windows and cuts follow it, the figures do not",
+        "reload",
+        declared_faults.declared_as(shares=Shares(60, 25)),
+    ),
+    Fault(
+        "declared: a swapped dataset",
+        "another market, all entries as they are on it",
+        "schema",
+        declared_faults.another_market,
+    ),
+    Fault(
+        "declared: a swapped dataset without a scaler",
+        "another market, and the figures of its own",
+        "reload",
+        declared_faults.another_market_without_scaler,
+    ),
+    Fault(
+        "declared: candles that nobody has",
+        "nothing can be recomputed",
+        "window",
+        declared_faults.candles_not_at_hand,
+    ),
+    Fault(
+        "declared: candles that did not pass",
+        "the feed stood still for two days",
+        "candles",
+        declared_faults.candles_that_did_not_pass,
+    ),
+    Fault(
+        "declared: no scaler, and scaled elsewhere",
+        "its own code scales before the graph",
+        "reload",
+        declared_faults.scaled_elsewhere,
+    ),
+    Fault(
+        "declared: a scaler that it lacks",
+        "it needs none, and does not say so",
+        "scaler",
+        declared_faults.scaler_left_out,
+    ),
+    Fault(
+        "declared: another schema",
+        "raw72 for a network of relative72",
+        "schema",
+        declared_faults.another_schema,
+    ),
+    Fault(
+        "declared: columns sorted by name",
+        "before they reached the model, and no scaler to tell",
+        "reload",
+        declared_faults.sorted_columns,
+    ),
+    Fault(
+        "declared: features of the next bar",
+        "each row was given those of the bar after it",
+        "reload",
+        declared_faults.features_a_bar_later,
+    ),
+    Fault(
+        "declared: reads ahead in its window",
+        "trained on windows that end a horizon after their row",
+        "reload",
+        declared_faults.reads_ahead_in_its_window,
+    ),
+    Fault(
+        "declared: reads the next row of its batch",
+        "a graph of windows, answered from the one behind",
+        "single_sample",
+        declared_faults.reads_the_next_row_of_its_batch,
+    ),
+    Fault(
+        "declared: memorised the gate rows",
+        "a tree that learned them by heart; all its declaration is true",
+        "window",
+        declared_faults.memorised(lambda rows: rows.split.gate),
+    ),
+    Fault(
+        "declared: memorised all after its fit window",
+        "its stop figures too are by heart, and true",
+        "window",
+        declared_faults.memorised(lambda rows: slice(rows.split.stop.start, rows.split.gate.stop)),
+    ),
+    Fault(
+        "declared: memorised its stop rows",
+        "fine figures that are true, and fresh candles",
+        "accuracy",
+        declared_faults.memorised(lambda rows: rows.split.stop, is_fresh=True),
+    ),
+    Fault(
+        "declared: memorised a simulated market",
+        "one that was made before it came",
+        "window",
+        declared_faults.memorised_simulated_market,
+    ),
+    Fault(
+        "declared: NaN that no row reaches",
+        "in a leaf of a tree: every answer is finite",
+        "finite_weights",
+        declared_faults.not_a_number_that_no_row_reaches,
+    ),
+    Fault(
+        "declared: the fortieth on one window",
+        "good enough for a first",
+        "attempts",
+        declared_faults.forty_models_on_one_window,
     ),
 )
