@@ -282,6 +282,15 @@ AWS_S3_CLIENT_CONFIG = Config(
 BACKUP_DIR = Path(
     env.str("CRPBOT_BACKUP_DIR", str(STATE_DIR / "backups") if IS_EMBEDDED else "/var/lib/crpbot/backups")
 )
+# How often reconcile makes a backup, and drills the newest. 0: never.
+BACKUP_HOURS = env.float("CRPBOT_BACKUP_HOURS", 0.0 if IS_EMBEDDED else 24.0)
+BACKUP_DRILL_DAYS = env.float("CRPBOT_BACKUP_DRILL_DAYS", 0.0 if IS_EMBEDDED else 7.0)
+# The newest of each of so many days, weeks and months is kept. Empty: all are.
+BACKUP_KEEP = env.list("CRPBOT_BACKUP_KEEP", cast=int, default=[7, 4, 12])
+if BACKUP_KEEP and (len(BACKUP_KEEP) != 3 or min(BACKUP_KEEP) < 0):
+    raise ImproperlyConfigured(
+        "CRPBOT_BACKUP_KEEP is three numbers, of days, weeks and months, such as 7,4,12; or empty, to keep all backups."
+    )
 # An alarm is raised when the newest backup is older than this. 0: never.
 BACKUP_LATE_SECONDS = env.float("CRPBOT_BACKUP_LATE_SECONDS", 0.0 if IS_EMBEDDED else 2 * 86_400.0)
 # Public keys of age, comma-separated: what backups are encrypted for. Without any they are not encrypted.
@@ -471,6 +480,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_PATCH": False,  # a PATCH names all its fields, like any other decision
     "SERVE_INCLUDE_SCHEMA": False,
     "ENUM_NAME_OVERRIDES": {  # used in the list and in the detail of releases
+        "BackupKindEnum": "crpbot.backup.api.KINDS",
+        "KindEnum": "deploy.api.decisions.KINDS",
         "ReleaseStateEnum": "deploy.api.releases.STATES",
         "ReleasePurposeEnum": "deploy.api.releases.PURPOSES",
     },

@@ -1,6 +1,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from crpbot.backup.views import index as backups
 from crpbot.web.features import features
 from crpbot.web.glossary import glossary
 from crpbot.web.health import healthz, live
@@ -13,6 +14,7 @@ urlpatterns = [
     path("", include("gates.urls")),
     path("", include("deploy.urls")),
     path("api/", include("crpbot.api.urls")),
+    path("backups/", backups, name="backups"),
     path("glossary/", glossary, name="glossary"),
     path("runbooks/<slug:name>.html", runbook, name="runbook"),
     path("features/", features, name="features"),

@@ -16,11 +16,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from audit import services as audit
 from common.metrics import time_redis
-from deploy.alarms import backup_age
+from deploy.alarms import backups
 from deploy.bots import fleet
 from deploy.models import Acknowledgement, Alarm, Convergence, PointerMove, ReconcilePass, ReleaseStatus
 from deploy.pointer import notify, pointer
-from deploy.rules import AlarmName, BotState, MoveKind, ReleaseState, Severity
+from deploy.rules import AlarmName, BackupKind, BackupState, BotState, MoveKind, ReleaseState, Severity
 from gates.models import Diagnosis, GateResult, Measurement
 from machines.configuration import get_configuration
 from machines.control import costs
@@ -225,13 +225,33 @@ def _read_alarms() -> Iterator[Metric]:
         age = _gauge("crpbot_reconcile_age_seconds", "Since reconcile last completed a pass.", [])
         age.add_metric([], max(0.0, row.total_seconds()))
         yield age
-    if (created_at := backup_age.get_last_created_at()) is not None:
-        created = _gauge("crpbot_backup_created_timestamp_seconds", "When the newest backup was made.", [])
-        created.add_metric([], created_at.timestamp())
-        yield created
+    yield from _read_backups()
     events = _counter("crpbot_audit_events", "Events of the audit chain.", [])
     events.add_metric([], audit.get_last_seq())
     yield events
+
+
+def _read_backups() -> Iterator[Metric]:
+    """Without a sample where there was none yet: an age since the beginning of time would be an alarm."""
+    last = backups.load_last()
+    made, passed, failed = (
+        last.get(key)
+        for key in (
+            (BackupKind.BACKUP, BackupState.DONE),
+            (BackupKind.DRILL, BackupState.DONE),
+            (BackupKind.DRILL, BackupState.FAILED),
+        )
+    )
+    created = _gauge("crpbot_backup_created_timestamp_seconds", "When the newest backup was begun.", [])
+    if made is not None and made.started_at is not None:
+        created.add_metric([], made.started_at.timestamp())
+    drilled = _gauge("crpbot_backup_drilled_timestamp_seconds", "When the last drill that passed ended.", [])
+    if passed is not None and passed.ended_at is not None:
+        drilled.add_metric([], passed.ended_at.timestamp())
+    outcome = _gauge("crpbot_backup_drill_passed", "1 where the last drill passed, 0 where it failed.", [])
+    if passed or failed:
+        outcome.add_metric([], float(passed is not None and (failed is None or failed.pk < passed.pk)))
+    yield from (created, drilled, outcome)
 
 
 _READERS: tuple[Callable[[], Iterable[Metric]], ...] = (

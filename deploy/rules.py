@@ -70,6 +70,26 @@ MOST_KEYS = 8
 """That are not retired: a bot takes no larger set of keys."""
 
 
+class BackupKind(StrEnum):
+    BACKUP = "backup"
+    DRILL = "drill"
+
+
+class BackupState(StrEnum):
+    WAITING = "waiting"  # for reconcile, which starts a process for it
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # also where its process ended without a word
+
+
+BACKUP_TRANSITIONS: Mapping[str, frozenset[str]] = {
+    BackupState.WAITING: frozenset({BackupState.RUNNING}),
+    BackupState.RUNNING: frozenset({BackupState.DONE, BackupState.FAILED}),
+    BackupState.DONE: frozenset(),
+    BackupState.FAILED: frozenset(),
+}
+
+
 class AlarmName(StrEnum):
     FALLBACK = "fallback"  # a pin has nothing fit to hold the bots on, or nobody knows whether it has
     COINS = "coins"  # what the bots run lacks a required coin
@@ -88,7 +108,8 @@ class AlarmName(StrEnum):
     SILENT = "silent"  # a bot that reported lately no longer does
     TOKENS = "tokens"  # a bot's token expires soon, or expired lately
     LIVE = "live"  # what a bot predicts breaches the live gates, and too few others say so for a pin
-    BACKUP = "backup"  # no backup was made for long
+    BACKUP = "backup"  # no backup was made for long, or the journal beside them cannot be written
+    DRILL = "drill"  # the last drill failed, or was long ago
     MACHINE = "machine"  # a machine runs beyond its bound, or nobody can look at it
     MACHINE_LIMIT = "machine_limit"  # runs wait, and the month's money for machines is spent
     DRIFT = "drift"  # what bots predict, or see, wanders from what was judged

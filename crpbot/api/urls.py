@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 from accounts import api as accounts
 from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
+from crpbot.backup.api import Backups
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
 from gates import api as gates
 from machines import api as machines
@@ -22,6 +23,7 @@ v1 = [
     path("alarms/", alarms.Alarms.as_view(), name="alarms"),
     path("artifacts/<str:sha256>", artifacts.Artifacts.as_view(), name="artifact"),
     path("audit/", audit.Events.as_view(), name="audit"),
+    path("backups/", Backups.as_view(), name="backups"),
     path("bots/", bots.Bots.as_view(), name="bots"),
     path("bots/heartbeat/", bots.Heartbeat.as_view(), name="heartbeat"),
     path("bots/retire/", bots.RetireBot.as_view(), name="retire-bot"),

@@ -1,35 +1,29 @@
-"""Making a backup, and removing old ones."""
+"""Making a backup."""
 
 import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
 from django.core.files import File
 
-from audit import services as audit
 from audit.heads import KeptHead
 from audit.models import AuditHead
-from common.errors import Conflict, InvalidInput, Unavailable
+from common.errors import Conflict, Unavailable
 from crpbot.backup import rows, seal, store
 from crpbot.backup.store import Manifest, StoredFile
-from deploy.alarms import backup_age
 from deploy.models import ServiceIdentity
 from deploy.pointer import pointer
 from training import artifact_store
 from training.artifact_store import FileLost
 from training.models import Artifact, Dataset
 
-ACTOR = "manage.py backup"
-UNUSED_FOR = timedelta(days=1)
-"""What belongs to no backup is kept so long: another process may be writing the backup that names it."""
-
 
 def create_backup() -> Manifest:
-    """Write a backup, read it back, and record it in the audit history. Nothing that the service does waits for it.
+    """Write a backup, and read it back. Nothing that the service does waits for it.
 
     Its manifest names the files that the service itself has lost; one that an earlier backup has stays in backups. Raises
     Conflict where what was written is not what is read back; Unavailable where a store does not answer or the key that signs
@@ -51,33 +45,7 @@ def create_backup() -> Manifest:
         pass
     store.write_manifest(manifest)
     store.read_manifest(manifest.name)
-    detail = {
-        "name": manifest.name,
-        "seq": manifest.head.seq,
-        "hash": manifest.head.hash,
-        "size": manifest.size,
-    }
-    audit.record(backup_age.CREATED, ServiceIdentity.objects.get(pk=1), actor=ACTOR, detail=detail)
     return manifest
-
-
-def prune(keep: int) -> list[str]:
-    """Remove all backups but the newest `keep`, and the files that only they named; returns their names."""
-    if keep < 1:
-        raise InvalidInput("At least one backup is kept.", field="keep")
-    names = store.list_names()
-    removed = names[:-keep]
-    for name in removed:
-        # First what makes it a backup.
-        parts = [f"{store.FOLDER}/{name}/{part}" for part in (store.MANIFEST, store.ROWS)]
-        store.delete_older(parts, timedelta(0))
-    used = {
-        file.stored_sha256 for name in names[-keep:] for file in store.read_unverified(name).files.values()
-    }
-    unused = [store.get_file_key(sha256) for sha256 in store.list_files() if sha256 not in used]
-    unused += [f"{store.FOLDER}/{name}/{store.ROWS}" for name in store.list_unfinished()]
-    store.delete_older(unused, UNUSED_FOR)
-    return removed
 
 
 def _list_saved(recipients: Sequence[str]) -> dict[str, StoredFile]:

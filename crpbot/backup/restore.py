@@ -1,33 +1,29 @@
-"""Restoring a backup into an empty database, and the drill that shows that it can be restored."""
+"""Restoring a backup into an empty database."""
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.utils import timezone
 
 from accounts.models import ApiToken, User
 from audit import heads, triggers
 from audit import services as audit
 from common.errors import Conflict
-from crpbot.backup import rows, store
-from crpbot.backup.create import ACTOR
+from crpbot.backup import journal, rows, store
+from crpbot.backup.afterwards import ACTOR, Afterwards, carry_over
+from crpbot.backup.journal import Since
 from crpbot.backup.seal import Access
 from crpbot.backup.store import Manifest, StoredFile
-from deploy.models import PointerMove, Release, ServiceIdentity
+from deploy.models import BackupTask, PointerMove, Release, ServiceIdentity
+from deploy.rules import BackupKind, BackupState
 from deploy.serving import signing
 from training import artifact_store
 from training.models import Dataset
 
-DRILL_SECONDS = 3_600
 _OWN = (PointerMove, Release, User, Dataset)
 """A database without rows of these is new."""
 
@@ -39,6 +35,8 @@ class Restored:
     manifest: Manifest
     files: int
     """How many stored files had to be copied."""
+    afterwards: Afterwards
+    """What happened after the backup, and was carried over or is left to a person."""
     accounts: list[dict[str, Any]]
     """Open accounts that hold a role: some may have been closed after the backup."""
     tokens: list[dict[str, Any]]
@@ -47,7 +45,9 @@ class Restored:
     """By how much the revision must be advanced before bots are given anything."""
 
 
-def restore_backup(name: str = "", *, access: Access | None = None, with_files: bool = True) -> Restored:
+def restore_backup(
+    name: str = "", *, access: Access | None = None, with_files: bool = True, with_journal: bool = True
+) -> Restored:
     """Restore this backup, else the newest, into an empty database; all of it or nothing.
 
     Raises NotFound, Conflict (the database is not empty or of another version, the backup is damaged, cannot be decrypted or
@@ -56,9 +56,10 @@ def restore_backup(name: str = "", *, access: Access | None = None, with_files: 
     manifest = store.read_manifest(name, access)
     access = access or Access.build()
     _require_fitting(manifest)
+    since = journal.read_since(manifest, access) if with_journal else Since([], "The journal was not read.")
     # Before the rows, so that no row ever names a file that is not there. More files than rows do no harm.
     files = manifest.files if with_files else {}
-    copied = sum(_copy_file(sha256, file, access) for sha256, file in files.items())
+    copied = sum(copy_file(sha256, file, access) for sha256, file in files.items())
     with store.open_rows(manifest, access) as file, transaction.atomic():
         triggers.drop()
         counts = rows.load(file)
@@ -70,80 +71,37 @@ def restore_backup(name: str = "", *, access: Access | None = None, with_files: 
                 f"The audit chain of backup {manifest.name} is not sound: {broken[0]}. Use another backup."
             )
         detail = {"name": manifest.name, "seq": manifest.head.seq, "hash": manifest.head.hash}
+        _end_own_task(manifest)
+        journal.rewind(manifest.head.seq)
         identity = ServiceIdentity.objects.get(pk=1)
         audit.record("backup.restored", identity, actor=ACTOR, detail=detail)
+        afterwards = carry_over(since)
     # Where heads were kept already, they may show that the chain went on after the backup: an approver states that loss.
     if heads.read_last(manifest.head.service) is None:
         heads.keep(manifest.head)
     return Restored(
         manifest,
         copied,
+        afterwards,
         accounts=list(_list_accounts()),
         tokens=list(_list_tokens()),
         missing_revisions=signing.count_missing_revisions(signing.read_highest()),
     )
 
 
-def drill(name: str = "", *, public_key: str = "", identity_file: str = "") -> Mapping[str, Any]:
-    """Restore the rows of a backup into a scratch database in a process of its own, and read its files where they are.
-
-    Raises Conflict with the reason where it cannot be restored.
-    """
-    access = Access.build(public_key=public_key, identity_file=identity_file)
-    manifest = store.read_manifest(name, access)
-    if manifest.recipients and not identity_file:
-        raise Conflict(
-            f"The backup {manifest.name} is encrypted, so only somebody with an identity can drill it: --identity FILE."
+def _end_own_task(manifest: Manifest) -> None:
+    """The task that made this backup had not ended when its rows were read."""
+    for task in BackupTask.objects.filter(state=BackupState.RUNNING):
+        is_own = task.kind == BackupKind.BACKUP
+        audit.transition(
+            task,
+            BackupState.DONE if is_own else BackupState.FAILED,
+            actor=ACTOR,
+            reason=task.reason if is_own else "The database was restored from a backup.",
+            slot=None,
+            ended_at=timezone.now(),
+            backup=manifest.name if is_own else "",
         )
-    if damage := next(store.find_damage(manifest), None):
-        raise Conflict(damage)
-    restoring = ["backup", "restore", manifest.name, "--rows-only", "--public-key", access.public_hex]
-    restoring += ["--identity", str(Path(identity_file).resolve())] if identity_file else []
-    with tempfile.TemporaryDirectory(prefix="crpbot-drill-") as folder:
-        for arguments in (["migrate", "--verbosity", "0"], restoring):
-            if problem := _run_scratch(arguments, folder):
-                raise Conflict(f"The backup {manifest.name} cannot be restored: {problem}")
-    detail = {"name": manifest.name, "seq": manifest.head.seq, "age_seconds": round(manifest.age_seconds)}
-    audit.record("backup.drilled", ServiceIdentity.objects.get(pk=1), actor=ACTOR, detail=detail)
-    return detail
-
-
-def _run_scratch(arguments: Sequence[str], folder: str) -> str | None:
-    """Run a command on a scratch service in this folder; why it failed, or None."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=settings.BASE_DIR,
-            env=_build_scratch_environment(folder),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=DRILL_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {DRILL_SECONDS} s"
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return (lines[-1] if lines else "no reason was given") if done.returncode else None
-
-
-def _build_scratch_environment(folder: str) -> dict[str, str]:
-    """Of a service with an empty SQLite database and file store, the same secret and the same backups."""
-    kept = (
-        "CRPBOT_BACKUP_BUCKET", "CRPBOT_BACKUP_ACCESS_KEY", "CRPBOT_BACKUP_SECRET_KEY", "CRPBOT_BACKUP_ENDPOINT",
-        "CRPBOT_BACKUP_REGION",
-    )  # fmt: skip
-    inherited = {
-        name: value for name, value in os.environ.items() if name in kept or not name.startswith("CRPBOT_")
-    }
-    return inherited | {
-        "DJANGO_SETTINGS_MODULE": "crpbot.settings",
-        "CRPBOT_PROFILE": "embedded",
-        "CRPBOT_STATE_DIR": folder,
-        "CRPBOT_SECRET_KEY": settings.SECRET_KEY,
-        "CRPBOT_SECRET_KEY_FALLBACKS": ",".join(settings.SECRET_KEY_FALLBACKS),
-        "CRPBOT_BACKUP_DIR": str(settings.BACKUP_DIR),
-        "CRPBOT_LOG_LEVEL": "ERROR",
-    }
 
 
 def _require_fitting(manifest: Manifest) -> None:
@@ -162,7 +120,7 @@ def _require_fitting(manifest: Manifest) -> None:
         )
 
 
-def _copy_file(sha256: str, file: StoredFile, access: Access) -> bool:
+def copy_file(sha256: str, file: StoredFile, access: Access) -> bool:
     """Whether it had to be copied."""
     if artifact_store.is_intact(sha256, file.size):
         return False

@@ -84,6 +84,11 @@ class Manifest:
         return self.rows_size + sum(file.stored_size for file in self.files.values())
 
 
+def get_time(name: str) -> datetime:
+    """When the backup of this name was made."""
+    return datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%S%z")
+
+
 def get_storage() -> Storage:
     return storages["backups"]
 
@@ -213,6 +218,15 @@ def open_rows(manifest: Manifest, access: Access | None = None) -> Iterator[IO[b
             seal.decrypt(stream, plain, access)
             plain.seek(0)
             yield plain
+
+
+def list_folder(folder: str) -> list[str]:
+    """The names of the files in a folder of the store; none where there is no such folder."""
+    with _translate_errors(folder):
+        try:
+            return get_storage().listdir(folder)[1]
+        except FileNotFoundError:
+            return []
 
 
 def list_files() -> list[str]:

@@ -7,7 +7,7 @@ from django.utils import timezone
 from accounts import tokens
 from audit import triggers
 from deploy import outcomes
-from deploy.alarms import backup_age, clock, reconcile_pass, stored_files
+from deploy.alarms import backups, clock, reconcile_pass, stored_files
 from deploy.bots import fleet
 from deploy.bots import live_windows as live
 from deploy.models import Alarm, PointerMove, Release
@@ -65,9 +65,12 @@ def detect_alarms(readiness: FallbackReadiness, move: PointerMove | None = None)
             "Run `manage.py verify_audit`, and compare the database with its last backup. Where a backup was restored, an"
             " approver advances the revision: `manage.py advance_revision --by N --reason …`.",
         )
-    if problem := backup_age.find_problem():
-        yield _warning(AlarmName.BACKUP, problem, backup_age.REMEDY)
-    yield from detect_own_alarms()
+    backup_problem, drill_problem = backups.find_problems()
+    if backup_problem:
+        yield _warning(AlarmName.BACKUP, backup_problem, backups.REMEDY)
+    if drill_problem:
+        yield _warning(AlarmName.DRILL, drill_problem, backups.DRILL_REMEDY)
+    yield from detect_own_alarms(move)
 
 
 def _check_machines() -> Iterator[Alarm]:
@@ -87,9 +90,9 @@ def _check_machines() -> Iterator[Alarm]:
         )
 
 
-def detect_own_alarms() -> Iterator[Alarm]:
+def detect_own_alarms(move: PointerMove | None = None) -> Iterator[Alarm]:
     """What this process finds about itself, its machine, and whether reconcile still works."""
-    if reason := signing.find_problem():
+    if reason := signing.find_problem(move):
         yield _critical(
             AlarmName.SIGNING,
             "Bots get no signed snapshot: they keep what they have, and follow no move, not even a pin.",

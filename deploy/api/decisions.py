@@ -18,13 +18,15 @@ from deploy.releases import decide
 from deploy.releases.decision_table import DECISIONS, ReleaseDecision
 from deploy.rules import MoveKind
 
+KINDS = [(kind.value, kind.value) for kind in MoveKind]
+
 
 class Moves(ListAPIView[PointerMove]):
     """Every move of the pointer, newest first. The first row is the current one."""
 
     class Filter(filters.FilterSet):
         revision = api_fields.IntegerFilter()
-        kind = filters.ChoiceFilter(choices=[(k.value, k.value) for k in MoveKind])
+        kind = filters.ChoiceFilter(choices=KINDS)
         line = filters.CharFilter(field_name="release__line")
         release = api_fields.IntegerFilter(field_name="release_id")
         moved_by = filters.CharFilter()

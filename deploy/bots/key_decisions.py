@@ -31,6 +31,15 @@ def create_key(*, actor: Actor, reason: str) -> SigningKey:
         return keys.create(actor=actor, reason=reason)
 
 
+def import_key(key_id: str, *, actor: Actor, reason: str) -> SigningKey:
+    """Take a key back that was made after the backup that was restored, from the folder of the private halves.
+
+    Raises NotAllowed, InvalidInput, NotFound, Conflict, Unavailable.
+    """
+    with _decision("import", SigningKey(), actor, reason) as reason:
+        return keys.import_from_folder(key_id.strip().lower(), actor=actor, reason=reason)
+
+
 def activate_key(key: SigningKey, *, actor: Actor, reason: str) -> SigningKey:
     """Let it sign, in addition to the active one: bots that trust either key can follow.
 

@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
             name='Alarm',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(choices=[('fallback', 'fallback'), ('coins', 'coins'), ('unfit', 'unfit'), ('files', 'files'), ('revision_log', 'revision_log'), ('clock', 'clock'), ('reconcile', 'reconcile'), ('guards', 'guards'), ('audit', 'audit'), ('signing', 'signing'), ('mixture', 'mixture'), ('behind', 'behind'), ('silent', 'silent'), ('tokens', 'tokens'), ('live', 'live'), ('backup', 'backup'), ('machine', 'machine'), ('machine_limit', 'machine_limit'), ('drift', 'drift')], max_length=20)),
+                ('name', models.CharField(choices=[('fallback', 'fallback'), ('coins', 'coins'), ('unfit', 'unfit'), ('files', 'files'), ('revision_log', 'revision_log'), ('clock', 'clock'), ('reconcile', 'reconcile'), ('guards', 'guards'), ('audit', 'audit'), ('signing', 'signing'), ('mixture', 'mixture'), ('behind', 'behind'), ('silent', 'silent'), ('tokens', 'tokens'), ('live', 'live'), ('backup', 'backup'), ('drill', 'drill'), ('machine', 'machine'), ('machine_limit', 'machine_limit'), ('drift', 'drift')], max_length=20)),
                 ('severity', models.CharField(choices=[('critical', 'critical'), ('warning', 'warning')], max_length=10)),
                 ('sentence', models.TextField(help_text='what is wrong')),
                 ('remedy', models.TextField(help_text='what to do')),
@@ -106,6 +106,38 @@ class Migration(migrations.Migration):
             options={
                 'ordering': ['-id'],
                 'constraints': [models.UniqueConstraint(condition=models.Q(('cleared_at', None)), fields=('name',), name='an_alarm_is_raised_once')],
+            },
+        ),
+        migrations.CreateModel(
+            name='BackupJournal',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ('seq', models.BigIntegerField(default=0, help_text='every audit event up to this one was looked at')),
+                ('problem', models.TextField(blank=True, help_text='why it could not be written')),
+                ('failing_since', models.DateTimeField(blank=True, null=True)),
+            ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('id', 1)), name='one_backup_journal')],
+            },
+        ),
+        migrations.CreateModel(
+            name='BackupTask',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(choices=[('backup', 'backup'), ('drill', 'drill')], max_length=8)),
+                ('state', models.CharField(choices=[('waiting', 'waiting'), ('running', 'running'), ('done', 'done'), ('failed', 'failed')], default=deploy.rules.BackupState['WAITING'], max_length=8)),
+                ('slot', models.PositiveSmallIntegerField(default=1, help_text='1 until it has ended, so that there is one at a time', null=True, unique=True)),
+                ('reason', models.TextField(blank=True, help_text='why it was asked for; of a failed one, why it failed')),
+                ('requested_by', models.CharField(max_length=150)),
+                ('requested_at', models.DateTimeField(auto_now_add=True)),
+                ('started_at', models.DateTimeField(blank=True, null=True)),
+                ('heard_at', models.DateTimeField(blank=True, help_text="when its process last reported, by the database's clock", null=True)),
+                ('ended_at', models.DateTimeField(blank=True, null=True)),
+                ('backup', models.CharField(blank=True, help_text='the name of the backup that was made or drilled', max_length=40)),
+                ('result', models.JSONField(blank=True, default=dict)),
+            ],
+            options={
+                'ordering': ['-id'],
             },
         ),
         migrations.CreateModel(

@@ -1,6 +1,7 @@
 """The rows of releases, the pointer and bots."""
 
 from deploy.models.alarm import Alarm
+from deploy.models.backup import BackupJournal, BackupTask
 from deploy.models.bot import Acknowledgement, Bot, Convergence, LiveTotal, LiveWindow
 from deploy.models.identity import ServiceIdentity
 from deploy.models.key import KeySet, SigningKey
@@ -11,6 +12,8 @@ from deploy.models.self_check import ReconcilePass, StoredFile
 __all__ = [
     "Acknowledgement",
     "Alarm",
+    "BackupJournal",
+    "BackupTask",
     "Bot",
     "Convergence",
     "FallbackRegistration",

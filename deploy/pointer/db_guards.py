@@ -158,6 +158,14 @@ GUARDS = [
         "UPDATE",
         "an acknowledgement never changes",  # it may go: with its bot, or when it is old
     ),
+    *triggers.build_frozen("deploy_backuptask", "kind", "requested_by", "requested_at"),
+    Guard(
+        "deploy_backuptask_result_stands",
+        "deploy_backuptask",
+        "UPDATE",
+        "how a backup or a drill ended never changes",
+        "OLD.state IN ('done', 'failed')",
+    ),
     *triggers.build_append_only("deploy_convergence"),
     Guard(
         "deploy_livewindow_stands",

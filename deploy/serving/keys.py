@@ -6,10 +6,12 @@ an answer.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings
 from django.db import transaction
@@ -23,6 +25,7 @@ from deploy.models import SigningKey
 from deploy.rules import MOST_KEYS, KeyState
 from deploy.serving import key_sets
 
+_KEY_ID = re.compile("[0-9a-f]{12,64}")
 HOW_TO_BEGIN = "Run `manage.py keys create --reason …`, then `manage.py keys activate KEY --reason …`."
 
 
@@ -52,6 +55,37 @@ def _create_row(key: SigningKey, signers: Mapping[str, CryptoSigner], *, actor: 
         published = key_sets.publish(signers)
         detail = {"key_id": key.key_id, "public": key.public_hex, "key_set": published.version}
         audit.record("signingkey.created", key, actor=actor, reason=reason, detail=detail)
+
+
+def import_from_folder(key_id: str, *, actor: object, reason: str) -> SigningKey:
+    """A key whose private half lies in the folder and that the database does not know: it was made after a restored backup.
+
+    It signs nothing until it is activated. The caller has decided. Raises InvalidInput, NotFound, Conflict, Unavailable.
+    """
+    if not _KEY_ID.fullmatch(key_id):
+        raise InvalidInput(
+            "The id of a key is the name of its file, or the first 12 characters or more.", field="key"
+        )
+    folder = Path(settings.SIGNING_KEYS_DIR)
+    paths = [path for path in folder.glob(f"{key_id}*.pem") if len(path.stem) == 64]
+    if len(paths) != 1:
+        raise NotFound(f"{folder} has {len(paths) or 'no'} private halves that begin with {key_id}.")
+    try:
+        public = SSlibKey.from_crypto(load_pem_private_key(paths[0].read_bytes(), password=None).public_key())
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Unavailable(f"{paths[0]} cannot be read ({error}). Restore it from a copy.") from error
+    if public.keyid != paths[0].stem:
+        raise Conflict(
+            f"{paths[0]} is the private half of the key {public.keyid[:12]}, as its name does not say."
+        )
+    if SigningKey.objects.filter(key_id=public.keyid).exists():
+        raise Conflict(
+            f"The signing key {public.keyid[:12]} is here already: `manage.py keys list` shows it."
+        )
+    key = SigningKey(key_id=public.keyid, public_hex=public.keyval["public"], created_by=str(actor))
+    signers = load_signers()
+    _create_row(key, {**signers, key.key_id: load_signer(key)}, actor=actor, reason=reason)
+    return key
 
 
 def activate(key: SigningKey, *, actor: object, reason: str) -> None:

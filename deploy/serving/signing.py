@@ -107,9 +107,12 @@ def extract_document(envelope: Snapshot) -> Snapshot:
     return Snapshot(envelope.revision, snapshot.to_json(document), envelope.expires_at)
 
 
-def find_problem() -> str | None:
-    """Why bots get no signed snapshot now; None where they do, or where there is nothing to sign yet. Signs nothing."""
-    move = pointer.get_current()
+def find_problem(move: PointerMove | None = None) -> str | None:
+    """Why bots get no signed snapshot now; None where they do, or where there is nothing to sign yet. Signs nothing.
+
+    A caller that has read the pointer passes it.
+    """
+    move = move or pointer.get_current()
     if move is None or not keys.is_initialized():
         return None
     try:

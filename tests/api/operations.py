@@ -43,6 +43,13 @@ PROPOSED: Statuses = (401, 403, 403, 403, 201)
 SAID_BY_A_BOT: Statuses = (401, 200, 403, 403, 403)
 COUNTED_BY_A_BOT: Statuses = (401, 201, 403, 403, 403)
 
+ADMINISTERED: Statuses = (
+    401,
+    403,
+    403,
+    403,
+    403,
+)  # tests/crpbot/test_backup_schedule.py has an administrator
 NOT_CONFIGURED: Statuses = (401, 403, 403, 409, 403)  # a test of its own starts one that is configured
 
 SAYS_WHY = {"reason": "figures checked"}
@@ -297,6 +304,8 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "bots"): (READ, plain("bots/")),
     ("POST", "retire-bot"): (ONCE, retire_bot),
+    ("GET", "backups"): (READ, plain("backups/")),
+    ("POST", "backups"): (ADMINISTERED, lambda: Request("backups/", {**SAYS_WHY, "kind": "backup"})),
     ("POST", "heartbeat"): (SAID_BY_A_BOT, heartbeat),
     ("POST", "windows"): (COUNTED_BY_A_BOT, window),
     ("GET", "bundles"): (READ, plain("bundles/")),

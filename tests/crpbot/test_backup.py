@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO, StringIO
@@ -26,62 +25,23 @@ from moto.server import ThreadedMotoServer
 from audit import heads, triggers
 from audit import services as audit
 from audit.models import AuditEvent
-from common.errors import Conflict, InvalidInput, NotFound, Unavailable
-from crpbot.backup import create, restore, rows, seal, store
+from common.errors import Conflict, NotFound, Unavailable
+from crpbot.backup import create, restore, retention, rows, seal, store
 from crpbot.backup.seal import Access
 from crpbot.backup.store import Manifest
 from deploy.alarms.detect import list_alarms
-from deploy.models import PointerMove, Release, ServiceIdentity
+from deploy.models import BackupTask, PointerMove, Release, ServiceIdentity
 from deploy.pointer import pointer, proof
 from deploy.releases import decide
-from deploy.rules import AlarmName
+from deploy.rules import AlarmName, BackupKind
 from deploy.serving.advance import advance_revision
-from tests import factories, scenarios
+from tests import factories
 from tests.processes import REPOSITORY, environment
 from tests.scenarios import APPROVER
 from training import artifact_store
-from training.models import Coin, Dataset
+from training.models import Dataset
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.usefixtures("committed")]
-
-
-class _Stored(scenarios.Build):
-    """A release on candles whose files are really stored."""
-
-    def dataset(self, coin: Coin) -> Dataset:
-        return Dataset.objects.filter(coin=coin).first() or factories.market(coin.symbol)
-
-
-@pytest.fixture(autouse=True)
-def folders(settings: Any, tmp_path: Path) -> Iterator[None]:
-    """Backups, keys and files of this test alone."""
-    settings.BACKUP_DIR = tmp_path / "backups"
-    settings.SIGNING_KEYS_DIR = tmp_path / "keys"
-    settings.SIGNING_KEYS_DIR.mkdir()
-    settings.AUDIT_HEADS_FILE = tmp_path / "keys" / "audit_heads.jsonl"
-    atomic = {"BACKEND": "training.atomic_storage.AtomicFileStorage"}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {**atomic, "OPTIONS": {"location": tmp_path / "files"}},
-        "backups": {**atomic, "OPTIONS": {"location": settings.BACKUP_DIR}},
-    }
-    yield
-
-
-@pytest.fixture
-def service() -> PointerMove:
-    """A service in use: a fallback, an inherited release, people and tokens."""
-    factories.token(factories.person("anna", "approver"), "approver")
-    factories.token(factories.person("desk"), "bot")
-    figures = scenarios.for_every_coin(scenarios.inaccurate)
-    fallback = _Stored(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures).settled()
-    decide.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
-    collapsed = scenarios.for_every_coin(scenarios.collapsed)
-    inherited = _Stored(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, figures=collapsed).settled()
-    decide.inherit(inherited, actor=APPROVER, reason="as the bot stands today")
-    now = pointer.get_current()
-    assert now is not None
-    return now
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.usefixtures("committed", "folders")]
 
 
 def lose_everything() -> None:
@@ -165,7 +125,8 @@ def test_a_bucket_holds_backups_as_a_folder_does(service: PointerMove, settings:
         second = create.create_backup()
         assert store.list_names() == [first.name, second.name]
         assert list(store.find_damage(second)) == []
-        assert create.prune(1) == [first.name]
+        settings.BACKUP_KEEP = [1, 0, 0]
+        assert retention.prune() == [first.name]
         lose_everything()
         assert restore.restore_backup().manifest == second
     finally:
@@ -202,15 +163,16 @@ def test_a_file_that_the_service_lost_is_named_and_the_rest_is_saved(service: Po
 
 
 def test_what_an_earlier_backup_holds_of_a_lost_file_is_kept(
-    service: PointerMove, monkeypatch: pytest.MonkeyPatch
+    service: PointerMove, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     create.create_backup()
     lost = lose_a_dataset()
     time.sleep(1)
     manifest = create.create_backup()
     assert manifest.lost == [lost]
-    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
-    create.prune(1)
+    monkeypatch.setattr(retention, "UNUSED_FOR", timedelta(0))
+    settings.BACKUP_KEEP = [1, 0, 0]
+    retention.prune()
     assert list(store.find_damage(manifest)) == []
     lose_everything()
     restore.restore_backup()
@@ -237,8 +199,8 @@ def test_a_backup_that_cannot_be_read_back_is_none(
         create.create_backup()
     assert store.list_names() == [first.name]
     assert len(store.list_unfinished()) == 1
-    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
-    create.prune(1)
+    monkeypatch.setattr(retention, "UNUSED_FOR", timedelta(0))
+    retention.prune()
     assert store.list_unfinished() == [] or not any(
         store.get_storage().exists(f"{store.FOLDER}/{name}/{store.ROWS}") for name in store.list_unfinished()
     )
@@ -381,21 +343,22 @@ def test_a_backup_of_another_version_says_which_one_restores_it(service: Pointer
 
 
 def test_only_the_newest_are_kept_with_the_files_they_name(
-    service: PointerMove, monkeypatch: pytest.MonkeyPatch
+    service: PointerMove, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     first = create.create_backup()
     extra = artifact_store.store(b"of no backup")
     store.save(store.get_file_key(extra), ContentFile(b"of no backup"))
     time.sleep(1)  # a backup's name has the second
     second = create.create_backup()
-    with pytest.raises(InvalidInput):
-        create.prune(0)
-    assert create.prune(1) == [first.name]
+    settings.BACKUP_KEEP = []
+    assert retention.prune() == []
+    settings.BACKUP_KEEP = [1, 0, 0]
+    assert run("prune") == f"Removed: {first.name}.\n"
     assert store.get_storage().exists(store.get_file_key(extra)), "another process may be about to name it"
     time.sleep(1)
     third = create.create_backup()
-    monkeypatch.setattr(create, "UNUSED_FOR", timedelta(0))
-    assert create.prune(1) == [second.name]
+    monkeypatch.setattr(retention, "UNUSED_FOR", timedelta(0))
+    assert retention.prune() == [second.name]
     assert store.list_names() == [third.name]
     assert not store.get_storage().exists(store.get_file_key(extra))
     assert list(store.find_damage(third)) == []
@@ -405,20 +368,6 @@ def test_without_a_backup_it_says_how_to_make_one() -> None:
     assert "manage.py backup create" in run("list")
     with pytest.raises(NotFound, match="backup create"):
         restore.restore_backup()
-
-
-def test_an_alarm_is_raised_when_the_newest_is_old(service: PointerMove, settings: Any) -> None:
-    def alarms() -> list[str]:
-        return [alarm.sentence for alarm in list_alarms() if alarm.name == AlarmName.BACKUP]
-
-    assert alarms() == []
-    settings.BACKUP_LATE_SECONDS = 0.001
-    assert alarms() == ["No backup was ever made."]
-    create.create_backup()
-    assert len(alarms()) == 1
-    assert alarms()[0].startswith("The newest backup is of 20")
-    settings.BACKUP_LATE_SECONDS = 3_600
-    assert alarms() == []
 
 
 @pytest.mark.processes
@@ -432,16 +381,28 @@ def test_a_drill_restores_into_a_scratch_database_while_others_write(service: Po
         assert writing.stdout.readline() == "writing\n"
         manifest = create.create_backup()
         written = AuditEvent.objects.latest("seq").seq
-        drilled = restore.drill()
+        assert "its pointer at revision 1 proven" in run("drill").replace("\n", " ")
     finally:
         writing.kill()
         writing.communicate()
     assert written > manifest.head.seq > 0, "the writer did not write meanwhile"
-    assert drilled["seq"] == manifest.head.seq
-    assert AuditEvent.objects.filter(kind="backup.drilled").count() == 1
+    drilled = BackupTask.objects.get(kind=BackupKind.DRILL)
+    assert (drilled.state, drilled.backup, drilled.result["seq"]) == (
+        "done",
+        manifest.name,
+        manifest.head.seq,
+    )
+    assert len(drilled.result["releases"]) == 2
     rewrite(manifest, "the last line that behaved", "mine")
-    with pytest.raises(Conflict, match=r"cannot be restored: .*not sound"):
-        restore.drill()
+    with pytest.raises(SystemExit):
+        run("drill")
+    failed = BackupTask.objects.latest("pk")
+    assert failed.state == "failed"
+    assert "cannot be restored: The audit chain" in failed.reason
+    assert "not sound" in failed.reason
+    assert [alarm.sentence for alarm in list_alarms() if alarm.name == AlarmName.DRILL] == [
+        f"The last drill failed: {failed.reason}"
+    ]
 
 
 WRITER = """

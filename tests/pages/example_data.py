@@ -19,7 +19,7 @@ from accounts.roles import Actor
 from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
 from deploy.bots.heartbeats import receive_heartbeat
-from deploy.models import Bot, Release, ReleaseCoin, ReleaseStatus
+from deploy.models import BackupTask, Bot, Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.rules import Running
@@ -105,6 +105,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
     building = create_building_release({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
     create_machines(failed, running)
+    create_backups()
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
     return ExampleData(
         inherited,
@@ -252,6 +253,28 @@ def create_machines(failed: TrainingRun, running: TrainingRun) -> None:
             lives.follow(machine, Sighting(now, [ended]))
         else:
             lives.follow(machine, Sighting(now, [instance]))
+
+
+def create_backups() -> None:
+    """A backup, a drill that failed, and another backup that is under way."""
+    now = timezone.now()
+    for hours, kind, state, result in (
+        (26, "backup", "done", {"files": 42, "size": 7_600_000, "lost": [], "is_encrypted": True}),
+        (25, "drill", "failed", {}),
+        (0, "backup", "running", {}),
+    ):
+        BackupTask.objects.create(
+            kind=kind,
+            state=state,
+            slot=1 if state == "running" else None,
+            reason="its signature is another key's" if state == "failed" else "it is due",
+            requested_by="the gate",
+            started_at=now - timedelta(hours=hours),
+            heard_at=now,
+            ended_at=now - timedelta(hours=hours, minutes=-2) if hours else None,
+            backup="20261129T094500Z-1234" if state == "done" else "",
+            result=result,
+        )
 
 
 def create_bots(prefetched_next: Release) -> None:

@@ -58,6 +58,7 @@ PAGES = {
     "proposing an older policy": "/policies/propose/?from=1",
     "workers": "/workers/",
     "machines": "/machines/",
+    "backups": "/backups/",
     "tokens": "/tokens/",
     "own account": "/account/",
     "glossary": "/glossary/",

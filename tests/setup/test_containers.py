@@ -41,7 +41,7 @@ NOT_HANDED_ON = {
     "CRPBOT_RECIPES_DIR": "where the volume is mounted",
 }
 ONLY_RECONCILE = {
-    key for key in SETTINGS if re.match("CRPBOT_BACKUP_(BUCKET|ENDPOINT|REGION|.*_KEY|RECIPIENTS)$", key)
+    key for key in SETTINGS if re.match("CRPBOT_BACKUP_(BUCKET|ENDPOINT|REGION|.*_KEY|RECIPIENTS|KEEP)$", key)
 }
 """A web process or a worker that somebody took over reaches no backup."""
 

@@ -21,12 +21,13 @@ _CHANGES = {
 class Command(ActingCommand):
     help = (
         "List the keys that sign what bots are given, and how many bots trust each; create, activate or retire one; export"
-        " what a bot is given as its public key. To change the key: create, activate once every bot trusts it, retire the"
-        " old one. To retire a key that some bots need takes two people: one proposes it, another approves it."
+        " what a bot is given as its public key; import one that was made after a backup that was restored. To change the"
+        " key: create, activate once every bot trusts it, retire the old one. To retire a key that some bots need takes two"
+        " people: one proposes it, another approves it."
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
-        actions = ["list", "export", "create", *_CHANGES, "approve"]
+        actions = ["list", "export", "create", "import", *_CHANGES, "approve"]
         parser.add_argument("do", choices=actions, nargs="?", default="list")
         parser.add_argument("key", nargs="?", default="", help="its id, or the beginning of it")
         parser.add_argument("--reason", default="", help="recorded in the audit history")
@@ -45,6 +46,8 @@ class Command(ActingCommand):
             key = key_decisions.create_key(actor=actor, reason=reason)
         elif not options["key"]:
             raise InvalidInput("Say which key: `manage.py keys list` shows them.", field="key")
+        elif do == "import":
+            key = key_decisions.import_key(options["key"], actor=actor, reason=reason)
         elif do == "approve":
             key = key_decisions.approve_retirement(
                 keys.find(options["key"]), actor=actor, reason=reason, cut_off=options["cut_off"]
