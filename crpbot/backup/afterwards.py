@@ -6,12 +6,13 @@ It runs in the transaction of the restore. What it cannot decide is listed for a
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
 
 from accounts import services as accounts
-from accounts.models import ApiToken, RoleGrant, User
+from accounts.models import ApiToken, User
 from accounts.roles import Role
 from audit import services as audit
 from audit.models import AuditEvent
@@ -50,32 +51,33 @@ def carry_over(since: Since) -> Afterwards:
 
 def _close_accounts(events: Sequence[AuditEvent], found: Afterwards) -> None:
     for event in _find_last(events, "user.closed").values():
-        user = User.objects.filter(pk=event.object_id, username=event.object_name, is_active=True).first()
-        if user is not None:
-            _try(lambda user=user: accounts.close_account(user, actor=ACTOR), f"account {user} closed", found)
+        user = _find_user(event)
+        if user is not None and user.is_active:
+            _try(partial(accounts.close_account, user, actor=ACTOR), f"account {user} closed", found)
 
 
 def _withdraw_roles(events: Sequence[AuditEvent], found: Afterwards) -> None:
-    last: dict[tuple[str, str, str], bool] = {}
+    last: dict[tuple[str, str], AuditEvent] = {}
     for event in events:
         if event.kind in ("role.granted", "role.withdrawn"):
-            role = _get_detail(event).get("role", "")
-            last[event.object_id, event.object_name, role] = event.kind == "role.withdrawn"
-    for (pk, name, role), is_withdrawn in last.items():
-        grant = (
-            RoleGrant.objects.filter(user=pk, user__username=name, role=role).select_related("user").first()
-        )
-        if is_withdrawn and grant is not None:
-            _try(
-                lambda grant=grant: accounts.withdraw(grant.user, Role(grant.role), actor=ACTOR),
-                f"role {role} of {name} withdrawn",
-                found,
-            )
+            last[event.object_id, _get_detail(event).get("role", "")] = event
+    for (_, role), event in last.items():
+        user = _find_user(event)
+        if event.kind == "role.withdrawn" and user is not None and user.grants.filter(role=role).exists():
+            withdraw = partial(accounts.withdraw, user, Role(role), actor=ACTOR)
+            _try(withdraw, f"role {role} of {user} withdrawn", found)
+
+
+def _find_user(event: AuditEvent) -> User | None:
+    """The account of an event, where the restored database has it: a later one may have its number."""
+    return User.objects.filter(pk=int(event.object_id), username=event.object_name).first()
 
 
 def _revoke_tokens(events: Sequence[AuditEvent], found: Afterwards) -> None:
     for event in _find_last(events, "token.revoked").values():
-        token = ApiToken.objects.filter(pk=event.object_id, revoked_at=None).select_related("user").first()
+        token = (
+            ApiToken.objects.filter(pk=int(event.object_id), revoked_at=None).select_related("user").first()
+        )
         if token is not None and str(token)[:200] == event.object_name:
             accounts.revoke_token(token, actor=ACTOR, reason=REASON)
             found.done.append(f"token {token.pk} revoked: {token}")
@@ -85,7 +87,7 @@ def _roll_back(events: Sequence[AuditEvent], found: Afterwards) -> None:
     """Only what ended as rolled back: a release that an approver restored afterwards was wanted again."""
     prefix = "releasestatus."
     for pk, event in _find_last(events, prefix).items():
-        status = ReleaseStatus.objects.filter(pk=pk).select_related("release").first()
+        status = ReleaseStatus.objects.filter(release=int(pk)).select_related("release").first()
         if (
             event.kind != f"{prefix}{ReleaseState.ROLLED_BACK}"
             or status is None
@@ -115,7 +117,8 @@ def _list_changed_credentials(events: Sequence[AuditEvent]) -> Iterator[str]:
     }
     for kind, sentence in said.items():
         for event in _find_last(events, kind).values():
-            if User.objects.filter(pk=event.object_id, username=event.object_name, is_active=True).exists():
+            user = _find_user(event)
+            if user is not None and user.is_active:
                 yield f"{event.object_name} had since {sentence}."
 
 

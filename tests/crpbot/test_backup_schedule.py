@@ -290,8 +290,13 @@ class TestCarryingOut:
     def test_of_two_processes_one_carries_it_out(
         self, service: PointerMove, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        made = []
-        monkeypatch.setattr(create, "create_backup", lambda: made.append(1) or _wait_and_fail())
+        made: list[int] = []
+
+        def fail() -> None:
+            made.append(1)
+            raise Conflict("this test makes none")
+
+        monkeypatch.setattr(create, "create_backup", fail)
         schedule.request(BackupKind.BACKUP, actor=ADMINISTRATOR, reason="once")
 
         def carry_out() -> None:
@@ -341,7 +346,3 @@ class TestCarryingOut:
         assert [task["backup"] for task in listed["tasks"]] == [
             backup["name"] for backup in listed["backups"]
         ]
-
-
-def _wait_and_fail() -> None:
-    raise Conflict("this test makes none")
