@@ -92,6 +92,9 @@ class SettingValue(serializers.Field[Any, Any, Any, Any]):
             raise ValidationError("Give a number or a word.")
         return data
 
+    def to_representation(self, value: Any) -> Any:
+        return value
+
 
 @extend_schema_field({**NOT_BLANK, "maxLength": REASON_LIMIT})
 class Reason(Text):

@@ -182,7 +182,9 @@ class LineForm(SettingsForm, ReasonForm):
     def __init__(self, recipe_name: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.initial.setdefault("recipe_name", recipe_name)
-        self.add_settings(lines.find_recipe(recipe_name) if recipe_name else None)
+        found = lines.look_up_recipe(recipe_name) if recipe_name else None
+        self.problem = found.problem if found else ""
+        self.add_settings(found.recipe if found else None)
 
 
 def setting_field(recipe: Recipe, name: str, *, initial: object = None) -> forms.Field:

@@ -56,6 +56,7 @@ v1 = [
     path("policies/drafts/", gates.PolicyDrafts.as_view(), name="policy-drafts"),
     path("policies/<int:number>/", gates.PolicyDetail.as_view(), name="policy"),
     path("policies/<int:number>/adopt/", gates.AdoptPolicy.as_view(), name="adopt-policy"),
+    path("recipes/", lines.Recipes.as_view(), name="recipes"),
     path("releases/", releases.Releases.as_view(), name="releases"),
     path("releases/<int:id>/", releases.ReleaseDetail.as_view(), name="release"),
     *(

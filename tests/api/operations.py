@@ -344,6 +344,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "policy-drafts"): (READ, plain("policies/drafts/")),
     ("GET", "policy"): (READ, plain("policies/1/")),
     ("POST", "adopt-policy"): (DECIDED, adopt),
+    ("GET", "recipes"): (READ, plain("recipes/")),
     ("GET", "releases"): (READ, plain("releases/")),
     ("POST", "releases"): (STARTED, launch),
     ("GET", "release"): (READ, one_release),

@@ -226,6 +226,27 @@ class TestWhereItIsLaunched:
         assert 'name="hidden_widths"' not in page
         assert 'value="constant"' in client.get("/lines/").content.decode()
 
+    def test_recipes_are_listed_with_their_settings_and_what_is_wrong(
+        self, client: Client, recipes: Path
+    ) -> None:
+        install(recipes, "import nothing_there", name="broken")
+        installed_recipes.forget()
+        user = factories.person("olivia", "operator")
+        token = {"Authorization": f"Bearer {factories.token(user, 'operator')}"}
+        found = {row["name"]: row for row in client.get("/api/v1/recipes/", headers=token).json()["recipes"]}
+        assert list(found) == ["v5", "v6_enhanced", "v7_fixed", "flat", "broken", "constant"]
+        assert found["constant"]["package"] == "crpbot-recipe-constant==1.2.0"
+        settings = {setting.pop("name"): setting for setting in found["constant"]["settings"]}
+        tilt = {"default": 0.5, "least": 0.0, "greatest": 2.0, "is_whole": False, "words": []}
+        assert settings["tilt"] == {**tilt, "meaning": "what is added to one class"}
+        assert settings["label"]["words"] == ["terciles", "percent", "barriers"]
+        assert "No module named 'nothing_there'" in found["broken"]["problem"]
+        status, out = run_command("lines", "recipes")
+        assert status == 0 and "crpbot-recipe-constant==1.2.0; epochs 3, tilt 0.5" in out
+        client.force_login(user)
+        page = client.get("/lines/", {"recipe_name": "broken"}).content.decode()
+        assert page.count("No module named") == 2 and "cannot be used" in page and "epochs, tilt" in page
+
     def test_one_that_is_gone_leaves_the_other_lines_in_peace(self, client: Client, settings: Any) -> None:
         line()
         settings.RECIPES_DIR = "/nowhere"
@@ -234,6 +255,7 @@ class TestWhereItIsLaunched:
         assert (
             client.get("/launch/").status_code == client.get("/launch/", {"line": "own"}).status_code == 200
         )
+        assert "cannot be used here" in client.get("/launch/", {"line": "own"}).content.decode()
         with pytest.raises(InvalidInput, match=r"no recipe 'constant' here.*install the package"):
             lines.build_recipe(lines.find_line("own"), {})
 

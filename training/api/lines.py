@@ -1,6 +1,7 @@
 """Lines: to read, and to create."""
 
-from typing import ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_serializer
@@ -8,11 +9,68 @@ from rest_framework import serializers
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
+from mlcore.fitting.recipes import Recipe
 from training.models import Line
 from training.services import lines
+
+
+class Recipes(APIView):
+    """What trains models: the built-in recipes, and those of packages that are installed."""
+
+    @extend_schema_serializer(component_name="Recipes")
+    class Output(serializers.Serializer[Any]):
+        @extend_schema_serializer(component_name="Recipe")
+        class One(serializers.Serializer[Any]):
+            @extend_schema_serializer(component_name="RecipeSetting")
+            class Setting(serializers.Serializer[Any]):
+                name = serializers.CharField()
+                meaning = serializers.CharField()
+                default = api_fields.SettingValue(allow_null=True)
+                least = serializers.FloatField(allow_null=True)
+                greatest = serializers.FloatField(allow_null=True)
+                is_whole = serializers.BooleanField(allow_null=True)
+                words = serializers.ListField(
+                    child=serializers.CharField(), help_text="Those it takes, where these are few."
+                )
+
+            name = serializers.CharField()
+            package = serializers.CharField(help_text="With its version; empty for a built-in one.")
+            problem = serializers.CharField(help_text="Why it cannot be used; empty if it can.")
+            settings = Setting(many=True)
+
+        recipes = One(many=True)
+
+    @extend_schema(operation_id="list_recipes", responses=Output)
+    def get(self, request: Request) -> Response:
+        """The recipes that a line can have, with the settings of each."""
+        return Response(self.Output(describe_recipes()).data)
+
+
+def describe_recipes() -> dict[str, Any]:
+    """Every recipe with its settings, for the API and for commands."""
+    return {
+        "recipes": [
+            {
+                "name": found.name,
+                "package": found.package,
+                "problem": found.problem,
+                "settings": _describe_settings(found.recipe) if found.recipe else [],
+            }
+            for found in lines.list_recipes()
+        ]
+    }
+
+
+def _describe_settings(recipe: Recipe) -> list[dict[str, Any]]:
+    unbounded = {"least": None, "greatest": None, "is_whole": None, "words": ()}
+    return [
+        {**unbounded, **asdict(setting), "name": name, "default": recipe.get_default(name)}
+        for name, setting in recipe.settings.items()
+    ]
 
 
 class Lines(ListAPIView[Line]):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import IntegrityError
@@ -11,7 +11,7 @@ from accounts import names
 from accounts.decisions import decision
 from accounts.roles import GATE, Actor, Role
 from audit import services as audit
-from common.errors import Conflict, InvalidInput
+from common.errors import Conflict, DomainError, InvalidInput
 from mlcore.errors import InvalidParameter
 from mlcore.features.labels import LabelKind
 from mlcore.fitting.installed import InstalledRecipe
@@ -106,6 +106,32 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
+@dataclass(frozen=True)
+class ListedRecipe:
+    """A recipe that there is here."""
+
+    name: str
+    package: str
+    """Name and version of what provides it; empty for a built-in one."""
+    recipe: Recipe | None
+    problem: str
+    """Why it cannot be used; empty if it can."""
+
+
+def list_recipes() -> list[ListedRecipe]:
+    """The built-in recipes, and those of packages."""
+    return [look_up_recipe(name) for name in list_recipe_names()]
+
+
+def look_up_recipe(name: str) -> ListedRecipe:
+    """The recipe of this name, or why it cannot be used."""
+    packages = ", ".join(() if name in RECIPES else installed_recipes.list_packages().get(name, ()))
+    try:
+        return ListedRecipe(name, packages, find_recipe(name), "")
+    except DomainError as refusal:
+        return ListedRecipe(name, packages, None, refusal.message)
+
+
 def get_package(recipe: Recipe) -> str:
     """What provides it, such as crpbot-recipe-trees==0.1.0; empty for a built-in one."""
     return recipe.package if isinstance(recipe, InstalledRecipe) else ""
@@ -130,10 +156,10 @@ def build_recipe(line: Line, asked: Mapping[str, Any]) -> Recipe:
 
 
 def show_recipe(name: str, asked: Mapping[str, Any]) -> Recipe | None:
-    """The same for a page: None where the line has no recipe, or none that is here."""
+    """The same for a page: None where the line has no recipe, or none that can be used here."""
     try:
         return build_recipe(find_line(name), asked)
-    except InvalidInput:
+    except DomainError:
         return None
 
 

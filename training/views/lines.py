@@ -42,6 +42,7 @@ def index(request: HttpRequest) -> HttpResponse:
 def _page(request: HttpRequest, form: LineForm, status: int = 200) -> HttpResponse:
     context = {
         "page": paginate(request, Line.objects.all()),
+        "installed": [found for found in lines.list_recipes() if found.package],
         "form": form,
         "can_create": get_actor(request).has(Role.OPERATOR),
     }
