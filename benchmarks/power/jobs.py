@@ -11,8 +11,8 @@ from mlcore.data.simulate import DEFAULT_DRIFT, DEMO_BARS
 
 MARKETS = {0.0: 60, 1.5: 60, 1.0: 10, 1.25: 10, 2.0: 10, 0.75: 10, 1.75: 10, 0.5: 10, 0.25: 10}
 """How many of each drift: most where something is asked, and those first."""
-REAL_MARKETS = {0.0: 60, 0.1: 10, 0.2: 10, 0.25: 10, 0.3: 10, 0.35: 10, 0.4: 10, 0.5: 10, 0.75: 10, 1.5: 10}
-"""The same under a policy that asks for a lead: most where half are released."""
+REAL_MARKETS = {0.0: 60, 0.1: 10, 0.2: 10, 0.3: 10, 0.4: 10, 0.5: 10, 0.6: 10, 0.75: 10, 1.0: 10, 1.5: 10}
+"""The same under a policy that asks for a lead: more of the small drifts, as that of a real market is."""
 DEMO_MARKETS = 10
 """Of the drift and the length of the demo's: how often a newcomer's first release would be refused."""
 

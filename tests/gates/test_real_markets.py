@@ -7,6 +7,9 @@ import pytest
 
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
 from common.formatting import format_parameter, format_state
+from deploy.pointer import pointer
+from deploy.releases import decide
+from deploy.rules import ReleaseState
 from gates.catalogue.gate import GateOutcome
 from gates.catalogue.live import DEFAULT_LIVE
 from gates.evaluation import evaluate, get_overall_verdict
@@ -15,7 +18,7 @@ from gates.policy import BASELINE_POLICY, DRAFTS, FULL_POLICY, check_policy
 from gates.policy_changes import Direction, compare_policies, explain_draft, weaker_than_baseline
 from gates.services import policies
 from mlcore.verdict import Verdict
-from tests import factories
+from tests import factories, scenarios
 from tests.deploy.commands import run
 from tests.gates.documents import changed
 from tests.scenarios import collapsed, healthy, inaccurate, known
@@ -216,3 +219,19 @@ def test_the_command_shows_proposes_and_adopts() -> None:
     status, said = run("policies", "adopt", "3", *why, "arthur")
     assert status == 0 and "policy 3: proposed by anna, adopted by arthur. a real market" in said
     assert "weaker than the baseline: accuracy: above is 0.33" in run("policies")[1]
+
+
+@pytest.mark.django_db
+def test_a_desk_that_adopted_it_can_release_an_honest_model() -> None:
+    scenarios.service_in_use()
+    figures = scenarios.for_every_coin(inaccurate)
+    assert scenarios.Build(figures=figures, seed=6).settled().state == ReleaseState.REJECTED
+    proposed = policies.propose_draft("real-markets", actor=ANNA, reason="a real market")
+    policies.adopt_policy(proposed, actor=ARTHUR, reason="agreed")
+    release = scenarios.Build(figures=figures, seed=7).settled()
+    assert release.state == ReleaseState.AWAITING_APPROVAL
+    now = pointer.get_current()
+    assert now is not None
+    move = decide.approve(release, actor=ANNA, reason="a lead that lasts", revision=now.revision)
+    said = scenarios.snapshot_document(move)
+    assert "accuracy: above is 0.33 instead of 0.65 (looser)" in str(said)
