@@ -37,8 +37,8 @@ class Draft:
     title: str
     about: str
     document: Mapping[str, Any]
-    reasons: Mapping[tuple[str, str], str]
-    """Why it differs from the full policy: a sentence for each gate and threshold that it changes."""
+    reasons: Mapping[str, str]
+    """Why it differs from the full policy, by gate and threshold as in `accuracy.above`."""
 
 
 def _change_full_policy(**gates: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,56 +50,34 @@ def _change_full_policy(**gates: Mapping[str, Any]) -> Mapping[str, Any]:
 
 _IN_PLACE = "The gate lead decides in its place, by an interval that is widened for every attempt."
 _BY_LABEL = "The gate label balance decides in its place, by how often each class occurs."
-DRAFTS: Mapping[str, Draft] = {
-    draft.name: draft
-    for draft in (
-        Draft(
-            "real-markets",
-            "A policy for real markets",
-            "An honest model of a real market is right in a few points more of the bars than the label's base rate, and "
-            "never in 65 %. This policy asks for that lead, by its lower bound, and changes no gate that guards honesty.",
-            _change_full_policy(
-                accuracy={"above": 0.33},
-                class_balance={"least": 0.0, "most": 1.0},
-                attempts={"above": 0.33},
-                lead={"required": True},
-                label_balance={"required": True},
-            ),
-            {
-                (
-                    "accuracy",
-                    "above",
-                ): "No honest model of a real market reaches 65 %: a third is what a guess among three"
-                f" classes reaches. {_IN_PLACE}",
-                (
-                    "class_balance",
-                    "least",
-                ): "A class of a fixed percentage or of barriers may occur in 5 % of the bars,"
-                f" and an honest model predicts it as rarely. {_BY_LABEL}",
-                (
-                    "class_balance",
-                    "most",
-                ): "The most frequent class of such a label occurs in far more than 40 % of the"
-                f" bars. {_BY_LABEL}",
-                (
-                    "attempts",
-                    "above",
-                ): "It asks the accuracy's limit of later attempts, so it has the accuracy's limit."
-                f" {_IN_PLACE}",
-                (
-                    "lead",
-                    "gate",
-                ): "The accuracy must exceed the label's base rate and every naive forecaster by more than"
-                " chance explains: without it, nothing would ask for skill that lasts.",
-                (
-                    "label_balance",
-                    "gate",
-                ): "A model that hardly ever predicts one class is refused, as class balance does,"
-                " whatever the label's shares are.",
-            },
-        ),
-    )
-}
+_REAL_MARKETS = Draft(
+    "real-markets",
+    "A policy for real markets",
+    "An honest model of a real market is right in a few points more of the bars than the label's base rate, and never in "
+    "65 %. This policy asks for that lead, by its lower bound, and changes no gate that guards honesty.",
+    _change_full_policy(
+        accuracy={"above": 0.33},
+        class_balance={"least": 0.0, "most": 1.0},
+        attempts={"above": 0.33},
+        lead={"required": True},
+        label_balance={"required": True},
+    ),
+    {
+        "accuracy.above": "No honest model of a real market reaches 65 %: a third is what a guess among three classes "
+        f"reaches. {_IN_PLACE}",
+        "class_balance.least": "A class of a fixed percentage or of barriers may occur in 5 % of the bars, and an honest "
+        f"model predicts it as rarely. {_BY_LABEL}",
+        "class_balance.most": "The most frequent class of such a label occurs in far more than 40 % of the bars. "
+        f"{_BY_LABEL}",
+        "attempts.above": "It asks the accuracy's limit of later attempts, so it has the accuracy's limit. "
+        f"{_IN_PLACE}",
+        "lead.gate": "The accuracy must exceed the label's base rate and every naive forecaster by more than chance "
+        "explains: without it, nothing would ask for skill that lasts.",
+        "label_balance.gate": "A model that hardly ever predicts one class is refused, as class balance does, whatever "
+        "the label's shares are.",
+    },
+)
+DRAFTS: Mapping[str, Draft] = {_REAL_MARKETS.name: _REAL_MARKETS}
 
 
 def find_draft(name: str) -> Draft:

@@ -64,7 +64,7 @@ def weaker_than_full(policy: Entry) -> list[str]:
 def explain_draft(draft: Draft) -> list[tuple[Difference, str]]:
     """Every difference of a draft from the full policy with its reason, in the order of the gates."""
     changes = compare_policies(FULL_POLICY, draft.document)
-    return [(change, draft.reasons[change.gate, change.parameter]) for change in changes]
+    return [(change, draft.reasons[f"{change.gate}.{change.parameter}"]) for change in changes]
 
 
 def _compare_gates(before: Entry, after: Entry) -> Iterator[Difference]:

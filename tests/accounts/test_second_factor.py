@@ -69,6 +69,7 @@ API: dict[str, Callable[[Situation], tuple[str, dict[str, Any]]]] = {
 COMMANDS: dict[str, Callable[[Situation], tuple[str, ...]]] = {
     "approve": lambda now: ("approve", str(now.release), "--reason", "figures checked"),
     "pin": lambda now: ("pin", "--reason", "figures checked"),
+    "adopt": lambda now: ("policies", "adopt", str(now.policy), "--reason", "figures checked"),
 }
 
 

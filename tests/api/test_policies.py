@@ -103,7 +103,7 @@ def test_a_draft_is_listed_with_its_reasons_and_proposed_by_its_name(as_approver
     known = DRAFTS["real-markets"]
     assert (draft["name"], draft["document"]) == (known.name, known.document)
     assert {
-        (change["gate"], change["parameter"]): change["why"] for change in draft["changes"]
+        f"{change['gate']}.{change['parameter']}": change["why"] for change in draft["changes"]
     } == known.reasons
     assert "accuracy: above is 0.33 instead of 0.65 (looser)" in draft["weaker_than_baseline"]
     answer = as_approver.post("policies/", {"draft": "real-markets", "reason": "a real market"})

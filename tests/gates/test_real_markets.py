@@ -134,7 +134,7 @@ def test_what_was_measured_before_these_gates_is_an_error() -> None:
 @pytest.mark.parametrize("draft", DRAFTS.values(), ids=lambda draft: draft.name)
 def test_a_draft_is_a_policy_with_a_reason_for_each_difference(draft: Any) -> None:
     assert check_policy(draft.document) == draft.document
-    changes = {(change.gate, change.parameter) for change, _ in explain_draft(draft)}
+    changes = {f"{change.gate}.{change.parameter}" for change, _ in explain_draft(draft)}
     assert changes == set(draft.reasons)
     assert all(why.endswith(".") for why in draft.reasons.values())
 
