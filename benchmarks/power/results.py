@@ -1,6 +1,7 @@
 """What was found so far, a JSON line each, so that an interrupted run goes on where it stopped; and what it adds up to."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -86,8 +87,9 @@ class Results:
         return None
 
     def _mean_lead(self, drift: float) -> float:
-        lines = [line for line in self.markets if line["drift"] == drift]
-        return statistics.fmean(line["coins"][FIRST_COIN]["over_base_rate"] for line in lines)
+        coins = [line["coins"][FIRST_COIN] for line in self.markets if line["drift"] == drift]
+        leads = [coin["over_base_rate"] for coin in coins if coin["over_base_rate"] is not None]
+        return statistics.fmean(leads) if leads else math.nan
 
     def coins(self, drift: float) -> list[dict[str, Any]]:
         return [coin for line in self.markets if line["drift"] == drift for coin in line["coins"].values()]
