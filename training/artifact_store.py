@@ -7,6 +7,7 @@ The code uses Django's default storage, so it works with a folder and with S3.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.utils import timezone
 from s3transfer.exceptions import RetriesExceededError
 from urllib3.exceptions import HTTPError
 
@@ -21,6 +23,7 @@ from common.errors import Conflict, Unavailable
 from mlcore.data import candles
 from training.models import Artifact, Bundle, Dataset
 
+RENEWED_AFTER = timedelta(days=1)
 STORE_ERRORS = (OSError, Boto3Error, BotoCoreError, ClientError, RetriesExceededError, HTTPError, KeyError)
 """What a folder or S3 raises when it does not answer: django-storages passes on the errors of four libraries.
 
@@ -55,12 +58,58 @@ def key(sha256: str) -> str:
 
 
 def store(data: bytes) -> str:
-    """Store these bytes and return their sha256 (hex). Storing them again repairs a damaged copy."""
+    """Store these bytes and return their sha256 (hex). Storing them again repairs a damaged copy.
+
+    It also renews an old one, which no row may name yet: files that no row names are deleted by their age.
+    """
     sha256 = hashlib.sha256(data).hexdigest()
-    if not is_intact(sha256, len(data)):
+    if not is_intact(sha256, len(data)) or _is_old(key(sha256)):
         with _translate_errors():
             default_storage.save(key(sha256), ContentFile(data))
     return sha256
+
+
+def _is_old(name: str) -> bool:
+    with _translate_errors():
+        return timezone.now() - default_storage.get_modified_time(name) > RENEWED_AFTER
+
+
+def list_stored(prefix: str) -> set[str]:
+    """The sha256 of each stored file that begins with these two letters. Raises StoreUnavailable."""
+    return {name for name in _list(f"sha256/{prefix}")[1] if len(name) == 64}
+
+
+def list_checkpoints() -> dict[int, list[str]]:
+    """The keys of all stored resume states, by the number of their run. Raises StoreUnavailable."""
+    folders = [name for name in _list("checkpoints")[0] if name.removeprefix("run-").isdecimal()]
+    return {
+        int(folder.removeprefix("run-")): [
+            f"checkpoints/{folder}/{name}" for name in _list(f"checkpoints/{folder}")[1]
+        ]
+        for folder in folders
+    }
+
+
+def delete_older(name: str, than: datetime) -> bool:
+    """Delete a file that was stored before this time; whether there was one. Raises StoreUnavailable."""
+    with _translate_errors():
+        try:
+            if default_storage.get_modified_time(name) >= than:
+                return False
+        except FileNotFoundError:
+            return False
+        default_storage.delete(name)
+    return True
+
+
+def _list(folder: str) -> tuple[list[str], list[str]]:
+    """The folders and the files in a folder of the store."""
+    try:
+        with _translate_errors():
+            folders, files = default_storage.listdir(folder)
+    except FileNotFoundError:
+        return [], []
+    return folders, files
 
 
 def store_files(payload: Mapping[str, bytes]) -> list[Artifact]:

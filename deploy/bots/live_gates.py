@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -31,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 MAX_EVIDENCE_WINDOWS = 30
 """Windows in the event of a pin: enough to see what happened, however many bots there are."""
-MAX_DELETED_WINDOWS = 5_000
 """Old windows that one look of reconcile deletes: more than 1,000 bots send between two looks."""
 
 WindowKey = tuple[int, int, int, datetime]
@@ -204,10 +202,8 @@ def try_to_pin() -> None:
 
 
 def monitor_live_gates() -> None:
-    """Pin if fewer bots are live now and those that breach are the majority; delete old windows. `reconcile` calls it."""
+    """Pin if fewer bots are live now and those that breach are the majority. `reconcile` calls it."""
     try_to_pin()
-    before = timezone.now() - timedelta(seconds=settings.BOT_KEPT_SECONDS)
-    live_windows.delete_old_windows(before, MAX_DELETED_WINDOWS)
 
 
 def _load_status_to_pin() -> live_windows.LiveGateStatus | None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "people": [],
     "pin": ["--reason", "x"],
     "prepare_storage": [],
+    "prune": [],
     "reconcile": ["--once"],
     "register_fallback": ["1", "--reason", "x"],
     "release": ["--line", "v5"],
