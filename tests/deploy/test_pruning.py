@@ -118,7 +118,7 @@ def test_reconcile_looks_at_one_share_of_the_store_at_a_time(monkeypatch: pytest
     monkeypatch.setattr(prune, "_prune_files", lambda share: looked_at.append(share) or 0)  # type: ignore[func-returns-value]
     now = 1_000 * 86_400.0
     for later in (0.0, 2.0, 100.0, prune.SHARE_SECONDS, 2 * prune.SHARE_SECONDS):
-        monkeypatch.setattr(prune.time, "time", lambda later=later: now + later)
+        monkeypatch.setattr("deploy.prune.time.time", lambda later=later: now + later)
         prune.prune()
     first = looked_at[0]
     assert looked_at == [first, first + 1, first + 2]
