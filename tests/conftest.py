@@ -12,7 +12,7 @@ from audit import triggers
 from deploy.alarms import clock
 from tests import factories
 
-pytest_plugins = ["tests.processes", "tests.xdist_groups"]
+pytest_plugins = ["tests.processes", "tests.backups", "tests.xdist_groups"]
 
 
 @pytest.hookimpl(wrapper=True)

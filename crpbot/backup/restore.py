@@ -89,6 +89,16 @@ def restore_backup(
     )
 
 
+def restore_files(name: str = "", *, access: Access | None = None) -> int:
+    """Copy the stored files back that are missing or damaged, into a service in use; returns how many. No row changes.
+
+    Raises NotFound, Conflict, Unavailable.
+    """
+    manifest = store.read_manifest(name, access)
+    access = access or Access.build()
+    return sum(copy_file(sha256, file, access) for sha256, file in manifest.files.items())
+
+
 def _end_own_task(manifest: Manifest) -> None:
     """The task that made this backup had not ended when its rows were read."""
     for task in BackupTask.objects.filter(state=BackupState.RUNNING):

@@ -105,7 +105,7 @@ def test_a_checkpoint_stays_as_long_as_its_run_needs_it(state: str, is_current: 
     assert default_storage.exists(name) == stays
 
 
-def test_a_checkpoint_of_a_run_that_is_gone_is_deleted_and_a_young_one_stays() -> None:
+def test_a_checkpoint_of_no_run_is_deleted_and_a_young_one_stays() -> None:
     gone, young = (artifact_store.store_checkpoint(999, 1, epoch, b"state") for epoch in (1, 2))
     make_old(gone)
     run_command()

@@ -15,7 +15,7 @@ from crpbot.backup.store import Manifest
 from deploy.models import BackupTask
 from deploy.rules import BackupKind, BackupState
 
-ACTIONS = ("create", "list", "verify", "restore", "drill", "prune", "key", "request")
+ACTIONS = ("create", "list", "verify", "restore", "files", "drill", "prune", "key", "request")
 OWN_ACTIONS = ("carry-out", "rehearse")
 """What reconcile and a drill start."""
 SHELL = "manage.py backup"
@@ -25,10 +25,10 @@ SHOWN = 5
 class Command(ActingCommand):
     help = (
         "Back up the rows of the database and the stored files, as of one audit head; list and verify backups; restore one"
-        " into an empty database; drill: restore one into a scratch database and check it; prune: remove those that"
-        " CRPBOT_BACKUP_KEEP does not keep; key: print the public key that verifies them. request: have reconcile make one,"
-        " as an administrator. Backups lie in CRPBOT_BACKUP_DIR, or in the bucket CRPBOT_BACKUP_BUCKET. The private signing"
-        " keys are not in them."
+        " into an empty database; files: copy missing stored files back; drill: restore one into a scratch database and"
+        " check it; prune: remove those that CRPBOT_BACKUP_KEEP does not keep; key: print the public key that verifies them."
+        " request: have reconcile make one, as an administrator. Backups lie in CRPBOT_BACKUP_DIR, or in the bucket"
+        " CRPBOT_BACKUP_BUCKET. The private signing keys are not in them."
     )
 
     def add_own_arguments(self, parser: CommandParser) -> None:
@@ -77,6 +77,8 @@ class Command(ActingCommand):
             case "drill":
                 task = schedule.run_now(BackupKind.DRILL, requested_by=SHELL, name=name, **access)
                 return {"drilled": task.result}
+            case "files":
+                return {"files_copied": restore.restore_files(name, access=Access.build(**access))}
             case "prune":
                 return {"pruned": retention.prune()}
             case "key":
@@ -148,6 +150,8 @@ def _format(answer: dict[str, Any]) -> Iterator[str]:
                 f"Backup {drilled['name']} was restored into a scratch database: its audit chain is sound, and its pointer"
                 f" at revision {drilled['revision'] or 'none'} proven."
             )
+        case {"files_copied": count}:
+            yield f"{count} file(s) were missing or damaged, and were copied back."
         case {"pruned": removed}:
             yield f"Removed: {', '.join(removed) or 'none'}."
         case {"requested": task}:
