@@ -13,7 +13,7 @@ from tests.scenarios import APPROVER
 from training.models import Coin, Dataset
 
 
-class _Stored(scenarios.Build):
+class Stored(scenarios.Build):
     """A release on candles whose files are really stored."""
 
     def dataset(self, coin: Coin) -> Dataset:
@@ -41,10 +41,10 @@ def service(committed: None, folders: None) -> PointerMove:
     factories.token(factories.person("anna", "approver"), "approver")
     factories.token(factories.person("desk"), "bot")
     figures = scenarios.for_every_coin(scenarios.inaccurate)
-    fallback = _Stored(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures).settled()
+    fallback = Stored(line="v5", purpose=scenarios.Purpose.FALLBACK, figures=figures).settled()
     decide.register_fallback(fallback, actor=APPROVER, reason="the last line that behaved")
     collapsed = scenarios.for_every_coin(scenarios.collapsed)
-    inherited = _Stored(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, figures=collapsed).settled()
+    inherited = Stored(line="v6_enhanced", purpose=scenarios.Purpose.INHERITED, figures=collapsed).settled()
     decide.inherit(inherited, actor=APPROVER, reason="as the bot stands today")
     now = pointer.get_current()
     assert now is not None

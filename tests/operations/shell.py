@@ -66,7 +66,8 @@ class Shell:
             if OPTIONS[option]:
                 value, *rest = rest
                 if option == "-e" and "=" in value:
-                    given |= [value.split("=", 1)]
+                    name, _, value = value.partition("=")
+                    given[name] = value
         if verb in ("exec", "run") and rest[1:3] == ["python", "manage.py"]:
             assert rest[0] in SERVICES
             return self._manage(rest[3:], given)
