@@ -8,7 +8,15 @@ looked at.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mlcore.bundle.operator_limits import Attribute, Node, Tensor, check_divisions, check_names, check_trees
+from mlcore.bundle.operator_limits import (
+    Attribute,
+    Node,
+    Tensor,
+    check_divisions,
+    check_names,
+    check_training,
+    check_trees,
+)
 from mlcore.errors import BundleRefused
 
 MAX_MODEL_BYTES = 64 * 2**20
@@ -47,14 +55,17 @@ OPERATORS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 """By domain. Each computes its value from its inputs alone."""
 
-_SIZES: dict[str, range] = {
-    **dict.fromkeys(("Reshape", "Expand", "Tile", "Pad", "Split", "Squeeze", "Unsqueeze"), range(1, 2)),
-    **dict.fromkeys(("Slice",), range(1, 5)),
+SIZES: dict[str, range] = {
+    **dict.fromkeys(("Reshape", "Expand", "Tile", "Split", "Squeeze", "Unsqueeze"), range(1, 2)),
+    **dict.fromkeys(
+        ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare"), range(1, 2)
+    ),
+    **dict.fromkeys(("Slice", "Pad"), range(1, 5)),
     **dict.fromkeys(("ConstantOfShape",), range(1)),
     **dict.fromkeys(("Range",), range(3)),
 }
 """The inputs that determine the size of an operator's output. They must not depend on the values of the rows: a single
-row could then ask a bot for all its memory."""
+row could then ask a bot for all its memory. The axes of a reduction are among them: they say which ones stay long."""
 
 _UNROLL = "a loop may run for ever: write recurrence as LSTM, GRU or RNN, or unroll it"
 _BY_CHANCE = "it answers by chance: call model.eval() and export the graph again"
@@ -114,7 +125,7 @@ def check_sizes(nodes: Iterable[Node], fixed: set[str]) -> None:
     known = set(fixed)
     for node in nodes:
         operator, inputs, outputs = node.operator, node.inputs, node.outputs
-        for place in _SIZES.get(operator, ()):
+        for place in SIZES.get(operator, ()):
             if place < len(inputs) and inputs[place] not in known:
                 raise BundleRefused(
                     f"its {operator} takes the size of its output from the values of the rows; {_BY_DATA}"
@@ -159,6 +170,7 @@ class _Walk:
                 raise BundleRefused(_SPARSE)
         check_names(nodes, tensors, inputs)
         check_sizes(nodes, {"", *tensors})
+        check_training(nodes, tensors)
         check_divisions(
             nodes, tensors, (name for name in inputs if inputs[name] == 1 and name not in tensors)
         )

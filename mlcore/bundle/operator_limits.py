@@ -1,4 +1,7 @@
-"""Nodes that may end the process or never return: a division of whole numbers, and trees with a way back."""
+"""Nodes that may end the process, never return, or answer by chance.
+
+These are divisions of whole numbers, trees with a way back, and layers in training mode.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +48,11 @@ class Tensor:
         traps = bytes(size), b"\xff" * size
         return not any(self.raw[at : at + size] in traps for at in range(0, len(self.raw), size))
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether all its numbers, kept in its bytes alone, are 0."""
+        return bool(self.raw) and not any(self.raw or b"") and not self.has_other_numbers
+
 
 @dataclass
 class Attribute:
@@ -72,6 +80,18 @@ def check_names(nodes: Iterable[Node], tensors: Iterable[str], inputs: Iterable[
             if name in known:
                 raise BundleRefused(f"the graph makes the value {name[:60]!r} twice; export it again")
             known.add(name)
+
+
+def check_training(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> None:
+    """Raises BundleRefused for a layer in training mode: it answers by chance, or by the other rows of its batch."""
+    for node in nodes:
+        switch = node.inputs[2] if node.operator == "Dropout" and len(node.inputs) > 2 else ""
+        stored = tensors.get(switch)
+        is_off = not switch or (stored is not None and stored.is_zero)
+        if not is_off or _read_number(node, "training_mode"):
+            raise BundleRefused(
+                f"its {node.operator} is in training mode; call model.eval() and export the graph again"
+            )
 
 
 def check_divisions(

@@ -181,14 +181,19 @@ class EvaluationContext:
         return self.predictor.logits_by_row(self.single_features)
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
-        """float64 [n, 3]. Raises BundleRefused if some have no class."""
+    def finite_logits(self) -> np.ndarray:
+        """Raises BundleRefused if some are not finite."""
         non_finite = int((~np.isfinite(self.logits).all(axis=1)).sum())
         if non_finite:
             raise BundleRefused(
                 f"{non_finite:,} of {len(self.logits):,} predictions are not finite: they have no class"
             )
-        return softmax(self.logits)
+        return self.logits
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float64 [n, 3]. Raises BundleRefused if some have no class."""
+        return softmax(self.finite_logits)
 
     @cached_property
     def true(self) -> np.ndarray:
@@ -197,7 +202,8 @@ class EvaluationContext:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        return self.probabilities.argmax(axis=1)
+        """The class that a bot acts on, by the logits: probabilities of unequal logits may be rounded to equal ones."""
+        return self.finite_logits.argmax(axis=1)
 
     @cached_property
     def hits(self) -> np.ndarray:

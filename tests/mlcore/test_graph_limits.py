@@ -215,6 +215,31 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "Expand takes the size of its output from the values of the rows; use Where",
     ),
+    "memory from axes": (
+        lambda: linear_with(
+            *(node("Slice", "h zero one one", "first"), node("Cast", "first", "axis", to=TensorProto.INT64)),
+            *(node("Reshape", "axis flat", "axes"), node("ReduceSum", "long axes", "s", keepdims=1)),
+            *(node("Transpose", "s", "t", perm=[1, 0]), node("MatMul", "s t", "m")),
+            *(node("ReduceMax", "m", "largest", keepdims=0), node("Add", "h largest", "y")),
+            tensors={
+                "long": np.ones((20_000, 1), np.float32),
+                "zero": np.array([0]),
+                "one": np.array([1]),
+                "flat": np.array([1]),
+            },
+        ),
+        "ReduceSum takes the size of its output from the values of the rows",
+    ),
+    "padded axes": (
+        lambda: linear_with(
+            *(node("Slice", "h zero one one", "first"), node("Cast", "first", "axis", to=TensorProto.INT64)),
+            *(node("Reshape", "axis one", "axes"), node("Pad", "h pads - axes", "p")),
+            *(node("ReduceMax", "p", "largest", keepdims=0), node("Add", "h largest", "y")),
+            tensors={"pads": np.array([1, 1]), "zero": np.array([0]), "one": np.array([1])},
+            opsets={"": 18},
+        ),
+        "Pad takes the size of its output from the values of the rows",
+    ),
     "another operator": (lambda: linear_with(node("Det", "h", "y")), r"'Det'.*docs/models\.md"),
     "probabilities": (lambda: linear_with(node("Softmax", "h", "y")), "export the logits.*Log"),
     "probabilities of trees": (
@@ -259,7 +284,8 @@ def test_a_refusal_names_the_operator_and_what_to_change(
 
 OF_THE_BOT = (
     "a loop", "a branch", "a custom domain", "a tensor elsewhere", "dynamic quantization", "a map of scores",
-    "chance", "a size from values", "memory from values", "another operator", "too many nodes",
+    "chance", "a size from values", "memory from values", "memory from axes", "padded axes",
+    "another operator", "too many nodes",
 )  # fmt: skip
 
 
@@ -271,7 +297,8 @@ def test_a_bot_refuses_the_same_graph_before_it_loads_it(
     document = dict(v7_bundle.manifest.document)
     made = write_files(tmp_path / "b", {**payload, "model.onnx": REFUSED[name][0]()}, document)
     with pytest.raises(
-        BundleRefused, match=r"model\.onnx: .*(Loop|If|domain|operator|another file|nodes|Expand)"
+        BundleRefused,
+        match=r"model\.onnx: .*(Loop|If|domain|operator|another file|nodes|Expand|ReduceSum|Pad)",
     ):
         Predictor(made.folder)
 
@@ -294,6 +321,27 @@ def test_a_large_file_is_refused_by_its_size() -> None:
 def test_the_operators_named_in_advice_are_not_taken() -> None:
     taken = frozenset().union(*graph_limits.OPERATORS.values())
     assert not taken & set(graph_limits.ADVICE)
+
+
+NO_SIZE = {
+    ("Attention", "nonpad_kv_seqlen"), ("CumSum", "axis"), ("GRU", "sequence_lens"), ("Gather", "indices"),
+    ("GatherElements", "indices"), ("LSTM", "sequence_lens"), ("RNN", "sequence_lens"), ("RotaryEmbedding", "position_ids"),
+    ("Trilu", "k"), ("ArrayFeatureExtractor", "Y"),
+}  # fmt: skip
+"""Whole numbers that an operator takes, and that say nothing of the size of its output: onnxruntime checks their bounds."""
+
+
+def test_every_input_that_determines_a_size_is_known() -> None:
+    """An input that holds whole numbers only is a shape, a place or axes."""
+    found = {
+        (schema.name, value.name)
+        for schema in onnx.defs.get_all_schemas_with_history()
+        for place, value in enumerate(schema.inputs)
+        if schema.name in graph_limits.OPERATORS.get(schema.domain, ())
+        and set(value.types) <= {"tensor(int64)", "tensor(int32)"}
+        and place not in graph_limits.SIZES.get(schema.name, ())
+    }
+    assert found == NO_SIZE
 
 
 def test_every_operator_is_one_that_onnx_has() -> None:

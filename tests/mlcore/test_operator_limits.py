@@ -140,7 +140,27 @@ HANGS_OR_ENDS: dict[str, tuple[Callable[[], bytes], str]] = {
         "TreeEnsemble reach a node in two ways",
     ),
     "sparse tensors": (with_sparse_attribute, "holds sparse tensors"),
-}
+    "a dropout that is on": (
+        lambda: linear_with(
+            node("Dropout", "h half on", "y"), tensors={"half": np.array(0.5, np.float32), "on": np.array(True)}
+        ),
+        "Dropout is in training mode",
+    ),
+    "a dropout that values turn on": (
+        lambda: linear_with(
+            node("ReduceMax", "h", "most", keepdims=0), node("Greater", "most half", "on"),
+            node("Dropout", "h half on", "y"), tensors={"half": np.array(0.5, np.float32)},
+        ),
+        "Dropout is in training mode",
+    ),
+    "a normalization in training": (
+        lambda: linear_with(
+            node("BatchNormalization", "h one zero zero one", "y m v", training_mode=1),
+            tensors={"one": np.ones(3, np.float32), "zero": np.zeros(3, np.float32)},
+        ),
+        "BatchNormalization is in training mode",
+    ),
+}  # fmt: skip
 TAKEN: dict[str, Callable[[], bytes]] = {
     "a division of floats": lambda: linear_with(node("Div", "h h", "one"), node("Mul", "h one", "y")),
     "a division by stored numbers": lambda: whole_division(node("Div", "i m", "d"), m=np.array([2, 5, -3])),
@@ -149,6 +169,10 @@ TAKEN: dict[str, Callable[[], bytes]] = {
         node("Mod", "h m", "y", fmod=1), tensors={"m": np.array([0.5], np.float32)}
     ),
     "newer trees": newer_trees,
+    "a dropout that is off": lambda: linear_with(
+        node("Dropout", "h half off", "y"),
+        tensors={"half": np.array(0.5, np.float32), "off": np.array(False)},
+    ),
 }
 
 

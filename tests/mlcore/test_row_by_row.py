@@ -12,13 +12,16 @@ from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, Bundle
 from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_files
+from mlcore.constants import CLASSES
 from mlcore.evaluation.context import SINGLE_ROWS, EvaluationContext, sample_evenly
 from mlcore.evaluation.inspection import Inspection
 from mlcore.evaluation.serving import measure_single_sample
 from mlcore.fitting.fit import fit, prepare
 from mlcore.fitting.recipes import RECIPES
 from mlcore.importers import convert
+from tests.mlcore import graphs
 from tests.mlcore.conftest import WriteBundle
+from tests.mlcore.graphs import linear_with, node
 from tests.model_files import onnx_file
 
 BARS, HORIZON = 16, 8
@@ -97,6 +100,19 @@ def test_the_stop_figures_of_a_declaration_are_recomputed_row_by_row(
     assert found is not None and len(found) == len(rows)
     expected = np.concatenate([context.predictor.logits(row[None]) for row in rows[:60]])
     np.testing.assert_array_equal(found[:60], expected)
+
+
+def test_the_class_that_is_measured_is_the_one_that_a_bot_acts_on(
+    market: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Logits that differ by 1e-25 give three equal probabilities: the first class is not the bot's."""
+    data = linear_with(node("Mul", "h tiny", "y"), tensors={"tiny": np.array(1e-25, np.float32)})
+    context = context_of(graphs.imported(data, tmp_path, "relative72"), market)
+    assert (context.probabilities == 1 / 3).all()
+    assert len(set(context.predicted.tolist())) == 3
+    for row in (-1, -2, -3, -4):
+        last = market.head(int(context.gate_bars[row]) + 1)
+        assert context.predictor.predict(last).direction == CLASSES[context.predicted[row]]
 
 
 def test_what_a_batch_answers_otherwise_is_still_named_by_single_sample(
