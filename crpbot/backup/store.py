@@ -11,6 +11,7 @@ A stored file is named by the sha256 of what is stored: a file that is encrypted
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,9 +122,14 @@ def read_manifest(name: str = "", access: Access | None = None) -> Manifest:
     name = _find_name(name)
     access = access or Access.build()
     try:
-        return _parse_manifest(seal.open_envelope(_read_envelope(name), access.public_hex))
+        manifest = _parse_manifest(seal.open_envelope(_read_envelope(name), access.public_hex))
+        if manifest.name != name:
+            raise Conflict(
+                f"It is that of backup {manifest.name}. Restore that one by its name, or use another."
+            )
     except Conflict as refusal:
         raise Conflict(f"The manifest of backup {name} cannot be trusted: {refusal.message}") from refusal
+    return manifest
 
 
 def read_unverified(name: str) -> Manifest:
@@ -205,17 +211,19 @@ def open_rows(manifest: Manifest, access: Access | None = None) -> Iterator[IO[b
     name = f"{FOLDER}/{manifest.name}/{ROWS}"
     with _translate_errors(name):
         stream = get_storage().open(name, "rb")
-    with stream:
+    # A copy is verified and used: who can write to the store may change the file between two readings.
+    with stream, tempfile.TemporaryFile() as copy:
         with _translate_errors(name):
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            stream.seek(0)
-        if sha256 != manifest.rows_sha256:
+            shutil.copyfileobj(stream, copy, COPY_BYTES)
+        copy.seek(0)
+        if hashlib.file_digest(copy, "sha256").hexdigest() != manifest.rows_sha256:
             raise Conflict(f"The rows of backup {manifest.name} are damaged. Use another backup.")
+        copy.seek(0)
         if access is None or not manifest.recipients:
-            yield stream
+            yield copy
             return
         with tempfile.TemporaryFile() as plain:
-            seal.decrypt(stream, plain, access)
+            seal.decrypt(copy, plain, access)
             plain.seek(0)
             yield plain
 

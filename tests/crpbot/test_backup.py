@@ -288,6 +288,33 @@ def test_a_manifest_that_another_key_signed_restores_nothing(service: PointerMov
     assert PointerMove.objects.exists()
 
 
+def test_an_older_manifest_under_the_name_of_a_newer_backup_restores_nothing(service: PointerMove) -> None:
+    """It is signed, and names rows that are there: somebody who can write to the store would turn back the time."""
+    old = create.create_backup()
+    audit.record("bot.seen", ServiceIdentity.objects.get(pk=1), actor="a test")
+    new = create.create_backup()
+    assert new.name != old.name
+    old_path, new_path = (
+        Path(store.get_storage().path(f"{store.FOLDER}/{each.name}/{store.MANIFEST}")) for each in (old, new)
+    )
+    new_path.write_bytes(old_path.read_bytes())
+    lose_everything()
+    for name in ("", new.name):
+        with pytest.raises(Conflict, match=f"{new.name} cannot be trusted: It is that of backup {old.name}"):
+            restore.restore_backup(name)
+    assert not PointerMove.objects.exists()
+
+
+def test_rows_that_change_while_they_are_restored_are_those_that_were_verified(service: PointerMove) -> None:
+    manifest = create.create_backup()
+    path = Path(store.get_storage().path(f"{store.FOLDER}/{manifest.name}/{store.ROWS}"))
+    whole = path.read_bytes()
+    with store.open_rows(manifest) as stream:
+        with path.open("r+b") as file:
+            file.write(bytes(len(whole)))
+        assert stream.read() == whole
+
+
 def test_an_encrypted_backup_comes_back_only_with_an_identity(
     service: PointerMove, settings: Any, tmp_path: Path
 ) -> None:
