@@ -71,8 +71,8 @@ _REAL_MARKETS = Draft(
         f"{_BY_LABEL}",
         "attempts.above": "It asks the accuracy's limit of later attempts, so it has the accuracy's limit. "
         f"{_IN_PLACE}",
-        "lead.gate": "The accuracy must exceed the label's base rate and every naive forecaster by more than chance "
-        "explains: without it, nothing would ask for skill that lasts.",
+        "lead.gate": "The accuracy must exceed the label's base rate, every naive forecaster and the model's own calls in "
+        "one direction by more than chance explains: without it, nothing would ask for skill that lasts.",
         "label_balance.gate": "A model that hardly ever predicts one class is refused, as class balance does, whatever "
         "the label's shares are.",
     },

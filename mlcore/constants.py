@@ -11,6 +11,9 @@ LAYER_WIDTHS = (N_FEATURES, *HIDDEN_WIDTHS, len(CLASSES))
 NAIVE_FORECASTERS = ("majority", "last_move", "reversal")
 """Always the most common class; the class of the last move; the class of the last move, reversed."""
 
+ONE_WAY_FORECASTERS = ("all_down", "all_up")
+"""A model's own calls of neutral, with each move that it calls named down, or up: what they are worth without direction."""
+
 VOLATILITY_TERCILES = ("calm", "usual", "wild")
 """The bars of the gate window, by volatility."""
 

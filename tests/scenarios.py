@@ -102,7 +102,10 @@ def healthy(coin: str) -> dict[str, Any]:
             "fit_last_at": "2024-12-01T00:00:00Z",
         },
         "skill": _skill(0.739 + own, {"majority": 0.35, "last_move": 0.40, "reversal": 0.21}, v5=0.731 + own),
-        "lead": _lead(0.739 + own, {"majority": 0.35, "last_move": 0.40, "reversal": 0.21}),
+        "lead": _lead(
+            0.739 + own,
+            {"majority": 0.35, "last_move": 0.40, "reversal": 0.21, "all_down": 0.39, "all_up": 0.38},
+        ),
         "lookahead": {"rows": 256, "columns_differing": [], "largest_difference": 0.0, "problem": None},
         "label": {
             "text": "terciles over 8 bars",
@@ -254,7 +257,9 @@ def inaccurate(coin: str) -> dict[str, Any]:
     document = healthy(coin)
     document["accuracy"] |= {"point": 0.391, "lower": 0.379, "upper": 0.404, "standard_error": 0.0064}
     document["skill"] = _skill(0.391, {"majority": 0.35, "last_move": 0.34, "reversal": 0.33}, v5=0.389)
-    document["lead"] = _lead(0.391, {"majority": 0.35, "last_move": 0.34, "reversal": 0.33})
+    document["lead"] = _lead(
+        0.391, {"majority": 0.35, "last_move": 0.34, "reversal": 0.33, "all_down": 0.34, "all_up": 0.345}
+    )
     document["stability"] = _stability(0.391)
     return document
 

@@ -10,8 +10,14 @@ from mlcore.evaluation.bootstrap import CAUTIOUS_BLOCK_BARS
 from mlcore.verdict import Finding, Verdict
 
 BASE_RATE = "majority"
-OVER = {**NAIVE, BASE_RATE: "the label's base rate"}
-"""The majority class of the judged window is right as often as the label's most frequent class occurs."""
+OVER = {
+    **NAIVE,
+    BASE_RATE: "the label's base rate",
+    "all_down": "its own calls with every Up named Down",
+    "all_up": "its own calls with every Down named Up",
+}
+"""The majority class of the judged window is right as often as the label's most frequent class occurs. Over its own
+calls in one direction leads only who is more often right than wrong in both: to know when markets move is not enough."""
 
 REAL_MARKETS = Group(
     "Real markets", "ahead of the label's base rate, and of forecasters without a model", is_advisory=True
@@ -34,15 +40,15 @@ def read_least_lead(measurement: MeasurementReader, parameters: Parameters) -> R
 @REAL_MARKETS.register(
     "lead",
     lambda p: (
-        f"lower bound over {format_points(p['above'])} points ahead of the label's base rate and of every naive "
-        "forecaster, at 5 % for all attempts together"
+        f"lower bound over {format_points(p['above'])} points ahead of the label's base rate, of every naive "
+        "forecaster and of its own calls in one direction, at 5 % for all attempts together"
     ),
     Threshold("above", 0.0, 0.0, 0.5, "lower", "The interval must begin above this; 0.01 is a point."),
     Threshold("least_block_bars", CAUTIOUS_BLOCK_BARS, 1, 100_000, "lower", BLOCK_HELP),
     read=read_least_lead,
 )
 def judge_lead(measurement: MeasurementReader, parameters: Parameters) -> Finding:
-    """More accurate than the label's base rate and than naive forecasters, whatever the accuracy itself is."""
+    """More accurate than the label's base rate, than naive forecasters and than its own calls in one direction."""
     above, attempt = float(parameters["above"]), read_attempt(measurement)
     rows, accuracy = measurement.count("lead", "rows"), measurement.share("lead", "accuracy")
     require_blocks(measurement, parameters, "lead")

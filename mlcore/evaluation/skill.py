@@ -9,7 +9,7 @@ import numpy as np
 
 from mlcore.bundle.format import MODEL_FILE
 from mlcore.bundle.predictor import Predictor
-from mlcore.constants import CLASSES, NAIVE_FORECASTERS
+from mlcore.constants import CLASSES, NAIVE_FORECASTERS, ONE_WAY_FORECASTERS
 from mlcore.evaluation import metrics
 from mlcore.evaluation.bootstrap import RESAMPLES, Blocks, get_block_bars, get_cautious_block_bars
 from mlcore.evaluation.context import EvaluationContext
@@ -39,20 +39,23 @@ def measure_skill(context: EvaluationContext) -> dict[str, Any]:
 
 
 def measure_lead(context: EvaluationContext) -> dict[str, Any]:
-    """Accuracy against every naive forecaster, by the cautious interval; and how often each class occurs.
+    """Accuracy against every naive forecaster and against its own calls without direction, by the cautious interval; and how
+    often each class occurs.
 
     The majority class of the judged window is right as often as the label's most frequent class occurs there: that is the
     label's base rate. It is known only afterwards, so a lead over it is none by luck in the choice of the class.
+    Who knows when markets move, and tosses a coin for where, leads all of these; it does not lead its own calls with every
+    move named down, or up.
     """
     blocks = Blocks(len(context.hits), context.seed, get_cautious_block_bars(context.label.horizon))
-    naive_hits = score_naive_forecasts(context)
+    others = score_naive_forecasts(context) | _score_one_way_forecasts(context)
     return {
         "rows": blocks.rows,
         "block_bars": blocks.block_bars,
         "resamples": RESAMPLES,
         "accuracy": float(context.hits.mean()),
         "label_shares": metrics.compute_shares(context.true),
-        "over": {name: _estimate_lead(context.hits, hits, blocks) for name, hits in naive_hits.items()},
+        "over": {name: _estimate_lead(context.hits, hits, blocks) for name, hits in others.items()},
     }
 
 
@@ -64,6 +67,15 @@ def _estimate_lead(hits: np.ndarray, others: np.ndarray, blocks: Blocks) -> dict
         "lower": found.lower,
         "upper": found.upper,
         "standard_error": found.standard_error,
+    }
+
+
+def _score_one_way_forecasts(context: EvaluationContext) -> dict[str, np.ndarray]:
+    """The hits of the model's own calls with each move named down, and up, bool [n]."""
+    moves = context.predicted != CLASSES.index("neutral")
+    return {
+        name: np.where(moves, CLASSES.index(name.removeprefix("all_")), context.predicted) == context.true
+        for name in ONE_WAY_FORECASTERS
     }
 
 

@@ -288,7 +288,7 @@ def test_a_manifest_that_another_key_signed_restores_nothing(service: PointerMov
     assert PointerMove.objects.exists()
 
 
-def test_an_older_manifest_under_the_name_of_a_newer_backup_restores_nothing(service: PointerMove) -> None:
+def test_an_older_manifest_under_a_newer_name_restores_nothing(service: PointerMove) -> None:
     """It is signed, and names rows that are there: somebody who can write to the store would turn back the time."""
     old = create.create_backup()
     audit.record("bot.seen", ServiceIdentity.objects.get(pk=1), actor="a test")
@@ -305,7 +305,7 @@ def test_an_older_manifest_under_the_name_of_a_newer_backup_restores_nothing(ser
     assert not PointerMove.objects.exists()
 
 
-def test_rows_that_change_while_they_are_restored_are_those_that_were_verified(service: PointerMove) -> None:
+def test_rows_that_change_while_they_are_read_are_those_verified(service: PointerMove) -> None:
     manifest = create.create_backup()
     path = Path(store.get_storage().path(f"{store.FOLDER}/{manifest.name}/{store.ROWS}"))
     whole = path.read_bytes()

@@ -1,8 +1,10 @@
 """The gates for real markets, and the draft that requires them: what passes, what is refused, and the reasons."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.errors import Conflict, DomainError, InvalidInput, NotAllowed, NotFound
@@ -17,6 +19,10 @@ from gates.models import GatePolicy
 from gates.policy import BASELINE_POLICY, DRAFTS, FULL_POLICY, check_policy
 from gates.policy_changes import Direction, compare_policies, explain_draft, weaker_than_baseline
 from gates.services import policies
+from mlcore.constants import NAIVE_FORECASTERS
+from mlcore.evaluation.metrics import compute_shares
+from mlcore.evaluation.skill import measure_lead
+from mlcore.features.labels import Label, LabelKind
 from mlcore.verdict import Verdict
 from tests import factories, scenarios
 from tests.deploy.commands import run
@@ -63,6 +69,9 @@ CASES = [
     ("an interval that begins at nothing", "lead", {"lead/over/majority/lower": 0.0}, INCONCLUSIVE),
     ("no more often right than the last move", "lead", lead("last_move", 0.0, -0.03), FAILED),
     ("behind the reversal", "lead", lead("reversal", -0.01, -0.05, upper=0.02), FAILED),
+    ("no more often down than up where it says so", "lead", lead("all_up", 0.0, -0.02), FAILED),
+    ("more often up than down where it says so, perhaps by chance", "lead", lead("all_down", 0.01, -0.01), INCONCLUSIVE),
+    ("its own calls in one direction are not known", "lead", {"lead/over/all_up": None}, ERROR),
     ("the twentieth attempt", "lead", {"attempts/count": 20}, INCONCLUSIVE),
     ("an attempt without those before", "lead", {"attempts/chain": ""}, ERROR),
     ("no standard error", "lead", {"lead/over/majority/standard_error": None}, ERROR),
@@ -108,6 +117,46 @@ def test_the_sentences_give_the_figures() -> None:
         "SOL predicts each class in these shares of how often it occurs: Down 80.0 %, Neutral 102.2 %, Up 80.0 %; 50 % to "
         "150 % is allowed. The classes occur in Down 5.0 %, Neutral 90.0 %, Up 5.0 % of bars."
     )
+
+
+def toss_coins_where_it_moves(*, knows_direction: float = 0.0) -> SimpleNamespace:
+    """A market whose volatility lasts and whose direction nobody knows, and a model that answers neutral where it was calm
+    and tosses a coin elsewhere; in a share of the bars it knows the direction."""
+    rng = np.random.default_rng(3)
+    wild = np.zeros(34_000)
+    for bar in range(1, len(wild)):
+        wild[bar] = 0.985 * wild[bar - 1] + 0.17 * rng.normal()
+    returns = 0.006 * np.exp(wild) * rng.normal(size=len(wild))
+    closes, label = np.exp(np.cumsum(returns)), Label(LabelKind.PERCENT, 8, 1.0)
+    rows = np.arange(20_000, len(closes) - 8)
+    moves = 100 * (closes[rows + 8] / closes[rows] - 1)
+    before = np.array([np.abs(returns[row - 23 : row + 1]).mean() for row in rows])
+    true = np.where(moves < -1, 0, np.where(moves > 1, 2, 1))
+    side = np.where(rng.random(len(rows)) < knows_direction, moves > 0, rng.random(len(rows)) < 0.5)
+    predicted = np.where(before < np.quantile(before, (true == 1).mean()), 1, 2 * side)
+    return SimpleNamespace(
+        true=true, predicted=predicted, hits=predicted == true, seed=0, label=label, gate_closes=(closes, rows),
+        cuts=(-1.0, 1.0),
+    )  # fmt: skip
+
+
+def judge_measured(model: SimpleNamespace) -> dict[str, GateOutcome]:
+    document = known(inaccurate("SOL"))
+    found = measure_lead(model)  # type: ignore[arg-type]  # what it reads of a context
+    document["lead"] = {**found, "problem": None}
+    document["accuracy"] |= {"rows": found["rows"], "point": found["accuracy"]}
+    document["shares"] = compute_shares(model.predicted)
+    return {each.gate: each for each in evaluate(document, DRAFT.document)}
+
+
+def test_who_knows_when_and_not_where_has_no_lead() -> None:
+    """It is ahead of the base rate and of every naive forecaster, and its calls are worth nothing."""
+    model = toss_coins_where_it_moves()
+    outcomes, over = judge_measured(model), measure_lead(model)["over"]  # type: ignore[arg-type]
+    assert all(over[name]["lower"] > 0 for name in NAIVE_FORECASTERS)
+    assert outcomes["label_balance"].verdict == PASSED
+    assert outcomes["lead"].verdict in (FAILED, INCONCLUSIVE), outcomes["lead"].sentence
+    assert judge_measured(toss_coins_where_it_moves(knows_direction=0.2))["lead"].verdict == PASSED
 
 
 def test_each_attempt_asks_for_a_greater_lead() -> None:

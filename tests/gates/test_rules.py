@@ -159,7 +159,7 @@ NEEDS: dict[str, list[str]] = {
         *(f"lead/{field}" for field in ("rows", "accuracy", "block_bars", "problem", "over", "label_shares")),
         *(
             f"lead/over/{name}{field}"
-            for name in ("majority", "last_move", "reversal")
+            for name in ("majority", "last_move", "reversal", "all_down", "all_up")
             for field in ("", "/accuracy", "/difference", "/lower", "/upper", "/standard_error")
         ),
         "label/horizon_bars",
