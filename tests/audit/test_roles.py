@@ -96,7 +96,9 @@ def test_what_a_worker_may_write_is_its_jobs_and_their_events() -> None:
         "audit_audithead", "audit_auditevent", "gates_measurement", "training_artifact", "training_bundle", "training_epoch",
         "training_runline", "training_trainingrun", "training_worker",
     }  # fmt: skip
-    assert {"line", "dataset_id", "coin_id", "budget_id"}.isdisjoint(written["training_trainingrun"].updates)
+    assert {"line", "recipe", "package", "dataset_id", "coin_id", "budget_id"}.isdisjoint(
+        written["training_trainingrun"].updates
+    )
 
 
 def test_a_new_model_has_grants_without_being_listed() -> None:
@@ -158,7 +160,7 @@ def test_neither_application_nor_worker_may(made: Roles, kind: str, text: str) -
         "INSERT INTO accounts_rolegrant (user_id, role) VALUES (1, 'approver')",
         "INSERT INTO accounts_apitoken (user_id) VALUES (1)",
         "SELECT password FROM accounts_user",
-        "SELECT session_key FROM django_session",
+        "SELECT session_key FROM accounts_session",
         "UPDATE training_coin SET is_required = false",
         "UPDATE training_trainingrun SET line = 'v5'",
         "UPDATE gates_measurement SET bundle_id = 1",

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 # The settings of a quick fit; recurrence sees so few bars because each of its rows is measured alone.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "trees": {"trees": 30, "rows_share": 0.2},
-    "recurrence": {"input": "window16", "epochs": 4, "batch_size": 256},
+    "recurrence": {"input": "window16", "units": 16, "epochs": 4, "batch_size": 256, "learning_rate": 0.003},
 }
 
 

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 INPUTS = ("window64",)
 PARAMETERS = {
     # Settings of the service: their bounds are known, and a recipe gives its defaults.
-    "epochs": {"default": 8},
+    "epochs": {"default": 16},
     "batch_size": {"default": 128},
-    "learning_rate": {"default": 0.003},
+    "learning_rate": {"default": 0.001},
     "units": {
         "default": 16,
         "least": 4,
