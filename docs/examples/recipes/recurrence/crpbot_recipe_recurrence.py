@@ -16,7 +16,7 @@ PARAMETERS = {
     "batch_size": {"default": 128},
     "learning_rate": {"default": 0.001},
     "units": {
-        "default": 16,
+        "default": 32,
         "least": 4,
         "greatest": 128,
         "meaning": "numbers that it remembers from bar to bar",
