@@ -1,10 +1,12 @@
-"""Runs recipes of packages: describes each of them, or fits one on prepared rows. Run this in a sandbox.
+"""Runs recipes of packages: describes each of them, fits one on prepared rows, or finishes a fit. Run this in a sandbox.
 
     python -m mlcore.importers.installed_recipe describe --packages DIR --answer ANSWER.json
     python -m mlcore.importers.installed_recipe fit --packages DIR --answer ANSWER.json --request REQUEST.json
+    python -m mlcore.importers.installed_recipe finish --answer ANSWER.json --request REQUEST.json
 
-`fit` finds its rows in the current folder, as `write_rows` left them, and leaves the files of a bundle there. The graph is
-read and tried like one from outside.
+`fit` finds its rows in the current folder, as `write_rows` left them, and leaves the graph there. `finish` reads and tries
+that graph like one from outside, and leaves the files of a bundle. It is another process with rows of its own: code of a
+package could change whatever is computed beside it.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from mlcore.fitting.prepared import Prepared
 from mlcore.importers import onnx_file
 from mlcore.importers.convert import try_bundle
 
+GRAPH_FILE = "graph.onnx"
 _ARRAYS = ("features", "labels", "stop_features", "stop_labels", "mean", "scale", "class_weights")
 _FIT_ROWS = 2048
 """Rows of the fit window that the training loss is computed from: each is run alone."""
@@ -67,27 +70,39 @@ def _describe_one(point: Any) -> dict[str, Any]:
     return found
 
 
-def fit(request: Mapping[str, Any], path: list[str], folder: Path) -> dict[str, float]:
-    """Fits the recipe and writes the files of its bundle; returns loss and accuracy.
+def fit(request: Mapping[str, Any], path: list[str], folder: Path) -> None:
+    """Fits the recipe and writes its graph.
 
-    Raises RecipeRefused for a package that is not the one that was asked for, and for a graph that cannot be taken.
+    Raises RecipeRefused for a package that is not the one that was asked for, and for what is no file.
     """
     points = find_entry_points(path).get(request["recipe"], [])
     point = next((point for point, package in points if package == request["package"]), None)
     if point is None:
         raise RecipeRefused(f"{request['package']} is not installed here")
-    schema = find_schema(request["schema"])
-    assert schema is not None
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    rows = Rows(**arrays, parameters=request["parameters"], seed=request["seed"])
-    graph = point.load().fit(rows)
+    graph = point.load().fit(_read_rows(request, folder))
     if not isinstance(graph, bytes) or len(graph) > MAX_MODEL_BYTES:
         raise RecipeRefused(f"fit(rows) must return the bytes of an ONNX file, at most {MAX_MODEL_BYTES:,}")
-    predictor = _write_and_try(graph, schema, folder)
+    (folder / GRAPH_FILE).write_bytes(graph)
+
+
+def finish(request: Mapping[str, Any], folder: Path) -> dict[str, float]:
+    """Writes the files of the bundle of a fitted graph; returns loss and accuracy.
+
+    Raises RecipeRefused, ImportRefused and BundleRefused for a graph that cannot be taken.
+    """
+    schema = find_schema(request["schema"])
+    assert schema is not None
+    predictor = _write_and_try((folder / GRAPH_FILE).read_bytes(), schema, folder)
+    rows = _read_rows(request, folder)
     sample = np.linspace(0, len(rows.labels) - 1, min(_FIT_ROWS, len(rows.labels))).astype(int)
     train_loss, _ = _score(predictor, rows.features[sample], rows.labels[sample])
     loss, accuracy = _score(predictor, rows.stop_features, rows.stop_labels)
     return {"train_loss": train_loss, "validation_loss": loss, "validation_accuracy": accuracy}
+
+
+def _read_rows(request: Mapping[str, Any], folder: Path) -> Rows:
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return Rows(**arrays, parameters=request["parameters"], seed=request["seed"])
 
 
 def _write_and_try(data: bytes, schema: Schema, folder: Path) -> Predictor:
@@ -133,8 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.do == "describe":
             answer: dict[str, Any] = {"recipes": describe_all(sys.path)}
+        elif options.do == "fit":
+            fit(json.loads(options.request.read_bytes()), sys.path, Path.cwd())
+            answer = {}
         else:
-            answer = {"figures": fit(json.loads(options.request.read_bytes()), sys.path, Path.cwd())}
+            answer = {"figures": finish(json.loads(options.request.read_bytes()), Path.cwd())}
     except MlcoreError as refused:
         answer = {"refused": str(refused)}
     except MemoryError:
@@ -147,7 +165,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mlcore.importers.installed_recipe", description="Run recipes of packages."
     )
-    parser.add_argument("do", choices=["describe", "fit"])
+    parser.add_argument("do", choices=["describe", "fit", "finish"])
     parser.add_argument("--packages", default="", help="a folder with packages, beside those of Python")
     parser.add_argument("--request", type=Path, help="recipe, package, input, parameters and seed, as JSON")
     parser.add_argument("--answer", type=Path, required=True, help="where the answer is written, as JSON")

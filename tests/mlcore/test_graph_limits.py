@@ -18,6 +18,7 @@ from mlcore.bundle.predictor import Predictor
 from mlcore.bundle.writer import write_files
 from mlcore.errors import BundleRefused, MlcoreError
 from mlcore.evaluation.inspection import Inspection
+from mlcore.importers import convert
 from tests.mlcore.graphs import (
     BARS,
     FEATURES,
@@ -316,6 +317,33 @@ def test_a_graph_that_is_cut_off_anywhere_is_refused_or_has_fewer_fields() -> No
 def test_a_large_file_is_refused_by_its_size() -> None:
     with pytest.raises(BundleRefused, match="at most 67,108,864"):
         graph_limits.check_graph(bytes(graph_limits.MAX_MODEL_BYTES + 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="NOT TESTED: memory without /proc")
+def test_memory_that_a_graph_takes_when_it_is_loaded_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of a few hundred bytes: onnxruntime computes what does not depend on a row once, and keeps it."""
+    count, sums = 4, [f"s{n}" if n else "h" for n in range(5)]
+    nodes = [
+        step
+        for n in range(count)
+        for step in (
+            node("Expand", f"v{n} many", f"c{n}"),
+            node("Gather", f"c{n} place", f"g{n}", axis=0),
+            node("Add", f"{sums[n]} g{n}", sums[n + 1]),
+        )
+    ]
+    place = (node("ArgMax", "h", "best", axis=1, keepdims=1), node("ReduceMax", "best", "place", keepdims=0))
+    tensors = {f"v{n}": np.array([n + 1], np.float32) for n in range(count)}
+    data = linear_with(
+        *place, *nodes, node("Identity", sums[-1], "y"), tensors={**tensors, "many": np.array([20_000_000])}
+    )
+    monkeypatch.setattr(convert, "MAX_MEMORY_BYTES", 2**27)
+    pages = Path("/proc/self/statm")
+    monkeypatch.setattr(convert, "_measure_peak_bytes", lambda: int(pages.read_text().split()[1]) * 4096)
+    with pytest.raises(MlcoreError, match=r"takes .* bytes of memory, loaded and for 512 rows"):
+        imported(data, tmp_path, "relative72")
 
 
 def test_the_operators_named_in_advice_are_not_taken() -> None:

@@ -28,6 +28,10 @@ FAILING = {
     "returns no graph": ("def fit(rows): return b'a model'", "neither a checkpoint"),
     "ends its process": ("def fit(rows): import os; os._exit(3)", "ended with status 3"),
     "asks for all memory": ("def fit(rows): return bytes(2**33)", "more memory than a recipe may take"),
+    "writes the answer itself": (
+        "def fit(rows):\n    import os\n    open('answer.json', 'w').write('{}')\n    os._exit(0)",
+        "left no usable graph.onnx",
+    ),
     "answers what is not finite": (
         CONSTANT[FIT:].replace("np.log(shares)", "np.nan * shares"),
         "not finite",
@@ -101,6 +105,26 @@ def test_a_run_and_its_manifest_name_recipe_and_version(dataset: Dataset) -> Non
     assert manifest["parameters"]["settings"].items() >= {"tilt": 1.0, "epochs": 2}.items()
     (epoch,) = run.epoch_rows.all()
     assert epoch.validation_loss == manifest["training"]["validation"]["loss"]
+
+
+def test_its_code_changes_neither_the_figures_nor_the_rows_they_are_of(
+    dataset: Dataset, recipes: Path
+) -> None:
+    honest = train(queued(dataset))
+    lies = """
+    import sys
+    from mlcore.importers import onnx_file
+    import numpy as np
+    for module in (sys.modules["__main__"], onnx_file):
+        module._score = lambda *asked: (0.01, 0.99)
+        module.try_bundle = lambda bundle: None
+    np.save("stop_labels.npy", np.ones(len(rows.stop_labels), np.int64))
+"""
+    reinstall(recipes, CONSTANT.replace("    import numpy as np\n", lies, 1))
+    (told,) = train(queued(dataset)).epoch_rows.all()
+    (epoch,) = honest.epoch_rows.all()
+    figures = ("train_loss", "validation_loss", "validation_accuracy")
+    assert [getattr(told, name) for name in figures] == [getattr(epoch, name) for name in figures]
 
 
 def test_a_recipe_takes_windows_where_it_names_one(dataset: Dataset) -> None:

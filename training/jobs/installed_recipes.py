@@ -8,7 +8,8 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -19,11 +20,12 @@ from django.conf import settings
 from common.errors import Conflict, InvalidInput, Unavailable
 from mlcore.bundle import graph_limits
 from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
+from mlcore.bundle.graph_limits import MAX_MODEL_BYTES
 from mlcore.errors import MlcoreError
 from mlcore.fitting.checkpoint import EpochReport
 from mlcore.fitting.installed import InstalledRecipe, RecipeRefused, find_entry_points
 from mlcore.fitting.prepared import Prepared, Trained
-from mlcore.importers.installed_recipe import write_rows
+from mlcore.importers.installed_recipe import GRAPH_FILE, write_rows
 from training.jobs import sandbox
 
 PRIVATE_BYTES = 4 * 2**30
@@ -94,30 +96,38 @@ def forget() -> None:
 def fit(
     recipe: InstalledRecipe, prepared: Prepared, *, seed: int, seconds: float, on_look: Callable[[], None]
 ) -> Trained:
-    """Fit in the sandbox, on the CPU, for at most `seconds`. `on_look` is called meanwhile, and may raise to stop it.
+    """Fit in the sandbox, on the CPU, for at most `seconds`, and read the graph in a second one without the package.
 
+    `on_look` is called meanwhile, and may raise to stop it.
     Raises RecipeFailed, sandbox.ProcessTimedOut, and Unavailable where the process was killed.
     """
     start = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="fitting-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    request = {
+        "recipe": recipe.name,
+        "package": recipe.package,
+        "schema": recipe.schema,
+        "parameters": recipe.fit_parameters,
+        "seed": seed,
+    }
+
+    def run(do: str, folder: Path, packages: Path | None) -> dict[str, Any]:
         write_rows(folder, prepared, weighs_classes=recipe.weighs_classes)
-        request = {
-            "recipe": recipe.name,
-            "package": recipe.package,
-            "schema": recipe.schema,
-            "parameters": recipe.fit_parameters,
-            "seed": seed,
-        }
         (folder / "request.json").write_text(json.dumps(request))
-        try:
-            answer = _run(folder, "fit", "--request", "request.json", seconds=seconds, on_look=on_look)
-            figures = _read_figures(answer)
+        left = max(1.0, seconds - (perf_counter() - start))
+        return _run(folder, do, "--request", "request.json", packages=packages, seconds=left, on_look=on_look)
+
+    try:
+        with _make_folder("fitting-") as folder:
+            run("fit", folder, Path(settings.RECIPES_DIR))
+            graph = sandbox.read_output(folder / GRAPH_FILE, MAX_MODEL_BYTES)
+        with _make_folder("finishing-") as folder:
+            (folder / GRAPH_FILE).write_bytes(graph)
+            figures = _read_figures(run("finish", folder, None))
             payload = _read_payload(folder)
-        except sandbox.ProcessFailed as failure:
-            raise RecipeFailed(f"The recipe {recipe.name} failed: its process {failure}.") from failure
-        except MlcoreError as refused:
-            raise RecipeFailed(f"The recipe {recipe.name} gave no model: {refused}.") from refused
+    except sandbox.ProcessFailed as failure:
+        raise RecipeFailed(f"The recipe {recipe.name} failed: its process {failure}.") from failure
+    except MlcoreError as refused:
+        raise RecipeFailed(f"The recipe {recipe.name} gave no model: {refused}.") from refused
     took = perf_counter() - start
     rows = len(prepared.labels[prepared.examples.split.fit])
     report = EpochReport(
@@ -134,9 +144,14 @@ def fit(
 @cache
 def _describe_all() -> dict[str, dict[str, Any]]:
     """What each recipe here says of itself. Raises Unavailable, and then asks again the next time."""
-    with tempfile.TemporaryDirectory(prefix="describing-", ignore_cleanup_errors=True) as name:
+    with _make_folder("describing-") as folder:
         try:
-            answer = _run(Path(name), "describe", seconds=settings.IMPORT_TIME_LIMIT_SECONDS)
+            answer = _run(
+                folder,
+                "describe",
+                packages=Path(settings.RECIPES_DIR),
+                seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
+            )
         except (sandbox.ProcessFailed, sandbox.ProcessTimedOut) as failure:
             raise Unavailable(f"The installed recipes cannot be read: the process {failure}.") from failure
     recipes = answer.get("recipes")
@@ -145,14 +160,24 @@ def _describe_all() -> dict[str, dict[str, Any]]:
     return recipes
 
 
+@contextmanager
+def _make_folder(prefix: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
 def _run(
-    folder: Path, do: str, *arguments: str, seconds: float, on_look: Callable[[], None] | None = None
+    folder: Path,
+    do: str,
+    *arguments: str,
+    packages: Path | None,
+    seconds: float,
+    on_look: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    packages = Path(settings.RECIPES_DIR)
     try:
         sandbox.run_module(
             _MODULE,
-            [do, "--packages", str(packages), "--answer", "answer.json", *arguments],
+            [do, "--packages", str(packages or ""), "--answer", "answer.json", *arguments],
             folder=folder,
             seconds=seconds,
             private_bytes=PRIVATE_BYTES,
