@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -54,9 +54,14 @@ def request(kind: BackupKind, *, actor: Actor, reason: str) -> BackupTask:
 def look() -> None:
     """Give up on a silent process, and ask for what is due. `reconcile` calls it."""
     _end_silent()
-    now = timezone.now()
-    kind = next((kind for kind in BackupKind if _is_due(kind, now)), None)
-    if kind is not None and not BackupTask.objects.filter(slot=1).exists():
+    if (
+        not (settings.BACKUP_HOURS or settings.BACKUP_DRILL_DAYS)
+        or BackupTask.objects.filter(slot=1).exists()
+    ):
+        return
+    last, now = backups.load_last(), timezone.now()
+    kind = next((kind for kind in BackupKind if _is_due(kind, last, now)), None)
+    if kind is not None:
         try:
             _create(kind, requested_by=str(GATE), reason="it is due")
         except Conflict:  # another process asked at this moment
@@ -100,23 +105,25 @@ def run_now(kind: BackupKind, *, requested_by: str, **access: str) -> BackupTask
     return task
 
 
-def _is_due(kind: BackupKind, now: Any) -> bool:
-    last = backups.find_last(kind)
-    failed = backups.find_last(kind, BackupState.FAILED)
+def _is_due(kind: BackupKind, last: Mapping[tuple[str, str], BackupTask], now: datetime) -> bool:
+    done, failed = last.get((kind, BackupState.DONE)), last.get((kind, BackupState.FAILED))
     if failed is not None and failed.ended_at is not None and now - failed.ended_at < RETRY_AFTER:
         return False
     if kind == BackupKind.BACKUP:
         every = timedelta(hours=settings.BACKUP_HOURS)
-        return bool(every) and audit.get_last_seq() > 0 and _is_older(last, now - every)
-    every, newest = timedelta(days=settings.BACKUP_DRILL_DAYS), backups.find_last(BackupKind.BACKUP)
+        return bool(every) and audit.get_last_seq() > 0 and _is_older(done, now - every)
+    every, newest = (
+        timedelta(days=settings.BACKUP_DRILL_DAYS),
+        last.get((BackupKind.BACKUP, BackupState.DONE)),
+    )
     if (
         not every or newest is None or newest.result.get("is_encrypted")
     ):  # that takes somebody with an identity
         return False
-    return _is_older(last, now - every)
+    return _is_older(done, now - every)
 
 
-def _is_older(task: BackupTask | None, than: Any) -> bool:
+def _is_older(task: BackupTask | None, than: datetime) -> bool:
     return task is None or task.started_at is None or task.started_at <= than
 
 
