@@ -63,6 +63,10 @@ class ResumeRefused(MlcoreError):
 def check_bounds(name: str, value: float, least: float, greatest: float) -> None:
     """Raises InvalidParameter unless least ≤ value ≤ greatest; NaN is refused too."""
     if not least <= value <= greatest:
+        try:
+            shown = f"{value:g}"
+        except OverflowError:  # a whole number of hundreds of digits
+            shown = "it"
         raise InvalidParameter(
-            name, f"{value:g} is out of bounds; choose a value from {least:g} to {greatest:g}"
+            name, f"{shown} is out of bounds; choose a value from {least:g} to {greatest:g}"
         )

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from common.errors import Conflict
 from crpbot.backup import journal, store
 
 UNUSED_FOR = timedelta(days=1)
@@ -32,20 +33,34 @@ def choose_kept(names: Sequence[str], keep: Sequence[int]) -> list[str]:
 
 
 def prune() -> list[str]:
-    """Remove the backups that CRPBOT_BACKUP_KEEP does not keep, and the files that only they named; returns their names."""
+    """Remove the backups that CRPBOT_BACKUP_KEEP does not keep, and the files that only they named; returns their names.
+
+    Only those that this service signed count, or are removed: who can add to the store, with later names, would have it
+    remove all the others. Raises Conflict for a manifest that cannot be read, and Unavailable.
+    """
     names = store.list_names()
-    kept = choose_kept(names, settings.BACKUP_KEEP)
-    removed = [name for name in names if name not in kept]
+    own = [name for name in names if _is_own(name)]
+    kept = choose_kept(own, settings.BACKUP_KEEP)
+    removed = [name for name in own if name not in kept]
     for name in removed:
         # First what makes it a backup.
         parts = [f"{store.FOLDER}/{name}/{part}" for part in (store.MANIFEST, store.ROWS)]
         store.delete_older(parts, timedelta(0))
     if not settings.BACKUP_KEEP:
         return removed
-    used = {file.stored_sha256 for name in kept for file in store.read_unverified(name).files.values()}
+    left = [name for name in names if name not in removed]
+    used = {file.stored_sha256 for name in left for file in store.read_unverified(name).files.values()}
     unused = [store.get_file_key(sha256) for sha256 in store.list_files() if sha256 not in used]
     unused += [f"{store.FOLDER}/{name}/{store.ROWS}" for name in store.list_unfinished()]
     store.delete_older(unused, UNUSED_FOR)
     if kept:
         store.delete_older(journal.list_older(store.get_time(kept[0])), UNUSED_FOR)
     return removed
+
+
+def _is_own(name: str) -> bool:
+    try:
+        store.read_manifest(name)
+    except Conflict:
+        return False
+    return True

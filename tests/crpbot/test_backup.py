@@ -391,6 +391,26 @@ def test_only_the_newest_are_kept_with_the_files_they_name(
     assert list(store.find_damage(third)) == []
 
 
+def test_what_somebody_adds_to_the_store_removes_no_backup(service: PointerMove, settings: Any) -> None:
+    """Later names would be the newest of every day, week and month, and the service itself would delete its own."""
+    manifest = create.create_backup()
+    genuine = store.read(f"{store.FOLDER}/{manifest.name}/{store.MANIFEST}")
+    forged = json.loads(genuine) | {"signatures": []}
+    for name, content in {
+        "20991231T000000Z-9": genuine,
+        "20991231T000001Z-9": json.dumps(forged).encode(),
+        "20991399T000000Z-9": genuine,
+    }.items():
+        store.save(f"{store.FOLDER}/{name}/{store.MANIFEST}", ContentFile(content))
+    settings.BACKUP_KEEP = [1, 1, 1]
+    assert retention.prune() == []
+    assert list(store.find_damage(store.read_manifest(manifest.name))) == []
+    store.save(f"{store.FOLDER}/20991231T000002Z-9/{store.MANIFEST}", ContentFile(b"no manifest"))
+    with pytest.raises(Conflict, match="cannot be read"):
+        retention.prune()
+    assert list(store.find_damage(store.read_manifest(manifest.name))) == []
+
+
 def test_without_a_backup_it_says_how_to_make_one() -> None:
     assert "manage.py backup create" in run("list")
     with pytest.raises(NotFound, match="backup create"):

@@ -44,13 +44,16 @@ def test_settings_are_checked_and_kept() -> None:
     ("changes", "why"),
     [
         ({"trees": 401}, "trees: 401 is out of bounds; choose a value from 1 to 400"),
+        ({"trees": 10**400}, "trees: it is out of bounds"),
+        ({"rate": -(10**400)}, "rate: it is out of bounds"),
+        ({"rate": float("nan")}, "rate: nan is out of bounds"),
         ({"trees": 1.5}, "not a whole number"),
         ({"leaves": 3}, "no such setting; it has trees, rate"),
         ({"hidden_widths": "8-8-8"}, "no such setting"),
         ({"input": "raw72"}, "the recipe trees takes relative72, window64"),
         ({"label": "percent"}, "cut"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:50],
 )
 def test_a_setting_that_it_does_not_take_is_refused(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidParameter, match=why):
