@@ -256,18 +256,19 @@ def create_machines(failed: TrainingRun, running: TrainingRun) -> None:
 
 
 def create_backups() -> None:
-    """A backup, a drill that failed, and another backup that is under way."""
+    """A backup that failed, the one after it, a drill, and another backup that is under way."""
     now = timezone.now()
     for hours, kind, state, result in (
+        (27, "backup", "failed", {}),
         (26, "backup", "done", {"files": 42, "size": 7_600_000, "lost": [], "is_encrypted": True}),
-        (25, "drill", "failed", {}),
+        (25, "drill", "done", {"files": 42, "revision": 3, "releases": [1, 2]}),
         (0, "backup", "running", {}),
     ):
         BackupTask.objects.create(
             kind=kind,
             state=state,
             slot=1 if state == "running" else None,
-            reason="its signature is another key's" if state == "failed" else "it is due",
+            reason="the store of backups does not answer" if state == "failed" else "it is due",
             requested_by="the gate",
             started_at=now - timedelta(hours=hours),
             heard_at=now,
