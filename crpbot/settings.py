@@ -511,9 +511,17 @@ METRICS_DIR = (
 # Whether a release trained or measured on a simulated market may go live: for trials, never with money.
 ALLOW_SIMULATED = env.bool("CRPBOT_ALLOW_SIMULATED", IS_EMBEDDED)
 # Where the packages of own recipes lie (docs/models.md). Only the sandbox imports them.
-RECIPES_DIR = Path(
-    env.str("CRPBOT_RECIPES_DIR", str(STATE_DIR / "recipes") if IS_EMBEDDED else "/var/lib/crpbot/recipes")
-).resolve()
+_recipes = env.str(
+    "CRPBOT_RECIPES_DIR", str(STATE_DIR / "recipes") if IS_EMBEDDED else "/var/lib/crpbot/recipes"
+)
+RECIPES_DIR = Path(_recipes).resolve()
+if not _recipes or any(
+    place.resolve().is_relative_to(RECIPES_DIR) for place in (BASE_DIR, STATE_DIR, SIGNING_KEYS_DIR)
+):
+    raise ImproperlyConfigured(
+        f"CRPBOT_RECIPES_DIR is {_recipes or 'empty'}: packages could read the service's code, state or keys there. Name a"
+        " folder of its own."
+    )
 # Whether files from outside are read although this machine cannot isolate their reader (docs/adr/0007).
 ALLOW_WEAK_SANDBOX = env.bool("CRPBOT_ALLOW_WEAK_SANDBOX", IS_EMBEDDED)
 # Limits of a release: by default 90 minutes and about $1.50 on a g5.xlarge.

@@ -148,3 +148,16 @@ def test_settings_that_protect_nothing_are_refused(
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=reason):
         read_settings(monkeypatch, tmp_path, **S3, **changed)
+
+
+@pytest.mark.parametrize("folder", ["", ".", "/", "{state}", "{state}/keys"])
+def test_a_folder_of_recipes_that_holds_the_service_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    """The sandbox reads all of it: an empty setting would be the folder that the service was started in."""
+    monkeypatch.chdir(REPOSITORY)
+    state = tmp_path / "state"
+    with pytest.raises(ImproperlyConfigured, match="Name a folder of its own"):
+        read_settings(monkeypatch, state, CRPBOT_RECIPES_DIR=folder.format(state=state))
+    read = read_settings(monkeypatch, state, CRPBOT_RECIPES_DIR=str(state / "recipes"))
+    assert read["RECIPES_DIR"] == state / "recipes"
