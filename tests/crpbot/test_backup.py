@@ -408,6 +408,8 @@ def test_what_somebody_adds_to_the_store_removes_no_backup(service: PointerMove,
     store.save(f"{store.FOLDER}/20991231T000002Z-9/{store.MANIFEST}", ContentFile(b"no manifest"))
     with pytest.raises(Conflict, match="cannot be read"):
         retention.prune()
+    listed = run("list")
+    assert f"{manifest.name}: " in listed and "20991231T000002Z-9: Its manifest cannot be read" in listed
     assert list(store.find_damage(store.read_manifest(manifest.name))) == []
 
 

@@ -64,7 +64,7 @@ class Command(ActingCommand):
                 return {"created": created, "removed": task.result.get("removed", [])}
             case "list":
                 return {
-                    "backups": [_describe(store.read_unverified(each)) for each in store.list_names()],
+                    "backups": list(map(_describe_listed, store.list_names())),
                     "tasks": [serialize(Backups.Output, task) for task in BackupTask.objects.all()[:SHOWN]],
                 }
             case "verify":
@@ -118,6 +118,16 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _describe_listed(name: str) -> dict[str, Any]:
+    """Whatever key signed it. What cannot be read hides no other: anybody who can write to the store may have added it."""
+    try:
+        described = _describe(store.read_unverified(name))
+        _format_backup(described)
+    except (Conflict, ValueError, TypeError, AttributeError, KeyError):
+        return {"name": name, "problem": "Its manifest cannot be read."}
+    return described
+
+
 def _describe_restored(restored: Restored) -> dict[str, Any]:
     return {
         "backup": _describe(restored.manifest),
@@ -165,6 +175,8 @@ def _format(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_backup(backup: dict[str, Any]) -> str:
+    if "problem" in backup:
+        return f"{backup['name']}: {backup['problem']}"
     return (
         f"{backup['name']}: {backup['rows']:,} rows, {backup['files']:,} files, {backup['size'] / 1e6:,.1f} MB,"
         f" pointer at revision {backup['revision'] or 'none'}, audit head {backup['head']['seq']}"
