@@ -23,6 +23,7 @@ from deploy.bots.live_rules import is_majority, must_pin_fallback
 from deploy.models import Alarm, Bot, LiveTotal, LiveWindow, PointerMove
 from deploy.pointer import pointer
 from deploy.pointer.fallback import check_fallback_cached
+from deploy.prune import prune_rows
 from deploy.releases import decide
 from deploy.rules import AlarmName, MoveKind, ReleaseState, Severity
 from gates.catalogue.live import RECENT_PREDICTIONS, Tally, judge_live
@@ -432,10 +433,10 @@ def test_a_window_never_changes_and_goes_with_its_age(bots: Caller, settings: An
     tell(bots, window(revision))
     with pytest.raises(DatabaseError, match="never changes"), transaction.atomic():
         LiveWindow.objects.update(breach="nothing to see")
-    live_gates.monitor_live_gates()
+    prune_rows()
     assert LiveWindow.objects.exists()
     settings.BOT_KEPT_SECONDS = 0
-    live_gates.monitor_live_gates()
+    prune_rows()
     assert not LiveWindow.objects.exists()
 
 
