@@ -5,10 +5,12 @@ that was rolled back. The journal has these audit events, as they are in the cha
 
     journal/20261129T094512Z-1234-1240.jsonl   the events after 1234, up to 1240
 
-An event carries a code that only this service can make, so nobody who can only write to the store adds one. A file that was
-removed from between others leaves a gap, which a restore reports.
+An event carries a code that only this service can make, so nobody who can only write to the store adds one. The last line
+of a file signs the others and the numbers in its name, so nobody takes one away unnoticed; a file that was removed from
+between others leaves a gap. A restore reports both.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -107,7 +109,13 @@ def read_since(manifest: Manifest, access: Access) -> Since:
         if after > position and not gap:
             gap = f"Events {position + 1} to {after} are missing from the journal."
         position = max(position, through)
-        for event in _read(name, manifest, access):
+        *lines, end = _read_lines(name, access) or [b""]
+        if not _is_signed(end, lines, after, through, access) and not gap:
+            gap = (
+                f"The file {name} of the journal was changed, or signed with another key: of the events {after + 1} to"
+                f" {through} some may be missing."
+            )
+        for event in _parse_events(name, lines):
             if event.seq > manifest.head.seq and event.at >= since:
                 events[event.hash] = event
     return Since(sorted(events.values(), key=lambda event: (event.at, event.seq)), gap)
@@ -144,8 +152,11 @@ def _list_events(after: int, through: int) -> list[AuditEvent]:
 
 
 def _save(after: int, through: int, events: Sequence[AuditEvent]) -> None:
-    lines = [json.dumps({name: _to_json(getattr(event, name)) for name in _COLUMNS}) for event in events]
-    content = "".join(f"{line}\n" for line in lines).encode()
+    lines = [
+        json.dumps({name: _to_json(getattr(event, name)) for name in _COLUMNS}).encode() for event in events
+    ]
+    end = seal.sign(_describe_lines(lines, after, through))
+    content = b"".join(line + b"\n" for line in (*lines, end))
     if recipients := seal.list_recipients():
         encrypted = io.BytesIO()
         seal.encrypt(io.BytesIO(content), encrypted, recipients)
@@ -167,13 +178,30 @@ def _list_files() -> list[tuple[str, datetime, int, int]]:
     return sorted(found, key=lambda file: file[1:])
 
 
-def _read(name: str, manifest: Manifest, access: Access) -> Iterator[AuditEvent]:
+def _describe_lines(lines: Sequence[bytes], after: int, through: int) -> bytes:
+    """What the last line of a file signs."""
+    digest = hashlib.sha256(b"\n".join(lines)).hexdigest()
+    return json.dumps({"after": after, "through": through, "sha256": digest}).encode()
+
+
+def _is_signed(end: bytes, lines: Sequence[bytes], after: int, through: int, access: Access) -> bool:
+    try:
+        return seal.open_envelope(end, access.public_hex) == _describe_lines(lines, after, through)
+    except Conflict:
+        return False
+
+
+def _read_lines(name: str, access: Access) -> list[bytes]:
     content = store.read(f"{FOLDER}/{name}")
     if content.startswith(b"age-encryption.org/"):
         plain = io.BytesIO()
         seal.decrypt(io.BytesIO(content), plain, access)
         content = plain.getvalue()
-    for line in content.splitlines():
+    return content.splitlines()
+
+
+def _parse_events(name: str, lines: Sequence[bytes]) -> Iterator[AuditEvent]:
+    for line in lines:
         try:
             columns = json.loads(line)
             event = AuditEvent(**{**columns, "at": parse_datetime(columns["at"])})

@@ -192,7 +192,7 @@ def test_nothing_is_written_before_the_first_backup_and_each_event_once() -> Non
     journal.write()
     journal.write()
     (file,) = read_journal()
-    kinds = [json.loads(line)["kind"] for line in file.read_text().splitlines()]
+    kinds = [json.loads(line)["kind"] for line in file.read_text().splitlines()[:-1]]
     assert kinds == ["releasestatus.rolled_back", "pointer.pin"]
     audit.record("note", ServiceIdentity.objects.get(), actor="the tests")
     journal.write()
@@ -228,6 +228,33 @@ def test_a_file_that_was_removed_from_the_journal_is_noticed() -> None:
     assert restored.afterwards.to_decide[0].startswith("Events ")
     assert "are missing from the journal" in restored.afterwards.to_decide[0]
     assert restored.afterwards.done == ["account bert closed"]
+
+
+@pytest.mark.parametrize("how", ["emptied", "a line less", "another range", "signed by another key"])
+def test_a_file_of_the_journal_that_lacks_events_is_noticed(how: str) -> None:
+    """Who can write to the store, and not delete, would have the restore open an account again."""
+    anna, bert = factories.person("berta"), factories.person("bert")
+    back_up()
+    for user in (anna, bert):
+        accounts.close_account(user, actor="the tests")
+    journal.write()
+    (file,) = read_journal()
+    lines = file.read_bytes().splitlines(keepends=True)
+    if how == "another range":
+        at, after, through = file.stem.split("-")
+        file.rename(file.with_stem(f"{at}-{after}-{int(through) + 50}"))
+    elif how == "signed by another key":
+        envelope = json.loads(lines[-1])
+        envelope["signatures"][0]["sig"] = "00" * 64
+        file.write_bytes(b"".join(lines[:-1]) + json.dumps(envelope).encode())
+    else:
+        file.write_bytes(b"" if how == "emptied" else b"".join(lines[1:]))
+    lose_the_database()
+    restored = restore.restore_backup()
+    assert "was changed, or signed with another key" in restored.afterwards.to_decide[0]
+    assert "Check every account, token and release." in restored.afterwards.to_decide[0]
+    lost = {"emptied": 2, "a line less": 1}.get(how, 0)
+    assert len(restored.afterwards.done) == 2 - lost
 
 
 def test_what_another_restore_cut_off_counts_for_its_own_backup_only() -> None:
