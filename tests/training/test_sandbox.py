@@ -182,6 +182,19 @@ def test_a_module_that_writes_without_end_is_stopped(tmp_path: Path) -> None:
         run_script(tmp_path, source, output_bytes=8 * 2**20)
 
 
+def test_a_module_that_fills_the_disk_with_deleted_files_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in no folder that could be measured."""
+    monkeypatch.setattr(sandbox, "SPARE_BYTES", shutil.disk_usage(tmp_path).free - 2**26)
+    source = (
+        "import os, time\nheld = []\nfor n in range(20):\n    held.append(open(f'left-{n}', 'wb'))\n"
+        "    os.unlink(f'left-{n}')\n    held[-1].write(bytes(2**24))\n    held[-1].flush()\ntime.sleep(30)"
+    )
+    with pytest.raises(sandbox.ProcessFailed, match="of the disk are free"):
+        run_script(tmp_path, source, output_bytes=8 * 2**20)
+
+
 def test_a_module_that_asks_for_too_much_memory_is_refused_it(tmp_path: Path) -> None:
     with pytest.raises(sandbox.ProcessFailed, match="MemoryError"):
         run_script(tmp_path, "bytearray(2**30)", private_bytes=2**29)

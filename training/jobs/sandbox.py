@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -37,6 +38,8 @@ WAITING_AT_ONCE = 2
 """Requests that wait for one. More are refused at once, because each holds a database connection."""
 WAIT_SECONDS = 10.0
 OUTPUT_BYTES = 2**30
+SPARE_BYTES = 2**30
+"""So much of the disk stays free: a file that was deleted and is still open takes room, and lies in no folder."""
 ESSENTIAL = frozenset({Layer.FILES, Layer.SYSTEM_CALLS})
 """Without these, code that a file manages to run reads every file and reaches every host that the service does."""
 
@@ -199,6 +202,7 @@ def _run(
         start_new_session=True,
     )
     limit = output_bytes + _measure_folder(folder)
+    had_room = _measure_free(folder) >= SPARE_BYTES
     ended = os.pidfd_open(process.pid)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
@@ -210,6 +214,10 @@ def _run(
                 raise ProcessTimedOut("no longer than its client waited")
             if _measure_folder(folder) + os.fstat(output.fileno()).st_size > limit:
                 raise ProcessFailed(f"wrote more than {output_bytes:,} bytes")
+            if had_room and _measure_free(folder) < SPARE_BYTES:
+                raise ProcessFailed(
+                    f"was stopped, because less than {SPARE_BYTES:,} bytes of the disk are free"
+                )
             if on_look is not None:
                 on_look()
     finally:
@@ -227,6 +235,10 @@ def _measure_folder(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(where) / name).lstat().st_blocks * 512
     return total
+
+
+def _measure_free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _require_plain_files(folder: Path) -> None:
