@@ -158,7 +158,9 @@ async def test_every_metric_of_dashboard_and_alerts_exists(monkeypatch: pytest.M
     await sync_to_async(record_pass)()
     monkeypatch.setattr(settings, "METRICS_TOKEN", "t" * 40)
     for name, value in (("REGION", "eu-central-1"), ("INSTANCE", "i-0123456789abcdef0")):
-        monkeypatch.setattr(settings, f"MACHINE_{name}", value)  # its figures are there where one is configured
+        monkeypatch.setattr(
+            settings, f"MACHINE_{name}", value
+        )  # its figures are there where one is configured
     answer = await ask(Metrics(_no_app), path="/metrics", authorization=f"Bearer {'t' * 40}")
     there = set(re.findall(r"^# TYPE (crpbot_\w+)", answer.body.decode(), re.MULTILINE))
     named = {name for expr in EXPRESSIONS for name in re.findall(r"crpbot_\w+", expr)}
