@@ -4,7 +4,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db.models import Count
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
@@ -15,11 +16,15 @@ from common.forms import ReasonForm, submit
 from deploy.forms import CoinForm
 from deploy.releases.coins import add_coin, list_consequences, set_required
 from deploy.releases.withdraw_dataset import withdraw_dataset
-from training.models import Coin
+from training.models import Coin, Dataset
 from training.services.candle_checks import list_datasets_refused_for
 from training.services.coins import find_coin
 from training.services.datasets import find_dataset
 from training.views import datasets
+
+_COUNT_DATASETS = (
+    Dataset.objects.filter(coin=OuterRef("pk")).order_by().values("coin").values(count=Count("pk"))
+)
 
 
 @require_http_methods(["GET", "POST"])
@@ -86,7 +91,7 @@ def _page(
             "form": changing.get(coin.symbol) or _form_of(coin),
             "follows": list_consequences(coin, is_required=not coin.is_required),
         }
-        for coin in Coin.objects.annotate(dataset_count=Count("datasets"))
+        for coin in Coin.objects.annotate(dataset_count=Coalesce(Subquery(_COUNT_DATASETS), 0))
     ]
     context = {
         "coins": coins,

@@ -282,3 +282,15 @@ def test_a_server_error_has_the_usual_layout(settings: Any, signed_in: SignedIn)
     answer = client.get("/broken/")
     assert answer.status_code == 500
     assert "Server error" in answer.content.decode() and Document(answer.content.decode()).inline == []
+
+
+def test_datasets_show_their_runs_and_coins_their_datasets(
+    examples: ExampleData, signed_in: SignedIn
+) -> None:
+    client = signed_in("victor")
+    page = client.get("/datasets/").context["page"]
+    assert {row.pk: row.run_count for row in page} == {row.pk: row.runs.count() for row in page}
+    assert any(row.run_count for row in page) and not all(row.run_count for row in page)
+    coins = [row["coin"] for row in client.get("/coins/").context["coins"]]
+    assert [coin.dataset_count for coin in coins] == [coin.datasets.count() for coin in coins]
+    assert any(coin.dataset_count for coin in coins)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -17,8 +18,12 @@ from mlcore.verdict import Verdict
 from training import artifact_store, charts
 from training.api.datasets import load_import_report
 from training.forms import UploadForm
-from training.models import Dataset
+from training.models import Dataset, TrainingRun
 from training.services import candle_checks, datasets, downloads
+
+_COUNT_RUNS = (  # for the rows of a page only: a join would count those of every dataset
+    TrainingRun.objects.filter(dataset=OuterRef("pk")).order_by().values("dataset").values(count=Count("pk"))
+)
 
 
 @require_http_methods(["GET", "POST"])
@@ -124,7 +129,7 @@ def price(request: HttpRequest, pk: int) -> JsonResponse:
 def _page(request: HttpRequest, form: UploadForm, status: int = 200, **more: Any) -> HttpResponse:
     rows = (
         Dataset.objects.select_related("coin")
-        .annotate(run_count=Count("runs"))
+        .annotate(run_count=Coalesce(Subquery(_COUNT_RUNS), 0))
         .order_by("coin__symbol", "-id")
     )
     context = {
