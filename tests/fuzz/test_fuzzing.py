@@ -1,11 +1,12 @@
 """A minute of fuzzing: a reader reads what it gets, or raises the error that it documents. `make fuzz` runs longer."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.fuzz import harness
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.readers import READERS, Reader, Target
 
 pytestmark = pytest.mark.slow
 
@@ -18,3 +19,27 @@ def test_a_reader_only_reads_or_refuses(reader: Reader, tmp_path: Path) -> None:
     # Inputs that are all refused, or all read, would not reach the places where faults are.
     assert tally.read > 0
     assert tally.contained <= 10
+
+
+@pytest.mark.parametrize("is_sandboxed", [True, False])
+def test_memory_that_earlier_inputs_hold_ends_the_process_of_a_sandboxed_reader_only(
+    is_sandboxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the sandbox has a process of its own. A bot's process stays, and so would what it holds."""
+    monkeypatch.setattr(harness.resource, "setrlimit", lambda *limits: None)
+    made = iter([b"a", b"b"])
+
+    def make(rng: Random) -> bytes:
+        try:
+            return next(made)
+        except StopIteration:
+            raise MemoryError from None
+
+    reader = Reader(
+        "a reader", lambda: Target(make, lambda data: None, ()), is_sandboxed=is_sandboxed, quick_inputs=9
+    )
+    if is_sandboxed:
+        assert harness.run_child(reader, "1", 0, 9, 60, tmp_path).read == 2
+    else:
+        with pytest.raises(MemoryError):
+            harness.run_child(reader, "1", 0, 9, 60, tmp_path)
