@@ -22,6 +22,7 @@ from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
 from mlcore.verdict import Verdict
+from training.api.lines import LineName
 from training.api.runs import RecipeInput
 from training.models import Artifact
 from training.services.bundles import find_bundle
@@ -197,7 +198,7 @@ class Releases(ListAPIView[Release]):
         ],
     )
     class Input(RecipeInput):
-        line = api_fields.Text(max_length=32, help_text="One of `lines/`.")
+        line = LineName()
         datasets = serializers.DictField(
             child=api_fields.Integer(min_value=1, max_value=api_fields.MAX_ID),
             required=False,

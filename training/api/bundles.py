@@ -15,6 +15,7 @@ from common import api_fields
 from mlcore.bundle.format import Layout
 from mlcore.fitting.settings import Input
 from training.api.datasets import find_coin
+from training.api.lines import LineName
 from training.models import Bundle
 from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
 from training.services import imported_models
@@ -65,7 +66,7 @@ class Bundles(ListAPIView[Bundle]):
     @extend_schema_serializer(component_name="ImportedModelUpload")
     class Input(api_fields.Input):
         coin = api_fields.Text(help_text="As in `BTC`.")
-        line = api_fields.Text(max_length=32, help_text="One of `lines/`.")
+        line = LineName()
         file = serializers.FileField(help_text="A torch checkpoint (`.pt`), or an ONNX file.")
         schema = api_fields.PatternText(
             f"^({Input.pattern})$",

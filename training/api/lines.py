@@ -13,9 +13,23 @@ from rest_framework.views import APIView
 
 from accounts.authentication import get_actor
 from common import api_fields
+from common.errors import InvalidInput
 from mlcore.fitting.recipes import Recipe
 from training.models import Line
 from training.services import lines
+
+
+class LineName(api_fields.Text):
+    """The name of a line that there is. An unknown one is reported with the other wrong fields."""
+
+    def __init__(self) -> None:
+        super().__init__(max_length=32, help_text="One of `lines/`.")
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            return lines.find_line(super().to_internal_value(data)).name
+        except InvalidInput as unknown:
+            raise serializers.ValidationError(unknown.message) from unknown
 
 
 class Recipes(APIView):
