@@ -14,14 +14,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from mlcore.errors import InvalidParameter, MlcoreError
 from mlcore.features.indicators import Schema, find_schema
+from mlcore.fitting.prepared import Prepared
 from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.settings import CONTRACT, TRAINING, Parameter, Setting
+
+GRAPH_FILE = "graph.onnx"
+ROW_FILES = ("features", "labels", "stop_features", "stop_labels", "mean", "scale", "class_weights")
+"""Of the rows, without `.npy`."""
 
 GROUP = "crpbot.recipes"
 NETWORK = "onnx"
@@ -180,6 +186,23 @@ def describe(recipe: Any) -> dict[str, Any]:
         raise RecipeRefused("its entry point has no function fit(rows)")
     parameters = {str(name): dict(about) for name, about in getattr(recipe, "PARAMETERS", {}).items()}
     return {"inputs": [str(name) for name in getattr(recipe, "INPUTS", ())], "parameters": parameters}
+
+
+def write_rows(folder: Path, prepared: Prepared, *, weighs_classes: bool) -> None:
+    """The rows of the fit and the stop window as files. Those of the gate window stay where they are."""
+    examples, scaler = prepared.examples, prepared.scaler
+    split = examples.split
+    arrays = {
+        "features": examples.features[split.fit],
+        "labels": prepared.labels[split.fit],
+        "stop_features": examples.features[split.stop],
+        "stop_labels": prepared.stop_labels,
+        "mean": scaler.mean.astype(np.float32),
+        "scale": scaler.scale.astype(np.float32),
+        "class_weights": prepared.class_weights if weighs_classes else np.ones(3, np.float32),
+    }
+    for name in ROW_FILES:
+        np.save(folder / f"{name}.npy", arrays[name])
 
 
 def _read_input(name: Any) -> str:

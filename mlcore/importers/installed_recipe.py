@@ -27,33 +27,13 @@ from mlcore.errors import MlcoreError
 from mlcore.features.indicators import Schema, find_schema
 from mlcore.features.labels import DEFAULT_LABEL
 from mlcore.features.splits import DEFAULT_SHARES
-from mlcore.fitting.installed import RecipeRefused, Rows, describe, find_entry_points
-from mlcore.fitting.prepared import Prepared
+from mlcore.fitting.installed import GRAPH_FILE, ROW_FILES, RecipeRefused, Rows, describe, find_entry_points
 from mlcore.importers import onnx_file
 from mlcore.importers.convert import try_bundle
 
-GRAPH_FILE = "graph.onnx"
-_ARRAYS = ("features", "labels", "stop_features", "stop_labels", "mean", "scale", "class_weights")
 _FIT_ROWS = 2048
 """Rows of the fit window that the training loss is computed from: each is run alone."""
 _MAX_PROBLEM = 500
-
-
-def write_rows(folder: Path, prepared: Prepared, *, weighs_classes: bool) -> None:
-    """The rows of the fit and the stop window as files. Those of the gate window stay where they are."""
-    examples, scaler = prepared.examples, prepared.scaler
-    split = examples.split
-    arrays = {
-        "features": examples.features[split.fit],
-        "labels": prepared.labels[split.fit],
-        "stop_features": examples.features[split.stop],
-        "stop_labels": prepared.stop_labels,
-        "mean": scaler.mean.astype(np.float32),
-        "scale": scaler.scale.astype(np.float32),
-        "class_weights": prepared.class_weights if weighs_classes else np.ones(3, np.float32),
-    }
-    for name in _ARRAYS:
-        np.save(folder / f"{name}.npy", arrays[name])
 
 
 def describe_all(path: list[str]) -> dict[str, Any]:
@@ -101,7 +81,7 @@ def finish(request: Mapping[str, Any], folder: Path) -> dict[str, float]:
 
 
 def _read_rows(request: Mapping[str, Any], folder: Path) -> Rows:
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ROW_FILES}
     return Rows(**arrays, parameters=request["parameters"], seed=request["seed"])
 
 

@@ -23,9 +23,14 @@ from mlcore.bundle.format import MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
 from mlcore.bundle.graph_limits import MAX_MODEL_BYTES
 from mlcore.errors import MlcoreError
 from mlcore.fitting.checkpoint import EpochReport
-from mlcore.fitting.installed import InstalledRecipe, RecipeRefused, find_entry_points
+from mlcore.fitting.installed import (
+    GRAPH_FILE,
+    InstalledRecipe,
+    RecipeRefused,
+    find_entry_points,
+    write_rows,
+)
 from mlcore.fitting.prepared import Prepared, Trained
-from mlcore.importers.installed_recipe import GRAPH_FILE, write_rows
 from training.jobs import sandbox
 
 PRIVATE_BYTES = 4 * 2**30
