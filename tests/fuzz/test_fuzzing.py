@@ -22,7 +22,7 @@ def test_a_reader_only_reads_or_refuses(reader: Reader, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_sandboxed", [True, False])
-def test_memory_that_earlier_inputs_hold_ends_the_process_of_a_sandboxed_reader_only(
+def test_memory_held_by_earlier_inputs_ends_a_sandboxed_process_only(
     is_sandboxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of the sandbox has a process of its own. A bot's process stays, and so would what it holds."""
