@@ -15,8 +15,7 @@ from crpbot_runtime.errors import Misconfigured
 from mlcore.bundle import graph_limits
 from mlcore.bundle.predictor import softmax
 from mlcore.constants import CLASSES
-from mlcore.features import labels as label_values
-from mlcore.features.examples import Examples, build_examples
+from mlcore.features.examples import Examples, build_examples, compute_fit_statistics
 from mlcore.features.indicators import Schema, describe_inputs, find_schema
 from mlcore.features.labels import HORIZON_BARS, Label, LabelKind
 from mlcore.features.scaler import Scaler
@@ -112,19 +111,8 @@ def prepare(
     kind = LabelKind(label) if label in list(LabelKind) else label
     shares = Shares(fit_percent, stop_percent)
     examples = build_examples(candles, schema, Label(kind, horizon, cut), shares)  # type: ignore[arg-type]  # it refuses it
-    fit = examples.split.fit
-    cuts = examples.label.compute_cuts(examples.scaled_returns[fit])
-    classes = label_values.assign_classes(examples.scaled_returns, cuts)
-    return Rows(
-        dataset=dataset,
-        schema=schema,
-        examples=examples,
-        labels=classes,
-        cuts=cuts,
-        scaler=Scaler.fit(examples.features[fit]),
-        class_weights=label_values.compute_class_weights(classes[fit]),
-        shares=shares,
-    )
+    statistics = vars(compute_fit_statistics(examples))
+    return Rows(dataset=dataset, schema=schema, examples=examples, shares=shares, **statistics)
 
 
 def _run_by_row(graph: bytes, rows: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from mlcore.errors import NotEnoughBars
 from mlcore.features import indicators, labels, splits
 from mlcore.features.indicators import WARM_UP_BARS, Schema
 from mlcore.features.labels import DEFAULT_LABEL, Label
+from mlcore.features.scaler import Scaler
 from mlcore.features.splits import DEFAULT_SHARES, Shares
 
 _Rows = TypeVar("_Rows", np.ndarray, pl.DataFrame)
@@ -51,6 +52,31 @@ class Examples:
     def windows_with_digests(self) -> dict[str, dict[str, str | int]]:
         """Of the fit, stop and gate window."""
         return {name: self.window_with_digest(getattr(self.split, name)) for name in splits.WINDOWS}
+
+
+@dataclass(frozen=True)
+class FitStatistics:
+    """The classes of all rows, and what is computed from the fit window alone before a fit begins."""
+
+    labels: np.ndarray
+    """int64 [n]."""
+    cuts: tuple[float, float]
+    scaler: Scaler
+    class_weights: np.ndarray
+    """float32 [3]: the rarer a class, the higher."""
+
+
+def compute_fit_statistics(examples: Examples) -> FitStatistics:
+    """Raises NotEnoughBars if a class has no row in the fit window."""
+    fit = examples.split.fit
+    cuts = examples.label.compute_cuts(examples.scaled_returns[fit])
+    classes = labels.assign_classes(examples.scaled_returns, cuts)
+    return FitStatistics(
+        labels=classes,
+        cuts=cuts,
+        scaler=Scaler.fit(examples.features[fit]),
+        class_weights=labels.compute_class_weights(classes[fit]),
+    )
 
 
 def build_examples(

@@ -12,8 +12,7 @@ import numpy as np
 import polars as pl
 
 from mlcore.constants import CLASSES
-from mlcore.features import labels
-from mlcore.features.examples import Examples, build_examples
+from mlcore.features.examples import Examples, build_examples, compute_fit_statistics
 from mlcore.features.scaler import Scaler
 from mlcore.fitting.checkpoint import EpochReport
 from mlcore.fitting.recipes import Recipe
@@ -69,16 +68,7 @@ def prepare(frame: pl.DataFrame, recipe: Recipe) -> Prepared:
 
 def prepare_examples(examples: Examples) -> Prepared:
     """The same from rows. Raises NotEnoughBars if a class has none in the fit window."""
-    fit = examples.split.fit
-    cuts = examples.label.compute_cuts(examples.scaled_returns[fit])
-    classes = labels.assign_classes(examples.scaled_returns, cuts)
-    return Prepared(
-        examples=examples,
-        labels=classes,
-        cuts=cuts,
-        scaler=Scaler.fit(examples.features[fit]),
-        class_weights=labels.compute_class_weights(classes[fit]),
-    )
+    return Prepared(examples=examples, **vars(compute_fit_statistics(examples)))
 
 
 @dataclass(frozen=True)
