@@ -38,7 +38,6 @@ SECTIONS_OF_THE_TRUTH = {
     "accuracy", "confusion", "reliability", "skill", "lead", "calibration", "stability",
 }  # fmt: skip
 NOT_COMPARED = {"dataset_digest", "seconds", "latency"}
-RANDOM = np.random.default_rng(4)
 
 
 @contextmanager
@@ -64,8 +63,9 @@ def declared(frame: pl.DataFrame, name: str, label: Label, seconds: int) -> Iter
 
 
 def linear(shape: tuple[int, ...]) -> bytes:
+    """The same weights in every test and in any order."""
     columns = int(np.prod(shape))
-    weight = RANDOM.normal(size=(3, columns)) / np.sqrt(columns)
+    weight = np.random.default_rng(4).normal(size=(3, columns)) / np.sqrt(columns)
     nodes = [
         helper.make_node("Flatten", ["x"], ["h"]),
         helper.make_node("Gemm", ["h", "w", "b"], ["y"], transB=1),

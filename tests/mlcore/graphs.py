@@ -11,15 +11,15 @@ from mlcore.bundle.format import Bundle
 from mlcore.importers import convert
 from tests.model_files import linear_tensors, onnx_file
 
-RNG = np.random.default_rng(5)
 BARS = 32
-WINDOW = RNG.normal(size=(6, BARS, 5)).astype(np.float32)
-FEATURES = RNG.normal(size=(6, 72)).astype(np.float32)
+WINDOW = np.random.default_rng(5).normal(size=(6, BARS, 5)).astype(np.float32)
+FEATURES = np.random.default_rng(6).normal(size=(6, 72)).astype(np.float32)
 TREES = {"": 17, "ai.onnx.ml": 3}
 
 
 def numbers(*shape: int) -> np.ndarray:
-    return (RNG.normal(size=shape) / 10).astype(np.float32)
+    """The same ones for the same shape."""
+    return (np.random.default_rng(shape).normal(size=shape) / 10).astype(np.float32)
 
 
 def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:

@@ -22,7 +22,6 @@ from mlcore.importers import convert
 from tests.mlcore.graphs import (
     BARS,
     FEATURES,
-    RNG,
     TREES,
     WINDOW,
     forest,
@@ -97,7 +96,7 @@ def scaled_forest() -> bytes:
 
 def int8() -> bytes:
     tensors = {
-        "q": RNG.integers(-127, 127, (3, 72), np.int8),
+        "q": np.random.default_rng(5).integers(-127, 127, (3, 72), np.int8),
         "s": np.array(0.01, np.float32),
         "z": np.array(0, np.int8),
         "b": numbers(3),
