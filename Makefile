@@ -149,8 +149,8 @@ faults: setup ## plant every fault and see which gate catches it, then judge hea
 schemathesis: setup ## ask every operation of the running API what its schema allows and what not (ARGS="--seed 7")
 	OMP_NUM_THREADS=1 $(PY) -m tests.api.conformance $(ARGS)
 
-power: setup chromium ## how often V7 is released at every drift (an hour the first time; it goes on where it stopped; POLICY=real-markets)
-	$(PY) -m benchmarks.power --policy $(or $(POLICY),full)
+power: setup chromium ## how often V7 is released at every drift, under both policies (an hour; it goes on where it stopped)
+	$(PY) -m benchmarks.power
 
 markets: setup ## error rates of the candle checks over real and made-up series; docs/markets.md (CRPBOT_CANDLES_DIR)
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.markets

@@ -1,11 +1,11 @@
 """How often V7 is released, by how much there is to learn; and how often the accuracy gate is fooled at its border.
 
-    python -m benchmarks.power [--quick | --draw] [--policy NAME] [--results FILE] [--docs FOLDER]
+    python -m benchmarks.power [--quick | --draw] [--results FILE] [--docs FOLDER]
 
-Every result is a line of FILE at once: an interrupted run goes on where it stopped. At the end the page and its pictures
-are written to FOLDER. With --draw nothing is run: the page is of what was found so far. With --quick a handful of tiny
-markets show that it runs, and nothing else. With --policy the markets are judged by a draft that comes with the code, and
-file and page have its name.
+Every model is measured once, and judged by the full policy and by each draft that comes with the code. Every result is a
+line of FILE at once: an interrupted run goes on where it stopped. At the end a page for each policy and its pictures are
+written to FOLDER. With --draw nothing is run: the pages are of what was found so far. With --quick a handful of tiny
+markets show that it runs, and nothing else.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from time import perf_counter
 
 from benchmarks.power import page
 from benchmarks.power.jobs import Job, jobs
-from benchmarks.power.markets import FULL, POLICIES
+from benchmarks.power.markets import POLICIES
 from benchmarks.power.results import Results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -46,27 +46,23 @@ def run(todo: list[Job], path: Path, say: Callable[[str], None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """0 when everything that is asked was reached."""
     options = _parser().parse_args(arguments)
-    policy = options.policy
-    name = "power.jsonl" if policy == FULL else f"power-{policy}.jsonl"
-    path = options.results or REPOSITORY / "var" / name
-    known = Results.read(path, policy)
-    todo = [] if options.draw else [job for job in jobs(options.quick, policy) if not job.is_in(known)]
+    path = options.results or REPOSITORY / "var" / "power.jsonl"
+    known = Results.read(path)
+    todo = [] if options.draw else [job for job in jobs(options.quick) if not job.is_in(known)]
     if todo:
         run(todo, path, lambda text: print(text, end="", flush=True))
-    found = Results.read(path, policy)
-    page.write(found, options.docs)
-    print(page.summary(found))
-    return 1 if found.shortfalls() else 0
+    found = [Results.read(path, policy) for policy in POLICIES]
+    for results in found:
+        page.write(results, options.docs)
+        print(f"Under the policy {results.policy}:\n{page.summary(results)}")
+    return 1 if any(results.shortfalls() for results in found) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.power", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few tiny markets: does it run")
-    parser.add_argument("--draw", action="store_true", help="only the page, of what was found so far")
-    parser.add_argument(
-        "--policy", choices=list(POLICIES), default=FULL, help="what the markets are judged by"
-    )
-    parser.add_argument("--results", type=Path, help="by default var/power.jsonl, or that of the policy")
+    parser.add_argument("--draw", action="store_true", help="only the pages, of what was found so far")
+    parser.add_argument("--results", type=Path, help="by default var/power.jsonl")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "docs")
     return parser
 

@@ -40,8 +40,6 @@ class Market:
     number: int
     bars: int = YEARS_OF_HOURS
     epochs: int = 50
-    policy: str = FULL
-    """What it is judged by. The candles do not depend on it."""
 
     @property
     def seed(self) -> int:
@@ -50,23 +48,21 @@ class Market:
 
 
 def judge(market: Market) -> dict[str, Any]:
-    """What a release would have come to. Coins after the first that is refused are not trained: they change nothing."""
+    """What a release would have come to under each policy.
+
+    Once every policy has refused a coin, the coins after it are not trained: they change nothing.
+    """
     start = perf_counter()
     coins: dict[str, dict[str, Any]] = {}
     for coin in COINS:
         coins[coin] = judge_coin(market, coin)
-        if coins[coin]["refused_by"]:
+        if all(any(found["refused_by"][policy] for found in coins.values()) for policy in POLICIES):
             break
-    return {
-        **asdict(market),
-        "coins": coins,
-        "is_released": len(coins) == len(COINS) and not any(found["refused_by"] for found in coins.values()),
-        "seconds": round(perf_counter() - start, 1),
-    }
+    return {**asdict(market), "coins": coins, "seconds": round(perf_counter() - start, 1)}
 
 
 def judge_coin(market: Market, coin: str) -> dict[str, Any]:
-    """Which required gates refuse this coin's V7, and the figures that tell most."""
+    """Which required gates of each policy refuse this coin's V7, and the figures that tell most."""
     frame = simulate(coin, market.bars, market.drift, market.seed)
     v7 = RECIPES["v7_fixed"].with_parameters(**SETTINGS, epochs=market.epochs)
     with tempfile.TemporaryDirectory() as name:
@@ -75,13 +71,15 @@ def judge_coin(market: Market, coin: str) -> dict[str, Any]:
         )
         found = measure(candidate.folder, frame, expected_digest=candidate.digest, baseline=v5.folder)
     document = {**found, **_build_context(market, coin, frame)}
-    outcomes = evaluate(document, POLICIES[market.policy], coin=coin)
     naive, lead = found["skill"]["naive"] or {}, found["lead"]["over"] or {}
     return {
         "refused_by": {
-            outcome.gate: outcome.verdict.value
-            for outcome in outcomes
-            if outcome.is_required and outcome.verdict is not Verdict.PASSED
+            policy: {
+                outcome.gate: outcome.verdict.value
+                for outcome in evaluate(document, thresholds, coin=coin)
+                if outcome.is_required and outcome.verdict is not Verdict.PASSED
+            }
+            for policy, thresholds in POLICIES.items()
         },
         "accuracy": found["accuracy"]["point"],
         "accuracy_lower": found["accuracy"]["lower"],

@@ -47,7 +47,10 @@ def _head(results: Results) -> Iterator[str]:
         yield from _draft_head(results)
         return
     yield "# How often V7 is released\n"
-    yield "Written by `make power`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
+    yield (
+        "Written by `make power`. Intervals are exact 95 % ones (Clopper and Pearson). The same markets under a policy that "
+        "asks for a lead instead of an accuracy: [a policy for real markets](power-real-markets.md).\n"
+    )
     asked = results.asked
     for drift, says in (
         (0.0, "the goal is none"),
@@ -69,7 +72,10 @@ def _head(results: Results) -> Iterator[str]:
 def _draft_head(results: Results) -> Iterator[str]:
     draft, asked = DRAFTS[results.policy], results.asked
     yield f"# How often V7 is released under {draft.title[0].lower()}{draft.title[1:]}\n"
-    yield f"Written by `make power POLICY={draft.name}`. Intervals are exact 95 % ones (Clopper and Pearson).\n"
+    yield (
+        "Written by `make power`, from the markets of [the full policy](power.md). Intervals are exact 95 % ones (Clopper "
+        "and Pearson).\n"
+    )
     if 0.0 in asked.drifts():
         yield f"- Nothing to learn: {asked.released(0.0)} markets released; the goal is at most 1 in 60."
     half = asked.find_half()
@@ -94,8 +100,8 @@ def _released(results: Results, drawn: dict[str, str]) -> Iterator[str]:
         "hours). Each has a drift planted in hidden regimes; one coin tells nothing about another. V7 is trained on each by "
         f"its recipe with {settings}, and compared with a V5 of the same candles. The bytes are measured in full and "
         f"judged under {_name_policy(results)}, as a first attempt on candles judged against their generator. A market is "
-        "released when every coin passes every required gate. Once a coin is refused the others are not trained, because "
-        "they would change nothing.\n"
+        "released when every coin passes every required gate. Once every policy has refused a coin of a market, its other "
+        "coins are not trained, because they would change nothing.\n"
     )
     yield "| drift | bars | markets released | coins judged | accuracy | over the base rate | over the last move |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"

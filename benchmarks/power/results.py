@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.power.border import ALLOWED, BEYOND
 from benchmarks.power.markets import FULL, Market
 from benchmarks.power.shares import Share
+from mlcore.data.simulate import COINS
 
 RELEASED_AT = 1.5
 LEAST_RELEASED = 0.95
@@ -23,7 +24,7 @@ FIRST_COIN = "BTC"
 
 @dataclass
 class Results:
-    """All lines of one file."""
+    """All lines of one file, as one policy judges them. The border is that of the full policy's accuracy gate."""
 
     markets: list[dict[str, Any]] = field(default_factory=list)
     borders: list[dict[str, Any]] = field(default_factory=list)
@@ -31,7 +32,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path, policy: str = FULL) -> "Results":
-        """None found yet is no error; a last line cut off by a crash is left out, and so are those of other policies."""
+        """None found yet is no error; a last line cut off by a crash is left out."""
         found = cls(policy=policy)
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
@@ -41,8 +42,16 @@ class Results:
         return found
 
     def add(self, line: dict[str, Any]) -> None:
-        if line.setdefault("policy", FULL) == self.policy:
-            (self.markets if line["kind"] == "market" else self.borders).append(line)
+        if line["kind"] != "market":
+            if self.policy == FULL:
+                self.borders.append(line)
+            return
+        coins = {
+            coin: {**found, "refused_by": found["refused_by"][self.policy]}
+            for coin, found in line["coins"].items()
+        }
+        refused = any(found["refused_by"] for found in coins.values())
+        self.markets.append({**line, "coins": coins, "is_released": len(coins) == len(COINS) and not refused})
 
     def has(self, market: Market) -> bool:
         wanted = asdict(market)

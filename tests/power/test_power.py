@@ -1,6 +1,5 @@
 """How often the gates release and are fooled: that it is measured as it says, and the border at few repetitions."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from benchmarks.power import __main__ as command
 from benchmarks.power import border, page
 from benchmarks.power.border import ALLOWED, BEYOND, TRUE_ACCURACY, forecasters, judge_border
 from benchmarks.power.jobs import Job, jobs
-from benchmarks.power.markets import Market, judge
+from benchmarks.power.markets import POLICIES, Market, judge
 from benchmarks.power.results import Results
 from benchmarks.power.shares import Share
 
@@ -71,34 +70,30 @@ def test_without_a_browser_the_page_says_so(
 
 def test_a_market_with_much_to_learn_is_released() -> None:
     found = judge(Market(1.8, 0, bars=24_000, epochs=8))
+    under: dict[str, dict] = {policy: {} for policy in POLICIES}
     assert {coin: figures["refused_by"] for coin, figures in found["coins"].items()} == {
-        "BTC": {}, "ETH": {}, "SOL": {},
+        "BTC": under, "ETH": under, "SOL": under,
     }  # fmt: skip
-    assert found["is_released"] is True
+    lines = Results()
+    lines.add({"kind": "market", **found})
+    assert [line["is_released"] for line in lines.markets] == [True]
 
 
-def test_under_a_draft_a_market_is_judged_by_its_lead(tmp_path: Path) -> None:
-    job = Job("market", Market(0.0, 0, bars=6_000, epochs=3, policy="real-markets"))
-    results = tmp_path / "power.jsonl"
-    results.write_text(json.dumps(job.line()) + "\n")
-    drawn = ["--draw", "--policy", "real-markets", "--results", str(results), "--docs", str(tmp_path)]
-    assert command.main(drawn) == 0
-    found = Results.read(results, "real-markets")
-    assert [line["is_released"] for line in found.markets] == [False]
-    refused = found.markets[0]["coins"]["BTC"]
+def test_under_a_draft_the_same_markets_are_judged_by_their_lead(quick: Path) -> None:
+    full, draft = (Results.read(quick / "power.jsonl", policy) for policy in ("full", "real-markets"))
+    assert [line["is_released"] for line in draft.markets] == [False, False]
+    assert [line["seconds"] for line in draft.markets] == [line["seconds"] for line in full.markets]
+    refused = next(line for line in draft.markets if line["drift"] == 0)["coins"]["BTC"]
     assert "lead" in refused["refused_by"] and "class_balance" not in refused["refused_by"]
     assert refused["over_base_rate"] == pytest.approx(refused["accuracy"] - 1 / 3, abs=0.06)
-    page = (tmp_path / "power-real-markets.md").read_text()
+    page = (quick / "power-real-markets.md").read_text()
     assert "under a policy for real markets" in page and "Nothing to learn: 0.0% of 1" in page
-    assert "## The border" not in page
+    assert "## The border" not in page and draft.borders == []
     assert "(power-real-markets-released.png)" in page or "Not drawn" in page
-    assert Results.read(results).markets == [], "lines of one policy are no result of another"
-    assert job in list(jobs(is_quick=True, policy="real-markets")) and job.is_in(found)
-    assert not any(job.is_in(found) for job in jobs(is_quick=True))
 
 
 def of_draft(drift: float, number: int, lead: float, *, is_released: bool) -> dict:
-    line = market(drift, number, is_released=is_released) | {"policy": "real-markets"}
+    line = market(drift, number, is_released=is_released)
     line["coins"]["BTC"] = {**line["coins"]["BTC"], "over_base_rate": lead}
     return line
 
@@ -119,16 +114,9 @@ def test_a_draft_may_release_one_market_of_sixty_without_drift() -> None:
 
 
 def test_no_two_markets_share_their_candles() -> None:
-    seeds = [job.market.seed for job in jobs(is_quick=False) if job.market and job.market.bars > 24_000]
-    assert len(set(seeds)) == len(seeds) == 190
-
-
-def test_a_draft_is_judged_on_candles_that_do_not_depend_on_it() -> None:
-    under = [job.market for job in jobs(is_quick=False, policy="real-markets") if job.market]
-    assert {market.policy for market in under} == {"real-markets"}
-    assert len({market.seed for market in under}) == len(under)
-    assert sum(market.drift == 0 for market in under) == 60
-    assert Market(0.25, 3).seed == Market(0.25, 3, policy="real-markets").seed
+    markets = [job.market for job in jobs(is_quick=False) if job.market and job.market.bars > 24_000]
+    assert len({market.seed for market in markets}) == len(markets) == 240
+    assert [sum(market.drift == drift for market in markets) for drift in (0, 1.5)] == [60, 60]
 
 
 @pytest.fixture(scope="module")
