@@ -8,8 +8,6 @@ import unicodedata
 from collections.abc import Iterable
 from functools import cache
 
-from confusable_homoglyphs.confusables import confusables_data
-
 INVISIBLE_LETTERS = frozenset("\u115f\u1160\u3164\uffa0")
 """Hangul fillers: letters by category, and drawn as nothing."""
 
@@ -57,6 +55,8 @@ def _replace_lookalikes(text: str) -> str:
 @cache
 def _load_representatives() -> dict[str, str]:
     """For each letter with lookalikes, the one that stands for all of them; for "m" it is "rn"."""
+    from confusable_homoglyphs.confusables import confusables_data  # it reads its tables at once
+
     parents: dict[str, str] = {}
 
     def find_root(letter: str) -> str:

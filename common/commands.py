@@ -4,6 +4,7 @@ import json
 from abc import abstractmethod
 from typing import Any
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandParser
 from rest_framework.serializers import BaseSerializer
 
@@ -21,6 +22,9 @@ class GateCommand(BaseCommand):
 
     Exit status 0 when done, 1 when refused (or when `is_failure(answer)` is true), 2 for unusable arguments.
     """
+
+    requires_system_checks = (Tags.compatibility, Tags.models, Tags.security)
+    """What a command stands on. Those of pages and addresses would load every view, which takes as long as all the rest."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the answer as one JSON document")

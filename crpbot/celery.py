@@ -17,6 +17,8 @@ from celery.signals import (
 from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crpbot.settings")
+# A worker would run the system checks, which load every view, and discard what they say.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 
 def build_broker_url(redis_url: str) -> str:

@@ -6,11 +6,12 @@ import pytest
 from django.core.cache import cache
 from django.core.management.color import Style
 from django.db import connection
+from pytest_django import DjangoDbBlocker
 
 from accounts.models import User
 from audit import triggers
 from deploy.alarms import clock
-from tests import factories
+from tests import factories, scenarios
 
 pytest_plugins = ["tests.processes", "tests.backups", "tests.xdist_groups"]
 
@@ -34,9 +35,11 @@ def _forget_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> None:
-    """The database that pytest-django makes, to be emptied in a way of our own."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """The database that pytest-django makes, to be emptied in a way of our own; and the rows that many tests begin with."""
     connection.ops.sql_flush = _emptying  # type: ignore[method-assign]
+    with django_db_blocker.unblock():
+        scenarios.record_first_day()
 
 
 def _emptying(style: Style, tables: Sequence[str], **options: Any) -> list[str]:

@@ -30,6 +30,7 @@ from gates.models import Measurement
 from gates.services import policies
 from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
+from tests import first_day
 from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.rules import JobState, Source
@@ -472,10 +473,27 @@ def fallback(seed: int = 5) -> Release:
     return release
 
 
-def service_in_use() -> PointerMove:
-    """The service on its first day: v6_enhanced inherited, v5 registered."""
+_first_day: first_day.FirstDay | None = None
+
+
+def record_first_day() -> None:
+    """Before the first test, which may replace parts of the service."""
+    global _first_day
+    _first_day = first_day.record(build_first_day)
+
+
+def build_first_day() -> None:
+    """v6_enhanced inherited, v5 registered, step by step."""
     fallback()
     inherited()
+
+
+def service_in_use() -> PointerMove:
+    """The service on its first day: v6_enhanced inherited, v5 registered."""
+    if _first_day is not None and first_day.is_writable():
+        _first_day.write()
+    else:
+        build_first_day()
     now = pointer.get_current()
     assert now is not None
     return now

@@ -20,7 +20,7 @@ from training.services import datasets
 # A simulated market on which every coin passes every gate by more than a point.
 BARS, DRIFT, SEED = 14_000, 1.7, 10
 # Slow enough that progress is seen on a fast machine.
-SETTINGS = {"Epochs": "24", "Batch size": "16", "Seed": "0"}
+SETTINGS = {"Epochs": "14", "Batch size": "16", "Seed": "0"}
 TRAINED_MS = 240_000
 pytestmark = BROWSER_MARKS
 

@@ -1,6 +1,7 @@
 """Real bundles for the gates to measure: trained once, small, on a simulated market with a strong drift."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -79,8 +80,14 @@ class Desk:
         return self.folder / "store" / artifact_store.key(self.dataset.digest.removeprefix("sha256:"))
 
 
+@pytest.fixture(scope="session")
+def kept_baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every V5 that was fitted for a test: as in one service, the next test on the same candles finds it."""
+    return tmp_path_factory.mktemp("baselines")
+
+
 @pytest.fixture
-def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
+def desk(db: None, settings: Any, tmp_path: Path, kept_baselines: Path) -> Iterator[Desk]:
     """On a file store that may be damaged. The lease outlasts the test: its heartbeat would wait for our transaction."""
     settings.LEASE_SECONDS = 600.0
     settings.STORAGES = {
@@ -92,7 +99,10 @@ def desk(db: None, settings: Any, tmp_path: Path) -> Desk:
     }
     coin, _ = Coin.objects.get_or_create(symbol="BTC")
     dataset = datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=SEED, actor=SYSTEM)
-    return Desk(tmp_path, dataset)
+    stored = tmp_path / "store" / "baselines"
+    shutil.copytree(kept_baselines, stored)
+    yield Desk(tmp_path, dataset)
+    shutil.copytree(stored, kept_baselines, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -24,6 +24,14 @@ pytestmark = pytest.mark.slow
 FIT, MEASURE = "mlcore.evaluation.v5", "mlcore.evaluation.measure"
 
 
+@pytest.fixture
+def kept_baselines(tmp_path: Path) -> Path:
+    """None: whether one is fitted is what is tested."""
+    folder = tmp_path / "kept_baselines"
+    folder.mkdir()
+    return folder
+
+
 def diagnosed(desk: Desk, made: Bundle) -> Diagnosis:
     return measuring.diagnose_here(made, desk.dataset, actor=SYSTEM, worker_name="gates@test")
 

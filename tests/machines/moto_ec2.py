@@ -53,12 +53,13 @@ class MotoEc2:
 
     def prepare(self) -> None:
         """Nothing from an earlier test, and the launch template."""
-        get_backend("ec2")[ACCOUNT][REGION].reset()
+        backend = get_backend("ec2")[ACCOUNT][REGION]
+        backend.reset()
         self.asked.clear()
         self._by_token.clear()
         self.refuses_spot, self.delay_seconds = False, 0.0
         self.loses_answers_to, self.garbles_answers_to = set(), set()
-        image = self.client().describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        image = next(iter(backend.amis))  # asked for over HTTP, all thousand of them would come
         self.client().create_launch_template(
             LaunchTemplateName=TEMPLATE, LaunchTemplateData={"ImageId": image, "InstanceType": "g5.xlarge"}
         )

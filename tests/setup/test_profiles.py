@@ -172,11 +172,12 @@ class TestEmbedded:
             folder.unlink() if is_link else folder.rmdir()
 
     @pytest.mark.slow
-    def test_refuses_another_host_than_loopback(self, environment: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("command", ["check", "active"])
+    def test_refuses_another_host_than_loopback(self, command: str, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("CRPBOT_ALLOWED_HOSTS", "127.0.0.1,gate.example.com")
         environment.setenv("DJANGO_SETTINGS_MODULE", "crpbot.settings")
         checked = subprocess.run(
-            [sys.executable, "manage.py", "check"], cwd=REPOSITORY, capture_output=True, text=True
+            [sys.executable, "manage.py", command], cwd=REPOSITORY, capture_output=True, text=True
         )
         assert checked.returncode == 1
         assert "answers on loopback only, not as gate.example.com" in checked.stderr

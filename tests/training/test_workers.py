@@ -205,8 +205,23 @@ class TestTheWorkersCommand:
 
 
 def test_a_machine_whose_torch_cannot_be_asked_is_taken_as_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_registry, "is_built_for_gpus", lambda: True)
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     assert worker_registry.probe_device()["device"] == "CPU"
+
+
+def test_torch_is_asked_only_where_it_was_built_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = """
+import torch
+print(any((torch.version.cuda, torch.version.hip)))
+"""
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert str(worker_registry.is_built_for_gpus()) == said.strip()
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda *words, **options: started.append(words))
+    monkeypatch.setattr(worker_registry, "is_built_for_gpus", lambda: False)
+    assert worker_registry.probe_device()["device"] == "CPU"
+    assert started == []
 
 
 def test_no_child_is_forked_while_the_description_is_being_written() -> None:

@@ -1,12 +1,13 @@
 """The list of worker processes: each one updates its row every few seconds.
 
 The parent process of a worker never imports torch, because a fork after CUDA has started breaks the children. A short
-process asks torch for the device instead.
+process asks torch for the device instead, where torch was built for one.
 """
 
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -50,17 +53,27 @@ print(json.dumps(device))
 
 
 def probe_device() -> dict[str, Any]:
-    """Ask torch for the device, in another process; CPU when that fails. Returns columns of the worker's row."""
+    """The device of this machine; CPU where torch cannot say. Returns columns of the worker's row."""
     columns = {"device": "CPU"}
     try:
-        answer = subprocess.run(
-            [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_SECONDS, check=True
-        )
-        columns = json.loads(answer.stdout)
+        if is_built_for_gpus():
+            answer = subprocess.run(
+                [sys.executable, "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_SECONDS, check=True
+            )
+            columns = json.loads(answer.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         logger.warning("torch did not report a device (%s); using the CPU", error)
     machine_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"memory_bytes": machine_memory, "cuda_version": "", **columns}
+
+
+def is_built_for_gpus() -> bool:
+    """Whether the installed torch can use a GPU at all, as its file of versions says: to import it takes seconds."""
+    torch = find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    built = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
+    return any(built.get(kind) for kind in ("cuda", "hip"))
 
 
 class WorkerRegistration(threading.Thread):
