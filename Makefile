@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup service install development chromium promtool lint fast full coverage postgresql docs wheel format bench \
-	growth bench-gpu gpu-check faults schemathesis power markets features fuzz pythons soak chaos compose-trial \
+	growth bench-gpu gpu-check faults schemathesis power reproduction markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 
 help: ## list these commands
@@ -148,6 +148,9 @@ faults: setup ## plant every fault and see which gate catches it, then judge hea
 
 schemathesis: setup ## ask every operation of the running API what its schema allows and what not (ARGS="--seed 7")
 	OMP_NUM_THREADS=1 $(PY) -m tests.api.conformance $(ARGS)
+
+reproduction: setup ## where a second training gives the same bytes, on this processor and as on others; the table goes to docs/
+	$(PY) -m benchmarks.reproduction
 
 power: setup chromium ## how often V7 is released at every drift, under both policies (an hour; it goes on where it stopped)
 	$(PY) -m benchmarks.power

@@ -96,6 +96,11 @@ class LaunchForm(SettingsForm):
         initial=1,
         help_text="The same seed, dataset and device give the same weights.",
     )
+    reproduce = forms.BooleanField(
+        required=False,
+        label="Train each model twice",
+        help_text="A second worker trains it again, within the same limits. The gate reproduced compares the two.",
+    )
 
     def __init__(self, line: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

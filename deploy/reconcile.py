@@ -12,11 +12,12 @@ from deploy.alarms.record import record_alarms
 from deploy.alarms.stored_files import check_stored_files
 from deploy.bots.convergence import monitor_bots
 from deploy.bots.live_gates import monitor_live_gates
-from deploy.models import ReleaseCoin, ReleaseStatus
+from deploy.models import Release, ReleaseStatus
 from deploy.pointer.fallback_monitor import watch_fallback
 from deploy.prune import prune
 from deploy.releases.settle import advance_quietly, stop_runs
 from deploy.rules import ReleaseState
+from deploy.serving.statements import sign_due
 from gates.models import Measurement
 from machines.control.look import control_machines
 from training.jobs.queue import resend
@@ -52,18 +53,19 @@ def advance_releases() -> None:
 
 def stop_unneeded_runs() -> None:
     """A process died between a rejection and cancelling these runs: nobody needs them, and they cost money."""
-    for release_coin in ReleaseCoin.objects.filter(
-        release__status__state=ReleaseState.REJECTED,
-        run__state__in=[JobState.QUEUED, JobState.RUNNING],
-        run__cancel_requested_at=None,
-    ).select_related("release__status"):
-        stop_runs(release_coin.release, release_coin.release.status.reason)
+    wanted = TrainingRun.objects.filter(
+        state__in=[JobState.QUEUED, JobState.RUNNING], cancel_requested_at=None
+    ).values("budget")
+    rejected = Release.objects.filter(status__state=ReleaseState.REJECTED, budget__in=wanted)
+    for release in rejected.select_related("status", "budget"):
+        stop_runs(release, release.status.reason)
 
 
 STEPS: Sequence[Callable[[], object]] = (
     resend_messages,
     advance_releases,
     stop_unneeded_runs,
+    sign_due,
     watch_fallback,
     monitor_bots,
     monitor_live_gates,

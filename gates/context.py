@@ -17,6 +17,7 @@ from mlcore.verdict import Verdict
 from training.models import Bundle, Dataset
 from training.rules import JobState
 from training.services import candle_checks
+from training.services.runs import find_second_run
 
 NEARLY_THE_SAME = 0.5
 """Gate windows that share this part of the shorter one count as one window."""
@@ -40,6 +41,7 @@ def build_context(measurement: Measurement) -> dict[str, Any]:
         "candles": candles,
         "attempts": _count_attempts(measurement),
         "import": _describe_import(measurement) if measurement.bundle.origin else None,
+        "second_run": _describe_second_run(measurement),
     }
 
 
@@ -47,6 +49,23 @@ def _describe_import(measurement: Measurement) -> dict[str, str]:
     """When the model came from outside, and when the candles did that it was measured on."""
     times = {"imported_at": measurement.bundle.created_at, "candles_at": measurement.dataset.created_at}
     return {name: at.isoformat() for name, at in times.items()}
+
+
+def _describe_second_run(measurement: Measurement) -> dict[str, Any] | None:
+    """The second training that the measurement compared its model with, and who trained it each time."""
+    run = find_second_run(measurement.bundle, before=measurement.created_at)
+    if run is None or run.reproduces is None:
+        return None
+    return {
+        "run": run.pk,
+        "state": run.state,
+        "failure": run.failure or "no reason given",
+        "bundle": run.bundle and run.bundle.digest,
+        **{
+            name: {"worker": one.worker_name, "device": one.device, "code_version": one.code_version}
+            for name, one in (("first", run.reproduces), ("second", run))
+        },
+    }
 
 
 def _describe_candles(dataset: Dataset) -> dict[str, Any]:

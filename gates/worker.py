@@ -21,6 +21,7 @@ from training import artifact_store
 from training.jobs import leases, sandbox
 from training.models import Bundle, Dataset
 from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
+from training.services.runs import find_second_run
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,9 @@ def _require_subject(document: dict[str, Any], measurement: Measurement, baselin
         raise MeasuringFailed("the figures are of another bundle than requested")
     if read_claim(document, "skill", "baseline", "digest") not in (None, baseline):
         raise MeasuringFailed("the figures compare with another V5 than the one that was given")
+    second = _find_second_bundle(measurement)
+    if read_claim(document, "reproduction", "bundle") not in (None, second and second.digest):
+        raise MeasuringFailed("the figures compare with another second training than the one that was given")
     if document.get("coin") not in (None, coin):
         raise MeasuringFailed(f"its manifest says that it is a model of {document['coin']}, not of {coin}")
 
@@ -100,8 +104,18 @@ def _fetch(measurement: Measurement, folder: Path) -> list[str]:
         _fetch_candles(trained_on, folder / "training.canonical")
         arguments += ["--training", "training.canonical"]
     arguments += _fetch_baseline(trained_on, _read_terms(measurement.bundle), folder)
+    second = _find_second_bundle(measurement)
+    if second is not None:
+        _fetch_bundle(second, folder / "second")
+        arguments += ["--second", "second"]
     _fetch_bundle(measurement.bundle, folder / "bundle")
     return arguments
+
+
+def _find_second_bundle(measurement: Measurement) -> Bundle | None:
+    """The result of a second training of the model; None where there was none, or it failed."""
+    run = find_second_run(measurement.bundle, before=measurement.created_at)
+    return run.bundle if run else None
 
 
 def _read_terms(bundle: Bundle) -> Terms:

@@ -208,6 +208,14 @@ class TrainingRun(Job):
     seed = models.PositiveIntegerField()
     epochs = models.PositiveIntegerField(help_text="maximum")
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="runs")
+    reproduces = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="reproductions",
+        help_text="the run whose model it trains a second time, to compare the two",
+    )
     launched_by = models.CharField(max_length=150)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     checkpoint = models.CharField(max_length=200, blank=True, help_text="key of the stored resume state")

@@ -25,7 +25,7 @@ from mlcore.fitting.checkpoint import EpochReport, Progress, pack
 from mlcore.fitting.installed import InstalledRecipe
 from mlcore.fitting.recipes import RECIPES, Recipe
 from training import artifact_store
-from training.jobs import installed_recipes, leases, queue, sandbox
+from training.jobs import installed_recipes, leases, queue, sandbox, worker_registry
 from training.jobs.cost_limits import CostMeter, TimeLimitAlarm
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import (
@@ -75,7 +75,7 @@ def _claim_run(run_id: int, worker_name: str) -> TrainingRun | None:
     """Claim the run and reserve its maximum cost, under the audit head's lock: parallel claims see each other's."""
     with audit.locked():
         run = TrainingRun.objects.select_related("budget").filter(pk=run_id).first()
-        if run is None or not leases.is_free(run):
+        if run is None or not leases.is_free(run) or _is_for_another_worker(run, worker_name):
             return None
         rate = Decimal(settings.WORKER_RATE_USD_PER_HOUR)
         reservation = _compute_reservation(run, rate)
@@ -93,6 +93,20 @@ def _claim_run(run_id: int, worker_name: str) -> TrainingRun | None:
             allowed_seconds=reservation.seconds,
             code_version=settings.CODE_VERSION,
         )
+
+
+def _is_for_another_worker(run: TrainingRun, worker_name: str) -> bool:
+    """Whether this worker trained the same model already, and another one is there to train it the other time.
+
+    A run that has begun may be resumed by any worker. One that is left to another is sent again by `reconcile`.
+    """
+    twin = run.reproduces or run.reproductions.first()
+    if run.attempt or twin is None or twin.worker_name != worker_name:
+        return False
+    if {worker.name for worker in worker_registry.list_alive_workers("training")} <= {worker_name}:
+        return False
+    TrainingRun.objects.filter(pk=run.pk).update(enqueued_at=None)
+    return True
 
 
 def _find_budget_failure(run: TrainingRun) -> str | None:

@@ -8,7 +8,7 @@ from accounts import api as accounts
 from audit import api as audit
 from crpbot.api.not_found import UnknownAddress
 from crpbot.backup.api import Backups
-from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports
+from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports, statements
 from gates import api as gates
 from machines import api as machines
 from training.api import artifacts, bundles, datasets, lines, runs, workers
@@ -29,6 +29,7 @@ v1 = [
     path("bots/retire/", bots.RetireBot.as_view(), name="retire-bot"),
     path("bots/windows/", live.LiveWindows.as_view(), name="windows"),
     path("bundles/", bundles.Bundles.as_view(), name="bundles"),
+    path("bundles/<str:digest>/statement/", statements.BundleStatement.as_view(), name="statement"),
     path("coins/", coins.Coins.as_view(), name="coins"),
     path("coins/<str:symbol>/", coins.OneCoin.as_view(), name="coin"),
     path("datasets/", datasets.Datasets.as_view(), name="datasets"),

@@ -71,12 +71,20 @@ class Active(ServingView):
                 size = serializers.IntegerField(help_text="Bytes.")
                 url = serializers.CharField(help_text="The address to download it from, with the same token.")
 
+            @extend_schema_serializer(component_name="SnapshotStatement")
+            class Statement(serializers.Serializer[Any]):
+                sha256 = serializers.CharField()
+                url = serializers.CharField()
+
             bundle = serializers.CharField(help_text="`sha256:…` over the manifest.")
             simulated = serializers.BooleanField()
             feature_schema = serializers.CharField()
             schema_digest = serializers.CharField()
             classes = serializers.ListField(child=serializers.CharField())
             files = serializers.DictField(child=File(), help_text="By name.")
+            statement = Statement(
+                allow_null=True, help_text="Signed before the move: a second worker trained the same model."
+            )
 
         @extend_schema_serializer(component_name="SnapshotPolicy")
         class Policy(serializers.Serializer[Any]):

@@ -33,8 +33,8 @@ STATES = [state.value for state in ReleaseState]
 PURPOSES = [purpose.value for purpose in Purpose]
 FIELDS = [
     "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
-    "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds", "is_cancelled",
-    "spent_usd", "machine_usd", "spending_limit_usd", "coins",
+    "is_reproduced", "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds",
+    "is_cancelled", "spent_usd", "machine_usd", "spending_limit_usd", "coins",
 ]  # fmt: skip
 
 
@@ -73,14 +73,30 @@ class ReleaseDetail(RetrieveAPIView[Release]):
                 default=None,
                 allow_null=True,
             )
+            second_run = serializers.SerializerMethodField(
+                help_text="The run that trained its model again, where the launch asked for it."
+            )
+            statement = serializers.SerializerMethodField(
+                help_text="The address of the signed statement that both runs gave the same model."
+            )
             gates = GateOutput(source="diagnosis.results", many=True, default=[])
             files = File(source="bundle.artifacts", many=True, default=[])
 
             class Meta:
                 model = ReleaseCoin
                 fields: ClassVar = [
-                    "coin", "dataset", "run", "bundle", "diagnosis", "verdict", "gates", "files",
+                    "coin", "dataset", "run", "second_run", "bundle", "statement", "diagnosis", "verdict", "gates",
+                    "files",
                 ]  # fmt: skip
+
+            def get_second_run(self, release_coin: ReleaseCoin) -> int | None:
+                return release_coin.second_run.pk if release_coin.second_run else None
+
+            @extend_schema_field({"type": "string", "nullable": True})
+            def get_statement(self, release_coin: ReleaseCoin) -> str | None:
+                if release_coin.statement is None or release_coin.bundle is None:
+                    return None
+                return reverse("api:statement", kwargs={"digest": release_coin.bundle.digest})
 
         state = serializers.ChoiceField(STATES)
         reason = serializers.CharField(
@@ -163,6 +179,8 @@ class ReleaseDetail(RetrieveAPIView[Release]):
         "coins__coin",
         "coins__dataset",
         "coins__bundle__artifacts",
+        "coins__bundle__statement",
+        "coins__run__reproductions",
         "coins__diagnosis__results",
     )
     serializer_class = Whole
@@ -214,6 +232,10 @@ class Releases(ListAPIView[Release]):
             default=Purpose.CANDIDATE.value,
             help_text="`fallback`: to be registered as what a pin holds the bots on.",
         )
+        reproduce = api_fields.Boolean(
+            default=False,
+            help_text="Whether a second worker trains each model again, within the same limits, to compare the two.",
+        )
 
     queryset = (
         Release.objects.select_related("status", "policy", "budget")
@@ -235,6 +257,7 @@ class Releases(ListAPIView[Release]):
             bundles=_find_named(find_bundle, checked.get("bundles", {}), "bundles"),
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
+            reproduce=checked["reproduce"],
         )
         location = reverse("api:release", kwargs={"id": release.pk})
         return Response(serialize_release(release), status=201, headers={"Location": location})

@@ -55,12 +55,28 @@ class Migration(migrations.Migration):
                 ('interval_seconds', models.PositiveIntegerField(help_text='of the bars of all its coins')),
                 ('parameters', models.JSONField(default=dict)),
                 ('seed', models.PositiveIntegerField(default=0)),
+                ('is_reproduced', models.BooleanField(default=False, help_text='whether a second worker trains each of its models again, to compare the two')),
                 ('launched_by', models.CharField(max_length=150)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('deadline_at', models.DateTimeField()),
                 ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('budget', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='training.budget')),
                 ('policy', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='gates.gatepolicy')),
+            ],
+            options={
+                'ordering': ['-id'],
+            },
+        ),
+        migrations.CreateModel(
+            name='Statement',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('body', models.TextField(help_text='the signed envelope (DSSE)')),
+                ('sha256', models.CharField(help_text='of the body', max_length=64)),
+                ('audit_seq', models.BigIntegerField(help_text='its own event in the audit chain')),
+                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('bundle', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='statement', to='training.bundle')),
+                ('run', models.ForeignKey(help_text='the second training', on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.trainingrun')),
             ],
             options={
                 'ordering': ['-id'],

@@ -8,6 +8,7 @@ from deploy.models.key import KeySet, SigningKey
 from deploy.models.pointer import FallbackRegistration, PointerMove
 from deploy.models.release import Release, ReleaseCoin, ReleaseStatus
 from deploy.models.self_check import ReconcilePass, StoredFile
+from deploy.models.statement import Statement
 
 __all__ = [
     "Acknowledgement",
@@ -27,5 +28,6 @@ __all__ = [
     "ReleaseStatus",
     "ServiceIdentity",
     "SigningKey",
+    "Statement",
     "StoredFile",
 ]

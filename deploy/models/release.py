@@ -24,6 +24,9 @@ class Release(models.Model):
     interval_seconds = models.PositiveIntegerField(help_text="of the bars of all its coins")
     parameters = models.JSONField(default=dict)
     seed = models.PositiveIntegerField(default=0)
+    is_reproduced = models.BooleanField(
+        default=False, help_text="whether a second worker trains each of its models again, to compare the two"
+    )
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="releases")
     launched_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -117,3 +120,13 @@ class ReleaseCoin(models.Model):
 
     def __str__(self) -> str:
         return f"{self.coin} of {self.release}"
+
+    @property
+    def second_run(self) -> TrainingRun | None:
+        """The second training of its model, where the release was launched with one."""
+        return next(iter(self.run.reproductions.all()), None) if self.run else None
+
+    @property
+    def statement(self) -> models.Model | None:
+        """The signed statement about its bundle."""
+        return getattr(self.bundle, "statement", None)

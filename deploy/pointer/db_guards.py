@@ -94,6 +94,7 @@ GUARDS = [
             "policy_id",
             "interval_seconds",
             "seed",
+            "is_reproduced",
             "budget_id",
             "launched_by",
             "deadline_at",
@@ -149,6 +150,16 @@ GUARDS = [
         " AND NOT (OLD.state = 'active' AND NEW.state = 'retired')",
     ),
     *triggers.build_append_only("deploy_keyset"),
+    *triggers.build_append_only("deploy_statement"),
+    Guard(
+        "deploy_statement_has_its_event",
+        "deploy_statement",
+        "INSERT",
+        "a statement about a bundle needs its own event in the audit chain",
+        "NOT EXISTS (SELECT 1 FROM audit_auditevent e WHERE e.seq = NEW.audit_seq AND e.kind = 'bundle.reproduced'"
+        " AND e.object_type = 'bundle' AND e.object_id = CAST(NEW.bundle_id AS varchar(20))"
+        " AND e.body LIKE '%' || NEW.sha256 || '%')",
+    ),
     *triggers.build_frozen("deploy_serviceidentity", "name"),
     *triggers.build_frozen("deploy_alarm", "name", "severity", "sentence", "remedy", "raised_at"),
     *triggers.build_write_once("deploy_alarm", "cleared_at"),

@@ -36,10 +36,12 @@ def launch(
     bundles: Mapping[str, Bundle] | None = None,
     seed: int | None = None,
     purpose: Purpose = Purpose.CANDIDATE,
+    reproduce: bool = False,
 ) -> Release:
     """Launch a release: a run for every required coin, on the named dataset or else on its newest one that passed.
 
-    A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged.
+    A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged. With `reproduce` a second
+    worker trains each other model again, within the same limits, and the gate *reproduced* compares the two.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
     that is not of the coin and line, datasets or bundles of different bar intervals, or a coin without candles or with too
     few, Conflict for candles that did not pass, for another bar interval than the service's, or when a second release would
@@ -78,6 +80,7 @@ def launch(
                 parameters=parameters,
                 seed=seed,
                 launched_by=actor.name,
+                is_reproduced=reproduce,
             )
             pointer.require_interval(release)
             _store(release, chosen, given, actor)
@@ -89,7 +92,8 @@ def _store(
     release: Release, datasets: Mapping[Coin, Dataset], bundles: Mapping[Coin, Bundle], actor: Actor
 ) -> None:
     release.policy = policies.policy_in_force()
-    release.budget = runs.open_budget(runs_expected=max(1, len(datasets) - len(bundles)))
+    trained = len(datasets) - len(bundles)
+    release.budget = runs.open_budget(runs_expected=max(1, 2 * trained if release.is_reproduced else trained))
     release.deadline_at = timezone.now() + timedelta(seconds=settings.RELEASE_DEADLINE_SECONDS)
     release.origin = correlation.capture()
     release.save(force_insert=True)
@@ -102,6 +106,7 @@ def _store(
         "interval_seconds": release.interval_seconds,
         "parameters": release.parameters,
         "seed": release.seed,
+        "is_reproduced": release.is_reproduced,
         "policy": release.policy.number,
         "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
         "bundles": {coin.symbol: bundle.digest for coin, bundle in bundles.items()},

@@ -4,7 +4,9 @@
 few seconds, so that nothing depends on a message or on a process that may have died.
 """
 
+import contextlib
 import logging
+from functools import partial
 
 from django.db import models
 from django.utils import timezone
@@ -23,6 +25,7 @@ from deploy.rules import settle as decide
 from gates.models import Measurement
 from gates.services import judging, measuring
 from training.models import TrainingRun
+from training.rules import JobState
 from training.services import runs
 
 logger = logging.getLogger(__name__)
@@ -60,7 +63,9 @@ def advance_for(obj: models.Model) -> None:
     """Advance the releases that a run or a measurement belongs to, once its state has changed."""
     if not isinstance(obj, TrainingRun | Measurement) or not obj.has_ended:
         return
-    chosen = {"run": obj} if isinstance(obj, TrainingRun) else {"bundle": obj.bundle_id}
+    chosen = {"bundle": obj.bundle_id}
+    if isinstance(obj, TrainingRun):
+        chosen = {"run": obj.reproduces_id or obj.pk}
     open_coins = ReleaseCoin.objects.filter(release__status__state__in=_OPEN_STATES, **chosen)
     for key in open_coins.values_list("pk", flat=True):
         _advance_coin_quietly(key)
@@ -158,13 +163,18 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
         _start_run(release, release_coin)
     if release_coin.bundle is None and release_coin.run is not None and release_coin.run.bundle is not None:
         _write_once(release_coin, bundle=release_coin.run.bundle)
+    second = release_coin.second_run
+    if second is not None and not second.has_ended:
+        return  # it is measured with both
     if release_coin.bundle is not None and release_coin.diagnosis is None:
-        # An equal run shares its bundle with an earlier release. A measurement that failed then must not fail this one.
+        # An equal run shares its bundle with an earlier release. A measurement that failed then must not fail this one, and
+        # one from before the second training does not know it.
         measurement = measuring.measure(
             release_coin.bundle,
             release_coin.dataset,
             actor=GATE,
             since=release.created_at,
+            not_before=second.finished_at if second else None,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
             with correlation.span("diagnosis.judge", measurement_id=measurement.pk):
@@ -178,7 +188,8 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
         # Settled or cancelled since it was read: nobody would stop the run, and it would cost money.
         if release_coin.run_id is not None or status.state != release.state or status.cancel_requested_at:
             return
-        run = runs.launch_run(
+        launch = partial(
+            runs.launch_run,
             coin=release_coin.coin,
             dataset=release_coin.dataset,
             line=release.line,
@@ -187,6 +198,9 @@ def _start_run(release: Release, release_coin: ReleaseCoin) -> None:
             budget=release.budget,
             actor=Actor(release.launched_by, frozenset({Role.OPERATOR})),  # checked at the launch
         )
+        run = launch()
+        if release.is_reproduced:
+            launch(reproduces=run)
         _write_once(release_coin, run=run)
 
 
@@ -198,10 +212,7 @@ def _write_once(release_coin: ReleaseCoin, **column: models.Model) -> None:
 
 
 def stop_runs(release: Release, reason: str) -> None:
-    for release_coin in outcomes.list_release_coins(release):
-        if release_coin.run is None or release_coin.run.has_ended:
-            continue
-        try:
-            runs.cancel_run(release_coin.run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
-        except Conflict:
-            continue  # it has just ended
+    of_release = TrainingRun.objects.filter(budget=release.budget).order_by("id")
+    for run in of_release.filter(state__in=(JobState.QUEUED, JobState.RUNNING)):
+        with contextlib.suppress(Conflict):  # it has just ended
+            runs.cancel_run(run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])

@@ -14,7 +14,7 @@ from common.errors import Unavailable
 from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.serving import protocol
+from deploy.serving import protocol, statements
 from gates.policy_changes import weaker_than_baseline
 
 NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
@@ -69,6 +69,9 @@ def build_document(
         release_coins = list_release_coins(release) if release else []
     release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
     models = {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins}
+    signed = statements.describe_signed(move, [model["bundle"] for model in models.values()])
+    for model in models.values():
+        model["statement"] = signed.get(model["bundle"])
     if (event := move.audit_event) is None:
         raise Unavailable(
             f"The audit chain does not hold event {move.audit_seq} of revision {move.revision}."

@@ -37,6 +37,7 @@ def launch(request: HttpRequest) -> HttpResponse:
             datasets=form.datasets,
             seed=data["seed"],
             purpose=Purpose(data["purpose"]),
+            reproduce=data["reproduce"],
         )
         messages.success(request, f"Launched release {release.pk} of {release.line}; this page follows it.")
         return redirect("release", release.pk)
@@ -55,7 +56,8 @@ def estimate(request: HttpRequest) -> HttpResponse:
             coins = list_required_coins()
             fitting = launch_service.choose_default_datasets(coins, named.values())
             datasets = [named.get(coin.symbol) or fitting.get(coin) or latest_dataset(coin) for coin in coins]
-            context["estimate"] = estimates.estimate(form.line_name, datasets, form.parameters)
+            trainings = 2 if form.cleaned_data["reproduce"] else 1
+            context["estimate"] = estimates.estimate(form.line_name, datasets * trainings, form.parameters)
         except DomainError as refusal:
             context["refusal"] = refusal
     return render(request, "deploy/_estimate.html", context)
@@ -70,7 +72,9 @@ def _page(request: HttpRequest, form: LaunchForm, status: int = 200) -> HttpResp
 def _kept(request: HttpRequest) -> dict[str, str]:
     """What was filled in that holds for any line; settings and purpose go by the line that is chosen."""
     return {
-        name: str(value) for name, value in request.GET.items() if name == "seed" or name.startswith(DATASET)
+        name: str(value)
+        for name, value in request.GET.items()
+        if name in ("seed", "reproduce") or name.startswith(DATASET)
     }
 
 

@@ -1,4 +1,6 @@
-"""Advisory gates: shown to people, and required by no default policy: calibration, stability, latency, drift."""
+"""Advisory gates: shown to people, and required by no default policy: calibration, stability, latency, drift,
+and whether a second training gave the same model.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from typing import Any
 from common.formatting import format_gap, format_limit, format_list, format_percent
 from gates.catalogue.gate import Group, Parameters, Reading, Threshold
 from gates.catalogue.measurement_reader import MeasurementReader, NotMeasured
+from mlcore.bundle.format import MODEL_FILE
 from mlcore.constants import PSI_DRIFTED, VOLATILITY_TERCILES
 from mlcore.verdict import Finding, Verdict
 
@@ -175,6 +178,58 @@ def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Findi
     )
     is_usual = over <= most_share and largest <= most_psi
     return Finding(Verdict.PASSED if is_usual else Verdict.FAILED, largest, observed, sentence)
+
+
+@ADVISORY.register(
+    "reproduced",
+    lambda p: (
+        f"a second worker's training gives the same model, or at most {format_limit(p['differing'])} other directions"
+    ),
+    Threshold(
+        "differing",
+        0.03,
+        0.0,
+        1.0,
+        "higher",
+        "The share of directions on the stop window that may differ.",
+    ),
+)
+def judge_reproduced(measurement: MeasurementReader, parameters: Parameters) -> Finding:
+    """A second worker trained it again from the same candles, settings and seed, and got the same model."""
+    coin, most = measurement.coin, float(parameters["differing"])
+    if measurement.is_null("second_run"):
+        sentence = f"{coin}'s model was trained once. A launch can ask that a second worker trains it again."
+        return Finding(Verdict.INCONCLUSIVE, None, "trained once", sentence)
+    state, run = measurement.text("second_run", "state"), measurement.count("second_run", "run")
+    if state != "succeeded":
+        raise NotMeasured(
+            f"run {run}, its second training, {state}: {measurement.text('second_run', 'failure')[:300]}"
+        )
+    measurement.require_no_problem("reproduction")
+    if measurement.text("reproduction", "bundle") != measurement.text("second_run", "bundle"):
+        raise NotMeasured("the model that was compared is not that of the second training")
+    rows, others = (measurement.count("reproduction", name) for name in ("rows", "directions_differing"))
+    difference = measurement.number("reproduction", "largest_difference", least=0)
+    is_equal = measurement.flag("reproduction", "files_equal", MODEL_FILE)
+    if not rows or others > rows or (is_equal and (difference or others)):
+        raise NotMeasured("the figures of the two trainings contradict one another")
+    share, observed = others / rows, f"{MODEL_FILE} equal, bit for bit"
+    if not is_equal:
+        observed = f"{format_percent(share, beside=most)} of {rows:,} directions differ, logits by up to {difference:.2g}"
+    first, second = (measurement.text("second_run", which, "worker")[:60] for which in ("first", "second"))
+    where = (
+        f"by {first} and by {second}"
+        if first != second
+        else f"twice by {first}, as no other worker was there"
+    )
+    sentence = (
+        f"{coin}'s model was trained {where}: {observed}; {format_limit(most)} of directions may differ."
+    )
+    if share > most:
+        return Finding(Verdict.FAILED, share, observed, sentence)
+    if first == second:
+        return Finding(Verdict.INCONCLUSIVE, share, f"{observed}, by the same worker", sentence)
+    return Finding(Verdict.PASSED, share, observed, sentence)
 
 
 def _read_slices(measurement: MeasurementReader, part: str, key: str) -> list[Slice]:

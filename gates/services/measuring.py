@@ -28,16 +28,17 @@ def measure(
     actor: Actor,
     again: bool = False,
     since: datetime | None = None,
+    not_before: datetime | None = None,
 ) -> Measurement:
     """Have a bundle measured by a gate worker. One that waits, runs or succeeded is returned as it is, unless `again`.
 
     One that failed is repeated, unless it was asked for after `since`: a caller in a loop says since when, and a bundle
-    that no worker can measure comes back failed, to be judged, instead of being measured for ever. Raises NotAllowed, and
-    InvalidInput for candles of another coin or bar interval.
+    that no worker can measure comes back failed, to be judged, instead of being measured for ever. So is one that was asked
+    for before `not_before`. Raises NotAllowed, and InvalidInput for candles of another coin or bar interval.
     """
     with audit.record_refusals("measurement.request", bundle, actor=actor), audit.locked():
         _authorise(bundle, dataset, actor)
-        existing = None if again else _find_usable(bundle, dataset, since)
+        existing = None if again else _find_usable(bundle, dataset, since, not_before)
         if existing is not None:
             return existing
         measurement = _create_measurement(bundle, dataset, actor=actor)
@@ -70,9 +71,13 @@ def _authorise(bundle: Bundle, dataset: Dataset, actor: Actor) -> None:
         )
 
 
-def _find_usable(bundle: Bundle, dataset: Dataset, since: datetime | None) -> Measurement | None:
+def _find_usable(
+    bundle: Bundle, dataset: Dataset, since: datetime | None, not_before: datetime | None
+) -> Measurement | None:
     """The latest measurement that need not be repeated; a failed one only where there is no other."""
     rows = Measurement.objects.filter(bundle=bundle, dataset=dataset).order_by("-id")
+    if not_before is not None:
+        rows = rows.filter(created_at__gte=not_before)
     sound = rows.exclude(state__in=_WITHOUT_RESULT).first()
     if sound is not None or since is None:
         return sound

@@ -44,6 +44,8 @@ class EvaluationContext:
     """Of the V5 that its skill is compared with."""
     no_baseline: str = "no baseline was given"
     """Why there is none."""
+    second_folder: Path | None = None
+    """Of the bundle that a second training of it gave, if there was one."""
     seed: int = 0
     _examples: dict[tuple[int, str], Examples] = field(default_factory=dict)
     # One bundle has one label, split and warm-up: those of its manifest. So the key needs none of them.

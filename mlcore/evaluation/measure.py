@@ -24,7 +24,7 @@ from mlcore import parallel
 from mlcore.constants import CLASSES
 from mlcore.data import candles
 from mlcore.errors import CandlesRefused
-from mlcore.evaluation import lookahead, metrics, provenance, serving, skill, stability
+from mlcore.evaluation import lookahead, metrics, provenance, reproduction, serving, skill, stability
 from mlcore.evaluation.bootstrap import get_cautious_block_bars
 from mlcore.evaluation.context import EvaluationContext
 from mlcore.evaluation.inspection import FAULTS, Inspection
@@ -48,6 +48,10 @@ _SECTIONS: dict[str, _Section] = {
     "reload": (
         provenance.measure_reload,
         "reported recomputed largest_difference cuts_match weights_equal_in_graph",
+    ),
+    "reproduction": (
+        reproduction.measure_reproduction,
+        "bundle files_equal rows largest_difference directions_differing",
     ),
     "lookahead": (lookahead.measure_lookahead, "rows columns_differing largest_difference"),
     "label": (provenance.measure_label, "text input kind horizon_bars cut cuts shares"),
@@ -83,17 +87,19 @@ def measure(
     seed: int = 0,
     baseline: Path | None = None,
     no_baseline: str = "no baseline was given",
+    second: Path | None = None,
     training_frame: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
     """All figures as JSON values. One that is not finite is null, and `non_finite` holds its name and value.
 
     `baseline` is the folder of the V5 that its skill is compared with (`v5`); without one, `no_baseline` says why.
+    `second` is the folder of the bundle that a second training of it gave.
     `training_frame` holds the candles that the manifest names; it is needed only if `frame` holds others. Never raises for
     a bad bundle.
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
-    context = EvaluationContext(inspection, frame, training_frame, baseline, no_baseline, seed)
+    context = EvaluationContext(inspection, frame, training_frame, baseline, no_baseline, second, seed)
     context.precompute()
     document = {
         "format": FORMAT,
@@ -187,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=options.seed,
         baseline=options.baseline,
         no_baseline=options.no_baseline,
+        second=options.second,
         training_frame=training,
     )
     unfinished = options.output.with_name(f".{options.output.name}.{os.getpid()}")
@@ -204,6 +211,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--digest", required=True, help="the digest the bundle must have, sha256:…")
     parser.add_argument("--baseline", type=Path, help="the folder of a V5 of its own candles and windows")
     parser.add_argument("--no-baseline", default="no baseline was given", help="why there is none")
+    parser.add_argument("--second", type=Path, help="the folder of the bundle that a second training gave")
     parser.add_argument(
         "--training", type=Path, help="the candles of its training, in canonical form, if they are others"
     )

@@ -152,6 +152,7 @@ class Migration(migrations.Migration):
                 ('bundle', models.ForeignKey(blank=True, help_text='its result; a repeated run makes the same bytes and so names the same bundle', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.bundle')),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.coin')),
                 ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.dataset')),
+                ('reproduces', models.ForeignKey(blank=True, help_text='the run whose model it trains a second time, to compare the two', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='reproductions', to='training.trainingrun')),
             ],
             options={
                 'ordering': ['-id'],

@@ -1,6 +1,7 @@
 """Training runs: launch, cancel, launch again."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +17,7 @@ from common.errors import Conflict, InvalidInput, NotFound
 from mlcore.features.splits import MIN_ROWS
 from mlcore.verdict import Verdict
 from training.jobs import leases, queue
-from training.models import Budget, Coin, Dataset, RunLine, TrainingRun
+from training.models import Budget, Bundle, Coin, Dataset, RunLine, TrainingRun
 from training.rules import MAX_SEED, JobState
 from training.services import candle_checks, lines
 
@@ -40,10 +41,12 @@ def launch_run(
     budget: Budget,
     actor: Actor,
     is_sent: bool = True,
+    reproduces: TrainingRun | None = None,
 ) -> TrainingRun:
     """Create a queued run and send its message on commit; without `is_sent` the caller trains it in its own process.
 
-    Raises InvalidInput for a dataset of another coin, a parameter out of bounds or an invalid seed.
+    With `reproduces` it is the second training of that run's model, for another worker. Raises InvalidInput for a dataset of
+    another coin, a parameter out of bounds or an invalid seed.
     """
     actor.require(Role.OPERATOR, "launch a training run")
     chosen = lines.find_line(line)
@@ -62,6 +65,7 @@ def launch_run(
             seed=seed,
             epochs=recipe.reports,
             budget=budget,
+            reproduces=reproduces,
             launched_by=str(actor),
             origin=correlation.capture(),
             # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
@@ -73,6 +77,7 @@ def launch_run(
             "recipe": run.recipe,
             "package": run.package,
             "parameters": run.parameters,
+            **({"reproduces": reproduces.pk} if reproduces else {}),
         }
         audit.record("trainingrun.queued", run, actor=actor, detail=detail)
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
@@ -81,6 +86,12 @@ def launch_run(
         if is_sent:
             queue.enqueue(run)
     return run
+
+
+def find_second_run(bundle: Bundle, *, before: datetime) -> TrainingRun | None:
+    """The second training of the bundle's model that had ended then: the last that succeeded, else the last of all."""
+    ended = TrainingRun.objects.filter(reproduces__bundle=bundle, finished_at__lte=before).order_by("-id")
+    return ended.filter(state=JobState.SUCCEEDED).first() or ended.first()
 
 
 def require_trainable(coin: Coin, dataset: Dataset) -> None:

@@ -48,6 +48,11 @@ class Command(ActingCommand):
         parser.add_argument(
             "--purpose", choices=[purpose.value for purpose in Purpose], default=Purpose.CANDIDATE.value
         )
+        parser.add_argument(
+            "--reproduce",
+            action="store_true",
+            help="train each model again on a second worker and compare the two",
+        )
         parser.add_argument("--wait", action="store_true", help="show its progress until it has settled")
 
     def answer(self, **options: Any) -> dict[str, Any]:
@@ -59,6 +64,7 @@ class Command(ActingCommand):
             bundles=_once_each("--bundle", map(self._bundle, options["bundle"])),
             seed=options["seed"],
             purpose=Purpose(options["purpose"]),
+            reproduce=options["reproduce"],
         )
         if options["wait"]:
             self._wait(release)
