@@ -57,7 +57,40 @@ WAYS: Mapping[str, Mapping[str, str]] = {
     OTHER_SEED: {"SEED": "2"},
 }
 """How a training differs from the reference, as changes of the environment."""
-HEAD = f"""# Where a second training gives the same bytes
+HEAD = f"""# A second training
+
+A launch can ask for a [second training](glossary.md#second-training) of each model: *Train each model twice* in the form,
+`"reproduce": true` by API, `manage.py release --reproduce`. Another worker then trains it again, from the same candles,
+settings and seed. Both count toward the limits of the launch, and each has half of the time that it would have alone. The
+model is measured when both have ended, and the advisory gate *reproduced* compares them:
+
+- *passed*: the graph is equal, bit for bit, or few directions differ.
+- *failed*: the second training gave another model.
+- *inconclusive*: no other worker was alive, so the same one trained it twice.
+- *error*: the second training did not succeed. That rejects nothing, unless the policy in force requires the gate.
+
+## The signed statement
+
+Where two workers made the same graph, the service signs an [in-toto statement](https://in-toto.io). `GET
+bundles/{{digest}}/statement/` answers with it: a DSSE envelope with the signatures of the active keys, as a signed snapshot
+has. Its subject lists the equal files by their SHA-256. Its predicate, `urn:crpbot:reproduction:1`, names the bundle, the
+candles, the recipe, the settings, the seed, and run, worker, device and code of both trainings. A snapshot names the digest
+and the address of each statement that was signed before its move.
+
+```python
+import json, sys
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import SSlibKey
+
+envelope = Envelope.from_dict(json.load(open(sys.argv[1])))
+public = sys.argv[2].rpartition(":")[2]  # as `manage.py keys export` prints it
+keyid = next(iter(envelope.signatures))
+envelope.verify([SSlibKey(keyid, "ed25519", "ed25519", {{"public": public}})], threshold=1)
+for file in json.loads(envelope.payload)["subject"]:
+    print(file["digest"]["sha256"], file["name"])
+```
+
+## Where the bytes are the same
 
 Written by `make reproduction`. Each line is trained on {DEMO_BARS:,} simulated candles with the settings of its recipe, once
 as a reference, and then again in a process of its own, each time in another way. A processor of another kind is imitated:

@@ -18,6 +18,8 @@ def evaluate(
 ) -> list[GateOutcome]:
     """The outcome of every gate of the policy, and of the baseline whether the policy names it or not.
 
+    An advisory gate with nothing to judge is left out.
+
     Sentences name `coin`; the measurement may not know it. `failure` is why the bundle could not be measured: then every
     gate is an *error* with that reason.
     """
@@ -26,7 +28,7 @@ def evaluate(
     return [
         _judge(name, entries.get(name), reader, failure)
         for name in names
-        if name in entries or name in BASELINE_NAMES
+        if (name in entries or name in BASELINE_NAMES) and not _is_left_out(name, entries.get(name), reader)
     ]
 
 
@@ -34,6 +36,12 @@ def get_overall_verdict(outcomes: Iterable[GateOutcome]) -> Verdict:
     """The worst verdict of the required gates: error, failed, inconclusive, passed. An error where none is required."""
     verdicts = {outcome.verdict for outcome in outcomes if outcome.is_required}
     return next((verdict for verdict in WORST_FIRST if verdict in verdicts), Verdict.ERROR)
+
+
+def _is_left_out(name: str, entry: object, measurement: MeasurementReader) -> bool:
+    gate = GATES.get(name)
+    is_advisory = isinstance(entry, Mapping) and entry.get("required") is False
+    return bool(gate and gate.applies and is_advisory and not gate.applies(measurement))
 
 
 def _judge(name: str, entry: object, measurement: MeasurementReader, failure: str) -> GateOutcome:

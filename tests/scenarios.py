@@ -19,12 +19,12 @@ from audit import services as audit
 from audit.hash_chain import to_canonical_json
 from deploy.bots import live_gates
 from deploy.bots.heartbeat_checks import Heartbeat
-from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus, SigningKey
+from deploy.models import LiveWindow, PointerMove, Release, ReleaseCoin, ReleaseStatus, SigningKey, Statement
 from deploy.pointer import pointer
 from deploy.releases import decide
 from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
-from deploy.serving import protocol, snapshot
+from deploy.serving import protocol, snapshot, statements
 from gates.catalogue.live import Tally
 from gates.models import Measurement
 from gates.services import policies
@@ -32,7 +32,7 @@ from mlcore import confidence_bands
 from mlcore.features.indicators import SCHEMAS
 from tests import first_day
 from training import artifact_store
-from training.models import Artifact, Bundle, Coin, Dataset
+from training.models import Artifact, Bundle, Coin, Dataset, TrainingRun
 from training.rules import JobState, Source
 from training.services import runs
 
@@ -241,6 +241,7 @@ def context_of(document: dict[str, Any]) -> dict[str, Any]:
             "window": {at: window[at] for at in ("first_at", "last_at")},
         },
         "import": None,
+        "second_run": None,
         "candles": {
             "measured": passed(document["dataset_digest"]),
             "training": passed(document["trained_on"]),
@@ -497,6 +498,24 @@ def service_in_use() -> PointerMove:
     now = pointer.get_current()
     assert now is not None
     return now
+
+
+def sign_statement(bundle: Bundle) -> Statement:
+    """A signed statement about a bundle, as after a second training."""
+    run = TrainingRun.objects.create(
+        coin=bundle.coin,
+        dataset=dataset(bundle.coin),
+        line=bundle.line,
+        seed=1,
+        epochs=1,
+        budget=runs.open_budget(),
+        launched_by=LAUNCHER.name,
+    )
+    envelope = {"payload": "e30=", "payloadType": statements.PAYLOAD_TYPE, "signatures": []}
+    body = json.dumps(envelope)
+    sha256 = hashlib.sha256(body.encode()).hexdigest()
+    event = audit.record("bundle.reproduced", bundle, actor="the gate", detail={"statement": sha256})
+    return Statement.objects.create(bundle=bundle, run=run, body=body, sha256=sha256, audit_seq=event.seq)
 
 
 def damage(release: Release, coin: str = "SOL", name: str = "model.onnx") -> None:

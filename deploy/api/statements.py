@@ -7,12 +7,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.authentication import CanServe
 from deploy.api.active import SignedActive
 from deploy.serving.statements import PAYLOAD_TYPE, find_statement
 from training.services.bundles import find_bundle
 
 
 class BundleStatement(APIView):
+    permission_classes = (CanServe,)
+
     @extend_schema(operation_id="bundle_statement", responses={200: SignedActive.Output})
     def get(self, request: Request, digest: str) -> Response:
         """The signed statement that a second worker trained the same model; 404 where none was signed.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -11,10 +11,10 @@ from typing import Any
 from django.utils import timezone
 
 from common.errors import Unavailable
-from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity
+from deploy.models import PointerMove, ReleaseCoin, ServiceIdentity, Statement
 from deploy.outcomes import list_release_coins
 from deploy.pointer import pointer
-from deploy.serving import protocol, statements
+from deploy.serving import protocol
 from gates.policy_changes import weaker_than_baseline
 
 NO_POINTER = "There is no pointer yet. An approver must inherit the release the bot runs today."
@@ -69,7 +69,7 @@ def build_document(
         release_coins = list_release_coins(release) if release else []
     release_coins = [release_coin for release_coin in release_coins if release_coin.bundle]
     models = {release_coin.coin.symbol: describe_model(release_coin) for release_coin in release_coins}
-    signed = statements.describe_signed(move, [model["bundle"] for model in models.values()])
+    signed = _describe_statements(move, [model["bundle"] for model in models.values()])
     for model in models.values():
         model["statement"] = signed.get(model["bundle"])
     if (event := move.audit_event) is None:
@@ -104,6 +104,15 @@ def _describe_policy(move: PointerMove) -> dict[str, Any] | None:
         return None
     weaker = weaker_than_baseline(move.policy.document)
     return {"number": move.policy.number, "weaker_than_baseline": weaker}
+
+
+def _describe_statements(move: PointerMove, digests: Iterable[str]) -> dict[str, dict[str, str]]:
+    """By the bundle's digest: digest and address of the statements signed before the move, which never change."""
+    rows = Statement.objects.filter(bundle__digest__in=digests, audit_seq__lt=move.audit_seq)
+    return {
+        digest: {"sha256": sha256, "url": f"/api/v1/bundles/{digest}/statement/"}
+        for digest, sha256 in rows.values_list("bundle__digest", "sha256")
+    }
 
 
 def describe_model(release_coin: ReleaseCoin) -> dict[str, Any]:

@@ -193,6 +193,7 @@ def judge_drift(measurement: MeasurementReader, parameters: Parameters) -> Findi
         "higher",
         "The share of directions on the stop window that may differ.",
     ),
+    applies=lambda measurement: isinstance(measurement.document.get("second_run"), Mapping),
 )
 def judge_reproduced(measurement: MeasurementReader, parameters: Parameters) -> Finding:
     """A second worker trained it again from the same candles, settings and seed, and got the same model."""

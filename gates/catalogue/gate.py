@@ -148,6 +148,8 @@ class Gate(AnyGate):
     judge: Callable[[MeasurementReader, Parameters], Finding]
     read: Callable[[MeasurementReader, Parameters], Reading] | None = None
     """The figure and meter a page shows beside the verdict; None where the verdict says it all."""
+    applies: Callable[[MeasurementReader], bool] | None = None
+    """Whether there is anything to judge. Where there is not, the gate is left out, unless the policy requires it."""
 
 
 Judge = Callable[[MeasurementReader, Parameters], Finding]
@@ -171,11 +173,12 @@ class Group:
         describe: Callable[[Parameters], str],
         *parameters: Threshold | Choice,
         read: Callable[[MeasurementReader, Parameters], Reading] | None = None,
+        applies: Callable[[MeasurementReader], bool] | None = None,
     ) -> Callable[[Judge], Judge]:
         """Make the decorated judge a gate of this group, with its threshold in words, thresholds and short reading."""
 
         def add(judge: Judge) -> Judge:
-            self.gates.append(Gate(name, judge, describe, parameters, read))
+            self.gates.append(Gate(name, judge, describe, parameters, read, applies))
             return judge
 
         return add

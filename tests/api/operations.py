@@ -82,6 +82,13 @@ def artifact() -> Request:
     return Request(f"artifacts/{first.sha256}")
 
 
+def statement() -> Request:
+    release_coin = scenarios.awaiting_approval().coins.get(coin__symbol="BTC")
+    assert release_coin.bundle is not None
+    scenarios.sign_statement(release_coin.bundle)
+    return Request(f"bundles/{release_coin.bundle.digest}/statement/")
+
+
 def snapshot() -> Request:
     scenarios.service_in_use()
     return Request("active/")
@@ -301,6 +308,7 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("GET", "active-stream"): (SERVED, streamed_snapshot),
     ("GET", "alarms"): (READ, plain("alarms/")),
     ("GET", "artifact"): (SERVED, artifact),
+    ("GET", "statement"): (SERVED, statement),
     ("GET", "audit"): (READ, plain("audit/")),
     ("GET", "bots"): (READ, plain("bots/")),
     ("POST", "retire-bot"): (ONCE, retire_bot),

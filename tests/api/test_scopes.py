@@ -150,6 +150,7 @@ def _address_of(name: str) -> str:
         {"symbol": "BTC"},
         {"sha256": "0" * 64},
         {"key": "a"},
+        {"digest": "0" * 64},
     ):
         with suppress(NoReverseMatch):
             return reverse(f"api:{name}", kwargs=given)
