@@ -21,6 +21,7 @@ from deploy.pointer import pointer
 from deploy.reconcile import stop_unneeded_runs
 from deploy.releases import decide, launch, settle
 from deploy.releases.coins import set_required
+from deploy.rules import Purpose
 from deploy.serving import keys, snapshot, statements
 from gates import worker as gates_worker
 from gates.models import Measurement
@@ -240,7 +241,7 @@ def test_a_snapshot_names_what_was_signed_before_its_move(btc: Dataset) -> None:
     with pytest.raises(NotFound, match="There is no statement"):
         statements.find_statement(bundle)
     inherited = launch.launch(
-        "v7_fixed", actor=scenarios.LAUNCHER, bundles={"BTC": bundle}, purpose=launch.Purpose.INHERITED
+        "v7_fixed", actor=scenarios.LAUNCHER, bundles={"BTC": bundle}, purpose=Purpose.INHERITED
     )
     settle.advance(inherited)
     decide.inherit(inherited, actor=scenarios.APPROVER, reason="as the bot stands today")

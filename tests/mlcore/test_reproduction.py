@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 
 def context(one: Bundle, other: Bundle | None, frame: pl.DataFrame) -> EvaluationContext:
-    return EvaluationContext(Inspection(one.folder, one.digest), frame, second_folder=other and other.folder)
+    return EvaluationContext(
+        Inspection(one.folder, one.digest), frame, second_folder=other.folder if other else None
+    )
 
 
 def test_equal_trainings_have_equal_files_and_answers(
@@ -36,7 +38,7 @@ def test_equal_trainings_have_equal_files_and_answers(
 def test_another_graph_is_seen_by_its_bytes_and_its_answers(
     v7: Trained, v7_bundle: Bundle, write: WriteBundle, market: pl.DataFrame, tmp_path: Path
 ) -> None:
-    bias = np.float32([0.0, 0.5, 0.0])
+    bias = np.array([0.0, 0.5, 0.0], np.float32)
     weights = {**v7.weights, "fc4.bias": v7.weights["fc4.bias"] + bias}
     found = measure_reproduction(
         context(v7_bundle, write(replace(v7, weights=weights), tmp_path / "second"), market)
