@@ -8,7 +8,7 @@ the test has: tests/setup/test_first_day.py compares the two.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -44,6 +44,8 @@ AFTER_EVENTS = (
     PointerMove,
 )
 
+MoveTime = Callable[[datetime], datetime]
+
 
 class Rows:
     """The rows of one table, ready to be inserted again."""
@@ -63,11 +65,11 @@ class Rows:
         ]
         self._seqs = [position for position, field in enumerate(fields) if field.column == "audit_seq"]
 
-    def insert(self, later: timedelta, ahead: int = 0) -> None:
+    def insert(self, move: MoveTime, ahead: int = 0) -> None:
         """With the times that were taken, or set for later, while they were built; `ahead` is added to numbers of events."""
         values = [list(row) for row in self._values]
         for number, position, value, field in self._times:
-            values[number][position] = _adapt(value + later, field)
+            values[number][position] = _adapt(move(value), field)
         for position in self._seqs:
             for row in values:
                 row[position] += ahead
@@ -83,6 +85,7 @@ def _adapt(value: Any, field: Any) -> Any:
 class FirstDay:
     """What building it has written."""
 
+    begun_at: datetime
     ended_at: datetime
     last_seq: int
     """Of the audit chain before it."""
@@ -95,26 +98,32 @@ class FirstDay:
 
     def write(self) -> None:
         """Into tables that are empty."""
-        later = timezone.now() - self.ended_at
+        now = timezone.now()
+
+        def move(at: datetime) -> datetime:
+            """What was taken one after another is taken now, within milliseconds; what was set for later is as far away."""
+            passed = at - self.begun_at
+            return now + (passed if at > self.ended_at else passed / 100)
+
         for data in self.files:
             artifact_store.store(data)
         with audit.locked():
             for rows in self.before_events:
-                rows.insert(later)
-            ahead = self._append_events(later)
+                rows.insert(move)
+            ahead = self._append_events(move)
             record_attempts()  # from the events
             for rows in self.after_events:
-                rows.insert(later, ahead)
+                rows.insert(move, ahead)
             reset_sequences()
 
-    def _append_events(self, later: timedelta) -> int:
+    def _append_events(self, move: MoveTime) -> int:
         """By how much their numbers are higher than when they were built."""
         head, name = AuditHead.objects.get(), ServiceIdentity.get_name()
         ahead, previous_hash, events = head.seq - self.last_seq, head.hash, list[AuditEvent]()
         for was in self.events:
             columns = {field.attname: getattr(was, field.attname) for field in was._meta.concrete_fields}
             event = AuditEvent(
-                **{**columns, "seq": was.seq + ahead, "at": was.at + later, "previous_hash": previous_hash}
+                **{**columns, "seq": was.seq + ahead, "at": move(was.at), "previous_hash": previous_hash}
             )
             detail = json.loads(was.body.replace(self.service, name))["detail"]
             event.body = to_canonical_json({**event.build_columns(), "detail": detail})
@@ -144,6 +153,7 @@ def record(build: Callable[[], object]) -> FirstDay:
 
         stored = set(Artifact.objects.values_list("sha256", flat=True))
         recorded = FirstDay(
+            begun_at,
             timezone.now(),
             last_seq,
             ServiceIdentity.get_name(),
