@@ -1,6 +1,7 @@
 """Bundles: the list, and importing a model."""
 
 from django.contrib import messages
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
@@ -10,7 +11,7 @@ from accounts.roles import Role
 from common.forms import submit
 from common.pages import paginate
 from training.forms import ImportModelForm
-from training.models import Bundle
+from training.models import Bundle, TrainingRun
 from training.services import imported_models
 
 
@@ -42,7 +43,9 @@ def index(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, form: ImportModelForm, status: int = 200) -> HttpResponse:
-    rows = Bundle.objects.select_related("coin", "dataset").prefetch_related("runs")
+    # Without the texts of manifests and candle checks, which no list shows.
+    runs = Prefetch("runs", TrainingRun.objects.only("bundle"))
+    rows = Bundle.objects.select_related("coin").defer("manifest").prefetch_related(runs)
     context = {
         "page": paginate(request, rows),
         "form": form,
