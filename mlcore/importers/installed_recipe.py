@@ -1,6 +1,6 @@
 """Runs recipes of packages: describes each of them, fits one on prepared rows, or finishes a fit. Run this in a sandbox.
 
-    python -m mlcore.importers.installed_recipe describe --packages DIR --answer ANSWER.json
+    python -m mlcore.importers.installed_recipe describe [--recipe NAME] --packages DIR --answer ANSWER.json
     python -m mlcore.importers.installed_recipe fit --packages DIR --answer ANSWER.json --request REQUEST.json
     python -m mlcore.importers.installed_recipe finish --answer ANSWER.json --request REQUEST.json
 
@@ -36,9 +36,10 @@ _FIT_ROWS = 2048
 _MAX_PROBLEM = 500
 
 
-def describe_all(path: list[str]) -> dict[str, Any]:
-    """{name: description}, or {name: {"problem": why}} for one that cannot be loaded."""
-    return {name: _describe_one(points[0][0]) for name, points in find_entry_points(path).items()}
+def describe_all(path: list[str], only: str | None = None) -> dict[str, Any]:
+    """{name: description} of all recipes or of one; {name: {"problem": why}} for one that cannot be loaded."""
+    points = find_entry_points(path)
+    return {name: _describe_one(points[name][0][0]) for name in points if only in (None, name)}
 
 
 def _describe_one(point: Any) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # last: a package replaces nothing of the service
     try:
         if options.do == "describe":
-            answer: dict[str, Any] = {"recipes": describe_all(sys.path)}
+            answer: dict[str, Any] = {"recipes": describe_all(sys.path, options.recipe)}
         elif options.do == "fit":
             fit(json.loads(options.request.read_bytes()), sys.path, Path.cwd())
             answer = {}
@@ -146,6 +147,7 @@ def _build_parser() -> argparse.ArgumentParser:
         prog="python -m mlcore.importers.installed_recipe", description="Run recipes of packages."
     )
     parser.add_argument("do", choices=["describe", "fit", "finish"])
+    parser.add_argument("--recipe", help="describe only this one")
     parser.add_argument("--packages", default="", help="a folder with packages, beside those of Python")
     parser.add_argument("--request", type=Path, help="recipe, package, input, parameters and seed, as JSON")
     parser.add_argument("--answer", type=Path, required=True, help="where the answer is written, as JSON")

@@ -212,15 +212,27 @@ def test_a_worker_that_lacks_the_recipe_says_what_to_install(
         ("INPUTS = ('relative72',)", "no function fit"),
         ("INPUTS = ()\ndef fit(rows): pass", "INPUTS is empty"),
         ("PARAMETERS = {'seed': {}}\nINPUTS = ('raw72',)\ndef fit(rows): pass", "cannot be called 'seed'"),
-        ("raise SystemExit(3)", "the process ended with status 3"),
+        ("raise SystemExit(3)", "cannot be loaded: its process ended with status 3"),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            "cannot be loaded: The process of a recipe was killed",
+        ),
     ],
-    ids=["no import", "no fit", "no input", "a taken name", "no answer"],
+    ids=["no import", "no fit", "no input", "a taken name", "no answer", "killed"],
 )
 def test_a_recipe_that_cannot_be_described_makes_no_line(source: str, why: str, recipes: Path) -> None:
     reinstall(recipes, source)
     with pytest.raises(Exception, match=why):
         line()
     assert Line.objects.count() == 4
+
+
+def test_a_recipe_that_ends_its_process_hides_no_other(recipes: Path) -> None:
+    install(recipes, "import os\nos._exit(3)", name="broken")
+    installed_recipes.forget()
+    assert line().recipe == "constant"
+    with pytest.raises(InvalidInput, match=r"The recipe broken of .* its process ended with status 3"):
+        installed_recipes.find_recipe("broken")
 
 
 def test_a_recipe_of_two_packages_is_refused(recipes: Path) -> None:

@@ -148,20 +148,44 @@ def fit(
 
 @cache
 def _describe_all() -> dict[str, dict[str, Any]]:
-    """What each recipe here says of itself. Raises Unavailable, and then asks again the next time."""
+    """What each recipe here says of itself. Raises SandboxBusy, and then asks again the next time.
+
+    They are loaded in one process, for speed. Where that fails, each has a process of its own, so that one hides no other.
+    """
+    try:
+        return _describe()
+    except sandbox.SandboxBusy:
+        raise
+    except (sandbox.ProcessFailed, sandbox.ProcessTimedOut, Unavailable):
+        return {name: _describe_one(name) for name in list_packages()}
+
+
+def _describe_one(name: str) -> dict[str, Any]:
+    try:
+        return _describe("--recipe", name)[name]
+    except KeyError:
+        return {"problem": "its process named no such recipe"}
+    except sandbox.SandboxBusy:
+        raise
+    except (sandbox.ProcessFailed, sandbox.ProcessTimedOut) as failure:
+        return {"problem": f"its process {failure}"}
+    except Unavailable as killed:
+        return {"problem": killed.message}
+
+
+def _describe(*arguments: str) -> dict[str, dict[str, Any]]:
+    """Raises ProcessFailed, ProcessTimedOut, and Unavailable where the process was killed."""
     with _make_folder("describing-") as folder:
-        try:
-            answer = _run(
-                folder,
-                "describe",
-                packages=Path(settings.RECIPES_DIR),
-                seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
-            )
-        except (sandbox.ProcessFailed, sandbox.ProcessTimedOut) as failure:
-            raise Unavailable(f"The installed recipes cannot be read: the process {failure}.") from failure
+        answer = _run(
+            folder,
+            "describe",
+            *arguments,
+            packages=Path(settings.RECIPES_DIR),
+            seconds=settings.IMPORT_TIME_LIMIT_SECONDS,
+        )
     recipes = answer.get("recipes")
     if not isinstance(recipes, dict) or not all(isinstance(found, dict) for found in recipes.values()):
-        raise Unavailable("The installed recipes cannot be read: the process left no usable answer.")
+        raise sandbox.ProcessFailed("left no usable answer")
     return recipes
 
 
