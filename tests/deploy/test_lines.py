@@ -58,6 +58,8 @@ def test_a_line_is_created_with_its_event() -> None:
         ({"name": "x" * 33}, InvalidInput, "1 to 32"),
         ({"name": "v5"}, Conflict, "There is a line v5 already"),
         ({"name": "f1at"}, Conflict, "could be mistaken for flat"),
+        ({"name": "v7fixed"}, Conflict, "could be mistaken for v7_fixed"),
+        ({"name": "v_5"}, Conflict, "could be mistaken for v5"),
         ({"recipe": "v9"}, InvalidInput, "no recipe 'v9' here; choose v5"),
         ({"defaults": {"horizon": 97}}, InvalidInput, "horizon"),
         ({"defaults": {"label": "percent"}}, InvalidInput, "cut"),

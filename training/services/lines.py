@@ -188,8 +188,9 @@ def _check_line(name: str, line: Line) -> None:
 
 
 def _require_distinct(name: str) -> None:
-    """Raise Conflict for a name that is taken, or could be mistaken for another's, as v7_f1xed for v7_fixed."""
-    taken = names.find_confusable(name, list_names())
+    """Raise Conflict for a name that is taken, or could be mistaken for another's, as v7_f1xed or v7fixed for v7_fixed."""
+    by_letters = {known.replace("_", ""): known for known in list_names()}
+    taken = by_letters.get(names.find_confusable(name.replace("_", ""), by_letters) or "")
     if taken == name:
         raise Conflict(f"There is a line {name} already.")
     if taken is not None:
