@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 from securesystemslib import dsse
 from securesystemslib.signer import SSlibKey
 
+from accounts.models import User
 from audit.models import AuditEvent
 from common.errors import NotFound
 from deploy.models import Release, ReleaseCoin, Statement
@@ -274,6 +276,31 @@ def test_the_command_launches_with_a_second_training(
     factories.person("olivia", "operator")
     call_command("release", "--line", "v7_fixed", "--reproduce", "--as", "olivia", "--json")
     assert json.loads(capsys.readouterr().out)["is_reproduced"] is True
+
+
+def test_the_page_launches_it_and_shows_the_second_run_and_the_statement(
+    btc: Dataset, client: Client, operator: User
+) -> None:
+    client.force_login(operator)
+    form = {"line": "v7_fixed", "purpose": "candidate", "seed": "1", **QUICK}
+    once, twice = (
+        client.get("/launch/estimate/", {**form, **more}).context["estimate"]
+        for more in ({}, {"reproduce": "on"})
+    )
+    assert twice.usd >= once.usd and twice.seconds > once.seconds
+    add_workers("one@desk", "two@desk")
+    client.post("/launch/", {**form, "reproduce": "on"})
+    release = Release.objects.get()
+    settle.advance(release)
+    first, second = runs_of(release)
+    assert train(first, "one@desk") and train(second, "two@desk")
+    settle.advance(release)
+    statements.sign_due()
+    page = client.get(f"/releases/{release.pk}/").content.decode()
+    assert f"/runs/{second.pk}/" in page and "signed statement" in page
+    answer = client.get(f"/api/v1/releases/{release.pk}/").json()
+    assert (answer["is_reproduced"], answer["coins"][0]["second_run"]) == (True, second.pk)
+    assert client.get(answer["coins"][0]["statement"]).json()["payloadType"] == statements.PAYLOAD_TYPE
 
 
 def test_an_old_measurement_knows_no_later_training(btc: Dataset) -> None:
