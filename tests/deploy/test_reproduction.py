@@ -282,7 +282,7 @@ def test_the_page_launches_it_and_shows_the_second_run_and_the_statement(
     btc: Dataset, client: Client, operator: User
 ) -> None:
     client.force_login(operator)
-    form = {"line": "v7_fixed", "purpose": "candidate", "seed": "1", **QUICK}
+    form: dict[str, str | int] = {"line": "v7_fixed", "purpose": "candidate", "seed": "1", **QUICK}
     once, twice = (
         client.get("/launch/estimate/", {**form, **more}).context["estimate"]
         for more in ({}, {"reproduce": "on"})
