@@ -129,6 +129,10 @@ def start_worker(broker: redis.Redis, committed: None, tmp_path: Path) -> Iterat
     def start_one(queues: str = "training", *, slots: int = 1, name: str = "worker", **env: str) -> Process:
         command = [sys.executable, "-m", "celery", "-A", "crpbot", "worker", "-Q", queues, "-c", str(slots)]
         command += ["-n", f"{name}@test", "--pool", "prefork", "--loglevel", "INFO"]
+        command += [
+            "--without-mingle",
+            "--without-gossip",
+        ]  # as in production; it would wait for others of its kind
         process = start(*command, log=tmp_path / f"{name}.log", **env)
         started.append(process)
         return process

@@ -24,7 +24,7 @@ from tests.api.operations import stricter
 from tests.deploy.commands import run
 from tests.pages.document import Document
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 WHY = {"reason": "figures checked"}
 
@@ -146,6 +146,7 @@ def test_the_api_refuses_a_token(now: Situation, what: str, code: str) -> None:
     assert now.find_state() == before
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize("what", API)
 def test_the_api_decides_for_a_token_with_a_code_which_counts_once(now: Situation, what: str) -> None:
     caller, before, code = (
@@ -183,6 +184,7 @@ def test_a_command_decides_with_a_code(now: Situation, what: str, monkeypatch: p
     assert now.find_state() != before
 
 
+@pytest.mark.postgresql
 def test_a_code_counts_once_for_page_api_and_command_together(
     now: Situation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +207,7 @@ def test_an_earlier_code_than_the_last_used_one_does_not_count(now: Situation) -
     assert "used already" in late.content.decode()
 
 
+@pytest.mark.postgresql
 def test_a_recovery_code_counts_once(now: Situation) -> None:
     code = app.set_up_recovery_codes(now.anna)[0]
     app.sign_in(now.anna, code)
@@ -213,6 +216,7 @@ def test_a_recovery_code_counts_once(now: Situation) -> None:
     )
 
 
+@pytest.mark.postgresql
 def test_wrong_codes_end_the_guessing_in_every_browser(now: Situation) -> None:
     browsers = [app.give_password(now.anna) for _ in range(2)]
     for number in range(factors.MOST_FAILURES):
@@ -254,6 +258,7 @@ def test_removing_the_app_takes_the_app(now: Situation) -> None:
     assert Authenticator.objects.filter(user=now.anna).exists()
 
 
+@pytest.mark.postgresql
 def test_an_administrator_removes_a_lost_factor_and_ends_the_sessions(now: Situation) -> None:
     browser = app.sign_in(now.anna, app.show_code(now.secret))
     assert run("people", user="anna", remove_factors=True)[0] == 0
@@ -296,6 +301,7 @@ def test_the_pages_of_factors_keep_the_policy_of_all_pages(now: Situation) -> No
         assert "'unsafe-inline'" not in answer["Content-Security-Policy"]
 
 
+@pytest.mark.postgresql
 def test_a_copy_of_the_database_holds_no_secret_of_an_app(now: Situation) -> None:
     app.set_up_recovery_codes(now.anna)
     stored = str(list(Authenticator.objects.values()))
@@ -347,6 +353,7 @@ def test_a_second_account_of_who_proposed_a_policy_cannot_adopt_it(now: Situatio
     assert now.find_state() == before
 
 
+@pytest.mark.postgresql
 def test_what_a_service_account_launches_counts_for_who_is_responsible(now: Situation) -> None:
     robot = services.create_user("olivia", password=None, roles=[], actor="admin", is_service=True)
     count_as_one(robot, now.anna, actor="admin")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from django.conf import settings
 from django.db import close_old_connections
 
 from accounts.roles import Actor, Role
@@ -80,12 +81,14 @@ def run_release_with_kill(workers: Workers, *, seed: int, chance: random.Random)
     begun = time.monotonic()
     release = launch("v7_fixed", actor=OPERATOR, parameters={"epochs": EPOCHS, "batch_size": 256}, seed=seed)
     kill_after = chance.uniform(0.2, 9.0)
-    killed = ""
+    killed, reconciled_at = "", 0.0
 
     def settled() -> bool:
-        nonlocal killed
-        close_old_connections()
-        reconcile_once()
+        nonlocal killed, reconciled_at
+        if time.monotonic() - reconciled_at >= settings.RECONCILE_EVERY_SECONDS:
+            reconciled_at = time.monotonic()
+            close_old_connections()
+            reconcile_once()
         workers.ensure()
         if not killed and time.monotonic() - begun >= kill_after:
             killed = workers.kill(chance)

@@ -20,7 +20,7 @@ from tests.machines.world import APPROVER, OPERATOR, World, configure, states, t
 from training.models import TrainingRun
 from training.rules import JobState
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = pytest.mark.django_db
 
 
 def runs_by_state() -> dict[str, int]:
@@ -35,6 +35,7 @@ def detail(kind: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.postgresql
 def test_a_machine_starts_for_waiting_runs_and_stops_when_idle(world: World) -> None:
     world.launch()
     world.run(1500)
@@ -55,6 +56,7 @@ def test_without_waiting_runs_the_cloud_is_asked_only_now_and_then(world: World)
     assert world.cloud.calls == ["look", "look"]
 
 
+@pytest.mark.postgresql
 def test_its_bill_is_shared_by_the_runs_and_stands_in_the_audit(world: World) -> None:
     budget = world.launch()
     world.run(1500)
@@ -298,6 +300,7 @@ def test_the_monthly_limit_holds_over_all_launches(world: World, settings: Any) 
     assert runs_by_state() == {JobState.SUCCEEDED: 9}
 
 
+@pytest.mark.postgresql
 def test_a_limit_that_is_lowered_stops_what_runs(world: World) -> None:
     world.launch(is_endless=True)
     world.run(300)
@@ -334,6 +337,7 @@ def test_a_given_instance_is_started_and_stopped_and_never_terminated(world: Wor
     assert the_machine().market == Market.ON_DEMAND, "it was bought once, whatever the markets say"
 
 
+@pytest.mark.postgresql
 def test_two_controllers_look_one_after_the_other(world: World) -> None:
     with take_turn(every_seconds=0) as first, take_turn(every_seconds=0) as second:
         assert first is not None and second is None
@@ -344,6 +348,7 @@ def test_two_controllers_look_one_after_the_other(world: World) -> None:
         assert fourth is not None, "a look in the future was by a clock that was wrong"
 
 
+@pytest.mark.postgresql
 def test_a_cloud_that_does_not_answer_is_stored_and_asked_again(world: World) -> None:
     def fail(call: str) -> None:
         raise CloudUnavailable("EC2 does not answer: timed out")
@@ -359,6 +364,7 @@ def test_a_cloud_that_does_not_answer_is_stored_and_asked_again(world: World) ->
     assert (ControllerTurn.objects.get().failing_since, len(world.cloud.instances)) == (None, 1)
 
 
+@pytest.mark.postgresql
 def test_the_database_keeps_orders_and_final_bills(world: World) -> None:
     world.launch()
     world.run(1500)

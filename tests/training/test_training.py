@@ -32,7 +32,7 @@ from training.models import Budget, Bundle, Dataset, Epoch, TrainingRun
 from training.rules import JobState
 from training.services.runs import cancel_run, open_budget
 
-pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.postgresql, pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 
 
 class Killed(BaseException):
@@ -74,6 +74,7 @@ def dataset() -> Dataset:
 
 
 class TestARun:
+    @pytest.mark.postgresql
     def test_ends_with_a_bundle_that_predicts(self, dataset: Dataset, store: Path, tmp_path: Path) -> None:
         run = train(factories.run(dataset, epochs=3))
         assert (run.state, run.failure) == (JobState.SUCCEEDED, "")
@@ -128,6 +129,7 @@ class TestARun:
         assert Bundle.objects.count() == 1
         assert train(factories.run(dataset, seed=5)).bundle != first.bundle
 
+    @pytest.mark.postgresql
     def test_delivered_a_second_time_stays_as_it_is(self, dataset: Dataset) -> None:
         run = train(factories.run(dataset))
         events = AuditEvent.objects.count()
@@ -136,6 +138,7 @@ class TestARun:
         assert AuditEvent.objects.count() == events
         assert train(run).attempt == 1
 
+    @pytest.mark.postgresql
     def test_held_by_one_worker_is_not_taken_by_another(self, dataset: Dataset) -> None:
         run = factories.run(dataset)
         taken: list[object] = []
@@ -144,6 +147,7 @@ class TestARun:
         assert run.attempt == 1
         assert run.state == JobState.SUCCEEDED
 
+    @pytest.mark.postgresql
     def test_renews_its_lease_and_shows_its_cost_while_it_works(
         self, dataset: Dataset, settings: Any
     ) -> None:
@@ -166,6 +170,7 @@ class TestARun:
         assert after.spent_usd > before.spent_usd
 
 
+@pytest.mark.postgresql
 class TestAKilledRun:
     def test_goes_on_from_its_checkpoint_and_makes_the_same_bundle(self, dataset: Dataset) -> None:
         undisturbed = train(factories.run(dataset, epochs=4)).bundle
@@ -236,6 +241,7 @@ class TestAKilledRun:
         assert run.epoch_rows.count() == 1
 
 
+@pytest.mark.postgresql
 class TestAWorkerThoughtDead:
     """It comes back while another has taken its run over, or the run was ended: it writes nothing."""
 
@@ -282,6 +288,7 @@ IN_A_FINALIZER = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExce
 
 
 class TestLimits:
+    @pytest.mark.postgresql
     def test_a_cancelled_run_stops_between_epochs(self, dataset: Dataset, store: Path) -> None:
         run = factories.run(dataset, epochs=50)
 
@@ -335,6 +342,7 @@ class TestLimits:
             Departing()
             time.sleep(30)
 
+    @pytest.mark.postgresql
     def test_three_at_once_cannot_overspend(self, dataset: Dataset, settings: Any) -> None:
         """The first reserves its worst case, $0.503; the second what is left of $0.60; for the third there is nothing."""
         settings.RELEASE_SPENDING_LIMIT_USD = "0.60"
@@ -356,6 +364,7 @@ class TestLimits:
         assert committed[0] == Decimal("0.60")
         assert max(committed) <= Decimal("0.60")
 
+    @pytest.mark.postgresql
     def test_a_run_without_budget_waits_until_other_runs_end(
         self, dataset: Dataset, settings: Any, broker: Any
     ) -> None:
@@ -455,6 +464,7 @@ class TestAFailure:
         assert train(run).state == JobState.SUCCEEDED
 
 
+@pytest.mark.postgresql
 def test_an_epoch_once_written_is_never_changed(dataset: Dataset) -> None:
     """The refusal is the database's own."""
     from django.db import DatabaseError
