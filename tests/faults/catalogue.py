@@ -8,7 +8,7 @@ import numpy as np
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE
 from mlcore.features.labels import Label
 from mlcore.features.splits import Shares
-from tests.faults import candle_faults, declared_faults, file_faults, training_faults
+from tests.faults import candle_faults, declared_faults, file_faults, recipe_faults, training_faults
 from tests.faults.bundle_factory import BundleFactory, Case
 
 
@@ -560,5 +560,29 @@ FAULTS = (
         "good enough for a first",
         "attempts",
         declared_faults.forty_models_on_one_window,
+    ),
+    Fault(
+        "own recipe: logits far from zero",
+        "all 30 too high: no probability shows it",
+        "logit_range",
+        recipe_faults.logits_far_from_zero,
+    ),
+    Fault(
+        "own recipe: reads the next row of its batch",
+        "a batch is answered from the rows behind; the worker's figures are of single rows",
+        "single_sample",
+        recipe_faults.reads_the_next_row_of_its_batch,
+    ),
+    Fault(
+        "own recipe: memorised its stop rows",
+        "which it is given for early stopping: fine figures, and all are true",
+        "accuracy",
+        recipe_faults.memorised_its_stop_rows,
+    ),
+    Fault(
+        "own recipe: NaN that no row reaches",
+        "in a leaf of a tree: every answer is finite",
+        "finite_weights",
+        recipe_faults.not_a_number_that_no_row_reaches,
     ),
 )

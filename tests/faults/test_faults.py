@@ -8,7 +8,7 @@ from gates.evaluation import get_overall_verdict
 from gates.policy import DRAFTS, FULL_POLICY
 from mlcore.data.simulate import COINS
 from mlcore.verdict import Verdict
-from tests.faults import declared_faults
+from tests.faults import declared_faults, recipe_faults
 from tests.faults.bundle_factory import BundleFactory, list_catching_gates
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.conftest import PlantedFaults
@@ -39,7 +39,7 @@ def test_without_any_one_gate_some_fault_would_pass(gate: str, judged: PlantedFa
 def test_the_bundles_without_faults_pass_every_required_gate(factory: BundleFactory) -> None:
     for good in (factory.good, factory.second_seed, factory.clear_market):
         assert list_catching_gates(good.case.outcomes()) == []
-    for true in (declared_faults.healthy, declared_faults.healthy_without_scaler):
+    for true in (declared_faults.healthy, declared_faults.healthy_without_scaler, recipe_faults.healthy):
         assert list_catching_gates(true(factory).outcomes()) == []
 
 
