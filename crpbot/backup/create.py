@@ -26,8 +26,8 @@ def create_backup() -> Manifest:
     """Write a backup, and read it back. Nothing that the service does waits for it.
 
     Its manifest names the files that the service itself has lost; one that an earlier backup has stays in backups. Raises
-    Conflict where what was written is not what is read back; Unavailable where a store does not answer or the key that signs
-    cannot be used.
+    Conflict where the database is of a newer version, or what was written is not what is read back; Unavailable where a
+    store does not answer or the key that signs cannot be used.
     """
     recipients = seal.list_recipients()
     earlier = _list_saved(recipients)
@@ -64,6 +64,7 @@ def _list_saved(recipients: Sequence[str]) -> dict[str, StoredFile]:
 def _write_rows(file: Any, service: str, recipients: list[str]) -> tuple[Manifest, dict[str, int]]:
     """The rows, and the manifest so far, with the size of each file that rows name, by its sha256."""
     with rows.consistent_reading():
+        _require_every_table_known()
         head, move, now = AuditHead.objects.get(pk=1), pointer.get_current(), datetime.now(UTC)
         with tempfile.TemporaryFile() as plain:
             counts = rows.dump(plain if recipients else file)
@@ -89,6 +90,15 @@ def _write_rows(file: Any, service: str, recipients: list[str]) -> tuple[Manifes
         recipients=recipients,
     )
     return manifest, files
+
+
+def _require_every_table_known() -> None:
+    """Raises Conflict while the database has migrations of a newer version, as during an upgrade."""
+    if newer := store.list_newer_migrations():
+        raise Conflict(
+            f"The database has migrations of a newer version ({', '.join(newer[:3])}), and a backup of this one would lack"
+            " what they added. Make it with the newer version."
+        )
 
 
 def _get_size(sha256: str) -> int:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -24,12 +25,14 @@ from accounts.decisions import decision
 from accounts.roles import GATE, Actor, Role
 from audit import services as audit
 from common.errors import Conflict, DomainError
-from crpbot.backup import create, drill, retention
+from crpbot.backup import create, drill, retention, store
 from deploy.alarms import backups
 from deploy.models import BackupTask
 from deploy.rules import BackupKind, BackupState
 
 REPORT_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+"""Between two looks whether the task under way has ended."""
 SILENT_AFTER = timedelta(seconds=60)
 RETRY_AFTER = timedelta(hours=1)
 """A failed backup or drill is repeated by itself after this long."""
@@ -61,7 +64,7 @@ def look() -> None:
         return
     last, now = backups.load_last(), timezone.now()
     kind = next((kind for kind in BackupKind if _is_due(kind, last, now)), None)
-    if kind is not None:
+    if kind is not None and not store.list_newer_migrations():  # else the newer version's reconcile makes it
         try:
             _create(kind, requested_by=str(GATE), reason="it is due")
         except Conflict:  # another process asked at this moment
@@ -89,20 +92,34 @@ def carry_out_waiting() -> BackupTask | None:
     return task
 
 
-def run_now(kind: BackupKind, *, requested_by: str, **access: str) -> BackupTask:
-    """Carry out a backup or a drill in this process, for whom has its shell.
+def run_now(kind: BackupKind, *, requested_by: str, wait_seconds: float = 0.0, **access: str) -> BackupTask:
+    """Carry out a backup or a drill in this process, for whom has its shell; for so long it waits for one under way.
 
-    `access` is what a drill needs: name, public_key, identity_file. Raises Conflict where a task is under way already, and
-    what the backup or the drill raises.
+    `access` is what a drill needs: name, public_key, identity_file. Raises Conflict, which names the task that is still
+    under way after that, and what the backup or the drill raises.
     """
-    _end_silent()
-    task = _create(kind, requested_by=requested_by, reason="asked for in a shell")
-    if not _claim(task):
-        raise Conflict(
-            f"{str(task).capitalize()} is carried out by reconcile: `manage.py backup list` shows it."
-        )
+    task = _take_slot(kind, requested_by, time.monotonic() + wait_seconds)
     _carry_out(task, **access)
     return task
+
+
+def _take_slot(kind: BackupKind, requested_by: str, deadline: float) -> BackupTask:
+    """A running task. Nobody sees it waiting: reconcile would carry it out."""
+    is_said = False
+    while True:
+        _end_silent()
+        try:
+            with audit.locked():
+                task = _create(kind, requested_by=requested_by, reason="asked for in a shell")
+                _claim(task)
+                return task
+        except Conflict as taken:
+            if time.monotonic() >= deadline:
+                raise
+            if not is_said:
+                logger.warning("%s It is waited for.", taken.message)
+        is_said = True
+        time.sleep(LOOK_SECONDS)
 
 
 def _is_due(kind: BackupKind, last: Mapping[tuple[str, str], BackupTask], now: datetime) -> bool:
@@ -134,11 +151,19 @@ def _create(kind: BackupKind, *, requested_by: str, reason: str) -> BackupTask:
             task.save(force_insert=True)
             audit.record("backuptask.requested", task, actor=requested_by, reason=reason)
     except IntegrityError:
-        open_task = BackupTask.objects.filter(slot=1).first()
-        raise Conflict(
-            f"{str(open_task).capitalize()} is {open_task.state if open_task else 'ending'}: there is one at a time."
-        ) from None
+        raise Conflict(f"{_describe_open()}: there is one at a time.") from None
     return task
+
+
+def _describe_open() -> str:
+    """Which task is under way, since when, and for whom."""
+    task = BackupTask.objects.filter(slot=1).first()
+    if task is None:
+        return "Another one ended at this moment"
+    since = task.started_at or task.requested_at
+    return (
+        f"{str(task).capitalize()} is {task.state} since {since:%H:%M:%S}Z, asked for by {task.requested_by}"
+    )
 
 
 def _claim(task: BackupTask) -> bool:

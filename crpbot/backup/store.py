@@ -17,11 +17,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO, Any
 
+from django.apps import apps
+from django.conf import settings
 from django.core.files import File
 from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
@@ -315,6 +319,16 @@ def list_migrations() -> list[str]:
     return sorted(
         f"{app}.{name}" for app, name in MigrationRecorder.Migration.objects.values_list("app", "name")
     )
+
+
+def list_newer_migrations() -> list[str]:
+    """The migrations of a newer version that this database has had: a version without them knows not all of its tables."""
+    loader = MigrationLoader(None, ignore_no_migrations=True)
+    known = set(loader.disk_migrations)
+    known |= {key for migration in loader.disk_migrations.values() for key in migration.replaces}
+    own = {app.label for app in apps.get_app_configs() if Path(app.path).parent == settings.BASE_DIR}
+    applied = MigrationRecorder.Migration.objects.filter(app__in=own).values_list("app", "name")
+    return sorted(f"{app}.{name}" for app, name in applied if (app, name) not in known)
 
 
 @contextmanager

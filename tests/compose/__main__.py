@@ -20,7 +20,7 @@ from tests.compose import image, machine, stand_ins
 from tests.compose.engine import REPOSITORY, Engine
 from tests.compose.errors import TrialFailed
 from tests.compose.kills import Kills
-from tests.compose.recovery import Recovery
+from tests.compose.recovery import SCHEDULE, Recovery
 from tests.compose.report import Report, keep, write_page
 from tests.compose.service import Service, wait_until
 from tests.compose.story import Story
@@ -116,10 +116,13 @@ def _run(engine: Engine, report: Report, parts: Sequence[str]) -> None:
         try:
             with report.step("a pin and a restore, over the API") as note:
                 note(story.pin(bot))
+            recovery = Recovery(engine, service, story, bots, FOLDER)
+            with report.step("a backup and a drill of the schedule, in its volume") as note:
+                note(recovery.wait_for_schedule())
             if "upgrade" in parts:
                 Upgrade(engine, service, story, bots, report).run(FOLDER)
             if "recovery" in parts:
-                Recovery(engine, service, story, bots, FOLDER).run(report)
+                recovery.run(report)
             Kills(service, story, bot, report).run()
         finally:
             for each in bots:
@@ -156,6 +159,7 @@ def _choose_values(port: int) -> dict[str, str]:
         "CRPBOT_ALLOW_SIMULATED": "1",
         "CRPBOT_REQUIRE_SECOND_FACTOR": "0",  # the trial decides with tokens alone
         "CRPBOT_CODE_VERSION": VERSION,
+        **SCHEDULE,
     }
 
 

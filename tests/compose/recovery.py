@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.compose.bot import Bot
@@ -12,9 +13,16 @@ from tests.compose.service import Json, Service, wait_until
 from tests.compose.story import Story
 
 USER = 10_001
-BACKUPS, KEYS = "/var/lib/crpbot/backups", "/var/lib/crpbot/keys"
+KEYS, JOURNAL = "/var/lib/crpbot/keys", "/var/lib/crpbot/backups/journal"
 LOST = ("postgresql", "storage", "signing-keys")
-"""The volumes; the proxy keeps its own authority, as a site of a real name would be given a new certificate."""
+"""The volumes. Backups stay, and the proxy keeps its own authority, as a real name would get a new certificate."""
+SCHEDULE: Mapping[str, str] = {"CRPBOT_BACKUP_HOURS": "0.1", "CRPBOT_BACKUP_DRILL_DAYS": "0.004"}
+"""Both about every six minutes."""
+SCHEDULE_SECONDS = 900
+GATE = "the gate"
+"""Who asks for what is due."""
+CLOSED = "vera"
+JOURNAL_SECONDS = 30
 HEALTHY_SECONDS = 300
 FOLLOW_SECONDS = 60
 
@@ -24,13 +32,49 @@ class Recovery:
 
     def __init__(self, engine: Engine, service: Service, story: Story, bots: list[Bot], folder: Path) -> None:
         self._engine, self._service, self._story, self._bots = engine, service, story, bots
-        self._backups, self._keys = folder / "backups", folder / "keys"
+        self._keys, self._made = folder / "keys", ""
+
+    def wait_for_schedule(self) -> str:
+        """Until reconcile, asked by nobody, has a backup with a live release in its volume, and has drilled it."""
+        found: tuple[Json, Json] | None = None
+
+        def is_there() -> bool:
+            nonlocal found
+            found = self._find_scheduled()
+            return found is not None
+
+        waited = wait_until(is_there, "a scheduled backup was made and drilled", SCHEDULE_SECONDS)
+        assert found is not None
+        backup, drilled = found
+        return (
+            f"{backup['rows']:,} rows and {backup['files']} files at revision {backup['revision']};"
+            f" its drill restored releases {', '.join(map(str, drilled['result']['releases']))}; waited for {waited:.0f} s"
+        )
+
+    def _find_scheduled(self) -> tuple[Json, Json] | None:
+        listed = self._manage("backup", "list", is_new=False)
+        if failed := [task for task in listed["tasks"] if task["state"] == "failed"]:
+            raise TrialFailed(f"A scheduled task failed: {failed[0]}")
+        done = [task for task in listed["tasks"] if task["state"] == "done" and task["requested_by"] == GATE]
+        in_volume = {backup["name"]: backup for backup in listed["backups"]}
+        made = {task["backup"] for task in done if task["kind"] == "backup"}
+        for task in done:
+            backup = in_volume.get(task["backup"])
+            if task["kind"] == "drill" and task["backup"] in made and backup and backup["revision"]:
+                return backup, task
+        return None
 
     def run(self, report: Report) -> None:
-        with report.step("`manage.py backup create` into a folder of this machine") as note:
+        with report.step(
+            "`manage.py backup create` and `backup drill`, in the volume of the scheduled ones"
+        ) as note:
             note(self._back_up())
-        with report.step("after the backup, a pin and a restore, which it does not hold") as note:
+        with report.step(
+            "after the backup, an account closed, a pin and a restore: only the journal has them"
+        ) as note:
+            self._service.manage("people", "--close", CLOSED, token=self._service.tokens["ada"])
             note(self._story.pin(self._bots[0]))
+            note(self._wait_for_journal())
         with report.step(
             "the signing keys copied; containers and volumes of database, files and keys destroyed"
         ):
@@ -41,16 +85,29 @@ class Recovery:
             note(self._advance())
 
     def _back_up(self) -> str:
-        for folder in (self._backups, self._keys):
-            folder.mkdir(parents=True)
-            os.chown(folder, USER, USER)
-        made = self._manage(["backup", "create"], self._backups, BACKUPS)["created"]
+        made = self._manage("backup", "create")["created"]
+        self._made = made["name"]
+        drilled = self._manage("backup", "drill")["drilled"]
+        if made["lost"] or drilled["name"] != self._made or drilled["revision"] != made["revision"]:
+            raise TrialFailed(f"The backup is {made}, and the drill found {drilled}.")
         size = f"{made['rows']:,} rows and {made['files']} files, {made['size'] / 1e6:.1f} MB"
-        return f"{size}, at revision {made['revision']}"
+        return f"{size}, at revision {made['revision']}; the drill restored it"
+
+    def _wait_for_journal(self) -> str:
+        moved = self._service.ask("olivia", "GET", "audit/?kind=pointer.*")["results"][0]["seq"]
+
+        def has_all() -> bool:
+            names = self._engine.compose("exec", "-T", "reconcile", "ls", JOURNAL).split()
+            return max(int(Path(name).stem.rpartition("-")[2]) for name in names) >= moved
+
+        waited = wait_until(has_all, f"the journal has event {moved}", JOURNAL_SECONDS)
+        return f"the journal has them after {waited:.1f} s more"
 
     def _destroy(self) -> None:
         # Now, and not with the backup: an older copy of signed.json would let a revision be signed that bots refuse.
-        self._run("web", ["sh", "-c", f"cp -a {KEYS}/. /copy/"], f"{self._keys}:/copy")
+        self._keys.mkdir(parents=True)
+        os.chown(self._keys, USER, USER)
+        self._copy_keys(f"cp -a {KEYS}/. /copy/")
         self._engine.compose("down", "--timeout", "20")
         project = "crpbot-gate"
         self._engine.docker("volume", "rm", *(f"{project}_{name}" for name in LOST))
@@ -63,19 +120,21 @@ class Recovery:
             HEALTHY_SECONDS,
         )
         self._engine.compose("run", "--rm", "-T", "migrate")
-        self._engine.compose("run", "--rm", "-T", "storage-ready")
-        self._run("web", ["sh", "-c", f"cp -a /copy/. {KEYS}/"], f"{self._keys}:/copy:ro")
+        self._copy_keys(f"cp -a /copy/. {KEYS}/")
         owner = self._engine.environment["CRPBOT_POSTGRES_OWNER_PASSWORD"]
         url = f"postgres://crpbot_owner:{owner}@postgresql:5432/crpbot"
-        restored = self._manage(["backup", "restore"], self._backups, BACKUPS, CRPBOT_DATABASE_URL=url)[
-            "restored"
-        ]
+        restored = self._manage("backup", "restore", CRPBOT_DATABASE_URL=url)["restored"]
         self._engine.compose("up", "--detach", "--no-build")
         wait_until(self._service.is_healthy, "everything is healthy", HEALTHY_SECONDS)
         self._missing = int(restored["missing_revisions"])
+        if restored["backup"]["name"] != self._made:
+            raise TrialFailed(f"{restored['backup']['name']} was restored, and {self._made} made last.")
+        if not any(f"account {CLOSED} closed" in said for said in restored["carried_over"]):
+            raise TrialFailed(f"The account of {CLOSED} was closed, and this carried over: {restored}")
         return (
-            f"{restored['files_copied']} files copied, {len(restored['accounts'])} accounts and"
-            f" {len(restored['tokens'])} tokens listed; the revision is {self._missing} too low"
+            f"{restored['files_copied']} files copied; carried over: {'; '.join(restored['carried_over'])};"
+            f" {len(restored['accounts'])} accounts and {len(restored['tokens'])} tokens listed;"
+            f" the revision is {self._missing} too low"
         )
 
     def _advance(self) -> str:
@@ -95,13 +154,14 @@ class Recovery:
             bot.wait_for(self._story.candidate, FOLLOW_SECONDS)
         return f"revision {self._story.get_revision()}; {pinned}"
 
-    def _manage(self, words: list[str], folder: Path, place: str, **environment: str) -> Json:
-        """The answer of a command in a container of its own that has this folder."""
-        said = self._run("web", ["python", "manage.py", *words, "--json"], f"{folder}:{place}", **environment)
-        answer: Json = json.loads(said)
+    def _manage(self, *words: str, is_new: bool = True, **environment: str) -> Json:
+        """The answer of a command where the backups are: in a container of its own, or in that of reconcile."""
+        options = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
+        place = ["run", "--rm", "-T"] if is_new else ["exec", "-T"]
+        command = [*place, *options, "reconcile", "python", "manage.py", *words, "--json"]
+        answer: Json = json.loads(self._engine.compose(*command))
         return answer
 
-    def _run(self, service: str, command: list[str], mount: str, **environment: str) -> str:
-        options = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
-        words = ["run", "--rm", "-T", "--no-deps", "--volume", mount, *options, service, *command]
-        return self._engine.compose(*words)
+    def _copy_keys(self, command: str) -> None:
+        mount = f"{self._keys}:/copy"
+        self._engine.compose("run", "--rm", "-T", "--no-deps", "--volume", mount, "web", "sh", "-c", command)

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 
@@ -90,6 +92,50 @@ class TestAsking:
             call_command("backup", "request", reason="now", stderr=err)
         assert "needs an actor" in err.getvalue()
         assert not BackupTask.objects.exists()
+
+    def test_one_in_a_shell_names_the_one_under_way(self, waiting: BackupTask) -> None:
+        err = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("backup", "create", wait=0, stderr=err)
+        assert f"Backup {waiting.pk} is waiting since {waiting.requested_at:%H:%M:%S}Z" in err.getvalue()
+        assert "asked for by ada" in err.getvalue()
+
+    def test_one_in_a_shell_waits_for_the_one_under_way(
+        self, waiting: BackupTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse() -> None:
+            running.append(BackupTask.objects.get(state=BackupState.RUNNING).pk)
+            raise Conflict("this test makes none")
+
+        def let_reconcile_carry_it_out(seconds: float) -> None:
+            with pytest.raises(Conflict, match="makes none"):
+                schedule.carry_out_waiting()
+
+        running: list[int] = []
+        monkeypatch.setattr(create, "create_backup", refuse)
+        monkeypatch.setattr(time, "sleep", let_reconcile_carry_it_out)
+        with pytest.raises(Conflict, match="makes none"):
+            schedule.run_now(BackupKind.BACKUP, requested_by="the tests", wait_seconds=60)
+        own = BackupTask.objects.latest("pk")
+        assert running == [waiting.pk, own.pk]
+        assert (own.state, own.requested_by) == (BackupState.FAILED, "the tests")
+
+
+class TestADatabaseOfANewerVersion:
+    def test_is_not_backed_up_without_what_that_version_added(
+        self, service: PointerMove, settings: Any
+    ) -> None:
+        settings.BACKUP_HOURS = 1
+        MigrationRecorder.Migration.objects.create(app="deploy", name="0002_added")
+        schedule.look()
+        assert not BackupTask.objects.exists()
+        with pytest.raises(Conflict, match=r"newer version \(deploy.0002_added\)"):
+            schedule.run_now(BackupKind.BACKUP, requested_by="the tests")
+        assert store.list_names() == []
+
+    def test_a_package_may_have_removed_migrations_that_were_applied(self, db: None) -> None:
+        MigrationRecorder.Migration.objects.create(app="axes", name="0099_gone")
+        assert store.list_newer_migrations() == []
 
 
 class TestThePageAndTheApi:

@@ -20,6 +20,8 @@ OWN_ACTIONS = ("carry-out", "rehearse")
 """What reconcile and a drill start."""
 SHELL = "manage.py backup"
 SHOWN = 5
+WAIT_SECONDS = 600.0
+"""For a backup or a drill that is under way, such as one of reconcile, before one is made in a shell."""
 
 
 class Command(ActingCommand):
@@ -54,12 +56,20 @@ class Command(ActingCommand):
             help="for restore and drill: identities of age that decrypt it",
         )
 
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=WAIT_SECONDS,
+            metavar="SECONDS",
+            help=f"for create and drill: at most, for another one under way (default: {WAIT_SECONDS:.0f})",
+        )
+
     def answer(self, **options: Any) -> dict[str, Any]:
         name, public_key, identity = options["name"], options["public_key"], options["identity"]
         access = {"public_key": public_key, "identity_file": identity}
         match options["do"]:
             case "create":
-                task = schedule.run_now(BackupKind.BACKUP, requested_by=SHELL)
+                task = schedule.run_now(BackupKind.BACKUP, requested_by=SHELL, wait_seconds=options["wait"])
                 created = _describe(store.read_manifest(task.backup))
                 return {"created": created, "removed": task.result.get("removed", [])}
             case "list":
@@ -75,7 +85,9 @@ class Command(ActingCommand):
                     )
                 return {"verified": _describe(manifest)}
             case "drill":
-                task = schedule.run_now(BackupKind.DRILL, requested_by=SHELL, name=name, **access)
+                task = schedule.run_now(
+                    BackupKind.DRILL, requested_by=SHELL, wait_seconds=options["wait"], name=name, **access
+                )
                 return {"drilled": task.result}
             case "files":
                 return {"files_copied": restore.restore_files(name, access=Access.build(**access))}
