@@ -17,6 +17,9 @@ from tests.compose.service import Service, wait_until
 
 LINE = re.compile(r"^(?P<coin>[A-Z]+) (?P<direction>\w+) [\d.]+  release (?P<release>\w+)  ?(?P<reason>.*)$")
 
+CHANGE = re.compile(r"^now: .*revision \d+\s*$")
+"""A change without a problem."""
+
 
 class Decided(NamedTuple):
     """One decision that the bot printed, at a time of this machine."""
@@ -80,6 +83,10 @@ class Bot:
     def list_doubtful_since(self, start: float) -> list[Decided]:
         """The decisions since then without a model, or with a reason to doubt it."""
         return [each for each in self.decided if each.at >= start and (each.release is None or each.reason)]
+
+    def list_problems(self, after: int = 0) -> list[str]:
+        """What it printed after this many other lines, without its decisions and what changed."""
+        return [line for line in self.other_lines[after:] if not CHANGE.match(line)]
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -23,7 +23,6 @@ HEALTHY_SECONDS = 300
 PARALLEL_SECONDS = 40
 HEARTBEAT_SECONDS = 40
 SCALED = ("web", "cpu-worker")
-UNSENT = "heartbeat could not be sent"
 ASKED = ("/healthz", "/api/v1/active/", "/api/v1/active/signed/", "/api/v1/active/keys/")
 
 
@@ -42,6 +41,8 @@ class Upgrade:
         self._engine, self._service, self._story = engine, service, story
         self._bots, self._report = bots, report
         self._old: list[str] = []
+        self._said = len(bots[0].other_lines)
+        """How many lines the first bot logged before."""
 
     def run(self, folder: Path) -> None:
         step, tree = self._report.step, folder / "next"
@@ -165,6 +166,12 @@ class Upgrade:
         for bot in self._bots:
             if doubtful := bot.list_doubtful_since(start):
                 raise TrialFailed(f"A bot decided with a doubt: {doubtful[:3]}; {bot.other_lines[-5:]}")
+        first, *others = self._bots
+        if logged := [
+            *first.list_problems(self._said),
+            *(line for bot in others for line in bot.list_problems()),
+        ]:
+            raise TrialFailed(f"Bots logged {len(logged)} problems: {logged[:3]}")
         expected = list(range(max(before) + 1, max(before) + 1 + len(decided)))
         if decided != expected or self._story.get_revision() != expected[-1]:
             raise TrialFailed(f"Revisions {decided} were answered, and {expected} expected.")
@@ -177,9 +184,8 @@ class Upgrade:
         wait_until(all_report, f"{len(self._bots)} bots report no error", HEARTBEAT_SECONDS)
         count = sum(each.at >= start for bot in self._bots for each in bot.decided)
         protocols = sorted({bot["protocol"] for bot in reported})
-        unsent = sum(UNSENT in line for bot in self._bots for line in bot.other_lines)
         return (
             f"{answers.total():,} answers, all 200; {count:,} decisions of bots, none neutral and none in doubt;"
-            f" {len(decided)} of {len(decided)} moves in the history; bots report in protocols {protocols};"
-            f" their logs say {unsent} times that a heartbeat could not be sent"
+            f" {len(decided)} of {len(decided)} moves in the history; bots report in protocols {protocols},"
+            " and logged no problem"
         )

@@ -229,6 +229,16 @@ def test_only_the_proxy_can_be_reached_from_outside() -> None:
     assert "data" not in SERVICES["proxy"]["networks"]
 
 
+def test_the_proxy_tries_every_web_process_before_it_sends_anything() -> None:
+    """With a list of its own instead of the name, it could not repeat a request with a body, and took others for down."""
+    caddyfile = (REPOSITORY / "Caddyfile").read_text()
+    port = re.search(r'"--port", "(\d+)"', DOCKERFILE)
+    assert port is not None
+    assert re.findall(r"reverse_proxy (.+) \{", caddyfile) == [f"web:{port[1]}"]
+    assert "keepalive off" in caddyfile
+    assert "fail_duration" not in caddyfile
+
+
 def test_the_image_holds_every_package_the_service_imports() -> None:
     copied = set(re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE))
     packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {
