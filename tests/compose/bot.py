@@ -19,6 +19,8 @@ LINE = re.compile(r"^(?P<coin>[A-Z]+) (?P<direction>\w+) [\d.]+  release (?P<rel
 
 CHANGE = re.compile(r"^now: .*revision \d+\s*$")
 """A change without a problem."""
+STREAM_ENDED = re.compile(r"^not streaming, polling every \d+ s: \S+ ended$")
+"""As its process stopped; the bot asks another one within a second, and streams from it."""
 
 
 class Decided(NamedTuple):
@@ -47,6 +49,8 @@ class Bot:
             "BOT_MAX_AGE_S": "inf",
             **environment,
         }
+        self.first_model_at = 0.0
+        """By time.monotonic()."""
         self.decided: list[Decided] = []
         self.other_lines: list[str] = []
 
@@ -85,8 +89,10 @@ class Bot:
         return [each for each in self.decided if each.at >= start and (each.release is None or each.reason)]
 
     def list_problems(self, after: int = 0) -> list[str]:
-        """What it printed after this many other lines, without its decisions and what changed."""
-        return [line for line in self.other_lines[after:] if not CHANGE.match(line)]
+        """What it printed after this many other lines, without what changed and streams that ended."""
+        return [
+            line for line in self.other_lines[after:] if not (CHANGE.match(line) or STREAM_ENDED.match(line))
+        ]
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -94,6 +100,8 @@ class Bot:
             if found := LINE.match(line):
                 release = int(found["release"]) if found["release"].isdecimal() else None
                 self.decided.append(Decided(time.monotonic(), release, found["reason"]))
+                if release is not None and not self.first_model_at:
+                    self.first_model_at = self.decided[-1].at
             else:
                 self.other_lines.append(line.rstrip())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlcore.data.simulate import COINS
 from tests.compose import image, next_version
-from tests.compose.bot import Bot, build_wheel, unpack_wheel
+from tests.compose.bot import STREAM_ENDED, Bot, build_wheel, unpack_wheel
 from tests.compose.engine import Engine
 from tests.compose.errors import TrialFailed
 from tests.compose.report import Report
@@ -164,7 +164,7 @@ class Upgrade:
         if failed:
             raise TrialFailed(f"{failed} of {answers.total()} answers were no success.")
         for bot in self._bots:
-            if doubtful := bot.list_doubtful_since(start):
+            if doubtful := bot.list_doubtful_since(max(start, bot.first_model_at)):
                 raise TrialFailed(f"A bot decided with a doubt: {doubtful[:3]}; {bot.other_lines[-5:]}")
         first, *others = self._bots
         if logged := [
@@ -182,10 +182,12 @@ class Upgrade:
             return len(reported) == len(self._bots) and not any(bot["last_error"] for bot in reported)
 
         wait_until(all_report, f"{len(self._bots)} bots report no error", HEARTBEAT_SECONDS)
+        ended = sum(bool(STREAM_ENDED.match(line)) for bot in self._bots for line in bot.other_lines)
         count = sum(each.at >= start for bot in self._bots for each in bot.decided)
         protocols = sorted({bot["protocol"] for bot in reported})
         return (
-            f"{answers.total():,} answers, all 200; {count:,} decisions of bots, none neutral and none in doubt;"
+            f"{answers.total():,} answers, all 200; {count:,} decisions of bots, from the first model on none neutral and"
+            " none in doubt;"
             f" {len(decided)} of {len(decided)} moves in the history; bots report in protocols {protocols},"
-            " and logged no problem"
+            f" and logged no problem; {ended} of their streams ended with their process, and went on from another"
         )
