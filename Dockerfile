@@ -59,6 +59,7 @@ COPY deploy deploy
 COPY gates gates
 COPY machines machines
 COPY training training
+COPY studies studies
 COPY accounts accounts
 COPY audit audit
 COPY common common

@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test setup service install development chromium promtool lint fast full coverage postgresql docs wheel format bench \
-	growth bench-gpu gpu-check faults schemathesis power reproduction markets features fuzz pythons soak chaos compose-trial \
+	growth bench-gpu gpu-check faults schemathesis power studies reproduction markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 
 help: ## list these commands
@@ -154,6 +154,9 @@ reproduction: setup ## where a second training gives the same bytes, on this pro
 
 power: setup chromium ## how often V7 is released at every drift, under both policies (an hour; it goes on where it stopped)
 	$(PY) -m benchmarks.power
+
+studies: setup ## studies against as many random trials, and at drift 0; docs/studies.md (it goes on where it stopped)
+	$(PY) -m benchmarks.studies
 
 markets: setup ## error rates of the candle checks over real and made-up series; docs/markets.md (CRPBOT_CANDLES_DIR)
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.markets

@@ -54,7 +54,7 @@ _DELETED = {
     "deploy.StoredFile",
     "accounts.Session", "accounts.FailedCode", "accounts.RoleGrant", "mfa.Authenticator",
     "deploy.Bot", "deploy.Acknowledgement", "deploy.LiveWindow",
-    "deploy.LiveTotal", "training.Worker", "training.RunLine",
+    "deploy.LiveTotal", "training.Worker", "training.RunLine", "training.RunTag",
 }  # fmt: skip
 """The only rows that the service ever deletes."""
 
@@ -72,7 +72,7 @@ _WORKER: Mapping[str, Grants] = {
         updates=(
             *_JOB_COLUMNS,
             *("checkpoint", "bundle_id", "device", "rate_usd_per_hour", "reserved_usd", "allowed_seconds"),
-            *("billed_seconds", "spent_usd"),
+            *("billed_seconds", "spent_usd", "best_validation_loss", "best_validation_accuracy"),
         )
     ),
     "training.Epoch": Grants(inserts=True),
@@ -80,6 +80,8 @@ _WORKER: Mapping[str, Grants] = {
     "training.Bundle": Grants(inserts=True),
     "training.Artifact": Grants(inserts=True),
     "training.Worker": Grants(inserts=True, updates=("*",), deletes=True),
+    "studies.Study": Grants(),
+    "studies.Trial": Grants(updates=("is_pruned", "stop_blocks")),
     "gates.Measurement": Grants(updates=(*_JOB_COLUMNS, "body")),
 }
 """All that executing a job reads and writes. Every other table is closed to workers."""

@@ -8,6 +8,8 @@ from typing import Any, TypeGuard
 Figure = dict[str, Any]
 
 BLUE, RED, GREEN, GREY = "#4c8bf5", "#e5534b", "#3fa66b", "#8b949e"
+SERIES = (BLUE, RED, GREEN, "#d29a2a", "#a371f7", "#2aa7b3", "#db61a2", GREY)
+"""Eight colours that are told apart on a light and on a dark page."""
 GRID = "rgba(128,128,128,0.25)"
 BAND = "rgba(63,166,107,0.16)"
 CLEAR = "rgba(0,0,0,0)"

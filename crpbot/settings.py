@@ -119,6 +119,7 @@ INSTALLED_APPS = [
     "audit",
     "accounts",
     "training",
+    "studies",
     "machines",
     "gates",
     "deploy",
@@ -528,6 +529,9 @@ ALLOW_WEAK_SANDBOX = env.bool("CRPBOT_ALLOW_WEAK_SANDBOX", IS_EMBEDDED)
 RELEASE_TIME_LIMIT_SECONDS = env.int("CRPBOT_RELEASE_TIME_LIMIT_SECONDS", 90 * 60)
 RELEASE_SPENDING_LIMIT_USD = env.str("CRPBOT_RELEASE_SPENDING_LIMIT_USD", "1.50")
 RELEASE_DEADLINE_SECONDS = env.int("CRPBOT_RELEASE_DEADLINE_SECONDS", 3 * 60 * 60)
+# The most that one study may be given: by default four hours of machine time and $5.
+STUDY_TIME_LIMIT_SECONDS = env.int("CRPBOT_STUDY_TIME_LIMIT_SECONDS", 4 * 60 * 60)
+STUDY_SPENDING_LIMIT_USD = env.str("CRPBOT_STUDY_SPENDING_LIMIT_USD", "5.00")
 WORKER_RATE_USD_PER_HOUR = env.str("CRPBOT_WORKER_RATE_USD_PER_HOUR", "1.006")  # g5.xlarge, on demand
 # GPU machines of AWS EC2 that run only while runs wait for them. Without a region there is none, and nobody asks for one.
 # Keys are boto3's own: the role of the instance that reconcile runs on, or AWS_ACCESS_KEY_ID and its like.

@@ -10,6 +10,7 @@ from crpbot.web.runbooks import runbook
 urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("training.urls")),
+    path("", include("studies.urls")),
     path("", include("machines.urls")),
     path("", include("gates.urls")),
     path("", include("deploy.urls")),

@@ -20,6 +20,7 @@ from deploy.rules import ReleaseState
 from deploy.serving.statements import sign_due
 from gates.models import Measurement
 from machines.control.look import control_machines
+from studies.services.advance import advance_studies
 from training.jobs.queue import resend
 from training.models import Job, TrainingRun
 from training.rules import JobState
@@ -63,6 +64,7 @@ def stop_unneeded_runs() -> None:
 
 STEPS: Sequence[Callable[[], object]] = (
     resend_messages,
+    advance_studies,
     advance_releases,
     stop_unneeded_runs,
     sign_due,

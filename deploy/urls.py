@@ -13,6 +13,7 @@ urlpatterns = [
     path("coins/<str:symbol>/", coins.change, name="coin-change"),
     path("datasets/<int:pk>/withdraw/", coins.withdraw, name="dataset-withdraw"),
     path("launch/", launch.launch, name="launch"),
+    path("studies/<int:pk>/release/", launch.launch_study, name="study-release"),
     path("launch/estimate/", launch.estimate, name="estimate"),
     path("releases/", releases.index, name="releases"),
     path("releases/<int:pk>/", releases.show, name="release"),

@@ -4,7 +4,7 @@ from django.contrib import admin
 
 from audit.admin import HistoryAdmin
 from common.admin import ReadOnlyAdmin, ReadOnlyInline
-from training.models import Artifact, Bundle, Coin, Dataset, Epoch, Line, RunLine, TrainingRun, Worker
+from training.models import Artifact, Bundle, Coin, Dataset, Epoch, Line, RunLine, RunTag, TrainingRun, Worker
 
 
 class Epochs(ReadOnlyInline):
@@ -13,6 +13,10 @@ class Epochs(ReadOnlyInline):
 
 class Log(ReadOnlyInline):
     model = RunLine
+
+
+class Tags(ReadOnlyInline):
+    model = RunTag
 
 
 class Artifacts(ReadOnlyInline):
@@ -44,7 +48,7 @@ class TrainingRunAdmin(HistoryAdmin):
     list_filter = ["state", "line", "coin"]
     search_fields = ["launched_by", "worker_name", "failure"]
     list_select_related = ["coin"]
-    inlines = [Epochs, Log]
+    inlines = [Tags, Epochs, Log]
 
 
 @admin.register(Bundle)

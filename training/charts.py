@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from common.plotting import BAND, GREEN, RED, Figure, build_trace, compute_middles
+from common.plotting import BAND, GREEN, RED, SERIES, Figure, build_trace, compute_middles
 from mlcore.quality.market_checks import MAX_HOURLY_VOLATILITY, MIN_HOURLY_VOLATILITY
-from training.models import Epoch
+from training.models import Epoch, TrainingRun
 
 MAX_CANDLES = 300
 """Each is at least two pixels wide."""
@@ -69,6 +69,39 @@ def _draw_epochs(
         "uirevision": title,
     }
     return {"data": [*curves, marker], "layout": layout}
+
+
+def draw_compared_curves(compared: Sequence[TrainingRun]) -> dict[str, Figure]:
+    """The validation loss and accuracy of several runs by epoch, each run in its colour. Empty without an epoch."""
+    epochs = [list(run.epoch_rows.all()) for run in compared]
+    if not any(epochs):
+        return {}
+    titles = {"loss": "validation loss", "accuracy": "validation accuracy"}
+    figures = {}
+    for name, title in titles.items():
+        curves = [
+            build_trace(
+                [epoch.number for epoch in rows],
+                [getattr(epoch, f"validation_{name}") for epoch in rows],
+                f"run {run.pk}, epoch %{{x}}: %{{y:.4f}}",
+                name=f"run {run.pk}",
+                mode="lines+markers",
+                line={"width": 2, "color": colour},
+                marker={"size": 4, "color": colour},
+            )
+            for run, rows, colour in zip(compared, epochs, SERIES, strict=False)
+        ]
+        xaxis = {
+            "title": {"text": "epoch"},
+            "tickformat": "d",
+            "range": [0.5, max(2, *map(len, epochs)) + 0.5],
+        }
+        form = {"tickformat": ".0%"} if name == "accuracy" else {}
+        legend = {"orientation": "h", "x": 0, "y": 1.12}
+        figures[name] = _build_figure(
+            curves, title, form, xaxis=xaxis, legend=legend, uirevision=title, showlegend=True
+        )
+    return figures
 
 
 def count_bars_per_candle(rows: int) -> int:

@@ -11,11 +11,25 @@ from mlcore.fitting.recipes import Recipe
 from mlcore.fitting.settings import Input, Parameter, Word
 from mlcore.quality.result import format_interval
 from training.models import Coin, TrainingRun
-from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS, MAX_SEED
-from training.services import lines
+from training.rules import (
+    DEFAULT_INTERVAL_SECONDS,
+    INTERVAL_SECONDS,
+    MAX_NOTES_CHARACTERS,
+    MAX_SEED,
+    JobState,
+)
+from training.services import annotations, lines
+from training.services.run_filters import PURPOSES
 
 INPUTS = [(name, name) for name in (*SCHEMAS, *(f"{WINDOW}{2**power}" for power in range(4, 12)))]
 """What a form offers; any other number of bars can be written in the API and in commands."""
+
+RUN_ORDERINGS = {
+    "loss": "loss, lowest first",
+    "-accuracy": "accuracy, highest first",
+    "-finished_at": "last ended first",
+    "id": "oldest first",
+}
 
 
 class InputField(forms.ChoiceField):
@@ -115,6 +129,63 @@ class AgainForm(forms.Form):
         """What differs from the run before."""
         filled = {name: self.cleaned_data.get(name) for name in self.fields}
         return {n: v for n, v in filled.items() if v not in (None, "") and v != self.fields[n].initial}
+
+
+class AnnotationForm(forms.Form):
+    """A run's tags and notes, as they shall be."""
+
+    tags = forms.CharField(
+        required=False,
+        max_length=500,
+        help_text="Separated by blanks: small letters, digits, dots, dashes and underscores.",
+    )
+    notes = forms.CharField(
+        required=False, max_length=MAX_NOTES_CHARACTERS, widget=forms.Textarea(attrs={"rows": 3})
+    )
+
+    @staticmethod
+    def read(run: TrainingRun) -> dict[str, str]:
+        """What the form shows of a run."""
+        return {"tags": " ".join(tag.name for tag in run.tags.all()), "notes": run.notes}
+
+    def clean_tags(self) -> list[str]:
+        return annotations.split_tags(self.cleaned_data["tags"])
+
+
+class RunListForm(forms.Form):
+    """What the list of runs is narrowed to and sorted by. Empty fields narrow nothing."""
+
+    search = forms.CharField(required=False, max_length=100, label="Search")
+    coin = forms.ModelChoiceField(
+        Coin.objects.all(), to_field_name="symbol", required=False, empty_label="all coins"
+    )
+    line = forms.ChoiceField(
+        required=False, choices=lambda: [("", "all lines"), *((name, name) for name in lines.list_names())]
+    )
+    tag = forms.CharField(required=False, max_length=32)
+    purpose = forms.ChoiceField(
+        required=False,
+        label="Launched for",
+        choices=[("", "anything"), *((name, name) for name in PURPOSES)],
+    )
+    ordering = forms.ChoiceField(
+        required=False, label="Sort by", choices=[("", "newest first"), *RUN_ORDERINGS.items()]
+    )
+    study = forms.IntegerField(required=False, min_value=1, max_value=2**31, widget=forms.HiddenInput)
+    state = forms.ChoiceField(
+        required=False,
+        choices=[("", ""), *((state.value, state.value) for state in JobState)],
+        widget=forms.HiddenInput,
+    )
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What is asked for and known, as the API's list takes it."""
+        return {name: str(value) for name, value in self.cleaned_data.items() if value}
+
+    @property
+    def is_narrowed(self) -> bool:
+        return bool(self.filters.keys() - {"ordering", "state"})
 
 
 class SettingsForm(forms.Form):

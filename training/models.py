@@ -241,9 +241,18 @@ class TrainingRun(Job):
         blank=True,
         help_text="its part of what the machines it ran on cost; none on other workers",
     )
+    best_validation_loss = models.FloatField(null=True, blank=True, help_text="of its best epoch so far")
+    best_validation_accuracy = models.FloatField(null=True, blank=True, help_text="of the same epoch")
+    notes = models.TextField(blank=True, default="", db_default="", help_text="what a person wrote about it")
 
     class Meta:
         ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["best_validation_loss", "id"], name="runs_by_loss"),
+            models.Index(fields=["best_validation_accuracy", "id"], name="runs_by_accuracy"),
+            models.Index(fields=["finished_at", "id"], name="runs_by_end"),
+            models.Index(fields=["id"], name="runs_with_notes", condition=~models.Q(notes="")),
+        ]
 
     def __str__(self) -> str:
         return f"run {self.pk} ({self.coin} {self.line})"
@@ -277,6 +286,21 @@ class Epoch(models.Model):
     class Meta:
         ordering = ["number"]
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="an_epoch_is_reported_once")]
+
+
+class RunTag(models.Model):
+    """A word that a person put on a run, to find it by."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.PROTECT, related_name="tags")
+    name = models.CharField(max_length=32)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["run", "name"], name="a_run_has_a_tag_once")]
+        indexes = [models.Index(fields=["name", "run"], name="runs_of_a_tag")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class RunLine(models.Model):

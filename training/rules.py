@@ -13,6 +13,10 @@ DEFAULT_INTERVAL_SECONDS = 3600
 INTERVAL_SECONDS = (60, 300, 900, 1800, 3600, 7200, 14_400, 21_600, 28_800, 43_200, 86_400, 604_800)
 """The bar intervals that a person chooses from; a dataset may have any other."""
 ATTEMPTS_WITHOUT_PROGRESS = 5
+MAX_TAGS = 12
+TAG_PATTERN = "[a-z0-9][a-z0-9_.-]{0,31}"
+MAX_NOTES_CHARACTERS = 2_000
+MIN_COMPARED, MAX_COMPARED = 2, 8
 CANCELLED_BY_REQUEST = "cancelled by request"
 
 

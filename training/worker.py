@@ -25,7 +25,7 @@ from mlcore.fitting.checkpoint import EpochReport, Progress, pack
 from mlcore.fitting.installed import InstalledRecipe
 from mlcore.fitting.recipes import RECIPES, Recipe
 from training import artifact_store
-from training.jobs import installed_recipes, leases, queue, sandbox, worker_registry
+from training.jobs import installed_recipes, leases, observers, queue, sandbox, worker_registry
 from training.jobs.cost_limits import CostMeter, TimeLimitAlarm
 from training.models import Epoch, RunLine, TrainingRun
 from training.rules import (
@@ -46,6 +46,10 @@ OnEpoch = Callable[[EpochReport], None]
 
 class RunStopped(Exception):
     """The run must end early; the message says why."""
+
+
+class RunNotWorthwhile(RunStopped):
+    """An observer sees no use in the rest of the run: it ends as cancelled, not as failed."""
 
 
 def train(
@@ -154,7 +158,8 @@ class _Attempt:
             self._store_bundle(trained)
         except RunStopped as stop:
             reason = str(stop) or self._find_stop_reason() or "stopped"
-            self._finish(JobState.CANCELLED if reason == CANCELLED_BY_REQUEST else JobState.FAILED, reason)
+            is_cancelled = reason == CANCELLED_BY_REQUEST or isinstance(stop, RunNotWorthwhile)
+            self._finish(JobState.CANCELLED if is_cancelled else JobState.FAILED, reason)
         except KeyboardInterrupt:
             self._finish(JobState.CANCELLED, "interrupted at the terminal")
             raise
@@ -249,16 +254,19 @@ class _Attempt:
             if self.on_epoch is not None:
                 self.on_epoch(report)
             self._check_limits()
+            if report.number < report.epochs and (
+                reason := observers.find_stop_reason(self.run, report.number)
+            ):
+                raise RunNotWorthwhile(reason)
 
     def _store_epoch(self, report: EpochReport, state: bytes) -> None:
         """Store the checkpoint file, then row and key in one transaction, then delete the previous file."""
         run, before = self.run, self.run.checkpoint
+        columns = {**self.meter.build_columns(), **(_build_best_columns(report) if report.is_best else {})}
         key = artifact_store.store_checkpoint(run.pk, run.attempt, report.number, state)
         try:
             with transaction.atomic():
-                leases.write(
-                    run, checkpoint=key, lease_until=leases.compute_lease_end(), **self.meter.build_columns()
-                )
+                leases.write(run, checkpoint=key, lease_until=leases.compute_lease_end(), **columns)
                 # A fit that started again repeats epochs that were stored before; the first report is kept.
                 _, is_new = Epoch.objects.get_or_create(
                     run=run,
@@ -302,6 +310,7 @@ class _Attempt:
                 simulated=run.dataset.is_simulated,
                 code_version=settings.CODE_VERSION,
             )
+            observers.look_at_bundle(run, written.folder, trained)
             artifacts = artifact_store.store_files(
                 {path.name: path.read_bytes() for path in written.folder.iterdir()}
             )
@@ -336,6 +345,11 @@ def _build_columns(report: EpochReport) -> dict[str, Any]:
     figures = asdict(report)
     del figures["number"], figures["epochs"]  # the key of the row, and a column of the run
     return {name: figure if math.isfinite(figure) else None for name, figure in figures.items()}
+
+
+def _build_best_columns(report: EpochReport) -> dict[str, Any]:
+    figures = _build_columns(report)
+    return {f"best_{name}": figures[name] for name in ("validation_loss", "validation_accuracy")}
 
 
 def format_epoch(report: EpochReport) -> str:

@@ -11,6 +11,7 @@ from crpbot.backup.api import Backups
 from deploy.api import active, alarms, bots, coins, decisions, keys, live, releases, reports, statements
 from gates import api as gates
 from machines import api as machines
+from studies import api as studies
 from training.api import artifacts, bundles, datasets, lines, runs, workers
 
 app_name = "api"
@@ -67,10 +68,16 @@ v1 = [
     path("releases/<int:id>/report/", reports.ReleaseReport.as_view(), name="report"),
     path("runs/", runs.Runs.as_view(), name="runs"),
     path("runs/<int:id>/", runs.RunDetail.as_view(), name="run"),
+    path("runs/<int:id>/annotate/", runs.AnnotateRun.as_view(), name="annotate-run"),
     path("runs/<int:id>/cancel/", runs.CancelRun.as_view(), name="cancel-run"),
     path("runs/<int:id>/epochs/", runs.RunEpochs.as_view(), name="epochs"),
     path("runs/<int:id>/log/", runs.RunLog.as_view(), name="log"),
     path("runs/<int:id>/relaunch/", runs.RelaunchRun.as_view(), name="relaunch-run"),
+    path("runs/compare/", runs.CompareRuns.as_view(), name="compare-runs"),
+    path("studies/", studies.Studies.as_view(), name="studies"),
+    path("studies/<int:id>/", studies.StudyDetail.as_view(), name="study"),
+    path("studies/<int:id>/cancel/", studies.CancelStudy.as_view(), name="cancel-study"),
+    path("studies/<int:id>/trials/", studies.StudyTrials.as_view(), name="trials"),
     path("tokens/", accounts.Tokens.as_view(), name="tokens"),
     path("workers/", workers.Workers.as_view(), name="workers"),
 ]

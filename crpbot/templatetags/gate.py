@@ -22,7 +22,8 @@ register = template.Library()
 
 # The colour of a state or verdict: good, bad, wait (a person must decide), busy (in progress), or none.
 _STATES_BY_TONE = {
-    "good": "passed, succeeded, live, active, standby, swap, alive, current, in force, fixed, holds, stricter",
+    "good": "passed, succeeded, complete, finished, live, active, standby, swap, alive, current, in force, fixed, holds,"
+    " stricter",
     "bad": "failed, error, rejected, offline, silent, mixture, behind, not fixed",
     "wait": "inconclusive, awaiting_approval, pin, inherited, not known, looser",
     "busy": "running, building, moving, requested, starting, stopping",

@@ -22,6 +22,8 @@ from deploy.releases.preview import list_unchanged_coins, preview_policy
 from deploy.rules import Purpose, ReleaseState
 from gates.api import GateOutput
 from mlcore.verdict import Verdict
+from studies.models import Study
+from studies.services.launch import find_study
 from training.api.lines import LineName
 from training.api.runs import RecipeInput
 from training.models import Artifact
@@ -32,8 +34,8 @@ Found = TypeVar("Found")
 STATES = [state.value for state in ReleaseState]
 PURPOSES = [purpose.value for purpose in Purpose]
 FIELDS = [
-    "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed",
-    "is_reproduced", "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds",
+    "id", "line", "purpose", "state", "reason", "allowed_actions", "policy", "parameters", "seed", "study",
+    "best_of", "is_reproduced", "launched_by", "created_at", "deadline_at", "settled_at", "is_simulated", "interval_seconds",
     "is_cancelled", "spent_usd", "machine_usd", "spending_limit_usd", "coins",
 ]  # fmt: skip
 
@@ -227,6 +229,12 @@ class Releases(ListAPIView[Release]):
             required=False,
             help_text="A bundle's digest by coin: that bundle is measured, and none is trained for the coin.",
         )
+        study = api_fields.Integer(
+            required=False,
+            min_value=1,
+            max_value=api_fields.MAX_ID,
+            help_text="Train with parameters and seed of this study's best trial; give neither beside it.",
+        )
         purpose = api_fields.Choice(
             [Purpose.CANDIDATE.value, Purpose.FALLBACK.value],
             default=Purpose.CANDIDATE.value,
@@ -258,9 +266,17 @@ class Releases(ListAPIView[Release]):
             seed=checked.get("seed"),
             purpose=Purpose(checked["purpose"]),
             reproduce=checked["reproduce"],
+            study=_find_study(checked.get("study")),
         )
         location = reverse("api:release", kwargs={"id": release.pk})
         return Response(serialize_release(release), status=201, headers={"Location": location})
+
+
+def _find_study(key: int | None) -> Study | None:
+    try:
+        return None if key is None else find_study(key)
+    except NotFound as missing:
+        raise InvalidInput(missing.message, field="study") from missing
 
 
 def _find_named(find: Callable[[Any], Found], named: Mapping[str, Any], field: str) -> dict[str, Found]:

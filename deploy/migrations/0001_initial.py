@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('gates', '0001_initial'),
+        ('studies', '0001_initial'),
         ('training', '0001_initial'),
     ]
 
@@ -55,6 +56,7 @@ class Migration(migrations.Migration):
                 ('interval_seconds', models.PositiveIntegerField(help_text='of the bars of all its coins')),
                 ('parameters', models.JSONField(default=dict)),
                 ('seed', models.PositiveIntegerField(default=0)),
+                ('best_of', models.PositiveSmallIntegerField(blank=True, help_text='trials of that study when it was launched', null=True)),
                 ('is_reproduced', models.BooleanField(default=False, help_text='whether a second worker trains each of its models again, to compare the two')),
                 ('launched_by', models.CharField(max_length=150)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
@@ -62,6 +64,7 @@ class Migration(migrations.Migration):
                 ('origin', models.JSONField(blank=True, default=dict, help_text='what asked for it (common.correlation)')),
                 ('budget', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='training.budget')),
                 ('policy', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='gates.gatepolicy')),
+                ('study', models.ForeignKey(blank=True, help_text='whose best trial it trains again', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='releases', to='studies.study')),
             ],
             options={
                 'ordering': ['-id'],

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from deploy.rules import RELEASE_TRANSITIONS, Purpose, ReleaseState, allowed_actions
 from gates.models import Diagnosis, GatePolicy
+from studies.models import Study
 from training.models import Budget, Bundle, Coin, Dataset, TrainingRun
 
 
@@ -28,6 +29,17 @@ class Release(models.Model):
         default=False, help_text="whether a second worker trains each of its models again, to compare the two"
     )
     budget = models.ForeignKey(Budget, on_delete=models.PROTECT, related_name="releases")
+    study = models.ForeignKey(
+        Study,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="releases",
+        help_text="whose best trial it trains again",
+    )
+    best_of = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="trials of that study when it was launched"
+    )
     launched_by = models.CharField(max_length=150)
     created_at = models.DateTimeField(auto_now_add=True)
     deadline_at = models.DateTimeField()
@@ -37,7 +49,13 @@ class Release(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"release {self.pk} ({self.line})" if self.pk else f"a release of {self.line}"
+        about = f"{self.line}, {self.selection}" if self.selection else self.line
+        return f"release {self.pk} ({about})" if self.pk else f"a release of {about}"
+
+    @property
+    def selection(self) -> str:
+        """ "best of 40 trials of study 3": what its parameters were chosen from; empty without a study."""
+        return "" if self.study_id is None else f"best of {self.best_of} trials of study {self.study_id}"
 
     @property
     def state(self) -> str:

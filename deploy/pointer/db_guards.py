@@ -96,6 +96,8 @@ GUARDS = [
             "seed",
             "is_reproduced",
             "budget_id",
+            "study_id",
+            "best_of",
             "launched_by",
             "deadline_at",
         ),

@@ -20,6 +20,8 @@ from deploy.rules import Purpose
 from gates.services import policies
 from mlcore.fitting.recipes import FLAT_LINE
 from mlcore.quality.result import format_interval
+from studies.models import Study
+from studies.services import results
 from training.models import Bundle, Coin, Dataset, Line
 from training.rules import MAX_SEED
 from training.services import candle_checks, datasets, lines, runs
@@ -37,22 +39,28 @@ def launch(
     seed: int | None = None,
     purpose: Purpose = Purpose.CANDIDATE,
     reproduce: bool = False,
+    study: Study | None = None,
 ) -> Release:
     """Launch a release: a run for every required coin, on the named dataset or else on its newest one that passed.
 
     A coin whose bundle is named is not trained: that bundle is measured on the dataset and judged. With `reproduce` a second
-    worker trains each other model again, within the same limits, and the gate *reproduced* compares the two.
+    worker trains each other model again, within the same limits, and the gate *reproduced* compares the two. With a study,
+    it trains with the parameters and the seed of the study's best trial, and says for good of how many that was the best.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
     that is not of the coin and line, datasets or bundles of different bar intervals, or a coin without candles or with too
     few, Conflict for candles that did not pass, for another bar interval than the service's, or when a second release would
     be inherited.
     """
-    requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name)
+    requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name, study=study)
+    if study is not None:
+        requested.best_of = study.trials.count()
     with (
         correlation.span("release.launch", line=requested.line),
         audit.record_refusals("release.launch", requested, actor=actor),
     ):
         actor.require(Role.OPERATOR, "launch a release")
+        if study is not None:
+            parameters, seed = _choose_best(study, line, parameters or {}, seed)
         parameters = dict(parameters or {})
         named_line = lines.find_line(line)
         if named_line.recipe or parameters:
@@ -79,6 +87,8 @@ def launch(
                 interval_seconds=interval_seconds,
                 parameters=parameters,
                 seed=seed,
+                study=study,
+                best_of=requested.best_of,
                 launched_by=actor.name,
                 is_reproduced=reproduce,
             )
@@ -86,6 +96,21 @@ def launch(
             _store(release, chosen, given, actor)
             transaction.on_commit(lambda: settle.advance_quietly(release.pk))
     return release
+
+
+def _choose_best(
+    study: Study, line: str, parameters: Mapping[str, Any], seed: int | None
+) -> tuple[dict[str, Any], int]:
+    """The parameters and the seed of the study's best trial. Raises InvalidInput for others, Conflict without a trial."""
+    if line != study.line:
+        raise InvalidInput(f"{study} is of the line {study.line}, not of {line[:32]}.", field="line")
+    if parameters or seed is not None:
+        raise InvalidInput(
+            f"Parameters and seed are those of the best trial of {study}: leave them out, or launch without a study.",
+            field="study",
+        )
+    best = results.require_best(study)
+    return results.list_best_parameters(study, best), study.seed
 
 
 def _store(
@@ -100,7 +125,7 @@ def _store(
     ReleaseStatus.objects.create(release=release)
     for coin, dataset in datasets.items():
         ReleaseCoin.objects.create(release=release, coin=coin, dataset=dataset, bundle=bundles.get(coin))
-    detail = {
+    detail: dict[str, Any] = {
         "line": release.line,
         "purpose": release.purpose,
         "interval_seconds": release.interval_seconds,
@@ -111,6 +136,8 @@ def _store(
         "datasets": {coin.symbol: dataset.digest for coin, dataset in datasets.items()},
         "bundles": {coin.symbol: bundle.digest for coin, bundle in bundles.items()},
     }
+    if release.study_id is not None:
+        detail |= {"study": release.study_id, "best_of": release.best_of}
     audit.record("release.launched", release, actor=actor, detail=detail)
 
 

@@ -3,17 +3,18 @@
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.authentication import get_actor
 from accounts.roles import Role
-from common.errors import DomainError
+from common.errors import DomainError, FactorNeeded
 from common.forms import submit
 from common.pages import is_partial
 from deploy.forms import DATASET, LaunchForm, list_launched_lines
 from deploy.outcomes import list_required_coins
 from deploy.releases import launch as launch_service
 from deploy.rules import Purpose
+from studies.services.launch import find_study
 from training.jobs.worker_registry import list_alive_workers
 from training.services import estimates
 from training.services.datasets import latest_dataset
@@ -43,6 +44,21 @@ def launch(request: HttpRequest) -> HttpResponse:
         return redirect("release", release.pk)
 
     return submit(form, act, lambda status: _page(request, form, status))
+
+
+@require_POST
+def launch_study(request: HttpRequest, pk: int) -> HttpResponse:
+    """Launch a release with the parameters of a study's best trial, on the default datasets."""
+    study = find_study(pk)
+    try:
+        release = launch_service.launch(study.line, actor=get_actor(request), study=study)
+    except FactorNeeded:
+        raise
+    except DomainError as refusal:
+        messages.error(request, refusal.message)
+        return redirect("study", pk)
+    messages.success(request, f"Launched release {release.pk}: {release.selection}.")
+    return redirect("release", release.pk)
 
 
 @require_safe

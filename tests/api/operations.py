@@ -23,6 +23,7 @@ from gates.services.policies import policy_in_force, propose_policy
 from machines.configuration import Configuration
 from machines.control import lives
 from machines.rules import Market
+from studies.services import launch as studies
 from tests import factories, model_files, scenarios
 from tests.api.callers import Caller
 from training.models import Artifact, TrainingRun
@@ -142,6 +143,29 @@ def queued_run() -> TrainingRun:
 
 def of_run(path: str, body: Any = None) -> Callable[[], Request]:
     return lambda: Request(f"runs/{queued_run().pk}/{path}", body)
+
+
+def compare_runs() -> Request:
+    return Request(f"runs/compare/?runs={queued_run().pk},{queued_run().pk}")
+
+
+def launch_study() -> Request:
+    dataset = scenarios.dataset(scenarios.coins()[0])
+    ranges = {"learning_rate": {"kind": "log", "low": 0.0001, "high": 0.01}}
+    return Request("studies/", {"line": "v7_fixed", "dataset": dataset.pk, "ranges": ranges})
+
+
+def of_study(path: str, body: Any = None) -> Callable[[], Request]:
+    def build() -> Request:
+        study = studies.launch(
+            dataset=scenarios.dataset(scenarios.coins()[0]),
+            line="v7_fixed",
+            ranges={"epochs": {"kind": "int", "low": 2, "high": 9}},
+            actor=scenarios.LAUNCHER,
+        )
+        return Request(f"studies/{study.pk}/{path}", body)
+
+    return build
 
 
 def failed_run() -> Request:
@@ -365,10 +389,17 @@ MATRIX: dict[tuple[str, str], tuple[Statuses, Callable[[], Request]]] = {
     ("POST", "restore"): (DECIDED, restore),
     ("GET", "runs"): (READ, plain("runs/")),
     ("GET", "run"): (READ, of_run("")),
+    ("POST", "annotate-run"): (OPERATED, of_run("annotate/", {"tags": ["wide"], "notes": "a wider network"})),
+    ("GET", "compare-runs"): (READ, compare_runs),
     ("POST", "cancel-run"): (OPERATED, of_run("cancel/", SAYS_WHY)),
     ("GET", "epochs"): (READ, of_run("epochs/")),
     ("GET", "log"): (READ, of_run("log/")),
     ("POST", "relaunch-run"): (STARTED, failed_run),
+    ("GET", "studies"): (READ, plain("studies/")),
+    ("POST", "studies"): (STARTED, launch_study),
+    ("GET", "study"): (READ, of_study("")),
+    ("GET", "trials"): (READ, of_study("trials/")),
+    ("POST", "cancel-study"): (OPERATED, of_study("cancel/", SAYS_WHY)),
     ("GET", "tokens"): (READ, plain("tokens/")),
     ("GET", "workers"): (READ, plain("workers/")),
     ("GET", "schema"): (READ, plain("/api/schema/")),

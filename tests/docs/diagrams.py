@@ -12,6 +12,7 @@ import django
 CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts"
 APPS = {
     "training": "Training",
+    "studies": "Studies",
     "machines": "Machines",
     "gates": "Gates",
     "deploy": "Releases, pointer and bots",
@@ -42,6 +43,11 @@ JOB_LABELS = {
     ("running", "failed"): "failed, or over its limit",
     ("running", "cancelled"): "cancelled",
 }
+STUDY_LABELS = {
+    ("running", "finished"): "its trials ended, or a limit was reached",
+    ("running", "failed"): "no trial has a figure",
+    ("running", "cancelled"): "cancelled",
+}
 KEY_LABELS = {
     ("next", "active"): "activated",
     ("next", "retired"): "retired unused",
@@ -64,6 +70,7 @@ def states_page() -> str:
     """The state diagrams of a release, the pointer, jobs and signing keys."""
     from deploy.rules import KEY_TRANSITIONS, RELEASE_TRANSITIONS
     from machines.rules import MACHINE_TRANSITIONS
+    from studies.rules import STUDY_TRANSITIONS
     from training.rules import JOB_TRANSITIONS
 
     return "\n".join(
@@ -85,6 +92,9 @@ def states_page() -> str:
             "## Run and measurement",
             "",
             *_state_diagram(JOB_TRANSITIONS, JOB_LABELS, first="queued"),
+            "## Study",
+            "",
+            *_state_diagram(STUDY_TRANSITIONS, STUDY_LABELS, first="running"),
             "## Machine",
             "",
             *_state_diagram(MACHINE_TRANSITIONS, MACHINE_LABELS, first="requested"),

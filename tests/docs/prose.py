@@ -28,7 +28,7 @@ CODE_FOLDERS = (
         "machines",
         "mlcore",
     ),
-    *("crpbot_runtime", "templates", "tests", "training"),
+    *("crpbot_runtime", "studies", "templates", "tests", "training"),
 )
 CODE_SUFFIXES = (".py", ".html", ".js", ".css", ".txt")
 

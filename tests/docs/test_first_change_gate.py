@@ -20,7 +20,7 @@ BLOCK = re.compile(
 )
 FOLDERS = (
     "accounts", "audit", "common", "crpbot", "deploy", "docs", "gates", "machines", "mlcore", "crpbot_runtime", "templates",
-    "tests", "training",
+    "studies", "tests", "training",
 )  # fmt: skip
 TESTS = (
     "tests/gates/test_mean_confidence.py",

@@ -57,7 +57,7 @@ def _exists(path: str, folder: Path) -> bool:
 
 
 def test_every_module_that_a_page_names_exists() -> None:
-    packages = "accounts|audit|common|crpbot|deploy|gates|machines|mlcore|crpbot_runtime|training"
+    packages = "accounts|audit|common|crpbot|deploy|gates|machines|mlcore|crpbot_runtime|training|studies"
     missing = set()
     for page, name in named(rf"`((?:{packages})(?:\.\w+)+)`"):
         parts = name.split(".")

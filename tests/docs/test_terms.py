@@ -16,6 +16,7 @@ PRODUCT = (
     "audit",
     "accounts",
     "training",
+    "studies",
     "machines",
     "gates",
     "deploy",

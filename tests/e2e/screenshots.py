@@ -63,6 +63,13 @@ def pictures() -> dict[str, tuple[str, str | None]]:
         "authenticator-app": ("/account/app/", "anna"),
         "security-key": ("/account/keys/add/", "anna"),
         "runs": ("/runs/", "olivia"),
+        "runs-compared": (
+            f"/runs/compare/?run={examples.running_run.pk}&run={examples.failed_run.pk}",
+            "olivia",
+        ),
+        "studies": ("/studies/", "olivia"),
+        "study": (f"/studies/{examples.study.pk}/", "olivia"),
+        "study-launch": ("/studies/launch/", "olivia"),
         "run-running": (f"/runs/{examples.running_run.pk}/", "olivia"),
         "run-failed": (f"/runs/{examples.failed_run.pk}/", "olivia"),
         "bundles": ("/bundles/", "olivia"),

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import polars as pl
 from django.utils import timezone
 
@@ -33,12 +34,15 @@ from machines.control import lives
 from machines.models import MachineUse
 from machines.rules import Market
 from mlcore import confidence_bands
+from studies.models import Study, Trial
+from studies.services import advance
+from studies.services import launch as studies
 from tests import factories, market_candles, scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training.jobs import leases
 from training.models import Coin, Dataset, Epoch, RunLine, TrainingRun, Worker
 from training.rules import JobState
-from training.services import coins, runs
+from training.services import annotations, coins, runs
 from training.services.datasets import import_candles, simulate_candles
 
 PEOPLE = {
@@ -69,6 +73,7 @@ class ExampleData:
     noise: Dataset
     diagnosis: Diagnosis
     bot: Bot
+    study: Study
 
 
 def create_people() -> dict[str, User]:
@@ -104,6 +109,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
     failed = create_failed_run(next(iter(datasets.values())))
     building = create_building_release({coin: datasets[coin] for coin in datasets})
     running = TrainingRun.objects.filter(release_coin__release=building, state=JobState.RUNNING).latest("id")
+    study = create_study(next(iter(datasets.values())))
     create_machines(failed, running)
     create_backups()
     diagnosis = Diagnosis.objects.get(release_coins__release=rejected, coin__symbol="SOL")
@@ -120,6 +126,7 @@ def create_examples(*, bars: int = 2_400) -> ExampleData:
         noise,
         diagnosis,
         Bot.objects.order_by("pk")[0],
+        study,
     )
 
 
@@ -403,7 +410,12 @@ def report_epochs(run: TrainingRun, epochs: int) -> TrainingRun:
     assert held is not None
     for number in range(1, epochs + 1):
         _report(held, number)
-    TrainingRun.objects.filter(pk=run.pk).update(lease_until=timezone.now() + timedelta(hours=1))
+    best = held.epoch_rows.filter(is_best=True).last()
+    TrainingRun.objects.filter(pk=run.pk).update(
+        lease_until=timezone.now() + timedelta(hours=1),
+        best_validation_loss=best and best.validation_loss,
+        best_validation_accuracy=best and best.validation_accuracy,
+    )
     return held
 
 
@@ -440,8 +452,72 @@ def create_failed_run(dataset: Dataset) -> TrainingRun:
         is_sent=False,
     )
     held = report_epochs(run, 6)
+    annotations.annotate(
+        run, tags=["baseline", "high-rate"], notes="Ten times the usual learning rate.", actor=LAUNCHER
+    )
     leases.finish(held, JobState.FAILED, failure="the loss became NaN in epoch 7: lower the learning rate")
     return TrainingRun.objects.get(pk=run.pk)
+
+
+def create_study(dataset: Dataset) -> Study:
+    """A study at work: twelve trials complete, some pruned, one failed, two at work."""
+    study = studies.launch(
+        dataset=dataset,
+        line="v7_fixed",
+        ranges={
+            "learning_rate": {"kind": "log", "low": 1e-5, "high": 1e-2},
+            "batch_size": {"kind": "choice", "choices": [64, 128, 256]},
+        },
+        parameters={"epochs": 8},
+        max_trials=20,
+        actor=LAUNCHER,
+    )
+    advance.advance(study.pk)
+    random = np.random.default_rng(4)
+    while study.trials.count() < 18:
+        trial = study.trials.filter(run__state=JobState.QUEUED).order_by("number")[0]
+        _report_trial(trial, random)
+        advance.advance(study.pk)
+    for trial in study.trials.filter(run__state=JobState.QUEUED):
+        report_epochs(trial.run, 3)
+    return study
+
+
+def _report_trial(trial: Trial, random: np.random.Generator) -> None:
+    """The run as a worker would leave it: better the nearer its learning rate is to 0.001."""
+    is_pruned, is_failed = trial.number in (8, 11, 13, 15), trial.number == 5
+    held = report_epochs(trial.run, 4 if is_pruned or is_failed else 8)
+    distance = abs(math.log10(trial.parameters["learning_rate"]) + 3)
+    loss = 0.86 + 0.05 * distance + random.normal(0, 0.006)
+    share = 0.69 - 0.04 * distance + random.normal(0, 0.006)
+    TrainingRun.objects.filter(pk=held.pk).update(
+        best_validation_loss=loss + 0.05 * is_pruned, best_validation_accuracy=share - 0.05 * is_pruned
+    )
+    rows = np.full(20, 45.0)
+    blocks = {
+        "block_bars": 45,
+        "rows": rows,
+        "weights": rows,
+        "hits": random.binomial(45, share, 20),
+        "losses": 45 * random.normal(loss, 0.08, 20),
+    }
+    stop_blocks = {
+        name: [float(total) for total in values] if name != "block_bars" else values
+        for name, values in blocks.items()
+    }
+    Trial.objects.filter(pk=trial.pk).update(
+        is_pruned=is_pruned, stop_blocks=None if is_pruned or is_failed else stop_blocks
+    )
+    if is_pruned:
+        leases.finish(
+            held, JobState.CANCELLED, failure="pruned after epoch 4: its loss is worse than the median"
+        )
+    elif is_failed:
+        leases.finish(
+            held, JobState.FAILED, failure="the loss became NaN in epoch 5: lower the learning rate"
+        )
+    else:
+        leases.finish(held, JobState.SUCCEEDED)
 
 
 def approve(release: Release) -> None:

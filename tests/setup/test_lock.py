@@ -23,7 +23,7 @@ from distribution.lock import ENTRY, get_name
 REPOSITORY = Path(settings.BASE_DIR)
 PRODUCT = (
     "accounts", "audit", "common", "crpbot", "crpbot_runtime", "deploy", "distribution", "gates", "machines", "mlcore",
-    "training",
+    "studies", "training",
 )  # fmt: skip
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 TEXT = (REPOSITORY / "constraints.txt").read_text()

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.request import Request
@@ -19,8 +19,17 @@ from common.errors import InvalidInput
 from mlcore.fitting.recipes import RECIPES
 from mlcore.fitting.settings import Parameter, Setting, Word
 from training.models import Epoch, RunLine, TrainingRun
-from training.rules import MAX_SEED, JobState
-from training.services import runs
+from training.rules import (
+    MAX_COMPARED,
+    MAX_NOTES_CHARACTERS,
+    MAX_SEED,
+    MAX_TAGS,
+    MIN_COMPARED,
+    TAG_PATTERN,
+    JobState,
+)
+from training.services import annotations, run_comparison, runs
+from training.services.run_filters import RunFilter
 
 # Subqueries, which run for the rows of one page. Joined and grouped, all epochs would be counted for every page.
 _COUNT_EPOCHS = Epoch.objects.filter(run=OuterRef("pk")).order_by().values("run").values(count=Count("pk"))
@@ -75,14 +84,6 @@ def _build_field(setting: Setting) -> serializers.Field[Any, Any, Any, Any]:
 class Runs(ListAPIView[TrainingRun]):
     """Training runs, newest first."""
 
-    class Filter(filters.FilterSet):
-        coin = filters.CharFilter(field_name="coin__symbol", help_text="As in `BTC`.")
-        line = filters.CharFilter()
-        state = filters.ChoiceFilter(choices=[(s.value, s.value) for s in JobState])
-        dataset = api_fields.IntegerFilter(field_name="dataset_id")
-        launched_by = filters.CharFilter()
-        ordering = filters.OrderingFilter(fields=["id", "started_at", "finished_at"])
-
     @extend_schema_serializer(component_name="Run")
     class Output(serializers.ModelSerializer[TrainingRun]):
         coin = serializers.CharField(source="coin.symbol")
@@ -90,7 +91,7 @@ class Runs(ListAPIView[TrainingRun]):
         parameters = serializers.DictField(help_text="Differences from the recipe.")
         epochs_done = serializers.IntegerField()
         best_epoch = serializers.IntegerField(allow_null=True)
-        best_validation_accuracy = serializers.FloatField(allow_null=True)
+        tags = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
         progress = serializers.SerializerMethodField(help_text="0 to 1.")
         elapsed_seconds = serializers.FloatField(allow_null=True)
 
@@ -98,7 +99,8 @@ class Runs(ListAPIView[TrainingRun]):
             model = TrainingRun
             fields: ClassVar = [
                 "id", "coin", "dataset", "line", "recipe", "package", "parameters", "seed", "state", "failure",
-                "epochs", "epochs_done", "best_epoch", "best_validation_accuracy", "progress", "elapsed_seconds",
+                "epochs", "epochs_done", "best_epoch", "best_validation_loss", "best_validation_accuracy",
+                "progress", "elapsed_seconds", "tags", "notes",
                 "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
                 "created_at", "started_at", "finished_at", "cancel_requested_at",
                 "rate_usd_per_hour", "reserved_usd", "spent_usd", "machine_usd", "billed_seconds", "allowed_seconds",
@@ -114,12 +116,12 @@ class Runs(ListAPIView[TrainingRun]):
         .annotate(
             epochs_done=Coalesce(Subquery(_COUNT_EPOCHS), 0),
             best_epoch=Subquery(BEST_EPOCHS.values("number")[:1]),
-            best_validation_accuracy=Subquery(BEST_EPOCHS.values("validation_accuracy")[:1]),
         )
+        .prefetch_related("tags")
         .order_by("-id")
     )
     serializer_class = Output
-    filterset_class = Filter
+    filterset_class = RunFilter
 
 
 class RunDetail(RetrieveAPIView[TrainingRun]):
@@ -167,6 +169,87 @@ class RelaunchRun(APIView):
         response = _build_response(run, status=201)
         response["Location"] = reverse("api:run", kwargs={"id": run.pk})
         return response
+
+
+class AnnotateRun(APIView):
+    @extend_schema_serializer(component_name="RunAnnotation")
+    class Input(api_fields.Input):
+        tags = serializers.ListField(
+            child=api_fields.PatternText(f"^{TAG_PATTERN}$"),
+            required=False,
+            max_length=MAX_TAGS,
+            help_text="All its tags: small letters, digits, dots, dashes and underscores.",
+        )
+        notes = api_fields.OptionalText(required=False, allow_blank=True, max_length=MAX_NOTES_CHARACTERS)
+
+    @extend_schema(operation_id="annotate_run", request=Input, responses=Runs.Output)
+    def post(self, request: Request, id: int) -> Response:
+        """Replace a run's tags, its notes, or both, as an operator."""
+        checked = self.Input.read(request)
+        run = runs.find_run(id)
+        annotations.annotate(run, actor=get_actor(request), **checked)
+        return _build_response(run)
+
+
+class CompareRuns(APIView):
+    reads_query = True
+
+    @extend_schema_serializer(component_name="RunComparison")
+    class Output(serializers.Serializer[Any]):
+        @extend_schema_serializer(component_name="ComparedRun")
+        class Run(serializers.ModelSerializer[TrainingRun]):
+            coin = serializers.CharField(source="coin.symbol")
+            tags = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+            epochs_done = serializers.IntegerField(source="epoch_rows.count")
+
+            class Meta:
+                model = TrainingRun
+                fields: ClassVar = [
+                    "id", "coin", "line", "state", "seed", "epochs_done", "best_validation_loss",
+                    "best_validation_accuracy", "billed_seconds", "spent_usd", "tags", "notes",
+                ]  # fmt: skip
+
+        @extend_schema_serializer(component_name="RunDifference")
+        class Difference(serializers.Serializer[Any]):
+            name = serializers.CharField()
+            values = serializers.ListField(
+                child=api_fields.SettingValue(allow_null=True),
+                help_text="Of each run in their order; null where it has no such setting.",
+            )
+
+        runs = Run(many=True)
+        differences = Difference(many=True, help_text="The settings in which they differ, and no others.")
+        is_of_one_stop_window = serializers.BooleanField(
+            help_text="Whether their accuracies are of the same rows and labels."
+        )
+        is_of_one_loss = serializers.BooleanField(
+            help_text="Whether their losses are of one formula as well."
+        )
+
+    class Query(api_fields.Input):
+        runs = serializers.RegexField(
+            r"^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$",
+            error_messages={"invalid": "Give numbers of runs, separated by commas."},
+        )
+
+    @extend_schema(
+        operation_id="compare_runs",
+        parameters=[
+            OpenApiParameter(
+                "runs",
+                {"type": "string", "pattern": r"^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$"},
+                required=True,
+                description=f"{MIN_COMPARED} to {MAX_COMPARED} numbers, separated by commas. Curves: `runs/ID/epochs/`.",
+            )
+        ],
+        responses=Output,
+    )
+    def get(self, request: Request) -> Response:
+        """Compare runs: the settings in which they differ, and their figures on the stop window."""
+        asked = self.Query(data=request.query_params.dict())
+        asked.is_valid(raise_exception=True)
+        keys = [int(key) for key in asked.validated_data["runs"].split(",")]
+        return Response(self.Output(run_comparison.compare(keys)).data)
 
 
 class RunEpochs(ListAPIView[Epoch]):

@@ -148,6 +148,9 @@ class Migration(migrations.Migration):
                 ('billed_seconds', models.FloatField(default=0, help_text='machine time of all attempts')),
                 ('spent_usd', models.DecimalField(decimal_places=6, default=0, max_digits=12)),
                 ('machine_usd', models.DecimalField(blank=True, decimal_places=6, help_text='its part of what the machines it ran on cost; none on other workers', max_digits=12, null=True)),
+                ('best_validation_loss', models.FloatField(blank=True, help_text='of its best epoch so far', null=True)),
+                ('best_validation_accuracy', models.FloatField(blank=True, help_text='of the same epoch', null=True)),
+                ('notes', models.TextField(blank=True, db_default='', default='', help_text='what a person wrote about it')),
                 ('budget', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.budget')),
                 ('bundle', models.ForeignKey(blank=True, help_text='its result; a repeated run makes the same bytes and so names the same bundle', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.bundle')),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='training.coin')),
@@ -156,6 +159,20 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['-id'],
+                'indexes': [models.Index(fields=['best_validation_loss', 'id'], name='runs_by_loss'), models.Index(fields=['best_validation_accuracy', 'id'], name='runs_by_accuracy'), models.Index(fields=['finished_at', 'id'], name='runs_by_end'), models.Index(condition=models.Q(('notes', ''), _negated=True), fields=['id'], name='runs_with_notes')],
+            },
+        ),
+        migrations.CreateModel(
+            name='RunTag',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(max_length=32)),
+                ('run', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='tags', to='training.trainingrun')),
+            ],
+            options={
+                'ordering': ['name'],
+                'indexes': [models.Index(fields=['name', 'run'], name='runs_of_a_tag')],
+                'constraints': [models.UniqueConstraint(fields=('run', 'name'), name='a_run_has_a_tag_once')],
             },
         ),
         migrations.CreateModel(

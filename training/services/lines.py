@@ -163,6 +163,13 @@ def show_recipe(name: str, asked: Mapping[str, Any]) -> Recipe | None:
         return None
 
 
+def list_settings(line: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a run: its recipe's, and what was asked to differ."""
+    recipe = show_recipe(line, {})
+    defaults = {name: recipe.get_default(name) for name in recipe.settings} if recipe else {}
+    return {name: value for name, value in {**defaults, **parameters}.items() if value is not None}
+
+
 def merge_settings(before: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """The settings before with those that are asked for. Terciles have no cut: that of another label is dropped."""
     merged = {**before, **{name: value for name, value in asked.items() if value is not None}}

@@ -2,18 +2,21 @@
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.authentication import get_actor
 from accounts.roles import Role
+from common.errors import DomainError
 from common.forms import ReasonForm, submit
 from common.pages import allow_charts, paginate, render_live
-from training.charts import draw_learning_curves
-from training.forms import AgainForm
+from training.charts import draw_compared_curves, draw_learning_curves
+from training.forms import AgainForm, AnnotationForm, RunListForm
 from training.models import TrainingRun
 from training.rules import JobState
-from training.services import lines, runs
+from training.services import annotations, lines, run_comparison, runs
+from training.services.run_filters import RunFilter
 
 MOVING_SECONDS = 2
 LOG_LINES_SHOWN = 300
@@ -22,14 +25,21 @@ ENDED_WITHOUT_BUNDLE = (JobState.FAILED, JobState.CANCELLED)
 
 @require_safe
 def index(request: HttpRequest) -> HttpResponse:
-    rows = TrainingRun.objects.select_related("coin", "dataset", "release_coin").prefetch_related(
-        "epoch_rows"
+    """The list. An unknown filter or value is left out: the form shows what holds."""
+    rows = TrainingRun.objects.select_related("coin", "dataset", "release_coin", "trial").prefetch_related(
+        "epoch_rows", "tags"
     )
-    state = request.GET.get("state")
-    if state in set(JobState):
-        rows = rows.filter(state=state)
-    page = paginate(request, rows)
-    context = {"page": page, "states": list(JobState), "state": state}
+    form = RunListForm(request.GET)
+    form.is_valid()
+    page = paginate(request, RunFilter(form.filters, rows).qs)
+    context = {
+        "page": page,
+        "states": list(JobState),
+        "state": form.filters.get("state"),
+        "form": form,
+        "sorted_by": form.filters.get("ordering", "-id"),
+        "is_narrowed": form.is_narrowed,
+    }
     is_moving = any(not run.has_ended for run in page)
     every = MOVING_SECONDS if is_moving else None
     return render_live(request, "training/runs.html", "training/_runs.html", context, every_seconds=every)
@@ -46,6 +56,47 @@ def charts(request: HttpRequest, pk: int) -> JsonResponse:
     run = get_object_or_404(TrainingRun.objects.prefetch_related("epoch_rows"), pk=pk)
     epochs = list(run.epoch_rows.all())
     return JsonResponse({"charts": draw_learning_curves(epochs, run.epochs), "is_moving": not run.has_ended})
+
+
+@require_safe
+def compare(request: HttpRequest) -> HttpResponse:
+    """Runs side by side; with too few or too many, or an unknown one, it says what to choose."""
+    keys = _read_keys(request)
+    context: dict[str, object] = {"query": urlencode([("run", key) for key in keys])}
+    try:
+        compared = run_comparison.compare(keys)
+    except DomainError as refusal:
+        return render(request, "training/compare.html", {"refusal": refusal}, status=refusal.status)
+    context |= {"compared": compared, "has_charts": True}
+    return allow_charts(render(request, "training/compare.html", context))
+
+
+@require_safe
+def compare_charts(request: HttpRequest) -> JsonResponse:
+    compared = run_comparison.compare(_read_keys(request))
+    is_moving = any(not run.has_ended for run in compared.runs)
+    return JsonResponse({"charts": draw_compared_curves(compared.runs), "is_moving": is_moving})
+
+
+def _read_keys(request: HttpRequest) -> list[int]:
+    """The runs that are named, without repetitions and without words."""
+    named = [key for key in request.GET.getlist("run") if key.isascii() and key.isdigit() and len(key) <= 18]
+    return [int(key) for key in dict.fromkeys(named)]
+
+
+@require_http_methods(["GET", "POST"])
+def annotate(request: HttpRequest, pk: int) -> HttpResponse:
+    """Replace a run's tags and notes."""
+    if request.method != "POST":
+        return redirect("run", pk)
+    form = AnnotationForm(request.POST)
+
+    def act() -> HttpResponse:
+        annotations.annotate(_run(pk), actor=get_actor(request), **form.cleaned_data)
+        messages.success(request, f"Saved what you wrote about run {pk}.")
+        return redirect("run", pk)
+
+    return submit(form, act, lambda status: _page(request, _run(pk), annotation_form=form, status=status))
 
 
 @require_http_methods(["GET", "POST"])
@@ -80,8 +131,10 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _run(pk: int) -> TrainingRun:
-    rows = TrainingRun.objects.select_related("coin", "dataset", "budget", "bundle", "release_coin__release")
-    run: TrainingRun = get_object_or_404(rows.prefetch_related("epoch_rows"), pk=pk)
+    rows = TrainingRun.objects.select_related(
+        "coin", "dataset", "budget", "bundle", "release_coin__release", "trial"
+    )
+    run: TrainingRun = get_object_or_404(rows.prefetch_related("epoch_rows", "tags"), pk=pk)
     return run
 
 
@@ -91,6 +144,7 @@ def _page(
     *,
     cancel_form: ReasonForm | None = None,
     again_form: AgainForm | None = None,
+    annotation_form: AnnotationForm | None = None,
     status: int = 200,
 ) -> HttpResponse:
     """The run; after a request that was refused, with its form as it was filled in."""
@@ -102,11 +156,15 @@ def _page(
         "last_epoch": epochs[-1] if epochs else None,
         "best_epoch": next((epoch for epoch in reversed(epochs) if epoch.is_best), None),
         "log": list(reversed(run.log.order_by("-id")[:LOG_LINES_SHOWN])),
-        "recipe": _recipe(run),
+        "recipe": lines.list_settings(run.line, run.parameters),
         "cancel_form": cancel_form or ReasonForm(),
         "cancel_refused": cancel_form is not None,
         "again_form": again_form or AgainForm(run),
         "again_refused": again_form is not None,
+        "tags": [tag.name for tag in run.tags.all()],
+        "annotation_form": annotation_form or AnnotationForm(initial=AnnotationForm.read(run)),
+        "annotation_refused": annotation_form is not None,
+        "can_annotate": is_operator,
         "can_cancel": is_operator and not run.has_ended,
         "can_repeat": is_operator and run.state in ENDED_WITHOUT_BUNDLE,
         "has_charts": True,
@@ -116,10 +174,3 @@ def _page(
         request, "training/run.html", "training/_run.html", context, every_seconds=every, status=status
     )
     return allow_charts(page)
-
-
-def _recipe(run: TrainingRun) -> dict[str, object]:
-    """The settings it trains with: the recipe's, and what was asked to differ."""
-    recipe = lines.show_recipe(run.line, {})
-    defaults = {name: recipe.get_default(name) for name in recipe.settings} if recipe else {}
-    return {name: value for name, value in {**defaults, **run.parameters}.items() if value is not None}

@@ -13,6 +13,7 @@ from deploy.releases.launch import launch
 from deploy.releases.presentation import format_gate_table, format_progress
 from deploy.releases.preview import list_unchanged_coins
 from deploy.rules import Purpose, ReleaseState
+from studies.services.launch import find_study
 from training.management.settings_options import add_setting_options, read_settings
 from training.models import Bundle, Dataset
 from training.services import bundles
@@ -53,6 +54,9 @@ class Command(ActingCommand):
             action="store_true",
             help="train each model again on a second worker and compare the two",
         )
+        parser.add_argument(
+            "--study", type=int, metavar="N", help="train with parameters and seed of study N's best trial"
+        )
         parser.add_argument("--wait", action="store_true", help="show its progress until it has settled")
 
     def answer(self, **options: Any) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class Command(ActingCommand):
             seed=options["seed"],
             purpose=Purpose(options["purpose"]),
             reproduce=options["reproduce"],
+            study=None if options["study"] is None else find_study(options["study"]),
         )
         if options["wait"]:
             self._wait(release)
