@@ -69,6 +69,9 @@ def advance(study_id: int) -> None:
 def _take_step(study: Study) -> bool:
     """End the study, or start one trial. Whether another step may follow."""
     trials = list_trials(study)
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.run.best_validation_loss is None:
+            runs.fill_best_figures(trial.run)  # a worker of an older version trained it
     states = [trial.state for trial in trials]
     obstacle = _find_obstacle(study, trials)
     end = find_end(states, max_trials=study.max_trials, obstacle=obstacle)

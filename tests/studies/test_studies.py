@@ -99,8 +99,8 @@ class TestLaunching:
         ("changes", "field"),
         [
             ({"line": "v8"}, "line"),
-            ({"line": "v6_enhanced"}, "line"),
-            ({"line": "v5"}, "learning_rate"),
+            ({"line": "v6_enhanced", "parameters": {}}, "line"),
+            ({"line": "v5", "parameters": {}}, "learning_rate"),
             ({"ranges": {}}, "ranges"),
             ({"ranges": {"horizon": {"kind": "int", "low": 4, "high": 8}}}, "horizon"),
             ({"parameters": {"batch_size": 64}}, "batch_size"),
@@ -176,6 +176,17 @@ class TestRunning:
         assert run.state == JobState.CANCELLED
         assert run.failure.startswith("pruned after epoch 3"), run.failure
         assert trials(launched)[5].state == TrialState.PRUNED
+
+    def test_takes_the_figures_of_a_worker_that_does_not_store_them(self, dataset: Dataset) -> None:
+        launched = study(dataset, parallel=1)
+        (run,) = queued(launched)
+        worker.train(run.pk, worker_name="w1", device="cpu")
+        run.refresh_from_db()
+        loss = run.best_validation_loss
+        TrainingRun.objects.filter(pk=run.pk).update(best_validation_loss=None, best_validation_accuracy=None)
+        advance_studies()
+        assert loss is not None
+        assert results.require_best(launched).run.best_validation_loss == loss
 
     def test_starts_a_trial_once_however_often_it_is_advanced(self, dataset: Dataset) -> None:
         launched = study(dataset)
@@ -310,7 +321,8 @@ class TestThePages:
         )
         page = client.get(answer["Location"]).content.decode()
         assert "0 of at most 5" in page and "0.0001 to 0.01, logarithmic" in page
-        assert f"study {launched.pk}" in client.get("/studies/?state=running").content.decode().lower()
+        listed = client.get("/studies/?state=running").content.decode()
+        assert f'href="/studies/{launched.pk}/"' in listed and "0 / 5" in listed
         assert client.post(f"/studies/{launched.pk}/cancel/", {"reason": "enough"}).status_code == 302
 
     def test_show_a_refusal_at_the_range(self, dataset: Dataset, operator: Any, client: Client) -> None:

@@ -158,8 +158,8 @@ class TestTheList:
             assert shown in page, shown
 
 
-def test_a_worker_stores_the_figures_of_the_best_epoch(dataset: Dataset) -> None:
-    run = factories.run(dataset, epochs=3)
+def test_a_worker_stores_the_figures_of_the_best_epoch() -> None:
+    run = factories.run(factories.market(), epochs=3)
     worker.train(run.pk, worker_name="w1", device="cpu")
     run.refresh_from_db()
     best = Epoch.objects.filter(run=run, is_best=True).latest("number")

@@ -31,7 +31,8 @@ class RunOrdering(filters.OrderingFilter):
             return qs
         columns = [self.get_ordering_value(name) for name in value]
         present = {f"{column.lstrip('-')}__isnull": False for column in columns if column.lstrip("-") != "id"}
-        return qs.filter(**present).order_by(*columns, "-id")
+        # In the direction of the last column: one index gives both.
+        return qs.filter(**present).order_by(*columns, "-id" if columns[-1].startswith("-") else "id")
 
 
 class RunFilter(filters.FilterSet):

@@ -115,6 +115,17 @@ def find_run(pk: int) -> TrainingRun:
     return run
 
 
+def fill_best_figures(run: TrainingRun) -> None:
+    """Store the figures of its best epoch on the run, as workers do since they have these columns."""
+    best = run.epoch_rows.filter(is_best=True).order_by("number").last()
+    if best is not None:
+        run.best_validation_loss, run.best_validation_accuracy = (
+            best.validation_loss,
+            best.validation_accuracy,
+        )
+        run.save(update_fields=["best_validation_loss", "best_validation_accuracy"])
+
+
 def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
     """Cancel a queued run at once, and a running one after its epoch. Repeating this changes nothing.
 
