@@ -40,14 +40,14 @@ def noise(seed: int, *refused_by: str) -> dict[str, Any]:
 def test_the_page_says_what_was_found_and_what_was_missed() -> None:
     rows = [row(1, 0.8, 0.9), row(2, 0.9, 0.8), {**noise(1, "accuracy", "skill"), "real": 0.05}]
     text = page.write(rows)
-    assert "beats as many random trials in 1 of 2 seeds" in text
+    assert "On 4,000 bars, a study beats as many random trials in 1 of 2 seeds" in text
     assert "released 0 of 1" in text and "*accuracy* 1" in text and "3 minutes" in text
-    assert page.list_shortfalls(rows) == ["search"]
+    assert page.list_shortfalls(rows) == ["search on 4,000 bars"]
     assert page.list_shortfalls([row(1, 0.8, 0.9), noise(1)]) == ["noise"]
     assert "was not run" in page.write([row(1, 0.8, 0.9)])
 
 
 def test_there_are_ten_seeds_and_twenty_markets_of_noise() -> None:
     jobs = list(list_jobs(is_quick=False))
-    assert [job.part for job in jobs] == ["search"] * 10 + ["noise"] * 20
-    assert len({(job.part, job.seed) for job in jobs}) == 30
+    assert [job.part for job in jobs] == ["search"] * 10 + ["noise"] * 20 + ["long"] * 10
+    assert len({(job.part, job.seed) for job in jobs}) == 40
