@@ -64,8 +64,8 @@ def write(rows: Sequence[Row]) -> str:
         "## Against random search",
         "Each seed is another simulated market with a drift of 1.2. `v7_fixed` is trained 40 times for 8 epochs at most, two"
         " trials at a time. Searched are learning rate (1e-5 to 1e-2), batch size (16 to 2,048), patience (1 to 8) and five"
-        " sets of widths; the objective is the loss. The study uses TPE and prunes; the random trials are as many, and none is"
-        " pruned. The first ten trials of both are the same: TPE begins at random.",
+        " sets of widths; the objective is the loss. The study uses TPE and prunes; the random trials are as many, and none"
+        " is pruned. The first ten trials of both are the same: TPE begins at random.",
         *(part for bars, found in searches for part in _write_search(bars, found)),
         *(["The search was not run."] if not searches else []),
         *(_write_noise(noise) if noise else ["Studies at drift 0 were not run."]),
@@ -95,7 +95,7 @@ def _write_search(bars: str, rows: Sequence[Row]) -> list[str]:
         "\n".join(table),
         "*Fresh* is the loss on 20,000 bars of the same market that no trial saw. There the study's model has the lower loss"
         f" in {fresh} of {len(rows)} seeds. The budget is counted in trials: in the median the study made {share:.0%} of the"
-        " updates of the random trials, because it moves to smaller batches.",
+        " updates of the random trials: the batch size is among what is searched.",
     ]
 
 

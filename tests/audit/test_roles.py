@@ -93,7 +93,8 @@ def test_what_a_worker_may_write_is_its_jobs_and_their_events() -> None:
         if grants.inserts or grants.updates or grants.deletes
     }
     assert set(written) == {
-        "audit_audithead", "audit_auditevent", "gates_measurement", "studies_trial", "training_artifact", "training_bundle", "training_epoch",
+        "audit_audithead", "audit_auditevent", "gates_measurement", "studies_trial", "training_artifact", "training_bundle",
+        "training_epoch",
         "training_runline", "training_trainingrun", "training_worker",
     }  # fmt: skip
     assert {"line", "recipe", "package", "dataset_id", "coin_id", "budget_id"}.isdisjoint(
