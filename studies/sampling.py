@@ -70,8 +70,10 @@ def _build_study(
 ) -> "optuna.Study":
     import optuna
 
-    direction = "minimize" if objective.is_minimized else "maximize"
-    study = optuna.create_study(direction=direction, sampler=_build_sampler(sampler, [seed, len(past)]))
+    study = optuna.create_study(
+        direction="minimize" if objective.is_minimized else "maximize",
+        sampler=_build_sampler(sampler, [seed, len(past)]),
+    )
     distributions = _build_distributions(ranges)
     study.add_trials([_build_trial(trial, distributions) for trial in past])
     return study
@@ -131,7 +133,7 @@ def _to_value(chosen: Range, drawn: Any) -> Value:
 class _quietly(warnings.catch_warnings):
     """Optuna says of each new study that it exists, and of some options that they are experimental."""
 
-    def __enter__(self) -> None:  # type: ignore[override]
+    def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore")
         import optuna
