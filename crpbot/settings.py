@@ -485,6 +485,9 @@ SPECTACULAR_SETTINGS = {
         "KindEnum": "deploy.api.decisions.KINDS",
         "ReleaseStateEnum": "deploy.api.releases.STATES",
         "ReleasePurposeEnum": "deploy.api.releases.PURPOSES",
+        "RunStateEnum": "training.api.runs.STATES",
+        "StudyStateEnum": "studies.api.STATES",
+        "TrialStateEnum": "studies.api.TRIAL_STATES",
     },
 }
 

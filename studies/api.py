@@ -23,6 +23,8 @@ from training.rules import MAX_SEED
 from training.services.datasets import find_dataset
 
 OBJECTIVES = [objective.value for objective in Objective]
+STATES = [state.value for state in StudyState]
+TRIAL_STATES = [state.value for state in TrialState]
 SAMPLERS = [sampler.value for sampler in Sampler]
 FIELDS = [
     "id", "coin", "dataset", "line", "parameters", "ranges", "objective", "sampler", "prunes", "seed", "max_trials",
@@ -209,7 +211,7 @@ class StudyTrials(ListAPIView[Trial]):
 
     @extend_schema_serializer(component_name="Trial")
     class Output(serializers.ModelSerializer[Trial]):
-        state = serializers.ChoiceField([state.value for state in TrialState])
+        state = serializers.ChoiceField(TRIAL_STATES)
         parameters = serializers.DictField(help_text="Of the study's ranges.")
         best_validation_loss = serializers.FloatField(source="run.best_validation_loss", allow_null=True)
         best_validation_accuracy = serializers.FloatField(

@@ -31,6 +31,8 @@ from training.rules import (
 from training.services import annotations, run_comparison, runs
 from training.services.run_filters import RunFilter
 
+STATES = [state.value for state in JobState]
+
 # Subqueries, which run for the rows of one page. Joined and grouped, all epochs would be counted for every page.
 _COUNT_EPOCHS = Epoch.objects.filter(run=OuterRef("pk")).order_by().values("run").values(count=Count("pk"))
 BEST_EPOCHS = Epoch.objects.filter(run=OuterRef("pk"), is_best=True).order_by("-number")
