@@ -113,4 +113,4 @@ def test_the_log_of_statements_would_show_sql_made_of_text() -> None:
 
 
 def _make_arguments(route: str) -> list[int]:
-    return [1] if route in ("acknowledgements", "epochs", "log", "report") else []
+    return [1] if route in ("acknowledgements", "epochs", "log", "report", "trials") else []

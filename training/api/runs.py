@@ -32,6 +32,7 @@ from training.services import annotations, run_comparison, runs
 from training.services.run_filters import RunFilter
 
 STATES = [state.value for state in JobState]
+_NUMBERS = f"^[1-9][0-9]{{0,17}}(,[1-9][0-9]{{0,17}}){{{MIN_COMPARED - 1},{MAX_COMPARED - 1}}}$"
 
 # Subqueries, which run for the rows of one page. Joined and grouped, all epochs would be counted for every page.
 _COUNT_EPOCHS = Epoch.objects.filter(run=OuterRef("pk")).order_by().values("run").values(count=Count("pk"))
@@ -194,7 +195,7 @@ class AnnotateRun(APIView):
 
 
 class CompareRuns(APIView):
-    reads_query = True
+    reads_query = names_object = True
 
     @extend_schema_serializer(component_name="RunComparison")
     class Output(serializers.Serializer[Any]):
@@ -230,8 +231,10 @@ class CompareRuns(APIView):
 
     class Query(api_fields.Input):
         runs = serializers.RegexField(
-            r"^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$",
-            error_messages={"invalid": "Give numbers of runs, separated by commas."},
+            _NUMBERS,
+            error_messages={
+                "invalid": f"Give the numbers of {MIN_COMPARED} to {MAX_COMPARED} runs, separated by commas."
+            },
         )
 
     @extend_schema(
@@ -239,7 +242,7 @@ class CompareRuns(APIView):
         parameters=[
             OpenApiParameter(
                 "runs",
-                {"type": "string", "pattern": r"^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$"},
+                {"type": "string", "pattern": _NUMBERS},
                 required=True,
                 description=f"{MIN_COMPARED} to {MAX_COMPARED} numbers, separated by commas. Curves: `runs/ID/epochs/`.",
             )

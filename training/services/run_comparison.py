@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import InvalidInput
+from common.errors import InvalidInput, NotFound
 from training.models import TrainingRun
 from training.rules import MAX_COMPARED, MIN_COMPARED
 from training.services import lines
@@ -44,17 +44,15 @@ class Comparison:
 
 
 def compare(keys: Sequence[int]) -> Comparison:
-    """Raises InvalidInput for fewer than 2 or more than 8 runs, for one that is named twice, and for an unknown one."""
+    """Raises InvalidInput for fewer than 2 or more than 8 runs, NotFound for an unknown one."""
     if not MIN_COMPARED <= len(keys) <= MAX_COMPARED:
         raise InvalidInput(
             f"Choose {MIN_COMPARED} to {MAX_COMPARED} runs to compare; {len(keys)} were named.", field="runs"
         )
-    if len(set(keys)) < len(keys):
-        raise InvalidInput("Name each run once.", field="runs")
     rows = TrainingRun.objects.select_related("coin", "dataset").prefetch_related("epoch_rows", "tags")
     found = {run.pk: run for run in rows.filter(pk__in=keys)}
     if missing := [key for key in keys if key not in found]:
-        raise InvalidInput(f"There is no run {missing[0]}.", field="runs")
+        raise NotFound(f"There is no run {missing[0]}.")
     runs = [found[key] for key in keys]
     return Comparison(runs, find_differences([_describe(run) for run in runs]))
 

@@ -1,7 +1,7 @@
 """Runs: the list, and one run while it trains."""
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
@@ -73,7 +73,10 @@ def compare(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def compare_charts(request: HttpRequest) -> JsonResponse:
-    compared = run_comparison.compare(_read_keys(request))
+    try:
+        compared = run_comparison.compare(_read_keys(request))
+    except DomainError as refusal:
+        raise Http404(refusal.message) from refusal
     is_moving = any(not run.has_ended for run in compared.runs)
     return JsonResponse({"charts": draw_compared_curves(compared.runs), "is_moving": is_moving})
 
