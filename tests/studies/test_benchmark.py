@@ -23,7 +23,7 @@ def test_a_study_of_noise_is_judged_by_every_gate() -> None:
 
 
 def row(seed: int, study: float, random: float) -> dict[str, Any]:
-    figures = {"fresh": 0.9, "estimated": 0.01, "real": 0.02, "updates": 100, "trials": 40}
+    figures = {"fresh": 0.9, "estimated": 0.01, "real": 0.02, "updates": 100, "trials": 40, "complete": 30}
     return {
         "part": "search", "seed": seed, "cpu_seconds": 60.0,
         "tpe": {"best": study, **figures}, "random": {"best": random, **figures},
