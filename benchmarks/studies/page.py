@@ -95,9 +95,9 @@ def _write_search(bars: str, rows: Sequence[Row]) -> list[str]:
         f"### Markets of {bars} bars",
         "\n".join(table),
         "*Fresh* is the loss on 20,000 bars of the same market that no trial saw. There the study's model has the lower loss"
-        f" in {fresh} of {len(rows)} seeds. In the median {complete:.0f} of its trials were complete, and the others pruned. The"
-        " budget is counted in trials: in the median the study made {share:.0%} of the"
-        " updates of the random trials: the batch size is among what is searched.",
+        f" in {fresh} of {len(rows)} seeds. In the median {complete:.0f} of its trials were complete, and the others pruned."
+        f" The budget is counted in trials: in the median the study made {share:.0%} of the updates of the random trials,"
+        " because the batch size is among what is searched.",
     ]
 
 
