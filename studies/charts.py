@@ -61,9 +61,9 @@ def _draw_progress(objective: Objective, trials: Sequence[Trial]) -> Figure:
 def _draw_setting(objective: Objective, trials: Sequence[Trial], name: str, chosen: dict[str, Any]) -> Figure:
     xaxis: Figure = {"title": {"text": name.replace("_", " ")}}
     if chosen["kind"] == "log":
-        xaxis |= {"type": "log", "dtick": 1}
+        xaxis |= {"type": "log", "dtick": 1, "tickformat": ".0e"}
     elif chosen["kind"] == "choice":
-        xaxis |= {"type": "category"}
+        xaxis |= {"type": "category", "categoryorder": "array", "categoryarray": chosen["choices"]}
     return _build_figure(objective, _draw_points(objective, trials, name), xaxis, has_legend=False)
 
 

@@ -140,7 +140,7 @@ def _page(
             (name.replace("_", " "), search_space.describe(name, chosen))
             for name, chosen in study.ranges.items()
         ],
-        "charts": list(study.ranges),
+        "charts": [(name, name.replace("_", " ")) for name in study.ranges],
         "complete": found.counts.get(TrialState.COMPLETE, 0),
         "cancel_form": cancel_form or ReasonForm(),
         "cancel_refused": cancel_form is not None,

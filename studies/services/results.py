@@ -83,7 +83,7 @@ def estimate_bias(study: Study) -> SelectionBias | None:
     objective = Objective(study.objective)
     names = ("losses", "weights") if objective == Objective.LOSS else ("hits", "rows")
     rows = study.trials.filter(stop_blocks__isnull=False).select_related("run").order_by("number")
-    blocks = [trial.stop_blocks for trial in rows if trial.state == TrialState.COMPLETE]
+    blocks: list[Any] = [trial.stop_blocks for trial in rows if trial.state == TrialState.COMPLETE]
     alike = [each for each in blocks if each["rows"] == blocks[0]["rows"]]
     if not alike:
         return None

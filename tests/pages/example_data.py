@@ -494,17 +494,13 @@ def _report_trial(trial: Trial, random: np.random.Generator) -> None:
         best_validation_loss=loss + 0.05 * is_pruned, best_validation_accuracy=share - 0.05 * is_pruned
     )
     rows = np.full(20, 45.0)
-    blocks = {
-        "block_bars": 45,
+    sums = {
         "rows": rows,
         "weights": rows,
         "hits": random.binomial(45, share, 20),
         "losses": 45 * random.normal(loss, 0.08, 20),
     }
-    stop_blocks = {
-        name: [float(total) for total in values] if name != "block_bars" else values
-        for name, values in blocks.items()
-    }
+    stop_blocks = {"block_bars": 45, **{name: [float(total) for total in sums[name]] for name in sums}}
     Trial.objects.filter(pk=trial.pk).update(
         is_pruned=is_pruned, stop_blocks=None if is_pruned or is_failed else stop_blocks
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mlcore.fitting.recipes import RECIPES
 from studies import sampling, selection_bias
 from studies.rules import Objective, Sampler, TrialState
 from studies.sampling import PastTrial
-from studies.search_space import Range, Value, parse_range, read_ranges
+from studies.search_space import Value, parse_range, read_ranges
 
 RANGES = read_ranges(
     RECIPES["v7_fixed"],
@@ -25,12 +26,17 @@ RANGES = read_ranges(
 )
 
 
-def suggest(past: list[PastTrial], ranges: list[Range] = RANGES, **changes: object) -> dict[str, Value]:
-    asked: dict[str, object] = {"objective": Objective.LOSS, "sampler": Sampler.TPE, "seed": 1}
-    return sampling.suggest(ranges, past, **{**asked, **changes})  # type: ignore[arg-type]
+def suggest(
+    past: list[PastTrial],
+    *,
+    objective: Objective = Objective.LOSS,
+    sampler: Sampler = Sampler.TPE,
+    seed: int = 1,
+) -> dict[str, Value]:
+    return sampling.suggest(RANGES, past, objective=objective, sampler=sampler, seed=seed)
 
 
-def search(count: int, loss: Callable[[dict[str, Value]], float], **changes: object) -> list[float]:
+def search(count: int, loss: Callable[[dict[str, Value]], float], **changes: Any) -> list[float]:
     past: list[PastTrial] = []
     for _ in range(count):
         values = suggest(past, **changes)

@@ -11,13 +11,13 @@ from audit.models import AuditEvent
 from audit.services import verify
 from common.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from deploy.models import Release
-from deploy.reconcile import advance_studies
 from deploy.releases.launch import launch as launch_release
 from deploy.releases.withdraw_dataset import withdraw_dataset
 from gates.models import Measurement
 from studies.models import Study, Trial
 from studies.rules import StudyState, TrialState
 from studies.services import advance, launch, results
+from studies.services.advance import advance_studies
 from tests import factories
 from tests.scenarios import LAUNCHER
 from training import worker

@@ -94,7 +94,7 @@ class Runs(ListAPIView[TrainingRun]):
         parameters = serializers.DictField(help_text="Differences from the recipe.")
         epochs_done = serializers.IntegerField()
         best_epoch = serializers.IntegerField(allow_null=True)
-        tags = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+        tags: Any = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
         progress = serializers.SerializerMethodField(help_text="0 to 1.")
         elapsed_seconds = serializers.FloatField(allow_null=True)
 
@@ -202,7 +202,7 @@ class CompareRuns(APIView):
         @extend_schema_serializer(component_name="ComparedRun")
         class Run(serializers.ModelSerializer[TrainingRun]):
             coin = serializers.CharField(source="coin.symbol")
-            tags = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
+            tags: Any = serializers.SlugRelatedField(slug_field="name", many=True, read_only=True)
             epochs_done = serializers.IntegerField(source="epoch_rows.count")
 
             class Meta:
