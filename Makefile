@@ -105,7 +105,7 @@ lint: setup ## style, types, the direction of imports, migrations (forgotten, or
 	$(PY) -m tests.migration_lint
 	$(PY) -m tests.docs.prose
 
-fast: setup ## the tests of a change in three minutes: no browser, no processes, no planted faults
+fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n $(WORKERS) -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
 full: setup chromium promtool ## every test on SQLite

@@ -18,6 +18,11 @@ GROUPS = {
     "bundles": ("tests/mlcore/",),
     "clients": ("tests/runtime/",),
     # Long, and nothing else: begun last, they would be waited for alone.
+    "example recipes": ("tests/gates/test_own_recipes.py",),
+    "own recipes": ("tests/training/test_own_recipes.py",),
+    "fuzzing": ("tests/fuzz/",),
+    "candle formats": ("tests/api/test_candle_formats.py",),
+    "declared models": ("tests/gates/test_declared_models.py",),
     "schema": ("tests/api/test_conformance.py",),
     "heartbeat batcher": ("tests/deploy/test_heartbeat_batcher.py",),
     "imported models": ("tests/training/test_imported_models.py",),

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import beta  # type: ignore[import-untyped]
-
 _TAIL = 0.025
 
 
@@ -20,6 +18,8 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """Covers the true share in at least 95 of 100 such experiments (Clopper and Pearson 1934)."""
+        from scipy.stats import beta  # type: ignore[import-untyped]
+
         misses = self.trials - self.hits
         lower = float(beta.ppf(_TAIL, self.hits, misses + 1)) if self.hits else 0.0
         upper = float(beta.ppf(1 - _TAIL, self.hits + 1, misses)) if misses else 1.0

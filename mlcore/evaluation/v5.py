@@ -17,7 +17,6 @@ from mlcore.bundle.writer import write_bundle
 from mlcore.data import candles
 from mlcore.features.examples import build_examples
 from mlcore.features.terms import DEFAULT_TERMS, Terms
-from mlcore.fitting.logistic import fit_logistic
 from mlcore.fitting.prepared import prepare_examples
 from mlcore.fitting.recipes import build_baseline_recipe
 
@@ -38,6 +37,8 @@ def fit_baseline(
 
     Raises NotEnoughBars for too few rows, BundleRefused if the folder cannot be written.
     """
+    from mlcore.fitting.logistic import fit_logistic  # with it comes scikit-learn
+
     recipe = build_baseline_recipe(terms)
     examples = build_examples(frame, recipe.input, terms.label, terms.shares, warm_up=terms.warm_up)
     trained = fit_logistic(prepare_examples(examples), recipe, seed=SEED)

@@ -136,6 +136,7 @@ def test_a_store_that_is_away_stops_no_pass_and_fails_the_command(settings: Any,
         call_command("prune", stderr=StringIO())
 
 
+@pytest.mark.slow
 def test_an_s3_store_is_pruned_as_a_folder_is(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

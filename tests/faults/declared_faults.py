@@ -14,8 +14,6 @@ import onnx
 import onnxruntime
 import polars as pl
 from onnx import helper
-from sklearn.linear_model import LogisticRegression
-from sklearn.tree import DecisionTreeClassifier
 
 from mlcore.bundle import onnx_graph
 from mlcore.bundle.format import MODEL_FILE
@@ -334,6 +332,8 @@ def forty_models_on_one_window(factory: BundleFactory) -> Case:
 
 
 def _learn_by_heart(made: Outside, rows: Callable[[Examples], slice]) -> Outside:
+    from sklearn.tree import DecisionTreeClassifier
+
     examples, true = made.examples, _true(made)
     learned = rows(examples)
     leaves = (learned.stop - learned.start) // _ROWS_PER_LEAF
@@ -342,7 +342,7 @@ def _learn_by_heart(made: Outside, rows: Callable[[Examples], slice]) -> Outside
     return replace(made, graph=_write_tree(tree))
 
 
-def _write_tree(tree: DecisionTreeClassifier) -> bytes:
+def _write_tree(tree: Any) -> bytes:
     """Its scores are the logarithms of how often each class is in a leaf."""
     found = tree.tree_
     nodes, leaves = np.arange(found.node_count), np.flatnonzero(found.children_left < 0)
@@ -412,6 +412,8 @@ def _fit_linear(features: np.ndarray, true: np.ndarray, rows: slice) -> bytes:
 
 def _fit_weights(features: np.ndarray, true: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """Of a logistic regression with its scaler folded in: [3, columns] and [3]."""
+    from sklearn.linear_model import LogisticRegression
+
     flat = features[rows].reshape(rows.stop - rows.start, -1).astype(np.float64)
     mean, scale = flat.mean(axis=0), flat.std(axis=0) + 1e-12
     model = LogisticRegression(C=0.01, tol=1e-3).fit((flat - mean) / scale, true[rows])

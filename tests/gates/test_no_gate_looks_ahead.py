@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -95,6 +96,7 @@ def find_differing(label: Label, name: str, seconds: int) -> tuple[set[str], set
     return sections, {was.gate for was, now in zip(before, after, strict=True) if was != now}
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(label=label_kinds, name=inputs, seconds=intervals)
 def test_bars_after_the_last_row_change_only_what_is_of_the_truth(

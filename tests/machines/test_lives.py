@@ -85,6 +85,7 @@ def test_a_launch_bounds_its_machine_in_time_and_money(world: World) -> None:
     assert failure.startswith("spending limit: this launch has $0.0")
 
 
+@pytest.mark.slow
 def test_the_plan_of_ninety_minutes_holds(world: World) -> None:
     world.launch(usd="10", is_endless=True)
     world.run(7200, every=60)
@@ -239,6 +240,7 @@ def test_with_a_dead_controller_the_watchdog_ends_the_instance(world: World) -> 
     assert (first.state, first.billed_seconds) == (MachineState.STOPPED, instance.seconds)
 
 
+@pytest.mark.slow
 def test_the_service_clock_does_not_move_the_bound(world: World) -> None:
     world.launch(usd="0.20", is_endless=True)
     world.run(300)
@@ -287,6 +289,7 @@ def test_no_machine_starts_without_a_price(world: World, settings: Any) -> None:
     assert ControllerTurn.objects.get().said.startswith("no price is known")
 
 
+@pytest.mark.slow
 def test_the_monthly_limit_holds_over_all_launches(world: World, settings: Any) -> None:
     settings.MACHINE_MONTHLY_LIMIT_USD = "0.25"
     for _ in range(3):

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import pandas as pd
 import polars as pl
 
 from mlcore.data.simulate import simulate
@@ -147,6 +146,8 @@ def document(**members: object) -> bytes:
 
 def pandas_json(orient: Literal["split", "index", "columns", "table"], *, has_index: bool) -> bytes:
     """Times as pandas writes them. Its numbers are written in full: its own have ten digits at most."""
+    import pandas as pd  # most of those who want a format want another
+
     table = pd.DataFrame({name: FRAME[name].to_list() for name in FRAME.columns})
     table = table.set_index("timestamp") if has_index else table
     shape = json.loads(table.to_json(orient=orient, date_format="iso"))

@@ -149,6 +149,7 @@ def export_by_dynamo(model: nn.Module, *, is_dynamic: bool = True, row: tuple[in
     return bytes(program.model_proto.SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convolution", "transformer"])
 def test_a_model_captured_by_dynamo_answers_what_torch_does(name: str, tmp_path: Path) -> None:
     model = make(name)

@@ -15,7 +15,6 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from safetensors.numpy import save as save_file
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from mlcore.bundle import format as bundle_format
 from mlcore.bundle.format import Bundle
@@ -53,7 +52,9 @@ def inspected(made: Bundle) -> dict[str, Any]:
     return {name: value for part in reversed(parts) for name, value in part.items()}
 
 
-def fitted_scaler() -> StandardScaler:
+def fitted_scaler() -> Any:
+    from sklearn.preprocessing import StandardScaler
+
     return StandardScaler().fit(np.random.default_rng(3).normal(4.0, 3.0, size=(500, 72)))
 
 
@@ -269,6 +270,8 @@ class TestAsPeopleSaveIt:
         self, tmp_path: Path, with_mean: bool, with_std: bool, as_dict: bool
     ) -> None:
         """scikit-learn keeps a mean that it does not subtract."""
+        from sklearn.preprocessing import StandardScaler
+
         rows = np.random.default_rng(3).normal(4.0, 3.0, size=(500, 72))
         fitted, made = StandardScaler(with_mean=with_mean, with_std=with_std).fit(rows), network()
         held = dict(vars(fitted)) if as_dict else fitted
@@ -282,6 +285,8 @@ class TestAsPeopleSaveIt:
             imported(saved({"model": network().state_dict(), "scaler": scaler}), tmp_path)
 
     def test_another_scaler_is_refused_by_name(self, tmp_path: Path) -> None:
+        from sklearn.preprocessing import MinMaxScaler
+
         scaler = MinMaxScaler().fit(np.random.default_rng(3).normal(size=(9, 72)))
         with pytest.raises(MlcoreError, match="MinMaxScaler"):
             imported(saved({"model": network().state_dict(), "scaler": scaler}), tmp_path)

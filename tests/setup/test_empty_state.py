@@ -77,6 +77,7 @@ ALONE = {"prepare_storage": "done", "database_roles": "SQLite has no roles"}
 """Commands that need no table, and how they end."""
 
 
+@pytest.mark.slow
 def test_every_command_on_an_empty_state_says_what_to_do(tmp_path: Path) -> None:
     folders = [path for path in REPOSITORY.glob("*/management/commands") if "site-packages" not in str(path)]
     own = {file.stem for folder in folders for file in folder.glob("*.py")} - {"__init__"}
@@ -124,6 +125,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.slow
 def test_pages_and_api_on_an_empty_state_say_what_to_do(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRPBOT_")}
     environment |= {"CRPBOT_STATE_DIR": str(tmp_path / "state"), "DJANGO_SETTINGS_MODULE": "crpbot.settings"}

@@ -106,6 +106,7 @@ def test_the_tests_run_on_the_locked_versions() -> None:
     assert found == {name: str(version) for name, version in LOCKED.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PRODUCT)
 def test_the_product_imports_no_package_of_development(package: str) -> None:
     """Nor do functions when they are called: `make demo` installs only what the service needs."""

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 from django.core.management import call_command
 from onnx import helper
-from sklearn.preprocessing import StandardScaler
 
 from accounts.roles import Actor
 from audit.models import AuditEvent
@@ -96,6 +95,8 @@ class TestOnCandles:
     def test_a_full_checkpoint_answers_as_torch_does_and_is_judged(
         self, btc: Coin, market: tuple[pl.DataFrame, bool], tmp_path: Path
     ) -> None:
+        from sklearn.preprocessing import StandardScaler
+
         frame, is_simulated = market
         rows = examples.build_examples(frame, indicators.SCHEMAS["raw72"]).features
         fitted = StandardScaler().fit(rows)
