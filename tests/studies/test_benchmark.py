@@ -44,7 +44,7 @@ def test_the_page_says_what_was_found_and_what_was_missed() -> None:
     assert "released 0 of 1" in text and "*accuracy* 1" in text and "3 minutes" in text
     assert page.list_shortfalls(rows) == ["search on 4,000 bars"]
     assert page.list_shortfalls([row(1, 0.8, 0.9), noise(1)]) == ["noise"]
-    assert "was not run" in page.write([row(1, 0.8, 0.9)])
+    assert "were not run" in page.write([row(1, 0.8, 0.9)])
 
 
 def test_there_are_ten_seeds_and_twenty_markets_of_noise() -> None:
