@@ -1,7 +1,7 @@
 """`python -m distribution.wheel [FOLDER]`: build the wheel that bots install, from the same files that the service runs.
 
-It installs one top-level package, `crpbot_runtime`. The modules of `mlcore` that the client imports, directly or not, lie
-below it as `crpbot_runtime.mlcore`, and every import of them is changed to that name.
+It installs one top-level package, `crpbot_runtime`. The modules of `mlcore`, `gates` and `common` that the client imports,
+directly or not, lie below it as `crpbot_runtime.mlcore` and so on, and every import of them is changed to that name.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYPROJECT = REPOSITORY / "distribution" / "pyproject.toml"
-CLIENT, SHARED = "crpbot_runtime", "mlcore"
+CLIENT, SHARED = "crpbot_runtime", ("mlcore", "gates", "common")
 
 
 def build(target: Path) -> Path:
@@ -35,7 +35,7 @@ def build(target: Path) -> Path:
 
 
 def find_modules() -> set[Path]:
-    """The files of the client, and those of `mlcore` that they import, directly or not, with their packages."""
+    """The files of the client, and those that they import of SHARED, directly or not, with their packages."""
     found: set[Path] = set()
     waiting = list((REPOSITORY / CLIENT).rglob("*.py"))
     while waiting:
@@ -46,20 +46,20 @@ def find_modules() -> set[Path]:
 
 
 def rename_imports(source: str) -> str:
-    """The module's text with each import of `mlcore` changed to `crpbot_runtime.mlcore`; all else stays as it is.
+    """The module's text with each import of `mlcore` changed to `crpbot_runtime.mlcore`, and so of all of SHARED.
 
     Raises ValueError for `import mlcore.x` without `as`: the name that it binds would be another.
     """
     lines = source.encode().splitlines(keepends=True)  # positions of `ast` count bytes
     starts = sorted(_find_names(ast.parse(source)), reverse=True)
     for line, column in starts:
-        place = lines[line - 1].index(SHARED.encode(), column)
+        place = min(at for name in SHARED if (at := lines[line - 1].find(name.encode(), column)) >= 0)
         lines[line - 1] = lines[line - 1][:place] + f"{CLIENT}.".encode() + lines[line - 1][place:]
     return b"".join(lines).decode()
 
 
 def _find_names(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """From which line and column on the name of a module of `mlcore` follows."""
+    """From which line and column on the name of a shared module follows."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and _is_shared(node.module or ""):
             yield node.lineno, node.col_offset
@@ -90,7 +90,7 @@ def _locate_package(parts: list[str]) -> Path:
 
 
 def _is_shared(name: str) -> bool:
-    return name.partition(".")[0] == SHARED
+    return name.partition(".")[0] in SHARED
 
 
 if __name__ == "__main__":

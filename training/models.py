@@ -332,6 +332,11 @@ class Bundle(models.Model):
     origin = models.CharField(max_length=200, blank=True, help_text="the file of an imported model")
     interval_seconds = models.PositiveIntegerField(help_text="of the bars that it was trained on")
     manifest = models.TextField(help_text="the canonical manifest, as hashed")
+    tracked_run = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="what a tracker such as MLflow recorded of the training of an imported model, as its manifest",
+    )
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

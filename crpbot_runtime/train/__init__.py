@@ -6,11 +6,13 @@
         (dataset, *_) = gate.datasets(coin="BTC", verdict="passed")
         rows = gate.prepare(dataset, input="relative72", horizon=24)
         graph = my_fit(rows.fit.features, rows.fit.labels)  # the bytes of an ONNX file
+        print(gate.check(rows, graph, has_scaler=False))  # every gate that can be run here, on the stop window
         bundle = gate.upload(rows, graph, line="notebook", has_scaler=False)
+        newer = gate.wait_for_dataset(bundle)
         release = gate.launch("notebook", bundles={"BTC": bundle["digest"]}, datasets={"BTC": newer["id"]})
         release = gate.wait(release)
 
-It needs nothing that a bot does not need: no torch, no scikit-learn.
+All but `check` needs nothing that a bot does not need; `check` needs the packages of `crpbot-runtime[train]`.
 """
 
 from crpbot_runtime.train.gate import Gate

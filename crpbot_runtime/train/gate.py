@@ -3,15 +3,19 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from io import BytesIO
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
-from crpbot_runtime.errors import FileRefused, Refused
+from crpbot_runtime.errors import FileRefused, Misconfigured, Refused
 from crpbot_runtime.protocol.service import Service
 from crpbot_runtime.train.rows import Rows, prepare
 from mlcore.data import candles as candle_values
+
+if TYPE_CHECKING:
+    from crpbot_runtime.train.local_gates import Check
 
 API = "/api/v1/"
 PAGE_ROWS = 500
@@ -46,12 +50,7 @@ class Gate:
 
     def datasets(self, **filters: str) -> list[dict[str, Any]]:
         """The datasets, the newest first; `coin`, `verdict` and the other filters of `GET datasets/` choose among them."""
-        found: list[dict[str, Any]] = []
-        while True:
-            page = self._get("datasets/", {**filters, "limit": str(PAGE_ROWS), "offset": str(len(found))})
-            found += page["results"]
-            if not page["next"] or not page["results"]:
-                return found
+        return self._list("datasets/", **filters)
 
     def download(self, dataset: Mapping[str, Any]) -> pl.DataFrame:
         """The candles of a listed dataset, checked against its digest. Raises FileRefused for other candles."""
@@ -73,14 +72,54 @@ class Gate:
         """
         return prepare(self.download(dataset), dataset, **settings)
 
+    def policy(self, draft: str | None = None) -> dict[str, Any]:
+        """The policy in force, with its `number` and `document`; or a draft that comes with the service, by its name."""
+        if draft is not None:
+            drafts = {each["name"]: each for each in self._get("policies/drafts/", {})["drafts"]}
+            if draft not in drafts:
+                raise Misconfigured(f"there is no draft {draft[:40]!r}; choose {', '.join(drafts)}")
+            return dict(drafts[draft])
+        adopted = [
+            (adoption["at"], policy) for policy in self._list("policies/") for adoption in policy["adoptions"]
+        ]
+        if not adopted:
+            raise Refused("the service has no policy in force")
+        return max(adopted, key=lambda each: each[0])[1]
+
+    def check(
+        self, rows: Rows, graph: bytes, *, has_scaler: bool, policy: Mapping[str, Any] | None = None
+    ) -> "Check":
+        """Run the gates here, on the stop window, by the policy in force or another: nothing is sent, and no attempt counts.
+
+        Needs the packages of `crpbot-runtime[train]`. Raises like `Rows.declare`, and ImportRefused for what
+        an upload refuses.
+        """
+        try:
+            from crpbot_runtime.train import local_gates  # needs packages that a bot has not
+        except ImportError as error:
+            raise Misconfigured(
+                f"the gates cannot be run here ({error}): pip install 'crpbot-runtime[train]', on Linux or macOS"
+            ) from error
+        document = (policy or self.policy())["document"]
+        return local_gates.run(rows, graph, document, has_scaler=has_scaler)
+
     def upload(
-        self, rows: Rows, graph: bytes, *, line: str, has_scaler: bool, name: str = "model.onnx"
+        self,
+        rows: Rows,
+        graph: bytes,
+        *,
+        line: str,
+        has_scaler: bool,
+        name: str = "model.onnx",
+        run: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Import a graph that was fitted on these rows, with its declaration; returns the bundle.
 
-        `has_scaler`: whether the graph begins with (features − mean) / scale. `name` is the file's, for the records.
+        `has_scaler`: whether the graph begins with (features − mean) / scale. `name` is the file's, for the records; `run`
+        the record of a tracker (docs/models.md), which the service keeps with the model and no gate believes.
         """
-        declaration = json.dumps(rows.declare(graph, has_scaler=has_scaler), allow_nan=False).encode()
+        declared = rows.declare(graph, has_scaler=has_scaler, run=run)
+        declaration = json.dumps(declared, allow_nan=False).encode()
         form = {
             "coin": str(rows.dataset["coin"]),
             "line": line,
@@ -90,6 +129,30 @@ class Gate:
         }
         files = {"file": (name, graph), "declaration": ("declaration.json", declaration)}
         return self._ask("POST", "bundles/", data=form, files=files)
+
+    def wait_for_dataset(self, bundle: Mapping[str, Any], *, seconds: float = 3 * 3600.0) -> dict[str, Any]:
+        """The newest dataset of the bundle's coin and interval that passed its checks and came after the bundle.
+
+        Only on such candles can a model from outside pass the gate *window*. Of real ones, the gate window itself must begin
+        after the upload. Raises TimeoutError while there is none.
+        """
+        deadline = time.monotonic() + seconds
+        kind = {
+            "coin": str(bundle["coin"]),
+            "is_simulated": "true" if bundle["is_simulated"] else "false",
+            "verdict": "passed",
+        }
+        while True:
+            for found in self.datasets(**kind):
+                is_newer = _parse_time(found["created_at"]) > _parse_time(bundle["created_at"])
+                if is_newer and found["interval_seconds"] == bundle["interval_seconds"]:
+                    return found
+            if time.monotonic() + LOOK_EVERY_S > deadline:
+                raise TimeoutError(
+                    f"no candles of {bundle['coin']} that passed have come since the model: import later ones, or simulate"
+                    " another market, and wait again"
+                )
+            time.sleep(LOOK_EVERY_S)
 
     def launch(
         self,
@@ -123,6 +186,15 @@ class Gate:
                 )
             time.sleep(LOOK_EVERY_S)
 
+    def _list(self, path: str, **filters: str) -> list[dict[str, Any]]:
+        """Every page of a list."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._get(path, {**filters, "limit": str(PAGE_ROWS), "offset": str(len(found))})
+            found += page["results"]
+            if not page["next"] or not page["results"]:
+                return found
+
     def _get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         return self._ask("GET", path, params=dict(query))
 
@@ -135,3 +207,7 @@ class Gate:
         if not isinstance(answer, dict):
             raise Refused(f"{path} answers what is no JSON object")
         return answer
+
+
+def _parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

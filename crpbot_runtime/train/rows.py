@@ -38,6 +38,7 @@ class Rows:
 
     dataset: Mapping[str, Any]
     """As the service lists it."""
+    candles: pl.DataFrame
     schema: Schema
     examples: Examples
     labels: np.ndarray
@@ -64,11 +65,14 @@ class Rows:
         """First bar, last bar, number of rows and digest of the fit, stop and gate window."""
         return self.examples.windows_with_digests()
 
-    def declare(self, graph: bytes, *, has_scaler: bool) -> dict[str, Any]:
+    def declare(
+        self, graph: bytes, *, has_scaler: bool, run: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """What the gates recompute of a model that was fitted on these rows (docs/models.md).
 
-        `has_scaler`: whether the graph begins with (features − mean) / scale. Raises BundleRefused for a graph that no gate
-        takes, with what to change, and Misconfigured for one that answers something else than three finite logits.
+        `has_scaler`: whether the graph begins with (features − mean) / scale. `run` is the record of a tracker, kept with
+        the model; nothing recomputes it. Raises BundleRefused for a graph that no gate takes, with what to change, and
+        Misconfigured for one that answers something else than three finite logits.
         """
         logits = _run_by_row(graph, self.stop.features)
         true = self.stop.labels
@@ -83,6 +87,7 @@ class Rows:
                 "rows": len(true),
             },
             **({} if has_scaler else {"scaler": "none"}),
+            **({} if run is None else {"run": dict(run)}),
         }
 
     def _take(self, rows: slice) -> Window:
@@ -112,7 +117,9 @@ def prepare(
     shares = Shares(fit_percent, stop_percent)
     examples = build_examples(candles, schema, Label(kind, horizon, cut), shares)  # type: ignore[arg-type]  # it refuses it
     statistics = vars(compute_fit_statistics(examples))
-    return Rows(dataset=dataset, schema=schema, examples=examples, shares=shares, **statistics)
+    return Rows(
+        dataset=dataset, candles=candles, schema=schema, examples=examples, shares=shares, **statistics
+    )
 
 
 def _run_by_row(graph: bytes, rows: np.ndarray) -> np.ndarray:

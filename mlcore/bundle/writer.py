@@ -5,8 +5,9 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,17 @@ def describe_contents(
             "cuts": cuts and list(cuts),
         },
         "split": asdict(shares),
-        "libraries": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "libraries": {"python": platform.python_version(), **_list_versions(libraries)},
     }
+
+
+def _list_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed: a notebook fits its V5 without torch."""
+    found = {}
+    for name in libraries:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def encode_scaler(scaler: Scaler, schema: Schema) -> bytes:

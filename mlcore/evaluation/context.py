@@ -4,7 +4,7 @@ Each value is computed once, when it is first needed. If it cannot be computed, 
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ class EvaluationContext:
     second_folder: Path | None = None
     """Of the bundle that a second training of it gave, if there was one."""
     seed: int = 0
+    judges_stop_window: bool = False
+    """A notebook judges the stop window: figures of the gate window would cost an attempt, and only the service may take
+    them. Its rows are then those of `split.gate` below."""
     _examples: dict[tuple[int, str], Examples] = field(default_factory=dict)
     # One bundle has one label, split and warm-up: those of its manifest. So the key needs none of them.
 
@@ -106,7 +109,14 @@ class EvaluationContext:
 
     @property
     def examples(self) -> Examples:
-        return self.build_examples(self.frame, self.schema)
+        return self.build_judged_examples(self.schema)
+
+    def build_judged_examples(self, schema: Schema) -> Examples:
+        """Of the measured candles, with the judged window in place of the gate window."""
+        examples = self.build_examples(self.frame, schema)
+        if not self.judges_stop_window:
+            return examples
+        return replace(examples, split=replace(examples.split, gate=examples.split.stop))
 
     @cached_property
     def training_candles(self) -> pl.DataFrame | None:

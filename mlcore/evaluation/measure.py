@@ -89,17 +89,20 @@ def measure(
     no_baseline: str = "no baseline was given",
     second: Path | None = None,
     training_frame: pl.DataFrame | None = None,
+    judges_stop_window: bool = False,
 ) -> dict[str, Any]:
     """All figures as JSON values. One that is not finite is null, and `non_finite` holds its name and value.
 
     `baseline` is the folder of the V5 that its skill is compared with (`v5`); without one, `no_baseline` says why.
     `second` is the folder of the bundle that a second training of it gave.
-    `training_frame` holds the candles that the manifest names; it is needed only if `frame` holds others. Never raises for
-    a bad bundle.
+    `training_frame` holds the candles that the manifest names; it is needed only if `frame` holds others. With
+    `judges_stop_window`, the figures are those of the stop window instead of the gate window. Never raises for a bad bundle.
     """
     start = perf_counter()
     inspection = Inspection(folder, expected_digest)
-    context = EvaluationContext(inspection, frame, training_frame, baseline, no_baseline, second, seed)
+    context = EvaluationContext(
+        inspection, frame, training_frame, baseline, no_baseline, second, seed, judges_stop_window
+    )
     context.precompute()
     document = {
         "format": FORMAT,

@@ -18,7 +18,7 @@ _BINS = 10
 
 def measure_stability(context: EvaluationContext) -> dict[str, Any]:
     """Accuracy of the gate window by calendar month (UTC) and by tercile of the trailing volatility."""
-    times = context.examples.candles["timestamp"][context.examples.split.gate.start :]
+    times = context.examples.candles["timestamp"][context.examples.split.gate]
     months = times.dt.replace_time_zone(None).to_numpy().astype("datetime64[M]")
     closes, rows = context.gate_closes
     volatility = labels.compute_trailing_volatility(closes)[rows]
@@ -47,7 +47,7 @@ def measure_drift(context: EvaluationContext) -> dict[str, Any]:
     sampled evenly.
     """
     schema = SCHEMAS[_OF_WINDOWS] if context.schema.is_window else context.schema
-    training, measured = context.training_candles, context.build_examples(context.frame, schema)
+    training, measured = context.training_candles, context.build_judged_examples(schema)
     fitted_on = measured if training is None else context.build_examples(training, schema)
     fit = np.sort(sample_evenly(fitted_on.features[fitted_on.split.fit], _FIT_ROWS), axis=0)
     recent = np.sort(measured.features[measured.split.gate][-RECENT_ROWS:], axis=0)

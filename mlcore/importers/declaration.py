@@ -6,11 +6,12 @@
       "split": {"fit_percent": 70, "stop_percent": 15},
       "windows": {"fit": {"first_at": "…Z", "last_at": "…Z", "rows": 7000, "digest": "sha256:…"}, "stop": …, "gate": …},
       "stop": {"loss": 0.98, "accuracy": 0.52, "rows": 1500},
-      "scaler": "none"
+      "scaler": "none",
+      "run": {"tracker": "MLflow", "id": "…", "name": "…", "parameters": {"trees": "60"}, "metrics": {"loss": 0.98}}
     }
 
 `loss` is the mean negative natural logarithm of the probability of the true class. `scaler` is left out, unless the model
-needs none.
+needs none. `run` is what a tracker recorded of the training; it is kept for people, and nothing recomputes it.
 """
 
 import re
@@ -33,7 +34,9 @@ _REQUIRED: Mapping[str, Any] = {
     "windows": {name: dict.fromkeys(("first_at", "last_at", "rows", "digest")) for name in WINDOWS},
     "stop": {"loss": None, "accuracy": None, "rows": None},
 }
-_OPTIONAL = {"scaler"}
+_OPTIONAL = {"scaler", "run"}
+_RUN_TEXTS, _RUN_VALUES = ("tracker", "id", "name"), ("parameters", "metrics")
+_MAX_RUN_ENTRIES, _MAX_RUN_TEXT = 200, 500
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Declaration:
     windows: Mapping[str, Mapping[str, Any]]
     stop: Mapping[str, Any]
     needs_scaler: bool
+    run: Mapping[str, Any] | None
+    """What a tracker recorded."""
 
     @classmethod
     def parse(cls, document: Any) -> Self:
@@ -70,6 +75,7 @@ class Declaration:
             windows=document["windows"],
             stop=document["stop"],
             needs_scaler=document.get("scaler") != NO_SCALER,
+            run=document.get("run"),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -79,6 +85,7 @@ class Declaration:
             "windows": {name: dict(window) for name, window in self.windows.items()},
             "training": {"validation": {**self.stop, "epoch": 0}},
             **({} if self.needs_scaler else {"scaler": NO_SCALER}),
+            **({} if self.run is None else {"run": dict(self.run)}),
         }
 
 
@@ -132,6 +139,24 @@ def _list_faults(document: Mapping[str, Any]) -> Iterator[str]:
         yield "stop.rows must be a whole number above 0"
     if document.get("scaler", NO_SCALER) != NO_SCALER:
         yield f'scaler is "{NO_SCALER}", or is left out'
+    if "run" in document:
+        yield from _list_run_faults(document["run"])
+
+
+def _list_run_faults(run: object) -> Iterator[str]:
+    """A record has bounds: every manifest is read often."""
+    if not isinstance(run, Mapping) or set(run) != {*_RUN_TEXTS, *_RUN_VALUES}:
+        yield f"run has the entries {', '.join((*_RUN_TEXTS, *_RUN_VALUES))}, and no others"
+        return
+    texts = [run[name] for name in _RUN_TEXTS]
+    for name in _RUN_VALUES:
+        values = run[name]
+        if not isinstance(values, Mapping) or len(values) > _MAX_RUN_ENTRIES:
+            yield f"run.{name} is no object of at most {_MAX_RUN_ENTRIES} entries"
+            return
+        texts += [*values, *(value for value in values.values() if not _is_number(value))]
+    if not all(isinstance(text, str) and len(text) <= _MAX_RUN_TEXT for text in texts):
+        yield f"run holds something else than numbers, and texts of at most {_MAX_RUN_TEXT} letters"
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

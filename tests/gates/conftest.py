@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from accounts.roles import Actor
+from crpbot_runtime.train import Gate
+from deploy.releases.coins import set_required
 from gates.models import Measurement
 from mlcore.bundle import writer
 from mlcore.data.simulate import simulate
 from mlcore.fitting import fit
 from mlcore.fitting.recipes import RECIPES
+from tests import factories
 from training import artifact_store
 from training.models import Artifact, Bundle, Coin, Dataset
 from training.services import datasets
@@ -113,3 +116,29 @@ def asked(desk: Desk) -> Callable[[fit.Trained], Measurement]:
         return Measurement.objects.create(bundle=desk.bundle(result), dataset=desk.dataset)
 
     return ask
+
+
+@pytest.fixture
+def one_coin(settings: Any, tmp_path: Path, committed: None) -> Coin:
+    """Bots trade one coin, and files lie in the test's own folder."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "training.atomic_storage.AtomicFileStorage",
+            "OPTIONS": {"location": tmp_path / "store"},
+        },
+    }
+    for coin in Coin.objects.exclude(symbol="BTC"):
+        set_required(coin, False, actor=SYSTEM, reason="the desk trades one", is_confirmed=True)
+    return Coin.objects.get(symbol="BTC")
+
+
+@pytest.fixture
+def gate(one_coin: Coin, live_server: Any) -> Iterator[Gate]:
+    with connect(live_server, "operator") as gate:
+        yield gate
+
+
+def connect(live_server: Any, scope: str) -> Gate:
+    person = factories.person(f"with-{scope}", "operator" if scope == "operator" else "viewer")
+    return Gate(live_server.url, factories.token(person, scope), timeout_s=30)

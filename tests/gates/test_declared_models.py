@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from django.core.management import call_command
+from django.test import Client
 from onnx import numpy_helper
 
 from common.errors import InvalidInput
@@ -95,6 +96,32 @@ def test_a_model_that_needs_no_scaler_is_judged_without_one(desk: Desk) -> None:
     assert {found[gate].verdict for gate in ("scaler", "schema", "reload", "window", "candles")} == {"passed"}
     assert found["scaler"].observed.startswith("needs none, as declared; loss ")
     assert "error" not in {result.verdict for result in found.values()}
+
+
+def test_what_a_tracker_recorded_is_kept_and_no_gate_reads_it(desk: Desk, client: Client) -> None:
+    data, declaration = trained_elsewhere(desk.dataset)
+    record = {
+        "tracker": "MLflow",
+        "id": "4f0c",
+        "name": "calm-bird",
+        "parameters": {"trees": "<b>60</b>"},
+        "metrics": {"accuracy": 0.99},
+    }
+    plain, recorded = (
+        import_(desk, data, document) for document in (declaration, {**declaration, "run": record})
+    )
+    market = later_market(desk)
+    found = [
+        {gate: (str(result.verdict), result.sentence) for gate, result in diagnose(each, market).items()}
+        for each in (plain, recorded)
+    ]
+    for verdicts in found:
+        del verdicts["latency"], verdicts["attempts"], verdicts["lead"]  # the second is another attempt
+    assert found[0] == found[1]
+    assert (plain.bundle.tracked_run, recorded.bundle.tracked_run) == (None, record)
+    client.force_login(factories.person("victor", "viewer"))
+    shown = client.get("/bundles/").content.decode()
+    assert "MLflow run calm-bird" in shown and "&lt;b&gt;60&lt;/b&gt;" in shown and "0.99" in shown
 
 
 def test_known_candles_cannot_show_that_it_has_not_seen_them(desk: Desk) -> None:

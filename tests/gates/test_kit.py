@@ -1,57 +1,32 @@
 """The kit for notebooks with a real service: a model that was trained elsewhere comes through every gate."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from crpbot_runtime.errors import FileRefused, NotAuthorised, RequestRejected
+from crpbot_runtime.errors import FileRefused, Misconfigured, NotAuthorised, RequestRejected
 from crpbot_runtime.train import Gate, Rows
-from deploy.models import Release
-from deploy.releases import settle
-from deploy.releases.coins import set_required
-from gates import worker as gates_worker
 from gates.models import Measurement
+from gates.policy import FULL_POLICY
+from gates.services import policies
 from mlcore.bundle.onnx_graph import build_model
 from mlcore.fitting.recipes import RECIPES
 from tests import factories
-from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, trained
+from tests.gates.conftest import SEED, connect, trained
+from tests.gates.notebooks import LINE, market, work
 from training.models import Bundle, Coin, Dataset
-from training.services import datasets, lines
+from training.services import lines
+
+ANNA, ARTHUR = factories.actor("anna", "approver"), factories.actor("arthur", "approver")
 
 pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
 
 
 @pytest.fixture
-def known(settings: Any, tmp_path: Path) -> Dataset:
-    """The candles of the training; bots trade one coin."""
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {
-            "BACKEND": "training.atomic_storage.AtomicFileStorage",
-            "OPTIONS": {"location": tmp_path / "store"},
-        },
-    }
-    for coin in Coin.objects.exclude(symbol="BTC"):
-        set_required(coin, False, actor=SYSTEM, reason="the desk trades one", is_confirmed=True)
+def known(one_coin: Coin) -> Dataset:
+    """The candles of the training."""
     return market(SEED)
-
-
-@pytest.fixture
-def gate(known: Dataset, live_server: Any) -> Iterator[Gate]:
-    with connect(live_server, "operator") as gate:
-        yield gate
-
-
-def connect(live_server: Any, scope: str) -> Gate:
-    person = factories.person(f"with-{scope}", "operator" if scope == "operator" else "viewer")
-    return Gate(live_server.url, factories.token(person, scope), timeout_s=30)
-
-
-def market(seed: int) -> Dataset:
-    coin = Coin.objects.get(symbol="BTC")
-    return datasets.simulate_candles(coin, bars=BARS, drift=DRIFT, seed=seed, actor=SYSTEM)
 
 
 def graph_of(rows: Rows) -> bytes:
@@ -60,24 +35,19 @@ def graph_of(rows: Rows) -> bytes:
     return build_model(trained("v7_fixed").weights, rows.scaler)
 
 
-def work(release: dict[str, Any]) -> None:
-    """What the workers do meanwhile."""
-    settle.advance(Release.objects.get(pk=release["id"]))
-    for measurement in Measurement.objects.all():
-        gates_worker.run(measurement.pk, worker_name="gates@test")
-    settle.advance(Release.objects.get(pk=release["id"]))
-
-
 def test_a_model_of_a_notebook_passes_every_gate(gate: Gate, known: Dataset) -> None:
-    lines.create_line("notebook", actor=factories.OPERATOR, reason="models of the desk's notebooks")
+    lines.create_line(LINE, actor=factories.OPERATOR, reason="models of the desk's notebooks")
     (listed,) = gate.datasets(coin="BTC", verdict="passed")
     rows = gate.prepare(listed)
-    bundle = gate.upload(rows, graph_of(rows), line="notebook", has_scaler=True)
+    checked = gate.check(rows, graph_of(rows), has_scaler=True)
+    assert not {str(found.verdict) for found in checked.outcomes} & {"failed", "error"}, checked
+    assert not Bundle.objects.exists() and not Measurement.objects.exists(), "nothing was sent"
+    bundle = gate.upload(rows, graph_of(rows), line=LINE, has_scaler=True)
     assert Bundle.objects.get().digest == bundle["digest"]
-    assert (bundle["line"], bundle["dataset"]) == ("notebook", known.pk)
+    assert (bundle["line"], bundle["dataset"]) == (LINE, known.pk)
     newer = market(SEED + 1)
-    release = gate.launch("notebook", bundles={"BTC": bundle["digest"]}, datasets={"BTC": newer.pk})
-    work(release)
+    release = gate.launch(LINE, bundles={"BTC": bundle["digest"]}, datasets={"BTC": newer.pk})
+    work(release["id"])
     settled = gate.wait(release, seconds=5)
     assert settled["state"] == "awaiting_approval", settled["reason"]
     assert settled["coins"][0]["verdict"] == "passed"
@@ -98,14 +68,35 @@ def test_what_cannot_be_is_refused_in_the_services_words(
         bot.launch("v7_fixed")
 
 
-def test_a_release_that_does_not_settle_in_time_can_be_waited_for_again(gate: Gate) -> None:
+def test_the_newest_dataset_after_a_model_is_waited_for(gate: Gate, known: Dataset) -> None:
+    at = {"coin": "BTC", "interval_seconds": 3600, "is_simulated": True}
+    before = {**at, "created_at": (known.created_at - timedelta(seconds=1)).isoformat()}
+    assert gate.wait_for_dataset(before, seconds=0)["id"] == known.pk
+    for after in ({**at, "created_at": known.created_at.isoformat()}, {**before, "interval_seconds": 60}):
+        with pytest.raises(TimeoutError, match=r"no candles of BTC .* import later ones"):
+            gate.wait_for_dataset(after, seconds=0)
+
+
+def test_a_release_that_does_not_settle_in_time_can_be_waited_for_again(gate: Gate, known: Dataset) -> None:
     release = gate.launch("v7_fixed", epochs=2, datasets={"BTC": gate.datasets()[0]["id"]}, seed=4)
     assert release["parameters"] == {"epochs": 2}
     with pytest.raises(TimeoutError, match="wait again"):
         gate.wait(release, seconds=0.1)
 
 
-def test_every_page_of_a_long_list_is_read(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_in_force_and_drafts_are_fetched(gate: Gate) -> None:
+    assert gate.policy()["document"] == FULL_POLICY
+    draft = policies.propose_draft("real-markets", actor=ANNA, reason="a real market")
+    assert gate.policy()["number"] == 2, "it is only proposed"
+    policies.adopt_policy(draft, actor=ARTHUR, reason="agreed")
+    assert gate.policy()["document"] == gate.policy("real-markets")["document"] == draft.document
+    with pytest.raises(Misconfigured, match="no draft 'mine'; choose real-markets"):
+        gate.policy("mine")
+
+
+def test_every_page_of_a_long_list_is_read(
+    gate: Gate, known: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("crpbot_runtime.train.gate.PAGE_ROWS", 1)
     other = market(SEED + 5)
     assert [row["id"] for row in gate.datasets()] == [other.pk, other.pk - 1]

@@ -13,10 +13,12 @@ import pytest
 from safetensors.numpy import load
 
 from mlcore.bundle import format as bundle_format
-from mlcore.bundle import onnx_graph
+from mlcore.bundle import onnx_graph, writer
 from mlcore.bundle.format import MANIFEST_FILE, MODEL_FILE, SCALER_FILE, WEIGHTS_FILE, Bundle
 from mlcore.errors import BundleRefused
 from mlcore.features.indicators import SCHEMAS
+from mlcore.features.labels import DEFAULT_LABEL
+from mlcore.features.splits import DEFAULT_SHARES
 from mlcore.fitting.fit import Trained
 from tests.mlcore.conftest import WriteBundle
 
@@ -64,6 +66,15 @@ def test_the_manifest_says_all_that_is_needed_to_judge_and_to_repeat(v7_bundle: 
     assert set(manifest.files) == {MODEL_FILE, WEIGHTS_FILE, SCALER_FILE}
     windows = manifest.document["windows"]
     assert windows["fit"]["last_at"] < windows["stop"]["first_at"] < windows["gate"]["first_at"]
+
+
+def test_the_manifest_names_the_libraries_that_are_installed() -> None:
+    """A notebook without torch fits a V5 too."""
+    schema = SCHEMAS["relative72"]
+    described = writer.describe_contents(
+        schema, DEFAULT_LABEL, None, DEFAULT_SHARES, 3600, ("numpy", "no-package-of-this-name")
+    )
+    assert set(described["libraries"]) == {"python", "numpy"}
 
 
 def test_no_file_tells_where_or_by_whom_it_was_written(v7_bundle: Bundle) -> None:

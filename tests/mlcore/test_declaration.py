@@ -44,6 +44,43 @@ def test_a_whole_declaration_gives_terms_and_the_fields_of_a_manifest() -> None:
     assert Declaration.parse({**WHOLE, "scaler": "none"}).describe()["scaler"] == "none"
 
 
+RUN = {
+    "tracker": "MLflow",
+    "id": "4f0c",
+    "name": "calm-bird",
+    "parameters": {"trees": "60"},
+    "metrics": {"loss": 0.98, "odd": "nan"},
+}
+
+
+def test_the_record_of_a_tracker_goes_into_the_manifest_as_it_is() -> None:
+    assert Declaration.parse({**WHOLE, "run": RUN}).describe()["run"] == RUN
+    assert "run" not in Declaration.parse(WHOLE).describe()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"run": 3}, "run has the entries tracker, id, name, parameters, metrics, and no others"),
+        ({"run": {**RUN, "notes": "x"}}, "and no others"),
+        ({"run": {name: RUN[name] for name in ("tracker", "id", "name")}}, "and no others"),
+        ({"run": {**RUN, "name": None}}, "numbers, and texts of at most 500 letters"),
+        ({"run": {**RUN, "name": "x" * 501}}, "numbers, and texts of at most 500 letters"),
+        ({"run": {**RUN, "parameters": {"x" * 501: "1"}}}, "numbers, and texts of at most 500 letters"),
+        ({"run": {**RUN, "metrics": {"loss": [0.98]}}}, "numbers, and texts of at most 500 letters"),
+        ({"run": {**RUN, "metrics": [0.98]}}, r"run\.metrics is no object of at most 200 entries"),
+        (
+            {"run": {**RUN, "parameters": dict.fromkeys(map(str, range(201)), "1")}},
+            r"run\.parameters is no object of at most 200 entries",
+        ),
+    ],
+    ids=str,
+)
+def test_a_record_of_another_form_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ImportRefused, match=says):
+        Declaration.parse({**WHOLE, **change})
+
+
 ENTRIES = [
     "dataset", "labels", "labels.kind", "labels.horizon", "labels.cut", "labels.cuts", "split", "split.fit_percent",
     "split.stop_percent", "windows", "windows.fit", "windows.gate", "windows.stop.first_at", "windows.stop.last_at",

@@ -8,16 +8,20 @@ import zipfile
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import crpbot_runtime
 from distribution import wheel
+from mlcore.bundle.onnx_graph import build_model
 from tests.runtime.bots import VERSIONS, find_python
 from tests.runtime.stub_service import TOKEN, Release, StubService
 
 pytestmark = pytest.mark.slow
 
+EXTRA = {"onnx", "safetensors", "sklearn", "scipy", "threadpoolctl"}
+"""What the extra `train` brings, with the packages that these need."""
 HEAVY = {
     "torch",
     "sklearn",
@@ -29,11 +33,12 @@ HEAVY = {
     "scipy",
     "ccxt",
     "plotly",
+    "mlflow",
 }
 
 
 def test_importing_the_runtime_loads_nothing_heavy() -> None:
-    code = "import crpbot_runtime, crpbot_runtime.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import crpbot_runtime.__main__, crpbot_runtime.train, sys; print(*{n.partition('.')[0] for n in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
@@ -76,21 +81,49 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "installed"
 
 
-def test_the_kit_for_notebooks_is_in_the_wheel_and_needs_no_more(
-    installed: Path, candles: pl.DataFrame, tmp_path: Path
+PREPARE = """
+import polars
+from crpbot_runtime.errors import Misconfigured
+from crpbot_runtime.mlcore.data.candles import compute_digest
+from crpbot_runtime.train import Gate, prepare
+gate = Gate("http://localhost", "token")
+candles = polars.read_parquet("BTC.parquet")
+dataset = {"digest": compute_digest(candles), "coin": "BTC", "is_simulated": True}
+rows = prepare(candles, dataset, input="window16")
+"""
+REFUSED = """
+try:
+    gate.check(rows, b"", has_scaler=False, policy={"document": {}})
+except Misconfigured as error:
+    print(rows.fit.features.shape[1:], gate, error)
+"""
+CHECK = """
+from crpbot_runtime.gates.policy import FULL_POLICY
+graph = open("graph.onnx", "rb").read()
+checked = gate.check(rows, graph, has_scaler=False, policy={"document": FULL_POLICY})
+print(checked.verdict, {found.gate: str(found.verdict) for found in checked.outcomes}["skill"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "asked", "said"),
+    [
+        (HEAVY | EXTRA, REFUSED, r"\(16, 5\) Gate\('http://localhost'\) .*crpbot-runtime\[train\]"),
+        (HEAVY - EXTRA, CHECK, "failed failed"),
+    ],
+    ids=["as a bot installs it", "with the extra"],
+)
+def test_the_wheel_prepares_rows_and_runs_the_gates_with_its_extra(
+    installed: Path, candles: pl.DataFrame, tmp_path: Path, blocked: set[str], asked: str, said: str
 ) -> None:
     candles.write_parquet(tmp_path / "BTC.parquet")
-    prepares = """
-import polars
-from crpbot_runtime.train import Gate, prepare
-rows = prepare(polars.read_parquet("BTC.parquet"), {"digest": "none"}, input="window16")
-print(rows.fit.features.shape[1:], Gate("http://localhost", "token"))
-"""
-    program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + prepares
+    weights = {"coef.weight": np.zeros((3, 80), np.float32), "coef.bias": np.ones(3, np.float32)}
+    (tmp_path / "graph.onnx").write_bytes(build_model(weights, None, shape=(16, 5)))
+    program = BLOCKED.format(heavy=blocked, installed=str(installed)) + PREPARE + asked
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout == "(16, 5) Gate('http://localhost')\n", done.stderr
+    assert re.fullmatch(said + ".*\n", done.stdout), done.stderr + done.stdout
 
 
 def test_the_wheel_decides_without_the_repository_or_heavy_packages(
@@ -120,10 +153,14 @@ def test_the_wheel_decides_without_the_repository_or_heavy_packages(
 
 def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
     (metadata,) = installed.glob("*.dist-info/METADATA")
-    required = set(re.findall(r"^Requires-Dist: ([a-z-]+)", metadata.read_text(), re.MULTILINE))
+    every = re.findall(
+        r"^Requires-Dist: ([a-z-]+)(?:.*extra == .([a-z]+).)?", metadata.read_text(), re.MULTILINE
+    )
+    required = {extra: {name for name, of in every if of == extra} for extra in ("", "train")}
     assert required == {
-        "cryptography", "filelock", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib",
-    }  # fmt: skip
+        "": {"cryptography", "filelock", "httpx", "numpy", "onnxruntime", "polars", "securesystemslib"},
+        "train": {"onnx", "safetensors", "scikit-learn", "threadpoolctl"},
+    }
     assert f"Version: {crpbot_runtime.__version__}" in metadata.read_text()
     assert (installed / "crpbot_runtime" / "py.typed").is_file()
 
@@ -131,8 +168,9 @@ def test_the_wheel_requires_few_packages_and_is_typed(installed: Path) -> None:
 def test_the_wheel_installs_one_top_level_package(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"crpbot_runtime"}
     packages = {path.parent.name for path in (installed / "crpbot_runtime" / "mlcore").rglob("__init__.py")}
-    assert packages == {"mlcore", "bundle", "data", "features"}
-    assert not (installed / "crpbot_runtime" / "mlcore" / "bundle" / "writer.py").exists()  # needs onnx
+    assert packages == {"mlcore", "bundle", "data", "features", "evaluation", "fitting", "importers"}
+    judging = {path.name for path in (installed / "crpbot_runtime" / "gates").glob("*.py")}
+    assert judging == {"__init__.py", "evaluation.py", "policy.py"}  # nothing that needs Django
 
 
 @pytest.mark.parametrize(
@@ -145,9 +183,11 @@ def test_the_wheel_installs_one_top_level_package(installed: Path) -> None:
         ("text = 'from mlcore import x'", "text = 'from mlcore import x'"),
         ("from mlcore_of_others import x", "from mlcore_of_others import x"),
         ("from . import mlcore", "from . import mlcore"),
+        ("from gates.policy import common", "from crpbot_runtime.gates.policy import common"),
+        ("from common import errors", "from crpbot_runtime.common import errors"),
     ],
 )
-def test_only_imports_of_mlcore_are_renamed_for_the_wheel(written: str, renamed: str) -> None:
+def test_only_imports_of_shared_packages_are_renamed_for_the_wheel(written: str, renamed: str) -> None:
     assert wheel.rename_imports(written) == renamed
 
 
@@ -164,12 +204,43 @@ def test_every_module_of_the_wheel_is_valid_in_each_python(installed: Path, vers
     subprocess.run([python, "-m", "compileall", "-q", "-f", str(installed)], timeout=60, check=True)
 
 
+NEEDS_TORCH = "crpbot_runtime.mlcore.importers.torch_file"
+"""Loaded for a checkpoint, which no notebook gives to the kit."""
+
+
 def test_every_module_of_the_runtime_imports_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    """Without the extra, those that nothing but its gates loads say which package they lack."""
     modules = sorted(
         ".".join(path.relative_to(installed).with_suffix("").parts)
         for path in (installed / "crpbot_runtime").rglob("*.py")
     )
     assert "crpbot_runtime.storage.cache" in modules
-    imports = "import importlib\n" + "".join(f"importlib.import_module({name!r})\n" for name in modules)
-    program = BLOCKED.format(heavy=HEAVY, installed=str(installed)) + imports
-    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, timeout=120, check=True)
+    imports = f"""
+import importlib
+for name in {modules}:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        print(name)
+"""
+    programs = (
+        BLOCKED.format(heavy=blocked, installed=str(installed)) + imports
+        for blocked in (HEAVY - EXTRA, HEAVY | EXTRA)
+    )
+    lacking, light = (
+        subprocess.run(
+            [sys.executable, "-I", "-c", program],
+            cwd=tmp_path,
+            timeout=120,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for program in programs
+    )
+    assert lacking == [NEEDS_TORCH]
+    of_the_gates = ("mlcore.bundle", "mlcore.evaluation", "mlcore.fitting", "mlcore.importers", "gates")
+    assert {
+        name for name in light if not name.startswith(tuple(f"crpbot_runtime.{p}" for p in of_the_gates))
+    } == {"crpbot_runtime.train.local_gates"}
+    assert "crpbot_runtime.mlcore.bundle.predictor" not in light

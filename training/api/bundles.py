@@ -21,8 +21,20 @@ from training.rules import DEFAULT_INTERVAL_SECONDS, INTERVAL_SECONDS
 from training.services import imported_models
 
 FIELDS = [
-    "id", "digest", "coin", "line", "dataset", "interval_seconds", "origin", "is_simulated", "files", "created_at",
+    "id", "digest", "coin", "line", "dataset", "interval_seconds", "origin", "is_simulated", "files", "tracked_run",
+    "created_at",
 ]  # fmt: skip
+
+
+@extend_schema_serializer(component_name="TrackedRun")
+class TrackedRunOutput(serializers.Serializer[dict[str, Any]]):
+    """What a tracker recorded of a training. Nothing recomputes it."""
+
+    tracker = serializers.CharField(help_text="As in `MLflow`.")
+    id = serializers.CharField()
+    name = serializers.CharField()
+    parameters = serializers.DictField()
+    metrics = serializers.DictField()
 
 
 class Bundles(ListAPIView[Bundle]):
@@ -46,6 +58,9 @@ class Bundles(ListAPIView[Bundle]):
         coin = serializers.CharField(source="coin.symbol")
         files: serializers.SlugRelatedField[Bundle] = serializers.SlugRelatedField(
             source="artifacts", slug_field="name", many=True, read_only=True
+        )
+        tracked_run = TrackedRunOutput(
+            allow_null=True, read_only=True, help_text="As declared at the import; null without one."
         )
 
         class Meta:

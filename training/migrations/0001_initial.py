@@ -108,6 +108,7 @@ class Migration(migrations.Migration):
                 ('origin', models.CharField(blank=True, help_text='the file of an imported model', max_length=200)),
                 ('interval_seconds', models.PositiveIntegerField(help_text='of the bars that it was trained on')),
                 ('manifest', models.TextField(help_text='the canonical manifest, as hashed')),
+                ('tracked_run', models.JSONField(blank=True, help_text='what a tracker such as MLflow recorded of the training of an imported model, as its manifest', null=True)),
                 ('is_simulated', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('coin', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='bundles', to='training.coin')),

@@ -224,6 +224,7 @@ def _verify(folder: Path, digest: str, request: dict[str, Any], data: bytes) -> 
         name: request[name] for name in ("coin", "line", "simulated", "interval_seconds", "code_version")
     }
     requested["dataset"] = request["declaration"] and request["declaration"]["dataset"]
+    requested["run"] = request["declaration"] and request["declaration"].get("run")
     stored = {name: document.get(name) for name in requested}
     sources = [{"sha256": hashlib.sha256(data).hexdigest(), "kind": kind} for kind in ("torch", "onnx")]
     is_of_schema = written.manifest.schema_name == request["schema"]
@@ -256,6 +257,7 @@ def _store(
             interval_seconds=written.manifest.interval_seconds,
             origin=f"imported from {name} sha256:{source}",
             manifest=manifest.decode(),
+            tracked_run=written.manifest.document.get("run"),
             is_simulated=written.manifest.is_simulated,
         )
         if is_new:
