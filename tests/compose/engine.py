@@ -45,6 +45,14 @@ class Engine:
             self._daemon.terminate()
             self._daemon.wait(STOP_SECONDS)
             self._daemon = None
+            self._unmount()
+
+    def _unmount(self) -> None:
+        """What the daemon leaves mounted: the network of builds, for one. Its folder could not be deleted."""
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for point in reversed(mounts):
+            if Path(point).is_relative_to(self.folder):
+                run(["umount", point])
 
     def docker(self, *words: str, **variables: str) -> str:
         return run(["docker", "-H", self.socket, *words], {**variables, "DOCKER_BUILDKIT": "0"})
