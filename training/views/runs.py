@@ -39,6 +39,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "form": form,
         "sorted_by": form.filters.get("ordering", "-id"),
         "is_narrowed": form.is_narrowed,
+        "kept": urlencode({name: value for name, value in form.filters.items() if name != "state"}),
     }
     is_moving = any(not run.has_ended for run in page)
     every = MOVING_SECONDS if is_moving else None
