@@ -61,12 +61,13 @@ HEAD = f"""# A second training
 
 A launch can ask for a [second training](glossary.md#second-training) of each model: *Train each model twice* in the form,
 `"reproduce": true` by API, `manage.py release --reproduce`. Another worker then trains it again, from the same candles,
-settings and seed. Both count toward the limits of the launch, and each has half of the time that it would have alone. The
-model is measured when both have ended, and the advisory gate *reproduced* compares them:
+settings and seed. Both count toward the limits of the launch, and each has half of the time that it would have alone. A busy
+worker is waited for as long as one training may last. The model is measured when both have ended, and the advisory gate
+*reproduced* compares them:
 
 - *passed*: the graph is equal, bit for bit, or few directions differ.
 - *failed*: the second training gave another model.
-- *inconclusive*: no other worker was alive, so the same one trained it twice.
+- *inconclusive*: no other worker took it, so the same one trained it twice, or took part in both.
 - *error*: the second training did not succeed. That rejects nothing, unless the policy in force requires the gate.
 
 ## The signed statement
@@ -74,8 +75,9 @@ model is measured when both have ended, and the advisory gate *reproduced* compa
 Where two workers made the same graph, the service signs an [in-toto statement](https://in-toto.io). `GET
 bundles/{{digest}}/statement/` answers with it: a DSSE envelope with the signatures of the active keys, as a signed snapshot
 has. Its subject lists the equal files by their SHA-256. Its predicate, `urn:crpbot:reproduction:1`, names the bundle, the
-candles, the recipe, the settings, the seed, and run, worker, device and code of both trainings. A snapshot names the digest
-and the address of each statement that was signed before its move.
+candles, the recipe, the settings, the seed, and run, workers, device and code of both trainings. Two workers may share a
+machine: their names show it. A snapshot names the digest and the address of each statement that was signed before its move.
+A statement is signed once, so keep the public keys of its time.
 
 ```python
 import json, sys
@@ -83,9 +85,10 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
 envelope = Envelope.from_dict(json.load(open(sys.argv[1])))
-public = sys.argv[2].rpartition(":")[2]  # as `manage.py keys export` prints it
-keyid = next(iter(envelope.signatures))
-envelope.verify([SSlibKey(keyid, "ed25519", "ed25519", {{"public": public}})], threshold=1)
+publics = sys.argv[2].rpartition(":")[2].split(",")  # as `manage.py keys export` prints them
+pairs = [(keyid, public) for keyid in envelope.signatures for public in publics]
+keys = [SSlibKey(keyid, "ed25519", "ed25519", {{"public": public}}) for keyid, public in pairs]
+envelope.verify(keys, threshold=1)
 for file in json.loads(envelope.payload)["subject"]:
     print(file["digest"]["sha256"], file["name"])
 ```

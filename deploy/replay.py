@@ -1,4 +1,4 @@
-"""What the audit chain says of accounts, policies, diagnoses, releases and moves, compared with their tables.
+"""What the audit chain says of accounts, policies, diagnoses, releases, moves and statements, compared with their tables.
 
 The guards refuse most forgeries, but the owner of the database can take them away. An event that this service wrote cannot
 be forged without its secret key, so a row that differs from its events was changed behind the service's back.
@@ -10,7 +10,15 @@ from typing import Any
 
 from accounts.models import ApiToken, RoleGrant, User
 from audit.models import AuditEvent
-from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, ReleaseStatus, SigningKey
+from deploy.models import (
+    FallbackRegistration,
+    PointerMove,
+    Release,
+    ReleaseCoin,
+    ReleaseStatus,
+    SigningKey,
+    Statement,
+)
 from deploy.rules import KeyState, MoveKind, ReleaseState
 from gates.models import Diagnosis, GatePolicy, GateResult, PolicyAdoption
 from mlcore.verdict import Verdict
@@ -119,6 +127,10 @@ class Replay:
             "reason": event.reason,
         }
 
+    def _reproduce(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
+        facts = {"event": event.seq, "body": detail.get("statement")}
+        self._expected[f"statement about bundle {event.object_id}"] = facts
+
     def _require_coin(self, event: AuditEvent, detail: Mapping[str, Any]) -> None:
         self._expected[f"coin {event.object_id}"] = {"required": event.kind == "coin.required"}
 
@@ -148,6 +160,7 @@ _EVENTS: list[tuple[set[str], Callable[[Replay, AuditEvent, Mapping[str, Any]], 
     (_STATES, Replay._change_state),
     ({"fallback.registered"}, Replay._register),
     (_MOVES, Replay._move),
+    ({Statement.EVENT}, Replay._reproduce),
     ({"coin.required", "coin.released"}, Replay._require_coin),
     ({"signingkey.created"}, Replay._create_key),
     (_KEY_STATES, Replay._change_key),
@@ -162,6 +175,7 @@ def _read_tables() -> Facts:
         _read_diagnoses,
         _read_releases,
         _read_moves,
+        _read_statements,
         _read_keys_and_coins,
     ):
         stored |= read()
@@ -262,6 +276,16 @@ def _read_moves() -> Facts:
             "reason": move.reason,
         }
         for move in moves
+    }
+
+
+def _read_statements() -> Facts:
+    return {
+        f"statement about bundle {statement.bundle_id}": {
+            "event": statement.audit_seq,
+            "body": statement.sha256 if statement.is_intact else None,
+        }
+        for statement in Statement.objects.order_by().iterator()
     }
 
 

@@ -17,7 +17,7 @@ from mlcore.verdict import Verdict
 from training.models import Bundle, Dataset
 from training.rules import JobState
 from training.services import candle_checks
-from training.services.runs import find_second_run
+from training.services.runs import list_workers
 
 NEARLY_THE_SAME = 0.5
 """Gate windows that share this part of the shorter one count as one window."""
@@ -53,7 +53,7 @@ def _describe_import(measurement: Measurement) -> dict[str, str]:
 
 def _describe_second_run(measurement: Measurement) -> dict[str, Any] | None:
     """The second training that the measurement compared its model with, and who trained it each time."""
-    run = find_second_run(measurement.bundle, before=measurement.created_at)
+    run = measurement.second_run
     if run is None or run.reproduces is None:
         return None
     return {
@@ -62,7 +62,7 @@ def _describe_second_run(measurement: Measurement) -> dict[str, Any] | None:
         "failure": run.failure or "no reason given",
         "bundle": run.bundle and run.bundle.digest,
         **{
-            name: {"worker": one.worker_name, "device": one.device, "code_version": one.code_version}
+            name: {"workers": list_workers(one), "device": one.device, "code_version": one.code_version}
             for name, one in (("first", run.reproduces), ("second", run))
         },
     }

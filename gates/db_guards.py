@@ -26,7 +26,7 @@ GUARDS = [
         " WHERE m.id = NEW.measurement_id AND m.bundle_id = NEW.bundle_id AND m.dataset_id = NEW.dataset_id"
         " AND b.coin_id = NEW.coin_id)",
     ),
-    *triggers.build_frozen("gates_measurement", "bundle_id", "dataset_id"),
+    *triggers.build_frozen("gates_measurement", "bundle_id", "dataset_id", "second_run_id"),
     triggers.Guard(
         "gates_diagnosis_of_its_bundle",
         "gates_diagnosis",

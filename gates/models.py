@@ -7,7 +7,7 @@ from django.db import models
 
 from gates.catalogue.gate import GateOutcome
 from mlcore.verdict import Verdict
-from training.models import Bundle, Coin, Dataset, Job
+from training.models import Bundle, Coin, Dataset, Job, TrainingRun
 
 
 class JsonDocument:
@@ -69,6 +69,14 @@ class Measurement(Job):
 
     bundle = models.ForeignKey(Bundle, on_delete=models.PROTECT, related_name="measurements")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="measurements")
+    second_run = models.ForeignKey(
+        TrainingRun,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="the second training that its model is compared with; none where there was none",
+    )
     body = models.TextField(blank=True, help_text="canonical JSON of mlcore.evaluation.measure; written once")
     code_version = models.CharField(max_length=64, blank=True, help_text="of the worker that claimed it last")
     document = JsonDocument("body")

@@ -21,7 +21,6 @@ from training import artifact_store
 from training.jobs import leases, sandbox
 from training.models import Bundle, Dataset
 from training.rules import ATTEMPTS_WITHOUT_PROGRESS, JobState
-from training.services.runs import find_second_run
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +113,7 @@ def _fetch(measurement: Measurement, folder: Path) -> list[str]:
 
 def _find_second_bundle(measurement: Measurement) -> Bundle | None:
     """The result of a second training of the model; None where there was none, or it failed."""
-    run = find_second_run(measurement.bundle, before=measurement.created_at)
-    return run.bundle if run else None
+    return measurement.second_run.bundle if measurement.second_run else None
 
 
 def _read_terms(bundle: Bundle) -> Terms:

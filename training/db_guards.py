@@ -57,5 +57,6 @@ GUARDS = [
         ),
     ),
     *triggers.build_write_once("training_trainingrun", "bundle_id"),
+    *triggers.build_frozen("training_trainingrun", "reproduces_id"),
     *triggers.build_frozen("training_artifact", "bundle_id", "name", "sha256", "size"),
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
+from django.utils import timezone
 
 from audit import services as audit
 from common.errors import DomainError
@@ -102,10 +103,14 @@ def _claim_run(run_id: int, worker_name: str) -> TrainingRun | None:
 def _is_for_another_worker(run: TrainingRun, worker_name: str) -> bool:
     """Whether this worker trained the same model already, and another one is there to train it the other time.
 
-    A run that has begun may be resumed by any worker. One that is left to another is sent again by `reconcile`.
+    The other has as long to take it as one training may last: it may be busy, and the release must not expire. A run that
+    has begun may be resumed by any worker. One that is left to another is sent again by `reconcile`.
     """
     twin = run.reproduces or run.reproductions.first()
     if run.attempt or twin is None or twin.worker_name != worker_name:
+        return False
+    waited = (timezone.now() - twin.finished_at).total_seconds() if twin.finished_at else 0.0
+    if waited > run.budget.share_of_time_seconds:
         return False
     if {worker.name for worker in worker_registry.list_alive_workers("training")} <= {worker_name}:
         return False

@@ -42,6 +42,7 @@ SNAPSHOT_EXAMPLE = {
             "files": {
                 "model.onnx": {"sha256": "e3b0…", "size": 259624, "url": "/api/v1/artifacts/e3b0…"},
             },
+            "statement": {"sha256": "77ab…", "url": "/api/v1/bundles/sha256:51d7…/statement/"},
         }
     },
 }

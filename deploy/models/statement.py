@@ -1,6 +1,7 @@
 """Signed statements about bundles."""
 
 import hashlib
+from typing import ClassVar
 
 from django.db import models
 
@@ -9,6 +10,8 @@ from training.models import Bundle, TrainingRun
 
 class Statement(models.Model):
     """An in-toto statement, signed by the service, that a second training gave the same model. Append-only."""
+
+    EVENT: ClassVar = "bundle.reproduced"
 
     bundle = models.OneToOneField(Bundle, on_delete=models.PROTECT, related_name="statement")
     run = models.ForeignKey(

@@ -17,7 +17,7 @@ from audit import services as audit
 from audit.heads import KeptHead
 from audit.models import AuditEvent
 from common.errors import Unavailable
-from deploy.models import PointerMove, Release, ServiceIdentity
+from deploy.models import PointerMove, Release, ServiceIdentity, Statement
 from deploy.rules import MoveKind, ReleaseState
 from gates.models import Diagnosis
 from mlcore.verdict import Verdict
@@ -61,6 +61,9 @@ def find_forgery(move: PointerMove) -> str | None:
         return f"the audit chain has no event {absent} for release {move.release_id} before revision {move.revision}"
     if move.kind == MoveKind.SWAP and move.release and (coin := _find_unproven_coin(move, move.release)):
         return f"the audit chain does not show that {coin} of revision {move.revision} passed its policy"
+    signed = Statement.objects.filter(bundle__release_coins__release=move.release_id, audit_seq__lt=event.seq)
+    if (forged := find_forged_statement(signed.select_related("bundle__coin"))) is not None:
+        return f"the audit chain does not show that this service wrote the {forged}"
     if name := _find_forged_approver():
         return f"the audit chain does not show that {name} was given the approver role or an approver's token"
     if lost := find_lost_head(service):
@@ -70,6 +73,22 @@ def find_forgery(move: PointerMove) -> str | None:
             " `manage.py advance_revision --by N --reason …`"
         )
     return None
+
+
+def find_forged_statement(statements: Iterable[Statement]) -> Statement | None:
+    """One whose body was changed, or that no authentic event of its bundle names."""
+    by_seq = {statement.audit_seq: statement for statement in statements}
+    events = {event.seq: event for event in AuditEvent.objects.filter(seq__in=by_seq)} if by_seq else {}
+    forged = (one for seq, one in by_seq.items() if not _is_of_event(one, events.get(seq)))
+    return next(forged, None)
+
+
+def _is_of_event(statement: Statement, event: AuditEvent | None) -> bool:
+    if event is None or not statement.is_intact or not audit.is_authentic(event):
+        return False
+    written = (event.kind, event.object_type, event.object_id)
+    expected = (Statement.EVENT, "bundle", str(statement.bundle_id))
+    return written == expected and json.loads(event.body)["detail"].get("statement") == statement.sha256
 
 
 def _find_unproven_coin(move: PointerMove, release: Release) -> str | None:

@@ -17,7 +17,14 @@ class CoinProgress:
 
     @property
     def run(self) -> TrainingRun | None:
-        return self.release_coin.run
+        """The training that is shown: the second one, once the first has ended and it has not."""
+        first, second = self.release_coin.run, self.release_coin.second_run
+        is_over = first is not None and first.has_ended
+        return second if is_over and second is not None and not second.has_ended else first
+
+    @property
+    def runs(self) -> Sequence[TrainingRun]:
+        return [run for run in (self.release_coin.run, self.release_coin.second_run) if run is not None]
 
     @property
     def epochs(self) -> Sequence[Epoch]:
@@ -28,6 +35,8 @@ class CoinProgress:
         """Where the coin is: waiting, queued, running, measuring, or its verdict."""
         if self.release_coin.diagnosis is not None:
             return str(self.release_coin.diagnosis.verdict)
+        if self.run is not None and not self.run.has_ended:
+            return str(self.run.state)
         if self.release_coin.bundle is not None:
             return "measuring"
         if self.run is None:
@@ -41,9 +50,14 @@ class CoinProgress:
     @property
     def seconds_left(self) -> float:
         """Until its last epoch, at the median time of its epochs so far; 0 before it begins and after it ends."""
-        if self.run is None or self.run.has_ended or not self.epochs:
-            return 0.0
-        return median(epoch.seconds for epoch in self.epochs) * max(0, self.run.epochs - len(self.epochs))
+        return max((_estimate_left(run) for run in self.runs), default=0.0)
+
+
+def _estimate_left(run: TrainingRun) -> float:
+    epochs = run.epoch_rows.all()
+    if run.has_ended or not epochs:
+        return 0.0
+    return median(epoch.seconds for epoch in epochs) * max(0, run.epochs - len(epochs))
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,11 @@ class Progress:
     @property
     def devices(self) -> list[str]:
         """The devices that train it, each once: "NVIDIA A10G on gpu-1"."""
-        running = [coin.run for coin in self.coins if coin.run and coin.run.state == JobState.RUNNING]
+        running = [run for coin in self.coins for run in coin.runs if run.state == JobState.RUNNING]
         return sorted({f"{run.device or 'CPU'} on {run.worker_name}" for run in running})
 
 
 def load_progress(release: Release) -> Progress:
     rows = release.coins.select_related("coin", "dataset", "run", "bundle", "diagnosis")
-    return Progress(release, [CoinProgress(row) for row in rows.prefetch_related("run__epoch_rows")])
+    rows = rows.prefetch_related("run__epoch_rows", "run__reproductions__epoch_rows")
+    return Progress(release, [CoinProgress(row) for row in rows])

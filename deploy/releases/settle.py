@@ -168,13 +168,13 @@ def _advance_coin(release: Release, release_coin: ReleaseCoin) -> None:
         return  # it is measured with both
     if release_coin.bundle is not None and release_coin.diagnosis is None:
         # An equal run shares its bundle with an earlier release. A measurement that failed then must not fail this one, and
-        # one from before the second training does not know it.
+        # one that knows no second training, or another, does not do.
         measurement = measuring.measure(
             release_coin.bundle,
             release_coin.dataset,
             actor=GATE,
             since=release.created_at,
-            not_before=second.finished_at if second else None,
+            second_run=second,
         )
         if measurement.has_ended:  # a failed measurement is judged too: every gate is an error then
             with correlation.span("diagnosis.judge", measurement_id=measurement.pk):

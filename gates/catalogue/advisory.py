@@ -217,20 +217,27 @@ def judge_reproduced(measurement: MeasurementReader, parameters: Parameters) -> 
     share, observed = others / rows, f"{MODEL_FILE} equal, bit for bit"
     if not is_equal:
         observed = f"{format_percent(share, beside=most)} of {rows:,} directions differ, logits by up to {difference:.2g}"
-    first, second = (measurement.text("second_run", which, "worker")[:60] for which in ("first", "second"))
-    where = (
-        f"by {first} and by {second}"
-        if first != second
-        else f"twice by {first}, as no other worker was there"
-    )
+    first, second = (measurement.names("second_run", which, "workers") for which in ("first", "second"))
+    if not first or not second:
+        raise NotMeasured("who trained it is not known")
     sentence = (
-        f"{coin}'s model was trained {where}: {observed}; {format_limit(most)} of directions may differ."
+        f"{coin}'s model was trained {_name_workers(first, second)}: {observed};"
+        f" {format_limit(most)} of directions may differ."
     )
     if share > most:
         return Finding(Verdict.FAILED, share, observed, sentence)
-    if first == second:
+    if not set(first).isdisjoint(second):
         return Finding(Verdict.INCONCLUSIVE, share, f"{observed}, by the same worker", sentence)
     return Finding(Verdict.PASSED, share, observed, sentence)
+
+
+def _name_workers(first: list[str], second: list[str]) -> str:
+    """Who trained it each time; a run that was interrupted may have had more than one worker."""
+    one, other = (" and ".join(name[:60] for name in names[:3]) for names in (first, second))
+    if one == other:
+        return f"twice by {one}, as no other worker took it"
+    both = sorted({*first} & {*second})
+    return f"by {one}, and again by {other}{f': {both[0][:60]} took part in both' if both else ''}"
 
 
 def _read_slices(measurement: MeasurementReader, part: str, key: str) -> list[Slice]:

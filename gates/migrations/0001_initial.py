@@ -48,6 +48,7 @@ class Migration(migrations.Migration):
                 ('code_version', models.CharField(blank=True, help_text='of the worker that claimed it last', max_length=64)),
                 ('bundle', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='measurements', to='training.bundle')),
                 ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='measurements', to='training.dataset')),
+                ('second_run', models.ForeignKey(blank=True, help_text='the second training that its model is compared with; none where there was none', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.trainingrun')),
             ],
             options={
                 'ordering': ['-id'],

@@ -13,11 +13,11 @@ from audit import services as audit
 from audit import triggers
 from audit.models import AuditEvent
 from common.errors import Unavailable
-from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin
+from deploy.models import FallbackRegistration, PointerMove, Release, ReleaseCoin, Statement
 from deploy.pointer import pointer, proof
 from deploy.releases import decide
 from deploy.rules import MoveKind, ReleaseState
-from deploy.serving import keys, signing
+from deploy.serving import keys, signing, statements
 from gates.models import Diagnosis, GateResult
 from gates.policy import BASELINE_POLICY, FULL_POLICY
 from gates.services.policies import policy_in_force
@@ -193,6 +193,36 @@ def test_a_swap_without_a_recorded_verdict_is_never_signed() -> None:
     pointer.move(MoveKind.SWAP, release, policy=policy_in_force(), actor="mallory", reason="mine")
     with pytest.raises(Unavailable, match=r"no event releasestatus\.awaiting_approval for release"):
         signing.get_envelope()
+
+
+def test_a_forged_statement_about_a_second_training_is_never_announced() -> None:
+    """The guard takes any event that names it; that this service wrote the event takes the secret key."""
+    release = scenarios.awaiting_approval()
+    bundle = release.coins.get(coin__symbol="SOL").bundle
+    assert bundle is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SECRET_KEY", "a guess")
+        scenarios.sign_statement(bundle)
+    keys.export_public()
+    decide.approve(release, actor=APPROVER, reason="passed", revision=1)
+    with pytest.raises(Unavailable, match="did not write the statement about SOL"):
+        statements.find_statement(bundle)
+    assert "does not show that this service wrote the statement about SOL" in (signing.find_problem() or "")
+    assert f"statement about bundle {bundle.pk} has no event in the audit chain" in audit.verify()
+
+
+def test_a_statement_that_was_changed_is_found() -> None:
+    release = scenarios.awaiting_approval()
+    bundle = release.coins.get(coin__symbol="SOL").bundle
+    assert bundle is not None
+    statement = scenarios.sign_statement(bundle)
+    assert statements.find_statement(bundle) == statement
+    assert [found for found in audit.verify() if "statement" in found] == []
+    change_without_guards(Statement.objects.all(), body="{}")
+    with pytest.raises(Unavailable, match="did not write the statement"):
+        statements.find_statement(bundle)
+    differs = f"statement about bundle {bundle.pk} differs from the audit chain: body"
+    assert differs in audit.verify()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """A launch that trains each model twice: by another worker, within the limits, compared by a gate and signed."""
 
 import json
+import re
+import subprocess
+import sys
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 from securesystemslib import dsse
@@ -23,16 +27,18 @@ from deploy.pointer import pointer
 from deploy.reconcile import stop_unneeded_runs
 from deploy.releases import decide, launch, settle
 from deploy.releases.coins import set_required
+from deploy.releases.progress import load_progress
 from deploy.rules import Purpose
 from deploy.serving import keys, snapshot, statements
 from gates import worker as gates_worker
 from gates.models import Measurement
+from gates.services import measuring
 from mlcore.verdict import Verdict
 from tests import factories, scenarios
 from training import worker
+from training.jobs import leases
 from training.models import Coin, Dataset, TrainingRun, Worker
 from training.rules import JobState
-from training.services.runs import find_second_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 QUICK = {"epochs": 2, "batch_size": 256}
@@ -68,7 +74,7 @@ def add_workers(*names: str) -> None:
             code_version="1",
             rate_usd_per_hour=Decimal(0),
             started_at=timezone.now(),
-            last_heard_at=timezone.now(),
+            last_heard_at=timezone.now() + timedelta(hours=1),  # alive however long a training takes here
         )
 
 
@@ -120,13 +126,14 @@ def test_another_worker_trains_it_again_and_both_are_measured_together(btc: Data
     assert train(first, "one@desk")
     settle.advance(release)
     assert not Measurement.objects.exists(), "it is measured with both"
+    assert [coin.stage for coin in load_progress(release).coins] == ["queued"], "the second one is"
     assert train(second, "one@desk") is None, "another worker is there"
     second.refresh_from_db()
     assert (second.state, second.enqueued_at) == (JobState.QUEUED, None), "reconcile sends it again"
     assert train(second, "two@desk")
     gate = find_gate(finish(release))
     assert (gate.verdict, gate.observed) == (Verdict.PASSED, "model.onnx equal, bit for bit")
-    assert "by one@desk and by two@desk" in gate.sentence
+    assert "by one@desk, and again by two@desk" in gate.sentence
     assert Measurement.objects.count() == 1
 
 
@@ -145,7 +152,7 @@ def test_a_single_worker_trains_both_and_the_gate_says_so(btc: Dataset) -> None:
         assert train(run, "one@desk")
     gate = find_gate(finish(release))
     assert gate.verdict == Verdict.INCONCLUSIVE
-    assert "no other worker was there" in gate.sentence
+    assert "no other worker took it" in gate.sentence
     statements.sign_due()
     assert not Statement.objects.exists()
 
@@ -197,7 +204,16 @@ def test_runs_that_a_dead_process_left_running_are_stopped(btc: Dataset) -> None
     assert second.state == JobState.CANCELLED
 
 
-def test_a_statement_names_the_files_and_both_trainings(btc: Dataset) -> None:
+def run_example(*arguments: str) -> str:
+    """The program of docs/reproduction.md."""
+    page = (Path(__file__).parents[2] / "docs" / "reproduction.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+def test_a_statement_names_the_files_and_both_trainings(btc: Dataset, tmp_path: Path) -> None:
     release_coin = reproduced()
     statements.sign_due()
     statements.sign_due()
@@ -216,9 +232,15 @@ def test_a_statement_names_the_files_and_both_trainings(btc: Dataset) -> None:
     )
     told = document["predicate"]
     assert (told["bundle"], told["candles"], told["seed"]) == (bundle.digest, btc.digest, 1)
-    assert [training["worker"] for training in told["trainings"]] == ["one@desk", "two@desk"]
+    assert [training["workers"] for training in told["trainings"]] == [["one@desk"], ["two@desk"]]
     event = AuditEvent.objects.get(kind="bundle.reproduced")
     assert json.loads(event.body)["detail"]["statement"] == statement.sha256
+    keys.create(actor="anna", reason="a second one, which has not signed it")
+    (tmp_path / "statement.json").write_text(statement.body)
+    shown = run_example(str(tmp_path / "statement.json"), keys.export_public())
+    assert [line.split() for line in shown.splitlines()] == [
+        [sha256, name] for name, sha256 in sorted(files.items())
+    ]
 
 
 def test_without_a_key_it_waits(btc: Dataset, settings: Settings) -> None:
@@ -229,12 +251,82 @@ def test_without_a_key_it_waits(btc: Dataset, settings: Settings) -> None:
 
 
 def test_nothing_is_signed_about_other_bytes(btc: Dataset) -> None:
-    release_coin = reproduced()
+    _, second = runs_of(reproduced().release)
     other = factories.bundle(btc, "other")
     other.artifacts.create(name="model.onnx", sha256="0" * 64, size=1)
-    assert release_coin.run is not None
-    statements._sign_if_equal(release_coin.run, TrainingRun(bundle=other, worker_name="two@desk"))
+    second.bundle = other
+    statements._sign_if_equal(second)
     assert not Statement.objects.exists()
+
+
+def test_a_pair_that_gets_no_statement_costs_one_query_a_pass(btc: Dataset) -> None:
+    """Such releases stay live, or on standby for good, and `reconcile` looks every few seconds."""
+    add_workers("one@desk")
+    release = launched()
+    for run in runs_of(release):
+        assert train(run, "one@desk")
+    settle.advance(release)
+    with CaptureQueriesContext(connection) as asked:
+        statements.sign_due()
+    assert len(asked) == 1
+
+
+def test_a_worker_that_took_part_in_both_is_no_other_worker(btc: Dataset) -> None:
+    add_workers("one@desk", "two@desk")
+    release = launched()
+    first, second = runs_of(release)
+    assert leases.claim(TrainingRun, first.pk, worker_name="two@desk")
+    TrainingRun.objects.filter(pk=first.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert train(first, "one@desk"), "it resumes what the other began"
+    assert train(second, "two@desk")
+    gate = find_gate(finish(release))
+    assert gate.verdict == Verdict.INCONCLUSIVE
+    assert "two@desk took part in both" in gate.sentence
+    statements.sign_due()
+    assert not Statement.objects.exists()
+
+
+def test_a_busy_worker_is_not_waited_for_until_the_release_expires(btc: Dataset) -> None:
+    add_workers("one@desk", "two@desk")
+    release = launched()
+    first, second = runs_of(release)
+    assert train(first, "one@desk") and train(second, "one@desk") is None
+    longest = timedelta(seconds=release.budget.share_of_time_seconds)
+    assert 3 * longest < release.deadline_at - release.created_at
+    TrainingRun.objects.filter(pk=first.pk).update(finished_at=timezone.now() - longest)
+    assert train(second, "one@desk")
+
+
+def test_the_clock_of_a_worker_asks_for_no_second_measurement(btc: Dataset) -> None:
+    """Each look asked for another one while a worker's clock was ahead, and none of them knew the second training."""
+    release_coin = reproduced()
+    release, second = release_coin.release, release_coin.second_run
+    assert second is not None
+    Measurement.objects.all().delete()
+    TrainingRun.objects.filter(pk=second.pk).update(finished_at=timezone.now() + timedelta(hours=1))
+    for _ in range(3):
+        settle.advance(release)
+    assert Measurement.objects.get().second_run == second
+    assert find_gate(finish(release)).verdict == Verdict.PASSED
+
+
+def test_runs_that_were_written_past_the_service_get_no_statement(btc: Dataset) -> None:
+    release = reproduced().release
+    first, second = runs_of(release)
+    TrainingRun.objects.filter(pk=second.pk).update(seed=second.seed + 1)
+    statements.sign_due()
+    TrainingRun.objects.filter(pk=second.pk).update(state=JobState.FAILED, seed=second.seed)
+    told = {
+        name: getattr(second, name) for name in ("coin", "dataset", "line", "recipe", "parameters", "seed")
+    }
+    ended = {"state": JobState.SUCCEEDED, "bundle": first.bundle, "worker_name": "mallory@desk"}
+    TrainingRun.objects.create(
+        **told, **ended, epochs=1, budget=first.budget, reproduces=first, finished_at=timezone.now()
+    )
+    statements.sign_due()
+    assert not Statement.objects.exists()
+    with pytest.raises(DatabaseError, match="reproduces_id"), transaction.atomic():
+        TrainingRun.objects.filter(pk=second.pk).update(reproduces=None)
 
 
 def test_a_snapshot_names_what_was_signed_before_its_move(btc: Dataset) -> None:
@@ -303,9 +395,11 @@ def test_the_page_launches_it_and_shows_the_second_run_and_the_statement(
     assert client.get(answer["coins"][0]["statement"]).json()["payloadType"] == statements.PAYLOAD_TYPE
 
 
-def test_an_old_measurement_knows_no_later_training(btc: Dataset) -> None:
+def test_a_measurement_by_hand_knows_the_last_second_training(btc: Dataset) -> None:
     release_coin = reproduced()
     bundle, second = release_coin.bundle, release_coin.second_run
-    assert bundle is not None and second is not None and second.finished_at is not None
-    assert find_second_run(bundle, before=second.finished_at) == second
-    assert find_second_run(bundle, before=second.finished_at - timedelta(seconds=1)) is None
+    assert bundle is not None
+    asked = measuring.measure(bundle, btc, actor=scenarios.LAUNCHER, again=True)
+    assert asked.second_run == second
+    with pytest.raises(DatabaseError, match="second_run_id"), transaction.atomic():
+        Measurement.objects.filter(pk=asked.pk).update(second_run=None)

@@ -21,8 +21,8 @@ def judge(*, second_run: dict[str, Any] | None = NO_CHANGE, **figures: Any) -> F
         "state": "succeeded",
         "failure": "no reason given",
         "bundle": "sha256:2",
-        "first": {"worker": "one@desk", "device": "CPU", "code_version": "1"},
-        "second": {"worker": "two@desk", "device": "CPU", "code_version": "1"},
+        "first": {"workers": ["one@desk"], "device": "CPU", "code_version": "1"},
+        "second": {"workers": ["two@desk"], "device": "CPU", "code_version": "1"},
     }
     compared = {
         "problem": None,
@@ -45,7 +45,7 @@ def differing(directions: int) -> dict[str, Any]:
 def test_equal_files_of_two_workers_pass() -> None:
     found = judge()
     assert (found.verdict, found.observed) == (Verdict.PASSED, "model.onnx equal, bit for bit")
-    assert "by one@desk and by two@desk" in found.sentence
+    assert "by one@desk, and again by two@desk" in found.sentence
 
 
 def test_a_scaler_with_other_last_digits_is_no_other_model() -> None:
@@ -85,17 +85,28 @@ def test_it_is_left_out_where_nobody_asked_and_no_policy_requires_it() -> None:
 
 
 def test_the_same_worker_twice_is_inconclusive_and_another_model_fails() -> None:
-    again = {"second": {"worker": "one@desk"}}
+    again = {"second": {"workers": ["one@desk"]}}
     found = judge(second_run=again)
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert "twice by one@desk, as no other worker was there" in found.sentence
+    assert "twice by one@desk, as no other worker took it" in found.sentence
     assert judge(second_run=again, **differing(500)).verdict == Verdict.FAILED
+
+
+def test_a_worker_that_took_part_in_both_is_no_other_worker() -> None:
+    """It resumed what another began, or another what it began: the model may be its own work both times."""
+    found = judge(
+        second_run={"first": {"workers": ["one@desk", "two@desk"]}, "second": {"workers": ["one@desk"]}}
+    )
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert "by one@desk and two@desk, and again by one@desk: one@desk took part in both" in found.sentence
 
 
 @pytest.mark.parametrize(
     ("second_run", "figures", "reason"),
     [
         ({"state": "failed", "failure": "out of memory"}, {}, "run 7, its second training, failed: out of memory"),
+        ({"first": {"workers": []}}, {}, "who trained it is not known"),
+        ({"second": {}}, {}, "was not measured"),
         ({"bundle": "sha256:3"}, {}, "not that of the second training"),
         ({}, {"problem": "it is of another training"}, "it is of another training"),
         ({}, {"rows": 0}, "contradict"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from common.errors import InvalidInput
+from common.errors import InvalidInput, Unavailable
 from tests import factories
 from tests.deploy.commands import run as run_command
 from tests.installed_recipes import CONSTANT, install
@@ -233,6 +233,28 @@ def test_a_recipe_that_ends_its_process_hides_no_other(recipes: Path) -> None:
     assert line().recipe == "constant"
     with pytest.raises(InvalidInput, match=r"The recipe broken of .* its process ended with status 3"):
         installed_recipes.find_recipe("broken")
+
+
+def test_a_recipe_that_was_killed_is_described_again_later(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may have been short for a moment; the process that asked may run for months."""
+    installed_recipes.forget()
+    asked, describe = [], installed_recipes._describe
+
+    def kill(*arguments: str) -> dict[str, Any]:
+        asked.append(arguments)
+        raise Unavailable("it was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(installed_recipes, "_describe", kill)
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match="it was killed"):
+                installed_recipes.find_recipe("constant")
+        assert len(asked) == 2, "together and alone, and then not again at once"
+    assert installed_recipes._describe is describe
+    monkeypatch.setattr(installed_recipes, "RETRY_SECONDS", 0.0)
+    assert installed_recipes.find_recipe("constant") is not None
 
 
 def test_a_recipe_of_two_packages_is_refused(recipes: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from django.conf import settings
@@ -36,10 +36,15 @@ from training.jobs import sandbox
 PRIVATE_BYTES = 4 * 2**30
 """Memory limit of the process that fits a recipe."""
 OUTPUT_BYTES = 512 * 2**20
+RETRY_SECONDS = 300.0
+"""After this a recipe whose process was killed or late is described again."""
 _MAX_FILE_BYTES = 128 * 2**20
 _MAX_ANSWER_BYTES = 256 * 1024
 _MODULE = "mlcore.importers.installed_recipe"
 _FIGURES = ("train_loss", "validation_loss", "validation_accuracy")
+
+
+_described: tuple[float, dict[str, dict[str, Any]]] | None = None
 
 
 class RecipeFailed(Conflict):
@@ -94,8 +99,9 @@ def require_recipe(name: str, package: str) -> InstalledRecipe:
 
 def forget() -> None:
     """Look again which recipes there are."""
+    global _described
     list_packages.cache_clear()
-    _describe_all.cache_clear()
+    _described = None
 
 
 def fit(
@@ -146,12 +152,24 @@ def fit(
     return Trained({}, prepared, recipe, seed, [report], best_epoch=1, device="cpu", payload=payload)
 
 
-@cache
 def _describe_all() -> dict[str, dict[str, Any]]:
     """What each recipe here says of itself. Raises SandboxBusy, and then asks again the next time.
 
-    They are loaded in one process, for speed. Where that fails, each has a process of its own, so that one hides no other.
+    An answer is kept, but for RETRY_SECONDS only where a process was killed or late: the machine may have been the reason.
     """
+    global _described
+    if _described is not None:
+        asked_at, known = _described
+        is_final = not any(found.get("may_pass") for found in known.values())
+        if is_final or monotonic() - asked_at < RETRY_SECONDS:
+            return known
+    known = _describe_together()
+    _described = monotonic(), known
+    return known
+
+
+def _describe_together() -> dict[str, dict[str, Any]]:
+    """They are loaded in one process, for speed. Where that fails, each has one of its own, so that one hides no other."""
     try:
         return _describe()
     except sandbox.SandboxBusy:
@@ -167,10 +185,12 @@ def _describe_one(name: str) -> dict[str, Any]:
         return {"problem": "its process named no such recipe"}
     except sandbox.SandboxBusy:
         raise
-    except (sandbox.ProcessFailed, sandbox.ProcessTimedOut) as failure:
+    except sandbox.ProcessTimedOut as late:
+        return {"problem": f"its process {late}", "may_pass": True}
+    except sandbox.ProcessFailed as failure:
         return {"problem": f"its process {failure}"}
     except Unavailable as killed:
-        return {"problem": killed.message}
+        return {"problem": killed.message, "may_pass": True}
 
 
 def _describe(*arguments: str) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Training runs: launch, cancel, launch again."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.utils import timezone
 from accounts.decisions import decision
 from accounts.roles import Actor, Role
 from audit import services as audit
+from audit.models import AuditEvent
 from common import correlation
 from common.errors import Conflict, InvalidInput, NotFound
 from mlcore.features.splits import MIN_ROWS
@@ -71,15 +71,7 @@ def launch_run(
             # A run that the caller trains is marked as sent, so that reconcile does not send it to a worker.
             enqueued_at=None if is_sent else timezone.now(),
         )
-        detail = {
-            "dataset": dataset.digest,
-            "seed": seed,
-            "recipe": run.recipe,
-            "package": run.package,
-            "parameters": run.parameters,
-            **({"reproduces": reproduces.pk} if reproduces else {}),
-        }
-        audit.record("trainingrun.queued", run, actor=actor, detail=detail)
+        audit.record("trainingrun.queued", run, actor=actor, detail=describe_launch(run))
         if dataset.is_withdrawn or dataset.verdict != Verdict.PASSED:
             warning = f"Warning: {candle_checks.format_verdict(dataset)} A release must not train on them."
             RunLine.objects.create(run=run, attempt=0, text=warning)
@@ -88,10 +80,30 @@ def launch_run(
     return run
 
 
-def find_second_run(bundle: Bundle, *, before: datetime) -> TrainingRun | None:
-    """The second training of the bundle's model that had ended then: the last that succeeded, else the last of all."""
-    ended = TrainingRun.objects.filter(reproduces__bundle=bundle, finished_at__lte=before).order_by("-id")
+def find_second_run(bundle: Bundle) -> TrainingRun | None:
+    """The second training of the bundle's model that ended: the last that succeeded, else the last of all."""
+    ended = TrainingRun.objects.filter(reproduces__bundle=bundle).exclude(finished_at=None).order_by("-id")
     return ended.filter(state=JobState.SUCCEEDED).first() or ended.first()
+
+
+def list_workers(run: TrainingRun) -> list[str]:
+    """Every worker that ever held it, by name, as the audit chain says: one may resume what another began."""
+    events = AuditEvent.objects.filter(
+        object_type="trainingrun", object_id=str(run.pk), kind=f"trainingrun.{JobState.RUNNING}"
+    )
+    return sorted(set(events.values_list("actor", flat=True)))
+
+
+def describe_launch(run: TrainingRun) -> dict[str, Any]:
+    """What a run was launched with, as its event in the audit chain says it too."""
+    return {
+        "dataset": run.dataset.digest,
+        "seed": run.seed,
+        "recipe": run.recipe,
+        "package": run.package,
+        "parameters": run.parameters,
+        **({"reproduces": run.reproduces_id} if run.reproduces_id else {}),
+    }
 
 
 def require_trainable(coin: Coin, dataset: Dataset) -> None:
