@@ -390,6 +390,8 @@ def test_the_page_launches_it_and_shows_the_second_run_and_the_statement(
     statements.sign_due()
     page = client.get(f"/releases/{release.pk}/").content.decode()
     assert f"/runs/{second.pk}/" in page and "signed statement" in page
+    assert f"/runs/{first.pk}/" in client.get(f"/runs/{second.pk}/").content.decode()
+    assert client.get(f"/api/v1/runs/{second.pk}/").json()["reproduces"] == first.pk
     answer = client.get(f"/api/v1/releases/{release.pk}/").json()
     assert (answer["is_reproduced"], answer["coins"][0]["second_run"]) == (True, second.pk)
     assert client.get(answer["coins"][0]["statement"]).json()["payloadType"] == statements.PAYLOAD_TYPE

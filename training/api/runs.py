@@ -104,7 +104,7 @@ class Runs(ListAPIView[TrainingRun]):
                 "id", "coin", "dataset", "line", "recipe", "package", "parameters", "seed", "state", "failure",
                 "epochs", "epochs_done", "best_epoch", "best_validation_loss", "best_validation_accuracy",
                 "progress", "elapsed_seconds", "tags", "notes",
-                "attempt", "worker_name", "device", "code_version", "bundle", "launched_by",
+                "attempt", "worker_name", "device", "code_version", "bundle", "reproduces", "launched_by",
                 "created_at", "started_at", "finished_at", "cancel_requested_at",
                 "rate_usd_per_hour", "reserved_usd", "spent_usd", "machine_usd", "billed_seconds", "allowed_seconds",
             ]  # fmt: skip
