@@ -299,10 +299,10 @@ def test_a_busy_worker_is_not_waited_for_until_the_release_expires(btc: Dataset)
 
 def test_the_clock_of_a_worker_asks_for_no_second_measurement(btc: Dataset) -> None:
     """Each look asked for another one while a worker's clock was ahead, and none of them knew the second training."""
-    release_coin = reproduced()
-    release, second = release_coin.release, release_coin.second_run
-    assert second is not None
-    Measurement.objects.all().delete()
+    add_workers("one@desk", "two@desk")
+    release = launched()
+    first, second = runs_of(release)
+    assert train(first, "one@desk") and train(second, "two@desk")
     TrainingRun.objects.filter(pk=second.pk).update(finished_at=timezone.now() + timedelta(hours=1))
     for _ in range(3):
         settle.advance(release)
