@@ -110,7 +110,7 @@ def _sign_if_equal(second: TrainingRun) -> None:
 def _list_proven_workers(run: TrainingRun) -> list[str]:
     """Who held the run, where the audit chain shows that it was launched as its row says and gave its bundle; else nobody.
 
-    Rows can be written by whoever can write to the database, and then this service would vouch for them.
+    Rows can be written by anyone who can write to the database, and then this service would vouch for them.
     """
     kinds = [f"trainingrun.{state}" for state in (JobState.QUEUED, JobState.SUCCEEDED, JobState.RUNNING)]
     rows = AuditEvent.objects.filter(object_type="trainingrun", object_id=str(run.pk), kind__in=kinds)
