@@ -29,9 +29,7 @@ def list_missing_coins(release: Release) -> list[str]:
 def list_release_coins(release: Release) -> list[ReleaseCoin]:
     """The release's coins with everything that a decision reads."""
     return list(
-        release.coins.select_related(*_RELATED).prefetch_related(
-            "diagnosis__results", "bundle__artifacts", "bundle__statement", "run__reproductions"
-        )
+        release.coins.select_related(*_RELATED).prefetch_related("diagnosis__results", "bundle__artifacts")
     )
 
 

@@ -26,6 +26,7 @@ from deploy.releases.settle import advance
 from deploy.rules import Purpose, Running
 from deploy.serving import protocol, snapshot, statements
 from gates.catalogue.live import Tally
+from gates.catalogue.registry import GATES
 from gates.models import Measurement
 from gates.services import policies
 from mlcore import confidence_bands
@@ -41,6 +42,8 @@ APPROVER = Actor("anna", frozenset({Role.VIEWER, Role.APPROVER}))
 SECOND_APPROVER = Actor("arthur", frozenset({Role.VIEWER, Role.APPROVER}))
 VIEWER = Actor("victor", frozenset({Role.VIEWER}))
 COINS = ("BTC", "ETH", "SOL")
+ALWAYS_JUDGED = [gate.name for gate in GATES.values() if gate.applies is None]
+"""The gates of a diagnosis under the full policy, of a model that was trained once."""
 
 
 def healthy(coin: str) -> dict[str, Any]:

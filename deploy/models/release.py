@@ -142,9 +142,11 @@ class ReleaseCoin(models.Model):
     @property
     def second_run(self) -> TrainingRun | None:
         """The second training of its model, where the release was launched with one."""
-        return next(iter(self.run.reproductions.all()), None) if self.run else None
+        if self.run is None or not self.release.is_reproduced:
+            return None
+        return next(iter(self.run.reproductions.all()), None)
 
     @property
     def statement(self) -> models.Model | None:
-        """The signed statement about its bundle."""
-        return getattr(self.bundle, "statement", None)
+        """The signed statement about its bundle, where the release was launched with a second training."""
+        return getattr(self.bundle, "statement", None) if self.release.is_reproduced else None

@@ -22,7 +22,7 @@ from training.rules import JobState
 
 pytestmark = pytest.mark.django_db
 
-ALL = len(FULL_POLICY["gates"])
+ALL = len(scenarios.ALWAYS_JUDGED)
 
 
 def rows(caller: Caller, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_a_diagnosis_shows_every_gate_with_its_figure_and_threshold(as_viewer: C
     scenarios.Build(line="v6_enhanced", figures=scenarios.for_every_coin(scenarios.collapsed)).settled()
     (row,) = rows(as_viewer, "diagnoses/", coin="BTC", verdict="failed", policy=2)
     gates = {gate["gate"]: gate for gate in row["gates"]}
-    assert list(gates) == list(FULL_POLICY["gates"])
+    assert list(gates) == scenarios.ALWAYS_JUDGED
     assert (gates["logit_range"]["verdict"], gates["logit_range"]["is_required"]) == ("failed", True)
     assert "12,527" in gates["logit_range"]["observed"]
     assert gates["logit_range"]["threshold"]

@@ -6,7 +6,6 @@ import pytest
 from django.test import Client
 
 from gates.models import GateResult
-from gates.policy import FULL_POLICY
 from gates.services import judging, policies
 from tests import factories, scenarios
 
@@ -43,7 +42,7 @@ def test_a_diagnosis_shows_every_gates_sentence(staff: Client, diagnosis_pk: int
     page = html.unescape(staff.get(f"/admin/gates/diagnosis/{diagnosis_pk}/change/").content.decode())
     sentences = GateResult.objects.filter(diagnosis=diagnosis_pk).values_list("sentence", flat=True)
     assert [sentence for sentence in sentences if sentence not in page] == []
-    assert len(sentences) == len(FULL_POLICY["gates"])
+    assert len(sentences) == len(scenarios.ALWAYS_JUDGED)
 
 
 @pytest.mark.parametrize("what", ["change", "delete"])

@@ -5,13 +5,12 @@ from typing import Any
 import pytest
 
 from gates.catalogue.gate import GateOutcome
-from gates.catalogue.registry import GATES
 from gates.evaluation import evaluate, get_overall_verdict
 from gates.policy import FULL_POLICY
 from mlcore.evaluation.bootstrap import compute_student_quantile
 from mlcore.verdict import Verdict
 from tests.gates.documents import accuracy, changed
-from tests.scenarios import healthy, known
+from tests.scenarios import ALWAYS_JUDGED, healthy, known
 
 PASSED, FAILED, INCONCLUSIVE, ERROR = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.ERROR
 
@@ -226,9 +225,7 @@ def test_each_attempt_asks_more_and_none_less_than_the_bootstrap() -> None:
 
 def test_a_healthy_bundle_passes_every_gate() -> None:
     outcomes = evaluate(known(healthy("BTC")), FULL_POLICY)
-    assert [outcome.gate for outcome in outcomes] == [
-        gate.name for gate in GATES.values() if gate.applies is None
-    ]
+    assert [outcome.gate for outcome in outcomes] == ALWAYS_JUDGED
     assert {outcome.verdict for outcome in outcomes} == {PASSED}
     assert get_overall_verdict(outcomes) == PASSED
 
