@@ -80,5 +80,6 @@ class Progress:
 
 def load_progress(release: Release) -> Progress:
     rows = release.coins.select_related("coin", "dataset", "run", "bundle", "diagnosis")
-    rows = rows.prefetch_related("run__epoch_rows", "run__reproductions__epoch_rows")
+    second = ["run__reproductions__epoch_rows"] if release.is_reproduced else []
+    rows = rows.prefetch_related("run__epoch_rows", *second)
     return Progress(release, [CoinProgress(row) for row in rows])
