@@ -4,6 +4,7 @@
 
 Both sides hold the same trained network, loaded and warm, and get the last 2,048 bars in memory in their own library's
 form. The runtime's side is `Client.predict`, as a bot calls it: it also checks the candles, which the peer does not.
+Then the same network on windows of bars, whose features its graph computes, and the same call for each: the 99th percentile.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.goals import Goal, check_goals
-from benchmarks.interleaved import compare
+from benchmarks.interleaved import compare, in_turns
 from benchmarks.pandas_features import relative72
 from crpbot_runtime import Client
 from mlcore.bundle import format as bundle_format
@@ -36,6 +37,7 @@ from tests.runtime.stub_service import TOKEN, Release, StubService
 
 GOAL = 4.0
 COIN = "BTC"
+WINDOWS = ("window64", "window2048")
 TOLERANCE = 1e-4
 """Of a probability: both sides are float32 networks behind float64 features."""
 
@@ -50,20 +52,32 @@ def main() -> int:
     torch.set_num_threads(1)
     candles = simulate(COIN, bars=6_000, drift=1.2, seed=1)
     with tempfile.TemporaryDirectory() as folder:
-        written = _bundle(candles, Path(folder))
+        written = _bundle(candles, Path(folder) / "relative72")
         client = _client(written, Path(folder) / "cache")
         ours, peer = _runtime(client, candles), _pandas_and_torch(written, candles)
         if not np.allclose(ours(), peer(), atol=TOLERANCE):
             print(f"the two sides differ: {ours()} and {peer()}")
             return 2
         compared = compare(ours, peer, rounds=rounds, calls=5)
+        print(_describe_times("relative72", ours, rounds))
         client.close()
+        for name in WINDOWS:
+            written = _bundle(candles, Path(folder) / name, input=name)
+            with _client(written, Path(folder) / f"cache-{name}") as of_windows:
+                print(_describe_times(name, _runtime(of_windows, candles), rounds))
     print(f"candles to direction, runtime against pandas and torch: {compared}; goal {GOAL:g}")
     return check_goals(Goal("prediction, against pandas and torch", compared.ratio, GOAL))
 
 
-def _bundle(candles: pl.DataFrame, folder: Path) -> Path:
-    recipe = RECIPES["v7_fixed"].with_parameters(epochs=2)
+def _describe_times(name: str, predict: Callable[[], object], rounds: int) -> str:
+    """Single calls, as a bot makes them; the first does not count."""
+    (seconds,) = in_turns(predict, rounds=30 * rounds)
+    middle, slow = 1000 * np.quantile(seconds, [0.5, 0.99])
+    return f"{name}, candles to direction: p50 {middle:.2f} ms, p99 {slow:.2f} ms of {len(seconds):,} calls"
+
+
+def _bundle(candles: pl.DataFrame, folder: Path, **settings: str) -> Path:
+    recipe = RECIPES["v7_fixed"].with_parameters(epochs=2, **settings)
     trained = fit(prepare(candles, recipe), recipe, seed=1, device="cpu")
     written = write_bundle(
         folder / COIN,
