@@ -27,7 +27,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test setup service install development chromium promtool lint fast full coverage postgresql docs wheel format bench \
+.PHONY: help demo serve test setup service install development chromium promtool mlflow lint fast full coverage postgresql docs wheel format bench \
 	growth bench-gpu gpu-check faults schemathesis power studies reproduction markets features fuzz pythons soak chaos compose-trial \
 	screenshots lock image-digests clean
 
@@ -96,6 +96,10 @@ promtool: # for the tests of the alerts, which skip with a note where it is miss
 	@command -v promtool >/dev/null || \
 	echo "NOTE: no promtool here: the alerts and the dashboard will NOT be checked. Install the package prometheus."
 
+mlflow: setup # for the test of its import and export, which is skipped with a note where it is missing
+	@$(PY) -m benchmarks.mlflow_registry || \
+	echo "NOTE: MLflow's own environment could not be made here: NOTHING is shown about its import and export."
+
 lint: setup ## style, types, the direction of imports, migrations (forgotten, or not fit for an upgrade), prose
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -108,7 +112,7 @@ lint: setup ## style, types, the direction of imports, migrations (forgotten, or
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
 	$(PYTEST) -n $(WORKERS) -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
-full: setup chromium promtool ## every test on SQLite
+full: setup chromium promtool mlflow ## every test on SQLite
 	$(PYTEST) -n $(WORKERS) -m "not soak"
 
 coverage: setup chromium ## the same with coverage and its floor: build/coverage.txt lists the lines that no test runs

@@ -130,6 +130,37 @@ class Gate:
         files = {"file": (name, graph), "declaration": ("declaration.json", declaration)}
         return self._ask("POST", "bundles/", data=form, files=files)
 
+    def import_mlflow_run(
+        self, client: Any, run_id: str, rows: Rows, *, line: str, has_scaler: bool, model: str = "model"
+    ) -> dict[str, Any]:
+        """Upload the ONNX model of an MLflow run that was fitted on these rows, with the run's parameters and metrics.
+
+        `client` is your `mlflow.MlflowClient`; `model` names the artifact or logged model of the run. Needs onnx, as
+        `check` does. Raises like `upload`, and what MLflow raises.
+        """
+        graph, run = _load_mlflow_runs().read_run(client, run_id, model)
+        name = f"mlflow-{run_id}.onnx"
+        return self.upload(rows, graph, line=line, has_scaler=has_scaler, name=name, run=run)
+
+    def export_release(
+        self, client: Any, release: Mapping[str, Any], *, name: str | None = None
+    ) -> dict[str, str]:
+        """Write a settled release to MLflow: for each coin a version of the registered model `name`-coin; returns these.
+
+        `client` is your `mlflow.MlflowClient`. Verdict, state, policy and every gate are tags, as they are now; without a
+        name it is that of the line. Raises Misconfigured for a release that has not settled, and what MLflow raises.
+        """
+        found = self._get(f"releases/{release['id']}/", {})
+        if found["state"] == BUILDING:
+            raise Misconfigured(f"release {found['id']} has not settled: wait for it before it is exported")
+        written = _load_mlflow_runs().write_release(client, found, self._download, name=name or found["line"])
+        return dict(written)
+
+    def _download(self, file: Mapping[str, Any]) -> bytes:
+        """A file that a release lists."""
+        path = f"{API}artifacts/{file['sha256']}"
+        return self._service.ask("GET", path, at_most=int(file["size"]))
+
     def wait_for_dataset(self, bundle: Mapping[str, Any], *, seconds: float = 3 * 3600.0) -> dict[str, Any]:
         """The newest dataset of the bundle's coin and interval that passed its checks and came after the bundle.
 
@@ -207,6 +238,16 @@ class Gate:
         if not isinstance(answer, dict):
             raise Refused(f"{path} answers what is no JSON object")
         return answer
+
+
+def _load_mlflow_runs() -> Any:
+    try:
+        from crpbot_runtime.train import mlflow_runs  # needs a package that a bot has not
+    except ImportError as error:
+        raise Misconfigured(
+            f"graphs of MLflow cannot be read here ({error}): pip install 'crpbot-runtime[train]'"
+        ) from error
+    return mlflow_runs
 
 
 def _parse_time(text: str) -> datetime:

@@ -242,5 +242,5 @@ for name in {modules}:
     of_the_gates = ("mlcore.bundle", "mlcore.evaluation", "mlcore.fitting", "mlcore.importers", "gates")
     assert {
         name for name in light if not name.startswith(tuple(f"crpbot_runtime.{p}" for p in of_the_gates))
-    } == {"crpbot_runtime.train.local_gates"}
+    } == {"crpbot_runtime.train.local_gates", "crpbot_runtime.train.mlflow_runs"}
     assert "crpbot_runtime.mlcore.bundle.predictor" not in light

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check
+from benchmarks import environments, gpu_check
 from benchmarks.goals import Goal, check_goals
 from benchmarks.markets import __main__ as markets
 from benchmarks.markets.__main__ import Count
@@ -33,6 +33,18 @@ def test_the_gpu_benchmark_without_a_gpu_measures_nothing() -> None:
     assert found.returncode == 3
     assert found.stdout == ""
     assert "no GPU here that torch can use: nothing was measured" in found.stderr
+
+
+def test_an_environment_is_found_only_with_the_versions_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "REPOSITORY", tmp_path)
+    assert environments.find_python("peer", ("peer==1",)) is None
+    folder = tmp_path / "build" / "peer"
+    folder.mkdir(parents=True)
+    (folder / "pins").write_text("peer==1")
+    assert environments.find_python("peer", ("peer==1",)) == folder / "bin" / "python"
+    assert environments.find_python("peer", ("peer==2",)) is None
 
 
 @pytest.mark.slow

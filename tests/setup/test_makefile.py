@@ -27,7 +27,7 @@ LINTERS = (
     "tests.docs.prose",
 )
 RUN_THE_PRODUCT = ("demo", "serve", "wheel")
-INTERNAL = {"service", "install", "development", "chromium", "promtool"}  # steps of other commands
+INTERNAL = {"service", "install", "development", "chromium", "promtool", "mlflow"}  # steps of other commands
 
 
 @pytest.fixture
