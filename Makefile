@@ -174,8 +174,8 @@ fuzz: setup ## every reader of files and answers from outside, for a time (MINUT
 pythons: setup ## the client's wheel alone, in a new environment of each Python that it supports (3.11 to 3.13)
 	$(PYTEST) -m soak -p no:randomly tests/runtime/test_pythons.py
 
-soak: setup ## the long runs: killed workers, twenty times over, and 200 random lives of GPU machines
-	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py tests/machines/test_simulation.py
+soak: setup ## the long runs: killed workers, twenty times over, 200 random lives of GPU machines, a recurrent network
+	$(PYTEST) -m soak -p no:randomly tests/e2e/test_killed_workers.py tests/machines/test_simulation.py tests/gates/test_notebooks.py
 
 chaos: setup ## 200 moves of the pointer while processes and systems fail, then the invariant at length; the table goes to docs/
 	CRPBOT_TEST_DATABASE=postgresql $(PYTEST) -m soak -p no:randomly tests/e2e/test_chaos.py

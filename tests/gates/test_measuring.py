@@ -20,10 +20,10 @@ from audit.models import AuditEvent
 from audit.services import verify
 from gates import worker as runner
 from gates.models import Diagnosis, Measurement
-from gates.policy import FULL_POLICY
 from gates.services import judging, measuring, policies
 from gates.tasks import measure as measure_task
 from mlcore.fitting.fit import Trained
+from tests import scenarios
 from tests.gates.conftest import BARS, DRIFT, SEED, SYSTEM, Desk, trained, with_a_nan
 from training.models import Coin
 from training.rules import JobState
@@ -86,7 +86,7 @@ def test_a_good_bundle_passes_and_a_second_delivery_changes_nothing(asked: Ask) 
     diagnosis = judging.judge(measurement, policies.policy_in_force())
     assert diagnosis.verdict == "passed", verdicts(diagnosis)
     assert diagnosis.document["skill"]["baseline"]["problem"] is None
-    assert len(verdicts(diagnosis)) == len(FULL_POLICY["gates"])
+    assert len(verdicts(diagnosis)) == len(scenarios.ALWAYS_JUDGED)
 
     stored = Measurement.objects.get()
     assert (stored.state, stored.attempt) == (JobState.SUCCEEDED, 1)
@@ -253,7 +253,7 @@ def test_diagnose_prints_json_and_ends_well_for_a_bundle_that_passes(desk: Desk)
     call_command("diagnose", "--bundle", made.short_digest, "--json", stdout=said)
     (answer,) = json.loads(said.getvalue())
     assert (answer["coin"], answer["verdict"], answer["is_simulated"]) == ("BTC", "passed", True)
-    assert [gate["gate"] for gate in answer["gates"]] == list(FULL_POLICY["gates"])
+    assert [gate["gate"] for gate in answer["gates"]] == scenarios.ALWAYS_JUDGED
     assert {gate["verdict"] for gate in answer["gates"] if gate["is_required"]} == {"passed"}
 
 

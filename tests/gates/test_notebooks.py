@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,7 @@ from tests.gates.notebooks import LINE, market, work
 from tests.installed_recipes import install_example
 from tests.processes import REPOSITORY, wait_until
 from training.jobs import installed_recipes
-from training.models import Bundle, Coin
+from training.models import Bundle, Coin, Dataset
 from training.services import datasets, lines
 
 FOLDER = REPOSITORY / "docs" / "examples"
@@ -42,6 +43,9 @@ REAL_CANDLES = os.environ.get("CRPBOT_CANDLES_DIR")
 REAL_BARS = 9_000
 
 pytestmark = [pytest.mark.usefixtures("committed"), pytest.mark.slow]
+needs_real_candles = pytest.mark.skipif(
+    not REAL_CANDLES, reason="CRPBOT_CANDLES_DIR is not set: NOTHING is shown of the examples on real candles"
+)
 
 
 @dataclass(frozen=True)
@@ -99,26 +103,69 @@ def test_a_script_is_released_on_a_simulated_market(
     assert_a_bot_predicts(release, live_server, tmp_path / "cache", SEED + 1)
 
 
+@dataclass(frozen=True)
+class Own:
+    """An example of an own recipe, on a market and with parameters that teach it enough."""
+
+    recipe: str
+    bars: int
+    drift: float
+    parameters: dict[str, float]
+
+
+TREES = Own("trees", BARS, DRIFT, {"trees": 30, "rows_share": 0.2})
+RECURRENCE = Own("recurrence", 30_000, 1.5, {"epochs": 14, "learning_rate": 0.002})
+
+
+@pytest.fixture
+def with_recipe(settings: Any, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Installs an example, and makes a line of it."""
+    settings.RECIPES_DIR, settings.LEASE_SECONDS = tmp_path / "packages", 600.0
+
+    def install(recipe: str) -> None:
+        install_example(recipe, settings.RECIPES_DIR, tmp_path)
+        installed_recipes.forget()
+        lines.create_line(LINE, recipe=recipe, actor=factories.OPERATOR, reason="to compare with V7")
+
+    yield install
+    installed_recipes.forget()
+
+
+# A minute and a half of fitting, so not a part of `make test`.
+@pytest.mark.parametrize(
+    "own", [TREES, pytest.param(RECURRENCE, marks=pytest.mark.soak)], ids=lambda own: own.recipe
+)
 def test_an_own_recipe_is_released_on_a_simulated_market(
-    gate: Gate, live_server: Any, client: Client, settings: Any, tmp_path: Path
+    own: Own, gate: Gate, live_server: Any, client: Client, with_recipe: Callable[[str], None], tmp_path: Path
 ) -> None:
     """A worker trains it, so it is judged on the candles that it was fitted on."""
-    settings.RECIPES_DIR, settings.LEASE_SECONDS = tmp_path / "packages", 600.0
-    install_example("trees", settings.RECIPES_DIR, tmp_path)
-    installed_recipes.forget()
     scenarios.service_in_use()
-    lines.create_line(LINE, recipe="trees", actor=factories.OPERATOR, reason="to compare with V7")
-    market(SEED)
-    listed = gate.datasets(coin="BTC", is_simulated="true")[0]
-    launched = gate.launch(
-        LINE, datasets={"BTC": listed["id"]}, seed=3, parameters={"trees": 30, "rows_share": 0.2}
+    with_recipe(own.recipe)
+    coin = Coin.objects.get(symbol="BTC")
+    made = datasets.simulate_candles(
+        coin, bars=own.bars, drift=own.drift, seed=SEED, actor=factories.OPERATOR
     )
+    launched = gate.launch(LINE, datasets={"BTC": made.pk}, seed=3, parameters=own.parameters)
     release = work(launched["id"])
     settled = gate.wait(launched, seconds=5)
     assert settled["state"] == ReleaseState.AWAITING_APPROVAL, settled["reason"]
     assert_shown(release, client, "awaiting")
     assert_a_bot_predicts(release, live_server, tmp_path / "cache", SEED)
-    installed_recipes.forget()
+
+
+@needs_real_candles
+@pytest.mark.parametrize("recipe", ["trees", "recurrence"])
+def test_an_own_recipe_is_refused_on_real_candles(
+    recipe: str, gate: Gate, client: Client, with_recipe: Callable[[str], None]
+) -> None:
+    with_recipe(recipe)
+    imported = import_real_candles()
+    few = {"trees": 5, "rows_share": 0.1} if recipe == "trees" else {"epochs": 1, "units": 8}
+    launched = gate.launch(LINE, datasets={"BTC": imported.pk}, parameters=few)
+    release = work(launched["id"])
+    settled = gate.wait(launched, seconds=5)
+    assert settled["state"] == ReleaseState.REJECTED and "accuracy failed: " in settled["reason"]
+    assert_shown(release, client, "more than 65 % is required")
 
 
 def run_script(example: Example, live_server: Any, log: Path) -> str:
@@ -141,6 +188,13 @@ def run_script(example: Example, live_server: Any, log: Path) -> str:
         finally:
             script.kill()
     return log.read_text()
+
+
+def import_real_candles() -> Dataset:
+    frame = pl.read_csv(Path(str(REAL_CANDLES)) / "BTC.csv.gz").tail(REAL_BARS)
+    coin = Coin.objects.get(symbol="BTC")
+    content = frame.write_csv().encode()
+    return datasets.import_candles(coin, content, name="BTC.csv", actor=factories.OPERATOR).dataset
 
 
 def wait_for_first(rows: QuerySet[Any], script: "subprocess.Popen[bytes]", log: Path) -> Any:
@@ -183,18 +237,13 @@ def assert_a_bot_predicts(release: Release, live_server: Any, cache: Path, seed:
     np.testing.assert_allclose(single, batch, atol=1e-5)
 
 
-@pytest.mark.candles
-@pytest.mark.skipif(
-    not REAL_CANDLES, reason="CRPBOT_CANDLES_DIR is not set: NOTHING is shown of the examples on real candles"
-)
+@needs_real_candles
 @each_example
 def test_a_model_of_a_script_is_refused_on_real_candles(example: Example, gate: Gate, client: Client) -> None:
     """With reasons, by kit, API and page."""
     script = example.load()
     lines.create_line(LINE, actor=factories.OPERATOR, reason="models of the desk's notebooks")
-    frame = pl.read_csv(Path(str(REAL_CANDLES)) / "BTC.csv.gz").tail(REAL_BARS)
-    coin = Coin.objects.get(symbol="BTC")
-    datasets.import_candles(coin, frame.write_csv().encode(), name="BTC.csv", actor=factories.OPERATOR)
+    import_real_candles()
     (listed,) = gate.datasets(coin="BTC", verdict="passed")
     rows = gate.prepare(listed, input=example.input, horizon=script.HORIZON)
     graph = script.fit(rows, 8)
