@@ -45,6 +45,7 @@ COMMANDS = {
     "restore": ["1", "--revision", "1", "--reason", "x"],
     "retire_bot": ["trader", "desk-1", "--reason", "x"],
     "simulate_candles": ["--coin", "BTC"],
+    "studies": [],
     "train": ["--coin", "BTC"],
     "verify_audit": [],
     "withdraw_dataset": ["1", "--reason", "x"],
