@@ -81,13 +81,14 @@ class Results:
         return _share(line["is_released"] for line in self.markets if line["drift"] == drift)
 
     def find_half(self) -> tuple[float, float] | None:
-        """The least drift at which half of the markets are released, and the true lead over the base rate there.
+        """The drift above which half of the markets or more are always released, and the true lead over the base rate there.
 
-        Interpolated between the two drifts beside it. The lead is the mean of the first coin's: of a trained model on
-        bars that it has not seen, and so without bias. None where no drift releases half.
+        Interpolated between the two drifts beside it: the last ones, where the shares go up and down. The lead is the mean
+        of the first coin's: of a trained model on bars that it has not seen, and so without bias. None where no drift
+        releases half.
         """
         drifts = self.drifts()
-        for below, above in pairwise(drifts):
+        for below, above in reversed(list(pairwise(drifts))):
             before, after = (self.released(drift).share for drift in (below, above))
             if before < 0.5 <= after:
                 way = (0.5 - before) / (after - before)
