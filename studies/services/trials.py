@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from mlcore.bundle.predictor import Predictor
 from mlcore.fitting.prepared import Trained
 from studies import sampling, selection_bias
 from studies.models import Trial
@@ -42,6 +41,8 @@ class TrialObserver:
 
 def add_up_stop_window(folder: Path, trained: Trained) -> dict[str, Any]:
     """What `selection_bias.add_up_rows` gives for the stop window, from the files that would be shipped."""
+    from mlcore.bundle.predictor import Predictor  # a web process knows this module, and loads no onnxruntime
+
     prepared, recipe = trained.prepared, trained.recipe
     logits = Predictor(folder).logits(prepared.examples.features[prepared.examples.split.stop])
     return selection_bias.add_up_rows(
