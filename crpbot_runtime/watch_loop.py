@@ -68,13 +68,14 @@ class Heartbeats:
     def renew_after_fork(self) -> None:
         """In the child nobody sends, and the service knows only the parent."""
         self._lock = threading.Lock()
-        self._is_known = self._has_stopped = False
+        self._has_begun = self._is_known = self._has_stopped = False
 
     def send(self) -> dict[str, Any]:
         """Returns the service's answer; empty once the bot has stopped. Raises ClientError."""
         with self._lock:
             if self._has_stopped:
                 return {}
+            self._has_begun = True
             answer = self._service.post(HEARTBEAT_PATH, self._updater.build_heartbeat(self._instance))
             self._is_known = True
             return answer
@@ -82,7 +83,7 @@ class Heartbeats:
     def send_stop(self) -> None:
         """Tell the service, if it knows of this bot, that it was stopped on purpose. Never fails, and waits for STOP_S."""
         was_stopped, self._has_stopped = self._has_stopped, True
-        if self._is_known and not was_stopped:
+        if self._has_begun and not was_stopped:
             sending = threading.Thread(target=self._post_stop, daemon=True)
             sending.start()
             sending.join(STOP_S)
@@ -90,6 +91,8 @@ class Heartbeats:
     def _post_stop(self) -> None:
         try:
             with self._lock:  # after the heartbeat that is on its way
+                if not self._is_known:
+                    return
                 document = self._updater.build_heartbeat(self._instance) | {"is_stopping": True}
                 self._service.post(HEARTBEAT_PATH, document)
         except Exception as problem:  # noqa: BLE001 - the connection may be closed under it, and the bot ends anyway
