@@ -4,7 +4,6 @@
 few seconds, so that nothing depends on a message or on a process that may have died.
 """
 
-import contextlib
 import logging
 from functools import partial
 
@@ -14,7 +13,6 @@ from django.utils import timezone
 from accounts.roles import GATE, Actor, Role
 from audit import services as audit
 from common import correlation
-from common.errors import Conflict
 from deploy import outcomes
 from deploy.models import Release, ReleaseCoin, ReleaseStatus
 from deploy.pointer import pointer
@@ -214,5 +212,4 @@ def _write_once(release_coin: ReleaseCoin, **column: models.Model) -> None:
 def stop_runs(release: Release, reason: str) -> None:
     of_release = TrainingRun.objects.filter(budget=release.budget).order_by("id")
     for run in of_release.filter(state__in=(JobState.QUEUED, JobState.RUNNING)):
-        with contextlib.suppress(Conflict):  # it has just ended
-            runs.cancel_run(run, actor=GATE, reason=f"its release was rejected: {reason}"[:1000])
+        runs.cancel_unneeded(run, f"its release was rejected: {reason}")

@@ -37,7 +37,7 @@ def advance_studies() -> None:
         trial__isnull=False, state__in=[JobState.QUEUED, JobState.RUNNING], cancel_requested_at=None
     ).exclude(trial__study__state=StudyState.RUNNING)
     for run in left:
-        stop_run(run, "its study has ended")
+        runs.cancel_unneeded(run, "its study has ended")
 
 
 def advance_for(obj: models.Model) -> None:
@@ -148,11 +148,3 @@ def _end(study: Study, end: End, trials: Sequence[Trial]) -> None:
         )
     except Conflict:
         return  # another process was first
-
-
-def stop_run(run: TrainingRun, reason: str) -> None:
-    """Cancel a run that nobody needs; one that has just ended stays as it is."""
-    try:
-        runs.cancel_run(run, actor=GATE, reason=reason[:1000])
-    except Conflict:
-        return

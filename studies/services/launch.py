@@ -105,7 +105,7 @@ def cancel(study: Study, *, actor: Actor, reason: str) -> None:
         for trial in study.trials.filter(run__state__in=[JobState.QUEUED, JobState.RUNNING]).select_related(
             "run__coin"
         ):
-            advance.stop_run(trial.run, f"its study was cancelled by {actor}: {checked}")
+            runs.cancel_unneeded(trial.run, f"its study was cancelled by {actor}: {checked}")
 
 
 def find_study(pk: int) -> Study:

@@ -44,6 +44,7 @@ COMMANDS = {
     "report": ["1"],
     "restore": ["1", "--revision", "1", "--reason", "x"],
     "retire_bot": ["trader", "desk-1", "--reason", "x"],
+    "runs": [],
     "simulate_candles": ["--coin", "BTC"],
     "studies": [],
     "train": ["--coin", "BTC"],

@@ -1,19 +1,23 @@
 """The list of runs as a record of experiments: tags and notes, sorting, searching, comparing."""
 
+import json
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from accounts.models import User
 from audit.models import AuditEvent
 from common.errors import InvalidInput, NotAllowed, NotFound
 from tests import factories
 from training import worker
 from training.charts import draw_compared_curves
 from training.models import Dataset, Epoch, RunTag, TrainingRun
-from training.services import annotations, run_comparison
+from training.services import annotations, run_comparison, runs
 from training.services.run_comparison import find_differences
 from training.services.run_filters import RunFilter
 
@@ -125,6 +129,20 @@ class TestTheList:
         assert listed(purpose="neither") == [other.pk, one.pk]
         assert listed(purpose="release") == [] and listed(purpose="study") == []
 
+    def test_a_second_training_is_of_the_release_of_the_first(self, dataset: Dataset) -> None:
+        first = factories.run(dataset)
+        second = runs.launch_run(
+            coin=dataset.coin,
+            dataset=dataset,
+            line=first.line,
+            parameters=first.parameters,
+            seed=first.seed,
+            budget=first.budget,
+            actor=factories.OPERATOR,
+            reproduces=first,
+        )
+        assert listed(purpose="release") == [second.pk] and listed(purpose="neither") == [first.pk]
+
     def test_is_searched_by_number_tag_and_notes(self, dataset: Dataset) -> None:
         one, other = factories.run(dataset), factories.run(dataset)
         annotations.annotate(one, tags=["wide"], notes="The Weekly baseline", actor=factories.OPERATOR)
@@ -234,3 +252,47 @@ def test_a_difference_is_what_is_not_the_same_everywhere(
     documents: list[dict[str, Any]], names: list[str]
 ) -> None:
     assert [row.name for row in find_differences(documents)] == names
+
+
+class TestTheCommand:
+    def said(self, *words: str) -> str:
+        out = StringIO()
+        call_command("runs", *words, stdout=out)
+        return out.getvalue()
+
+    def test_lists_as_the_page_and_the_api_do(self, dataset: Dataset) -> None:
+        low, high = with_figures(dataset, 0.9, 0.5), with_figures(dataset, 1.1, 0.6, seed=8)
+        annotations.annotate(high, tags=["wide"], actor=factories.OPERATOR)
+        assert [row["id"] for row in json.loads(self.said("--ordering", "loss", "--json"))] == [
+            low.pk,
+            high.pk,
+        ]
+        assert [row["id"] for row in json.loads(self.said("--tag", "wide", "--json"))] == [high.pk]
+        assert (
+            f"run {high.pk}: BTC v7_fixed, queued; seed 8, loss 1.1000, accuracy 0.6000, #wide" in self.said()
+        )
+        assert "There is no such run." in self.said("--coin", "ETH")
+
+    def test_writes_tags_and_notes_as_an_operator(self, dataset: Dataset, operator: User) -> None:
+        run = factories.run(dataset)
+        words = (
+            "annotate",
+            str(run.pk),
+            "--tag",
+            "wide, deep",
+            "--notes",
+            "a try",
+            "--as",
+            operator.username,
+        )
+        answer = json.loads(self.said(*words, "--json"))
+        assert (sorted(answer["tags"]), answer["notes"]) == (["deep", "wide"], "a try")
+        assert [event.actor for event in annotated()] == [operator.username]
+        with pytest.raises(SystemExit):
+            self.said("annotate", "--notes", "about none", "--as", operator.username)
+
+    def test_compares(self, dataset: Dataset) -> None:
+        one, other = factories.run(dataset, seed=4), factories.run(dataset, seed=5)
+        assert "  seed: 4, 5" in self.said("compare", str(one.pk), str(other.pk))
+        with pytest.raises(SystemExit):
+            self.said("compare", str(one.pk))

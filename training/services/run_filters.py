@@ -1,4 +1,4 @@
-"""Sorting, filtering and searching runs, the same for page and API. Each sorting is by an index."""
+"""Sorting, filtering and searching runs, the same for page, API and command. Each sorting is by an index."""
 
 from django.db.models import Q, QuerySet
 from django_filters import rest_framework as filters
@@ -64,12 +64,10 @@ class RunFilter(filters.FilterSet):
         return rows.filter(search(value))
 
     def filter_purpose(self, rows: QuerySet[TrainingRun], name: str, value: str) -> QuerySet[TrainingRun]:
-        wanted = {
-            "release": {"release_coin__isnull": False},
-            "study": {"trial__isnull": False},
-            "neither": {"release_coin__isnull": True, "trial__isnull": True},
-        }
-        return rows.filter(**wanted[value])
+        of_release = Q(release_coin__isnull=False) | Q(reproduces__isnull=False)  # only releases train twice
+        of_study = Q(trial__isnull=False)
+        wanted = {"release": of_release, "study": of_study, "neither": ~(of_release | of_study)}
+        return rows.filter(wanted[value])
 
 
 def search(text: str) -> Q:

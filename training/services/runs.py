@@ -1,6 +1,7 @@
 """Training runs: launch, cancel, launch again."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -9,11 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.decisions import decision
-from accounts.roles import Actor, Role
+from accounts.roles import GATE, Actor, Role
 from audit import services as audit
 from audit.models import AuditEvent
 from common import correlation
 from common.errors import Conflict, InvalidInput, NotFound
+from common.reasons import REASON_LIMIT
 from mlcore.features.splits import MIN_ROWS
 from mlcore.verdict import Verdict
 from training.jobs import leases, queue
@@ -159,6 +161,12 @@ def cancel_run(run: TrainingRun, *, actor: Actor, reason: str) -> None:
             run.cancel_requested_at = timezone.now()
             run.save(update_fields=["cancel_requested_at"])
             audit.record("trainingrun.cancel_requested", run, actor=actor, reason=checked)
+
+
+def cancel_unneeded(run: TrainingRun, reason: str) -> None:
+    """Cancel a run of a release or study that has ended. One that has just ended itself stays as it is."""
+    with suppress(Conflict):
+        cancel_run(run, actor=GATE, reason=reason[:REASON_LIMIT])
 
 
 def relaunch(run: TrainingRun, *, changes: Mapping[str, Any], actor: Actor) -> TrainingRun:
