@@ -175,7 +175,9 @@ class Gate:
         }
         while True:
             for found in self.datasets(**kind):
-                is_newer = _parse_time(found["created_at"]) > _parse_time(bundle["created_at"])
+                is_newer = datetime.fromisoformat(found["created_at"]) > datetime.fromisoformat(
+                    bundle["created_at"]
+                )
                 if is_newer and found["interval_seconds"] == bundle["interval_seconds"]:
                     return found
             if time.monotonic() + LOOK_EVERY_S > deadline:
@@ -248,7 +250,3 @@ def _load_mlflow_runs() -> Any:
             f"graphs of MLflow cannot be read here ({error}): pip install 'crpbot-runtime[train]'"
         ) from error
     return mlflow_runs
-
-
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
