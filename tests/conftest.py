@@ -6,7 +6,7 @@ import pytest
 from django.core.cache import cache
 from django.core.management.color import Style
 from django.db import connection
-from pytest_django import DjangoDbBlocker
+from pytest_django import DjangoDbBlocker, Settings
 
 from accounts.models import User
 from audit import triggers
@@ -32,6 +32,13 @@ def _forget_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process remembers: its cache, and that an earlier test shifted the clock."""
     cache.clear()
     monkeypatch.setattr(clock, "_jumps", clock.JumpDetector())
+
+
+@pytest.fixture(autouse=True)
+def _lease_outlasts_a_transaction(request: pytest.FixtureRequest, settings: Settings) -> None:
+    """Where nothing is committed, the renewal of a lease would wait for the test's own transaction."""
+    if "transactional_db" not in request.fixturenames:
+        settings.LEASE_SECONDS = 600.0
 
 
 @pytest.fixture(scope="session")

@@ -91,8 +91,7 @@ def kept_baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def desk(db: None, settings: Any, tmp_path: Path, kept_baselines: Path) -> Iterator[Desk]:
-    """On a file store that may be damaged. The lease outlasts the test: its heartbeat would wait for our transaction."""
-    settings.LEASE_SECONDS = 600.0
+    """On a file store that may be damaged."""
     settings.STORAGES = {
         **settings.STORAGES,
         "default": {

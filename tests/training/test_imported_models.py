@@ -40,11 +40,6 @@ def btc() -> Coin:
     return coins.find_coin("BTC")
 
 
-@pytest.fixture(autouse=True)
-def _no_beating_heart(settings: Any) -> None:
-    settings.LEASE_SECONDS = 600.0  # a heartbeat would wait for this test's own transaction
-
-
 @pytest.fixture(scope="module", params=["real", "simulated"])
 def market(request: pytest.FixtureRequest) -> Iterator[tuple[pl.DataFrame, bool]]:
     """Candles, and whether they are simulated."""

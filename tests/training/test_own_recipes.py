@@ -48,7 +48,6 @@ FAILING = {
 def recipes(settings: Any, tmp_path: Path) -> Iterator[Path]:
     """A folder with one recipe, which a line names."""
     settings.RECIPES_DIR = tmp_path / "recipes"
-    settings.LEASE_SECONDS = 600.0
     install(settings.RECIPES_DIR)
     installed_recipes.forget()
     yield settings.RECIPES_DIR
