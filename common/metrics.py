@@ -28,9 +28,12 @@ FLIP_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 30
 logger = logging.getLogger(__name__)
 
 
+_HOST = socket.gethostname().replace("_", "-")
+
+
 def _get_process_name() -> str:
-    """Distinct also for processes of containers, which have the same few process ids."""
-    return f"{socket.gethostname().replace('_', '-')}-{os.getpid()}"
+    """Distinct also for processes of containers, which have the same few process ids. Asked at every count."""
+    return f"{_HOST}-{os.getpid()}"
 
 
 def _share_files(folder: Path) -> int | None:

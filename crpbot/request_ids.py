@@ -1,12 +1,12 @@
 """Gives every request an id: on its log lines, in its answer, and on what comes of it."""
 
 import logging
+import random
 import re
 import time
-import uuid
 from typing import Any
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from crpbot.web.limits import App, Receive, Scope, Send
 
@@ -27,7 +27,7 @@ class RequestIds:
             await self.inner(scope, receive, send)
             return
         given = dict(scope["headers"]).get(HEADER, b"")
-        request_id = given.decode() if GIVEN.fullmatch(given) else uuid.uuid4().hex
+        request_id = given.decode() if GIVEN.fullmatch(given) else f"{random.getrandbits(128):032x}"
         began_at = time.perf_counter()
         status = 0
 
@@ -38,8 +38,12 @@ class RequestIds:
                 message = {**message, "headers": [*message.get("headers", ()), (HEADER, request_id.encode())]}
             await send(message)
 
-        with bound_contextvars(request_id=request_id):
+        # Not `bound_contextvars`, which copies the whole context first: that would be a tenth of what a bot's read costs.
+        bound = bind_contextvars(request_id=request_id)
+        try:
             await self.inner(scope, receive, send_with_id)
             if scope["method"] not in ("GET", "HEAD") and not scope["path"].startswith("/api/v1/bots/"):
                 seconds = time.perf_counter() - began_at
                 logger.info("%s %s: %d in %.3f s", scope["method"], scope["path"], status, seconds)
+        finally:
+            reset_contextvars(**bound)

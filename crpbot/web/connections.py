@@ -133,6 +133,10 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if (
+            not self._is_complete and self._timer is None
+        ):  # a further request, which has not arrived completely
+            self._wait(HEAD_SECONDS)
         if self._head_bytes is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -142,16 +146,18 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_begin()
         if self._is_complete:  # a further request on this connection
             self._is_complete, self._head_bytes = False, 0
-            self._wait(HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
         headers = dict(self.headers)
         self._address = find_address(headers, self.client[0] if self.client else "")
-        length = headers.get(b"content-length", b"0")
-        announced = int(length) if length.isdigit() else 0
-        largest = max(settings.DATASET_UPLOAD_LIMIT_BYTES, settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES)
-        self._wait(BODY_SECONDS + min(announced, largest) / BODY_BYTES_PER_SECOND)
+        if (
+            b"content-length" in headers or b"transfer-encoding" in headers
+        ):  # else it is complete with its head
+            length = headers.get(b"content-length", b"0")
+            announced = int(length) if length.isdigit() else 0
+            largest = max(settings.DATASET_UPLOAD_LIMIT_BYTES, settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES)
+            self._wait(BODY_SECONDS + min(announced, largest) / BODY_BYTES_PER_SECOND)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

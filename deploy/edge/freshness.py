@@ -37,6 +37,11 @@ class CachedValue(Generic[Known]):
         """The value of the last query that succeeded, however old."""
         return self._value
 
+    @property
+    def fresh(self) -> Known | None:
+        """The value that `get` would return without waiting; None where it would query."""
+        return self._value if self._queried_at > time.monotonic() - FRESH_SECONDS else None
+
     async def get(self, since: float | None = None) -> Known:
         """The value, queried at `since` (of time.monotonic) or later; by default, at most FRESH_SECONDS ago.
 
@@ -105,6 +110,15 @@ class TokenOwners:
             for digest in missing:
                 actors[digest] = owners[digest].get_actor(now) if digest in owners else None
         return actors
+
+    def find_fresh(self, digest: str) -> Actor | None:
+        """The actor of this token, where `look_up` would return it without waiting; else None."""
+        if (changes := self._changes.fresh) is None:
+            return None
+        self._apply(changes)
+        known = self._known.get(digest)
+        is_known = known is not None and known.look_up_again_at > time.monotonic()
+        return known.owner.get_actor(timezone.now()) if known is not None and is_known else None
 
     def _apply(self, changes: AccessChanges) -> None:
         """Forget the tokens that changed: they are looked up again when they are received again."""
