@@ -3,10 +3,11 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 from django.core.management.color import Style
 from django.db import connection
-from pytest_django import DjangoDbBlocker, Settings
+from pytest_django import DjangoDbBlocker
 
 from accounts.models import User
 from audit import triggers
@@ -35,10 +36,10 @@ def _forget_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _lease_outlasts_a_transaction(request: pytest.FixtureRequest, settings: Settings) -> None:
+def _lease_outlasts_a_transaction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is committed, the renewal of a lease would wait for the test's own transaction."""
     if "transactional_db" not in request.fixturenames:
-        settings.LEASE_SECONDS = 600.0
+        monkeypatch.setattr(settings, "LEASE_SECONDS", 600.0)
 
 
 @pytest.fixture(scope="session")

@@ -130,10 +130,8 @@ def test_every_line_of_a_worker_is_json_and_those_of_a_run_name_it(start_worker:
         run = factories.run(factories.market(), epochs=1)
     worker = start_worker(**JSON)
 
-    def has_ended() -> bool:
-        return TrainingRun.objects.get(pk=run.pk).state == JobState.SUCCEEDED
-
-    wait_until(has_ended, what="the run")
+    wait_until(lambda: "attempt 1 over" in worker.output, what="the end of the run")
+    assert TrainingRun.objects.get(pk=run.pk).state == JobState.SUCCEEDED
     worker.kill()  # told to stop, Celery would write a line of its own, past every logger
     lines = parse(worker.output)
     of_run = [line for line in lines if line.get("run_id") == run.pk]

@@ -173,39 +173,36 @@ def test_the_demo_ends_with_v7_live_and_its_output_holds(demo: Demo) -> None:
     decided = demo.manage("-m", "crpbot_runtime", "predict", "--json", *candles, **where)
     assert json.loads(decided.stdout)["revision"] == now
     assert "moved to" not in demo.output
-    assert demo.end(signal.SIGINT) == 0
-    assert demo.processes() == []
-
-
-def test_an_empty_state_is_served_and_says_how_to_add_people(demo: Demo) -> None:
-    demo.start("--serve")
-    demo.wait_for("until Ctrl-C", seconds=90)
-    assert "nobody can sign in yet" in demo.output and "people --add NAME" in demo.output
-    assert answers(f"{demo.url}/healthz")
     assert demo.end(signal.SIGTERM) == 0
     assert demo.processes() == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
-def test_a_demo_that_is_ended_leaves_no_process(demo: Demo, signum: signal.Signals) -> None:
-    demo.start(*SMALL)
-    demo.wait_for("2. ", seconds=90)
+def test_an_empty_state_is_served_and_nothing_outlives_a_kill(demo: Demo) -> None:
+    demo.start("--serve")
+    demo.wait_for("until Ctrl-C", seconds=90)
+    assert "nobody can sign in yet" in demo.output and "people --add NAME" in demo.output
+    assert answers(f"{demo.url}/healthz")
     assert len(demo.processes()) > 5
-    assert demo.end(signum) == (-signum if signum == signal.SIGKILL else 130)
+    assert demo.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not demo.processes(), what="its processes to end")
 
 
-def test_the_state_of_an_earlier_demo_is_moved_aside(demo: Demo) -> None:
+@pytest.mark.parametrize(
+    ("signum", "text"),
+    [(signal.SIGINT, "2. "), (signal.SIGTERM, "previous state moved to ")],
+    ids=["SIGINT while it runs", "SIGTERM before its processes start"],
+)
+def test_a_demo_moves_an_earlier_state_aside_and_ends(demo: Demo, signum: signal.Signals, text: str) -> None:
     demo.state.mkdir()
     (demo.state / "of the first").touch()
     demo.start(*SMALL)
-    demo.wait_for("previous state moved to ", seconds=60)
+    demo.wait_for(text, seconds=90)
     aside = re.search(r"previous state moved to (\S+)", demo.output)
     assert aside is not None
     assert (Path(aside[1]) / "of the first").exists()
     assert not (demo.state / "of the first").exists()
-    assert demo.end(signal.SIGTERM) == 130
-    assert demo.processes() == []
+    assert demo.end(signum) == 130
+    wait_until(lambda: not demo.processes(), what="its processes to end")
 
 
 def test_a_taken_port_is_an_error_with_a_remedy(demo: Demo) -> None:
