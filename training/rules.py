@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 
+from common.errors import InvalidInput
 from common.formatting import format_exact_usd
 
 MICRO = Decimal("0.000001")
@@ -18,6 +19,13 @@ TAG_PATTERN = "[a-z0-9][a-z0-9_.-]{0,31}"
 MAX_NOTES_CHARACTERS = 2_000
 MIN_COMPARED, MAX_COMPARED = 2, 8
 CANCELLED_BY_REQUEST = "cancelled by request"
+
+
+def require_seed(seed: object) -> int:
+    """A random seed, 0 to MAX_SEED. Raises InvalidInput for anything else."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED:,}.", field="seed")
+    return seed
 
 
 class JobState(StrEnum):

@@ -23,7 +23,7 @@ from mlcore.quality.result import format_interval
 from studies.models import Study
 from studies.services import results
 from training.models import Bundle, Coin, Dataset, Line
-from training.rules import MAX_SEED
+from training.rules import require_seed
 from training.services import candle_checks, datasets, lines, runs
 
 DEFAULT_SEED = 1
@@ -74,7 +74,7 @@ def launch(
             lines.build_recipe(named_line, parameters)
         for coin in trained:
             runs.require_trainable(coin, chosen[coin])
-        seed = _check_seed(seed)
+        seed = DEFAULT_SEED if seed is None else require_seed(seed)
         with audit.locked():
             for dataset in chosen.values():  # it may have been withdrawn meanwhile
                 dataset.refresh_from_db()
@@ -234,11 +234,3 @@ def _check_purpose(line: Line, purpose: Purpose) -> None:
             f" {Purpose.FALLBACK}.",
             field="purpose",
         )
-
-
-def _check_seed(seed: int | None) -> int:
-    if seed is None:
-        return DEFAULT_SEED
-    if not 0 <= seed <= MAX_SEED:
-        raise InvalidInput(f"The seed is {seed}; it must be from 0 to {MAX_SEED}.", field="seed")
-    return seed

@@ -20,7 +20,7 @@ from studies.rules import MAX_PARALLEL, MAX_TRIALS, MIN_TRIALS, Objective, Sampl
 from studies.search_space import read_ranges
 from studies.services import advance
 from training.models import Budget, Dataset
-from training.rules import MAX_SEED, JobState
+from training.rules import JobState, require_seed
 from training.services import candle_checks, lines, runs
 
 DEFAULT_TRIALS = 40
@@ -71,7 +71,7 @@ def launch(
             raise InvalidInput(f"{both[0]} is fixed and has a range: give one of them.", field=both[0])
         study.ranges = {chosen.name: chosen.document for chosen in read}
         study.prunes = prunes
-        study.seed = _check_whole("seed", seed, 0, MAX_SEED)
+        study.seed = require_seed(seed)
         study.max_trials = _check_whole("max_trials", max_trials, MIN_TRIALS, MAX_TRIALS)
         study.parallel = _check_whole("parallel", parallel, 1, MAX_PARALLEL)
         budget = _build_budget(study.max_trials, time_limit_seconds, spending_limit_usd)

@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import InvalidInput
 from common.formatting import format_exact_usd
 from training.rules import (
+    MAX_SEED,
     Reservation,
     compute_cost,
     compute_headroom,
     estimate_makespan,
     find_stop_reason,
+    require_seed,
     reserve,
 )
 
@@ -107,3 +110,10 @@ def test_a_launch_takes_until_its_last_run_ends(lengths: list[float], slots: int
 )
 def test_money_is_written_as_a_person_does(amount: str, text: str) -> None:
     assert format_exact_usd(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, True, 1.0, "7", None])
+def test_a_seed_is_a_whole_number_within_its_bounds(seed: object) -> None:
+    assert [require_seed(known) for known in (0, MAX_SEED)] == [0, MAX_SEED]
+    with pytest.raises(InvalidInput, match="seed: choose a whole number from 0 to"):
+        require_seed(seed)

@@ -24,7 +24,7 @@ from mlcore.verdict import Verdict
 from training import artifact_store
 from training import exchange as exchanges
 from training.models import Coin, Dataset
-from training.rules import MAX_SEED, Source
+from training.rules import Source, require_seed
 from training.services import candle_checks, candle_files
 
 MAX_DRIFT = 5.0
@@ -157,8 +157,7 @@ def simulate_candles(coin: Coin, *, bars: int, drift: float, seed: int, actor: A
     actor.require(Role.OPERATOR, "simulate candles")
     if not 0 <= drift <= MAX_DRIFT:
         raise InvalidInput(f"drift: choose a number from 0 to {MAX_DRIFT:g}.", field="drift")
-    if not 0 <= seed <= MAX_SEED:
-        raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
+    require_seed(seed)
     try:
         frame = simulate(coin.symbol, bars, drift, seed)
     except ValueError as refused:

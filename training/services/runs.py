@@ -20,7 +20,7 @@ from mlcore.features.splits import MIN_ROWS
 from mlcore.verdict import Verdict
 from training.jobs import leases, queue
 from training.models import Budget, Bundle, Coin, Dataset, RunLine, TrainingRun
-from training.rules import MAX_SEED, JobState
+from training.rules import JobState, require_seed
 from training.services import candle_checks, lines
 
 
@@ -54,8 +54,7 @@ def launch_run(
     chosen = lines.find_line(line)
     recipe = lines.build_recipe(chosen, parameters)
     require_trainable(coin, dataset)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InvalidInput(f"seed: choose a whole number from 0 to {MAX_SEED}.", field="seed")
+    require_seed(seed)
     with audit.locked():
         run = TrainingRun.objects.create(
             coin=coin,
