@@ -3,7 +3,7 @@
     python -m benchmarks.gpu [--quick] [--check]
 
 With --check it first says what driver, device and torch there are, and compares three coins trained on the GPU with the
-same on the CPU (benchmarks.gpu_check).
+same on the CPU, and two trainings on the GPU with each other (benchmarks.gpu_check).
 
 Ours: three processes, a coin each, side by side on the one GPU. The peer: one process, one coin after the other. Without
 a GPU that torch can use it says so and ends with status 3; nothing is estimated.
@@ -29,7 +29,10 @@ NO_GPU = 3
 
 
 def check(bars: int, epochs: int) -> bool:
-    """Print driver, device, torch, and for each coin whether the GPU's figures are the CPU's within their bounds."""
+    """Print driver, device, torch, and for each coin whether the GPU's figures are the CPU's within their bounds.
+
+    Whether a GPU trains to the same bits again is printed too. Nothing requires that it does.
+    """
     for line in gpu_check.describe_device():
         print(line)
     are_equal = True
@@ -38,6 +41,8 @@ def check(bars: int, epochs: int) -> bool:
         beyond = gpu_check.find_differences(on_gpu, on_cpu)
         print(f"{coin}: {'; '.join(beyond) or 'as on the CPU'} ({on_gpu})")
         are_equal = are_equal and not beyond
+    other_bits = gpu_check.find_other_bits("cuda", COINS[0], bars, epochs)
+    print("; ".join(other_bits) or "trained again and resumed: the same bits")
     return are_equal
 
 

@@ -70,6 +70,22 @@ def train_on(device: str, coin: str, bars: int, epochs: int) -> Trained:
     )
 
 
+def find_other_bits(device: str, coin: str, bars: int, epochs: int) -> list[str]:
+    """Which further trainings on the device came to other weights than the first: the same again, and one resumed."""
+    recipe = RECIPES["v7_fixed"].with_parameters(epochs=epochs, patience=epochs)
+    prepared, checkpoints = prepared_coin(coin, bars), []
+    first = fit(
+        prepared, recipe, seed=0, device=device, on_epoch=lambda _, data: checkpoints.append(data)
+    ).weights
+    again = fit(prepared, recipe, seed=0, device=device).weights
+    resumed = fit(prepared, recipe, seed=0, device=device, resume_from=checkpoints[0]).weights
+    return [
+        f"{name}: other bits than the first training"
+        for name, weights in (("trained again", again), ("resumed after an epoch", resumed))
+        if any(not np.array_equal(weights[key], first[key]) for key in first)
+    ]
+
+
 def find_differences(on_gpu: Trained, on_cpu: Trained) -> list[str]:
     """Each figure that lies beyond its bound; empty where the GPU trains as the CPU does."""
     compared: Mapping[str, tuple[float, float, float]] = {

@@ -1,9 +1,10 @@
 """Where a second training gives the same bytes, and by how much the logits differ where it does not.
 
-    python -m benchmarks.reproduction [--quick]
+    python -m benchmarks.reproduction [--quick] [--device cpu|cuda]
 
 Each training runs in a process of its own, with another number of threads or with instructions that other processors lack
-switched off. The table goes to docs/reproduction.md; with --quick it is only printed. 1 when more directions differ than
+switched off. Where torch can use a GPU, V7 is trained on it too. The table goes to docs/reproduction.md, which keeps the
+rows of a device that was not measured; with --quick it is only printed. 1 when more directions differ than
 the gate *reproduced* allows, or as few with another seed.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 
 from benchmarks.goals import Goal, check_goals
 from gates.catalogue.registry import GATES
@@ -57,6 +59,14 @@ WAYS: Mapping[str, Mapping[str, str]] = {
     OTHER_SEED: {"SEED": "2"},
 }
 """How a training differs from the reference, as changes of the environment."""
+WAYS_ON_A_GPU: Mapping[str, Mapping[str, str]] = {
+    "again": {},
+    "resumed after every epoch": {"RESUMED": "1"},
+    "on the CPU": {"DEVICE": "cpu"},
+    OTHER_SEED: {"SEED": "2"},
+}
+"""The same, for a reference that a GPU trained."""
+GPU = ", on a GPU"
 HEAD = f"""# A second training
 
 A launch can ask for a [second training](glossary.md#second-training) of each model: *Train each model twice* in the form,
@@ -125,7 +135,7 @@ def train(line: str, folder: Path, *, is_quick: bool) -> None:
     trained = (
         _fit_in_pieces(prepared, recipe)
         if "RESUMED" in os.environ
-        else fit(prepared, recipe, seed=_get_seed(), device="cpu")
+        else fit(prepared, recipe, seed=_get_seed(), device=_get_device())
     )
     trained = replace(trained, seed=1)  # what its manifest says, so that another seed can be compared too
     digest = candles.compute_digest(frame)
@@ -142,6 +152,10 @@ def _get_seed() -> int:
     return int(os.environ.get("SEED", "1"))
 
 
+def _get_device() -> str:
+    return os.environ.get("DEVICE", "cpu")
+
+
 class _Stopped(Exception):
     """Carries the checkpoint of the epoch that has just ended."""
 
@@ -152,7 +166,7 @@ class _Stopped(Exception):
 
 def _fit_in_pieces(prepared: Prepared, recipe: Recipe) -> Trained:
     checkpoint: bytes | None = None
-    start = partial(fit, prepared, recipe, seed=_get_seed(), device="cpu")
+    start = partial(fit, prepared, recipe, seed=_get_seed(), device=_get_device())
 
     def stop(report: EpochReport, state: bytes) -> None:
         raise _Stopped(state)
@@ -163,7 +177,7 @@ def _fit_in_pieces(prepared: Prepared, recipe: Recipe) -> Trained:
                 prepared,
                 recipe,
                 seed=_get_seed(),
-                device="cpu",
+                device=_get_device(),
                 on_epoch=stop,
                 resume_from=checkpoint,
             )
@@ -173,15 +187,20 @@ def _fit_in_pieces(prepared: Prepared, recipe: Recipe) -> Trained:
                 return start()
 
 
-def compare(work: Path, *, is_quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(line, way, figures of `measure_reproduction`) for every line and way."""
+def compare(work: Path, device: str, *, is_quick: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(line, way, figures of `measure_reproduction`) for every line that the device trains, and way."""
     frame = build_candles(is_quick=is_quick)
-    for line in LINES:
-        first = _train_apart(line, work / f"{line}-first", {}, is_quick=is_quick)
-        for number, (way, changes) in enumerate(WAYS.items()):
-            second = _train_apart(line, work / f"{line}-{number}", changes, is_quick=is_quick)
+    lines, ways = (LINES, WAYS) if device == "cpu" else (LINES[:1], WAYS_ON_A_GPU)
+    for line in lines:
+        reference = {"DEVICE": device}
+        first = _train_apart(line, work / f"{line}-first", reference, is_quick=is_quick)
+        for number, (way, changes) in enumerate(ways.items()):
+            second = _train_apart(
+                line, work / f"{line}-{number}", {**reference, **changes}, is_quick=is_quick
+            )
             inspection = Inspection(first, bundle_format.verify(first).digest)
-            yield line, way, measure_reproduction(EvaluationContext(inspection, frame, second_folder=second))
+            name = line if device == "cpu" else line + GPU
+            yield name, way, measure_reproduction(EvaluationContext(inspection, frame, second_folder=second))
 
 
 def _train_apart(line: str, folder: Path, changes: Mapping[str, str], *, is_quick: bool) -> Path:
@@ -206,25 +225,41 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few candles and epochs: does it run")
+    parser.add_argument("--device", choices=("cpu", "cuda"), action="append", help="measure this one only")
     parser.add_argument("--train", choices=LINES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
         train(options.train, options.folder, is_quick=options.quick)
         return 0
-    rows, goals = [], []
+    devices = options.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    rows, goals = {"cpu": _read_rows(is_gpu=False), "cuda": _read_rows(is_gpu=True)}, []
     allowed = float(GATES["reproduced"].defaults["differing"])
-    with tempfile.TemporaryDirectory(prefix="reproduction-") as name:
-        for line, way, figures in compare(Path(name), is_quick=options.quick):
-            rows.append(format_row(line, way, figures))
-            share = figures["directions_differing"] / figures["rows"]
-            is_other = way == OTHER_SEED
-            if not is_other or line != "v5":  # V5 draws nothing
-                goals.append(Goal(f"{line}, {way}", share, allowed, "of directions", is_maximum=not is_other))
-            print(rows[-1], flush=True)
+    for device in devices:
+        rows[device] = []
+        with tempfile.TemporaryDirectory(prefix="reproduction-") as name:
+            for line, way, figures in compare(Path(name), device, is_quick=options.quick):
+                rows[device].append(format_row(line, way, figures))
+                share = figures["directions_differing"] / figures["rows"]
+                is_other = way == OTHER_SEED
+                if not is_other or line != "v5":  # V5 draws nothing
+                    goals.append(
+                        Goal(f"{line}, {way}", share, allowed, "of directions", is_maximum=not is_other)
+                    )
+                print(rows[device][-1], flush=True)
     if not options.quick:
-        PAGE.write_text(HEAD + "\n".join(rows) + "\n" + TAIL)
+        PAGE.write_text(HEAD + "\n".join(rows["cpu"] + rows["cuda"]) + "\n" + TAIL)
     return 0 if options.quick else check_goals(*goals)
+
+
+def _read_rows(*, is_gpu: bool) -> list[str]:
+    """The rows of the page as it is, of the CPU or of a GPU."""
+    rows = [
+        line
+        for line in PAGE.read_text().splitlines()
+        if line.startswith(tuple(f"| {name}" for name in LINES))
+    ]
+    return [row for row in rows if (GPU in row) == is_gpu]
 
 
 if __name__ == "__main__":

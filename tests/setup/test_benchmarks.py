@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import environments, gpu_check
+from benchmarks import environments, gpu_check, reproduction
 from benchmarks.goals import Goal, check_goals
 from benchmarks.markets import __main__ as markets
 from benchmarks.markets.__main__ import Count
 from benchmarks.markets.made_up import KINDS
+from mlcore.fitting.fit import fit
 from tests import market_candles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -69,6 +70,26 @@ def test_what_a_gpu_trains_is_compared_with_the_cpu() -> None:
     assert loss.startswith("training loss of the first epoch: ")
     assert accuracy.startswith("validation accuracy: nan on the GPU")
     assert weight == "a weight that the GPU trained is not finite"
+
+
+def test_a_training_again_and_one_resumed_are_compared_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_check.find_other_bits("cpu", "BTC", 2_000, 2) == []
+    seeds = iter((0, 1, 0))
+    monkeypatch.setattr(gpu_check, "fit", lambda *args, seed, **more: fit(*args, seed=next(seeds), **more))
+    assert gpu_check.find_other_bits("cpu", "BTC", 2_000, 2) == [
+        "trained again: other bits than the first training"
+    ]
+
+
+def test_rows_of_a_device_that_was_not_measured_stay_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "reproduction.md"
+    row = "| v7_fixed{} | again | all | 0 | 0 of 3,560 |"
+    page.write_text("\n".join(["| line |", row.format(""), row.format(reproduction.GPU), "a text"]))
+    monkeypatch.setattr(reproduction, "PAGE", page)
+    assert reproduction._read_rows(is_gpu=False) == [row.format("")]
+    assert reproduction._read_rows(is_gpu=True) == [row.format(", on a GPU")]
 
 
 def test_a_missed_goal_is_printed_with_the_difference(capsys: pytest.CaptureFixture[str]) -> None:
