@@ -8,7 +8,7 @@ the test has: tests/setup/test_first_day.py compares the two.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -43,6 +43,9 @@ AFTER_EVENTS = (
     FallbackRegistration,
     PointerMove,
 )
+
+WRITTEN_WITHIN = timedelta(milliseconds=1)
+"""Less than the writing takes, however long the building took: none of the times may lie in the future."""
 
 MoveTime = Callable[[datetime], datetime]
 
@@ -98,12 +101,12 @@ class FirstDay:
 
     def write(self) -> None:
         """Into tables that are empty."""
-        now = timezone.now()
+        now, length = timezone.now(), self.ended_at - self.begun_at
 
         def move(at: datetime) -> datetime:
-            """What was taken one after another is taken now, within milliseconds; what was set for later is as far away."""
+            """What was taken one after another is taken now, within WRITTEN_WITHIN; what is set for later is as far off."""
             passed = at - self.begun_at
-            return now + (passed if at > self.ended_at else passed / 100)
+            return now + (passed if at > self.ended_at else passed / length * WRITTEN_WITHIN)
 
         for data in self.files:
             artifact_store.store(data)

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +65,16 @@ def test_its_times_are_those_of_now() -> None:
     assert move.audit_event == events[-1]
     assert begun < move.moved_at < timezone.now()
     assert (Release.objects.earliest("pk").deadline_at - begun).total_seconds() > 3 * 3600 - 60
+
+
+def test_no_time_is_in_the_future_however_long_the_building_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = scenarios._first_day
+    assert recorded is not None
+    slow = replace(recorded, begun_at=recorded.begun_at - timedelta(minutes=2))
+    monkeypatch.setattr(scenarios, "_first_day", slow)
+    move = scenarios.service_in_use()
+    assert move.moved_at < timezone.now()
+    assert not AuditEvent.objects.filter(at__gte=timezone.now()).exists()
 
 
 def test_the_service_goes_on_from_it() -> None:
