@@ -133,10 +133,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if (
-            not self._is_complete and self._timer is None
-        ):  # a further request, which has not arrived completely
-            self._wait(HEAD_SECONDS)
+        if not self._is_complete and self._timer is None:
+            self._wait(HEAD_SECONDS)  # for the rest of a further request
         if self._head_bytes is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -151,9 +149,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = None
         headers = dict(self.headers)
         self._address = find_address(headers, self.client[0] if self.client else "")
-        if (
-            b"content-length" in headers or b"transfer-encoding" in headers
-        ):  # else it is complete with its head
+        # Without a body the request is complete with its head, in the same call.
+        if b"content-length" in headers or b"transfer-encoding" in headers:
             length = headers.get(b"content-length", b"0")
             announced = int(length) if length.isdigit() else 0
             largest = max(settings.DATASET_UPLOAD_LIMIT_BYTES, settings.IMPORTED_MODEL_UPLOAD_LIMIT_BYTES)

@@ -117,8 +117,9 @@ class TokenOwners:
             return None
         self._apply(changes)
         known = self._known.get(digest)
-        is_known = known is not None and known.look_up_again_at > time.monotonic()
-        return known.owner.get_actor(timezone.now()) if known is not None and is_known else None
+        if known is None or known.look_up_again_at <= time.monotonic():
+            return None
+        return known.owner.get_actor(timezone.now())
 
     def _apply(self, changes: AccessChanges) -> None:
         """Forget the tokens that changed: they are looked up again when they are received again."""
