@@ -20,7 +20,7 @@ HAS_CUDA := import importlib.metadata as m, sys; sys.exit(not any("nvidia" in r 
 # What `make fast` leaves out; pyproject.toml says what each mark means.
 SLOW := processes or browser or faults or slow or soak
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
-# One more than the two cores: many tests wait for processes, servers and deadlines.
+# One more than the two cores: many tests wait for processes, servers and deadlines. Those of `make fast` wait for nothing.
 WORKERS := 3
 
 export PYTHONUNBUFFERED := 1
@@ -110,7 +110,7 @@ lint: setup ## style, types, the direction of imports, migrations (forgotten, or
 	$(PY) -m tests.docs.prose
 
 fast: setup ## the tests of a change in two minutes: no browser, no processes, no planted faults
-	$(PYTEST) -n $(WORKERS) -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
+	$(PYTEST) -n 2 -m "not ($(SLOW))" --ignore tests/e2e --ignore tests/faults --ignore tests/power
 
 full: setup chromium promtool mlflow ## every test on SQLite
 	$(PYTEST) -n $(WORKERS) -m "not soak"

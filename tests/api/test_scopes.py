@@ -124,6 +124,7 @@ def test_an_upload_from_a_browser_needs_it_too(operator: User) -> None:
     assert request.send(browser, "POST").status_code == 201
 
 
+@pytest.mark.slow
 def test_no_address_has_a_method_that_it_does_not_name(
     anonymous: Caller, bot: Caller, as_approver: Caller, settings: Any
 ) -> None:

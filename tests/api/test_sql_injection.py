@@ -18,7 +18,7 @@ from accounts.models import User
 from tests.api.callers import Caller
 from tests.api.operations import MATRIX, endpoints
 
-pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
+pytestmark = [pytest.mark.django_db, pytest.mark.postgresql, pytest.mark.slow]
 
 WORD = "zebra7"
 PAYLOADS = [

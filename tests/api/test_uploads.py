@@ -11,7 +11,7 @@ from tests import hostile_candles, scenarios
 from tests.api.callers import Caller, assert_problem
 from training.models import Dataset
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 HEADER = "timestamp,open,high,low,close,volume"
 START_MS, HOUR_MS = 1_699_999_200_000, 3_600_000

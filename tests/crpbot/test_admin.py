@@ -50,6 +50,7 @@ LISTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_is_filtered_by_nothing_but_its_own_filters(client: Client, root: User, name: str) -> None:
     """Every column with patterns, and columns of related rows: Django ignores what it cannot look up."""

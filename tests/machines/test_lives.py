@@ -20,7 +20,7 @@ from tests.machines.world import APPROVER, OPERATOR, World, configure, states, t
 from training.models import TrainingRun
 from training.rules import JobState
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 def runs_by_state() -> dict[str, int]:

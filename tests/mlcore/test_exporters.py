@@ -160,6 +160,7 @@ def test_a_model_captured_by_dynamo_answers_what_torch_does(name: str, tmp_path:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", [export, export_by_dynamo])
 @pytest.mark.parametrize("is_dynamic", [True, False], ids=["a dynamic batch", "a batch of two"])
 def test_a_batch_in_the_header_alone_does_not_matter(

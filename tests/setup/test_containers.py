@@ -54,6 +54,7 @@ def command(service: dict[str, Any]) -> list[str]:
     return shlex.split(re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", given))
 
 
+@pytest.mark.slow
 def test_it_fits_the_compose_schema() -> None:
     checked = subprocess.run(
         [

@@ -232,6 +232,7 @@ class TestWorkflow:
             assert name in TARGETS
             assert job["steps"][-1] == {"run": "make ${{ github.job }}"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("schema", "paths"),
         [

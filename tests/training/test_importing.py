@@ -18,7 +18,7 @@ from training import artifact_store
 from training.models import Coin, Dataset
 from training.services import coins, datasets
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture
