@@ -4,8 +4,8 @@
 
 Each training runs in a process of its own, with another number of threads or with instructions that other processors lack
 switched off. Where torch can use a GPU, V7 is trained on it too. The table goes to docs/reproduction.md, which keeps the
-rows of a device that was not measured; with --quick it is only printed. 1 when more directions differ than
-the gate *reproduced* allows, or as few with another seed.
+rows of a device that was not measured; with --quick it is only printed. 1 when more directions differ than the gate
+*reproduced* allows, or as few with another seed.
 """
 
 import argparse
@@ -173,14 +173,7 @@ def _fit_in_pieces(prepared: Prepared, recipe: Recipe) -> Trained:
 
     while True:
         try:
-            return fit(
-                prepared,
-                recipe,
-                seed=_get_seed(),
-                device=_get_device(),
-                on_epoch=stop,
-                resume_from=checkpoint,
-            )
+            return start(on_epoch=stop, resume_from=checkpoint)
         except _Stopped as stopped:
             checkpoint = stopped.checkpoint
             if recipe.epochs is None:  # fitted in one piece

@@ -25,10 +25,9 @@ FILE_BYTES = 1 << 18
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 FLIP_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 
-logger = logging.getLogger(__name__)
-
-
 _HOST = socket.gethostname().replace("_", "-")
+
+logger = logging.getLogger(__name__)
 
 
 def _get_process_name() -> str:

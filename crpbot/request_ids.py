@@ -1,9 +1,9 @@
 """Gives every request an id: on its log lines, in its answer, and on what comes of it."""
 
 import logging
-import random
 import re
 import time
+import uuid
 from typing import Any
 
 from structlog.contextvars import bind_contextvars, reset_contextvars
@@ -27,7 +27,7 @@ class RequestIds:
             await self.inner(scope, receive, send)
             return
         given = dict(scope["headers"]).get(HEADER, b"")
-        request_id = given.decode() if GIVEN.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        request_id = given.decode() if GIVEN.fullmatch(given) else uuid.uuid4().hex
         began_at = time.perf_counter()
         status = 0
 

@@ -9,12 +9,11 @@ import asyncio
 import hmac
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from redis.exceptions import RedisError
 
@@ -113,21 +112,11 @@ async def _observe(inner: App, scope: Scope, receive: Receive, send: Send) -> No
     async def send_and_count(message: Any) -> None:
         await send(message)
         if message["type"] == "http.response.start":
-            _find_requests(part, message["status"]).inc()
+            own.REQUESTS.labels(part, str(message["status"])).inc()
         elif part != "stream" and not message.get("more_body"):
-            _find_seconds(part).observe(time.perf_counter() - began_at)
+            own.REQUEST_SECONDS.labels(part).observe(time.perf_counter() - began_at)
 
     await inner(scope, receive, send_and_count)
-
-
-@cache
-def _find_requests(part: str, status: int) -> Counter:
-    return own.REQUESTS.labels(part, str(status))
-
-
-@cache
-def _find_seconds(part: str) -> Histogram:
-    return own.REQUEST_SECONDS.labels(part)
 
 
 async def _send_text(

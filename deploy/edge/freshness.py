@@ -97,8 +97,7 @@ class TokenOwners:
         self._apply(await self._changes.get(since))
         at, now, actors = time.monotonic(), timezone.now(), dict[str, Actor | None]()
         for digest in digests:
-            known = self._known.get(digest)
-            if known is not None and known.look_up_again_at > at:
+            if (known := self._find_known(digest, at)) is not None:
                 actors[digest] = known.owner.get_actor(now)
             elif digest in self._unknown:
                 actors[digest] = None
@@ -116,10 +115,12 @@ class TokenOwners:
         if (changes := self._changes.fresh) is None:
             return None
         self._apply(changes)
+        known = self._find_known(digest, time.monotonic())
+        return None if known is None else known.owner.get_actor(timezone.now())
+
+    def _find_known(self, digest: str, at: float) -> "_Known | None":
         known = self._known.get(digest)
-        if known is None or known.look_up_again_at <= time.monotonic():
-            return None
-        return known.owner.get_actor(timezone.now())
+        return known if known is not None and known.look_up_again_at > at else None
 
     def _apply(self, changes: AccessChanges) -> None:
         """Forget the tokens that changed: they are looked up again when they are received again."""

@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow_registry
 
 
 def make_sign_in_cheap(database: Path) -> None:
-    """MLflow hashes the password at every request, which takes half a second. One round of the hash is checked as well."""
+    """MLflow checks the password at every request. The rounds of its hash take half a second; here there is one."""
     hashed = hashlib.pbkdf2_hmac("sha256", mlflow_registry.PASSWORD.encode(), b"salt", 1).hex()
     with closing(sqlite3.connect(database)) as users, users:
         users.execute("UPDATE users SET password_hash = ?", [f"pbkdf2:sha256:1$salt${hashed}"])
