@@ -9,7 +9,7 @@ from mlcore.data.columns import MAX_FIELD_BYTES, MAX_ROWS, SYMBOL, RawTable, Sel
 from mlcore.data.containers import Kind
 from mlcore.errors import CandlesRefused
 
-_SAMPLE_ROWS = 5
+_SAMPLE_ROWS = 20
 
 
 def read_columnar(kind: Kind, data: bytes) -> RawTable:
@@ -23,13 +23,23 @@ def read_columnar(kind: Kind, data: bytes) -> RawTable:
         frame, selection = read(data)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise CandlesRefused(f"damaged {kind} data; export or fetch the file again") from error
-    return RawTable(frame, selection.layout, selection.notes, has_closing_times=selection.has_closing_times)
+    return _build_table(frame, selection)
 
 
 def select_columns(table: pl.DataFrame) -> RawTable:
     """The columns of a table in memory. Raises CandlesRefused, with the row if one row is at fault."""
     frame, selection = _read_lazily(table.schema, table.lazy)
-    return RawTable(frame, selection.layout, selection.notes, has_closing_times=selection.has_closing_times)
+    return _build_table(frame, selection)
+
+
+def _build_table(frame: pl.DataFrame, selection: Selection) -> RawTable:
+    return RawTable(
+        frame,
+        selection.layout,
+        selection.notes,
+        has_closing_times=selection.has_closing_times,
+        zone=selection.zone,
+    )
 
 
 def _read_parquet(data: bytes) -> tuple[pl.DataFrame, Selection]:

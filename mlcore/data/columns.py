@@ -6,6 +6,22 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mlcore.data.tables.names import (
+    ALL_PRICES,
+    COINS,
+    EPOCHS,
+    INDEXES,
+    PRICES,
+    TIMES,
+    find_one,
+    find_zone,
+    is_closing,
+    is_opening,
+    is_utc,
+    is_zone_column,
+    simplify_name,
+)
+from mlcore.data.tables.volumes import Samples, find_volume, prove_volume, read_figure
 from mlcore.errors import CandlesRefused
 
 COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
@@ -22,32 +38,7 @@ MAX_FIELD_BYTES = 200
 
 EXPECTED = "expected the columns " + ", ".join(COLUMNS)
 
-_TIMES = (
-    "opentime", "timeopen", "starttime", "start", "timeperiodstart", "unix", "unixtimestamp", "unixtime", "epoch",
-    "timestamp", "timestamps", "ts", "mts", "t", "time", "datetime", "datetimeutc", "date", "dateutc", "timeutc",
-    "utctime", "utc", "gmttime", "candlebegintime", "begin", "indexlevel0",
-)  # fmt: skip
-"""The first of these that a table has is its time."""
-_INDEXES = ("", "index", "unnamed0", "level0")
-"""A counter of rows, or the time where nothing else is."""
-_CLOSING_TIMES = ("closetime", "timeclose", "endtime", "end", "timeperiodend", "candleendtime")
-_PRICES = {
-    "open": ("open", "o", "priceopen", "openprice", "1open"),
-    "high": ("high", "h", "pricehigh", "highprice", "2high"),
-    "low": ("low", "l", "pricelow", "lowprice", "3low"),
-    "close": ("close", "c", "priceclose", "closeprice", "4close", "closelast"),
-}
-_ALL_PRICES = frozenset(synonym for group in _PRICES.values() for synonym in group)
-_UNIT = re.compile(r"[ _]*[(\[][^()\[\]]*[)\]]\s*$")
-_VOLUMES = (
-    "volume", "v", "vol", "basevolume", "volumebase", "baseassetvolume", "volumetraded", "volumefrom", "5volume",
-)  # fmt: skip
-_VOLUME_OF = re.compile(r"^vol(?:ume)?[ _(]+([a-z0-9]{2,12})\)?$", re.IGNORECASE)
-_SYMBOLS = ("symbol", "pair", "ticker", "market", "instrument", "instrumentname", "instid")
-_QUOTES = frozenset(
-    ("usd", "usdt", "usdc", "busd", "tusd", "fdusd", "dai", "usde", "eur", "gbp", "jpy", "krw", "try", "aud", "brl", "cad",
-     "chf", "currency", "quote")
-)  # fmt: skip
+_LEAST_EPOCH, _MINUTE = 10**9, 60
 _CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2})?$")
 _DAY = re.compile(r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|^\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
 _SHOWN_NAMES = 20
@@ -62,6 +53,8 @@ class Selection:
     notes: tuple[str, ...] = ()
     has_closing_times: bool = False
     """Whether there are closing times alone."""
+    zone: str = ""
+    """The zone, other than UTC, that a name or a column says the times are in."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +71,8 @@ class RawTable:
     """The line of the file that row 1 is in, counted from 1; None where a file has no lines."""
     has_closing_times: bool = False
     """Whether its times are from a column of closing times."""
-
-
-def simplify_name(name: str) -> str:
-    """`Open Time`, `open_time` and `openTime` are one name. The unit of a price says nothing: `Open (USDT)` is `open`."""
-    bare = _keep_letters(_UNIT.sub("", name))
-    return bare if bare in _ALL_PRICES else _keep_letters(name)
-
-
-def _keep_letters(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
+    zone: str = ""
+    """As in Selection."""
 
 
 def refuse_second_coin(table: pl.DataFrame) -> None:
@@ -110,19 +95,7 @@ def refuse_second_coin(table: pl.DataFrame) -> None:
         )
 
 
-def count_prices(names: Sequence[str]) -> int:
-    """How many of open, high, low and close are among the names. A header has all of them."""
-    known = {simplify_name(name) for name in names}
-    return sum(not known.isdisjoint(synonyms) for synonyms in _PRICES.values())
-
-
-def has_time(names: Sequence[str]) -> bool:
-    return not {simplify_name(name) for name in names}.isdisjoint(_TIMES)
-
-
-def select_named(
-    names: Sequence[str], samples: Sequence[Mapping[int, object]], times: Sequence[int] = ()
-) -> Selection:
+def select_named(names: Sequence[str], samples: Samples, times: Sequence[int] = ()) -> Selection:
     """Find the columns by their names.
 
     `samples` are a few rows, {position: value}; `times` are the positions of columns with a type for times. Raises
@@ -132,43 +105,32 @@ def select_named(
         raise CandlesRefused(f"with {len(names):,} columns; {EXPECTED}")
     known = [simplify_name(name) for name in names]
     notes: list[str] = []
-    found = {role: _find_one(known, names, synonyms) for role, synonyms in _PRICES.items()}
+    found = {role: find_one(known, names, synonyms) for role, synonyms in PRICES.items()}
     time = _find_time(known, names, samples, times, notes)
-    volume = _find_volume(known, names, samples, notes)
+    symbol = _find_coin(known, names, samples)
+    volume = find_volume(known, names, samples, symbol, notes)
     positions = {"timestamp": time, **found, "volume": volume}
     missing = [column for column in COLUMNS if positions[column] is None]
     if missing:
         raise CandlesRefused(f"without the column {', '.join(missing)}; {EXPECTED}")
     chosen = {column: at for column, at in positions.items() if at is not None}
+    chosen["volume"] = prove_volume(chosen, known, names, samples, notes)
     notes += _describe_ignored(names, known, chosen)
-    if (symbol := _find_one(known, names, _SYMBOLS)) is not None:
+    if symbol is not None:
         chosen[SYMBOL] = symbol
-    is_closing = time is not None and known[time] in _CLOSING_TIMES
-    return Selection(chosen, _name_layout(known), tuple(notes), is_closing)
-
-
-def _find_one(known: Sequence[str], names: Sequence[str], synonyms: Sequence[str]) -> int | None:
-    """The position of the first synonym that is there. Raises CandlesRefused if it is there twice.
-
-    Binance and Hyperliquid write `t` and `T`, `v` and `V`: the small letter is the bar's, the capital one another figure.
-    """
-    for synonym in synonyms:
-        if len(synonym) == 1 and known.count(synonym) == 2 and list(names).count(synonym) == 1:
-            return list(names).index(synonym)
-        if known.count(synonym) > 1:
-            name = names[known.index(synonym)][:40].strip()
-            raise CandlesRefused(
-                f"the column {name!r} is there more than once; a file has one coin's candles"
-            )
-        if synonym in known:
-            return known.index(synonym)
-    return None
+    return Selection(
+        chosen,
+        _name_layout(known),
+        tuple(notes),
+        _is_closing(chosen["timestamp"], known, samples),
+        _find_zone(chosen["timestamp"], known, names, samples),
+    )
 
 
 def _find_time(
     known: Sequence[str],
     names: Sequence[str],
-    samples: Sequence[Mapping[int, object]],
+    samples: Samples,
     times: Sequence[int],
     notes: list[str],
 ) -> int | None:
@@ -177,42 +139,63 @@ def _find_time(
         raise CandlesRefused(
             "day and time of day are in two columns; write them in one, as 2020-09-20 13:00:00"
         )
-    if (at := _find_one(known, names, _TIMES)) is not None:
+    opening = [name for name in known if is_opening(name) and name not in TIMES]
+    if (at := find_one(known, names, (*opening, *TIMES))) is not None:
         return at
-    others = [at for at in range(len(known)) if at not in _list_price_positions(known)]
-    for candidates in ([at for at in others if known[at] in _INDEXES], others):
+    others = [at for at in range(len(known)) if known[at] not in ALL_PRICES]
+    for candidates in ([at for at in others if known[at] in INDEXES], others):
         for at in candidates:
             is_time = at in times or _DAY.match(str(first.get(at, "")).strip())
-            if is_time and known[at] not in _CLOSING_TIMES:
+            if is_time and not is_closing(known[at]):
                 notes.append(f"time taken from the column {names[at].strip()[:40]!r}")
                 return at
-    return next((at for at, name in enumerate(known) if name in _CLOSING_TIMES), None)
+    for name in EPOCHS:
+        if name in known and _are_epochs(samples, known.index(name)):
+            notes.append(f"time taken from the column {name!r}")
+            return known.index(name)
+    return next((at for at, name in enumerate(known) if is_closing(name)), None)
 
 
-def _list_price_positions(known: Sequence[str]) -> list[int]:
-    return [at for at, name in enumerate(known) if name in _ALL_PRICES]
+def _are_epochs(samples: Samples, at: int) -> bool:
+    """Whether these are full minutes."""
+    numbers = [read_figure(row.get(at)) for row in samples]
+    return bool(numbers) and all(n is not None and n >= _LEAST_EPOCH and n % _MINUTE == 0 for n in numbers)
 
 
-def _find_volume(
-    known: Sequence[str], names: Sequence[str], samples: Sequence[Mapping[int, object]], notes: list[str]
-) -> int | None:
-    if (at := _find_one(known, names, _VOLUMES)) is not None:
-        return at
-    of = {at: m.group(1).lower() for at, name in enumerate(names) if (m := _VOLUME_OF.match(name.strip()))}
-    if not of:
-        return None
-    symbol = _find_one(known, names, _SYMBOLS)
-    traded = str(samples[0].get(symbol, "")).strip().lower() if samples and symbol is not None else ""
-    candidates = [at for at, asset in of.items() if traded.startswith(asset)] or [
-        at for at, asset in of.items() if asset not in _QUOTES
-    ]
-    listed = ", ".join(names[at].strip() for at in of)
-    if not candidates:
-        raise CandlesRefused(f"{listed} counts money, not coins; export the volume of the coin")
-    if len(candidates) != 1:
-        raise CandlesRefused(f"cannot tell which volume is the coin's: {listed}; name that column volume")
-    notes.append(f"volume taken from {names[candidates[0]].strip()}")
-    return candidates[0]
+def _is_closing(time: int, known: Sequence[str], samples: Samples) -> bool:
+    """Whether the times are closing times by their name, or because they repeat a column of closing times."""
+    if is_closing(known[time]) or _is_bitmex(known):
+        return True
+    if is_opening(known[time]):
+        return False
+    ends = [at for at, name in enumerate(known) if at != time and is_closing(name)]
+    return any(
+        samples and all(row.get(time) is not None and row.get(time) == row.get(at) for row in samples)
+        for at in ends
+    )
+
+
+def _is_bitmex(known: Sequence[str]) -> bool:
+    """BitMEX calls the time at which a bar closes `timestamp`."""
+    return {"timestamp", "homenotional", "foreignnotional", "lastsize"} <= set(known)
+
+
+def _find_zone(time: int, known: Sequence[str], names: Sequence[str], samples: Samples) -> str:
+    """By the name of the column of times, or a column of zones; empty if it is UTC or unknown."""
+    stated = [find_zone(names[time])]
+    columns = [at for at, name in enumerate(known) if is_zone_column(name)]
+    stated += [str(row[at]).strip() for row in samples for at in columns if row.get(at) is not None]
+    return next((zone[:40] for zone in stated if not is_utc(zone)), "")
+
+
+def _find_coin(known: Sequence[str], names: Sequence[str], samples: Samples) -> int | None:
+    """The column that names the coin of each row. A number is no name: `base` may be a volume."""
+    for name in COINS:
+        if (at := find_one(known, names, (name,))) is not None and not any(
+            read_figure(row.get(at)) is not None for row in samples
+        ):
+            return at
+    return None
 
 
 def _describe_ignored(names: Sequence[str], known: Sequence[str], chosen: Mapping[str, int]) -> list[str]:

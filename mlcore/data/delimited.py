@@ -17,11 +17,11 @@ from mlcore.data.columns import (
     NUMBERS,
     RawTable,
     Selection,
-    count_prices,
     select_named,
 )
 from mlcore.data.containers import quote_first_line
 from mlcore.data.row_layouts import select_positional
+from mlcore.data.tables.names import count_prices
 from mlcore.errors import CandlesRefused
 
 MAX_HEADER_BYTES = 4096
@@ -31,6 +31,7 @@ _SAMPLE_ROWS = 20
 _CHECKED_BYTES = 1024 * 1024
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NUMBER = re.compile(r"^\s*-?\d+([.,]\d+)*([eE][+-]?\d+)?\s*$")
+_MAY_BE_THOUSANDS = re.compile(r"^(0|[1-9]\d{0,2}(\.\d{3})*)$")
 _WHOLE = re.compile(r"^\d{1,18}$")
 
 
@@ -61,6 +62,8 @@ def read_delimited(data: bytes) -> RawTable:
         selection = _select(head, sample)
         if not _is_surely_even(data, head, width):
             _refuse_ragged(data, head, width)
+        if head.delimiter == ";":
+            _refuse_thousands(sample, selection)
         frame = _read_columns(data, head, selection, sample, width)
     except CandlesRefused as refused:
         raise _with_line(refused, head.lines) from refused
@@ -70,6 +73,7 @@ def read_delimited(data: bytes) -> RawTable:
         (*notes, *head.notes, *below, *selection.notes),
         first_line=head.lines + 1,
         has_closing_times=selection.has_closing_times,
+        zone=selection.zone,
     )
 
 
@@ -218,6 +222,17 @@ def _select(head: _Head, sample: Sequence[Sequence[str]]) -> Selection:
     if head.names:
         return select_named(head.names, [dict(enumerate(row)) for row in sample])
     return select_positional([row for row in sample if len(row) == len(sample[0])])
+
+
+def _refuse_thousands(sample: Sequence[Sequence[str]], selection: Selection) -> None:
+    """Raises CandlesRefused where every point of these numbers may separate thousands, as German programs write them."""
+    numbers = [row[selection.positions[name]] for row in sample for name in NUMBERS]
+    pointed = [number for number in numbers if "." in number]
+    if pointed and all(_MAY_BE_THOUSANDS.match(number) for number in numbers):
+        raise CandlesRefused(
+            f"{pointed[0]!r} may have a decimal point or a separator of thousands: write numbers without separators of"
+            " thousands, and with more or fewer than three decimals"
+        )
 
 
 def _refuse_ragged(data: bytes, head: _Head, width: int) -> None:

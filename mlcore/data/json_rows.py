@@ -13,12 +13,12 @@ from mlcore.data.columns import (
     MAX_ROWS,
     RawTable,
     Selection,
-    count_prices,
     select_named,
 )
 from mlcore.data.containers import quote_first_line
-from mlcore.data.json_shapes import unfold
+from mlcore.data.json_shapes import Unfolded, unfold
 from mlcore.data.row_layouts import select_positional
+from mlcore.data.tables.names import count_prices
 from mlcore.errors import CandlesRefused
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -37,9 +37,10 @@ _BETWEEN = {
 def read_json(data: bytes) -> RawTable:
     """Raises CandlesRefused, with the row if one row is at fault."""
     data = data.removeprefix(b"\xef\xbb\xbf").strip(_SPACE)
-    is_lines, notes = _has_lines(data), list[str]()
+    is_lines, notes, zone = _has_lines(data), list[str](), ""
     if not is_lines and data[:1] == b"{":
-        data, notes = _unfold(data)
+        found = _unfold(data)
+        data, notes, zone = found.rows, [found.note], found.zone
     first = _decode_first(data if is_lines else data[1:], data)
     pieces = _split_lines(data) if is_lines else _split_list(data, "[" if isinstance(first, list) else "{")
     if isinstance(first, list):
@@ -52,11 +53,12 @@ def read_json(data: bytes) -> RawTable:
         (*notes, *selection.notes),
         1 if is_lines else None,
         selection.has_closing_times,
+        selection.zone or zone,
     )
 
 
-def _unfold(data: bytes) -> tuple[bytes, list[str]]:
-    """The list of candles in a document that is an object, and a note of where it was."""
+def _unfold(data: bytes) -> Unfolded:
+    """The list of candles in a document that is an object."""
     try:
         found = unfold(data)
     except CandlesRefused:
@@ -65,7 +67,7 @@ def _unfold(data: bytes) -> tuple[bytes, list[str]]:
         raise _describe_damage(data, error) from error
     if found is None:
         raise _describe_shape(data)
-    return found[0], [found[1]]
+    return found
 
 
 def _has_lines(data: bytes) -> bool:

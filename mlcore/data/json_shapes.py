@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mlcore.data.columns import count_prices, has_time
+from mlcore.data.tables.names import count_prices, has_time, is_utc, simplify_name
 from mlcore.errors import CandlesRefused
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -13,12 +14,23 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 4
 _FEWEST_VALUES = 6
 _PRICES = 4
+_MOST_MEMBERS = 100
+"""An object of more is a table by its index, and describes nothing."""
 
 Rows = list[Any]
 
 
-def unfold(data: bytes) -> tuple[bytes, str] | None:
-    """The one list of candles of a document that is an object, written as JSON, and a note; None where there is none.
+@dataclass(frozen=True)
+class Unfolded:
+    """The rows of a document, written as JSON, a note of where they were, and the zone that the document names."""
+
+    rows: bytes
+    note: str
+    zone: str
+
+
+def unfold(data: bytes) -> Unfolded | None:
+    """The one list of candles of a document that is an object; None where there is none.
 
     Raises ValueError for what is no JSON, RecursionError, and CandlesRefused where several lists might be meant.
     """
@@ -26,7 +38,8 @@ def unfold(data: bytes) -> tuple[bytes, str] | None:
         raise CandlesRefused(
             f"a JSON object of more than {MAX_BYTES:,} bytes; write a list of rows, CSV or Parquet"
         )
-    found = list(_find(json.loads(data, parse_constant=_refuse_constant), ""))
+    document = json.loads(data, parse_constant=_refuse_constant)
+    found = list(_find(document, ""))
     if len(found) > 1:
         listed = ", ".join(name[:40] for name, _ in found[:5])
         raise CandlesRefused(
@@ -35,9 +48,20 @@ def unfold(data: bytes) -> tuple[bytes, str] | None:
     if not found:
         return None
     name, rows = found[0]
-    return json.dumps(
-        rows
-    ).encode(), f"rows taken from {name[:80]!r} of the JSON" if name else "JSON by columns read as rows"
+    note = f"rows taken from {name[:80]!r} of the JSON" if name else "JSON by columns read as rows"
+    return Unfolded(json.dumps(rows).encode(), note, _find_zone(document))
+
+
+def _find_zone(value: Any, depth: int = 0) -> str:
+    """A zone other than UTC beside the rows, as Alpha Vantage and Yahoo name it; empty if there is none."""
+    if not isinstance(value, dict) or depth > MAX_DEPTH or len(value) > _MOST_MEMBERS:
+        return ""
+    for key, below in value.items():
+        if isinstance(below, str) and simplify_name(key).endswith("timezone") and not is_utc(below.strip()):
+            return below.strip()[:40]
+        if zone := _find_zone(below, depth + 1):
+            return zone
+    return ""
 
 
 def _refuse_constant(name: str) -> float:

@@ -26,6 +26,7 @@ from mlcore.data.validation import (
     find_repeated,
     find_same_times,
     open_bars,
+    refuse_exchanged_prices,
     validate_candles,
 )
 from mlcore.errors import CandlesRefused
@@ -99,7 +100,7 @@ def _finish(raw: RawTable, report: ImportReport, options: Options | None) -> Rea
     try:
         if options is not None:
             refuse_second_coin(raw.frame)
-        times, time_notes = parse_times(raw.frame["timestamp"])
+        times, time_notes = parse_times(raw.frame["timestamp"], raw.zone)
         numbers, number_notes = parse_numbers(raw.frame)
         frame = pl.DataFrame([times.alias("timestamp"), *numbers]).rechunk()
         report = report.with_notes(*time_notes, *number_notes)
@@ -109,6 +110,7 @@ def _finish(raw: RawTable, report: ImportReport, options: Options | None) -> Rea
                 report = report.with_notes("sorted: the newest row was first")
             frame, rows, notes = _take_once(frame, rows, is_said=options.repeated_once)
             report = report.with_notes(*notes)
+            refuse_exchanged_prices(frame)
             if options.closing_times:
                 frame, note = open_bars(frame)
                 report = report.with_notes(note)

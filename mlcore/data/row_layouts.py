@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mlcore.data.columns import COLUMNS, EXPECTED, Selection
+from mlcore.data.tables.names import simplify_name
+from mlcore.data.tables.volumes import is_money, prove_volume
 from mlcore.errors import CandlesRefused
 
 SIX_COLUMNS = "six columns without names, as ccxt and freqtrade write them"
@@ -18,8 +20,6 @@ SIX_COLUMNS = "six columns without names, as ccxt and freqtrade write them"
 _TOHLC = ("timestamp", "open", "high", "low", "close")
 _TOCHL = ("timestamp", "open", "close", "high", "low")
 _BINANCE = ("close_time", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume", "ignore")
-_LEVEL = 0.01
-"""By how much money may differ from volume times price, as a share: both are rounded."""
 _WHOLE = re.compile(r"^\d+(\.0)?$")
 _FLAGS = frozenset(("0", "1", "true", "false"))
 
@@ -43,7 +43,7 @@ def _is_flag(name: str) -> Rule:
 def _is_mean(row: Row) -> bool:
     """A mean price of no trades is 0."""
     mean = float(row["vwap"])
-    return float(row["low"]) <= mean <= float(row["high"]) or mean == 0
+    return float(row["low"]) <= mean <= float(row["high"]) or (mean == 0 and float(row["volume"]) == 0)
 
 
 def _closes_later(row: Row) -> bool:
@@ -68,6 +68,7 @@ class _Layout:
         try:
             are_right = all(rule(row) for row in named for rule in self.rules)
             are_right = are_right and (not self.money or _is_money(named, self.money))
+            are_right = are_right and ("vwap" not in self.names or _has_trades(named))
             return are_right and (self.is_usual or _is_continuous(named))
         except ValueError:
             return False
@@ -76,13 +77,17 @@ class _Layout:
         """A column of COLUMNS."""
         return tuple(_read_number(row[self.names.index(name)]) for row in rows)
 
-    def select(self) -> Selection:
-        notes = []
+    def select(self, rows: Sequence[Sequence[str]]) -> Selection:
+        """Raises CandlesRefused if the figures of the rows show that the volume counts something else than coins."""
+        notes: list[str] = []
         if not self.is_usual:
             notes.append(f"columns taken as {', '.join(self.names)}: no other order makes candles of them")
-        if ignored := [name for name in self.names if name not in COLUMNS]:
-            notes.append(f"ignored columns: {', '.join(ignored)}")
         positions = {name: self.names.index(name) for name in COLUMNS}
+        samples = [dict(enumerate(row)) for row in rows]
+        known = [simplify_name(name) for name in self.names]
+        positions["volume"] = prove_volume(positions, known, self.names, samples, notes)
+        if ignored := [name for at, name in enumerate(self.names) if at not in positions.values()]:
+            notes.append(f"ignored columns: {', '.join(ignored)}")
         return Selection(positions, self.writer, tuple(notes))
 
 
@@ -97,12 +102,13 @@ def _read_number(text: str) -> float | str:
 def _is_money(rows: Sequence[Row], name: str) -> bool:
     """Whether it is volume times price wherever something was traded. Rows without trades prove nothing."""
     traded = [row for row in rows if float(row["volume"]) > 0]
-    return bool(traded) and all(
-        float(row["low"]) * (1 - _LEVEL)
-        <= float(row[name]) / float(row["volume"])
-        <= float(row["high"]) * (1 + _LEVEL)
-        for row in traded
-    )
+    columns = ([float(row[column]) for row in traded] for column in (name, "volume", "low", "high"))
+    return bool(traded) and is_money(*columns)
+
+
+def _has_trades(rows: Sequence[Row]) -> bool:
+    """Rows without trades do not tell a mean price from a volume."""
+    return any(float(row["volume"]) > 0 for row in rows)
 
 
 def _is_continuous(rows: Sequence[Row]) -> bool:
@@ -124,6 +130,13 @@ _LAYOUTS = (
     _Layout("KuCoin", (*_TOCHL, "volume", "turnover"), (_encloses,), "turnover"),
     _Layout("Kraken", (*_TOHLC, "volume", "count"), (_is_whole("count"),)),
     _Layout("Kraken", (*_TOHLC, "vwap", "volume", "count"), (_is_mean, _is_whole("count"))),
+    _Layout(
+        "MEXC",
+        (*_TOHLC, "volume", "close_time", "quote_volume"),
+        (_encloses, _closes_later),
+        "quote_volume",
+    ),
+    _Layout("Bitget", (*_TOHLC, "volume", "usdt_volume", "quote_volume"), (_encloses,), "quote_volume"),
     _Layout(
         "Gate.io",
         ("timestamp", "quote_volume", "close", "high", "low", "open", "volume", "is_closed"),
@@ -160,7 +173,7 @@ def select_positional(rows: Sequence[Sequence[str]]) -> Selection:
                 f" them; {EXPECTED}"
             )
     if len(chosen := usual[:1] or fitting) == 1:
-        return chosen[0].select()
+        return chosen[0].select(rows)
     if width == len(COLUMNS):  # read as usual, so that the row that is no candle is named
-        return known[0].select()
+        return known[0].select(rows)
     raise CandlesRefused(f"{width} columns without names: write a header line that names them; {EXPECTED}")

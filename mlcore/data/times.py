@@ -11,8 +11,10 @@ from mlcore.data.columns import refuse_long, refuse_nulls
 from mlcore.errors import CandlesRefused
 
 UNITS = {"s": "seconds", "ms": "milliseconds", "µs": "microseconds", "ns": "nanoseconds"}
+_NAIVE, _DAYS = "times without a zone taken as UTC", "days taken as midnight, UTC"
 _CALENDAR_DAYS = (19_700_101, 21_991_231)
-"""Whole numbers between these are days, written as 20200920: no epoch is so small."""
+"""Whole numbers between these are days, written as 20200920: no epoch is so small. With an hour, minute and second, as
+20200920130000, they would be epochs of 2032 to 2039, of 1976, or after 2500."""
 _LEAST_EPOCH = 100_000_000
 """1973 in seconds. Smaller numbers are counters, days or years."""
 _FIRST_OF_UNIT = {"ms": 10**11, "µs": 10**14, "ns": 10**17}
@@ -42,14 +44,26 @@ _PARTS = (
 _ABBREVIATION = re.compile(r"[\d:] ?([A-Z]{2,5})$")
 
 
-def parse_times(column: pl.Series) -> tuple[pl.Series, list[str]]:
-    """`column` as Datetime(ms, UTC), and notes of what was decided. Raises CandlesRefused with the row."""
+def parse_times(column: pl.Series, zone: str = "") -> tuple[pl.Series, list[str]]:
+    """`column` as Datetime(ms, UTC), and notes of what was decided.
+
+    `zone` is what a name or another column says of times that do not name theirs. Raises CandlesRefused with the row.
+    """
+    times, notes = _parse(column)
+    if zone and not {_NAIVE, _DAYS}.isdisjoint(notes):
+        raise CandlesRefused(
+            f"the times are of the zone {zone!r}, as the file says, but have no offset; write them in UTC, with Z at the end"
+        )
+    return times, notes
+
+
+def _parse(column: pl.Series) -> tuple[pl.Series, list[str]]:
     refuse_nulls(column, column, "is empty")
     if column.dtype == pl.String:
         refuse_long(column)
         return _parse_text(column.str.strip_chars())
     if column.dtype == pl.Date:
-        return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), ["days taken as midnight, UTC"]
+        return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), [_DAYS]
     if isinstance(column.dtype, pl.Datetime):
         return _convert_datetimes(column)
     if column.dtype.is_integer() or column.dtype.is_float():
@@ -62,6 +76,8 @@ def parse_times(column: pl.Series) -> tuple[pl.Series, list[str]]:
 
 def _parse_epochs(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
     """Each number's size tells its unit. Milliseconds and microseconds may mix, as in Binance's files across 2025."""
+    if (clocks := _parse_calendar_clocks(numbers)) is not None:
+        return clocks, [_NAIVE]
     if numbers.dtype.is_float():
         _refuse_where(~numbers.is_finite(), numbers, f"is {{value}}, not a time; {_HOW}")
     elif numbers.is_between(*_CALENDAR_DAYS).all():
@@ -101,7 +117,18 @@ def _parse_epochs(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
 def _parse_calendar_days(numbers: pl.Series) -> tuple[pl.Series, list[str]]:
     days = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
     refuse_nulls(days, numbers, "is {value}: this day does not exist")
-    return days.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), ["days taken as midnight, UTC"]
+    return days.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), [_DAYS]
+
+
+def _parse_calendar_clocks(numbers: pl.Series) -> pl.Series | None:
+    """Days with a time of day, as 202009201300; None if they are none."""
+    for digits, padding in ((10, "0000"), (12, "00"), (14, "")):
+        least, most = (bound * 10 ** (digits - 8) for bound in _CALENDAR_DAYS)
+        if numbers.is_between(least, most + 10 ** (digits - 8)).all():
+            text = numbers.cast(pl.Int64).cast(pl.String) + padding
+            times = text.str.to_datetime("%Y%m%d%H%M%S", time_unit="ms", strict=False)
+            return None if times.null_count() else times.dt.replace_time_zone("UTC")
+    return None
 
 
 def _tell_units(numbers: pl.Series) -> pl.Series:
@@ -114,7 +141,7 @@ def _tell_units(numbers: pl.Series) -> pl.Series:
 def _convert_datetimes(column: pl.Series) -> tuple[pl.Series, list[str]]:
     zone = column.dtype.time_zone  # type: ignore[attr-defined]
     if zone is None:
-        utc, notes = column.dt.replace_time_zone("UTC"), ["times without a zone taken as UTC"]
+        utc, notes = column.dt.replace_time_zone("UTC"), [_NAIVE]
     else:
         utc = column.dt.convert_time_zone("UTC")
         notes = [] if zone in ("UTC", "Etc/UTC", "+00:00", "GMT") else [f"times converted from {zone} to UTC"]
@@ -135,7 +162,7 @@ def _parse_text(text: pl.Series) -> tuple[pl.Series, list[str]]:
             times = text.str.to_datetime(form, time_unit="ms", strict=False, exact=True)
             if not times.null_count():
                 is_naive = "%z" not in form
-                note = "times without a zone taken as UTC" if is_naive and "Z" not in form else ""
+                note = _NAIVE if is_naive and "Z" not in form else ""
                 if not is_naive and not text.str.contains(r"\+00:?00$").all():
                     note = "times converted to UTC by their offset"
                 utc = times.dt.replace_time_zone("UTC") if is_naive else times.dt.convert_time_zone("UTC")
@@ -207,7 +234,7 @@ def _convert_zone(
         if not offsets.str.contains(r"^[+-]00:?(00)?$").all():
             notes = [*notes, "times converted to UTC by their offset"]
         elif not len(offsets) and parts["utc"].null_count():
-            notes = [*notes, "times without a zone taken as UTC"]
+            notes = [*notes, _NAIVE]
         return times.dt.replace_time_zone("UTC"), notes
     if len(zones) > 1:
         _refuse_where(

@@ -15,6 +15,9 @@ PRICES = ("open", "high", "low", "close")
 ROUNDING = 1e-12
 """Prices that were multiplied by one factor do not round alike: open or close may lie so far outside, as a share of it."""
 
+_FEWEST_JOINED, _EXCHANGED = 20, 3.0
+"""How many bars tell whether open and close are exchanged, and how many times as far from each other they are then."""
+
 DAY_MS = 86_400_000
 _SHORTEST_MONTH_MS = 28 * DAY_MS
 CLOSING_MS = (1, 1000)
@@ -127,6 +130,23 @@ def enclose_prices(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     high, low = np.where(is_above, top, prices["high"]), np.where(is_below, bottom, prices["low"])
     # One at a time: two would run in polars' threads, for which a process waits for ever after a fork.
     return frame.with_columns(pl.Series("high", high)).with_columns(pl.Series("low", low)), rows
+
+
+def refuse_exchanged_prices(frame: pl.DataFrame) -> None:
+    """Raises CandlesRefused where open and close have each other's place: a bar opens near the close before it.
+
+    Real series of hours, days and weeks have at most a quarter of the distance between a close and the open before it, even
+    in their worst 20 bars. Exchanged, they have four times as much.
+    """
+    if frame.height < _FEWEST_JOINED or any(frame.schema[name] != pl.Float64 for name in PRICES):
+        return
+    opened, closed = frame["open"].to_numpy(), frame["close"].to_numpy()
+    joined = np.abs(opened[1:] - closed[:-1]).sum()
+    if joined > _EXCHANGED * np.abs(closed[1:] - opened[:-1]).sum():
+        raise CandlesRefused(
+            "each bar closes near the open of the bar before it: open and close are exchanged, or the times run backwards;"
+            " put them right, and import the file again"
+        )
 
 
 def _to_milliseconds(frame: pl.DataFrame) -> pl.DataFrame:

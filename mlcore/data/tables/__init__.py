@@ -1,0 +1,1 @@
+"""What names and figures tell about the columns of a table of candles."""
