@@ -2,7 +2,7 @@
 
 They are computed over the whole series and over stretches of about 2,000 bars, so that a good half cannot hide a bad
 one. Two bars with a gap between them never count as consecutive. No single bar decides: a crash moves a standard deviation
-or a kurtosis by any amount, so returns and ranges are clipped, or only their ranks count.
+or a kurtosis by any amount, so returns, ranges and gaps are clipped, or only their ranks count.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,16 @@ CLIP_MEDIANS = 12.0
 TAIL_MEDIANS = 8.0
 """The same for the weight of the tails: 5.4 standard deviations of a normal distribution, which is not clipped by it."""
 DAY_BARS = 24
+FLOAT_NOISE = 1e-9
+"""Relative moves below this are errors of rounding."""
 STRAIGHT_BARS, STRAIGHT_TOLERANCE = 6, 0.02
 """So many moves in a row that differ by less than this share of the median move are a straight line."""
+STRAIGHT_TICKS = 8
+"""Moves of fewer ticks are often equal by chance."""
+COARSE_TICKS = 4.0
+"""A median move of fewer ticks is coarse: closes repeat, and bid and ask alternate."""
+CRASH_BARS = 64
+"""A crash, with what leads to it and follows it, takes no more bars."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +96,38 @@ class Market:
     @property
     def variance_ratio(self) -> float:
         """Variance of 16-bar returns over 16 times that of one bar (Lo and MacKinlay, 1988): 1 for a random walk."""
+        return self._compute_variance_ratio(self._moves)
+
+    @property
+    def variance_ratio_without_crash(self) -> float:
+        """The same without the CRASH_BARS bars over which the price went furthest."""
+        moves = self._moves.copy()
+        sums = np.concatenate([[0.0], np.cumsum(moves)])
+        start = int(np.abs(sums[CRASH_BARS:] - sums[:-CRASH_BARS]).argmax()) if len(moves) > CRASH_BARS else 0
+        moves[start : start + CRASH_BARS] = 0.0
+        return self._compute_variance_ratio(moves)
+
+    @cached_property
+    def _moves(self) -> np.ndarray:
+        """The clipped returns, 0 after a gap and in the first bar, [rows]."""
         moves = np.zeros(len(self))
         moves[1:][self._find_consecutive(1)] = self.clipped_returns
+        return moves
+
+    def _compute_variance_ratio(self, moves: np.ndarray) -> float:
         sums = np.cumsum(moves)
         many = (sums[VARIANCE_RATIO_BARS:] - sums[:-VARIANCE_RATIO_BARS])[
             self._find_consecutive(VARIANCE_RATIO_BARS)
         ]
-        return _divide(many.var(), VARIANCE_RATIO_BARS * self.clipped_returns.var()) if len(many) else np.nan
+        one = moves[1:][self._find_consecutive(1)]
+        return _divide(many.var(), VARIANCE_RATIO_BARS * one.var()) if len(many) else np.nan
 
     @property
     def opening_gap(self) -> float:
-        """Mean distance from a close to the next open, over the mean move from close to close."""
+        """Mean distance from a close to the next open, over the mean move from close to close, both clipped."""
         gaps = np.abs(np.log(self.open[1:]) - np.log(self.close[:-1]))[self._find_consecutive(1)]
-        return _divide(gaps.mean(), np.abs(self.returns).mean()) if len(gaps) else np.nan
+        gaps = np.minimum(gaps, CLIP_MEDIANS * _median_size(self.returns))
+        return _divide(gaps.mean(), np.abs(self.clipped_returns).mean()) if len(gaps) else np.nan
 
     @property
     def joined_share(self) -> float:
@@ -119,12 +146,17 @@ class Market:
         moves = moves - moves.mean()
         return _divide((moves**4).mean(), moves.var() ** 2)
 
-    def find_moves_over(self, limit: float) -> np.ndarray:
-        """The sizes of the bars whose log return or log(high / low) is over the limit, the largest first."""
+    def find_moves_over(self, limit: float) -> tuple[np.ndarray, int]:
+        """The sizes of the bars whose log return or log(high / low) is over the limit, the largest first.
+
+        And how many crashes these are: what lies within CRASH_BARS bars is one.
+        """
         returns = np.zeros(len(self))
         returns[1:][self._find_consecutive(1)] = np.abs(self.returns)
         sizes = np.maximum(returns, self.ranges)
-        return np.sort(sizes[sizes > limit])[::-1]
+        rows = np.flatnonzero(sizes > limit)
+        crashes = int(bool(len(rows)) + np.count_nonzero(np.diff(rows) > CRASH_BARS))
+        return np.sort(sizes[rows])[::-1], crashes
 
     @property
     def memory(self) -> float:
@@ -141,12 +173,17 @@ class Market:
     @property
     def day_memory(self) -> float:
         """Correlation of the mean log volume and range of 24 bars with those of the 24 bars before, averaged."""
-        days = len(self) // DAY_BARS
-        means = [
-            np.log(_floor(values))[: days * DAY_BARS].reshape(days, DAY_BARS).mean(axis=1)
+        return float(np.mean([_correlate(mean[1:], mean[:-1]) for mean in self._day_means]))
+
+    @cached_property
+    def _day_means(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean logarithms of volume and range over 24 bars, [rows / 24] each."""
+        rows = len(self) // DAY_BARS * DAY_BARS
+        volume, ranges = (
+            np.log(_floor(values))[:rows].reshape(-1, DAY_BARS).mean(axis=1)
             for values in (self.volume, self.ranges)
-        ]
-        return float(np.mean([_correlate(mean[1:], mean[:-1]) for mean in means]))
+        )
+        return volume, ranges
 
     @property
     def activity(self) -> float:
@@ -155,23 +192,44 @@ class Market:
         return _correlate(_rank(volume), _rank(_subtract_mean(self.ranges)))
 
     @property
+    def day_activity(self) -> float:
+        """Rank correlation of the changes of volume and range from 24 bars to the next 24: busy days move prices."""
+        volume, ranges = (np.diff(mean) for mean in self._day_means)
+        return _correlate(_rank(volume), _rank(ranges))
+
+    @cached_property
+    def ticks(self) -> np.ndarray:
+        """The sizes of the moves from close to close in ticks, [rows − 1]. One move in a hundred is a tick or less."""
+        steps = np.abs(np.diff(self.close))
+        steps[steps < FLOAT_NOISE * self.close[1:]] = 0.0
+        moved = steps[steps > 0]
+        return steps / np.quantile(moved, 0.01) if len(moved) else steps
+
+    @cached_property
+    def is_coarse(self) -> bool:
+        """Whether the median move of any quarter has so few ticks that the price often stands still."""
+        return any(0 < _median_size(part) < COARSE_TICKS for part in np.array_split(self.ticks, 4))
+
+    @property
     def straight_share(self) -> float:
-        """The share of bars in straight lines: STRAIGHT_BARS or more nearly equal moves in a row, other than none."""
+        """The share of bars in straight lines: STRAIGHT_BARS or more nearly equal moves in a row, of several ticks each."""
         moves = self.returns
         typical = _median_size(moves)
-        is_repeated = (np.abs(np.diff(moves)) < STRAIGHT_TOLERANCE * typical) & (moves[1:] != 0)
+        is_repeated = np.abs(np.diff(moves)) < STRAIGHT_TOLERANCE * typical
+        is_repeated &= self.ticks[self._find_consecutive(1)][1:] > STRAIGHT_TICKS
         starts, ends = _find_runs(is_repeated)
         lengths = ends - starts
         return float(lengths[lengths >= STRAIGHT_BARS - 1].sum() / max(1, len(moves)))
 
-    @property
-    def unchanged_share(self) -> float:
-        return float((np.diff(self.close) == 0).mean())
+    @cached_property
+    def is_unchanged(self) -> np.ndarray:
+        """Whether the close equals the close before, and if moves are coarse, the low equals the high. [rows − 1]"""
+        return (np.diff(self.close) == 0) & (not self.is_coarse or self.ranges[1:] == 0)
 
-    @property
-    def longest_standstill(self) -> int:
-        """Bars in a row whose close equals the close before."""
-        return find_longest_run(np.diff(self.close) == 0)
+    @cached_property
+    def is_frozen(self) -> np.ndarray:
+        """The same, of bars with volume, [rows − 1]."""
+        return self.is_unchanged & (self.volume[1:] > 0)
 
     def compute_rhythm(self, period_bars: float, harmonics: int = 3) -> float:
         """How far a cycle of this period stands out in volume and range: 1 if there is none.
@@ -258,9 +316,9 @@ def _divide(numerator: float, denominator: float) -> float:
 
 
 def _floor(values: np.ndarray) -> np.ndarray:
-    """Zeros raised to a thousandth of the median, so that their logarithm is finite."""
-    typical = float(np.median(values)) or float(values.mean()) or 1.0
-    return np.maximum(values, typical * 1e-3)
+    """The least values raised, and zeros: their logarithm is finite, and not far from the others."""
+    positive = values[values > 0]
+    return np.maximum(values, np.quantile(positive, 0.05) if len(positive) else 1.0)
 
 
 def _subtract_mean(values: np.ndarray) -> np.ndarray:
@@ -271,7 +329,8 @@ def _subtract_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    return values.argsort(kind="stable").argsort()
+    """Equal values have the mean of their ranks: in their order in time they would seem to have a memory."""
+    return pl.Series(values).rank("average").to_numpy()
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,10 +6,13 @@ from mlcore.quality.market_statistics import DAY, WEEK, Market
 from mlcore.quality.result import Check, RangeCheck, format_interval, skip_check
 from mlcore.verdict import Finding, Verdict
 
-MIN_RHYTHM = (
-    4.0  # power of the day over the noise around it; real: 6.9 at least over so long, 1 without a cycle
-)
-RHYTHM_DAYS_REQUIRED, RHYTHM_WEEKS_REQUIRED = 200, 100
+MIN_RHYTHM_BY_DAYS = ((200, 4.0), (80, 2.5))
+MIN_RHYTHM_BY_WEEKS = ((100, 4.0),)
+"""Over so many days or weeks, the least power of the day, or week, over the noise around it.
+
+Real: 6.9 at least over 200 days, 4.7 over 80; 1 without a cycle, 2.7 at most by chance. Over 40 days one market has 1.3.
+"""
+SEEN_RHYTHM = 2.4  # over any length; by chance in one made-up series of a hundred
 OTHER_RHYTHM = 10.0  # of another interval's day, over the noise
 OTHER_OVERTONE = 60.0  # the same if it is an overtone of the stated day; real: 31
 OTHER_TIMES = 8.0  # and over the stated day's own strength; real: 4 times, an overtone
@@ -26,23 +29,34 @@ CLOCK_MARKS = (900, 1800, 3600, 14_400, 28_800)
 """Periods in seconds that real markets show: the hour, the funding of futures."""
 
 
+def has_rhythm(market: Market) -> bool:
+    """Whether the day, or week, stands out in volume and range: made-up series rarely have that, however short they are."""
+    cycle, _ = _choose_cycle(market)
+    return market.compute_rhythm(cycle / market.interval_seconds) >= SEEN_RHYTHM
+
+
+def _choose_cycle(market: Market) -> tuple[int, str]:
+    return (DAY, "day") if 3 * market.interval_seconds <= DAY else (WEEK, "week")
+
+
 def check_rhythm(market: Market) -> Check:
     """The day must stand out in the volume (the week, if bars are too long for days).
 
     This finds hourly candles with the times of 5-minute ones: their day returns after 24 bars instead of 288.
     """
-    cycle, name = (DAY, "day") if 3 * market.interval_seconds <= DAY else (WEEK, "week")
+    cycle, name = _choose_cycle(market)
     period = cycle / market.interval_seconds
     if other := _find_other_rhythm(market, period):
         return other
     cycles = (int(market.seconds[-1] - market.seconds[0]) + market.interval_seconds) / cycle
-    required = RHYTHM_DAYS_REQUIRED if cycle == DAY else RHYTHM_WEEKS_REQUIRED
-    threshold = f"≥ {MIN_RHYTHM:g} over {required} {name}s, and no other interval's"
+    limits = MIN_RHYTHM_BY_DAYS if cycle == DAY else MIN_RHYTHM_BY_WEEKS
+    required, low = next((limit for limit in limits if limit[0] <= cycles), limits[-1])
+    threshold = f"≥ {low:g} over {required} {name}s, and no other interval's"
     if cycles < required or period < 3:
         return skip_check("rhythm", threshold, f"{cycles:.0f} {name}s")
     passed = f"Trading has the rhythm of the {name}."
     failed = f"Trading has no cycle of a {name}: it was made up or shuffled, or the times do not match the interval."
-    check = RangeCheck("rhythm", MIN_RHYTHM, None, f"the {name} {{:.1f}} times", passed, failed)
+    check = RangeCheck("rhythm", low, None, f"the {name} {{:.1f}} times", passed, failed)
     return Check("rhythm", threshold, check.judge(market.compute_rhythm(period)).finding)
 
 
