@@ -66,8 +66,12 @@ def _parse(column: pl.Series) -> tuple[pl.Series, list[str]]:
         return column.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC"), [_DAYS]
     if isinstance(column.dtype, pl.Datetime):
         return _convert_datetimes(column)
-    if column.dtype.is_integer() or column.dtype.is_float():
-        return _parse_epochs(column)
+    if column.dtype.is_numeric():
+        # A column of small integers cannot be compared with large ones, and decimals are those of a database.
+        is_wide = column.dtype.is_float() or column.dtype in (pl.Int64, pl.UInt64, pl.Int128)
+        return _parse_epochs(
+            column if is_wide else column.cast(pl.Float64 if column.dtype.is_decimal() else pl.Int64)
+        )
     raise CandlesRefused(f"timestamp holds {column.dtype}, not times")
 
 

@@ -288,3 +288,14 @@ def test_two_coins_one_after_the_other_are_refused(column: str) -> None:
 @pytest.mark.parametrize("name", ["timestamp_ms", "Timestamp (ms)", "ts_ms", "id", "ticks"])
 def test_an_epoch_is_found_under_its_usual_names(name: str) -> None:
     assert read_file(renamed(seconds() if name == "id" else ROWS, timestamp=name), "a").frame.equals(FRAME)
+
+
+@pytest.mark.parametrize("kind", [pl.Int8, pl.Int16, pl.UInt8, pl.UInt16])
+def test_whole_numbers_of_few_bits_are_counters(kind: type[pl.DataType]) -> None:
+    counter = pl.int_range(pl.len(), dtype=pl.Int64).cast(kind)
+    assert "timestamp is 0, not a time" in refusal(parquet(ROWS.with_columns(timestamp=counter)))
+
+
+def test_epochs_of_a_database_are_decimals() -> None:
+    frame = ROWS.with_columns(pl.col("timestamp").cast(pl.Decimal(20, 3)))
+    assert read_file(parquet(frame), "a").frame.equals(FRAME)
