@@ -39,9 +39,15 @@ MAX_FIELD_BYTES = 200
 EXPECTED = "expected the columns " + ", ".join(COLUMNS)
 
 _LEAST_EPOCH, _MINUTE = 10**9, 60
-_CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2})?$")
+_CLOCK = re.compile(r"^\d{1,2}:\d{2}(:\d{2})?(\.0+)?$|^\d{1,6}$")
+"""In a column beside a date: 13:00, 130000 or 13. No epoch has so few digits."""
+_GROUPED = {",": r"^\s*-?\d{1,3}(,\d{3})+\.\d+\s*$", ".": r"^\s*-?\d{1,3}(\.\d{3})+,\d+\s*$"}
+"""Numbers with a separator of thousands and a decimal mark, by the separator."""
 _DAY = re.compile(r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|^\d{1,2}[-/.]\d{1,2}[-/.]\d{4}")
 _SHOWN_NAMES = 20
+VOLUME_OF_PORTALS = (
+    "volume taken as it is: check that it counts coins, Yahoo counts some in the quote currency"
+)
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,10 @@ def _find_time(
     notes: list[str],
 ) -> int | None:
     first = samples[0] if samples else {}
-    if "date" in known and "time" in known and _CLOCK.match(str(first.get(known.index("time"), "")).strip()):
+    clocks = [at for at, name in enumerate(known) if name in ("time", "hour", "timeofday", "tod")]
+    if "date" in known and any(_CLOCK.match(str(first.get(at, "")).strip()) for at in clocks):
         raise CandlesRefused(
-            "day and time of day are in two columns; write them in one, as 2020-09-20 13:00:00"
+            "day and time of day are in two columns; write them in one, in UTC, as 2020-09-20T13:00:00Z"
         )
     opening = [name for name in known if is_opening(name) and name not in TIMES]
     if (at := find_one(known, names, (*opening, *TIMES))) is not None:
@@ -183,6 +190,8 @@ def _is_bitmex(known: Sequence[str]) -> bool:
 def _find_zone(time: int, known: Sequence[str], names: Sequence[str], samples: Samples) -> str:
     """By the name of the column of times, or a column of zones; empty if it is UTC or unknown."""
     stated = [find_zone(names[time])]
+    if "tickvol" in known:
+        stated.append("of MetaTrader's server")
     columns = [at for at, name in enumerate(known) if is_zone_column(name)]
     stated += [str(row[at]).strip() for row in samples for at in columns if row.get(at) is not None]
     return next((zone[:40] for zone in stated if not is_utc(zone)), "")
@@ -205,10 +214,8 @@ def _describe_ignored(names: Sequence[str], known: Sequence[str], chosen: Mappin
     listed = [names[at].strip()[:40] or "(without a name)" for at in others[:_SHOWN_NAMES]]
     more = f" and {len(others) - _SHOWN_NAMES} more" if len(others) > _SHOWN_NAMES else ""
     notes = [f"ignored columns: {', '.join(listed)}{more}"]
-    if "adjclose" in known:
-        notes.append(
-            "volume taken as it is: check that it counts coins, Yahoo counts some in the quote currency"
-        )
+    if not {"adjclose", "dividends"}.isdisjoint(known):
+        notes.append(VOLUME_OF_PORTALS)
     return notes
 
 
@@ -240,10 +247,22 @@ def parse_numbers(table: pl.DataFrame) -> tuple[list[pl.Series], list[str]]:
     texts = [column for column in columns if column.dtype == pl.String]
     for column in texts:
         refuse_long(column)
-    notes = []
-    if has_decimal_commas := _has_decimal_commas(texts):
-        notes.append("decimal commas read as points")
-    return [_parse_number(column, has_decimal_commas=has_decimal_commas) for column in columns], notes
+    if thousands := _find_thousands(texts):
+        notes = [f"{'commas' if thousands == ',' else 'points'} read as separators of thousands"]
+        return [
+            _parse_number(column, thousands, is_decimal_comma=thousands == ".") for column in columns
+        ], notes
+    is_decimal_comma = _has_decimal_commas(texts)
+    notes = ["decimal commas read as points"] if is_decimal_comma else []
+    return [_parse_number(column, "", is_decimal_comma=is_decimal_comma) for column in columns], notes
+
+
+def _find_thousands(texts: Sequence[pl.Series]) -> str:
+    """The mark that separates thousands, where some number has it before its decimal mark; empty if none has both."""
+    for mark, pattern in _GROUPED.items():
+        if any(column.str.contains(pattern).any() for column in texts):
+            return mark
+    return ""
 
 
 def _has_decimal_commas(texts: Sequence[pl.Series]) -> bool:
@@ -261,10 +280,18 @@ def _has_decimal_commas(texts: Sequence[pl.Series]) -> bool:
     return True
 
 
-def _parse_number(column: pl.Series, *, has_decimal_commas: bool) -> pl.Series:
+def _parse_number(column: pl.Series, thousands: str, *, is_decimal_comma: bool) -> pl.Series:
     if column.dtype == pl.String:
-        text = column.str.replace(",", ".", literal=True) if has_decimal_commas else column
-        numbers = text.str.strip_chars().cast(pl.Float64, strict=False)
+        text = column.str.strip_chars()
+        if thousands:  # a mark in another place stays, so that its number is refused
+            grouped = rf"^-?\d{{1,3}}(\{thousands}\d{{3}})+([.,]\d+)?$"
+            text = pl.select(
+                pl.when(text.str.contains(grouped))
+                .then(text.str.replace_all(thousands, "", literal=True))
+                .otherwise(text)
+            ).to_series()
+        text = text.str.replace(",", ".", literal=True) if is_decimal_comma else text
+        numbers = text.cast(pl.Float64, strict=False)
         has_commas = column.filter(numbers.is_null()).str.contains(",", literal=True).any()
         how = "; write decimal points, and no separators of thousands" if has_commas else ""
         refuse_nulls(numbers, column, f"is {{value!r}}, not a number{how}")

@@ -221,9 +221,7 @@ def _choose_members(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
         ):
             raise CandlesRefused(f"this is {what}")
     files = [
-        m
-        for m in members
-        if not m.is_dir() and not m.filename.startswith("__MACOSX/") and not _is_checksum(m, names)
+        m for m in members if not m.is_dir() and not _is_of_desktop(m.filename) and not _is_checksum(m, names)
     ]
     if not files:
         raise CandlesRefused("a zip without a file in it")
@@ -239,6 +237,15 @@ def _choose_members(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
             f" only, as BTCUSDT-1h-2025-01.csv. {_ONE_FILE}"
         )
     return [by_name[name] for name in ordered]
+
+
+def _is_of_desktop(name: str) -> bool:
+    """What macOS and Windows leave in folders."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2] in (
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+    )
 
 
 def _is_checksum(member: zipfile.ZipInfo, names: list[str]) -> bool:

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import polars as pl
@@ -15,6 +15,7 @@ from mlcore.data.columns import (
     EXPECTED,
     MAX_ROWS,
     NUMBERS,
+    VOLUME_OF_PORTALS,
     RawTable,
     Selection,
     select_named,
@@ -44,6 +45,8 @@ class _Head:
     lines: int
     """Lines above the first row."""
     notes: tuple[str, ...] = ()
+    counters: int = 0
+    """Columns on the left that count the rows, where no column has a name."""
 
 
 def read_delimited(data: bytes) -> RawTable:
@@ -90,6 +93,8 @@ def _decode(data: bytes) -> tuple[bytes, list[str]]:
             data = data.decode("utf-16").encode()
         except UnicodeError as error:
             raise CandlesRefused("damaged UTF-16 text; save it as UTF-8") from error
+        if data.lstrip()[:1] in (b"[", b"{"):
+            raise CandlesRefused("this is JSON in UTF-16; save it as UTF-8")
         notes.append("read as UTF-16")
     if b"\0" in data:
         raise CandlesRefused(
@@ -141,6 +146,14 @@ def _find_head(data: bytes) -> _Head:
             fields = _split(text, delimiter)
             if count_prices(fields) == 4:
                 return _build_head(texts, number, fields, delimiter)
+            if number == 0 and (counters := _count_counters(fields)) is not None:
+                return _Head(
+                    delimiter,
+                    None,
+                    1,
+                    (*_describe_delimiter(delimiter), "a header of numbers: columns taken by position"),
+                    counters,
+                )
             if number == 0 and _is_row(fields):
                 return _Head(
                     delimiter,
@@ -167,7 +180,7 @@ def _build_head(texts: Sequence[str], number: int, names: Sequence[str], delimit
         if not any(field.strip() for field in below[1:]):
             names[0] = below[0]
         else:
-            notes.append(f"skipped below the header: {texts[lines][:80]}")
+            notes += [f"skipped below the header: {texts[lines][:80]}", VOLUME_OF_PORTALS]
         lines += 1
     return _Head(delimiter, names, lines, tuple(notes))
 
@@ -175,7 +188,7 @@ def _build_head(texts: Sequence[str], number: int, names: Sequence[str], delimit
 def _continues_header(fields: Sequence[str], names: Sequence[str]) -> bool:
     """The line of symbols, or nothing but the name of the index: never a row, however it is damaged."""
     label, rest = fields[0].strip().lower() if fields else "", {field.strip() for field in fields[1:]}
-    is_symbols = label in ("ticker", "tickers") and len(rest) == 1 and rest != {""}
+    is_symbols = label in ("ticker", "tickers", "") and len(rest) == 1 and not _NUMBER.match(min(rest) or "0")
     is_index = label in ("date", "datetime") and rest == {""}
     return len(fields) == len(names) and (is_symbols or is_index)
 
@@ -221,7 +234,17 @@ def _list_fields(data: bytes, head: _Head) -> list[list[str]]:
 def _select(head: _Head, sample: Sequence[Sequence[str]]) -> Selection:
     if head.names:
         return select_named(head.names, [dict(enumerate(row)) for row in sample])
-    return select_positional([row for row in sample if len(row) == len(sample[0])])
+    rows = [row[head.counters :] for row in sample if len(row) == len(sample[0])]
+    selection = select_positional(rows)
+    positions = {name: at + head.counters for name, at in selection.positions.items()}
+    return replace(selection, positions=positions)
+
+
+def _count_counters(fields: Sequence[str]) -> int | None:
+    """How many columns without a name are before those named 0, 1, 2, …, as pandas writes a table without names."""
+    counters = 1 if fields[:1] == [""] else 0
+    names = list(fields[counters:])
+    return counters if len(names) >= len(COLUMNS) and names == [str(n) for n in range(len(names))] else None
 
 
 def _refuse_thousands(sample: Sequence[Sequence[str]], selection: Selection) -> None:

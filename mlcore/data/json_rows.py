@@ -27,6 +27,7 @@ CHUNK_BYTES = 8 * 1024 * 1024
 _SHAPES = "expected a list of rows [[time, open, high, low, close, volume], …], or a list of objects"
 _HEAD_BYTES = 64 * 1024
 _SPACE = b" \t\r\n"
+_BLANK = re.compile(rb"\n[ \t\r]*\n\s*")
 _BETWEEN = {
     "[": re.compile(rb"\]\s*,\s*\["),
     "{": re.compile(rb"\}\s*,\s*\{"),
@@ -41,6 +42,9 @@ def read_json(data: bytes) -> RawTable:
     if not is_lines and data[:1] == b"{":
         found = _unfold(data)
         data, notes, zone = found.rows, [found.note], found.zone
+    has_blank_lines = is_lines and bool(_BLANK.search(data))
+    if has_blank_lines:
+        data = _BLANK.sub(b"\n", data)
     first = _decode_first(data if is_lines else data[1:], data)
     pieces = _split_lines(data) if is_lines else _split_list(data, "[" if isinstance(first, list) else "{")
     if isinstance(first, list):
@@ -51,7 +55,7 @@ def read_json(data: bytes) -> RawTable:
         frame,
         selection.layout,
         (*notes, *selection.notes),
-        1 if is_lines else None,
+        1 if is_lines and not has_blank_lines else None,
         selection.has_closing_times,
         selection.zone or zone,
     )

@@ -113,7 +113,8 @@ def _read_columns(table: Mapping[str, Any]) -> Rows | None:
     if _have_prices(list(table)):
         return _turn_columns({name: column for name, column in table.items() if _is_nested(column)})
     if values and isinstance(values[0], dict) and all(isinstance(row, dict) for row in values):
-        return [_with_key(key, row) for key, row in table.items()] if _have_prices(list(values[0])) else None
+        is_row = _have_prices(list(values[0])) and not any(map(_is_nested, values[0].values()))
+        return [_with_key(key, row) for key, row in table.items()] if is_row else None
     return None
 
 

@@ -33,10 +33,14 @@ _USUAL_FORMATS = {
     re.compile(r"^\d{8} \d{6}$"): "%Y%m%d %H%M%S",
 }
 """Read at once; whatever does not fit is read part by part, which takes longer."""
+_MONTH = (
+    "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    "|Nov(?:ember)?|Dec(?:ember)?|[A-Z]{3}|[a-z]{3})"
+)
 _PARTS = (
     r"^(?:(?<year>\d{4})(?<sep>[-/.])(?<month>\d{1,2})[-/.](?<day>\d{1,2})"
     r"|(?<first>\d{1,2})(?<mark>[-/.])(?<second>\d{1,2})[-/.](?<last>\d{4})"
-    r"|(?<named>\d{1,2}[ -][A-Za-z]{3}[ -]\d{4}|[A-Za-z]{3} \d{1,2},? \d{4}))"
+    rf"|(?:[A-Z][a-z]{{2,8}},? )?(?<named>\d{{1,2}}[ -]{_MONTH}[ -]\d{{4}}|{_MONTH} \d{{1,2}},? \d{{4}}))"
     r"(?:(?:T|,? )(?<hour>\d{1,2})(?::(?<minute>\d{2})(?::(?<clock>\d{2})(?:\.(?<fraction>\d{1,3})(?<finer>\d*))?)?)?"
     r"(?:[ -]?(?<half>AM|PM|am|pm))?)?"
     r" ?(?:(?<utc>Z|UTC|GMT)|(?:UTC|GMT)?(?<offset>[+-]\d{2}(?::?\d{2})?)|(?<zone>[A-Z][A-Za-z]+/[A-Za-z_/-]+))?$"
@@ -208,6 +212,7 @@ def _parse_parts(text: pl.Series) -> tuple[pl.Series, list[str]]:
         pl.concat_str("year", pl.lit("-"), "month", pl.lit("-"), "day").str.to_date("%Y-%m-%d", strict=False)
     )
     named = pl.col("named").str.replace_all("[-,]", " ").str.replace_all("  ", " ")
+    named = named.str.replace("([A-Za-z]{3})[a-z]+", "$1")
     day = pl.coalesce(day, *(named.str.to_date(form, strict=False) for form in ("%d %b %Y", "%b %d %Y")))
     half = pl.col("half").str.to_uppercase()
     hour = pl.col("hour").cast(pl.Int64).fill_null(0)

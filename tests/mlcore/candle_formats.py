@@ -265,6 +265,65 @@ FORMATS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "pandas with a counter": (lambda: csv(ISO.rename({"timestamp": "date"}).with_row_index("")), ("pandas",)),
     "pandas with an index without a name": (lambda: csv(ISO.rename({"timestamp": ""})), ("pandas", "column ''")),
     "pandas with a named index": (lambda: csv(ISO.rename({"timestamp": "Zeit"})), ("the column 'Zeit'",)),
+    "pandas without names": (
+        lambda: b"0,1,2,3,4,5\n" + csv(ROWS, header=False),
+        ("a header of numbers: columns taken by position",),
+    ),
+    "pandas without names, with a counter": (
+        lambda: b",0,1,2,3,4,5\n" + csv(ROWS.with_row_index(), header=False),
+        ("a header of numbers: columns taken by position",),
+    ),
+    "JSON lines with blank lines": (lambda: ROWS.write_ndjson().encode().replace(b"\n", b"\n\n"), ("JSON",)),
+    "the API of HTX": (
+        lambda: document(
+            status="ok",
+            data=json.loads(
+                priced_in_money()
+                .with_columns(pl.col("timestamp") // 1000)
+                .rename({"timestamp": "id", "volume": "amount", "turnover": "vol"})
+                .write_json()
+            ),
+        ),
+        ("time taken from the column 'id'", "volume taken from amount"),
+    ),
+    "the API of Upbit": (
+        lambda: ISO.rename(
+            {
+                "timestamp": "candle_date_time_utc",
+                "open": "opening_price",
+                "high": "high_price",
+                "low": "low_price",
+                "close": "trade_price",
+                "volume": "candle_acc_trade_volume",
+            }
+        )
+        .with_columns(market=pl.lit("KRW-BTC"), candle_date_time_kst=stamped("%F %T", "Asia/Seoul")["timestamp"])
+        .write_json()
+        .encode(),
+        ("ignored columns: market, candle_date_time_kst",),
+    ),
+    "the API of Deribit": (
+        lambda: document(
+            result={
+                **{name: FRAME[name].to_list() for name in ROWS.columns[1:]},
+                "ticks": ROWS["timestamp"].to_list(),
+                "status": "ok",
+            }
+        ),
+        ("time taken from the column 'ticks'", "JSON"),
+    ),
+    "full names of months": (lambda: csv(stamped("%B %d, %Y %H:%M")), ("without a zone",)),
+    "dates of e-mails": (lambda: csv(stamped("%a, %d %b %Y %H:%M:%S GMT")), ("CSV",)),
+    "dates of JavaScript": (lambda: csv(stamped("%a %b %d %Y %H:%M:%S GMT+0000")), ("named columns",)),
+    "a zip with what macOS adds": (lambda: zipped({"a.csv": csv(ROWS), ".DS_Store": b"x"}), ("read a.csv",)),
+    "yfinance, an older header of three lines": (
+        lambda: csv(
+            stamped("%Y-%m-%d %H:%M:%S+00:00"),
+            header=False,
+            above=",Open,High,Low,Close,Volume\n,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD\nDate,,,,,\n",
+        ),
+        ("skipped below the header: ,BTC-USD",),
+    ),
     "newest first": (lambda: csv(ISO.reverse()), ("the newest row was first",)),
     "semicolons and decimal commas": (
         lambda: csv(ISO, separator=";", decimal_comma=True),

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -111,7 +112,8 @@ def test_a_volume_of_contracts_without_names_is_taken_in_coins() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["volume_24h", "Volume MA", "volume_sma20", "vol_20", "Vol %", "Volume $", "volume_buy", "volume ratio", "Volume USD"],
+    ["volume_24h", "Volume MA", "volume_sma20", "vol_20", "Vol %", "Volume $", "volume_buy", "volume ratio", "Volume USD",
+     "Volume (thousands)"],
 )  # fmt: skip
 def test_a_figure_about_the_volume_is_no_volume(name: str) -> None:
     said = refusal(renamed(ISO, volume=name))
@@ -260,6 +262,57 @@ class TestZones:
         offset = stamped("%d.%m.%Y %H:%M:%S.000 GMT%z", "Europe/Berlin").rename({"timestamp": "Local time"})
         for frame in (offset, ROWS.rename({"timestamp": "time (EST)"})):
             assert read_file(csv(frame), "a").frame.equals(FRAME)
+
+
+TWO_COLUMNS = {
+    "a clock": ("Time", "%Y-%m-%d", "%H:%M"),
+    "Stooq": ("<TIME>", "%Y%m%d", "%H%M%S"),
+    "a number of hours": ("hour", "%d.%m.%Y", "%H"),
+}
+
+
+@pytest.mark.parametrize(("name", "day", "clock"), TWO_COLUMNS.values(), ids=TWO_COLUMNS)
+def test_day_and_time_of_day_in_two_columns_are_refused(name: str, day: str, clock: str) -> None:
+    """Their zone is never said: MetaTrader writes that of its server, other programs that of their exchange."""
+    data = csv(
+        stamped(day).with_columns(stamped(clock)["timestamp"].alias(name)).rename({"timestamp": "<DATE>"})
+    )
+    assert "day and time of day are in two columns; write them in one, in UTC" in refusal(data)
+
+
+def test_times_of_metatraders_server_are_refused() -> None:
+    frame = (
+        stamped("%Y.%m.%d %H:%M")
+        .rename({"timestamp": "<DATE>", "volume": "<VOL>"})
+        .with_columns(pl.lit(5).alias("<TICKVOL>"))
+    )
+    assert 'zone "of MetaTrader\'s server"' in refusal(csv(frame, separator="\t"))
+
+
+GROUPED = {
+    "English": (",", ".", ","),
+    "German": (".", ",", ";"),
+}
+
+
+@pytest.mark.parametrize(("thousands", "decimal", "separator"), GROUPED.values(), ids=GROUPED)
+def test_separators_of_thousands_are_read_where_a_decimal_mark_follows(
+    thousands: str, decimal: str, separator: str
+) -> None:
+    whole = FRAME.with_columns(pl.col(name).round(2) * 1000 for name in ("open", "high", "low", "close"))
+    marks = str.maketrans({",": thousands, ".": decimal})
+    written = whole.with_columns(
+        pl.Series(name, [f"{value:,.2f}".translate(marks) for value in whole[name]])
+        for name in ("open", "high", "low", "close")
+    ).with_columns(
+        pl.Series("volume", [f"{value:.17g}".translate(marks) for value in whole["volume"]]), ISO["timestamp"]
+    )
+    found = read_file(csv(written, separator=separator), "a")
+    assert np.abs(found.frame["open"].to_numpy() - whole["open"].to_numpy()).max() < 0.01
+    assert found.frame["volume"].equals(whole["volume"])
+    assert any("read as separators of thousands" in note for note in found.report.notes)
+    misplaced = written.with_columns(close=pl.lit("1,2,3.4".translate(marks)))
+    assert "row 1 (line 2 of the file): close is" in refusal(csv(misplaced, separator=separator))
 
 
 @pytest.mark.parametrize("form", ["%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S"])

@@ -192,12 +192,12 @@ MALFORMED = {
         None,
         "in two columns",
     ),
-    "a weekday": ("a.csv", text("Mon 01 Jan 2024 00:00 UTC,10,12,9,11,1", ROWS[1]), 1, "; write 2020-09-20T00:00:00Z"),
-    "a separator of thousands": (
+    "a month in German": ("a.csv", text("Mon 01 Mai 2024 00:00,10,12,9,11,1", ROWS[1]), 1, "; write 2020-09-20T00:00:00Z"),
+    "a separator of thousands in the wrong place": (
         "a.csv",
-        text(*(f'{row[:20]},"1,010.5","1,012.5","1,009.5","1,011.5",7.5' for row in ROWS)),
+        text(*(f'{row[:20]},"1,010.5","1,012.5","1,009.5","10,11.5",7.5' for row in ROWS)),
         1,
-        "'1,010.5', not a number; write decimal points, and no separators of thousands",
+        "'10,11.5', not a number; write decimal points, and no separators of thousands",
     ),
     "a comma that may separate thousands": (
         "a.csv",

@@ -62,6 +62,7 @@ UNREADABLE = {
     "a tar archive": (b"a.csv".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
     "an Arrow file cut off": (arrow(FRAME)[:-30], "damaged Arrow file"),
     "an Arrow stream cut off": (arrow(FRAME, stream=True)[:300], "damaged Arrow stream"),
+    "JSON in UTF-16": (lists(ROWS).decode().encode("utf-16"), "JSON in UTF-16; save it as UTF-8"),
     "a letter": (b"Dear Sir or Madam,\nplease find enclosed", "begins with 'Dear Sir or Madam,'"),
 }  # fmt: skip
 """Bytes that hold no candles, and what the refusal calls them."""

@@ -38,7 +38,7 @@ VOLUMES = (
 _VOLUME_OF = re.compile(r"^vol(?:ume)?[ _(]+([a-z0-9]{2,12})\)?$", re.IGNORECASE)
 _NO_COIN = re.compile(
     r"^(?:[esw]?ma|vwma|avg|average|mean|median|std|stdev|sum|total|cum|delta|diff|change|chg|ratio|pct|percent|rank|zscore"
-    r"|osc|oscillator|rsi|imbalance|profile|trend|spike|buy|sell|bid|ask|taker|maker|up|down|long|short|contracts?|lots?"
+    r"|osc|oscillator|thousands?|millions?|mio|mln|units?|rsi|imbalance|profile|trend|spike|buy|sell|bid|ask|taker|maker|up|down|long|short|contracts?|lots?"
     r"|notional|weighted|token|day|hour)?\d*[hdmw]?$",
     re.IGNORECASE,
 )  # fmt: skip
