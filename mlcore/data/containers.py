@@ -30,7 +30,7 @@ _NAMED = {
     b"\x93NUMPY": ("a NumPy array (npy)", "export a table with named columns"),
     b"%PDF": ("a PDF", _EXPORT),
     b"SQLite format 3\0": ("an SQLite database", _EXPORT),
-    b"\xd0\xcf\x11\xe0": ("an old Excel file (xls)", "save the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel file (xls) or Word file (doc)", "save the sheet as CSV"),
     b"\x89HDF": ("an HDF5 file", _EXPORT),
     b"FEA1": ("Feather version 1", "write it again as Feather version 2 or Parquet"),
     b"Obj\x01": ("an Avro file", _EXPORT),
@@ -46,6 +46,10 @@ _NAMED = {
     b"\x7fELF": ("a program", _NOT),
 }
 """By the first bytes: what each is, and what to do."""
+
+_HTML = tuple(
+    b"<" + tag for tag in (b"!doctype html", b"html", b"head", b"body", b"!--", b"meta", b"title", b"script")
+)
 
 _ZIP_CONTENTS = (
     ("[Content_Types].xml", "an Office document such as Excel (xlsx); save the sheet as CSV"),
@@ -147,7 +151,7 @@ def find_other_kind(data: bytes) -> tuple[str, str] | None:
     start = data[:1024].lstrip(b"\xef\xbb\xbf\r\n\t ")
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
         name, advice = "a git-lfs pointer, not the file itself", FETCH_LFS
-    elif start.lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+    elif start.lower().startswith(_HTML):
         name, advice = "an HTML page, probably an error page", FETCH
     elif start.startswith(b"<?xml") or (start.startswith(b"<") and b"</" in start):
         name, advice = "XML", _EXPORT

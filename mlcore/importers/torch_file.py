@@ -9,7 +9,8 @@ import pickle
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,19 @@ from mlcore.features.scaler import Scaler
 
 _STATE = ("model_state_dict", "state_dict", "model")
 _SCALERS = ("scaler_params", "scaler")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and Lightning write before each name, in any order."""
+_TRAINING = ("n_averaged", "criterion.", "loss.", "loss_fn.", "criterion_")
+"""Beside the network in its state dict: AveragedModel's counter, and the weights of a loss."""
+_SCALER_NAME = re.compile(
+    r"(?<!grad)(?<!grad_)(?<!loss)(?<!loss_)(?<!amp)(?<!amp_)scal(?:er|ing)|normali[sz]|standardi[sz]|^(?:feature_?|x_)?(?:means?|stds?|norm|preprocess(?:ing|or))$",
+    re.IGNORECASE,
+)
+"""A name under which a file may hold what its features were scaled by. A GradScaler scales losses."""
+_SCALES = ("scale", "scale_", "std", "std_")
+_OTHER_SCALER = re.compile(
+    r"clip|eps|min|max|range|cent(?:er|re)|quantile|lambda|log|power|median", re.IGNORECASE
+)
+"""Members of a scaler that is not (features - mean) / scale."""
+_STANDARD = re.compile(r"standard|z.?score", re.IGNORECASE)
 _COUNTERS = "num_batches_tracked"
 _USED = {*_STATE, *_SCALERS, "feature_columns", "temperature"}
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -42,6 +54,7 @@ _OTHER_ARCHIVES = {
     " torch.save(model.state_dict(), path)",
     "/code/": "a TorchScript model (torch.jit.save), which is a program; save the weights alone with"
     " torch.save(model.state_dict(), path)",
+    "/model.weights.h5": "a Keras model; export an ONNX file",
     ".npy": "NumPy arrays (npz); save a state dict with torch.save",
     "/[Content_Types].xml": "an Office document; import the model's own file",
     "/META-INF/": "a Java archive; import the model's own file",
@@ -91,12 +104,18 @@ def _check_archive(data: bytes) -> None:
             raise ImportRefused(f"it is {what}")
     if len(entries) > _MAX_ENTRIES:
         raise ImportRefused(f"its archive has {len(entries):,} entries; a checkpoint has a few dozen")
+    has_pickle = any(name.endswith("data.pkl") for name in names)
     for entry in entries:
         name = entry.orig_filename
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise ImportRefused(f"its archive has an entry named {name[:80]!r}, which leads out of it")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ImportRefused(f"its archive has a link in it, {name[:80]!r}")
+        if not has_pickle:
+            listed = ", ".join(each[:40] for each in names[:3])
+            raise ImportRefused(
+                f"it is a zip of other files ({listed}), not a checkpoint; unpack it, and import the file inside"
+            )
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise ImportRefused(f"its archive is compressed ({name[:80]!r}); torch.save compresses nothing")
     if (total := sum(entry.file_size for entry in entries)) > _MAX_BYTES:
@@ -131,12 +150,25 @@ def _shorten(error: object) -> str:
 
 def _split_state(content: Mapping[Any, Any]) -> tuple[str | None, Mapping[Any, Any], Mapping[Any, Any]]:
     """The key of the state dict in the dict around it, that dict, and the state dict."""
-    named = [name for name in _STATE if isinstance(content.get(name), Mapping)]
     # Under any other key, if it has the names of the network.
-    named = named or [name for name, value in content.items() if isinstance(name, str) and _is_state(value)]
+    named = [
+        name
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Mapping) and (name in _STATE or _is_state(value))
+    ]
+    if not named and not _is_state(content):
+        inner = [value for value in content.values() if isinstance(value, Mapping) and _list_states(value)]
+        if len(inner) == 1:
+            return _split_state(
+                {**{name: value for name, value in content.items() if value is not inner[0]}, **inner[0]}
+            )
     if len(named) > 1:
         raise ImportRefused(f"it holds several state dicts ({', '.join(named)}); keep the one that is meant")
     return (named[0], content, content[named[0]]) if named else (None, {}, content)
+
+
+def _list_states(content: Mapping[Any, Any]) -> list[Any]:
+    return [name for name, value in content.items() if _is_state(value)]
 
 
 def _is_state(value: Any) -> bool:
@@ -146,13 +178,14 @@ def _is_state(value: Any) -> bool:
 
 
 def _strip_prefixes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the prefixes that every name has."""
-    plain = dict(state)
-    while plain and (
-        prefix := next((each for each in _PREFIXES if all(name.startswith(each) for name in plain)), "")
+    """Without the prefixes that every name has, as DataParallel, torch.compile and Lightning write them."""
+    plain = {name: value for name, value in state.items() if not name.startswith(_TRAINING)}
+    while (
+        plain and len({name.partition(".")[0] for name in plain}) == 1 and all("." in name for name in plain)
     ):
-        plain = {name.removeprefix(prefix): value for name, value in plain.items()}
-    return plain
+        plain = {name.partition(".")[2]: value for name, value in plain.items()}
+    is_network = not set(plain).isdisjoint(onnx_graph.list_tensor_shapes(()))
+    return plain if is_network else dict(state)
 
 
 def _split_temperature(state: Mapping[Any, Any]) -> tuple[Any, dict[str, Any]]:
@@ -177,12 +210,14 @@ def _read_weights(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _format_found(state: Mapping[str, Any]) -> str:
-    """The names in the file, of dicts also those inside."""
+    """The names in the file, of dicts also those inside; first those that few share a prefix with."""
     found = [
         f"{name}.{inner}" if inner else name
         for name, value in state.items()
         for inner in (list(value)[:_SHOWN_NAMES] if isinstance(value, Mapping) and value else [""])
     ]
+    prefixes = Counter(str(name).partition(".")[0] for name in found)
+    found.sort(key=lambda name: prefixes[str(name).partition(".")[0]])
     shown = ", ".join(repr(str(name)[:60]) for name in found[:_SHOWN_NAMES])
     more = f" and {len(found) - _SHOWN_NAMES} more" if len(found) > _SHOWN_NAMES else ""
     return f"{shown or 'nothing'}{more}"
@@ -191,13 +226,17 @@ def _format_found(state: Mapping[str, Any]) -> str:
 def _read_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Checks the tensor before it is copied: it may claim any shape over a few bytes."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.dtype not in _FLOATS:
-        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        kind = value.dtype if isinstance(value, torch.Tensor) else _describe_type(value)
         raise ImportRefused(f"{name} is no tensor of floating-point numbers but {kind}")
     if tuple(value.shape) != shape:
         raise ImportRefused(f"{name} has the shape {tuple(value.shape)}; the network's is {shape}")
     if value.device.type != "cpu":
         raise ImportRefused(f"{name} has no numbers in the file (it is on {value.device})")
     return np.ascontiguousarray(value.detach().to(torch.float32).numpy())
+
+
+def _describe_type(value: Any) -> str:
+    return "a NumPy array; save tensors" if isinstance(value, _Array) else type(value).__name__
 
 
 def _read_columns(columns: Any) -> tuple[str, ...] | None:
@@ -210,7 +249,20 @@ def _read_columns(columns: Any) -> tuple[str, ...] | None:
 
 
 def _read_scaler(outer: Mapping[Any, Any]) -> Scaler | None:
-    named = [name for name in _SCALERS if outer.get(name) is not None]
+    named = [name for name in _SCALERS if outer.get(name) is not None and not _is_grad_scaler(outer[name])]
+    unknown = [
+        str(name)[:60]
+        for name, value in outer.items()
+        if name not in _SCALERS
+        and _SCALER_NAME.search(str(name))
+        and not _is_plain(value)
+        and not _is_grad_scaler(value)
+    ]
+    if unknown:
+        raise ImportRefused(
+            f"its {' and '.join(unknown)} may be what its features were scaled by: put {{mean, scale}} under scaler, or"
+            " leave it out"
+        )
     if not named:
         return None
     if len(named) > 1:
@@ -219,23 +271,59 @@ def _read_scaler(outer: Mapping[Any, Any]) -> Scaler | None:
     figures = figures.__dict__ if isinstance(figures, _StandardScaler) else figures
     if not isinstance(figures, Mapping):
         raise ImportRefused(f"its {named[0]} is a {type(figures).__name__}, not {{mean, scale}}")
+    _refuse_other_scaler(named[0], figures)
     centres, scales = (_read_switch(named[0], figures, name) for name in ("with_mean", "with_std"))
     return Scaler(
-        _read_figures(named[0], figures, "mean") if centres else np.zeros(N_FEATURES),
-        _read_figures(named[0], figures, "scale") if scales else np.ones(N_FEATURES),
+        _read_figures(named[0], figures, ("mean", "mean_")) if centres else np.zeros(N_FEATURES),
+        _read_figures(named[0], figures, _SCALES) if scales else np.ones(N_FEATURES),
     )
+
+
+def _is_grad_scaler(value: Any) -> bool:
+    """What torch.amp scales its losses by."""
+    return isinstance(value, Mapping) and "growth_factor" in value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is one figure or word, such as a setting's."""
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _refuse_other_scaler(scaler: str, figures: Mapping[Any, Any]) -> None:
+    """Raises ImportRefused for members of a scaler that does something else, or more, than (features - mean) / scale."""
+    kinds = [
+        str(figures[name])
+        for name in ("type", "kind", "class", "name", "method")
+        if isinstance(figures.get(name), str)
+    ]
+    found = [kind for kind in kinds if not _STANDARD.search(kind)]
+    found += [
+        str(name)
+        for name, value in figures.items()
+        if _OTHER_SCALER.search(str(name)) and value is not None and value is not False
+    ]
+    if found:
+        raise ImportRefused(
+            f"its {scaler} has {', '.join(found)[:200]}: only (features - mean) / scale is read; put {{mean, scale}} there,"
+            " or export an ONNX file with the scaling in its graph"
+        )
 
 
 def _read_switch(scaler: str, content: Mapping[Any, Any], name: str) -> bool:
     """Whether scikit-learn's scaler applies these figures: without it, it keeps a mean that it does not subtract."""
     switch = content.get(name, True)
+    switch = switch.values[0] if isinstance(switch, _Array) and len(switch.values) == 1 else switch
     if type(switch) is not bool:
         raise ImportRefused(f"its {scaler}.{name} is {str(switch)[:40]!r}, neither true nor false")
     return switch
 
 
-def _read_figures(scaler: str, content: Mapping[Any, Any], name: str) -> np.ndarray:
-    value = content.get(name, content.get(f"{name}_"))
+def _read_figures(scaler: str, content: Mapping[Any, Any], names: Sequence[str]) -> np.ndarray:
+    """The figures of the one of these names that is there."""
+    found = [name for name in names if content.get(name) is not None]
+    name, value = (found[0], content[found[0]]) if found else (names[0], None)
+    if len(found) > 1:
+        raise ImportRefused(f"its {scaler} has {' and '.join(found)}; keep the one that is meant")
     if value is None:
         raise ImportRefused(
             f"its {scaler} has no {name}; it has {', '.join(sorted(map(str, content)))[:200] or 'nothing'}"
@@ -299,7 +387,7 @@ class _Dtype:
 
     @property
     def plain(self) -> np.dtype[Any]:
-        if self.name not in ("f2", "f4", "f8", "i4", "i8") and not _TEXT_DTYPE.fullmatch(self.name):
+        if self.name not in ("b1", "f2", "f4", "f8", "i4", "i8") and not _TEXT_DTYPE.fullmatch(self.name):
             raise ImportRefused(f"it holds an array of {self.name[:20]!r}, not of numbers or names")
         return np.dtype(self.order + self.name)
 

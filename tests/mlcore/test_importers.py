@@ -24,6 +24,7 @@ from mlcore.evaluation.inspection import Inspection
 from mlcore.features import indicators
 from mlcore.importers import convert
 from tests import model_files
+from tests.mlcore.candle_formats import zipped
 from tests.model_files import COLUMNS, LAYOUTS, LINEAR, linear_tensors, logits, network, onnx_file, saved
 
 ROWS = np.random.default_rng(7).normal(size=(64, 72)).astype(np.float32)
@@ -204,6 +205,23 @@ class TestATorchCheckpoint:
             ),
             ({"scaler_params": 3}, "scaler_params is a int"),
             ({"scaler": {}, "scaler_params": {}}, "two scalers"),
+            ({"scaler": {"mean": [0.0] * 72, "scale": [1.0] * 72, "clip": 5.0}}, "its scaler has clip: only"),
+            (
+                {"scaler": {"mean": [0.0] * 72, "scale": [1.0] * 72, "type": "minmax"}},
+                "its scaler has minmax: only",
+            ),
+            ({"scaler": {"center_": [0.0] * 72, "scale_": [1.0] * 72}}, "its scaler has center_: only"),
+            (
+                {"scaler": {"mean": [0.0] * 72, "std": [1.0] * 72, "scale": [1.0] * 72}},
+                "scale and std; keep the one",
+            ),
+            (
+                {"feature_scaler": {"mean": [0.0] * 72}},
+                "its feature_scaler may be what its features were scaled by",
+            ),
+            ({"scaler_mean": [0.0] * 72, "scaler_std": [1.0] * 72}, "its scaler_mean and scaler_std may be"),
+            ({"mean": np.zeros(72)}, "its mean may be what its features were scaled by"),
+            ({"ema": network().state_dict()}, r"several state dicts \(model_state_dict, ema\)"),
             ({"temperature": 0.0}, "above 0"),
             ({"temperature": float("nan")}, "above 0"),
             ({"temperature": 1e-45}, "float32"),
@@ -231,6 +249,19 @@ class TestAsPeopleSaveIt:
                 "epoch": 3,
             },
             lambda state: {"net": state, "epoch": 3},
+            lambda state: {f"_forward_module.net.{name}": value for name, value in state.items()},
+            lambda state: {"checkpoint": {"state_dict": state, "epoch": 3}, "version": 2},
+            lambda state: {
+                "n_averaged": torch.tensor(3),
+                **{f"module.{name}": value for name, value in state.items()},
+            },
+            lambda state: {
+                "state_dict": {
+                    "criterion.weight": torch.ones(3),
+                    **{f"model.{name}": value for name, value in state.items()},
+                }
+            },
+            lambda state: {"model": state, "scaler": torch.amp.GradScaler("cpu").state_dict()},
             lambda state: {"agent": {f"model.module.{name}": value for name, value in state.items()}},
             lambda state: {"model": state, "feature_columns": np.array(COLUMNS)},
             lambda state: {"model": state, "feature_columns": np.array(COLUMNS, dtype=object)},
@@ -240,6 +271,11 @@ class TestAsPeopleSaveIt:
             "torch.compile in DataParallel",
             "Lightning",
             "under another key",
+            "prefixes of other names",
+            "two dicts around it",
+            "an average of weights",
+            "the weights of its loss beside it",
+            "the scaler of torch.amp beside it",
             "prefixes under another key",
             "names as an array of text",
             "names as an array of objects",
@@ -255,6 +291,9 @@ class TestAsPeopleSaveIt:
         with pytest.raises(
             MlcoreError, match=r"lacks fc1\.weight.*It holds 'layers\.0\.weight', .* and 12 more"
         ):
+            imported(saved(layers), tmp_path)
+        layers["step"] = torch.tensor(3)
+        with pytest.raises(MlcoreError, match=r"It holds 'step', 'layers\.0\.weight'"):
             imported(saved(layers), tmp_path)
         with pytest.raises(MlcoreError, match=r"It holds 'encoder\.a', 'epoch'"):
             imported(saved({"encoder": {"a": torch.zeros(1)}, "epoch": 3}), tmp_path)
@@ -278,6 +317,19 @@ class TestAsPeopleSaveIt:
         data = saved({"model_state_dict": made.state_dict(), "scaler": held})
         got = answers(data, tmp_path, rows[:64].astype(np.float32))
         np.testing.assert_allclose(got, logits(made, fitted.transform(rows[:64])), atol=1e-3, rtol=1e-3)
+
+    @pytest.mark.parametrize("switch", [False, np.bool_(False)], ids=["Python's", "NumPy's"])
+    def test_a_scaler_may_name_standard_deviations(self, tmp_path: Path, switch: Any) -> None:
+        made = network()
+        held = {
+            "type": "StandardScaler",
+            "mean": np.ones(72),
+            "std": np.full(72, 2.0),
+            "with_mean": switch,
+            "clip": None,
+        }
+        got = answers(saved({"model": made.state_dict(), "scaler": held}), tmp_path, ROWS)
+        np.testing.assert_allclose(got, logits(made, ROWS / 2), atol=1e-3, rtol=1e-3)
 
     def test_a_switch_that_is_no_switch_is_refused(self, tmp_path: Path) -> None:
         scaler = {"mean": [0.0] * 72, "scale": [1.0] * 72, "with_mean": "no"}
@@ -322,6 +374,19 @@ OTHER_FILES: dict[str, tuple[Any, str]] = {
     ),
     "safetensors": (lambda: save_file({"a": np.zeros(3, np.float32)}), "a safetensors file"),
     "gzip": (lambda: gzip.compress(saved(network().state_dict())), "gzip data; unpack it"),
+    "a web page without its first tag": (lambda: b"<!-- moved -->\n<html>", "an HTML page"),
+    "source code": (lambda: b"import torch\n\nclass Net: pass\n", "text.*begins with 'import torch'"),
+    "CatBoost": (lambda: b"CBM1" + bytes(50), "a CatBoost model"),
+    "XGBoost": (lambda: b"{L\0\0\0\0\0\0\0\x07learner", "an XGBoost model"),
+    "TensorFlow Lite": (lambda: b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model"),
+    "Arrow": (lambda: b"ARROW1\0\0" + bytes(20), "an Arrow file"),
+    "a Windows program": (lambda: b"MZ" + bytes(60), "a program of Windows"),
+    "an RTF document": (lambda: b"{\\rtf1 text}", "an RTF document"),
+    "Keras": (lambda: zipped({"config.json": b"{}", "model.weights.h5": b"x"}), "a Keras model"),
+    "a zip around a checkpoint": (
+        lambda: zipped({"model.pt": saved(network().state_dict())}),
+        r"a zip of other files \(model\.pt\), not a checkpoint; unpack it",
+    ),
 }
 
 
