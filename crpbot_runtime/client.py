@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import UnionType
+from typing import NoReturn
 from weakref import WeakSet
 
 from crpbot_runtime import bundles, frames, watch_loop
@@ -26,6 +27,8 @@ from crpbot_runtime.watch_loop import Heartbeats, WatchLoop, run_in_thread
 
 POLL_S = 5.0
 SPREAD_S = 5.0
+MAX_SECONDS = 10**9
+"""Thirty years: no system waits longer."""
 _STOP_STEP_S = 0.05
 _INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _get_utc_now = partial(datetime.now, UTC)
@@ -52,7 +55,7 @@ class _BaseClient:
     ) -> None:
         _require_type("url", url, str)
         _require_type("token", token, str)
-        _require_type("cache_dir", cache_dir, str | os.PathLike)
+        folder = _validate_folder(cache_dir)
         _require_seconds(timeout_s=timeout_s, fresh_for_s=fresh_for_s)
         if max_age_s is not None and max_age_s != math.inf:
             _require_seconds(max_age_s=max_age_s)
@@ -60,10 +63,10 @@ class _BaseClient:
         coins = _validate_coins(coins)
         _validate_clock(clock)
         keys = public_key if isinstance(public_key, PublicKeys) else PublicKeys(public_key)
-        self.instance = _validate_instance(instance, Path(cache_dir))
+        self.instance = _validate_instance(instance, folder)
         self._service = Service(url, token, timeout_s=timeout_s)
         self._updater = Updater(
-            Cache(Path(cache_dir), str(self._service.url), keys),
+            Cache(folder, str(self._service.url), keys),
             self._service.download,
             self._service.fetch_key_sets,
             coins=coins,
@@ -97,6 +100,11 @@ class _BaseClient:
         self._create_locks()
         if is_closed:
             self._closing.set()
+
+    def __reduce__(self) -> NoReturn:
+        raise Misconfigured(
+            "a client is not copied or sent to another process: make one there, or before the process forks"
+        )
 
     @property
     def active(self) -> Active:
@@ -203,6 +211,8 @@ class Client(_BaseClient):
         exception it raises ends the watch.
         """
         _require_watchable(on_change, every_s)
+        if stop is not None and not callable(getattr(stop, "is_set", None)):
+            raise Misconfigured(f"stop is {stop!r:.80}, and must be a threading.Event")
         with suppress(RuntimeError):
             asyncio.get_running_loop()
             raise Misconfigured("a loop of asyncio runs in this thread: use AsyncClient, or another thread")
@@ -256,9 +266,24 @@ def _require_type(name: str, value: object, kind: type | UnionType) -> None:
 
 def _require_seconds(*, may_be_zero: bool = False, **seconds: object) -> None:
     for name, value in seconds.items():
-        is_number = isinstance(value, int | float) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and value <= MAX_SECONDS
         if not is_number or not (value > 0 or (may_be_zero and value == 0)):  # type: ignore[operator]
-            raise Misconfigured(f"{name} is {value!r:.80}, and must be a number of seconds above zero")
+            raise Misconfigured(
+                f"{name} is {value!r:.80}, and must be a number of seconds above zero, at most {MAX_SECONDS:,}"
+            )
+
+
+def _validate_folder(cache_dir: str | Path) -> Path:
+    _require_type("cache_dir", cache_dir, str | os.PathLike)
+    try:
+        name = os.fspath(cache_dir)
+        os.fsencode(name)
+        if isinstance(name, str) and name and "\0" not in name:
+            name.encode()  # its digest is part of the bot's name
+            return Path(name)
+    except (TypeError, ValueError):
+        pass
+    raise Misconfigured(f"cache_dir is {cache_dir!r:.80}, and must be the name of a folder")
 
 
 def _require_watchable(on_change: object, every_s: object) -> None:
@@ -281,7 +306,12 @@ def _validate_coins(coins: Collection[str] | None) -> Collection[str] | None:
 
 
 def _validate_clock(clock: Callable[[], datetime]) -> None:
-    now = clock() if callable(clock) else None
+    try:
+        now = clock() if callable(clock) else None
+    except Exception as error:
+        raise Misconfigured(
+            f"clock does not tell the time ({type(error).__name__}: {error!s:.80})"
+        ) from error
     if not isinstance(now, datetime) or now.utcoffset() is None:
         raise Misconfigured("clock must return the time with its zone, as datetime.now(UTC) does")
 

@@ -41,9 +41,15 @@ def to_candles(table: object, source: str) -> pl.DataFrame:
 
 def read_candles(path: str | Path) -> pl.DataFrame:
     """Valid candles from a file of any format that the service imports, the oldest bar first. Raises CandlesRefused."""
-    path = Path(path)
-    _require_polars(path.name)
-    return candles.read(path)
+    try:
+        file = Path(path)
+        file.stat()
+    except (TypeError, ValueError) as error:
+        raise CandlesRefused(f"{path!r:.80} is not the name of a file ({error!s:.80})") from error
+    except OSError:
+        pass  # said by the reader
+    _require_polars(file.name)
+    return candles.read(file)
 
 
 def note_fork() -> None:
@@ -79,7 +85,7 @@ def _require_polars(source: str) -> None:
 def _convert(table: Any) -> pl.DataFrame:
     if hasattr(table, "iloc") and hasattr(table, "columns"):
         return _convert_pandas(table)
-    if hasattr(table, "__arrow_c_stream__"):
+    if hasattr(table, "__arrow_c_stream__") and not hasattr(table, "iloc"):
         return pl.DataFrame(table)
     if hasattr(table, "__dataframe__"):
         return pl.from_dataframe(table)
@@ -111,14 +117,19 @@ def _convert_pandas(frame: Any) -> pl.DataFrame:
             raise CandlesRefused(
                 f"the column {name[:40]!r} is there more than once; a table has one coin's candles"
             )
-        column = frame.iloc[:, at]
-        if getattr(column.dtype, "tz", None) is not None:
-            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-        columns[name] = _to_series(column.to_numpy())
+        columns[name] = _to_series(frame.iloc[:, at])
     return pl.DataFrame(columns)
 
 
 def _to_series(values: Any) -> pl.Series:
+    """From a list, an array, or a series or index of pandas."""
+    if hasattr(values, "to_numpy") and hasattr(values, "dtype") and not isinstance(values, pl.Series):
+        if getattr(values.dtype, "tz", None) is not None:
+            clocks = getattr(values, "dt", values)
+            values = getattr(clocks.tz_convert("UTC"), "dt", clocks.tz_convert("UTC")).tz_localize(None)
+        values = values.to_numpy()
+    elif isinstance(values, list) and values and isinstance(values[0], np.datetime64):
+        values = np.array(values)
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "M":
             values = values.astype("datetime64[us]")  # polars knows no seconds or days

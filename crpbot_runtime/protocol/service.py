@@ -33,7 +33,7 @@ from crpbot_runtime.errors import (
 from crpbot_runtime.protocol.connections import Connections
 from crpbot_runtime.protocol.envelope import MAX_ENVELOPE_BYTES
 from crpbot_runtime.protocol.events import EventParser
-from crpbot_runtime.protocol.proxies import find_proxy
+from crpbot_runtime.protocol.proxies import find_proxy, is_host_name
 from crpbot_runtime.protocol.public_keys import MAX_KEY_SETS_BYTES
 from crpbot_runtime.protocol.snapshot import File, make_printable
 from crpbot_runtime.version import VERSION
@@ -388,7 +388,7 @@ def _parse_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
         raise Misconfigured(f"the service's address is not a URL: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not is_host_name(parsed):
         raise Misconfigured("the service's address must begin with http:// or https:// and name a host")
     if parsed.userinfo:
         raise Misconfigured(

@@ -59,8 +59,11 @@ import os, pathlib, sys
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in ("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "getuid", "geteuid", "fork", "register_at_fork",
-             "chown"):
+             "chown", "sched_getaffinity", "statvfs", "getpgid", "killpg"):
     delattr(os, name)
+import signal
+for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "alarm", "setitimer", "pthread_kill"):
+    delattr(signal, name)
 rename, open_file = os.rename, os.open
 
 def rename_as_windows(source, target, **options):

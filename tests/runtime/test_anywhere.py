@@ -115,6 +115,14 @@ class TestProxies:
                 None,
             ),
             ({"ALL_PROXY": "http://p", "NO_PROXY": "[fd07::7]"}, "http://[fd07::7]:8000", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "[fd07::7]:8000"}, "http://[fd07::7]:8000", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "[fd07::7]:9000"}, "http://[fd07::7]:8000", "http://p"),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "gate.example:443"}, "https://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "10.1.2.3:80"}, "https://10.1.2.3", "http://p"),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "x gate.example."}, "http://gate.example", None),
+            ({"ALL_PROXY": "http://p", "NO_PROXY": "xn--e1afmkfd.com"}, "http://пример.com", None),
+            ({"ALL_PROXY": " http://p\n"}, "http://gate.example", "http://p"),
+            ({"ALL_PROXY": "  "}, "http://gate.example", None),
             (
                 {"ALL_PROXY": "http://p", "NO_PROXY": "[::1], 1.2.3.4/99,,/"},
                 "http://gate.example",
@@ -136,6 +144,7 @@ class TestProxies:
             ("socks5h://proxy:1080", "needs the package socksio"),
             ("http://[::1", "ALL_PROXY cannot be used"),
             ("http://", "it names no host"),
+            ("http://x..y:3128", "it names no host"),
         ],
     )
     def test_a_proxy_that_cannot_be_used_is_refused_in_one_sentence(

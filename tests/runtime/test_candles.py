@@ -1,6 +1,8 @@
 """The candles that a bot hands in: in whatever form, of the model's interval, and of now; or one sentence says why not."""
 
+import copy
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +26,7 @@ from crpbot_runtime import (
     Misconfigured,
     MlcoreError,
     UnknownCoin,
+    read_candles,
 )
 from crpbot_runtime.frames import to_candles
 from crpbot_runtime.timing import find_fault
@@ -91,6 +94,15 @@ FORMS: dict[str, Callable[[pl.DataFrame], Any]] = {
     "pandas, decimals": lambda f: to_pandas(f).assign(
         close=pd.Series([Decimal(repr(x)) for x in f["close"]], dtype=object)
     ),
+    "columns of pandas, in Tokyo": lambda f: dict(localize(f, "Asia/Tokyo").items()),
+    "index of pandas, in Tokyo": lambda f: {
+        **f.to_dict(as_series=False),
+        "timestamp": pd.DatetimeIndex(localize(f, "Asia/Tokyo").timestamp),
+    },
+    "times of NumPy in a list": lambda f: {
+        **f.to_dict(as_series=False),
+        "timestamp": list(f["timestamp"].to_numpy()),
+    },
     "Arrow": Capsule,
     "rows": to_rows,
     "rows as tuples": lambda f: tuple(map(tuple, to_rows(f))),
@@ -124,6 +136,7 @@ def test_whole_numbers_are_prices(candles: pl.DataFrame) -> None:
         (pl.LazyFrame(), "LazyFrame is no table"),
         ([[1, 2, 3]], "list is no table"),
         ([None], "list cannot be read as a table"),
+        (pd.Series([1.0]), "Series is no table"),
         (pl.DataFrame(), "without the column timestamp"),
         (pd.DataFrame({"close": [1.0]}), "without the column timestamp, open, high, low, volume"),
         (pd.concat([index_by_time(simulate("BTC", 9, 0, 1))] * 2, axis=1), "there more than once"),
@@ -300,18 +313,21 @@ class TestClock:
 
 
 WRONG: dict[str, list[Any]] = {
-    "url": [None, 7, b"http://x", "", "ftp://x", "http://", "http://[::1", "http://x:y", "http://a:b@c"],
+    "url": [
+        None, 7, b"http://x", "", "ftp://x", "http://", "http://[::1", "http://x:y", "http://a:b@c",
+        "http://x..y", f"http://{'a' * 64}", f"https://gate.{'a' * 64}.example",
+    ],
     "token": [None, 7, "", "two words", "ä"],
     "public_key": [None, 7, b"34", [7], [], "", "34", "zz" * 32, "x:" + "34" * 32],
-    "cache_dir": [None, 7, b"x", ["x"]],
+    "cache_dir": [None, 7, b"x", ["x"], "", "\0", "\udcff"],
     "coins": ["BTC", 7, [7], [None]],
-    "timeout_s": [None, "10", 0, -1, math.nan, math.inf],
-    "fresh_for_s": [None, 0, math.nan],
-    "max_age_s": ["x", 0, -1, math.nan],
-    "spread_s": [None, -1, math.inf],
+    "timeout_s": [None, "10", 0, -1, math.nan, math.inf, 1e300, 10**400],
+    "fresh_for_s": [None, 0, math.nan, 1e300, 10**400],
+    "max_age_s": ["x", 0, -1, math.nan, -math.inf, 10**400],
+    "spread_s": [None, -1, math.inf, 10**400],
     "instance": [7, "", "two words", "x" * 65],
-    "clock": [None, 7, lambda: None, datetime.now, lambda: date(2026, 1, 1)],
-}
+    "clock": [None, 7, lambda: None, datetime.now, lambda: date(2026, 1, 1), lambda: 1 / 0, lambda at: at],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -388,9 +404,21 @@ class TestOnlyTwoClasses:
         assert len(str(refused.value)) < 200
 
     def test_for_a_watch_that_cannot_be(self, one: Client) -> None:
-        for arguments, options in (((None,), {}), ((print,), {"every_s": 0}), ((print,), {"every_s": "1"})):
+        wrong: list[dict[str, Any]] = [{"every_s": 0}, {"every_s": "1"}, {"stop": 5}, {"on_change": None}]
+        for options in wrong:
             with pytest.raises(Misconfigured):
-                one.watch(*arguments, **options)
+                one.watch(**{"on_change": print, **options})
+
+    @pytest.mark.parametrize("name", [None, 7, b"x", "\0", "", "/nonexistent"])
+    def test_for_a_file_that_cannot_be(self, name: Any) -> None:
+        with pytest.raises(CandlesRefused):
+            read_candles(name)
+
+    @pytest.mark.parametrize("send", [copy.copy, copy.deepcopy, pickle.dumps])
+    def test_for_a_client_that_is_sent_elsewhere(self, one: Client, send: Callable[[object], object]) -> None:
+        """As `multiprocessing` does where it does not fork."""
+        with pytest.raises(Misconfigured, match="make one there"):
+            send(one)
 
     async def test_for_a_watch_inside_asyncio(self, one: Client) -> None:
         with pytest.raises(Misconfigured, match="use AsyncClient"):
