@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ import polars as pl
 
 from common.errors import Conflict, InvalidInput, Unavailable
 from mlcore.data.columns import COLUMNS, MAX_ROWS
-from mlcore.data.validation import validate_candles
+from mlcore.data.validation import infer_interval_ms, validate_candles
 from mlcore.errors import CandlesRefused
 
 PAGE_ROWS = 1000
@@ -103,8 +104,8 @@ def fetch(
                 share = min(1.0, (begin - start) / (now - start))
                 report(f"{len(rows):,} candles, up to {_format_time(begin - step)} ({share:.0%})")
         pages.remove()  # before the rows are checked: wrong ones must be fetched again, not found here for ever
-    frame = _build_frame(rows, f"{exchange} {pair}")
-    for sentence in _describe_gaps(rows, start, step):
+    frame = _build_frame(rows, f"{exchange} {pair}", interval, step)
+    for sentence in _describe_gaps(rows, start, now, step):
         report(sentence)
     if forming:
         left_out = "the last candle" if len(forming) == 1 else f"the last {len(forming)} candles"
@@ -161,7 +162,14 @@ def _call_with_retries(ccxt: Any, client: Any, advice: str, ask: Callable[[], An
 def _get_retry_after(client: Any) -> float:
     """The pause that the exchange asks for, in seconds."""
     text = str((client.last_response_headers or {}).get("Retry-After", ""))
-    return min(float(text), LONGEST_PAUSE_SECONDS) if re.fullmatch(r"\d{1,6}", text) else 0.0
+    if re.fullmatch(r"\d{1,6}", text):
+        return min(float(text), LONGEST_PAUSE_SECONDS)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    pause = (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(pause, 0.0), LONGEST_PAUSE_SECONDS)
 
 
 def _read_page(exchange: str, page: Any, begin: int, last: int) -> tuple[list[Row], list[int]]:
@@ -235,8 +243,8 @@ def _open_pages(folder: Path | None, name: str) -> Iterator[_Pages]:
         yield _Pages(file, folder / name)
 
 
-def _describe_gaps(rows: Sequence[Row], start: int, step: int) -> Iterator[str]:
-    """What the exchange did not have: the time before the first candle, and the longest gaps, in order."""
+def _describe_gaps(rows: Sequence[Row], start: int, now: int, step: int) -> Iterator[str]:
+    """What the exchange did not have: the time before the first and after the last candle, and the longest gaps."""
     times = [int(row[0]) for row in rows]
     if times[0] >= start + step:
         yield (
@@ -249,13 +257,18 @@ def _describe_gaps(rows: Sequence[Row], start: int, step: int) -> Iterator[str]:
         yield f"Gap: {length // step - 1:,} candles are missing between {_format_time(before)} and {_format_time(after)}."
     if len(gaps) > len(longest):
         yield f"And {len(gaps) - len(longest):,} shorter gaps."
+    if (missing := (now - times[-1]) // step - 1) > 0:
+        yield (
+            f"The last candle is of {_format_time(times[-1])}: {missing:,} that have closed since are missing. The market is"
+            " halted or delisted, or the exchange repeats an old page."
+        )
 
 
 def _format_time(milliseconds: int) -> str:
     return f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds):%Y-%m-%d %H:%M} UTC"
 
 
-def _build_frame(rows: list[list[float]], source: str) -> pl.DataFrame:
+def _build_frame(rows: list[list[float]], source: str, interval: str, step: int) -> pl.DataFrame:
     if not rows:
         raise InvalidInput(f"{source}: the exchange has no complete candle since then.", field="since")
     columns: dict[str, Any] = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
@@ -263,9 +276,16 @@ def _build_frame(rows: list[list[float]], source: str) -> pl.DataFrame:
     stamps = times.cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     numbers = {name: pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()}
     try:
-        return validate_candles(pl.DataFrame({"timestamp": stamps, **numbers}), source)
+        frame = validate_candles(pl.DataFrame({"timestamp": stamps, **numbers}), source)
     except CandlesRefused as refused:
         raise InvalidInput(str(refused)) from refused
+    if (found := infer_interval_ms(frame)) != step:
+        raise InvalidInput(
+            f"{source}: most candles are {found // 1000:,} s apart, and those of {interval} are {step // 1000:,} s. The"
+            " exchange answers with another interval, or the pair trades too seldom: choose a longer one.",
+            field="interval",
+        )
+    return frame
 
 
 def parse_since(text: str) -> datetime:

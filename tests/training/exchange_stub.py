@@ -111,9 +111,9 @@ def serve(stub: ExchangeStub) -> ThreadingHTTPServer:
             parts = urlsplit(self.path)
             status, body, headers = stub.answer(parts.path, parse_qs(parts.query))
             self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
+            usual = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            for name, value in {**usual, **headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 

@@ -4,8 +4,10 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ccxt
@@ -81,7 +83,7 @@ def test_weeks_begin_on_the_weekday_of_the_exchange(days: int, weekday: str, stu
 
 
 class TestMisbehaviour:
-    """Nine ways in which exchanges misbehave."""
+    """Ways in which exchanges misbehave."""
 
     def test_an_empty_page_by_mistake_is_asked_for_again(self, stub: ExchangeStub) -> None:
         stub.before = lambda number, since: (200, b"[]", {}) if number == 2 else None
@@ -133,6 +135,48 @@ class TestMisbehaviour:
         stub.before = lambda number, since: busy if number in (2, 3) else None
         assert fetch().rows == 2499
         assert [pause for pause in pauses if pause > 1] == [7.0, 7.0]
+
+    @pytest.mark.parametrize(
+        ("seconds", "pause"), [(20, 20), (-20, 0), (900, 60)], ids=["later", "past", "too long"]
+    )
+    def test_a_pause_may_be_asked_for_as_a_date(self, seconds: int, pause: float) -> None:
+        moment = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+        client = SimpleNamespace(last_response_headers={"Retry-After": moment})
+        assert exchange._get_retry_after(client) == pytest.approx(pause, abs=2)
+
+    @pytest.mark.parametrize("hours", [4, 24])
+    def test_another_interval_than_the_one_asked_for_is_refused(self, hours: int, stub: ExchangeStub) -> None:
+        stub.edit = lambda page: [row for row in page if row[0] % (hours * HOUR) == 0]
+        with pytest.raises(
+            InvalidInput, match=rf"candles are {hours * 3600:,} s apart, and those of 1h are 3,600 s"
+        ):
+            fetch()
+        assert not Dataset.objects.exists()
+
+    def test_shorter_bars_than_those_asked_for_are_refused(self, stub: ExchangeStub) -> None:
+        stub.step_ms = HOUR // 4
+        with pytest.raises(InvalidInput, match="candles are 900 s apart"):
+            fetch()
+
+    def test_a_page_that_is_repeated_leaves_a_reported_end(self, stub: ExchangeStub) -> None:
+        stub.edit = lambda page: [kline(hour) for hour in range(1000)]
+        said: list[str] = []
+        assert fetch(said=said).rows == 1000
+        assert said[-1].startswith(
+            "The last candle is of 2024-02-11 15:00 UTC: 1,499 that have closed since are missing"
+        )
+
+    def test_an_exchange_that_only_has_the_newest_page_says_so(self, stub: ExchangeStub) -> None:
+        stub.edit = lambda page: [kline(hour) for hour in range(1500, 2500)]
+        said: list[str] = []
+        assert fetch(said=said).rows == 999
+        assert "the exchange keeps only the newest candles" in said[0]
+
+    def test_an_answer_that_is_cut_off_is_asked_for_again(self, stub: ExchangeStub) -> None:
+        stub.before = lambda number, since: (
+            (200, b"[[17040", {"Content-Length": "90000"}) if number == 1 else None
+        )
+        assert fetch().rows == 2499
 
     def test_an_exchange_that_fails_is_tried_again(self, stub: ExchangeStub) -> None:
         stub.before = lambda number, since: (502, b"<html>Bad Gateway</html>", {}) if number < 4 else None
