@@ -47,9 +47,9 @@ def launch(
     worker trains each other model again, within the same limits, and the gate *reproduced* compares the two. With a study,
     it trains with the parameters and the seed of the study's best trial, and says for good of how many that was the best.
     Raises NotAllowed without the operator role, InvalidInput for an unknown line, a parameter out of its bounds, a bundle
-    that is not of the coin and line, datasets or bundles of different bar intervals, or a coin without candles or with too
-    few, Conflict for candles that did not pass, for another bar interval than the service's, or when a second release would
-    be inherited.
+    that is not of the coin and line, datasets, bundles or a study of different bar intervals, or a coin without candles or
+    with too few, Conflict for candles that did not pass, for another bar interval than the service's, or when a second
+    release would be inherited.
     """
     requested = Release(line=line[:32], purpose=purpose, launched_by=actor.name, study=study)
     if study is not None:
@@ -66,8 +66,14 @@ def launch(
         if named_line.recipe or parameters:
             lines.build_recipe(named_line, parameters)
         _check_purpose(named_line, purpose)
-        chosen = _choose_datasets(datasets or {})
+        chosen = _choose_datasets(datasets or {}, study)
         interval_seconds = _find_interval(chosen)
+        if study is not None and study.dataset.interval_seconds != interval_seconds:
+            raise InvalidInput(
+                f"The trials of {study} had bars of {format_interval(study.dataset.interval_seconds)}, and these datasets"
+                f" have bars of {format_interval(interval_seconds)}: name datasets of the study's interval.",
+                field="study",
+            )
         given = _check_bundles(line, bundles or {}, chosen)
         trained = chosen.keys() - given.keys()
         if trained:
@@ -141,7 +147,7 @@ def _store(
     audit.record("release.launched", release, actor=actor, detail=detail)
 
 
-def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
+def _choose_datasets(named: Mapping[str, Dataset], study: Study | None) -> dict[Coin, Dataset]:
     coins = list_required_coins()
     if not coins:
         raise InvalidInput("There is no required coin: a release would be empty.")
@@ -149,7 +155,7 @@ def _choose_datasets(named: Mapping[str, Dataset]) -> dict[Coin, Dataset]:
         raise InvalidInput(
             f"{', '.join(unknown)}: not a required coin, so a release does not carry it.", field="datasets"
         )
-    fitting = choose_default_datasets(coins, named.values())
+    fitting = choose_default_datasets(coins, named.values() or ([study.dataset] if study else []))
     chosen = {coin: _dataset_for(coin, named.get(coin.symbol) or fitting.get(coin)) for coin in coins}
     if len({dataset.is_simulated for dataset in chosen.values()}) > 1:
         datasets = ", ".join(

@@ -23,6 +23,8 @@ _SHORTEST_MONTH_MS = 28 * DAY_MS
 CLOSING_MS = (1, 1000)
 """How long before the next bar a closing time may lie, if it is not that bar's opening time."""
 CLOSING_REMEDY = "export opening times, or say at the import that they are closing times"
+FOREIGN_STEPS = 8
+"""Gaps of one length follow each other by chance, where many bars are missing; so many do not."""
 END_MS = 7_258_118_400_000
 """The year 2200, in epoch milliseconds. Python has no datetime for what some files hold."""
 
@@ -176,6 +178,14 @@ def infer_step(all_steps: np.ndarray) -> int:
         return int(all_steps[0])  # nearly always, and a bot asks before every decision: sorting takes longer
     steps, counts = np.unique(all_steps, return_counts=True)
     return int(steps[counts.argmax()])
+
+
+def find_other_step(all_steps: np.ndarray, step: int) -> int:
+    """A longer step that FOREIGN_STEPS rows in a row keep: bars of another interval, and no gaps; 0 without one."""
+    is_kept = (np.diff(all_steps) == 0) & (all_steps[1:] > step)
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], is_kept, [False]]).astype(np.int8)))
+    long = ends[1::2] - ends[::2] >= FOREIGN_STEPS - 1
+    return int(all_steps[ends[::2][long][0]]) if long.any() else 0
 
 
 def _compute_steps(frame: pl.DataFrame) -> np.ndarray:

@@ -49,11 +49,15 @@ from gates.models import Diagnosis, Measurement
 from gates.services import measuring
 from mlcore.bundle import onnx_graph
 from mlcore.data.simulate import simulate
+from studies.models import Study, Trial
+from studies.rules import Objective, Sampler
 from tests import scenarios
 from tests.scenarios import APPROVER, LAUNCHER
 from training import artifact_store
-from training.models import Bundle, Coin, Dataset
-from training.services import datasets
+from training.jobs import leases
+from training.models import Bundle, Coin, Dataset, TrainingRun
+from training.rules import JobState
+from training.services import datasets, runs
 
 HOUR, FOUR_HOURS = 3600, 14_400
 FIGURES = {"v7_fixed": scenarios.healthy, "v5": scenarios.inaccurate, "v6_enhanced": scenarios.collapsed}
@@ -85,6 +89,42 @@ def release_of(line: str, interval: int) -> Release:
     release = launch(line, actor=LAUNCHER, datasets=data, bundles=prepare(line, data), purpose=PURPOSES[line])
     settle.advance(release)
     return Release.objects.select_related("status").get(pk=release.pk)
+
+
+def study_of(line: str, interval: int) -> Study:
+    """A study with one complete trial, on BTC's dataset of this interval."""
+    data = candles(interval)["BTC"]
+    study = Study.objects.create(
+        dataset=data, line=line, ranges={}, objective=Objective.LOSS, sampler=Sampler.RANDOM, prunes=False,
+        seed=1, max_trials=1, parallel=1, budget=runs.open_budget(), launched_by="olivia",
+    )  # fmt: skip
+    run = runs.launch_run(
+        coin=data.coin, dataset=data, line=line, parameters={}, seed=1, budget=study.budget, actor=LAUNCHER
+    )
+    Trial.objects.create(study=study, number=1, parameters={"epochs": 2}, run=run)
+    held = leases.claim(TrainingRun, run.pk, worker_name="w1")
+    assert held is not None
+    TrainingRun.objects.filter(pk=run.pk).update(best_validation_loss=1.0)
+    leases.finish(held, JobState.SUCCEEDED)
+    return study
+
+
+def test_a_study_on_bars_of_another_interval_gives_no_release() -> None:
+    """Its parameters were chosen for other bars, and the release would state its best of so many trials."""
+    hourly = candles(HOUR)
+    study, bundles = study_of("v7_fixed", FOUR_HOURS), prepare("v7_fixed", hourly)
+    why: dict[str, Any] = {"actor": LAUNCHER, "study": study}
+    with pytest.raises(InvalidInput, match="had bars of 4 hours, and these datasets have bars of 1 hour"):
+        launch("v7_fixed", datasets=hourly, bundles=bundles, **why)
+    slower = candles(FOUR_HOURS)
+    scenarios.dataset(hourly["BTC"].coin, name="the last import")
+    given = prepare("v7_fixed", slower)
+    assert launch("v7_fixed", bundles=given, **why).interval_seconds == FOUR_HOURS, (
+        "the study's, as no other is named"
+    )
+    decide.inherit(release_of("v6_enhanced", HOUR), actor=APPROVER, reason="as the bots run")
+    with pytest.raises(Conflict, match="the bots of this service have bars of 1 hour"):
+        launch("v7_fixed", bundles=given, **why)
 
 
 def test_a_launch_on_datasets_of_two_intervals_is_refused() -> None:
@@ -208,6 +248,8 @@ class Desk(RuleBasedStateMachine):
         self.a_bot_decides(HOUR, None)
         self.pin_and_go_back("v7_fixed")
         self.launch_on_defaults("v7_fixed")
+        self.launch_from_a_study(self.intervals["v7_fixed"], named=True, reproduce=True)
+        self.launch_other_bundles("v7_fixed", {})
 
     @precondition(lambda self: self.imports < 2)  # each starts a process
     @rule(
@@ -240,6 +282,25 @@ class Desk(RuleBasedStateMachine):
         given = self.prepare(line)
         why: dict[str, Any] = {"actor": LAUNCHER, "purpose": PURPOSES[line]}
         self.attempt("launch on defaults", lambda: launch(line, bundles=given, **why))
+
+    @rule(line=lines, other=others)
+    def launch_other_bundles(self, line: str, other: dict[str, int]) -> None:
+        """Some of them of another interval, as somebody may state of an imported model."""
+        interval = self.intervals[line]
+        given = prepare(line, candles(interval, **other), self.graph)
+        why: dict[str, Any] = {"actor": LAUNCHER, "purpose": PURPOSES[line]}
+        self.attempt(
+            "launch other bundles", lambda: launch(line, datasets=candles(interval), bundles=given, **why)
+        )
+
+    @rule(interval=interval_choice, named=st.booleans(), reproduce=st.booleans())
+    def launch_from_a_study(self, interval: int, named: bool, reproduce: bool) -> None:
+        """On the datasets of the line, or those that fit; of bundles of the study's interval."""
+        study, line = study_of("v7_fixed", interval), "v7_fixed"
+        data = candles(self.intervals[line]) if named else {}
+        given = prepare(line, candles(interval), self.graph)
+        why: dict[str, Any] = {"actor": LAUNCHER, "study": study, "reproduce": reproduce}
+        self.attempt("launch from a study", lambda: launch(line, datasets=data, bundles=given, **why))
 
     @rule(line=lines)
     def settle(self, line: str) -> None:
@@ -317,9 +378,10 @@ class Desk(RuleBasedStateMachine):
 
     @invariant()
     def nothing_mixes_two_intervals(self) -> None:
-        for release in Release.objects.prefetch_related(
+        for release in Release.objects.select_related("study__dataset").prefetch_related(
             "coins__dataset", "coins__bundle", "coins__diagnosis__dataset"
         ):
+            assert release.study is None or release.study.dataset.interval_seconds == release.interval_seconds
             for row in release.coins.all():
                 judged_on = row.diagnosis.dataset if row.diagnosis else row.dataset
                 made = row.bundle or row.dataset
@@ -361,6 +423,7 @@ def test_no_sequence_of_calls_mixes_two_intervals(tmp_path: Path) -> None:
         ),
     )
     wanted = {"import", "launch", "launch on defaults", "settle", "measure", "pin", "decision", "no decision"}
+    wanted |= {"launch other bundles", "launch from a study"}
     wanted |= {Action.INHERIT, Action.REGISTER, Action.APPROVE, Action.RESTORE}
     assert Desk.seen.keys() >= wanted, "or the trials show nothing"
 

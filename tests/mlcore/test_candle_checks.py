@@ -371,6 +371,15 @@ class TestRows:
         )
         assert against(check_candles(changed))[check] == "failed"
 
+    def test_bars_of_another_interval_are_no_gaps(self, market: Frame) -> None:
+        """Nine of two hours within ten thousand: hardly any bar is missing."""
+        other = market.filter(
+            ~(pl.int_range(pl.len()).is_between(500, 517) & (pl.int_range(pl.len()) % 2 == 1))
+        )
+        assert against(check_candles(other)) == {"interval": "failed"}
+        three = market.filter(~pl.int_range(pl.len()).is_in([501, 503, 505]))
+        assert against(check_candles(three)) == {}
+
     def test_order_duplicates_and_grid_are_counted(self, market: Frame) -> None:
         rows = list(range(100))
         rows[40], rows[41] = 41, 40

@@ -237,6 +237,15 @@ class TestNow:
         assert (decision.line, decision.direction) == (None, "neutral")
         assert "bars are missing (7%), more than 5%" in decision.reason
 
+    def test_bars_of_another_interval_at_the_end(self, desk: Callable[..., Desk]) -> None:
+        """So few that most bars are of the model's interval, and hardly any is missing."""
+        hourly = bars(HOUR, NOON)
+        few = end_at(simulate("BTC", 20, 1.2, 3, interval_seconds=4 * HOUR), NOON)
+        earlier = hourly.with_columns(pl.col("timestamp") - pl.duration(hours=80))
+        decision = desk().predict(pl.concat([earlier, few]), NOON + timedelta(hours=1))
+        assert decision.line is None
+        assert "bars that are 4 h apart are among those of 1 h" in decision.reason
+
     def test_what_is_refused_is_neither_counted_nor_hidden_from_the_service(
         self, desk: Callable[..., Desk]
     ) -> None:
